@@ -1,4 +1,4 @@
-//go:build depspin
+
 
 // Package depspin keeps module requirements while packages that use them are being written.
 package depspin
