@@ -1,0 +1,264 @@
+// Package api is the wire format of Sluice's own HTTP API: the types that clients send and get, and
+// nothing else. It imports only the standard library, so that anybody can use it.
+//
+// Compatibility: fields are only ever added; clients ignore what they don't know.
+package api
+
+import "time"
+
+// Error is the body of every answer that isn't 2xx: {"error": {...}}.
+type Error struct {
+	Code    string `json:"code"`    // machine-readable: invalid, not_found, exists, conflict, denied, unavailable, exhausted, …
+	Message string `json:"message"` // what went wrong, naming the input
+	Cause   string `json:"cause,omitempty"`
+	Remedy  string `json:"remedy,omitempty"` // what to do next
+}
+
+// Error returns the message.
+func (e *Error) Error() string { return e.Message }
+
+// ErrorBody wraps an Error on the wire.
+type ErrorBody struct {
+	Error Error `json:"error"`
+}
+
+// Service is a process that the platform keeps running inside a machine.
+type Service struct {
+	Name     string            `json:"name"`
+	Cmd      []string          `json:"cmd"`
+	Env      map[string]string `json:"env,omitempty"`
+	Dir      string            `json:"dir,omitempty"`
+	HTTPPort int               `json:"http_port,omitempty"`
+	Needs    []string          `json:"needs,omitempty"`
+	Check    *Check            `json:"check,omitempty"`
+}
+
+// Check tells whether a service is ready. Durations are in seconds.
+type Check struct {
+	Kind     string   `json:"kind"` // tcp, http, exec
+	Port     int      `json:"port,omitempty"`
+	Path     string   `json:"path,omitempty"`
+	Cmd      []string `json:"cmd,omitempty"`
+	Interval float64  `json:"interval,omitempty"`
+	Timeout  float64  `json:"timeout,omitempty"`
+	Grace    float64  `json:"grace,omitempty"`
+}
+
+// MachineConfig is what a user asks for.
+type MachineConfig struct {
+	Image       string            `json:"image"`
+	CPUs        float64           `json:"cpus"`       // cores; default 1
+	MemoryMiB   int64             `json:"memory_mib"` // default 256
+	DiskGiB     int64             `json:"disk_gib,omitempty"`
+	Env         map[string]string `json:"env,omitempty"`
+	Services    []Service         `json:"services,omitempty"`
+	StopSignal  string            `json:"stop_signal,omitempty"`
+	StopTimeout float64           `json:"stop_timeout,omitempty"` // seconds, at most 300
+}
+
+// CreateMachine creates a machine, and starts it unless SkipStart.
+type CreateMachine struct {
+	Name      string        `json:"name"`
+	App       string        `json:"app"`
+	Network   string        `json:"network"`
+	Worker    string        `json:"worker,omitempty"` // place it there
+	SkipStart bool          `json:"skip_start,omitempty"`
+	Config    MachineConfig `json:"config"`
+}
+
+// Machine is a machine as the fleet knows it.
+type Machine struct {
+	ID         string        `json:"id"`
+	Name       string        `json:"name"`
+	App        string        `json:"app"`
+	Network    string        `json:"network"`
+	State      string        `json:"state"`
+	Desired    string        `json:"desired"`
+	Reason     string        `json:"reason,omitempty"`
+	InstanceID string        `json:"instance_id,omitempty"`
+	Worker     string        `json:"worker,omitempty"`
+	PrivateIP  string        `json:"private_ip,omitempty"`
+	Generation uint64        `json:"generation"`
+	Release    string        `json:"release,omitempty"`
+	Version    string        `json:"version,omitempty"`
+	DiskURL    string        `json:"disk_url"`
+	Healthy    bool          `json:"healthy"`
+	Operation  string        `json:"operation,omitempty"` // what is being done with it now
+	Config     MachineConfig `json:"config"`
+	Services   []ServiceInfo `json:"services,omitempty"`
+	Disk       DiskActivity  `json:"disk"`
+	CreatedAt  time.Time     `json:"created_at"`
+	UpdatedAt  time.Time     `json:"updated_at"`
+	Events     []Event       `json:"events,omitempty"` // in a single machine's answer
+}
+
+// ServiceInfo is one service's state.
+type ServiceInfo struct {
+	Name     string `json:"name"`
+	State    string `json:"state"`
+	PID      int    `json:"pid,omitempty"`
+	Restarts int    `json:"restarts,omitempty"`
+	Error    string `json:"error,omitempty"`
+}
+
+// DiskActivity is what the machine's disk asked of the store since it was attached.
+type DiskActivity struct {
+	Epoch        uint64 `json:"epoch,omitempty"`
+	Requests     int64  `json:"requests"`
+	BytesRead    int64  `json:"bytes_read"`
+	BytesWritten int64  `json:"bytes_written"`
+	Replayed     int64  `json:"replayed,omitempty"`
+}
+
+// Event is one line of a machine's history.
+type Event struct {
+	Time       time.Time         `json:"time"`
+	State      string            `json:"state"`
+	Event      string            `json:"event"`
+	Source     string            `json:"source"`
+	InstanceID string            `json:"instance_id,omitempty"`
+	Info       map[string]string `json:"info,omitempty"`
+}
+
+// Worker is a host.
+type Worker struct {
+	ID           string            `json:"id"`
+	State        string            `json:"state"` // ready cordoned draining drained down
+	Address      string            `json:"address"`
+	Runtime      string            `json:"runtime"`
+	Version      string            `json:"version"`
+	Release      string            `json:"release"`
+	CPUs         float64           `json:"cpus"`
+	MemoryMiB    int64             `json:"memory_mib"`
+	CPUsUsed     float64           `json:"cpus_used"`
+	MemoryUsed   int64             `json:"memory_mib_used"`
+	Machines     int               `json:"machines"`
+	Reserved     int               `json:"reserved"` // reservations of moves
+	PoolReady    int               `json:"pool_ready"`
+	LastSeen     time.Time         `json:"last_seen,omitzero"`
+	CordonReason string            `json:"cordon_reason,omitempty"`
+	Drain        string            `json:"drain,omitempty"`
+	SafeToStop   bool              `json:"safe_to_stop"` // nothing depends on it
+	Labels       map[string]string `json:"labels,omitempty"`
+	Conditions   []Condition       `json:"conditions,omitempty"`
+	JoinedAt     time.Time         `json:"joined_at"`
+}
+
+// Condition is something a worker says about itself.
+type Condition struct {
+	Name    string    `json:"name"`
+	Since   time.Time `json:"since"`
+	Message string    `json:"message"`
+}
+
+// Cordon carries the reason for people.
+type Cordon struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// CreateDrain starts draining a set of workers.
+type CreateDrain struct {
+	Workers []string `json:"workers"`
+}
+
+// Migrate moves one machine; to a chosen worker, or to the best.
+type Migrate struct {
+	To string `json:"to,omitempty"`
+}
+
+// Drain is the operation of emptying workers.
+type Drain struct {
+	ID         string    `json:"id"`
+	Workers    []string  `json:"workers"`
+	State      string    `json:"state"` // running blocked cancelling cancelled drained
+	Total      int       `json:"total"`
+	Moved      int       `json:"moved"`
+	Blockers   []Blocker `json:"blockers,omitempty"`
+	Moves      []Move    `json:"moves"`
+	StartedAt  time.Time `json:"started_at"`
+	FinishedAt time.Time `json:"finished_at,omitzero"`
+	By         string    `json:"by,omitempty"`
+}
+
+// Blocker is why something does not go on.
+type Blocker struct {
+	Code   string    `json:"code"`
+	Object string    `json:"object"`
+	Detail string    `json:"detail"`
+	Since  time.Time `json:"since"`
+	Remedy string    `json:"remedy"`
+}
+
+// Move is the operation of moving one machine.
+type Move struct {
+	ID              string    `json:"id"`
+	Machine         string    `json:"machine"`
+	MachineName     string    `json:"machine_name"`
+	Network         string    `json:"network"`
+	Drain           string    `json:"drain,omitempty"`
+	Reason          string    `json:"reason"`
+	From            string    `json:"from"`
+	To              string    `json:"to,omitempty"`
+	Step            string    `json:"step"`
+	Steps           []Step    `json:"steps"`
+	Proof           string    `json:"proof,omitempty"`
+	Blocker         *Blocker  `json:"blocker,omitempty"`
+	Error           string    `json:"error,omitempty"`
+	PauseMS         float64   `json:"pause_ms,omitempty"`
+	DiskBytesCopied int64     `json:"disk_bytes_copied"`
+	StartedAt       time.Time `json:"started_at"`
+	FinishedAt      time.Time `json:"finished_at,omitzero"`
+}
+
+// Step is one reached step of a move.
+type Step struct {
+	Step string    `json:"step"`
+	At   time.Time `json:"at"`
+	Note string    `json:"note,omitempty"`
+}
+
+// Image is a base file tree that machines start from.
+type Image struct {
+	Name       string    `json:"name"`
+	DiskURL    string    `json:"disk_url"`
+	Checkpoint string    `json:"checkpoint"`
+	SizeBytes  int64     `json:"size_bytes"`
+	CreatedAt  time.Time `json:"created_at"`
+}
+
+// Server describes the server and its fleet.
+type Server struct {
+	FleetID  string    `json:"fleet_id"`
+	Version  string    `json:"version"`
+	StoreURL string    `json:"store_url"` // without credentials
+	Leader   bool      `json:"leader"`
+	Brake    string    `json:"brake,omitempty"` // why automatic actions are stopped; "" if they aren't
+	Started  time.Time `json:"started"`
+}
+
+// DiskInfo describes a disk in the store.
+type DiskInfo struct {
+	URL         string           `json:"url"`
+	ID          string           `json:"id"`
+	SizeBytes   int64            `json:"size_bytes"`
+	State       string           `json:"state"`
+	Mode        string           `json:"mode"`
+	Epoch       uint64           `json:"epoch"`
+	Generation  uint64           `json:"generation"`
+	Holder      string           `json:"holder,omitempty"`
+	Parent      string           `json:"parent,omitempty"`
+	Checkpoints []DiskCheckpoint `json:"checkpoints,omitempty"`
+	UpdatedAt   time.Time        `json:"updated_at"`
+}
+
+// DiskCheckpoint is a named point of a disk.
+type DiskCheckpoint struct {
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// List wraps every list answer. Next is an opaque token for the next page, "" on the last.
+type List[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"`
+}

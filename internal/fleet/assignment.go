@@ -1,0 +1,148 @@
+package fleet
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Want is what a worker shall make true of one machine.
+type Want string
+
+// Wants.
+const (
+	// WantPrepared: claim a VM and warm it for the machine (map, boot trace), read-only. The machine may
+	// still run elsewhere. Safe to drop at any time.
+	WantPrepared Want = "prepared"
+	// WantRunning: attach the disk under the assignment's generation and run the machine.
+	WantRunning Want = "running"
+	// WantReleased: stop it cleanly, close the disk, give the VM back. Reported as PhaseReleased until
+	// the assignment is withdrawn.
+	WantReleased Want = "released"
+	// WantDiscarded: get rid of the VM without touching the disk; it belongs to somebody else now.
+	WantDiscarded Want = "discarded"
+)
+
+// Assignment is one machine's target on one worker. A worker keeps the newest generation it has seen of
+// each machine, durably, and refuses anything older. A machine that is not mentioned is left alone.
+type Assignment struct {
+	Machine    MachineID     `json:"machine"`
+	Generation Generation    `json:"generation"`
+	Want       Want          `json:"want"`
+	Instance   InstanceID    `json:"instance"`
+	Name       MachineName   `json:"name"`
+	App        AppName       `json:"app"`
+	Network    NetworkName   `json:"network"`
+	NetworkID  uint32        `json:"network_id"`
+	Address    netip.Addr    `json:"address"`
+	DiskURL    string        `json:"disk_url"`
+	Config     MachineConfig `json:"config"`
+	// Restart asks for a fresh VM where the one at this generation has failed; bumped by each start.
+	Attempt int `json:"attempt,omitempty"`
+}
+
+// Peer is another worker, as a router sees it.
+type Peer struct {
+	Worker  WorkerID   `json:"worker"`
+	Number  uint32     `json:"number"`
+	Address netip.Addr `json:"address"`
+}
+
+// AssignmentSet is all that one worker shall know: level-triggered, whole each time.
+type AssignmentSet struct {
+	Worker      WorkerID     `json:"worker"`
+	Revision    int64        `json:"revision"` // of the fleet's state; only grows
+	Assignments []Assignment `json:"assignments"`
+	Networks    []uint32     `json:"networks"`
+	Peers       []Peer       `json:"peers"`
+}
+
+// Phase is how far a worker has come with one machine.
+type Phase string
+
+// Phases.
+const (
+	PhasePreparing Phase = "preparing"
+	PhasePrepared  Phase = "prepared"
+	PhaseAttaching Phase = "attaching" // VM bound; the disk is being attached
+	PhaseStarting  Phase = "starting"  // attached; inner container and services are coming up
+	PhaseRunning   Phase = "running"   // started; not every check has passed yet
+	PhaseHealthy   Phase = "healthy"   // every check passes (or there is none)
+	PhaseStopping  Phase = "stopping"
+	PhaseReleased  Phase = "released" // the disk is closed; nothing of the machine is left but its record
+	PhaseFailed    Phase = "failed"   // could not reach Want at this generation and attempt; Error says why
+	PhaseFenced    Phase = "fenced"   // the storage refused it: a newer owner exists; the VM is gone
+)
+
+// VMReport is one machine on one worker, as observed.
+type VMReport struct {
+	Machine    MachineID  `json:"machine"`
+	Generation Generation `json:"generation"`
+	Attempt    int        `json:"attempt,omitempty"`
+	Instance   InstanceID `json:"instance"`
+	Phase      Phase      `json:"phase"`
+	Since      time.Time  `json:"since"`
+	VM         VMID       `json:"vm,omitempty"`
+	Release    ReleaseID  `json:"release,omitempty"`
+	Version    string     `json:"version,omitempty"` // of the platform in the VM
+	// ErrorKind, Error and Remedy are set in PhaseFailed and PhaseFenced.
+	ErrorKind string `json:"error_kind,omitempty"`
+	Error     string `json:"error,omitempty"`
+	Remedy    string `json:"remedy,omitempty"`
+	// HasVM says that a VM exists, whatever the phase.
+	HasVM bool `json:"has_vm,omitempty"`
+	// Disk says what the disk did in this incarnation.
+	Disk DiskReport `json:"disk"`
+	// Timeline has the time each phase of this incarnation was first reached.
+	Timeline map[Phase]time.Time `json:"timeline,omitempty"`
+	Services []ServiceReport     `json:"services,omitempty"`
+}
+
+// DiskReport is what one incarnation's disk asked of the store.
+type DiskReport struct {
+	Epoch        uint64 `json:"epoch,omitempty"`
+	Requests     int64  `json:"requests"`
+	BytesRead    int64  `json:"bytes_read"`
+	BytesWritten int64  `json:"bytes_written"`
+	Replayed     int64  `json:"replayed,omitempty"` // log objects replayed at attach
+}
+
+// ServiceReport is one service's state.
+type ServiceReport struct {
+	Name     string `json:"name"`
+	State    string `json:"state"` // stopped starting running ready stopping failed
+	PID      int    `json:"pid,omitempty"`
+	Restarts int    `json:"restarts,omitempty"`
+	Error    string `json:"error,omitempty"`
+}
+
+// WorkerReport is everything a worker observes; sent whole at least once a second and at every change.
+type WorkerReport struct {
+	Worker     WorkerID    `json:"worker"`
+	Boot       string      `json:"boot"`     // new each time the worker daemon starts
+	Sequence   int64       `json:"sequence"` // grows within one Boot; older reports are dropped
+	Seen       int64       `json:"seen"`     // newest AssignmentSet revision acted on
+	VMs        []VMReport  `json:"vms"`
+	PoolReady  int         `json:"pool_ready"`
+	Conditions []Condition `json:"conditions,omitempty"`
+	Release    ReleaseID   `json:"release"`
+	Version    string      `json:"version"`
+}
+
+// JoinRequest is how a worker introduces itself; repeated after each restart, with the same answer.
+type JoinRequest struct {
+	Worker   WorkerID          `json:"worker"`
+	Address  netip.Addr        `json:"address"`
+	APIURL   string            `json:"api_url"`
+	Capacity Resources         `json:"capacity"`
+	Runtime  string            `json:"runtime"`
+	Version  string            `json:"version"`
+	Release  ReleaseID         `json:"release"`
+	Labels   map[string]string `json:"labels,omitempty"`
+}
+
+// JoinAnswer is what a worker needs to know before it can work.
+type JoinAnswer struct {
+	Number   uint32 `json:"number"`
+	StoreURL string `json:"store_url"`
+	FleetID  string `json:"fleet_id"`
+}

@@ -1,0 +1,143 @@
+package fleet
+
+import (
+	"net/netip"
+	"time"
+)
+
+// MachineState is what a machine is doing, as the control plane last learned.
+type MachineState string
+
+// Machine states.
+const (
+	MachineCreated    MachineState = "created"    // recorded; never started yet
+	MachineStarting   MachineState = "starting"   // a worker is bringing it up
+	MachineStarted    MachineState = "started"    // its services run
+	MachineStopping   MachineState = "stopping"   // asked to stop
+	MachineStopped    MachineState = "stopped"    // no VM; the disk is closed
+	MachineMoving     MachineState = "moving"     // a move has stopped it and not yet started it again
+	MachineFailed     MachineState = "failed"     // could not be brought up; Reason says why
+	MachineLost       MachineState = "lost"       // its worker is down; failover pending or impossible
+	MachineDestroying MachineState = "destroying" // being removed
+)
+
+// Desired is what the user wants of a machine.
+type Desired string
+
+// Desired states.
+const (
+	WantStarted   Desired = "started"
+	WantStopped   Desired = "stopped"
+	WantDestroyed Desired = "destroyed"
+)
+
+// Resources of a machine or a worker.
+type Resources struct {
+	CPUMillis int64 `json:"cpu_millis"` // thousandths of a core
+	MemoryMiB int64 `json:"memory_mib"`
+}
+
+// Fits reports whether need fits into r.
+func (r Resources) Fits(need Resources) bool {
+	return need.CPUMillis <= r.CPUMillis && need.MemoryMiB <= r.MemoryMiB
+}
+
+// Add returns r + o.
+func (r Resources) Add(o Resources) Resources {
+	return Resources{r.CPUMillis + o.CPUMillis, r.MemoryMiB + o.MemoryMiB}
+}
+
+// Sub returns r − o.
+func (r Resources) Sub(o Resources) Resources {
+	return Resources{r.CPUMillis - o.CPUMillis, r.MemoryMiB - o.MemoryMiB}
+}
+
+// MachineConfig is what the user asked for. It survives every move unchanged.
+type MachineConfig struct {
+	Image     ImageName         `json:"image"`
+	Resources Resources         `json:"resources"`
+	DiskGiB   int64             `json:"disk_gib,omitempty"` // 0: the image's size
+	Env       map[string]string `json:"env,omitempty"`
+	Services  []Service         `json:"services,omitempty"`
+	Stop      StopConfig        `json:"stop"`
+}
+
+// Service is a process that the platform keeps running inside the machine.
+type Service struct {
+	Name     string            `json:"name"`
+	Cmd      []string          `json:"cmd"`
+	Env      map[string]string `json:"env,omitempty"`
+	Dir      string            `json:"dir,omitempty"`
+	HTTPPort int               `json:"http_port,omitempty"`
+	Needs    []string          `json:"needs,omitempty"` // started before this one
+	Check    *Check            `json:"check,omitempty"` // readiness; none: ready once started
+}
+
+// CheckKind is how a check asks.
+type CheckKind string
+
+// Check kinds.
+const (
+	CheckTCP  CheckKind = "tcp"
+	CheckHTTP CheckKind = "http"
+	CheckExec CheckKind = "exec"
+)
+
+// Check tells whether a service is ready.
+type Check struct {
+	Kind     CheckKind     `json:"kind"`
+	Port     int           `json:"port,omitempty"`
+	Path     string        `json:"path,omitempty"`
+	Cmd      []string      `json:"cmd,omitempty"`
+	Interval time.Duration `json:"interval_ns,omitempty"` // default 1 s; much shorter until first success
+	Timeout  time.Duration `json:"timeout_ns,omitempty"`  // default 5 s
+	Grace    time.Duration `json:"grace_ns,omitempty"`    // failures before this don't count; default 30 s
+}
+
+// StopConfig is how a machine is asked to stop: Signal, then SIGKILL after Timeout (0: 5 s; at most 300 s).
+type StopConfig struct {
+	Signal  string        `json:"signal,omitempty"` // default SIGTERM
+	Timeout time.Duration `json:"timeout_ns,omitempty"`
+}
+
+// Placement is where a machine is, or was last.
+type Placement struct {
+	Worker     WorkerID   `json:"worker"`
+	Generation Generation `json:"generation"`
+	Instance   InstanceID `json:"instance"`
+	Address    netip.Addr `json:"address"` // private; changes with every move
+	Since      time.Time  `json:"since"`
+}
+
+// Machine is the record of a machine.
+type Machine struct {
+	ID        MachineID     `json:"id"`
+	Name      MachineName   `json:"name"`
+	App       AppName       `json:"app"`
+	Network   NetworkName   `json:"network"`
+	NetworkID uint32        `json:"network_id"`
+	Number    uint32        `json:"number"` // in private addresses; unique in its network
+	Config    MachineConfig `json:"config"`
+	DiskURL   string        `json:"disk_url"`
+	Desired   Desired       `json:"desired"`
+	State     MachineState  `json:"state"`
+	Reason    string        `json:"reason,omitempty"`    // why it is in State, where that needs words
+	Placement *Placement    `json:"placement,omitempty"` // nil: never placed, or stopped and released
+	// Generation is the newest ever given out for this machine; Placement.Generation is never newer.
+	Generation Generation `json:"generation"`
+	// Owner is the operation that alone may change the machine's placement now, as "move/<id>",
+	// "start/<id>", …; "" means nobody.
+	Owner     string    `json:"owner,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+// MachineEvent is one line of a machine's history.
+type MachineEvent struct {
+	Time     time.Time         `json:"time"`
+	State    MachineState      `json:"state"`
+	Event    string            `json:"event"`  // create launch start stop exit migrate lost destroy
+	Source   string            `json:"source"` // user, control, worker/<id>
+	Instance InstanceID        `json:"instance,omitempty"`
+	Info     map[string]string `json:"info,omitempty"` // for example migrated=true, from, to, pause_ms
+}

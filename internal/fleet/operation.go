@@ -1,0 +1,150 @@
+package fleet
+
+import "time"
+
+// Step is one step of a move, in order.
+type Step string
+
+// Steps of a move. StepCommitted is the point of no return: before it a move is undone in place, after
+// it it is finished or retried on another target.
+const (
+	StepPlanned   Step = "planned"
+	StepReserved  Step = "reserved"  // capacity held on the target
+	StepLocked    Step = "locked"    // the network's lock held
+	StepPrepared  Step = "prepared"  // a VM on the target is warm for it
+	StepStopping  Step = "stopping"  // the source was told to release it
+	StepReleased  Step = "released"  // the source's disk is closed (or the source is down: failover)
+	StepCommitted Step = "committed" // placement and generation changed in one transaction
+	StepAttached  Step = "attached"  // the target has the disk
+	StepStarted   Step = "started"   // inner container and services are up
+	StepHealthy   Step = "healthy"   // checks pass
+	StepUnlocked  Step = "unlocked"  // the network's lock given back
+	StepDone      Step = "done"      // source cleaned
+	StepUndoing   Step = "undoing"   // cancelled or failed before the point of no return
+	StepUndone    Step = "undone"    // wholly on the source again
+)
+
+// Final reports whether no step comes after s.
+func (s Step) Final() bool { return s == StepDone || s == StepUndone }
+
+// Proof is why it was safe to start a machine whose worker is lost.
+type Proof string
+
+// Proofs.
+const (
+	ProofReleased Proof = "released" // the source closed the disk
+	ProofStorage  Proof = "storage"  // the storage refuses the old epoch
+)
+
+// StepRecord says when a step was reached.
+type StepRecord struct {
+	Step Step      `json:"step"`
+	At   time.Time `json:"at"`
+	Note string    `json:"note,omitempty"`
+}
+
+// Blocker is why something does not go on, as data.
+type Blocker struct {
+	Code   string    `json:"code"`   // no-capacity, network-locked, worker-down, stop-slow, start-failed, …
+	Object string    `json:"object"` // what blocks: machine/<id>, worker/<id>, network/<name>
+	Detail string    `json:"detail"`
+	Since  time.Time `json:"since"`
+	Remedy string    `json:"remedy"` // the command that clears it
+}
+
+// Move is the durable record of moving one machine.
+type Move struct {
+	ID       MoveID       `json:"id"`
+	Machine  MachineID    `json:"machine"`
+	Network  NetworkName  `json:"network"`
+	Drain    DrainID      `json:"drain,omitempty"`
+	Reason   string       `json:"reason"` // drain, migrate, failover
+	From     WorkerID     `json:"from"`
+	To       WorkerID     `json:"to,omitempty"`
+	Pinned   bool         `json:"pinned,omitempty"` // To was asked for by name; no other target will do
+	FromGen  Generation   `json:"from_generation"`
+	ToGen    Generation   `json:"to_generation"`
+	Instance InstanceID   `json:"instance"` // the new one
+	Step     Step         `json:"step"`
+	Steps    []StepRecord `json:"steps"`
+	Cancel   bool         `json:"cancel,omitempty"`
+	Proof    Proof        `json:"proof,omitempty"`
+	Blocker  *Blocker     `json:"blocker,omitempty"`
+	Error    string       `json:"error,omitempty"`
+	Attempt  int          `json:"attempt"` // of the target's start
+	// DiskBytesCopied is what went from worker to worker. The protocol has no such transfer; it stays 0
+	// for a disk in the store, and is the volume's size for a copied volume.
+	DiskBytesCopied int64     `json:"disk_bytes_copied"`
+	PauseMS         float64   `json:"pause_ms,omitempty"` // stopping told → healthy reported
+	StartedAt       time.Time `json:"started_at"`
+	FinishedAt      time.Time `json:"finished_at,omitzero"`
+}
+
+// DrainState is how far a drain is.
+type DrainState string
+
+// Drain states.
+const (
+	DrainRunning    DrainState = "running"
+	DrainBlocked    DrainState = "blocked" // nothing moves now, and Blockers says why; resumes by itself
+	DrainCancelling DrainState = "cancelling"
+	DrainCancelled  DrainState = "cancelled"
+	DrainDone       DrainState = "drained"
+)
+
+// Final reports whether the drain has ended.
+func (s DrainState) Final() bool { return s == DrainCancelled || s == DrainDone }
+
+// Drain is the durable record of emptying a set of workers.
+type Drain struct {
+	ID         DrainID    `json:"id"`
+	Workers    []WorkerID `json:"workers"`
+	State      DrainState `json:"state"`
+	Blockers   []Blocker  `json:"blockers,omitempty"`
+	Total      int        `json:"total"` // machines found on the workers so far
+	Moved      int        `json:"moved"`
+	StartedAt  time.Time  `json:"started_at"`
+	FinishedAt time.Time  `json:"finished_at,omitzero"`
+	By         string     `json:"by"`
+	// WasCordoned remembers, per worker, whether it was cordoned before; a cancel restores it.
+	WasCordoned map[WorkerID]bool `json:"was_cordoned,omitempty"`
+}
+
+// Policy bounds what a drain does at once.
+type Policy struct {
+	MovesPerNetwork int `json:"moves_per_network"` // default 1
+	MovesOut        int `json:"moves_out"`         // per source worker; default 8
+	MovesIn         int `json:"moves_in"`          // per target worker; default 8
+	MovesFleet      int `json:"moves_fleet"`       // default 32
+	// BrakeFraction: with more than this share of workers down, nothing is started automatically; default 0.2,
+	// and at least 2 workers must be down for it to act.
+	BrakeFraction float64 `json:"brake_fraction"`
+	// WorkerSuspect and WorkerDown: silence after which a worker gets no new work, and is failed over.
+	WorkerSuspect time.Duration `json:"worker_suspect_ns"`
+	WorkerDown    time.Duration `json:"worker_down_ns"`
+	// StartTimeout: a target that hasn't made a machine healthy by then is given up for another; default 60 s.
+	StartTimeout time.Duration `json:"start_timeout_ns"`
+}
+
+// DefaultPolicy returns the defaults.
+func DefaultPolicy() Policy {
+	return Policy{MovesPerNetwork: 1, MovesOut: 8, MovesIn: 8, MovesFleet: 32, BrakeFraction: 0.2,
+		WorkerSuspect: 3 * time.Second, WorkerDown: 10 * time.Second, StartTimeout: time.Minute}
+}
+
+// Image is a base file tree, kept as the checkpoint of a template disk.
+type Image struct {
+	Name       ImageName `json:"name"`
+	DiskURL    string    `json:"disk_url"`
+	Checkpoint string    `json:"checkpoint"`
+	SizeBytes  int64     `json:"size_bytes"`
+	CreatedAt  time.Time `json:"created_at"`
+}
+
+// Network is a private network.
+type Network struct {
+	Name NetworkName `json:"name"`
+	ID   uint32      `json:"id"`
+	// NextNumber is the number that the next machine in it gets.
+	NextNumber uint32 `json:"next_number"`
+}

@@ -1,0 +1,133 @@
+// Package guestapi is what a worker and the platform inside a VM say to each other: the boot document,
+// and messages of an HTTP API that platformd serves on the VM's control stream. It does no I/O.
+//
+// Invariants: every state-changing message carries the machine's generation; repeating one has no
+// further effect; platformd refuses a second, different Bind. Fields are only ever added, and an unknown
+// field is ignored, so that releases N, N−1 and N−2 understand each other.
+package guestapi
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+)
+
+// Addresses and ports on the host link, the same in every VM: the link is point to point and its
+// addresses are link-local, so that a saved VM can be started any number of times.
+const (
+	HostLinkIP  = "fe80::1" // the worker's end
+	GuestLinkIP = "fe80::2" // the VM's end
+	LinkName    = "eth0"    // the link's name inside the VM
+	ControlPort = 7700      // platformd, on the VM's end
+	GatewayPort = 7701      // the store gateway, on the worker's end
+)
+
+// Boot is the boot document: all that an empty VM is told.
+type Boot struct {
+	VM           fleet.VMID      `json:"vm"`
+	Release      fleet.ReleaseID `json:"release"`
+	ControlToken string          `json:"control_token"` // bearer token of platformd's API
+	CacheDevice  string          `json:"cache_device"`  // block device inside the VM; "" for none
+	Seed         []byte          `json:"seed"`          // fresh random bytes for the VM's RNG
+	WallClock    time.Time       `json:"wall_clock"`
+}
+
+// Paths of platformd's API. Everything below PathMachine is also what the fleet's API proxies to, below
+// /v1/machines/{id}/, after it has checked who asks.
+const (
+	PathHealth  = "/v1/health"  // GET → Health
+	PathPrepare = "/v1/prepare" // POST Prepare → Health
+	PathBind    = "/v1/bind"    // POST Bind → Health; returns once accepted, progress is in events
+	PathRelease = "/v1/release" // POST Release → Released; returns when the disk is closed
+	PathEvents  = "/v1/events"  // GET, NDJSON of Health, one at once and one per change
+
+	PathMachine = "/v1/machine/" // exec, logs, services, ports/{port}/…, disk, checkpoints/{name}
+)
+
+// State is what the platform in a VM is doing.
+type State string
+
+// States. A VM goes through them once, in this order; Failed and Fenced are ends too.
+const (
+	StateEmpty     State = "empty"
+	StatePrepared  State = "prepared"
+	StateAttaching State = "attaching"
+	StateStarting  State = "starting"
+	StateRunning   State = "running"
+	StateHealthy   State = "healthy"
+	StateStopping  State = "stopping"
+	StateReleased  State = "released"
+	StateFailed    State = "failed"
+	StateFenced    State = "fenced"
+)
+
+// Health is the platform's whole state.
+type Health struct {
+	VM         fleet.VMID            `json:"vm"`
+	State      State                 `json:"state"`
+	Since      time.Time             `json:"since"`
+	Version    string                `json:"version"`
+	Machine    fleet.MachineID       `json:"machine,omitempty"`
+	Generation fleet.Generation      `json:"generation,omitempty"`
+	Instance   fleet.InstanceID      `json:"instance,omitempty"`
+	ErrorKind  string                `json:"error_kind,omitempty"`
+	Error      string                `json:"error,omitempty"`
+	Remedy     string                `json:"remedy,omitempty"`
+	Disk       fleet.DiskReport      `json:"disk"`
+	Services   []fleet.ServiceReport `json:"services,omitempty"`
+	// Timeline has when each state was first reached.
+	Timeline map[State]time.Time `json:"timeline"`
+}
+
+// StoreAccess is how a VM reaches its disk: through the worker's store gateway, which holds the
+// credentials and lets it at nothing else.
+type StoreAccess struct {
+	DiskPath string `json:"disk_path"` // relative to the pool, as in disks/<id>
+	Token    string `json:"token"`     // bound by the gateway to (disk path, generation, writable or not)
+}
+
+// Prepare warms an empty VM for a machine that still runs elsewhere, or is stopped. Read-only.
+type Prepare struct {
+	Machine fleet.MachineID `json:"machine"`
+	Store   StoreAccess     `json:"store"`
+}
+
+// Bind makes an empty or prepared VM a machine.
+type Bind struct {
+	Machine    fleet.MachineID     `json:"machine"`
+	Generation fleet.Generation    `json:"generation"`
+	Instance   fleet.InstanceID    `json:"instance"`
+	Name       fleet.MachineName   `json:"name"`
+	App        fleet.AppName       `json:"app"`
+	Network    fleet.NetworkName   `json:"network"`
+	Address    netip.Addr          `json:"address"`
+	Worker     fleet.WorkerID      `json:"worker"`
+	Store      StoreAccess         `json:"store"`
+	Config     fleet.MachineConfig `json:"config"`
+}
+
+// Release asks for a clean end: stop signal, SIGKILL, unmount, flush, close.
+type Release struct {
+	Machine    fleet.MachineID  `json:"machine"`
+	Generation fleet.Generation `json:"generation"`
+}
+
+// Error is the body of every answer that isn't 2xx.
+type Error struct {
+	Kind    string `json:"kind"`
+	Message string `json:"message"`
+	Remedy  string `json:"remedy,omitempty"`
+}
+
+// Exec frames, on a WebSocket at PathMachine+"exec": each binary message starts with one of these bytes.
+// Query: cmd (repeated), env (repeated K=V), dir, tty=1, rows, cols, stdin=1.
+// Text messages are JSON: {"type":"resize","rows":R,"cols":C} from the client.
+const (
+	FrameStdin    byte = 0
+	FrameStdout   byte = 1
+	FrameStderr   byte = 2
+	FrameExit     byte = 3 // one more byte: the exit code; the last message of a session
+	FrameStdinEOF byte = 4
+	FrameError    byte = 5 // the rest is an Error as JSON: the command could not be run; the last message
+)
