@@ -1,5 +1,3 @@
-
-
 // Package depspin keeps module requirements while packages that use them are being written.
 package depspin
 

@@ -1,0 +1,132 @@
+package fleet
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"time"
+)
+
+// The interfaces by which siblings meet. Implementations are wired in cmd.
+
+// CreateMachine is a request to create a machine; see Control.
+type CreateMachine struct {
+	Name      MachineName
+	App       AppName
+	Network   NetworkName
+	Worker    WorkerID // "" means the planner chooses
+	SkipStart bool
+	Config    MachineConfig
+}
+
+// MachineView is a machine's record with what its worker last reported of it (nil: nothing fresh), and
+// the move that is going on with it (nil: none).
+type MachineView struct {
+	Machine Machine
+	Report  *VMReport
+	Move    *Move
+}
+
+// WorkerView is a worker's record with its derived state.
+type WorkerView struct {
+	Worker     Worker
+	State      WorkerState
+	LastSeen   time.Time // zero: never since this server started
+	Allocation Allocation
+	Report     *WorkerReport // nil: none since this server started
+	Machines   int           // placed on it
+	SafeToStop bool          // no VM reported, no placement, no reservation
+}
+
+// DrainView is a drain with its moves, oldest first.
+type DrainView struct {
+	Drain Drain
+	Moves []MoveView
+}
+
+// MoveView is a move with the name of its machine.
+type MoveView struct {
+	Move        Move
+	MachineName MachineName
+}
+
+// ServerView describes the server and its fleet.
+type ServerView struct {
+	FleetID  string
+	StoreURL string
+	Leader   bool
+	Brake    string
+	Started  time.Time
+}
+
+// Control is what the HTTP API asks of the control plane. Safe for concurrent use. References to
+// machines are exact: a MachineID, or "app/name", or a name that is unique in the fleet (else Conflict,
+// which lists the candidates). Every mutation is durable when it returns.
+type Control interface {
+	CreateMachine(ctx context.Context, req CreateMachine) (MachineView, error)
+	Machine(ctx context.Context, ref string) (MachineView, error)
+	Machines(ctx context.Context) ([]MachineView, error)
+	MachineEvents(ctx context.Context, ref string) ([]MachineEvent, error)
+	StartMachine(ctx context.Context, ref string) (MachineView, error)
+	StopMachine(ctx context.Context, ref string) (MachineView, error)
+	DestroyMachine(ctx context.Context, ref string) error
+	// Migrate starts a move; to "" means the planner chooses.
+	Migrate(ctx context.Context, ref string, to WorkerID) (MoveView, error)
+	Move(ctx context.Context, id MoveID) (MoveView, error)
+
+	Workers(ctx context.Context) ([]WorkerView, error)
+	Worker(ctx context.Context, id WorkerID) (WorkerView, error)
+	Cordon(ctx context.Context, id WorkerID, reason string) (WorkerView, error)
+	Uncordon(ctx context.Context, id WorkerID) (WorkerView, error)
+
+	// StartDrain cordons all workers in one transaction. Draining a worker that a running drain has already
+	// is a Conflict that names the drain.
+	StartDrain(ctx context.Context, workers []WorkerID, by string) (DrainView, error)
+	Drain(ctx context.Context, id DrainID) (DrainView, error)
+	Drains(ctx context.Context) ([]DrainView, error)
+	CancelDrain(ctx context.Context, id DrainID) (DrainView, error)
+
+	// CreateImage builds an image from a tar stream. Exists if there is one of that name.
+	CreateImage(ctx context.Context, name ImageName, sizeBytes int64, tar io.Reader) (Image, error)
+	Images(ctx context.Context) ([]Image, error)
+
+	Server(ctx context.Context) ServerView
+	// Changed returns a channel that is closed at the next change of anything above; level-triggered:
+	// take it before reading.
+	Changed() <-chan struct{}
+}
+
+// WorkerFeed is what workers ask of the control plane.
+type WorkerFeed interface {
+	Join(ctx context.Context, req JoinRequest) (JoinAnswer, error)
+	// Assignments returns the set once its revision is newer than after, or the present one when ctx ends.
+	// Revisions restart when the server does, so a set is newer when its revision differs from after.
+	Assignments(ctx context.Context, worker WorkerID, after int64) (AssignmentSet, error)
+	Report(ctx context.Context, report WorkerReport) error
+}
+
+// Locator finds where calls for a machine go.
+type Locator interface {
+	// WorkerOf returns the base URL of the API of the worker on which the machine runs now. Unavailable while
+	// it is moving or stopped, with a message that says so.
+	WorkerOf(ctx context.Context, ref string) (MachineID, string, error)
+}
+
+// HostNet is what a worker asks of its host's network. Idempotent; Sync removes what isn't named.
+type HostNet interface {
+	// AddMachine routes a machine's address to a VM's link and lets it talk to its own network only.
+	AddMachine(ctx context.Context, m MachineLink) error
+	RemoveMachine(ctx context.Context, id MachineID) error
+	// SyncPeers makes the routes to other workers' machines match.
+	SyncPeers(ctx context.Context, networks []uint32, peers []Peer) error
+	// Restore makes the machines known to the host match; called once after a restart.
+	Restore(ctx context.Context, links []MachineLink) error
+}
+
+// MachineLink is a machine's place in a worker's network.
+type MachineLink struct {
+	Machine   MachineID
+	NetworkID uint32
+	Address   netip.Addr
+	Interface string // the worker's end of the VM's link
+}
