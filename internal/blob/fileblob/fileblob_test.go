@@ -8,7 +8,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/fileblob"
 )
 
-func openTemp(t *testing.T) blob.Store {
+func openTemp(t *testing.T) blob.Store { return openBench(t) }
+
+func openBench(t testing.TB) blob.Store {
 	s, err := fileblob.Open(t.TempDir() + "/store")
 	if err != nil {
 		t.Fatal(err)
