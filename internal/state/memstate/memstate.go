@@ -1,0 +1,181 @@
+// Package memstate is the in-memory twin of the fleet's state: the same revisions, watches, compaction and
+// leases as etcd, without a disk, for simulation and for tests of what stands on a state.Store.
+//
+// Invariants: it passes the same suite as etcd (statetest). Nothing happens by itself but the end of
+// leases: with an injected clock they end at the next call of any method, or of Tick, after their time.
+// It starts no goroutine. A fault never tears a transaction: it happened wholly or not at all.
+package memstate
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/state"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Fault is what happens to one Commit.
+type Fault int
+
+const (
+	// FaultNone lets the Commit through.
+	FaultNone Fault = iota
+	// FaultLoseRequest answers Unavailable, and nothing has happened.
+	FaultLoseRequest
+	// FaultLoseResponse answers Unavailable although the transaction was applied (or refused).
+	FaultLoseResponse
+)
+
+// Config tunes a Store. The zero value is a plain store on the machine's clock.
+type Config struct {
+	// Now is the clock of leases. Where it is nil, time.Now is used and watches notice the end of leases
+	// by themselves; where it is set, call Tick after moving it.
+	Now func() time.Time
+	// History is how many revisions a Watch can go back before compaction is automatic; 0 means 10,000.
+	History int
+	// OnCommit, if set, decides the fate of each Commit. It is called without a lock held, possibly
+	// concurrently.
+	OnCommit func(state.Txn) Fault
+}
+
+type entry struct {
+	kv    state.KV
+	lease state.LeaseID
+}
+
+type lease struct {
+	ttl      time.Duration
+	deadline time.Time
+	keys     map[string]struct{}
+}
+
+// Store is the in-memory state. It is safe for concurrent use.
+type Store struct {
+	cfg    Config
+	timers bool // Now is the real clock, so watches may sleep on it
+
+	mu        sync.Mutex
+	rev       int64
+	keys      map[string]entry
+	leases    map[state.LeaseID]*lease
+	nextLease state.LeaseID
+	history   []state.Batch // one revision each, ascending, all later than or equal to compacted
+	compacted int64
+	closed    bool
+	breaks    int           // how often BreakWatches was called
+	changed   chan struct{} // closed and replaced at each change of what watches wait for
+}
+
+var _ state.Store = (*Store)(nil)
+
+// New returns an empty store at revision 1, like a new etcd.
+func New(cfg Config) *Store {
+	timers := cfg.Now == nil
+	if timers {
+		cfg.Now = time.Now
+	}
+	if cfg.History == 0 {
+		cfg.History = 10_000
+	}
+	return &Store{
+		cfg: cfg, timers: timers, rev: 1, changed: make(chan struct{}),
+		keys: map[string]entry{}, leases: map[state.LeaseID]*lease{},
+	}
+}
+
+// enterLocked is the start of every operation: is there a store to ask, and which leases have ended?
+func (s *Store) enterLocked(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "ask the state")
+	}
+	if s.closed {
+		return errs.New(errs.Unavailable, "the state is closed")
+	}
+	s.expireLocked()
+	return nil
+}
+
+// wakeLocked lets every watch look again.
+func (s *Store) wakeLocked() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Get implements state.Store.
+func (s *Store) Get(ctx context.Context, key string) (state.KV, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.enterLocked(ctx); err != nil {
+		return state.KV{}, err
+	}
+	e, ok := s.keys[key]
+	if !ok {
+		return state.KV{}, errs.New(errs.NotFound, "no key %q in the state", key)
+	}
+	return cloneKV(e.kv), nil
+}
+
+// List implements state.Store.
+func (s *Store) List(ctx context.Context, prefix string) ([]state.KV, int64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.enterLocked(ctx); err != nil {
+		return nil, 0, err
+	}
+	var kvs []state.KV
+	for key, e := range s.keys {
+		if strings.HasPrefix(key, prefix) {
+			kvs = append(kvs, cloneKV(e.kv))
+		}
+	}
+	slices.SortFunc(kvs, func(a, b state.KV) int { return strings.Compare(a.Key, b.Key) })
+	return kvs, s.rev, nil
+}
+
+// Compact forgets the changes before revision rev, as etcd does: a Watch that would need one of them ends
+// with a Conflict. Compacting twice, or further back than before, does nothing.
+func (s *Store) Compact(rev int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.compactLocked(min(rev, s.rev))
+}
+
+func (s *Store) compactLocked(rev int64) {
+	if rev <= s.compacted {
+		return
+	}
+	s.compacted = rev
+	keep := slices.IndexFunc(s.history, func(b state.Batch) bool { return b.Revision >= rev })
+	if keep < 0 {
+		keep = len(s.history)
+	}
+	s.history = slices.Clone(s.history[keep:])
+	s.wakeLocked()
+}
+
+// BreakWatches ends every present Watch with an error of kind Unavailable, as a lost connection does.
+func (s *Store) BreakWatches() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.breaks++
+	s.wakeLocked()
+}
+
+// Close ends all watches; every later call is Unavailable.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.closed = true
+		s.wakeLocked()
+	}
+	return nil
+}
+
+func cloneKV(kv state.KV) state.KV {
+	kv.Value = slices.Clone(kv.Value)
+	return kv
+}

@@ -1,0 +1,98 @@
+package memstate
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/state"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Watch implements state.Store.
+func (s *Store) Watch(ctx context.Context, prefix string, from int64, yield func(state.Batch) bool) error {
+	s.mu.Lock()
+	breaks := s.breaks
+	s.mu.Unlock()
+	for {
+		batches, upTo, wait, err := s.since(ctx, prefix, from, breaks)
+		if err != nil {
+			return err
+		}
+		for _, b := range batches {
+			if !yield(b) {
+				return nil
+			}
+		}
+		from = upTo
+		if len(batches) > 0 {
+			continue
+		}
+		if err := wait.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// since returns the batches after revision from, the revision up to which they are all there are, and what
+// to wait for when there are none.
+func (s *Store) since(
+	ctx context.Context, prefix string, from int64, breaks int,
+) (batches []state.Batch, upTo int64, wait pause, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.enterLocked(ctx); err != nil {
+		return nil, 0, pause{}, err
+	}
+	if s.breaks != breaks {
+		return nil, 0, pause{}, errs.New(errs.Unavailable, "the watch of %q was cut off", prefix)
+	}
+	if from+1 < s.compacted {
+		return nil, 0, pause{}, errs.New(errs.Conflict, "revision %d is compacted; the oldest kept is %d", from, s.compacted)
+	}
+	start, _ := slices.BinarySearchFunc(s.history, from+1, func(b state.Batch, rev int64) int {
+		return cmp.Compare(b.Revision, rev)
+	})
+	for _, b := range s.history[start:] {
+		if b, ok := filter(b, prefix); ok {
+			batches = append(batches, b)
+		}
+	}
+	return batches, max(from, s.rev), pause{changed: s.changed, expiry: s.untilExpiryLocked()}, nil
+}
+
+// filter copies what a batch holds under prefix.
+func filter(b state.Batch, prefix string) (state.Batch, bool) {
+	out := state.Batch{Revision: b.Revision}
+	for _, ev := range b.Events {
+		if strings.HasPrefix(ev.Key, prefix) {
+			ev.KV = cloneKV(ev.KV)
+			out.Events = append(out.Events, ev)
+		}
+	}
+	return out, len(out.Events) > 0
+}
+
+// pause is what an idle watch waits for.
+type pause struct {
+	changed <-chan struct{}
+	expiry  time.Duration
+}
+
+func (p pause) wait(ctx context.Context) error {
+	var expired <-chan time.Time
+	if p.expiry > 0 {
+		timer := time.NewTimer(p.expiry)
+		defer timer.Stop()
+		expired = timer.C
+	}
+	select {
+	case <-ctx.Done():
+		return errs.Wrap(errs.Unavailable, ctx.Err(), "watch the state")
+	case <-p.changed:
+	case <-expired:
+	}
+	return nil
+}
