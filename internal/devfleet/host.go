@@ -1,0 +1,109 @@
+package devfleet
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"syscall"
+)
+
+// What can happen to a host. Each takes the fleet's lock, and is safe to repeat.
+
+// Kill ends a worker as a power cut would: its daemon, all its VMs, and its network, at once.
+func (f *Fleet) Kill(ctx context.Context, worker string) error {
+	return f.withHost(worker, func(_ *State, h *Host) error {
+		if err := f.setPort(worker, false); err != nil {
+			f.log.DebugContext(ctx, "worker has no link", "worker_id", worker, "error", err)
+		}
+		if err := h.Process.Signal(syscall.SIGKILL); err != nil {
+			return err
+		}
+		if err := killCgroups(f.CgroupParent(worker)); err != nil {
+			return err
+		}
+		if err := h.Process.kill(ctx); err != nil {
+			return err
+		}
+		return f.removeHost(worker)
+	})
+}
+
+// KillDaemon ends a worker's daemon alone; its VMs go on.
+func (f *Fleet) KillDaemon(ctx context.Context, worker string) error {
+	return f.withHost(worker, func(_ *State, h *Host) error { return h.Process.kill(ctx) })
+}
+
+// Cut takes a worker off the bridge: it reaches nobody but a store that is a directory.
+func (f *Fleet) Cut(worker string) error {
+	return f.withHost(worker, func(*State, *Host) error { return f.setPort(worker, false) })
+}
+
+// Heal puts a worker back on the bridge.
+func (f *Fleet) Heal(worker string) error {
+	return f.withHost(worker, func(*State, *Host) error { return f.setPort(worker, true) })
+}
+
+// Pause stops a worker's daemon where it is; Resume lets it go on.
+func (f *Fleet) Pause(worker string) error {
+	return f.withHost(worker, func(_ *State, h *Host) error { return h.Process.Signal(syscall.SIGSTOP) })
+}
+
+// Resume lets a paused worker's daemon go on.
+func (f *Fleet) Resume(worker string) error {
+	return f.withHost(worker, func(_ *State, h *Host) error { return h.Process.Signal(syscall.SIGCONT) })
+}
+
+// Start starts a worker's daemon again, with its host where that is gone.
+func (f *Fleet) Start(ctx context.Context, worker string) error {
+	return f.withHost(worker, func(s *State, h *Host) error {
+		if err := f.launchWorker(s, h); err != nil {
+			return err
+		}
+		return f.waitReady(ctx, "worker "+worker, h.Process, filepath.Join(f.workerDir(worker), "ready.json"), nil)
+	})
+}
+
+// KillServer ends the server at once. Machines go on.
+func (f *Fleet) KillServer(ctx context.Context) error {
+	return f.withState(func(s *State) error { return s.Server.kill(ctx) })
+}
+
+// StartServer starts the server again, at the same address.
+func (f *Fleet) StartServer(ctx context.Context) error {
+	return f.withState(func(s *State) error { return f.ensureServer(ctx, s) })
+}
+
+// State returns what is known of the fleet.
+func (f *Fleet) State() (State, error) {
+	s, err := f.load()
+	if err != nil {
+		return State{}, err
+	}
+	return *s, nil
+}
+
+func (f *Fleet) withState(fn func(*State) error) error {
+	unlock, err := f.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := f.load()
+	if err != nil {
+		return err
+	}
+	return fn(s)
+}
+
+func (f *Fleet) withHost(worker string, fn func(*State, *Host) error) error {
+	return f.withState(func(s *State) error {
+		h, err := s.host(worker)
+		if err != nil {
+			return err
+		}
+		if err := fn(s, h); err != nil {
+			return fmt.Errorf("worker %s: %w", worker, err)
+		}
+		return nil
+	})
+}

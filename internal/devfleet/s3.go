@@ -1,0 +1,75 @@
+package devfleet
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	s3Port   = "7480"
+	s3Bucket = "sluice"
+)
+
+// ensureS3 starts an S3 server of the fleet's own on the bridge, if it isn't running.
+func (f *Fleet) ensureS3(ctx context.Context, cfg Config, s *State) error {
+	if s.S3 != nil && s.S3.Alive() {
+		return nil
+	}
+	if cfg.S3Server == "" {
+		return errs.New(errs.NotFound, "no S3 server to start for --store s3").
+			WithRemedy("install it with scripts/install-versitygw.sh, and name it with --s3-server")
+	}
+	secret, err := os.ReadFile(f.operatorToken())
+	if err != nil {
+		return fmt.Errorf("read token: %w", err)
+	}
+	key := strings.TrimSpace(string(secret))
+	// The server keeps each bucket as a directory.
+	if err := os.MkdirAll(f.path("store", s3Bucket), 0o755); err != nil {
+		return fmt.Errorf("create bucket: %w", err)
+	}
+	addr := net.JoinHostPort(f.ServerAddress().String(), s3Port)
+	p, err := command{
+		args: []string{cfg.S3Server, "--quiet", "--port", addr, "posix", f.storeDir()},
+		env:  []string{"ROOT_ACCESS_KEY=sluice", "ROOT_SECRET_KEY=" + key},
+		log:  f.logFile("s3"),
+	}.start()
+	if err != nil {
+		return err
+	}
+	s.S3 = &p
+	s.StoreURL = fmt.Sprintf("s3://%s/fleet?endpoint=http://%s&region=us-east-1&path_style=true", s3Bucket, addr)
+	s.StoreEnv = []string{"AWS_ACCESS_KEY_ID=sluice", "AWS_SECRET_ACCESS_KEY=" + key}
+	if err := f.save(s); err != nil {
+		return err
+	}
+	return waitHTTP(ctx, "http://"+addr+"/", 20*time.Second)
+}
+
+// waitHTTP waits until something answers HTTP at url, with whatever status.
+func waitHTTP(ctx context.Context, url string, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return fmt.Errorf("ask %s: %w", url, err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err == nil {
+			return resp.Body.Close()
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return errs.Wrap(errs.Unavailable, err, "no answer from %s within %s", url, limit)
+		}
+	}
+}
