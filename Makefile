@@ -1,0 +1,39 @@
+# Sluice. `make` lists what there is to make.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+DEMO_DIR ?= /var/tmp/sluice-demo
+STORE    ?= file
+RUNTIME  ?= sandbox
+export CGO_ENABLED ?= 0
+
+.PHONY: help setup build test test-short lint bench soak fuzz demo demo-down clean
+
+help: ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what the build, the demo and the tests need (Debian packages)
+	@scripts/setup.sh
+
+build: ## build bin/sluice, bin/sluice-init and the platform's release tree
+	@scripts/build.sh
+
+test: setup build ## all tests, race detector on, from nothing
+	@scripts/test.sh
+
+lint: ## golangci-lint and the house rules
+	@scripts/lint.sh
+
+bench: setup build ## the benchmarks: each beside a peer, or beside its other half, in one run
+	@scripts/bench.sh
+
+soak: setup build ## long runs: simulation, crash tests, chaos, fuzzing
+	@scripts/soak.sh
+
+demo: setup build ## the main job: bring up a fleet, drain a worker (STORE=file|s3, RUNTIME=sandbox)
+	@DEMO_DIR=$(DEMO_DIR) STORE=$(STORE) RUNTIME=$(RUNTIME) scripts/demo.sh
+
+demo-down: ## remove everything that make demo made
+	@bin/sluice dev down --dir $(DEMO_DIR)
+
+clean: ## remove what was built
+	rm -rf bin .cache/release

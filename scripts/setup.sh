@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Installs the Debian packages that Sluice's build, demo and tests need. Quick where they are there.
+set -euo pipefail
+
+declare -A package=(
+  [runc]=runc [debootstrap]=debootstrap [mkfs.ext4]=e2fsprogs [e2fsck]=e2fsprogs [busybox]=busybox-static
+  [ip]=iproute2 [losetup]=mount [fstrim]=util-linux [gcc]=gcc [git]=git [make]=make
+)
+missing=()
+for tool in "${!package[@]}"; do
+  command -v "$tool" >/dev/null 2>&1 || PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null 2>&1 || missing+=("${package[$tool]}")
+done
+if ! command -v go >/dev/null 2>&1; then
+  echo "error: Go is not installed" >&2
+  echo "try:   install Go $(sed -n 's/^go //p' "$(dirname "$0")/../go.mod") or newer, and put it on PATH" >&2
+  exit 1
+fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" -ne 0 ]; then
+  echo "error: these packages are missing: ${missing[*]}" >&2
+  echo "try:   sudo apt-get install ${missing[*]}" >&2
+  exit 1
+fi
+echo "installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+apt-get -q -o DPkg::Lock::Timeout=120 update >/dev/null
+apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}" >/dev/null

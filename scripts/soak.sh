@@ -1,0 +1,6 @@
+#!/usr/bin/env bash
+# Long runs of what `make test` runs briefly.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+SLUICE_SIM_SEEDS=${SLUICE_SIM_SEEDS:-20000} SLUICE_CHAOS_ROUNDS=${SLUICE_CHAOS_ROUNDS:-200} \
+  CGO_ENABLED=1 go test -race -count=1 -p 1 -timeout 6h -tags soak "$@" ./internal/disk/... ./test/...

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Runs every test with the race detector. Packages run one at a time: many use the kernel's shared
+# resources (loop devices, cgroups), and a machine with two cores gains nothing from more.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+scripts/install-versitygw.sh >/dev/null
+CGO_ENABLED=1 go test -race -count=1 -p 1 -timeout 20m "$@" ./...
