@@ -1,0 +1,270 @@
+// Package cache keeps decompressed frames on a local block device or file.
+//
+// Invariants:
+//
+//   - Nothing in it is ever the only copy. Its loss, corruption or replacement at any moment costs time only.
+//   - Nothing is returned that doesn't match the CRC32C taken when it was inserted: the index with the
+//     checksums is in memory, so that whatever a previous run left on the device is never believed.
+//   - No I/O happens under its lock.
+package cache
+
+import (
+	"hash/crc32"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Geometry: a slot holds one frame of up to 16 blocks of 4 KiB. Each block has its own checksum, so that
+// a 4 KiB read costs 4 KiB of I/O.
+const (
+	BlockSize  = 4096
+	SlotBlocks = 16
+	SlotSize   = SlotBlocks * BlockSize
+)
+
+// Key identifies a frame of an immutable segment. Space comes from Cache.Space.
+type Key struct {
+	Space uint32
+	Kind  uint8
+	Frame uint32
+	Epoch uint64
+	Seq   uint64
+}
+
+// Stats counts since Open.
+type Stats struct {
+	Hits      uint64 `json:"hits"`
+	Misses    uint64 `json:"misses"`
+	Inserts   uint64 `json:"inserts"`
+	Evictions uint64 `json:"evictions"`
+	Corrupt   uint64 `json:"corrupt"` // reads whose checksum or I/O failed; answered as misses
+	Slots     int    `json:"slots"`
+	Used      int    `json:"used"`
+}
+
+type slot struct {
+	key    Key
+	crc    [SlotBlocks]uint32
+	gen    uint32 // changes with every reuse
+	blocks uint8
+	state  uint8
+	hot    bool
+}
+
+const (
+	slotFree uint8 = iota
+	slotFilling
+	slotReady
+)
+
+// Cache is a fixed number of slots on a device with an index in memory. Safe for concurrent use.
+type Cache struct {
+	file *os.File
+	crc  *crc32.Table
+
+	mu     sync.Mutex
+	index  map[Key]int32
+	slots  []slot
+	hand   int
+	used   int
+	spaces map[string]uint32
+	closed bool
+
+	hits, misses, inserts, evictions, corrupt atomic.Uint64
+}
+
+// Open uses the block device or file at path, creating a file where there is nothing. size is in bytes, cut
+// to a whole number of slots; 0 takes all of an existing device or file, and a device's size is the upper
+// bound. What is there is overwritten and never believed.
+func Open(path string, size int64) (*Cache, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "open cache").WithRemedy("give a block device or a file that can be written")
+	}
+	c, err := newCache(f, size)
+	if err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), closeAfter(f, err), "open cache %s", path)
+	}
+	return c, nil
+}
+
+func newCache(f *os.File, size int64) (*Cache, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "stat")
+	}
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "seek")
+	}
+	isFile := st.Mode().IsRegular()
+	if size <= 0 || (!isFile && size > end) {
+		size = end
+	}
+	n := size / SlotSize
+	if n < 1 || n > 1<<30 {
+		return nil, errs.New(errs.Invalid, "a cache of %d bytes", size).WithRemedy("use between %d bytes and 64 TiB", SlotSize)
+	}
+	if isFile && end < n*SlotSize {
+		if err := f.Truncate(n * SlotSize); err != nil {
+			return nil, errs.Wrap(errs.Exhausted, err, "grow the file")
+		}
+	}
+	return &Cache{
+		file: f, crc: crc32.MakeTable(crc32.Castagnoli), slots: make([]slot, n),
+		index: make(map[Key]int32), spaces: make(map[string]uint32),
+	}, nil
+}
+
+func closeAfter(f *os.File, err error) error {
+	if cerr := f.Close(); cerr != nil {
+		return errs.Wrap(errs.KindOf(err), err, "and close: %v", cerr)
+	}
+	return err
+}
+
+// Space returns the number that stands for a disk (by its uid) in keys.
+func (c *Cache) Space(uid string) uint32 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, ok := c.spaces[uid]
+	if !ok {
+		n = uint32(len(c.spaces) + 1)
+		c.spaces[uid] = n
+	}
+	return n
+}
+
+// Contains reports whether a frame is there to be read.
+func (c *Cache) Contains(k Key) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i, ok := c.index[k]
+	return ok && c.slots[i].state == slotReady
+}
+
+// ReadAt fills p with a frame's content from block first on, and reports whether it could. p is a
+// multiple of BlockSize. On false p's content is undefined.
+func (c *Cache) ReadAt(k Key, p []byte, first int) bool {
+	n := len(p) / BlockSize
+	c.mu.Lock()
+	i, ok := c.index[k]
+	if !ok || c.closed || c.slots[i].state != slotReady || first+n > int(c.slots[i].blocks) {
+		c.mu.Unlock()
+		c.misses.Add(1)
+		return false
+	}
+	s := &c.slots[i]
+	s.hot = true
+	crcs, gen := s.crc, s.gen
+	c.mu.Unlock()
+
+	_, err := c.file.ReadAt(p, int64(i)*SlotSize+int64(first)*BlockSize)
+	good := err == nil
+	for b := 0; good && b < n; b++ {
+		good = crc32.Checksum(p[b*BlockSize:(b+1)*BlockSize], c.crc) == crcs[first+b]
+	}
+	if good {
+		c.hits.Add(1)
+		return true
+	}
+	c.drop(k, i, gen)
+	c.misses.Add(1)
+	return false
+}
+
+// drop forgets a slot whose content failed its check, unless it was reused meanwhile.
+func (c *Cache) drop(k Key, i int32, gen uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := &c.slots[i]
+	if s.gen != gen || s.state != slotReady || s.key != k {
+		return
+	}
+	c.corrupt.Add(1)
+	delete(c.index, k)
+	*s = slot{gen: gen + 1}
+	c.used--
+}
+
+// Insert keeps a frame's content, a multiple of BlockSize up to SlotSize, evicting another if it must.
+// Failures are silent: the cache promises nothing. content is not kept.
+func (c *Cache) Insert(k Key, content []byte) {
+	blocks := len(content) / BlockSize
+	if blocks == 0 || blocks > SlotBlocks || len(content)%BlockSize != 0 {
+		return
+	}
+	var crcs [SlotBlocks]uint32
+	for b := range blocks {
+		crcs[b] = crc32.Checksum(content[b*BlockSize:(b+1)*BlockSize], c.crc)
+	}
+	i, ok := c.claim(k)
+	if !ok {
+		return
+	}
+	_, err := c.file.WriteAt(content, int64(i)*SlotSize)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := &c.slots[i]
+	if err != nil {
+		delete(c.index, k)
+		*s = slot{gen: s.gen + 1}
+		c.used--
+		return
+	}
+	s.crc, s.blocks, s.state = crcs, uint8(blocks), slotReady
+	c.inserts.Add(1)
+}
+
+// claim reserves a slot for k by the clock algorithm: a slot that was read since the hand last passed
+// gets another round; a fresh one does not, so a scan evicts itself first.
+func (c *Cache) claim(k Key) (int32, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, there := c.index[k]; there || c.closed {
+		return 0, false
+	}
+	for range 2 * len(c.slots) {
+		i := c.hand
+		c.hand = (c.hand + 1) % len(c.slots)
+		s := &c.slots[i]
+		if s.state == slotFilling {
+			continue
+		}
+		if s.hot {
+			s.hot = false
+			continue
+		}
+		if s.state == slotReady {
+			delete(c.index, s.key)
+			c.evictions.Add(1)
+		} else {
+			c.used++
+		}
+		*s = slot{key: k, gen: s.gen + 1, state: slotFilling}
+		c.index[k] = int32(i)
+		return int32(i), true
+	}
+	return 0, false
+}
+
+// Stats returns the counters.
+func (c *Cache) Stats() Stats {
+	c.mu.Lock()
+	slots, used := len(c.slots), c.used
+	c.mu.Unlock()
+	return Stats{Hits: c.hits.Load(), Misses: c.misses.Load(), Inserts: c.inserts.Load(),
+		Evictions: c.evictions.Load(), Corrupt: c.corrupt.Load(), Slots: slots, Used: used}
+}
+
+// Close closes the device. Later reads miss and later inserts do nothing.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	return c.file.Close()
+}

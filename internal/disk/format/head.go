@@ -1,0 +1,195 @@
+package format
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// State is whether a disk has a writer.
+type State string
+
+// A disk is open from an attach to the clean close after it, also when the writer is long dead.
+const (
+	StateOpen   State = "open"
+	StateClosed State = "closed"
+)
+
+// ModeDurable acknowledges a flush when its log object and all before it are in the store.
+const ModeDurable = "durable"
+
+// RootRef names a map root: map/<Epoch>-<N>/root of a disk of the lineage.
+type RootRef struct {
+	Lineage   int    `json:"lineage"` // index in the lineage of the document that holds this
+	Epoch     uint64 `json:"epoch"`
+	N         uint32 `json:"n"`
+	Size      int64  `json:"size"`       // of the root object, bytes
+	PagesSize int64  `json:"pages_size"` // of the pages object of the same version, bytes; 0: there is none
+	CRC       uint32 `json:"crc32c"`     // of the root object
+}
+
+// Parent says which checkpoint a disk was forked from.
+type Parent struct {
+	Path       string `json:"path"`
+	UID        string `json:"uid"`
+	Checkpoint string `json:"checkpoint"`
+}
+
+// Encryption is reserved: which key encrypts what the disk writes.
+type Encryption struct {
+	Cipher  string `json:"cipher"`
+	KeyID   uint32 `json:"key_id"`
+	Wrapped []byte `json:"wrapped"`
+}
+
+// Head is the one mutable object of a disk. Every write of it carries a fresh nonce, so that no body is
+// ever repeated and a lost response can be told from a lost race.
+type Head struct {
+	Version    int         `json:"version"`
+	Features   []string    `json:"features,omitempty"` // a reader that doesn't know one must refuse the disk
+	ID         string      `json:"id"`                 // the owner's name for the disk
+	UID        string      `json:"uid"`                // ULID; unique to this disk, also after a path is reused
+	Size       int64       `json:"size"`               // bytes, a multiple of BlockSize
+	Mode       string      `json:"mode"`
+	State      State       `json:"state"`
+	Epoch      uint64      `json:"epoch"`      // of the last writer; 0: never attached
+	Generation uint64      `json:"generation"` // of the last writer
+	Holder     string      `json:"holder,omitempty"`
+	Session    string      `json:"session,omitempty"` // ULID of the last attach
+	Nonce      string      `json:"nonce"`             // ULID of this write
+	Root       *RootRef    `json:"root,omitempty"`    // newest map; nil: nothing is mapped
+	Log        Position    `json:"log"`               // where replay starts
+	Lineage    []Ancestor  `json:"lineage"`           // this disk first
+	Parent     *Parent     `json:"parent,omitempty"`
+	LogStore   string      `json:"log_store,omitempty"` // reserved: a second bucket for the log
+	Encryption *Encryption `json:"encryption,omitempty"`
+	Created    time.Time   `json:"created"`
+	Updated    time.Time   `json:"updated"`
+}
+
+// Checkpoint is a named, immutable pointer to a map root.
+type Checkpoint struct {
+	Version  int        `json:"version"`
+	Features []string   `json:"features,omitempty"`
+	Name     string     `json:"name"`
+	UID      string     `json:"uid"` // of the disk
+	Nonce    string     `json:"nonce"`
+	Size     int64      `json:"size"` // of the disk at that point, bytes
+	Mode     string     `json:"mode"`
+	Root     *RootRef   `json:"root,omitempty"`
+	Lineage  []Ancestor `json:"lineage"`
+	Created  time.Time  `json:"created"`
+}
+
+// Ref says that a fork depends on a disk.
+type Ref struct {
+	Version    int       `json:"version"`
+	Child      string    `json:"child"` // path in the pool
+	Checkpoint string    `json:"checkpoint"`
+	Created    time.Time `json:"created"`
+}
+
+// Encode returns a document's stored form.
+func Encode(doc any) ([]byte, error) {
+	b, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "encode")
+	}
+	return append(b, '\n'), nil
+}
+
+// DecodeHead decodes and checks a head.
+func DecodeHead(b []byte) (*Head, error) {
+	var h Head
+	if err := decodeStrict(b, &h, "head"); err != nil {
+		return nil, err
+	}
+	switch {
+	case h.LogStore != "" || h.Encryption != nil:
+		return nil, unsupported("disk with a separate log store or encryption")
+	case h.State != StateOpen && h.State != StateClosed:
+		return nil, corrupt("head: bad state %q", h.State)
+	case h.Nonce == "" || h.UID == "" || h.Log.Seq == 0:
+		return nil, corrupt("head: nonce, uid or log position missing")
+	}
+	if h.Mode != ModeDurable {
+		return nil, unsupported("disk mode %q", h.Mode)
+	}
+	return &h, checkMap("head", h.Size, h.Root, h.Lineage)
+}
+
+// DecodeCheckpoint decodes and checks a checkpoint.
+func DecodeCheckpoint(b []byte) (*Checkpoint, error) {
+	var c Checkpoint
+	if err := decodeStrict(b, &c, "checkpoint"); err != nil {
+		return nil, err
+	}
+	return &c, checkMap("checkpoint", c.Size, c.Root, c.Lineage)
+}
+
+// DecodeRef decodes a fork's reference.
+func DecodeRef(b []byte) (*Ref, error) {
+	var r Ref
+	return &r, decodeStrict(b, &r, "reference")
+}
+
+func checkMap(what string, size int64, root *RootRef, lineage []Ancestor) error {
+	if size <= 0 || size > MaxSize || size%BlockSize != 0 {
+		return corrupt("%s: bad size %d", what, size)
+	}
+	if len(lineage) == 0 || len(lineage) > MaxLineage {
+		return corrupt("%s: lineage of %d", what, len(lineage))
+	}
+	for _, a := range lineage {
+		if !ValidPath(a.Path) || a.UID == "" {
+			return corrupt("%s: bad ancestor %q", what, a.Path)
+		}
+	}
+	if root != nil && (root.Lineage < 0 || root.Lineage >= len(lineage) || root.Size <= 0 || root.Size > 2*maxRootContents) {
+		return corrupt("%s: bad root reference", what)
+	}
+	return nil
+}
+
+// ValidPath reports whether p is a relative path that stays where it is: no empty, "." or ".." element.
+func ValidPath(p string) bool {
+	if p == "" || len(p) > maxPath {
+		return false
+	}
+	for el := range strings.SplitSeq(p, "/") {
+		if el == "" || el == "." || el == ".." {
+			return false
+		}
+	}
+	return !strings.ContainsAny(p, "\x00\n\r")
+}
+
+// decodeStrict refuses newer versions and unknown features by name before it refuses unknown fields, so
+// that a new format is called new and not broken.
+func decodeStrict(b []byte, doc any, what string) error {
+	var v struct {
+		Version  int      `json:"version"`
+		Features []string `json:"features"`
+	}
+	if err := json.Unmarshal(b, &v); err != nil {
+		return errs.Wrap(errs.Corrupt, err, "decode %s", what)
+	}
+	if v.Version != Version {
+		return unsupported("%s of format version %d", what, v.Version)
+	}
+	if len(v.Features) > 0 {
+		return unsupported("%s needs %s", what, strings.Join(v.Features, ", "))
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(doc); err != nil {
+		return errs.Wrap(errs.Corrupt, err, "decode %s", what)
+	}
+	if d.More() {
+		return corrupt("%s: more than one document", what)
+	}
+	return nil
+}
