@@ -1,0 +1,203 @@
+package etcdstate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	memberName = "sluice"
+	// memberURL is the peer address of a member that has no peers: an identity, which nothing listens on.
+	memberURL = "http://127.0.0.1:1"
+
+	// With nobody to vote against, waiting for other candidates only delays the start.
+	tickMs, electionMs = 10, 100
+
+	defaultQuotaBytes    = 4 << 30
+	defaultKeepRevisions = 20_000
+
+	remedyRestore = "restore the state from a snapshot into an empty directory"
+)
+
+// Config says where and how an embedded member runs.
+type Config struct {
+	// Dir is the data directory; it is made if it isn't there, readable by its owner alone.
+	Dir string
+	// ClientURL, if set, also serves etcd's API: http://127.0.0.1:PORT (0: any), http://[::1]:PORT or
+	// unix:///path. Loopback only, because whoever reaches it has the whole state.
+	ClientURL string
+	// QuotaBytes bounds the database; 0 means 4 GiB.
+	QuotaBytes int64
+	// KeepRevisions is how far back a watch can resume, at least; 0 means 20,000.
+	KeepRevisions int
+	// Log receives etcd's warnings, at level debug; nil drops them.
+	Log *slog.Logger
+}
+
+// Embedded is a running member in this process.
+type Embedded struct {
+	etcd  *embed.Etcd
+	store *Store
+	lock  *dirLock
+	close func() error
+}
+
+// Start runs a member on cfg.Dir and returns when it takes requests. Error kinds: Conflict where another
+// process has the directory, Corrupt where its contents can't be read, Invalid for a bad ClientURL,
+// Unavailable when ctx ends first.
+func Start(ctx context.Context, cfg Config) (*Embedded, error) {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Dir == "" {
+		return nil, errs.New(errs.Invalid, "no directory for the state")
+	}
+	ec, err := embedConfig(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "make the state directory")
+	}
+	lock, err := lockDir(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	etcd, err := startMember(ctx, ec)
+	if err != nil {
+		_ = lock.release() // the process may try again; the error that matters is err
+		return nil, err
+	}
+	e := &Embedded{etcd: etcd, store: newStore(v3client.New(etcd.Server), ""), lock: lock}
+	e.close = sync.OnceValue(func() error {
+		err := e.store.Close()
+		e.etcd.Close()
+		if releaseErr := e.lock.release(); err == nil {
+			err = releaseErr
+		}
+		return err
+	})
+	return e, nil
+}
+
+func embedConfig(cfg Config) (*embed.Config, error) {
+	peer, err := url.Parse(memberURL)
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "parse the member's address")
+	}
+	ec := embed.NewConfig()
+	ec.Name = memberName
+	ec.Dir = memberDir(cfg.Dir)
+	ec.InitialCluster = memberName + "=" + memberURL
+	ec.ListenPeerUrls, ec.AdvertisePeerUrls = nil, []url.URL{*peer}
+	ec.ListenClientUrls, ec.AdvertiseClientUrls = nil, nil
+	if cfg.ClientURL != "" {
+		u, err := loopbackURL(cfg.ClientURL)
+		if err != nil {
+			return nil, err
+		}
+		ec.ListenClientUrls, ec.AdvertiseClientUrls = []url.URL{*u}, []url.URL{*u}
+	}
+	ec.EnableGRPCGateway = false
+	ec.TickMs, ec.ElectionMs = tickMs, electionMs
+	ec.QuotaBackendBytes = defaultQuotaBytes
+	if cfg.QuotaBytes != 0 {
+		ec.QuotaBackendBytes = cfg.QuotaBytes
+	}
+	keep := defaultKeepRevisions
+	if cfg.KeepRevisions != 0 {
+		keep = cfg.KeepRevisions
+	}
+	ec.AutoCompactionMode, ec.AutoCompactionRetention = embed.CompactorModeRevision, strconv.Itoa(keep)
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZapLogger(cfg.Log))
+	return ec, nil
+}
+
+// memberDir is apart from the lock, so that a restore can put a whole directory in its place.
+func memberDir(dir string) string { return filepath.Join(dir, "etcd") }
+
+func loopbackURL(raw string) (*url.URL, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "client address of the state")
+	}
+	switch u.Scheme {
+	case "unix":
+		return u, nil
+	case "http":
+		if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsLoopback() && u.Port() != "" {
+			return u, nil
+		}
+	}
+	return nil, errs.New(errs.Invalid, "the state can't be served at %q", raw).
+		WithRemedy("use http://127.0.0.1:PORT or unix:///path; there is no authentication on it")
+}
+
+// startMember turns etcd's ways of giving up, panics and exits included, into errors.
+func startMember(ctx context.Context, ec *embed.Config) (etcd *embed.Etcd, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			etcd, err = nil, errs.New(errs.Corrupt, "start etcd on %s: %s", ec.Dir, fmt.Sprint(r)).
+				WithRemedy(remedyRestore)
+		}
+	}()
+	etcd, err = embed.StartEtcd(ec)
+	if err != nil {
+		return nil, errStart(ec, err)
+	}
+	select {
+	case <-etcd.Server.ReadyNotify():
+		return etcd, nil
+	case err = <-etcd.Err():
+		err = errStart(ec, err)
+	case <-etcd.Server.StopNotify():
+		err = errs.New(errs.Unavailable, "etcd on %s stopped while starting", ec.Dir)
+	case <-ctx.Done():
+		err = errs.Wrap(errs.Unavailable, ctx.Err(), "start etcd on %s", ec.Dir)
+	}
+	etcd.Close()
+	return nil, err
+}
+
+func errStart(ec *embed.Config, err error) error {
+	if errors.Is(err, walpb.ErrCRCMismatch) || errors.Is(err, wal.ErrCRCMismatch) {
+		return errs.Wrap(errs.Corrupt, err, "start etcd on %s", ec.Dir).WithRemedy(remedyRestore)
+	}
+	return errs.Wrap(errs.Unavailable, err, "start etcd on %s", ec.Dir)
+}
+
+// Store returns the state. It is closed with e.
+func (e *Embedded) Store() *Store { return e.store }
+
+// Endpoint returns the address that serves etcd's API, or "" where none does.
+func (e *Embedded) Endpoint() string {
+	if len(e.etcd.Clients) == 0 {
+		return ""
+	}
+	addr := e.etcd.Clients[0].Addr()
+	if addr.Network() == "unix" {
+		return "unix://" + addr.String()
+	}
+	return "http://" + addr.String()
+}
+
+// Done is closed when the member has stopped, by Close or by itself.
+func (e *Embedded) Done() <-chan struct{} { return e.etcd.Server.StopNotify() }
+
+// Close ends every call of the store, stops the member and frees the directory. It may be called twice.
+func (e *Embedded) Close() error { return e.close() }
