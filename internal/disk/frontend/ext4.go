@@ -56,17 +56,26 @@ func Mkfs(ctx context.Context, target string, o MkfsOptions) error {
 	return run(cmd, "make a file system on "+target)
 }
 
-// Fsck checks the ext4 file system on a device or in a file that isn't mounted, and repairs only what a
-// journal replay repairs. It returns a Corrupt error if there's more.
+// Fsck replays the journal of the ext4 file system on a device or in a file that isn't mounted, and then
+// checks all of it without changing anything. Whatever is wrong after the replay is a Corrupt error.
 func Fsck(ctx context.Context, target string) error {
-	if err := run(exec.CommandContext(ctx, "e2fsck", "-f", "-p", target), "check the file system on "+target); err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) && exit.ExitCode() == 4 {
-			return errs.Wrap(errs.Corrupt, err, "file system needs a repair by hand")
-		}
-		return err
+	// e2fsck exits with 1 after a replay, and with more if that did not do.
+	replay := run(exec.CommandContext(ctx, "e2fsck", "-p", target), "replay the journal on "+target)
+	var exit *exec.ExitError
+	if replay != nil && (!errors.As(replay, &exit) || exit.ExitCode() > 1) {
+		return asCorrupt(replay)
 	}
-	return nil
+	return asCorrupt(run(exec.CommandContext(ctx, "e2fsck", "-f", "-n", target), "check the file system on "+target))
+}
+
+// asCorrupt tells what e2fsck has found from what has kept it from looking.
+func asCorrupt(err error) error {
+	const uncorrected, operational = 4, 8
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode()&uncorrected != 0 && exit.ExitCode() < operational {
+		return errs.Wrap(errs.Corrupt, err, "damaged file system")
+	}
+	return err
 }
 
 func run(cmd *exec.Cmd, what string) error {

@@ -287,6 +287,21 @@ func TestStalledDeviceDoesNotHangClose(t *testing.T) {
 	eventually(t, "loop device detached", func() bool { return backingOf(f) == "" })
 }
 
+func TestFsckTellsDamage(t *testing.T) {
+	path := t.TempDir() + "/disk"
+	dev := newFileDevice(t, path, testSize)
+	mkfs(t, path)
+	if err := frontend.Fsck(t.Context(), path); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dev.f.WriteAt(bytes.Repeat([]byte{0xff}, 64<<10), 8192); err != nil {
+		t.Fatal(err)
+	}
+	if err := frontend.Fsck(t.Context(), path); !errs.Is(err, errs.Corrupt) {
+		t.Fatalf("file system with overwritten group descriptors: %v", err)
+	}
+}
+
 func TestAttachManyAtOnce(t *testing.T) {
 	const n = 12
 	var g errgroup.Group
