@@ -8,14 +8,25 @@ import "time"
 
 // Error is the body of every answer that isn't 2xx: {"error": {...}}.
 type Error struct {
-	Code    string `json:"code"`    // machine-readable: invalid, not_found, exists, conflict, denied, unavailable, exhausted, …
-	Message string `json:"message"` // what went wrong, naming the input
-	Cause   string `json:"cause,omitempty"`
-	Remedy  string `json:"remedy,omitempty"` // what to do next
+	Code      string `json:"code"`    // machine-readable: invalid, not_found, exists, conflict, denied, unavailable, exhausted, …
+	Message   string `json:"message"` // what went wrong, naming the input
+	Cause     string `json:"cause,omitempty"`
+	Remedy    string `json:"remedy,omitempty"`     // what to do next
+	RequestID string `json:"request_id,omitempty"` // names the request in the server's log
+	// Err is what a client met instead of an answer, for errors.Is; it does not cross the wire.
+	Err error `json:"-"`
 }
 
-// Error returns the message.
-func (e *Error) Error() string { return e.Message }
+// Error returns the message, and the cause if there is one.
+func (e *Error) Error() string {
+	if e.Cause == "" {
+		return e.Message
+	}
+	return e.Message + ": " + e.Cause
+}
+
+// Unwrap returns Err.
+func (e *Error) Unwrap() error { return e.Err }
 
 // ErrorBody wraps an Error on the wire.
 type ErrorBody struct {

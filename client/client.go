@@ -1,0 +1,199 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/api"
+)
+
+// Client calls one fleet's API.
+type Client struct {
+	base  *url.URL
+	token string
+	http  *http.Client
+}
+
+// New returns a client of the server at baseURL (http://host:port), with an operator token.
+func New(baseURL, token string) (*Client, error) {
+	u, err := url.Parse(strings.TrimRight(baseURL, "/"))
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, &api.Error{Code: codeInvalid, Message: "server URL " + quote(baseURL) + " is not like http://127.0.0.1:7500",
+			Remedy: "set SLUICE_URL to the address at which the server listens", Err: err}
+	}
+	return &Client{base: u, token: token, http: &http.Client{Transport: &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       time.Minute,
+		ExpectContinueTimeout: 30 * time.Second, // an upload waits to be asked for its body
+	}}}, nil
+}
+
+// BaseURL returns where the server is.
+func (c *Client) BaseURL() string { return c.base.String() }
+
+// Codes that the client itself gives.
+const (
+	codeInvalid     = "invalid"
+	codeUnavailable = "unavailable"
+	codeInternal    = "internal"
+)
+
+// IsCode reports whether err is an *api.Error with the given code, as in "not_found".
+func IsCode(err error, code string) bool {
+	var e *api.Error
+	return errors.As(err, &e) && e.Code == code
+}
+
+func quote(s string) string { return `"` + s + `"` }
+
+// pathOf joins path elements, escaped. A reference to a machine of an app, app/name, becomes app~name.
+func pathOf(elements ...string) string {
+	escaped := make([]string, 0, len(elements))
+	for _, e := range elements {
+		escaped = append(escaped, url.PathEscape(e))
+	}
+	return "/v1/" + strings.Join(escaped, "/")
+}
+
+func machinePath(ref string, more ...string) string {
+	return pathOf(append([]string{"machines", strings.Replace(ref, "/", "~", 1)}, more...)...)
+}
+
+// newRequest makes a request for an escaped path.
+func (c *Client) newRequest(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Request, error) {
+	target := c.base.String() + path
+	if len(q) > 0 {
+		target += "?" + q.Encode()
+	}
+	req, err := http.NewRequestWithContext(ctx, method, target, body)
+	if err != nil {
+		return nil, &api.Error{Code: codeInvalid, Message: "request for " + path + " can't be made", Cause: err.Error(), Err: err}
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	return req, nil
+}
+
+// send sends a request and returns an answer that is 2xx; the caller closes its body.
+func (c *Client) send(req *http.Request) (*http.Response, error) {
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.transportError(req.Context(), err)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, errorOf(resp)
+}
+
+// transportError is for a request that got no answer.
+func (c *Client) transportError(ctx context.Context, err error) error {
+	if cause := ctx.Err(); cause != nil {
+		return cause
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return &api.Error{Code: codeUnavailable, Message: "the server at " + c.base.String() + " gave no answer",
+		Cause: err.Error(), Remedy: "check that it runs and that SLUICE_URL or SLUICE_DIR names it: sluice doctor", Err: err}
+}
+
+const maxErrorBody = 64 << 10
+
+// errorOf makes an *api.Error of an answer that isn't 2xx.
+func errorOf(resp *http.Response) error {
+	data, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
+	var body api.ErrorBody
+	if err := json.Unmarshal(data, &body); err == nil && body.Error.Code != "" {
+		return &body.Error
+	}
+	e := &api.Error{Code: codeOfStatus(resp.StatusCode), Message: "the server answered " + resp.Status,
+		Cause: strings.TrimSpace(string(data[:min(len(data), 200)]))}
+	if e.Code == codeInternal {
+		e.Remedy = "is SLUICE_URL the address of a Sluice server?"
+	}
+	return e
+}
+
+// codeOfStatus guesses for answers of others, such as a load balancer's.
+func codeOfStatus(status int) string {
+	switch status {
+	case http.StatusBadRequest:
+		return codeInvalid
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return "denied"
+	case http.StatusNotFound:
+		return "not_found"
+	case http.StatusConflict:
+		return "conflict"
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusTooManyRequests:
+		return codeUnavailable
+	default:
+		return codeInternal
+	}
+}
+
+// call does one JSON call. in and out may be nil.
+func (c *Client) call(ctx context.Context, method, path string, q url.Values, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return &api.Error{Code: codeInvalid, Message: "the request can't be encoded", Cause: err.Error(), Err: err}
+		}
+		body = bytes.NewReader(data)
+	}
+	req, err := c.newRequest(ctx, method, path, q, body)
+	if err != nil {
+		return err
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.send(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil || resp.StatusCode == http.StatusNoContent {
+		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBody)) // so that the connection is used again
+		return nil
+	}
+	return decodeInto(ctx, resp.Body, out)
+}
+
+// listAll reads all pages of a list.
+func listAll[T any](ctx context.Context, c *Client, path string, q url.Values) ([]T, error) {
+	all := []T{}
+	q = cloneValues(q)
+	for {
+		var list api.List[T]
+		if err := c.call(ctx, http.MethodGet, path, q, nil, &list); err != nil {
+			return nil, err
+		}
+		all = append(all, list.Items...)
+		if list.Next == "" {
+			return all, nil
+		}
+		q.Set("page", list.Next)
+	}
+}
+
+func cloneValues(q url.Values) url.Values {
+	out := make(url.Values, len(q)+1)
+	for k, v := range q {
+		out[k] = append([]string(nil), v...)
+	}
+	return out
+}

@@ -1,0 +1,193 @@
+package client
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/sluice-platform/sluice/api"
+)
+
+// References to machines are exact: an id, app/name, or a name that is unique in the fleet.
+
+// MachineFilter narrows a list; empty fields match all.
+type MachineFilter struct {
+	App, Network, Worker, State string
+}
+
+// CreateMachine creates a machine. It returns before the machine runs; see WaitMachine.
+func (c *Client) CreateMachine(ctx context.Context, req api.CreateMachine) (api.Machine, error) {
+	var m api.Machine
+	err := c.call(ctx, http.MethodPost, pathOf("machines"), nil, req, &m)
+	return m, err
+}
+
+// Machines returns all machines that match, in the order of their ids.
+func (c *Client) Machines(ctx context.Context, f MachineFilter) ([]api.Machine, error) {
+	q := url.Values{}
+	for k, v := range map[string]string{"app": f.App, "network": f.Network, "worker": f.Worker, "state": f.State} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	return listAll[api.Machine](ctx, c, pathOf("machines"), q)
+}
+
+// Machine returns one machine with its events.
+func (c *Client) Machine(ctx context.Context, ref string) (api.Machine, error) {
+	var m api.Machine
+	err := c.call(ctx, http.MethodGet, machinePath(ref), nil, nil, &m)
+	return m, err
+}
+
+// Conditions that WaitMachine waits for. Each is also over when it can't come true by waiting: the
+// machine failed, or something else is wanted of it now.
+const (
+	UntilStarted = "started" // and healthy
+	UntilStopped = "stopped"
+	UntilSettled = "settled" // nothing is being done with it
+)
+
+// WaitMachine returns the machine once the condition holds or can't come true any more. It waits until
+// ctx ends, over lost connections too.
+func (c *Client) WaitMachine(ctx context.Context, ref, until string, over func(api.Machine) bool) (api.Machine, error) {
+	return waitFor(ctx, func() (api.Machine, error) {
+		var m api.Machine
+		err := c.call(ctx, http.MethodGet, machinePath(ref), url.Values{"wait": {until}}, nil, &m)
+		return m, err
+	}, over)
+}
+
+// retryPause is between attempts of a wait whose connection was lost.
+const retryPause = 300 * time.Millisecond
+
+// waitFor asks again until over holds; only "unavailable" is survived.
+func waitFor[T any](ctx context.Context, ask func() (T, error), over func(T) bool) (T, error) {
+	for {
+		v, err := ask()
+		switch {
+		case err == nil && over(v):
+			return v, nil
+		case err != nil && !IsCode(err, codeUnavailable):
+			return v, err
+		case err != nil:
+			if err := pause(ctx, retryPause); err != nil {
+				return v, err
+			}
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// StartMachine asks for a machine to run.
+func (c *Client) StartMachine(ctx context.Context, ref string) (api.Machine, error) {
+	var m api.Machine
+	err := c.call(ctx, http.MethodPost, machinePath(ref, "start"), nil, nil, &m)
+	return m, err
+}
+
+// StopMachine asks for a machine to stop, cleanly.
+func (c *Client) StopMachine(ctx context.Context, ref string) (api.Machine, error) {
+	var m api.Machine
+	err := c.call(ctx, http.MethodPost, machinePath(ref, "stop"), nil, nil, &m)
+	return m, err
+}
+
+// DestroyMachine removes a machine for good. It returns once the wish is durable.
+func (c *Client) DestroyMachine(ctx context.Context, ref string) error {
+	return c.call(ctx, http.MethodDelete, machinePath(ref), nil, nil, nil)
+}
+
+// MigrateMachine starts a move, to a worker or ("") to the best.
+func (c *Client) MigrateMachine(ctx context.Context, ref, to string) (api.Move, error) {
+	var m api.Move
+	err := c.call(ctx, http.MethodPost, machinePath(ref, "migrate"), nil, api.Migrate{To: to}, &m)
+	return m, err
+}
+
+// MachineEvents returns a machine's history, oldest first.
+func (c *Client) MachineEvents(ctx context.Context, ref string) ([]api.Event, error) {
+	return listAll[api.Event](ctx, c, machinePath(ref, "events"), nil)
+}
+
+// Services returns what the platform in a running machine says of its services.
+func (c *Client) Services(ctx context.Context, ref string) ([]api.ServiceInfo, error) {
+	return listAll[api.ServiceInfo](ctx, c, machinePath(ref, "services"), nil)
+}
+
+// SignalService does one of start, stop and restart to a service of a running machine.
+func (c *Client) SignalService(ctx context.Context, ref, service, action string) error {
+	return c.call(ctx, http.MethodPost, machinePath(ref, "services", service, action), nil, nil, nil)
+}
+
+// MachineDisk describes the disk of a running machine.
+func (c *Client) MachineDisk(ctx context.Context, ref string) (api.DiskInfo, error) {
+	var d api.DiskInfo
+	err := c.call(ctx, http.MethodGet, machinePath(ref, "disk"), nil, nil, &d)
+	return d, err
+}
+
+// CheckpointMachine makes a named point of a running machine's disk.
+func (c *Client) CheckpointMachine(ctx context.Context, ref, name string) (api.DiskCheckpoint, error) {
+	var p api.DiskCheckpoint
+	err := c.call(ctx, http.MethodPost, machinePath(ref, "checkpoints", name), nil, nil, &p)
+	return p, err
+}
+
+// LogOptions choose what Logs returns.
+type LogOptions struct {
+	Service string // "" for all
+	Lines   int    // newest lines to begin with; 0 leaves it to the platform
+	Follow  bool
+}
+
+// Logs returns a machine's log as text lines; the caller closes it. Following lasts until ctx ends or the
+// machine stops or moves.
+func (c *Client) Logs(ctx context.Context, ref string, o LogOptions) (io.ReadCloser, error) {
+	q := url.Values{}
+	if o.Service != "" {
+		q.Set("service", o.Service)
+	}
+	if o.Lines > 0 {
+		q.Set("lines", strconv.Itoa(o.Lines))
+	}
+	if o.Follow {
+		q.Set("follow", "1")
+	}
+	req, err := c.newRequest(ctx, http.MethodGet, machinePath(ref, "logs"), q, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.send(req)
+	if err != nil {
+		return nil, err
+	}
+	return resp.Body, nil
+}
+
+// Do sends a request to one of a machine's ports and returns the machine's answer, whatever its status;
+// the caller closes its body. The path begins with a slash.
+func (c *Client) Do(ctx context.Context, ref, method string, port int, path string, body io.Reader) (*http.Response, error) {
+	req, err := c.newRequest(ctx, method, machinePath(ref, "ports", strconv.Itoa(port))+path, nil, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.transportError(ctx, err)
+	}
+	return resp, nil
+}

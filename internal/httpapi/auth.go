@@ -1,0 +1,74 @@
+package httpapi
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// role is who may call a route.
+type role string
+
+const (
+	roleOperator role = "operator"
+	roleWorker   role = "worker"
+	roleAnybody  role = "anybody" // no token: health and the API's own description
+)
+
+// tokens compares bearer tokens in constant time: it hashes both sides, so that lengths don't show.
+type tokens struct {
+	operator, worker [sha256.Size]byte
+}
+
+func newTokens(operator, worker string) (tokens, error) {
+	if len(operator) < 16 || len(worker) < 16 {
+		return tokens{}, errs.New(errs.Invalid, "operator and worker tokens must have at least 16 characters")
+	}
+	if operator == worker {
+		return tokens{}, errs.New(errs.Invalid, "the operator token and the worker token are the same").
+			WithRemedy("give workers a token of their own")
+	}
+	return tokens{operator: sha256.Sum256([]byte(operator)), worker: sha256.Sum256([]byte(worker))}, nil
+}
+
+// roleOf returns the role that the request's token has, "" for none.
+func (t *tokens) roleOf(r *http.Request) role {
+	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
+	isOperator := subtle.ConstantTimeCompare(sum[:], t.operator[:])
+	isWorker := subtle.ConstantTimeCompare(sum[:], t.worker[:])
+	switch {
+	case isOperator == 1:
+		return roleOperator
+	case isWorker == 1:
+		return roleWorker
+	default:
+		return ""
+	}
+}
+
+// authorize wraps a handler so that only callers with a role reach it.
+func (a *API) authorize(need role, next http.HandlerFunc) http.HandlerFunc {
+	if need == roleAnybody {
+		return next
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch have := a.tokens.roleOf(r); {
+		case have == need:
+			next(w, r)
+		case have == "":
+			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
+			writeErrorStatus(w, http.StatusUnauthorized, errs.New(errs.Denied, "no valid token came with the request").
+				WithRemedy("send Authorization: Bearer TOKEN, with the token of this fleet (SLUICE_TOKEN)"))
+		default:
+			writeError(w, errs.New(errs.Denied, "a %s token may not call this", have).
+				WithRemedy("use the fleet's %s token", need))
+		}
+	}
+}

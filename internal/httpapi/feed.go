@@ -1,0 +1,66 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// The calls of workers. Unknown fields are ignored, because a worker may be of a newer release.
+
+func (a *API) join(w http.ResponseWriter, r *http.Request) {
+	var req fleet.JoinRequest
+	if err := decode(w, r, maxBody, lenient, &req); err != nil {
+		writeError(w, err)
+		return
+	}
+	answer, err := a.deps.Feed.Join(r.Context(), req)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, answer)
+}
+
+// assignments is a long poll: it answers when there is news, and with the present set when there is none.
+func (a *API) assignments(w http.ResponseWriter, r *http.Request) {
+	after := int64(0)
+	if s := r.URL.Query().Get("after"); s != "" {
+		n, err := strconv.ParseInt(s, 10, 64)
+		if err != nil {
+			writeError(w, errs.New(errs.Invalid, "after %q is not a revision", s))
+			return
+		}
+		after = n
+	}
+	ctx, cancel := a.untilStop(r.Context())
+	defer cancel()
+	ctx, cancelPoll := context.WithTimeout(ctx, a.cfg.LongPoll)
+	defer cancelPoll()
+	set, err := a.deps.Feed.Assignments(ctx, fleet.WorkerID(r.PathValue("id")), after)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, set)
+}
+
+func (a *API) report(w http.ResponseWriter, r *http.Request) {
+	var report fleet.WorkerReport
+	if err := decode(w, r, maxReportBody, lenient, &report); err != nil {
+		writeError(w, err)
+		return
+	}
+	if id := fleet.WorkerID(r.PathValue("id")); report.Worker != id {
+		writeError(w, errs.New(errs.Invalid, "worker %q reports for worker %q", id, report.Worker))
+		return
+	}
+	if err := a.deps.Feed.Report(r.Context(), report); err != nil {
+		writeError(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}

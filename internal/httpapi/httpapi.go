@@ -1,0 +1,147 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Config of the API. Zero durations mean the defaults.
+type Config struct {
+	OperatorToken string // at least 16 characters each, and different
+	WorkerToken   string
+	Version       string // of this server
+	// Heartbeat is how often an otherwise silent watch says that it lives; default 10 s.
+	Heartbeat time.Duration
+	// LongPoll bounds how long a request waits for a change; default 25 s.
+	LongPoll time.Duration
+	// Grace is how long requests get to end when Run is told to stop; default 5 s.
+	Grace time.Duration
+}
+
+// Deps are the API's collaborators.
+type Deps struct {
+	Control fleet.Control
+	Feed    fleet.WorkerFeed
+	Locator fleet.Locator
+	Log     *slog.Logger
+	// Transport carries proxied calls to workers; nil means one of its own.
+	Transport http.RoundTripper
+}
+
+// API is the HTTP API of one server. It is a http.Handler, safe for concurrent use.
+type API struct {
+	cfg     Config
+	deps    Deps
+	tokens  tokens
+	handler http.Handler
+	proxy   http.Handler
+
+	lifetime context.Context // ends when long-lived answers shall end
+	stop     context.CancelFunc
+	inflight *semaphore.Weighted // one each; all of it means that no request is left
+}
+
+// New checks the config and returns an API that serves at once.
+func New(cfg Config, deps Deps) (*API, error) {
+	t, err := newTokens(cfg.OperatorToken, cfg.WorkerToken)
+	if err != nil {
+		return nil, fmt.Errorf("set up the API's tokens: %w", err)
+	}
+	if cfg.Heartbeat == 0 {
+		cfg.Heartbeat = 10 * time.Second
+	}
+	if cfg.LongPoll == 0 {
+		cfg.LongPoll = 25 * time.Second
+	}
+	if cfg.Grace == 0 {
+		cfg.Grace = 5 * time.Second
+	}
+	if deps.Transport == nil {
+		deps.Transport = newTransport()
+	}
+	a := &API{cfg: cfg, deps: deps, tokens: t, inflight: semaphore.NewWeighted(maxInflight)}
+	a.lifetime, a.stop = context.WithCancel(context.Background())
+	a.proxy = a.newProxy()
+	a.handler = a.observe(a.newMux())
+	return a, nil
+}
+
+// maxInflight bounds the requests that are served at once, long polls and watches included.
+const maxInflight = 1 << 16
+
+// ServeHTTP serves one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !a.inflight.TryAcquire(1) {
+		writeError(w, errs.New(errs.Unavailable, "%d requests are being served, which is the bound", maxInflight))
+		return
+	}
+	defer a.inflight.Release(1)
+	a.handler.ServeHTTP(w, r)
+}
+
+// Run serves on all listeners until ctx ends or one of them breaks, and closes them. When ctx ends,
+// watches, long polls and proxied streams end at once; other requests get Config.Grace. It returns nil
+// after an ordered stop, when no request is left.
+func (a *API) Run(ctx context.Context, listeners ...net.Listener) error {
+	base, cancelRequests := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancelRequests(nil)
+	server := &http.Server{
+		Handler:           a,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(a.deps.Log.Handler(), slog.LevelWarn),
+	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		group.Go(func() error {
+			if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				return fmt.Errorf("serve the API on %s: %w", l.Addr(), err)
+			}
+			return nil
+		})
+	}
+	group.Go(func() error {
+		<-groupCtx.Done()
+		a.stop()
+		grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Grace)
+		defer cancel()
+		err := server.Shutdown(grace)
+		cancelRequests(errors.New("the server stops"))
+		return errors.Join(ignoreDeadline(err), server.Close())
+	})
+	err := group.Wait()
+	// Hijacked connections are not the http.Server's any more; their handlers end with their contexts.
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Grace)
+	defer cancel()
+	if a.inflight.Acquire(last, maxInflight) == nil {
+		a.inflight.Release(maxInflight)
+	}
+	return err
+}
+
+// ignoreDeadline: requests that outlast the grace are cut off; that is the bound and no failure.
+func ignoreDeadline(err error) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+// untilStop returns a context that also ends when the API stops, for answers that may last.
+func (a *API) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	detach := context.AfterFunc(a.lifetime, cancel)
+	return ctx, func() { detach(); cancel() }
+}

@@ -1,0 +1,162 @@
+// Package httpapitest has an in-memory fleet for tests of what stands in front of a control plane: the
+// HTTP API, the client and the CLI. It keeps records and refuses what a real one refuses at once, but
+// nothing happens in it by itself: a test says so with Update.
+//
+// Invariant: every mutation that succeeds is counted (Mutations), so that a test can show that a refused
+// request changed nothing.
+package httpapitest
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Fleet is the in-memory fleet. Safe for concurrent use.
+type Fleet struct {
+	mu        sync.Mutex
+	machines  map[fleet.MachineID]*fleet.MachineView
+	events    map[fleet.MachineID][]fleet.MachineEvent
+	workers   map[fleet.WorkerID]*fleet.WorkerView
+	drains    map[fleet.DrainID]*fleet.DrainView
+	moves     map[fleet.MoveID]*fleet.MoveView
+	images    map[fleet.ImageName]fleet.Image
+	reports   []fleet.WorkerReport
+	joins     []fleet.JoinRequest
+	mutations int
+	next      int
+	changed   chan struct{}
+	now       time.Time
+	workerURL string
+	fail      error
+}
+
+var (
+	_ fleet.Control    = (*Fleet)(nil)
+	_ fleet.WorkerFeed = (*Fleet)(nil)
+	_ fleet.Locator    = (*Fleet)(nil)
+)
+
+// New returns a fleet with two ready workers, w1 and w2, and the image "base".
+func New() *Fleet {
+	f := &Fleet{
+		machines: map[fleet.MachineID]*fleet.MachineView{}, events: map[fleet.MachineID][]fleet.MachineEvent{},
+		workers: map[fleet.WorkerID]*fleet.WorkerView{}, drains: map[fleet.DrainID]*fleet.DrainView{},
+		moves: map[fleet.MoveID]*fleet.MoveView{}, images: map[fleet.ImageName]fleet.Image{},
+		changed: make(chan struct{}), now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC),
+	}
+	for i, id := range []fleet.WorkerID{"w1", "w2"} {
+		f.workers[id] = &fleet.WorkerView{
+			Worker: fleet.Worker{ID: id, Number: uint32(i + 1), Address: netip.MustParseAddr("fd00:5:1::1"),
+				APIURL: "http://[fd00:5:1::1]:7600", Capacity: fleet.Resources{CPUMillis: 8000, MemoryMiB: 8192},
+				Runtime: "sandbox", Version: "v0.1.0", Release: "r1", JoinedAt: f.now},
+			State: fleet.WorkerReady, LastSeen: f.now, SafeToStop: true,
+			Allocation: fleet.Allocation{Worker: id, Holders: map[fleet.MachineID]fleet.Allocated{}},
+			Report:     &fleet.WorkerReport{Worker: id, PoolReady: 2},
+		}
+	}
+	f.images["base"] = fleet.Image{Name: "base", DiskURL: "file:///pool/disks/img-base-1", Checkpoint: "base",
+		SizeBytes: 1 << 30, CreatedAt: f.now}
+	return f
+}
+
+// Fail makes every call return err; nil ends that.
+func (f *Fleet) Fail(err error) { f.Update(func(*Tx) { f.fail = err }) }
+
+// SetWorkerURL is where WorkerOf sends calls for machines.
+func (f *Fleet) SetWorkerURL(u string) { f.Update(func(*Tx) { f.workerURL = u }) }
+
+// Mutations returns how many mutations succeeded.
+func (f *Fleet) Mutations() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.mutations
+}
+
+// Reports returns what workers reported.
+func (f *Fleet) Reports() []fleet.WorkerReport {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.reports)
+}
+
+// Tx lets a test change records; everything in it is the fleet's own.
+type Tx struct {
+	Machines map[fleet.MachineID]*fleet.MachineView
+	Events   map[fleet.MachineID][]fleet.MachineEvent
+	Workers  map[fleet.WorkerID]*fleet.WorkerView
+	Drains   map[fleet.DrainID]*fleet.DrainView
+	Moves    map[fleet.MoveID]*fleet.MoveView
+}
+
+// Update changes the fleet and tells all who wait.
+func (f *Fleet) Update(change func(*Tx)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(&Tx{f.machines, f.events, f.workers, f.drains, f.moves})
+	f.tellLocked()
+}
+
+func (f *Fleet) tellLocked() {
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (f *Fleet) mutatedLocked() {
+	f.mutations++
+	f.tellLocked()
+}
+
+// Changed implements fleet.Control.
+func (f *Fleet) Changed() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.changed
+}
+
+// Server implements fleet.Control.
+func (f *Fleet) Server(context.Context) fleet.ServerView {
+	return fleet.ServerView{FleetID: "test", StoreURL: "file:///pool", Leader: true, Started: f.now}
+}
+
+// findLocked resolves a reference as fleet.Control defines it.
+func (f *Fleet) findLocked(ref string) (*fleet.MachineView, error) {
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	if v, ok := f.machines[fleet.MachineID(ref)]; ok {
+		return v, nil
+	}
+	app, name, scoped := strings.Cut(ref, "/")
+	var found []*fleet.MachineView
+	for _, v := range f.machines {
+		m := v.Machine
+		if scoped && string(m.App) == app && string(m.Name) == name || !scoped && string(m.Name) == ref {
+			found = append(found, v)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, errs.New(errs.NotFound, "there is no machine %q", ref).WithRemedy("see: sluice machine list")
+	case 1:
+		return found[0], nil
+	default:
+		return nil, errs.New(errs.Conflict, "%d machines have the name %q", len(found), ref).WithRemedy("use app/name or the id")
+	}
+}
+
+func (f *Fleet) workerLocked(id fleet.WorkerID) (*fleet.WorkerView, error) {
+	if f.fail != nil {
+		return nil, f.fail
+	}
+	if w, ok := f.workers[id]; ok {
+		return w, nil
+	}
+	return nil, errs.New(errs.NotFound, "there is no worker %q", id).WithRemedy("see: sluice worker list")
+}

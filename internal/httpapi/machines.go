@@ -1,0 +1,160 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/fleet"
+)
+
+// machineRef is how the control plane is asked for a machine: "app~name" in a path is "app/name" to it.
+func machineRef(r *http.Request) string { return strings.Replace(r.PathValue("ref"), "~", "/", 1) }
+
+// answerMachine encodes what a call for one machine came to.
+func answerMachine(w http.ResponseWriter, status int, v fleet.MachineView, err error) {
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, status, machineToAPI(v))
+}
+
+func (a *API) createMachine(w http.ResponseWriter, r *http.Request) {
+	var body api.CreateMachine
+	if err := decode(w, r, maxBody, strict, &body); err != nil {
+		writeError(w, err)
+		return
+	}
+	req, err := createFromAPI(body)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	v, err := a.deps.Control.CreateMachine(r.Context(), req)
+	answerMachine(w, http.StatusCreated, v, err)
+}
+
+// listMachines filters by the exact values of app, network, worker and state.
+func (a *API) listMachines(w http.ResponseWriter, r *http.Request) {
+	views, err := a.deps.Control.Machines(r.Context())
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	q := r.URL.Query()
+	matches := func(m api.Machine) bool {
+		for key, have := range map[string]string{"app": m.App, "network": m.Network, "worker": m.Worker, "state": m.State} {
+			if want := q.Get(key); want != "" && want != have {
+				return false
+			}
+		}
+		return true
+	}
+	machines := make([]api.Machine, 0, len(views))
+	for _, v := range views {
+		if m := machineToAPI(v); matches(m) {
+			machines = append(machines, m)
+		}
+	}
+	answerPage(w, r, machines, func(m api.Machine) string { return m.ID })
+}
+
+func answerPage[T any](w http.ResponseWriter, r *http.Request, items []T, key func(T) string) {
+	list, err := page(r, items, key)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, list)
+}
+
+// getMachine answers with the machine and its history. With ?wait=started|stopped|settled it answers once
+// that is so, or has become impossible, or the long poll is over.
+func (a *API) getMachine(w http.ResponseWriter, r *http.Request) {
+	ref := machineRef(r)
+	read := func() (fleet.MachineView, error) { return a.deps.Control.Machine(r.Context(), ref) }
+	done, err := machineCondition(r.URL.Query().Get("wait"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	v, err := longPoll(a, r, read, done)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	events, err := a.deps.Control.MachineEvents(r.Context(), string(v.Machine.ID))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	out := machineToAPI(v)
+	out.Events = eventsToAPI(events)
+	writeJSON(w, http.StatusOK, out)
+}
+
+// destroyMachine is done once the wish is durable; the machine's VM and disk go after that.
+func (a *API) destroyMachine(w http.ResponseWriter, r *http.Request) {
+	if err := a.deps.Control.DestroyMachine(r.Context(), machineRef(r)); err != nil {
+		writeError(w, err)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (a *API) startMachine(w http.ResponseWriter, r *http.Request) {
+	v, err := a.deps.Control.StartMachine(r.Context(), machineRef(r))
+	answerMachine(w, http.StatusOK, v, err)
+}
+
+func (a *API) stopMachine(w http.ResponseWriter, r *http.Request) {
+	v, err := a.deps.Control.StopMachine(r.Context(), machineRef(r))
+	answerMachine(w, http.StatusOK, v, err)
+}
+
+func (a *API) migrateMachine(w http.ResponseWriter, r *http.Request) {
+	var body api.Migrate
+	if err := decode(w, r, maxBody, strict, &body); err != nil {
+		writeError(w, err)
+		return
+	}
+	if body.To != "" {
+		if err := fleet.CheckName("worker", body.To); err != nil {
+			writeError(w, err)
+			return
+		}
+	}
+	v, err := a.deps.Control.Migrate(r.Context(), machineRef(r), fleet.WorkerID(body.To))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusAccepted, moveToAPI(v))
+}
+
+func (a *API) machineEvents(w http.ResponseWriter, r *http.Request) {
+	events, err := a.deps.Control.MachineEvents(r.Context(), machineRef(r))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, api.List[api.Event]{Items: eventsToAPI(events)})
+}
+
+// getMove answers with one move; with ?wait=done once it has ended, or the long poll is over.
+func (a *API) getMove(w http.ResponseWriter, r *http.Request) {
+	id := fleet.MoveID(r.PathValue("id"))
+	read := func() (fleet.MoveView, error) { return a.deps.Control.Move(r.Context(), id) }
+	done, err := moveCondition(r.URL.Query().Get("wait"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	v, err := longPoll(a, r, read, done)
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	writeJSON(w, http.StatusOK, moveToAPI(v))
+}

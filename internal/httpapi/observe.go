@@ -1,0 +1,89 @@
+package httpapi
+
+import (
+	"bufio"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+const (
+	headerRequestID  = "X-Request-Id"
+	maxRequestIDLen  = 64
+	internalPathRoot = "/internal/"
+)
+
+// observe gives every request an id, which goes into the answer, the log and proxied calls, and logs it
+// when it has been answered. Calls of workers, which never end, are logged at debug level.
+func (a *API) observe(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := r.Header.Get(headerRequestID)
+		if !validRequestID(id) {
+			id = ulid.Make().String()
+			r.Header.Set(headerRequestID, id)
+		}
+		w.Header().Set(headerRequestID, id)
+		began := time.Now()
+		rec := &recorder{ResponseWriter: w}
+		defer func() {
+			level := slog.LevelInfo
+			if strings.HasPrefix(r.URL.Path, internalPathRoot) && rec.status < http.StatusBadRequest {
+				level = slog.LevelDebug
+			}
+			a.deps.Log.LogAttrs(r.Context(), level, "request",
+				slog.String("request_id", id), slog.String("method", r.Method), slog.String("path", r.URL.Path),
+				slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes), slog.String("remote", r.RemoteAddr),
+				slog.Float64("duration_ms", float64(time.Since(began).Microseconds())/1000))
+		}()
+		next.ServeHTTP(rec, r)
+	})
+}
+
+// validRequestID: a caller may choose the id, but not what else gets into the log.
+func validRequestID(id string) bool {
+	if id == "" || len(id) > maxRequestIDLen {
+		return false
+	}
+	return strings.IndexFunc(id, func(c rune) bool {
+		return !(c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '_')
+	}) < 0
+}
+
+// recorder remembers what was answered.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	bytes  int64
+}
+
+func (w *recorder) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// Hijack is how a proxied upgrade (WebSocket) takes the connection over.
+func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.status = http.StatusSwitchingProtocols
+	}
+	return conn, rw, err
+}
+
+// Unwrap lets http.ResponseController reach Flush.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
