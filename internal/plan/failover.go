@@ -1,0 +1,69 @@
+package plan
+
+import "github.com/sluice-platform/sluice/internal/fleet"
+
+// FailoverPlan is what to do about machines on workers that are down.
+type FailoverPlan struct {
+	Start []MoveStart
+	// Waiting says of each machine that should run but isn't started now, why.
+	Waiting map[fleet.MachineID]fleet.Blocker
+	// Brake is why nothing is started; "" if nothing stands in the way.
+	Brake string
+}
+
+// Failover plans the moves of machines that should run and whose worker is down. Workers that are being
+// drained are left to their drain, and machines that an operation owns to that operation.
+func Failover(v View, policy fleet.Policy) FailoverPlan {
+	p := FailoverPlan{Waiting: map[fleet.MachineID]fleet.Blocker{}, Brake: Brake(v, policy)}
+	d := newDesk(v, policy)
+	for _, m := range byID(v.Machines) {
+		if m.Placement == nil || m.Owner != "" || m.Desired != fleet.WantStarted || d.moving[m.ID] {
+			continue
+		}
+		w, ok := d.worker(m.Placement.Worker)
+		if !ok || w.Health != Down || w.Drain != "" {
+			continue
+		}
+		if p.Brake != "" {
+			p.Waiting[m.ID] = fleet.Blocker{Code: "brake", Object: "fleet", Detail: p.Brake, Remedy: "sluice worker drain " + string(w.ID)}
+			continue
+		}
+		to, blocker := d.next(m, nil)
+		if blocker != nil {
+			p.Waiting[m.ID] = *blocker
+			continue
+		}
+		p.Start = append(p.Start, d.take(m, to))
+	}
+	return p
+}
+
+// Codes of blockers that clear by themselves when other moves end.
+const (
+	codeLocked = "network-locked"
+	codeBusy   = "too-many-moves"
+)
+
+// next returns the target of a machine's move if it may start now. Otherwise it returns why not: there is no
+// target, or it is merely not its turn (codeLocked, codeBusy).
+func (d *desk) next(m fleet.Machine, exclude map[fleet.WorkerID]string) (fleet.WorkerID, *fleet.Blocker) {
+	ex := map[fleet.WorkerID]string{m.Placement.Worker: "the machine is on it"}
+	for w, why := range exclude {
+		ex[w] = why
+	}
+	need := Need{Machine: m.ID, Resources: m.Config.Resources, Exclude: ex}
+	if _, blocker := d.place(need, nil); blocker != nil {
+		return "", blocker
+	}
+	if d.locks[m.Network] >= max(d.policy.MovesPerNetwork, 1) {
+		return "", &fleet.Blocker{Code: codeLocked, Object: "network/" + string(m.Network),
+			Detail: "another machine of the network is moving", Remedy: "wait for it"}
+	}
+	busy := func(w Worker) bool { return d.in[w.ID] >= d.policy.MovesIn }
+	to, _ := d.place(need, busy)
+	if to == "" || d.moves >= d.policy.MovesFleet || d.out[m.Placement.Worker] >= d.policy.MovesOut {
+		return "", &fleet.Blocker{Code: codeBusy, Object: "fleet",
+			Detail: "as many moves are under way as the policy allows", Remedy: "wait for them"}
+	}
+	return to, nil
+}

@@ -1,0 +1,76 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+)
+
+// Contact is when a worker was heard of. The zero Contact is a worker never heard of.
+type Contact struct {
+	Last time.Time
+	// Since is the start of the present streak: no silence in it was as long as the policy's WorkerSuspect.
+	Since time.Time
+	// Lost is set once the worker was found down, and cleared by a whole streak.
+	Lost bool
+}
+
+// Heard returns the contact after the worker was heard of at now.
+func (c Contact) Heard(now time.Time, policy fleet.Policy) Contact {
+	if c.Last.IsZero() || now.Sub(c.Last) >= policy.WorkerSuspect {
+		c.Since = now
+	}
+	if now.After(c.Last) {
+		c.Last = now
+	}
+	return c
+}
+
+// Liveness is what silence means. Grace is the earliest time from which silence counts: the later of this
+// server's start and the last change of the state's leader. Nobody is down before a full WorkerDown after it.
+//
+// A worker that was down comes back as suspect, and is alive again only after it has been heard of for a
+// whole WorkerSuspect without a gap: one that flaps gets no machines.
+func Liveness(c Contact, grace, now time.Time, policy fleet.Policy) Health {
+	silentSince := c.Last
+	if grace.After(silentSince) {
+		silentSince = grace
+	}
+	if now.Sub(silentSince) >= policy.WorkerDown {
+		return Down
+	}
+	if c.Last.IsZero() || now.Sub(c.Last) >= policy.WorkerSuspect {
+		return Suspect
+	}
+	if c.Lost && now.Sub(c.Since) < policy.WorkerSuspect {
+		return Suspect
+	}
+	return Alive
+}
+
+// Brake returns a sentence that says why nothing may be started automatically, or "". It acts when at least
+// two workers, and more than BrakeFraction of all, are down: that many rarely die at once, and the usual
+// cause is on our side. Workers that a drain has emptied count on neither side: they may be switched off.
+func Brake(v View, policy fleet.Policy) string {
+	var down []string
+	total := 0
+	for _, w := range v.Workers {
+		if w.Drained {
+			continue
+		}
+		total++
+		if w.Health == Down {
+			down = append(down, string(w.ID))
+		}
+	}
+	if len(down) < 2 || float64(len(down)) <= policy.BrakeFraction*float64(total) {
+		return ""
+	}
+	slices.Sort(down)
+	return fmt.Sprintf("%d of %d workers are down (%s), more than %.0f %%: automatic failover is stopped; "+
+		"check the network between server and workers, or drain the dead workers by hand",
+		len(down), total, strings.Join(down, ", "), policy.BrakeFraction*100)
+}

@@ -1,0 +1,278 @@
+package plan_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the planner says into the scenarios")
+
+// TestScenarios plays testdata/*.txt. A scenario is blocks of commands, each followed by "----" and what
+// the planner answers; see testdata/README.
+func TestScenarios(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scenarios: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) { playFile(t, file) })
+	}
+}
+
+func playFile(t *testing.T, file string) {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scenario{policy: fleet.DefaultPolicy(), now: time.Unix(1000, 0).UTC(), workers: map[string]*plan.Worker{}, machines: map[string]*fleet.Machine{}}
+	var out strings.Builder
+	for _, block := range strings.Split(strings.TrimRight(string(raw), "\n"), "\n\n") {
+		commands, want, _ := strings.Cut(block, "\n----\n")
+		commands = strings.TrimSuffix(commands, "\n----")
+		var got strings.Builder
+		for _, line := range strings.Split(commands, "\n") {
+			if line == "" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			if err := s.command(line, &got); err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+		}
+		answer := strings.TrimRight(got.String(), "\n")
+		fmt.Fprintf(&out, "%s\n----\n%s\n\n", commands, answer)
+		if answer != want && !*rewrite {
+			t.Errorf("after\n%s\ngot:\n%s\nwant:\n%s", commands, answer, want)
+		}
+	}
+	if *rewrite {
+		if err := os.WriteFile(file, []byte(strings.TrimRight(out.String(), "\n")+"\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+type scenario struct {
+	policy   fleet.Policy
+	now      time.Time
+	workers  map[string]*plan.Worker
+	machines map[string]*fleet.Machine
+	moves    []fleet.Move
+	finished []fleet.Move
+	drain    fleet.Drain
+}
+
+func (s *scenario) command(line string, out *strings.Builder) error {
+	words := strings.Fields(line)
+	opt := map[string]string{}
+	var args []string
+	for _, w := range words[1:] {
+		if k, v, ok := strings.Cut(w, "="); ok {
+			opt[k] = v
+		} else {
+			args = append(args, w)
+		}
+	}
+	switch words[0] {
+	case "policy":
+		s.policy.MovesPerNetwork = number(opt, "network", s.policy.MovesPerNetwork)
+		s.policy.MovesOut = number(opt, "out", s.policy.MovesOut)
+		s.policy.MovesIn = number(opt, "in", s.policy.MovesIn)
+		s.policy.MovesFleet = number(opt, "fleet", s.policy.MovesFleet)
+	case "clock":
+		s.now = s.now.Add(time.Duration(number(opt, "seconds", 0)) * time.Second)
+	case "worker":
+		s.worker(args, opt)
+	case "machine":
+		s.machine(args, opt)
+	case "move":
+		s.moves = append(s.moves, fleet.Move{ID: "mv-" + fleet.MoveID(args[0]), Machine: fleet.MachineID(args[0]), From: fleet.WorkerID(args[1]), To: fleet.WorkerID(args[2]),
+			Network: s.machines[args[0]].Network, Step: fleet.StepLocked})
+		s.machines[args[0]].Owner = "move/mv-" + args[0]
+	case "moved":
+		s.end(args[0], true)
+	case "undone":
+		s.end(args[0], false)
+	case "drain":
+		s.startDrain(args)
+	case "plan":
+		s.planDrain(out)
+	case "place":
+		s.place(args, opt, out)
+	case "failover":
+		s.failover(out)
+	default:
+		return fmt.Errorf("unknown command")
+	}
+	return nil
+}
+
+func number(opt map[string]string, key string, otherwise int) int {
+	if v, ok := opt[key]; ok {
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			panic(err)
+		}
+		return n
+	}
+	return otherwise
+}
+
+func (s *scenario) worker(args []string, opt map[string]string) {
+	w := s.workers[args[0]]
+	if w == nil {
+		w = &plan.Worker{Health: plan.Alive, Fresh: true}
+		w.ID = fleet.WorkerID(args[0])
+		w.Capacity = fleet.Resources{CPUMillis: 4000, MemoryMiB: 1024}
+		w.Allocation.Holders = map[fleet.MachineID]fleet.Allocated{}
+		s.workers[args[0]] = w
+	}
+	w.Capacity.MemoryMiB = int64(number(opt, "mem", int(w.Capacity.MemoryMiB)))
+	if h, ok := opt["health"]; ok {
+		w.Health = plan.Health(h)
+	}
+	if vms, ok := opt["vms"]; ok {
+		w.VMs = nil
+		for _, m := range strings.FieldsFunc(vms, func(r rune) bool { return r == ',' }) {
+			w.VMs = append(w.VMs, fleet.MachineID(m))
+		}
+	}
+	for _, flag := range args[1:] {
+		switch flag {
+		case "cordoned":
+			w.Cordoned = true
+		case "uncordoned":
+			w.Cordoned, w.Drained = false, false
+		case "drained":
+			w.Cordoned, w.Drained = true, true
+		case "stale":
+			w.Fresh = false
+		case "fresh":
+			w.Fresh = true
+		}
+	}
+}
+
+func (s *scenario) machine(args []string, opt map[string]string) {
+	m := s.machines[args[0]]
+	if m == nil {
+		m = &fleet.Machine{ID: fleet.MachineID(args[0]), Name: fleet.MachineName(args[0]), App: "app", Network: "net", Desired: fleet.WantStarted, State: fleet.MachineStarted}
+		s.machines[args[0]] = m
+	}
+	m.Config.Resources = fleet.Resources{CPUMillis: 1000, MemoryMiB: int64(number(opt, "mem", 256))}
+	if n, ok := opt["net"]; ok {
+		m.Network = fleet.NetworkName(n)
+	}
+	if d, ok := opt["desired"]; ok {
+		m.Desired = fleet.Desired(d)
+	}
+	if st, ok := opt["state"]; ok {
+		m.State = fleet.MachineState(st)
+	}
+	if w, ok := opt["on"]; ok {
+		if m.Placement != nil {
+			delete(s.workers[string(m.Placement.Worker)].Allocation.Holders, m.ID)
+		}
+		m.Placement = nil
+		if w != "" {
+			m.Placement = &fleet.Placement{Worker: fleet.WorkerID(w)}
+			s.workers[w].Allocation.Holders[m.ID] = fleet.Allocated{Resources: m.Config.Resources}
+		}
+	}
+}
+
+// end ends a machine's move: at its target, or undone with an error.
+func (s *scenario) end(machine string, there bool) {
+	i := slices.IndexFunc(s.moves, func(m fleet.Move) bool { return string(m.Machine) == machine })
+	mv := s.moves[i]
+	s.moves = slices.Delete(s.moves, i, i+1)
+	mv.FinishedAt = s.now
+	s.machines[machine].Owner = ""
+	delete(s.workers[string(mv.To)].Allocation.Holders, mv.Machine)
+	if there {
+		mv.Step = fleet.StepDone
+		s.machine([]string{machine}, map[string]string{"on": string(mv.To)})
+	} else {
+		mv.Step, mv.Error = fleet.StepUndone, "its check fails"
+	}
+	s.finished = append(s.finished, mv)
+}
+
+func (s *scenario) startDrain(args []string) {
+	s.drain = fleet.Drain{ID: "d1"}
+	for _, w := range args {
+		s.workers[w].Cordoned, s.workers[w].Drain = true, "d1"
+		s.drain.Workers = append(s.drain.Workers, fleet.WorkerID(w))
+	}
+}
+
+func (s *scenario) view() plan.View {
+	v := plan.View{Moves: s.moves, Locks: map[fleet.NetworkName]int{}}
+	for _, w := range s.workers {
+		v.Workers = append(v.Workers, *w)
+	}
+	for _, m := range s.machines {
+		v.Machines = append(v.Machines, *m)
+	}
+	for _, m := range s.moves {
+		v.Locks[m.Network]++
+	}
+	return v
+}
+
+func (s *scenario) planDrain(out *strings.Builder) {
+	p := plan.Drain(plan.DrainInput{Drain: s.drain, Finished: s.finished}, s.view(), s.policy, s.now)
+	s.start(p.Start, out)
+	for _, b := range p.Blockers {
+		fmt.Fprintf(out, "blocked: %s %s since=%d: %s [%s]\n", b.Object, b.Code, b.Since.Unix(), b.Detail, b.Remedy)
+	}
+	s.drain.Blockers = p.Blockers
+	fmt.Fprintf(out, "remaining=%d moving=%d done=%v\n", p.Remaining, p.Moving, p.Done)
+}
+
+func (s *scenario) start(moves []plan.MoveStart, out *strings.Builder) {
+	for _, m := range moves {
+		fmt.Fprintf(out, "start: %s %s → %s\n", m.Machine, m.From, m.To)
+		machine := s.machines[string(m.Machine)]
+		s.workers[string(m.To)].Allocation.Holders[m.Machine] = fleet.Allocated{Resources: machine.Config.Resources, Move: "mv"}
+		if err := s.command(fmt.Sprintf("move %s %s %s", m.Machine, m.From, m.To), out); err != nil {
+			panic(err)
+		}
+	}
+}
+
+func (s *scenario) place(args []string, opt map[string]string, out *strings.Builder) {
+	need := plan.Need{Machine: fleet.MachineID(args[0]), Only: fleet.WorkerID(opt["only"]),
+		Resources: fleet.Resources{CPUMillis: int64(number(opt, "cpu", 1000)), MemoryMiB: int64(number(opt, "mem", 256))}}
+	to, blocker := plan.Place(s.view(), need)
+	if blocker != nil {
+		fmt.Fprintf(out, "none: %s %s: %s [%s]\n", blocker.Object, blocker.Code, blocker.Detail, blocker.Remedy)
+		return
+	}
+	fmt.Fprintf(out, "%s\n", to)
+}
+
+func (s *scenario) failover(out *strings.Builder) {
+	p := plan.Failover(s.view(), s.policy)
+	s.start(p.Start, out)
+	ids := make([]string, 0, len(p.Waiting))
+	for id := range p.Waiting {
+		ids = append(ids, string(id))
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		fmt.Fprintf(out, "waiting: %s: %s\n", id, p.Waiting[fleet.MachineID(id)].Code)
+	}
+	if p.Brake != "" {
+		fmt.Fprintf(out, "brake: %s\n", p.Brake)
+	}
+}
