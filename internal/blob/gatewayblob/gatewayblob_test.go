@@ -1,0 +1,206 @@
+package gatewayblob_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/blobtest"
+	"github.com/sluice-platform/sluice/internal/blob/decorate"
+	"github.com/sluice-platform/sluice/internal/blob/gatewayblob"
+	"github.com/sluice-platform/sluice/internal/blob/gatewayhttp"
+	"github.com/sluice-platform/sluice/internal/blob/memblob"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+func serve(t *testing.T, h http.Handler) *gatewayblob.Store {
+	t.Helper()
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return client(t, server.URL, "secret")
+}
+
+func client(t *testing.T, url, token string) *gatewayblob.Store {
+	t.Helper()
+	s, err := gatewayblob.New(gatewayblob.Config{BaseURL: url, Token: token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func allow(r *http.Request, _, _ string, _ []byte) error {
+	if gatewayhttp.BearerToken(r) != "secret" {
+		return errs.New(errs.Denied, "bad token").WithRemedy("bind again")
+	}
+	return nil
+}
+
+func TestConformance(t *testing.T) {
+	blobtest.Run(t, blobtest.Target{Open: func(t *testing.T) blob.Store {
+		return serve(t, gatewayhttp.New(memblob.New(), gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{}))
+	}})
+}
+
+// One prefix may be written, another only read; heads may not be replaced blindly.
+func TestAuthorizerSeesEveryRequest(t *testing.T) {
+	store := memblob.New()
+	if _, err := store.Put(t.Context(), "disks/base/head", []byte("base")); err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, gatewayhttp.New(store, gatewayhttp.AuthorizerFunc(func(r *http.Request, op, key string, body []byte) error {
+		switch {
+		case op == gatewayhttp.OpGet && strings.HasPrefix(key, "disks/base/"):
+			return nil
+		case !strings.HasPrefix(key, "disks/mine/"):
+			return errs.New(errs.Denied, "%s of %s", op, key).WithRemedy("stay below disks/mine/")
+		case op == gatewayhttp.OpPut || string(body) == "evil":
+			return errs.New(errs.Fenced, "%s of %q", op, body)
+		}
+		return nil
+	}), gatewayhttp.Config{MaxBody: 100}))
+	ctx := t.Context()
+	etag, err := s.PutIfAbsent(ctx, "disks/mine/head", []byte("one"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o, err := s.Get(ctx, "disks/base/head", blob.All()); err != nil || string(o.Data) != "base" {
+		t.Fatalf("%q %v", o.Data, err)
+	}
+	list := func(blob.Entry) bool { return true }
+	_, put := s.Put(ctx, "disks/mine/head", nil)
+	_, evil := s.PutIfMatch(ctx, "disks/mine/head", []byte("evil"), etag)
+	_, other := s.PutIfAbsent(ctx, "disks/base/x", nil)
+	_, big := s.PutIfAbsent(ctx, "disks/mine/big", make([]byte, 101))
+	for what, c := range map[string]struct {
+		err  error
+		want errs.Kind
+	}{
+		"blind put": {put, errs.Fenced}, "evil body": {evil, errs.Fenced}, "another's": {other, errs.Denied},
+		"delete": {s.Delete(ctx, "disks/base/head"), errs.Denied}, "list all": {s.List(ctx, "", "", list), errs.Denied},
+		"list mine": {s.List(ctx, "disks/mine/", "", list), ""}, "too big": {big, errs.Invalid},
+	} {
+		if got := errs.KindOf(c.err); got != c.want {
+			t.Errorf("%s: kind %q, want %q: %v", what, got, c.want, c.err)
+		}
+	}
+	if got := errs.RemedyOf(other); got != "stay below disks/mine/" {
+		t.Errorf("remedy %q", got)
+	}
+}
+
+func TestBadToken(t *testing.T) {
+	server := httptest.NewServer(gatewayhttp.New(memblob.New(), gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{}))
+	t.Cleanup(server.Close)
+	_, err := client(t, server.URL, "wrong").Put(t.Context(), "k", nil)
+	if !errs.Is(err, errs.Denied) || errs.RemedyOf(err) != "bind again" {
+		t.Fatalf("%v", err)
+	}
+}
+
+// cutter lets the store act, and then cuts the connection before or amid the answer.
+type cutter struct {
+	next  http.Handler
+	after int // bytes of the answer's body that get through; -1 cuts before the status
+}
+
+func (c cutter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rec := httptest.NewRecorder()
+	c.next.ServeHTTP(rec, r)
+	if c.after >= 0 {
+		for k, v := range rec.Header() {
+			w.Header()[k] = v
+		}
+		w.WriteHeader(rec.Code)
+		_, _ = w.Write(rec.Body.Bytes()[:min(c.after, rec.Body.Len())])
+		_ = http.NewResponseController(w).Flush()
+	}
+	panic(http.ErrAbortHandler)
+}
+
+func TestCutConnectionIsUnavailable(t *testing.T) {
+	store := memblob.New()
+	for i := range 100 {
+		if _, err := store.Put(t.Context(), fmt.Sprintf("many/%d", i), make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	metered := decorate.Metrics(store)
+	whole := gatewayhttp.New(metered, gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{})
+	before, amid := serve(t, cutter{whole, -1}), serve(t, cutter{whole, 500})
+	ctx := t.Context()
+	_, put := before.PutIfAbsent(ctx, "k", []byte("mine"))
+	_, get := before.Get(ctx, "k", blob.All())
+	_, half := amid.Get(ctx, "many/1", blob.All())
+	seen := 0
+	list := amid.List(ctx, "many/", "", func(blob.Entry) bool { seen++; return true })
+	for what, err := range map[string]error{"put": put, "get": get, "half a get": half, "list": list} {
+		if !errs.Is(err, errs.Unavailable) {
+			t.Errorf("%s over a cut connection: %v", what, err)
+		}
+	}
+	if seen == 0 || seen >= 100 {
+		t.Errorf("the cut list has %d of 100 entries", seen)
+	}
+	if o, err := store.Get(ctx, "k", blob.All()); err != nil || string(o.Data) != "mine" {
+		t.Errorf("the write whose answer was lost: %q %v", o.Data, err)
+	}
+	if n := metered.Snapshot()[decorate.OpPutIfAbsent].Requests; n != 1 {
+		t.Errorf("the conditional write reached the store %d times", n)
+	}
+}
+
+func TestNobodyListens(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	_, err = client(t, "http://"+addr, "").Get(t.Context(), "k", blob.All())
+	if !errs.Is(err, errs.Unavailable) {
+		t.Fatal(err)
+	}
+}
+
+// A worker's gateway has a link-local address; the zone must survive the way into the dialer.
+func TestAddressWithZone(t *testing.T) {
+	l, err := net.Listen("tcp6", "[::1%lo]:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(gatewayhttp.New(memblob.New(), gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{}))
+	server.Listener = l
+	server.Start()
+	t.Cleanup(server.Close)
+	s := client(t, fmt.Sprintf("http://[::1%%25lo]:%d", l.Addr().(*net.TCPAddr).Port), "secret")
+	if _, err := s.Put(t.Context(), "a/b c", nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStoreErrorsKeepTheirKind(t *testing.T) {
+	for _, kind := range []errs.Kind{errs.Invalid, errs.NotFound, errs.Conflict, errs.Denied, errs.Unavailable, errs.Exhausted, errs.Fenced, errs.Internal} {
+		s := serve(t, gatewayhttp.New(memblob.New(), gatewayhttp.AuthorizerFunc(func(*http.Request, string, string, []byte) error {
+			return errs.Wrap(kind, errors.New("cause"), "message").WithRemedy("remedy")
+		}), gatewayhttp.Config{}))
+		_, err := s.Get(t.Context(), "k", blob.All())
+		if !errs.Is(err, kind) || errs.RemedyOf(err) != "remedy" || err.Error() != "message: cause" {
+			t.Errorf("kind %q came over as %q: %v", kind, errs.KindOf(err), err)
+		}
+	}
+}
+
+func TestBadBaseURL(t *testing.T) {
+	for _, u := range []string{"", "ftp://x", "http://", "::"} {
+		if _, err := gatewayblob.New(gatewayblob.Config{BaseURL: u}); !errs.Is(err, errs.Invalid) {
+			t.Errorf("%q: %v", u, err)
+		}
+	}
+}
