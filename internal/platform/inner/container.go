@@ -1,0 +1,231 @@
+package inner
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/platform/innerapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const containerName = "machine"
+
+// Config of the container.
+type Config struct {
+	Dir        string // on the VM's tmpfs; all that the container has outside of itself is in it
+	Runtime    string // the OCI runtime's program
+	InitBinary string // sluice-init
+	HostLink   string // the VM's link to its worker
+	Log        *slog.Logger
+}
+
+// Container is the inner container. Its methods are safe for concurrent use, but Enter and Kill are the
+// caller's to order.
+type Container struct {
+	cfg    Config
+	pid    int // of its PID 1, in the VM
+	client *innerapi.Client
+	pidfd  *os.File
+}
+
+// record is what a later platformd needs to find the container again.
+type record struct {
+	PID     int    `json:"pid"`
+	Started string `json:"started"` // start time, by which a reused pid is told apart
+}
+
+// Make makes the container, empty, with its link. What an earlier, unfinished Make left is removed first.
+func Make(ctx context.Context, cfg Config) (*Container, error) {
+	if err := remains(ctx, cfg); err != nil {
+		return nil, err
+	}
+	bundle := filepath.Join(cfg.Dir, "bundle")
+	if err := os.MkdirAll(cfg.Dir, 0o711); err != nil { //nolint:gosec // the container's root passes through it
+		return nil, fmt.Errorf("make container directory: %w", err)
+	}
+	if err := writeBundle(bundle, cfg.InitBinary); err != nil {
+		return nil, err
+	}
+	listener, err := listen(cfg.socket())
+	if err != nil {
+		return nil, err
+	}
+	defer listener.Close()
+	if err := runRuntime(ctx, cfg, listener, "run", "--detach", "--preserve-fds", "1", "--pid-file", cfg.pidFile(),
+		"--bundle", bundle, containerName); err != nil {
+		return nil, err
+	}
+	c, err := open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(c.save(), addLink(c.pid, cfg.HostLink)); err != nil {
+		return nil, errors.Join(err, c.Kill(ctx))
+	}
+	return c, c.client.Ping(ctx)
+}
+
+// Adopt finds the container that an earlier platformd made. NotFound: there is none, or not any more.
+func Adopt(ctx context.Context, cfg Config) (*Container, error) {
+	data, err := os.ReadFile(cfg.recordFile())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errs.New(errs.NotFound, "no container")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read container record: %w", err)
+	}
+	var r record
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, errs.Wrap(errs.Corrupt, err, "read container record")
+	}
+	if started, err := startTime(r.PID); err != nil || started != r.Started {
+		return nil, errs.New(errs.NotFound, "the container has ended")
+	}
+	c, err := open(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.client.Ping(ctx)
+}
+
+// remains removes a container that nobody has a record of, or that is to be replaced.
+func remains(ctx context.Context, cfg Config) error {
+	if old, err := open(cfg); err == nil {
+		if err := old.Kill(ctx); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(cfg.Dir); err != nil {
+		return fmt.Errorf("remove what is left of a container: %w", err)
+	}
+	return nil
+}
+
+func (cfg Config) socket() string     { return filepath.Join(cfg.Dir, "init.sock") }
+func (cfg Config) pidFile() string    { return filepath.Join(cfg.Dir, "pid") }
+func (cfg Config) recordFile() string { return filepath.Join(cfg.Dir, "container.json") }
+
+func listen(path string) (*os.File, error) {
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, fmt.Errorf("listen for the container's init: %w", err)
+	}
+	l.SetUnlinkOnClose(false) // the container's init holds it open
+	defer l.Close()
+	f, err := l.File()
+	if err != nil {
+		return nil, fmt.Errorf("hand on the container's socket: %w", err)
+	}
+	return f, nil
+}
+
+func runRuntime(ctx context.Context, cfg Config, pass *os.File, args ...string) error {
+	cmd := exec.CommandContext(ctx, cfg.Runtime, append([]string{"--root", filepath.Join(cfg.Dir, "runtime"),
+		"--log", filepath.Join(cfg.Dir, "runtime.log")}, args...)...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // the VM's console; as files, so that the runtime's child may keep them
+	if pass != nil {
+		cmd.ExtraFiles = []*os.File{pass}
+	}
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		said, _ := os.ReadFile(filepath.Join(cfg.Dir, "runtime.log"))
+		return errs.Wrap(errs.Unavailable, err, "make the inner container: %s", strings.TrimSpace(string(said)))
+	}
+	return nil
+}
+
+// open takes the container whose pid is on file.
+func open(cfg Config) (*Container, error) {
+	data, err := os.ReadFile(cfg.pidFile())
+	if err != nil {
+		return nil, fmt.Errorf("read the container's pid: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return nil, errs.Wrap(errs.Corrupt, err, "read the container's pid")
+	}
+	if cmd, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); err != nil || string(cmd) != "/"+initBin+"\x00container-init\x00" {
+		return nil, errs.New(errs.NotFound, "the container has ended")
+	}
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, errs.Wrap(errs.NotFound, err, "the container has ended")
+	}
+	return &Container{cfg: cfg, pid: pid, client: innerapi.NewClient(cfg.socket()), pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+func (c *Container) save() error {
+	started, err := startTime(c.pid)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(record{PID: c.pid, Started: started})
+	if err != nil {
+		return fmt.Errorf("encode container record: %w", err)
+	}
+	if err := os.WriteFile(c.cfg.recordFile(), data, 0o600); err != nil {
+		return fmt.Errorf("write container record: %w", err)
+	}
+	return nil
+}
+
+// startTime returns the 22nd field of /proc/pid/stat.
+func startTime(pid int) (string, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return "", errs.Wrap(errs.NotFound, err, "process %d", pid)
+	}
+	_, rest, ok := strings.Cut(string(data), ") ")
+	fields := strings.Fields(rest)
+	if !ok || len(fields) < 20 {
+		return "", errs.New(errs.Corrupt, "stat of process %d", pid)
+	}
+	return fields[19], nil
+}
+
+// Client talks to the container's PID 1.
+func (c *Container) Client() *innerapi.Client { return c.client }
+
+// Wait returns nil when the container has ended: PID 1, and before it all others, whose end the kernel
+// awaits; their hold on mounts has gone with them.
+func (c *Container) Wait(ctx context.Context) error {
+	raw, err := c.pidfd.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("wait for the container: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.pidfd.SetReadDeadline(time.Unix(1, 0)) })
+	defer func() {
+		if !stop() {
+			_ = c.pidfd.SetReadDeadline(time.Time{})
+		}
+	}()
+	err = raw.Read(func(fd uintptr) bool {
+		n, pollErr := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return n > 0 || pollErr != nil && !errors.Is(pollErr, unix.EINTR)
+	})
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// Kill ends every process of the container, and returns when none is left. Idempotent.
+func (c *Container) Kill(ctx context.Context) error {
+	err := unix.PidfdSendSignal(int(c.pidfd.Fd()), unix.SIGKILL, nil, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill the container: %w", err)
+	}
+	return c.Wait(ctx)
+}

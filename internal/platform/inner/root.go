@@ -1,0 +1,129 @@
+package inner
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// kernelDirs are the mounts that the container brings along into the machine's root.
+func kernelDirs() []string { return []string{"proc", "sys", "dev"} }
+
+// enterRoot makes the file tree at disk the root of the container whose PID 1 is pid, under the
+// container's ids. Not repeatable: if it fails half-way, the container has to be made again.
+func enterRoot(pid int, disk, hostname string) error {
+	if err := ensureKernelDirs(disk); err != nil {
+		return err
+	}
+	tree, err := idmappedTree(pid, disk)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(tree)
+	return within(pid, []string{"mnt", "uts"}, func() error {
+		if err := unix.Sethostname([]byte(hostname)); err != nil {
+			return fmt.Errorf("set hostname: %w", err)
+		}
+		return pivot(tree)
+	})
+}
+
+// ensureKernelDirs makes sure that the mounts find real directories in the machine's root: a link there
+// could lead them anywhere.
+func ensureKernelDirs(disk string) error {
+	root, err := os.OpenRoot(disk)
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "open the disk's root")
+	}
+	defer root.Close()
+	for _, d := range kernelDirs() {
+		info, err := root.Lstat(d)
+		if errors.Is(err, os.ErrNotExist) {
+			if err := root.Mkdir(d, 0o755); err != nil {
+				return errs.Wrap(errs.Unavailable, err, "make /%s", d)
+			}
+			continue
+		}
+		if err != nil {
+			return errs.Wrap(errs.Unavailable, err, "look at /%s", d)
+		}
+		if !info.IsDir() {
+			return errs.New(errs.Invalid, "/%s on the machine's disk is not a directory", d).
+				WithRemedy("remove it from a fork of the disk, and start from that")
+		}
+	}
+	return nil
+}
+
+// idmappedTree returns a detached mount of dir, mapped to the user namespace of process pid.
+func idmappedTree(pid int, dir string) (int, error) {
+	users, err := nsFile(pid, "user")
+	if err != nil {
+		return -1, err
+	}
+	defer users.Close()
+	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, errs.Wrap(errs.Unavailable, err, "clone the mount of %s", dir)
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_NODEV, Userns_fd: uint64(users.Fd())}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(tree)
+		return -1, errs.Wrap(errs.Unsupported, err, "map the ids of %s", dir).
+			WithRemedy("use a kernel and a file system with idmapped mounts (ext4 from Linux 5.12)")
+	}
+	return tree, nil
+}
+
+// pivot runs on a thread inside the container's mount namespace. Nothing of the user's runs there yet, and
+// the descriptors by which the mounts are placed don't follow links.
+func pivot(tree int) error {
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, "/"+newRoot, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("attach the machine's root: %w", err)
+	}
+	root, err := unix.Open("/"+newRoot, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open the machine's root: %w", err)
+	}
+	defer unix.Close(root)
+	for _, d := range kernelDirs() {
+		if err := moveInto(root, d); err != nil {
+			return err
+		}
+	}
+	if err := unix.Fchdir(root); err != nil {
+		return fmt.Errorf("enter the machine's root: %w", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("change root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("drop the first root: %w", err)
+	}
+	return nil
+}
+
+func moveInto(root int, dir string) error {
+	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS}
+	target, err := unix.Openat2(root, dir, &how)
+	if err != nil {
+		return fmt.Errorf("open /%s of the machine: %w", dir, err)
+	}
+	defer unix.Close(target)
+	if err := unix.MoveMount(unix.AT_FDCWD, "/"+dir, target, "", unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+		return fmt.Errorf("move /%s: %w", dir, err)
+	}
+	return nil
+}
+
+// entered reports whether the container has left its first root.
+func entered(pid int) bool {
+	_, err := os.Lstat("/proc/" + strconv.Itoa(pid) + "/root/" + newRoot + "/../" + initBin)
+	return errors.Is(err, os.ErrNotExist)
+}
