@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// imagePath is an ext4 image in the release; see runtimetest.Release.
+const imagePath = "/usr/share/ext4.img"
+
+// serveDisk serves a directory with a writable copy of the image by FUSE, as a disk's server would.
+func serveDisk(dir string) error {
+	backing := filepath.Join(dir, "backing")
+	if err := os.MkdirAll(backing, 0o700); err != nil {
+		return err
+	}
+	image, err := os.ReadFile(imagePath)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(backing, "disk"), image, 0o600); err != nil {
+		return err
+	}
+	root, err := fs.NewLoopbackRoot(backing)
+	if err != nil {
+		return err
+	}
+	server, err := fs.Mount(filepath.Join(dir, "fuse"), root, &fs.Options{
+		MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "disk", DisableXAttrs: true},
+	})
+	if err != nil {
+		return err
+	}
+	server.Wait()
+	return nil
+}
+
+// writeDisk writes and fsyncs a file again and again.
+func writeDisk(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	for i := int64(0); ; i++ {
+		if _, err := f.WriteAt(make([]byte, 65536), i%64*65536); err != nil {
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
+}
+
+// stall mounts ext4 on a loop device on a FUSE file, has a child write and fsync there, and then stops the
+// server. It returns when the child hangs in the kernel. How is "stop", or "frozen" for by a v1 freezer.
+func stall(how string) (answer, error) {
+	dir := "/tmp/stall"
+	mnt := filepath.Join(dir, "mnt")
+	for _, d := range []string{mnt, filepath.Join(dir, "fuse")} {
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return answer{}, err
+		}
+	}
+	server := exec.Command("/proc/self/exe", "serve-disk", dir)
+	server.Stdout, server.Stderr = os.Stdout, os.Stderr
+	if err := server.Start(); err != nil {
+		return answer{}, err
+	}
+	disk := filepath.Join(dir, "fuse", "disk")
+	err := wait(func() bool { _, err := os.Stat(disk); return err == nil })
+	if err != nil {
+		return answer{}, fmt.Errorf("wait for FUSE: %w", err)
+	}
+	if err := mountLoop(disk, mnt); err != nil {
+		return answer{}, err
+	}
+	writer := exec.Command("/proc/self/exe", "write-disk", filepath.Join(mnt, "file"))
+	if err := writer.Start(); err != nil {
+		return answer{}, err
+	}
+	err = wait(func() bool { st, err := os.Stat(filepath.Join(mnt, "file")); return err == nil && st.Size() > 1<<20 })
+	if err != nil {
+		return answer{}, fmt.Errorf("wait for writes: %w", err)
+	}
+	if how == "frozen" {
+		err = freezeV1(server.Process.Pid)
+	} else {
+		err = server.Process.Signal(syscall.SIGSTOP)
+	}
+	if err != nil {
+		return answer{}, err
+	}
+	hangs := 0
+	err = wait(func() bool { // for good: seen twenty times in a row
+		if stat, _ := os.ReadFile("/proc/" + strconv.Itoa(writer.Process.Pid) + "/stat"); strings.Contains(string(stat), ") D ") {
+			hangs++
+		} else {
+			hangs = 0
+		}
+		return hangs >= 20
+	})
+	return answer{Number: int64(writer.Process.Pid)}, err
+}
+
+func mountLoop(file, mnt string) error {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = control.Close() }()
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	for range 64 {
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return err
+		}
+		err = mountOnLoop(n, f, mnt)
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+	}
+	return errors.New("no free loop device")
+}
+
+func mountOnLoop(n int, f *os.File, mnt string) error {
+	node := "/dev/loop" + strconv.Itoa(n)
+	err := unix.Mknod(node, unix.S_IFBLK|0o600, int(unix.Mkdev(7, uint32(n))))
+	if err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	loop, err := os.OpenFile(node, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = loop.Close() }() // the mount keeps it
+	config := unix.LoopConfig{Fd: uint32(f.Fd())}
+	config.Info.Flags = unix.LO_FLAGS_AUTOCLEAR
+	if err := unix.IoctlLoopConfigure(int(loop.Fd()), &config); err != nil {
+		return err
+	}
+	return unix.Mount(node, mnt, "ext4", 0, "")
+}
+
+// freezeChild starts a child and freezes it by a v1 freezer of the VM's own.
+func freezeChild() (answer, error) {
+	ans, err := spawn("sleep", "1h", 1)
+	if err != nil {
+		return answer{}, err
+	}
+	return ans, freezeV1(int(ans.Number))
+}
+
+func freezeV1(pid int) error {
+	dir := "/sys/fs/cgroup/freezer/frozen"
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("FROZEN"), 0); err != nil {
+		return err
+	}
+	return wait(func() bool {
+		b, _ := os.ReadFile(filepath.Join(dir, "freezer.state"))
+		return strings.TrimSpace(string(b)) == "FROZEN"
+	})
+}
+
+func wait(done func() bool) error {
+	for range 2000 {
+		if done() {
+			return nil
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return errors.New("took more than 10 s")
+}

@@ -1,0 +1,361 @@
+package sandbox
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// hierarchy is one cgroup v1 hierarchy of the host.
+type hierarchy struct {
+	Mount       string   // where the host has it
+	Options     string   // mount options that name it: "cpu,cpuacct", "none,name=systemd"
+	Controllers []string // empty for a named one
+}
+
+// layout is how this host has its cgroups. Kill and freeze always use v2; limits use whichever version
+// holds the controller. V1 is empty on a pure v2 host.
+type layout struct {
+	Unified string
+	V1      []hierarchy
+}
+
+// readLayout finds the host's cgroups from a mountinfo file and a list of v1 controllers (/proc/cgroups).
+func readLayout(mountinfo, controllers io.Reader) (layout, error) {
+	known, err := v1Controllers(controllers)
+	if err != nil {
+		return layout{}, err
+	}
+	var l layout
+	seen := map[string]bool{}
+	lines := bufio.NewScanner(mountinfo)
+	for lines.Scan() {
+		before, after, ok := strings.Cut(lines.Text(), " - ")
+		head, tail := strings.Fields(before), strings.Fields(after)
+		if !ok || len(head) < 6 || len(tail) < 3 || head[3] != "/" {
+			continue
+		}
+		switch tail[0] {
+		case "cgroup2":
+			if l.Unified == "" {
+				l.Unified = head[4]
+			}
+		case "cgroup":
+			h := parseHierarchy(head[4], tail[2], known)
+			if h.Options != "" && !seen[h.Options] {
+				seen[h.Options] = true
+				l.V1 = append(l.V1, h)
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return layout{}, fmt.Errorf("read mounts: %w", err)
+	}
+	if l.Unified == "" {
+		return layout{}, errs.New(errs.Unsupported, "this host has no cgroup v2 hierarchy mounted").
+			WithRemedy("mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified (or boot with cgroup v2)")
+	}
+	return l, nil
+}
+
+// v1Controllers reads the names in /proc/cgroups.
+func v1Controllers(r io.Reader) (map[string]bool, error) {
+	names := map[string]bool{}
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		if f := strings.Fields(lines.Text()); len(f) > 0 && !strings.HasPrefix(f[0], "#") {
+			names[f[0]] = true
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("read cgroup controllers: %w", err)
+	}
+	return names, nil
+}
+
+func parseHierarchy(mount, superOptions string, known map[string]bool) hierarchy {
+	h := hierarchy{Mount: mount}
+	for o := range strings.SplitSeq(superOptions, ",") {
+		switch {
+		case known[o]:
+			h.Controllers = append(h.Controllers, o)
+		case strings.HasPrefix(o, "name="):
+			h.Options = "none," + o
+		}
+	}
+	if len(h.Controllers) > 0 {
+		h.Options = strings.Join(h.Controllers, ",")
+	}
+	return h
+}
+
+func hostLayout() (layout, error) {
+	mounts, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return layout{}, fmt.Errorf("open mounts: %w", err)
+	}
+	defer func() { _ = mounts.Close() }()
+	controllers, err := os.ReadFile("/proc/cgroups")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without v1 has no such file
+		return layout{}, fmt.Errorf("read cgroup controllers: %w", err)
+	}
+	return readLayout(mounts, strings.NewReader(string(controllers)))
+}
+
+// v1For returns where the host has a v1 controller, or "".
+func (l layout) v1For(controller string) string {
+	for _, h := range l.V1 {
+		if slices.Contains(h.Controllers, controller) {
+			return h.Mount
+		}
+	}
+	return ""
+}
+
+// mounts returns the mount points of all hierarchies, v2 last.
+func (l layout) mounts() []string {
+	var all []string
+	for _, h := range l.V1 {
+		all = append(all, h.Mount)
+	}
+	return append(all, l.Unified)
+}
+
+// cgroups are one VM's cgroups: parent/id holds its limits, parent/id/vm is the root of what it sees.
+type cgroups struct {
+	layout
+	parent string // relative to each mount
+	id     string
+}
+
+const (
+	innerCgroup  = "vm"
+	initCgroup   = "init" // pure v2 only: processes must not sit in a cgroup that delegates controllers
+	maxProcesses = 32768
+)
+
+func (c cgroups) outer(mount string) string { return filepath.Join(mount, c.parent, c.id) }
+func (c cgroups) inner(mount string) string { return filepath.Join(c.outer(mount), innerCgroup) }
+
+// create makes the VM's cgroups. Parents are removed with the last VM below them, maybe right now by
+// somebody else, which is why making them is tried more than once.
+func (c cgroups) create() error {
+	for _, mount := range c.mounts() {
+		var err error
+		for range 5 {
+			if err = c.createIn(mount); !errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+		}
+		if err != nil {
+			return errs.Wrap(errs.Internal, err, "create cgroup %s", c.inner(mount))
+		}
+	}
+	return nil
+}
+
+func (c cgroups) createIn(mount string) error {
+	dir := mount
+	for part := range strings.SplitSeq(filepath.Join(c.parent, c.id, innerCgroup), "/") {
+		if mount == c.Unified && len(c.V1) == 0 {
+			if err := delegate(dir); err != nil {
+				return err
+			}
+		}
+		up := dir
+		dir = filepath.Join(dir, part)
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		if err := c.adjust(mount, up, dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adjust does what some v1 controllers need before anything can be put into a new cgroup.
+func (c cgroups) adjust(mount, up, dir string) error {
+	if mount == c.v1For("cpuset") {
+		if err := copyCpuset(up, dir); err != nil {
+			return err
+		}
+	}
+	if mount == c.v1For("devices") && dir == c.outer(mount) { // refused once it has children
+		return allowDevices(dir)
+	}
+	return nil
+}
+
+// delegate lets dir's children use the controllers that limits need, as far as dir has them itself.
+func delegate(dir string) error {
+	have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if err != nil {
+		return err
+	}
+	for _, controller := range []string{"cpuset", "cpu", "io", "memory", "pids"} {
+		if !slices.Contains(strings.Fields(string(have)), controller) {
+			continue
+		}
+		if err := writeFile(filepath.Join(dir, "cgroup.subtree_control"), "+"+controller); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyCpuset gives a new v1 cpuset its parent's CPUs and memory nodes: it starts with none, and nothing
+// can run in it then.
+func copyCpuset(up, dir string) error {
+	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
+		now, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(string(now)) != "" {
+			continue
+		}
+		from, err := os.ReadFile(filepath.Join(up, name))
+		if err != nil {
+			return err
+		}
+		if err := writeFile(filepath.Join(dir, name), strings.TrimSpace(string(from))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// joins lists the files through which the setup process enters its v1 cgroups; it is born in the v2 one.
+func (c cgroups) joins() []string {
+	var files []string
+	for _, h := range c.V1 {
+		files = append(files, filepath.Join(c.inner(h.Mount), "cgroup.procs"))
+	}
+	return files
+}
+
+// populated reports whether a process is left in the VM's cgroup or below it.
+func (c cgroups) populated() (bool, error) { return c.event("populated") }
+
+// event reads one flag of cgroup.events; false where the cgroup is gone.
+func (c cgroups) event(name string) (bool, error) {
+	b, err := os.ReadFile(filepath.Join(c.outer(c.Unified), "cgroup.events"))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read cgroup events: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) == 2 && f[0] == name {
+			return f[1] == "1", nil
+		}
+	}
+	return false, nil
+}
+
+// pids lists the processes in the VM, for messages.
+func (c cgroups) pids() []string {
+	var pids []string
+	_ = filepath.WalkDir(c.outer(c.Unified), func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() {
+			b, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+			pids = append(pids, strings.Fields(string(b))...)
+		}
+		return nil
+	})
+	return pids
+}
+
+// remove deletes the VM's cgroups, those that it made itself included. A cgroup stays busy for a moment
+// after its last process has gone.
+func (c cgroups) remove(ctx context.Context) error {
+	for _, mount := range c.mounts() {
+		err := poll(ctx, func() (bool, error) {
+			err := removeTree(c.outer(mount))
+			if errors.Is(err, unix.EBUSY) {
+				return false, nil
+			}
+			return err == nil, err
+		})
+		if err != nil {
+			return errs.Wrap(errs.Unavailable, err, "remove cgroup %s (processes %v)", c.outer(mount), c.pids())
+		}
+		c.removeParents(mount)
+	}
+	return nil
+}
+
+// removeParents removes the parents that hold nothing any more. Refused by the kernel for others.
+func (c cgroups) removeParents(mount string) {
+	for p := c.parent; p != "." && p != ""; p = filepath.Dir(p) {
+		if unix.Rmdir(filepath.Join(mount, p)) != nil {
+			return
+		}
+	}
+}
+
+// removeTree removes a cgroup and those below it. Their files go with them.
+func removeTree(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
+		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// writeFile writes a control file, which must exist, in one write.
+func writeFile(path, value string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+// poll calls done until it reports true or fails, ever more slowly, up to 20 ms apart.
+func poll(ctx context.Context, done func() (bool, error)) error {
+	wait := time.Millisecond
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-timer.C:
+		}
+		ok, err := done()
+		if ok || err != nil {
+			return err
+		}
+		timer.Reset(wait)
+		wait = min(2*wait, 20*time.Millisecond)
+	}
+}

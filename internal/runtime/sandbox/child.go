@@ -1,0 +1,208 @@
+package sandbox
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+)
+
+// setupArg0 is how a program is called to become a VM's init.
+const setupArg0 = "sluice-vm-setup"
+
+const (
+	controlFD = 3
+	statusFD  = 4
+	goByte    = 'g'
+	execByte  = 'x'
+)
+
+// setup is what the setup process is told.
+type setup struct {
+	Root     string        `json:"root"` // an empty directory
+	Release  string        `json:"release"`
+	Boot     []byte        `json:"boot"`
+	Hostname string        `json:"hostname"`
+	Join     []string      `json:"join"` // cgroup.procs files
+	Mounts   []cgroupMount `json:"mounts"`
+	PureV2   bool          `json:"pure_v2"`
+	Cache    int           `json:"cache"` // number of a loop device, or noCache
+	Probe    bool          `json:"probe"` // try what can be tried without a VM, and exit
+}
+
+// Child is to be called first in main, before flags are read. In a process that a Driver started to become a
+// VM's init it never returns; in any other it returns at once.
+//
+// It runs inside the VM's new namespaces, makes the VM's root there, and replaces itself by the
+// release's init: nothing of the calling program is left in the VM.
+func Child() {
+	if len(os.Args) == 0 || os.Args[0] != setupArg0 {
+		return
+	}
+	status := os.NewFile(statusFD, "status")
+	control := os.NewFile(controlFD, "control")
+	// Of what a namespace is told, some is for a thread alone: all from here on is on the one that execs.
+	runtime.LockOSThread()
+	err := becomeInit(control, status)
+	if err != nil {
+		_, _ = io.WriteString(status, err.Error())
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// becomeInit returns only if it fails, or has only to probe.
+func becomeInit(control, status *os.File) error {
+	unix.CloseOnExec(controlFD)
+	unix.CloseOnExec(statusFD)
+	in := bufio.NewReader(control)
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("read setup: %w", err)
+	}
+	var s setup
+	if err := json.Unmarshal(line, &s); err != nil {
+		return fmt.Errorf("decode setup: %w", err)
+	}
+	if err := enterCgroups(s.Join); err != nil {
+		return err
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if s.Probe {
+		return probeInside(s.Root)
+	}
+	if err := makeRoot(s); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
+		return fmt.Errorf("set host name: %w", err)
+	}
+	if err := confine(); err != nil {
+		return err
+	}
+	// The worker has made the link, and put this process on record, when it says so. End of file here means
+	// that it is dead.
+	if b, err := in.ReadByte(); err != nil || b != goByte {
+		return errors.New("the worker went away")
+	}
+	if err := loopbackUp(); err != nil {
+		return err
+	}
+	if err := bringUp(guestapi.LinkName, guestapi.GuestLinkIP); err != nil {
+		return err
+	}
+	return execInit(s, status)
+}
+
+// enterCgroups moves the process into its v1 cgroups (it was born in the v2 one) and makes where it is then
+// the root of what it sees of them.
+func enterCgroups(procs []string) error {
+	for _, file := range procs {
+		if err := writeFile(file, "0"); err != nil {
+			return fmt.Errorf("enter cgroup: %w", err)
+		}
+	}
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return fmt.Errorf("make cgroup namespace: %w", err)
+	}
+	return nil
+}
+
+// hostCapabilities are what root in a VM doesn't have: they act on the host's kernel as a whole.
+func hostCapabilities() []uintptr {
+	return []uintptr{
+		unix.CAP_SYS_MODULE, unix.CAP_SYS_RAWIO, unix.CAP_SYS_TIME, unix.CAP_SYSLOG, unix.CAP_MAC_ADMIN,
+		unix.CAP_MAC_OVERRIDE, unix.CAP_WAKE_ALARM, unix.CAP_BLOCK_SUSPEND, unix.CAP_AUDIT_CONTROL,
+	}
+}
+
+func confine() error {
+	for _, c := range hostCapabilities() {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+			return fmt.Errorf("drop capability %d: %w", c, err)
+		}
+	}
+	unix.Umask(0o022)
+	// A worker may have more or less of these than a VM shall. It may not be allowed to raise them either.
+	_ = writeFile("/proc/self/oom_score_adj", "0")
+	files := unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}
+	if unix.Prlimit(0, unix.RLIMIT_NOFILE, &files, nil) != nil {
+		var now unix.Rlimit
+		if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &now); err != nil {
+			return fmt.Errorf("read limit of open files: %w", err)
+		}
+		now.Cur = now.Max
+		if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &now, nil); err != nil {
+			return fmt.Errorf("raise limit of open files: %w", err)
+		}
+	}
+	return nil
+}
+
+// execInit leaves the host's files behind and becomes init.
+func execInit(s setup, status *os.File) error {
+	if err := unix.Chdir(s.Root); err != nil {
+		return fmt.Errorf("enter root: %w", err)
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("leave the host's root: %w", err)
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return fmt.Errorf("enter root: %w", err)
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/null: %w", err)
+	}
+	if err := unix.Dup3(null, 0, 0); err != nil {
+		return fmt.Errorf("set stdin: %w", err)
+	}
+	if s.PureV2 {
+		if err := delegateInside(); err != nil {
+			return err
+		}
+	}
+	if err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close descriptors: %w", err)
+	}
+	// An ignored signal stays ignored over an exec, a caught one doesn't.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT)
+	if _, err := status.Write([]byte{execByte}); err != nil {
+		// The worker died in the last moment: it had put this VM on record, so the VM is complete without it.
+		_ = status.Close()
+	}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	err = syscall.Exec("/"+initPath, []string{"/" + initPath, "init"}, env)
+	return fmt.Errorf("run init: %w", err)
+}
+
+// delegateInside moves init into a cgroup of its own, so that the VM's root cgroup can give controllers to
+// the others in it.
+func delegateInside() error {
+	const root = "/sys/fs/cgroup"
+	if err := os.Mkdir(filepath.Join(root, initCgroup), 0o755); err != nil {
+		return fmt.Errorf("make cgroup of init: %w", err)
+	}
+	if err := writeFile(filepath.Join(root, initCgroup, "cgroup.procs"), "0"); err != nil {
+		return fmt.Errorf("enter cgroup of init: %w", err)
+	}
+	if err := delegate(root); err != nil {
+		return fmt.Errorf("delegate controllers: %w", err)
+	}
+	return nil
+}

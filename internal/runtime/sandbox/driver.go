@@ -1,0 +1,217 @@
+package sandbox
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+var (
+	_ runtime.Driver = (*Driver)(nil)
+	_ runtime.VM     = (*vm)(nil)
+
+	vmIDPattern   = regexp.MustCompile(`^[0-9a-f]{8}$`)
+	parentPattern = regexp.MustCompile(`^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$`)
+)
+
+// Config is what a Driver needs.
+type Config struct {
+	// Dir holds one directory per VM. It belongs to one worker: New locks it. Made if it isn't there.
+	Dir string
+	// CgroupParent is the cgroup below which VMs are put, relative to the root of each hierarchy, as in
+	// "sluice/w1". Different for every worker of a host.
+	CgroupParent string
+	Logger       *slog.Logger
+}
+
+// Driver starts sandbox VMs and finds those of earlier processes again. Safe for concurrent use.
+type Driver struct {
+	cfg    Config
+	layout layout
+	bootID string
+	lock   *os.File
+	ctx    context.Context // ends when the driver is closed; VMs go on
+	cancel context.CancelFunc
+	watch  errgroup.Group
+
+	mu  sync.Mutex
+	vms map[fleet.VMID]*vm // those that Start or Adopt returned; nil while Start is at it
+}
+
+// New makes a driver over a state directory. Conflict if another process has that directory.
+func New(cfg Config) (*Driver, error) {
+	if !parentPattern.MatchString(cfg.CgroupParent) || strings.Contains("/"+cfg.CgroupParent+"/", "/../") {
+		return nil, errs.New(errs.Invalid, "cgroup parent %q is not a relative path of plain names", cfg.CgroupParent)
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "make the directory of VMs")
+	}
+	// Loop devices are found again by the real path of their file.
+	dir, err := filepath.Abs(cfg.Dir)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "resolve directory %s", cfg.Dir)
+	}
+	cfg.Dir = dir
+	d := &Driver{cfg: cfg, vms: map[fleet.VMID]*vm{}}
+	if d.layout, err = hostLayout(); err != nil {
+		return nil, err
+	}
+	if d.bootID, err = bootID(); err != nil {
+		return nil, err
+	}
+	if d.lock, err = lockDir(dir); err != nil {
+		return nil, err
+	}
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	return d, nil
+}
+
+// lockDir keeps a second driver away: it would take VMs that are just starting for remains.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "open the lock of %s", dir)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(
+			errs.Wrap(errs.Conflict, err, "another worker uses %s", dir).
+				WithRemedy("stop it, or give this worker a directory of its own"),
+			f.Close())
+	}
+	return f, nil
+}
+
+// Close stops watching. VMs go on; Adopt of a later driver finds them.
+func (d *Driver) Close() error {
+	d.cancel()
+	return errors.Join(d.watch.Wait(), d.lock.Close())
+}
+
+// Name returns "sandbox".
+func (d *Driver) Name() string { return "sandbox" }
+
+func (d *Driver) dir(id fleet.VMID) string { return filepath.Join(d.cfg.Dir, string(id)) }
+
+func (d *Driver) cgroups(r record) cgroups {
+	return cgroups{layout: d.layout, parent: r.CgroupParent, id: string(r.ID)}
+}
+
+// Adopt returns the VMs that an earlier process left, ended ones and half-made ones included. What is left of
+// a start that was cut short is killed here. Calling it again returns the same VMs, less the removed.
+func (d *Driver) Adopt(ctx context.Context) ([]runtime.VM, error) {
+	entries, err := os.ReadDir(d.cfg.Dir)
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "list VMs")
+	}
+	var found []runtime.VM
+	for _, e := range entries {
+		if !e.IsDir() || !vmIDPattern.MatchString(e.Name()) {
+			continue
+		}
+		v, err := d.adoptOne(ctx, fleet.VMID(e.Name()))
+		if err != nil {
+			return nil, err
+		}
+		if v != nil {
+			found = append(found, v)
+		}
+	}
+	return found, nil
+}
+
+// adoptOne returns nil for a VM that this process started itself, or is starting.
+func (d *Driver) adoptOne(ctx context.Context, id fleet.VMID) (*vm, error) {
+	v, known := d.reserve(id)
+	if known {
+		if v == nil || !v.adopted {
+			return nil, nil
+		}
+		return v, nil
+	}
+	rec, err := readRecord(d.dir(id), d.cfg.CgroupParent)
+	if err == nil {
+		v, err = d.revive(ctx, rec)
+	}
+	d.settle(id, v)
+	return v, err
+}
+
+// revive makes a VM of its record: a running one if its init is still that process.
+func (d *Driver) revive(ctx context.Context, rec record) (*vm, error) {
+	v := newVM(d, rec)
+	v.adopted = true
+	if rec.PID != 0 && rec.Boot == d.bootID {
+		pidfd, err := openInit(rec)
+		if err != nil {
+			return nil, err
+		}
+		if pidfd != nil {
+			d.watchVM(v, pidfd)
+			return v, nil
+		}
+	}
+	v.end("ended while no worker was watching")
+	if err := v.killAndWait(ctx); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// openInit returns a descriptor of the record's init, or nil if that process is gone. The descriptor is
+// opened before the start time is compared, so that it can't be of a later process with the same pid.
+func openInit(rec record) (*os.File, error) {
+	fd, err := unix.PidfdOpen(rec.PID, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "open init of VM %s", rec.ID)
+	}
+	f := os.NewFile(uintptr(fd), "init of VM "+string(rec.ID))
+	ticks, err := startTicks(rec.PID)
+	if err == nil && ticks == rec.StartTicks {
+		return f, nil
+	}
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+		err = nil
+	}
+	return nil, errors.Join(err, f.Close())
+}
+
+// reserve claims an id for Start or Adopt; known is whether somebody has it already.
+func (d *Driver) reserve(id fleet.VMID) (v *vm, known bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	v, known = d.vms[id]
+	if !known {
+		d.vms[id] = nil
+	}
+	return v, known
+}
+
+// settle ends a reservation, with a VM or without.
+func (d *Driver) settle(id fleet.VMID, v *vm) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if v == nil {
+		delete(d.vms, id)
+		return
+	}
+	d.vms[id] = v
+}

@@ -1,0 +1,85 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// record is what a VM's directory says of it. Written before anything is made, and once more when its init's
+// pid is known. What it does not say follows from the VM's id.
+type record struct {
+	ID           fleet.VMID `json:"id"`
+	CgroupParent string     `json:"cgroup_parent"`
+	Boot         string     `json:"boot"`                  // of the host; pids of another boot mean nothing
+	PID          int        `json:"pid,omitempty"`         // 0: init has never run
+	StartTicks   uint64     `json:"start_ticks,omitempty"` // of that pid, since the host booted
+	StartedAt    time.Time  `json:"started_at,omitzero"`
+}
+
+const recordFile = "vm.json"
+
+// write replaces the record whole. Not synced: what it is needed for is gone after a power cut.
+func (r record) write(dir string) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "encode record of VM %s", r.ID)
+	}
+	tmp := filepath.Join(dir, recordFile+".new")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return errs.Wrap(errs.Internal, err, "write record of VM %s", r.ID)
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, recordFile)); err != nil {
+		return errs.Wrap(errs.Internal, err, "publish record of VM %s", r.ID)
+	}
+	return nil
+}
+
+// readRecord returns the record in dir, or where there is none, or a torn one, all that its name tells: such
+// a VM's init never ran, or the host has been without power since.
+func readRecord(dir, cgroupParent string) (record, error) {
+	bare := record{ID: fleet.VMID(filepath.Base(dir)), CgroupParent: cgroupParent}
+	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return bare, nil
+	}
+	if err != nil {
+		return record{}, errs.Wrap(errs.Internal, err, "read record in %s", dir)
+	}
+	var r record
+	if json.Unmarshal(b, &r) != nil || r.ID != bare.ID {
+		return bare, nil
+	}
+	return r, nil
+}
+
+func bootID() (string, error) {
+	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "", errs.Wrap(errs.Unsupported, err, "read this host's boot id")
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+// startTicks returns when a process started, which tells it from a later one with the same pid.
+func startTicks(pid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return 0, err
+	}
+	// The command may hold spaces and parentheses; what follows its last one is plain.
+	stat := string(b)
+	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
+	if len(fields) < 20 {
+		return 0, errs.New(errs.Internal, "process %d: stat has %d fields", pid, len(fields))
+	}
+	return strconv.ParseUint(fields[19], 10, 64)
+}
