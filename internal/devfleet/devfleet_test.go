@@ -30,7 +30,9 @@ type noVMs struct{ runtime.Driver }
 
 func (noVMs) Adopt(context.Context) ([]runtime.VM, error) { return nil, nil }
 
-func drivers(string, string) (runtime.Driver, error) { return noVMs{}, nil }
+func (noVMs) Close() error { return nil }
+
+func drivers(string, string) (devfleet.Driver, error) { return noVMs{}, nil }
 
 func newFleet(t *testing.T) (*devfleet.Fleet, devfleet.Config) {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,8 +20,14 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
+// Driver is a runtime that lets go of its directory when it is closed.
+type Driver interface {
+	runtime.Driver
+	io.Closer
+}
+
 // Drivers opens the runtime of one worker, for removing the VMs that it left.
-type Drivers func(vmDir, cgroupParent string) (runtime.Driver, error)
+type Drivers func(vmDir, cgroupParent string) (Driver, error)
 
 // VMDir is where a worker keeps its VMs.
 func (l Layout) VMDir(worker string) string { return filepath.Join(l.workerDir(worker), "vms") }
@@ -42,7 +49,7 @@ func (f *Fleet) Down(ctx context.Context, drivers Drivers, progress func(string)
 	failed = append(failed, f.stopDaemons(ctx))
 	progress("daemons stopped")
 	for _, w := range workers {
-		failed = append(failed, f.removeVMs(ctx, w, drivers), killCgroups(f.CgroupParent(w)), f.removeHost(w))
+		failed = append(failed, f.removeVMs(ctx, w, drivers), removeCgroups(ctx, f.CgroupParent(w)), f.removeHost(w))
 		progress("worker " + w + " removed")
 	}
 	failed = append(failed, f.removeBridge())
@@ -63,6 +70,7 @@ func (f *Fleet) removeVMs(ctx context.Context, worker string, drivers Drivers) e
 	if err != nil {
 		return fmt.Errorf("open runtime of worker %s: %w", worker, err)
 	}
+	defer driver.Close()
 	vms, err := driver.Adopt(ctx)
 	if err != nil {
 		return fmt.Errorf("find VMs of worker %s: %w", worker, err)

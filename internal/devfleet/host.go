@@ -107,3 +107,9 @@ func (f *Fleet) withHost(worker string, fn func(*State, *Host) error) error {
 		return nil
 	})
 }
+
+// InHost runs fn on a thread that is in a worker's network, as if on that host. A connection that fn
+// opens stays there.
+func (f *Fleet) InHost(worker string, fn func() error) error {
+	return inNetns(f.Netns(worker), fn)
+}

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -162,27 +164,65 @@ func inNetns(name string, fn func() error) error {
 	return fnErr
 }
 
-// killCgroups kills every process in the cgroups below parent, in each hierarchy that has it.
-func killCgroups(parent string) error {
-	dirs, err := filepath.Glob("/sys/fs/cgroup/*/" + parent)
+// cgroupDirs lists the directories of a cgroup in every hierarchy that has it, the deepest first.
+func cgroupDirs(name string) ([]string, error) {
+	roots, err := filepath.Glob("/sys/fs/cgroup/*/" + name)
+	if err != nil {
+		return nil, err
+	}
+	roots = append(roots, "/sys/fs/cgroup/"+name)
+	var dirs []string
+	for _, root := range roots {
+		_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.IsDir() { // an error means that it vanished while we looked: what we want
+				dirs = append(dirs, path)
+			}
+			return nil
+		})
+	}
+	slices.SortFunc(dirs, func(a, b string) int { return len(b) - len(a) })
+	return dirs, nil
+}
+
+// killCgroups kills every process in a cgroup and those below it.
+func killCgroups(name string) error {
+	dirs, err := cgroupDirs(name)
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat("/sys/fs/cgroup/" + parent); err == nil {
-		dirs = append(dirs, "/sys/fs/cgroup/"+parent)
-	}
 	for _, dir := range dirs {
-		err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-			if err != nil || !d.IsDir() {
-				return nil // it vanished while we looked: what we want
-			}
-			return killProcs(filepath.Join(path, "cgroup.procs"))
-		})
-		if err != nil {
+		if err := killProcs(filepath.Join(dir, "cgroup.procs")); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// removeCgroups kills what is left in a cgroup and removes it. The kernel needs a moment to let go.
+func removeCgroups(ctx context.Context, name string) error {
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		if err := killCgroups(name); err != nil {
+			return err
+		}
+		dirs, err := cgroupDirs(name)
+		if err != nil || len(dirs) == 0 {
+			return err
+		}
+		var last error
+		for _, dir := range dirs {
+			if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				last = err
+			}
+		}
+		if last != nil && (time.Now().After(deadline) || ctx.Err() != nil) {
+			return fmt.Errorf("remove cgroup %s: %w", name, last)
+		}
+		if last == nil {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func killProcs(file string) error {
