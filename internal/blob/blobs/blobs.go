@@ -1,0 +1,103 @@
+// Package blobs opens object stores by URL. It is the one place that knows all drivers.
+//
+//	file:///absolute/directory
+//	s3://bucket/prefix?endpoint=http://host:port&region=…&path_style=true
+//	mem://            (a new, empty one each time)
+//
+// A disk URL is a store URL whose path goes on with the disk's path: file:///srv/pool/disks/m1. Query
+// parameters belong to the store.
+package blobs
+
+import (
+	"context"
+	"net/url"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/fileblob"
+	"github.com/sluice-platform/sluice/internal/blob/memblob"
+	"github.com/sluice-platform/sluice/internal/blob/s3blob"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const disksElement = "/disks/"
+
+// Open opens the object store at a store URL. It makes no request to a remote store; see Probe.
+func Open(ctx context.Context, storeURL string) (blob.Store, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, errs.Wrap(errs.Unavailable, err, "open store")
+	}
+	u, err := parse(storeURL)
+	if err != nil {
+		return nil, err
+	}
+	switch u.Scheme {
+	case "file":
+		if u.Host != "" || !strings.HasPrefix(u.Path, "/") || u.RawQuery != "" {
+			return nil, errs.New(errs.Invalid, "bad store URL %s", u.Redacted()).
+				WithRemedy("write file:///absolute/directory, with three slashes")
+		}
+		return fileblob.Open(u.Path)
+	case "s3":
+		cfg, err := s3blob.ParseURL(u, os.Getenv)
+		if err != nil {
+			return nil, err
+		}
+		return s3blob.New(cfg)
+	default: // "mem"; parse lets no other through
+		return memblob.New(), nil
+	}
+}
+
+func parse(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "bad store URL")
+	}
+	switch u.Scheme {
+	case "file", "s3", "mem":
+		return u, nil
+	default:
+		return nil, errs.New(errs.Invalid, "store URL %q has an unknown scheme", s).
+			WithRemedy("use file:///directory or s3://bucket/prefix")
+	}
+}
+
+// SplitDiskURL splits a disk URL into the URL of its store and the disk's path in there. The path begins at
+// the last "/disks/"; in a URL without one, it is the last element.
+func SplitDiskURL(diskURL string) (poolURL, diskPath string, err error) {
+	u, err := parse(diskURL)
+	if err != nil {
+		return "", "", err
+	}
+	whole := strings.TrimRight(u.Path, "/")
+	at := strings.LastIndex(whole, disksElement)
+	if at < 0 {
+		at = strings.LastIndexByte(whole, '/')
+	}
+	if at < 0 || blob.CheckKey(whole[at+1:]) != nil {
+		return "", "", errs.New(errs.Invalid, "%q is not a disk URL", diskURL).
+			WithRemedy("write a store URL and the disk's path, such as s3://bucket/prefix/disks/<id>")
+	}
+	diskPath = whole[at+1:]
+	u.Path, u.RawPath = whole[:at], ""
+	if u.Scheme == "file" && u.Path == "" {
+		u.Path = "/"
+	}
+	return u.String(), diskPath, nil
+}
+
+// JoinDiskURL is the inverse of SplitDiskURL for every disk path that begins with "disks/" or is one element.
+func JoinDiskURL(poolURL, diskPath string) (string, error) {
+	u, err := parse(poolURL)
+	if err != nil {
+		return "", err
+	}
+	if err := blob.CheckKey(diskPath); err != nil {
+		return "", err
+	}
+	u.Path, u.RawPath = path.Join("/", u.Path, diskPath), ""
+	return u.String(), nil
+}

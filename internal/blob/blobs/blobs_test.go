@@ -1,0 +1,132 @@
+package blobs_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/blobs"
+	"github.com/sluice-platform/sluice/internal/blob/decorate"
+	"github.com/sluice-platform/sluice/internal/blob/memblob"
+	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+func TestSplitAndJoin(t *testing.T) {
+	for _, c := range []struct{ url, pool, path string }{
+		{"file:///d/store/disks/m1", "file:///d/store", "disks/m1"},
+		{"file:///d/disks/store/disks/m1", "file:///d/disks/store", "disks/m1"},
+		{"file:///d/store/disks/a/b", "file:///d/store", "disks/a/b"},
+		{"file:///d/store/base", "file:///d/store", "base"},
+		{"file:///base", "file:///", "base"},
+		{"s3://bucket/prefix/disks/m1", "s3://bucket/prefix", "disks/m1"},
+		{"s3://bucket/disks/m1", "s3://bucket", "disks/m1"},
+		{"s3://bucket/p/disks/m1?endpoint=http%3A%2F%2F127.0.0.1%3A7&path_style=true", "s3://bucket/p?endpoint=http%3A%2F%2F127.0.0.1%3A7&path_style=true", "disks/m1"},
+	} {
+		pool, path, err := blobs.SplitDiskURL(c.url)
+		if err != nil || pool != c.pool || path != c.path {
+			t.Errorf("split %s: %q %q %v", c.url, pool, path, err)
+		}
+		if joined, err := blobs.JoinDiskURL(c.pool, c.path); err != nil || joined != c.url {
+			t.Errorf("join %s and %s: %q %v", c.pool, c.path, joined, err)
+		}
+	}
+	for _, bad := range []string{"", "file:///", "s3://bucket", "s3://bucket/", "http://x/disks/m1", "file:///d/disks/../x", "::"} {
+		if pool, path, err := blobs.SplitDiskURL(bad); !errs.Is(err, errs.Invalid) {
+			t.Errorf("split %q: %q %q %v", bad, pool, path, err)
+		}
+	}
+}
+
+func TestOpenAndProbe(t *testing.T) {
+	server := versitygwtest.Start(t)
+	server.Setenv(t)
+	for _, u := range []string{"mem://", "file://" + t.TempDir() + "/pool", server.URL("pool/a")} {
+		s, err := blobs.Open(t.Context(), u)
+		if err != nil {
+			t.Fatalf("%s: %v", u, err)
+		}
+		if err := blobs.Probe(t.Context(), s, u); err != nil {
+			t.Errorf("%s: %v", u, err)
+		}
+		if err := s.List(t.Context(), "", "", func(e blob.Entry) bool {
+			t.Errorf("%s: the probe left %s", u, e.Key)
+			return true
+		}); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestOpenRefusesBadURLs(t *testing.T) {
+	for _, u := range []string{"", "/d/store", "file://d/store", "http://h/", "s3://", "file:///d?x=y"} {
+		if _, err := blobs.Open(t.Context(), u); !errs.Is(err, errs.Invalid) && !errs.Is(err, errs.Denied) {
+			t.Errorf("%q: %v", u, err)
+		}
+	}
+}
+
+// The ways in which real servers are known to be wrong.
+
+type ignoresAbsent struct{ blob.Store }
+
+func (s ignoresAbsent) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
+	return s.Put(ctx, key, body)
+}
+
+type ignoresMatch struct{ blob.Store }
+
+func (s ignoresMatch) PutIfMatch(ctx context.Context, key string, body []byte, _ blob.ETag) (blob.ETag, error) {
+	return s.Put(ctx, key, body)
+}
+
+// checksFirst looks and then writes, which holds until two do so at once.
+type checksFirst struct {
+	blob.Store
+	looking *atomic.Int32
+}
+
+func (s checksFirst) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
+	if _, err := s.Get(ctx, key, blob.Range{}); err == nil {
+		return "", errs.New(errs.Conflict, "exists")
+	}
+	if s.looking.Add(1) > 2 { // the first two are the probe's single writes
+		for s.looking.Load() < 4 && ctx.Err() == nil { // let another one look, too
+		}
+	}
+	return s.Put(ctx, key, body)
+}
+
+type ignoresStartAfter struct{ blob.Store }
+
+func (s ignoresStartAfter) List(ctx context.Context, prefix, _ string, yield func(blob.Entry) bool) error {
+	return s.Store.List(ctx, prefix, "", yield)
+}
+
+func TestProbeRefusesByName(t *testing.T) {
+	for what, s := range map[string]blob.Store{
+		"ignores If-None-Match": ignoresAbsent{memblob.New()},
+		"ignores If-Match":      ignoresMatch{memblob.New()},
+		"checks, then writes":   checksFirst{memblob.New(), new(atomic.Int32)},
+		"ignores start-after":   ignoresStartAfter{memblob.New()},
+	} {
+		err := blobs.Probe(t.Context(), s, "s3://bad")
+		if !errs.Is(err, errs.Unsupported) || errs.RemedyOf(err) == "" {
+			t.Errorf("a store that %s: %v", what, err)
+		}
+		if listErr := s.List(t.Context(), "", "", func(e blob.Entry) bool { t.Errorf("%s: left %s", what, e.Key); return true }); listErr != nil {
+			t.Error(listErr)
+		}
+	}
+}
+
+func TestProbeTellsAnOutage(t *testing.T) {
+	s := decorate.Faults(memblob.New(), decorate.FaultConfig{Refused: 1})
+	if err := blobs.Probe(t.Context(), s, "s3://away"); !errs.Is(err, errs.Unavailable) {
+		t.Fatal(err)
+	}
+}

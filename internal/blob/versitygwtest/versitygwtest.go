@@ -1,0 +1,141 @@
+// Package versitygwtest runs a real S3 server for a test: versitygw over a temporary directory, on a free
+// port of the loopback interface, which ends with the test. It is found in .cache/bin of the repository, or
+// installed there by scripts/install-versitygw.sh.
+package versitygwtest
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// The server's credentials.
+const (
+	AccessKey = "sluice-test"
+	SecretKey = "sluice-test-secret"
+)
+
+const (
+	startWait   = 20 * time.Second
+	installWait = 15 * time.Minute
+)
+
+// Server is a running S3 server with one bucket.
+type Server struct {
+	Endpoint string // http://127.0.0.1:port
+	Bucket   string
+	Dir      string // where it keeps its objects
+}
+
+// URL returns the store URL of a prefix of the bucket. Credentials come from the environment; see Setenv.
+func (s *Server) URL(prefix string) string {
+	return "s3://" + s.Bucket + "/" + prefix + "?endpoint=" + url.QueryEscape(s.Endpoint) + "&path_style=true&region=us-east-1"
+}
+
+// Setenv sets the server's credentials in the test's environment.
+func (s *Server) Setenv(t *testing.T) {
+	t.Setenv("AWS_ACCESS_KEY_ID", AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", SecretKey)
+}
+
+// Start starts a server that ends with the test.
+func Start(t testing.TB) *Server {
+	t.Helper()
+	binary := install(t)
+	s := &Server{Bucket: "bucket", Dir: t.TempDir()}
+	// The bucket is a directory; making it here spares an API call that is the server's own.
+	if err := os.Mkdir(filepath.Join(s.Dir, s.Bucket), 0o750); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		// The port is free now, and may not be in a moment; then the server ends, and another port is tried.
+		if err := s.start(t, binary, freePort(t)); err == nil {
+			return s
+		} else {
+			t.Log(err)
+		}
+	}
+	t.Fatal("versitygw did not start on any of 5 ports")
+	return nil
+}
+
+func (s *Server) start(t testing.TB, binary, addr string) error {
+	cmd := exec.Command(binary, "--quiet", "--port", addr, "--access", AccessKey, "--secret", SecretKey, "posix", s.Dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	var waiter errgroup.Group
+	waiter.Go(func() error {
+		ended <- cmd.Wait()
+		return nil
+	})
+	for deadline := time.Now().Add(startWait); ; time.Sleep(10 * time.Millisecond) {
+		select {
+		case err := <-ended:
+			return fmt.Errorf("versitygw on %s ended: %w\n%s", addr, err, out.String())
+		default:
+		}
+		conn, err := net.DialTimeout("tcp", addr, time.Second)
+		if err == nil {
+			conn.Close()
+			break
+		}
+		if time.Now().After(deadline) {
+			_ = cmd.Process.Kill()
+			<-ended
+			return fmt.Errorf("versitygw on %s did not listen within %s\n%s", addr, startWait, out.String())
+		}
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	s.Endpoint = "http://" + addr
+	return nil
+}
+
+func freePort(t testing.TB) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// install returns the path of the server's binary.
+func install(t testing.TB) string {
+	_, here, _, ok := runtime.Caller(0)
+	if !ok {
+		t.Fatal("no source path")
+	}
+	script := filepath.Join(filepath.Dir(here), "..", "..", "..", "scripts", "install-versitygw.sh")
+	ctx, cancel := context.WithTimeout(t.Context(), installWait)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, script)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", script, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// Prefix returns a prefix that no other test uses.
+func Prefix() string { return strings.ToLower(rand.Text()) }
