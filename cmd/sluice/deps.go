@@ -1,0 +1,71 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/client"
+)
+
+// deps is what commands use of the world, and the flags that all of them share.
+type deps struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+	env            func(string) string
+
+	dir  string // --dir
+	json bool   // --json
+}
+
+// fleetAddress says where the fleet is, from --dir, SLUICE_DIR, or SLUICE_URL with SLUICE_TOKEN, in
+// that order.
+func (d *deps) fleetAddress() (client.FleetFile, error) {
+	dir := d.dir
+	url, token := d.env("SLUICE_URL"), d.env("SLUICE_TOKEN")
+	if dir == "" && url == "" {
+		dir = d.env("SLUICE_DIR")
+	}
+	if dir != "" {
+		return client.ReadFleetFile(dir)
+	}
+	switch {
+	case url == "":
+		return client.FleetFile{}, &api.Error{Code: "invalid", Message: "no fleet is named",
+			Remedy: "give --dir or SLUICE_DIR (a directory made by: sluice dev up), or SLUICE_URL and SLUICE_TOKEN"}
+	case token == "":
+		return client.FleetFile{}, &api.Error{Code: "invalid", Message: "SLUICE_URL is set, but SLUICE_TOKEN is not",
+			Remedy: "set SLUICE_TOKEN to the operator token of that fleet"}
+	}
+	return client.FleetFile{URL: url, Token: token}, nil
+}
+
+// client returns a client of the fleet.
+func (d *deps) client() (*client.Client, error) {
+	f, err := d.fleetAddress()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(f.URL, f.Token)
+}
+
+// logger is for daemons: JSON lines on stderr.
+func (d *deps) logger(level slog.Level) *slog.Logger {
+	return slog.New(slog.NewJSONHandler(d.stderr, &slog.HandlerOptions{Level: level}))
+}
+
+// terminal returns the file of a stream that is a terminal, or nil.
+func terminal(stream any) *os.File {
+	f, ok := stream.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return nil
+	}
+	return f
+}
+
+// noticeable is from when on a command shows that it is at work.
+const noticeable = time.Second

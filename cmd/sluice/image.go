@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-platform/sluice/client"
+)
+
+func newImageCommand(d *deps) *cobra.Command {
+	return newNoun("image", "Build and list images: base file trees that machines start from",
+		newImageCreateCommand(d),
+		newImageListCommand(d),
+	)
+}
+
+func newImageListCommand(d *deps) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List images",
+		Long:    "List images." + exitTable,
+		Example: "  sluice image list",
+		Args:    exactly(),
+		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, _ []string) error {
+			images, err := c.Images(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return d.result(images, func(w io.Writer) error {
+				rows := make([][]string, 0, len(images))
+				for _, i := range images {
+					rows = append(rows, []string{i.Name, byteCount(i.SizeBytes), timestamp(i.CreatedAt), i.DiskURL})
+				}
+				return printTable(w, []string{"IMAGE", "SIZE", "CREATED", "DISK URL"}, rows)
+			})
+		}),
+	}
+}
+
+type imageFlags struct {
+	from, size string
+	include    []string
+}
+
+func newImageCreateCommand(d *deps) *cobra.Command {
+	var f imageFlags
+	cmd := &cobra.Command{
+		Use:   "create NAME --from SOURCE",
+		Short: "Build an image",
+		Long: `Build an image: a template disk with a file tree, of which the disks of machines are forks. SOURCE is a
+directory, a tar archive (plain, .gz or .zst), or the word debian for a minimal Debian made on this machine.
+The archive is streamed to the server; half an upload never becomes an image.
+` + exitTable,
+		Example: `  sluice image create base --from debian --include busybox,curl
+  sluice image create site --from ./rootfs --size 2GiB
+  sluice image create site --from rootfs.tar`,
+		Args: exactly("a name"),
+		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			size, err := parseSize(f.size, 1<<30)
+			if err != nil {
+				return err
+			}
+			source, err := d.openImageSource(cmd.Context(), f)
+			if err != nil {
+				return err
+			}
+			defer source.Close()
+			bar := d.newUploadBar(cmd.Context(), "image "+args[0], source.bytes)
+			image, err := c.CreateImage(cmd.Context(), args[0], size, bar.reader(source))
+			bar.end()
+			if err != nil {
+				return err
+			}
+			return d.result(image, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s  %s  %s\n", image.Name, byteCount(image.SizeBytes), image.DiskURL)
+				return err
+			})
+		}),
+	}
+	cmd.Flags().StringVar(&f.from, "from", "", "directory, tar archive, or debian (required)")
+	cmd.Flags().StringVar(&f.size, "size", "1GiB", "size of the disk; a bare number is in GiB")
+	cmd.Flags().StringSliceVar(&f.include, "include", nil, "with --from debian: more packages, separated by commas")
+	_ = cmd.MarkFlagRequired("from")
+	return cmd
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/client"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// createFlags are the flags of machine create.
+type createFlags struct {
+	req          api.CreateMachine
+	env          []string
+	services     []string
+	serviceFile  string
+	memory, disk string
+	stopTimeout  time.Duration
+	wait         bool
+	timeout      time.Duration
+}
+
+func newMachineCreateCommand(d *deps) *cobra.Command {
+	var f createFlags
+	cmd := &cobra.Command{
+		Use:   "create NAME --app APP --network NETWORK",
+		Short: "Create a machine and start it",
+		Long: `Create a machine and start it. Its disk is a fork of the image: nothing is copied.
+
+A service is written as key=value pairs, separated by commas: name, cmd (words, with quotes as in a
+shell), port (its HTTP port), dir, env=K=V and needs=NAME (both may come several times), and check:
+http:/path, http:PORT/path, tcp:PORT, or exec:command. --service-file takes the same as JSON, in the
+form of the API: a list of {"name", "cmd", "http_port", "check", …}.
+` + exitTable,
+		Example: `  sluice machine create db-1 --app shop --network prod --memory 512MiB
+  sluice machine create web-1 --app shop --network prod --env MODE=live \
+      --service 'name=web,cmd=busybox httpd -f -p 8080 -h /srv,port=8080,check=http:/'`,
+		Args: exactly("a name"),
+		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			f.req.Name = args[0]
+			return d.createMachine(cmd.Context(), c, &f)
+		}),
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.req.App, "app", "", "app that the machine belongs to (required)")
+	fl.StringVar(&f.req.Network, "network", "", "private network that it is in (required)")
+	fl.StringVar(&f.req.Config.Image, "image", "debian", "image that its disk starts from")
+	fl.StringVar(&f.req.Worker, "worker", "", "place it on this worker (default: the best)")
+	fl.BoolVar(&f.req.SkipStart, "no-start", false, "only create it")
+	fl.StringArrayVar(&f.env, "env", nil, "environment variable K=V; may be repeated")
+	fl.StringArrayVar(&f.services, "service", nil, "service to run; may be repeated")
+	fl.StringVar(&f.serviceFile, "service-file", "", "file with services as JSON; - for stdin")
+	fl.Float64Var(&f.req.Config.CPUs, "cpus", 1, "cores")
+	fl.StringVar(&f.memory, "memory", "256MiB", "memory; a bare number is in MiB")
+	fl.StringVar(&f.disk, "disk", "", "size of the disk; a bare number is in GiB (default: the image's)")
+	fl.StringVar(&f.req.Config.StopSignal, "stop-signal", "", "signal that asks it to stop (default SIGTERM)")
+	fl.DurationVar(&f.stopTimeout, "stop-timeout", 0, "time from that signal to SIGKILL, at most 300s (default 5s)")
+	fl.BoolVar(&f.wait, "wait", true, "wait until it is healthy")
+	fl.DurationVar(&f.timeout, "timeout", 2*time.Minute, "longest time to wait")
+	_ = cmd.MarkFlagRequired("app") // fails only for a flag that doesn't exist
+	_ = cmd.MarkFlagRequired("network")
+	return cmd
+}
+
+func (d *deps) createMachine(ctx context.Context, c *client.Client, f *createFlags) error {
+	if err := f.complete(d); err != nil {
+		return err
+	}
+	m, err := c.CreateMachine(ctx, f.req)
+	if err != nil {
+		return err
+	}
+	if f.wait && !f.req.SkipStart {
+		if m, err = d.waitFor(ctx, f.timeout, c, m, waitStarted); err != nil {
+			return err
+		}
+	}
+	return d.result(m, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s  %s  %s  %s  %s\n", m.ID, m.Name, stateOf(m), orDash(m.Worker), orDash(m.PrivateIP))
+		return err
+	})
+}
+
+// waitFor bounds a wait. Both an interrupt and the bound leave the machine as it is, and say so.
+func (d *deps) waitFor(ctx context.Context, bound time.Duration, c *client.Client, m api.Machine,
+	wait func(context.Context, *client.Client, string) (api.Machine, error)) (api.Machine, error) {
+	waiting, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
+	got, err := wait(waiting, c, m.ID)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return got, &api.Error{Code: string(errs.Unavailable),
+			Message: fmt.Sprintf("machine %s (%s) is not there after %s; it goes on by itself", m.Name, m.ID, bound),
+			Remedy:  "see: sluice machine status " + m.ID}
+	}
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintf(d.stderr, "not waiting any more for machine %s (%s); it goes on by itself\n", m.Name, m.ID)
+	}
+	return got, err
+}
+
+// complete turns flags into the request.
+func (f *createFlags) complete(d *deps) error {
+	env, err := parseEnv(f.env)
+	if err != nil {
+		return err
+	}
+	f.req.Config.Env = env
+	memory, err := parseSize(f.memory, 1<<20)
+	if err != nil {
+		return err
+	}
+	if memory%(1<<20) != 0 {
+		return errs.New(errs.Invalid, "memory %s is not a whole number of MiB", f.memory)
+	}
+	f.req.Config.MemoryMiB = memory >> 20
+	if f.disk != "" {
+		size, err := parseSize(f.disk, 1<<30)
+		if err != nil {
+			return err
+		}
+		if size%(1<<30) != 0 {
+			return errs.New(errs.Invalid, "disk %s is not a whole number of GiB", f.disk)
+		}
+		f.req.Config.DiskGiB = size >> 30
+	}
+	f.req.Config.StopTimeout = f.stopTimeout.Seconds()
+	for _, s := range f.services {
+		service, err := parseService(s)
+		if err != nil {
+			return err
+		}
+		f.req.Config.Services = append(f.req.Config.Services, service)
+	}
+	if f.serviceFile != "" {
+		services, err := readServiceFile(d, f.serviceFile)
+		if err != nil {
+			return err
+		}
+		f.req.Config.Services = append(f.req.Config.Services, services...)
+	}
+	return nil
+}
+
+func parseEnv(pairs []string) (map[string]string, error) {
+	if len(pairs) == 0 {
+		return nil, nil
+	}
+	env := make(map[string]string, len(pairs))
+	for _, p := range pairs {
+		k, v, ok := strings.Cut(p, "=")
+		if !ok || k == "" {
+			return nil, errs.New(errs.Invalid, "environment variable %q is not of the form K=V", p)
+		}
+		env[k] = v
+	}
+	return env, nil
+}

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+func newVersionCommand(d *deps) *cobra.Command {
+	return &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version of this binary",
+		Example: "  sluice version",
+		Args:    exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			v := map[string]string{"version": version(), "go": runtime.Version()}
+			return d.result(v, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "sluice %s (%s)\n", v["version"], v["go"])
+				return err
+			})
+		},
+	}
+}
+
+// version is what the Go tool recorded when it built this binary.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(devel)"
+}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/client"
+)
+
+func newWorkerCommand(d *deps) *cobra.Command {
+	cmd := newNoun("worker", "Look after workers: the hosts that run machines",
+		newWorkerListCommand(d),
+		newWorkerShowCommand(d),
+		newWorkerCordonCommand(d),
+		newWorkerUncordonCommand(d),
+		newWorkerDrainCommand(d),
+	)
+	cmd.Long = `Look after workers. A worker is ready, cordoned (takes no new machines), draining, drained (nothing
+depends on it: safe to power off) or down.`
+	return cmd
+}
+
+func newWorkerListCommand(d *deps) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List workers",
+		Long:    "List workers." + exitTable,
+		Example: "  sluice worker list",
+		Args:    exactly(),
+		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, _ []string) error {
+			workers, err := c.Workers(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return d.result(workers, func(w io.Writer) error { return printWorkers(w, workers) })
+		}),
+	}
+}
+
+func printWorkers(w io.Writer, workers []api.Worker) error {
+	rows := make([][]string, 0, len(workers))
+	for _, x := range workers {
+		rows = append(rows, []string{x.ID, x.State, fmt.Sprint(x.Machines), fmt.Sprint(x.Reserved),
+			cores(x.CPUsUsed) + "/" + cores(x.CPUs), byteCount(x.MemoryUsed<<20) + " / " + byteCount(x.MemoryMiB<<20),
+			fmt.Sprint(x.PoolReady), yesNo(x.SafeToStop), x.Address})
+	}
+	return printTable(w, []string{"WORKER", "STATE", "MACHINES", "RESERVED", "CPUS", "MEMORY", "POOL", "SAFE TO STOP", "ADDRESS"}, rows)
+}
+
+func newWorkerShowCommand(d *deps) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show WORKER",
+		Short:   "Show one worker and the machines on it",
+		Long:    "Show one worker and the machines on it." + exitTable,
+		Example: "  sluice worker show w1",
+		Args:    exactly("a worker"),
+		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			worker, err := c.Worker(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if d.json {
+				return d.printJSON(worker)
+			}
+			machines, err := c.Machines(cmd.Context(), client.MachineFilter{Worker: worker.ID})
+			if err != nil {
+				return err
+			}
+			return printWorker(d.stdout, worker, machines)
+		}),
+	}
+}
+
+func printWorker(w io.Writer, x api.Worker, machines []api.Machine) error {
+	fmt.Fprintf(w, "Worker: %s\n", x.ID)
+	err := printFields(w, [][2]string{
+		{"State", x.State}, {"Safe to stop", yesNo(x.SafeToStop)}, {"Cordon reason", x.CordonReason}, {"Drain", x.Drain},
+		{"Address", x.Address}, {"Runtime", x.Runtime}, {"Version", x.Version}, {"Release", x.Release},
+		{"CPUs", cores(x.CPUsUsed) + " used of " + cores(x.CPUs)},
+		{"Memory", byteCount(x.MemoryUsed<<20) + " used of " + byteCount(x.MemoryMiB<<20)},
+		{"Reservations", fmt.Sprint(x.Reserved)}, {"Pool", fmt.Sprint(x.PoolReady) + " empty VMs"},
+		{"Last seen", timestamp(x.LastSeen)}, {"Joined", timestamp(x.JoinedAt)},
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range x.Conditions {
+		fmt.Fprintf(w, "  condition %s since %s: %s\n", c.Name, timestamp(c.Since), c.Message)
+	}
+	fmt.Fprintf(w, "\nMachines [%d]\n", len(machines))
+	return printMachines(w, machines)
+}
+
+func newWorkerCordonCommand(d *deps) *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:     "cordon WORKER",
+		Short:   "Keep new machines off a worker; those on it stay",
+		Long:    "Keep new machines off a worker; those on it stay." + exitTable,
+		Example: "  sluice worker cordon w1 --reason 'fan is loud'",
+		Args:    exactly("a worker"),
+		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			return d.workerLine(c.Cordon(cmd.Context(), args[0], reason))
+		}),
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for people")
+	return cmd
+}
+
+func newWorkerUncordonCommand(d *deps) *cobra.Command {
+	return &cobra.Command{
+		Use:     "uncordon WORKER",
+		Short:   "Let a worker take machines again",
+		Long:    "Let a worker take machines again, also after a drain." + exitTable,
+		Example: "  sluice worker uncordon w1",
+		Args:    exactly("a worker"),
+		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			return d.workerLine(c.Uncordon(cmd.Context(), args[0]))
+		}),
+	}
+}
+
+func (d *deps) workerLine(x api.Worker, err error) error {
+	if err != nil {
+		return err
+	}
+	return d.result(x, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s  %s\n", x.ID, x.State)
+		return err
+	})
+}
+
+func newWorkerDrainCommand(d *deps) *cobra.Command {
+	var f drainFlags
+	cmd := &cobra.Command{
+		Use:   "drain WORKER [WORKER...]",
+		Short: "Empty workers: move every machine on them to others",
+		Long: `Empty workers: cordon them all at once, and move every machine on them to other workers. No byte of a
+disk is copied. Each step of each move is shown as it happens, and a table at the end: machine, from
+and to, pause, disk bytes copied.
+
+A machine that can't be moved keeps running where it is, and the drain says why and what would clear
+it. By default the command then ends after a few seconds with exit code 8, while the drain goes on by
+itself; with --wait it stays until the drain has ended. --detach only begins the drain. Interrupting
+the command does not stop the drain: see sluice drain cancel.
+` + exitTable + drainExit,
+		Example: "  sluice worker drain w1\n  sluice worker drain w1 w2 --wait\n  sluice worker drain w1 --detach --json",
+		Args:    atLeastOne("a worker"),
+		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
+			if f.wait && f.detach {
+				return usageError("--wait and --detach exclude each other")
+			}
+			drain, err := c.StartDrain(cmd.Context(), args...)
+			if err != nil {
+				return err
+			}
+			if f.detach {
+				return d.result(drain, func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "%s\n", drain.ID)
+					return err
+				})
+			}
+			return d.followDrain(cmd.Context(), c, drain, f)
+		}),
+	}
+	f.add(cmd)
+	cmd.Flags().BoolVar(&f.detach, "detach", false, "begin the drain and print its id")
+	return cmd
+}
+
+const drainExit = "\n  8  not drained: blocked, cancelled or out of time"
+
+// drainFlags say how long to look on.
+type drainFlags struct {
+	wait, detach bool
+	timeout      time.Duration
+}
+
+func (f *drainFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&f.wait, "wait", false, "stay until the drain has ended, also while it is blocked")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "longest time to stay (default: no bound)")
+}
