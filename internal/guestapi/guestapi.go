@@ -39,7 +39,7 @@ const (
 	PathHealth  = "/v1/health"  // GET → Health
 	PathPrepare = "/v1/prepare" // POST Prepare → Health
 	PathBind    = "/v1/bind"    // POST Bind → Health; returns once accepted, progress is in events
-	PathRelease = "/v1/release" // POST Release → Released; returns when the disk is closed
+	PathRelease = "/v1/release" // POST Release → Health in StateReleased; returns when the disk is closed
 	PathEvents  = "/v1/events"  // GET, NDJSON of Health, one at once and one per change
 
 	PathMachine = "/v1/machine/" // exec, logs, services, ports/{port}/…, disk, checkpoints/{name}
@@ -78,6 +78,14 @@ type Health struct {
 	Services   []fleet.ServiceReport `json:"services,omitempty"`
 	// Timeline has when each state was first reached.
 	Timeline map[State]time.Time `json:"timeline"`
+	// Steps has how long the parts of what was done took, in the order in which they ended; for people.
+	Steps []Step `json:"steps,omitempty"`
+}
+
+// Step is one timed part of a bind or a release.
+type Step struct {
+	Name string        `json:"name"`
+	Took time.Duration `json:"took_ns"`
 }
 
 // StoreAccess is how a VM reaches its disk: through the worker's store gateway, which holds the

@@ -1,0 +1,57 @@
+// Package blockapi is how platformd speaks to blockd: HTTP and JSON on a unix socket of the VM.
+//
+// Invariants: every call may be repeated; an attach of the same path, generation and holder gives the
+// attachment that there is, and of anything else is a Conflict. Once blockd is gone, so is the disk: it
+// isn't started again.
+package blockapi
+
+import (
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+)
+
+// Paths on the socket.
+const (
+	PathInfo        = "/info"        // GET → Info
+	PathPrepare     = "/prepare"     // POST guestapi.StoreAccess
+	PathAttach      = "/attach"      // POST Attach → Info
+	PathClose       = "/close"       // POST → Info; the disk is closed cleanly
+	PathAbandon     = "/abandon"     // POST → Info; nothing more is written
+	PathWatch       = "/watch"       // GET; answers when the disk is fenced, never otherwise
+	PathCheckpoint  = "/checkpoint"  // POST Checkpoint
+	PathCheckpoints = "/checkpoints" // GET → []Checkpoint
+)
+
+// Attach asks for a disk as a block device.
+type Attach struct {
+	Store      guestapi.StoreAccess `json:"store"`
+	Generation fleet.Generation     `json:"generation"`
+	Holder     string               `json:"holder"`
+}
+
+// Info is the disk's state.
+type Info struct {
+	Attached bool   `json:"attached"`
+	Fenced   bool   `json:"fenced,omitempty"`
+	Path     string `json:"path,omitempty"`
+	Device   string `json:"device,omitempty"` // the block device
+	// SizeBytes is the virtual size.
+	SizeBytes int64            `json:"size_bytes,omitempty"`
+	Report    fleet.DiskReport `json:"report"`
+	// Steps has how long the parts of the last attach or close took.
+	Steps []Step `json:"steps,omitempty"`
+}
+
+// Step is one timed part of something.
+type Step struct {
+	Name string        `json:"name"`
+	Took time.Duration `json:"took_ns"`
+}
+
+// Checkpoint is a named point of the disk.
+type Checkpoint struct {
+	Name      string    `json:"name"`
+	CreatedAt time.Time `json:"created_at,omitzero"`
+}

@@ -1,0 +1,118 @@
+package blockapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Client of blockd. Safe for concurrent use.
+type Client struct {
+	http   *http.Client
+	socket string
+}
+
+// NewClient returns a client of blockd's socket.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 4}}}
+}
+
+// Info returns the disk's state.
+func (c *Client) Info(ctx context.Context) (Info, error) {
+	var info Info
+	return info, c.call(ctx, http.MethodGet, PathInfo, nil, &info)
+}
+
+// Prepare reads ahead what an attach will need.
+func (c *Client) Prepare(ctx context.Context, store guestapi.StoreAccess) error {
+	return c.call(ctx, http.MethodPost, PathPrepare, store, nil)
+}
+
+// Attach attaches a disk and shows it as a block device.
+func (c *Client) Attach(ctx context.Context, a Attach) (Info, error) {
+	var info Info
+	return info, c.call(ctx, http.MethodPost, PathAttach, a, &info)
+}
+
+// Close closes the disk cleanly. It must not be mounted any more.
+func (c *Client) Close(ctx context.Context) (Info, error) {
+	var info Info
+	return info, c.call(ctx, http.MethodPost, PathClose, struct{}{}, &info)
+}
+
+// Abandon lets go of the disk without writing to it.
+func (c *Client) Abandon(ctx context.Context) (Info, error) {
+	var info Info
+	return info, c.call(ctx, http.MethodPost, PathAbandon, struct{}{}, &info)
+}
+
+// AwaitFenced returns nil when the disk is fenced, and Unavailable when blockd has gone.
+func (c *Client) AwaitFenced(ctx context.Context) error {
+	return c.call(ctx, http.MethodGet, PathWatch, nil, nil)
+}
+
+// Checkpoint names the disk's present state, as of its last flush.
+func (c *Client) Checkpoint(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodPost, PathCheckpoint, Checkpoint{Name: name}, nil)
+}
+
+// Checkpoints lists the disk's checkpoints.
+func (c *Client) Checkpoints(ctx context.Context) ([]Checkpoint, error) {
+	var all []Checkpoint
+	return all, c.call(ctx, http.MethodGet, PathCheckpoints, nil, &all)
+}
+
+func (c *Client) call(ctx context.Context, method, path string, body, answer any) error {
+	var payload io.Reader
+	if body != nil {
+		data, err := json.Marshal(body)
+		if err != nil {
+			return errs.Wrap(errs.Internal, err, "encode a request to blockd")
+		}
+		payload = bytes.NewReader(data)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://blockd"+path, payload)
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "make a request to blockd")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		return errs.Wrap(errs.Unavailable, err, "reach blockd")
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		return failure(resp)
+	}
+	if answer == nil {
+		return nil
+	}
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "read blockd's answer")
+	}
+	return nil
+}
+
+func failure(resp *http.Response) error {
+	var e guestapi.Error
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&e); err != nil {
+		return errs.Wrap(errs.Internal, err, "blockd answers %s", resp.Status)
+	}
+	if e.Kind == "" {
+		return errors.New(e.Message)
+	}
+	return errs.New(errs.Kind(e.Kind), "%s", e.Message).WithRemedy("%s", e.Remedy)
+}

@@ -1,0 +1,41 @@
+package blockd
+
+import (
+	"context"
+
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/platform/blockapi"
+)
+
+// Disk is an attached disk, as the engine gives it.
+type Disk interface {
+	disk.Device
+	// Close flushes, and leaves the disk so that the next attach replays nothing.
+	Close(ctx context.Context) error
+	// Abandon stops everything without writing.
+	Abandon()
+	// Fenced is closed when the store has refused a write because somebody newer owns the disk.
+	Fenced() <-chan struct{}
+	Checkpoint(ctx context.Context, name string) error
+	Checkpoints(ctx context.Context) ([]blockapi.Checkpoint, error)
+	Report() fleet.DiskReport
+}
+
+// Engine attaches disks.
+type Engine interface {
+	// Prepare reads, without owning the disk, what Attach will need.
+	Prepare(ctx context.Context, store guestapi.StoreAccess) error
+	Attach(ctx context.Context, a blockapi.Attach) (Disk, error)
+}
+
+// Shown is a device that the kernel sees.
+type Shown interface {
+	BlockDevice() string
+	// Close detaches it; it must not be in use.
+	Close(ctx context.Context) error
+}
+
+// Show makes a block device of a disk.
+type Show func(ctx context.Context, dev disk.Device, name string) (Shown, error)

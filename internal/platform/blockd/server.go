@@ -1,0 +1,224 @@
+// Package blockd is the process that holds a machine's disk: the engine, and the block device over it.
+//
+// Invariants: it holds one disk in its life at most; an attach is repeatable, and anything but the same
+// one is a Conflict; after Close or Abandon nothing is written. It never touches the file system on the
+// device, because the kernel may wait for this very process to answer.
+package blockd
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path"
+	"sync"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/platform/blockapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Config of blockd.
+type Config struct {
+	Engine Engine
+	Show   Show
+	Log    *slog.Logger
+}
+
+// Server holds the disk.
+type Server struct {
+	cfg Config
+
+	// turn is held by whoever changes the attachment; a channel, so that waiting for it can be given up.
+	turn chan struct{}
+
+	mu       sync.Mutex
+	asked    blockapi.Attach
+	disk     Disk
+	shown    Shown
+	ended    bool // closed or abandoned
+	steps    []blockapi.Step
+	attached chan struct{} // closed once disk is set
+}
+
+// New returns a server without a disk.
+func New(cfg Config) *Server {
+	return &Server{cfg: cfg, turn: make(chan struct{}, 1), attached: make(chan struct{})}
+}
+
+func (s *Server) lock(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Server) unlock() { <-s.turn }
+
+// prepare warms up for an attach.
+func (s *Server) prepare(ctx context.Context, store guestapi.StoreAccess) error {
+	if err := s.lock(ctx); err != nil {
+		return err
+	}
+	defer s.unlock()
+	if s.info().Attached {
+		return errs.New(errs.Conflict, "a disk is attached already")
+	}
+	return s.cfg.Engine.Prepare(ctx, store)
+}
+
+// attach attaches and shows the disk.
+func (s *Server) attach(ctx context.Context, a blockapi.Attach) (blockapi.Info, error) {
+	if err := s.lock(ctx); err != nil {
+		return blockapi.Info{}, err
+	}
+	defer s.unlock()
+	if done, err := s.repeated(a); done || err != nil {
+		return s.info(), err
+	}
+	// What was begun must not be left half done because the caller died; the caller asks again.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachTimeout)
+	defer cancel()
+	start := time.Now()
+	d, err := s.cfg.Engine.Attach(ctx, a)
+	if err != nil {
+		return blockapi.Info{}, err
+	}
+	opened := time.Now()
+	shown, err := s.cfg.Show(ctx, d, path.Base(a.Store.DiskPath))
+	if err != nil {
+		d.Abandon()
+		return blockapi.Info{}, err
+	}
+	s.mu.Lock()
+	s.asked, s.disk, s.shown = a, d, shown
+	s.steps = []blockapi.Step{{Name: "disk attach", Took: opened.Sub(start)}, {Name: "block device", Took: time.Since(opened)}}
+	close(s.attached)
+	s.mu.Unlock()
+	return s.info(), nil
+}
+
+const attachTimeout = 2 * time.Minute
+
+// repeated reports whether this very attach was done before.
+func (s *Server) repeated(a blockapi.Attach) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.disk == nil:
+		return false, nil
+	case s.ended:
+		return false, errs.New(errs.Conflict, "this VM has given back its disk").WithRemedy("use a fresh VM")
+	case s.asked.Store.DiskPath != a.Store.DiskPath || s.asked.Generation != a.Generation || s.asked.Holder != a.Holder:
+		return false, errs.New(errs.Conflict, "%s is attached at generation %d", s.asked.Store.DiskPath, s.asked.Generation)
+	}
+	return true, nil
+}
+
+// close ends the attachment cleanly. An error leaves it as it is, to be tried again.
+func (s *Server) close(ctx context.Context) (blockapi.Info, error) {
+	if err := s.lock(ctx); err != nil {
+		return blockapi.Info{}, err
+	}
+	defer s.unlock()
+	s.mu.Lock()
+	d, shown, ended := s.disk, s.shown, s.ended
+	s.mu.Unlock()
+	if d == nil || ended {
+		return s.info(), nil
+	}
+	ctx = context.WithoutCancel(ctx) // the engine bounds itself, and a close that is cut off is none
+	start := time.Now()
+	if shown != nil {
+		if err := shown.Close(ctx); err != nil {
+			return blockapi.Info{}, err
+		}
+		s.mu.Lock()
+		s.shown = nil
+		s.mu.Unlock()
+	}
+	hidden := time.Now()
+	if err := d.Close(ctx); err != nil {
+		return blockapi.Info{}, err
+	}
+	s.mu.Lock()
+	s.ended = true
+	s.steps = []blockapi.Step{{Name: "detach block device", Took: hidden.Sub(start)}, {Name: "disk close", Took: time.Since(hidden)}}
+	s.mu.Unlock()
+	return s.info(), nil
+}
+
+// abandon ends the attachment without writing.
+func (s *Server) abandon(ctx context.Context) (blockapi.Info, error) {
+	s.mu.Lock()
+	d, shown := s.disk, s.shown
+	s.ended, s.shown = s.disk != nil, nil
+	s.mu.Unlock()
+	if d == nil {
+		return s.info(), nil
+	}
+	d.Abandon()
+	var err error
+	if shown != nil {
+		err = shown.Close(ctx)
+	}
+	return s.info(), err
+}
+
+func (s *Server) current() (Disk, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.disk == nil || s.ended {
+		return nil, errs.New(errs.Unavailable, "no disk is attached")
+	}
+	return s.disk, nil
+}
+
+// awaitFenced returns nil once the disk is fenced.
+func (s *Server) awaitFenced(ctx context.Context) error {
+	select {
+	case <-s.attached:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	s.mu.Lock()
+	d := s.disk
+	s.mu.Unlock()
+	select {
+	case <-d.Fenced():
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *Server) info() blockapi.Info {
+	s.mu.Lock()
+	d, shown := s.disk, s.shown
+	info := blockapi.Info{Attached: d != nil && !s.ended, Path: s.asked.Store.DiskPath, Steps: s.steps}
+	s.mu.Unlock()
+	if d == nil {
+		return info
+	}
+	if shown != nil {
+		info.Device = shown.BlockDevice()
+	}
+	info.SizeBytes, info.Report = d.Size(), d.Report()
+	select {
+	case <-d.Fenced():
+		info.Fenced = true
+	default:
+	}
+	return info
+}
+
+// Stop lets go of the disk when the process is told to end: as a crash would, but at once.
+func (s *Server) Stop(ctx context.Context) error {
+	_, err := s.abandon(ctx)
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,125 @@
+package machine
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/platform/blockapi"
+	"github.com/sluice-platform/sluice/internal/platform/inner"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// makeContainer takes over the container of an earlier platformd, or makes one. An error ends the VM's use.
+func (p *Platform) makeContainer(ctx context.Context) {
+	now, _ := p.status.get()
+	if now.Health.State == guestapi.StateReleased {
+		return
+	}
+	start := time.Now()
+	c, err := inner.Adopt(ctx, p.cfg.Inner)
+	if errs.Is(err, errs.NotFound) {
+		if order(now.Health.State) >= order(guestapi.StateRunning) || final(now.Health.State) {
+			p.fail(ctx, errs.New(errs.Unavailable, "the inner container has ended"))
+			return
+		}
+		c, err = inner.Make(ctx, p.cfg.Inner)
+		p.took(ctx, "make container", time.Since(start))
+	}
+	if err != nil {
+		if ctx.Err() == nil {
+			p.fail(ctx, err)
+		}
+		return
+	}
+	p.container.put(c)
+}
+
+// bind brings the machine up. Each step finds out what is done already; what fails is undone, and the VM
+// ends as failed with its disk closed.
+func (p *Platform) bind(ctx context.Context, running *errgroup.Group) error {
+	now, _ := p.status.get()
+	bindable, cancel := p.interrupt.context(ctx)
+	defer cancel()
+	began := time.Now()
+	err := p.bringUp(bindable, *now.Bind)
+	if err == nil {
+		p.took(ctx, "bind until services", time.Since(began))
+		return p.runServices(ctx, running, now)
+	}
+	if ctx.Err() != nil {
+		return nil // platformd is to end; the next one goes on
+	}
+	if after, _ := p.status.get(); after.Release || final(after.Health.State) {
+		return nil // drive sees to it
+	}
+	p.fail(ctx, err)
+	return nil
+}
+
+func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
+	c := p.container.peek()
+	if c == nil {
+		return errs.New(errs.Unavailable, "there is no inner container")
+	}
+	device, err := p.attachDisk(ctx, b)
+	if err != nil {
+		return err
+	}
+	if err := p.status.update(func(s *saved) { reach(s, guestapi.StateStarting) }); err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := mountDisk(ctx, device, p.diskDir()); err != nil {
+		return err
+	}
+	p.took(ctx, "mount", time.Since(start))
+	start = time.Now()
+	err = c.Enter(ctx, inner.Machine{ID: string(b.Machine), Hostname: string(b.Name), Address: b.Address, Disk: p.diskDir()})
+	p.took(ctx, "enter container", time.Since(start))
+	return err
+}
+
+func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, error) {
+	start := time.Now()
+	info, err := p.block.Attach(ctx, blockapi.Attach{Store: b.Store, Generation: b.Generation, Holder: string(p.cfg.Boot.VM)})
+	if err != nil {
+		return "", err
+	}
+	p.took(ctx, "attach", time.Since(start))
+	return info.Device, p.status.update(func(s *saved) {
+		s.Health.Disk = info.Report
+		for _, step := range info.Steps {
+			s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: "attach: " + step.Name, Took: step.Took})
+		}
+	})
+}
+
+// mountDisk mounts the disk, unless it is mounted already.
+func mountDisk(ctx context.Context, device, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the container's root passes through it
+		return fmt.Errorf("make mount point: %w", err)
+	}
+	mounted, err := isMountPoint(dir)
+	if err != nil || mounted {
+		return err
+	}
+	return frontend.MountExt4(ctx, device, dir, unix.MS_NOATIME)
+}
+
+func isMountPoint(dir string) (bool, error) {
+	var here, up unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &here); err != nil {
+		return false, fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if err := unix.Statx(unix.AT_FDCWD, dir+"/..", unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &up); err != nil {
+		return false, fmt.Errorf("look at %s/..: %w", dir, err)
+	}
+	return here.Dev_major != up.Dev_major || here.Dev_minor != up.Dev_minor, nil
+}

@@ -1,0 +1,252 @@
+package machine
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/platform/service"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// serve answers on l until ctx ends.
+func (p *Platform) serve(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{Handler: p.authorized(p.handler()), ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx }}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		return srv.Close()
+	})
+	return g.Wait()
+}
+
+// authorized lets through only who holds the VM's control token.
+func (p *Platform) authorized(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if !ok || p.cfg.Boot.ControlToken == "" || subtle.ConstantTimeCompare([]byte(token), []byte(p.cfg.Boot.ControlToken)) != 1 {
+			writeError(w, errs.New(errs.Denied, "no valid control token"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (p *Platform) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+guestapi.PathHealth, p.getHealth)
+	mux.HandleFunc("POST "+guestapi.PathPrepare, p.postPrepare)
+	mux.HandleFunc("POST "+guestapi.PathBind, p.postBind)
+	mux.HandleFunc("POST "+guestapi.PathRelease, p.postRelease)
+	mux.HandleFunc("GET "+guestapi.PathEvents, p.getEvents)
+	p.machineRoutes(mux)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeError(w, errs.New(errs.NotFound, "nothing at %s %s in this release of the platform", r.Method, r.URL.Path))
+	})
+	return mux
+}
+
+// getHealth reports, with the disk's counters as they are now.
+func (p *Platform) getHealth(w http.ResponseWriter, r *http.Request) {
+	now, _ := p.status.get()
+	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+	defer cancel()
+	if info, err := p.block.Info(ctx); err == nil && info.Attached {
+		now.Health.Disk = info.Report
+	}
+	writeJSON(w, now.Health)
+}
+
+func (p *Platform) postPrepare(w http.ResponseWriter, r *http.Request) {
+	var req guestapi.Prepare
+	if !decode(w, r, &req) {
+		return
+	}
+	var refused error
+	err := p.status.update(func(s *saved) {
+		switch {
+		case s.Prepare != nil && s.Prepare.Machine != req.Machine:
+			refused = errs.New(errs.Conflict, "this VM is prepared for machine %s", s.Prepare.Machine)
+		case s.Bind != nil && s.Bind.Machine != req.Machine, s.Release:
+			refused = errs.New(errs.Conflict, "this VM is not empty")
+		case s.Prepare == nil && s.Bind == nil:
+			s.Prepare = &req
+		}
+	})
+	p.accepted(w, refused, err)
+}
+
+func (p *Platform) postBind(w http.ResponseWriter, r *http.Request) {
+	var req guestapi.Bind
+	if !decode(w, r, &req) {
+		return
+	}
+	if err := checkBind(req); err != nil {
+		writeError(w, err)
+		return
+	}
+	var refused error
+	err := p.status.update(func(s *saved) {
+		switch {
+		case s.Bind != nil && s.Bind.Machine == req.Machine && s.Bind.Generation == req.Generation && s.Bind.Instance == req.Instance:
+			// Again: the answer says how far it is.
+		case s.Bind != nil:
+			refused = errs.New(errs.Conflict, "this VM is machine %s at generation %d", s.Bind.Machine, s.Bind.Generation)
+		case s.Release || final(s.Health.State):
+			refused = errs.New(errs.Conflict, "this VM is used up").WithRemedy("use a fresh VM")
+		case s.Prepare != nil && s.Prepare.Machine != req.Machine:
+			refused = errs.New(errs.Conflict, "this VM is prepared for machine %s", s.Prepare.Machine)
+		default:
+			describe(s, req)
+			reach(s, guestapi.StateAttaching)
+		}
+	})
+	p.accepted(w, refused, err)
+}
+
+func checkBind(b guestapi.Bind) error {
+	switch {
+	case b.Machine == "" || b.Generation == 0:
+		return errs.New(errs.Invalid, "a bind needs a machine and a generation")
+	case b.Store.DiskPath == "":
+		return errs.New(errs.Invalid, "a bind needs a disk path")
+	}
+	if err := fleet.CheckName("machine", string(b.Name)); err != nil {
+		return err
+	}
+	return service.Check(b.Config.Services, b.Config.Stop)
+}
+
+// accepted answers with the state once a request is on file.
+func (p *Platform) accepted(w http.ResponseWriter, refused, err error) {
+	if refused == nil {
+		refused = err
+	}
+	if refused != nil {
+		writeError(w, refused)
+		return
+	}
+	now, _ := p.status.get()
+	writeJSON(w, now.Health)
+}
+
+func (p *Platform) postRelease(w http.ResponseWriter, r *http.Request) {
+	var req guestapi.Release
+	if !decode(w, r, &req) {
+		return
+	}
+	var refused error
+	err := p.status.update(func(s *saved) {
+		if s.Bind != nil && (s.Bind.Machine != req.Machine || s.Bind.Generation != req.Generation) {
+			refused = errs.New(errs.Conflict, "this VM is machine %s at generation %d", s.Bind.Machine, s.Bind.Generation)
+			return
+		}
+		s.Release = true
+	})
+	if refused == nil {
+		refused = err
+	}
+	if refused != nil {
+		writeError(w, refused)
+		return
+	}
+	p.interrupt.now()
+	p.answerReleased(w, r)
+}
+
+// answerReleased waits for the end and tells it.
+func (p *Platform) answerReleased(w http.ResponseWriter, r *http.Request) {
+	for {
+		now, changed := p.status.get()
+		if final(now.Health.State) {
+			if now.Health.State == guestapi.StateReleased {
+				writeJSON(w, now.Health)
+				return
+			}
+			writeError(w, errs.New(errs.Kind(now.Health.ErrorKind), "%s", now.Health.Error).WithRemedy("%s", now.Health.Remedy))
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// getEvents streams the state: at once, and after each change. Changes that come faster than the reader
+// reads are seen as one.
+func (p *Platform) getEvents(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	out := http.NewResponseController(w)
+	lines := json.NewEncoder(w)
+	for {
+		now, changed := p.status.get()
+		if lines.Encode(now.Health) != nil || out.Flush() != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+const maxRequestBytes = 4 << 20
+
+func decode(w http.ResponseWriter, r *http.Request, into any) bool {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBytes)).Decode(into); err != nil {
+		writeError(w, errs.Wrap(errs.Invalid, err, "decode request"))
+		return false
+	}
+	return true
+}
+
+func writeJSON(w http.ResponseWriter, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(body) // who asked has gone if this fails
+}
+
+func writeError(w http.ResponseWriter, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(statusOf(errs.KindOf(err)))
+	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)})
+}
+
+func statusOf(kind errs.Kind) int {
+	switch kind {
+	case errs.Invalid:
+		return http.StatusBadRequest
+	case errs.NotFound:
+		return http.StatusNotFound
+	case errs.Exists, errs.Conflict, errs.Fenced:
+		return http.StatusConflict
+	case errs.Denied:
+		return http.StatusForbidden
+	case errs.Unavailable:
+		return http.StatusServiceUnavailable
+	case errs.Exhausted:
+		return http.StatusInsufficientStorage
+	case errs.Unsupported:
+		return http.StatusNotImplemented
+	default:
+		return http.StatusInternalServerError
+	}
+}

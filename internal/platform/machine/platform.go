@@ -1,0 +1,146 @@
+package machine
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/platform/blockapi"
+	"github.com/sluice-platform/sluice/internal/platform/inner"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Config of platformd.
+type Config struct {
+	Boot    guestapi.Boot
+	Version string
+	Dir     string // on the VM's tmpfs
+	Block   *blockapi.Client
+	Inner   inner.Config
+	Log     *slog.Logger
+}
+
+// Platform is platformd.
+type Platform struct {
+	cfg    Config
+	log    *slog.Logger
+	status *status
+	block  *blockapi.Client
+
+	// container is made while the VM waits; see box.
+	container *box
+	services  *serviceHolder
+	// interrupt ends what a bind is doing, for a release or a failure.
+	interrupt *interrupter
+}
+
+// New returns a platform in the state in which an earlier one of this VM left it.
+func New(cfg Config) (*Platform, error) {
+	st, err := loadStatus(filepath.Join(cfg.Dir, "platform.json"), cfg.Boot, cfg.Version)
+	if err != nil {
+		return nil, err
+	}
+	return &Platform{cfg: cfg, log: cfg.Log, status: st, block: cfg.Block, container: newBox(),
+		services: &serviceHolder{}, interrupt: newInterrupter()}, nil
+}
+
+func (p *Platform) diskDir() string { return filepath.Join(p.cfg.Dir, "disk") }
+func (p *Platform) logDir() string  { return filepath.Join(p.cfg.Dir, "logs") }
+
+// Run serves on l until ctx ends. It leaves the machine running: a later platformd goes on with it.
+func (p *Platform) Run(ctx context.Context, l net.Listener) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.serve(ctx, l) })
+	g.Go(func() error { return p.watchDisk(ctx) })
+	g.Go(func() error { return p.watchContainer(ctx) })
+	g.Go(func() error { return p.drive(ctx) })
+	return g.Wait()
+}
+
+// drive makes the VM what it was asked to be, one thing at a time. It alone changes mounts, container and
+// disk.
+func (p *Platform) drive(ctx context.Context) error {
+	var running errgroup.Group // what a bound machine keeps going: services and logs
+	defer func() { _ = running.Wait() }()
+	p.makeContainer(ctx)
+	for ctx.Err() == nil {
+		now, changed := p.status.get()
+		if act := p.next(now); act != nil {
+			if err := act(ctx, &running); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// next returns what is to be done in a state, or nil.
+func (p *Platform) next(now saved) func(context.Context, *errgroup.Group) error {
+	st := now.Health.State
+	switch {
+	case st == guestapi.StateReleased:
+		return nil
+	case final(st):
+		if p.services.ended() {
+			return nil
+		}
+		return p.tearDown
+	case now.Release:
+		return p.release
+	case now.Bind != nil && !p.services.started():
+		return p.bind
+	case now.Prepare != nil && st == guestapi.StateEmpty:
+		return p.prepare
+	}
+	return nil
+}
+
+func (p *Platform) prepare(ctx context.Context, _ *errgroup.Group) error {
+	now, _ := p.status.get()
+	bindable, cancel := p.interrupt.context(ctx)
+	defer cancel()
+	start := time.Now()
+	if err := p.block.Prepare(bindable, now.Prepare.Store); err != nil {
+		// A bind does without it; only the pause is longer.
+		p.log.WarnContext(ctx, "disk not prepared", "error", err)
+	}
+	p.took(ctx, "disk prepare", time.Since(start))
+	return p.status.update(func(s *saved) { reach(s, guestapi.StatePrepared) })
+}
+
+// took notes how long a step took, for people.
+func (p *Platform) took(ctx context.Context, step string, d time.Duration) {
+	p.log.InfoContext(ctx, "step done", "step", step, "took_ms", float64(d.Microseconds())/1000)
+	_ = p.status.update(func(s *saved) {
+		s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: step, Took: d})
+	})
+}
+
+// fail ends the machine, whatever it is doing.
+func (p *Platform) fail(ctx context.Context, err error) {
+	st := guestapi.StateFailed
+	if errs.Is(err, errs.Fenced) {
+		st = guestapi.StateFenced
+	}
+	p.log.ErrorContext(ctx, "machine failed", "state", string(st), "error", err)
+	if c := p.container.peek(); c != nil && st == guestapi.StateFenced {
+		// At once, before anything is told: what the machine still says would be said twice.
+		if killErr := c.Kill(ctx); killErr != nil {
+			p.log.ErrorContext(ctx, "fenced container not killed", "error", killErr)
+		}
+	}
+	if saveErr := p.status.update(func(s *saved) { end(s, st, err) }); saveErr != nil {
+		p.log.ErrorContext(ctx, "state not saved", "error", saveErr)
+	}
+	p.interrupt.now()
+}

@@ -1,0 +1,173 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	killMargin    = 5 * time.Second // beyond the stop timeout, for what SIGKILL doesn't end at once
+	unmountWithin = 20 * time.Second
+	retryPause    = 500 * time.Millisecond
+)
+
+// release gives the machine back: services stopped, container killed, disk unmounted and closed. What fails is
+// tried again, for as long as the disk is ours.
+func (p *Platform) release(ctx context.Context, _ *errgroup.Group) error {
+	began := time.Now()
+	if err := p.status.update(func(s *saved) { reach(s, guestapi.StateStopping) }); err != nil {
+		return err
+	}
+	p.stopServices(ctx)
+	for ctx.Err() == nil {
+		err := p.giveBack(ctx)
+		switch {
+		case err == nil:
+			p.took(ctx, "release", time.Since(began))
+			return p.status.update(func(s *saved) { end(s, guestapi.StateReleased, nil) })
+		case errs.Is(err, errs.Fenced):
+			p.fail(ctx, err)
+			return nil
+		}
+		if now, _ := p.status.get(); final(now.Health.State) {
+			return nil
+		}
+		p.log.WarnContext(ctx, "release not done yet", "error", err)
+		if err := p.status.update(func(s *saved) { s.Health.Error, s.Health.ErrorKind = err.Error(), string(errs.KindOf(err)) }); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+		}
+	}
+	return nil
+}
+
+// stopServices stops what runs, in order, within the time that the machine's owner gives it. Meanwhile the
+// disk begins to write out what is dirty.
+func (p *Platform) stopServices(ctx context.Context) {
+	now, _ := p.status.get()
+	start := time.Now()
+	var early errgroup.Group
+	early.Go(func() error { return syncDir(p.diskDir()) })
+	err := p.services.stop(ctx, now, killMargin)
+	p.took(ctx, "stop services", time.Since(start))
+	if err != nil {
+		p.log.WarnContext(ctx, "services not stopped in time", "error", err)
+	}
+	if err := early.Wait(); err != nil {
+		p.log.DebugContext(ctx, "early write-out", "error", err)
+	}
+}
+
+// giveBack ends the container and closes the disk. Repeatable.
+func (p *Platform) giveBack(ctx context.Context) error {
+	start := time.Now()
+	if c := p.container.peek(); c != nil {
+		killing, cancel := context.WithTimeout(ctx, unmountWithin)
+		err := c.Kill(killing)
+		cancel()
+		if err != nil {
+			return errs.Wrap(errs.Unavailable, err, "end the inner container")
+		}
+	}
+	p.took(ctx, "kill container", time.Since(start))
+	start = time.Now()
+	info, err := p.block.Info(ctx)
+	if err != nil {
+		return err
+	}
+	if info.Attached {
+		unmounting, cancel := context.WithTimeout(ctx, unmountWithin)
+		defer cancel()
+		if err := unmount(unmounting, p.diskDir(), info.Device); err != nil {
+			return err
+		}
+		p.took(ctx, "unmount", time.Since(start))
+		start = time.Now()
+	}
+	if info, err = p.block.Close(ctx); err != nil {
+		return err
+	}
+	p.took(ctx, "close disk", time.Since(start))
+	return p.status.update(func(s *saved) {
+		s.Health.Disk, s.Health.Error, s.Health.ErrorKind = info.Report, "", ""
+		for _, step := range info.Steps {
+			s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: "close: " + step.Name, Took: step.Took})
+		}
+	})
+}
+
+// unmount returns once no mount of the file system is left anywhere, which is more than umount says: while the
+// kernel still drops a dead container's mount, the file system isn't written out.
+func unmount(ctx context.Context, dir, device string) error {
+	if err := frontend.Unmount(ctx, dir); err != nil {
+		return err
+	}
+	if device == "" {
+		return nil
+	}
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		// Opening a block device exclusively fails for as long as a file system has it.
+		fd, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+		if err == nil {
+			return unix.Close(fd)
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return errs.Wrap(errs.Unavailable, err, "open %s", device)
+		}
+		select {
+		case <-ctx.Done():
+			return errs.Wrap(errs.Unavailable, err, "file system on %s is still in use", device)
+		case <-time.After(wait):
+		}
+	}
+}
+
+// syncDir starts writing out the file system at dir, if one is mounted there.
+func syncDir(dir string) error {
+	mounted, err := isMountPoint(dir)
+	if err != nil || !mounted {
+		return err
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+// tearDown ends what is left of a machine that failed: its processes at once, its disk cleanly if that can be
+// done, and not at all if it is fenced.
+func (p *Platform) tearDown(ctx context.Context, _ *errgroup.Group) error {
+	p.services.abort()
+	now, _ := p.status.get()
+	if now.Health.State == guestapi.StateFenced {
+		if c := p.container.peek(); c != nil {
+			if err := c.Kill(ctx); err != nil {
+				p.log.ErrorContext(ctx, "fenced container not killed", "error", err)
+			}
+		}
+		if _, err := p.block.Abandon(ctx); err != nil {
+			p.log.WarnContext(ctx, "fenced disk not let go", "error", err)
+		}
+		return nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, unmountWithin)
+	defer cancel()
+	if err := p.giveBack(bounded); err != nil && ctx.Err() == nil {
+		p.log.WarnContext(ctx, "failed machine's disk not closed", "error", err)
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package machine
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// saved is what a later platformd has to know. It is on a tmpfs: it lives as long as the VM.
+type saved struct {
+	Health  guestapi.Health   `json:"health"`
+	Bind    *guestapi.Bind    `json:"bind,omitempty"`
+	Prepare *guestapi.Prepare `json:"prepare,omitempty"`
+	Release bool              `json:"release,omitempty"`
+	// Stopped are the services that somebody stopped, which stay so.
+	Stopped []string `json:"stopped,omitempty"`
+	// Restarts of each service so far.
+	Restarts map[string]int `json:"restarts,omitempty"`
+}
+
+// status is the platform's whole state, on file and in memory. Safe for concurrent use.
+type status struct {
+	path string
+
+	// write orders writers of the file; it is never held by readers.
+	write sync.Mutex
+
+	mu      sync.Mutex
+	now     saved
+	changed chan struct{} // closed at the next change
+}
+
+func loadStatus(path string, boot guestapi.Boot, version string) (*status, error) {
+	s := &status{path: path, changed: make(chan struct{})}
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		at := time.Now()
+		s.now.Health = guestapi.Health{State: guestapi.StateEmpty, Since: at,
+			Timeline: map[guestapi.State]time.Time{guestapi.StateEmpty: at}}
+	case err != nil:
+		return nil, fmt.Errorf("read platform state: %w", err)
+	default:
+		if err := json.Unmarshal(data, &s.now); err != nil {
+			return nil, errs.Wrap(errs.Corrupt, err, "read platform state")
+		}
+	}
+	s.now.Health.VM, s.now.Health.Version = boot.VM, version
+	return s, s.update(func(*saved) {})
+}
+
+// get returns the state and a channel that is closed when it is no longer that.
+func (s *status) get() (saved, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.copyLocked(), s.changed
+}
+
+// copyLocked copies what change functions modify in place.
+func (s *status) copyLocked() saved {
+	c := s.now
+	timeline := make(map[guestapi.State]time.Time, len(c.Health.Timeline))
+	for k, v := range c.Health.Timeline {
+		timeline[k] = v
+	}
+	restarts := make(map[string]int, len(c.Restarts))
+	for k, v := range c.Restarts {
+		restarts[k] = v
+	}
+	c.Health.Timeline, c.Restarts = timeline, restarts
+	c.Health.Services, c.Health.Steps = slices.Clone(c.Health.Services), slices.Clone(c.Health.Steps)
+	c.Stopped = slices.Clone(c.Stopped)
+	return c
+}
+
+// update changes the state and returns once that is on file. The change is seen by others only then.
+func (s *status) update(change func(*saved)) error {
+	s.write.Lock()
+	defer s.write.Unlock()
+	s.mu.Lock()
+	next := s.copyLocked()
+	s.mu.Unlock()
+	change(&next)
+	data, err := json.Marshal(next)
+	if err != nil {
+		return fmt.Errorf("encode platform state: %w", err)
+	}
+	// A rename on a tmpfs: whole or not at all, and nothing to sync.
+	if err := os.WriteFile(s.path+".new", data, 0o600); err != nil {
+		return fmt.Errorf("write platform state: %w", err)
+	}
+	if err := os.Rename(s.path+".new", s.path); err != nil {
+		return fmt.Errorf("write platform state: %w", err)
+	}
+	s.mu.Lock()
+	s.now = next
+	close(s.changed)
+	s.changed = make(chan struct{})
+	s.mu.Unlock()
+	return nil
+}
+
+// final reports whether nothing comes after st.
+func final(st guestapi.State) bool {
+	return st == guestapi.StateReleased || st == guestapi.StateFailed || st == guestapi.StateFenced
+}
+
+// order of the states that a VM goes through.
+func order(st guestapi.State) int {
+	return slices.Index([]guestapi.State{guestapi.StateEmpty, guestapi.StatePrepared, guestapi.StateAttaching,
+		guestapi.StateStarting, guestapi.StateRunning, guestapi.StateHealthy, guestapi.StateStopping,
+		guestapi.StateReleased}, st)
+}
+
+// reach moves the state forward; never back, and never out of an end.
+func reach(s *saved, st guestapi.State) {
+	if final(s.Health.State) || order(st) <= order(s.Health.State) {
+		return
+	}
+	setState(s, st)
+}
+
+func setState(s *saved, st guestapi.State) {
+	s.Health.State, s.Health.Since = st, time.Now()
+	if _, ok := s.Health.Timeline[st]; !ok {
+		s.Health.Timeline[st] = s.Health.Since
+	}
+}
+
+// end puts the state at an end, unless it is at one.
+func end(s *saved, st guestapi.State, err error) {
+	if final(s.Health.State) {
+		return
+	}
+	setState(s, st)
+	if err != nil {
+		s.Health.ErrorKind, s.Health.Error, s.Health.Remedy = string(errs.KindOf(err)), err.Error(), errs.RemedyOf(err)
+	}
+}
+
+// describe takes over who the machine is.
+func describe(s *saved, b guestapi.Bind) {
+	s.Bind = &b
+	s.Health.Machine, s.Health.Generation, s.Health.Instance = b.Machine, b.Generation, b.Instance
+	s.Health.Services = nil
+	for _, svc := range b.Config.Services {
+		s.Health.Services = append(s.Health.Services, fleet.ServiceReport{Name: svc.Name, State: "stopped"})
+	}
+}

@@ -1,0 +1,75 @@
+package machine
+
+import (
+	"context"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	blockdComesUp = 10 * time.Second
+	blockdRetry   = 5 * time.Millisecond
+)
+
+// watchDisk ends the machine when its disk is fenced, or when the process that holds it is gone: what it had
+// acknowledged is in the store, and only an attach finds it there.
+func (p *Platform) watchDisk(ctx context.Context) error {
+	if err := p.awaitBlockd(ctx); err != nil {
+		return p.ended(ctx, err)
+	}
+	err := p.block.AwaitFenced(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err == nil {
+		p.fail(ctx, errs.New(errs.Fenced, "the store refuses this disk's writes: a newer owner has it").
+			WithRemedy("nothing is to be done here; the machine runs elsewhere"))
+		return nil
+	}
+	return p.ended(ctx, err)
+}
+
+func (p *Platform) ended(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		p.fail(ctx, errs.Wrap(errs.Unavailable, err, "the process that holds the disk has ended").
+			WithRemedy("start the machine again: what was acknowledged is in the store"))
+	}
+	return nil
+}
+
+// awaitBlockd waits for blockd to come up, which init starts at the same time as this.
+func (p *Platform) awaitBlockd(ctx context.Context) error {
+	give, cancel := context.WithTimeout(ctx, blockdComesUp)
+	defer cancel()
+	for {
+		_, err := p.block.Info(give)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-give.Done():
+			return err
+		case <-time.After(blockdRetry):
+		}
+	}
+}
+
+// watchContainer ends the machine when its container has ended by itself.
+func (p *Platform) watchContainer(ctx context.Context) error {
+	select {
+	case <-p.container.filled:
+	case <-ctx.Done():
+		return nil
+	}
+	if err := p.container.peek().Wait(ctx); err != nil && ctx.Err() == nil {
+		return err
+	}
+	now, _ := p.status.get()
+	if ctx.Err() != nil || final(now.Health.State) || now.Health.State == guestapi.StateStopping || now.Release {
+		return nil
+	}
+	p.fail(ctx, errs.New(errs.Unavailable, "the inner container has ended by itself"))
+	return nil
+}

@@ -1,0 +1,193 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// keep runs one service until ctx ends, over all its restarts.
+func (m *Manager) keep(ctx context.Context, u *unit) {
+	backoff := backoffFirst
+	p, err := m.cfg.Runner.Adopt(ctx, u.svc.Name)
+	if err != nil && !errs.Is(err, errs.NotFound) {
+		m.cfg.Log.WarnContext(ctx, "service not taken over", "service", u.svc.Name, "error", err)
+	}
+	if err != nil {
+		p = nil
+	}
+	for ctx.Err() == nil {
+		if p == nil {
+			if m.await(ctx, func() bool { return m.mayRunLocked(u) }) != nil {
+				return
+			}
+			p, err = m.start(ctx, u)
+		}
+		upSince := time.Now()
+		if p != nil {
+			err = m.attend(ctx, u, p)
+			p = nil
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if time.Since(upSince) >= backoffReset {
+			backoff = backoffFirst
+		}
+		if !m.endedByItself(u, err) {
+			backoff = backoffFirst
+			continue
+		}
+		m.pause(ctx, u, backoff)
+		backoff = min(2*backoff, backoffMost)
+	}
+}
+
+func (m *Manager) start(ctx context.Context, u *unit) (Process, error) {
+	m.set(u, func() { u.state, u.err = Starting, "" })
+	p, err := m.cfg.Runner.Start(ctx, u.svc)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// endedByItself notes the end of a run, and reports whether nobody had asked for it.
+func (m *Manager) endedByItself(u *unit, err error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	defer m.noteLocked()
+	u.pid = 0
+	if !m.wantedLocked(u) {
+		u.state, u.again, u.err = Stopped, false, ""
+		return false
+	}
+	u.state = Failed
+	u.restarts++
+	if err != nil {
+		u.err = err.Error()
+	}
+	return true
+}
+
+// pause waits before the next try, or until nobody wants one.
+func (m *Manager) pause(ctx context.Context, u *unit, d time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	if m.await(ctx, func() bool { return !m.wantedLocked(u) }) == nil {
+		m.set(u, func() { u.state, u.again, u.err = Stopped, false, "" })
+	}
+}
+
+// attend follows one process to its end, and stops it when that is wanted. The error says how it ended.
+func (m *Manager) attend(ctx context.Context, u *unit, p Process) error {
+	m.set(u, func() { u.state, u.pid = Running, p.PID() })
+	alive, gone := context.WithCancel(ctx)
+	defer gone()
+	var side errgroup.Group
+	side.Go(func() error {
+		m.probe(alive, u)
+		return nil
+	})
+	side.Go(func() error {
+		m.stopWhenUnwanted(alive, u, p)
+		return nil
+	})
+	code, err := p.Wait(ctx)
+	gone()
+	_ = side.Wait()
+	if err != nil {
+		return err
+	}
+	p.Forget()
+	return fmt.Errorf("exit code %d", code)
+}
+
+// stopWhenUnwanted asks the process to stop once nobody wants it, and kills it if it doesn't.
+func (m *Manager) stopWhenUnwanted(ctx context.Context, u *unit, p Process) {
+	if m.await(ctx, func() bool { return m.mayStopLocked(u) }) != nil {
+		return
+	}
+	m.set(u, func() { u.state = Stopping })
+	sig, err := StopSignal(m.cfg.Stop)
+	if err == nil {
+		err = p.Signal(sig)
+	}
+	if err != nil {
+		m.cfg.Log.WarnContext(ctx, "stop signal not sent", "service", u.svc.Name, "error", err)
+	}
+	timer := time.NewTimer(m.stopTimeout())
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+	}
+	m.cfg.Log.WarnContext(ctx, "service killed", "service", u.svc.Name, "timeout_ms", m.stopTimeout().Milliseconds())
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		m.cfg.Log.WarnContext(ctx, "service not killed", "service", u.svc.Name, "error", err)
+	}
+}
+
+// probe turns a running service into a ready one, and back when its check fails later.
+func (m *Manager) probe(ctx context.Context, u *unit) {
+	check := u.svc.Check
+	if check == nil {
+		m.setIfUp(u, Ready, "")
+		return
+	}
+	began, wait, passed := time.Now(), checkFirst, false
+	for ctx.Err() == nil {
+		err := m.probeOnce(ctx, u.svc)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			passed, wait = true, orDefault(check.Interval, checkEvery)
+			m.setIfUp(u, Ready, "")
+		case passed:
+			m.setIfUp(u, Running, "check: "+err.Error())
+		case time.Since(began) > orDefault(check.Grace, checkGrace):
+			m.setIfUp(u, Running, "not ready: "+err.Error())
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		timer.Stop()
+		if !passed {
+			wait = min(wait+wait/2, orDefault(check.Interval, checkEvery))
+		}
+	}
+}
+
+func (m *Manager) probeOnce(ctx context.Context, svc fleet.Service) error {
+	ctx, cancel := context.WithTimeout(ctx, orDefault(svc.Check.Timeout, checkTimeout))
+	defer cancel()
+	return m.cfg.Prober.Probe(ctx, svc)
+}
+
+// setIfUp changes the state of a process that isn't being stopped. What doesn't change wakes nobody.
+func (m *Manager) setIfUp(u *unit, state, reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if u.state != Running && u.state != Ready || u.state == state && u.err == reason {
+		return
+	}
+	u.state, u.err = state, reason
+	m.noteLocked()
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d > 0 {
+		return d
+	}
+	return def
+}
