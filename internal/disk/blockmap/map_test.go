@@ -32,7 +32,6 @@ func newPageStore(t *testing.T) *pageStore {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.Close)
 	return &pageStore{codec: c, pages: map[string][]byte{}}
 }
 

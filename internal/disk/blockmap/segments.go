@@ -1,6 +1,8 @@
 package blockmap
 
 import (
+	"slices"
+
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -34,7 +36,7 @@ type segTable struct {
 func newSegTable(root *format.Root) segTable {
 	t := segTable{next: 1}
 	if root != nil {
-		t.refs, t.next = root.Segs, max(1, root.NextSeg)
+		t.refs, t.next = slices.Clone(root.Segs), max(1, root.NextSeg)
 		t.base = t.next
 	}
 	t.pages = make([]*segPage, len(t.refs))

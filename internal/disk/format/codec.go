@@ -13,7 +13,7 @@ type Codec struct {
 	dec *zstd.Decoder
 }
 
-// NewCodec returns a codec at zstd's fastest level. Close it to free its decoders.
+// NewCodec returns a codec at zstd's fastest level. It holds memory only and needs no closing.
 func NewCodec() (*Codec, error) {
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
 		zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(128<<10))
@@ -27,9 +27,6 @@ func NewCodec() (*Codec, error) {
 	}
 	return &Codec{enc: enc, dec: dec}, nil
 }
-
-// Close frees the decoders. The codec can't be used afterwards.
-func (c *Codec) Close() { c.dec.Close() }
 
 // pack appends raw to dst, compressed if that saves at least a tenth, and reports whether it was.
 func (c *Codec) pack(dst, raw []byte) ([]byte, bool) {

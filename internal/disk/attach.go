@@ -1,0 +1,158 @@
+package disk
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// maxHeadRaces bounds how often an attach starts over because the head changed under it: the old writer's
+// map checkpoints and other attaches do that.
+const maxHeadRaces = 32
+
+// Attach makes the caller the one writer of the disk at path in the pool. After a clean close it costs one
+// GET and one swap of the head, and the map root beside the swap. After a crash it also replays the log
+// from the newest map on and ends it with a fence.
+//
+// Errors: NotFound (no disk), Fenced (an older Generation than the head's), Conflict (the same Generation
+// by another Holder), Unsupported, Corrupt, Unavailable. An attach that fails after the swap leaves the
+// head open; attaching again, also with the same Generation and Holder, is safe.
+func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptions) (*Disk, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	if opts.Generation == 0 {
+		return nil, errs.New(errs.Invalid, "attach %s without a generation", path).
+			WithRemedy("use the head's generation plus one")
+	}
+	opts.Tuning = opts.withDefaults(opts.Cache != nil)
+	opts.Logger = discardLogger(opts.Logger)
+	codec, err := format.NewCodec()
+	if err != nil {
+		return nil, err
+	}
+	d := &Disk{
+		o: newObjects(store, opts.Tuning), path: path, opts: opts, log: opts.Logger, tasks: newTasks(ctx),
+		kick: make(chan struct{}, 1), stop: make(chan struct{}), turn: make(chan struct{}, 1),
+		room: make(chan struct{}), nextSeq: 1,
+	}
+	d.turn <- struct{}{}
+	if err := d.attach(ctx, codec); err != nil {
+		d.tasks.stop()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
+	head, etag, err := d.o.loadHead(ctx, d.path)
+	if err != nil {
+		return err
+	}
+	var root *format.Root
+	var clean bool
+	for try := 0; ; try++ {
+		if err := mayAttach(d.path, head, &d.opts); err != nil {
+			return err
+		}
+		if err := d.prepareReader(head, codec); err != nil {
+			return err
+		}
+		clean = head.State == format.StateClosed
+		next := claim(head, &d.opts)
+		cur, curTag, r, err := d.swapAndLoad(ctx, next, etag)
+		if err == nil {
+			head, etag, root = next, curTag, r
+			break
+		}
+		if !errs.Is(err, errs.Conflict) || try == maxHeadRaces {
+			return errs.Wrap(errs.KindOf(err), err, "attach %s", d.path)
+		}
+		head, etag = cur, curTag
+	}
+	d.head, d.etag, d.epoch = *head, etag, head.Epoch
+	distance := 0
+	if head.Root != nil {
+		distance = head.Root.Lineage
+	}
+	if err := d.rd.use(root, distance, d.opts.MapBytes); err != nil {
+		return err
+	}
+	d.rd.m.SetPosition(head.Log)
+	if !clean {
+		if err := d.recover(ctx, head.Log); err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "recover %s", d.path)
+		}
+		d.wakeCheckpointer()
+	}
+	d.startBackground()
+	return nil
+}
+
+// mayAttach is the rule of generations; see AttachOptions.
+func mayAttach(path string, h *format.Head, o *AttachOptions) error {
+	switch {
+	case o.Generation < h.Generation:
+		return errs.New(errs.Fenced, "disk %s: attach with generation %d, but %q attached it with generation %d (%s)",
+			path, o.Generation, h.Holder, h.Generation, h.State).
+			WithRemedy("stop this one; the machine belongs to generation %d", h.Generation)
+	case o.Generation == h.Generation && h.Holder != "" && h.Holder != o.Holder:
+		return errs.New(errs.Conflict, "disk %s: generation %d belongs to %q (%s), not to %q",
+			path, h.Generation, h.Holder, h.State, o.Holder).
+			WithRemedy("attach with generation %d or newer", h.Generation+1)
+	}
+	return nil
+}
+
+// claim returns the head that makes us the writer. After a clean close nothing of older logs is left to
+// replay, so that the position moves on to our own log.
+func claim(h *format.Head, o *AttachOptions) *format.Head {
+	next := *h
+	next.Epoch++
+	next.Generation, next.Holder, next.State = o.Generation, o.Holder, format.StateOpen
+	next.Nonce, next.Session, next.Updated = newNonce(), newNonce(), now()
+	if h.State == format.StateClosed {
+		next.Log = format.Position{Epoch: next.Epoch, Seq: 1}
+	}
+	return &next
+}
+
+// prepareReader builds the reader for a head's lineage, with what was prepared for this very disk.
+func (d *Disk) prepareReader(head *format.Head, codec *format.Codec) error {
+	if d.rd != nil {
+		return nil
+	}
+	uid, err := parseUID(head.UID)
+	if err != nil {
+		return err
+	}
+	d.uid, d.size = uid, head.Size
+	pages := &pageSource{o: d.o, codec: codec, lineage: head.Lineage}
+	if p := d.opts.Prepared; p != nil && p.head.UID == head.UID {
+		pages.stored = p.takePages()
+	}
+	d.rd = newReader(d.o, pages, head.Size, d.opts.Cache, d.tasks, d.opts.Tuning)
+	return nil
+}
+
+// swapAndLoad swaps the head and reads the map root at the same time.
+func (d *Disk) swapAndLoad(ctx context.Context, next *format.Head, etag blob.ETag) (*format.Head, blob.ETag, *format.Root, error) {
+	root, known := d.opts.Prepared.rootFor(next)
+	g, gctx := errgroup.WithContext(ctx)
+	if !known {
+		d.rd.pages.prefetch(d.tasks, next.Root)
+		g.Go(func() (err error) {
+			root, err = d.rd.pages.loadRoot(gctx, next.Root)
+			return err
+		})
+	}
+	cur, curTag, err := d.o.swapHead(ctx, d.path, next, etag)
+	if rerr := g.Wait(); err == nil {
+		err = rerr
+	}
+	return cur, curTag, root, err
+}

@@ -1,0 +1,103 @@
+package disk
+
+import (
+	"context"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// checkpointRetry is the pause after a map checkpoint that could not be written.
+const checkpointRetry = time.Second
+
+func (d *Disk) startBackground() {
+	d.tasks.spawn(d.sealLoop)
+	d.tasks.spawn(d.checkpointLoop)
+	if d.opts.Revalidate > 0 {
+		d.tasks.spawn(d.revalidateLoop)
+	}
+}
+
+// sealLoop uploads writes that nobody flushes.
+func (d *Disk) sealLoop(ctx context.Context) {
+	t := time.NewTicker(d.opts.SealInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		d.mu.Lock()
+		if d.forming != nil && time.Since(d.forming.since) >= d.opts.SealInterval {
+			d.want = true
+			d.pumpLocked()
+		}
+		d.mu.Unlock()
+	}
+}
+
+// checkpointLoop writes the map when the log has grown, or after a while.
+func (d *Disk) checkpointLoop(ctx context.Context) {
+	t := time.NewTicker(d.opts.CheckpointInterval)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.stop:
+			return
+		case <-d.kick:
+		case <-t.C:
+		}
+		err := d.writeMap(ctx, nil)
+		if err == nil || ctx.Err() != nil || d.Err() != nil {
+			continue
+		}
+		// Not lost: the log holds everything. Attaching after a crash takes longer until it works again.
+		d.log.Warn("map checkpoint put off", "disk", d.path, "error", err.Error())
+		if sleep(ctx, checkpointRetry) != nil {
+			return
+		}
+		d.wakeCheckpointer()
+	}
+}
+
+// revalidateLoop asks the store whether we are still the writer, so that a fenced session whose reads are
+// all served from the cache stops too.
+func (d *Disk) revalidateLoop(ctx context.Context) {
+	t := time.NewTicker(d.opts.Revalidate)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.stop:
+			return
+		case <-t.C:
+		}
+		if d.busy.Swap(false) {
+			d.stale.Store(errs.Is(d.revalidate(ctx), errs.Unavailable))
+		}
+	}
+}
+
+// revalidate reads the head and fences the disk if it is not ours.
+func (d *Disk) revalidate(ctx context.Context) error {
+	obj, err := d.o.get(ctx, headKey(d.path), blob.All())
+	if errs.Is(err, errs.NotFound) {
+		d.fail(errs.Wrap(errs.Fenced, err, "disk %s is gone", d.path))
+	}
+	if err != nil {
+		return err
+	}
+	h, err := format.DecodeHead(obj.Data)
+	if err != nil {
+		err = errs.Wrap(errs.KindOf(err), err, "head of %s", d.path)
+		d.fail(err)
+		return err
+	}
+	return d.checkHead(h)
+}

@@ -1,0 +1,142 @@
+package disk
+
+import (
+	"context"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Checkpoint names the disk's present content: everything written before the call is in it. It moves
+// metadata only. Exists if the name is taken.
+func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	if err := d.Flush(ctx); err != nil {
+		return nil, err
+	}
+	if d.rd.m.Changed() {
+		if err := d.writeMap(ctx, nil); err != nil {
+			return nil, err
+		}
+	} else if err := d.revalidate(ctx); err != nil { // a fenced session must not name an old state
+		return nil, err
+	}
+	h := d.Head()
+	return putCheckpoint(ctx, d.o, d.path, name, &h)
+}
+
+// CheckpointClosed names the content of a disk that nobody has attached. Conflict if its head is open.
+func CheckpointClosed(ctx context.Context, store blob.Store, path, name string) (*format.Checkpoint, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	o := oneShot(store)
+	h, _, err := o.loadHead(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if h.State != format.StateClosed {
+		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d", path, h.Holder, h.Generation).
+			WithRemedy("checkpoint it where it is attached, or close it first (after a crash: attach and close)")
+	}
+	return putCheckpoint(ctx, o, path, name, h)
+}
+
+func putCheckpoint(ctx context.Context, o *objects, path, name string, h *format.Head) (*format.Checkpoint, error) {
+	c := &format.Checkpoint{Version: format.Version, Name: name, UID: h.UID, Nonce: newNonce(), Size: h.Size,
+		Mode: h.Mode, Root: h.Root, Lineage: h.Lineage, Created: now()}
+	body, err := format.Encode(c)
+	if err != nil {
+		return nil, err
+	}
+	err = o.putNew(ctx, checkpointKey(path, name), body)
+	switch {
+	case errs.Is(err, errs.Conflict):
+		return nil, errs.Wrap(errs.Exists, err, "disk %s has a checkpoint %q", path, name).WithRemedy("choose another name")
+	case err != nil:
+		return nil, errs.Wrap(errs.KindOf(err), err, "checkpoint %s", path)
+	}
+	return c, nil
+}
+
+// loadCheckpoint reads a checkpoint. NotFound lists those that there are.
+func (o *objects) loadCheckpoint(ctx context.Context, path, name string) (*format.Checkpoint, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	obj, err := o.get(ctx, checkpointKey(path, name), blob.All())
+	if errs.Is(err, errs.NotFound) {
+		return nil, o.noCheckpoint(ctx, path, name, err)
+	}
+	if err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), err, "read checkpoint %s of %s", name, path)
+	}
+	c, err := format.DecodeCheckpoint(obj.Data)
+	if err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), err, "checkpoint %s of %s", name, path)
+	}
+	return c, nil
+}
+
+func (o *objects) noCheckpoint(ctx context.Context, path, name string, cause error) error {
+	if _, _, err := o.loadHead(ctx, path); err != nil {
+		return err
+	}
+	e := errs.Wrap(errs.NotFound, cause, "disk %s has no checkpoint %q", path, name)
+	names, err := o.names(ctx, checkpointPrefix(path))
+	switch {
+	case err != nil:
+		return e
+	case len(names) == 0:
+		return e.WithRemedy("make one; the disk has none")
+	}
+	return e.WithRemedy("use one of: %s", strings.Join(names, ", "))
+}
+
+// names lists what is directly under a prefix.
+func (o *objects) names(ctx context.Context, prefix string) ([]string, error) {
+	var names []string
+	err := o.retry(ctx, o.bound, func(ctx context.Context) error {
+		o.n.lists.Add(1)
+		names = names[:0]
+		return o.store.List(ctx, prefix, "", func(e blob.Entry) bool {
+			names = append(names, strings.TrimPrefix(e.Key, prefix))
+			return true
+		})
+	})
+	return names, err
+}
+
+// ListCheckpoints returns a disk's checkpoints by name.
+func ListCheckpoints(ctx context.Context, store blob.Store, path string) ([]*format.Checkpoint, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	o := oneShot(store)
+	if _, _, err := o.loadHead(ctx, path); err != nil {
+		return nil, err
+	}
+	names, err := o.names(ctx, checkpointPrefix(path))
+	if err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), err, "list checkpoints of %s", path)
+	}
+	list := make([]*format.Checkpoint, len(names))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for i, name := range names {
+		g.Go(func() (err error) {
+			list[i], err = o.loadCheckpoint(gctx, path, name)
+			return err
+		})
+	}
+	return list, g.Wait()
+}

@@ -1,0 +1,187 @@
+package disk
+
+import (
+	"context"
+
+	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// maxReplayFactor bounds a crash replay when the map can't be written as fast as the log: at this many
+// times CheckpointObjects, uploads wait for the map.
+const maxReplayFactor = 4
+
+// Flush returns when every write that returned before is in the store. With nothing to wait for it makes
+// no request. After the stall bound it fails as Unavailable; the data stays and goes on being sent.
+func (d *Disk) Flush(ctx context.Context) error {
+	d.touch()
+	d.mu.Lock()
+	if err := d.mutableLocked(); err != nil {
+		d.mu.Unlock()
+		return err
+	}
+	return d.flushAndUnlock(ctx)
+}
+
+func (d *Disk) flushAndUnlock(ctx context.Context) error {
+	d.o.n.flushes.Add(1)
+	var last *batch
+	if d.forming != nil {
+		last, d.want = d.forming, true
+		d.pumpLocked()
+	} else if n := len(d.queue); n > 0 {
+		last = d.queue[n-1]
+	}
+	d.mu.Unlock()
+	if last == nil {
+		return nil
+	}
+	ctx, cancel := d.stall(ctx)
+	defer cancel()
+	select {
+	case <-last.committed:
+		return nil
+	case <-d.stop:
+		select { // it may have been committed all the same
+		case <-last.committed:
+			return nil
+		default:
+			return d.Err()
+		}
+	case <-ctx.Done():
+		return d.stalled(ctx, "flush")
+	}
+}
+
+// sealLocked ends the forming batch and queues it.
+func (d *Disk) sealLocked() {
+	b := d.forming
+	d.forming, d.want = nil, false
+	b.seq = d.nextSeq
+	d.nextSeq++
+	d.queue = append(d.queue, b)
+}
+
+// pumpLocked starts as many uploads as may run, and seals the forming batch for a flush when one of them
+// could be its. Until then, later flushes join it.
+func (d *Disk) pumpLocked() {
+	for d.err == nil && d.started < d.opts.InFlight {
+		if d.nextSeq-d.mapped > uint64(maxReplayFactor*d.opts.CheckpointObjects) {
+			d.wakeCheckpointer()
+			return
+		}
+		if d.started == len(d.queue) {
+			if !d.want || d.forming == nil {
+				return
+			}
+			d.sealLocked()
+		}
+		b := d.queue[d.started]
+		if !d.tasks.spawn(func(ctx context.Context) { d.upload(ctx, b) }) {
+			return
+		}
+		d.started++
+	}
+}
+
+// upload compresses and writes one batch's log object, however long that takes, and commits what can be.
+func (d *Disk) upload(ctx context.Context, b *batch) {
+	buf, _ := d.bodies.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	h := format.LogHeader{Disk: d.uid, Nonce: newID(), Epoch: d.epoch, Created: now().UnixMilli()}
+	body := b.encode(d.rd.codec, h, (*buf)[:0])
+	key := logKey(d.path, d.epoch, b.seq)
+	attempts, err := d.o.putOnce(ctx, key, body, 0, func(got []byte) bool { return format.SameLogObject(got, body) })
+	if err != nil {
+		d.uploadFailed(ctx, key, err)
+		return
+	}
+	if attempts == 1 { // after more, a lost attempt may still be reading it
+		*buf = body
+		d.bodies.Put(buf)
+	}
+	d.o.n.logObjects.Add(1)
+	d.rd.frames.keepHeader(&b.seg, b.frames)
+	d.mu.Lock()
+	b.uploaded = true
+	d.mu.Unlock()
+	for _, b := range d.commit() {
+		d.keepFrames(b)
+		b.release(&d.pool)
+	}
+}
+
+// uploadFailed stops the disk, for all that retrying doesn't cure.
+func (d *Disk) uploadFailed(ctx context.Context, key string, err error) {
+	switch {
+	case errs.Is(err, errs.Conflict):
+		d.fail(errs.Wrap(errs.Fenced, err, "%s: a newer writer of the disk ended this one's log", key).
+			WithRemedy("stop; the disk is attached elsewhere"))
+	case ctx.Err() == nil:
+		d.fail(errs.Wrap(errs.KindOf(err), err, "write %s", key))
+	}
+}
+
+// commit applies uploaded batches to the map and acknowledges them, in order, as far as there is no gap. It
+// returns the batches that left memory; nobody else reads those any more.
+func (d *Disk) commit() []*batch {
+	d.commitMu.Lock()
+	defer d.commitMu.Unlock()
+	var gone []*batch
+	for {
+		d.mu.RLock()
+		ready := d.err == nil && len(d.queue) > 0 && d.queue[0].uploaded
+		var b *batch
+		if ready {
+			b = d.queue[0]
+		}
+		d.mu.RUnlock()
+		if !ready {
+			return gone
+		}
+		next := format.Position{Epoch: d.epoch, Seq: b.seq + 1}
+		if err := d.rd.m.Apply(b.seg, b.runs, next); err != nil {
+			d.fail(errs.Wrap(errs.KindOf(err), err, "commit log object %d", b.seq))
+			return gone
+		}
+		d.popCommitted(b)
+		gone = append(gone, b)
+	}
+}
+
+func (d *Disk) popCommitted(b *batch) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.queue[0] = nil
+	d.queue = d.queue[1:]
+	d.started--
+	d.commits++
+	d.acked = b.seq
+	d.dirty -= int64(b.blocks()) * BlockSize
+	close(b.committed)
+	close(d.room)
+	d.room = make(chan struct{})
+	if d.acked-d.mapped >= uint64(d.opts.CheckpointObjects) {
+		d.wakeCheckpointer()
+	}
+	d.pumpLocked()
+}
+
+// keepFrames puts a committed batch's frames into the cache, from memory.
+func (d *Disk) keepFrames(b *batch) {
+	buf := make([]byte, 0, format.FrameSize)
+	for i := range b.frames {
+		key := d.rd.frames.key(&b.seg, uint32(i))
+		d.rd.frames.keep(cache.Key(key), b.frame(i, buf))
+	}
+}
+
+func (d *Disk) wakeCheckpointer() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}

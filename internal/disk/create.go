@@ -1,0 +1,75 @@
+package disk
+
+import (
+	"context"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// MaxSize is the largest disk, in bytes.
+const MaxSize = format.MaxSize
+
+// CreateOptions describes a new disk.
+type CreateOptions struct {
+	ID   string // the owner's name for it; the path's last element if empty
+	Size int64  // bytes; a multiple of BlockSize up to MaxSize
+}
+
+// Create makes an empty disk at path in the pool, by one request whatever its size. Exists if there is one.
+func Create(ctx context.Context, store blob.Store, path string, opts CreateOptions) (*format.Head, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	if err := checkSize(opts.Size); err != nil {
+		return nil, err
+	}
+	h := newHead(path, opts.ID, opts.Size)
+	h.Lineage = []format.Ancestor{{Path: path, UID: h.UID}}
+	return h, putHead(ctx, oneShot(store), path, h)
+}
+
+func checkSize(size int64) error {
+	if size <= 0 || size > MaxSize || size%BlockSize != 0 {
+		return errs.New(errs.Invalid, "a disk of %d bytes", size).
+			WithRemedy("use a multiple of %d bytes up to 16 TiB", BlockSize)
+	}
+	return nil
+}
+
+// newHead returns the head of a disk that was never attached; it lacks a lineage.
+func newHead(path, id string, size int64) *format.Head {
+	if id == "" {
+		id = lastElement(path)
+	}
+	t := now()
+	return &format.Head{
+		Version: format.Version, ID: id, UID: newNonce(), Size: size, Mode: format.ModeDurable,
+		State: format.StateClosed, Nonce: newNonce(), Log: format.Position{Epoch: 1, Seq: 1}, Created: t, Updated: t,
+	}
+}
+
+func lastElement(path string) string {
+	for i := len(path) - 1; i >= 0; i-- {
+		if path[i] == '/' {
+			return path[i+1:]
+		}
+	}
+	return path
+}
+
+func putHead(ctx context.Context, o *objects, path string, h *format.Head) error {
+	body, err := format.Encode(h)
+	if err != nil {
+		return err
+	}
+	err = o.putNew(ctx, headKey(path), body)
+	if errs.Is(err, errs.Conflict) {
+		return errs.Wrap(errs.Exists, err, "there is a disk at %s", path).WithRemedy("use it, or choose another path")
+	}
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "create disk %s", path)
+	}
+	return nil
+}

@@ -1,0 +1,172 @@
+package disk
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Disk is an attached disk: the one writer of its epoch.
+//
+// Writes gather in one forming batch. A flush, its age or its size seals it; sealed batches are uploaded a
+// few at a time and committed strictly in order: applied to the map, then acknowledged, then dropped from
+// memory. A read looks at the forming batch, then the sealed ones from new to old, then the map.
+//
+// Lock order: commitMu, mu, the map's lock. No I/O happens under any of them.
+type Disk struct {
+	o      *objects
+	path   string
+	opts   AttachOptions
+	log    *slog.Logger
+	uid    format.ID
+	epoch  uint64
+	size   int64
+	rd     *reader
+	tasks  *tasks
+	pool   chunkPool
+	bodies sync.Pool     // *[]byte; bodies of log objects
+	kick   chan struct{} // wakes the map checkpointer
+	stop   chan struct{} // closed when the disk stopped for good
+	turn   chan struct{} // one token: who holds it may write the map and the head
+	mapN   uint32        // of map versions; with the turn
+
+	headMu sync.Mutex
+	head   format.Head
+	etag   blob.ETag
+
+	commitMu sync.Mutex
+
+	mu       sync.RWMutex
+	forming  *batch // nil while nothing is dirty
+	queue    []*batch
+	started  int    // of the queue, being uploaded
+	want     bool   // a flush waits for the forming batch
+	nextSeq  uint64 // of the next sealed batch
+	acked    uint64 // the last committed
+	mapped   uint64 // the last that a written map covers
+	commits  uint64 // batches that left memory
+	dirty    int64  // bytes in memory
+	room     chan struct{}
+	err      error // why the disk stopped; sticky
+	closing  bool
+	detached bool
+
+	busy  atomic.Bool // read or written since the last revalidation
+	stale atomic.Bool // the store could not confirm for too long that we are the writer
+}
+
+var _ Device = (*Disk)(nil)
+
+// Size returns the disk's size in bytes.
+func (d *Disk) Size() int64 { return d.size }
+
+// Fenced returns a channel that is closed when the disk has stopped for good: because a newer writer took
+// over, because stored bytes are corrupt, because the store refuses us, or by Close or Abandon. Err says
+// which.
+func (d *Disk) Fenced() <-chan struct{} { return d.stop }
+
+// Err returns why the disk stopped, or nil while it serves.
+func (d *Disk) Err() error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.err
+}
+
+// Head returns the head as this session last wrote or read it.
+func (d *Disk) Head() format.Head {
+	d.headMu.Lock()
+	defer d.headMu.Unlock()
+	return d.head
+}
+
+// Cache returns the frame cache in use, or nil.
+func (d *Disk) Cache() *cache.Cache { return d.opts.Cache }
+
+// Stats returns what was counted since attach.
+func (d *Disk) Stats() Stats {
+	s := d.o.n.stats()
+	d.mu.RLock()
+	s.DirtyBytes = d.dirty
+	d.mu.RUnlock()
+	s.MapBytes = d.rd.m.Bytes()
+	if d.opts.Cache != nil {
+		cs := d.opts.Cache.Stats()
+		s.Cache = &cs
+	}
+	return s
+}
+
+// fail stops the disk for good. The first reason stays.
+func (d *Disk) fail(err error) {
+	d.mu.Lock()
+	first := d.err == nil
+	if first {
+		d.err = err
+		close(d.stop)
+	}
+	d.mu.Unlock()
+	if first && errs.Is(err, errs.Fenced) {
+		d.tasks.cancel() // a fenced writer leaves the store alone
+		d.log.Warn("disk fenced", "disk", d.path, "epoch", d.epoch, "error", err.Error())
+	}
+}
+
+// mutableLocked returns why a mutation can't be accepted, or nil.
+func (d *Disk) mutableLocked() error {
+	if d.err != nil {
+		return d.err
+	}
+	if d.closing {
+		return errs.New(errs.Invalid, "disk %s is closed", d.path)
+	}
+	return nil
+}
+
+func (d *Disk) checkRange(off, length int64) error {
+	if off < 0 || length < 0 || off > d.size-length {
+		return errs.New(errs.Invalid, "range of %d bytes at %d is outside the disk of %d", length, off, d.size)
+	}
+	return nil
+}
+
+// stall returns a context that ends after the stall bound, and a function that names that end.
+func (d *Disk) stall(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, d.opts.StallTimeout)
+}
+
+func (d *Disk) stalled(ctx context.Context, what string) error {
+	return errs.Wrap(errs.Unavailable, ctx.Err(), "%s: the store did not take all writes within %v", what, d.opts.StallTimeout).
+		WithRemedy("check the object store and the way to it; the data stays in memory and goes on being sent")
+}
+
+// Abandon drops the disk without touching the store: unflushed writes are lost, and the head stays open
+// until the next attach. It returns when nothing of the disk runs any more. It may be called at any time,
+// also twice or after Close.
+func (d *Disk) Abandon() {
+	d.fail(errs.New(errs.Invalid, "disk %s is detached", d.path))
+	d.detach()
+}
+
+// detach ends all background work.
+func (d *Disk) detach() {
+	d.tasks.stop()
+	d.mu.Lock()
+	d.detached = true
+	d.mu.Unlock()
+}
+
+// touch notes that the disk is in use.
+func (d *Disk) touch() {
+	if !d.busy.Load() {
+		d.busy.Store(true)
+	}
+}
+
+func now() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }

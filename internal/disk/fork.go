@@ -1,0 +1,100 @@
+package disk
+
+import (
+	"context"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// ForkOptions describes the child.
+type ForkOptions struct {
+	ID         string // the owner's name for it; the path's last element if empty
+	Generation uint64 // what the child's head starts at; attaches need at least this
+	Size       int64  // bytes; 0: the checkpoint's size; may be larger, never smaller
+}
+
+// Fork makes a disk at child that begins as a checkpoint of the disk at path, in the same pool. It copies no
+// data: the child's map refers to the parent's objects. It takes four round trips: read the checkpoint,
+// register the child with the parent, write the child's head, and see that the checkpoint is still there.
+//
+// Errors: NotFound (no disk or checkpoint), Exists (something at child), Invalid.
+func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string, opts ForkOptions) (*format.Head, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	if err := checkPath(child); err != nil {
+		return nil, err
+	}
+	o := oneShot(store)
+	c, err := o.loadCheckpoint(ctx, path, checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	h, err := childHead(c, path, child, opts)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.putRef(ctx, path, child, checkpoint); err != nil {
+		return nil, err
+	}
+	if err := putHead(ctx, o, child, h); err != nil {
+		return nil, err
+	}
+	// A collector that removes the checkpoint looks for references after it; one of us sees the other.
+	if _, err := o.loadCheckpoint(ctx, path, checkpoint); err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), err, "disk %s was forked from a checkpoint that is gone", child).
+			WithRemedy("remove %s and fork another checkpoint", child)
+	}
+	return h, nil
+}
+
+func childHead(c *format.Checkpoint, path, child string, opts ForkOptions) (*format.Head, error) {
+	size := opts.Size
+	if size == 0 {
+		size = c.Size
+	}
+	if err := checkSize(size); err != nil {
+		return nil, err
+	}
+	if size < c.Size {
+		return nil, errs.New(errs.Invalid, "a fork of %d bytes of a disk of %d", size, c.Size).
+			WithRemedy("forks can grow but not shrink")
+	}
+	if len(c.Lineage) >= format.MaxLineage {
+		return nil, errs.New(errs.Exhausted, "disk %s is the end of a line of %d forks", path, len(c.Lineage)).
+			WithRemedy("fork an earlier one, or copy")
+	}
+	h := newHead(child, opts.ID, size)
+	h.Generation = opts.Generation
+	h.Lineage = append([]format.Ancestor{{Path: child, UID: h.UID}}, c.Lineage...)
+	h.Parent = &format.Parent{Path: path, UID: c.UID, Checkpoint: c.Name}
+	if c.Root != nil {
+		root := *c.Root
+		root.Lineage++
+		h.Root = &root
+	}
+	return h, nil
+}
+
+// putRef registers a child. A reference of an earlier attempt at the same child does as well.
+func (o *objects) putRef(ctx context.Context, path, child, checkpoint string) error {
+	body, err := format.Encode(&format.Ref{Version: format.Version, Child: child, Checkpoint: checkpoint, Created: now()})
+	if err != nil {
+		return err
+	}
+	key := refKey(path, child)
+	_, err = o.putOnce(ctx, key, body, o.bound, func(got []byte) bool {
+		r, err := format.DecodeRef(got)
+		return err == nil && r.Child == child && r.Checkpoint == checkpoint
+	})
+	if errs.Is(err, errs.Conflict) {
+		return errs.Wrap(errs.Exists, err, "%s was forked from another checkpoint of %s", child, path).
+			WithRemedy("choose another path for the fork")
+	}
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "register fork %s", child)
+	}
+	return nil
+}

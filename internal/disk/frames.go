@@ -1,0 +1,340 @@
+package disk
+
+import (
+	"context"
+	"math"
+	"sync"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/blockmap"
+	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	wholeObject   = 128 << 10 // segments up to this size are read by one request, header and all
+	framesPerGet  = 16        // adjacent frames that one request reads at most: 1 MiB of content
+	headerFrame   = math.MaxUint32
+	maxHeaderRefs = 1 << 20 // frame table entries kept: 16 MiB
+)
+
+// frames reads frames of segments: from memory, from the cache device, or from the store. Concurrent readers
+// of one frame share one request. Content it hands out is immutable.
+type frames struct {
+	o       *objects
+	codec   *format.Codec
+	lineage []format.Ancestor
+	dev     *cache.Cache
+	spaces  []uint32 // of the lineage, in keys
+	tasks   *tasks
+
+	mu      sync.Mutex
+	ram     ramFrames
+	flights map[cache.Key]*frameFlight
+	headers map[cache.Key]*segmentHeader
+	entries int // in headers
+}
+
+// frameFlight is a frame or a header on its way. Its fields are set before done is closed.
+type frameFlight struct {
+	done   chan struct{}
+	data   []byte
+	header *segmentHeader
+	err    error
+}
+
+// segmentHeader is what a reader needs of a segment's header.
+type segmentHeader struct {
+	length int64
+	frames []format.Frame
+}
+
+// pending is a part of a read that no cache could serve.
+type pending struct {
+	key   cache.Key
+	seg   format.SegmentEntry
+	first int    // block in the frame
+	dst   []byte // what to fill
+	fl    *frameFlight
+}
+
+func newFrames(o *objects, codec *format.Codec, lineage []format.Ancestor, dev *cache.Cache, t *tasks, ramBytes int64) *frames {
+	f := &frames{o: o, codec: codec, lineage: lineage, dev: dev, tasks: t,
+		flights: make(map[cache.Key]*frameFlight), headers: make(map[cache.Key]*segmentHeader),
+		ram: newRAMFrames(ramBytes)}
+	for i, a := range lineage {
+		space := uint32(i + 1)
+		if dev != nil {
+			space = dev.Space(a.UID)
+		}
+		f.spaces = append(f.spaces, space)
+	}
+	return f
+}
+
+func (f *frames) key(seg *format.SegmentEntry, frame uint32) cache.Key {
+	return cache.Key{Space: f.spaces[seg.Lineage], Kind: seg.Kind, Frame: frame, Epoch: seg.Epoch, Seq: seg.Seq}
+}
+
+// read fills p, which begins at block base of the disk, from pieces that cover it.
+func (f *frames) read(ctx context.Context, pieces []blockmap.Piece, base uint64, p []byte) error {
+	var missing []pending
+	for i := range pieces {
+		pc := &pieces[i]
+		dst := p[(pc.Block-base)*BlockSize:][:uint64(pc.Count)*BlockSize]
+		if pc.Seg.Kind == format.KindFree {
+			clear(dst)
+			continue
+		}
+		if int(pc.Seg.Lineage) >= len(f.lineage) {
+			return errs.New(errs.Corrupt, "map refers to disk %d of a lineage of %d", pc.Seg.Lineage, len(f.lineage))
+		}
+		for b := pc.First; len(dst) > 0; {
+			first := b % format.FrameBlocks
+			n := min(len(dst), int(format.FrameBlocks-first)*BlockSize)
+			key := f.key(&pc.Seg, b/format.FrameBlocks)
+			if !f.cached(key, int(first), dst[:n]) {
+				missing = append(missing, pending{key: key, seg: pc.Seg, first: int(first), dst: dst[:n]})
+			}
+			dst, b = dst[n:], b+uint32(n/BlockSize)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return f.fetch(ctx, missing)
+}
+
+// cached fills dst from memory or the cache device, from block first of a frame on.
+func (f *frames) cached(key cache.Key, first int, dst []byte) bool {
+	f.mu.Lock()
+	data := f.ram.get(key)
+	f.mu.Unlock()
+	if end := first*BlockSize + len(dst); data != nil && end <= len(data) {
+		copy(dst, data[first*BlockSize:end])
+		f.o.n.frameHits.Add(1)
+		return true
+	}
+	if f.dev != nil && f.dev.ReadAt(key, dst, first) {
+		f.o.n.frameHits.Add(1)
+		return true
+	}
+	f.o.n.frameMisses.Add(1)
+	return false
+}
+
+// fetch starts what is not on its way yet, waits, and fills the destinations.
+func (f *frames) fetch(ctx context.Context, missing []pending) error {
+	f.start(missing)
+	for i := range missing {
+		m := &missing[i]
+		select {
+		case <-m.fl.done:
+		case <-ctx.Done():
+			return errs.Wrap(errs.Unavailable, ctx.Err(), "read a frame")
+		}
+		if m.fl.err != nil {
+			return m.fl.err
+		}
+		off := m.first * BlockSize
+		if off+len(m.dst) > len(m.fl.data) {
+			return errs.New(errs.Corrupt, "frame of %d bytes, want %d at %d", len(m.fl.data), len(m.dst), off)
+		}
+		copy(m.dst, m.fl.data[off:])
+	}
+	return nil
+}
+
+// frameRun is adjacent frames of one segment that one request reads.
+type frameRun struct {
+	seg     format.SegmentEntry
+	from    uint32
+	flights []*frameFlight
+}
+
+// start gives every pending part a flight: one under way, or a new one that it launches.
+func (f *frames) start(missing []pending) {
+	var runs []frameRun
+	f.mu.Lock()
+	for i := range missing {
+		m := &missing[i]
+		if m.fl = f.flights[m.key]; m.fl != nil {
+			continue
+		}
+		m.fl = &frameFlight{done: make(chan struct{})}
+		if m.fl.data = f.ram.get(m.key); m.fl.data != nil { // came in since we looked
+			close(m.fl.done)
+			continue
+		}
+		f.flights[m.key] = m.fl
+		if n := len(runs); n > 0 && runs[n-1].seg == m.seg && len(runs[n-1].flights) < framesPerGet &&
+			runs[n-1].from+uint32(len(runs[n-1].flights)) == m.key.Frame {
+			runs[n-1].flights = append(runs[n-1].flights, m.fl)
+			continue
+		}
+		runs = append(runs, frameRun{seg: m.seg, from: m.key.Frame, flights: []*frameFlight{m.fl}})
+	}
+	f.mu.Unlock()
+	for i := range runs {
+		r := &runs[i]
+		if !f.tasks.spawn(func(ctx context.Context) { f.fly(ctx, r) }) {
+			f.land(r, nil, errs.New(errs.Unavailable, "the disk is detached"))
+		}
+	}
+}
+
+// fly reads a run and lands it, and then keeps it on the cache device.
+func (f *frames) fly(ctx context.Context, r *frameRun) {
+	data, err := f.readRun(ctx, r)
+	if errs.Is(err, errs.Corrupt) {
+		data, err = f.readRun(ctx, r) // once more: the way here may have bent it, not the store
+	}
+	f.land(r, data, err)
+	for i := range data {
+		if f.dev != nil {
+			f.dev.Insert(f.key(&r.seg, r.from+uint32(i)), data[i])
+		}
+	}
+}
+
+func (f *frames) land(r *frameRun, data [][]byte, err error) {
+	f.mu.Lock()
+	for i, fl := range r.flights {
+		key := f.key(&r.seg, r.from+uint32(i))
+		delete(f.flights, key)
+		if fl.err = err; err == nil {
+			fl.data = data[i]
+			f.ram.put(key, data[i])
+		}
+	}
+	f.mu.Unlock()
+	for _, fl := range r.flights {
+		close(fl.done)
+	}
+}
+
+// readRun reads and checks the frames of a run.
+func (f *frames) readRun(ctx context.Context, r *frameRun) ([][]byte, error) {
+	key := segmentKey(f.lineage[r.seg.Lineage].Path, &r.seg)
+	h, whole, err := f.header(ctx, &r.seg, key)
+	if err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), err, "read header of %s", key)
+	}
+	n := uint32(len(r.flights))
+	if uint64(r.from)+uint64(n) > uint64(len(h.frames)) {
+		return nil, errs.New(errs.Corrupt, "%s has %d frames, want %d", key, len(h.frames), r.from+n)
+	}
+	fr := h.frames[r.from : r.from+n]
+	start, last := h.length+int64(fr[0].Offset), fr[n-1]
+	end := h.length + int64(last.Offset) + int64(last.Length)
+	var body []byte
+	if int64(len(whole)) >= end {
+		body = whole[start:end]
+	} else if body, err = f.o.getExact(ctx, key, start, end-start); err != nil {
+		return nil, errs.Wrap(errs.KindOf(notMissing(err)), err, "read frames of %s", key)
+	}
+	data := make([][]byte, n)
+	for i := range fr {
+		off := fr[i].Offset - fr[0].Offset
+		stored := body[off : off+fr[i].Length]
+		if data[i], err = f.codec.DecodeFrame(make([]byte, 0, int(fr[i].Blocks)*BlockSize), stored, fr[i]); err != nil {
+			return nil, errs.Wrap(errs.KindOf(err), err, "frame %d of %s", int(r.from)+i, key)
+		}
+	}
+	return data, nil
+}
+
+// header returns a segment's header, and the whole object where it was small enough to be read at once.
+func (f *frames) header(ctx context.Context, seg *format.SegmentEntry, key string) (*segmentHeader, []byte, error) {
+	hk := f.key(seg, headerFrame)
+	f.mu.Lock()
+	if h := f.headers[hk]; h != nil {
+		f.mu.Unlock()
+		return h, nil, nil
+	}
+	if fl := f.flights[hk]; fl != nil {
+		f.mu.Unlock()
+		select {
+		case <-fl.done:
+			return fl.header, fl.data, fl.err
+		case <-ctx.Done():
+			return nil, nil, errs.Wrap(errs.Unavailable, ctx.Err(), "wait for a header")
+		}
+	}
+	fl := &frameFlight{done: make(chan struct{})}
+	f.flights[hk] = fl
+	f.mu.Unlock()
+
+	fl.header, fl.data, fl.err = f.readHeader(ctx, seg, key)
+	f.mu.Lock()
+	delete(f.flights, hk)
+	if fl.err == nil {
+		f.keepHeaderLocked(hk, fl.header)
+	}
+	f.mu.Unlock()
+	close(fl.done)
+	return fl.header, fl.data, fl.err
+}
+
+func (f *frames) readHeader(ctx context.Context, seg *format.SegmentEntry, key string) (*segmentHeader, []byte, error) {
+	n := int64(seg.HeaderLen)
+	if seg.Size <= wholeObject {
+		n = int64(seg.Size)
+	}
+	obj, err := f.o.get(ctx, key, blob.Range{Offset: 0, Length: n})
+	if err != nil {
+		return nil, nil, notMissing(err)
+	}
+	h, err := format.DecodeLogHeader(obj.Data)
+	if err != nil {
+		return nil, nil, err
+	}
+	if h.Epoch != seg.Epoch || h.Seq != seg.Seq || h.Kind != seg.Kind || h.Len() != int(seg.HeaderLen) ||
+		h.Blocks != seg.Blocks || obj.Size != int64(seg.Size) {
+		return nil, nil, errs.New(errs.Corrupt, "header doesn't match the segment table")
+	}
+	return &segmentHeader{length: int64(h.Len()), frames: h.Frames}, obj.Data, nil
+}
+
+// keepHeader remembers the header of a segment that we wrote.
+func (f *frames) keepHeader(seg *format.SegmentEntry, fr []format.Frame) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.keepHeaderLocked(f.key(seg, headerFrame), &segmentHeader{length: int64(seg.HeaderLen), frames: fr})
+}
+
+// keepHeaderLocked keeps a header, and drops any others when there are too many.
+func (f *frames) keepHeaderLocked(k cache.Key, h *segmentHeader) {
+	f.headers[k] = h
+	f.entries += len(h.frames) + 4
+	for old, oh := range f.headers {
+		if f.entries <= maxHeaderRefs {
+			return
+		}
+		if old != k {
+			delete(f.headers, old)
+			f.entries -= len(oh.frames) + 4
+		}
+	}
+}
+
+// has reports whether a frame needs no request.
+func (f *frames) has(key cache.Key) bool {
+	f.mu.Lock()
+	there := f.ram.get(key) != nil || f.flights[key] != nil
+	f.mu.Unlock()
+	return there || (f.dev != nil && f.dev.Contains(key))
+}
+
+// keep remembers a frame that we wrote: on the device if there is one, else in memory. content is not kept.
+func (f *frames) keep(key cache.Key, content []byte) {
+	if f.dev != nil {
+		f.dev.Insert(key, content)
+		return
+	}
+	own := append(make([]byte, 0, len(content)), content...)
+	f.mu.Lock()
+	f.ram.put(key, own)
+	f.mu.Unlock()
+}

@@ -1,0 +1,74 @@
+package disk
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/url"
+
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Keys are the disk's path in the pool followed by these. Numbers are in hex and padded, so that they sort.
+
+func headKey(path string) string  { return path + "/head" }
+func ownerKey(path string) string { return path + "/machine.json" }
+
+func logKey(path string, epoch, seq uint64) string {
+	return fmt.Sprintf("%s/log/%016x/%016x", path, epoch, seq)
+}
+
+func segmentKey(path string, e *format.SegmentEntry) string {
+	if e.Kind == format.KindSeg {
+		return fmt.Sprintf("%s/seg/%016x-%08x", path, e.Epoch, e.Seq)
+	}
+	return logKey(path, e.Epoch, e.Seq)
+}
+
+func pagesKey(path string, epoch uint64, n uint32) string {
+	return fmt.Sprintf("%s/map/%016x-%08x/pages", path, epoch, n)
+}
+
+func rootKey(path string, epoch uint64, n uint32) string {
+	return fmt.Sprintf("%s/map/%016x-%08x/root", path, epoch, n)
+}
+
+func checkpointPrefix(path string) string { return path + "/ckpt/" }
+func checkpointKey(path, name string) string {
+	return checkpointPrefix(path) + name
+}
+
+func refPrefix(path string) string { return path + "/refs/" }
+
+// refKey names a child by its escaped path, or by a digest of it where that is too long for a key element.
+func refKey(path, child string) string {
+	name := url.PathEscape(child)
+	if len(name) > 200 {
+		sum := sha256.Sum256([]byte(child))
+		name = "sha256-" + hex.EncodeToString(sum[:])
+	}
+	return refPrefix(path) + name
+}
+
+func checkPath(path string) error {
+	if !format.ValidPath(path) {
+		return errs.New(errs.Invalid, "bad disk path %q", path).
+			WithRemedy(`use a relative path in the pool, such as "disks/web-1"`)
+	}
+	return nil
+}
+
+// checkName accepts checkpoint names of 1 to 128 letters, digits, dots, dashes and underscores that don't
+// begin with a dot.
+func checkName(name string) error {
+	ok := name != "" && len(name) <= 128 && name[0] != '.'
+	for _, c := range []byte(name) {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.')
+	}
+	if !ok {
+		return errs.New(errs.Invalid, "bad checkpoint name %q", name).
+			WithRemedy("use up to 128 letters, digits, dots, dashes and underscores, and don't begin with a dot")
+	}
+	return nil
+}

@@ -1,0 +1,137 @@
+package disk
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/disk/blockmap"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// writeMap writes a map checkpoint of all that is committed and points the head at it. change, if not nil,
+// changes the head in the same swap; without it an unchanged map costs nothing.
+//
+// Objects come first and the head last: until the swap, the head points at the old map, and the log from
+// there is complete.
+func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) error {
+	select {
+	case <-d.turn:
+		defer func() { d.turn <- struct{}{} }()
+	case <-ctx.Done():
+		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for a map checkpoint")
+	}
+	if change == nil && !d.rd.m.Changed() {
+		return nil
+	}
+	snap, err := d.snapshot(ctx)
+	if err != nil {
+		return d.readError(err)
+	}
+	err = d.writeSnapshot(ctx, snap, change)
+	if err != nil {
+		d.rd.m.Rollback(snap)
+		return err
+	}
+	d.rd.m.Commit(snap)
+	d.rd.pages.forget()
+	d.o.n.mapWrites.Add(1)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if snap.Position.Epoch == d.epoch {
+		d.mapped = snap.Position.Seq - 1
+	}
+	d.pumpLocked()
+	return nil
+}
+
+func (d *Disk) snapshot(ctx context.Context) (*blockmap.Snapshot, error) {
+	for {
+		if err := d.rd.m.Complete(ctx); err != nil {
+			return nil, err
+		}
+		if s, ok := d.rd.m.Snapshot(); ok {
+			return s, nil
+		}
+	}
+}
+
+func (d *Disk) writeSnapshot(ctx context.Context, snap *blockmap.Snapshot, change func(*format.Head)) error {
+	var ref *format.RootRef
+	if !snap.Empty() {
+		var err error
+		if ref, err = d.storeMap(ctx, snap); err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "write map checkpoint")
+		}
+	}
+	return d.updateHead(ctx, func(h *format.Head) {
+		if ref != nil {
+			h.Root = ref
+		}
+		h.Log = snap.Position
+		if change != nil {
+			change(h)
+		}
+	})
+}
+
+// storeMap writes the pages and the root of a snapshot side by side, under a version never used before.
+func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*format.RootRef, error) {
+	d.mapN++
+	v := blockmap.Version{Epoch: d.epoch, N: d.mapN, Nonce: newID()}
+	pages, root := d.rd.m.Encode(snap, d.rd.codec, v)
+	root.Size, root.Lineage, root.Created = d.size, d.rd.pages.lineage, now().UnixMilli()
+	body := d.rd.codec.EncodeRoot(root)
+	ref := &format.RootRef{Epoch: v.Epoch, N: v.N, Size: int64(len(body)), CRC: format.CRC(body)}
+
+	g, gctx := errgroup.WithContext(ctx)
+	if len(pages) > format.PagesHeaderLen {
+		ref.PagesSize = int64(len(pages))
+		g.Go(func() error { return d.o.putNew(gctx, pagesKey(d.path, v.Epoch, v.N), pages) })
+	}
+	err := d.o.putNew(ctx, rootKey(d.path, v.Epoch, v.N), body)
+	if gerr := g.Wait(); err == nil {
+		err = gerr
+	}
+	return ref, err
+}
+
+// updateHead swaps the head. Whoever holds the turn may call it. When the head is another's, the disk is
+// fenced.
+func (d *Disk) updateHead(ctx context.Context, change func(*format.Head)) error {
+	for {
+		d.headMu.Lock()
+		next, etag := d.head, d.etag
+		d.headMu.Unlock()
+		change(&next)
+		next.Nonce, next.Updated = newNonce(), now()
+		cur, curTag, err := d.o.swapHead(ctx, d.path, &next, etag)
+		if err != nil && !errs.Is(err, errs.Conflict) {
+			return errs.Wrap(errs.KindOf(err), err, "write head of %s", d.path)
+		}
+		if ferr := d.checkHead(cur); ferr != nil {
+			return ferr
+		}
+		d.headMu.Lock()
+		d.head, d.etag = *cur, curTag
+		d.headMu.Unlock()
+		if err == nil {
+			return nil
+		}
+		// A swap of ours that was given up for lost has arrived after all: go on from there.
+	}
+}
+
+// checkHead fences the disk if the head is not ours any more.
+func (d *Disk) checkHead(h *format.Head) error {
+	own := d.Head()
+	if h.Epoch == own.Epoch && h.Session == own.Session {
+		return nil
+	}
+	err := errs.New(errs.Fenced, "disk %s: %q attached it with generation %d (epoch %d); this session has generation %d (epoch %d)",
+		d.path, h.Holder, h.Generation, h.Epoch, own.Generation, own.Epoch).
+		WithRemedy("stop; the disk is attached elsewhere")
+	d.fail(err)
+	return err
+}

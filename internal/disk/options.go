@@ -1,0 +1,77 @@
+package disk
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+)
+
+// AttachOptions says who attaches and with what.
+type AttachOptions struct {
+	// Generation is the owner's counter of placements, at least 1. An attach with an older one than the
+	// head's is refused as Fenced. The same one is accepted from the same Holder only (it takes over from
+	// its own earlier session, which is fenced), and from others refused as Conflict.
+	Generation uint64
+	// Holder names the incarnation of the VM that attaches; for people, and for the rule above.
+	Holder string
+	// Cache is a local frame cache, or nil. It may serve several disks and stays the caller's to close.
+	Cache *cache.Cache
+	// Prepared is what Prepare read earlier, or nil. What no longer holds of it is not used.
+	Prepared *Prepared
+	// Logger gets warnings of background work; nil discards them.
+	Logger *slog.Logger
+	Tuning
+}
+
+// Tuning has knobs whose zero value is a good default.
+type Tuning struct {
+	InFlight           int           // log objects being uploaded at a time; 4
+	ObjectBytes        int           // data at which a log object is sealed; 8 MiB, at most 64 MiB
+	DirtyBytes         int64         // unacknowledged data held in memory before writes wait; 64 MiB
+	SealInterval       time.Duration // age at which unflushed writes are uploaded anyway; 1 s
+	StallTimeout       time.Duration // how long a flush, read or write waits for the store before EIO; 60 s
+	OpTimeout          time.Duration // one attempt of a store request; 30 s
+	Revalidate         time.Duration // how often a busy disk asks whether it is still the writer; 2 s, negative: never
+	CheckpointObjects  int           // log objects between map checkpoints; 64
+	CheckpointInterval time.Duration // time between map checkpoints of a changing disk; 60 s
+	MapBytes           int64         // clean map regions kept in memory; 128 MiB, at least 1 MiB
+	FrameBytes         int64         // frames kept in memory; 32 MiB, or 8 MiB beside a cache device
+	ReadAhead          int64         // most to read ahead of a sequential reader; 4 MiB, negative: none
+}
+
+func def[T int | int64 | time.Duration](v *T, d T) {
+	if *v == 0 {
+		*v = d
+	}
+}
+
+func (t Tuning) withDefaults(cached bool) Tuning {
+	def(&t.InFlight, 4)
+	def(&t.ObjectBytes, 8<<20)
+	t.ObjectBytes = max(format.BlockSize, min(t.ObjectBytes, 64<<20))
+	def(&t.DirtyBytes, 64<<20)
+	t.DirtyBytes = max(t.DirtyBytes, 2*int64(t.ObjectBytes))
+	def(&t.SealInterval, time.Second)
+	def(&t.StallTimeout, time.Minute)
+	def(&t.OpTimeout, 30*time.Second)
+	def(&t.Revalidate, 2*time.Second)
+	def(&t.CheckpointObjects, 64)
+	def(&t.CheckpointInterval, time.Minute)
+	def(&t.MapBytes, 128<<20)
+	t.MapBytes = max(t.MapBytes, 1<<20)
+	if cached {
+		def(&t.FrameBytes, 8<<20)
+	}
+	def(&t.FrameBytes, 32<<20)
+	def(&t.ReadAhead, 4<<20)
+	return t
+}
+
+func discardLogger(l *slog.Logger) *slog.Logger {
+	if l == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return l
+}

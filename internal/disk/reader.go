@@ -1,0 +1,152 @@
+package disk
+
+import (
+	"context"
+	"sync"
+
+	"github.com/sluice-platform/sluice/internal/disk/blockmap"
+	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// reader reads what is in the store: map, frames, readahead. Disk lays its unacknowledged writes over it.
+type reader struct {
+	m      *blockmap.Map
+	frames *frames
+	pages  *pageSource
+	codec  *format.Codec
+	tasks  *tasks
+	blocks uint64
+	ahead  streams
+}
+
+// newReader builds a reader of the map under root, which the lineage's disk at the given distance wrote.
+func newReader(o *objects, pages *pageSource, size int64, dev *cache.Cache, t *tasks, tune Tuning) *reader {
+	return &reader{
+		pages: pages, codec: pages.codec, tasks: t, blocks: uint64(size) / BlockSize,
+		frames: newFrames(o, pages.codec, pages.lineage, dev, t, tune.FrameBytes),
+		ahead:  streams{most: uint64(max(0, tune.ReadAhead)) / BlockSize, slots: make(chan struct{}, maxReadAheads)},
+	}
+}
+
+// use makes the map under root what is read.
+func (r *reader) use(root *format.Root, distance int, budget int64) error {
+	if root != nil {
+		if root.Size > int64(r.blocks)*BlockSize {
+			return errs.New(errs.Corrupt, "map of %d bytes under a disk of %d", root.Size, int64(r.blocks)*BlockSize)
+		}
+		if distance+len(root.Lineage) != len(r.pages.lineage) {
+			return errs.New(errs.Corrupt, "map root has a lineage of %d at distance %d, the disk has %d",
+				len(root.Lineage), distance, len(r.pages.lineage))
+		}
+	}
+	r.m = blockmap.New(int64(r.blocks)*BlockSize, root, distance, r.pages, budget)
+	return nil
+}
+
+// read fills p, a multiple of the block size, from block on.
+func (r *reader) read(ctx context.Context, p []byte, block uint64) error {
+	var arr [8]blockmap.Piece
+	n := uint64(len(p)) / BlockSize
+	pieces, err := r.m.Lookup(ctx, block, n, arr[:0])
+	if err != nil {
+		return err
+	}
+	if err := r.frames.read(ctx, pieces, block, p); err != nil {
+		return err
+	}
+	if from, to := r.ahead.note(block, block+n, r.blocks); from < to {
+		r.prefetch(from, to)
+	}
+	return nil
+}
+
+// prefetch reads the frames of a range into the cache in the background, if there is a slot for it.
+func (r *reader) prefetch(from, to uint64) {
+	select {
+	case r.ahead.slots <- struct{}{}:
+	default:
+		return
+	}
+	if !r.tasks.spawn(func(ctx context.Context) {
+		defer func() { <-r.ahead.slots }()
+		r.warm(ctx, from, to)
+	}) {
+		<-r.ahead.slots
+	}
+}
+
+// warm brings the frames of a range into the cache. Errors are left to the reader who comes for them.
+func (r *reader) warm(ctx context.Context, from, to uint64) {
+	pieces, err := r.m.Lookup(ctx, from, to-from, nil)
+	if err != nil {
+		return
+	}
+	var missing []pending
+	for i := range pieces {
+		pc := &pieces[i]
+		if pc.Seg.Kind == format.KindFree || int(pc.Seg.Lineage) >= len(r.pages.lineage) {
+			continue
+		}
+		last := (pc.First + pc.Count - 1) / format.FrameBlocks
+		for fr := pc.First / format.FrameBlocks; fr <= last; fr++ {
+			if key := r.frames.key(&pc.Seg, fr); !r.frames.has(key) {
+				missing = append(missing, pending{key: key, seg: pc.Seg})
+			}
+		}
+	}
+	r.frames.o.n.readAheads.Add(uint64(len(missing)))
+	r.frames.start(missing)
+	for i := range missing {
+		select {
+		case <-missing[i].fl.done:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+const (
+	maxReadAheads = 2  // under way at a time
+	firstAhead    = 32 // blocks: 128 KiB
+)
+
+// streams notices sequential readers.
+type streams struct {
+	most  uint64 // blocks
+	slots chan struct{}
+
+	mu   sync.Mutex
+	s    [4]stream
+	hand int
+}
+
+type stream struct{ next, ahead, window uint64 }
+
+// note records a read of [from, to) and returns the range to read ahead, empty if none: the window doubles
+// with each one that a sequential reader gets half through.
+func (st *streams) note(from, to, end uint64) (uint64, uint64) {
+	if st.most == 0 {
+		return 0, 0
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for i := range st.s {
+		s := &st.s[i]
+		if s.next != from || from == 0 {
+			continue
+		}
+		s.next = to
+		if s.window > 0 && to+s.window/2 < s.ahead {
+			return 0, 0
+		}
+		s.window = min(max(firstAhead, 2*s.window), st.most)
+		begin := max(to, s.ahead)
+		s.ahead = min(to+s.window, end)
+		return begin, s.ahead
+	}
+	st.s[st.hand] = stream{next: to}
+	st.hand = (st.hand + 1) % len(st.s)
+	return 0, 0
+}

@@ -1,0 +1,160 @@
+package disk
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	firstWindow   = 2        // log objects read at a time during replay; doubles up to lastWindow
+	lastWindow    = 16       //
+	headerGuess   = 64 << 10 // bytes of a log object read at first: nearly every header fits
+	farFence      = 16       // slots ahead of a writer that keeps beating our fence
+	racesForAFar  = 2        // lost races after which a far fence is written
+	maxFenceRaces = 10_000
+)
+
+// logSlot is what a slot of a log holds; h is nil for a hole.
+type logSlot struct {
+	h    *format.LogHeader
+	size int64
+}
+
+// recover replays every log before our epoch from pos on, and makes sure that each ends in a fence, so that
+// no writer of an old epoch can ever have another write acknowledged.
+//
+// It is safe to die at any point: the head still says where replay starts, and fences are written once.
+func (d *Disk) recover(ctx context.Context, pos format.Position) error {
+	for ; pos.Epoch < d.epoch; pos = (format.Position{Epoch: pos.Epoch + 1, Seq: 1}) {
+		if err := d.recoverEpoch(ctx, pos.Epoch, pos.Seq); err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "replay log of epoch %d", pos.Epoch)
+		}
+	}
+	d.rd.m.SetPosition(pos)
+	return nil
+}
+
+// recoverEpoch replays one epoch's log up to the first fence, which it writes where there is none.
+func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) error {
+	window, lost := firstWindow, 0
+	for {
+		slots, err := d.readSlots(ctx, epoch, seq, window)
+		if err != nil {
+			return err
+		}
+		window = min(2*window, lastWindow)
+		for _, s := range slots {
+			if s.h == nil {
+				break
+			}
+			if s.h.IsFence() {
+				return nil
+			}
+			if err := d.replay(s); err != nil {
+				return err
+			}
+			seq++
+		}
+		if slots[len(slots)-1].h != nil {
+			continue
+		}
+		// Slots were read at the same time, so a full one after this hole proves nothing: it stays unread
+		// until the hole is decided.
+		won, err := d.fence(ctx, epoch, seq)
+		if won || err != nil {
+			return err
+		}
+		if lost++; lost >= racesForAFar {
+			// The old writer is as fast as we are. A fence further on is one that it will run into.
+			if _, err := d.fence(ctx, epoch, seq+farFence<<min(lost-racesForAFar, 6)); err != nil {
+				return err
+			}
+		}
+		if lost > maxFenceRaces {
+			return errs.New(errs.Unavailable, "the old writer keeps beating the fence")
+		}
+	}
+}
+
+// fence puts a fence into a slot and reports whether ours is there now; false means that somebody else's
+// object is.
+func (d *Disk) fence(ctx context.Context, epoch, seq uint64) (bool, error) {
+	body := format.EncodeFence(d.uid, newID(), epoch, seq, now().UnixMilli())
+	_, err := d.o.putOnce(ctx, logKey(d.path, epoch, seq), body, d.o.bound, func(got []byte) bool {
+		return format.SameLogObject(got, body)
+	})
+	if errs.Is(err, errs.Conflict) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// readSlots reads n slots at once, cut after the first hole.
+func (d *Disk) readSlots(ctx context.Context, epoch, seq uint64, n int) ([]logSlot, error) {
+	slots := make([]logSlot, n)
+	g, gctx := errgroup.WithContext(ctx)
+	for i := range slots {
+		g.Go(func() (err error) {
+			slots[i], err = d.readSlot(gctx, epoch, seq+uint64(i))
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for i := range slots {
+		if slots[i].h == nil {
+			return slots[:i+1], nil
+		}
+	}
+	return slots, nil
+}
+
+// readSlot reads the header of one log object.
+func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error) {
+	key := logKey(d.path, epoch, seq)
+	obj, err := d.o.get(ctx, key, blob.Range{Offset: 0, Length: headerGuess})
+	if errs.Is(err, errs.NotFound) {
+		return logSlot{}, nil
+	}
+	if err != nil {
+		return logSlot{}, err
+	}
+	b := obj.Data
+	n, err := format.LogHeaderLenOf(b)
+	if err != nil {
+		return logSlot{}, errs.Wrap(errs.KindOf(err), err, "%s", key)
+	}
+	if n > len(b) && int64(n) <= obj.Size {
+		if b, err = d.o.getExact(ctx, key, 0, int64(n)); err != nil {
+			return logSlot{}, err
+		}
+	}
+	h, err := format.DecodeLogHeader(b)
+	if err != nil {
+		return logSlot{}, errs.Wrap(errs.KindOf(err), err, "%s", key)
+	}
+	if h.Epoch != epoch || h.Seq != seq || h.Kind != format.KindLog || h.Disk != d.uid ||
+		obj.Size != int64(n)+int64(h.Body) {
+		return logSlot{}, errs.New(errs.Corrupt, "%s holds another object", key)
+	}
+	return logSlot{h: h, size: obj.Size}, nil
+}
+
+// replay applies one log object to the map.
+func (d *Disk) replay(s logSlot) error {
+	for _, r := range s.h.Runs {
+		if r.LBA+r.Count > d.rd.blocks {
+			return errs.New(errs.Corrupt, "log object %d writes past the end of the disk", s.h.Seq)
+		}
+	}
+	d.o.n.replayed.Add(1)
+	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: s.h.Epoch, Seq: s.h.Seq, Size: uint64(s.size),
+		HeaderLen: uint32(s.h.Len()), Blocks: s.h.Blocks}
+	return d.rd.m.Apply(seg, s.h.Runs, format.Position{Epoch: s.h.Epoch, Seq: s.h.Seq + 1})
+}

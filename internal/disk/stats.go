@@ -1,0 +1,47 @@
+package disk
+
+import (
+	"sync/atomic"
+
+	"github.com/sluice-platform/sluice/internal/disk/cache"
+)
+
+// Stats counts since attach. Bytes are of object bodies.
+type Stats struct {
+	Gets        uint64 `json:"gets"`
+	GetBytes    uint64 `json:"get_bytes"`
+	Puts        uint64 `json:"puts"` // write-once objects
+	PutBytes    uint64 `json:"put_bytes"`
+	HeadSwaps   uint64 `json:"head_swaps"`
+	Lists       uint64 `json:"lists"`
+	Retries     uint64 `json:"retries"` // attempts that the store did not answer
+	LogObjects  uint64 `json:"log_objects"`
+	MapWrites   uint64 `json:"map_checkpoints"`
+	Replayed    uint64 `json:"replayed_objects"`
+	Flushes     uint64 `json:"flushes"`
+	WriteBytes  uint64 `json:"write_bytes"` // by the device's user
+	ReadBytes   uint64 `json:"read_bytes"`
+	FrameHits   uint64 `json:"frame_hits"` // in memory or in the cache
+	FrameMisses uint64 `json:"frame_misses"`
+	ReadAheads  uint64 `json:"readahead_frames"`
+	DirtyBytes  int64  `json:"dirty_bytes"`
+	MapBytes    int64  `json:"map_bytes"` // memory, about
+
+	Cache *cache.Stats `json:"cache,omitempty"` // of the whole cache device, with other disks' use of it
+}
+
+type counters struct {
+	gets, getBytes, puts, putBytes, swaps, lists, retries     atomic.Uint64
+	logObjects, mapWrites, replayed, flushes                  atomic.Uint64
+	writeBytes, readBytes, frameHits, frameMisses, readAheads atomic.Uint64
+}
+
+func (c *counters) stats() Stats {
+	return Stats{
+		Gets: c.gets.Load(), GetBytes: c.getBytes.Load(), Puts: c.puts.Load(), PutBytes: c.putBytes.Load(),
+		HeadSwaps: c.swaps.Load(), Lists: c.lists.Load(), Retries: c.retries.Load(),
+		LogObjects: c.logObjects.Load(), MapWrites: c.mapWrites.Load(), Replayed: c.replayed.Load(),
+		Flushes: c.flushes.Load(), WriteBytes: c.writeBytes.Load(), ReadBytes: c.readBytes.Load(),
+		FrameHits: c.frameHits.Load(), FrameMisses: c.frameMisses.Load(), ReadAheads: c.readAheads.Load(),
+	}
+}

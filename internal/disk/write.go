@@ -1,0 +1,168 @@
+package disk
+
+import (
+	"context"
+
+	"github.com/sluice-platform/sluice/internal/disk/format"
+)
+
+// WriteAt writes p at off. It is in memory when WriteAt returns; only Flush makes it durable. While
+// DirtyBytes are waiting for the store it waits too, up to the stall bound.
+func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
+	if err := d.checkRange(off, int64(len(p))); err != nil {
+		return err
+	}
+	d.touch()
+	d.o.n.writeBytes.Add(uint64(len(p)))
+	for len(p) > 0 {
+		block, at := uint64(off/BlockSize), int(off%BlockSize)
+		var n int
+		var err error
+		if at != 0 || len(p) < BlockSize {
+			n = min(len(p), BlockSize-at)
+			err = d.writePart(ctx, block, at, p[:n])
+		} else {
+			n, err = d.writeBlocks(ctx, block, p[:len(p)-len(p)%BlockSize])
+		}
+		if err != nil {
+			return err
+		}
+		p, off = p[n:], off+int64(n)
+	}
+	return nil
+}
+
+// writeBlocks puts whole blocks into the forming batch, as many as fit, and returns how many bytes.
+func (d *Disk) writeBlocks(ctx context.Context, block uint64, p []byte) (int, error) {
+	if err := d.lockForWrite(ctx); err != nil {
+		return 0, err
+	}
+	defer d.mu.Unlock()
+	b, n := d.formLocked(), 0
+	for n < len(p) && !d.fullLocked() {
+		d.putLocked(b, block, p[n:n+BlockSize])
+		n += BlockSize
+		block++
+	}
+	d.sealIfFullLocked()
+	return n, nil
+}
+
+func (d *Disk) putLocked(b *batch, block uint64, content []byte) {
+	mem, had := b.put(block, &d.pool)
+	if !had {
+		d.dirty += BlockSize
+	}
+	copy(mem, content)
+}
+
+// writePart changes part of one block. The rest comes from memory, or is read from the store without the
+// lock and used only if the block can't have changed meanwhile: it is in no batch, and no batch has left
+// memory since.
+func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) error {
+	buf := make([]byte, BlockSize)
+	have, seen := false, uint64(0)
+	for {
+		if err := d.lockForWrite(ctx); err != nil {
+			return err
+		}
+		if d.readDirtyBlockLocked(buf, block) || (have && seen == d.commits) {
+			copy(buf[at:], p)
+			d.putLocked(d.formLocked(), block, buf)
+			d.sealIfFullLocked()
+			d.mu.Unlock()
+			return nil
+		}
+		seen, have = d.commits, true
+		d.mu.Unlock()
+		if err := d.rd.read(ctx, buf, block); err != nil {
+			return d.readError(err)
+		}
+	}
+}
+
+// Trim makes the range read as zeros and its space unused.
+func (d *Disk) Trim(ctx context.Context, off, length int64) error { return d.Zero(ctx, off, length) }
+
+// Zero makes the range read as zeros. Whole blocks cost a few bytes of log, whatever their number.
+func (d *Disk) Zero(ctx context.Context, off, length int64) error {
+	if err := d.checkRange(off, length); err != nil {
+		return err
+	}
+	d.touch()
+	zeros := make([]byte, BlockSize)
+	for length > 0 {
+		block, at := uint64(off/BlockSize), int(off%BlockSize)
+		n := min(length, int64(BlockSize-at))
+		if at != 0 || length < BlockSize {
+			if err := d.writePart(ctx, block, at, zeros[:n]); err != nil {
+				return err
+			}
+		} else {
+			n = length - length%BlockSize
+			if err := d.zeroBlocks(ctx, block, block+uint64(n/BlockSize)); err != nil {
+				return err
+			}
+		}
+		off, length = off+n, length-n
+	}
+	return nil
+}
+
+func (d *Disk) zeroBlocks(ctx context.Context, from, to uint64) error {
+	if err := d.lockForWrite(ctx); err != nil {
+		return err
+	}
+	defer d.mu.Unlock()
+	d.formLocked().zero(from, to)
+	d.sealIfFullLocked()
+	return nil
+}
+
+// lockForWrite takes d.mu when the disk accepts a mutation and has room for it.
+func (d *Disk) lockForWrite(ctx context.Context) error {
+	d.mu.Lock()
+	if d.err == nil && !d.closing && d.dirty < d.opts.DirtyBytes {
+		return nil
+	}
+	sctx, cancel := d.stall(ctx)
+	defer cancel()
+	for {
+		if err := d.mutableLocked(); err != nil {
+			d.mu.Unlock()
+			return err
+		}
+		if d.dirty < d.opts.DirtyBytes {
+			return nil
+		}
+		room := d.room
+		d.mu.Unlock()
+		select {
+		case <-room:
+		case <-d.stop:
+		case <-sctx.Done():
+			return d.stalled(sctx, "write")
+		}
+		d.mu.Lock()
+	}
+}
+
+// formLocked returns the forming batch, made when there is none.
+func (d *Disk) formLocked() *batch {
+	if d.forming == nil {
+		d.forming = newBatch(now())
+	}
+	return d.forming
+}
+
+func (d *Disk) fullLocked() bool {
+	return d.forming.blocks()*BlockSize >= d.opts.ObjectBytes || len(d.forming.zeros) >= maxZeroRuns ||
+		d.forming.blocks() >= format.MaxSegBlocks
+}
+
+func (d *Disk) sealIfFullLocked() {
+	if d.fullLocked() {
+		d.sealLocked()
+		d.pumpLocked()
+	}
+}
