@@ -1,0 +1,164 @@
+package worker
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/worker/gateway"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Names of the conditions that a worker reports of itself.
+const (
+	condStore   = "store-unreachable"
+	condPool    = "pool-failing"
+	condMemory  = "memory-failing" // the worker's own records can't be written
+	condRecords = "records-unreadable"
+	condNetwork = "network-failing"
+)
+
+// conditions is what is wrong with a worker now. Safe for concurrent use.
+type conditions struct {
+	now     func() time.Time
+	changed func()
+
+	mu  sync.Mutex
+	all map[string]fleet.Condition
+}
+
+func newConditions(now func() time.Time, changed func()) *conditions {
+	return &conditions{now: now, changed: changed, all: map[string]fleet.Condition{}}
+}
+
+// set says that a condition holds, for err, or not any more, for nil.
+func (c *conditions) set(name string, err error) {
+	c.mu.Lock()
+	old, was := c.all[name]
+	switch {
+	case err == nil && was:
+		delete(c.all, name)
+	case err != nil && !was:
+		c.all[name] = fleet.Condition{Name: name, Since: c.now(), Message: err.Error()}
+	case err != nil:
+		old.Message = err.Error()
+		c.all[name] = old
+	}
+	c.mu.Unlock()
+	if was != (err != nil) {
+		c.changed()
+	}
+}
+
+func (c *conditions) has(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.all[name]
+	return ok
+}
+
+func (c *conditions) list() []fleet.Condition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.SortedFunc(maps.Values(c.all), func(a, b fleet.Condition) int { return strings.Compare(a.Name, b.Name) })
+}
+
+func (w *Worker) conditionsNow() []fleet.Condition {
+	all := w.conditions.list()
+	if t := w.pool.Trouble(); t != nil {
+		all = append(all, fleet.Condition{Name: condPool, Since: t.Since, Message: t.Message})
+	}
+	return all
+}
+
+const (
+	storeStrikes    = 3 // failures in a row that make a condition
+	storeProbeEvery = time.Second
+	storeProbeKey   = "disks/.reachable" // never written
+)
+
+// watchedStore notes whether the store can be reached, by what becomes of the requests that pass.
+type watchedStore struct {
+	blob.Store
+	conditions *conditions
+
+	mu      sync.Mutex
+	strikes int
+}
+
+func (s *watchedStore) saw(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return // given up by who asked: says nothing of the store
+	}
+	s.mu.Lock()
+	before := s.strikes
+	if errs.Is(err, errs.Unavailable) {
+		s.strikes++
+	} else {
+		s.strikes = 0
+	}
+	after := s.strikes
+	s.mu.Unlock()
+	switch {
+	case after >= storeStrikes:
+		s.conditions.set(condStore, err)
+	case before >= storeStrikes:
+		s.conditions.set(condStore, nil)
+	}
+}
+
+func (s *watchedStore) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
+	o, err := s.Store.Get(ctx, key, r)
+	s.saw(ctx, err)
+	return o, err
+}
+
+func (s *watchedStore) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
+	e, err := s.Store.PutIfAbsent(ctx, key, body)
+	s.saw(ctx, err)
+	return e, err
+}
+
+func (s *watchedStore) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+	e, err := s.Store.PutIfMatch(ctx, key, body, match)
+	s.saw(ctx, err)
+	return e, err
+}
+
+// probeLoop asks the store while it counts as unreachable, so that the condition goes away by itself.
+func (w *Worker) probeLoop(ctx context.Context) error {
+	for ctx.Err() == nil {
+		sleep(ctx, storeProbeEvery)
+		if w.conditions.has(condStore) {
+			pctx, cancel := context.WithTimeout(ctx, 5*storeProbeEvery)
+			_, err := w.store.Get(pctx, storeProbeKey, blob.All())
+			cancel()
+			if err != nil && !errs.Is(err, errs.NotFound) {
+				w.log.DebugContext(ctx, "store is still unreachable", "error", err)
+			}
+		}
+	}
+	return nil
+}
+
+// countDisk merges the counts of one life's disk: what was remembered, what the platform counted, and
+// what the gateway counted since this worker process opened it. Each only grows, and each may have
+// begun later than another.
+func countDisk(kept, said fleet.DiskReport, gate *gateway.Gateway) fleet.DiskReport {
+	var c gateway.Counts
+	if gate != nil {
+		c = gate.Counts()
+	}
+	return fleet.DiskReport{
+		Epoch:        max(kept.Epoch, said.Epoch),
+		Replayed:     max(kept.Replayed, said.Replayed),
+		Requests:     max(kept.Requests, said.Requests, c.Reads+c.Writes),
+		BytesRead:    max(kept.BytesRead, said.BytesRead, c.BytesRead),
+		BytesWritten: max(kept.BytesWritten, said.BytesWritten, c.BytesWritten),
+	}
+}

@@ -1,0 +1,106 @@
+package worker
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/worker/gateway"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Config of a worker. Zero durations and sizes mean their defaults.
+type Config struct {
+	Worker     fleet.WorkerID
+	DataDir    string          // the worker's own; kept over restarts
+	Address    netip.Addr      // underlay address
+	APIURL     string          // where the server reaches Deps.Listener
+	Token      string          // bearer token of the worker's API
+	Capacity   fleet.Resources // what machines may use
+	Labels     map[string]string
+	Version    string          // of this binary
+	Release    fleet.ReleaseID // of the platform that new VMs get
+	ReleaseDir string          // the release's files
+
+	Pool       int             // VMs kept ready
+	CacheBytes int64           // cache device of each VM
+	Overhead   fleet.Resources // what a VM gets beyond its machine, for the platform; default 1 core, 256 MiB
+
+	BootTimeout  time.Duration // start of a VM → first answer; default 30 s
+	StepTimeout  time.Duration // a step that only fails is given up after it; default 30 s
+	ReleaseGrace time.Duration // beyond the machine's stop timeout, for unmount and flush; default 30 s
+	ReleaseMax   time.Duration // beyond that, while the platform still answers; default 5 min
+	Heartbeat    time.Duration // longest between two reports; default 1 s
+	Coalesce     time.Duration // changes this close go into one report; default 1 ms
+	PoolQuiet    time.Duration // how long after a claim the pool isn't refilled; default 200 ms
+}
+
+// Deps of a worker.
+type Deps struct {
+	Driver  runtime.Driver
+	HostNet fleet.HostNet
+	Server  fleet.WorkerFeed
+	// OpenStore opens the fleet's pool of disks, with this host's credentials.
+	OpenStore func(ctx context.Context, url string) (blob.Store, error)
+	// ListenGateway opens the gateway's port on a VM's link; nil: gateway.Listen.
+	ListenGateway func(ctx context.Context, link string) (net.Listener, error)
+	Listener      net.Listener // of the worker's API; Run closes it
+	Logger        *slog.Logger
+	Now           func() time.Time // nil: time.Now
+}
+
+func (c *Config) setDefaults() {
+	set := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	set(&c.BootTimeout, 30*time.Second)
+	set(&c.StepTimeout, 30*time.Second)
+	set(&c.ReleaseGrace, 30*time.Second)
+	set(&c.ReleaseMax, 5*time.Minute)
+	set(&c.Heartbeat, time.Second)
+	set(&c.Coalesce, time.Millisecond)
+	if c.Overhead == (fleet.Resources{}) {
+		c.Overhead = fleet.Resources{CPUMillis: 1000, MemoryMiB: 256}
+	}
+}
+
+func (c *Config) validate() error {
+	if err := fleet.CheckName("worker", string(c.Worker)); err != nil {
+		return err
+	}
+	switch {
+	case c.DataDir == "":
+		return errs.New(errs.Invalid, "worker %s has no data directory", c.Worker).WithRemedy("set --data")
+	case c.Token == "":
+		return errs.New(errs.Invalid, "worker %s has no token", c.Worker).WithRemedy("set --token-file")
+	case !c.Address.IsValid() || c.APIURL == "":
+		return errs.New(errs.Invalid, "worker %s has no address", c.Worker).WithRemedy("set --address and --listen")
+	case c.ReleaseDir == "" || c.Release == "":
+		return errs.New(errs.Invalid, "worker %s has no release of the platform", c.Worker).WithRemedy("set --release")
+	case c.Pool < 0 || c.CacheBytes < 0 || c.Capacity.CPUMillis <= 0 || c.Capacity.MemoryMiB <= 0:
+		return errs.New(errs.Invalid, "worker %s has an impossible pool, cache or capacity", c.Worker).
+			WithRemedy("set --pool and --cache-mib to 0 or more, --cpus and --memory to more than 0")
+	}
+	return nil
+}
+
+func (d *Deps) validate() error {
+	if d.Driver == nil || d.HostNet == nil || d.Server == nil || d.OpenStore == nil ||
+		d.Listener == nil || d.Logger == nil {
+		return errs.New(errs.Internal, "a worker needs all of its parts")
+	}
+	if d.ListenGateway == nil {
+		d.ListenGateway = gateway.Listen
+	}
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	return nil
+}

@@ -1,0 +1,193 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/gatewayhttp"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	headerTimeout = 10 * time.Second
+	idleTimeout   = 5 * time.Minute
+	openRetry     = 500 * time.Millisecond
+	drainTimeout  = 100 * time.Millisecond // for answers under way when the gateway closes
+)
+
+// Config of one VM's gateway.
+type Config struct {
+	Store blob.Store // of the pool, with the worker's credentials
+	// Listen opens the port on the VM's link; tried again until it works.
+	Listen func(ctx context.Context) (net.Listener, error)
+	Logger *slog.Logger
+}
+
+// Gateway is one VM's. Nothing gets through until Grant. Safe for concurrent use.
+type Gateway struct {
+	listen  func(ctx context.Context) (net.Listener, error)
+	ready   chan struct{} // closed once the port is open
+	server  *http.Server
+	meter   *meter
+	refused atomic.Int64
+	log     *slog.Logger
+
+	mu    sync.Mutex
+	grant *grant // nil: nobody gets in
+}
+
+type grant struct {
+	access Access
+	hash   [sha256.Size]byte
+	live   context.Context
+	kill   context.CancelFunc
+}
+
+// New returns a gateway that serves once Run is called.
+func New(cfg Config) *Gateway {
+	g := &Gateway{listen: cfg.Listen, ready: make(chan struct{}), meter: &meter{Store: cfg.Store}, log: cfg.Logger}
+	g.server = &http.Server{
+		Handler:           g.admit(gatewayhttp.New(guard{store: g.meter, refused: &g.refused}, g, gatewayhttp.Config{})),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}
+	return g
+}
+
+// Run opens the port and serves until ctx ends. What is under way then is cut off: the VM asks again, of
+// the next gateway.
+func (g *Gateway) Run(ctx context.Context) error {
+	defer g.Revoke()
+	listener := g.open(ctx)
+	if listener == nil {
+		return nil
+	}
+	close(g.ready)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		err := g.server.Serve(listener)
+		if errors.Is(err, http.ErrServerClosed) {
+			return nil
+		}
+		return errs.Wrap(errs.Unavailable, err, "serve the store gateway")
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		g.Revoke()
+		quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+		defer cancel()
+		if g.server.Shutdown(quiet) == nil {
+			return nil
+		}
+		return g.server.Close()
+	})
+	return group.Wait()
+}
+
+// open tries until the port is open; nil when ctx ended first.
+func (g *Gateway) open(ctx context.Context) net.Listener {
+	for ctx.Err() == nil {
+		l, err := g.listen(ctx)
+		if err == nil {
+			return l
+		}
+		g.log.WarnContext(ctx, "store gateway could not be opened", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(openRetry):
+		}
+	}
+	return nil
+}
+
+// Ready is closed once the port is open.
+func (g *Gateway) Ready() <-chan struct{} { return g.ready }
+
+// Grant lets the bearer of a.Token in and nobody else; an earlier grant is dead when it returns. Granting
+// the same access again changes nothing.
+func (g *Gateway) Grant(a Access) {
+	hash := sha256.Sum256([]byte(a.Token))
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.grant != nil && g.grant.hash == hash && g.grant.access.Writable == a.Writable {
+		return
+	}
+	g.revokeLocked()
+	live, kill := context.WithCancel(context.Background())
+	g.grant = &grant{access: a, hash: hash, live: live, kill: kill}
+}
+
+// Revoke lets nobody in, and cuts off what is under way.
+func (g *Gateway) Revoke() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.revokeLocked()
+}
+
+func (g *Gateway) revokeLocked() {
+	if g.grant != nil {
+		g.grant.kill()
+		g.grant = nil
+	}
+}
+
+// Counts is what the VM asked of the store so far.
+func (g *Gateway) Counts() Counts {
+	c := g.meter.counts()
+	c.Refused = g.refused.Load()
+	return c
+}
+
+// admit puts the access that the request's token opens into its context, and ends the context when that
+// access is revoked.
+func (g *Gateway) admit(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		gr := g.opened(r)
+		if gr == nil {
+			next.ServeHTTP(w, r) // refused by Authorize, in the protocol's own words
+			return
+		}
+		ctx, cancel := context.WithCancel(withAccess(r.Context(), &gr.access))
+		defer cancel()
+		defer context.AfterFunc(gr.live, cancel)()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+func (g *Gateway) opened(r *http.Request) *grant {
+	token := gatewayhttp.BearerToken(r)
+	g.mu.Lock()
+	gr := g.grant
+	g.mu.Unlock()
+	if gr == nil {
+		return nil
+	}
+	hash := sha256.Sum256([]byte(token))
+	if subtle.ConstantTimeCompare(hash[:], gr.hash[:]) != 1 {
+		return nil
+	}
+	return gr
+}
+
+// Authorize refuses who shows no good token. What a good one may do, the guard around the store decides.
+func (g *Gateway) Authorize(r *http.Request, op, key string, _ []byte) error {
+	if _, ok := r.Context().Value(accessKey{}).(*Access); ok {
+		return nil
+	}
+	g.refused.Add(1)
+	g.log.WarnContext(r.Context(), "store gateway refused a request without a good token", "op", op, "key", key)
+	return errs.New(errs.Denied, "the store gateway doesn't know this token").
+		WithRemedy("the machine was released from this VM, or another VM's token was used")
+}

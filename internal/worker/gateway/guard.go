@@ -1,0 +1,163 @@
+package gateway
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	headName = "head"
+	slash    = "/"
+)
+
+// What a disk's writer writes beside its head, and what its forks read: the folders below a disk's path.
+var (
+	ownFolders     = []string{"log/", "seg/", "map/", "ckpt/", "boot/"}
+	lineageFolders = []string{"log/", "seg/", "map/", "ckpt/", "boot/"}
+)
+
+// Access is what one token lets at. It is immutable, and durable in the worker's memory, so that a
+// restarted worker opens the same gateway again.
+type Access struct {
+	Token      string           `json:"token"`
+	DiskPath   string           `json:"disk_path"` // relative to the pool
+	Generation fleet.Generation `json:"generation,omitempty"`
+	Writable   bool             `json:"writable,omitempty"`
+	Disk       Identity         `json:"disk"`
+}
+
+type accessKey struct{}
+
+// withAccess says on whose behalf the store is asked.
+func withAccess(ctx context.Context, a *Access) context.Context {
+	return context.WithValue(ctx, accessKey{}, a)
+}
+
+// guard is a blob.Store that does what the access in the context lets at, and refuses the rest with
+// Denied before it asks the store.
+type guard struct {
+	store   blob.Store
+	refused *atomic.Int64
+}
+
+var _ blob.Store = guard{}
+
+func (g guard) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
+	a, err := accessTo(ctx, key)
+	if err != nil {
+		return blob.Object{}, g.refuse(err)
+	}
+	if !a.reads(key) {
+		return blob.Object{}, g.refuse(denied("read %s", key))
+	}
+	return g.store.Get(ctx, key, r)
+}
+
+func (g guard) Put(_ context.Context, key string, _ []byte) (blob.ETag, error) {
+	return "", g.refuse(denied("overwrite %s", key))
+}
+
+func (g guard) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
+	a, err := accessTo(ctx, key)
+	if err != nil {
+		return "", g.refuse(err)
+	}
+	rel, own := strings.CutPrefix(key, a.DiskPath+slash)
+	if !a.Writable || !own || !hasFolder(rel, ownFolders) {
+		return "", g.refuse(denied("write %s", key))
+	}
+	return g.store.PutIfAbsent(ctx, key, body)
+}
+
+func (g guard) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+	a, err := accessTo(ctx, key)
+	if err != nil {
+		return "", g.refuse(err)
+	}
+	if !a.Writable || key != a.DiskPath+slash+headName {
+		return "", g.refuse(denied("replace %s", key))
+	}
+	if err := a.checkHead(body); err != nil {
+		return "", g.refuse(err)
+	}
+	return g.store.PutIfMatch(ctx, key, body, match)
+}
+
+func (g guard) Delete(_ context.Context, key string) error { return g.refuse(denied("delete %s", key)) }
+
+func (g guard) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+	a, ok := ctx.Value(accessKey{}).(*Access)
+	if !ok {
+		return g.refuse(denied("list %s", prefix))
+	}
+	rel, own := strings.CutPrefix(prefix, a.DiskPath+slash)
+	// A prefix may end inside an element, but what comes before must be a plain path.
+	if !own || (rel != "" && blob.CheckKey(strings.TrimSuffix(prefix, slash)) != nil) {
+		return g.refuse(denied("list %s", prefix))
+	}
+	return g.store.List(ctx, prefix, startAfter, yield)
+}
+
+// Close leaves the store open: it is the worker's.
+func (g guard) Close() error { return nil }
+
+// refuse counts what the gateway itself turned away.
+func (g guard) refuse(err error) error {
+	g.refused.Add(1)
+	return err
+}
+
+func accessTo(ctx context.Context, key string) (*Access, error) {
+	a, ok := ctx.Value(accessKey{}).(*Access)
+	if !ok {
+		return nil, denied("touch %s", key)
+	}
+	return a, blob.CheckKey(key)
+}
+
+func (a *Access) reads(key string) bool {
+	if strings.HasPrefix(key, a.DiskPath+slash) {
+		return true
+	}
+	for _, ancestor := range a.Disk.Lineage {
+		if rel, ok := strings.CutPrefix(key, ancestor.Path+slash); ok && hasFolder(rel, lineageFolders) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkHead refuses a head that says it is another disk, or another placement's.
+func (a *Access) checkHead(body []byte) error {
+	h, err := format.DecodeHead(body)
+	if err != nil {
+		return errs.Wrap(errs.Denied, err, "replace the head of %s", a.DiskPath)
+	}
+	if field := a.Disk.keeps(h); field != "" {
+		return denied("change the %s of disk %s", field, a.DiskPath)
+	}
+	if h.Generation != uint64(a.Generation) {
+		return denied("write generation %d into the head of %s, which was bound with %d",
+			h.Generation, a.DiskPath, a.Generation)
+	}
+	return nil
+}
+
+func hasFolder(rel string, folders []string) bool {
+	for _, f := range folders {
+		if len(rel) > len(f) && strings.HasPrefix(rel, f) {
+			return true
+		}
+	}
+	return false
+}
+
+func denied(format string, args ...any) error {
+	return errs.New(errs.Denied, "the store gateway doesn't let this VM "+format, args...)
+}

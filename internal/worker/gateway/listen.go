@@ -1,0 +1,47 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	listenPatience = 3 * time.Second
+	listenRetry    = 5 * time.Millisecond
+)
+
+// Listen opens the gateway's port on the worker's end of a VM's link, and on no other. A link's address
+// takes a moment to be usable after the link was made (its duplicate address detection), and a port a
+// moment to be free after a worker has ended; Listen waits that long, at most 3 s.
+func Listen(ctx context.Context, link string) (net.Listener, error) {
+	iface, err := net.InterfaceByName(link)
+	if err != nil {
+		return nil, errs.Wrap(errs.Unavailable, err, "find link %s for the store gateway", link)
+	}
+	// By index: package net looks names up in a cache that may be a minute old.
+	host := guestapi.HostLinkIP + "%" + strconv.Itoa(iface.Index)
+	address := net.JoinHostPort(host, strconv.Itoa(guestapi.GatewayPort))
+	deadline := time.Now().Add(listenPatience)
+	for {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp6", address)
+		if err == nil {
+			return l, nil
+		}
+		passing := errors.Is(err, syscall.EADDRNOTAVAIL) || errors.Is(err, syscall.EADDRINUSE)
+		if !passing || time.Now().After(deadline) {
+			return nil, errs.Wrap(errs.Unavailable, err, "open the store gateway on link %s", link)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "open the store gateway on link %s", link)
+		case <-time.After(listenRetry):
+		}
+	}
+}

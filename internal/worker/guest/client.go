@@ -1,0 +1,189 @@
+// Package guest talks to platformd in a VM over the VM's control stream.
+//
+// Invariants: every call carries the VM's control token; a call that can't reach the platform is
+// Unavailable, and an answer that refuses keeps the platform's own kind and remedy. Nothing here retries,
+// except Follow, which reconnects for as long as its context lives.
+package guest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Dialer opens a VM's control stream. runtime.VM is one.
+type Dialer interface {
+	Dial(ctx context.Context) (net.Conn, error)
+}
+
+const (
+	baseURL       = "http://vm"
+	maxAnswer     = 1 << 20 // bytes of one JSON answer, or of one event
+	idleConns     = 8       // per VM
+	idleTimeout   = 30 * time.Second
+	reconnectMin  = 5 * time.Millisecond
+	reconnectMax  = time.Second
+	contentType   = "application/json"
+	bearerPrefix  = "Bearer "
+	headerAuth    = "Authorization"
+	headerContent = "Content-Type"
+)
+
+// Client is the platform of one VM. Safe for concurrent use. Close gives its idle connections back.
+type Client struct {
+	token     string
+	transport *http.Transport
+	http      *http.Client
+}
+
+// New returns a client that dials vm and shows token.
+func New(vm Dialer, token string) *Client {
+	t := &http.Transport{
+		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return vm.Dial(ctx) },
+		MaxIdleConnsPerHost: idleConns,
+		IdleConnTimeout:     idleTimeout,
+		DisableCompression:  true,
+	}
+	return &Client{token: token, transport: t, http: &http.Client{Transport: t}}
+}
+
+// Close closes idle connections; calls under way go on.
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
+
+// Token is the control token.
+func (c *Client) Token() string { return c.token }
+
+// Transport sends requests to the VM, whatever host they name; it adds no token.
+func (c *Client) Transport() http.RoundTripper { return c.transport }
+
+// Health asks for the platform's state.
+func (c *Client) Health(ctx context.Context) (guestapi.Health, error) {
+	var h guestapi.Health
+	return h, c.call(ctx, http.MethodGet, guestapi.PathHealth, nil, &h)
+}
+
+// Prepare warms an empty VM. Repeating it has no further effect.
+func (c *Client) Prepare(ctx context.Context, p guestapi.Prepare) (guestapi.Health, error) {
+	var h guestapi.Health
+	return h, c.call(ctx, http.MethodPost, guestapi.PathPrepare, p, &h)
+}
+
+// Bind makes the VM a machine; it returns once the platform has accepted.
+func (c *Client) Bind(ctx context.Context, b guestapi.Bind) (guestapi.Health, error) {
+	var h guestapi.Health
+	return h, c.call(ctx, http.MethodPost, guestapi.PathBind, b, &h)
+}
+
+// Release asks for a clean end and returns when the disk is closed.
+func (c *Client) Release(ctx context.Context, r guestapi.Release) error {
+	return c.call(ctx, http.MethodPost, guestapi.PathRelease, r, nil)
+}
+
+// Follow calls yield with the platform's state now and after each change, reconnecting where the stream
+// breaks, until ctx ends.
+func (c *Client) Follow(ctx context.Context, yield func(guestapi.Health)) {
+	wait := reconnectMin
+	for ctx.Err() == nil {
+		began := time.Now()
+		c.stream(ctx, yield)
+		if time.Since(began) >= reconnectMax { // it was a good stream; a platform that was replaced is back soon
+			wait = reconnectMin
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, reconnectMax)
+	}
+}
+
+// stream reads events until the stream ends, for whatever reason: the way to learn more is to connect again.
+func (c *Client) stream(ctx context.Context, yield func(guestapi.Health)) {
+	resp, err := c.do(ctx, http.MethodGet, guestapi.PathEvents, nil)
+	if err != nil {
+		return
+	}
+	defer resp.Body.Close()
+	d := json.NewDecoder(resp.Body)
+	for {
+		var h guestapi.Health
+		if d.Decode(&h) != nil {
+			return
+		}
+		yield(h)
+	}
+}
+
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	resp, err := c.do(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "read the platform's answer to %s", path)
+	}
+	if out == nil || len(body) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(body, out); err != nil {
+		return errs.Wrap(errs.Internal, err, "decode the platform's answer to %s", path)
+	}
+	return nil
+}
+
+// do sends a request and returns a 2xx answer, or an error of the kind that the platform gave.
+func (c *Client) do(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, errs.Wrap(errs.Internal, err, "encode request to %s", path)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, baseURL+path, body)
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "ask the platform for %s", path)
+	}
+	req.Header.Set(headerAuth, bearerPrefix+c.token)
+	req.Header.Set(headerContent, contentType)
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, errs.Wrap(errs.Unavailable, err, "ask the platform for %s", path)
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	return nil, refusal(resp, path)
+}
+
+// refusal turns an answer that isn't 2xx into an error.
+func refusal(resp *http.Response, path string) error {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "read the platform's refusal of %s", path)
+	}
+	var e guestapi.Error
+	if json.Unmarshal(b, &e) != nil || e.Kind == "" {
+		kind := errs.Internal
+		if resp.StatusCode >= http.StatusInternalServerError {
+			kind = errs.Unavailable
+		}
+		return errs.New(kind, "the platform answered %s with status %d", path, resp.StatusCode)
+	}
+	out := errs.New(errs.Kind(e.Kind), "%s", e.Message)
+	if e.Remedy != "" {
+		out = out.WithRemedy("%s", e.Remedy)
+	}
+	return out
+}

@@ -1,0 +1,307 @@
+package worker
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/worker/gateway"
+	"github.com/sluice-platform/sluice/internal/worker/pool"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// lastWords is how long after a VM's end the worker waits for what the platform said last: an answer to
+// a release, or an event that says why it ended.
+const lastWords = 100 * time.Millisecond
+
+// machine is the actor of one machine on this worker.
+type machine struct {
+	id   fleet.MachineID
+	host *Worker
+	log  *slog.Logger
+	wake chan struct{}
+
+	mu        sync.Mutex
+	offered   *fleet.Assignment // newest that run has not taken yet
+	named     bool              // the newest set names it
+	pending   bool              // something offered is not durable yet
+	report    *fleet.VMReport   // nil: nothing to say
+	gate      *gateway.Gateway  // of the VM; nil: none
+	reachable *pool.VM          // where calls for the machine go; nil: it isn't running
+	busy      bool              // being started or stopped
+	settled   bool              // what it was when the worker started has been looked at
+
+	// The rest belongs to run.
+	found     *pool.VM // by adopt, for resume
+	rec       record
+	dirty     bool // rec is newer than its file
+	vm        *pool.VM
+	vmEnd     <-chan struct{} // the VM's Done, until it was seen
+	graceEnd  time.Time       // when an ended VM's last words have had their time; zero: it runs
+	gateStop  context.CancelFunc
+	followEnd context.CancelFunc
+	health    guestapi.Health // last heard of this VM
+	heard     bool
+	binding   binding
+	prepared  bool
+	releasing bool
+	task      *task
+	retry     retry
+	waiting   bool            // for retry.at
+	ctx       context.Context // of run
+	results   chan result
+	events    chan event
+	group     *errgroup.Group
+}
+
+// event is something that the platform in a VM said.
+type event struct {
+	vm     fleet.VMID
+	health guestapi.Health
+}
+
+func newMachine(h *Worker, id fleet.MachineID, rec record) *machine {
+	return &machine{
+		id: id, host: h, rec: rec, named: true,
+		log:     h.log.With("machine_id", string(id)),
+		wake:    make(chan struct{}, 1),
+		results: make(chan result, 1),
+		events:  make(chan event, 1),
+	}
+}
+
+// offer gives the actor its assignment of the newest set; nil: the set doesn't name it.
+func (m *machine) offer(a *fleet.Assignment) {
+	m.mu.Lock()
+	if a != nil {
+		m.offered, m.pending = a, true
+	}
+	changed := a != nil || m.named
+	m.named = a != nil
+	m.mu.Unlock()
+	if changed {
+		m.nudge()
+	}
+}
+
+func (m *machine) nudge() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run drives the machine until ctx ends, which leaves its VM alone, or until it is forgotten.
+func (m *machine) run(ctx context.Context) error {
+	m.group, ctx = errgroup.WithContext(ctx)
+	m.ctx = ctx
+	m.group.Go(func() error { return m.loop(ctx) })
+	err := m.group.Wait()
+	if m.vm != nil {
+		m.vm.Guest.Close()
+	}
+	return err
+}
+
+func (m *machine) loop(ctx context.Context) error {
+	m.resume(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		m.accept(ctx)
+		if m.drive(ctx) {
+			m.stopFollowing()
+			return nil // forgotten
+		}
+		m.publish()
+		timer.Reset(m.untilLook())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.wake:
+		case r := <-m.results:
+			m.finish(ctx, r)
+		case e := <-m.events:
+			m.hear(e)
+		case <-m.vmEnd:
+			m.vmEnd, m.graceEnd = nil, time.Now().Add(lastWords)
+		case <-timer.C:
+			m.look()
+		}
+	}
+}
+
+// untilLook is when something must be looked at again, without an event.
+func (m *machine) untilLook() time.Duration {
+	wait := time.Hour
+	if !m.graceEnd.IsZero() && m.rec.Life != nil && m.rec.Life.End == nil {
+		wait = min(wait, time.Until(m.graceEnd))
+	}
+	if m.waiting {
+		wait = min(wait, m.retry.until())
+	}
+	return max(wait, 0)
+}
+
+// look concludes what time alone decides: that a VM has ended without a word.
+func (m *machine) look() {
+	l := m.rec.Life
+	if l == nil || l.End != nil || m.graceEnd.IsZero() || time.Now().Before(m.graceEnd) {
+		return
+	}
+	m.ended("the VM ended by itself: " + m.vm.Status().Exit)
+}
+
+// ended closes a life whose VM is gone without a word.
+func (m *machine) ended(how string) {
+	l := m.rec.Life
+	switch {
+	case l.Bound && (m.releasing || m.rec.Assignment.Want == fleet.WantReleased):
+		m.end(fleet.PhaseReleased, unclean(how))
+	default:
+		m.end(fleet.PhaseFailed, errs.New(errs.Unavailable, "%s", how).
+			WithRemedy("its disk is safe in the store; start the machine again"))
+	}
+}
+
+// unclean is the note on a release that did not close the disk.
+func unclean(how string) error {
+	return errs.New(errs.Unavailable, "unclean: %s; the disk is still open at its old epoch, and the next attach replays it", how)
+}
+
+// accept takes what was offered, if it isn't older than what was seen.
+func (m *machine) accept(ctx context.Context) {
+	m.mu.Lock()
+	a := m.offered
+	m.offered = nil
+	m.mu.Unlock()
+	if a == nil {
+		return
+	}
+	old := m.rec.Assignment
+	order := cmp.Or(cmp.Compare(a.Generation, old.Generation), cmp.Compare(a.Attempt, old.Attempt))
+	if order < 0 {
+		m.log.WarnContext(ctx, "refused an older assignment", "generation", a.Generation, "attempt", a.Attempt,
+			"seen_generation", old.Generation, "seen_attempt", old.Attempt)
+		return
+	}
+	if order == 0 && reflect.DeepEqual(*a, old) {
+		return
+	}
+	m.log.InfoContext(ctx, "accepted an assignment", "generation", a.Generation, "attempt", a.Attempt, "want", string(a.Want))
+	m.rec.Assignment, m.rec.Forgotten, m.dirty = *a, time.Time{}, true
+	m.retry = retry{}
+	if l := m.rec.Life; l != nil && order > 0 && m.carriesOver(l, old, *a) {
+		l.Generation, l.Attempt, l.Instance = a.Generation, a.Attempt, a.Instance
+	}
+}
+
+// carriesOver reports whether a life goes on under a newer assignment: one that only ends it, or one for
+// which its VM has been warmed up already.
+func (m *machine) carriesOver(l *life, old, a fleet.Assignment) bool {
+	if a.Want == fleet.WantReleased || a.Want == fleet.WantDiscarded {
+		return true
+	}
+	return !l.Bound && l.End == nil && old.DiskURL == a.DiskURL
+}
+
+func (m *machine) situation() situation {
+	m.mu.Lock()
+	s := situation{want: m.rec.Assignment.Want, withdrawn: !m.named}
+	m.mu.Unlock()
+	s.forgotten = !m.rec.Forgotten.IsZero()
+	l := m.rec.Life
+	if l == nil {
+		return s
+	}
+	a := m.rec.Assignment
+	s.life = true
+	s.older = l.Generation != a.Generation || l.Attempt != a.Attempt
+	s.hasVM, s.bound = l.VM != "", l.Bound
+	s.binding, s.prepared, s.releasing = m.binding, m.prepared, m.releasing
+	if l.End != nil {
+		s.ended, s.endedWant, s.released = true, l.End.Want, l.Phase == fleet.PhaseReleased
+	}
+	return s
+}
+
+// hear takes in what the platform says of itself.
+func (m *machine) hear(e event) {
+	l := m.rec.Life
+	if l == nil || l.End != nil || l.VM != e.vm {
+		return // of a VM that doesn't matter any more
+	}
+	h := e.health
+	m.health, m.heard = h, true
+	if !l.Bound {
+		if h.State == guestapi.StateFailed {
+			m.end(fleet.PhaseFailed, platformError(h))
+		}
+		return
+	}
+	if h.Machine != "" && (h.Machine != m.id || h.Generation != l.BoundGeneration) {
+		m.end(fleet.PhaseFailed, errs.New(errs.Internal, "VM %s says that it is machine %s at generation %d",
+			l.VM, h.Machine, h.Generation))
+		return
+	}
+	m.hearBound(l, h)
+}
+
+func (m *machine) hearBound(l *life, h guestapi.Health) {
+	switch h.State {
+	case guestapi.StateEmpty, guestapi.StatePrepared:
+		if m.binding == bindUnknown { // an earlier worker died between writing it down and telling it
+			m.binding = bindNeeded
+		}
+		return
+	case guestapi.StateAttaching:
+		m.reach(fleet.PhaseAttaching)
+	case guestapi.StateStarting:
+		m.reach(fleet.PhaseStarting)
+	case guestapi.StateRunning:
+		m.reach(fleet.PhaseRunning)
+	case guestapi.StateHealthy:
+		m.reach(fleet.PhaseHealthy)
+	case guestapi.StateStopping:
+		m.releasing = true
+		m.reach(fleet.PhaseStopping)
+	case guestapi.StateReleased:
+		m.end(fleet.PhaseReleased, nil)
+	case guestapi.StateFenced:
+		m.end(fleet.PhaseFenced, platformError(h))
+	case guestapi.StateFailed:
+		m.end(fleet.PhaseFailed, platformError(h))
+	}
+	m.binding = bindDone
+	for state, at := range h.Timeline {
+		if phase, ok := phaseOf(state); ok {
+			l.Timeline[phase] = at
+		}
+	}
+}
+
+func phaseOf(s guestapi.State) (fleet.Phase, bool) {
+	switch s {
+	case guestapi.StateAttaching, guestapi.StateStarting, guestapi.StateRunning, guestapi.StateHealthy,
+		guestapi.StateStopping, guestapi.StateReleased, guestapi.StateFailed, guestapi.StateFenced:
+		return fleet.Phase(s), true // the same words
+	case guestapi.StateEmpty, guestapi.StatePrepared: // not of a machine yet
+	}
+	return "", false
+}
+
+func platformError(h guestapi.Health) error {
+	kind := errs.Kind(cmp.Or(h.ErrorKind, string(errs.Internal)))
+	e := errs.New(kind, "%s", cmp.Or(h.Error, "the platform says "+string(h.State)+", and not why"))
+	if h.Remedy != "" {
+		e = e.WithRemedy("%s", h.Remedy)
+	}
+	return e
+}

@@ -1,0 +1,136 @@
+package worker
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/worker/gateway"
+	"github.com/sluice-platform/sluice/internal/x/atomicfile"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// memoryFormat is the version of a record's file. A newer one is refused.
+const memoryFormat = 1
+
+// record is what a worker remembers of one machine, durably.
+type record struct {
+	Format int `json:"format"`
+	// Assignment is the newest accepted; its generation and attempt only grow.
+	Assignment fleet.Assignment `json:"assignment"`
+	// Life is the machine's present, or last, time in a VM here; nil: none since it was last forgotten.
+	Life *life `json:"life,omitempty"`
+	// Forgotten is when the control plane had no more to say of it; only Assignment matters then.
+	Forgotten time.Time `json:"forgotten,omitzero"`
+}
+
+// life is one machine's time in one VM.
+type life struct {
+	Generation fleet.Generation `json:"generation"` // as reported
+	Attempt    int              `json:"attempt,omitempty"`
+	Instance   fleet.InstanceID `json:"instance"`
+
+	VM           fleet.VMID      `json:"vm,omitempty"` // "": none yet, or removed
+	ControlToken string          `json:"control_token,omitempty"`
+	Release      fleet.ReleaseID `json:"release,omitempty"`
+	// Access is the gateway's: read-only until Bound, then writable under BoundGeneration.
+	Access gateway.Access `json:"access"`
+	// Bound: the VM was, or is just being, told to be the machine. From here its disk may be attached.
+	Bound           bool             `json:"bound,omitempty"`
+	BoundGeneration fleet.Generation `json:"bound_generation,omitempty"`
+
+	Phase    fleet.Phase               `json:"phase"`
+	Since    time.Time                 `json:"since"`
+	Timeline map[fleet.Phase]time.Time `json:"timeline,omitempty"`
+	End      *ending                   `json:"end,omitempty"`
+	Disk     fleet.DiskReport          `json:"disk"` // as of the last write
+}
+
+// ending is how a life ended.
+type ending struct {
+	Want      fleet.Want `json:"want"` // what was wanted then
+	ErrorKind string     `json:"error_kind,omitempty"`
+	Error     string     `json:"error,omitempty"`
+	Remedy    string     `json:"remedy,omitempty"`
+}
+
+// memory is the durable records, one file per machine.
+type memory struct{ dir string }
+
+func openMemory(dir string) (*memory, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "make the worker's memory")
+	}
+	return &memory{dir: dir}, nil
+}
+
+func (m *memory) path(id fleet.MachineID) string { return filepath.Join(m.dir, string(id)+".json") }
+
+// save makes a record durable.
+func (m *memory) save(id fleet.MachineID, r record) error {
+	r.Format = memoryFormat
+	b, err := json.Marshal(r)
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "encode the record of machine %s", id)
+	}
+	if err := atomicfile.Write(m.path(id), b, 0o600); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "remember machine %s", id).
+			WithRemedy("check that the worker's data directory has space and is writable")
+	}
+	return nil
+}
+
+// load returns a machine's record, the empty one where there is none. One that can't be read is an
+// error: a worker that has forgotten a generation must not act as if it hadn't seen one.
+func (m *memory) load(id fleet.MachineID) (record, error) {
+	b, err := os.ReadFile(m.path(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return record{}, nil
+	}
+	if err != nil {
+		return record{}, errs.Wrap(errs.Internal, err, "read the record of machine %s", id)
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return record{}, errs.Wrap(errs.Corrupt, err, "read the record of machine %s", id).
+			WithRemedy("drain what runs here, then remove %s", m.path(id))
+	}
+	if r.Format > memoryFormat {
+		return record{}, errs.New(errs.Unsupported, "the record of machine %s is of format %d", id, r.Format).
+			WithRemedy("use the release of sluice that wrote it, or a newer one")
+	}
+	return r, nil
+}
+
+// all returns every record. Forgotten ones older than keep are removed on the way.
+func (m *memory) all(now time.Time, keep time.Duration) (map[fleet.MachineID]record, error) {
+	files, err := os.ReadDir(m.dir)
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "read the worker's memory")
+	}
+	out := make(map[fleet.MachineID]record)
+	for _, f := range files {
+		name, ok := strings.CutSuffix(f.Name(), ".json")
+		if !ok || !fleet.IsMachineID(name) {
+			continue
+		}
+		id := fleet.MachineID(name)
+		r, err := m.load(id)
+		if err != nil {
+			return nil, err
+		}
+		if !r.Forgotten.IsZero() && now.Sub(r.Forgotten) > keep {
+			if err := os.Remove(m.path(id)); err != nil {
+				return nil, errs.Wrap(errs.Internal, err, "drop the record of machine %s", id)
+			}
+			continue
+		}
+		out[id] = r
+	}
+	return out, nil
+}

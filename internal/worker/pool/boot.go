@@ -1,0 +1,149 @@
+package pool
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/worker/guest"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	pollMin       = 2 * time.Millisecond
+	pollMax       = 50 * time.Millisecond
+	probeTimeout  = 2 * time.Second
+	removeTimeout = 30 * time.Second
+	seedBytes     = 64
+	tokenBytes    = 24
+	consoleTail   = 2048 // bytes of a console that go into an error
+)
+
+// VM is a VM with what is needed to talk to it.
+type VM struct {
+	runtime.VM
+	Entry
+	Guest *guest.Client
+}
+
+// Attach makes a VM of one that exists.
+func Attach(vm runtime.VM, e Entry) *VM {
+	return &VM{VM: vm, Entry: e, Guest: guest.New(vm, e.ControlToken)}
+}
+
+// ID is the VM's id.
+func (v *VM) ID() fleet.VMID { return v.VM.ID() }
+
+// boot starts a VM and returns once its platform answers. Where it fails nothing is left, except when ctx
+// has ended: then the VM may be there, remembered, for the next worker to find.
+func (p *Pool) boot(ctx context.Context) (*VM, error) {
+	entry := Entry{VM: fleet.VMID(NewToken(4)), ControlToken: NewToken(tokenBytes), Release: p.cfg.Release}
+	boot, err := json.Marshal(guestapi.Boot{
+		VM: entry.VM, Release: entry.Release, ControlToken: entry.ControlToken,
+		Seed: randomBytes(seedBytes), WallClock: p.deps.Now(),
+	})
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "encode boot document")
+	}
+	if err := p.deps.Registry.Put(entry); err != nil {
+		return nil, errs.Wrap(errs.Unavailable, err, "remember VM %s before it is started", entry.VM)
+	}
+	began := time.Now()
+	vm, err := p.deps.Driver.Start(ctx, runtime.Spec{
+		ID: entry.VM, Release: p.cfg.ReleaseDir, Boot: boot, CacheBytes: p.cfg.CacheBytes, Limits: p.cfg.Limits,
+	})
+	if err != nil {
+		return nil, p.bootFailed(ctx, entry, nil, errs.Wrap(errs.KindOf(err), err, "start VM %s", entry.VM))
+	}
+	v := Attach(vm, entry)
+	if err := p.awaitAnswer(ctx, v); err != nil {
+		v.Guest.Close()
+		return nil, p.bootFailed(ctx, entry, vm, err)
+	}
+	p.log.InfoContext(ctx, "vm booted", "vm_id", entry.VM, "boot_ms", time.Since(began).Milliseconds())
+	return v, nil
+}
+
+func (p *Pool) bootFailed(ctx context.Context, e Entry, vm runtime.VM, cause error) error {
+	if ctx.Err() != nil {
+		return cause
+	}
+	if vm != nil {
+		quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+		defer cancel()
+		if err := vm.Remove(quiet); err != nil {
+			p.log.ErrorContext(ctx, "remains of a vm that did not boot could not be removed", "vm_id", e.VM, "error", err)
+			return cause // still remembered: the next worker tries again
+		}
+	}
+	if err := p.deps.Registry.Drop(e.VM); err != nil {
+		p.log.WarnContext(ctx, "vm could not be forgotten", "vm_id", e.VM, "error", err)
+	}
+	return cause
+}
+
+// awaitAnswer returns once the VM's platform has answered that it is empty.
+func (p *Pool) awaitAnswer(ctx context.Context, v *VM) error {
+	ctx, cancel := context.WithTimeout(ctx, p.cfg.BootTimeout)
+	defer cancel()
+	var last error
+	for wait := pollMin; ; wait = min(wait*2, pollMax) {
+		h, err := Probe(ctx, v)
+		switch {
+		case err == nil && h.State == guestapi.StateEmpty:
+			return nil
+		case err == nil:
+			return errs.New(errs.Internal, "VM %s came up %s, not empty", v.ID(), h.State)
+		case ctx.Err() == nil:
+			last = err
+		}
+		select {
+		case <-v.Done():
+			return errs.New(errs.Unavailable, "VM %s ended while it booted: %s%s", v.ID(), v.Status().Exit, ConsoleTail(v))
+		case <-ctx.Done():
+			return errs.Wrap(errs.Unavailable, last, "VM %s did not answer within %s%s", v.ID(), p.cfg.BootTimeout, ConsoleTail(v))
+		case <-time.After(wait):
+		}
+	}
+}
+
+// Probe asks a VM's platform for its state, at most 2 s.
+func Probe(ctx context.Context, v *VM) (guestapi.Health, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	return v.Guest.Health(ctx)
+}
+
+// ConsoleTail is the end of what a VM wrote to its console, for an error message; "" if there is nothing.
+func ConsoleTail(vm runtime.VM) string {
+	f, err := os.Open(vm.ConsolePath())
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return ""
+	}
+	buf := make([]byte, min(st.Size(), consoleTail))
+	if _, err := f.ReadAt(buf, st.Size()-int64(len(buf))); err != nil || len(buf) == 0 {
+		return ""
+	}
+	return "; its console ends with: " + strings.TrimSpace(string(buf))
+}
+
+// NewToken returns n random bytes as hex digits.
+func NewToken(n int) string { return hex.EncodeToString(randomBytes(n)) }
+
+func randomBytes(n int) []byte {
+	b := make([]byte, n)
+	rand.Read(b) // never fails: it ends the process where there is no randomness
+	return b
+}

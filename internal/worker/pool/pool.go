@@ -1,0 +1,316 @@
+package pool
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Config of a pool.
+type Config struct {
+	Size        int           // VMs kept ready; 0: each is booted on demand
+	Parallel    int           // boots at once to refill; default 1
+	Quiet       time.Duration // how long after a claim the refill waits; default 200 ms
+	QuietMax    time.Duration // longest that the refill stands back for machines being moved; default 5 s
+	BootTimeout time.Duration // default 30 s
+	Release     fleet.ReleaseID
+	ReleaseDir  string
+	CacheBytes  int64
+	Limits      fleet.Resources // of a VM until it is bound
+}
+
+// Deps of a pool.
+type Deps struct {
+	Driver   runtime.Driver
+	Registry *Registry
+	Logger   *slog.Logger
+	Now      func() time.Time
+	Busy     func() bool // machines are being moved just now
+	Changed  func()      // Ready or Trouble may have changed
+}
+
+const (
+	demandParallel = 4 // boots at once for machines that wait
+	busyPoll       = 50 * time.Millisecond
+	reapEvery      = time.Second
+	failWaitMin    = time.Second
+	failWaitMax    = 30 * time.Second
+)
+
+// Trouble is why boots fail.
+type Trouble struct {
+	Since   time.Time
+	Message string
+}
+
+// Pool keeps VMs ready. Safe for concurrent use.
+type Pool struct {
+	cfg  Config
+	deps Deps
+	log  *slog.Logger
+	wake chan struct{}
+
+	mu        sync.Mutex
+	ready     []*VM
+	waiters   []chan claimed
+	booting   int
+	lacking   time.Time // since when a VM is missing; zero: none is
+	lastClaim time.Time
+	retryAt   time.Time // no refill before
+	failures  int       // boots in a row
+	trouble   *Trouble
+}
+
+type claimed struct {
+	vm  *VM
+	err error
+}
+
+// New returns a pool that fills once Run is called.
+func New(cfg Config, deps Deps) *Pool {
+	cfg.Parallel = orDefault(cfg.Parallel, 1)
+	cfg.Quiet = orDefault(cfg.Quiet, 200*time.Millisecond)
+	cfg.QuietMax = orDefault(cfg.QuietMax, 5*time.Second)
+	cfg.BootTimeout = orDefault(cfg.BootTimeout, 30*time.Second)
+	return &Pool{cfg: cfg, deps: deps, log: deps.Logger, wake: make(chan struct{}, 1)}
+}
+
+func orDefault[T ~int | ~int64](v, def T) T {
+	if v == 0 {
+		return def
+	}
+	return v
+}
+
+// Run fills the pool until ctx ends. Its VMs stay.
+func (p *Pool) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		for ctx.Err() == nil {
+			p.reap(ctx)
+			n, wait := p.plan()
+			for range n {
+				group.Go(func() error { p.bootOne(ctx); return nil })
+			}
+			p.sleep(ctx, wait)
+		}
+		return nil
+	})
+	return group.Wait()
+}
+
+func (p *Pool) sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-p.wake:
+	case <-t.C:
+	}
+}
+
+// plan says how many boots to begin now, which it counts as begun, and when to look again at the latest.
+func (p *Pool) plan() (begin int, wait time.Duration) {
+	now := time.Now()
+	busy := p.deps.Busy()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if n := min(len(p.waiters), demandParallel) - p.booting; n > 0 {
+		p.booting += n
+		return n, 0
+	}
+	lack := p.cfg.Size - len(p.ready) - max(0, p.booting-len(p.waiters))
+	if lack <= 0 {
+		p.lacking = time.Time{}
+		return 0, reapEvery
+	}
+	if p.lacking.IsZero() {
+		p.lacking = now
+	}
+	if p.booting >= p.cfg.Parallel {
+		return 0, reapEvery // a boot that ends wakes us
+	}
+	quiet := p.lastClaim.Add(p.cfg.Quiet)
+	switch {
+	case now.Before(p.retryAt):
+		return 0, p.retryAt.Sub(now)
+	case now.Before(quiet):
+		return 0, quiet.Sub(now)
+	case busy && now.Sub(p.lacking) < p.cfg.QuietMax:
+		return 0, busyPoll
+	}
+	p.booting++
+	return 1, 0
+}
+
+func (p *Pool) bootOne(ctx context.Context) {
+	vm, err := p.boot(ctx)
+	p.mu.Lock()
+	p.booting--
+	switch {
+	case err == nil:
+		p.failures, p.trouble, p.retryAt = 0, nil, time.Time{}
+		p.offerLocked(vm)
+	case ctx.Err() == nil: // else Claim gives its own answer
+		p.failedLocked(err)
+	}
+	failures := p.failures
+	p.mu.Unlock()
+	if failures > 0 {
+		p.log.WarnContext(ctx, "vm did not boot", "error", err, "failures", failures)
+	}
+	p.changed()
+}
+
+// failedLocked tells the first who waits, if anybody does, and sets when the next refill is tried.
+func (p *Pool) failedLocked(err error) {
+	p.failures++
+	wait := min(failWaitMin<<min(p.failures-1, 10), failWaitMax)
+	p.retryAt = time.Now().Add(wait)
+	if p.trouble == nil {
+		p.trouble = &Trouble{Since: p.deps.Now()}
+	}
+	p.trouble.Message = err.Error()
+	if len(p.waiters) > 0 {
+		p.waiters[0] <- claimed{err: err}
+		p.waiters = p.waiters[1:]
+	}
+}
+
+// offerLocked gives a VM to the first who waits, or makes it ready.
+func (p *Pool) offerLocked(vm *VM) {
+	if len(p.waiters) > 0 {
+		p.waiters[0] <- claimed{vm: vm}
+		p.waiters = p.waiters[1:]
+		return
+	}
+	p.ready = append(p.ready, vm)
+}
+
+// reap removes ready VMs that have ended by themselves.
+func (p *Pool) reap(ctx context.Context) {
+	p.mu.Lock()
+	var dead []*VM
+	p.ready = slices.DeleteFunc(p.ready, func(vm *VM) bool {
+		if ended(vm) {
+			dead = append(dead, vm)
+			return true
+		}
+		return false
+	})
+	p.mu.Unlock()
+	for _, vm := range dead {
+		p.log.WarnContext(ctx, "ready vm ended by itself", "vm_id", vm.ID(), "exit", vm.Status().Exit)
+		if err := p.Discard(ctx, vm); err != nil {
+			p.log.WarnContext(ctx, "remains of a ready vm could not be removed", "vm_id", vm.ID(), "error", err)
+		}
+	}
+	if len(dead) > 0 {
+		p.deps.Changed()
+	}
+}
+
+func ended(vm *VM) bool {
+	select {
+	case <-vm.Done():
+		return true
+	default:
+		return false
+	}
+}
+
+// Discard removes a VM and forgets it.
+func (p *Pool) Discard(ctx context.Context, vm *VM) error {
+	vm.Guest.Close()
+	if err := vm.Remove(ctx); err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "remove VM %s", vm.ID())
+	}
+	return p.deps.Registry.Drop(vm.ID())
+}
+
+// Adopt makes a VM that an earlier worker started, and that has answered that it is empty, ready.
+func (p *Pool) Adopt(vm *VM) {
+	p.mu.Lock()
+	p.ready = append(p.ready, vm)
+	p.mu.Unlock()
+	p.changed()
+}
+
+// Claim gives out a ready VM, or boots one. The VM is the caller's, who ends it with Discard. Where ctx
+// ends first, a VM that was booting for the caller goes to the pool.
+func (p *Pool) Claim(ctx context.Context) (*VM, error) {
+	p.mu.Lock()
+	p.lastClaim = time.Now()
+	for i, vm := range p.ready {
+		if !ended(vm) {
+			p.ready = slices.Delete(p.ready, i, i+1)
+			p.mu.Unlock()
+			p.changed()
+			return vm, nil
+		}
+	}
+	answer := make(chan claimed, 1)
+	p.waiters = append(p.waiters, answer)
+	p.mu.Unlock()
+	p.changed()
+	select {
+	case c := <-answer:
+		return c.vm, c.err
+	case <-ctx.Done():
+	}
+	p.giveUp(ctx, answer)
+	return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "wait for a VM")
+}
+
+func (p *Pool) giveUp(ctx context.Context, answer chan claimed) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if i := slices.Index(p.waiters, answer); i >= 0 {
+		p.waiters = slices.Delete(p.waiters, i, i+1)
+		return
+	}
+	if c := <-answer; c.vm != nil { // it came at the same moment
+		p.offerLocked(c.vm)
+	}
+}
+
+// Ready is how many VMs wait.
+func (p *Pool) Ready() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.ready)
+}
+
+// List is the VMs that wait.
+func (p *Pool) List() []*VM {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.ready)
+}
+
+// Trouble is why boots fail; nil when the last one didn't.
+func (p *Pool) Trouble() *Trouble {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.trouble == nil {
+		return nil
+	}
+	t := *p.trouble
+	return &t
+}
+
+func (p *Pool) changed() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	p.deps.Changed()
+}

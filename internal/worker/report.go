@@ -1,0 +1,203 @@
+package worker
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/worker/pool"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// publish makes what the actor knows visible to the report and to the API, and has it reported if it
+// says something new.
+func (m *machine) publish() {
+	r := m.observed()
+	vm, busy := m.vm, false
+	l := m.rec.Life
+	if l == nil || !l.Bound || l.End != nil {
+		vm = nil
+	}
+	if l != nil && l.End == nil {
+		switch l.Phase {
+		case fleet.PhaseAttaching, fleet.PhaseStarting, fleet.PhaseStopping:
+			busy = true
+		case fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseRunning, fleet.PhaseHealthy,
+			fleet.PhaseReleased, fleet.PhaseFailed, fleet.PhaseFenced:
+		}
+	}
+	m.mu.Lock()
+	changed := !sameReport(m.report, r)
+	if m.pending && !m.dirty && m.offered == nil {
+		m.pending, changed = false, true
+	}
+	m.report, m.reachable, m.busy = r, vm, busy
+	m.settled = vm == nil || m.heard
+	m.mu.Unlock()
+	if changed {
+		m.host.changed()
+	}
+}
+
+// observed is the machine's report but for the gateway's counts; nil where there's nothing to say.
+func (m *machine) observed() *fleet.VMReport {
+	l := m.rec.Life
+	if l == nil || l.Phase == "" {
+		return nil
+	}
+	r := &fleet.VMReport{
+		Machine: m.id, Generation: l.Generation, Attempt: l.Attempt, Instance: l.Instance,
+		Phase: l.Phase, Since: l.Since, VM: l.VM, HasVM: l.VM != "",
+		Release: l.Release, Version: m.health.Version,
+		Disk:     l.Disk,
+		Timeline: maps.Clone(l.Timeline),
+		Services: slices.Clone(m.health.Services),
+	}
+	r.Disk.Epoch = max(r.Disk.Epoch, m.health.Disk.Epoch)
+	r.Disk.Replayed = max(r.Disk.Replayed, m.health.Disk.Replayed)
+	if l.End != nil {
+		r.ErrorKind, r.Error, r.Remedy = l.End.ErrorKind, l.End.Error, l.End.Remedy
+	}
+	return r
+}
+
+// sameReport compares what a change of which should be told at once.
+func sameReport(a, b *fleet.VMReport) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Generation == b.Generation && a.Attempt == b.Attempt && a.Phase == b.Phase && a.VM == b.VM &&
+		a.Error == b.Error && slices.Equal(a.Services, b.Services)
+}
+
+// diskReport is what the disk did in this life: counted by the gateway, or by the platform itself, which
+// has counted since before this worker was started.
+func (m *machine) diskReport() fleet.DiskReport {
+	return countDisk(m.rec.Life.Disk, m.health.Disk, m.gate)
+}
+
+// snapshot is the newest report with fresh counts; nil where there's nothing to say. quiet: what is
+// said is as of before the worker was started.
+func (m *machine) snapshot() (r *fleet.VMReport, acting, quiet bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.report == nil {
+		return nil, m.pending, !m.settled
+	}
+	c := *m.report
+	if m.gate != nil {
+		c.Disk = countDisk(c.Disk, fleet.DiskReport{}, m.gate)
+	}
+	return &c, m.pending, !m.settled
+}
+
+func (m *machine) isBusy() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.busy
+}
+
+// vmOf is the VM to which calls for the machine go.
+func (m *machine) vmOf() (*pool.VM, fleet.Phase) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.report == nil {
+		return nil, ""
+	}
+	return m.reachable, m.report.Phase
+}
+
+const (
+	reportTimeout = 5 * time.Second
+	settleTimeout = time.Second // longest that the first report waits for VMs found at the start
+)
+
+// reportLoop posts the worker's whole state at each change and each heartbeat, one post at a time, until
+// a post is answered NotFound (the server doesn't know this worker: join again) or ctx ends.
+func (w *Worker) reportLoop(ctx context.Context) error {
+	w.awaitSettled(ctx)
+	wait := newBackoff(50*time.Millisecond, 2*time.Second)
+	tick := time.NewTicker(w.cfg.Heartbeat)
+	defer tick.Stop()
+	for ctx.Err() == nil {
+		err := w.post(ctx)
+		switch {
+		case ctx.Err() != nil:
+		case errs.Is(err, errs.NotFound):
+			return err
+		case err != nil:
+			w.log.WarnContext(ctx, "report did not arrive", "error", err)
+			w.reportFailed = true
+			sleep(ctx, wait.next())
+		default:
+			wait.reset()
+			if w.reportFailed {
+				w.reportFailed = false
+				w.redial() // the long poll may hang on a connection that is as dead as ours was
+			}
+			select {
+			case <-ctx.Done():
+			case <-w.dirty:
+				sleep(ctx, w.cfg.Coalesce)
+			case <-tick.C:
+			}
+		}
+	}
+	return nil
+}
+
+func (w *Worker) post(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
+	defer cancel()
+	select { // what comes from here on is in this report already, or asks for another one
+	case <-w.dirty:
+	default:
+	}
+	return w.deps.Server.Report(ctx, w.observe())
+}
+
+// observe is everything that the worker sees now.
+func (w *Worker) observe() fleet.WorkerReport {
+	w.mu.Lock()
+	machines := slices.Collect(maps.Values(w.machines))
+	revision := w.revision
+	w.sequence++
+	r := fleet.WorkerReport{
+		Worker: w.cfg.Worker, Boot: w.boot, Sequence: w.sequence,
+		Release: w.cfg.Release, Version: w.cfg.Version,
+	}
+	w.mu.Unlock()
+	acting := true
+	for _, m := range machines {
+		v, pending, _ := m.snapshot()
+		acting = acting && !pending
+		if v != nil {
+			r.VMs = append(r.VMs, *v)
+		}
+	}
+	if acting { // all that the set asked for is at least written down
+		w.seen.Store(revision)
+	}
+	r.Seen = w.seen.Load()
+	slices.SortFunc(r.VMs, func(a, b fleet.VMReport) int { return compareIDs(a.Machine, b.Machine) })
+	r.PoolReady = w.pool.Ready()
+	r.Conditions = w.conditionsNow()
+	return r
+}
+
+// awaitSettled waits until every machine that ran when the worker started has been heard of, at most 1 s,
+// so that the first report doesn't say less than the truth.
+func (w *Worker) awaitSettled(ctx context.Context) {
+	deadline := time.Now().Add(settleTimeout)
+	for time.Now().Before(deadline) && ctx.Err() == nil {
+		w.mu.Lock()
+		machines := slices.Collect(maps.Values(w.machines))
+		w.mu.Unlock()
+		if !slices.ContainsFunc(machines, func(m *machine) bool { _, _, quiet := m.snapshot(); return quiet }) {
+			return
+		}
+		sleep(ctx, 5*time.Millisecond)
+	}
+}

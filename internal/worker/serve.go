@@ -1,0 +1,146 @@
+package worker
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/worker/gateway"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	readHeaderTimeout = 10 * time.Second
+	shutdownTimeout   = 100 * time.Millisecond
+)
+
+// serve answers the server until ctx ends; calls under way are then cut off.
+func (w *Worker) serve(ctx context.Context) error {
+	server := &http.Server{
+		Handler:           w.Handler(),
+		ReadHeaderTimeout: readHeaderTimeout,
+		ErrorLog:          slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		if err := server.Serve(w.deps.Listener); !errors.Is(err, http.ErrServerClosed) {
+			return errs.Wrap(errs.Unavailable, err, "serve the worker's API")
+		}
+		return nil
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		if server.Shutdown(quiet) == nil {
+			return nil
+		}
+		return server.Close()
+	})
+	return group.Wait()
+}
+
+// Handler is the worker's API, which the server calls with the worker token:
+//
+//	ANY /machines/{machine}/{rest…}   proxied to the platform of that machine
+//	GET /debug/vms                    what is on this host
+//	GET /healthz                      204, without a token
+func (w *Worker) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusNoContent) })
+	mux.Handle("GET /debug/vms", w.authorized(http.HandlerFunc(w.debugVMs)))
+	mux.Handle("/machines/{machine}/{rest...}", w.authorized(w.proxy()))
+	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
+		writeError(rw, errs.New(errs.NotFound, "a worker has no %s", r.URL.Path))
+	})
+	return mux
+}
+
+func (w *Worker) authorized(next http.Handler) http.Handler {
+	want := sha256.Sum256([]byte(w.cfg.Token))
+	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		got := sha256.Sum256([]byte(token))
+		if !ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+			writeError(rw, errs.New(errs.Denied, "worker %s doesn't know this token", w.cfg.Worker).
+				WithRemedy("call machines through the server"))
+			return
+		}
+		next.ServeHTTP(rw, r)
+	})
+}
+
+// DebugVM is one VM on this host, in the answer to GET /debug/vms.
+type DebugVM struct {
+	VM      fleet.VMID      `json:"vm"`
+	Link    string          `json:"link,omitempty"`
+	Pool    bool            `json:"pool,omitempty"` // empty, waiting
+	Report  *fleet.VMReport `json:"report,omitempty"`
+	Gateway *gateway.Counts `json:"gateway,omitempty"` // what it asked of the store since this worker was started
+}
+
+func (w *Worker) debugVMs(rw http.ResponseWriter, _ *http.Request) {
+	out := api.List[DebugVM]{Items: []DebugVM{}}
+	w.mu.Lock()
+	for _, m := range w.machines {
+		m.mu.Lock()
+		if r := m.report; r != nil && r.HasVM {
+			d := DebugVM{VM: r.VM, Report: r}
+			if m.gate != nil {
+				counts := m.gate.Counts()
+				d.Gateway = &counts
+			}
+			if m.reachable != nil {
+				d.Link = m.reachable.HostLink()
+			}
+			out.Items = append(out.Items, d)
+		}
+		m.mu.Unlock()
+	}
+	w.mu.Unlock()
+	for _, vm := range w.pool.List() {
+		out.Items = append(out.Items, DebugVM{VM: vm.ID(), Link: vm.HostLink(), Pool: true})
+	}
+	writeJSON(rw, http.StatusOK, out)
+}
+
+func writeError(w http.ResponseWriter, err error) {
+	kind := errs.KindOf(err)
+	writeJSON(w, statusOf(kind), api.ErrorBody{Error: api.Error{
+		Code: string(kind), Message: err.Error(), Remedy: errs.RemedyOf(err),
+	}})
+}
+
+// statusOf follows the server's table (docs/protocols/errors.md), as far as a worker answers errors itself.
+func statusOf(kind errs.Kind) int {
+	switch kind {
+	case errs.Invalid:
+		return http.StatusBadRequest
+	case errs.Denied:
+		return http.StatusForbidden
+	case errs.NotFound:
+		return http.StatusNotFound
+	case errs.Conflict:
+		return http.StatusConflict
+	case errs.Unavailable:
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // who is gone needs no answer
+}

@@ -1,0 +1,138 @@
+// Package serverlink is how a worker speaks to the control plane over HTTP: it dials, the server never
+// does for this.
+//
+// Invariants: each call is one request that is safe to repeat, and carries the worker token; an answer
+// that isn't 2xx keeps the server's own kind and remedy; what gets no answer is Unavailable. Nothing here
+// retries: the worker's loops do, with backoff and jitter.
+package serverlink
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	pollTimeout = 40 * time.Second // the server answers a poll within 25 s
+	callTimeout = 10 * time.Second
+	dialTimeout = 2 * time.Second
+	keepAlive   = 5 * time.Second
+	maxAnswer   = 64 << 20 // bytes
+)
+
+// Link is a connection to the server. Safe for concurrent use. Close gives its idle connections back.
+type Link struct {
+	base      string
+	token     string
+	transport *http.Transport
+	http      *http.Client
+}
+
+var _ fleet.WorkerFeed = (*Link)(nil)
+
+// New returns a link to the server at a URL. Invalid if it isn't one.
+func New(server, token string) (*Link, error) {
+	u, err := url.Parse(server)
+	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return nil, errs.New(errs.Invalid, "server URL %q is not an http URL", server).
+			WithRemedy("use a form like http://[fd00::1]:7500")
+	}
+	t := &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext,
+		MaxIdleConnsPerHost: 4,
+		IdleConnTimeout:     2 * time.Minute,
+		DisableCompression:  true,
+	}
+	return &Link{base: strings.TrimSuffix(server, "/"), token: token, transport: t, http: &http.Client{Transport: t}}, nil
+}
+
+// Close closes idle connections.
+func (l *Link) Close() { l.transport.CloseIdleConnections() }
+
+// Join introduces the worker.
+func (l *Link) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAnswer, error) {
+	var a fleet.JoinAnswer
+	return a, l.call(ctx, callTimeout, http.MethodPost, "/internal/v1/join", req, &a)
+}
+
+// Assignments waits for a set with another revision than after.
+func (l *Link) Assignments(ctx context.Context, worker fleet.WorkerID, after int64) (fleet.AssignmentSet, error) {
+	var set fleet.AssignmentSet
+	path := "/internal/v1/workers/" + url.PathEscape(string(worker)) + "/assignments?after=" + strconv.FormatInt(after, 10)
+	return set, l.call(ctx, pollTimeout, http.MethodGet, path, nil, &set)
+}
+
+// Report posts the worker's whole state.
+func (l *Link) Report(ctx context.Context, report fleet.WorkerReport) error {
+	path := "/internal/v1/workers/" + url.PathEscape(string(report.Worker)) + "/report"
+	return l.call(ctx, callTimeout, http.MethodPost, path, report, nil)
+}
+
+func (l *Link) call(ctx context.Context, timeout time.Duration, method, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return errs.Wrap(errs.Internal, err, "encode request to the server")
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, l.base+path, body)
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "ask the server")
+	}
+	req.Header.Set("Authorization", "Bearer "+l.token)
+	req.Header.Set("Content-Type", "application/json")
+	if in != nil {
+		// All calls are safe to repeat: lets the transport do so on a connection that the server has closed.
+		req.Header["Idempotency-Key"] = nil
+	}
+	resp, err := l.http.Do(req)
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "ask the server").WithRemedy("check that the server runs at %s", l.base)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "read the server's answer")
+	}
+	if resp.StatusCode/100 != 2 {
+		return refusal(resp.StatusCode, b)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, out); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "decode the server's answer")
+	}
+	return nil
+}
+
+func refusal(status int, b []byte) error {
+	var e api.ErrorBody
+	if json.Unmarshal(b, &e) == nil && e.Error.Code != "" {
+		message := e.Error.Message
+		if e.Error.Cause != "" {
+			message += ": " + e.Error.Cause
+		}
+		out := errs.New(errs.Kind(e.Error.Code), "%s", message)
+		if e.Error.Remedy != "" {
+			out = out.WithRemedy("%s", e.Error.Remedy)
+		}
+		return out
+	}
+	return errs.New(errs.Unavailable, "the server answered with status %d", status)
+}

@@ -1,0 +1,320 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/worker/gateway"
+	"github.com/sluice-platform/sluice/internal/worker/pool"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	prepareTimeout  = time.Minute
+	bindTimeout     = 10 * time.Second
+	removeTimeout   = time.Minute
+	stopTimeout     = 5 * time.Second // of a machine that says none
+	releaseTryAgain = 100 * time.Millisecond
+)
+
+// claim is a VM for a machine, and what the machine's disk is.
+type claim struct {
+	vm     *pool.VM
+	access gateway.Access
+}
+
+// bootFailure marks a claim that failed because a VM did not boot: the control plane decides what then.
+type bootFailure struct{ error }
+
+func (b bootFailure) Unwrap() error { return b.error }
+
+func isBootFailure(err error) bool {
+	var b bootFailure
+	return errors.As(err, &b)
+}
+
+// start runs a step as a task. Tasks get copies: they share nothing with the actor but the result.
+func (m *machine) start(ctx context.Context, s step) {
+	tctx, cancel := context.WithCancel(ctx)
+	m.task = &task{step: s, cancel: cancel}
+	l, a, vm := *m.rec.Life, m.rec.Assignment, m.vm
+	gate := m.gate
+	var work func(context.Context) result
+	switch s {
+	case stepClaim:
+		work = func(ctx context.Context) result { return m.claimVM(ctx, a) }
+	case stepPrepare:
+		gate.Grant(l.Access)
+		work = func(ctx context.Context) result { return result{err: prepare(ctx, vm, gate, l, a)} }
+	case stepBind:
+		gate.Grant(l.Access)
+		m.binding = bindTried
+		work = func(ctx context.Context) result { return m.bind(ctx, vm, gate, l, a) }
+	case stepRelease:
+		m.releasing = true
+		m.reach(fleet.PhaseStopping)
+		work = func(ctx context.Context) result { return result{err: m.release(ctx, vm, l, a)} }
+	case stepRemove:
+		work = func(ctx context.Context) result { return result{err: m.remove(ctx, vm, l)} }
+	}
+	m.group.Go(func() error {
+		defer cancel()
+		r := work(tctx)
+		r.step = s
+		m.results <- r // never waits: there is one task, and one place
+		return nil
+	})
+}
+
+// claimVM takes a VM from the pool and reads from the store what the VM will be let at, side by side.
+func (m *machine) claimVM(ctx context.Context, a fleet.Assignment) result {
+	path, err := diskPath(m.host.storeURL, a.DiskURL)
+	if err != nil {
+		return result{err: err}
+	}
+	var vm *pool.VM
+	access := gateway.Access{Token: pool.NewToken(accessTokenBytes), DiskPath: path}
+	var group errgroup.Group
+	group.Go(func() error {
+		var err error
+		if vm, err = m.host.pool.Claim(ctx); err != nil && ctx.Err() == nil {
+			return bootFailure{err}
+		}
+		return err
+	})
+	group.Go(func() error {
+		var err error
+		access.Disk, err = gateway.ReadIdentity(ctx, m.host.store, path)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		if vm != nil {
+			m.host.pool.Adopt(vm) // nothing was told to it yet
+		}
+		return result{err: err}
+	}
+	return result{claim: &claim{vm: vm, access: access}}
+}
+
+// take makes a claimed VM the machine's.
+func (m *machine) take(c *claim) {
+	l := m.rec.Life
+	if l == nil || l.VM != "" || l.End != nil {
+		m.host.pool.Adopt(c.vm) // nobody needs it any more, and nothing was told to it
+		return
+	}
+	l.VM, l.ControlToken, l.Release, l.Access = c.vm.ID(), c.vm.ControlToken, c.vm.Release, c.access
+	m.dirty = true
+	m.hold(c.vm)
+}
+
+// hold opens a VM's gateway, to nobody yet, and listens to its platform.
+func (m *machine) hold(vm *pool.VM) {
+	m.vm, m.vmEnd, m.graceEnd = vm, vm.Done(), time.Time{}
+	gate := gateway.New(gateway.Config{
+		Store: m.host.store, Logger: m.log,
+		Listen: m.host.listenOn(vm.HostLink()),
+	})
+	m.mu.Lock()
+	m.gate = gate
+	m.mu.Unlock()
+	var gctx, fctx context.Context
+	gctx, m.gateStop = context.WithCancel(m.ctx)
+	fctx, m.followEnd = context.WithCancel(m.ctx)
+	m.group.Go(func() error {
+		if err := gate.Run(gctx); err != nil {
+			m.log.ErrorContext(gctx, "store gateway ended", "vm_id", string(vm.ID()), "error", err)
+		}
+		return nil
+	})
+	m.group.Go(func() error {
+		vm.Guest.Follow(fctx, func(h guestapi.Health) { m.deliver(event{vm.ID(), h}) })
+		return nil
+	})
+}
+
+// deliver hands the newest event to the actor. One that it hasn't taken yet is replaced: each holds the
+// platform's whole state, and its timeline what was passed through.
+func (m *machine) deliver(e event) {
+	for {
+		select {
+		case m.events <- e:
+			return
+		default:
+		}
+		select {
+		case <-m.events:
+		default:
+		}
+	}
+}
+
+func (m *machine) stopFollowing() {
+	if m.followEnd != nil {
+		m.followEnd()
+		m.followEnd = nil
+	}
+}
+
+// dropVM lets go of a VM that is gone.
+func (m *machine) dropVM() {
+	m.stopFollowing()
+	if m.gateStop != nil {
+		m.gateStop()
+		m.gateStop = nil
+	}
+	m.mu.Lock()
+	m.gate = nil
+	m.mu.Unlock()
+	m.vm, m.vmEnd = nil, nil
+}
+
+func awaitGate(ctx context.Context, gate *gateway.Gateway) error {
+	select {
+	case <-gate.Ready():
+		return nil
+	case <-ctx.Done():
+		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for the store gateway")
+	}
+}
+
+func prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life, a fleet.Assignment) error {
+	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+	defer cancel()
+	if err := awaitGate(ctx, gate); err != nil {
+		return err
+	}
+	_, err := vm.Guest.Prepare(ctx, guestapi.Prepare{
+		Machine: a.Machine, Store: guestapi.StoreAccess{DiskPath: l.Access.DiskPath, Token: l.Access.Token},
+	})
+	return err
+}
+
+// bind gives the VM its limits, its place in the network and its identity.
+func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life, a fleet.Assignment) result {
+	ctx, cancel := context.WithTimeout(ctx, bindTimeout)
+	defer cancel()
+	group, gctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return awaitGate(gctx, gate) })
+	group.Go(func() error {
+		err := vm.SetLimits(gctx, a.Config.Resources.Add(m.host.cfg.Overhead))
+		if errs.Is(err, errs.Unsupported) {
+			return nil // then the VM keeps what it was started with
+		}
+		return err
+	})
+	group.Go(func() error {
+		return m.host.deps.HostNet.AddMachine(gctx, fleet.MachineLink{
+			Machine: a.Machine, NetworkID: a.NetworkID, Address: a.Address, Interface: vm.HostLink(),
+		})
+	})
+	if err := group.Wait(); err != nil {
+		return result{err: err}
+	}
+	h, err := vm.Guest.Bind(ctx, guestapi.Bind{
+		Machine: a.Machine, Generation: l.BoundGeneration, Instance: a.Instance,
+		Name: a.Name, App: a.App, Network: a.Network, Address: a.Address, Worker: m.host.cfg.Worker,
+		Store:  guestapi.StoreAccess{DiskPath: l.Access.DiskPath, Token: l.Access.Token},
+		Config: a.Config,
+	})
+	return result{err: err, health: h}
+}
+
+// release asks for a clean end until the disk is closed, the platform refuses, or doesn't answer in time.
+func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assignment) error {
+	stop := a.Config.Stop.Timeout
+	if stop == 0 {
+		stop = stopTimeout
+	}
+	began := time.Now()
+	for {
+		err := m.releaseOnce(ctx, vm, guestapi.Release{Machine: m.id, Generation: l.BoundGeneration}, stop+m.host.cfg.ReleaseGrace)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-vm.Done():
+			return errs.Wrap(errs.Unavailable, err, "the VM ended before its disk was closed")
+		default:
+		}
+		h, healthErr := pool.Probe(ctx, vm)
+		switch {
+		case healthErr != nil:
+			return errs.Wrap(errs.Unavailable, err, "the platform does not answer")
+		case h.State == guestapi.StateReleased:
+			return nil
+		case h.State == guestapi.StateEmpty || h.State == guestapi.StatePrepared:
+			return errNotBound
+		case h.State == guestapi.StateFenced:
+			return errs.Wrap(errs.Fenced, err, "release")
+		case h.State == guestapi.StateFailed || !errs.Is(err, errs.Unavailable):
+			return err
+		case time.Since(began) > stop+m.host.cfg.ReleaseGrace+m.host.cfg.ReleaseMax:
+			return errs.Wrap(errs.Unavailable, err, "the disk could not be closed for %s", time.Since(began).Round(time.Second))
+		}
+		select { // it is still at it, for example because the store can't be reached
+		case <-ctx.Done():
+		case <-time.After(releaseTryAgain):
+		}
+	}
+}
+
+// releaseOnce asks once, and stops waiting soon after the VM has ended.
+func (m *machine) releaseOnce(ctx context.Context, vm *pool.VM, r guestapi.Release, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	over := make(chan struct{})
+	var group errgroup.Group
+	group.Go(func() error {
+		defer close(over)
+		return vm.Guest.Release(ctx, r)
+	})
+	select {
+	case <-over:
+	case <-vm.Done():
+		select {
+		case <-over:
+		case <-time.After(lastWords / 2):
+			cancel()
+		}
+	}
+	return group.Wait()
+}
+
+// remove takes everything of the life off the host. All of it is safe to repeat.
+func (m *machine) remove(ctx context.Context, vm *pool.VM, l life) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	if l.Phase == fleet.PhaseFailed && vm != nil {
+		m.log.WarnContext(ctx, "a failed machine's vm is removed", "vm_id", string(l.VM), "console", pool.ConsoleTail(vm))
+	}
+	var group errgroup.Group
+	group.Go(func() error {
+		if vm == nil {
+			return m.host.registry.Drop(l.VM)
+		}
+		return m.host.pool.Discard(ctx, vm)
+	})
+	if l.Bound {
+		group.Go(func() error { return m.host.deps.HostNet.RemoveMachine(ctx, m.id) })
+	}
+	return group.Wait()
+}
+
+// diskPath is a disk URL relative to the pool's.
+func diskPath(storeURL, diskURL string) (string, error) {
+	base, _, _ := strings.Cut(storeURL, "?")
+	disk, _, _ := strings.Cut(diskURL, "?")
+	path, ok := strings.CutPrefix(disk, strings.TrimSuffix(base, "/")+"/")
+	if !ok || path == "" {
+		return "", errs.New(errs.Invalid, "disk %s is not in the fleet's store %s", diskURL, base).
+			WithRemedy("fork it into the fleet's store")
+	}
+	return path, nil
+}

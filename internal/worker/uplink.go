@@ -1,0 +1,183 @@
+package worker
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// uplink keeps in touch with the control plane: join, then poll and report side by side, and join again
+// where the server doesn't know this worker.
+func (w *Worker) uplink(ctx context.Context, joined bool) error {
+	for ctx.Err() == nil {
+		if !joined {
+			if _, err := w.join(ctx); err != nil {
+				return err
+			}
+		}
+		joined = false
+		group, gctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return w.reportLoop(gctx) })
+		group.Go(func() error { return w.pollLoop(gctx) })
+		if err := group.Wait(); err != nil && !errs.Is(err, errs.NotFound) {
+			return err
+		}
+		sleep(ctx, 50*time.Millisecond)
+	}
+	return nil
+}
+
+// pollLoop fetches assignments until the server answers NotFound or ctx ends.
+func (w *Worker) pollLoop(ctx context.Context) error {
+	wait := newBackoff(50*time.Millisecond, 2*time.Second)
+	var after int64
+	for ctx.Err() == nil {
+		set, cut, err := w.poll(ctx, after)
+		switch {
+		case ctx.Err() != nil:
+		case errs.Is(err, errs.NotFound):
+			return err
+		case cut:
+		case err != nil:
+			w.log.WarnContext(ctx, "assignments could not be fetched", "error", err)
+			sleep(ctx, wait.next())
+		case set.Worker != w.cfg.Worker:
+			w.log.ErrorContext(ctx, "the server answered with another worker's assignments", "answered_for", string(set.Worker))
+			sleep(ctx, wait.next())
+		default:
+			wait.reset()
+			after = set.Revision
+			w.apply(ctx, set)
+		}
+	}
+	return nil
+}
+
+// poll asks once; cut: redial ended it.
+func (w *Worker) poll(ctx context.Context, after int64) (set fleet.AssignmentSet, cut bool, err error) {
+	pctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w.mu.Lock()
+	w.redialed = cancel
+	w.mu.Unlock()
+	set, err = w.deps.Server.Assignments(pctx, w.cfg.Worker, after)
+	w.mu.Lock()
+	w.redialed = nil
+	w.mu.Unlock()
+	return set, err != nil && pctx.Err() != nil, err
+}
+
+// redial ends the present long poll, so that it is begun anew.
+func (w *Worker) redial() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.redialed != nil {
+		w.redialed()
+	}
+}
+
+// apply hands a set out to the machines. Which of it is newer than what they know is theirs to say.
+func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
+	named := make(map[fleet.MachineID]bool, len(set.Assignments))
+	var failed error
+	for _, a := range set.Assignments {
+		if !fleet.IsMachineID(string(a.Machine)) {
+			w.log.ErrorContext(ctx, "an assignment names no machine", "machine_id", string(a.Machine))
+			continue
+		}
+		named[a.Machine] = true
+		if w.offer(a) {
+			continue
+		}
+		rec, err := w.memory.load(a.Machine)
+		if err != nil {
+			failed = err
+			w.log.ErrorContext(ctx, "a machine's record can not be read", "machine_id", string(a.Machine), "error", err)
+			continue
+		}
+		m := newMachine(w, a.Machine, rec)
+		m.offer(&a)
+		w.launch(ctx, m)
+	}
+	w.conditions.set(condRecords, failed)
+	w.mu.Lock()
+	for id, m := range w.machines {
+		if !named[id] {
+			m.offer(nil)
+		}
+	}
+	w.revision = set.Revision
+	w.set = set
+	w.mu.Unlock()
+	select {
+	case w.netWake <- struct{}{}:
+	default:
+	}
+	w.changed()
+}
+
+// offer gives a machine that is known here its assignment. With the lock held, so that the machine
+// can't be forgotten in between.
+func (w *Worker) offer(a fleet.Assignment) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m, ok := w.machines[a.Machine]
+	if ok {
+		m.offer(&a)
+	}
+	return ok
+}
+
+// forget drops a machine's actor, unless it was named again in the meantime.
+func (w *Worker) forget(m *machine) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.named {
+		return false
+	}
+	delete(w.machines, m.id)
+	return true
+}
+
+// netLoop makes the routes to other workers match the newest set.
+func (w *Worker) netLoop(ctx context.Context) error {
+	wait := newBackoff(100*time.Millisecond, 5*time.Second)
+	var done fleet.AssignmentSet
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.netWake:
+		}
+		w.mu.Lock()
+		set := w.set
+		w.mu.Unlock()
+		if reflect.DeepEqual(done.Networks, set.Networks) && reflect.DeepEqual(done.Peers, set.Peers) {
+			continue
+		}
+		err := w.deps.HostNet.SyncPeers(ctx, set.Networks, set.Peers)
+		if ctx.Err() != nil {
+			return nil
+		}
+		w.conditions.set(condNetwork, err)
+		if err == nil {
+			done = set
+			wait.reset()
+			continue
+		}
+		w.log.WarnContext(ctx, "routes could not be set", "error", err)
+		sleep(ctx, wait.next())
+		select {
+		case w.netWake <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
