@@ -19,7 +19,8 @@ const (
 	PathAttach      = "/attach"      // POST Attach → Info
 	PathClose       = "/close"       // POST → Info; the disk is closed cleanly
 	PathAbandon     = "/abandon"     // POST → Info; nothing more is written
-	PathWatch       = "/watch"       // GET; answers when the disk is fenced, never otherwise
+	PathSettle      = "/settle"      // POST; writes out what it can, so that a close has little to do
+	PathWatch       = "/watch"       // GET; answers, with an error, when the disk has stopped by itself
 	PathCheckpoint  = "/checkpoint"  // POST Checkpoint
 	PathCheckpoints = "/checkpoints" // GET → []Checkpoint
 )

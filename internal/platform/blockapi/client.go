@@ -57,9 +57,15 @@ func (c *Client) Abandon(ctx context.Context) (Info, error) {
 	return info, c.call(ctx, http.MethodPost, PathAbandon, struct{}{}, &info)
 }
 
-// AwaitFenced returns nil when the disk is fenced, and Unavailable when blockd has gone.
-func (c *Client) AwaitFenced(ctx context.Context) error {
+// AwaitStopped returns why the disk has stopped without being told to: Fenced, Corrupt or Denied; or
+// Unavailable when blockd has gone.
+func (c *Client) AwaitStopped(ctx context.Context) error {
 	return c.call(ctx, http.MethodGet, PathWatch, nil, nil)
+}
+
+// Settle writes out what can be while the disk is in use.
+func (c *Client) Settle(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, PathSettle, struct{}{}, nil)
 }
 
 // Checkpoint names the disk's present state, as of its last flush.

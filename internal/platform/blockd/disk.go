@@ -16,8 +16,11 @@ type Disk interface {
 	Close(ctx context.Context) error
 	// Abandon stops everything without writing.
 	Abandon()
-	// Fenced is closed when the store has refused a write because somebody newer owns the disk.
+	// Fenced is closed when the disk has stopped for good, in whatever way; Err says in which.
 	Fenced() <-chan struct{}
+	Err() error
+	// Settle flushes and writes the map, so that Close has little left to do.
+	Settle(ctx context.Context) error
 	Checkpoint(ctx context.Context, name string) error
 	Checkpoints(ctx context.Context) ([]blockapi.Checkpoint, error)
 	Report() fleet.DiskReport

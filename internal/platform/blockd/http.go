@@ -54,7 +54,10 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("POST "+blockapi.PathClose, answering(func(ctx context.Context, _ struct{}) (blockapi.Info, error) { return s.close(ctx) }))
 	mux.HandleFunc("POST "+blockapi.PathAbandon, answering(func(ctx context.Context, _ struct{}) (blockapi.Info, error) { return s.abandon(ctx) }))
 	mux.HandleFunc("GET "+blockapi.PathWatch, answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
-		return struct{}{}, s.awaitFenced(ctx)
+		return struct{}{}, s.awaitStopped(ctx)
+	}))
+	mux.HandleFunc("POST "+blockapi.PathSettle, answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
+		return struct{}{}, s.settle(ctx)
 	}))
 	mux.HandleFunc("POST "+blockapi.PathCheckpoint, answering(func(ctx context.Context, c blockapi.Checkpoint) (struct{}, error) {
 		d, err := s.current()

@@ -36,7 +36,7 @@ type Server struct {
 	asked    blockapi.Attach
 	disk     Disk
 	shown    Shown
-	ended    bool // closed or abandoned
+	ended    bool // closed or abandoned, or just about to be: it stops because we say so
 	steps    []blockapi.Step
 	attached chan struct{} // closed once disk is set
 }
@@ -140,14 +140,30 @@ func (s *Server) close(ctx context.Context) (blockapi.Info, error) {
 		s.mu.Unlock()
 	}
 	hidden := time.Now()
+	s.setEnded(true)
 	if err := d.Close(ctx); err != nil {
+		s.setEnded(false)
 		return blockapi.Info{}, err
 	}
 	s.mu.Lock()
-	s.ended = true
 	s.steps = []blockapi.Step{{Name: "detach block device", Took: hidden.Sub(start)}, {Name: "disk close", Took: time.Since(hidden)}}
 	s.mu.Unlock()
 	return s.info(), nil
+}
+
+func (s *Server) setEnded(ended bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = ended
+}
+
+// settle writes out what can be, while the machine still runs.
+func (s *Server) settle(ctx context.Context) error {
+	d, err := s.current()
+	if err != nil {
+		return err
+	}
+	return d.Settle(ctx)
 }
 
 // abandon ends the attachment without writing.
@@ -176,8 +192,9 @@ func (s *Server) current() (Disk, error) {
 	return s.disk, nil
 }
 
-// awaitFenced returns nil once the disk is fenced.
-func (s *Server) awaitFenced(ctx context.Context) error {
+// awaitStopped returns why the disk has stopped by itself: Fenced, Corrupt or Denied. It doesn't return for a
+// disk that was closed.
+func (s *Server) awaitStopped(ctx context.Context) error {
 	select {
 	case <-s.attached:
 	case <-ctx.Done():
@@ -188,10 +205,17 @@ func (s *Server) awaitFenced(ctx context.Context) error {
 	s.mu.Unlock()
 	select {
 	case <-d.Fenced():
-		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return d.Err()
 }
 
 func (s *Server) info() blockapi.Info {
@@ -206,11 +230,7 @@ func (s *Server) info() blockapi.Info {
 		info.Device = shown.BlockDevice()
 	}
 	info.SizeBytes, info.Report = d.Size(), d.Report()
-	select {
-	case <-d.Fenced():
-		info.Fenced = true
-	default:
-	}
+	info.Fenced = errs.Is(d.Err(), errs.Fenced)
 	return info
 }
 

@@ -88,7 +88,7 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 
 func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, error) {
 	start := time.Now()
-	info, err := p.block.Attach(ctx, blockapi.Attach{Store: b.Store, Generation: b.Generation, Holder: string(p.cfg.Boot.VM)})
+	info, err := p.block.Attach(ctx, blockapi.Attach{Store: b.Store, Generation: b.Generation, Holder: p.holder(b)})
 	if err != nil {
 		return "", err
 	}
@@ -99,6 +99,15 @@ func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, err
 			s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: "attach: " + step.Name, Took: step.Took})
 		}
 	})
+}
+
+// holder names who attaches: the worker that was given the generation. A second VM that it starts for the same
+// placement may take over the disk, and by that fences the first.
+func (p *Platform) holder(b guestapi.Bind) string {
+	if b.Worker == "" {
+		return "vm/" + string(p.cfg.Boot.VM)
+	}
+	return "worker/" + string(b.Worker)
 }
 
 // mountDisk mounts the disk, unless it is mounted already.

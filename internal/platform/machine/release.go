@@ -59,7 +59,12 @@ func (p *Platform) stopServices(ctx context.Context) {
 	now, _ := p.status.get()
 	start := time.Now()
 	var early errgroup.Group
-	early.Go(func() error { return syncDir(p.diskDir()) })
+	early.Go(func() error {
+		if err := syncDir(p.diskDir()); err != nil {
+			return err
+		}
+		return p.block.Settle(ctx)
+	})
 	err := p.services.stop(ctx, now, killMargin)
 	p.took(ctx, "stop services", time.Since(start))
 	if err != nil {

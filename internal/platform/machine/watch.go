@@ -19,20 +19,18 @@ func (p *Platform) watchDisk(ctx context.Context) error {
 	if err := p.awaitBlockd(ctx); err != nil {
 		return p.ended(ctx, err)
 	}
-	err := p.block.AwaitFenced(ctx)
-	if ctx.Err() != nil {
-		return nil
-	}
-	if err == nil {
-		p.fail(ctx, errs.New(errs.Fenced, "the store refuses this disk's writes: a newer owner has it").
-			WithRemedy("nothing is to be done here; the machine runs elsewhere"))
-		return nil
-	}
-	return p.ended(ctx, err)
+	return p.ended(ctx, p.block.AwaitStopped(ctx))
 }
 
 func (p *Platform) ended(ctx context.Context, err error) error {
-	if ctx.Err() == nil {
+	switch {
+	case ctx.Err() != nil:
+	case errs.Is(err, errs.Fenced):
+		p.fail(ctx, errs.Wrap(errs.Fenced, err, "the store refuses this disk's writes").
+			WithRemedy("nothing is to be done here: the machine belongs to a newer owner"))
+	case !errs.Is(err, errs.Unavailable):
+		p.fail(ctx, err)
+	default:
 		p.fail(ctx, errs.Wrap(errs.Unavailable, err, "the process that holds the disk has ended").
 			WithRemedy("start the machine again: what was acknowledged is in the store"))
 	}

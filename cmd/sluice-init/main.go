@@ -1,0 +1,137 @@
+// Command sluice-init is what runs inside a VM: PID 1 (init, the default), blockd, platformd, and the PID 1 of
+// the inner container (container-init), by its first argument. Configuration and wiring only.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/platform/blockapi"
+	"github.com/sluice-platform/sluice/internal/platform/blockd"
+	"github.com/sluice-platform/sluice/internal/platform/inner"
+	"github.com/sluice-platform/sluice/internal/platform/innerinit"
+	"github.com/sluice-platform/sluice/internal/platform/machine"
+	"github.com/sluice-platform/sluice/internal/platform/vminit"
+)
+
+const (
+	dir        = "/run/sluice"
+	bootFile   = dir + "/boot.json"
+	socket     = dir + "/blockd.sock"
+	binary     = "/usr/bin/sluice-init"
+	ociRuntime = "/usr/sbin/runc"
+)
+
+func main() {
+	// Threads that enter other namespaces end with their goroutine. The main thread can't: keep it out.
+	runtime.LockOSThread()
+	role := "init"
+	if len(os.Args) > 1 {
+		role = os.Args[1]
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("role", role)
+	if err := run(role, log); err != nil {
+		log.Error("ended", "error", err)
+		os.Exit(1)
+	}
+}
+
+func run(role string, log *slog.Logger) error {
+	ctx := context.Background()
+	if role == "container-init" {
+		l, err := innerinit.InheritedListener()
+		if err != nil {
+			return err
+		}
+		return innerinit.New(innerinit.Config{Log: log}).Run(ctx, l)
+	}
+	boot, err := readBoot()
+	if err != nil {
+		return err
+	}
+	switch role {
+	case "init":
+		return vminit.New(vminit.Config{Binary: binary, Boot: boot, Log: log}).Run(ctx)
+	case "blockd":
+		return runBlockd(ctx, boot, log)
+	case "platformd":
+		return runPlatformd(ctx, boot, log)
+	}
+	return fmt.Errorf("unknown role %q; use init, blockd, platformd or container-init", role)
+}
+
+func readBoot() (guestapi.Boot, error) {
+	var boot guestapi.Boot
+	data, err := os.ReadFile(bootFile)
+	if err != nil {
+		return boot, fmt.Errorf("read boot document: %w", err)
+	}
+	if err := json.Unmarshal(data, &boot); err != nil {
+		return boot, fmt.Errorf("read boot document: %w", err)
+	}
+	return boot, nil
+}
+
+func runBlockd(ctx context.Context, boot guestapi.Boot, log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	gateway := fmt.Sprintf("http://[%s%%25%s]:%d", guestapi.HostLinkIP, guestapi.LinkName, guestapi.GatewayPort)
+	engine := blockd.NewEngine(blockd.EngineConfig{GatewayURL: gateway, CacheDevice: boot.CacheDevice, Log: log})
+	return blockd.New(blockd.Config{Engine: engine, Show: blockd.ShowFUSE(log), Log: log}).Run(ctx, socket)
+}
+
+func runPlatformd(ctx context.Context, boot guestapi.Boot, log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	l, err := listen(ctx, net.JoinHostPort(guestapi.GuestLinkIP+"%"+guestapi.LinkName, strconv.Itoa(guestapi.ControlPort)))
+	if err != nil {
+		return err
+	}
+	p, err := machine.New(machine.Config{
+		Boot: boot, Version: version(boot), Dir: dir, Block: blockapi.NewClient(socket), Log: log,
+		Inner: inner.Config{Dir: filepath.Join(dir, "inner"), Runtime: ociRuntime, InitBinary: binary,
+			HostLink: guestapi.LinkName, Log: log},
+	})
+	if err != nil {
+		return err
+	}
+	return p.Run(ctx, l)
+}
+
+// listen waits for the address: it may take a moment until the link has it.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	for {
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp6", address)
+		if err == nil {
+			return l, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("listen on %s: %w", address, err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// version is what people see of a release: the first digits of its id.
+func version(boot guestapi.Boot) string {
+	if len(boot.Release) < 12 {
+		return "dev"
+	}
+	return string(boot.Release[:12])
+}

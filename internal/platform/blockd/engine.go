@@ -1,0 +1,136 @@
+package blockd
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"github.com/sluice-platform/sluice/internal/blob/gatewayblob"
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/platform/blockapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// EngineConfig says what the disk engine works with.
+type EngineConfig struct {
+	GatewayURL  string
+	CacheDevice string // "" for none
+	Log         *slog.Logger
+}
+
+// NewEngine returns the disk engine over the worker's store gateway.
+func NewEngine(cfg EngineConfig) Engine { return &engine{cfg: cfg} }
+
+type engine struct {
+	cfg EngineConfig
+
+	mu       sync.Mutex
+	path     string // of what is prepared
+	prepared *disk.Prepared
+}
+
+func (e *engine) store(access guestapi.StoreAccess) (*gatewayblob.Store, error) {
+	return gatewayblob.New(gatewayblob.Config{BaseURL: e.cfg.GatewayURL, Token: access.Token})
+}
+
+// Prepare implements Engine.
+func (e *engine) Prepare(ctx context.Context, access guestapi.StoreAccess) error {
+	store, err := e.store(access)
+	if err != nil {
+		return err
+	}
+	prepared, err := disk.Prepare(ctx, store, access.DiskPath)
+	if err != nil {
+		return errors.Join(err, store.Close())
+	}
+	e.mu.Lock()
+	e.path, e.prepared = access.DiskPath, prepared
+	e.mu.Unlock()
+	return store.Close()
+}
+
+// Attach implements Engine.
+func (e *engine) Attach(ctx context.Context, a blockapi.Attach) (Disk, error) {
+	store, err := e.store(a.Store)
+	if err != nil {
+		return nil, err
+	}
+	opts := disk.AttachOptions{Generation: uint64(a.Generation), Holder: a.Holder, Logger: e.cfg.Log}
+	e.mu.Lock()
+	if e.path == a.Store.DiskPath {
+		opts.Prepared = e.prepared
+	}
+	e.prepared = nil // good for one attach
+	e.mu.Unlock()
+	if e.cfg.CacheDevice != "" {
+		// Without it the disk is slower, and nothing else.
+		if opts.Cache, err = cache.Open(e.cfg.CacheDevice, 0); err != nil {
+			e.cfg.Log.WarnContext(ctx, "no disk cache", "error", err)
+		}
+	}
+	d, err := disk.Attach(ctx, store, a.Store.DiskPath, opts)
+	if err != nil {
+		err = errors.Join(err, store.Close())
+		if opts.Cache != nil {
+			err = errors.Join(err, opts.Cache.Close())
+		}
+		return nil, err
+	}
+	return &attached{Disk: d, store: store, path: a.Store.DiskPath}, nil
+}
+
+// attached is the engine's disk as blockd wants it.
+type attached struct {
+	*disk.Disk
+	store *gatewayblob.Store
+	path  string
+}
+
+var _ Disk = (*attached)(nil)
+
+// Checkpoint implements Disk.
+func (d *attached) Checkpoint(ctx context.Context, name string) error {
+	_, err := d.Disk.Checkpoint(ctx, name)
+	return err
+}
+
+// Checkpoints implements Disk.
+func (d *attached) Checkpoints(ctx context.Context) ([]blockapi.Checkpoint, error) {
+	found, err := disk.ListCheckpoints(ctx, d.store, d.path)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]blockapi.Checkpoint, 0, len(found))
+	for _, c := range found {
+		all = append(all, blockapi.Checkpoint{Name: c.Name, CreatedAt: c.Created})
+	}
+	return all, nil
+}
+
+// Report implements Disk.
+func (d *attached) Report() fleet.DiskReport {
+	s := d.Stats()
+	return fleet.DiskReport{
+		Epoch:        d.Head().Epoch,
+		Requests:     int64(s.Gets + s.Puts + s.HeadSwaps + s.Lists), //nolint:gosec // counts
+		BytesRead:    int64(s.GetBytes),                              //nolint:gosec // counts
+		BytesWritten: int64(s.PutBytes),                              //nolint:gosec // counts
+		Replayed:     int64(s.Replayed),                              //nolint:gosec // counts
+	}
+}
+
+// ShowFUSE shows a disk by a FUSE file with a loop device over it.
+func ShowFUSE(log *slog.Logger) Show {
+	return func(ctx context.Context, dev disk.Device, name string) (Shown, error) {
+		f, err := frontend.Attach(ctx, dev, frontend.Config{Name: name, Logger: log})
+		if err != nil {
+			return nil, errs.Wrap(errs.KindOf(err), err, "show the disk as a block device")
+		}
+		return f, nil
+	}
+}

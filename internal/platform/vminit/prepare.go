@@ -1,0 +1,59 @@
+package vminit
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+)
+
+// prepare makes what the kernel or the runtime has not made.
+func prepare(boot guestapi.Boot) error {
+	for _, m := range []struct{ kind, target, options string }{
+		{"proc", "/proc", ""},
+		{"sysfs", "/sys", ""},
+		{"devtmpfs", "/dev", "mode=755"},
+		{"tmpfs", "/run", "mode=755"},
+		{"tmpfs", "/tmp", "mode=1777"},
+	} {
+		if err := mountMissing(m.kind, m.target, m.options); err != nil {
+			return err
+		}
+	}
+	if boot.VM != "" {
+		if err := unix.Sethostname([]byte("vm-" + string(boot.VM))); err != nil {
+			return fmt.Errorf("set hostname: %w", err)
+		}
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find the loopback: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("bring up the loopback: %w", err)
+	}
+	return seed(boot.Seed)
+}
+
+// mountMissing mounts where there is nothing yet: a directory with something in it is as somebody wants it.
+func mountMissing(kind, target, options string) error {
+	entries, err := os.ReadDir(target)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := os.Mkdir(target, 0o755); err != nil {
+			return fmt.Errorf("make %s: %w", target, err)
+		}
+	} else if err != nil {
+		return fmt.Errorf("look at %s: %w", target, err)
+	}
+	if len(entries) > 0 || kind == "tmpfs" && target == "/tmp" {
+		return nil
+	}
+	if err := unix.Mount(kind, target, kind, unix.MS_NOSUID, options); err != nil {
+		return fmt.Errorf("mount %s: %w", target, err)
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+// Package vminit is PID 1 of a VM. It is kept tiny, because nothing can restart it.
+//
+// Invariants: it starts blockd and platformd, and ends with the VM; a platformd that dies is started again,
+// and what it looked after goes on meanwhile; with blockd the VM ends, because the disk can't be trusted any
+// more: what was acknowledged is in the store, and another VM finds it there.
+package vminit
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+)
+
+const (
+	lastWords  = time.Second            // between blockd's end and the VM's, for platformd to say why
+	restartGap = 100 * time.Millisecond // between starts of platformd
+	powerOff   = 2 * time.Second        // for the others to end at SIGTERM
+)
+
+// Config of init.
+type Config struct {
+	Binary string // sluice-init itself
+	Boot   guestapi.Boot
+	Log    *slog.Logger
+}
+
+// Init is PID 1.
+type Init struct {
+	cfg Config
+
+	// mu is held over start and wait, neither of which blocks, so that no child ends before it is known.
+	mu       sync.Mutex
+	children map[int]*child
+}
+
+type child struct {
+	role string
+	pid  int
+	done chan struct{} // closed once status is set
+	how  string
+}
+
+// New returns an Init.
+func New(cfg Config) *Init { return &Init{cfg: cfg, children: map[int]*child{}} }
+
+// Run is the VM's life. It returns when the VM is to end; the kernel then kills what is left.
+func (in *Init) Run(ctx context.Context) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	if err := prepare(in.cfg.Boot); err != nil {
+		return err
+	}
+	var g errgroup.Group
+	reaping, stopReaping := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return in.reap(reaping) })
+	err := in.supervise(ctx)
+	stopReaping()
+	return errors.Join(err, g.Wait())
+}
+
+func (in *Init) supervise(ctx context.Context) error {
+	blockd, err := in.start("blockd")
+	if err != nil {
+		return err
+	}
+	platformd, err := in.start("platformd")
+	if err != nil {
+		return err
+	}
+	for {
+		select {
+		case <-blockd.done:
+			in.cfg.Log.ErrorContext(ctx, "blockd has ended, and so does the VM", "how", blockd.how)
+			in.await(ctx, lastWords) // platformd sees it too, and tells the worker
+			return fmt.Errorf("blockd: %s", blockd.how)
+		case <-platformd.done:
+			in.cfg.Log.ErrorContext(ctx, "platformd has ended, and is started again", "how", platformd.how)
+			in.await(ctx, restartGap)
+			if platformd, err = in.start("platformd"); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return in.end(blockd, platformd)
+		}
+	}
+}
+
+// end powers the VM off.
+func (in *Init) end(all ...*child) error {
+	deadline := time.After(powerOff)
+	for _, c := range all {
+		if err := unix.Kill(c.pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("end %s: %w", c.role, err)
+		}
+	}
+	for _, c := range all {
+		select {
+		case <-c.done:
+		case <-deadline:
+			return nil
+		}
+	}
+	return nil
+}
+
+func (in *Init) await(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func (in *Init) start(role string) (*child, error) {
+	cmd := exec.Command(in.cfg.Binary, role) //nolint:noctx // ended by signal, and reaped below
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", role, err)
+	}
+	c := &child{role: role, pid: cmd.Process.Pid, done: make(chan struct{})}
+	in.children[c.pid] = c
+	return c, cmd.Process.Release()
+}
+
+// reap collects ended children, also those that became ours when their parents ended.
+func (in *Init) reap(ctx context.Context) error {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, unix.SIGCHLD)
+	defer signal.Stop(ended)
+	for {
+		for in.reapOne() {
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ended:
+		}
+	}
+}
+
+func (in *Init) reapOne() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	var status unix.WaitStatus
+	pid, err := unix.Wait4(-1, &status, unix.WNOHANG, nil)
+	if err != nil || pid <= 0 {
+		return false
+	}
+	c := in.children[pid]
+	if c == nil || !(status.Exited() || status.Signaled()) {
+		return true
+	}
+	delete(in.children, pid)
+	c.how = fmt.Sprintf("exit code %d", status.ExitStatus())
+	if status.Signaled() {
+		c.how = "killed by " + unix.SignalName(status.Signal())
+	}
+	close(c.done)
+	return true
+}
+
+// seed stirs fresh bytes into the kernel's random numbers: a VM that was saved must not repeat them.
+func seed(data []byte) error {
+	if len(data) == 0 {
+		data = make([]byte, 32)
+		if _, err := rand.Read(data); err != nil {
+			return fmt.Errorf("read random bytes: %w", err)
+		}
+	}
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("seed random numbers: %w", err)
+	}
+	defer f.Close()
+	if _, err := f.Write(data); err != nil {
+		return fmt.Errorf("seed random numbers: %w", err)
+	}
+	return nil
+}
