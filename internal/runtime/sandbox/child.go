@@ -56,9 +56,9 @@ func Child() {
 	err := becomeInit(control, status)
 	if err != nil {
 		_, _ = io.WriteString(status, err.Error())
-		os.Exit(1)
+		syscall.Exit(1)
 	}
-	os.Exit(0)
+	syscall.Exit(0)
 }
 
 // becomeInit returns only if it fails, or has only to probe.

@@ -185,13 +185,20 @@ func openInit(rec record) (*os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), "init of VM "+string(rec.ID))
 	ticks, err := startTicks(rec.PID)
-	if err == nil && ticks == rec.StartTicks {
+	if err == nil && ticks == rec.StartTicks && !hasEnded(fd) {
 		return f, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		err = nil
 	}
 	return nil, errors.Join(err, f.Close())
+}
+
+// hasEnded reports whether the process of a pidfd has, even if nobody has waited for it yet.
+func hasEnded(pidfd int) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, 0)
+	return err == nil && n > 0
 }
 
 // reserve claims an id for Start or Adopt; known is whether somebody has it already.

@@ -133,7 +133,7 @@ func (c cgroups) freeze(ctx context.Context) error {
 	err := poll(ctx, func() (bool, error) {
 		frozen, err := c.event("frozen")
 		tries++
-		return frozen || tries > 20 && c.onlyUninterruptible(), err
+		return frozen || tries > 20 && c.noneRuns(), err
 	})
 	if err != nil {
 		return errors.Join(errs.Wrap(errs.Unavailable, err, "freeze VM %s", c.id), optional(writeFile(file, "0")))
@@ -148,32 +148,22 @@ func (c cgroups) thaw() error {
 	return nil
 }
 
-// onlyUninterruptible reports whether every thread in the VM is frozen or in an uninterruptible wait.
-func (c cgroups) onlyUninterruptible() bool {
+// noneRuns reports whether no thread in the VM runs or could. All were told to freeze: one in an interruptible
+// sleep was woken by that, so those that sleep are frozen, or in an uninterruptible wait.
+func (c cgroups) noneRuns() bool {
 	for _, pid := range c.pids() {
 		tasks, err := os.ReadDir(filepath.Join("/proc", pid, "task"))
 		if err != nil {
 			continue // gone meanwhile
 		}
 		for _, t := range tasks {
-			dir := filepath.Join("/proc", pid, "task", t.Name())
-			state, wchan := taskState(dir)
-			if state != "D" && !strings.Contains(wchan, "freeze") {
+			stat, err := os.ReadFile(filepath.Join("/proc", pid, "task", t.Name(), "stat"))
+			if err == nil && strings.HasPrefix(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " R") {
 				return false
 			}
 		}
 	}
 	return true
-}
-
-func taskState(dir string) (state, wchan string) {
-	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
-	if err != nil {
-		return "D", "" // gone meanwhile: it runs no more
-	}
-	_, rest, _ := strings.Cut(string(stat), ") ")
-	w, _ := os.ReadFile(filepath.Join(dir, "wchan"))
-	return rest[:min(1, len(rest))], string(w)
 }
 
 // killAll sends SIGKILL to everything in the VM's cgroup. What the platform froze by a v1 freezer must be

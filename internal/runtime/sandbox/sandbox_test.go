@@ -1,61 +1,190 @@
 package sandbox
 
 import (
-	"encoding/json"
+	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/runtime"
 	"github.com/sluice-platform/sluice/internal/runtime/runtimetest"
+	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 func TestMain(m *testing.M) {
 	Child()
+	runtimetest.Worker(newDriver)
 	os.Exit(m.Run())
 }
 
-func TestSmoke(t *testing.T) {
-	rel := runtimetest.Release(t)
-	d, err := New(Config{Dir: t.TempDir(), CgroupParent: "sluice-smoke/w1", Logger: slog.New(slog.DiscardHandler)})
+func newDriver(dir string) (runtime.Driver, error) {
+	return New(Config{
+		Dir: dir, CgroupParent: "sluice-test/" + filepath.Base(dir), Logger: slog.New(slog.DiscardHandler),
+	})
+}
+
+func TestConformance(t *testing.T) {
+	runtimetest.Run(t, runtimetest.Harness{New: newDriver, Release: runtimetest.Release(t)})
+}
+
+// TestOneVM checks, on one VM, what is promised by this driver beyond the suite.
+func TestOneVM(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), fmt.Sprintf("one-%d", os.Getpid()))
+	drv, err := newDriver(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	start := time.Now()
-	if err := d.Probe(t.Context()); err != nil {
+	d := drv.(*Driver)
+	vm, err := d.Start(t.Context(), runtime.Spec{
+		ID: "00c0ffee", Release: runtimetest.Release(t), CacheBytes: 1 << 20, Limits: fleet.Resources{CPUMillis: 1000},
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Log("probe", time.Since(start))
-	for i := range 10 {
-		start := time.Now()
-		vm, err := d.Start(t.Context(), runtime.Spec{ID: fleet.VMID("abcd123" + string(rune('0'+i))), Release: rel, Boot: []byte(`{"a":1}`), CacheBytes: 1 << 30,
-			Limits: fleet.Resources{CPUMillis: 1000, MemoryMiB: 512}})
-		if err != nil {
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+		defer cancel()
+		if err := errors.Join(vm.Remove(ctx), d.Close()); err != nil {
+			t.Error(err)
+		}
+	}()
+	t.Run("SecondWorkerIsRefused", func(t *testing.T) {
+		if _, err := newDriver(dir); !errs.Is(err, errs.Conflict) {
+			t.Errorf("a second driver over one directory: %v", err)
+		}
+	})
+	t.Run("SeesOnlyItsOwn", func(t *testing.T) { checkSeen(t, ask(t, vm, runtimetest.Request{Op: "look"}).Seen) })
+	t.Run("HostDevicesAreClosed", func(t *testing.T) { checkDevices(t, vm) })
+	t.Run("CannotRaiseItsLimits", func(t *testing.T) { checkOwnLimits(t, vm) })
+	t.Run("ConsoleIsBounded", func(t *testing.T) { checkConsole(t, vm) })
+	t.Run("DiesWithAFrozenDiskServer", func(t *testing.T) {
+		if d.layout.v1For("freezer") == "" {
+			t.Log("pure v2: a frozen process dies when it is killed")
+			return
+		}
+		ask(t, vm, runtimetest.Request{Op: "stall", Text: "frozen"})
+		began := time.Now()
+		if err := vm.Kill(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		t.Log("start", time.Since(start))
-		start = time.Now()
-		ans, err := runtimetest.Ask(t.Context(), vm, runtimetest.Request{Op: "look"})
-		t.Log("ask", time.Since(start))
-		if err != nil {
-			t.Error(err)
-		}
-		if i == 0 {
-			b, _ := json.MarshalIndent(ans, "", " ")
-			t.Logf("%s", b)
-		}
-		start = time.Now()
-		if err := vm.Kill(t.Context()); err != nil {
-			t.Error(err)
-		}
-		t.Log("kill", time.Since(start), vm.Status())
-		start = time.Now()
-		if err := vm.Remove(t.Context()); err != nil {
-			t.Error(err)
-		}
-		t.Log("remove", time.Since(start))
+		t.Logf("killed in %v", time.Since(began))
+	})
+}
+
+func checkSeen(t *testing.T, seen *runtimetest.Seen) {
+	devices := "fd full fuse loop-control mqueue null ptmx pts random shm sluice-cache stderr stdin stdout tty urandom zero"
+	if got := strings.Join(seen.Devices, " "); got != devices {
+		t.Errorf("devices: %s", got)
 	}
-	d.Close()
+	if got := strings.Join(seen.Processes, ", "); got != "1: sluice-init" {
+		t.Errorf("processes: %s", got)
+	}
+	if seen.Hostname != "vm-00c0ffee" {
+		t.Errorf("host name %s", seen.Hostname)
+	}
+	for _, line := range seen.Cgroups {
+		if !strings.HasSuffix(line, ":/") {
+			t.Errorf("the VM sees where its cgroup is: %s", line)
+		}
+	}
+	for _, m := range seen.Mounts {
+		own := func(p string) bool { return m == p || strings.HasPrefix(m, p+"/") }
+		if m != "/" && !slices.ContainsFunc([]string{"/usr", "/proc", "/sys", "/dev", "/run"}, own) {
+			t.Errorf("mount %s", m)
+		}
+	}
+	for _, m := range []string{"/usr", "/sys"} {
+		if slices.Contains(seen.Writable, m) {
+			t.Errorf("%s is writable", m)
+		}
+	}
+	for fd, target := range seen.FDs {
+		if n := len(fd); n == 1 && fd < "3" {
+			want := "console.log"
+			if fd == "0" {
+				want = "/dev/null"
+			}
+			if !strings.HasSuffix(target, want) {
+				t.Errorf("descriptor %s is %s", fd, target)
+			}
+		}
+	}
+}
+
+// checkDevices has the VM make a node for the kernel's memory, and open it.
+func checkDevices(t *testing.T, vm runtime.VM) {
+	if hostLayoutOf(t).v1For("devices") == "" {
+		t.Log("no v1 devices controller: nothing closes devices to root in a VM here")
+		return
+	}
+	ask(t, vm, runtimetest.Request{Op: "mknod", Path: "/tmp/kmsg", Number: 1<<8 | 11})
+	_, err := runtimetest.Ask(t.Context(), vm, runtimetest.Request{Op: "read-file", Path: "/tmp/kmsg"})
+	if err == nil || !strings.Contains(err.Error(), "not permitted") {
+		t.Errorf("the VM opens a device of the host: %v", err)
+	}
+}
+
+func hostLayoutOf(t *testing.T) layout {
+	t.Helper()
+	l, err := hostLayout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// checkOwnLimits has the VM lift the limits at the root of its own cgroups. That is one level too deep to matter.
+func checkOwnLimits(t *testing.T, vm runtime.VM) {
+	if hostLayoutOf(t).v1For("cpu") == "" {
+		t.Log("pure v2: the VM's root cgroup has no limit files")
+		return
+	}
+	const file = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"
+	if got := string(ask(t, vm, runtimetest.Request{Op: "read-file", Path: file}).Data); got != "-1\n" {
+		t.Errorf("the VM sees the file that limits it: %q", got)
+	}
+}
+
+// checkConsole has the VM print more than a console file may hold.
+func checkConsole(t *testing.T, vm runtime.VM) {
+	text := strings.Repeat("console ", 1<<17) // 1 MiB
+	for range 6 {
+		ask(t, vm, runtimetest.Request{Op: "print", Text: text})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	err := poll(ctx, func() (bool, error) {
+		st, err := os.Stat(vm.ConsolePath())
+		return err == nil && st.Size() <= consoleMax, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := os.Stat(vm.ConsolePath() + ".1")
+	if err != nil || old.Size() != consoleKept {
+		t.Fatalf("kept: %v, %v", old, err)
+	}
+	ask(t, vm, runtimetest.Request{Op: "print", Text: "after"})
+	b, err := os.ReadFile(vm.ConsolePath())
+	if err != nil || !strings.HasSuffix(string(b), "after\n") || strings.Contains(string(b), "\x00") {
+		t.Fatalf("after the cut: %d bytes, %v", len(b), err)
+	}
+}
+
+func ask(t *testing.T, vm runtime.VM, req runtimetest.Request) runtimetest.Answer {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	ans, err := runtimetest.Ask(ctx, vm, req)
+	if err != nil {
+		t.Fatalf("%s: %v", req.Op, err)
+	}
+	return ans
 }

@@ -28,16 +28,18 @@ type vm struct {
 	rec     record // not changed once the VM is out of Start or Adopt
 	cgroups cgroups
 	adopted bool
-	done    chan struct{}
+	ctx     context.Context // done when the VM has ended
+	ended   context.CancelFunc
 
 	mu      sync.Mutex
 	exit    string
-	ended   bool
 	removed bool // its name may be another VM's by now
 }
 
 func newVM(d *Driver, rec record) *vm {
-	return &vm{driver: d, rec: rec, cgroups: d.cgroups(rec), done: make(chan struct{})}
+	v := &vm{driver: d, rec: rec, cgroups: d.cgroups(rec)}
+	v.ctx, v.ended = context.WithCancel(context.Background())
+	return v
 }
 
 func (v *vm) dir() string       { return v.driver.dir(v.rec.ID) }
@@ -53,22 +55,22 @@ func (v *vm) HostLink() string { return linkName(v.rec.ID) }
 func (v *vm) ConsolePath() string { return filepath.Join(v.dir(), "console.log") }
 
 // Done is closed when the VM has ended.
-func (v *vm) Done() <-chan struct{} { return v.done }
+func (v *vm) Done() <-chan struct{} { return v.ctx.Done() }
 
 // Status looks now.
 func (v *vm) Status() runtime.Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return runtime.Status{Running: !v.ended, StartedAt: v.rec.StartedAt, Exit: v.exit}
+	return runtime.Status{Running: v.ctx.Err() == nil, StartedAt: v.rec.StartedAt, Exit: v.exit}
 }
 
 // end records that the VM has ended; the first reason stays.
 func (v *vm) end(exit string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.ended {
-		v.ended, v.exit = true, exit
-		close(v.done)
+	if v.ctx.Err() == nil {
+		v.exit = exit
+		v.ended()
 	}
 }
 
@@ -83,6 +85,9 @@ func (v *vm) Dial(ctx context.Context) (net.Conn, error) {
 		return nil, errs.Wrap(errs.Unavailable, err, "find the link of VM %s", v.rec.ID)
 	}
 	host := guestapi.GuestLinkIP + "%" + strconv.Itoa(link.Attrs().Index)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(v.ctx, cancel)() // a link to nobody would keep it waiting
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "tcp6", net.JoinHostPort(host, strconv.Itoa(guestapi.ControlPort)))
 	if err != nil {
@@ -125,7 +130,7 @@ func (v *vm) Kill(ctx context.Context) error {
 		return err
 	}
 	select {
-	case <-v.done: // the watcher has seen it too
+	case <-v.ctx.Done(): // the watcher has seen it too
 		return nil
 	case <-v.driver.ctx.Done(): // no watcher any more
 		v.end("killed")

@@ -100,6 +100,8 @@ func do(req request, atStart seen) (answer, error) {
 		return answer{}, writeAt(req)
 	case "size":
 		return size(req.Path)
+	case "mknod":
+		return answer{}, unix.Mknod(req.Path, unix.S_IFCHR|0o600, int(req.Number))
 	case "print":
 		_, err := fmt.Println(req.Text)
 		return answer{}, err
@@ -113,8 +115,6 @@ func do(req request, atStart seen) (answer, error) {
 		return dialHost(req)
 	case "stall":
 		return stall(req.Text)
-	case "freeze-child":
-		return freezeChild()
 	case "exit":
 		os.Exit(int(req.Number))
 	}

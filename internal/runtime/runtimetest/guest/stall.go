@@ -156,15 +156,7 @@ func mountOnLoop(n int, f *os.File, mnt string) error {
 	return unix.Mount(node, mnt, "ext4", 0, "")
 }
 
-// freezeChild starts a child and freezes it by a v1 freezer of the VM's own.
-func freezeChild() (answer, error) {
-	ans, err := spawn("sleep", "1h", 1)
-	if err != nil {
-		return answer{}, err
-	}
-	return ans, freezeV1(int(ans.Number))
-}
-
+// freezeV1 freezes a process by a v1 freezer of the VM's own.
 func freezeV1(pid int) error {
 	dir := "/sys/fs/cgroup/freezer/frozen"
 	if err := os.Mkdir(dir, 0o755); err != nil {

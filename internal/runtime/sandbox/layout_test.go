@@ -1,0 +1,120 @@
+package sandbox
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const controllersFile = "#subsys_name\thierarchy\tnum_cgroups\tenabled\ncpu\t1\t1\t1\ncpuacct\t1\t1\t1\nmemory\t3\t1\t1\n"
+
+func TestReadLayout(t *testing.T) {
+	const (
+		unified = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n"
+		cpu     = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw shared:5 - cgroup cgroup rw,cpu,cpuacct\n"
+		again   = "90 31 0:29 / /other/cpu rw - cgroup cgroup rw,cpu,cpuacct\n"
+		part    = "91 31 0:35 /docker/x /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"
+		named   = "40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n"
+		pure    = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"
+	)
+	for name, c := range map[string]struct {
+		mounts string
+		v2     string
+		v1     []string // options at mount
+	}{
+		"hybrid":        {cpu + named + unified, "/sys/fs/cgroup/unified", []string{"cpu,cpuacct at /sys/fs/cgroup/cpu,cpuacct", "none,name=systemd at /sys/fs/cgroup/systemd"}},
+		"mounted twice": {cpu + again + unified, "/sys/fs/cgroup/unified", []string{"cpu,cpuacct at /sys/fs/cgroup/cpu,cpuacct"}},
+		"a part only":   {part + unified, "/sys/fs/cgroup/unified", nil},
+		"pure v2":       {pure, "/sys/fs/cgroup", nil},
+	} {
+		l, err := readLayout(strings.NewReader(c.mounts), strings.NewReader(controllersFile))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var v1 []string
+		for _, h := range l.V1 {
+			v1 = append(v1, h.Options+" at "+h.Mount)
+		}
+		if l.Unified != c.v2 || strings.Join(v1, ";") != strings.Join(c.v1, ";") {
+			t.Errorf("%s: v2 %q, v1 %q", name, l.Unified, v1)
+		}
+	}
+	if _, err := readLayout(strings.NewReader(cpu), strings.NewReader(controllersFile)); !errs.Is(err, errs.Unsupported) {
+		t.Errorf("no v2 at all: %v", err)
+	}
+}
+
+// TestLimitsOnPureV2 checks what is written where on a host without v1, on a directory that stands for its cgroups.
+func TestLimitsOnPureV2(t *testing.T) {
+	c := cgroups{layout: layout{Unified: t.TempDir()}, parent: "sluice/w1", id: "0123abcd"}
+	dir := c.outer(c.Unified)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []string{"cpu.max", "memory.max", "memory.swap.max", "pids.max"} {
+		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		limits      fleet.Resources
+		cpu, memory string
+	}{
+		{fleet.Resources{CPUMillis: 1500, MemoryMiB: 64}, "150000 100000", "67108864"},
+		{fleet.Resources{CPUMillis: 1}, "1000 100000", "max"},
+		{fleet.Resources{MemoryMiB: 1}, "max 100000", "1048576"},
+	} {
+		for _, f := range []string{"cpu.max", "memory.max"} { // a real one doesn't keep what was there
+			if err := os.Truncate(filepath.Join(dir, f), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.setLimits(step.limits); err != nil {
+			t.Fatal(err)
+		}
+		for f, want := range map[string]string{"cpu.max": step.cpu, "memory.max": step.memory, "memory.swap.max": "0"} {
+			if got, _ := os.ReadFile(filepath.Join(dir, f)); string(got) != want {
+				t.Errorf("%+v: %s is %q, want %q", step.limits, f, got, want)
+			}
+		}
+	}
+	if m := c.guestMounts(); len(m) != 1 || m[0].Type != "cgroup2" || m[0].Dir != "" {
+		t.Errorf("the VM would see %+v", m)
+	}
+}
+
+func TestNewRefusesBadParents(t *testing.T) {
+	for _, parent := range []string{"", "/abs", "a/../b", "..", "a//b", "a b"} {
+		if _, err := New(Config{Dir: t.TempDir(), CgroupParent: parent}); !errs.Is(err, errs.Invalid) {
+			t.Errorf("parent %q: %v", parent, err)
+		}
+	}
+}
+
+func TestRecordSurvivesGarbage(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "0123abcd")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, content := range []string{"", "{", `{"id":"ffffffff","pid":1}`} {
+		if err := os.WriteFile(filepath.Join(dir, recordFile), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r, err := readRecord(dir, "sluice/w1")
+		if err != nil || r.ID != "0123abcd" || r.PID != 0 || r.CgroupParent != "sluice/w1" {
+			t.Errorf("content %q: %+v, %v", content, r, err)
+		}
+	}
+	whole := record{ID: "0123abcd", CgroupParent: "other/w2", Boot: "b", PID: 7, StartTicks: 99}
+	if err := whole.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := readRecord(dir, "sluice/w1"); err != nil || r != whole {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
