@@ -107,3 +107,12 @@ func (a *API) server(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, api.Server{FleetID: v.FleetID, Version: a.cfg.Version, StoreURL: v.StoreURL,
 		Leader: v.Leader, Brake: v.Brake, Started: v.Started})
 }
+
+// Routes returns "METHOD /path" of every call but those that are proxied into machines.
+func (a *API) Routes() []string {
+	var out []string
+	for _, r := range a.routes() {
+		out = append(out, r.method+" "+r.path)
+	}
+	return out
+}

@@ -1,0 +1,89 @@
+package httpapi
+
+import (
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+)
+
+// TestConfigSurvivesTheRoundTrip: what is asked for is what is shown.
+func TestConfigSurvivesTheRoundTrip(t *testing.T) {
+	in := api.MachineConfig{Image: "base", CPUs: 0.25, MemoryMiB: 512, DiskGiB: 20, Env: map[string]string{"A": "b=c"},
+		StopSignal: "SIGINT", StopTimeout: 2.5, Services: []api.Service{
+			{Name: "db", Cmd: []string{"postgres", "-D", "/data"}, Env: map[string]string{"X": "y"}, Dir: "/srv"},
+			{Name: "web", Cmd: []string{"httpd"}, HTTPPort: 8080, Needs: []string{"db"},
+				Check: &api.Check{Kind: "http", Port: 8080, Path: "/ok", Interval: 0.5, Timeout: 2, Grace: 10}}}}
+	config, err := configFromAPI(in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := configToAPI(config); !reflect.DeepEqual(got, in) {
+		t.Fatalf("got  %+v\nwant %+v", got, in)
+	}
+}
+
+func TestConfigDefaults(t *testing.T) {
+	c, err := configFromAPI(api.MachineConfig{Image: "base", Services: []api.Service{
+		{Name: "web", Cmd: []string{"httpd"}, HTTPPort: 80, Check: &api.Check{Kind: "http"}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fleet.MachineConfig{Image: "base", Resources: fleet.Resources{CPUMillis: 1000, MemoryMiB: 256},
+		Stop: fleet.StopConfig{Signal: "SIGTERM"}, Services: []fleet.Service{{Name: "web", Cmd: []string{"httpd"}, HTTPPort: 80,
+			Check: &fleet.Check{Kind: fleet.CheckHTTP, Port: 80, Path: "/"}}}}
+	if !reflect.DeepEqual(c, want) {
+		t.Fatalf("got  %+v\nwant %+v", c, want)
+	}
+}
+
+func TestSignalNames(t *testing.T) {
+	for in, want := range map[string]string{"": "SIGTERM", "int": "SIGINT", "SIGHUP": "SIGHUP", "Usr1": "SIGUSR1", "CONT": "", "9": ""} {
+		if got, err := signalName(in); got != want || (err != nil) != (want == "") {
+			t.Errorf("%q = %q, %v", in, got, err)
+		}
+	}
+}
+
+// TestHealthNeedsThePlacementThatCounts: a report of an older incarnation says nothing.
+func TestHealthNeedsThePlacementThatCounts(t *testing.T) {
+	at := func(state fleet.MachineState, placed, reported fleet.Generation, phase fleet.Phase) bool {
+		return machineToAPI(fleet.MachineView{
+			Machine: fleet.Machine{State: state, Placement: &fleet.Placement{Generation: placed}},
+			Report:  &fleet.VMReport{Generation: reported, Phase: phase}}).Healthy
+	}
+	if !at(fleet.MachineStarted, 3, 3, fleet.PhaseHealthy) {
+		t.Error("a healthy machine isn't shown as such")
+	}
+	if at(fleet.MachineStarted, 3, 2, fleet.PhaseHealthy) || at(fleet.MachineMoving, 3, 3, fleet.PhaseHealthy) || at(fleet.MachineStarted, 3, 3, fleet.PhaseRunning) {
+		t.Error("a machine that isn't healthy is shown as such")
+	}
+}
+
+func TestViewsAreWhole(t *testing.T) {
+	at := time.Unix(1, 0)
+	move := moveToAPI(fleet.MoveView{MachineName: "web-1", Move: fleet.Move{ID: "m", Machine: "x", Step: fleet.StepDone, PauseMS: 12.5,
+		Steps: []fleet.StepRecord{{Step: fleet.StepPlanned, At: at, Note: "n"}}, Proof: fleet.ProofStorage,
+		Blocker: &fleet.Blocker{Code: "no-capacity", Object: "machine/x", Since: at}}})
+	if move.Steps[0] != (api.Step{Step: "planned", At: at, Note: "n"}) || move.Blocker.Code != "no-capacity" || move.Proof != "storage" || move.PauseMS != 12.5 {
+		t.Errorf("%+v", move)
+	}
+	worker := workerToAPI(fleet.WorkerView{Allocation: fleet.Allocation{Holders: map[fleet.MachineID]fleet.Allocated{
+		"a": {Resources: fleet.Resources{CPUMillis: 1500, MemoryMiB: 10}}, "b": {Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: 5}, Move: "m"}}},
+		Report: &fleet.WorkerReport{PoolReady: 3, Conditions: []fleet.Condition{{Name: "c"}}}})
+	if worker.CPUsUsed != 2 || worker.MemoryUsed != 15 || worker.Reserved != 1 || worker.PoolReady != 3 || worker.Conditions[0].Name != "c" {
+		t.Errorf("%+v", worker)
+	}
+}
+
+// TestExecFramesAreTheGuests: both ends of an exec session mean the same bytes.
+func TestExecFramesAreTheGuests(t *testing.T) {
+	ours := []byte{api.FrameStdin, api.FrameStdout, api.FrameStderr, api.FrameExit, api.FrameStdinEOF, api.FrameError}
+	theirs := []byte{guestapi.FrameStdin, guestapi.FrameStdout, guestapi.FrameStderr, guestapi.FrameExit, guestapi.FrameStdinEOF, guestapi.FrameError}
+	if !reflect.DeepEqual(ours, theirs) {
+		t.Fatalf("%v, %v", ours, theirs)
+	}
+}
