@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
@@ -26,6 +27,9 @@ var (
 	vmIDPattern   = regexp.MustCompile(`^[0-9a-f]{8}$`)
 	parentPattern = regexp.MustCompile(`^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$`)
 )
+
+// lockTimeout is how long New waits for the directory.
+const lockTimeout = 2 * time.Second
 
 // Config is what a Driver needs.
 type Config struct {
@@ -88,7 +92,17 @@ func lockDir(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Invalid, err, "open the lock of %s", dir)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	// A setup process whose worker was killed right after making it holds the lock until it execs.
+	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
+	defer cancel()
+	err = poll(ctx, func() (bool, error) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+	if err != nil {
 		return nil, errors.Join(
 			errs.Wrap(errs.Conflict, err, "another worker uses %s", dir).
 				WithRemedy("stop it, or give this worker a directory of its own"),
