@@ -1,0 +1,143 @@
+package image
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	// Checkpoint is the name of the checkpoint that machines' disks are forks of.
+	Checkpoint = "base"
+
+	holder      = "image-build"
+	generation  = 1
+	cleanupWait = 30 * time.Second
+)
+
+// BuildConfig says what to build.
+type BuildConfig struct {
+	Store    blob.Store
+	Name     string // of the image; becomes the file system's label and UUID
+	DiskPath string // of the template disk, which must not exist; default disks/image-<name>-<random>
+	Size     int64  // of the disk in bytes; a multiple of disk.BlockSize, at least 16 MiB
+	Source   Source
+	TempDir  string                  // for the unpacked tree and the sparse file; default the system's
+	Progress func(done, total int64) // bytes imported; may be nil
+}
+
+// Result is a template disk that is ready to be forked.
+type Result struct {
+	DiskPath   string
+	Checkpoint string
+	SizeBytes  int64 // of the disk
+	DataBytes  int64 // of it, written
+}
+
+// Build makes a template disk. It can be called again after any error: each call makes a disk of its own
+// (unless DiskPath is given), and nobody knows of that before Build has returned. What a failed build has
+// written is removed as far as the store lets it.
+func Build(ctx context.Context, cfg BuildConfig) (_ Result, err error) {
+	if err := cfg.validate(); err != nil {
+		return Result{}, err
+	}
+	temp, err := os.MkdirTemp(cfg.TempDir, "sluice-image-")
+	if err != nil {
+		return Result{}, errs.Wrap(errs.Unavailable, err, "make a temporary directory")
+	}
+	defer func() {
+		if removeErr := os.RemoveAll(temp); removeErr != nil && err == nil {
+			err = errs.Wrap(errs.Unavailable, removeErr, "remove temporary files")
+		}
+	}()
+	tree, err := cfg.Source.tree(ctx, temp, cfg.Size)
+	if err != nil {
+		return Result{}, fmt.Errorf("files of image %s: %w", cfg.Name, err)
+	}
+	raw := filepath.Join(temp, "raw.img")
+	if err := makeRaw(ctx, raw, cfg.Name, tree, cfg.Size); err != nil {
+		return Result{}, fmt.Errorf("file system of image %s: %w", cfg.Name, err)
+	}
+	return cfg.store(ctx, raw)
+}
+
+func (cfg *BuildConfig) validate() error {
+	switch {
+	case cfg.Name == "" || strings.ContainsAny(cfg.Name, "/\x00"):
+		return errs.New(errs.Invalid, "bad image name %q", cfg.Name)
+	case cfg.Size < minSize || cfg.Size%disk.BlockSize != 0 || cfg.Size > disk.MaxSize:
+		return errs.New(errs.Invalid, "image size of %d bytes", cfg.Size).
+			WithRemedy("use a multiple of %d bytes, from %d MiB to 16 TiB", disk.BlockSize, minSize>>20)
+	case cfg.Source == nil || cfg.Store == nil:
+		return errs.New(errs.Internal, "image build without a source or a store")
+	}
+	if cfg.DiskPath == "" {
+		cfg.DiskPath = "disks/image-" + cfg.Name + "-" + strings.ToLower(rand.Text()[:12])
+	}
+	return nil
+}
+
+// store makes the template disk from a raw file.
+func (cfg *BuildConfig) store(ctx context.Context, raw string) (_ Result, err error) {
+	f, err := os.Open(raw)
+	if err != nil {
+		return Result{}, errs.Wrap(errs.Unavailable, err, "open the raw image")
+	}
+	defer f.Close()
+	if _, err := disk.Create(ctx, cfg.Store, cfg.DiskPath, disk.CreateOptions{Size: cfg.Size}); err != nil {
+		return Result{}, fmt.Errorf("create template disk %s: %w", cfg.DiskPath, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, cfg.discard(ctx))
+		}
+	}()
+	written, err := cfg.write(ctx, f)
+	if err != nil {
+		return Result{}, fmt.Errorf("write template disk %s: %w", cfg.DiskPath, err)
+	}
+	return Result{DiskPath: cfg.DiskPath, Checkpoint: Checkpoint, SizeBytes: cfg.Size, DataBytes: written}, nil
+}
+
+func (cfg *BuildConfig) write(ctx context.Context, raw *os.File) (int64, error) {
+	d, err := disk.Attach(ctx, cfg.Store, cfg.DiskPath, disk.AttachOptions{Generation: generation, Holder: holder})
+	if err != nil {
+		return 0, err
+	}
+	written, err := Import(ctx, d, raw, cfg.Progress)
+	if err == nil {
+		_, err = d.Checkpoint(ctx, Checkpoint)
+	}
+	if err != nil {
+		d.Abandon()
+		return 0, err
+	}
+	return written, d.Close(ctx)
+}
+
+// discard removes what a failed build has written. Nobody else knows of the disk: this call has created it.
+func (cfg *BuildConfig) discard(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWait)
+	defer cancel()
+	var keys []string
+	err := cfg.Store.List(ctx, cfg.DiskPath+"/", "", func(e blob.Entry) bool {
+		keys = append(keys, e.Key)
+		return true
+	})
+	for _, key := range keys {
+		err = errors.Join(err, cfg.Store.Delete(ctx, key))
+	}
+	if err != nil {
+		return fmt.Errorf("remove half-built template disk %s: %w", cfg.DiskPath, err)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	epoch = "1577836800" // 2020-01-01; the creation time of every template, so that equal trees give equal disks
+
+	minSize = 16 << 20 // bytes; below it a journal leaves little for files
+)
+
+// journalMB returns the size of the journal. A large one is of no use on a disk whose log is elsewhere, and
+// every block of it is uploaded sooner or later.
+func journalMB(size int64) int {
+	switch {
+	case size < 256<<20:
+		return 4
+	case size < 4<<30:
+		return 16
+	default:
+		return 64
+	}
+}
+
+// makeRaw makes a sparse file with an ext4 file system of size bytes that holds the tree. The same name, size
+// and tree give the same bytes.
+func makeRaw(ctx context.Context, path, name, tree string, size int64) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "make a temporary file")
+	}
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "make a sparse file of %d bytes", size)
+	}
+	err = frontend.Mkfs(ctx, path, frontend.MkfsOptions{
+		Label:     label(name),
+		UUID:      uuidOf(name),
+		Tree:      tree,
+		JournalMB: journalMB(size),
+		// Newer versions of mkfs take the one, older ones the other.
+		Env: []string{"SOURCE_DATE_EPOCH=" + epoch, "E2FSPROGS_FAKE_TIME=" + epoch},
+	})
+	if err != nil {
+		if s := err.Error(); strings.Contains(s, "Could not allocate") || strings.Contains(s, "No free space") {
+			return errs.Wrap(errs.Exhausted, err, "image %s doesn't fit into %d bytes", name, size).
+				WithRemedy("give it a larger disk")
+		}
+		return err
+	}
+	return dropIdentity(ctx, path, tree)
+}
+
+// label returns a name cut to what ext4 has room for.
+func label(name string) string { return name[:min(len(name), 16)] }
+
+// uuidOf derives a file system's UUID from the image's name.
+func uuidOf(name string) string {
+	h := sha256.Sum256([]byte("sluice image " + name))
+	h[6], h[8] = h[6]&0x0f|0x80, h[8]&0x3f|0x80 // version 8, made as one likes
+	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
+}
+
+// dropIdentity removes from a file system what each machine must have of its own: the platform or the first
+// boot makes it anew. /etc/machine-id stays as an empty file, which systemd takes as "make one".
+func dropIdentity(ctx context.Context, raw, tree string) error {
+	var script strings.Builder
+	for _, pattern := range []string{"etc/ssh/ssh_host_*_key", "etc/ssh/ssh_host_*_key.pub", "var/lib/systemd/random-seed", "var/lib/dbus/machine-id", "etc/machine-id"} {
+		found, err := fs.Glob(os.DirFS(tree), pattern)
+		if err != nil {
+			return errs.Wrap(errs.Internal, err, "look for %s", pattern)
+		}
+		for _, file := range found {
+			if strings.ContainsFunc(file, func(r rune) bool { return r < ' ' || r == '"' }) {
+				return errs.New(errs.Invalid, "file name %q", file) // must not become a debugfs command
+			}
+			fmt.Fprintf(&script, "rm \"/%s\"\n", file)
+		}
+	}
+	if info, err := os.Lstat(filepath.Join(tree, "etc")); err == nil && info.IsDir() {
+		fmt.Fprintf(&script, "cd /etc\nwrite /dev/null machine-id\nsif machine-id mode 0100444\n")
+		for _, stamp := range []string{"atime", "ctime", "mtime", "crtime"} {
+			fmt.Fprintf(&script, "sif machine-id %s @%s\n", stamp, epoch)
+		}
+	}
+	if script.Len() == 0 {
+		return nil
+	}
+	return debugfs(ctx, raw, script.String())
+}
+
+// debugfs runs a script on a file system that isn't mounted. It exits with 0 whatever goes wrong, so what it
+// says on stderr counts.
+func debugfs(ctx context.Context, raw, script string) error {
+	cmd := exec.CommandContext(ctx, "debugfs", "-w", "-f", "/dev/stdin", raw)
+	cmd.Stdin = strings.NewReader(script)
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+epoch, "E2FSPROGS_FAKE_TIME="+epoch)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "debugfs: %s", strings.TrimSpace(stderr.String()))
+	}
+	var said []string
+	for line := range strings.Lines(stderr.String()) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "debugfs 1.") {
+			said = append(said, line)
+		}
+	}
+	if len(said) > 0 {
+		return errs.New(errs.Unavailable, "debugfs: %s", strings.Join(said, "; "))
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Source is where an image's files come from.
+type Source interface {
+	// tree returns a directory with the files, which it may have made in the empty directory temp, and which
+	// isn't changed. limit bounds the bytes of content.
+	tree(ctx context.Context, temp string, limit int64) (string, error)
+}
+
+// Dir is a directory as a Source, owners and all. Nothing in it may change meanwhile.
+type Dir string
+
+func (d Dir) tree(context.Context, string, int64) (string, error) {
+	info, err := os.Stat(string(d))
+	if err != nil || !info.IsDir() {
+		return "", errs.Wrap(errs.NotFound, err, "%s is not a directory", string(d))
+	}
+	return string(d), nil
+}
+
+// Tar returns a Source that reads a tar stream once, plain or compressed with gzip or zstd. If what it holds
+// is an OCI image layout, the image's files are meant.
+func Tar(r io.Reader) Source { return &tarSource{r: r} }
+
+type tarSource struct{ r io.Reader }
+
+func (s *tarSource) tree(ctx context.Context, temp string, limit int64) (string, error) {
+	dir := filepath.Join(temp, "tar")
+	if err := fill(dir, limit, func(t *tree) error { return unpack(ctx, t, s.r, false) }); err != nil {
+		return "", err
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "oci-layout")); err != nil {
+		return dir, nil //nolint:nilerr // whatever the reason, it isn't one
+	}
+	return OCI(dir).tree(ctx, temp, limit)
+}
+
+// OCI is the directory of an OCI image layout as a Source, with one image for this architecture.
+type OCI string
+
+func (o OCI) tree(ctx context.Context, temp string, limit int64) (string, error) {
+	index, err := layout.ImageIndexFromPath(string(o))
+	if err != nil {
+		return "", errs.Wrap(errs.Invalid, err, "read the OCI layout")
+	}
+	img, err := pick(index)
+	if err != nil {
+		return "", err
+	}
+	layers, err := img.Layers()
+	if err != nil {
+		return "", errs.Wrap(errs.Invalid, err, "read the OCI image")
+	}
+	dir := filepath.Join(temp, "oci")
+	return dir, fill(dir, limit, func(t *tree) error {
+		for i, layer := range layers {
+			if err := applyLayer(ctx, t, layer); err != nil {
+				return fmt.Errorf("layer %d of %d: %w", i+1, len(layers), err)
+			}
+		}
+		return nil
+	})
+}
+
+// applyLayer unpacks a layer, and reads it to the end, where its digest is checked.
+func applyLayer(ctx context.Context, t *tree, layer v1.Layer) error {
+	r, err := layer.Uncompressed()
+	if err != nil {
+		return errs.Wrap(errs.Invalid, err, "open")
+	}
+	if err = unpack(ctx, t, r, true); err == nil {
+		_, err = io.Copy(io.Discard, r)
+	}
+	if err = errors.Join(err, r.Close()); err != nil && errs.Is(err, errs.Internal) {
+		return errs.Wrap(errs.Corrupt, err, "read")
+	}
+	return err
+}
+
+// pick returns the one image of an index that is for this architecture, through nested indexes.
+func pick(index v1.ImageIndex) (v1.Image, error) {
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "read the OCI index")
+	}
+	var found v1.Image
+	var platforms []string
+	for _, m := range manifest.Manifests {
+		if p := m.Platform; p != nil {
+			platforms = append(platforms, p.String())
+			if p.OS != "linux" || p.Architecture != runtime.GOARCH {
+				continue
+			}
+		}
+		var img v1.Image
+		switch {
+		case m.MediaType.IsIndex():
+			var nested v1.ImageIndex
+			if nested, err = index.ImageIndex(m.Digest); err == nil {
+				img, err = pick(nested)
+			}
+		case m.MediaType.IsImage():
+			img, err = index.Image(m.Digest)
+		default:
+			continue
+		}
+		if err != nil {
+			return nil, errs.Wrap(errs.Invalid, err, "read the OCI index")
+		}
+		if found != nil {
+			return nil, errs.New(errs.Invalid, "OCI layout holds several images").WithRemedy("export just one")
+		}
+		found = img
+	}
+	if found == nil {
+		return nil, errs.New(errs.Unsupported, "OCI layout holds no image for linux/%s, but for [%s]", runtime.GOARCH, strings.Join(platforms, " "))
+	}
+	return found, nil
+}
+
+// fill makes the directory dir and has it filled.
+func fill(dir string, limit int64, with func(*tree) error) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "make a temporary directory")
+	}
+	t, err := openTree(dir, limit)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	if err := with(t); err != nil {
+		return err
+	}
+	if err := t.finish(); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "set directory times")
+	}
+	return nil
+}

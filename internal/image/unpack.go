@@ -1,0 +1,213 @@
+package image
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	whiteout = ".wh."
+	opaque   = ".wh..wh..opq"
+)
+
+// unpack applies a tar stream, plain or compressed with gzip or zstd, to a tree. As a layer, its whiteouts
+// remove what earlier layers have put there.
+func unpack(ctx context.Context, t *tree, r io.Reader, asLayer bool) error {
+	plain, err := decompress(r)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	layer := layerState{tree: t, made: map[string]struct{}{}}
+	end := &trailer{r: plain}
+	for archive := tar.NewReader(end); ; {
+		if err := ctx.Err(); err != nil {
+			return errs.Wrap(errs.Unavailable, err, "unpack")
+		}
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			if asLayer {
+				return nil // its digest tells
+			}
+			return end.check()
+		}
+		if err != nil {
+			return errs.Wrap(errs.Invalid, err, "read the archive")
+		}
+		if h.Typeflag == tar.TypeXGlobalHeader {
+			continue
+		}
+		name, err := clean(h.Name)
+		if err != nil {
+			return err
+		}
+		if asLayer {
+			done, err := layer.hide(name)
+			if err != nil {
+				return fmt.Errorf("apply %s: %w", name, err)
+			}
+			if done {
+				continue
+			}
+			layer.note(name)
+		}
+		if err := t.put(h, name, archive); err != nil {
+			return classify(err)
+		}
+	}
+}
+
+// trailer watches for the two blocks of zeros that end an archive. Package tar takes one that was cut between
+// two entries for a whole one.
+type trailer struct {
+	r     io.Reader
+	zeros int // at the end of what was read so far
+}
+
+func (t *trailer) Read(p []byte) (int, error) {
+	n, err := t.r.Read(p)
+	rest := bytes.TrimRight(p[:n], "\x00")
+	if len(rest) > 0 {
+		t.zeros = 0
+	}
+	t.zeros += n - len(rest)
+	return n, err
+}
+
+func (t *trailer) check() error {
+	if t.zeros < 1024 {
+		return errs.New(errs.Invalid, "archive is cut short").WithRemedy("send it again")
+	}
+	return nil
+}
+
+// classify gives an error of unpacking its kind, unless it has one.
+func classify(err error) error {
+	var known *errs.Error
+	switch {
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, unix.ENOSPC):
+		return errs.Wrap(errs.Exhausted, err, "unpack").WithRemedy("free space for temporary files")
+	case errors.Is(err, unix.EPERM):
+		return errs.Wrap(errs.Denied, err, "unpack").WithRemedy("run as root")
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EEXIST):
+		return errs.Wrap(errs.Invalid, err, "archive contradicts itself")
+	default:
+		return errs.Wrap(errs.Unavailable, err, "unpack")
+	}
+}
+
+// layerState knows what the layer that is being applied has made itself; its whiteouts don't concern that.
+type layerState struct {
+	tree *tree
+	made map[string]struct{}
+}
+
+func (l *layerState) note(name string) {
+	for ; name != "." && name != ""; name = path.Dir(name) {
+		l.made[name] = struct{}{}
+	}
+}
+
+func (l *layerState) has(name string) bool {
+	_, ok := l.made[name]
+	return ok
+}
+
+// hide applies a whiteout, and reports whether name was one.
+func (l *layerState) hide(name string) (bool, error) {
+	base := path.Base(name)
+	dirName := strings.TrimPrefix(path.Dir(name), ".")
+	if !strings.HasPrefix(base, whiteout) {
+		return false, nil
+	}
+	if base == opaque {
+		l.note(dirName)
+		return true, l.empty(dirName)
+	}
+	target := path.Join(dirName, strings.TrimPrefix(base, whiteout))
+	if targetBase := path.Base(target); targetBase == "." || targetBase == ".." || target == dirName {
+		return true, errs.New(errs.Invalid, "bad whiteout %q", name)
+	}
+	if l.has(target) {
+		return true, nil
+	}
+	dir, err := l.tree.open(dirName, unix.O_PATH|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) {
+		return true, nil
+	}
+	if err != nil {
+		return true, err
+	}
+	defer unix.Close(dir)
+	return true, remove(dir, path.Base(target))
+}
+
+// empty removes from a directory what earlier layers have put there.
+func (l *layerState) empty(dirName string) error {
+	dir, err := l.tree.open(dirName, unix.O_RDONLY|unix.O_DIRECTORY)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	entries, err := os.ReadDir(procPath(dir))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := path.Join(dirName, e.Name())
+		switch {
+		case !l.has(name):
+			err = remove(dir, e.Name())
+		case e.IsDir():
+			err = l.empty(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decompress tells by its first bytes how a stream is compressed.
+func decompress(r io.Reader) (io.ReadCloser, error) {
+	b := bufio.NewReaderSize(r, 1<<20)
+	magic, err := b.Peek(4)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, errs.Wrap(errs.Unavailable, err, "read the archive")
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(b)
+		if err != nil {
+			return nil, errs.Wrap(errs.Invalid, err, "read the archive")
+		}
+		return z, nil
+	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(b)
+		if err != nil {
+			return nil, errs.Wrap(errs.Invalid, err, "read the archive")
+		}
+		return z.IOReadCloser(), nil
+	default:
+		return io.NopCloser(b), nil
+	}
+}
