@@ -24,7 +24,7 @@ type result struct {
 	step   step
 	err    error
 	claim  *claim
-	health guestapi.Health // by stepBind
+	health guestapi.Health // by stepPrepare and stepBind
 }
 
 const (
@@ -240,8 +240,8 @@ func (m *machine) done(r result) {
 		m.dirty = true
 	case stepPrepare:
 		if l.End == nil {
-			m.prepared = true
-			m.reach(fleet.PhasePrepared)
+			m.prepared = true // told; the platform says when it is warm
+			m.hear(event{vm: l.VM, health: r.health})
 		}
 	case stepBind:
 		if l.End == nil {

@@ -50,7 +50,7 @@ type machine struct {
 	health    guestapi.Health // last heard of this VM
 	heard     bool
 	binding   binding
-	prepared  bool
+	prepared  bool // the platform was told to prepare
 	releasing bool
 	task      *task
 	retry     retry
@@ -241,8 +241,13 @@ func (m *machine) hear(e event) {
 	h := e.health
 	m.health, m.heard = h, true
 	if !l.Bound {
-		if h.State == guestapi.StateFailed {
+		switch h.State {
+		case guestapi.StateFailed:
 			m.end(fleet.PhaseFailed, platformError(h))
+		case guestapi.StatePrepared:
+			m.prepared = true
+			m.reach(fleet.PhasePrepared)
+		default:
 		}
 		return
 	}

@@ -47,7 +47,7 @@ type situation struct {
 	hasVM     bool
 	bound     bool
 	binding   binding
-	prepared  bool
+	prepared  bool // the platform was told to warm up
 	releasing bool // the platform was told to release, or is at it by itself
 
 	ended     bool

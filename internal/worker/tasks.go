@@ -51,7 +51,7 @@ func (m *machine) start(ctx context.Context, s step) {
 		work = func(ctx context.Context) result { return m.claimVM(ctx, a) }
 	case stepPrepare:
 		gate.Grant(l.Access)
-		work = func(ctx context.Context) result { return result{err: prepare(ctx, vm, gate, l, a)} }
+		work = func(ctx context.Context) result { return prepare(ctx, vm, gate, l, a) }
 	case stepBind:
 		gate.Grant(l.Access)
 		m.binding = bindTried
@@ -184,16 +184,16 @@ func awaitGate(ctx context.Context, gate *gateway.Gateway) error {
 	}
 }
 
-func prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life, a fleet.Assignment) error {
+func prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life, a fleet.Assignment) result {
 	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
 	if err := awaitGate(ctx, gate); err != nil {
-		return err
+		return result{err: err}
 	}
-	_, err := vm.Guest.Prepare(ctx, guestapi.Prepare{
+	h, err := vm.Guest.Prepare(ctx, guestapi.Prepare{
 		Machine: a.Machine, Store: guestapi.StoreAccess{DiskPath: l.Access.DiskPath, Token: l.Access.Token},
 	})
-	return err
+	return result{err: err, health: h}
 }
 
 // bind gives the VM its limits, its place in the network and its identity.

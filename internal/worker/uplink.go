@@ -11,13 +11,18 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
+const refusedPause = 2 * time.Second
+
 // uplink keeps in touch with the control plane: join, then poll and report side by side, and join again
 // where the server doesn't know this worker.
 func (w *Worker) uplink(ctx context.Context, joined bool) error {
 	for ctx.Err() == nil {
 		if !joined {
 			if _, err := w.join(ctx); err != nil {
-				return err
+				// Machines run here, and need their gateways: go on, and ask again.
+				w.log.ErrorContext(ctx, "the server does not take this worker", "error", err)
+				sleep(ctx, refusedPause)
+				continue
 			}
 		}
 		joined = false

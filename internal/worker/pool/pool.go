@@ -195,7 +195,8 @@ func (p *Pool) offerLocked(vm *VM) {
 	p.ready = append(p.ready, vm)
 }
 
-// reap removes ready VMs that have ended by themselves.
+// reap removes ready VMs that have ended by themselves, and those beyond the pool's size, which a restart
+// or a claim that was given up has left.
 func (p *Pool) reap(ctx context.Context) {
 	p.mu.Lock()
 	var dead []*VM
@@ -206,14 +207,21 @@ func (p *Pool) reap(ctx context.Context) {
 		}
 		return false
 	})
+	var surplus []*VM
+	if len(p.waiters) == 0 && len(p.ready) > p.cfg.Size && time.Since(p.lastClaim) > p.cfg.Quiet {
+		surplus = slices.Clone(p.ready[p.cfg.Size:])
+		p.ready = slices.Delete(p.ready, p.cfg.Size, len(p.ready))
+	}
 	p.mu.Unlock()
 	for _, vm := range dead {
-		p.log.WarnContext(ctx, "ready vm ended by itself", "vm_id", vm.ID(), "exit", vm.Status().Exit)
+		p.log.WarnContext(ctx, "ready vm ended by itself", "vm_id", string(vm.ID()), "exit", vm.Status().Exit)
+	}
+	for _, vm := range append(dead, surplus...) {
 		if err := p.Discard(ctx, vm); err != nil {
-			p.log.WarnContext(ctx, "remains of a ready vm could not be removed", "vm_id", vm.ID(), "error", err)
+			p.log.WarnContext(ctx, "a vm of the pool could not be removed", "vm_id", string(vm.ID()), "error", err)
 		}
 	}
-	if len(dead) > 0 {
+	if len(dead)+len(surplus) > 0 {
 		p.deps.Changed()
 	}
 }
