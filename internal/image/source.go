@@ -2,6 +2,8 @@ package image
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -78,19 +80,27 @@ func (o OCI) tree(ctx context.Context, temp string, limit int64) (string, error)
 	})
 }
 
-// applyLayer unpacks a layer, and reads it to the end, where its digest is checked.
+// applyLayer unpacks a layer, reads it to the end, and checks its digest, which nothing else does.
 func applyLayer(ctx context.Context, t *tree, layer v1.Layer) error {
-	r, err := layer.Uncompressed()
+	want, err := layer.Digest()
+	if err != nil {
+		return errs.Wrap(errs.Invalid, err, "digest")
+	}
+	r, err := layer.Compressed()
 	if err != nil {
 		return errs.Wrap(errs.Invalid, err, "open")
 	}
-	if err = unpack(ctx, t, r, true); err == nil {
-		_, err = io.Copy(io.Discard, r)
+	hash := sha256.New()
+	hashed := io.TeeReader(r, hash)
+	unpackErr := unpack(ctx, t, hashed, true)
+	_, err = io.Copy(io.Discard, hashed)
+	if err = errors.Join(err, r.Close()); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "read")
 	}
-	if err = errors.Join(err, r.Close()); err != nil && errs.Is(err, errs.Internal) {
-		return errs.Wrap(errs.Corrupt, err, "read")
+	if got := hex.EncodeToString(hash.Sum(nil)); want.Algorithm != "sha256" || got != want.Hex {
+		return errs.New(errs.Corrupt, "digest is sha256:%s, should be %s", got, want).WithRemedy("export or copy the archive again")
 	}
-	return err
+	return unpackErr
 }
 
 // pick returns the one image of an index that is for this architecture, through nested indexes.
