@@ -1,0 +1,59 @@
+package disk
+
+import (
+	"context"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Destroy removes a disk for good. A missing one is no error, so that it can be repeated after a crash. The
+// owner sees to it that nobody has it attached: a writer that is left over is fenced by the missing head.
+//
+// First go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork that was
+// under way has registered itself by then, or will miss its checkpoint and fail. What a registered fork may
+// refer to stays, and is the collector's.
+func Destroy(ctx context.Context, store blob.Store, path string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	o := oneShot(store)
+	if err := o.remove(ctx, headKey(path)); err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "destroy disk %s", path)
+	}
+	names, err := o.names(ctx, checkpointPrefix(path))
+	for _, name := range names {
+		if err == nil {
+			err = o.remove(ctx, checkpointKey(path, name))
+		}
+	}
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "destroy the checkpoints of disk %s", path)
+	}
+	forks, err := o.names(ctx, refPrefix(path))
+	if err != nil || len(forks) > 0 {
+		return err
+	}
+	rest, err := o.names(ctx, path+"/")
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "list what is left of disk %s", path)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for _, name := range rest {
+		if !strings.HasPrefix(name, "refs/") { // one that came since belongs to a fork that fails
+			g.Go(func() error { return o.remove(gctx, path+"/"+name) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "remove what is left of disk %s", path)
+	}
+	return nil
+}
+
+func (o *objects) remove(ctx context.Context, key string) error {
+	return o.retry(ctx, o.bound, func(ctx context.Context) error { return o.store.Delete(ctx, key) })
+}
