@@ -72,6 +72,8 @@ type Move struct {
 	Blocker  *Blocker     `json:"blocker,omitempty"`
 	Error    string       `json:"error,omitempty"`
 	Attempt  int          `json:"attempt"` // of the target's start
+	// WasUnhealthy: its checks did not pass before the move; running is then enough for its end too.
+	WasUnhealthy bool `json:"was_unhealthy,omitempty"`
 	// DiskBytesCopied is what went from worker to worker. The protocol has no such transfer; it stays 0
 	// for a disk in the store, and is the volume's size for a copied volume.
 	DiskBytesCopied int64     `json:"disk_bytes_copied"`

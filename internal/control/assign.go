@@ -1,0 +1,118 @@
+package control
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+)
+
+// assignInput is all that a worker's assignments are derived from.
+type assignInput struct {
+	worker   fleet.Worker
+	machines map[fleet.MachineID]fleet.Machine // placed on the worker, moving to it, or reported by it
+	moves    []fleet.Move                      // not final, of those machines
+	tombs    map[fleet.MachineID]tombstone
+	reported []fleet.VMReport
+	peers    []fleet.Peer
+}
+
+// deriveAssignments is a pure function: what the worker shall make true, ordered by machine, without a
+// revision. Per machine the first rule that applies decides:
+//
+//	its disk is still being made                             nothing
+//	placed here, and a move has told it to stop              released
+//	placed here, and the user or a restart wants it stopped  released
+//	placed here                                              running
+//	a move that holds its network's lock is coming here      prepared
+//	reported here, and placed or given out elsewhere since   discarded
+//	reported here, and placed nowhere                        released
+//	reported here, destroyed while the worker was lost       discarded
+//	reported here, unknown                                   nothing: silence of the state kills no VM
+func deriveAssignments(in assignInput) fleet.AssignmentSet {
+	set := fleet.AssignmentSet{Worker: in.worker.ID, Peers: in.peers}
+	owner := map[fleet.MachineID]fleet.Move{}
+	for _, mv := range in.moves {
+		if m, ok := in.machines[mv.Machine]; ok && m.Owner == moveOwner(mv.ID) {
+			owner[mv.Machine] = mv
+		}
+	}
+	reported := map[fleet.MachineID]fleet.VMReport{}
+	for _, v := range in.reported {
+		reported[v.Machine] = v
+		if _, known := in.machines[v.Machine]; known {
+			continue
+		}
+		if tomb, ok := in.tombs[v.Machine]; ok {
+			set.Assignments = append(set.Assignments, fleet.Assignment{Machine: v.Machine,
+				Generation: max(tomb.Generation, v.Generation), Want: fleet.WantDiscarded, Instance: v.Instance})
+		}
+	}
+	networks := map[uint32]bool{}
+	for id, m := range in.machines {
+		mv, moving := owner[id]
+		a, ok := assignmentOf(in.worker, m, mv, moving, reported)
+		if !ok {
+			continue
+		}
+		set.Assignments = append(set.Assignments, a)
+		if a.Want == fleet.WantRunning || a.Want == fleet.WantPrepared || a.Want == fleet.WantReleased {
+			networks[m.NetworkID] = true
+		}
+	}
+	for n := range networks {
+		set.Networks = append(set.Networks, n)
+	}
+	slices.Sort(set.Networks)
+	slices.SortFunc(set.Assignments, func(a, b fleet.Assignment) int { return strings.Compare(string(a.Machine), string(b.Machine)) })
+	return set
+}
+
+func assignmentOf(w fleet.Worker, m fleet.Machine, mv fleet.Move, moving bool, reported map[fleet.MachineID]fleet.VMReport) (fleet.Assignment, bool) {
+	v, seen := reported[m.ID]
+	here := m.Placement != nil && m.Placement.Worker == w.ID
+	switch {
+	case strings.HasPrefix(m.Owner, ownerCreate):
+		return fleet.Assignment{}, false
+	case here && moving && told(mv.Step) && m.Placement.Generation == mv.FromGen:
+		return placedAssignment(m, fleet.WantReleased), true
+	case here && !moving && (m.Desired != fleet.WantStarted || m.State == fleet.MachineStopping):
+		return placedAssignment(m, fleet.WantReleased), true
+	case here:
+		return placedAssignment(m, fleet.WantRunning), true
+	case moving && mv.To == w.ID && mv.Reason != reasonFailover && preparing(mv.Step):
+		return assignment(m, fleet.WantPrepared, mv.ToGen, mv.Instance,
+			fleet.Placement{Address: fleet.PrivateAddress(m.NetworkID, w.Number, m.Number)}), true
+	case !seen || v.Phase == fleet.PhaseReleased && !v.HasVM:
+		return fleet.Assignment{}, false // withdrawn: the worker forgets what it released
+	case m.Placement == nil && v.Generation >= m.Generation && hasVM(&v):
+		return assignment(m, fleet.WantReleased, v.Generation, v.Instance, fleet.Placement{}), true
+	case v.Generation > m.Generation:
+		return fleet.Assignment{}, false // the records are behind the worker: whoever knows more shall say it
+	default:
+		return assignment(m, fleet.WantDiscarded, m.Generation, v.Instance, fleet.Placement{}), true
+	}
+}
+
+// preparing says in which steps the target keeps a warm VM ready.
+func preparing(s fleet.Step) bool {
+	switch s {
+	case fleet.StepLocked, fleet.StepPrepared, fleet.StepStopping, fleet.StepReleased:
+		return true
+	}
+	return false
+}
+
+// told says in which steps the source has been told to release the machine and nothing is committed yet.
+func told(s fleet.Step) bool {
+	return s == fleet.StepStopping || s == fleet.StepReleased || s == fleet.StepUndoing
+}
+
+func placedAssignment(m fleet.Machine, want fleet.Want) fleet.Assignment {
+	return assignment(m, want, m.Placement.Generation, m.Placement.Instance, *m.Placement)
+}
+
+func assignment(m fleet.Machine, want fleet.Want, gen fleet.Generation, instance fleet.InstanceID, p fleet.Placement) fleet.Assignment {
+	return fleet.Assignment{Machine: m.ID, Generation: gen, Want: want, Instance: instance, Name: m.Name, App: m.App,
+		Network: m.Network, NetworkID: m.NetworkID, Address: p.Address, DiskURL: m.DiskURL, Config: m.Config}
+}

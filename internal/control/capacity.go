@@ -1,0 +1,79 @@
+package control
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// view is the fleet as the planner sees it, with these machines.
+func (c *Control) view(machines []fleet.Machine) plan.View {
+	now := c.now()
+	v := plan.View{Machines: machines, Locks: c.cache.heldLocks()}
+	for _, w := range all(c.cache, c.cache.workers) {
+		v.Workers = append(v.Workers, c.planWorker(w.val, now))
+	}
+	for _, mv := range c.cache.activeMoves("") {
+		if moving(mv.val.Step) {
+			v.Moves = append(v.Moves, mv.val)
+		}
+	}
+	return v
+}
+
+// moving says that a move still counts: its target is healthy, and only the source is to be cleaned, else.
+func moving(s fleet.Step) bool { return !s.Final() && s != fleet.StepUnlocked }
+
+// place chooses a worker for a machine; see plan.Place. Nothing is booked.
+func (c *Control) place(need plan.Need) (fleet.WorkerID, *fleet.Blocker) {
+	to, b := plan.Place(c.view(nil), need)
+	if b != nil {
+		b.Since = c.now()
+	}
+	return to, b
+}
+
+// needOf is what a machine needs, on any worker but those excluded.
+func needOf(m fleet.Machine, exclude map[fleet.WorkerID]string) plan.Need {
+	return plan.Need{Machine: m.ID, Resources: m.Config.Resources, Exclude: exclude}
+}
+
+// fits answers Invalid for a size that no worker of the fleet could ever carry. A fleet without workers
+// has no such size.
+func (c *Control) fits(need fleet.Resources) error {
+	if need.CPUMillis <= 0 || need.MemoryMiB <= 0 {
+		return errs.New(errs.Invalid, "a machine needs more than %.2f cpus and %d MiB", float64(need.CPUMillis)/1000, need.MemoryMiB).
+			WithRemedy("ask for a positive number of cpus and MiB, as in --cpus 1 --memory 256")
+	}
+	most := plan.Largest(c.view(nil))
+	if most == (fleet.Resources{}) || most.Fits(need) {
+		return nil
+	}
+	return errs.New(errs.Invalid, "no worker can ever run a machine of %.2f cpus and %d MiB: the largest has %.2f cpus and %d MiB",
+		float64(need.CPUMillis)/1000, need.MemoryMiB, float64(most.CPUMillis)/1000, most.MemoryMiB).
+		WithRemedy("ask for at most that, or add a larger worker")
+}
+
+// exhausted makes an error of a blocker.
+func exhausted(b *fleet.Blocker, name string) error {
+	return errs.New(errs.Exhausted, "no worker has room for machine %s: %s", name, b.Detail).WithRemedy("%s", b.Remedy)
+}
+
+// knownWorker returns a worker's record; NotFound lists the workers there are.
+func (c *Control) knownWorker(id fleet.WorkerID) (row[fleet.Worker], error) {
+	if w, ok := c.cache.worker(id); ok {
+		return w, nil
+	}
+	var names []string
+	for _, w := range all(c.cache, c.cache.workers) {
+		names = append(names, string(w.val.ID))
+	}
+	if len(names) == 0 {
+		return row[fleet.Worker]{}, errs.New(errs.NotFound, "there is no worker %q: none has joined", id).WithRemedy("start one: sluice worker --name NAME …")
+	}
+	return row[fleet.Worker]{}, errs.New(errs.NotFound, "there is no worker %q", id).
+		WithRemedy("%s", fmt.Sprintf("the workers are: %s", strings.Join(names, ", ")))
+}

@@ -1,0 +1,259 @@
+package control
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/state"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Control is the control plane of one server. Safe for concurrent use.
+type Control struct {
+	cfg   Config
+	deps  Deps
+	log   *slog.Logger
+	cache *cache
+	obs   *observer
+	fast  *queue // names of records to act on: nothing here waits for the object store
+	slow  *queue // machines whose disk is to be made or destroyed
+
+	started time.Time
+	loaded  atomic.Bool
+	brake   atomic.Pointer[string]
+
+	feeds   sync.Mutex // held while a worker's assignments are derived and kept
+	disks   keyLocks   // one at a time makes or destroys a machine's disk
+	retries retries
+
+	mu      sync.Mutex
+	changed chan struct{}
+	waiting map[fleet.MachineID]fleet.Blocker // why a machine of a lost worker isn't started elsewhere
+}
+
+var (
+	_ fleet.Control    = (*Control)(nil)
+	_ fleet.WorkerFeed = (*Control)(nil)
+	_ fleet.Locator    = (*Control)(nil)
+)
+
+// New returns a control plane that has not read anything yet: its methods answer Unavailable until Run, or
+// Refresh, has.
+func New(cfg Config, deps Deps) (*Control, error) {
+	cfg = cfg.withDefaults()
+	if len(cfg.Cell) != 2 || !fleet.IsMachineID(cfg.Cell+"000000000000") {
+		return nil, errs.New(errs.Invalid, "cell %q isn't two lower-case hex digits", cfg.Cell)
+	}
+	if deps.Store == nil || deps.Disks == nil || deps.Images == nil || deps.Log == nil {
+		return nil, errs.New(errs.Invalid, "the control plane needs a store, disks, images and a log")
+	}
+	if deps.Now == nil {
+		deps.Now = time.Now
+	}
+	if deps.IDs == nil {
+		deps.IDs = newRandomIDs()
+	}
+	if deps.Leader == nil {
+		deps.Leader = func() bool { return true }
+	}
+	now := deps.Now()
+	return &Control{cfg: cfg, deps: deps, log: deps.Log, cache: newCache(), obs: newObserver(cfg.Policy, now), fast: newQueue(), slow: newQueue(),
+		started: now, disks: keyLocks{held: map[fleet.MachineID]chan struct{}{}}, retries: retries{of: map[fleet.MachineID]retry{}},
+		changed: make(chan struct{}), waiting: map[fleet.MachineID]fleet.Blocker{}}, nil
+}
+
+// Run reads the state, follows it, and acts until ctx ends. It returns once nothing of it runs any more;
+// nil if ctx ended, and an error if the state holds a record that can't be read.
+func (c *Control) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.follow(ctx) })
+	g.Go(func() error { return c.ticks(ctx) })
+	for range c.cfg.Executors {
+		g.Go(func() error { return c.execute(ctx, c.fast) })
+	}
+	for range max(c.cfg.Executors/4, 2) {
+		g.Go(func() error { return c.execute(ctx, c.slow) })
+	}
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return err
+	} else if err != nil && errs.Is(err, errs.Corrupt) {
+		return err
+	}
+	return nil
+}
+
+// Refresh reads the whole state anew. Run does it by itself; a simulation calls it in Run's stead.
+func (c *Control) Refresh(ctx context.Context) error {
+	_, err := c.refresh(ctx)
+	return err
+}
+
+func (c *Control) refresh(ctx context.Context) (int64, error) {
+	kvs, rev, err := c.deps.Store.List(ctx, root)
+	if err != nil {
+		return 0, err
+	}
+	keys, err := c.cache.load(kvs, rev)
+	if err != nil {
+		return 0, err
+	}
+	c.loaded.Store(true)
+	for _, key := range keys {
+		c.touch(key)
+	}
+	c.broadcast()
+	return rev, nil
+}
+
+// follow keeps the cache up with what other servers write.
+func (c *Control) follow(ctx context.Context) error {
+	for {
+		rev, err := c.refresh(ctx)
+		for err == nil {
+			err = c.deps.Store.Watch(ctx, root, rev, func(b state.Batch) bool {
+				if err = c.learn(b.Events...); err != nil {
+					return false
+				}
+				rev = b.Revision
+				c.cache.forget(rev)
+				c.broadcast()
+				return true
+			})
+			if errs.Is(err, errs.Unavailable) && ctx.Err() == nil {
+				err = c.pause(ctx)
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errs.Is(err, errs.Corrupt) {
+			return err
+		}
+		c.log.WarnContext(ctx, "state not followed", "error", err)
+		if err := c.pause(ctx); err != nil {
+			return nil
+		}
+	}
+}
+
+func (c *Control) pause(ctx context.Context) error {
+	timer := time.NewTimer(c.cfg.Tick)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
+// learn takes changes of the state in, and has looked at what they concern.
+func (c *Control) learn(events ...state.Event) error {
+	keys, err := c.cache.apply(events...)
+	for _, key := range keys {
+		c.touch(key)
+	}
+	return err
+}
+
+func (c *Control) ticks(ctx context.Context) error {
+	for {
+		if c.loaded.Load() {
+			c.tick()
+		}
+		if err := c.pause(ctx); err != nil {
+			return nil
+		}
+	}
+}
+
+func (c *Control) execute(ctx context.Context, q *queue) error {
+	for {
+		name, ok := q.take(ctx)
+		if !ok {
+			return nil
+		}
+		if c.loaded.Load() && c.deps.Leader() {
+			c.attempt(ctx, name)
+		}
+		q.done(name)
+	}
+}
+
+// Converge does all that is to be done now, one thing after the other in a fixed order, and returns when
+// there is nothing left but waiting. It is for simulations; Run does the same at once with every change.
+func (c *Control) Converge(ctx context.Context) {
+	c.tick()
+	for {
+		name, q, ok := c.nextName()
+		if !ok || ctx.Err() != nil {
+			return
+		}
+		c.attempt(ctx, name)
+		q.done(name)
+	}
+}
+
+func (c *Control) nextName() (string, *queue, bool) {
+	if name, ok := c.fast.next(true); ok {
+		return name, c.fast, true
+	}
+	name, ok := c.slow.next(true)
+	return name, c.slow, ok
+}
+
+// attempt looks at one record. A conflict means that somebody else was faster: look again. Anything else is
+// tried again at the next tick.
+func (c *Control) attempt(ctx context.Context, name string) {
+	err := c.reconcile(ctx, name)
+	switch {
+	case err == nil || ctx.Err() != nil:
+	case isLostRace(err):
+		c.requeue(name)
+	default:
+		c.log.WarnContext(ctx, "not done", "record", name, "error", err)
+	}
+}
+
+func (c *Control) requeue(name string) {
+	if strings.HasPrefix(name, lookDisk) {
+		c.slow.add(name)
+		return
+	}
+	c.fast.add(name)
+}
+
+func (c *Control) now() time.Time { return c.deps.Now() }
+
+// ready answers Unavailable until the state was read.
+func (c *Control) ready() error {
+	if c.loaded.Load() {
+		return nil
+	}
+	return errs.New(errs.Unavailable, "the control plane has not read its state yet").WithRemedy("try again in a moment")
+}
+
+// LeaderChanged says that the state's leader has changed: nobody is held silent for the time before.
+func (c *Control) LeaderChanged() { c.obs.extend(c.now()) }
+
+// Changed implements fleet.Control.
+func (c *Control) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.changed
+}
+
+// broadcast wakes everybody who waits for a change: API watches and workers' feeds.
+func (c *Control) broadcast() {
+	c.mu.Lock()
+	close(c.changed)
+	c.changed = make(chan struct{})
+	c.mu.Unlock()
+}

@@ -1,0 +1,137 @@
+package control_test
+
+import (
+	"testing"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+func TestAMachinesLife(t *testing.T) {
+	f := newFixture(t, "w1", "w2")
+	m := f.create("db", "net").Machine
+	if m.Placement.Generation != 1 || m.Owner != "" || m.Placement.Worker != "w1" {
+		t.Fatalf("created as %+v", m)
+	}
+	if _, err := f.c.StopMachine(t.Context(), "app/db"); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("stopped", func() bool { m := f.machine("db").Machine; return m.State == fleet.MachineStopped && m.Placement == nil })
+	if _, err := f.c.StartMachine(t.Context(), string(m.ID)); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("started again", func() bool { return f.machine("db").Machine.State == fleet.MachineStarted })
+	if again := f.machine("db").Machine; again.ID != m.ID || again.Placement.Generation <= m.Generation || again.Placement.Instance == m.Placement.Instance {
+		t.Fatalf("started again as %+v", again)
+	}
+	if err := f.c.DestroyMachine(t.Context(), "db"); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("destroyed", func() bool { _, err := f.c.Machine(t.Context(), "db"); return errs.Is(err, errs.NotFound) })
+	if n := f.disks.count(); n != 0 {
+		t.Fatalf("%d disks left", n)
+	}
+	f.create("db", "net") // its name is free
+}
+
+func TestDrainMovesEverything(t *testing.T) {
+	f := newFixture(t, "w1", "w2", "w3")
+	before := map[fleet.MachineName]fleet.Machine{}
+	for _, n := range []string{"a", "b", "c", "d"} {
+		m := f.create(n, "net-"+n[:1]).Machine
+		before[m.Name] = m
+	}
+	f.create("e", "net-a")
+	dv, err := f.c.StartDrain(t.Context(), []fleet.WorkerID{"w1"}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.c.StartDrain(t.Context(), []fleet.WorkerID{"w1"}, "test"); !errs.Is(err, errs.Conflict) {
+		t.Fatalf("second drain: %v", err)
+	}
+	f.eventually("drained", func() bool { dv, err = f.c.Drain(t.Context(), dv.Drain.ID); return err == nil && dv.Drain.State == fleet.DrainDone })
+	if dv.Drain.Moved != len(dv.Moves) || dv.Drain.Total != dv.Drain.Moved || dv.Drain.Moved == 0 {
+		t.Fatalf("moved %d of %d, %d moves", dv.Drain.Moved, dv.Drain.Total, len(dv.Moves))
+	}
+	for _, mv := range dv.Moves {
+		if mv.Move.Step != fleet.StepDone || mv.Move.PauseMS <= 0 || mv.Move.Proof != fleet.ProofReleased || mv.Move.DiskBytesCopied != 0 {
+			t.Errorf("move ended as %+v", mv.Move)
+		}
+		m, old := f.machine(string(mv.Move.Machine)).Machine, before[mv.MachineName]
+		if m.ID != old.ID || m.Placement.Worker == "w1" || m.Placement.Address == old.Placement.Address || m.Placement.Instance == old.Placement.Instance {
+			t.Errorf("%s: before %+v, after %+v", mv.MachineName, old.Placement, m.Placement)
+		}
+		if !migrated(f, m.ID) {
+			t.Errorf("%s has no event with migrated=true", mv.MachineName)
+		}
+	}
+	w, err := f.c.Worker(t.Context(), "w1")
+	if err != nil || w.State != fleet.WorkerDrained || !w.SafeToStop || len(w.Allocation.Holders) != 0 {
+		t.Fatalf("worker after the drain: %+v %v", w, err)
+	}
+	if w, err = f.c.Uncordon(t.Context(), "w1"); err != nil || w.State != fleet.WorkerReady {
+		t.Fatalf("uncordoned: %+v %v", w, err)
+	}
+}
+
+func migrated(f *fixture, id fleet.MachineID) bool {
+	events, err := f.c.MachineEvents(f.t.Context(), string(id))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, e := range events {
+		if e.Info["migrated"] == "true" && e.Info["from"] == "w1" {
+			return true
+		}
+	}
+	return false
+}
+
+func TestBadInputChangesNothing(t *testing.T) {
+	f := newFixture(t, "w1", "w2")
+	f.create("a", "net")
+	for name, c := range map[string]struct {
+		edit func(*fleet.CreateMachine)
+		kind errs.Kind
+	}{
+		"clash":          {func(r *fleet.CreateMachine) {}, errs.Exists},
+		"no image":       {func(r *fleet.CreateMachine) { r.Name, r.Config.Image = "b", "nope" }, errs.NotFound},
+		"no worker":      {func(r *fleet.CreateMachine) { r.Name, r.Worker = "b", "w9" }, errs.NotFound},
+		"bad name":       {func(r *fleet.CreateMachine) { r.Name = "B!" }, errs.Invalid},
+		"impossible":     {func(r *fleet.CreateMachine) { r.Name, r.Config.Resources.MemoryMiB = "b", 4096 }, errs.Invalid},
+		"nothing":        {func(r *fleet.CreateMachine) { r.Name, r.Config.Resources.CPUMillis = "b", 0 }, errs.Invalid},
+		"no room there":  {func(r *fleet.CreateMachine) { r.Name, r.Worker, r.Config.Resources.MemoryMiB = "b", "w1", 1024 }, errs.Exhausted},
+		"small disk":     {func(r *fleet.CreateMachine) { r.Name, r.Config.DiskGiB = "b", -1 }, errs.Invalid},
+		"needs a circle": {func(r *fleet.CreateMachine) { r.Name, r.Config.Services = "b", circle() }, errs.Invalid},
+	} {
+		req := request("a", "net")
+		c.edit(&req)
+		_, err := f.c.CreateMachine(t.Context(), req)
+		if !errs.Is(err, c.kind) {
+			t.Errorf("%s: %v, want %s", name, err, c.kind)
+		}
+		if c.kind != errs.Invalid && errs.RemedyOf(err) == "" {
+			t.Errorf("%s: no remedy: %v", name, err)
+		}
+	}
+	f.disks.mu.Lock()
+	f.disks.fail = errs.New(errs.Unavailable, "the store is down")
+	f.disks.mu.Unlock()
+	if _, err := f.c.CreateMachine(t.Context(), request("b", "net")); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("fork fails: %v", err)
+	}
+	all, err := f.c.Machines(t.Context())
+	if err != nil || len(all) != 1 || f.disks.count() != 1 {
+		t.Fatalf("left behind: %+v, %d disks, %v", all, f.disks.count(), err)
+	}
+	for _, w := range []fleet.WorkerID{"w1", "w2"} {
+		v, err := f.c.Worker(t.Context(), w)
+		if err != nil || len(v.Allocation.Holders) != v.Machines {
+			t.Errorf("%s holds %+v for %d machines, %v", w, v.Allocation.Holders, v.Machines, err)
+		}
+	}
+}
+
+func circle() []fleet.Service {
+	return []fleet.Service{{Name: "x", Cmd: []string{"x"}, Needs: []string{"y"}}, {Name: "y", Cmd: []string{"y"}, Needs: []string{"x"}}}
+}

@@ -1,0 +1,243 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// CreateMachine implements fleet.Control. It returns once the machine has its disk and, unless SkipStart, its
+// place; the worker brings it up meanwhile. After an error nothing of it is left, or is being removed.
+func (c *Control) CreateMachine(ctx context.Context, req fleet.CreateMachine) (fleet.MachineView, error) {
+	if err := c.ready(); err != nil {
+		return fleet.MachineView{}, err
+	}
+	if err := c.checkCreate(req); err != nil {
+		return fleet.MachineView{}, err
+	}
+	var id fleet.MachineID
+	err := c.try(ctx, func() error {
+		var err error
+		id, err = c.recordMachine(ctx, req)
+		return err
+	})
+	if err != nil {
+		return fleet.MachineView{}, err
+	}
+	if err := c.makeDisk(ctx, id); err != nil {
+		return fleet.MachineView{}, c.uncreate(ctx, id, err)
+	}
+	return c.Machine(ctx, string(id))
+}
+
+// recordMachine writes a new machine, its name, its number in its network, and its share of a worker in one
+// transaction. The owner keeps everybody off it until it has a disk.
+func (c *Control) recordMachine(ctx context.Context, req fleet.CreateMachine) (fleet.MachineID, error) {
+	if _, taken := get(c.cache, c.cache.names, keyName(req.App, req.Name)); taken {
+		return "", errs.New(errs.Exists, "there is a machine %s in app %s already", req.Name, req.App).
+			WithRemedy("choose another name, or: sluice machine destroy %s~%s", req.App, req.Name)
+	}
+	now := c.now()
+	id := c.deps.IDs.Machine(c.cfg.Cell)
+	m := fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network, Config: req.Config, DiskURL: c.diskURL(id),
+		Desired: fleet.WantStarted, State: fleet.MachineCreated, Owner: ownerCreate + c.deps.IDs.ULID(now), CreatedAt: now}
+	t := c.begin()
+	c.numberIn(t, &m)
+	if req.SkipStart {
+		m.Desired = fleet.WantStopped
+	} else if err := c.reserveFirst(t, &m, req.Worker); err != nil {
+		return "", err
+	}
+	t.put(keyName(m.App, m.Name), 0, m.ID)
+	t.machine(row[fleet.Machine]{}, m)
+	t.put(keyEvents(m.ID), 0, []fleet.MachineEvent{{Time: now, State: fleet.MachineCreated, Event: eventCreate, Source: sourceUser}})
+	return id, t.commit(ctx)
+}
+
+// reserveFirst gives a new machine its first place. It isn't assigned before its owner lets go of it.
+func (c *Control) reserveFirst(t *txn, m *fleet.Machine, only fleet.WorkerID) error {
+	need := needOf(*m, nil)
+	if need.Only = only; only != "" {
+		if _, err := c.knownWorker(only); err != nil {
+			return err
+		}
+	}
+	to, blocker := c.place(need)
+	if blocker != nil {
+		return exhausted(blocker, string(m.Name))
+	}
+	w, _ := c.cache.worker(to)
+	m.Generation = 1
+	m.Placement = c.placementOn(*m, w.val, 1, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
+	t.expectWorker(to)
+	t.hold(to, m.ID, fleet.Allocated{Resources: m.Config.Resources})
+	return nil
+}
+
+// numberIn gives a new machine its number in its network, which is made if there is none of that name.
+func (c *Control) numberIn(t *txn, m *fleet.Machine) {
+	n, ok := get(c.cache, c.cache.networks, keyNetwork(m.Network))
+	if !ok {
+		count := c.cache.numbers()
+		count.val.Network++
+		t.put(keyCounters, count.rev, count.val)
+		n.val = fleet.Network{Name: m.Network, ID: count.val.Network, NextNumber: 1}
+	}
+	m.NetworkID, m.Number = n.val.ID, n.val.NextNumber
+	n.val.NextNumber++
+	t.put(keyNetwork(m.Network), n.rev, n.val)
+}
+
+func (c *Control) diskURL(id fleet.MachineID) string {
+	base, query, has := strings.Cut(c.cfg.StoreURL, "?")
+	url := strings.TrimSuffix(base, "/") + "/disks/" + string(id)
+	if has {
+		url += "?" + query
+	}
+	return url
+}
+
+// ownerDoc is what stands beside a machine's disk: enough to bring it up in another fleet.
+type ownerDoc struct {
+	Format  int                 `json:"format"`
+	ID      fleet.MachineID     `json:"id"`
+	Name    fleet.MachineName   `json:"name"`
+	App     fleet.AppName       `json:"app"`
+	Network fleet.NetworkName   `json:"network"`
+	Config  fleet.MachineConfig `json:"config"`
+	Fleet   string              `json:"fleet"`
+}
+
+// makeDisk forks the machine's disk from its image and lets go of the machine. Repeated after a crash.
+func (c *Control) makeDisk(ctx context.Context, id fleet.MachineID) error {
+	unlock, err := c.disks.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m, ok := c.cache.machine(id)
+	if !ok || !strings.HasPrefix(m.val.Owner, ownerCreate) {
+		return nil
+	}
+	if m.val.Desired == fleet.WantDestroyed {
+		return c.try(ctx, func() error { return c.letGoCreated(ctx, id) })
+	}
+	image, ok := get(c.cache, c.cache.images, keyImage(m.val.Config.Image))
+	if !ok {
+		return noImage(m.val.Config.Image)
+	}
+	if err := c.deps.Disks.ForkImage(ctx, image.val, m.val.DiskURL, m.val.Config.DiskGiB<<30); err != nil {
+		return fmt.Errorf("fork image %s for machine %s: %w", image.val.Name, m.val.Name, err)
+	}
+	doc, err := json.Marshal(ownerDoc{Format: 1, ID: id, Name: m.val.Name, App: m.val.App, Network: m.val.Network, Config: m.val.Config, Fleet: c.cfg.FleetID})
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "encode the owner's document of machine %s", id)
+	}
+	if err := c.deps.Disks.WriteOwner(ctx, m.val.DiskURL, doc); err != nil {
+		return fmt.Errorf("write the owner's document of machine %s: %w", m.val.Name, err)
+	}
+	return c.try(ctx, func() error { return c.letGoCreated(ctx, id) })
+}
+
+// letGoCreated ends a machine's creation: from this commit on its worker is told to run it.
+func (c *Control) letGoCreated(ctx context.Context, id fleet.MachineID) error {
+	m, ok := c.cache.machine(id)
+	if !ok || !strings.HasPrefix(m.val.Owner, ownerCreate) {
+		return nil
+	}
+	t, next := c.begin(), m.val
+	next.Owner = ""
+	if next.Placement == nil || next.Desired == fleet.WantDestroyed {
+		if next.Placement != nil {
+			t.release(next.Placement.Worker, id)
+			next.Placement = nil
+		}
+		t.machine(m, next)
+		return t.commit(ctx)
+	}
+	next.State = fleet.MachineStarting
+	p := *next.Placement
+	p.Since = c.now() // the time it may take to start begins now
+	next.Placement = &p
+	t.machine(m, next)
+	ev := fleet.MachineEvent{State: fleet.MachineCreated, Event: eventLaunch, Source: sourceControl, Instance: p.Instance, Info: map[string]string{"worker": string(p.Worker)}}
+	if err := c.events(ctx, t, id, ev); err != nil {
+		return err
+	}
+	return t.commit(ctx)
+}
+
+// uncreate takes a creation back whose disk could not be made, and returns why it couldn't. Where that fails
+// too, or the caller has gone away, the record says what is to happen, and it is tried again.
+func (c *Control) uncreate(ctx context.Context, id fleet.MachineID, why error) error {
+	if ctx.Err() != nil {
+		return why // somebody gave up waiting; the machine is being created all the same
+	}
+	err := c.try(ctx, func() error {
+		m, ok := c.cache.machine(id)
+		if !ok {
+			return nil
+		}
+		t, next := c.begin(), m.val
+		next.Desired, next.State, next.Owner, next.Reason = fleet.WantDestroyed, fleet.MachineDestroying, "", why.Error()
+		if next.Placement != nil && strings.HasPrefix(m.val.Owner, ownerCreate) {
+			t.release(next.Placement.Worker, id)
+			next.Placement = nil
+		}
+		t.machine(m, next)
+		return t.commit(ctx)
+	})
+	if err == nil {
+		err = c.reconcileDisk(ctx, id)
+	}
+	if err != nil {
+		c.log.WarnContext(ctx, "creation not taken back yet", "machine_id", id, "error", err)
+	}
+	return why
+}
+
+// reconcileDisk makes or destroys a machine's disk, as its record asks.
+func (c *Control) reconcileDisk(ctx context.Context, id fleet.MachineID) error {
+	m, ok := c.cache.machine(id)
+	switch {
+	case !ok:
+		return nil
+	case strings.HasPrefix(m.val.Owner, ownerCreate):
+		return c.makeDisk(ctx, id)
+	case m.val.Desired == fleet.WantDestroyed && m.val.Owner == "" && m.val.Placement == nil:
+		return c.erase(ctx, id)
+	}
+	return nil
+}
+
+// erase destroys the disk of a machine that is nowhere, and then its record.
+func (c *Control) erase(ctx context.Context, id fleet.MachineID) error {
+	unlock, err := c.disks.lock(ctx, id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m, ok := c.cache.machine(id)
+	if !ok || m.val.Desired != fleet.WantDestroyed || m.val.Placement != nil || m.val.Owner != "" {
+		return nil
+	}
+	if err := c.deps.Disks.Destroy(ctx, m.val.DiskURL); err != nil {
+		return fmt.Errorf("destroy disk %s: %w", m.val.DiskURL, err)
+	}
+	t := c.begin()
+	t.del(keyMachine(id), m.rev)
+	if name, ok := get(c.cache, c.cache.names, keyName(m.val.App, m.val.Name)); ok && name.val == id {
+		t.del(keyName(m.val.App, m.val.Name), name.rev)
+	}
+	_, rev, err := c.readEvents(ctx, id)
+	if err != nil {
+		return err
+	}
+	t.del(keyEvents(id), rev)
+	c.retries.forget(id)
+	return t.commit(ctx)
+}

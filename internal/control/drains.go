@@ -1,0 +1,278 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// maxDrainWorkers bounds a drain, so that cordoning all of its workers fits into one transaction.
+const maxDrainWorkers = 100
+
+// StartDrain implements fleet.Control.
+func (c *Control) StartDrain(ctx context.Context, workers []fleet.WorkerID, by string) (fleet.DrainView, error) {
+	if err := c.ready(); err != nil {
+		return fleet.DrainView{}, err
+	}
+	workers = slices.Clone(workers)
+	slices.Sort(workers)
+	workers = slices.Compact(workers)
+	if len(workers) == 0 || len(workers) > maxDrainWorkers {
+		return fleet.DrainView{}, errs.New(errs.Invalid, "a drain of %d workers", len(workers)).
+			WithRemedy("name between 1 and %d workers", maxDrainWorkers)
+	}
+	var id fleet.DrainID
+	err := c.try(ctx, func() error {
+		var err error
+		id, err = c.recordDrain(ctx, workers, by)
+		return err
+	})
+	if err != nil {
+		return fleet.DrainView{}, err
+	}
+	return c.Drain(ctx, id)
+}
+
+// recordDrain cordons all workers and records the drain in one transaction.
+func (c *Control) recordDrain(ctx context.Context, workers []fleet.WorkerID, by string) (fleet.DrainID, error) {
+	now := c.now()
+	d := fleet.Drain{ID: fleet.DrainID(c.deps.IDs.ULID(now)), Workers: workers, State: fleet.DrainRunning, StartedAt: now, By: by,
+		WasCordoned: map[fleet.WorkerID]bool{}}
+	t := c.begin()
+	for _, id := range workers {
+		w, err := c.knownWorker(id)
+		if err != nil {
+			return "", err
+		}
+		if w.val.Drain != "" {
+			return "", errs.New(errs.Conflict, "worker %s is being drained already, by drain %s", id, w.val.Drain).
+				WithRemedy("watch it: sluice drain watch %s", w.val.Drain)
+		}
+		next := w.val
+		d.WasCordoned[id] = next.Cordoned
+		next.Cordoned, next.Drain, next.Drained = true, d.ID, false
+		if next.CordonReason == "" {
+			next.CordonReason = "drain " + string(d.ID)
+		}
+		t.put(keyWorker(id), w.rev, next)
+	}
+	t.put(keyDrain(d.ID), 0, d)
+	return d.ID, t.commit(ctx)
+}
+
+// CancelDrain implements fleet.Control. It returns at once; moves that are past their point of no return end
+// on their target, the others on their source.
+func (c *Control) CancelDrain(ctx context.Context, id fleet.DrainID) (fleet.DrainView, error) {
+	if err := c.ready(); err != nil {
+		return fleet.DrainView{}, err
+	}
+	err := c.try(ctx, func() error {
+		d, err := c.knownDrain(id)
+		if err != nil {
+			return err
+		}
+		if d.val.State == fleet.DrainCancelling {
+			return nil
+		}
+		if d.val.State.Final() {
+			return errs.New(errs.Conflict, "drain %s has ended: it is %s", id, d.val.State).
+				WithRemedy("to use its workers again: sluice worker uncordon %s", d.val.Workers[0])
+		}
+		next := d.val
+		next.State, next.Blockers = fleet.DrainCancelling, nil
+		t := c.begin()
+		t.put(keyDrain(id), d.rev, next)
+		return t.commit(ctx)
+	})
+	if err != nil {
+		return fleet.DrainView{}, err
+	}
+	return c.Drain(ctx, id)
+}
+
+func (c *Control) knownDrain(id fleet.DrainID) (row[fleet.Drain], error) {
+	d, ok := c.cache.drain(id)
+	if !ok {
+		return d, errs.New(errs.NotFound, "there is no drain %q", id).WithRemedy("list them: sluice drain list")
+	}
+	return d, nil
+}
+
+// reconcileDrain takes a drain further: plans, starts what may start, and notes what it came to.
+func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
+	d, ok := c.cache.drain(id)
+	if !ok || d.val.State.Final() {
+		return nil
+	}
+	moves := c.cache.drainMoves(id)
+	if d.val.State == fleet.DrainCancelling {
+		return c.cancelMoves(ctx, d, moves)
+	}
+	for _, w := range d.val.Workers {
+		c.refreshFeed(w)
+	}
+	in := plan.DrainInput{Drain: d.val}
+	for _, mv := range moves {
+		if mv.Step.Final() {
+			in.Finished = append(in.Finished, mv)
+		}
+	}
+	p := plan.Drain(in, c.view(c.cache.placedOn(d.val.Workers...)), c.cfg.Policy, c.now())
+	for _, s := range p.Start {
+		m, ok := c.cache.machine(s.Machine)
+		if !ok || m.val.Owner != "" || m.val.Placement == nil || m.val.Placement.Worker != s.From || m.val.Desired != fleet.WantStarted {
+			continue
+		}
+		if _, err := c.startMove(ctx, m, fleet.Move{Drain: id, Reason: reasonDrain, To: s.To}); err != nil {
+			return err
+		}
+	}
+	if p.Done {
+		return c.endDrain(ctx, d, moves)
+	}
+	return c.noteDrain(ctx, d, moves, p)
+}
+
+// noteDrain records how far a drain is, where that has changed.
+func (c *Control) noteDrain(ctx context.Context, d row[fleet.Drain], moves []fleet.Move, p plan.DrainPlan) error {
+	next := d.val
+	next.Moved = moved(moves)
+	next.Total = max(next.Total, next.Moved+p.Remaining)
+	next.Blockers = p.Blockers
+	for _, mv := range moves {
+		if mv.Blocker != nil && !mv.Step.Final() {
+			next.Blockers = append(slices.Clip(next.Blockers), *mv.Blocker)
+		}
+	}
+	next.State = fleet.DrainRunning
+	if len(p.Start) == 0 && p.Moving == 0 && len(next.Blockers) > 0 {
+		next.State = fleet.DrainBlocked
+	}
+	if next.State == d.val.State && next.Moved == d.val.Moved && next.Total == d.val.Total && slices.Equal(next.Blockers, d.val.Blockers) {
+		return nil
+	}
+	t := c.begin()
+	t.put(keyDrain(next.ID), d.rev, next)
+	return t.commit(ctx)
+}
+
+// moved counts the machines that a drain's moves have brought away.
+func moved(moves []fleet.Move) int {
+	away := map[fleet.MachineID]bool{}
+	for _, mv := range moves {
+		if mv.Step == fleet.StepDone || mv.Step == fleet.StepUnlocked {
+			away[mv.Machine] = true
+		}
+	}
+	return len(away)
+}
+
+// endDrain says that the workers are drained. The transaction compares their allocations: no reservation
+// has slipped in since the plan was made.
+func (c *Control) endDrain(ctx context.Context, d row[fleet.Drain], moves []fleet.Move) error {
+	t, next := c.begin(), d.val
+	next.State, next.Blockers, next.FinishedAt, next.Moved = fleet.DrainDone, nil, c.now(), moved(moves)
+	next.Total = max(next.Total, next.Moved)
+	for _, id := range next.Workers {
+		w, ok := c.cache.worker(id)
+		if !ok {
+			continue
+		}
+		a := c.cache.allocation(id)
+		if len(a.val.Holders) > 0 {
+			return nil
+		}
+		t.expect(keyAllocation(id), a.rev)
+		worker := w.val
+		worker.Drain, worker.Drained, worker.Cordoned = "", true, true
+		t.put(keyWorker(id), w.rev, worker)
+	}
+	t.put(keyDrain(next.ID), d.rev, next)
+	return t.commit(ctx)
+}
+
+// cancelMoves asks the drain's moves to turn back, and ends the drain once none is left.
+func (c *Control) cancelMoves(ctx context.Context, d row[fleet.Drain], moves []fleet.Move) error {
+	left := 0
+	for _, mv := range moves {
+		if !moving(mv.Step) {
+			continue
+		}
+		left++
+		r, ok := c.cache.move(mv.ID)
+		if !ok || r.val.Cancel {
+			continue
+		}
+		t := c.begin()
+		next := r.val
+		next.Cancel = true
+		t.move(r, next)
+		if err := t.commit(ctx); err != nil {
+			return err
+		}
+	}
+	if left > 0 {
+		return nil
+	}
+	t, next := c.begin(), d.val
+	next.State, next.FinishedAt, next.Moved = fleet.DrainCancelled, c.now(), moved(moves)
+	for _, id := range next.Workers {
+		w, ok := c.cache.worker(id)
+		if !ok || w.val.Drain != next.ID {
+			continue
+		}
+		worker := w.val
+		worker.Drain, worker.Cordoned = "", next.WasCordoned[id]
+		if !worker.Cordoned || worker.CordonReason == "drain "+string(next.ID) {
+			worker.CordonReason = ""
+		}
+		t.put(keyWorker(id), w.rev, worker)
+	}
+	t.put(keyDrain(next.ID), d.rev, next)
+	return t.commit(ctx)
+}
+
+// Drain implements fleet.Control.
+func (c *Control) Drain(_ context.Context, id fleet.DrainID) (fleet.DrainView, error) {
+	if err := c.ready(); err != nil {
+		return fleet.DrainView{}, err
+	}
+	d, err := c.knownDrain(id)
+	if err != nil {
+		return fleet.DrainView{}, err
+	}
+	return c.drainView(d.val), nil
+}
+
+// Drains implements fleet.Control; oldest first.
+func (c *Control) Drains(context.Context) ([]fleet.DrainView, error) {
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	var views []fleet.DrainView
+	for _, d := range all(c.cache, c.cache.drains) {
+		views = append(views, c.drainView(d.val))
+	}
+	return views, nil
+}
+
+func (c *Control) drainView(d fleet.Drain) fleet.DrainView {
+	d.WasCordoned = maps.Clone(d.WasCordoned)
+	v := fleet.DrainView{Drain: d}
+	for _, mv := range c.cache.drainMoves(d.ID) {
+		v.Moves = append(v.Moves, c.moveView(mv))
+	}
+	return v
+}
+
+// busyWith says who owns a machine, for errors.
+func busyWith(m fleet.Machine) error {
+	return errs.New(errs.Conflict, "machine %s/%s is owned by %s", m.App, m.Name, m.Owner).
+		WithRemedy("%s", fmt.Sprintf("wait for it: sluice machine status %s~%s", m.App, strings.TrimSpace(string(m.Name))))
+}

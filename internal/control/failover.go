@@ -1,0 +1,78 @@
+package control
+
+import (
+	"context"
+	"maps"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+)
+
+// reconcileFleet looks at what concerns no single record: machines of lost workers, machines that wait for
+// capacity, tombstones that nobody needs any more.
+func (c *Control) reconcileFleet(ctx context.Context) error {
+	if err := c.failover(ctx); err != nil {
+		return err
+	}
+	return c.clearTombstones(ctx)
+}
+
+func (c *Control) failover(ctx context.Context) error {
+	now := c.now()
+	var lost []fleet.WorkerID
+	for _, w := range all(c.cache, c.cache.workers) {
+		if c.obs.health(w.val.ID, now) == plan.Down {
+			lost = append(lost, w.val.ID)
+		}
+	}
+	p := plan.Failover(c.view(c.cache.placedOn(lost...)), c.cfg.Policy)
+	if old := c.braked(); old != p.Brake {
+		c.brake.Store(&p.Brake)
+		c.log.WarnContext(ctx, "brake changed", "brake", p.Brake)
+		c.broadcast()
+	}
+	c.mu.Lock()
+	if !maps.Equal(c.waiting, p.Waiting) {
+		c.waiting = p.Waiting
+	}
+	c.mu.Unlock()
+	for _, s := range p.Start {
+		m, ok := c.cache.machine(s.Machine)
+		if !ok || m.val.Owner != "" || m.val.Placement == nil || m.val.Placement.Worker != s.From || m.val.Desired != fleet.WantStarted {
+			continue
+		}
+		if _, err := c.startMove(ctx, m, fleet.Move{Reason: reasonFailover, To: s.To}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// braked returns why nothing is started automatically; "" if nothing stands in the way.
+func (c *Control) braked() string {
+	if s := c.brake.Load(); s != nil {
+		return *s
+	}
+	return ""
+}
+
+// clearTombstones forgets destroyed machines of which their worker has no VM any more.
+func (c *Control) clearTombstones(ctx context.Context) error {
+	for _, r := range all(c.cache, c.cache.tombstones) {
+		id := r.val.Machine
+		if _, exists := c.cache.machine(id); exists {
+			continue
+		}
+		c.refreshFeed(r.val.Worker)
+		s := c.obs.sight(r.val.Worker, id, c.now())
+		if s.health != plan.Alive || !s.current || s.vm != nil {
+			continue
+		}
+		t := c.begin()
+		t.del(keyTombstone(id), r.rev)
+		if err := t.commit(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+package control
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+)
+
+// Assignments implements fleet.WorkerFeed.
+func (c *Control) Assignments(ctx context.Context, worker fleet.WorkerID, after int64) (fleet.AssignmentSet, error) {
+	for {
+		if err := c.serving(); err != nil {
+			return fleet.AssignmentSet{}, err
+		}
+		if _, err := c.knownWorker(worker); err != nil {
+			return fleet.AssignmentSet{}, err
+		}
+		changed := c.Changed()
+		set := c.refreshFeed(worker)
+		if set.Revision != after {
+			return set, nil
+		}
+		select {
+		case <-ctx.Done():
+			return set, nil
+		case <-changed:
+		}
+	}
+}
+
+// refreshFeed derives a worker's assignments anew, and gives them a new revision if they differ. Revisions
+// begin with the server's clock, so that they differ from those of the server before it.
+func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
+	c.feeds.Lock() // one at a time, so that an older derivation doesn't replace a newer one
+	defer c.feeds.Unlock()
+	var reported []fleet.VMReport
+	if report, _, _ := c.obs.report(id); report != nil {
+		reported = report.VMs
+	}
+	in, ok := c.cache.assignInput(id, reported)
+	if !ok {
+		return fleet.AssignmentSet{Worker: id}
+	}
+	return c.obs.publish(deriveAssignments(in), c.now())
+}
+
+// publish keeps a worker's assignments under a new revision, unless they are what they were.
+func (o *observer) publish(set fleet.AssignmentSet, now time.Time) fleet.AssignmentSet {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := &o.getLocked(set.Worker).feed
+	set.Revision = f.set.Revision
+	if f.set.Revision != 0 && reflect.DeepEqual(set, f.set) {
+		return f.set
+	}
+	set.Revision = max(f.set.Revision+1, now.UnixMilli())
+	f.set, f.since = set, now
+	return set
+}
+
+// assignInput gathers, in one consistent look, what a worker's assignments are derived from.
+func (c *cache) assignInput(id fleet.WorkerID, reported []fleet.VMReport) (assignInput, bool) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	w, ok := c.workers[keyWorker(id)]
+	if !ok {
+		return assignInput{}, false
+	}
+	in := assignInput{worker: w.val, reported: reported, machines: map[fleet.MachineID]fleet.Machine{}, tombs: map[fleet.MachineID]tombstone{}}
+	take := func(m fleet.MachineID) {
+		if r, ok := c.machines[keyMachine(m)]; ok {
+			in.machines[m] = r.val
+		}
+	}
+	for m := range c.placed[id] {
+		take(m)
+	}
+	for _, v := range reported {
+		take(v.Machine)
+		if tomb, ok := c.tombstones[keyTombstone(v.Machine)]; ok {
+			in.tombs[v.Machine] = tomb.val
+		}
+	}
+	for m, moves := range c.active {
+		for mv := range moves {
+			if move := c.moves[keyMove(mv)].val; move.From == id || move.To == id {
+				in.moves = append(in.moves, move)
+				take(m)
+			}
+		}
+	}
+	for _, other := range c.workers {
+		if other.val.ID != id {
+			in.peers = append(in.peers, fleet.Peer{Worker: other.val.ID, Number: other.val.Number, Address: other.val.Address})
+		}
+	}
+	slices.SortFunc(in.peers, func(a, b fleet.Peer) int { return strings.Compare(string(a.Worker), string(b.Worker)) })
+	return in, true
+}

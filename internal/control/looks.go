@@ -1,0 +1,191 @@
+package control
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Names in the queues: what to look at.
+const (
+	lookMachine = "machine/"
+	lookDrain   = "drain/"
+	lookDisk    = "disk/"
+	lookFleet   = "fleet" // failover, and whatever waits for capacity
+)
+
+func (c *Control) reconcile(ctx context.Context, name string) error {
+	kind, id, _ := strings.Cut(name, "/")
+	switch kind + "/" {
+	case lookMachine:
+		return c.reconcileMachine(ctx, fleet.MachineID(id))
+	case lookDrain:
+		return c.reconcileDrain(ctx, fleet.DrainID(id))
+	case lookDisk:
+		return c.reconcileDisk(ctx, fleet.MachineID(id))
+	}
+	return c.reconcileFleet(ctx)
+}
+
+// touch has looked at what a changed record concerns.
+func (c *Control) touch(key string) {
+	dir := dirOf(key)
+	id := strings.TrimPrefix(key, dir)
+	switch dir {
+	case dirMachines:
+		c.fast.add(lookMachine + id)
+		c.touchDrainOf(fleet.MachineID(id))
+	case dirMoves:
+		if mv, ok := c.cache.move(fleet.MoveID(id)); ok {
+			c.fast.add(lookMachine + string(mv.val.Machine))
+			if mv.val.Drain != "" {
+				c.fast.add(lookDrain + string(mv.val.Drain))
+			}
+		}
+	case dirDrains:
+		c.fast.add(lookDrain + id)
+	case dirLocks, dirAllocations, dirWorkers:
+		c.touchWaiting()
+	}
+}
+
+// touchDrainOf has looked at the drain of the worker on which a machine is.
+func (c *Control) touchDrainOf(id fleet.MachineID) {
+	m, ok := c.cache.machine(id)
+	if !ok || m.val.Placement == nil {
+		return
+	}
+	if w, ok := c.cache.worker(m.val.Placement.Worker); ok && w.val.Drain != "" {
+		c.fast.add(lookDrain + string(w.val.Drain))
+	}
+}
+
+// touchWaiting has looked at everything that may wait for a lock or for capacity.
+func (c *Control) touchWaiting() {
+	for _, d := range all(c.cache, c.cache.drains) {
+		if !d.val.State.Final() {
+			c.fast.add(lookDrain + string(d.val.ID))
+		}
+	}
+	for _, mv := range c.cache.activeMoves("") {
+		if mv.val.Blocker != nil {
+			c.fast.add(lookMachine + string(mv.val.Machine))
+		}
+	}
+	c.fast.add(lookFleet)
+}
+
+// tick judges the workers, and has looked at everything that time alone may change.
+func (c *Control) tick() {
+	now := c.now()
+	for _, w := range all(c.cache, c.cache.workers) {
+		if !c.obs.judge(w.val.ID, now) {
+			continue
+		}
+		for _, m := range c.cache.placedOn(w.val.ID) {
+			c.fast.add(lookMachine + string(m.ID))
+		}
+		c.broadcast()
+	}
+	for _, id := range c.cache.unsettled() {
+		c.fast.add(lookMachine + string(id))
+	}
+	for _, d := range all(c.cache, c.cache.drains) {
+		if !d.val.State.Final() {
+			c.fast.add(lookDrain + string(d.val.ID))
+		}
+	}
+	c.fast.add(lookFleet)
+}
+
+// try repeats a decision that lost a race, a few times. Each round looks at the records as they are then.
+func (c *Control) try(ctx context.Context, decide func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := decide()
+		if err == nil || !isLostRace(err) || attempt == 20 {
+			return err
+		}
+		if attempt > 3 {
+			if err := c.pause(ctx); err != nil {
+				return errs.Wrap(errs.Unavailable, err, "wait for the records to settle")
+			}
+		}
+	}
+}
+
+// keyLocks are mutexes by machine that respect a context.
+type keyLocks struct {
+	mu   sync.Mutex
+	held map[fleet.MachineID]chan struct{}
+}
+
+// lock returns the unlock, or an error if ctx ended first.
+func (l *keyLocks) lock(ctx context.Context, id fleet.MachineID) (func(), error) {
+	for {
+		l.mu.Lock()
+		wait, taken := l.held[id]
+		if !taken {
+			mine := make(chan struct{})
+			l.held[id] = mine
+			l.mu.Unlock()
+			return func() {
+				l.mu.Lock()
+				delete(l.held, id)
+				l.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "wait for the disk of machine %s", id)
+		case <-wait:
+		}
+	}
+}
+
+// retries remember how often a machine failed in a row. In memory: forgetting it only makes the next try early.
+type retries struct {
+	mu sync.Mutex
+	of map[fleet.MachineID]retry
+}
+
+type retry struct {
+	generation fleet.Generation
+	count      int
+	next       time.Time
+}
+
+// Pauses before a failed machine is started again: doubled each time, forgotten once it was well for retryMost.
+const (
+	retryFirst = time.Second
+	retryMost  = time.Minute
+)
+
+// after returns when a machine that failed at a generation is to be started again.
+func (r *retries) after(id fleet.MachineID, gen fleet.Generation, now time.Time) time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last := r.of[id]
+	if last.generation == gen {
+		return last.next
+	}
+	if now.Sub(last.next) > retryMost {
+		last.count = 0
+	}
+	wait := min(retryFirst<<min(last.count, 10), retryMost)
+	next := retry{generation: gen, count: last.count + 1, next: now.Add(wait)}
+	r.of[id] = next
+	return next.next
+}
+
+// forget makes the next failure the first.
+func (r *retries) forget(id fleet.MachineID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.of, id)
+}

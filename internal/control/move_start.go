@@ -1,0 +1,164 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+)
+
+// stopSlack is how much longer than its stop timeout a machine may take before its move says so.
+const stopSlack = 10 * time.Second
+
+// startMove records a move with its target reserved, and, where it is free, the network's lock: one
+// transaction. The machine's next generation is given out, so that nothing older can follow it to the target.
+func (c *Control) startMove(ctx context.Context, m row[fleet.Machine], mv fleet.Move) (fleet.Move, error) {
+	now := c.now()
+	mv.ID, mv.Machine, mv.Network = fleet.MoveID(c.deps.IDs.ULID(now)), m.val.ID, m.val.Network
+	mv.From, mv.FromGen, mv.ToGen = m.val.Placement.Worker, m.val.Placement.Generation, m.val.Generation+1
+	mv.Instance, mv.Attempt, mv.StartedAt = fleet.InstanceID(c.deps.IDs.ULID(now)), 1, now
+	if v := c.see(m.val).vm; v != nil && v.Generation == mv.FromGen {
+		mv.WasUnhealthy = v.Phase != fleet.PhaseHealthy
+	}
+	mv.Step = fleet.StepReserved
+	mv.Steps = []fleet.StepRecord{{Step: fleet.StepPlanned, At: now}, {Step: fleet.StepReserved, At: now, Note: "on " + string(mv.To)}}
+	t := c.begin()
+	if slot := c.freeSlot(mv.Network); slot != "" {
+		t.put(slot, 0, mv.ID)
+		mv.Step = fleet.StepLocked
+		mv.Steps = append(mv.Steps, fleet.StepRecord{Step: fleet.StepLocked, At: now})
+	}
+	next := m.val
+	next.Owner, next.Generation = moveOwner(mv.ID), mv.ToGen
+	t.machine(m, next)
+	t.expectWorker(mv.To)
+	t.hold(mv.To, m.val.ID, fleet.Allocated{Resources: m.val.Config.Resources, Move: mv.ID})
+	t.put(keyMove(mv.ID), 0, mv)
+	return mv, t.commit(ctx)
+}
+
+// freeSlot returns the key of a free slot of a network's lock; "" if as many moves as may hold it do.
+func (c *Control) freeSlot(network fleet.NetworkName) string {
+	k := c.cfg.Policy.MovesPerNetwork
+	if c.cache.heldLocks()[network] >= k {
+		return ""
+	}
+	for slot := range k {
+		key := keyLock(network, slot)
+		if _, held := get(c.cache, c.cache.locks, key); !held {
+			return key
+		}
+	}
+	return ""
+}
+
+// lockNetwork takes the network's lock for a move that has its target.
+func (c *Control) lockNetwork(ctx context.Context, r row[fleet.Move], m row[fleet.Machine]) error {
+	slot := c.freeSlot(r.val.Network)
+	if slot == "" {
+		return nil
+	}
+	t, next := c.begin(), r.val
+	t.put(slot, 0, next.ID)
+	t.expect(keyMachine(m.val.ID), m.rev)
+	c.step(&next, fleet.StepLocked, "")
+	t.move(r, next)
+	return t.commit(ctx)
+}
+
+// retarget reserves another target while the machine still runs on its source. Where there is none, the
+// move is undone: whoever wanted it plans again, and says what is missing.
+func (c *Control) retarget(ctx context.Context, r row[fleet.Move], m row[fleet.Machine]) error {
+	exclude := map[fleet.WorkerID]string{r.val.From: "the machine is on it"}
+	to, blocked := c.place(needOf(m.val, exclude))
+	if r.val.Pinned {
+		to, blocked = "", blocker("target-lost", "worker/"+string(r.val.To), string(r.val.To)+" takes no machines any more", "sluice machine migrate without --to")
+	}
+	if blocked != nil {
+		return c.undoMove(ctx, r, m, blocked)
+	}
+	t, next := c.begin(), r.val
+	if next.To != "" {
+		t.release(next.To, m.val.ID)
+	}
+	note := "on " + string(to) + ", because " + string(next.To) + " takes no machines any more"
+	next.To, next.ToGen, next.Instance = to, m.val.Generation+1, fleet.InstanceID(c.deps.IDs.ULID(c.now()))
+	c.step(&next, fleet.StepReserved, note)
+	if slot, _ := c.cache.lockOf(next); slot != "" {
+		c.step(&next, fleet.StepLocked, "")
+	}
+	machine := m.val
+	machine.Generation = next.ToGen
+	t.machine(m, machine)
+	t.expectWorker(to)
+	t.hold(to, m.val.ID, fleet.Allocated{Resources: m.val.Config.Resources, Move: next.ID})
+	t.move(r, next)
+	return t.commit(ctx)
+}
+
+// stopSource begins the pause: from this commit on the source's assignment is to release the machine.
+func (c *Control) stopSource(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], l moveLook) error {
+	t, next := c.begin(), r.val
+	note := ""
+	if !prepared(l) {
+		note = "the target was not warm in time"
+	}
+	c.step(&next, fleet.StepPrepared, note)
+	c.step(&next, fleet.StepStopping, "")
+	t.move(r, next)
+	t.expect(keyMachine(m.val.ID), m.rev)
+	t.expectWorker(next.To)
+	return t.commit(ctx)
+}
+
+// step notes that a move has reached a step, and that nothing blocks it there.
+func (c *Control) step(mv *fleet.Move, s fleet.Step, note string) {
+	mv.Step, mv.Blocker = s, nil
+	mv.Steps = appendStep(mv.Steps, fleet.StepRecord{Step: s, At: c.now(), Note: note})
+	if s.Final() {
+		mv.FinishedAt = c.now()
+	}
+}
+
+// reached returns when a move last reached a step; the zero time if it never did.
+func reached(mv fleet.Move, s fleet.Step) time.Time {
+	for i := len(mv.Steps) - 1; i >= 0; i-- {
+		if mv.Steps[i].Step == s {
+			return mv.Steps[i].At
+		}
+	}
+	return time.Time{}
+}
+
+// block notes why a move waits, or that nothing blocks it any more.
+func (c *Control) block(ctx context.Context, r row[fleet.Move], why *fleet.Blocker) error {
+	old := r.val.Blocker
+	if why == nil && old == nil {
+		return nil
+	}
+	next := r.val
+	if why != nil {
+		b := *why
+		b.Since = c.now()
+		if old != nil && old.Code == b.Code && old.Object == b.Object {
+			b.Since = old.Since
+			if old.Detail == b.Detail {
+				return nil
+			}
+		}
+		why = &b
+	}
+	next.Blocker = why
+	t := c.begin()
+	t.move(r, next)
+	return t.commit(ctx)
+}
+
+// orphaned ends a move whose machine is gone or owned by something else. Both happen only after the move has
+// given the machine back; anything else is a view that is behind.
+func (c *Control) orphaned(ctx context.Context, r row[fleet.Move], _ row[fleet.Machine], exists bool) error {
+	if r.val.Step == fleet.StepUnlocked && !exists {
+		return c.endDone(ctx, r)
+	}
+	return nil
+}

@@ -1,0 +1,235 @@
+package control
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+)
+
+// Reasons of moves.
+const (
+	reasonDrain    = "drain"
+	reasonMigrate  = "migrate"
+	reasonFailover = "failover"
+)
+
+// moveLook is everything that a move's next action depends on.
+type moveLook struct {
+	mv       fleet.Move
+	m        fleet.Machine
+	source   sight
+	target   sight
+	targetOK bool // the target still takes machines
+	lockFree bool
+	braked   bool
+}
+
+// moveAction is what a move does next.
+type moveAction string
+
+const (
+	actWait       moveAction = "wait"
+	actRetarget   moveAction = "retarget"    // reserve on another target; the machine still runs on the source
+	actLock       moveAction = "lock"        // take the network's lock
+	actStop       moveAction = "stop"        // tell the source to release it: the pause begins
+	actCommit     moveAction = "commit"      // the point of no return: the placement changes
+	actProgress   moveAction = "progress"    // note how far the target is
+	actFinish     moveAction = "finish"      // healthy: lock and source capacity are given back
+	actNextTarget moveAction = "next-target" // the target fails: commit to another one
+	actPutBack    moveAction = "put-back"    // undo after the stop: commit back to the source
+	actUndo       moveAction = "undo"        // undo before the stop: nothing has happened
+	actUndone     moveAction = "undone"      // back on the source, for better or worse
+	actSettle     moveAction = "settle"      // the user wants it stopped by now: end the move where it stands
+	actGiveUp     moveAction = "give-up"     // no target starts it, and there is no source to go back to
+	actDone       moveAction = "done"        // the source is clean
+)
+
+// reconcileMove takes a move one action further. The action's commit has it looked at again.
+func (c *Control) reconcileMove(ctx context.Context, r row[fleet.Move]) error {
+	m, ok := c.cache.machine(r.val.Machine)
+	if !ok || r.val.Step != fleet.StepUnlocked && m.val.Owner != moveOwner(r.val.ID) {
+		return c.orphaned(ctx, r, m, ok)
+	}
+	look := c.look(r.val, m.val)
+	act, why := c.decideMove(look)
+	switch act {
+	case actWait:
+		return c.block(ctx, r, why)
+	case actRetarget:
+		return c.retarget(ctx, r, m)
+	case actLock:
+		return c.lockNetwork(ctx, r, m)
+	case actStop:
+		return c.stopSource(ctx, r, m, look)
+	case actCommit:
+		return c.commitMove(ctx, r, m, look)
+	case actProgress:
+		return c.noteProgress(ctx, r, look)
+	case actFinish:
+		return c.finishMove(ctx, r, m, look)
+	case actNextTarget:
+		return c.nextTarget(ctx, r, m, look, why)
+	case actPutBack:
+		return c.putBack(ctx, r, m, look, why)
+	case actUndo:
+		return c.undoMove(ctx, r, m, why)
+	case actUndone:
+		return c.endUndone(ctx, r, m, look, why)
+	case actSettle:
+		return c.settleMove(ctx, r, m, look)
+	case actGiveUp:
+		return c.giveUp(ctx, r, m, why)
+	case actDone:
+		return c.endDone(ctx, r)
+	}
+	return nil
+}
+
+func (c *Control) look(mv fleet.Move, m fleet.Machine) moveLook {
+	c.refreshFeed(mv.From)
+	now := c.now()
+	l := moveLook{mv: mv, m: m, source: c.obs.sight(mv.From, m.ID, now), braked: c.braked() != ""}
+	if mv.To != "" {
+		c.refreshFeed(mv.To)
+		l.target = c.obs.sight(mv.To, m.ID, now)
+		w, ok := c.cache.worker(mv.To)
+		l.targetOK = ok && l.target.health == plan.Alive && !w.val.Cordoned && w.val.Drain == "" && !w.val.Drained
+	}
+	l.lockFree = c.cache.heldLocks()[mv.Network] < c.cfg.Policy.MovesPerNetwork
+	return l
+}
+
+// decideMove says what a move does next, and for those that wait or fail, why. It changes nothing.
+func (c *Control) decideMove(l moveLook) (moveAction, *fleet.Blocker) {
+	switch l.mv.Step {
+	case fleet.StepPlanned, fleet.StepReserved, fleet.StepLocked, fleet.StepPrepared:
+		return c.decideBeforeStop(l)
+	case fleet.StepStopping, fleet.StepReleased, fleet.StepUndoing:
+		return c.decideStopped(l)
+	case fleet.StepCommitted, fleet.StepAttached, fleet.StepStarted, fleet.StepHealthy:
+		return c.decideCommitted(l)
+	case fleet.StepUnlocked:
+		if l.source.health == plan.Down || l.source.reported && l.source.health == plan.Alive && !hasVM(l.source.vm) {
+			return actDone, nil
+		}
+	}
+	return actWait, nil
+}
+
+// decideBeforeStop: the source still runs the machine, unless it is lost.
+func (c *Control) decideBeforeStop(l moveLook) (moveAction, *fleet.Blocker) {
+	lost := l.source.health == plan.Down
+	switch {
+	case l.mv.Cancel || l.m.Desired != fleet.WantStarted:
+		return actUndo, nil
+	case l.mv.Reason == reasonFailover && (!lost || l.braked):
+		return actUndo, blocker("source-back", "worker/"+string(l.mv.From), "the source is not lost any more, or too many workers are", "")
+	case l.mv.To == "" || !l.targetOK:
+		return actRetarget, nil
+	case l.mv.Step == fleet.StepPlanned || l.mv.Step == fleet.StepReserved:
+		if l.lockFree {
+			return actLock, nil
+		}
+		return actWait, blocker("network-locked", "network/"+string(l.mv.Network), "another machine of the network is moving", "wait for it: sluice drain list")
+	case lost:
+		return actCommit, nil
+	case l.source.health == plan.Suspect:
+		return actWait, blocker("worker-suspect", "worker/"+string(l.mv.From), string(l.mv.From)+" is silent; the machine is moved once it answers or is down",
+			"check that the worker runs and reaches the server")
+	case prepared(l) || c.now().Sub(reached(l.mv, fleet.StepLocked)) >= c.cfg.PrepareWait:
+		return actStop, nil
+	}
+	return actWait, nil
+}
+
+// decideStopped: the source was told to release the machine, and where it has, the machine is nowhere.
+func (c *Control) decideStopped(l moveLook) (moveAction, *fleet.Blocker) {
+	if l.mv.Step == fleet.StepUndoing && l.m.Placement.Generation > l.mv.FromGen {
+		return c.decidePutBack(l)
+	}
+	lost := l.source.health == plan.Down
+	_, gone := c.left(l.source, l.mv.FromGen)
+	undo := l.mv.Cancel || l.mv.Step == fleet.StepUndoing
+	switch {
+	case !gone && !lost:
+		return actWait, c.stopSlow(l)
+	case l.m.Desired != fleet.WantStarted:
+		return actSettle, nil
+	case undo && !lost:
+		return actPutBack, nil
+	case l.targetOK:
+		return actCommit, nil
+	default:
+		return actNextTarget, blocker("target-lost", "worker/"+string(l.mv.To), string(l.mv.To)+" takes no machines any more", "")
+	}
+}
+
+// decidePutBack: the machine was given back to the source, and is coming up there.
+func (c *Control) decidePutBack(l moveLook) (moveAction, *fleet.Blocker) {
+	object, waited := "machine/"+string(l.m.ID), c.now().Sub(l.m.Placement.Since)
+	v := l.source.vm
+	switch {
+	case l.source.health == plan.Down:
+		return actUndone, blocker("worker-down", "worker/"+string(l.mv.From), string(l.mv.From)+" went down while the machine was put back", "")
+	case l.m.Desired != fleet.WantStarted:
+		return actUndone, nil
+	case v != nil && v.Generation == l.m.Placement.Generation && (v.Phase == fleet.PhaseHealthy || v.Phase == fleet.PhaseRunning):
+		return actUndone, nil
+	case v != nil && v.Generation == l.m.Placement.Generation && (v.Phase == fleet.PhaseFailed || v.Phase == fleet.PhaseFenced):
+		return actUndone, blocker("start-failed", object, "it doesn't start on its source either: "+failure(v), "")
+	case waited > c.cfg.Policy.StartTimeout:
+		return actUndone, blocker("start-failed", object, fmt.Sprintf("not up on its source %s after it was put back", waited.Round(1e9)), "")
+	}
+	return actWait, nil
+}
+
+// decideCommitted: the machine is the target's.
+func (c *Control) decideCommitted(l moveLook) (moveAction, *fleet.Blocker) {
+	object, waited := "machine/"+string(l.m.ID), c.now().Sub(l.m.Placement.Since)
+	v := l.target.vm
+	if v != nil && v.Generation != l.m.Placement.Generation {
+		v = nil
+	}
+	switch {
+	case l.m.Desired != fleet.WantStarted:
+		return actSettle, nil
+	case v != nil && v.Phase == fleet.PhaseHealthy, v != nil && v.Phase == fleet.PhaseRunning && l.mv.WasUnhealthy:
+		return actFinish, nil
+	case l.target.health == plan.Down:
+		return actNextTarget, blocker("target-down", "worker/"+string(l.mv.To), string(l.mv.To)+" went down before the machine was healthy on it", "")
+	case v != nil && (v.Phase == fleet.PhaseFailed || v.Phase == fleet.PhaseFenced || v.Phase == fleet.PhaseReleased):
+		return actNextTarget, blocker("start-failed", object, "not started on "+string(l.mv.To)+": "+failure(v), "")
+	case waited > c.cfg.Policy.StartTimeout && l.target.health == plan.Alive:
+		return actNextTarget, blocker("start-failed", object, fmt.Sprintf("not healthy on %s after %s", l.mv.To, waited.Round(1e9)), "")
+	case v != nil && c.progress(l.mv, v) != "":
+		return actProgress, nil
+	}
+	return actWait, nil
+}
+
+// stopSlow is the blocker of a source that takes longer than the machine's own stop timeout allows.
+func (c *Control) stopSlow(l moveLook) *fleet.Blocker {
+	limit := l.m.Config.Stop.Timeout + stopSlack
+	if l.mv.Cancel || l.source.vm != nil && l.source.vm.Phase == fleet.PhaseFailed && l.source.vm.Generation == l.mv.FromGen {
+		limit = 0
+	}
+	if c.now().Sub(reached(l.mv, fleet.StepStopping)) <= limit {
+		return nil
+	}
+	detail := "the source has not released it yet"
+	if l.source.vm != nil && l.source.vm.Error != "" {
+		detail = "the source can't release it: " + l.source.vm.Error
+	}
+	return blocker("stop-slow", "machine/"+string(l.m.ID), detail, "sluice machine status "+string(l.m.ID))
+}
+
+func prepared(l moveLook) bool {
+	v := l.target.vm
+	return v != nil && v.Phase == fleet.PhasePrepared && v.Generation == l.mv.ToGen
+}
+
+func blocker(code, object, detail, remedy string) *fleet.Blocker {
+	return &fleet.Blocker{Code: code, Object: object, Detail: detail, Remedy: remedy}
+}

@@ -1,0 +1,202 @@
+package control
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+)
+
+// observer keeps what workers said, in memory only: after a restart they say it again.
+type observer struct {
+	policy fleet.Policy
+
+	mu      sync.Mutex
+	grace   time.Time // silence counts from here: start of the server, or change of the state's leader
+	workers map[fleet.WorkerID]*observed
+}
+
+// observed is what is known of one worker beside its record.
+type observed struct {
+	contact  plan.Contact
+	judged   plan.Health
+	report   *fleet.WorkerReport // the newest; its contents are never changed
+	received time.Time
+	boots    map[string]bool // earlier boots of the daemon, whose reports are too late
+	feed     feed
+}
+
+// feed is the worker's newest assignments.
+type feed struct {
+	set   fleet.AssignmentSet
+	since time.Time // when it became what it is
+}
+
+func newObserver(policy fleet.Policy, now time.Time) *observer {
+	return &observer{policy: policy, grace: now, workers: map[fleet.WorkerID]*observed{}}
+}
+
+func (o *observer) getLocked(id fleet.WorkerID) *observed {
+	w := o.workers[id]
+	if w == nil {
+		w = &observed{boots: map[string]bool{}}
+		o.workers[id] = w
+	}
+	return w
+}
+
+// extend makes silence count only from now: nobody heard anything meanwhile.
+func (o *observer) extend(now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.grace = now
+}
+
+// heard notes a sign of life.
+func (o *observer) heard(id fleet.WorkerID, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.getLocked(id)
+	w.contact = w.contact.Heard(now, o.policy)
+}
+
+// take keeps a report unless a newer one has been taken. It returns the machines of which the worker says
+// something else than before, and whether anything changed that people or plans look at.
+func (o *observer) take(r fleet.WorkerReport, now time.Time) (machines []fleet.MachineID, changed bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.getLocked(r.Worker)
+	if w.boots[r.Boot] {
+		return nil, false
+	}
+	old := w.report
+	if old != nil && old.Boot == r.Boot && r.Sequence <= old.Sequence {
+		return nil, false
+	}
+	if old != nil && old.Boot != r.Boot {
+		w.boots[old.Boot] = true
+	}
+	w.contact = w.contact.Heard(now, o.policy)
+	w.report, w.received = &r, now
+	if old == nil {
+		old = &fleet.WorkerReport{}
+	}
+	machines = differing(old.VMs, r.VMs)
+	changed = len(machines) > 0 || old.Seen != r.Seen || old.PoolReady != r.PoolReady || len(old.Conditions) != len(r.Conditions)
+	return machines, changed
+}
+
+// differing returns the machines that two reports say something different of, ordered by id.
+func differing(old, now []fleet.VMReport) []fleet.MachineID {
+	was := make(map[fleet.MachineID]fleet.VMReport, len(old))
+	for _, v := range old {
+		was[v.Machine] = v
+	}
+	var ids []fleet.MachineID
+	for _, v := range now {
+		before, ok := was[v.Machine]
+		delete(was, v.Machine)
+		if !ok || !sameVM(before, v) {
+			ids = append(ids, v.Machine)
+		}
+	}
+	for id := range was {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// sameVM leaves out what only counts up.
+func sameVM(a, b fleet.VMReport) bool {
+	return a.Generation == b.Generation && a.Attempt == b.Attempt && a.Phase == b.Phase && a.HasVM == b.HasVM && a.VM == b.VM &&
+		a.Error == b.Error && slices.EqualFunc(a.Services, b.Services, func(x, y fleet.ServiceReport) bool { return x == y })
+}
+
+// health judges a worker now.
+func (o *observer) health(id fleet.WorkerID, now time.Time) plan.Health {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.healthLocked(id, now)
+}
+
+func (o *observer) healthLocked(id fleet.WorkerID, now time.Time) plan.Health {
+	var c plan.Contact
+	if w := o.workers[id]; w != nil {
+		c = w.contact
+	}
+	return plan.Liveness(c, o.grace, now, o.policy)
+}
+
+// judge judges a worker and remembers what the judgement of the future depends on: a worker once found down
+// has to prove itself. It reports whether the judgement has changed.
+func (o *observer) judge(id fleet.WorkerID, now time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.getLocked(id)
+	h := o.healthLocked(id, now)
+	switch h {
+	case plan.Down:
+		w.contact.Lost = true
+	case plan.Alive:
+		w.contact.Lost = false
+	}
+	changed := w.judged != h
+	w.judged = h
+	return changed
+}
+
+// sight is what is known of one machine on one worker.
+type sight struct {
+	worker   fleet.WorkerID
+	health   plan.Health
+	vm       *fleet.VMReport // nil: the newest report doesn't mention it
+	reported bool            // there is a report at all
+	current  bool            // the report acted on the newest assignments
+	since    time.Time       // when the newest assignments became what they are
+}
+
+// sight returns what the worker's newest report says of a machine. The set is the worker's present one.
+func (o *observer) sight(id fleet.WorkerID, machine fleet.MachineID, now time.Time) sight {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	s := sight{worker: id, health: o.healthLocked(id, now)}
+	w := o.workers[id]
+	if w == nil || w.report == nil {
+		return s
+	}
+	s.reported, s.since = true, w.feed.since
+	s.current = w.report.Seen == w.feed.set.Revision && w.feed.set.Revision != 0
+	for i := range w.report.VMs {
+		if w.report.VMs[i].Machine == machine {
+			s.vm = &w.report.VMs[i]
+		}
+	}
+	return s
+}
+
+// report returns a worker's newest report (nil: none), its contact, and whether it acted on the newest
+// assignments.
+func (o *observer) report(id fleet.WorkerID) (r *fleet.WorkerReport, contact plan.Contact, current bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.workers[id]
+	if w == nil {
+		return nil, plan.Contact{}, false
+	}
+	return w.report, w.contact, w.report != nil && w.feed.set.Revision != 0 && w.report.Seen == w.feed.set.Revision
+}
+
+// hasVM reports whether a VM of the machine exists there, by this report.
+func hasVM(v *fleet.VMReport) bool {
+	if v == nil {
+		return false
+	}
+	switch v.Phase {
+	case fleet.PhaseAttaching, fleet.PhaseStarting, fleet.PhaseRunning, fleet.PhaseHealthy, fleet.PhaseStopping:
+		return true
+	}
+	return v.HasVM
+}

@@ -1,0 +1,288 @@
+package control
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Owners of machines.
+const (
+	ownerCreate = "create/"
+	ownerMove   = "move/"
+)
+
+func moveOwner(id fleet.MoveID) string { return ownerMove + string(id) }
+
+// reconcileMachine looks at one machine: first at its moves, then, unless one of them owns it, at itself.
+func (c *Control) reconcileMachine(ctx context.Context, id fleet.MachineID) error {
+	for _, mv := range c.cache.activeMoves(id) {
+		if err := c.reconcileMove(ctx, mv); err != nil {
+			return err
+		}
+	}
+	m, ok := c.cache.machine(id)
+	switch {
+	case !ok:
+		return nil
+	case strings.HasPrefix(m.val.Owner, ownerCreate):
+		c.slow.add(lookDisk + string(id))
+		return nil
+	case m.val.Owner != "":
+		return nil
+	case m.val.Desired == fleet.WantStarted:
+		return c.settleStarted(ctx, m)
+	case m.val.Placement != nil:
+		return c.settleLeaving(ctx, m)
+	case m.val.Desired == fleet.WantDestroyed:
+		c.slow.add(lookDisk + string(id))
+		return nil
+	case m.val.State != fleet.MachineStopped && m.val.State != fleet.MachineCreated:
+		return c.setState(ctx, m, fleet.MachineStopped, "", nil)
+	}
+	return nil
+}
+
+// see returns what the worker of a machine's placement says of it.
+func (c *Control) see(m fleet.Machine) sight {
+	c.refreshFeed(m.Placement.Worker)
+	return c.obs.sight(m.Placement.Worker, m.ID, c.now())
+}
+
+// left says that the worker has no VM of the machine's generation any more, and by which proof it is safe to
+// start it elsewhere. Only asked where the worker was told to release it.
+func (c *Control) left(s sight, gen fleet.Generation) (fleet.Proof, bool) {
+	switch {
+	case s.vm == nil:
+		// The worker knows that it should release it, and has nothing to say of it: it lost its memory of it.
+		quiet := s.current && s.health == plan.Alive && c.now().Sub(s.since) >= c.cfg.Policy.WorkerSuspect
+		return fleet.ProofStorage, quiet
+	case s.vm.Generation != gen:
+		return "", false
+	case s.vm.Phase == fleet.PhaseReleased:
+		return fleet.ProofReleased, true
+	case s.vm.Phase == fleet.PhaseFailed || s.vm.Phase == fleet.PhaseFenced:
+		return fleet.ProofStorage, !s.vm.HasVM
+	}
+	return "", false
+}
+
+// settleLeaving takes a machine that is to be stopped or destroyed off its worker.
+func (c *Control) settleLeaving(ctx context.Context, m row[fleet.Machine]) error {
+	s := c.see(m.val)
+	next := m.val
+	next.State, next.Reason = fleet.MachineStopping, ""
+	if m.val.Desired == fleet.WantDestroyed {
+		next.State = fleet.MachineDestroying
+	}
+	_, gone := c.left(s, m.val.Placement.Generation)
+	lost := s.health == plan.Down
+	if !gone && lost {
+		next.Reason = string(s.worker) + " is down; it can't say that the machine has stopped"
+	}
+	w, _ := c.cache.worker(s.worker)
+	if !gone && !(lost && (w.val.Drain != "" || m.val.Desired == fleet.WantDestroyed)) {
+		if next.State == m.val.State && next.Reason == m.val.Reason {
+			return nil
+		}
+		return c.setState(ctx, m, next.State, next.Reason, nil)
+	}
+	t := c.begin()
+	next.Placement = nil
+	if next.State == fleet.MachineStopping {
+		next.State = fleet.MachineStopped
+	}
+	t.machine(m, next)
+	t.release(s.worker, m.val.ID)
+	if lost && m.val.Desired == fleet.WantDestroyed {
+		t.bury(m.val, s.worker)
+	}
+	ev := fleet.MachineEvent{State: next.State, Event: eventExit, Source: sourceWorker(s.worker), Instance: m.val.Placement.Instance}
+	if lost {
+		ev.Source, ev.Info = sourceControl, map[string]string{"worker_down": string(s.worker)}
+	}
+	if err := c.events(ctx, t, m.val.ID, ev); err != nil {
+		return err
+	}
+	return t.commit(ctx)
+}
+
+// settleStarted brings a machine up that should run and that nobody owns.
+func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error {
+	if m.val.Placement == nil {
+		return c.launch(ctx, m, nil)
+	}
+	s := c.see(m.val)
+	gen := m.val.Placement.Generation
+	if m.val.State == fleet.MachineStopping {
+		if _, gone := c.left(s, gen); gone {
+			return c.launch(ctx, m, nil)
+		}
+		return nil
+	}
+	if s.health == plan.Down {
+		return c.settleLost(ctx, m, s)
+	}
+	if s.vm == nil || s.vm.Generation != gen {
+		return c.settleSilent(ctx, m, s)
+	}
+	switch s.vm.Phase {
+	case fleet.PhaseRunning, fleet.PhaseHealthy:
+		if m.val.State == fleet.MachineStarted {
+			return nil
+		}
+		return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventStart, Source: sourceWorker(s.worker)})
+	case fleet.PhaseFailed, fleet.PhaseFenced:
+		return c.settleFailed(ctx, m, s)
+	case fleet.PhaseReleased:
+		return c.launch(ctx, m, nil)
+	}
+	return c.settleSilent(ctx, m, s)
+}
+
+// settleSilent is for a machine of which the worker hasn't said yet that it runs.
+func (c *Control) settleSilent(ctx context.Context, m row[fleet.Machine], s sight) error {
+	if m.val.State == fleet.MachineStarted || m.val.State == fleet.MachineLost && !s.reported {
+		return nil // it was up; its worker brings it up again by itself, or says why not
+	}
+	waited := c.now().Sub(m.val.Placement.Since)
+	if s.health == plan.Alive && waited > c.cfg.Policy.StartTimeout {
+		return c.launch(ctx, m, map[fleet.WorkerID]string{s.worker: "has not brought it up in time"})
+	}
+	if m.val.State != fleet.MachineStarting {
+		return c.setState(ctx, m, fleet.MachineStarting, "", nil)
+	}
+	return nil
+}
+
+// settleLost is for a machine whose worker is down; the fleet's failover takes it over, or says why not.
+func (c *Control) settleLost(ctx context.Context, m row[fleet.Machine], s sight) error {
+	reason := string(s.worker) + " is down"
+	c.mu.Lock()
+	if b, ok := c.waiting[m.val.ID]; ok {
+		reason += "; not started elsewhere: " + b.Detail
+	}
+	c.mu.Unlock()
+	if m.val.State == fleet.MachineLost && m.val.Reason == reason {
+		return nil
+	}
+	var ev *fleet.MachineEvent
+	if m.val.State != fleet.MachineLost {
+		ev = &fleet.MachineEvent{Event: eventLost, Source: sourceControl, Info: map[string]string{"worker": string(s.worker)}}
+	}
+	return c.setState(ctx, m, fleet.MachineLost, reason, ev)
+}
+
+// settleFailed is for a machine that its worker couldn't bring up, or whose VM has ended.
+func (c *Control) settleFailed(ctx context.Context, m row[fleet.Machine], s sight) error {
+	gen := m.val.Placement.Generation
+	w, _ := c.cache.worker(s.worker)
+	leaving := w.val.Drain != ""
+	next := c.retries.after(m.val.ID, gen, c.now())
+	switch {
+	case m.val.State != fleet.MachineFailed:
+		return c.setState(ctx, m, fleet.MachineFailed, failure(s.vm), &fleet.MachineEvent{Event: eventExit, Source: sourceWorker(s.worker),
+			Info: map[string]string{"error": s.vm.Error, "kind": s.vm.ErrorKind}})
+	case permanent(s.vm) && leaving && hasVM(s.vm):
+		return c.setState(ctx, m, fleet.MachineStopping, m.val.Reason, nil)
+	case permanent(s.vm) && !leaving:
+		return nil
+	case leaving || !c.now().Before(next):
+		return c.launch(ctx, m, nil)
+	}
+	return nil
+}
+
+// permanent says that starting it again changes nothing: a person has to.
+func permanent(v *fleet.VMReport) bool {
+	switch errs.Kind(v.ErrorKind) {
+	case errs.Invalid, errs.NotFound, errs.Corrupt, errs.Unsupported, errs.Denied, errs.Fenced:
+		return true
+	}
+	return v.Phase == fleet.PhaseFenced
+}
+
+func failure(v *fleet.VMReport) string {
+	why := v.Error
+	if why == "" {
+		why = "its VM has ended"
+	}
+	if v.Remedy != "" {
+		why += " (" + v.Remedy + ")"
+	}
+	return why
+}
+
+// launch places a machine anew: on the best worker, under a new generation. Where there is none, a machine
+// that has a worker which takes it back stays there; else its record says why it waits.
+func (c *Control) launch(ctx context.Context, m row[fleet.Machine], exclude map[fleet.WorkerID]string) error {
+	to, blocker := c.place(needOf(m.val, exclude))
+	if blocker != nil && m.val.Placement != nil {
+		if w, ok := c.cache.worker(m.val.Placement.Worker); ok && w.val.Drain == "" && !w.val.Drained && c.obs.health(w.val.ID, c.now()) == plan.Alive {
+			to, blocker = w.val.ID, nil
+		}
+	}
+	if blocker != nil {
+		reason := "no worker has room: " + blocker.Detail
+		if m.val.State == fleet.MachineFailed && m.val.Reason == reason {
+			return nil
+		}
+		return c.setState(ctx, m, fleet.MachineFailed, reason, nil)
+	}
+	t := c.begin()
+	if err := c.launchOn(ctx, t, m, m.val, to); err != nil {
+		return err
+	}
+	return t.commit(ctx)
+}
+
+// launchOn adds to t what places a machine on a worker under a new generation. next is the machine's record
+// as it should be otherwise.
+func (c *Control) launchOn(ctx context.Context, t *txn, m row[fleet.Machine], next fleet.Machine, to fleet.WorkerID) error {
+	w, _ := c.cache.worker(to)
+	t.expectWorker(to)
+	if m.val.Placement != nil && m.val.Placement.Worker != to {
+		t.release(m.val.Placement.Worker, m.val.ID)
+	}
+	t.hold(to, m.val.ID, fleet.Allocated{Resources: m.val.Config.Resources})
+	next.Generation = m.val.Generation + 1
+	next.Placement = c.placementOn(next, w.val, next.Generation, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
+	next.State, next.Reason = fleet.MachineStarting, ""
+	t.machine(m, next)
+	return c.events(ctx, t, m.val.ID, fleet.MachineEvent{State: fleet.MachineStarting, Event: eventLaunch, Source: sourceControl,
+		Instance: next.Placement.Instance, Info: map[string]string{"worker": string(to)}})
+}
+
+func (c *Control) placementOn(m fleet.Machine, w fleet.Worker, gen fleet.Generation, instance fleet.InstanceID) *fleet.Placement {
+	return &fleet.Placement{Worker: w.ID, Generation: gen, Instance: instance,
+		Address: fleet.PrivateAddress(m.NetworkID, w.Number, m.Number), Since: c.now()}
+}
+
+// setState writes a machine's state, with an event if there is one to tell.
+func (c *Control) setState(ctx context.Context, m row[fleet.Machine], state fleet.MachineState, reason string, ev *fleet.MachineEvent) error {
+	t := c.begin()
+	next := m.val
+	next.State, next.Reason = state, reason
+	t.machine(m, next)
+	if ev != nil {
+		line := *ev
+		line.State, line.Info = state, maps.Clone(ev.Info)
+		if m.val.Placement != nil {
+			line.Instance = m.val.Placement.Instance
+		}
+		if err := c.events(ctx, t, m.val.ID, line); err != nil {
+			return err
+		}
+	}
+	return t.commit(ctx)
+}
+
+// appendStep returns steps with one more; the record's own list is shared and stays as it is.
+func appendStep(steps []fleet.StepRecord, more ...fleet.StepRecord) []fleet.StepRecord {
+	return append(slices.Clip(slices.Clone(steps)), more...)
+}

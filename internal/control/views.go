@@ -1,0 +1,231 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// find resolves a reference: a machine id, app/name, or a name that is unique in the fleet. Never a prefix.
+func (c *Control) find(ref string) (row[fleet.Machine], error) {
+	if fleet.IsMachineID(ref) {
+		if m, ok := c.cache.machine(fleet.MachineID(ref)); ok {
+			return m, nil
+		}
+	}
+	if app, name, ok := strings.Cut(ref, "/"); ok {
+		id, known := get(c.cache, c.cache.names, keyName(fleet.AppName(app), fleet.MachineName(name)))
+		if m, there := c.cache.machine(id.val); known && there {
+			return m, nil
+		}
+		return row[fleet.Machine]{}, noMachine(ref)
+	}
+	var found []row[fleet.Machine]
+	for _, m := range all(c.cache, c.cache.machines) {
+		if string(m.val.Name) == ref {
+			found = append(found, m)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return row[fleet.Machine]{}, noMachine(ref)
+	case 1:
+		return found[0], nil
+	}
+	var names []string
+	for _, m := range found {
+		names = append(names, fmt.Sprintf("%s~%s (%s)", m.val.App, m.val.Name, m.val.ID))
+	}
+	return row[fleet.Machine]{}, errs.New(errs.Conflict, "%d machines are called %s: %s", len(found), ref, strings.Join(names, ", ")).
+		WithRemedy("say which, as app~name or by id")
+}
+
+func noMachine(ref string) error {
+	return errs.New(errs.NotFound, "there is no machine %q", ref).WithRemedy("list them: sluice machine list")
+}
+
+// Machine implements fleet.Control.
+func (c *Control) Machine(_ context.Context, ref string) (fleet.MachineView, error) {
+	if err := c.ready(); err != nil {
+		return fleet.MachineView{}, err
+	}
+	m, err := c.find(ref)
+	if err != nil {
+		return fleet.MachineView{}, err
+	}
+	return c.machineView(m.val), nil
+}
+
+// Machines implements fleet.Control; ordered by app and name.
+func (c *Control) Machines(context.Context) ([]fleet.MachineView, error) {
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	var views []fleet.MachineView
+	for _, m := range all(c.cache, c.cache.machines) {
+		views = append(views, c.machineView(m.val))
+	}
+	slices.SortFunc(views, func(a, b fleet.MachineView) int {
+		return strings.Compare(string(a.Machine.App)+"/"+string(a.Machine.Name), string(b.Machine.App)+"/"+string(b.Machine.Name))
+	})
+	return views, nil
+}
+
+// MachineEvents implements fleet.Control; oldest first.
+func (c *Control) MachineEvents(ctx context.Context, ref string) ([]fleet.MachineEvent, error) {
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	m, err := c.find(ref)
+	if err != nil {
+		return nil, err
+	}
+	ring, _, err := c.readEvents(ctx, m.val.ID)
+	return ring, err
+}
+
+func (c *Control) machineView(m fleet.Machine) fleet.MachineView {
+	v := fleet.MachineView{Machine: m}
+	for _, mv := range c.cache.activeMoves(m.ID) {
+		if m.Owner == moveOwner(mv.val.ID) {
+			move := c.overlay(mv.val)
+			v.Move = &move
+		}
+	}
+	if m.Placement != nil {
+		if s := c.obs.sight(m.Placement.Worker, m.ID, c.now()); s.vm != nil && s.health != plan.Down && s.vm.Generation == m.Placement.Generation {
+			v.Report = s.vm
+		}
+	}
+	if v.Move != nil && standsStill(v.Move.Step) {
+		v.Machine.State = fleet.MachineMoving
+	}
+	return v
+}
+
+// standsStill says that a move in this step has stopped the machine and not yet started it again.
+func standsStill(s fleet.Step) bool {
+	switch s {
+	case fleet.StepStopping, fleet.StepReleased, fleet.StepCommitted, fleet.StepAttached, fleet.StepStarted, fleet.StepUndoing:
+		return true
+	}
+	return false
+}
+
+// overlay shows how far a move's target is by its report, which is ahead of the record.
+func (c *Control) overlay(mv fleet.Move) fleet.Move {
+	if mv.Step != fleet.StepCommitted && mv.Step != fleet.StepAttached {
+		return mv
+	}
+	s := c.obs.sight(mv.To, mv.Machine, c.now())
+	if s.vm == nil || s.vm.Generation != mv.ToGen {
+		return mv
+	}
+	switch s.vm.Phase {
+	case fleet.PhaseStarting:
+		mv.Step = fleet.StepAttached
+	case fleet.PhaseRunning, fleet.PhaseHealthy:
+		mv.Step = fleet.StepStarted
+	}
+	return mv
+}
+
+func (c *Control) moveView(mv fleet.Move) fleet.MoveView {
+	v := fleet.MoveView{Move: c.overlay(mv)}
+	if m, ok := c.cache.machine(mv.Machine); ok {
+		v.MachineName = m.val.Name
+	}
+	return v
+}
+
+// Move implements fleet.Control.
+func (c *Control) Move(_ context.Context, id fleet.MoveID) (fleet.MoveView, error) {
+	if err := c.ready(); err != nil {
+		return fleet.MoveView{}, err
+	}
+	mv, ok := c.cache.move(id)
+	if !ok {
+		return fleet.MoveView{}, errs.New(errs.NotFound, "there is no move %q", id).WithRemedy("list drains and their moves: sluice drain list")
+	}
+	return c.moveView(mv.val), nil
+}
+
+// CreateImage implements fleet.Control.
+func (c *Control) CreateImage(ctx context.Context, name fleet.ImageName, sizeBytes int64, tar io.Reader) (fleet.Image, error) {
+	if err := c.ready(); err != nil {
+		return fleet.Image{}, err
+	}
+	if err := fleet.CheckName("image", string(name)); err != nil {
+		return fleet.Image{}, err
+	}
+	exists := errs.New(errs.Exists, "there is an image %s already", name).WithRemedy("choose another name")
+	if _, taken := get(c.cache, c.cache.images, keyImage(name)); taken {
+		return fleet.Image{}, exists
+	}
+	image, err := c.deps.Images.Build(ctx, name, sizeBytes, tar)
+	if err != nil {
+		return fleet.Image{}, fmt.Errorf("build image %s: %w", name, err)
+	}
+	t := c.begin()
+	t.put(keyImage(name), 0, image)
+	if err := t.commit(ctx); isLostRace(err) {
+		return fleet.Image{}, exists
+	} else if err != nil {
+		return fleet.Image{}, err
+	}
+	return image, nil
+}
+
+// Images implements fleet.Control; ordered by name.
+func (c *Control) Images(context.Context) ([]fleet.Image, error) {
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	var images []fleet.Image
+	for _, i := range all(c.cache, c.cache.images) {
+		images = append(images, i.val)
+	}
+	return images, nil
+}
+
+// Server implements fleet.Control.
+func (c *Control) Server(context.Context) fleet.ServerView {
+	return fleet.ServerView{FleetID: c.cfg.FleetID, StoreURL: c.cfg.StoreURL, Leader: c.deps.Leader(), Brake: c.braked(), Started: c.started}
+}
+
+// WorkerOf implements fleet.Locator.
+func (c *Control) WorkerOf(_ context.Context, ref string) (fleet.MachineID, string, error) {
+	if err := c.ready(); err != nil {
+		return "", "", err
+	}
+	m, err := c.find(ref)
+	if err != nil {
+		return "", "", err
+	}
+	v := c.machineView(m.val)
+	no := func(format string, args ...any) (fleet.MachineID, string, error) {
+		return m.val.ID, "", errs.New(errs.Unavailable, "machine %s "+format, append([]any{m.val.Name}, args...)...).
+			WithRemedy("sluice machine status %s~%s", m.val.App, m.val.Name)
+	}
+	switch {
+	case m.val.Placement == nil:
+		return no("is %s", v.Machine.State)
+	case c.obs.health(m.val.Placement.Worker, c.now()) == plan.Down:
+		return no("was on %s, which is down", m.val.Placement.Worker)
+	case v.Report == nil || !hasVM(v.Report) || v.Report.Phase == fleet.PhaseAttaching || v.Report.Phase == fleet.PhaseStopping:
+		return no("is %s and can't be reached yet", v.Machine.State)
+	case v.Move != nil && told(v.Move.Step) && m.val.Placement.Generation == v.Move.FromGen:
+		return no("is being moved from %s to %s", v.Move.From, v.Move.To)
+	}
+	w, err := c.knownWorker(m.val.Placement.Worker)
+	if err != nil {
+		return m.val.ID, "", err
+	}
+	return m.val.ID, w.val.APIURL, nil
+}

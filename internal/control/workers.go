@@ -1,0 +1,210 @@
+package control
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Join implements fleet.WorkerFeed.
+func (c *Control) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAnswer, error) {
+	if err := c.serving(); err != nil {
+		return fleet.JoinAnswer{}, err
+	}
+	if err := fleet.CheckName("worker", string(req.Worker)); err != nil {
+		return fleet.JoinAnswer{}, err
+	}
+	if req.Capacity.CPUMillis <= 0 || req.Capacity.MemoryMiB <= 0 || !req.Address.IsValid() || req.APIURL == "" {
+		return fleet.JoinAnswer{}, errs.New(errs.Invalid, "worker %s joins without capacity, address or API URL", req.Worker)
+	}
+	var number uint32
+	err := c.try(ctx, func() error {
+		var err error
+		number, err = c.admit(ctx, req)
+		return err
+	})
+	if err != nil {
+		return fleet.JoinAnswer{}, err
+	}
+	c.obs.heard(req.Worker, c.now())
+	c.touchWaiting()
+	c.broadcast()
+	return fleet.JoinAnswer{Number: number, StoreURL: c.cfg.StoreURL, FleetID: c.cfg.FleetID}, nil
+}
+
+// admit records a worker that joins, or joins again.
+func (c *Control) admit(ctx context.Context, req fleet.JoinRequest) (uint32, error) {
+	t := c.begin()
+	old, known := c.cache.worker(req.Worker)
+	w := old.val
+	if known && w.Address != req.Address && c.obs.health(w.ID, c.now()) != plan.Down {
+		return 0, errs.New(errs.Conflict, "a worker %s at %s is alive; one at %s can't have its name", w.ID, w.Address, req.Address).
+			WithRemedy("give it another name, or stop the first and wait %s", c.cfg.Policy.WorkerDown)
+	}
+	if !known {
+		n := c.cache.numbers()
+		n.val.Worker++
+		t.put(keyCounters, n.rev, n.val)
+		w = fleet.Worker{ID: req.Worker, Number: n.val.Worker, JoinedAt: c.now()}
+		t.put(keyAllocation(w.ID), 0, fleet.Allocation{Worker: w.ID, Holders: map[fleet.MachineID]fleet.Allocated{}})
+	}
+	w.Address, w.APIURL, w.Capacity, w.Runtime = req.Address, req.APIURL, req.Capacity, req.Runtime
+	w.Version, w.Release, w.Labels = req.Version, req.Release, req.Labels
+	if known && reflect.DeepEqual(w, old.val) {
+		return w.Number, nil
+	}
+	t.put(keyWorker(w.ID), old.rev, w)
+	return w.Number, t.commit(ctx)
+}
+
+// Report implements fleet.WorkerFeed. It keeps the report in memory only.
+func (c *Control) Report(_ context.Context, r fleet.WorkerReport) error {
+	if err := c.serving(); err != nil {
+		return err
+	}
+	if _, err := c.knownWorker(r.Worker); err != nil {
+		return err
+	}
+	machines, changed := c.obs.take(r, c.now())
+	if !changed {
+		return nil
+	}
+	for _, id := range machines {
+		c.fast.add(lookMachine + string(id))
+		if _, known := c.cache.machine(id); !known {
+			c.log.Info("worker reports an unknown machine", "worker_id", r.Worker, "machine_id", id)
+		}
+	}
+	if w, ok := c.cache.worker(r.Worker); ok && w.val.Drain != "" {
+		c.fast.add(lookDrain + string(w.val.Drain))
+	}
+	c.refreshFeed(r.Worker)
+	c.broadcast()
+	return nil
+}
+
+// serving says whether this server may talk to workers: one that doesn't lead may be behind, and would tell
+// them what was.
+func (c *Control) serving() error {
+	if err := c.ready(); err != nil {
+		return err
+	}
+	if !c.deps.Leader() {
+		return errs.New(errs.Unavailable, "this server doesn't lead the fleet").WithRemedy("ask another server")
+	}
+	return nil
+}
+
+// Cordon implements fleet.Control.
+func (c *Control) Cordon(ctx context.Context, id fleet.WorkerID, reason string) (fleet.WorkerView, error) {
+	return c.editWorker(ctx, id, func(w *fleet.Worker) error {
+		w.Cordoned = true
+		if reason != "" || w.CordonReason == "" {
+			w.CordonReason = reason
+		}
+		return nil
+	})
+}
+
+// Uncordon implements fleet.Control.
+func (c *Control) Uncordon(ctx context.Context, id fleet.WorkerID) (fleet.WorkerView, error) {
+	return c.editWorker(ctx, id, func(w *fleet.Worker) error {
+		if w.Drain != "" {
+			return errs.New(errs.Conflict, "worker %s is being drained by drain %s", id, w.Drain).WithRemedy("sluice drain cancel %s", w.Drain)
+		}
+		w.Cordoned, w.CordonReason, w.Drained = false, "", false
+		return nil
+	})
+}
+
+func (c *Control) editWorker(ctx context.Context, id fleet.WorkerID, edit func(*fleet.Worker) error) (fleet.WorkerView, error) {
+	if err := c.ready(); err != nil {
+		return fleet.WorkerView{}, err
+	}
+	err := c.try(ctx, func() error {
+		w, err := c.knownWorker(id)
+		if err != nil {
+			return err
+		}
+		next := w.val
+		if err := edit(&next); err != nil {
+			return err
+		}
+		if reflect.DeepEqual(next, w.val) {
+			return nil
+		}
+		t := c.begin()
+		t.put(keyWorker(id), w.rev, next)
+		return t.commit(ctx)
+	})
+	if err != nil {
+		return fleet.WorkerView{}, err
+	}
+	return c.Worker(ctx, id)
+}
+
+// Workers implements fleet.Control; ordered by id.
+func (c *Control) Workers(context.Context) ([]fleet.WorkerView, error) {
+	if err := c.ready(); err != nil {
+		return nil, err
+	}
+	now := c.now()
+	var views []fleet.WorkerView
+	for _, w := range all(c.cache, c.cache.workers) {
+		views = append(views, c.workerView(w.val, now))
+	}
+	return views, nil
+}
+
+// Worker implements fleet.Control.
+func (c *Control) Worker(_ context.Context, id fleet.WorkerID) (fleet.WorkerView, error) {
+	if err := c.ready(); err != nil {
+		return fleet.WorkerView{}, err
+	}
+	w, err := c.knownWorker(id)
+	if err != nil {
+		return fleet.WorkerView{}, err
+	}
+	return c.workerView(w.val, c.now()), nil
+}
+
+// planWorker is a worker as the planner sees it.
+func (c *Control) planWorker(w fleet.Worker, now time.Time) plan.Worker {
+	p := plan.Worker{Worker: w, Health: c.obs.health(w.ID, now), Allocation: c.cache.allocation(w.ID).val}
+	report, _, current := c.obs.report(w.ID)
+	p.Fresh = current
+	if report != nil {
+		for i := range report.VMs {
+			if hasVM(&report.VMs[i]) || report.VMs[i].Phase == fleet.PhasePreparing || report.VMs[i].Phase == fleet.PhasePrepared {
+				p.VMs = append(p.VMs, report.VMs[i].Machine)
+			}
+		}
+	}
+	return p
+}
+
+func (c *Control) workerView(w fleet.Worker, now time.Time) fleet.WorkerView {
+	c.refreshFeed(w.ID)
+	p := c.planWorker(w, now)
+	report, contact, _ := c.obs.report(w.ID)
+	v := fleet.WorkerView{Worker: w, LastSeen: contact.Last, Allocation: p.Allocation, Report: report, Machines: len(c.cache.placedOn(w.ID))}
+	empty := v.Machines == 0 && len(p.Allocation.Holders) == 0
+	v.SafeToStop = empty && (p.Health == plan.Down || p.Health == plan.Alive && p.Fresh && len(p.VMs) == 0)
+	switch {
+	case w.Drain != "":
+		v.State = fleet.WorkerDraining
+	case w.Drained:
+		v.State = fleet.WorkerDrained
+	case p.Health == plan.Down:
+		v.State = fleet.WorkerDown
+	case w.Cordoned:
+		v.State = fleet.WorkerCordoned
+	default:
+		v.State = fleet.WorkerReady
+	}
+	return v
+}
