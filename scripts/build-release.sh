@@ -33,7 +33,7 @@ fi
 add_program() {
 	path=$(PATH=/usr/sbin:/usr/bin:/sbin:/bin command -v "$1") || fail "$1 is not installed (apt-get install runc e2fsprogs)"
 	cp -L "$path" "$stage/usr/sbin/$1"
-	ldd "$path" 2>/dev/null | sed -n 's/.*\(\/[^ ]*\) (0x.*/\1/p' | while read -r lib; do
+	ldd "$path" 2>/dev/null | awk '{for (i = 1; i <= NF; i++) if ($i ~ /^\//) {print $i; break}}' | while read -r lib; do
 		to="$stage/usr/${lib#/}"
 		to=$(echo "$to" | sed "s|$stage/usr/usr/|$stage/usr/|")
 		[ -e "$to" ] && continue

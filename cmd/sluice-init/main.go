@@ -27,7 +27,8 @@ import (
 )
 
 const (
-	dir        = "/run/sluice"
+	dir        = "/run/sluice"  // closed to all but root: the boot document is there
+	machineDir = "/run/machine" // passed through by the container's root on its way to its files
 	bootFile   = dir + "/boot.json"
 	socket     = dir + "/blockd.sock"
 	binary     = "/usr/bin/sluice-init"
@@ -100,8 +101,8 @@ func runPlatformd(ctx context.Context, boot guestapi.Boot, log *slog.Logger) err
 		return err
 	}
 	p, err := machine.New(machine.Config{
-		Boot: boot, Version: version(boot), Dir: dir, Block: blockapi.NewClient(socket), Log: log,
-		Inner: inner.Config{Dir: filepath.Join(dir, "inner"), Runtime: ociRuntime, InitBinary: binary,
+		Boot: boot, Version: version(boot), Dir: dir, DiskDir: filepath.Join(machineDir, "disk"), Block: blockapi.NewClient(socket), Log: log,
+		Inner: inner.Config{Dir: filepath.Join(machineDir, "inner"), Runtime: ociRuntime, InitBinary: binary,
 			HostLink: guestapi.LinkName, Log: log},
 	})
 	if err != nil {

@@ -102,7 +102,7 @@ func Adopt(ctx context.Context, cfg Config) (*Container, error) {
 
 // remains removes a container that nobody has a record of, or that is to be replaced.
 func remains(ctx context.Context, cfg Config) error {
-	if old, err := open(cfg); err == nil {
+	if old, err := open(cfg); err == nil && old.ours() {
 		if err := old.Kill(ctx); err != nil {
 			return err
 		}
@@ -133,17 +133,32 @@ func listen(path string) (*os.File, error) {
 
 func runRuntime(ctx context.Context, cfg Config, pass *os.File, args ...string) error {
 	cmd := exec.CommandContext(ctx, cfg.Runtime, append([]string{"--root", filepath.Join(cfg.Dir, "runtime"),
-		"--log", filepath.Join(cfg.Dir, "runtime.log")}, args...)...)
+		"--log", filepath.Join(cfg.Dir, "runtime.log"), "--log-format", "json"}, args...)...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // the VM's console; as files, so that the runtime's child may keep them
 	if pass != nil {
 		cmd.ExtraFiles = []*os.File{pass}
 	}
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		said, _ := os.ReadFile(filepath.Join(cfg.Dir, "runtime.log"))
-		return errs.Wrap(errs.Unavailable, err, "make the inner container: %s", strings.TrimSpace(string(said)))
+		return errs.Wrap(errs.Unavailable, err, "make the inner container: %s", lastWords(filepath.Join(cfg.Dir, "runtime.log")))
 	}
 	return nil
+}
+
+// lastWords returns the message of the last line of the runtime's log.
+func lastWords(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "the runtime says nothing"
+	}
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	var line struct {
+		Msg string `json:"msg"`
+	}
+	if json.Unmarshal([]byte(lines[len(lines)-1]), &line) != nil {
+		return lines[len(lines)-1]
+	}
+	return line.Msg
 }
 
 // open takes the container whose pid is on file.
@@ -156,14 +171,18 @@ func open(cfg Config) (*Container, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Corrupt, err, "read the container's pid")
 	}
-	if cmd, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cmdline"); err != nil || string(cmd) != "/"+initBin+"\x00container-init\x00" {
-		return nil, errs.New(errs.NotFound, "the container has ended")
-	}
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return nil, errs.Wrap(errs.NotFound, err, "the container has ended")
 	}
 	return &Container{cfg: cfg, pid: pid, client: innerapi.NewClient(cfg.socket()), pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
+}
+
+// ours reports whether the pid is still that of a container: it may have been given out again.
+func (c *Container) ours() bool {
+	users, err := os.Readlink("/proc/" + strconv.Itoa(c.pid) + "/ns/user")
+	own, ownErr := os.Readlink("/proc/self/ns/user")
+	return err == nil && ownErr == nil && users != own
 }
 
 func (c *Container) save() error {

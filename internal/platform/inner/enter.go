@@ -21,28 +21,32 @@ type Machine struct {
 	Disk     string     // where its disk is mounted in the VM
 }
 
-// Enter makes the container the machine: root, identity, address. Once it has succeeded, repeating it
-// only sets name and address again. After an error the container is to be killed: it may be half-way.
+// Enter makes the container the machine: its root and its identity. Once it has succeeded, repeating it does
+// nothing. After an error the container is to be killed: it may be half-way.
 func (c *Container) Enter(ctx context.Context, m Machine) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	mark := filepath.Join(c.cfg.Dir, "entering")
-	if !c.Entered() {
-		if _, err := os.Stat(mark); err == nil {
-			return errs.New(errs.Unavailable, "an earlier attempt to enter the machine's root was cut off")
-		}
-		if err := writeIdentity(m); err != nil {
-			return err
-		}
-		if err := os.WriteFile(mark, nil, 0o600); err != nil {
-			return fmt.Errorf("note that the root is changed: %w", err)
-		}
-		if err := enterRoot(c.pid, m.Disk, m.Hostname); err != nil {
-			return err
-		}
+	if c.Entered() {
+		return nil
 	}
-	return setAddress(c.pid, c.cfg.HostLink, m.Address)
+	mark := filepath.Join(c.cfg.Dir, "entering")
+	if _, err := os.Stat(mark); err == nil {
+		return errs.New(errs.Unavailable, "an earlier attempt to enter the machine's root was cut off")
+	}
+	if err := writeIdentity(m); err != nil {
+		return err
+	}
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		return fmt.Errorf("note that the root is changed: %w", err)
+	}
+	return enterRoot(c.pid, m.Disk, m.Hostname)
+}
+
+// Connect gives the container the machine's address and opens the way between it and the worker. It needs no
+// disk, so it can be done while that is attached. Repeatable.
+func (c *Container) Connect(address netip.Addr) error {
+	return setAddress(c.pid, c.cfg.HostLink, address)
 }
 
 // Entered reports whether the machine's disk is the container's root.

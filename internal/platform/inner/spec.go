@@ -51,7 +51,6 @@ func spec(initBinary string) *specs.Spec {
 			Env:          []string{"PATH=/", "GOMAXPROCS=2", "GOGC=50"},
 			Cwd:          "/",
 			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
-			Rlimits:      []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 1024, Hard: 524288}},
 			// NoNewPrivileges stays off: root inside is root inside, and sudo works.
 		},
 		Mounts: mounts(initBinary),

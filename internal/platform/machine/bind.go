@@ -68,22 +68,25 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 	if c == nil {
 		return errs.New(errs.Unavailable, "there is no inner container")
 	}
-	device, err := p.attachDisk(ctx, b)
-	if err != nil {
+	var device string
+	g, attaching := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		device, err = p.attachDisk(attaching, b)
+		return err
+	})
+	g.Go(func() error { return p.timed(ctx, "connect", func() error { return c.Connect(b.Address) }) })
+	if err := g.Wait(); err != nil {
 		return err
 	}
 	if err := p.status.update(func(s *saved) { reach(s, guestapi.StateStarting) }); err != nil {
 		return err
 	}
-	start := time.Now()
-	if err := mountDisk(ctx, device, p.diskDir()); err != nil {
+	if err := p.timed(ctx, "mount", func() error { return mountDisk(ctx, device, p.diskDir()) }); err != nil {
 		return err
 	}
-	p.took(ctx, "mount", time.Since(start))
-	start = time.Now()
-	err = c.Enter(ctx, inner.Machine{ID: string(b.Machine), Hostname: string(b.Name), Address: b.Address, Disk: p.diskDir()})
-	p.took(ctx, "enter container", time.Since(start))
-	return err
+	return p.timed(ctx, "enter container", func() error {
+		return c.Enter(ctx, inner.Machine{ID: string(b.Machine), Hostname: string(b.Name), Address: b.Address, Disk: p.diskDir()})
+	})
 }
 
 func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, error) {

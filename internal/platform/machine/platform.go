@@ -19,7 +19,8 @@ import (
 type Config struct {
 	Boot    guestapi.Boot
 	Version string
-	Dir     string // on the VM's tmpfs
+	Dir     string // on the VM's tmpfs; for state and logs
+	DiskDir string // where the disk is mounted; made if missing
 	Block   *blockapi.Client
 	Inner   inner.Config
 	Log     *slog.Logger
@@ -49,7 +50,7 @@ func New(cfg Config) (*Platform, error) {
 		services: &serviceHolder{}, interrupt: newInterrupter()}, nil
 }
 
-func (p *Platform) diskDir() string { return filepath.Join(p.cfg.Dir, "disk") }
+func (p *Platform) diskDir() string { return p.cfg.DiskDir }
 func (p *Platform) logDir() string  { return filepath.Join(p.cfg.Dir, "logs") }
 
 // Run serves on l until ctx ends. It leaves the machine running: a later platformd goes on with it.
@@ -124,6 +125,14 @@ func (p *Platform) took(ctx context.Context, step string, d time.Duration) {
 	_ = p.status.update(func(s *saved) {
 		s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: step, Took: d})
 	})
+}
+
+// timed does something and notes how long it took.
+func (p *Platform) timed(ctx context.Context, step string, do func() error) error {
+	start := time.Now()
+	err := do()
+	p.took(ctx, step, time.Since(start))
+	return err
 }
 
 // fail ends the machine, whatever it is doing.

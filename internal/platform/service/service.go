@@ -70,7 +70,7 @@ const (
 	backoffMost  = 10 * time.Second
 	backoffReset = 30 * time.Second // up for this long: the next restart is quick again
 
-	checkFirst   = 10 * time.Millisecond // between tries until the first success, growing
+	checkFirst   = 2 * time.Millisecond // between tries until the first success, growing
 	checkEvery   = time.Second
 	checkTimeout = 5 * time.Second
 	checkGrace   = 30 * time.Second
