@@ -102,8 +102,12 @@ func completeDevConfig(cfg *devfleet.Config) error {
 	if cfg.Release == "" {
 		cfg.Release = filepath.Join(filepath.Dir(self), "release")
 	}
+	// The directory's own name is the release's identity; "release" is but a pointer to the newest.
 	if cfg.Release, err = filepath.Abs(cfg.Release); err != nil {
 		return fmt.Errorf("find the release: %w", err)
+	}
+	if real, err := filepath.EvalSymlinks(cfg.Release); err == nil {
+		cfg.Release = real
 	}
 	return nil
 }

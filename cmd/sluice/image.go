@@ -40,8 +40,9 @@ func newImageListCommand(d *deps) *cobra.Command {
 }
 
 type imageFlags struct {
-	from, size string
-	include    []string
+	from, size   string
+	include      []string
+	suite, cache string
 }
 
 func newImageCreateCommand(d *deps) *cobra.Command {
@@ -50,8 +51,8 @@ func newImageCreateCommand(d *deps) *cobra.Command {
 		Use:   "create NAME --from SOURCE",
 		Short: "Build an image",
 		Long: `Build an image: a template disk with a file tree, of which the disks of machines are forks. SOURCE is a
-directory, a tar archive (plain, .gz or .zst), or the word debian for a minimal Debian made on this machine.
-The archive is streamed to the server; half an upload never becomes an image.
+directory, a tar archive (plain, .gz or .zst; also of an OCI image layout), or the word debian for a minimal
+Debian made on this machine, which needs root. The archive is streamed to the server; half an upload never becomes an image.
 ` + exitTable,
 		Example: `  sluice image create base --from debian --include busybox,curl
   sluice image create site --from ./rootfs --size 2GiB
@@ -82,6 +83,8 @@ The archive is streamed to the server; half an upload never becomes an image.
 	cmd.Flags().StringVar(&f.from, "from", "", "directory, tar archive, or debian (required)")
 	cmd.Flags().StringVar(&f.size, "size", "1GiB", "size of the disk; a bare number is in GiB")
 	cmd.Flags().StringSliceVar(&f.include, "include", nil, "with --from debian: more packages, separated by commas")
+	cmd.Flags().StringVar(&f.suite, "suite", "bookworm", "with --from debian: which one")
+	cmd.Flags().StringVar(&f.cache, "cache-dir", d.env("SLUICE_IMAGE_CACHE"), "with --from debian: where trees are kept (SLUICE_IMAGE_CACHE)")
 	_ = cmd.MarkFlagRequired("from")
 	return cmd
 }

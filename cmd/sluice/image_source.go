@@ -1,19 +1,17 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
-	"strings"
+	"path/filepath"
 
-	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-platform/sluice/internal/image"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -32,7 +30,7 @@ func (d *deps) openImageSource(ctx context.Context, f imageFlags) (*imageSource,
 		return nil, usageError("--include goes with --from debian only")
 	}
 	if f.from == sourceDebian {
-		return d.openDebian(ctx, f.include)
+		return d.openDebian(ctx, f)
 	}
 	info, err := os.Stat(f.from)
 	switch {
@@ -48,87 +46,42 @@ func (d *deps) openImageSource(ctx context.Context, f imageFlags) (*imageSource,
 	}
 }
 
-// openDirectory archives a tree with the system's tar, which knows about hard links, devices, sparse files
-// and extended attributes.
+// openDirectory archives a tree.
 func openDirectory(ctx context.Context, dir string) (*imageSource, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "tar", "--create", "--numeric-owner", "--xattrs", "--one-file-system",
-		"--directory", dir, "--file", "-", ".")
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	if err == nil {
-		err = cmd.Start()
-	}
-	if err != nil {
-		cancel()
-		return nil, errs.Wrap(errs.Unsupported, err, "archive directory %q", dir).WithRemedy("install tar")
-	}
-	ended := &endingReader{Reader: out, end: func() error {
-		if err := cmd.Wait(); err != nil {
-			return errs.Wrap(errs.Invalid, err, "archive directory %q: %s", dir, strings.TrimSpace(stderr.String()))
-		}
+	out, in := io.Pipe()
+	var packing errgroup.Group
+	packing.Go(func() error {
+		in.CloseWithError(image.Pack(ctx, dir, in)) // the reader gets the error, or the end of file
 		return nil
-	}}
-	return &imageSource{Reader: ended, close: func() error {
+	})
+	return &imageSource{Reader: out, close: func() error {
 		cancel()
-		return ended.finish()
+		out.Close()
+		return packing.Wait()
 	}}, nil
 }
 
-// endingReader gives the error of what fed it in place of an early end of file.
-type endingReader struct {
-	io.Reader
-	end  func() error
-	done bool
-	err  error
-}
-
-func (r *endingReader) Read(p []byte) (int, error) {
-	n, err := r.Reader.Read(p)
-	if errors.Is(err, io.EOF) {
-		if failed := r.finish(); failed != nil {
-			return n, failed
-		}
-	}
-	return n, err
-}
-
-func (r *endingReader) finish() error {
-	if !r.done {
-		r.done, r.err = true, r.end()
-	}
-	return r.err
-}
-
-// openArchive opens a tar archive, and unpacks gzip and zstd, which it knows by their first bytes.
+// openArchive opens a tar archive. Compressed ones go as they are: the server unpacks them.
 func openArchive(path string, size int64) (*imageSource, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, errs.Wrap(errs.Invalid, err, "open archive %q", path)
 	}
-	buffered := bufio.NewReaderSize(f, 1<<20)
-	magic, err := buffered.Peek(4)
-	if err != nil && !errors.Is(err, io.EOF) {
-		f.Close()
-		return nil, errs.Wrap(errs.Invalid, err, "read archive %q", path)
+	return &imageSource{Reader: f, bytes: size, close: f.Close}, nil
+}
+
+const sourceDebian = "debian"
+
+// openDebian archives a minimal Debian, which is made the first time and kept.
+func (d *deps) openDebian(ctx context.Context, f imageFlags) (*imageSource, error) {
+	if f.cache == "" {
+		f.cache = filepath.Join(os.TempDir(), "sluice-images")
 	}
-	source := &imageSource{Reader: buffered, bytes: size, close: f.Close}
-	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		source.bytes = 0
-		source.Reader, err = gzip.NewReader(buffered)
-	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		source.bytes = 0
-		var z *zstd.Decoder
-		if z, err = zstd.NewReader(buffered); err == nil {
-			source.Reader = z
-			source.close = func() error { z.Close(); return f.Close() }
-		}
-	}
+	fmt.Fprintln(d.stderr, "making a minimal Debian (half a minute the first time)")
+	dir, err := image.Debian(ctx, image.DebianOptions{Suite: f.suite, Include: f.include, CacheDir: f.cache})
 	if err != nil {
-		f.Close()
-		return nil, errs.Wrap(errs.Invalid, err, "unpack archive %q", path)
+		return nil, err
 	}
-	return source, nil
+	return openDirectory(ctx, string(dir))
 }

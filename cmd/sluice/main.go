@@ -11,9 +11,14 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/sluice-platform/sluice/internal/runtime/sandbox"
 )
 
-func main() { os.Exit(mainCode()) }
+func main() {
+	sandbox.Child() // a process that is to become a VM's init never gets further
+	os.Exit(mainCode())
+}
 
 func mainCode() int {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

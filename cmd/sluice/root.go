@@ -42,6 +42,7 @@ func nounCommands(d *deps) []*cobra.Command {
 		newDrainCommand(d),
 		newImageCommand(d),
 		newMachineCommand(d),
+		newServerCommand(d),
 		newVersionCommand(d),
 		newWorkerCommand(d),
 	}

@@ -16,7 +16,7 @@ func newVersionCommand(d *deps) *cobra.Command {
 		Example: "  sluice version",
 		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {
-			v := map[string]string{"version": version(), "go": runtime.Version()}
+			v := map[string]string{"version": buildVersion(), "go": runtime.Version()}
 			return d.result(v, func(w io.Writer) error {
 				_, err := fmt.Fprintf(w, "sluice %s (%s)\n", v["version"], v["go"])
 				return err
@@ -25,8 +25,14 @@ func newVersionCommand(d *deps) *cobra.Command {
 	}
 }
 
-// version is what the Go tool recorded when it built this binary.
-func version() string {
+// version is set by the linker: -X main.version=…
+var version string
+
+// buildVersion is the version of this binary.
+func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
 		return info.Main.Version
 	}

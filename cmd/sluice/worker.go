@@ -21,6 +21,7 @@ func newWorkerCommand(d *deps) *cobra.Command {
 	)
 	cmd.Long = `Look after workers. A worker is ready, cordoned (takes no new machines), draining, drained (nothing
 depends on it: safe to power off) or down.`
+	addWorkerDaemon(d, cmd)
 	return cmd
 }
 

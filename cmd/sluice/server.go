@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/blob/blobs"
+	"github.com/sluice-platform/sluice/internal/control"
+	"github.com/sluice-platform/sluice/internal/control/pooldisks"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/httpapi"
+	"github.com/sluice-platform/sluice/internal/state/etcdstate"
+	"github.com/sluice-platform/sluice/internal/x/atomicfile"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// serverFlags is the server's configuration.
+type serverFlags struct {
+	data, store, fleetID       string
+	listen                     []string
+	operatorToken, workerToken string // files
+	readyFile                  string
+	policy                     fleet.Policy
+	verbose                    bool
+}
+
+func newServerCommand(d *deps) *cobra.Command {
+	f := serverFlags{policy: fleet.DefaultPolicy()}
+	cmd := &cobra.Command{
+		Use:   "server",
+		Short: "Run the control plane, with its own etcd",
+		Long: `Run the control plane: the API, the planner and the executor, over an etcd of its own in --data. Machines
+and workers go on without it; restarted, it goes on with what was half done. A second server on the same
+data directory is refused.
+` + exitTable,
+		Example: `  sluice server --data /var/lib/sluice/server --listen 127.0.0.1:7500 --store s3://bucket/fleet \
+    --fleet-id prod --operator-token-file operator.token --worker-token-file worker.token`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error { return d.runServer(cmd.Context(), f) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&f.data, "data", "", "directory of the server's state")
+	flags.StringArrayVar(&f.listen, "listen", []string{"127.0.0.1:7500"}, "address to serve on; repeat it for more")
+	flags.StringVar(&f.store, "store", "", "URL of the pool of disks: s3://bucket/prefix or file:///directory")
+	flags.StringVar(&f.fleetID, "fleet-id", "sluice", "the fleet's name in its own records")
+	flags.StringVar(&f.operatorToken, "operator-token-file", "", "file with the token of operators")
+	flags.StringVar(&f.workerToken, "worker-token-file", "", "file with the token of workers")
+	flags.StringVar(&f.readyFile, "ready-file", "", "file to write the served URLs to, once they are served")
+	flags.IntVar(&f.policy.MovesPerNetwork, "moves-per-network", f.policy.MovesPerNetwork, "machines of one network that may move at a time")
+	flags.IntVar(&f.policy.MovesOut, "moves-out", f.policy.MovesOut, "moves away from one worker at a time")
+	flags.IntVar(&f.policy.MovesIn, "moves-in", f.policy.MovesIn, "moves to one worker at a time")
+	flags.IntVar(&f.policy.MovesFleet, "moves-fleet", f.policy.MovesFleet, "moves in the whole fleet at a time")
+	flags.DurationVar(&f.policy.WorkerSuspect, "worker-suspect", f.policy.WorkerSuspect, "silence after which a worker gets no new machines")
+	flags.DurationVar(&f.policy.WorkerDown, "worker-down", f.policy.WorkerDown, "silence after which a worker's machines are started elsewhere")
+	flags.DurationVar(&f.policy.StartTimeout, "start-timeout", f.policy.StartTimeout, "time a target has to make a moved machine healthy")
+	flags.BoolVar(&f.verbose, "verbose", false, "log more")
+	return cmd
+}
+
+func (f *serverFlags) check() error {
+	for name, value := range map[string]string{"--data": f.data, "--store": f.store,
+		"--operator-token-file": f.operatorToken, "--worker-token-file": f.workerToken} {
+		if value == "" {
+			return usageError("sluice server needs %s", name)
+		}
+	}
+	if f.policy.WorkerDown < f.policy.WorkerSuspect {
+		return usageError("--worker-down %s is shorter than --worker-suspect %s", f.policy.WorkerDown, f.policy.WorkerSuspect)
+	}
+	return nil
+}
+
+// runServer runs until ctx ends, or a part of it fails.
+func (d *deps) runServer(ctx context.Context, f serverFlags) error {
+	if err := f.check(); err != nil {
+		return err
+	}
+	log := d.logger(levelOf(f.verbose))
+	operator, err := readToken(f.operatorToken)
+	if err != nil {
+		return err
+	}
+	worker, err := readToken(f.workerToken)
+	if err != nil {
+		return err
+	}
+	store, err := blobs.Open(ctx, f.store)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if err := blobs.Probe(ctx, store, withoutQuery(f.store)); err != nil {
+		return err
+	}
+	etcd, err := etcdstate.Start(ctx, etcdstate.Config{Dir: filepath.Join(f.data, "etcd"), Log: log.With("component", "etcd")})
+	if err != nil {
+		return err
+	}
+	defer etcd.Close()
+	pool := pooldisks.New(store, f.store, "")
+	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy},
+		control.Deps{Store: etcd.Store(), Disks: pool, Images: pool, Log: log.With("component", "control")})
+	if err != nil {
+		return err
+	}
+	apiServer, err := httpapi.New(httpapi.Config{OperatorToken: operator, WorkerToken: worker, Version: version},
+		httpapi.Deps{Control: c, Feed: c, Locator: c, Log: log.With("component", "api")})
+	if err != nil {
+		return err
+	}
+	listeners, err := listenAll(ctx, f.listen)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.Run(ctx) })
+	g.Go(func() error { return apiServer.Run(ctx, listeners...) })
+	g.Go(func() error { return etcdEnds(ctx, etcd) })
+	g.Go(func() error { return writeReady(ctx, f.readyFile, c, listeners, log) })
+	return g.Wait()
+}
+
+// etcdEnds ends the server when its etcd does: without state there is nothing to serve.
+func etcdEnds(ctx context.Context, etcd *etcdstate.Embedded) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-etcd.Done():
+		return errs.New(errs.Unavailable, "the embedded etcd ended")
+	}
+}
+
+// writeReady says where the API is served, once the control plane has read its state.
+func writeReady(ctx context.Context, file string, c *control.Control, listeners []net.Listener, log *slog.Logger) error {
+	for {
+		if _, err := c.Workers(ctx); err == nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	var urls []string
+	for _, l := range listeners {
+		urls = append(urls, "http://"+l.Addr().String())
+	}
+	log.InfoContext(ctx, "server is ready", "urls", urls)
+	return writeReadyFile(file, urls)
+}
+
+func writeReadyFile(file string, v any) error {
+	if file == "" {
+		return nil
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode ready file: %w", err)
+	}
+	return atomicfile.Write(file, append(data, '\n'), 0o644)
+}
+
+func listenAll(ctx context.Context, addresses []string) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, address := range addresses {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		if err != nil {
+			for _, open := range listeners {
+				open.Close()
+			}
+			return nil, errs.Wrap(errs.Conflict, err, "listen on %s", address).
+				WithRemedy("stop what listens there, or choose another --listen")
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+func readToken(file string) (string, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", errs.Wrap(errs.NotFound, err, "read token").WithRemedy("write a random token of at least 16 characters into %s", file)
+	}
+	return strings.TrimSpace(string(data)), nil
+}
+
+// withoutQuery is a store's URL without its parameters, for people.
+func withoutQuery(url string) string {
+	base, _, _ := strings.Cut(url, "?")
+	return base
+}
+
+func levelOf(verbose bool) slog.Level {
+	if verbose {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}

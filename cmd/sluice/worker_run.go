@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-platform/sluice/internal/blob/blobs"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/hostnet"
+	"github.com/sluice-platform/sluice/internal/runtime/sandbox"
+	"github.com/sluice-platform/sluice/internal/worker"
+	"github.com/sluice-platform/sluice/internal/worker/serverlink"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// workerConfig is what the worker's flags say.
+type workerConfig struct {
+	name, data, server, tokenFile string
+	address, listen, underlay     string
+	release, runtime              string
+	cgroupParent                  string
+	cpus                          float64
+	memory                        string
+	pool                          int
+	cacheMiB                      int64
+	labels                        map[string]string
+	readyFile                     string
+	debug                         bool
+}
+
+const workerRunHelp = `
+
+With --name and the flags below it is the daemon of a worker itself: it joins the fleet of --server, runs the
+machines that it is assigned, and ends in order on INT and TERM. Its VMs go on without it, and the next
+daemon on the same --data finds them again. It needs root. S3 credentials come from the usual AWS environment.`
+
+// addWorkerDaemon makes the noun itself the daemon.
+func addWorkerDaemon(d *deps, cmd *cobra.Command) {
+	var cfg workerConfig
+	cmd.Long += workerRunHelp
+	cmd.Example = `  sluice worker --name w1 --data /var/lib/sluice/w1 --server http://[fd00::1]:7500 --token-file worker \
+      --address fd00::11 --listen '[fd00::11]:7600' --release /usr/lib/sluice/release --cpus 8 --memory 16GiB`
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 || cmd.Flags().NFlag() == 0 {
+			return needsSubcommand(cmd, args)
+		}
+		for flag, value := range map[string]string{"name": cfg.name, "data": cfg.data, "server": cfg.server,
+			"token-file": cfg.tokenFile, "address": cfg.address, "release": cfg.release} {
+			if value == "" {
+				return usageError("the worker daemon needs --%s", flag)
+			}
+		}
+		level := slog.LevelInfo
+		if cfg.debug {
+			level = slog.LevelDebug
+		}
+		return runWorker(cmd.Context(), cfg, d.logger(level))
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.name, "name", "", "name of the worker; unique in the fleet")
+	f.StringVar(&cfg.data, "data", "", "directory of the worker's own; kept over restarts")
+	f.StringVar(&cfg.server, "server", "", "URL of the server")
+	f.StringVar(&cfg.tokenFile, "token-file", "", "file with the token of workers")
+	f.StringVar(&cfg.address, "address", "", "address at which other workers reach this host (IPv6)")
+	f.StringVar(&cfg.listen, "listen", "", "address of the worker's API, for the server (default [ADDRESS]:7600)")
+	f.StringVar(&cfg.underlay, "underlay", "", "network interface with that address (default: found)")
+	f.StringVar(&cfg.release, "release", "", "directory of the platform's release that new VMs get")
+	f.StringVar(&cfg.runtime, "runtime", "sandbox", "what VMs are made of: sandbox")
+	f.StringVar(&cfg.cgroupParent, "cgroup-parent", "", "cgroup of the VMs (default sluice-NAME)")
+	f.Float64Var(&cfg.cpus, "cpus", 4, "cores for machines")
+	f.StringVar(&cfg.memory, "memory", "4096", "memory for machines; a bare number is in MiB")
+	f.IntVar(&cfg.pool, "pool", 2, "empty VMs to keep ready")
+	f.Int64Var(&cfg.cacheMiB, "cache-mib", 1024, "disk cache of each VM, MiB")
+	f.StringToStringVar(&cfg.labels, "label", nil, "label K=V of the worker; may be repeated")
+	f.StringVar(&cfg.readyFile, "ready-file", "", "file to write the URL of the worker's API into, as JSON, once it listens")
+	f.BoolVar(&cfg.debug, "debug", false, "log more")
+}
+
+// runWorker wires a worker and runs it until ctx ends.
+func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
+	wc, err := cfg.complete()
+	if err != nil {
+		return err
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.listen)
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "listen on %s", cfg.listen).WithRemedy("choose an address of this host, and a free port")
+	}
+	defer listener.Close()
+	wc.APIURL = "http://" + listener.Addr().String()
+	link, err := serverlink.New(cfg.server, wc.Token)
+	if err != nil {
+		return err
+	}
+	defer link.Close()
+	driver, err := sandbox.New(sandbox.Config{Dir: filepath.Join(cfg.data, "sandbox"), CgroupParent: cfg.cgroupParent, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = driver.Close() }() // VMs go on
+	if err := driver.Probe(ctx); err != nil {
+		return err
+	}
+	network, err := hostnet.New(hostnet.Config{Address: wc.Address, Underlay: cfg.underlay, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = network.Close() }()
+	w, err := worker.New(wc, worker.Deps{Driver: driver, HostNet: network, Server: link, OpenStore: blobs.Open, Listener: listener, Logger: log})
+	if err != nil {
+		return err
+	}
+	if err := writeReady(cfg.readyFile, []net.Listener{listener}); err != nil {
+		return err
+	}
+	log.InfoContext(ctx, "worker started", "worker_id", cfg.name, "url", wc.APIURL, "version", wc.Version, "release_id", string(wc.Release))
+	err = w.Run(ctx)
+	log.InfoContext(ctx, "worker stopped", "worker_id", cfg.name)
+	return err
+}
+
+// complete checks the flags and fills in what follows from others.
+func (cfg *workerConfig) complete() (worker.Config, error) {
+	var wc worker.Config
+	if cfg.runtime != "sandbox" {
+		return wc, errs.New(errs.Unsupported, "there is no runtime %q in this build", cfg.runtime).WithRemedy("use --runtime sandbox")
+	}
+	address, err := netip.ParseAddr(cfg.address)
+	if err != nil || !address.Is6() || address.Is4In6() {
+		return wc, errs.New(errs.Invalid, "address %q is no IPv6 address", cfg.address).WithRemedy("give one that other workers reach, like fd00::11")
+	}
+	memory, err := parseSize(cfg.memory, 1<<20)
+	if err != nil {
+		return wc, err
+	}
+	token, err := readToken(cfg.tokenFile)
+	if err != nil {
+		return wc, err
+	}
+	release, err := filepath.Abs(cfg.release)
+	if err == nil {
+		release, err = filepath.EvalSymlinks(release)
+	}
+	if err != nil {
+		return wc, errs.Wrap(errs.NotFound, err, "find the release %s", cfg.release).WithRemedy("build one: make build")
+	}
+	if cfg.listen == "" {
+		cfg.listen = netip.AddrPortFrom(address, defaultWorkerPort).String()
+	}
+	if cfg.cgroupParent == "" {
+		cfg.cgroupParent = "sluice-" + cfg.name
+	}
+	return worker.Config{
+		Worker: fleet.WorkerID(cfg.name), DataDir: cfg.data, Address: address, Token: token, Labels: cfg.labels, Version: buildVersion(),
+		Capacity: fleet.Resources{CPUMillis: int64(cfg.cpus * 1000), MemoryMiB: memory >> 20},
+		Release:  fleet.ReleaseID(filepath.Base(release)), ReleaseDir: release, Pool: cfg.pool, CacheBytes: cfg.cacheMiB << 20,
+	}, nil
+}
+
+const defaultWorkerPort = 7600
