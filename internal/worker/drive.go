@@ -241,12 +241,12 @@ func (m *machine) done(r result) {
 	case stepPrepare:
 		if l.End == nil {
 			m.prepared = true // told; the platform says when it is warm
-			m.hear(event{vm: l.VM, health: r.health})
+			m.hearAnswer(r.health)
 		}
 	case stepBind:
 		if l.End == nil {
 			m.binding = bindDone
-			m.hear(event{vm: l.VM, health: r.health})
+			m.hearAnswer(r.health)
 		}
 	case stepRelease:
 		if l.End == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
@@ -257,6 +258,23 @@ func (m *machine) hear(e event) {
 		return
 	}
 	m.hearBound(l, h)
+}
+
+// hearAnswer takes in the state that came with an answer, unless the stream of events, which may be
+// faster, has told a later one already.
+func (m *machine) hearAnswer(h guestapi.Health) {
+	if !m.heard || progress(h.State) > progress(m.health.State) {
+		m.hear(event{vm: m.rec.Life.VM, health: h})
+	}
+}
+
+// progress numbers the states that a VM goes through, once and in order.
+func progress(s guestapi.State) int {
+	return slices.Index([]guestapi.State{
+		guestapi.StateEmpty, guestapi.StatePrepared, guestapi.StateAttaching, guestapi.StateStarting,
+		guestapi.StateRunning, guestapi.StateHealthy, guestapi.StateStopping, guestapi.StateReleased,
+		guestapi.StateFailed, guestapi.StateFenced,
+	}, s)
 }
 
 func (m *machine) hearBound(l *life, h guestapi.Health) {

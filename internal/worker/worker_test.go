@@ -258,7 +258,10 @@ func TestReleaseGoesOnWhileThePlatformIsStillAtIt(t *testing.T) {
 	r.host.setFault(func(vm *fakeVM, req *http.Request) {
 		if is(req, guestapi.PathRelease) && time.Now().Before(late) {
 			vm.set(guestapi.StateStopping, nil)
-			<-req.Context().Done() // slower than the grace, but it answers other calls
+			select { // slower than the grace, but it answers other calls
+			case <-time.After(time.Until(late)):
+			case <-vm.life.Done():
+			}
 		}
 	})
 	r.feed.assign(assignment(m1, 1, fleet.WantReleased))
