@@ -35,7 +35,7 @@ func openTree(dir string, limit int64) (*tree, error) {
 	return &tree{path: dir, root: fd, limit: limit, times: map[string]time.Time{}}, nil
 }
 
-func (t *tree) close() { unix.Close(t.root) }
+func (t *tree) close() { release(t.root) }
 
 // finish sets the times of the directories.
 func (t *tree) finish() error {
@@ -95,7 +95,7 @@ func (t *tree) parent(name string) (dir int, base string, err error) {
 		return -1, "", err
 	}
 	err = unix.Mkdirat(up, dirBase, 0o755)
-	unix.Close(up)
+	release(up)
 	if err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: a dangling link, which the next open tells
 		return -1, "", err
 	}
@@ -112,7 +112,7 @@ func (t *tree) put(h *tar.Header, name string, content io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("directory of %s: %w", name, err)
 	}
-	defer unix.Close(dir)
+	defer release(dir)
 	if err := clear(dir, base, h.Typeflag == tar.TypeDir); err != nil {
 		return fmt.Errorf("replace %s: %w", name, err)
 	}
@@ -211,7 +211,7 @@ func (t *tree) link(dir int, base, target string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(targetDir)
+	defer release(targetDir)
 	return unix.Linkat(targetDir, targetBase, dir, base, 0)
 }
 
@@ -241,3 +241,6 @@ func setAttributes(dir int, base string, h *tar.Header) error {
 }
 
 func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
+
+// release closes a descriptor that nothing was written through.
+func release(fd int) { _ = unix.Close(fd) }

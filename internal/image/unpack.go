@@ -154,7 +154,7 @@ func (l *layerState) hide(name string) (bool, error) {
 	if err != nil {
 		return true, err
 	}
-	defer unix.Close(dir)
+	defer release(dir)
 	return true, remove(dir, path.Base(target))
 }
 
@@ -167,7 +167,7 @@ func (l *layerState) empty(dirName string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(dir)
+	defer release(dir)
 	entries, err := os.ReadDir(procPath(dir))
 	if err != nil {
 		return err

@@ -137,7 +137,7 @@ func (s *Store) Get(ctx context.Context, key string, r blob.Range) (blob.Object,
 	if err != nil {
 		return blob.Object{}, failure(err, "get object %s", key)
 	}
-	defer unix.Close(fd)
+	defer release(fd)
 	offset, count, err := r.Resolve(size)
 	if err != nil {
 		return blob.Object{}, err
@@ -161,7 +161,7 @@ func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte, match b
 		if err != nil {
 			return failure(err, "put object %s", key)
 		}
-		unix.Close(fd)
+		release(fd)
 		if etag != match {
 			return errs.New(errs.Conflict, "object %s has changed", key)
 		}
@@ -263,8 +263,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	unlock()
 	switch {
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR):
-		err = nil
-		// It may be gone by the hand of one who has died since, before it was durable.
+		// It may be gone by the hand of one who has died since, before that was durable.
 	case err != nil:
 		return failure(err, "delete object %s", key)
 	}
@@ -298,6 +297,6 @@ func (s *Store) path(ctx context.Context, key string) (string, error) {
 // randomTag returns an ETag that was never used before.
 func randomTag() string {
 	var b [16]byte
-	rand.Read(b[:]) // never fails
+	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
 }

@@ -134,20 +134,20 @@ func (s *Store) lock(ctx context.Context, key string) (unlock func(), err error)
 	for pause := lockPause; ; pause = min(2*pause, maxPause) {
 		err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
 		if err == nil {
-			return func() { unix.Close(fd) }, nil // closing lets go of it
+			return func() { release(fd) }, nil // closing lets go of it
 		}
 		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
-			unix.Close(fd)
+			release(fd)
 			return nil, failure(err, "lock object %s", key)
 		}
 		if time.Now().After(deadline) {
-			unix.Close(fd)
+			release(fd)
 			return nil, errs.New(errs.Unavailable, "lock of object %s is held for more than %s", key, lockWait).
 				WithRemedy("find the stopped process that holds %s (fuser -v) and end it", name)
 		}
 		select {
 		case <-ctx.Done():
-			unix.Close(fd)
+			release(fd)
 			return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "lock object %s", key)
 		case <-time.After(pause):
 		}

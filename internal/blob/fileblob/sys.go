@@ -46,7 +46,7 @@ func find(path string) (fd int, size int64, etag blob.ETag, err error) {
 		return -1, 0, "", err
 	}
 	if size, etag, err = identify(fd); err != nil {
-		unix.Close(fd)
+		release(fd)
 		return -1, 0, "", err
 	}
 	return fd, size, etag, nil
@@ -104,7 +104,7 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer release(fd)
 	return fsync(fd)
 }
 
@@ -149,3 +149,6 @@ func retry(call func() error) error {
 		}
 	}
 }
+
+// release closes a descriptor that nothing was written through, or whose content is durable already.
+func release(fd int) { _ = unix.Close(fd) }

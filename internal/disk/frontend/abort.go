@@ -23,7 +23,7 @@ func abortConnection(id uint32) error {
 	if err != nil {
 		return fmt.Errorf("fsopen fusectl: %w", err)
 	}
-	defer unix.Close(fs)
+	defer release(fs)
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return fmt.Errorf("fsconfig fusectl: %w", err)
 	}
@@ -31,7 +31,7 @@ func abortConnection(id uint32) error {
 	if err != nil {
 		return fmt.Errorf("fsmount fusectl: %w", err)
 	}
-	defer unix.Close(mnt)
+	defer release(mnt)
 	fd, err := unix.Openat(mnt, fmt.Sprintf("%d/abort", id), unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil

@@ -156,7 +156,7 @@ func Trim(target string) error {
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "trim %s", target)
 	}
-	defer unix.Close(fd)
+	defer release(fd)
 	r := fstrimRange{length: math.MaxUint64}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fitrim, uintptr(unsafe.Pointer(&r))); errno != 0 {
 		return errs.Wrap(errs.Unavailable, errno, "trim %s", target)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -21,9 +20,7 @@ type fileDevice struct {
 	flushes, trimmed, zeroed     atomic.Int64
 	unaligned                    atomic.Int64
 	failWrites, failFlush, stall atomic.Bool
-
-	mu      sync.Mutex
-	unstall chan struct{}
+	unstall                      chan struct{} // never closed: a stall ends with the context
 }
 
 var _ disk.Device = (*fileDevice)(nil)

@@ -84,7 +84,7 @@ func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) (file
 	if err != nil {
 		return -1, err
 	}
-	defer unix.Close(mnt)
+	defer release(mnt)
 	devCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f.abortDevs = cancel
 	fs := newFileSystem(devCtx, dev, name, cfg.Logger)
@@ -98,7 +98,7 @@ func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) (file
 	})
 	if err != nil {
 		cancel()
-		unix.Close(conn)
+		release(conn)
 		return -1, errs.Wrap(errs.Unsupported, err, "start the fuse server")
 	}
 	f.server.Go(func() error {
@@ -113,7 +113,7 @@ func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) (file
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(file, &st); err != nil {
-		unix.Close(file)
+		release(file)
 		return -1, errs.Wrap(errs.Unavailable, err, "stat the fuse file")
 	}
 	f.connection = unix.Minor(st.Dev)

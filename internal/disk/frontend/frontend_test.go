@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -26,7 +25,7 @@ func attach(t testing.TB, dev *fileDevice, name string) *frontend.Frontend {
 	t.Helper()
 	f, err := frontend.Attach(t.Context(), dev, frontend.Config{
 		Name:   name,
-		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -42,7 +42,7 @@ func attachLoop(ctx context.Context, devDir string, backing int, label string) (
 	if err != nil {
 		return nil, errs.Wrap(errs.Unsupported, err, "open %s", controlPath).WithRemedy("load the kernel's loop module")
 	}
-	defer unix.Close(control)
+	defer release(control)
 	for range loopAttempts {
 		l, err := tryLoop(control, devDir, backing, label)
 		if err == nil {
@@ -87,7 +87,7 @@ func tryLoop(control int, devDir string, backing int, label string) (*loopDevice
 	}
 	copy(config.Info.File_name[:len(config.Info.File_name)-1], label)
 	if err := unix.IoctlLoopConfigure(l.fd, &config); err != nil {
-		unix.Close(l.fd)
+		release(l.fd)
 		return nil, errors.Join(fmt.Errorf("configure %s: %w", l.path, err), l.removeNode())
 	}
 	return l, nil

@@ -24,7 +24,7 @@ func mountDetached(device, source string) (conn, mnt int, err error) {
 	}
 	mnt, err = fsmount(conn, source)
 	if err != nil {
-		unix.Close(conn)
+		release(conn)
 		return -1, -1, errs.Wrap(errs.Unsupported, err, "mount a fuse file system").
 			WithRemedy("run as root on Linux 5.2 or newer")
 	}
@@ -36,7 +36,7 @@ func fsmount(conn int, source string) (mnt int, err error) {
 	if err != nil {
 		return -1, fmt.Errorf("fsopen: %w", err)
 	}
-	defer unix.Close(fs)
+	defer release(fs)
 	for _, o := range [][2]string{
 		{"source", source},
 		{"subtype", fsType},
@@ -59,3 +59,6 @@ func fsmount(conn int, source string) (mnt int, err error) {
 	}
 	return mnt, nil
 }
+
+// release closes a descriptor whose close can't lose anything.
+func release(fd int) { _ = unix.Close(fd) }
