@@ -52,7 +52,7 @@ func (d *Disk) checkpointLoop(ctx context.Context) {
 		case <-d.kick:
 		case <-t.C:
 		}
-		err := d.writeMap(ctx, nil)
+		_, err := d.writeMap(ctx, nil)
 		if err == nil || ctx.Err() != nil || d.Err() != nil {
 			continue
 		}

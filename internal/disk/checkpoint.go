@@ -20,11 +20,11 @@ func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint,
 	if err := d.Flush(ctx); err != nil {
 		return nil, err
 	}
-	if d.rd.m.Changed() {
-		if err := d.writeMap(ctx, nil); err != nil {
-			return nil, err
-		}
-	} else if err := d.revalidate(ctx); err != nil { // a fenced session must not name an old state
+	wrote, err := d.writeMap(ctx, nil)
+	if err == nil && !wrote {
+		err = d.revalidate(ctx) // a fenced session must not name an old state
+	}
+	if err != nil {
 		return nil, err
 	}
 	h := d.Head()

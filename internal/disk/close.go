@@ -13,7 +13,8 @@ func (d *Disk) Settle(ctx context.Context) error {
 	if err := d.Flush(ctx); err != nil {
 		return err
 	}
-	return d.writeMap(ctx, nil)
+	_, err := d.writeMap(ctx, nil)
+	return err
 }
 
 // Close flushes, writes the map and marks the head closed, so that the next attach replays nothing. Then
@@ -36,7 +37,7 @@ func (d *Disk) Close(ctx context.Context) error {
 	d.closing = true
 	err := d.flushAndUnlock(ctx)
 	if err == nil {
-		err = d.writeMap(ctx, func(h *format.Head) { h.State = format.StateClosed })
+		_, err = d.writeMap(ctx, func(h *format.Head) { h.State = format.StateClosed })
 	}
 	if err != nil {
 		if d.Err() != nil {

@@ -67,7 +67,8 @@ func (d *Disk) sealLocked() {
 // could be its. Until then, later flushes join it.
 func (d *Disk) pumpLocked() {
 	for d.err == nil && d.started < d.opts.InFlight {
-		if d.nextSeq-d.mapped > uint64(maxReplayFactor*d.opts.CheckpointObjects) {
+		seq := d.nextSeq - uint64(len(d.queue)-d.started) // of the object to start
+		if seq-d.mapped > uint64(maxReplayFactor*d.opts.CheckpointObjects) {
 			d.wakeCheckpointer()
 			return
 		}

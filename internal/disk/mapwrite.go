@@ -11,28 +11,29 @@ import (
 )
 
 // writeMap writes a map checkpoint of all that is committed and points the head at it. change, if not nil,
-// changes the head in the same swap; without it an unchanged map costs nothing.
+// changes the head in the same swap; without it an unchanged map costs nothing. It reports whether it swapped
+// the head. When it returns nil, the head's root has all that was committed before the call.
 //
 // Objects come first and the head last: until the swap, the head points at the old map, and the log from
 // there is complete.
-func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) error {
+func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, error) {
 	select {
 	case <-d.turn:
 		defer func() { d.turn <- struct{}{} }()
 	case <-ctx.Done():
-		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for a map checkpoint")
+		return false, errs.Wrap(errs.Unavailable, ctx.Err(), "wait for a map checkpoint")
 	}
 	if change == nil && !d.rd.m.Changed() {
-		return nil
+		return false, nil
 	}
 	snap, err := d.snapshot(ctx)
 	if err != nil {
-		return d.readError(err)
+		return false, d.readError(err)
 	}
 	err = d.writeSnapshot(ctx, snap, change)
 	if err != nil {
 		d.rd.m.Rollback(snap)
-		return err
+		return false, err
 	}
 	d.rd.m.Commit(snap)
 	d.rd.pages.forget()
@@ -43,7 +44,7 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) error {
 		d.mapped = snap.Position.Seq - 1
 	}
 	d.pumpLocked()
-	return nil
+	return true, nil
 }
 
 func (d *Disk) snapshot(ctx context.Context) (*blockmap.Snapshot, error) {

@@ -88,10 +88,15 @@ func (d *Disk) readDirtyBlockLocked(dst []byte, block uint64) bool {
 	return false
 }
 
-// readError stops the disk's writes when what is stored is broken: nothing may be written on top.
+// readError stops the disk's writes when what is stored is broken: nothing may be written on top. A read
+// that was given up because the disk stopped says why that was.
 func (d *Disk) readError(err error) error {
 	if errs.Is(err, errs.Corrupt) {
 		d.fail(err)
+		return err
+	}
+	if why := d.Err(); why != nil {
+		return why
 	}
 	return err
 }

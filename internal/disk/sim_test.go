@@ -164,7 +164,7 @@ func (c *simClient) Get(ctx context.Context, key string, r blob.Range) (blob.Obj
 }
 
 func (c *simClient) put(ctx context.Context, op, key string, body []byte, cond func(simObject, bool) error) (blob.ETag, error) {
-	var tag blob.ETag
+	var shared blob.ETag
 	body = append([]byte(nil), body...)
 	err := c.do(ctx, op, key, func() error {
 		c.s.mu.Lock()
@@ -174,7 +174,8 @@ func (c *simClient) put(ctx context.Context, op, key string, body []byte, cond f
 			return err
 		}
 		c.s.tags++
-		tag = blob.ETag(fmt.Sprint("t", c.s.tags))
+		tag := blob.ETag(fmt.Sprint("t", c.s.tags))
+		shared = tag
 		if c.s.dropFence && strings.Contains(key, "/log/") {
 			if h, err := format.DecodeLogHeader(body); err == nil && h.IsFence() {
 				return nil
@@ -184,7 +185,9 @@ func (c *simClient) put(ctx context.Context, op, key string, body []byte, cond f
 		c.s.history = append(c.s.history, op+" "+key)
 		return nil
 	})
-	return tag, err
+	c.s.mu.Lock() // a late request may still write it
+	defer c.s.mu.Unlock()
+	return shared, err
 }
 
 func (c *simClient) Put(ctx context.Context, key string, body []byte) (blob.ETag, error) {
