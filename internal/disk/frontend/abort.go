@@ -45,8 +45,8 @@ func abortConnection(id uint32) error {
 
 // AbortProcess gives up every FUSE connection that process pid serves, so that it can die: a process that
 // waits for a device of its own can't be killed otherwise (see the package comment). It returns how many
-// there were. A process that is gone has none. Needs a kernel that tells a connection's number in fdinfo
-// (6.12); older ones have none to find.
+// there were. A process that is gone has none. It finds them by what the kernel tells in fdinfo; kernels that
+// are too old to do so (6.18 does) have none to find.
 func AbortProcess(pid int) (int, error) {
 	// By task, because the main thread may be a zombie already while another one is stuck.
 	infos, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/fdinfo/*", pid))
