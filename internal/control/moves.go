@@ -177,7 +177,7 @@ func (c *Control) decidePutBack(l moveLook) (moveAction, *fleet.Blocker) {
 		return actUndone, nil
 	case v != nil && v.Generation == l.m.Placement.Generation && (v.Phase == fleet.PhaseHealthy || v.Phase == fleet.PhaseRunning):
 		return actUndone, nil
-	case v != nil && v.Generation == l.m.Placement.Generation && (v.Phase == fleet.PhaseFailed || v.Phase == fleet.PhaseFenced):
+	case v != nil && v.Generation == l.m.Placement.Generation && l.source.current && ended(v):
 		return actUndone, blocker("start-failed", object, "it doesn't start on its source either: "+failure(v), "")
 	case waited > c.cfg.Policy.StartTimeout:
 		return actUndone, blocker("start-failed", object, fmt.Sprintf("not up on its source %s after it was put back", waited.Round(1e9)), "")
@@ -199,7 +199,7 @@ func (c *Control) decideCommitted(l moveLook) (moveAction, *fleet.Blocker) {
 		return actFinish, nil
 	case l.target.health == plan.Down:
 		return actNextTarget, blocker("target-down", "worker/"+string(l.mv.To), string(l.mv.To)+" went down before the machine was healthy on it", "")
-	case v != nil && (v.Phase == fleet.PhaseFailed || v.Phase == fleet.PhaseFenced || v.Phase == fleet.PhaseReleased):
+	case v != nil && l.target.current && ended(v):
 		return actNextTarget, blocker("start-failed", object, "not started on "+string(l.mv.To)+": "+failure(v), "")
 	case waited > c.cfg.Policy.StartTimeout && l.target.health == plan.Alive:
 		return actNextTarget, blocker("start-failed", object, fmt.Sprintf("not healthy on %s after %s", l.mv.To, waited.Round(1e9)), "")
@@ -228,6 +228,12 @@ func (c *Control) stopSlow(l moveLook) *fleet.Blocker {
 func prepared(l moveLook) bool {
 	v := l.target.vm
 	return v != nil && v.Phase == fleet.PhasePrepared && v.Generation == l.mv.ToGen
+}
+
+// ended says that a report is of a machine that doesn't come up by itself any more. Only a current report
+// may be asked: one from before the commit tells of the warming up under the same generation.
+func ended(v *fleet.VMReport) bool {
+	return v.Phase == fleet.PhaseFailed || v.Phase == fleet.PhaseFenced || v.Phase == fleet.PhaseReleased
 }
 
 func blocker(code, object, detail, remedy string) *fleet.Blocker {

@@ -67,7 +67,7 @@ func (c *Control) left(s sight, gen fleet.Generation) (fleet.Proof, bool) {
 	case s.vm.Phase == fleet.PhaseReleased:
 		return fleet.ProofReleased, true
 	case s.vm.Phase == fleet.PhaseFailed || s.vm.Phase == fleet.PhaseFenced:
-		return fleet.ProofStorage, !s.vm.HasVM
+		return fleet.ProofStorage, !s.vm.HasVM && s.current
 	}
 	return "", false
 }
@@ -140,7 +140,10 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 	case fleet.PhaseFailed, fleet.PhaseFenced:
 		return c.settleFailed(ctx, m, s)
 	case fleet.PhaseReleased:
-		return c.launch(ctx, m, nil)
+		if s.current {
+			return c.launch(ctx, m, nil)
+		}
+		return nil
 	}
 	return c.settleSilent(ctx, m, s)
 }

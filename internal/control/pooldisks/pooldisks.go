@@ -1,8 +1,8 @@
-// Package pooldisks is the control plane's hand on the pool of disks: it forks images, writes owners'
-// documents, destroys disks and builds images, with the server's own credentials.
+// Package pooldisks is the control plane's hand on the pool of disks: machines' disks are forks of images'
+// checkpoints, and images are template disks in the same pool.
 //
-// Invariants: every method may be repeated after a crash at any point and then succeeds without a second
-// effect; all disks are of the one pool that the store is rooted at.
+// Invariants: every call can be repeated after a crash or a lost answer, and ends in the same state. A disk
+// that is there already is only taken for one's own if it is a fork of the same checkpoint.
 package pooldisks
 
 import (
@@ -14,82 +14,94 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
-	"github.com/sluice-platform/sluice/internal/blob/blobs"
+	"github.com/sluice-platform/sluice/internal/control"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/image"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-const ownerAttempts = 5
+// docAttempts bounds how often an owner's document is written against a changing one.
+const docAttempts = 5
 
-// Pool is a pool of disks. Safe for concurrent use.
+// Pool makes, changes and destroys disks of one pool. Safe for concurrent use.
 type Pool struct {
-	store blob.Store
-	url   string // of the store
-	temp  string // for images being built
+	store   blob.Store
+	base    string // the pool's URL without query
+	query   string // with its "?", or empty
+	tempDir string
 }
 
-// New returns the pool at url, of which store is open. Images are built in the directory temp.
-func New(store blob.Store, url, temp string) *Pool { return &Pool{store: store, url: url, temp: temp} }
+var (
+	_ control.Disks  = (*Pool)(nil)
+	_ control.Images = (*Pool)(nil)
+)
 
-// path returns the path in the pool of a disk URL of it.
-func (p *Pool) path(diskURL string) (string, error) {
-	pool, path, err := blobs.SplitDiskURL(diskURL)
-	if err != nil {
-		return "", err
+// New returns the pool at storeURL, which store reaches. Images are unpacked in tempDir; "" means the system's.
+func New(store blob.Store, storeURL, tempDir string) *Pool {
+	base, query, has := strings.Cut(storeURL, "?")
+	if has {
+		query = "?" + query
 	}
-	if pool != p.url {
-		return "", errs.New(errs.Invalid, "disk %s is not in the fleet's store %s", diskURL, p.url)
+	return &Pool{store: store, base: strings.TrimSuffix(base, "/"), query: query, tempDir: tempDir}
+}
+
+// path returns a disk's path in the pool.
+func (p *Pool) path(url string) (string, error) {
+	bare, _, _ := strings.Cut(url, "?")
+	path, ok := strings.CutPrefix(bare, p.base+"/")
+	if !ok || path == "" {
+		return "", errs.New(errs.Invalid, "disk %s is not in the pool %s", bare, p.base)
 	}
 	return path, nil
 }
 
-// ForkImage makes the disk at dstURL a fork of the image's checkpoint; it succeeds if it is that already.
+// ForkImage implements control.Disks.
 func (p *Pool) ForkImage(ctx context.Context, img fleet.Image, dstURL string, sizeBytes int64) error {
-	src, err := p.path(img.DiskURL)
+	parent, err := p.path(img.DiskURL)
 	if err != nil {
 		return err
 	}
-	dst, err := p.path(dstURL)
+	child, err := p.path(dstURL)
 	if err != nil {
 		return err
 	}
-	_, err = disk.Fork(ctx, p.store, src, img.Checkpoint, dst, disk.ForkOptions{Size: sizeBytes})
+	_, err = disk.Fork(ctx, p.store, parent, img.Checkpoint, child, disk.ForkOptions{Size: sizeBytes})
 	if !errs.Is(err, errs.Exists) {
 		return err
 	}
-	info, infoErr := disk.Info(ctx, p.store, dst)
+	have, infoErr := disk.Info(ctx, p.store, child)
 	if infoErr != nil {
-		return infoErr
+		return fmt.Errorf("look at the disk that is there: %w", infoErr)
 	}
-	if parent := info.Head.Parent; parent == nil || parent.Path != src || parent.Checkpoint != img.Checkpoint {
-		return err
+	if from := have.Head.Parent; from != nil && from.Path == parent && from.Checkpoint == img.Checkpoint {
+		return nil
 	}
-	return nil
+	return err
 }
 
-// WriteOwner writes the owner's document of a disk, replacing an older one.
+// WriteOwner implements control.Disks.
 func (p *Pool) WriteOwner(ctx context.Context, url string, doc []byte) error {
 	path, err := p.path(url)
 	if err != nil {
 		return err
 	}
-	for try := 1; ; try++ {
-		have, etag, err := disk.ReadOwnerDoc(ctx, p.store, path)
-		if err == nil && bytes.Equal(have, doc) {
-			return nil
-		}
+	for attempt := 1; ; attempt++ {
+		old, tag, err := disk.ReadOwnerDoc(ctx, p.store, path)
 		if err != nil && !errs.Is(err, errs.NotFound) {
 			return err
 		}
-		if _, err = disk.WriteOwnerDoc(ctx, p.store, path, doc, etag); err == nil || try == ownerAttempts {
+		if err == nil && bytes.Equal(old, doc) {
+			return nil
+		}
+		_, err = disk.WriteOwnerDoc(ctx, p.store, path, doc, tag)
+		if !errs.Is(err, errs.Conflict) || attempt == docAttempts {
 			return err
 		}
 	}
 }
 
-// Destroy removes a disk; what forks of it depend on stays. A missing disk is no error.
+// Destroy implements control.Disks.
 func (p *Pool) Destroy(ctx context.Context, url string) error {
 	path, err := p.path(url)
 	if err != nil {
@@ -98,16 +110,12 @@ func (p *Pool) Destroy(ctx context.Context, url string) error {
 	return disk.Destroy(ctx, p.store, path)
 }
 
-// Build builds an image from a tar stream.
+// Build implements control.Images.
 func (p *Pool) Build(ctx context.Context, name fleet.ImageName, sizeBytes int64, tar io.Reader) (fleet.Image, error) {
-	r, err := image.Build(ctx, image.BuildConfig{Store: p.store, Name: string(name), Size: sizeBytes,
-		Source: image.Tar(tar), TempDir: p.temp})
+	built, err := image.Build(ctx, image.BuildConfig{Store: p.store, Name: string(name), Size: sizeBytes, Source: image.Tar(tar), TempDir: p.tempDir})
 	if err != nil {
 		return fleet.Image{}, err
 	}
-	url, err := blobs.JoinDiskURL(p.url, strings.TrimPrefix(r.DiskPath, "/"))
-	if err != nil {
-		return fleet.Image{}, fmt.Errorf("name the disk of image %s: %w", name, err)
-	}
-	return fleet.Image{Name: name, DiskURL: url, Checkpoint: r.Checkpoint, SizeBytes: r.SizeBytes, CreatedAt: time.Now().UTC()}, nil
+	return fleet.Image{Name: name, DiskURL: p.base + "/" + built.DiskPath + p.query, Checkpoint: built.Checkpoint,
+		SizeBytes: built.SizeBytes, CreatedAt: time.Now()}, nil
 }
