@@ -4,7 +4,7 @@ set -euo pipefail
 
 declare -A package=(
   [runc]=runc [debootstrap]=debootstrap [mkfs.ext4]=e2fsprogs [e2fsck]=e2fsprogs [busybox]=busybox-static
-  [ip]=iproute2 [losetup]=mount [fstrim]=util-linux [gcc]=gcc [git]=git [make]=make
+  [ip]=iproute2 [nft]=nftables [losetup]=mount [fstrim]=util-linux [gcc]=gcc [git]=git [make]=make
 )
 missing=()
 for tool in "${!package[@]}"; do

@@ -107,13 +107,16 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 		return err
 	}
 	defer etcd.Close()
-	pool := pooldisks.New(store, f.store, "")
+	pool, err := pooldisks.New(store, f.store, filepath.Join(f.data, "builds"))
+	if err != nil {
+		return err
+	}
 	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy},
 		control.Deps{Store: etcd.Store(), Disks: pool, Images: pool, Log: log.With("component", "control")})
 	if err != nil {
 		return err
 	}
-	apiServer, err := httpapi.New(httpapi.Config{OperatorToken: operator, WorkerToken: worker, Version: version},
+	apiServer, err := httpapi.New(httpapi.Config{OperatorToken: operator, WorkerToken: worker, Version: buildVersion()},
 		httpapi.Deps{Control: c, Feed: c, Locator: c, Log: log.With("component", "api")})
 	if err != nil {
 		return err
@@ -126,7 +129,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	g.Go(func() error { return c.Run(ctx) })
 	g.Go(func() error { return apiServer.Run(ctx, listeners...) })
 	g.Go(func() error { return etcdEnds(ctx, etcd) })
-	g.Go(func() error { return writeReady(ctx, f.readyFile, c, listeners, log) })
+	g.Go(func() error { return whenReady(ctx, f.readyFile, c, listeners, log) })
 	return g.Wait()
 }
 
@@ -140,8 +143,8 @@ func etcdEnds(ctx context.Context, etcd *etcdstate.Embedded) error {
 	}
 }
 
-// writeReady says where the API is served, once the control plane has read its state.
-func writeReady(ctx context.Context, file string, c *control.Control, listeners []net.Listener, log *slog.Logger) error {
+// whenReady says where the API is served, once the control plane has read its state.
+func whenReady(ctx context.Context, file string, c *control.Control, listeners []net.Listener, log *slog.Logger) error {
 	for {
 		if _, err := c.Workers(ctx); err == nil {
 			break
@@ -152,19 +155,24 @@ func writeReady(ctx context.Context, file string, c *control.Control, listeners 
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
+	log.InfoContext(ctx, "server is ready", "urls", urlsOf(listeners))
+	return writeReady(file, listeners)
+}
+
+func urlsOf(listeners []net.Listener) []string {
 	var urls []string
 	for _, l := range listeners {
 		urls = append(urls, "http://"+l.Addr().String())
 	}
-	log.InfoContext(ctx, "server is ready", "urls", urls)
-	return writeReadyFile(file, urls)
+	return urls
 }
 
-func writeReadyFile(file string, v any) error {
+// writeReady writes the URLs that are served into file, whole or not at all.
+func writeReady(file string, listeners []net.Listener) error {
 	if file == "" {
 		return nil
 	}
-	data, err := json.Marshal(v)
+	data, err := json.Marshal(urlsOf(listeners))
 	if err != nil {
 		return fmt.Errorf("encode ready file: %w", err)
 	}

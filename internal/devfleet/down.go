@@ -30,7 +30,7 @@ type Driver interface {
 type Drivers func(vmDir, cgroupParent string) (Driver, error)
 
 // VMDir is where a worker keeps its VMs.
-func (l Layout) VMDir(worker string) string { return filepath.Join(l.workerDir(worker), "vms") }
+func (l Layout) VMDir(worker string) string { return filepath.Join(l.workerDir(worker), "sandbox") }
 
 // Down stops the fleet and removes all that it made on this machine, its directory included. It goes by
 // names, not by what Up recorded, so that it works after a crash too; it goes on past errors and

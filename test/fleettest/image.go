@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// imageTar builds the image that tests run: busybox with its applets, and the ledger.
-func imageTar(t testing.TB) []byte {
+// ImageTar builds the image that tests run: busybox with its applets, and the ledger.
+func ImageTar(t testing.TB) []byte {
 	t.Helper()
 	ledger := filepath.Join(t.TempDir(), "ledger")
 	build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", ledger, "./test/guest/ledger")

@@ -1,0 +1,148 @@
+//go:build bench
+
+package bench
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/test/fleettest"
+)
+
+// TestPausePerMove measures the pause of a move as a client sees it: from the last answer of the machine's
+// HTTP service to the first one after, asking through the fleet, which knows where the machine is. The
+// same data on a 1 GiB and on a 100 GiB disk must give the same pause.
+func TestPausePerMove(t *testing.T) {
+	const moves = 50
+	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1})
+	tar := fleettest.ImageTar(t)
+	sizes := []int64{1, 100}
+	pauses := map[int64][]time.Duration{}
+	server := map[int64][]time.Duration{}
+	machines := map[int64]api.Machine{}
+	for _, gib := range sizes {
+		image := fmt.Sprintf("disk%d", gib)
+		if _, err := f.CreateImage(t.Context(), image, gib<<30, bytes.NewReader(tar)); err != nil {
+			t.Fatal(err)
+		}
+		cfg := fleettest.LedgerConfig()
+		cfg.Image = image
+		m := f.Create(fmt.Sprintf("m%d", gib), fmt.Sprintf("net%d", gib), "w1", cfg)
+		f.Run(m.ID, "sh", "-c", "head -c 33554432 /dev/urandom > /data/random && sync")
+		machines[gib] = m
+	}
+	for range moves {
+		for _, gib := range sizes { // in turn, so that both see the same weather
+			p, s := move(t, f, machines[gib].ID)
+			pauses[gib] = append(pauses[gib], p)
+			server[gib] = append(server[gib], s)
+		}
+	}
+	for _, gib := range sizes {
+		report(fmt.Sprintf("pause seen by a client, %3d GiB disk", gib), pauses[gib])
+		report(fmt.Sprintf("  of it by the server's own clock, %3d GiB", gib), server[gib])
+	}
+	small, large := percentile(pauses[1], 50), percentile(pauses[100], 50)
+	fmt.Printf("RESULT pause p50 of a 100 GiB disk / of a 1 GiB disk: %.2f\n", float64(large)/float64(small))
+}
+
+// move migrates a machine to wherever the planner says, and returns the client's and the server's pause.
+func move(t *testing.T, f *fleettest.Fleet, id string) (time.Duration, time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	mv, err := f.MigrateMachine(ctx, id, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	longest, last, ended := time.Duration(0), time.Now(), time.Time{}
+	for ended.IsZero() || time.Since(ended) < 100*time.Millisecond {
+		if _, err := f.Ledger(ctx, id, "acked"); err == nil {
+			longest = max(longest, time.Since(last))
+			last = time.Now()
+		} else if ctx.Err() != nil {
+			t.Fatalf("no answer after the move: %v", err)
+		}
+		if ended.IsZero() {
+			if now, err := f.Move(ctx, mv.ID); err == nil && (now.Step == "done" || now.Step == "undone") {
+				mv, ended = now, time.Now()
+			}
+		}
+	}
+	if mv.Step != "done" {
+		t.Fatalf("move ended as %s: %s", mv.Step, mv.Error)
+	}
+	return longest, time.Duration(mv.PauseMS * float64(time.Millisecond))
+}
+
+// TestCreateToFirstExec measures from asking for a machine to the first answer of a command in it.
+func TestCreateToFirstExec(t *testing.T) {
+	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 2})
+	var took []time.Duration
+	for i := range 20 {
+		cfg := api.MachineConfig{Image: fleettest.Image, CPUs: 0.25, MemoryMiB: 128}
+		started := time.Now()
+		m, err := f.CreateMachine(t.Context(), api.CreateMachine{Name: fmt.Sprintf("m%d", i), App: "bench", Network: "green", Config: cfg})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if out, err := f.TryRun(t.Context(), m.ID, "echo", "hello"); err == nil && strings.TrimSpace(out) == "hello" {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		took = append(took, time.Since(started))
+		if err := f.DestroyMachine(t.Context(), m.ID); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond) // the pool fills up again
+	}
+	report("create to first exec answer", took)
+}
+
+// TestDrainOfThirty measures the wall time of draining a worker with thirty machines in ten networks.
+func TestDrainOfThirty(t *testing.T) {
+	f := fleettest.Start(t, fleettest.Options{Workers: 3, Pool: 2, MemoryMiB: 32768})
+	for i := range 30 {
+		cfg := fleettest.LedgerConfig()
+		cfg.Services[0].Cmd = append(cfg.Services[0].Cmd, "200ms")
+		f.Create(fmt.Sprintf("m%d", i), fmt.Sprintf("net%d", i%10), "w1", cfg)
+	}
+	f.CountTraffic()
+	before := f.Traffic()
+	started := time.Now()
+	d, err := f.StartDrain(t.Context(), "w1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d = f.WaitDrain(d.ID, 5*time.Minute)
+	wall := time.Since(started)
+	moved := f.Traffic().Sub(before)
+	var pauses []time.Duration
+	var copied int64
+	for _, m := range d.Moves {
+		pauses = append(pauses, time.Duration(m.PauseMS*float64(time.Millisecond)))
+		copied += m.DiskBytesCopied
+	}
+	report("pause per move in a drain of 30, server's clock", pauses)
+	fmt.Printf("RESULT drain of %d machines in 10 networks: %.1f s wall, disk bytes copied %d, bytes between workers %d\n",
+		len(d.Moves), wall.Seconds(), copied, moved.BetweenWorkers)
+}
+
+func report(what string, d []time.Duration) {
+	fmt.Printf("RESULT %s: p50 %s, p99 %s, n=%d\n", what, percentile(d, 50).Round(100*time.Microsecond),
+		percentile(d, 99).Round(100*time.Microsecond), len(d))
+}
+
+func percentile(d []time.Duration, p int) time.Duration {
+	s := slices.Clone(d)
+	slices.Sort(s)
+	return s[min(len(s)-1, len(s)*p/100)]
+}

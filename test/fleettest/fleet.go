@@ -1,0 +1,250 @@
+package fleettest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/client"
+	"github.com/sluice-platform/sluice/internal/devfleet"
+)
+
+// Image is the name of the image that every test fleet has.
+const Image = "test"
+
+// Options of a fleet. The zero value means two workers over a directory.
+type Options struct {
+	Workers   int
+	Store     string // as devfleet.Config.Store
+	Pool      int
+	CPUs      int
+	MemoryMiB int
+	Args      []string // of the server
+	NoImage   bool
+}
+
+// Fleet is a running fleet, and the test that it belongs to.
+type Fleet struct {
+	*devfleet.Fleet
+	*client.Client
+	cfg devfleet.Config
+	t   testing.TB
+}
+
+// Build makes sure that the binaries are those of this tree.
+func Build(t testing.TB) string {
+	t.Helper()
+	root := repositoryRoot(t)
+	cmd := exec.CommandContext(context.Background(), filepath.Join(root, "scripts/build.sh"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return root
+}
+
+// release is the directory of the newest release; its own name is the release's identity.
+func release(t testing.TB, root string) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(filepath.Join(root, "bin/release"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Start brings up a fleet and removes it when the test ends.
+func Start(t testing.TB, o Options) *Fleet {
+	t.Helper()
+	root := Build(t)
+	before := Snapshot(t)
+	cfg := devfleet.Config{
+		Dir: filepath.Join(t.TempDir(), "fleet"), Workers: max(o.Workers, 1), Store: o.Store,
+		S3Server: filepath.Join(root, ".cache/bin/versitygw"), Binary: filepath.Join(root, "bin/sluice"),
+		Release: release(t, root), Runtime: "sandbox", Pool: o.Pool, CPUs: 16, MemoryMiB: 16384,
+		CacheMiB: 64, Args: o.Args,
+	}
+	if o.Workers == 0 {
+		cfg.Workers = 2
+	}
+	if o.CPUs > 0 {
+		cfg.CPUs = o.CPUs
+	}
+	if o.MemoryMiB > 0 {
+		cfg.MemoryMiB = o.MemoryMiB
+	}
+	df, err := devfleet.Open(cfg.Dir, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &Fleet{Fleet: df, cfg: cfg, t: t}
+	t.Cleanup(func() { f.remove(before) })
+	if err := df.Up(t.Context(), cfg, func(string) {}); err != nil {
+		t.Fatalf("up: %v", err)
+	}
+	f.Client = connect(t, cfg.Dir)
+	if !o.NoImage {
+		if _, err := f.CreateImage(t.Context(), Image, 256<<20, bytes.NewReader(ImageTar(t))); err != nil {
+			t.Fatalf("create image: %v", err)
+		}
+	}
+	return f
+}
+
+// remove takes the fleet down the way a user does, and fails the test if anything is left.
+func (f *Fleet) remove(before Leftovers) {
+	if f.t.Failed() {
+		f.dumpLogs()
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, f.cfg.Binary, "dev", "down", "--dir", f.cfg.Dir).CombinedOutput()
+	if err != nil {
+		f.t.Errorf("dev down: %v\n%s", err, out)
+	}
+	before.Check(f.t)
+}
+
+func (f *Fleet) dumpLogs() {
+	logs, _ := filepath.Glob(filepath.Join(f.cfg.Dir, "log", "*.log")) // the pattern is well-formed
+	for _, file := range logs {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+		f.t.Logf("--- %s (last lines)\n%s", filepath.Base(file), strings.Join(lines[max(0, len(lines)-40):], "\n"))
+	}
+}
+
+func connect(t testing.TB, dir string) *client.Client {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(dir, "fleet.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at struct{ URL, Token string }
+	if err := json.Unmarshal(data, &at); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(at.URL, at.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// LedgerConfig is a machine that runs the ledger, with a readiness check.
+func LedgerConfig() api.MachineConfig {
+	return api.MachineConfig{
+		Image: Image, CPUs: 0.25, MemoryMiB: 128,
+		Services: []api.Service{{Name: "ledger", Cmd: []string{"/bin/ledger", "/data/ledger"}, HTTPPort: 8080,
+			Check: &api.Check{Kind: "http", Port: 8080, Path: "/"}}},
+	}
+}
+
+// Create creates a machine and waits until it is healthy.
+func (f *Fleet) Create(name, network, worker string, cfg api.MachineConfig) api.Machine {
+	f.t.Helper()
+	m, err := f.CreateMachine(f.t.Context(), api.CreateMachine{Name: name, App: "test", Network: network, Worker: worker, Config: cfg})
+	if err != nil {
+		f.t.Fatalf("create machine %s: %v", name, err)
+	}
+	return f.WaitHealthy(m.ID, 60*time.Second)
+}
+
+// WaitHealthy waits until a machine is started and healthy.
+func (f *Fleet) WaitHealthy(ref string, limit time.Duration) api.Machine {
+	f.t.Helper()
+	var m api.Machine
+	f.Eventually(limit, func() error {
+		var err error
+		m, err = f.Machine(f.t.Context(), ref)
+		if err == nil && (m.State != "started" || !m.Healthy || m.Operation != "") {
+			err = fmt.Errorf("machine %s is %s (healthy %v, operation %q, on %s): %s", m.Name, m.State, m.Healthy, m.Operation, m.Worker, m.Reason)
+		}
+		return err
+	})
+	return m
+}
+
+// WaitDrain waits until a drain has ended, and fails the test if that takes longer than limit.
+func (f *Fleet) WaitDrain(id string, limit time.Duration) api.Drain {
+	f.t.Helper()
+	var d api.Drain
+	f.Eventually(limit, func() error {
+		var err error
+		d, err = f.Drain(f.t.Context(), id)
+		if err == nil && !client.DrainEnded(d) {
+			err = fmt.Errorf("drain is %s, %d of %d moved, blockers %+v", d.State, d.Moved, d.Total, d.Blockers)
+		}
+		return err
+	})
+	return d
+}
+
+// Eventually asks until there is no error; the last one fails the test after limit.
+func (f *Fleet) Eventually(limit time.Duration, ask func() error) {
+	f.t.Helper()
+	deadline := time.Now().Add(limit)
+	for {
+		err := ask()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			f.t.Fatalf("not within %s: %v", limit, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// Run runs a command in a machine and returns its output; a non-zero exit code fails the test.
+func (f *Fleet) Run(ref string, cmd ...string) string {
+	f.t.Helper()
+	out, err := f.TryRun(f.t.Context(), ref, cmd...)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	return out
+}
+
+// TryRun runs a command in a machine and returns its output; a non-zero exit code is an error.
+func (f *Fleet) TryRun(ctx context.Context, ref string, cmd ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	code, err := f.RunExec(ctx, ref, client.Exec{Cmd: cmd, Stdout: &stdout, Stderr: &stderr})
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit code %d", code)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s in %s: %w: %s", strings.Join(cmd, " "), ref, err, stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+// Ledger asks a machine's ledger for a number: acked, append or verify.
+func (f *Fleet) Ledger(ctx context.Context, ref, what string) (uint64, error) {
+	resp, err := f.Do(ctx, ref, "GET", 8080, "/"+what, nil)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	if err != nil {
+		return 0, err
+	}
+	if resp.StatusCode != 200 {
+		return 0, fmt.Errorf("status %d: %s", resp.StatusCode, bytes.TrimSpace(body))
+	}
+	return strconv.ParseUint(strings.TrimSpace(string(body)), 10, 64)
+}

@@ -1,0 +1,114 @@
+package fleettest
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// VM is a VM as its worker sees it.
+type VM struct {
+	VM      string `json:"vm"`
+	Machine string `json:"machine"`
+	Phase   string `json:"phase"`
+}
+
+// HostRequest sends a request to a worker's own API from within that worker's network, so that it works
+// for a worker that is cut off.
+func (f *Fleet) HostRequest(ctx context.Context, worker, method, path string) ([]byte, error) {
+	s, err := f.State()
+	if err != nil {
+		return nil, err
+	}
+	var address string
+	for _, h := range s.Workers {
+		if h.Name == worker {
+			address = h.Address
+		}
+	}
+	token, err := os.ReadFile(filepath.Join(f.Dir, "worker.token"))
+	if err != nil {
+		return nil, err
+	}
+	dial := func(ctx context.Context, _, addr string) (conn net.Conn, err error) {
+		err = f.InHost(worker, func() error {
+			conn, err = (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, "tcp", addr)
+			return err
+		})
+		return conn, err
+	}
+	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+net.JoinHostPort(address, "7600")+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
+	}
+	return body, err
+}
+
+// VMs lists a worker's VMs, as it sees them itself.
+func (f *Fleet) VMs(worker string) ([]VM, error) {
+	body, err := f.HostRequest(f.t.Context(), worker, http.MethodGet, "/debug/vms")
+	if err != nil {
+		return nil, err
+	}
+	var vms []VM
+	return vms, json.Unmarshal(body, &vms)
+}
+
+// KillInVM sends SIGKILL to the processes of a machine's VM on a worker that run the given role of the
+// platform: init (the whole VM), blockd or platformd. It reports how many there were.
+func (f *Fleet) KillInVM(worker, role string, vm string) int {
+	f.t.Helper()
+	killed := 0
+	entries, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for _, dir := range entries {
+		cgroup, err := os.ReadFile(filepath.Join(dir, "cgroup"))
+		if err != nil || !strings.Contains(string(cgroup), f.CgroupParent(worker)+"/") || !strings.Contains(string(cgroup), vm) {
+			continue
+		}
+		cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err != nil || !hasRole(strings.Split(string(cmdline), "\x00"), role) {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err == nil {
+			killed++
+		}
+	}
+	return killed
+}
+
+func hasRole(args []string, role string) bool {
+	if !strings.HasSuffix(args[0], "sluice-init") && args[0] != "init" && args[0] != role {
+		return false
+	}
+	if role == "init" {
+		return len(args) < 2 || args[1] == "init" || args[1] == ""
+	}
+	return len(args) > 1 && args[1] == role || args[0] == role
+}
