@@ -27,7 +27,7 @@ func fleetOfTwo(t *testing.T) (w1, w2 *host, m map[int]*machine) {
 	}
 	for i, v := range m {
 		v.serve(port(v.Address, appPort), name(i))
-		v.serve(net.JoinHostPort("::", "7700"), "platform "+name(i))
+		v.serve(v.onLink(guestapi.GuestLinkIP, guestapi.LinkName, guestapi.ControlPort), "platform "+name(i))
 	}
 	for _, h := range hosts {
 		h.serve("[::]:9000", "worker")
@@ -74,7 +74,7 @@ func TestMachinesReachTheirNetworkOnly(t *testing.T) {
 	if _, err := m[1].dial("", nobody, patience); err == nil || time.Since(began) > patience/2 {
 		t.Errorf("dial nobody: %v after %v", err, time.Since(began))
 	}
-	w1.reaches(net.JoinHostPort("fe80::2%"+m[1].Interface, "7700"), "platform "+name(1))
+	w1.reaches(w1.onLink(guestapi.GuestLinkIP, m[1].Interface, guestapi.ControlPort), "platform "+name(1))
 }
 
 // TestSpoofedSourcesAreDropped sends datagrams, which need no answer, under other machines' addresses.
@@ -127,23 +127,23 @@ func TestSpoofedSourcesAreDropped(t *testing.T) {
 func TestVMsReachNothingOfTheWorkerButTheGateway(t *testing.T) {
 	w1, w2, m := fleetOfTwo(t)
 	w2.reaches(port(w1.addr, 9000), "worker") // it does listen
-	gateway := func(link string) string { return net.JoinHostPort(guestapi.HostLinkIP+"%"+link, "7701") }
-	w1.serve(gateway(m[1].Interface), "gateway of 1")
-	m[1].reaches(gateway("eth0"), "gateway of 1")
-	m[2].doesNotReach(gateway("eth0")) // that one is another VM's
-	for _, addr := range []string{
-		port(w1.addr, 9000), port(w2.addr, 9000), net.JoinHostPort(guestapi.HostLinkIP+"%eth0", "9000"),
-	} {
+	fresh := w1.addVM(9, 1, 1)                // a VM that isn't a machine yet
+	for i, v := range map[string]*machine{"1": m[1], "9": fresh} {
+		w1.serve(w1.onLink(guestapi.HostLinkIP, v.Interface, guestapi.GatewayPort), "gateway of "+i)
+	}
+	up := func(v *machine, port int) string { return v.onLink(guestapi.HostLinkIP, guestapi.LinkName, port) }
+	m[1].reaches(up(m[1], guestapi.GatewayPort), "gateway of 1")
+	fresh.reaches(up(fresh, guestapi.GatewayPort), "gateway of 9")
+	m[2].doesNotReach(up(m[2], guestapi.GatewayPort)) // has none: others' aren't for it
+	for _, addr := range []string{port(w1.addr, 9000), port(w2.addr, 9000), up(m[1], 9000)} {
 		m[1].doesNotReach(addr)
 	}
 	// Nor by looking like an answer of the platform.
-	from := net.JoinHostPort(guestapi.GuestLinkIP+"%eth0", "7700")
-	fresh := w1.addVM(9, 1, 1) // one without a platform, and not a machine yet
-	if got, err := fresh.dial(from, net.JoinHostPort(guestapi.HostLinkIP+"%eth0", "9000"), dropped); err == nil {
+	bare.reaches(up(bare, guestapi.GatewayPort), "gateway of 10")
+	from := bare.onLink(guestapi.GuestLinkIP, guestapi.LinkName, guestapi.ControlPort)
+	if got, err := bare.dial(from, up(bare, 9000), dropped); err == nil {
 		t.Errorf("from the platform's port: %q", got)
 	}
-	w1.serve(gateway(fresh.Interface), "gateway of 9")
-	fresh.reaches(gateway("eth0"), "gateway of 9") // a VM has it before it is a machine
 	fresh.doesNotReach(port(m[1].Address, appPort))
 	fresh.doesNotReach(port(m[4].Address, appPort))
 }

@@ -269,3 +269,18 @@ func (s *space) doesNotReach(addr string) {
 func port(addr netip.Addr, port int) string {
 	return net.JoinHostPort(addr.String(), strconv.Itoa(port))
 }
+
+// onLink is ip:port on one of the namespace's links, by its number: net keeps names in a cache of the whole process,
+// which knows nothing of namespaces.
+func (s *space) onLink(ip, name string, port int) string {
+	s.t.Helper()
+	var index int
+	s.do(func() error {
+		link, err := netlink.LinkByName(name)
+		if err == nil {
+			index = link.Attrs().Index
+		}
+		return err
+	})
+	return net.JoinHostPort(ip+"%"+strconv.Itoa(index), strconv.Itoa(port))
+}
