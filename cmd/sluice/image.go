@@ -84,7 +84,7 @@ Debian made on this machine, which needs root. The archive is streamed to the se
 	cmd.Flags().StringVar(&f.size, "size", "1GiB", "size of the disk; a bare number is in GiB")
 	cmd.Flags().StringSliceVar(&f.include, "include", nil, "with --from debian: more packages, separated by commas")
 	cmd.Flags().StringVar(&f.suite, "suite", "bookworm", "with --from debian: which one")
-	cmd.Flags().StringVar(&f.cache, "cache-dir", d.env("SLUICE_IMAGE_CACHE"), "with --from debian: where trees are kept (SLUICE_IMAGE_CACHE)")
+	cmd.Flags().StringVar(&f.cache, "cache", d.env("SLUICE_IMAGE_CACHE"), "with --from debian: where trees are kept (SLUICE_IMAGE_CACHE)")
 	_ = cmd.MarkFlagRequired("from")
 	return cmd
 }

@@ -107,10 +107,11 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 		return err
 	}
 	defer etcd.Close()
-	pool, err := pooldisks.New(store, f.store, filepath.Join(f.data, "builds"))
+	builds, err := emptyDir(filepath.Join(f.data, "builds"))
 	if err != nil {
 		return err
 	}
+	pool := pooldisks.New(store, f.store, builds)
 	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy},
 		control.Deps{Store: etcd.Store(), Disks: pool, Images: pool, Log: log.With("component", "control")})
 	if err != nil {
@@ -131,6 +132,17 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	g.Go(func() error { return etcdEnds(ctx, etcd) })
 	g.Go(func() error { return whenReady(ctx, f.readyFile, c, listeners, log) })
 	return g.Wait()
+}
+
+// emptyDir makes a directory, and removes what an earlier process left in it.
+func emptyDir(dir string) (string, error) {
+	if err := os.RemoveAll(dir); err != nil {
+		return "", fmt.Errorf("remove half-built images: %w", err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make the directory for image builds: %w", err)
+	}
+	return dir, nil
 }
 
 // etcdEnds ends the server when its etcd does: without state there is nothing to serve.
