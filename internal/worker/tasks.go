@@ -172,7 +172,7 @@ func (m *machine) dropVM() {
 	m.mu.Lock()
 	m.gate = nil
 	m.mu.Unlock()
-	m.vm, m.vmEnd = nil, nil
+	m.vm, m.vmEnd, m.graceEnd = nil, nil, time.Time{}
 }
 
 func awaitGate(ctx context.Context, gate *gateway.Gateway) error {
