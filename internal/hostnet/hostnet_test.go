@@ -126,9 +126,9 @@ func TestSpoofedSourcesAreDropped(t *testing.T) {
 
 func TestVMsReachNothingOfTheWorkerButTheGateway(t *testing.T) {
 	w1, w2, m := fleetOfTwo(t)
-	w2.reaches(port(w1.addr, 9000), "worker") // it does listen
-	fresh := w1.addVM(9, 1, 1)                // a VM that isn't a machine yet
-	for i, v := range map[string]*machine{"1": m[1], "9": fresh} {
+	w2.reaches(port(w1.addr, 9000), "worker")            // it does listen
+	fresh, bare := w1.addVM(9, 1, 1), w1.addVM(10, 1, 1) // VMs that aren't machines yet
+	for i, v := range map[string]*machine{"1": m[1], "9": fresh, "10": bare} {
 		w1.serve(w1.onLink(guestapi.HostLinkIP, v.Interface, guestapi.GatewayPort), "gateway of "+i)
 	}
 	up := func(v *machine, port int) string { return v.onLink(guestapi.HostLinkIP, guestapi.LinkName, port) }
