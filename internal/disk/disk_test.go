@@ -135,7 +135,7 @@ func TestContentAgainstAFlatImage(t *testing.T) {
 			}
 			for gen := range uint64(5) {
 				d := attach(t, store, path, gen+1, tune...)
-				churn(t, ctx, rng, d, want, 70)
+				churn(t, ctx, rng, d, want, 45)
 				checkAll(t, ctx, d, want)
 				if gen%2 == 0 {
 					mustClose(t, d)

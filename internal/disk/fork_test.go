@@ -19,7 +19,7 @@ func TestForksAreIsolated(t *testing.T) {
 	base := make([]byte, 3<<20)
 	create(t, store, path, int64(len(base)))
 	d := attach(t, store, path, 1, small)
-	churn(t, ctx, rng, d, base, 60)
+	churn(t, ctx, rng, d, base, 40)
 	if _, err := d.Checkpoint(ctx, "v1"); err != nil {
 		t.Fatal(err)
 	}
@@ -27,7 +27,7 @@ func TestForksAreIsolated(t *testing.T) {
 	if _, err := d.Checkpoint(ctx, "v1"); !errs.Is(err, errs.Exists) {
 		t.Fatalf("a name twice: %v", err)
 	}
-	churn(t, ctx, rng, d, base, 60) // the parent goes on
+	churn(t, ctx, rng, d, base, 40) // the parent goes on
 
 	images := map[string][]byte{}
 	for i := range 3 {
@@ -44,7 +44,7 @@ func TestForksAreIsolated(t *testing.T) {
 	for child, img := range images { // each child goes its way, through a crash
 		c := attach(t, store, child, 1, small)
 		checkAll(t, ctx, c, img)
-		churn(t, ctx, rng, c, img, 40)
+		churn(t, ctx, rng, c, img, 25)
 		if err := c.Flush(ctx); err != nil {
 			t.Fatal(err)
 		}
