@@ -53,6 +53,7 @@ func sync(t *testing.T, w, peer *host, self, number uint32) {
 }
 
 func TestMachinesReachTheirNetworkOnly(t *testing.T) {
+	t.Parallel()
 	w1, _, m := fleetOfTwo(t)
 	for _, c := range []struct {
 		from, to int
@@ -79,6 +80,7 @@ func TestMachinesReachTheirNetworkOnly(t *testing.T) {
 
 // TestSpoofedSourcesAreDropped sends datagrams, which need no answer, under other machines' addresses.
 func TestSpoofedSourcesAreDropped(t *testing.T) {
+	t.Parallel()
 	_, _, m := fleetOfTwo(t)
 	for _, c := range []struct {
 		as, to int
@@ -125,6 +127,7 @@ func TestSpoofedSourcesAreDropped(t *testing.T) {
 }
 
 func TestVMsReachNothingOfTheWorkerButTheGateway(t *testing.T) {
+	t.Parallel()
 	w1, w2, m := fleetOfTwo(t)
 	w2.reaches(port(w1.addr, 9000), "worker")            // it does listen
 	fresh, bare := w1.addVM(9, 1, 1), w1.addVM(10, 1, 1) // VMs that aren't machines yet
@@ -149,6 +152,7 @@ func TestVMsReachNothingOfTheWorkerButTheGateway(t *testing.T) {
 }
 
 func TestRemoveAndRestore(t *testing.T) {
+	t.Parallel()
 	w1, w2, m := fleetOfTwo(t)
 	to1, to2, to4 := port(m[1].Address, appPort), port(m[2].Address, appPort), port(m[4].Address, appPort)
 	for range 2 {
@@ -193,6 +197,7 @@ func TestRemoveAndRestore(t *testing.T) {
 
 // TestMachineMovesToAnotherLink is a machine that is started anew on its worker: same address, another VM.
 func TestMachineMovesToAnotherLink(t *testing.T) {
+	t.Parallel()
 	w1, _, m := fleetOfTwo(t)
 	next := w1.addVM(6, 1, 1)
 	next.address("lo", m[1].Address.String()+"/128")
@@ -207,6 +212,7 @@ func TestMachineMovesToAnotherLink(t *testing.T) {
 }
 
 func TestRulesMadeByOthers(t *testing.T) {
+	t.Parallel()
 	w1, _, m := fleetOfTwo(t)
 	w1.net.nft.FlushTable(table())
 	w1.net.nft.DelTable(table())
@@ -219,6 +225,7 @@ func TestRulesMadeByOthers(t *testing.T) {
 }
 
 func TestRefusals(t *testing.T) {
+	t.Parallel()
 	h := newLAN(t, 1)[0]
 	good := fleet.MachineLink{
 		Machine: "00000000000001", NetworkID: 1, Address: fleet.PrivateAddress(1, 1, 1), Interface: "vm00000001",

@@ -33,7 +33,13 @@ func linkSet(name string) (*nftables.Set, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "type of set %s", name)
 	}
-	return &nftables.Set{Table: table(), Name: name, KeyType: key, Concatenation: true}, nil
+	// The id counts within one transaction only. Chosen here, because the library would take it from a counter that
+	// all connections of a process share without a lock.
+	id := uint32(1)
+	if name == networksSet {
+		id = 2
+	}
+	return &nftables.Set{Table: table(), Name: name, ID: id, KeyType: key, Concatenation: true}, nil
 }
 
 // pair is the key of an element: both parts are as wide as a register.
