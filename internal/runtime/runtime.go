@@ -19,6 +19,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
+// CacheDevice is where every driver shows a VM its cache device, if it has one.
+const CacheDevice = "/dev/sluice-cache"
+
 // Spec is what a VM is started with. All VMs of one release and runtime are alike until they are bound.
 type Spec struct {
 	ID fleet.VMID

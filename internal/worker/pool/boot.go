@@ -45,8 +45,12 @@ func (v *VM) ID() fleet.VMID { return v.VM.ID() }
 // has ended: then the VM may be there, remembered, for the next worker to find.
 func (p *Pool) boot(ctx context.Context) (*VM, error) {
 	entry := Entry{VM: fleet.VMID(NewToken(4)), ControlToken: NewToken(tokenBytes), Release: p.cfg.Release}
+	cache := ""
+	if p.cfg.CacheBytes > 0 {
+		cache = runtime.CacheDevice
+	}
 	boot, err := json.Marshal(guestapi.Boot{
-		VM: entry.VM, Release: entry.Release, ControlToken: entry.ControlToken,
+		VM: entry.VM, Release: entry.Release, ControlToken: entry.ControlToken, CacheDevice: cache,
 		Seed: randomBytes(seedBytes), WallClock: p.deps.Now(),
 	})
 	if err != nil {
