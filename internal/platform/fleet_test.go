@@ -227,6 +227,7 @@ func startVM(t *testing.T) *testVM {
 	t.Cleanup(v.remove)
 	v.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return v.Dial(ctx) }}}
 	v.serveGateway()
+	v.await("answers", func(guestapi.Health) bool { return true })
 	return v
 }
 

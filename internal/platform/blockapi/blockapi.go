@@ -39,10 +39,22 @@ type Info struct {
 	Path     string `json:"path,omitempty"`
 	Device   string `json:"device,omitempty"` // the block device
 	// SizeBytes is the virtual size.
-	SizeBytes int64            `json:"size_bytes,omitempty"`
-	Report    fleet.DiskReport `json:"report"`
+	SizeBytes   int64            `json:"size_bytes,omitempty"`
+	Description Description      `json:"description"`
+	Report      fleet.DiskReport `json:"report"`
 	// Steps has how long the parts of the last attach or close took.
 	Steps []Step `json:"steps,omitempty"`
+}
+
+// Description is what the disk's head says.
+type Description struct {
+	ID         string    `json:"id"`
+	State      string    `json:"state"`
+	Mode       string    `json:"mode"`
+	Epoch      uint64    `json:"epoch"`
+	Generation uint64    `json:"generation"`
+	Holder     string    `json:"holder,omitempty"`
+	UpdatedAt  time.Time `json:"updated_at"`
 }
 
 // Step is one timed part of something.

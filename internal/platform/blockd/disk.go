@@ -23,6 +23,7 @@ type Disk interface {
 	Settle(ctx context.Context) error
 	Checkpoint(ctx context.Context, name string) error
 	Checkpoints(ctx context.Context) ([]blockapi.Checkpoint, error)
+	Describe() blockapi.Description
 	Report() fleet.DiskReport
 }
 

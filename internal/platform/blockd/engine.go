@@ -112,6 +112,13 @@ func (d *attached) Checkpoints(ctx context.Context) ([]blockapi.Checkpoint, erro
 	return all, nil
 }
 
+// Describe implements Disk.
+func (d *attached) Describe() blockapi.Description {
+	h := d.Head()
+	return blockapi.Description{ID: h.ID, State: string(h.State), Mode: string(h.Mode), Epoch: h.Epoch, Generation: h.Generation,
+		Holder: h.Holder, UpdatedAt: h.Updated}
+}
+
 // Report implements Disk.
 func (d *attached) Report() fleet.DiskReport {
 	s := d.Stats()

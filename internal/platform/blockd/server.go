@@ -229,7 +229,7 @@ func (s *Server) info() blockapi.Info {
 	if shown != nil {
 		info.Device = shown.BlockDevice()
 	}
-	info.SizeBytes, info.Report = d.Size(), d.Report()
+	info.SizeBytes, info.Description, info.Report = d.Size(), d.Describe(), d.Report()
 	info.Fenced = errs.Is(d.Err(), errs.Fenced)
 	return info
 }

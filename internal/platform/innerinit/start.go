@@ -2,7 +2,6 @@ package innerinit
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"os/user"
@@ -114,7 +113,7 @@ func lookPath(name, dir string, env []string) (string, error) {
 			if err == nil {
 				return full, nil
 			}
-			if errors.Is(err, fs.ErrPermission) {
+			if errors.Is(err, unix.EACCES) {
 				denied = err
 			}
 		}
@@ -131,10 +130,10 @@ func executable(path string) error {
 		return err
 	}
 	if info.IsDir() {
-		return fmt.Errorf("is a directory: %w", fs.ErrPermission)
+		return unix.EISDIR
 	}
 	if info.Mode()&0o111 == 0 {
-		return fmt.Errorf("not executable: %w", fs.ErrPermission)
+		return unix.EACCES
 	}
 	return nil
 }

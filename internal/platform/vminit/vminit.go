@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -128,6 +129,11 @@ func (in *Init) start(role string) (*child, error) {
 	cmd := exec.Command(in.cfg.Binary, role) //nolint:noctx // ended by signal, and reaped below
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	if role == "blockd" {
+		// A process unmounts what it was the last to see when it ends, and before it closes its files. If that
+		// were the machine's file system, blockd would wait for itself, for ever. So it never sees it.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if err := cmd.Start(); err != nil {

@@ -1,0 +1,117 @@
+package machine
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/platform/servicelog"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const defaultLines = 100
+
+// getLogs gives the last lines of one service's log, or of all in the order of their times; and with follow=1 goes
+// on with each new line. Lines are "time service stream text".
+func (p *Platform) getLogs(w http.ResponseWriter, r *http.Request) {
+	logs, err := p.chooseLogs(r.URL.Query().Get("service"))
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	lines := defaultLines
+	if s := r.URL.Query().Get("lines"); s != "" {
+		if lines, err = strconv.Atoi(s); err != nil {
+			writeError(w, errs.New(errs.Invalid, "lines=%q is not a number", s))
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	if r.URL.Query().Get("follow") == "1" {
+		p.followLogs(w, r, logs, lines)
+		return
+	}
+	all, err := tails(r.Context(), logs, lines)
+	if err != nil {
+		writeError(w, errs.Wrap(errs.Unavailable, err, "read the log"))
+		return
+	}
+	for _, line := range all {
+		if _, err := w.Write(line); err != nil {
+			return
+		}
+	}
+}
+
+func (p *Platform) chooseLogs(name string) ([]*servicelog.Log, error) {
+	var logs []*servicelog.Log
+	for _, n := range p.services.names() {
+		if name == "" || n == name {
+			logs = append(logs, p.services.log(n))
+		}
+	}
+	if len(logs) == 0 && name != "" {
+		return nil, errs.New(errs.NotFound, "the machine has no service %q", name)
+	}
+	return logs, nil
+}
+
+// tails returns the last lines of all logs together.
+func tails(ctx context.Context, logs []*servicelog.Log, lines int) ([][]byte, error) {
+	var all [][]byte
+	for _, l := range logs {
+		tail, err := l.Tail(ctx, lines)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, tail...)
+	}
+	slices.SortStableFunc(all, func(a, b []byte) int { return bytes.Compare(timeOf(a), timeOf(b)) })
+	if lines >= 0 && len(all) > lines {
+		all = all[len(all)-lines:]
+	}
+	return all, nil
+}
+
+func timeOf(line []byte) []byte {
+	t, _, _ := bytes.Cut(line, []byte(" "))
+	return t
+}
+
+// followLogs writes lines as they come, from one goroutine.
+func (p *Platform) followLogs(w http.ResponseWriter, r *http.Request, logs []*servicelog.Log, lines int) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	merged := make(chan []byte)
+	var g errgroup.Group
+	for _, l := range logs {
+		g.Go(func() error {
+			return l.Follow(ctx, lines, func(line []byte) error {
+				select {
+				case merged <- line:
+					return nil
+				case <-ctx.Done():
+					return context.Cause(ctx)
+				}
+			})
+		})
+	}
+	var closer errgroup.Group
+	closer.Go(func() error {
+		err := g.Wait()
+		close(merged)
+		return err
+	})
+	out := http.NewResponseController(w)
+	_ = out.Flush()
+	for line := range merged {
+		if _, err := w.Write(line); err != nil || out.Flush() != nil {
+			cancel()
+		}
+	}
+	_ = closer.Wait() // the reader has gone, or the machine
+}
