@@ -130,7 +130,8 @@ type Error struct {
 
 // Exec frames, on a WebSocket at PathMachine+"exec": each binary message starts with one of these bytes.
 // Query: cmd (repeated), env (repeated K=V), dir, tty=1, rows, cols, stdin=1.
-// Text messages are JSON: {"type":"resize","rows":R,"cols":C} from the client.
+// Text messages are JSON, from the client: {"type":"resize","rows":R,"cols":C} or
+// {"type":"signal","signal":"SIGTERM"}; an unknown type is ignored.
 const (
 	FrameStdin    byte = 0
 	FrameStdout   byte = 1

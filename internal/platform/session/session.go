@@ -224,6 +224,8 @@ type control struct {
 	Type string `json:"type"`
 	Rows uint16 `json:"rows"`
 	Cols uint16 `json:"cols"`
+
+	Signal string `json:"signal"` // as in SIGTERM
 }
 
 // receive takes the client's messages until it goes. Input waits in a bounded queue, so that a command that
@@ -267,11 +269,18 @@ func (s *session) receive(ctx context.Context, process *innerapi.Process, st *st
 // control applies what it knows and ignores the rest, which a newer client may say.
 func (s *session) control(process *innerapi.Process, data []byte) {
 	var c control
-	if json.Unmarshal(data, &c) != nil || c.Type != "resize" || process.Terminal == nil || c.Rows == 0 || c.Cols == 0 {
+	if json.Unmarshal(data, &c) != nil {
 		return
 	}
-	if err := resize(process.Terminal, c.Rows, c.Cols); err != nil && !errors.Is(err, os.ErrClosed) {
-		s.log.Debug("terminal not resized", "error", err)
+	switch {
+	case c.Type == "resize" && process.Terminal != nil && c.Rows > 0 && c.Cols > 0:
+		if err := resize(process.Terminal, c.Rows, c.Cols); err != nil && !errors.Is(err, os.ErrClosed) {
+			s.log.Debug("terminal not resized", "error", err)
+		}
+	case c.Type == "signal" && unix.SignalNum(c.Signal) != 0:
+		if err := process.Signal(unix.SignalNum(c.Signal)); err != nil {
+			s.log.Debug("signal not passed on", "signal", c.Signal, "error", err)
+		}
 	}
 }
 
