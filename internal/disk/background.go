@@ -20,10 +20,11 @@ func (d *Disk) startBackground() {
 	}
 }
 
-// sealLoop uploads writes that nobody flushes.
+// sealLoop uploads writes that nobody flushes, and frees the memory for writes when there are none.
 func (d *Disk) sealLoop(ctx context.Context) {
 	t := time.NewTicker(d.opts.SealInterval)
 	defer t.Stop()
+	var commits uint64
 	for {
 		select {
 		case <-ctx.Done():
@@ -35,7 +36,12 @@ func (d *Disk) sealLoop(ctx context.Context) {
 			d.want = true
 			d.pumpLocked()
 		}
+		idle := d.dirty == 0 && d.commits == commits
+		commits = d.commits
 		d.mu.Unlock()
+		if idle {
+			d.pool.drain()
+		}
 	}
 }
 

@@ -126,14 +126,25 @@ func (b *batch) plan() {
 	}
 }
 
-// frame gathers the content of frame n into buf, which has room for one.
+// frame returns the content of frame n: in place where its blocks lie side by side in memory, as those of a
+// sequential write do, else gathered in buf, which frameBuffer made.
 func (b *batch) frame(n int, buf []byte) []byte {
 	slots := b.order[n*format.FrameBlocks : min(len(b.order), (n+1)*format.FrameBlocks)]
+	first, last := slots[0], slots[len(slots)-1]
+	if int(last-first) == len(slots)-1 && first/chunkBlocks == last/chunkBlocks && slices.IsSorted(slots) {
+		off := int(first%chunkBlocks) * BlockSize
+		return b.chunks[first/chunkBlocks][off : off+len(slots)*BlockSize]
+	}
 	buf = buf[:0]
 	for _, i := range slots {
 		buf = append(buf, b.slot(i)...)
 	}
 	return buf
+}
+
+// frameBuffer returns room for the largest frame of the batch.
+func (b *batch) frameBuffer() []byte {
+	return make([]byte, 0, min(len(b.order), format.FrameBlocks)*BlockSize)
 }
 
 // encode fixes the batch as a log object, appended to body, and returns it. The first call decides the
@@ -144,7 +155,7 @@ func (b *batch) encode(c *format.Codec, h format.LogHeader, body []byte) []byte 
 	hlen := format.LogHeaderLen(len(b.runs), n)
 	body = append(body, make([]byte, hlen)...)
 	b.frames = make([]format.Frame, n)
-	buf := make([]byte, 0, format.FrameSize)
+	buf := b.frameBuffer()
 	for i := range n {
 		body, b.frames[i] = c.AppendFrame(body, hlen, b.frame(i, buf))
 	}
@@ -179,6 +190,13 @@ func (p *chunkPool) get() []byte {
 		return c
 	}
 	return make([]byte, chunkSize)
+}
+
+// drain gives all of it back to the system.
+func (p *chunkPool) drain() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.free = nil
 }
 
 func (p *chunkPool) put(c []byte) {

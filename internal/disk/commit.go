@@ -3,7 +3,6 @@ package disk
 import (
 	"context"
 
-	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -173,10 +172,10 @@ func (d *Disk) popCommitted(b *batch) {
 
 // keepFrames puts a committed batch's frames into the cache, from memory.
 func (d *Disk) keepFrames(b *batch) {
-	buf := make([]byte, 0, format.FrameSize)
+	buf := b.frameBuffer()
 	for i := range b.frames {
 		key := d.rd.frames.key(&b.seg, uint32(i))
-		d.rd.frames.keep(cache.Key(key), b.frame(i, buf))
+		d.rd.frames.keep(key, b.frame(i, buf))
 	}
 }
 

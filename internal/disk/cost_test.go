@@ -32,7 +32,8 @@ func TestAttachAndCloseCostTheSameAtAnySize(t *testing.T) {
 		s := newSim()
 		store := s.client()
 		create(t, store, path, tc.size)
-		d := attach(t, store, path, 1)
+		quiet := func(o *disk.AttachOptions) { o.ObjectBytes, o.SealInterval, o.Revalidate = 32<<20, time.Hour, -1 }
+		d := attach(t, store, path, 1, quiet)
 		step := tc.size / int64(tc.regions) &^ 4095
 		for i := range int64(tc.regions) {
 			if err := d.WriteAt(ctx, bytes.Repeat([]byte{1}, 4096), i*step); err != nil {
@@ -50,14 +51,14 @@ func TestAttachAndCloseCostTheSameAtAnySize(t *testing.T) {
 		}
 		// head; swap beside root; and the newest pages in the background
 		gen := uint64(2)
-		if n := requestsOf(store, func() { d = attach(t, store, path, gen) }); n > 4 {
+		if n := requestsOf(store, func() { d = attach(t, store, path, gen, quiet) }); n > 4 {
 			t.Errorf("size %d: an attach took %d requests", tc.size, n)
 		}
 		if n := requestsOf(store, func() { mustClose(t, d) }); n != 1 {
 			t.Errorf("size %d: a close with nothing to do took %d requests", tc.size, n)
 		}
 		// directory, region, segment table, log object
-		d = attach(t, store, path, 3)
+		d = attach(t, store, path, 3, quiet)
 		buf := make([]byte, 4096)
 		if n := requestsOf(store, func() {
 			if err := d.ReadAt(ctx, buf, step*int64(tc.regions-1)); err != nil || buf[7] != 1 {

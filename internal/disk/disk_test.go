@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/fileblob"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -278,5 +280,65 @@ func waitFor(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("no %s", what)
 		}
+	}
+}
+
+// TestOnARealDirectory runs a session, a fork and a takeover over the file driver.
+func TestOnARealDirectory(t *testing.T) {
+	ctx := testCtx(t)
+	store, err := fileblob.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	rng := rand.New(rand.NewPCG(2, 2))
+	want := make([]byte, 2<<20)
+	create(t, store, path, int64(len(want)))
+	a := attach(t, store, path, 1, small)
+	churn(t, ctx, rng, a, want, 30)
+	if _, err := a.Checkpoint(ctx, "c"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := disk.Fork(ctx, store, path, "c", "disks/b", disk.ForkOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	b := attach(t, store, "disks/b", 1)
+	checkAll(t, ctx, b, want)
+	mustClose(t, b)
+	next := attach(t, store, path, 2)
+	checkAll(t, ctx, next, want)
+	if err := a.WriteAt(ctx, want[:4096], 0); err == nil {
+		err = a.Flush(ctx)
+		wantKind(t, "flush of the old writer", err, errs.Fenced)
+	}
+	mustClose(t, next)
+	info, err := disk.Info(ctx, store, path)
+	if err != nil || info.LogObjects == 0 || len(info.Checkpoints) != 1 {
+		t.Fatalf("%+v %v", info, err)
+	}
+}
+
+func TestNothingRunsAfterDetach(t *testing.T) {
+	ctx := testCtx(t)
+	store := newSim().client()
+	create(t, store, path, 1<<20)
+	before := runtime.NumGoroutine()
+	for gen := range uint64(4) {
+		d := attach(t, store, path, gen+1)
+		if err := put(t, ctx, d, 0, gen); err != nil {
+			t.Fatal(err)
+		}
+		if gen%2 == 0 {
+			mustClose(t, d)
+		}
+		d.Abandon()
+		select {
+		case <-d.Fenced():
+		default:
+			t.Error("still open")
+		}
+	}
+	if n := runtime.NumGoroutine(); n > before {
+		t.Errorf("%d goroutines before, %d after", before, n)
 	}
 }

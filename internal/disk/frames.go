@@ -5,7 +5,6 @@ import (
 	"math"
 	"sync"
 
-	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/blockmap"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -42,12 +41,6 @@ type frameFlight struct {
 	data   []byte
 	header *segmentHeader
 	err    error
-}
-
-// segmentHeader is what a reader needs of a segment's header.
-type segmentHeader struct {
-	length int64
-	frames []format.Frame
 }
 
 // pending is a part of a read that no cache could serve.
@@ -243,80 +236,6 @@ func (f *frames) readRun(ctx context.Context, r *frameRun) ([][]byte, error) {
 		}
 	}
 	return data, nil
-}
-
-// header returns a segment's header, and the whole object where it was small enough to be read at once.
-func (f *frames) header(ctx context.Context, seg *format.SegmentEntry, key string) (*segmentHeader, []byte, error) {
-	hk := f.key(seg, headerFrame)
-	f.mu.Lock()
-	if h := f.headers[hk]; h != nil {
-		f.mu.Unlock()
-		return h, nil, nil
-	}
-	if fl := f.flights[hk]; fl != nil {
-		f.mu.Unlock()
-		select {
-		case <-fl.done:
-			return fl.header, fl.data, fl.err
-		case <-ctx.Done():
-			return nil, nil, errs.Wrap(errs.Unavailable, ctx.Err(), "wait for a header")
-		}
-	}
-	fl := &frameFlight{done: make(chan struct{})}
-	f.flights[hk] = fl
-	f.mu.Unlock()
-
-	fl.header, fl.data, fl.err = f.readHeader(ctx, seg, key)
-	f.mu.Lock()
-	delete(f.flights, hk)
-	if fl.err == nil {
-		f.keepHeaderLocked(hk, fl.header)
-	}
-	f.mu.Unlock()
-	close(fl.done)
-	return fl.header, fl.data, fl.err
-}
-
-func (f *frames) readHeader(ctx context.Context, seg *format.SegmentEntry, key string) (*segmentHeader, []byte, error) {
-	n := int64(seg.HeaderLen)
-	if seg.Size <= wholeObject {
-		n = int64(seg.Size)
-	}
-	obj, err := f.o.get(ctx, key, blob.Range{Offset: 0, Length: n})
-	if err != nil {
-		return nil, nil, notMissing(err)
-	}
-	h, err := format.DecodeLogHeader(obj.Data)
-	if err != nil {
-		return nil, nil, err
-	}
-	if h.Epoch != seg.Epoch || h.Seq != seg.Seq || h.Kind != seg.Kind || h.Len() != int(seg.HeaderLen) ||
-		h.Blocks != seg.Blocks || obj.Size != int64(seg.Size) {
-		return nil, nil, errs.New(errs.Corrupt, "header doesn't match the segment table")
-	}
-	return &segmentHeader{length: int64(h.Len()), frames: h.Frames}, obj.Data, nil
-}
-
-// keepHeader remembers the header of a segment that we wrote.
-func (f *frames) keepHeader(seg *format.SegmentEntry, fr []format.Frame) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.keepHeaderLocked(f.key(seg, headerFrame), &segmentHeader{length: int64(seg.HeaderLen), frames: fr})
-}
-
-// keepHeaderLocked keeps a header, and drops any others when there are too many.
-func (f *frames) keepHeaderLocked(k cache.Key, h *segmentHeader) {
-	f.headers[k] = h
-	f.entries += len(h.frames) + 4
-	for old, oh := range f.headers {
-		if f.entries <= maxHeaderRefs {
-			return
-		}
-		if old != k {
-			delete(f.headers, old)
-			f.entries -= len(oh.frames) + 4
-		}
-	}
 }
 
 // has reports whether a frame needs no request.
