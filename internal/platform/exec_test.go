@@ -135,6 +135,7 @@ func TestExec(t *testing.T) {
 		}
 	})
 	t.Run("Resize", func(t *testing.T) { testResize(t, v) })
+	t.Run("Signal", func(t *testing.T) { testSignal(t, v) })
 	t.Run("ClientGone", func(t *testing.T) { testClientGone(t, v) })
 	t.Run("Inside", func(t *testing.T) { testInside(t, v, b) })
 	v.release(b)
@@ -215,6 +216,25 @@ func testResize(t *testing.T, v *testVM) {
 	}
 	r, err := drain(ctx, conn)
 	if err != nil || r.code != 4 || !strings.Contains(r.stdout, "44 132") {
+		t.Errorf("%+v %v", r, err)
+	}
+}
+
+func testSignal(t *testing.T, v *testVM) {
+	conn := v.dialExec(shell("trap 'echo asked; exit 6' TERM; echo ready; while :; do sleep 0.05; done"))
+	defer conn.CloseNow()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, first, err := conn.Read(ctx); err != nil || !bytes.Contains(first, []byte("ready")) {
+		t.Fatalf("%q %v", first, err)
+	}
+	for _, message := range []string{`{"type":"signal","signal":"NONSENSE"}`, `{"type":"signal","signal":"SIGTERM"}`} {
+		if err := conn.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := drain(ctx, conn)
+	if err != nil || r.code != 6 || !strings.Contains(r.stdout, "asked") {
 		t.Errorf("%+v %v", r, err)
 	}
 }
