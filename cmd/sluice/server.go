@@ -34,6 +34,9 @@ type serverFlags struct {
 	verbose                    bool
 }
 
+// minSuspect leaves room for a report, which comes once a second, that is late.
+const minSuspect = 1500 * time.Millisecond
+
 func newServerCommand(d *deps) *cobra.Command {
 	f := serverFlags{policy: fleet.DefaultPolicy()}
 	cmd := &cobra.Command{
@@ -73,6 +76,9 @@ func (f *serverFlags) check() error {
 		if value == "" {
 			return usageError("sluice server needs %s", name)
 		}
+	}
+	if f.policy.WorkerSuspect < minSuspect {
+		return usageError("--worker-suspect %s is shorter than %s: workers report once a second", f.policy.WorkerSuspect, minSuspect)
 	}
 	if f.policy.WorkerDown < f.policy.WorkerSuspect {
 		return usageError("--worker-down %s is shorter than --worker-suspect %s", f.policy.WorkerDown, f.policy.WorkerSuspect)

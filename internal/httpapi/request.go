@@ -58,16 +58,20 @@ func configFromAPI(c api.MachineConfig) (fleet.MachineConfig, error) {
 	millis := math.Round(c.CPUs * 1000)
 	switch {
 	case math.IsNaN(c.CPUs) || millis < 1 || millis > maxCPUs*1000:
-		return out, errs.New(errs.Invalid, "cpus %v is not from 0.001 to %d", c.CPUs, maxCPUs)
+		return out, errs.New(errs.Invalid, "cpus %v is not from 0.001 to %d", c.CPUs, maxCPUs).
+			WithRemedy("ask for a value in that range")
 	case c.MemoryMiB < minMemoryMiB || c.MemoryMiB > maxMemoryMiB:
-		return out, errs.New(errs.Invalid, "memory of %d MiB is not from %d to %d MiB", c.MemoryMiB, minMemoryMiB, maxMemoryMiB)
+		return out, errs.New(errs.Invalid, "memory of %d MiB is not from %d to %d MiB", c.MemoryMiB, minMemoryMiB, maxMemoryMiB).
+			WithRemedy("ask for a value in that range")
 	case c.DiskGiB < 0 || c.DiskGiB > maxDiskGiB:
 		return out, errs.New(errs.Invalid, "disk of %d GiB is not from 1 to %d GiB", c.DiskGiB, maxDiskGiB).
 			WithRemedy("leave it out for the image's size")
 	case math.IsNaN(c.StopTimeout) || c.StopTimeout < 0 || c.StopTimeout > maxStopSeconds:
-		return out, errs.New(errs.Invalid, "stop timeout of %v s is not from 0 to %d s", c.StopTimeout, maxStopSeconds)
+		return out, errs.New(errs.Invalid, "stop timeout of %v s is not from 0 to %d s", c.StopTimeout, maxStopSeconds).
+			WithRemedy("ask for a value in that range")
 	case len(c.Services) > maxServices:
-		return out, errs.New(errs.Invalid, "%d services; a machine has at most %d", len(c.Services), maxServices)
+		return out, errs.New(errs.Invalid, "%d services; a machine has at most %d", len(c.Services), maxServices).
+			WithRemedy("start more processes from one of them, or use more machines")
 	}
 	out.Resources = fleet.Resources{CPUMillis: int64(millis), MemoryMiB: c.MemoryMiB}
 	signal, err := signalName(c.StopSignal)

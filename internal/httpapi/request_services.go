@@ -46,11 +46,14 @@ func serviceFromAPI(s api.Service) (fleet.Service, error) {
 	out := fleet.Service{Name: s.Name, Cmd: s.Cmd, Env: s.Env, Dir: s.Dir, HTTPPort: s.HTTPPort, Needs: s.Needs}
 	switch {
 	case len(s.Cmd) == 0 || s.Cmd[0] == "":
-		return out, errs.New(errs.Invalid, "service %q has no command", s.Name)
+		return out, errs.New(errs.Invalid, "service %q has no command", s.Name).
+			WithRemedy("give cmd, a list of strings, of which the first names the program")
 	case s.HTTPPort < 0 || s.HTTPPort > 65535:
-		return out, errs.New(errs.Invalid, "http port %d of service %q is not from 1 to 65535", s.HTTPPort, s.Name)
+		return out, errs.New(errs.Invalid, "http port %d of service %q is not from 1 to 65535", s.HTTPPort, s.Name).
+			WithRemedy("give the port it listens on, or leave it out")
 	case s.Dir != "" && !strings.HasPrefix(s.Dir, "/"):
-		return out, errs.New(errs.Invalid, "directory %q of service %q does not begin with /", s.Dir, s.Name)
+		return out, errs.New(errs.Invalid, "directory %q of service %q does not begin with /", s.Dir, s.Name).
+			WithRemedy("give an absolute path")
 	}
 	if err := checkEnv("service "+s.Name, s.Env); err != nil {
 		return out, err
@@ -70,7 +73,8 @@ func checkFromAPI(s api.Service) (*fleet.Check, error) {
 	}
 	for _, d := range []float64{c.Interval, c.Timeout, c.Grace} {
 		if math.IsNaN(d) || d < 0 || d > maxCheckSeconds {
-			return nil, errs.New(errs.Invalid, "a duration of service %q's check is not from 0 to %d s", s.Name, maxCheckSeconds)
+			return nil, errs.New(errs.Invalid, "a duration of service %q's check is not from 0 to %d s", s.Name, maxCheckSeconds).
+				WithRemedy("give seconds in that range")
 		}
 	}
 	kind := fleet.CheckKind(c.Kind)
@@ -82,7 +86,8 @@ func checkFromAPI(s api.Service) (*fleet.Check, error) {
 		}
 	case fleet.CheckExec:
 		if len(c.Cmd) == 0 {
-			return nil, errs.New(errs.Invalid, "the exec check of service %q has no command", s.Name)
+			return nil, errs.New(errs.Invalid, "the exec check of service %q has no command", s.Name).
+				WithRemedy("give cmd, a list of strings, of which the first names the program")
 		}
 	default:
 		return nil, errs.New(errs.Invalid, "check kind %q of service %q is unknown", c.Kind, s.Name).

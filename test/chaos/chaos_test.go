@@ -48,7 +48,7 @@ func faults() []fault {
 			}
 			for _, vm := range vms {
 				if vm.Machine == c.victim.ID {
-					c.f.KillInVM(c.source, role, vm.VM)
+					c.f.KillInVM(c.source, role, vm.ID)
 				}
 			}
 		}
@@ -69,7 +69,7 @@ func faults() []fault {
 func TestKillAnythingDuringADrain(t *testing.T) {
 	rounds, seed := number("SLUICE_CHAOS_ROUNDS", 50), number("SLUICE_CHAOS_SEED", time.Now().UnixNano())
 	t.Logf("seed %d, %d rounds", seed, rounds)
-	f := fleettest.Start(t, fleettest.Options{Workers: 3, Pool: 1, Args: []string{"--worker-suspect", "700ms", "--worker-down", "2s"}})
+	f := fleettest.Start(t, fleettest.Options{Workers: 3, Pool: 1, Args: []string{"--worker-suspect", "1500ms", "--worker-down", "3s"}})
 	c := &chaos{t: t, f: f, rng: rand.New(rand.NewPCG(uint64(seed), 0)), acked: map[string]*fleettest.Acked{}}
 	for i, network := range []string{"green", "green", "blue"} {
 		m := f.Create(fmt.Sprintf("m%d", i), network, "w1", fleettest.LedgerConfig())
@@ -151,9 +151,7 @@ func (c *chaos) nothingTwice(struck string) {
 				return err
 			}
 			for _, vm := range vms {
-				if vm.Machine != "" && vm.VM != "" {
-					count[vm.Machine] = append(count[vm.Machine], worker+":"+vm.Phase)
-				}
+				count[vm.Machine] = append(count[vm.Machine], worker+":"+vm.Phase)
 			}
 		}
 		for _, m := range c.machines {

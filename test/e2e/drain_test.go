@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -53,7 +54,7 @@ func checkSameMachine(t *testing.T, before, after api.Machine, worker string) {
 	if after.ID != before.ID || after.Name != before.Name || after.DiskURL != before.DiskURL {
 		t.Errorf("identity changed: %+v → %+v", before, after)
 	}
-	if fmt.Sprint(after.Config) != fmt.Sprint(before.Config) {
+	if !reflect.DeepEqual(after.Config, before.Config) {
 		t.Errorf("config changed: %+v → %+v", before.Config, after.Config)
 	}
 	if after.Worker != worker {

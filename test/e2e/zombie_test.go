@@ -15,7 +15,7 @@ import (
 // while it goes on writing; from then on the storage refuses its writes, and everything that it had
 // acknowledged before is on the new side (invariants 1, 2, 3, 4).
 func TestZombieIsFenced(t *testing.T) {
-	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Args: []string{"--worker-suspect", "1s", "--worker-down", "3s"}})
+	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Args: []string{"--worker-suspect", "1500ms", "--worker-down", "3s"}})
 	cfg := fleettest.LedgerConfig()
 	cfg.Services[0].Cmd = append(cfg.Services[0].Cmd, "1h") // it appends only when asked
 	m := f.Create("ledger", "green", "w1", cfg)
@@ -85,7 +85,7 @@ func TestZombieIsFenced(t *testing.T) {
 		}
 		for _, vm := range vms {
 			if vm.Machine == m.ID {
-				return fmt.Errorf("w1 still has VM %s of the machine, %s", vm.VM, vm.Phase)
+				return fmt.Errorf("w1 still has VM %s of the machine, %s", vm.ID, vm.Phase)
 			}
 		}
 		return nil

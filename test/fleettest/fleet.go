@@ -67,7 +67,6 @@ func release(t testing.TB, root string) string {
 func Start(t testing.TB, o Options) *Fleet {
 	t.Helper()
 	root := Build(t)
-	before := Snapshot(t)
 	cfg := devfleet.Config{
 		Dir: filepath.Join(t.TempDir(), "fleet"), Workers: max(o.Workers, 1), Store: o.Store,
 		S3Server: filepath.Join(root, ".cache/bin/versitygw"), Binary: filepath.Join(root, "bin/sluice"),
@@ -88,7 +87,7 @@ func Start(t testing.TB, o Options) *Fleet {
 		t.Fatal(err)
 	}
 	f := &Fleet{Fleet: df, cfg: cfg, t: t}
-	t.Cleanup(func() { f.remove(before) })
+	t.Cleanup(f.remove)
 	if err := df.Up(t.Context(), cfg, func(string) {}); err != nil {
 		t.Fatalf("up: %v", err)
 	}
@@ -102,7 +101,7 @@ func Start(t testing.TB, o Options) *Fleet {
 }
 
 // remove takes the fleet down the way a user does, and fails the test if anything is left.
-func (f *Fleet) remove(before Leftovers) {
+func (f *Fleet) remove() {
 	if f.t.Failed() {
 		f.dumpLogs()
 	}
@@ -112,7 +111,7 @@ func (f *Fleet) remove(before Leftovers) {
 	if err != nil {
 		f.t.Errorf("dev down: %v\n%s", err, out)
 	}
-	before.Check(f.t)
+	f.checkNothingLeft()
 }
 
 func (f *Fleet) dumpLogs() {

@@ -15,12 +15,8 @@ import (
 	"time"
 )
 
-// VM is a VM as its worker sees it.
-type VM struct {
-	VM      string `json:"vm"`
-	Machine string `json:"machine"`
-	Phase   string `json:"phase"`
-}
+// VM is a machine's VM as its worker sees it.
+type VM struct{ ID, Machine, Phase string }
 
 // HostRequest sends a request to a worker's own API from within that worker's network, so that it works
 // for a worker that is cut off.
@@ -64,14 +60,28 @@ func (f *Fleet) HostRequest(ctx context.Context, worker, method, path string) ([
 	return body, err
 }
 
-// VMs lists a worker's VMs, as it sees them itself.
+// VMs lists the VMs of machines on a worker, as it sees them itself.
 func (f *Fleet) VMs(worker string) ([]VM, error) {
 	body, err := f.HostRequest(f.t.Context(), worker, http.MethodGet, "/debug/vms")
 	if err != nil {
 		return nil, err
 	}
+	var list struct {
+		Items []struct {
+			VM     string
+			Report *struct{ Machine, Phase string }
+		}
+	}
+	if err := json.Unmarshal(body, &list); err != nil {
+		return nil, err
+	}
 	var vms []VM
-	return vms, json.Unmarshal(body, &vms)
+	for _, item := range list.Items {
+		if item.Report != nil {
+			vms = append(vms, VM{ID: item.VM, Machine: item.Report.Machine, Phase: item.Report.Phase})
+		}
+	}
+	return vms, nil
 }
 
 // KillInVM sends SIGKILL to the processes of a machine's VM on a worker that run the given role of the

@@ -5,20 +5,20 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 	"time"
 )
 
-// Leftovers is what there is on the machine of the kinds of things that fleets make.
-type Leftovers map[string]bool
-
-// Snapshot looks now.
-func Snapshot(t testing.TB) Leftovers {
+// leftovers lists what there is on the machine of the kinds of things that fleets make, and that bears
+// this fleet's identity or directory in its name. Other fleets may run beside it.
+func (f *Fleet) leftovers() []string {
+	t := f.t
 	t.Helper()
-	l := Leftovers{}
+	var left []string
 	note := func(kind string, names ...string) {
 		for _, n := range names {
-			l[kind+" "+n] = true
+			if strings.Contains(n, f.ID) || strings.Contains(n, f.Dir) {
+				left = append(left, kind+" "+n)
+			}
 		}
 	}
 	for _, pattern := range []string{"/run/netns/slc-*", "/sys/fs/cgroup/*/sluice*", "/sys/fs/cgroup/sluice*"} {
@@ -51,30 +51,25 @@ func Snapshot(t testing.TB) Leftovers {
 	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range processes {
 		data, err := os.ReadFile(file)
-		if err == nil && strings.Contains(string(data), "sluice") && !strings.Contains(string(data), ".test") {
+		if err == nil {
 			note("process", filepath.Base(filepath.Dir(file))+" "+strings.ReplaceAll(string(data), "\x00", " "))
 		}
 	}
-	return l
+	return left
 }
 
-// Check fails the test if there is anything now that wasn't there before. What the kernel takes apart
-// in the background gets a moment to go.
-func (l Leftovers) Check(t testing.TB) {
-	t.Helper()
+// checkNothingLeft fails the test if anything of the fleet is left. What the kernel takes apart in the
+// background gets a moment to go.
+func (f *Fleet) checkNothingLeft() {
+	f.t.Helper()
 	deadline := time.Now().Add(3 * time.Second)
 	for {
-		var left []string
-		for name := range Snapshot(t) {
-			if !l[name] {
-				left = append(left, name)
-			}
-		}
+		left := f.leftovers()
 		if len(left) == 0 {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Errorf("left behind on the machine: %v", left)
+			f.t.Errorf("left behind on the machine: %v", left)
 			return
 		}
 		time.Sleep(50 * time.Millisecond)
