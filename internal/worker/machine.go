@@ -257,6 +257,9 @@ func (m *machine) hear(e event) {
 			l.VM, h.Machine, h.Generation))
 		return
 	}
+	if progress(h.State) < progress(guestapi.State(l.Phase)) && m.binding != bindUnknown {
+		return // said before it was asked to stop: a phase is never taken back
+	}
 	m.hearBound(l, h)
 }
 

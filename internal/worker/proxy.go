@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -77,7 +78,7 @@ func (w *Worker) reach(id fleet.MachineID) (*pool.VM, error) {
 	}
 	vm, phase := m.vmOf()
 	if vm == nil {
-		return nil, errs.New(errs.Unavailable, "machine %s is not running on worker %s now (%s)", id, w.cfg.Worker, phase).
+		return nil, errs.New(errs.Unavailable, "machine %s is not running on worker %s now (%s)", id, w.cfg.Worker, cmp.Or(phase, "not looked at yet")).
 			WithRemedy("try again in a moment, or see: sluice machine status %s", id)
 	}
 	return vm, nil

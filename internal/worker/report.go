@@ -22,10 +22,10 @@ func (m *machine) publish() {
 	}
 	if l != nil && l.End == nil {
 		switch l.Phase {
-		case fleet.PhaseAttaching, fleet.PhaseStarting, fleet.PhaseStopping:
-			busy = true
-		case fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseRunning, fleet.PhaseHealthy,
-			fleet.PhaseReleased, fleet.PhaseFailed, fleet.PhaseFenced:
+		case fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching, fleet.PhaseStarting,
+			fleet.PhaseRunning, fleet.PhaseStopping:
+			busy = true // prepared: its source is being stopped, or is about to be
+		case fleet.PhaseHealthy, fleet.PhaseReleased, fleet.PhaseFailed, fleet.PhaseFenced:
 		}
 	}
 	m.mu.Lock()
