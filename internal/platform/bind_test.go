@@ -26,7 +26,7 @@ func TestBindAndRelease(t *testing.T) {
 	for gen := range fleet.Generation(3) {
 		b := bindOf(id, gen+1, webService())
 		v := startVM(t)
-		v.await("empty", func(h guestapi.Health) bool { return h.State == guestapi.StateEmpty && len(h.Steps) > 0 })
+		v.await("empty", made)
 		began := time.Now()
 		v.bind(b)
 		v.bind(b) // twice is once

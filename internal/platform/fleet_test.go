@@ -234,7 +234,7 @@ func startVM(t *testing.T) *testVM {
 func (v *testVM) remove() {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if v.t.Failed() {
+	if v.t.Failed() || os.Getenv("SLUICE_TEST_CONSOLE") != "" {
 		console, _ := os.ReadFile(v.ConsolePath())
 		v.t.Logf("console of %s:\n%s", v.ID(), console)
 	}
@@ -337,6 +337,9 @@ func (v *testVM) await(what string, cond func(guestapi.Health) bool) guestapi.He
 func inState(want guestapi.State) func(guestapi.Health) bool {
 	return func(h guestapi.Health) bool { return h.State == want }
 }
+
+// made holds for an empty VM that has its container: what waits in a pool.
+func made(h guestapi.Health) bool { return h.State == guestapi.StateEmpty && len(h.Steps) > 0 }
 
 func bindOf(id fleet.MachineID, gen fleet.Generation, services ...fleet.Service) guestapi.Bind {
 	return guestapi.Bind{Machine: id, Generation: gen, Instance: fleet.InstanceID(fmt.Sprintf("01INSTANCE%d", gen)), Name: "box", App: "app",

@@ -25,7 +25,10 @@ func (p *Platform) makeContainer(ctx context.Context) {
 	start := time.Now()
 	c, err := inner.Adopt(ctx, p.cfg.Inner)
 	if errs.Is(err, errs.NotFound) {
-		if order(now.Health.State) >= order(guestapi.StateRunning) || final(now.Health.State) {
+		if now.Release || final(now.Health.State) {
+			return // an earlier platformd had come as far as ending it
+		}
+		if order(now.Health.State) >= order(guestapi.StateRunning) {
 			p.fail(ctx, errs.New(errs.Unavailable, "the inner container has ended"))
 			return
 		}

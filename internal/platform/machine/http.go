@@ -55,11 +55,35 @@ func (p *Platform) handler() http.Handler {
 	mux.HandleFunc("POST "+guestapi.PathBind, p.postBind)
 	mux.HandleFunc("POST "+guestapi.PathRelease, p.postRelease)
 	mux.HandleFunc("GET "+guestapi.PathEvents, p.getEvents)
-	p.machineRoutes(mux)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeError(w, errs.New(errs.NotFound, "nothing at %s %s in this release of the platform", r.Method, r.URL.Path))
-	})
+	inside := http.NewServeMux()
+	p.machineRoutes(inside)
+	mux.Handle(guestapi.PathMachine, p.takenOver(inside))
+	inside.HandleFunc("/", unknownPath)
+	mux.HandleFunc("/", unknownPath)
 	return mux
+}
+
+func unknownPath(w http.ResponseWriter, r *http.Request) {
+	writeError(w, errs.New(errs.NotFound, "nothing at %s %s in this release of the platform", r.Method, r.URL.Path))
+}
+
+const takeOverTime = 5 * time.Second
+
+// takenOver holds a request for a machine that runs until this platformd has taken it over from an earlier one.
+func (p *Platform) takenOver(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		now, _ := p.status.get()
+		if st := now.Health.State; st == guestapi.StateRunning || st == guestapi.StateHealthy {
+			timer := time.NewTimer(takeOverTime)
+			defer timer.Stop()
+			select {
+			case <-p.services.running:
+			case <-r.Context().Done():
+			case <-timer.C:
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // getHealth reports, with the disk's counters as they are now.

@@ -47,7 +47,7 @@ func New(cfg Config) (*Platform, error) {
 		return nil, err
 	}
 	return &Platform{cfg: cfg, log: cfg.Log, status: st, block: cfg.Block, container: newBox(),
-		services: &serviceHolder{}, interrupt: newInterrupter()}, nil
+		services: newServiceHolder(), interrupt: newInterrupter()}, nil
 }
 
 func (p *Platform) diskDir() string { return p.cfg.DiskDir }

@@ -17,14 +17,21 @@ import (
 const (
 	killMargin    = 5 * time.Second // beyond the stop timeout, for what SIGKILL doesn't end at once
 	unmountWithin = 20 * time.Second
-	settleAfter   = 100 * time.Millisecond
+	earlyAfter    = 50 * time.Millisecond // services that stop faster are not worth an extra flush
 	retryPause    = 500 * time.Millisecond
 )
 
 // release gives the machine back: services stopped, container killed, disk unmounted and closed. What fails is
 // tried again, for as long as the disk is ours.
-func (p *Platform) release(ctx context.Context, _ *errgroup.Group) error {
+func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 	began := time.Now()
+	now, _ := p.status.get()
+	if c := p.container.peek(); c != nil && now.Bind != nil && !p.services.started() && c.Entered() {
+		// An earlier platformd started services: they are taken over, to be asked to stop as they should be.
+		if err := p.runServices(ctx, running, now); err != nil {
+			return err
+		}
+	}
 	if err := p.status.update(func(s *saved) { reach(s, guestapi.StateStopping) }); err != nil {
 		return err
 	}
@@ -54,26 +61,16 @@ func (p *Platform) release(ctx context.Context, _ *errgroup.Group) error {
 	return nil
 }
 
-// stopServices stops what runs, in order, within the time that the machine's owner gives it. Meanwhile what
-// is dirty begins to be written out, and where they take their time, more than that.
+// stopServices stops what runs, in order, within the time that the machine's owner gives it. Where that takes a
+// while, what is dirty is written out meanwhile; where it doesn't, the unmount alone does it in fewer requests.
 func (p *Platform) stopServices(ctx context.Context) {
 	now, _ := p.status.get()
 	start := time.Now()
+	stopped, cancel := context.WithCancel(ctx)
 	var early errgroup.Group
-	stopped := make(chan struct{})
-	early.Go(func() error {
-		if err := syncDir(p.diskDir()); err != nil {
-			return err
-		}
-		select {
-		case <-stopped:
-			return nil // the close does the rest, in fewer requests
-		case <-time.After(settleAfter):
-			return p.block.Settle(ctx)
-		}
-	})
+	early.Go(func() error { return p.writeOutEarly(stopped, ctx) })
 	err := p.services.stop(ctx, now, killMargin)
-	close(stopped)
+	cancel()
 	p.took(ctx, "stop services", time.Since(start))
 	if err != nil {
 		p.log.WarnContext(ctx, "services not stopped in time", "error", err)
@@ -81,6 +78,26 @@ func (p *Platform) stopServices(ctx context.Context) {
 	if err := early.Wait(); err != nil {
 		p.log.DebugContext(ctx, "early write-out", "error", err)
 	}
+}
+
+// writeOutEarly does nothing if until ends soon.
+func (p *Platform) writeOutEarly(until, ctx context.Context) error {
+	for _, do := range []func() error{
+		func() error { return syncDir(p.diskDir()) },
+		func() error { return p.block.Settle(ctx) },
+	} {
+		timer := time.NewTimer(earlyAfter)
+		select {
+		case <-until.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // giveBack ends the container and closes the disk. Repeatable.
@@ -114,7 +131,10 @@ func (p *Platform) giveBack(ctx context.Context) error {
 	}
 	p.took(ctx, "close disk", time.Since(start))
 	return p.status.update(func(s *saved) {
-		s.Health.Disk, s.Health.Error, s.Health.ErrorKind = info.Report, "", ""
+		s.Health.Disk = info.Report
+		if !final(s.Health.State) {
+			s.Health.Error, s.Health.ErrorKind = "", "" // of an earlier try
+		}
 		for _, step := range info.Steps {
 			s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: "close: " + step.Name, Took: step.Took})
 		}

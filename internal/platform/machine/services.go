@@ -22,7 +22,10 @@ type serviceHolder struct {
 	logs    map[string]*servicelog.Log
 	cancel  context.CancelFunc // ends what keeps them, not the services
 	done    bool               // aborted
+	running chan struct{}      // closed once there is a manager
 }
+
+func newServiceHolder() *serviceHolder { return &serviceHolder{running: make(chan struct{})} }
 
 func (h *serviceHolder) started() bool {
 	h.mu.Lock()
@@ -114,7 +117,7 @@ func (p *Platform) runServices(ctx context.Context, running *errgroup.Group, now
 		Services: now.Bind.Config.Services, Stop: now.Bind.Config.Stop, Log: p.log,
 		Runner:  &runner{p: p, bind: *now.Bind, logs: logs},
 		Prober:  &prober{p: p, bind: *now.Bind},
-		Stopped: now.Stopped, Restarts: now.Restarts,
+		Stopped: now.Stopped, Restarts: now.Restarts, Closing: now.Release,
 		Changed: func() { p.noteServices(ctx, m, began) },
 	})
 	keeping, cancel := context.WithCancel(ctx)
@@ -124,6 +127,7 @@ func (p *Platform) runServices(ctx context.Context, running *errgroup.Group, now
 	running.Go(func() error { return m.Run(keeping) })
 	p.services.mu.Lock()
 	p.services.manager, p.services.logs, p.services.cancel = m, logs, cancel
+	close(p.services.running)
 	p.services.mu.Unlock()
 	return nil
 }

@@ -9,19 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
-	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// keep runs one service until ctx ends, over all its restarts.
-func (m *Manager) keep(ctx context.Context, u *unit) {
+// keep runs one service until ctx ends, over all its restarts. p is what runs already, or nil.
+func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
 	backoff := backoffFirst
-	p, err := m.cfg.Runner.Adopt(ctx, u.svc.Name)
-	if err != nil && !errs.Is(err, errs.NotFound) {
-		m.cfg.Log.WarnContext(ctx, "service not taken over", "service", u.svc.Name, "error", err)
-	}
-	if err != nil {
-		p = nil
-	}
+	var err error
 	for ctx.Err() == nil {
 		if p == nil {
 			if m.await(ctx, func() bool { return m.mayRunLocked(u) }) != nil {

@@ -20,6 +20,7 @@ type Manager struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of any unit
 	closing bool          // StopAll was called
+	adopted bool          // it is known what an earlier Manager left running
 }
 
 // unit is one service. Its fields but svc are guarded by Manager.mu.
@@ -35,7 +36,7 @@ type unit struct {
 
 // New returns a manager of services for which Check has returned nil.
 func New(cfg Config) *Manager {
-	m := &Manager{cfg: cfg, changed: make(chan struct{})}
+	m := &Manager{cfg: cfg, changed: make(chan struct{}), closing: cfg.Closing}
 	for _, svc := range cfg.Services {
 		m.units = append(m.units, &unit{svc: svc, state: Stopped, up: !slices.Contains(cfg.Stopped, svc.Name),
 			restarts: cfg.Restarts[svc.Name]})
@@ -45,10 +46,11 @@ func New(cfg Config) *Manager {
 
 // Run keeps the services as they are wanted until ctx ends. It stops none of them.
 func (m *Manager) Run(ctx context.Context) error {
+	left := m.adopt(ctx)
 	g, ctx := errgroup.WithContext(ctx)
-	for _, u := range m.units {
+	for i, u := range m.units {
 		g.Go(func() error {
-			m.keep(ctx, u)
+			m.keep(ctx, u, left[i])
 			return nil
 		})
 	}
@@ -64,6 +66,38 @@ func (m *Manager) Run(ctx context.Context) error {
 		}
 	})
 	return g.Wait()
+}
+
+// adopt finds what an earlier Manager left running. Nothing is reported before that is known.
+func (m *Manager) adopt(ctx context.Context) []Process {
+	left := make([]Process, len(m.units))
+	var g errgroup.Group
+	for i, u := range m.units {
+		g.Go(func() error {
+			p, err := m.cfg.Runner.Adopt(ctx, u.svc.Name)
+			if err == nil {
+				left[i] = p
+				return nil
+			}
+			if !errs.Is(err, errs.NotFound) {
+				m.cfg.Log.WarnContext(ctx, "service not taken over", "service", u.svc.Name, "error", err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none returns one
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.adopted = true
+	for i, u := range m.units {
+		if left[i] == nil {
+			u.again = false
+			continue
+		}
+		u.state, u.pid = Running, left[i].PID()
+	}
+	m.noteLocked()
+	return left
 }
 
 // Reports returns each service's state.
@@ -122,7 +156,7 @@ func (m *Manager) Stop(name string) error {
 // Restart stops a service and starts it again.
 func (m *Manager) Restart(name string) error {
 	return m.want(name, func(u *unit) {
-		u.again = u.state == Running || u.state == Ready
+		u.again = u.state == Running || u.state == Ready || !m.adopted
 		u.up = true
 	})
 }
@@ -152,7 +186,7 @@ func (m *Manager) StopAll(ctx context.Context) error {
 	m.noteLocked()
 	m.mu.Unlock()
 	return m.await(ctx, func() bool {
-		return !slices.ContainsFunc(m.units, func(u *unit) bool { return u.state != Stopped })
+		return m.adopted && !slices.ContainsFunc(m.units, func(u *unit) bool { return u.state != Stopped })
 	})
 }
 

@@ -60,6 +60,8 @@ type Config struct {
 	// Stopped and Restarts are what an earlier Manager knew.
 	Stopped  []string
 	Restarts map[string]int
+	// Closing: nothing is to be started any more, as after StopAll.
+	Closing bool
 	// Changed is called after each change of Reports, one call at a time.
 	Changed func()
 }
