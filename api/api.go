@@ -260,6 +260,11 @@ type DiskInfo struct {
 	Parent      string           `json:"parent,omitempty"`
 	Checkpoints []DiskCheckpoint `json:"checkpoints,omitempty"`
 	UpdatedAt   time.Time        `json:"updated_at"`
+	// Where the store was asked: content in the newest map, the disk's own objects, and disks forked of it.
+	MappedBytes int64    `json:"mapped_bytes,omitempty"`
+	StoredBytes int64    `json:"stored_bytes,omitempty"`
+	Objects     int      `json:"objects,omitempty"`
+	Forks       []string `json:"forks,omitempty"`
 }
 
 // DiskCheckpoint is a named point of a disk.

@@ -147,6 +147,11 @@ func (c *Client) CheckpointMachine(ctx context.Context, ref, name string) (api.D
 	return p, err
 }
 
+// MachineCheckpoints lists the checkpoints of a running machine's disk.
+func (c *Client) MachineCheckpoints(ctx context.Context, ref string) ([]api.DiskCheckpoint, error) {
+	return listAll[api.DiskCheckpoint](ctx, c, machinePath(ref, "checkpoints"), nil)
+}
+
 // LogOptions choose what Logs returns.
 type LogOptions struct {
 	Service string // "" for all

@@ -57,7 +57,8 @@ Debian made on this machine, which needs root. The archive is streamed to the se
 		Example: `  sluice image create base --from debian --include busybox,curl
   sluice image create site --from ./rootfs --size 2GiB
   sluice image create site --from rootfs.tar`,
-		Args: exactly("a name"),
+		Args:    exactly("a name"),
+		PreRunE: requires("from"),
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			size, err := parseSize(f.size, 1<<30)
 			if err != nil {
@@ -85,6 +86,5 @@ Debian made on this machine, which needs root. The archive is streamed to the se
 	cmd.Flags().StringSliceVar(&f.include, "include", nil, "with --from debian: more packages, separated by commas")
 	cmd.Flags().StringVar(&f.suite, "suite", "bookworm", "with --from debian: which one")
 	cmd.Flags().StringVar(&f.cache, "cache", d.env("SLUICE_IMAGE_CACHE"), "with --from debian: where trees are kept (SLUICE_IMAGE_CACHE)")
-	_ = cmd.MarkFlagRequired("from")
 	return cmd
 }

@@ -42,7 +42,8 @@ form of the API: a list of {"name", "cmd", "http_port", "check", …}.
 		Example: `  sluice machine create db-1 --app shop --network prod --memory 512MiB
   sluice machine create web-1 --app shop --network prod --env MODE=live \
       --service 'name=web,cmd=busybox httpd -f -p 8080 -h /srv,port=8080,check=http:/'`,
-		Args: exactly("a name"),
+		Args:    exactly("a name"),
+		PreRunE: requires("app", "network"),
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			f.req.Name = args[0]
 			return d.createMachine(cmd.Context(), c, &f)
@@ -64,8 +65,6 @@ form of the API: a list of {"name", "cmd", "http_port", "check", …}.
 	fl.DurationVar(&f.stopTimeout, "stop-timeout", 0, "time from that signal to SIGKILL, at most 300s (default 5s)")
 	fl.BoolVar(&f.wait, "wait", true, "wait until it is healthy")
 	fl.DurationVar(&f.timeout, "timeout", 2*time.Minute, "longest time to wait")
-	_ = cmd.MarkFlagRequired("app") // fails only for a flag that doesn't exist
-	_ = cmd.MarkFlagRequired("network")
 	return cmd
 }
 

@@ -38,6 +38,7 @@ SLUICE_TOKEN.`,
 func nounCommands(d *deps) []*cobra.Command {
 	return []*cobra.Command{
 		newDevCommand(d),
+		newDiskCommand(d),
 		newDoctorCommand(d),
 		newDrainCommand(d),
 		newImageCommand(d),
@@ -94,6 +95,18 @@ func atLeastOne(name string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return usageError("%s needs %s", cmd.CommandPath(), name)
+		}
+		return nil
+	}
+}
+
+// requires refuses a command without the named flags.
+func requires(names ...string) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, _ []string) error {
+		for _, name := range names {
+			if !cmd.Flags().Changed(name) {
+				return usageError("%s needs --%s", cmd.CommandPath(), name)
+			}
 		}
 		return nil
 	}

@@ -151,7 +151,8 @@ func (f *Fleet) Migrate(_ context.Context, ref string, to fleet.WorkerID) (fleet
 			Machine: v.Machine.ID, Network: v.Machine.Network, Reason: "migrate", From: "w1", To: to, Step: fleet.StepPlanned,
 			Steps: []fleet.StepRecord{{Step: fleet.StepPlanned, At: f.now}}, StartedAt: f.now}}
 		v.Machine.Owner = "move/" + string(move.Move.ID)
-		f.moves[move.Move.ID] = &move
+		kept := move
+		f.moves[move.Move.ID] = &kept
 		return nil
 	})
 	return move, err
