@@ -52,7 +52,7 @@ func (w *Worker) adopt(ctx context.Context) error {
 			}
 		}
 		delete(entries, rec.Life.VM)
-		w.launch(ctx, m)
+		w.launch(m)
 	}
 	w.log.InfoContext(ctx, "looked for vms of earlier workers", "found", len(found), "machines", len(links), "others", len(vms))
 	err = w.deps.HostNet.Restore(ctx, links)
@@ -93,11 +93,11 @@ func (w *Worker) sortOthers(ctx context.Context, vms map[fleet.VMID]runtime.VM, 
 }
 
 // launch starts a machine's actor. Only one goroutine launches at any time: adopt, then the poll.
-func (w *Worker) launch(ctx context.Context, m *machine) {
+func (w *Worker) launch(m *machine) {
 	w.mu.Lock()
 	w.machines[m.id] = m
 	w.mu.Unlock()
-	w.group.Go(func() error { return m.run(ctx) })
+	w.group.Go(func() error { return m.run(w.life) })
 }
 
 // resume takes up a life that an earlier worker began.

@@ -107,7 +107,7 @@ func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
 		}
 		m := newMachine(w, a.Machine, rec)
 		m.offer(&a)
-		w.launch(ctx, m)
+		w.launch(m)
 	}
 	w.conditions.set(condRecords, failed)
 	w.mu.Lock()

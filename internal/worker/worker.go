@@ -40,6 +40,7 @@ type Worker struct {
 	storeURL string
 	fleetID  string
 	group    *errgroup.Group
+	life     context.Context // of the group: actors live as long, whatever becomes of the uplink
 
 	reportFailed bool // owned by reportLoop
 	seen         atomic.Int64
@@ -111,7 +112,7 @@ func (w *Worker) work(ctx context.Context) error {
 	defer store.Close()
 	w.store, w.storeURL, w.fleetID = &watchedStore{Store: store, conditions: w.conditions}, answer.StoreURL, answer.FleetID
 	group, ctx := errgroup.WithContext(ctx)
-	w.group = group
+	w.group, w.life = group, ctx
 	group.Go(func() error {
 		if err := w.adopt(ctx); err != nil {
 			return err

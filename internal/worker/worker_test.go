@@ -360,12 +360,23 @@ func TestSilenceAndAbsenceEndNothing(t *testing.T) {
 	}
 }
 
-func TestForgottenWorkerJoinsAgain(t *testing.T) {
+func TestForgottenWorkerJoinsAgainAndKeepsItsMachines(t *testing.T) {
 	r := newRig(t, 0)
+	r.newDisk(m1)
 	r.start()
-	r.eventually("a report", func() bool { return len(r.feed.last().Worker) > 0 })
+	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
+	vm := r.awaitPhase(m1, 1, fleet.PhaseHealthy).VM
 	r.feed.mu.Lock()
 	r.feed.unknown, r.feed.reports = true, nil
+	close(r.feed.changed)
+	r.feed.changed = make(chan struct{})
 	r.feed.mu.Unlock()
-	r.eventually("joined again and reported", func() bool { return len(r.feed.last().Worker) > 0 && r.feed.joins == 2 })
+	if v := r.awaitPhase(m1, 1, fleet.PhaseHealthy); v.VM != vm || r.feed.joins != 2 {
+		t.Fatalf("reported %+v after %d joins", v, r.feed.joins)
+	}
+	r.write(1)
+	r.feed.assign(assignment(m1, 1, fleet.WantReleased))
+	if v := r.awaitPhase(m1, 1, fleet.PhaseReleased); v.Error != "" {
+		t.Fatalf("released with %q", v.Error)
+	}
 }
