@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/sluice-platform/sluice/internal/blob/fileblob"
 	"github.com/sluice-platform/sluice/internal/disk"
 )
 
@@ -85,4 +86,42 @@ func BenchmarkRead4KCached(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkMove closes a disk with a little dirty data and attaches it again, on a directory: the disk's part
+// of a machine's pause.
+func BenchmarkMove(b *testing.B) {
+	store, err := fileblob.Open(b.TempDir())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = store.Close() })
+	ctx := b.Context()
+	if _, err := disk.Create(ctx, store, path, disk.CreateOptions{Size: 100 << 30}); err != nil {
+		b.Fatal(err)
+	}
+	gen := uint64(1)
+	d, err := disk.Attach(ctx, store, path, disk.AttachOptions{Generation: gen})
+	if err != nil {
+		b.Fatal(err)
+	}
+	buf := make([]byte, 4096)
+	for b.Loop() {
+		for i := range int64(20) {
+			if err := d.WriteAt(ctx, buf, i*(4<<30)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := d.Close(ctx); err != nil {
+			b.Fatal(err)
+		}
+		gen++
+		if d, err = disk.Attach(ctx, store, path, disk.AttachOptions{Generation: gen}); err != nil {
+			b.Fatal(err)
+		}
+		if err := d.ReadAt(ctx, buf, 8<<30); err != nil {
+			b.Fatal(err)
+		}
+	}
+	d.Abandon()
 }

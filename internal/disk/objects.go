@@ -44,11 +44,12 @@ func (o *objects) once(ctx context.Context, f func(context.Context) error) error
 }
 
 // retry repeats f while it is Unavailable, until ctx ends or, with a bound above zero, that time is over.
+// Without a bound it also waits for space.
 func (o *objects) retry(ctx context.Context, bound time.Duration, f func(context.Context) error) error {
 	start, delay := time.Now(), firstBackoff
 	for {
 		err := o.once(ctx, f)
-		if !errs.Is(err, errs.Unavailable) {
+		if !errs.Is(err, errs.Unavailable) && (bound > 0 || !errs.Is(err, errs.Exhausted)) {
 			return err
 		}
 		if ctx.Err() != nil {

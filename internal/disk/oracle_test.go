@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strconv"
 	"testing"
 
 	"github.com/sluice-platform/sluice/internal/disk"
@@ -122,8 +124,6 @@ func (o *oracle) reset(n int) {
 func runUntilDeath(ctx context.Context, c *simClient, o *oracle, gen uint64, seed uint64, steps int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {})
-	defer stop()
 	go func() {
 		select {
 		case <-c.died:
@@ -139,12 +139,12 @@ func runUntilDeath(ctx context.Context, c *simClient, o *oracle, gen uint64, see
 	}
 	defer d.Abandon()
 	rng := rand.New(rand.NewPCG(seed, 99))
-	for range steps {
+	for i := range steps {
 		if err := o.step(ctx, rng, d); err != nil {
 			return err
 		}
 		if rng.IntN(40) == 0 { // now and then a named checkpoint in between
-			if _, err := d.Checkpoint(ctx, fmt.Sprintf("c%d-%d", gen, len(o.writes))); err != nil {
+			if _, err := d.Checkpoint(ctx, fmt.Sprintf("c%d-%d-%d", gen, seed, i)); err != nil {
 				return err
 			}
 		}
@@ -161,7 +161,7 @@ func runUntilDeath(ctx context.Context, c *simClient, o *oracle, gen uint64, see
 // reopens the disk and asks the oracle. Every third reopening is cut as well, so that recovery itself is.
 func TestCutAtEveryRequest(t *testing.T) {
 	ctx := testCtx(t)
-	const blocks, steps = 48, 120
+	const blocks, steps = 48, 90
 	for _, how := range []verdict{dieBefore, dieAfter} {
 		for cut := 1; ; cut++ {
 			s := newSim()
@@ -206,10 +206,22 @@ func TestCutAtEveryRequest(t *testing.T) {
 	}
 }
 
+// seeds returns how many seeds to run: n, or what SLUICE_DISK_SEEDS says for a longer run.
+func seeds(t *testing.T, n uint64) uint64 {
+	t.Helper()
+	if s := os.Getenv("SLUICE_DISK_SEEDS"); s != "" {
+		var err error
+		if n, err = strconv.ParseUint(s, 10, 32); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
 // TestRandomFaults runs sessions over a store that refuses, loses answers and lets requests happen late,
 // each ending in a crash or a close; the oracle is asked after each.
 func TestRandomFaults(t *testing.T) {
-	for seed := range uint64(8) {
+	for seed := range seeds(t, 8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			ctx := testCtx(t)
 			s := newSim()
