@@ -38,7 +38,7 @@ for spec in shop:green shop:green blog:green blog:blue ci:blue ci:blue; do
   app=${spec%%:*} network=${spec##*:}
   run machine create "m$i" --app "$app" --network "$network" --image base --cpus 0.5 --memory 128 \
     --worker "w$((i % 2 + 1))" \
-    --service "name=web,cmd=busybox httpd -f -p 8080 -h /srv,port=8080,check=http:/" >/dev/null
+    --service "name=web,cmd=busybox httpd -f -p 8080 -h /srv,port=8080,check=tcp" >/dev/null
 done
 
 say "4. Data in each: 8 MiB of random bytes, its checksum, and a page to serve."
