@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"golang.org/x/term"
 
@@ -79,14 +80,15 @@ func (d *deps) newDrainProgress() drainProgress {
 	if f := terminal(d.stderr); f != nil && d.env("TERM") != "dumb" {
 		return &drainTable{w: d.stderr, file: f}
 	}
-	return &drainLines{w: d.stderr, steps: map[string]int{}, said: map[string]bool{}}
+	return &drainLines{w: d.stderr, steps: map[string]int{}, since: map[string]time.Time{}, said: map[string]bool{}}
 }
 
 // drainLines writes a line for each step of each move, and for each new blocker.
 type drainLines struct {
 	w     io.Writer
-	steps map[string]int  // of each move, how many were written
-	said  map[string]bool // blockers written
+	steps map[string]int       // of each move, how many were written
+	since map[string]time.Time // blockers, when first seen
+	said  map[string]bool      // blockers written
 }
 
 func (p *drainLines) show(x api.Drain) error {
@@ -104,7 +106,11 @@ func (p *drainLines) show(x api.Drain) error {
 	}
 	for _, b := range x.Blockers {
 		key := b.Code + " " + b.Object + " " + b.Detail
-		if !p.said[key] {
+		if _, seen := p.since[key]; !seen {
+			p.since[key] = time.Now()
+		}
+		// What blocks for a moment only is how a drain goes, and no news.
+		if !p.said[key] && (x.State == "blocked" || time.Since(p.since[key]) > noticeable) {
 			p.said[key] = true
 			printBlocker(p.w, b)
 		}

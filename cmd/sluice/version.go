@@ -26,7 +26,7 @@ func newVersionCommand(d *deps) *cobra.Command {
 }
 
 // version is set by the linker: -X main.version=…
-var version string
+var version = ""
 
 // buildVersion is the version of this binary.
 func buildVersion() string {
