@@ -207,7 +207,8 @@ type testVM struct {
 	http  *http.Client
 	token string
 	// cut makes the gateway refuse everything.
-	cut atomic.Bool
+	cut      atomic.Bool
+	requests atomic.Int64
 }
 
 func startVM(t *testing.T) *testVM {
@@ -249,7 +250,13 @@ func (v *testVM) serveGateway() {
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	allow := gatewayhttp.AuthorizerFunc(func(r *http.Request, _, _ string, _ []byte) error {
+	delay, _ := time.ParseDuration(os.Getenv("SLUICE_TEST_STORE_DELAY")) // to see which steps wait for the store
+	allow := gatewayhttp.AuthorizerFunc(func(r *http.Request, op, key string, body []byte) error {
+		if delay > 0 {
+			v.t.Logf("%s store: %s %s %s %d bytes", time.Now().Format("05.000"), op, key, r.Header.Get("Range"), len(body))
+		}
+		time.Sleep(delay)
+		v.requests.Add(1)
 		if gatewayhttp.BearerToken(r) != "store-token" {
 			return errs.New(errs.Denied, "bad store token")
 		}

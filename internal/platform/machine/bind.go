@@ -2,14 +2,10 @@ package machine
 
 import (
 	"context"
-	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
-	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 	"github.com/sluice-platform/sluice/internal/platform/inner"
@@ -87,9 +83,13 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 	if err := p.timed(ctx, "mount", func() error { return mountDisk(ctx, device, p.diskDir()) }); err != nil {
 		return err
 	}
-	return p.timed(ctx, "enter container", func() error {
+	err := p.timed(ctx, "enter container", func() error {
 		return c.Enter(ctx, inner.Machine{ID: string(b.Machine), Hostname: string(b.Name), Address: b.Address, Disk: p.diskDir()})
 	})
+	if err != nil {
+		return err
+	}
+	return setBarriers(p.diskDir(), true) // from here on somebody relies on what is acknowledged
 }
 
 func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, error) {
@@ -114,27 +114,4 @@ func (p *Platform) holder(b guestapi.Bind) string {
 		return "vm/" + string(p.cfg.Boot.VM)
 	}
 	return "worker/" + string(b.Worker)
-}
-
-// mountDisk mounts the disk, unless it is mounted already.
-func mountDisk(ctx context.Context, device, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the container's root passes through it
-		return fmt.Errorf("make mount point: %w", err)
-	}
-	mounted, err := isMountPoint(dir)
-	if err != nil || mounted {
-		return err
-	}
-	return frontend.MountExt4(ctx, device, dir, unix.MS_NOATIME)
-}
-
-func isMountPoint(dir string) (bool, error) {
-	var here, up unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &here); err != nil {
-		return false, fmt.Errorf("look at %s: %w", dir, err)
-	}
-	if err := unix.Statx(unix.AT_FDCWD, dir+"/..", unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &up); err != nil {
-		return false, fmt.Errorf("look at %s/..: %w", dir, err)
-	}
-	return here.Dev_major != up.Dev_major || here.Dev_minor != up.Dev_minor, nil
 }

@@ -2,14 +2,12 @@ package machine
 
 import (
 	"context"
-	"errors"
 	"os"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -139,32 +137,6 @@ func (p *Platform) giveBack(ctx context.Context) error {
 			s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: "close: " + step.Name, Took: step.Took})
 		}
 	})
-}
-
-// unmount returns once no mount of the file system is left anywhere, which is more than umount says: while the
-// kernel still drops a dead container's mount, the file system isn't written out.
-func unmount(ctx context.Context, dir, device string) error {
-	if err := frontend.Unmount(ctx, dir); err != nil {
-		return err
-	}
-	if device == "" {
-		return nil
-	}
-	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
-		// Opening a block device exclusively fails for as long as a file system has it.
-		fd, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-		if err == nil {
-			return unix.Close(fd)
-		}
-		if !errors.Is(err, unix.EBUSY) {
-			return errs.Wrap(errs.Unavailable, err, "open %s", device)
-		}
-		select {
-		case <-ctx.Done():
-			return errs.Wrap(errs.Unavailable, err, "file system on %s is still in use", device)
-		case <-time.After(wait):
-		}
-	}
 }
 
 // syncDir starts writing out the file system at dir, if one is mounted there.

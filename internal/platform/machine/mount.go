@@ -1,0 +1,144 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Barriers. Each flush of the file system is a request to the store, and a mount and an unmount make several,
+// one after the other. They are for two things: to keep writes in order, which this disk does anyway, so that after
+// a crash the file system is as whole as with them; and to keep what was acknowledged, and nobody is told
+// anything before the machine's first process starts, or after its last has ended. So they are on only in between.
+
+const mountOptions = "errors=remount-ro,barrier="
+
+// mountDisk mounts the disk without barriers, unless it is mounted already.
+func mountDisk(ctx context.Context, device, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the container's root passes through it
+		return fmt.Errorf("make mount point: %w", err)
+	}
+	mounted, err := isMountPoint(dir)
+	if err != nil || mounted {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	if err := setReadAhead(device); err != nil {
+		return err
+	}
+	err = unix.Mount(device, dir, "ext4", unix.MS_NOATIME, mountOptions+"0")
+	switch {
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EUCLEAN):
+		return errs.Wrap(errs.Corrupt, err, "mount the machine's disk").
+			WithRemedy("check the file system on a fork of the disk, or start from an earlier checkpoint")
+	case err != nil:
+		return errs.Wrap(errs.Unavailable, err, "mount the machine's disk")
+	}
+	return nil
+}
+
+// readAhead is how far the kernel reads ahead of a reader, and around a page of a program that is touched first. Its
+// own choice, 128 KiB, is for local disks; here a request costs milliseconds, whatever its size up to this.
+const readAhead = 1 << 20
+
+// setReadAhead is to be called before the mount.
+func setReadAhead(device string) error {
+	fd, err := unix.Open(device, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "open %s", device)
+	}
+	defer unix.Close(fd)
+	const sector = 512
+	if err := unix.IoctlSetInt(fd, unix.BLKRASET, readAhead/sector); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "set read-ahead of %s", device)
+	}
+	return nil
+}
+
+// setBarriers changes a mounted file system; what isn't mounted is fine.
+func setBarriers(dir string, on bool) error {
+	mounted, err := isMountPoint(dir)
+	if err != nil || !mounted {
+		return err
+	}
+	option := mountOptions + "0"
+	if on {
+		option = mountOptions + "1"
+	}
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_NOATIME, option); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "remount %s with %s", dir, option)
+	}
+	return nil
+}
+
+// unmount returns once no mount of the file system is left anywhere, which is more than umount says: while the
+// kernel still drops a dead container's mount, the file system isn't written out. Its last blocks are then with
+// blockd, and durable once that has closed the disk.
+func unmount(ctx context.Context, dir, device string) error {
+	// A file system that has turned read-only after an error can't be remounted, and need not be.
+	if err := setBarriers(dir, false); err != nil && !errors.Is(err, unix.EROFS) {
+		return err
+	}
+	err := retryBusy(ctx, func() error {
+		err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not a mount point
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "unmount the machine's disk")
+	}
+	if device == "" {
+		return nil
+	}
+	err = retryBusy(ctx, func() error {
+		// Opening a block device exclusively fails for as long as a file system has it.
+		fd, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		return unix.Close(fd)
+	})
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "file system on %s is still in use", device)
+	}
+	return nil
+}
+
+// retryBusy does something until it isn't EBUSY any more, or ctx ends.
+func retryBusy(ctx context.Context, do func() error) error {
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		err := do()
+		if !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(wait):
+		}
+	}
+}
+
+func isMountPoint(dir string) (bool, error) {
+	var here, up unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &here); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return false, nil
+		}
+		return false, fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if err := unix.Statx(unix.AT_FDCWD, dir+"/..", unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &up); err != nil {
+		return false, fmt.Errorf("look at %s/..: %w", dir, err)
+	}
+	return here.Dev_major != up.Dev_major || here.Dev_minor != up.Dev_minor, nil
+}
