@@ -148,6 +148,6 @@ func NewToken(n int) string { return hex.EncodeToString(randomBytes(n)) }
 
 func randomBytes(n int) []byte {
 	b := make([]byte, n)
-	rand.Read(b) // never fails: it ends the process where there is no randomness
+	_, _ = rand.Read(b) // never fails: it ends the process where there is no randomness
 	return b
 }
