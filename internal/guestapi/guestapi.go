@@ -121,6 +121,10 @@ type Release struct {
 	Generation fleet.Generation `json:"generation"`
 }
 
+// HeaderError marks an answer whose body is an Error of the platform, to tell it from what a user's program
+// answers through ports/.
+const HeaderError = "Sluice-Error"
+
 // Error is the body of every answer that isn't 2xx.
 type Error struct {
 	Kind    string `json:"kind"`

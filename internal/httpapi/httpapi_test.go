@@ -134,7 +134,9 @@ func TestBadInputChangesNothing(t *testing.T) {
 	newMachine(t, f, "web-1")
 	s := serve(t, f)
 	machine := func(change string) string { return strings.Replace(goodMachine, `"name":"web-1"`, change, 1) }
-	config := func(extra string) string { return strings.Replace(goodMachine, `"image":"base"`, `"image":"base",`+extra, 1) }
+	config := func(extra string) string {
+		return strings.Replace(goodMachine, `"image":"base"`, `"image":"base",`+extra, 1)
+	}
 	service := func(text string) string {
 		return `{"name":"web-2","app":"shop","network":"prod","config":{"image":"base","services":[` + text + `]}}`
 	}

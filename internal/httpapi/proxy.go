@@ -114,8 +114,8 @@ const maxErrorBody = 64 << 10
 // through ports/ is not touched.
 func translateError(resp *http.Response) error {
 	t := targetOf(resp.Request)
-	if resp.StatusCode < http.StatusBadRequest || strings.HasPrefix(t.rest, "ports/") ||
-		!strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+	ours := resp.Header.Get(guestapi.HeaderError) != "" || !strings.HasPrefix(t.rest, "ports/")
+	if resp.StatusCode < http.StatusBadRequest || !ours || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
 		return nil
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/httpapi/httpapitest"
 )
 
@@ -55,15 +56,21 @@ func TestProxyPassesPathQueryAndBody(t *testing.T) {
 }
 
 func TestProxyGivesPlatformErrorsOurForm(t *testing.T) {
-	_, s, _ := proxied(t, func(w http.ResponseWriter, _ *http.Request) {
+	_, s, _ := proxied(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
+		if strings.Contains(r.URL.Path, "/ports/9999") {
+			w.Header().Set(guestapi.HeaderError, "1")
+		}
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = io.WriteString(w, `{"kind":"not_found","message":"no service \"x\"","remedy":"look"}`)
 	})
-	status, _, body := request(t, s, "POST", "/v1/machines/web-1/services/x/stop", operatorToken, "")
-	var e api.ErrorBody
-	if err := json.Unmarshal(body, &e); err != nil || status != 404 || e.Error.Code != "not_found" || e.Error.Message != `no service "x"` || e.Error.Remedy != "look" {
-		t.Fatalf("%d %s: %v", status, body, err)
+	for path, translated := range map[string]bool{"services/x/stop": true, "ports/9999/": true, "ports/8080/": false} {
+		status, _, body := request(t, s, "POST", "/v1/machines/web-1/"+path, operatorToken, "")
+		var e api.ErrorBody
+		err := json.Unmarshal(body, &e)
+		if got := e.Error.Code == "not_found" && e.Error.Message == `no service "x"` && e.Error.Remedy == "look"; err != nil || status != 404 || got != translated {
+			t.Errorf("%s: %d %s: %v", path, status, body, err)
+		}
 	}
 }
 

@@ -250,6 +250,7 @@ func writeJSON(w http.ResponseWriter, body any) {
 
 func writeError(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set(guestapi.HeaderError, "1")
 	w.WriteHeader(statusOf(errs.KindOf(err)))
 	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)})
 }
