@@ -22,7 +22,7 @@ type assignInput struct {
 //
 //	its disk is still being made                             nothing
 //	placed here, and a move has told it to stop              released
-//	placed here, and the user or a restart wants it stopped  released
+//	placed here, and the user or a new start wants it gone   released
 //	placed here                                              running
 //	a move that holds its network's lock is coming here      prepared
 //	reported here, and placed or given out elsewhere since   discarded
@@ -43,7 +43,7 @@ func deriveAssignments(in assignInput) fleet.AssignmentSet {
 		if _, known := in.machines[v.Machine]; known {
 			continue
 		}
-		if tomb, ok := in.tombs[v.Machine]; ok {
+		if tomb, ok := in.tombs[v.Machine]; ok && !withdrawn(v) {
 			set.Assignments = append(set.Assignments, fleet.Assignment{Machine: v.Machine,
 				Generation: max(tomb.Generation, v.Generation), Want: fleet.WantDiscarded, Instance: v.Instance})
 		}
@@ -76,15 +76,15 @@ func assignmentOf(w fleet.Worker, m fleet.Machine, mv fleet.Move, moving bool, r
 		return fleet.Assignment{}, false
 	case here && moving && told(mv.Step) && m.Placement.Generation == mv.FromGen:
 		return placedAssignment(m, fleet.WantReleased), true
-	case here && !moving && (m.Desired != fleet.WantStarted || m.State == fleet.MachineStopping):
+	case here && (m.State == fleet.MachineStopping || !moving && m.Desired != fleet.WantStarted):
 		return placedAssignment(m, fleet.WantReleased), true
 	case here:
 		return placedAssignment(m, fleet.WantRunning), true
 	case moving && mv.To == w.ID && mv.Reason != reasonFailover && preparing(mv.Step):
 		return assignment(m, fleet.WantPrepared, mv.ToGen, mv.Instance,
 			fleet.Placement{Address: fleet.PrivateAddress(m.NetworkID, w.Number, m.Number)}), true
-	case !seen || v.Phase == fleet.PhaseReleased && !v.HasVM:
-		return fleet.Assignment{}, false // withdrawn: the worker forgets what it released
+	case !seen || withdrawn(v):
+		return fleet.Assignment{}, false
 	case m.Placement == nil && v.Generation >= m.Generation && hasVM(&v):
 		return assignment(m, fleet.WantReleased, v.Generation, v.Instance, fleet.Placement{}), true
 	case v.Generation > m.Generation:
@@ -93,6 +93,10 @@ func assignmentOf(w fleet.Worker, m fleet.Machine, mv fleet.Move, moving bool, r
 		return assignment(m, fleet.WantDiscarded, m.Generation, v.Instance, fleet.Placement{}), true
 	}
 }
+
+// withdrawn says that nothing is left of a machine on a worker but what it has to say about it: once it isn't
+// mentioned any more, it is forgotten.
+func withdrawn(v fleet.VMReport) bool { return v.Phase == fleet.PhaseReleased && !v.HasVM }
 
 // preparing says in which steps the target keeps a warm VM ready.
 func preparing(s fleet.Step) bool {

@@ -35,6 +35,7 @@ type Control struct {
 
 	mu      sync.Mutex
 	changed chan struct{}
+	again   []string                          // what could not be done, until the next tick
 	waiting map[fleet.MachineID]fleet.Blocker // why a machine of a lost worker isn't started elsewhere
 }
 
@@ -219,6 +220,20 @@ func (c *Control) attempt(ctx context.Context, name string) {
 		c.requeue(name)
 	default:
 		c.log.WarnContext(ctx, "not done", "record", name, "error", err)
+		c.mu.Lock()
+		c.again = append(c.again, name)
+		c.mu.Unlock()
+	}
+}
+
+// retryFailed has looked again at what could not be done since the last tick.
+func (c *Control) retryFailed() {
+	c.mu.Lock()
+	names := c.again
+	c.again = nil
+	c.mu.Unlock()
+	for _, name := range names {
+		c.requeue(name)
 	}
 }
 

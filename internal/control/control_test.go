@@ -16,7 +16,10 @@ func TestAMachinesLife(t *testing.T) {
 	if _, err := f.c.StopMachine(t.Context(), "app/db"); err != nil {
 		t.Fatal(err)
 	}
-	f.eventually("stopped", func() bool { m := f.machine("db").Machine; return m.State == fleet.MachineStopped && m.Placement == nil })
+	f.eventually("stopped", func() bool {
+		m := f.machine("db").Machine
+		return m.State == fleet.MachineStopped && m.Placement == nil
+	})
 	if _, err := f.c.StartMachine(t.Context(), string(m.ID)); err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +52,10 @@ func TestDrainMovesEverything(t *testing.T) {
 	if _, err := f.c.StartDrain(t.Context(), []fleet.WorkerID{"w1"}, "test"); !errs.Is(err, errs.Conflict) {
 		t.Fatalf("second drain: %v", err)
 	}
-	f.eventually("drained", func() bool { dv, err = f.c.Drain(t.Context(), dv.Drain.ID); return err == nil && dv.Drain.State == fleet.DrainDone })
+	f.eventually("drained", func() bool {
+		dv, err = f.c.Drain(t.Context(), dv.Drain.ID)
+		return err == nil && dv.Drain.State == fleet.DrainDone
+	})
 	if dv.Drain.Moved != len(dv.Moves) || dv.Drain.Total != dv.Drain.Moved || dv.Drain.Moved == 0 {
 		t.Fatalf("moved %d of %d, %d moves", dv.Drain.Moved, dv.Drain.Total, len(dv.Moves))
 	}

@@ -126,7 +126,7 @@ func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
 	p := plan.Drain(in, c.view(c.cache.placedOn(d.val.Workers...)), c.cfg.Policy, c.now())
 	for _, s := range p.Start {
 		m, ok := c.cache.machine(s.Machine)
-		if !ok || m.val.Owner != "" || m.val.Placement == nil || m.val.Placement.Worker != s.From || m.val.Desired != fleet.WantStarted {
+		if !ok || !movable(m.val, s.From) {
 			continue
 		}
 		if _, err := c.startMove(ctx, m, fleet.Move{Drain: id, Reason: reasonDrain, To: s.To}); err != nil {

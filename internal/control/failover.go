@@ -38,7 +38,7 @@ func (c *Control) failover(ctx context.Context) error {
 	c.mu.Unlock()
 	for _, s := range p.Start {
 		m, ok := c.cache.machine(s.Machine)
-		if !ok || m.val.Owner != "" || m.val.Placement == nil || m.val.Placement.Worker != s.From || m.val.Desired != fleet.WantStarted {
+		if !ok || !movable(m.val, s.From) {
 			continue
 		}
 		if _, err := c.startMove(ctx, m, fleet.Move{Reason: reasonFailover, To: s.To}); err != nil {

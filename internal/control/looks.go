@@ -82,6 +82,7 @@ func (c *Control) touchWaiting() {
 // tick judges the workers, and has looked at everything that time alone may change.
 func (c *Control) tick() {
 	now := c.now()
+	c.retryFailed()
 	for _, w := range all(c.cache, c.cache.workers) {
 		if !c.obs.judge(w.val.ID, now) {
 			continue

@@ -92,7 +92,7 @@ func (c *Control) Migrate(ctx context.Context, ref string, to fleet.WorkerID) (f
 		if m.val.Owner != "" {
 			return busyWith(m.val)
 		}
-		if m.val.Desired != fleet.WantStarted || m.val.Placement == nil {
+		if m.val.Desired != fleet.WantStarted || m.val.Placement == nil || m.val.State == fleet.MachineStopping {
 			return errs.New(errs.Conflict, "machine %s doesn't run: it is %s", m.val.Name, m.val.State).
 				WithRemedy("it is placed when it starts: sluice machine start %s~%s", m.val.App, m.val.Name)
 		}

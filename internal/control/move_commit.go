@@ -144,10 +144,14 @@ func (c *Control) letGo(ctx context.Context, r row[fleet.Move], m row[fleet.Mach
 	return t.commit(ctx)
 }
 
-// unlock gives back the network's lock, if the move holds it.
+// unlock gives back the network's lock, if the move has taken it.
 func (t *txn) unlock(mv fleet.Move) {
-	if key, slot := t.c.cache.lockOf(mv); key != "" {
+	key, slot := t.c.cache.lockOf(mv)
+	switch {
+	case key != "":
 		t.del(key, slot.rev)
+	case !reached(mv, fleet.StepLocked).IsZero():
+		t.behind = true
 	}
 }
 

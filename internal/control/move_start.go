@@ -10,6 +10,11 @@ import (
 // stopSlack is how much longer than its stop timeout a machine may take before its move says so.
 const stopSlack = 10 * time.Second
 
+// movable says that a machine is where a plan thought it is, and free to be moved.
+func movable(m fleet.Machine, from fleet.WorkerID) bool {
+	return m.Owner == "" && m.Placement != nil && m.Placement.Worker == from && m.Desired == fleet.WantStarted && m.State != fleet.MachineStopping
+}
+
 // startMove records a move with its target reserved, and, where it is free, the network's lock: one
 // transaction. The machine's next generation is given out, so that nothing older can follow it to the target.
 func (c *Control) startMove(ctx context.Context, m row[fleet.Machine], mv fleet.Move) (fleet.Move, error) {

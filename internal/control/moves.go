@@ -37,6 +37,7 @@ const (
 	actCommit     moveAction = "commit"      // the point of no return: the placement changes
 	actProgress   moveAction = "progress"    // note how far the target is
 	actFinish     moveAction = "finish"      // healthy: lock and source capacity are given back
+	actReclaim    moveAction = "reclaim"     // the target takes too long: have it release the machine first
 	actNextTarget moveAction = "next-target" // the target fails: commit to another one
 	actPutBack    moveAction = "put-back"    // undo after the stop: commit back to the source
 	actUndo       moveAction = "undo"        // undo before the stop: nothing has happened
@@ -69,6 +70,8 @@ func (c *Control) reconcileMove(ctx context.Context, r row[fleet.Move]) error {
 		return c.noteProgress(ctx, r, look)
 	case actFinish:
 		return c.finishMove(ctx, r, m, look)
+	case actReclaim:
+		return c.setState(ctx, m, fleet.MachineStopping, why.Detail, nil)
 	case actNextTarget:
 		return c.nextTarget(ctx, r, m, look, why)
 	case actPutBack:
@@ -192,21 +195,34 @@ func (c *Control) decideCommitted(l moveLook) (moveAction, *fleet.Blocker) {
 	if v != nil && v.Generation != l.m.Placement.Generation {
 		v = nil
 	}
+	slow := l.m.State == fleet.MachineStopping
 	switch {
 	case l.m.Desired != fleet.WantStarted:
 		return actSettle, nil
-	case v != nil && v.Phase == fleet.PhaseHealthy, v != nil && v.Phase == fleet.PhaseRunning && l.mv.WasUnhealthy:
+	case !slow && v != nil && v.Phase == fleet.PhaseHealthy, !slow && v != nil && v.Phase == fleet.PhaseRunning && l.mv.WasUnhealthy:
 		return actFinish, nil
 	case l.target.health == plan.Down:
 		return actNextTarget, blocker("target-down", "worker/"+string(l.mv.To), string(l.mv.To)+" went down before the machine was healthy on it", "")
-	case v != nil && l.target.current && ended(v):
+	case !slow && v != nil && l.target.current && ended(v):
 		return actNextTarget, blocker("start-failed", object, "not started on "+string(l.mv.To)+": "+failure(v), "")
+	case slow:
+		return c.decideReclaimed(l, object)
 	case waited > c.cfg.Policy.StartTimeout && l.target.health == plan.Alive:
-		return actNextTarget, blocker("start-failed", object, fmt.Sprintf("not healthy on %s after %s", l.mv.To, waited.Round(1e9)), "")
+		return actReclaim, blocker("start-failed", object, fmt.Sprintf("not healthy on %s after %s", l.mv.To, waited.Round(1e9)), "")
 	case v != nil && c.progress(l.mv, v) != "":
 		return actProgress, nil
 	}
 	return actWait, nil
+}
+
+// decideReclaimed: the target took too long, and was told to release the machine again, so that it doesn't come
+// up there while it comes up elsewhere. One that doesn't do that either is left to the storage to refuse.
+func (c *Control) decideReclaimed(l moveLook, object string) (moveAction, *fleet.Blocker) {
+	why := blocker("start-failed", object, l.m.Reason, "")
+	if _, gone := c.left(l.target, l.m.Placement.Generation); gone || c.now().Sub(l.m.UpdatedAt) > c.cfg.Policy.StartTimeout {
+		return actNextTarget, why
+	}
+	return actWait, why
 }
 
 // stopSlow is the blocker of a source that takes longer than the machine's own stop timeout allows.

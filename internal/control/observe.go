@@ -24,8 +24,10 @@ type observed struct {
 	judged   plan.Health
 	report   *fleet.WorkerReport // the newest; its contents are never changed
 	received time.Time
-	boots    map[string]bool // earlier boots of the daemon, whose reports are too late
-	feed     feed
+	// boots has the newest sequence heard of each boot of the daemon. Which of two boots is the later nobody
+	// says, so a late report of an earlier one may be taken for news; the present one's next report wins again.
+	boots map[string]int64
+	feed  feed
 }
 
 // feed is the worker's newest assignments.
@@ -41,7 +43,7 @@ func newObserver(policy fleet.Policy, now time.Time) *observer {
 func (o *observer) getLocked(id fleet.WorkerID) *observed {
 	w := o.workers[id]
 	if w == nil {
-		w = &observed{boots: map[string]bool{}}
+		w = &observed{boots: map[string]int64{}}
 		o.workers[id] = w
 	}
 	return w
@@ -62,22 +64,24 @@ func (o *observer) heard(id fleet.WorkerID, now time.Time) {
 	w.contact = w.contact.Heard(now, o.policy)
 }
 
+// maxBoots bounds how many boots of a worker are remembered.
+const maxBoots = 16
+
 // take keeps a report unless a newer one has been taken. It returns the machines of which the worker says
 // something else than before, and whether anything changed that people or plans look at.
 func (o *observer) take(r fleet.WorkerReport, now time.Time) (machines []fleet.MachineID, changed bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	w := o.getLocked(r.Worker)
-	if w.boots[r.Boot] {
+	if newest, known := w.boots[r.Boot]; known && r.Sequence <= newest {
 		return nil, false
 	}
 	old := w.report
-	if old != nil && old.Boot == r.Boot && r.Sequence <= old.Sequence {
-		return nil, false
+	if old != nil && old.Boot != r.Boot && len(w.boots) >= maxBoots {
+		clear(w.boots)
+		w.boots[old.Boot] = old.Sequence
 	}
-	if old != nil && old.Boot != r.Boot {
-		w.boots[old.Boot] = true
-	}
+	w.boots[r.Boot] = r.Sequence
 	w.contact = w.contact.Heard(now, o.policy)
 	w.report, w.received = &r, now
 	if old == nil {

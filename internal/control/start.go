@@ -62,8 +62,13 @@ func (c *Control) left(s sight, gen fleet.Generation) (fleet.Proof, bool) {
 		// The worker knows that it should release it, and has nothing to say of it: it lost its memory of it.
 		quiet := s.current && s.health == plan.Alive && c.now().Sub(s.since) >= c.cfg.Policy.WorkerSuspect
 		return fleet.ProofStorage, quiet
-	case s.vm.Generation != gen:
+	case s.vm.Generation > gen:
 		return "", false
+	case s.vm.Generation < gen:
+		// It was told to release a generation that never began there, and an older one has ended.
+		return fleet.ProofStorage, s.current && !hasVM(s.vm) && ended(s.vm)
+	case s.vm.Phase == fleet.PhaseReleased && s.vm.Error != "":
+		return fleet.ProofStorage, true // its VM ended without closing the disk
 	case s.vm.Phase == fleet.PhaseReleased:
 		return fleet.ProofReleased, true
 	case s.vm.Phase == fleet.PhaseFailed || s.vm.Phase == fleet.PhaseFenced:
@@ -119,14 +124,14 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 	}
 	s := c.see(m.val)
 	gen := m.val.Placement.Generation
+	if s.health == plan.Down {
+		return c.settleLost(ctx, m, s)
+	}
 	if m.val.State == fleet.MachineStopping {
 		if _, gone := c.left(s, gen); gone {
 			return c.launch(ctx, m, nil)
 		}
 		return nil
-	}
-	if s.health == plan.Down {
-		return c.settleLost(ctx, m, s)
 	}
 	if s.vm == nil || s.vm.Generation != gen {
 		return c.settleSilent(ctx, m, s)
@@ -155,7 +160,8 @@ func (c *Control) settleSilent(ctx context.Context, m row[fleet.Machine], s sigh
 	}
 	waited := c.now().Sub(m.val.Placement.Since)
 	if s.health == plan.Alive && waited > c.cfg.Policy.StartTimeout {
-		return c.launch(ctx, m, map[fleet.WorkerID]string{s.worker: "has not brought it up in time"})
+		// Have it released first, so that it doesn't come up there while it comes up elsewhere.
+		return c.setState(ctx, m, fleet.MachineStopping, string(s.worker)+" has not brought it up in time", nil)
 	}
 	if m.val.State != fleet.MachineStarting {
 		return c.setState(ctx, m, fleet.MachineStarting, "", nil)

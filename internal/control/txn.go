@@ -20,6 +20,8 @@ type txn struct {
 	conds map[string]int64
 	ops   map[string]state.Op
 	err   error
+	// behind: the records don't fit together, so that some must be older than others. Read all of them again.
+	behind bool
 }
 
 func (c *Control) begin() *txn {
@@ -60,9 +62,12 @@ func (t *txn) hold(w fleet.WorkerID, machine fleet.MachineID, share fleet.Alloca
 }
 
 func (t *txn) release(w fleet.WorkerID, machine fleet.MachineID) {
-	if _, held := t.c.cache.allocation(w).val.Holders[machine]; held {
-		t.allocation(w, func(holders map[fleet.MachineID]fleet.Allocated) { delete(holders, machine) })
+	r := t.c.cache.allocation(w)
+	if _, held := r.val.Holders[machine]; !held && t.ops[keyAllocation(w)].Key == "" {
+		t.expect(keyAllocation(w), r.rev) // that it holds nothing is relied on too
+		return
 	}
+	t.allocation(w, func(holders map[fleet.MachineID]fleet.Allocated) { delete(holders, machine) })
 }
 
 func (t *txn) allocation(w fleet.WorkerID, edit func(map[fleet.MachineID]fleet.Allocated)) {
@@ -93,6 +98,12 @@ func isLostRace(err error) bool { return errors.Is(err, errLostRace) }
 func (t *txn) commit(ctx context.Context) error {
 	if t.err != nil {
 		return t.err
+	}
+	if t.behind {
+		if err := t.c.Refresh(ctx); err != nil {
+			return err
+		}
+		return errs.Wrap(errs.Conflict, errLostRace, "commit")
 	}
 	var s state.Txn
 	for _, key := range slices.Sorted(maps.Keys(t.conds)) {

@@ -40,7 +40,7 @@ func (w *world) settled() error {
 func (w *world) machineSettled(m fleet.Machine) error {
 	switch {
 	case m.Owner != "":
-		return fmt.Errorf("machine %s is still owned by %s", m.ID, m.Owner)
+		return fmt.Errorf("machine %s is still owned by %s: %s", m.ID, m.Owner, w.describe(m.ID))
 	case m.Desired == fleet.WantDestroyed:
 		return fmt.Errorf("machine %s is still there: %s", m.ID, m.State)
 	case m.Desired == fleet.WantStopped && (m.Placement != nil || m.State != fleet.MachineStopped && m.State != fleet.MachineCreated):
@@ -59,7 +59,7 @@ func (w *world) machineSettled(m fleet.Machine) error {
 			}
 		}
 	}
-	return fmt.Errorf("machine %s has no healthy VM on %s at generation %d", m.ID, m.Placement.Worker, m.Placement.Generation)
+	return fmt.Errorf("machine %s has no healthy VM on %s at generation %d: %s", m.ID, m.Placement.Worker, m.Placement.Generation, w.describe(m.ID))
 }
 
 // hostsSettled: nothing is left anywhere that nobody placed there, nothing is lost that was acknowledged.
@@ -114,4 +114,24 @@ func (w *world) tally() Tally {
 		t.Writes += len(d.acked)
 	}
 	return t
+}
+
+// describe says what each host knows of a machine.
+func (w *world) describe(id fleet.MachineID) string {
+	var parts []string
+	for _, k := range w.workers {
+		m := k.known[id]
+		if m == nil {
+			continue
+		}
+		part := fmt.Sprintf("%s: newest %d, %s@%d, withdrawn %v", k.id, m.newest, m.want.Want, m.want.Generation, m.withdrawn)
+		if l := m.life; l != nil {
+			part += fmt.Sprintf(", life @%d %s bound %v ended %v %q", l.generation, l.phase, l.bound, l.ended, l.failed)
+			if l.vm != nil {
+				part += fmt.Sprintf(", vm %s alive %v", l.vm.phase, l.vm.alive)
+			}
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "; ")
 }

@@ -159,7 +159,7 @@ func Run(opt Options) (Tally, error) {
 	return w.tally(), nil
 }
 
-const trailLines = 120
+const trailLines = 400
 
 // mayBeSettled asks for a look at everything, once in a virtual second, when the faults are over.
 func (w *world) mayBeSettled() bool {
