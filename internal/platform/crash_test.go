@@ -257,3 +257,44 @@ func TestRefusals(t *testing.T) {
 		t.Errorf("bind of a missing disk: %+v", h)
 	}
 }
+
+// TestReleaseWithoutStore: a release waits for the store, and does all it has to once that is back.
+func TestReleaseWithoutStore(t *testing.T) {
+	id := newDisk(t)
+	b := bindOf(id, 1, loop("a"))
+	v := startVM(t)
+	v.bind(b)
+	v.await("healthy", inState(guestapi.StateHealthy))
+	v.sh("echo last words > /data/file")
+	v.cut.Store(true)
+	released := make(chan error, 1)
+	go func() {
+		released <- v.call(t.Context(), "POST", guestapi.PathRelease, guestapi.Release{Machine: id, Generation: 1}, nil)
+	}()
+	select {
+	case err := <-released:
+		t.Fatalf("released without a store: %v", err)
+	case <-time.After(1500 * time.Millisecond):
+	}
+	if h := v.health(); h.State != guestapi.StateStopping {
+		t.Errorf("state %s", h.State)
+	}
+	v.cut.Store(false)
+	select {
+	case err := <-released:
+		if err != nil {
+			t.Fatal(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatalf("not released: %+v", v.health())
+	}
+	fsck(t, id)
+	w := startVM(t)
+	c := bindOf(id, 2)
+	w.bind(c)
+	w.await("healthy", inState(guestapi.StateHealthy))
+	if got := w.sh("cat /data/file"); got != "last words\n" {
+		t.Errorf("data %q", got)
+	}
+	w.release(c)
+}

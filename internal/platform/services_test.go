@@ -174,6 +174,7 @@ func testPorts(t *testing.T, v *testVM) {
 	if _, err := v.get("ports/99999/"); !errs.Is(err, errs.Invalid) {
 		t.Errorf("no port: %v", err)
 	}
+	testUpgrade(t, v)
 	// A service that listens on the machine's loopback alone is reached too.
 	conn := v.dialExec(shell("httpd -f -p 127.0.0.1:8081 -h /data"))
 	defer conn.CloseNow()
@@ -230,5 +231,31 @@ func TestLogRotationAndFollow(t *testing.T) {
 	v.release(b)
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil && ctx.Err() != nil {
 		t.Errorf("following doesn't end with the machine: %v", err)
+	}
+}
+
+// testUpgrade switches protocols through the proxy, as a WebSocket does, and speaks both ways.
+func testUpgrade(t *testing.T, v *testVM) {
+	server := v.dialExec(shell(`printf 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\nhello' | nc -l -p 8082`))
+	defer server.CloseNow()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		req := "GET " + guestapi.PathMachine + "ports/8082/ws HTTP/1.1\r\nHost: vm\r\nAuthorization: Bearer " + v.token +
+			"\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
+		conn, err := v.Dial(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(2 * time.Second))
+		fmt.Fprint(conn, req)
+		answer, _ := io.ReadAll(conn)
+		conn.Close()
+		if strings.HasPrefix(string(answer), "HTTP/1.1 101 ") && strings.HasSuffix(string(answer), "hello") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("upgrade through the proxy: %q", answer)
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }

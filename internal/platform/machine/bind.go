@@ -102,7 +102,7 @@ func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, err
 	return info.Device, p.status.update(func(s *saved) {
 		s.Health.Disk = info.Report
 		for _, step := range info.Steps {
-			s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: "attach: " + step.Name, Took: step.Took})
+			addStep(s, "attach: "+step.Name, step.Took)
 		}
 	})
 }

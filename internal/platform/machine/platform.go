@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -38,6 +39,8 @@ type Platform struct {
 	services  *serviceHolder
 	// interrupt ends what a bind is doing, for a release or a failure.
 	interrupt *interrupter
+	// killing is set before the container is killed on purpose.
+	killing atomic.Bool
 }
 
 // New returns a platform in the state in which an earlier one of this VM left it.
@@ -123,8 +126,18 @@ func (p *Platform) prepare(ctx context.Context, _ *errgroup.Group) error {
 func (p *Platform) took(ctx context.Context, step string, d time.Duration) {
 	p.log.InfoContext(ctx, "step done", "step", step, "took_ms", float64(d.Microseconds())/1000)
 	_ = p.status.update(func(s *saved) {
-		s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: step, Took: d})
+		addStep(s, step, d)
 	})
+}
+
+// maxSteps bounds the list, to which each new try of something adds.
+const maxSteps = 64
+
+func addStep(s *saved, name string, d time.Duration) {
+	s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: name, Took: d})
+	if extra := len(s.Health.Steps) - maxSteps; extra > 0 {
+		s.Health.Steps = s.Health.Steps[extra:]
+	}
 }
 
 // timed does something and notes how long it took.
@@ -144,6 +157,7 @@ func (p *Platform) fail(ctx context.Context, err error) {
 	p.log.ErrorContext(ctx, "machine failed", "state", string(st), "error", err)
 	if c := p.container.peek(); c != nil && st == guestapi.StateFenced {
 		// At once, before anything is told: what the machine still says would be said twice.
+		p.killing.Store(true)
 		if killErr := c.Kill(ctx); killErr != nil {
 			p.log.ErrorContext(ctx, "fenced container not killed", "error", killErr)
 		}

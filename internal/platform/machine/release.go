@@ -101,6 +101,7 @@ func (p *Platform) writeOutEarly(until, ctx context.Context) error {
 // giveBack ends the container and closes the disk. Repeatable.
 func (p *Platform) giveBack(ctx context.Context) error {
 	start := time.Now()
+	p.killing.Store(true)
 	if c := p.container.peek(); c != nil {
 		killing, cancel := context.WithTimeout(ctx, unmountWithin)
 		err := c.Kill(killing)
@@ -134,7 +135,7 @@ func (p *Platform) giveBack(ctx context.Context) error {
 			s.Health.Error, s.Health.ErrorKind = "", "" // of an earlier try
 		}
 		for _, step := range info.Steps {
-			s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: "close: " + step.Name, Took: step.Took})
+			addStep(s, "close: "+step.Name, step.Took)
 		}
 	})
 }
@@ -163,6 +164,10 @@ func (p *Platform) tearDown(ctx context.Context, _ *errgroup.Group) error {
 			if err := c.Kill(ctx); err != nil {
 				p.log.ErrorContext(ctx, "fenced container not killed", "error", err)
 			}
+		}
+		// What it still writes out fails, as everything does on a fenced disk.
+		if err := unix.Unmount(p.diskDir(), unix.MNT_DETACH); err != nil {
+			p.log.DebugContext(ctx, "fenced disk not unmounted", "error", err)
 		}
 		if _, err := p.block.Abandon(ctx); err != nil {
 			p.log.WarnContext(ctx, "fenced disk not let go", "error", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -64,9 +63,11 @@ func (p *Platform) watchContainer(ctx context.Context) error {
 	if err := p.container.peek().Wait(ctx); err != nil && ctx.Err() == nil {
 		return err
 	}
-	now, _ := p.status.get()
-	if ctx.Err() != nil || final(now.Health.State) || now.Health.State == guestapi.StateStopping || now.Release {
+	if ctx.Err() != nil || p.killing.Load() {
 		return nil
+	}
+	if info, err := p.block.Info(ctx); err == nil && info.Fenced {
+		return nil // watchDisk tells why
 	}
 	p.fail(ctx, errs.New(errs.Unavailable, "the inner container has ended by itself"))
 	return nil
