@@ -89,6 +89,12 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 		}
 		d.wakeCheckpointer()
 	}
+	if d.opts.BootWindow > 0 {
+		d.rd.trace = &bootTrace{seen: make(map[uint64]uint64)}
+	}
+	if head.Boot != 0 && !d.opts.Prepared.warmed() {
+		d.tasks.spawn(func(ctx context.Context) { d.prefetchTrace(ctx, head.Boot) })
+	}
 	d.startBackground()
 	return nil
 }

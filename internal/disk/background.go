@@ -15,6 +15,9 @@ const checkpointRetry = time.Second
 func (d *Disk) startBackground() {
 	d.tasks.spawn(d.sealLoop)
 	d.tasks.spawn(d.checkpointLoop)
+	if d.rd.trace != nil {
+		d.tasks.spawn(d.traceLoop)
+	}
 	if d.opts.Revalidate > 0 {
 		d.tasks.spawn(d.revalidateLoop)
 	}

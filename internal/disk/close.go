@@ -3,6 +3,8 @@ package disk
 import (
 	"context"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -35,7 +37,17 @@ func (d *Disk) Close(ctx context.Context) error {
 		return err
 	}
 	d.closing = true
+	// A session shorter than the boot window leaves a trace only where there is none: beside the flush, so
+	// that it takes no time of its own.
+	var g errgroup.Group
+	if d.rd.trace != nil && d.Head().Boot == 0 {
+		g.Go(func() error {
+			d.saveTrace(ctx)
+			return nil
+		})
+	}
 	err := d.flushAndUnlock(ctx)
+	_ = g.Wait() // a trace is never the reason why a close fails
 	if err == nil {
 		_, err = d.writeMap(ctx, func(h *format.Head) { h.State = format.StateClosed })
 	}

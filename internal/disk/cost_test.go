@@ -108,7 +108,7 @@ func TestPreparedAttach(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := s.client()
-	p, err := disk.Prepare(ctx, c, path)
+	p, err := disk.Prepare(ctx, c, path, disk.PrepareOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +122,7 @@ func TestPreparedAttach(t *testing.T) {
 	checkAll(t, ctx, d, want)
 	t.Logf("reading it all took %d gets", c.count("get")-gets)
 
-	if p, err = disk.Prepare(ctx, c, path); err != nil {
+	if p, err = disk.Prepare(ctx, c, path, disk.PrepareOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	churn(t, ctx, rng, d, want, 30) // changed after the preparation

@@ -58,6 +58,8 @@ type Disk struct {
 	closing  bool
 	detached bool
 
+	traced atomic.Bool // this session's boot trace is stored
+
 	busy  atomic.Bool // read or written since the last revalidation
 	stale atomic.Bool // the store could not confirm for too long that we are the writer
 }

@@ -39,6 +39,8 @@ func checkpointKey(path, name string) string {
 	return checkpointPrefix(path) + name
 }
 
+func traceKey(path string, epoch uint64) string { return fmt.Sprintf("%s/boot/%016x", path, epoch) }
+
 func refPrefix(path string) string { return path + "/refs/" }
 
 // refKey names a child by its escaped path, or by a digest of it where that is too long for a key element.

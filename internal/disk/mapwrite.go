@@ -106,6 +106,9 @@ func (d *Disk) updateHead(ctx context.Context, change func(*format.Head)) error 
 		next, etag := d.head, d.etag
 		d.headMu.Unlock()
 		change(&next)
+		if d.traced.Load() {
+			next.Boot = d.epoch
+		}
 		next.Nonce, next.Updated = newNonce(), now()
 		cur, curTag, err := d.o.swapHead(ctx, d.path, &next, etag)
 		if err != nil && !errs.Is(err, errs.Conflict) {

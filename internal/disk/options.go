@@ -38,6 +38,7 @@ type Tuning struct {
 	CheckpointInterval time.Duration // time between map checkpoints of a changing disk; 60 s
 	MapBytes           int64         // clean map regions kept in memory; 128 MiB, at least 1 MiB
 	FrameBytes         int64         // frames kept in memory; 32 MiB, or 8 MiB beside a cache device
+	BootWindow         time.Duration // how long after an attach first reads are recorded for the next one; 10 s, negative: never
 	ReadAhead          int64         // most to read ahead of a sequential reader; 4 MiB, negative: none
 }
 
@@ -66,6 +67,7 @@ func (t Tuning) withDefaults(cached bool) Tuning {
 	}
 	def(&t.FrameBytes, 32<<20)
 	def(&t.ReadAhead, 4<<20)
+	def(&t.BootWindow, 10*time.Second)
 	return t
 }
 

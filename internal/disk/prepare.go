@@ -2,9 +2,12 @@ package disk
 
 import (
 	"context"
+	"maps"
 	"sync"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
@@ -22,12 +25,22 @@ type Prepared struct {
 
 	mu     sync.Mutex
 	stored map[format.PageRef][]byte
+	warm   bool // the blocks of the boot trace are in the cache
+}
+
+// PrepareOptions has what Prepare can use.
+type PrepareOptions struct {
+	// Cache gets the blocks that the last boot read first; nil: they are left to the attach. The attach must
+	// be given the same one.
+	Cache *cache.Cache
+	// Boot bounds how long Prepare spends on them; default 700 ms.
+	Boot time.Duration
 }
 
 // Prepare reads the head, the map root and map pages, newest disk areas not preferred, up to a bound. It
 // writes nothing and disturbs nobody. Map pages are immutable, so that after the writer's clean close all
 // but the few that changed still hold.
-func Prepare(ctx context.Context, store blob.Store, path string) (*Prepared, error) {
+func Prepare(ctx context.Context, store blob.Store, path string, opts PrepareOptions) (*Prepared, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
@@ -61,8 +74,32 @@ func Prepare(ctx context.Context, store blob.Store, path string) (*Prepared, err
 		return nil, err
 	}
 	p.stored = src.stored
-	return p, nil
+	return p, p.warmBoot(ctx, o, src, path, opts)
 }
+
+// warmBoot reads what the last boot read first, as it is in the newest map, into the cache.
+func (p *Prepared) warmBoot(ctx context.Context, o *objects, src *pageSource, path string, opts PrepareOptions) error {
+	if opts.Cache == nil || p.head.Boot == 0 {
+		return nil
+	}
+	def(&opts.Boot, 700*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, opts.Boot)
+	defer cancel()
+	t := newTasks(ctx)
+	defer t.stop()
+	pages := &pageSource{o: o, codec: src.codec, lineage: src.lineage, stored: maps.Clone(src.stored)}
+	tune := Tuning{}.withDefaults(true)
+	rd := newReader(o, pages, p.head.Size, opts.Cache, t, tune)
+	if err := rd.use(p.root, p.head.Root.Lineage, tune.MapBytes); err != nil {
+		return err
+	}
+	warmTrace(ctx, o, path, p.head.Boot, rd)
+	p.warm = ctx.Err() == nil
+	return nil
+}
+
+// warmed reports whether the blocks of the boot trace are in the cache.
+func (p *Prepared) warmed() bool { return p != nil && p.warm }
 
 // regions returns the references in the directory pages that src holds.
 func (p *Prepared) regions(src *pageSource, distance int) ([]format.PageRef, error) {

@@ -19,6 +19,7 @@ type reader struct {
 	tasks  *tasks
 	blocks uint64
 	ahead  streams
+	trace  *bootTrace // nil: nothing is recorded
 }
 
 // newReader builds a reader of the map under root, which the lineage's disk at the given distance wrote.
@@ -55,6 +56,9 @@ func (r *reader) read(ctx context.Context, p []byte, block uint64) error {
 	}
 	if err := r.frames.read(ctx, pieces, block, p); err != nil {
 		return err
+	}
+	if r.trace != nil {
+		r.trace.note(block, block+n)
 	}
 	if from, to := r.ahead.note(block, block+n, r.blocks); from < to {
 		r.prefetch(from, to)

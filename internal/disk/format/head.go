@@ -64,6 +64,7 @@ type Head struct {
 	Log        Position    `json:"log"`               // where replay starts
 	Lineage    []Ancestor  `json:"lineage"`           // this disk first
 	Parent     *Parent     `json:"parent,omitempty"`
+	Boot       uint64      `json:"boot,omitempty"`      // epoch of the newest boot trace; 0: none
 	LogStore   string      `json:"log_store,omitempty"` // reserved: a second bucket for the log
 	Encryption *Encryption `json:"encryption,omitempty"`
 	Created    time.Time   `json:"created"`

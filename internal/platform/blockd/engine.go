@@ -32,6 +32,7 @@ type engine struct {
 	mu       sync.Mutex
 	path     string // of what is prepared
 	prepared *disk.Prepared
+	cache    *cache.Cache // nil until first used, and where there is none
 }
 
 func (e *engine) store(access guestapi.StoreAccess) (*gatewayblob.Store, error) {
@@ -44,7 +45,7 @@ func (e *engine) Prepare(ctx context.Context, access guestapi.StoreAccess) error
 	if err != nil {
 		return err
 	}
-	prepared, err := disk.Prepare(ctx, store, access.DiskPath)
+	prepared, err := disk.Prepare(ctx, store, access.DiskPath, disk.PrepareOptions{Cache: e.openCache(ctx)})
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
@@ -67,21 +68,31 @@ func (e *engine) Attach(ctx context.Context, a blockapi.Attach) (Disk, error) {
 	}
 	e.prepared = nil // good for one attach
 	e.mu.Unlock()
-	if e.cfg.CacheDevice != "" {
-		// Without it the disk is slower, and nothing else.
-		if opts.Cache, err = cache.Open(e.cfg.CacheDevice, 0); err != nil {
-			e.cfg.Log.WarnContext(ctx, "no disk cache", "error", err)
-		}
-	}
+	opts.Cache = e.openCache(ctx)
 	d, err := disk.Attach(ctx, store, a.Store.DiskPath, opts)
 	if err != nil {
-		err = errors.Join(err, store.Close())
-		if opts.Cache != nil {
-			err = errors.Join(err, opts.Cache.Close())
-		}
-		return nil, err
+		return nil, errors.Join(err, store.Close())
 	}
 	return &attached{Disk: d, store: store, path: a.Store.DiskPath}, nil
+}
+
+// openCache opens the cache device, once: what Prepare brings in is there for Attach. Without it the disk is
+// slower, and nothing else. It ends with the process.
+func (e *engine) openCache(ctx context.Context) *cache.Cache {
+	if e.cfg.CacheDevice == "" {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.cache == nil {
+		c, err := cache.Open(e.cfg.CacheDevice, 0)
+		if err != nil {
+			e.cfg.Log.WarnContext(ctx, "no disk cache", "error", err)
+			return nil
+		}
+		e.cache = c
+	}
+	return e.cache
 }
 
 // attached is the engine's disk as blockd wants it.
