@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -131,7 +132,8 @@ func testBootDocument(t *testing.T, e *env) {
 
 func testHostLink(t *testing.T, e *env) {
 	vm := e.start(nil)
-	l, err := net.Listen("tcp6", net.JoinHostPort(guestapi.HostLinkIP+"%"+vm.HostLink(), "0"))
+	// The gateway's port: a worker on this host may have closed all others.
+	l, err := net.Listen("tcp6", net.JoinHostPort(guestapi.HostLinkIP+"%"+vm.HostLink(), strconv.Itoa(guestapi.GatewayPort)))
 	if err != nil {
 		t.Fatalf("listen on the host link: %v", err)
 	}
@@ -145,8 +147,7 @@ func testHostLink(t *testing.T, e *env) {
 		_, werr := conn.Write(bytes.ToUpper(b))
 		return errors.Join(err, werr, conn.Close())
 	})
-	port := l.Addr().(*net.TCPAddr).Port
-	ans := mustAsk(t, vm, Request{Op: "dial-host", Number: int64(port), Text: "from the guest"})
+	ans := mustAsk(t, vm, Request{Op: "dial-host", Number: guestapi.GatewayPort, Text: "from the guest"})
 	if ans.Text != "FROM THE GUEST" {
 		t.Errorf("answer over the link: %q", ans.Text)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -96,7 +97,7 @@ func loopsOver(path string) ([]int, error) {
 // detachCache detaches every loop device over path and waits until that is so: a device that is open is
 // only detached when its last user has closed it.
 func detachCache(ctx context.Context, path string) error {
-	err := poll(ctx, func() (bool, error) {
+	err := onhost.Poll(ctx, func() (bool, error) {
 		loops, err := loopsOver(path)
 		if err != nil {
 			return false, err

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 )
 
 // setupArg0 is how a program is called to become a VM's init.
@@ -23,8 +24,10 @@ const setupArg0 = "sluice-vm-setup"
 const (
 	controlFD = 3
 	statusFD  = 4
-	goByte    = 'g'
-	execByte  = 'x'
+	// initCgroup is for a pure v2 host: processes must not sit in a cgroup that delegates controllers.
+	initCgroup = "init"
+	goByte     = 'g'
+	execByte   = 'x'
 )
 
 // setup is what the setup process is told.
@@ -97,10 +100,10 @@ func becomeInit(control, status *os.File) error {
 	if b, err := in.ReadByte(); err != nil || b != goByte {
 		return errors.New("the worker went away")
 	}
-	if err := loopbackUp(); err != nil {
+	if err := onhost.LoopbackUp(); err != nil {
 		return err
 	}
-	if err := bringUp(guestapi.LinkName, guestapi.GuestLinkIP); err != nil {
+	if err := onhost.BringUp(guestapi.LinkName, guestapi.GuestLinkIP); err != nil {
 		return err
 	}
 	return execInit(s, status)
@@ -110,7 +113,7 @@ func becomeInit(control, status *os.File) error {
 // the root of what it sees of them.
 func enterCgroups(procs []string) error {
 	for _, file := range procs {
-		if err := writeFile(file, "0"); err != nil {
+		if err := onhost.WriteFile(file, "0"); err != nil {
 			return fmt.Errorf("enter cgroup: %w", err)
 		}
 	}
@@ -136,7 +139,7 @@ func confine() error {
 	}
 	unix.Umask(0o022)
 	// A worker may have more or less of these than a VM shall. It may not be allowed to raise them either.
-	_ = writeFile("/proc/self/oom_score_adj", "0")
+	_ = onhost.WriteFile("/proc/self/oom_score_adj", "0")
 	files := unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}
 	if unix.Prlimit(0, unix.RLIMIT_NOFILE, &files, nil) != nil {
 		var now unix.Rlimit
@@ -198,10 +201,10 @@ func delegateInside() error {
 	if err := os.Mkdir(filepath.Join(root, initCgroup), 0o755); err != nil {
 		return fmt.Errorf("make cgroup of init: %w", err)
 	}
-	if err := writeFile(filepath.Join(root, initCgroup, "cgroup.procs"), "0"); err != nil {
+	if err := onhost.WriteFile(filepath.Join(root, initCgroup, "cgroup.procs"), "0"); err != nil {
 		return fmt.Errorf("enter cgroup of init: %w", err)
 	}
-	if err := delegate(root); err != nil {
+	if err := onhost.Delegate(root); err != nil {
 		return fmt.Errorf("delegate controllers: %w", err)
 	}
 	return nil

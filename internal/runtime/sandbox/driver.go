@@ -3,20 +3,18 @@ package sandbox
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -27,9 +25,6 @@ var (
 	vmIDPattern   = regexp.MustCompile(`^[0-9a-f]{8}$`)
 	parentPattern = regexp.MustCompile(`^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$`)
 )
-
-// lockTimeout is how long New waits for the directory.
-const lockTimeout = 2 * time.Second
 
 // Config is what a Driver needs.
 type Config struct {
@@ -44,7 +39,7 @@ type Config struct {
 // Driver starts sandbox VMs and finds those of earlier processes again. Safe for concurrent use.
 type Driver struct {
 	cfg    Config
-	layout layout
+	layout onhost.Layout
 	bootID string
 	lock   *os.File
 	ctx    context.Context // ends when the driver is closed; VMs go on
@@ -73,42 +68,17 @@ func New(cfg Config) (*Driver, error) {
 	}
 	cfg.Dir = dir
 	d := &Driver{cfg: cfg, vms: map[fleet.VMID]*vm{}}
-	if d.layout, err = hostLayout(); err != nil {
+	if d.layout, err = onhost.HostLayout(); err != nil {
 		return nil, err
 	}
-	if d.bootID, err = bootID(); err != nil {
+	if d.bootID, err = onhost.BootID(); err != nil {
 		return nil, err
 	}
-	if d.lock, err = lockDir(dir); err != nil {
+	if d.lock, err = onhost.LockDir(dir); err != nil {
 		return nil, err
 	}
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d, nil
-}
-
-// lockDir keeps a second driver away: it would take VMs that are just starting for remains.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, errs.Wrap(errs.Invalid, err, "open the lock of %s", dir)
-	}
-	// A setup process whose worker was killed right after making it holds the lock until it execs.
-	ctx, cancel := context.WithTimeout(context.Background(), lockTimeout)
-	defer cancel()
-	err = poll(ctx, func() (bool, error) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return false, nil
-		}
-		return err == nil, err
-	})
-	if err != nil {
-		return nil, errors.Join(
-			errs.Wrap(errs.Conflict, err, "another worker uses %s", dir).
-				WithRemedy("stop it, or give this worker a directory of its own"),
-			f.Close())
-	}
-	return f, nil
 }
 
 // Close stops watching. VMs go on; Adopt of a later driver finds them.
@@ -122,8 +92,8 @@ func (d *Driver) Name() string { return "sandbox" }
 
 func (d *Driver) dir(id fleet.VMID) string { return filepath.Join(d.cfg.Dir, string(id)) }
 
-func (d *Driver) cgroups(r record) cgroups {
-	return cgroups{layout: d.layout, parent: r.CgroupParent, id: string(r.ID)}
+func (d *Driver) cgroups(r record) onhost.Cgroups {
+	return onhost.Cgroups{Layout: d.layout, Parent: r.CgroupParent, ID: string(r.ID)}
 }
 
 // Adopt returns the VMs that an earlier process left, ended ones and half-made ones included. What is left of
@@ -171,7 +141,7 @@ func (d *Driver) revive(ctx context.Context, rec record) (*vm, error) {
 	v := newVM(d, rec)
 	v.adopted = true
 	if rec.PID != 0 && rec.Boot == d.bootID {
-		pidfd, err := openInit(rec)
+		pidfd, err := onhost.OpenProcess(rec.PID, rec.StartTicks)
 		if err != nil {
 			return nil, err
 		}
@@ -181,38 +151,10 @@ func (d *Driver) revive(ctx context.Context, rec record) (*vm, error) {
 		}
 	}
 	v.end("ended while no worker was watching")
-	if err := v.killAndWait(ctx); err != nil {
+	if err := v.cgroups.KillAndWait(ctx); err != nil {
 		return nil, err
 	}
 	return v, nil
-}
-
-// openInit returns a descriptor of the record's init, or nil if that process is gone. The descriptor is
-// opened before the start time is compared, so that it can't be of a later process with the same pid.
-func openInit(rec record) (*os.File, error) {
-	fd, err := unix.PidfdOpen(rec.PID, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, errs.Wrap(errs.Internal, err, "open init of VM %s", rec.ID)
-	}
-	f := os.NewFile(uintptr(fd), "init of VM "+string(rec.ID))
-	ticks, err := startTicks(rec.PID)
-	if err == nil && ticks == rec.StartTicks && !hasEnded(fd) {
-		return f, nil
-	}
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		err = nil
-	}
-	return nil, errors.Join(err, f.Close())
-}
-
-// hasEnded reports whether the process of a pidfd has, even if nobody has waited for it yet.
-func hasEnded(pidfd int) bool {
-	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-	n, err := unix.Poll(fds, 0)
-	return err == nil && n > 0
 }
 
 // reserve claims an id for Start or Adopt; known is whether somebody has it already.

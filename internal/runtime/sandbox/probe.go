@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -47,10 +48,10 @@ func (d *Driver) Probe(ctx context.Context) (err error) {
 }
 
 func (v *vm) probe(ctx context.Context) error {
-	if err := v.cgroups.create(); err != nil {
+	if err := v.cgroups.Create(); err != nil {
 		return err
 	}
-	if err := v.cgroups.setLimits(fleet.Resources{CPUMillis: 1000, MemoryMiB: 256}); err != nil {
+	if err := v.cgroups.SetLimits(fleet.Resources{CPUMillis: 1000, MemoryMiB: 256}); err != nil {
 		return err
 	}
 	p, err := v.spawn()
@@ -58,12 +59,12 @@ func (v *vm) probe(ctx context.Context) error {
 		return err
 	}
 	defer p.close()
-	if err := p.send(setup{Probe: true, Root: v.dir(), Join: v.cgroups.joins()}); err != nil {
+	if err := p.send(setup{Probe: true, Root: v.dir(), Join: v.cgroups.Joins()}); err != nil {
 		return err
 	}
 	err = p.outcome(ctx)
-	err = errors.Join(err, v.killAndWait(ctx))
-	reap(p.pid)
+	err = errors.Join(err, v.cgroups.KillAndWait(ctx))
+	onhost.Reap(p.pid)
 	return err
 }
 
@@ -77,7 +78,7 @@ func probeInside(root string) error {
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "probe1"}); err != nil {
 		return fmt.Errorf("create a veth pair: %w", err)
 	}
-	if err := bringUp("probe0", "fe80::1"); err != nil {
+	if err := onhost.BringUp("probe0", "fe80::1"); err != nil {
 		return err
 	}
 	_, err := unix.Write(statusFD, []byte{execByte})

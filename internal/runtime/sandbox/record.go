@@ -6,8 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -59,27 +57,4 @@ func readRecord(dir, cgroupParent string) (record, error) {
 		return bare, nil
 	}
 	return r, nil
-}
-
-func bootID() (string, error) {
-	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	if err != nil {
-		return "", errs.Wrap(errs.Unsupported, err, "read this host's boot id")
-	}
-	return strings.TrimSpace(string(b)), nil
-}
-
-// startTicks returns when a process started, which tells it from a later one with the same pid.
-func startTicks(pid int) (uint64, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, err
-	}
-	// The command may hold spaces and parentheses; what follows its last one is plain.
-	stat := string(b)
-	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 20 {
-		return 0, errs.New(errs.Internal, "process %d: stat has %d fields", pid, len(fields))
-	}
-	return strconv.ParseUint(fields[19], 10, 64)
 }

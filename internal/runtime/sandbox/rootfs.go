@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 )
 
 // cgroupMount is one cgroup hierarchy as the VM shall see it.
@@ -20,7 +22,7 @@ type cgroupMount struct {
 }
 
 // guestMounts shows the VM its hierarchies under the same names as the host has them.
-func (c cgroups) guestMounts() []cgroupMount {
+func guestMounts(c onhost.Layout) []cgroupMount {
 	if len(c.V1) == 0 {
 		return []cgroupMount{{Type: "cgroup2"}}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/runtime/runtimetest"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -65,7 +66,7 @@ func TestOneVM(t *testing.T) {
 	t.Run("CannotRaiseItsLimits", func(t *testing.T) { checkOwnLimits(t, vm) })
 	t.Run("ConsoleIsBounded", func(t *testing.T) { checkConsole(t, vm) })
 	t.Run("DiesWithAFrozenDiskServer", func(t *testing.T) {
-		if d.layout.v1For("freezer") == "" {
+		if d.layout.V1For("freezer") == "" {
 			t.Log("pure v2: a frozen process dies when it is killed")
 			return
 		}
@@ -120,7 +121,7 @@ func checkSeen(t *testing.T, seen *runtimetest.Seen) {
 
 // checkDevices has the VM make a node for the kernel's memory, and open it.
 func checkDevices(t *testing.T, vm runtime.VM) {
-	if hostLayoutOf(t).v1For("devices") == "" {
+	if hostLayoutOf(t).V1For("devices") == "" {
 		t.Log("no v1 devices controller: nothing closes devices to root in a VM here")
 		return
 	}
@@ -131,9 +132,9 @@ func checkDevices(t *testing.T, vm runtime.VM) {
 	}
 }
 
-func hostLayoutOf(t *testing.T) layout {
+func hostLayoutOf(t *testing.T) onhost.Layout {
 	t.Helper()
-	l, err := hostLayout()
+	l, err := onhost.HostLayout()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +143,7 @@ func hostLayoutOf(t *testing.T) layout {
 
 // checkOwnLimits has the VM lift the limits at the root of its own cgroups. That is one level too deep to matter.
 func checkOwnLimits(t *testing.T, vm runtime.VM) {
-	if hostLayoutOf(t).v1For("cpu") == "" {
+	if hostLayoutOf(t).V1For("cpu") == "" {
 		t.Log("pure v2: the VM's root cgroup has no limit files")
 		return
 	}
@@ -160,15 +161,15 @@ func checkConsole(t *testing.T, vm runtime.VM) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	err := poll(ctx, func() (bool, error) {
+	err := onhost.Poll(ctx, func() (bool, error) {
 		st, err := os.Stat(vm.ConsolePath())
-		return err == nil && st.Size() <= consoleMax, err
+		return err == nil && st.Size() <= onhost.ConsoleMax, err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	old, err := os.Stat(vm.ConsolePath() + ".1")
-	if err != nil || old.Size() != consoleKept {
+	if err != nil || old.Size() != onhost.ConsoleKept {
 		t.Fatalf("kept: %v, %v", old, err)
 	}
 	ask(t, vm, runtimetest.Request{Op: "print", Text: "after"})

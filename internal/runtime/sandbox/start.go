@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -106,12 +107,12 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	}
 	s := setup{
 		Root: root, Release: spec.Release, Boot: spec.Boot, Hostname: "vm-" + string(spec.ID),
-		Join: v.cgroups.joins(), Mounts: v.cgroups.guestMounts(), PureV2: len(d.layout.V1) == 0, Cache: cache,
+		Join: v.cgroups.Joins(), Mounts: guestMounts(v.cgroups.Layout), PureV2: len(d.layout.V1) == 0, Cache: cache,
 	}
 	if err := p.send(s); err != nil {
 		return err
 	}
-	if err := createLink(linkName(spec.ID), p.pid); err != nil {
+	if err := createLink(onhost.LinkName(spec.ID), p.pid); err != nil {
 		return errors.Join(err, p.giveUp())
 	}
 	// From the word to go on, the setup process needs nobody. So it gets that word only once it is on record.
@@ -125,8 +126,8 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 func (d *Driver) attend(v *vm, pid int) (err error) {
 	v.rec.PID, v.rec.StartedAt = pid, time.Now()
 	var pidfd *os.File
-	if v.rec.StartTicks, err = startTicks(pid); err == nil {
-		pidfd, err = openInit(v.rec)
+	if v.rec.StartTicks, err = onhost.StartTicks(pid); err == nil {
+		pidfd, err = onhost.OpenProcess(v.rec.PID, v.rec.StartTicks)
 	}
 	if err != nil || pidfd == nil { // it can't be gone: it is a child that nobody has waited for
 		return errs.Wrap(errs.Internal, err, "find the setup process of VM %s", v.rec.ID)
@@ -140,10 +141,10 @@ func (v *vm) prepare(spec runtime.Spec) (cache int, err error) {
 	var g errgroup.Group
 	cache = noCache
 	g.Go(func() error {
-		if err := v.cgroups.create(); err != nil {
+		if err := v.cgroups.Create(); err != nil {
 			return err
 		}
-		return v.cgroups.setLimits(spec.Limits)
+		return v.cgroups.SetLimits(spec.Limits)
 	})
 	if spec.CacheBytes > 0 {
 		g.Go(func() (err error) {
@@ -187,7 +188,7 @@ func (v *vm) spawn() (_ *setupProcess, err error) {
 		return nil, errs.Wrap(errs.Internal, err, "open console of VM %s", v.rec.ID)
 	}
 	files = append(files, console)
-	cgroup, err := os.Open(v.cgroups.inner(v.cgroups.Unified))
+	cgroup, err := os.Open(v.cgroups.Inner(v.cgroups.Unified))
 	if err != nil {
 		p.close()
 		return nil, errs.Wrap(errs.Internal, err, "open cgroup of VM %s", v.rec.ID)

@@ -3,30 +3,23 @@ package sandbox
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
-
-// killAgain is how often a VM that doesn't die is killed again, for what it forked or froze meanwhile.
-const killAgain = 200 * time.Millisecond
 
 type vm struct {
 	driver  *Driver
 	rec     record // not changed once the VM is out of Start or Adopt
-	cgroups cgroups
+	cgroups onhost.Cgroups
 	adopted bool
 	ctx     context.Context // done when the VM has ended
 	ended   context.CancelFunc
@@ -49,7 +42,7 @@ func (v *vm) cachePath() string { return filepath.Join(v.dir(), "cache.img") }
 func (v *vm) ID() fleet.VMID { return v.rec.ID }
 
 // HostLink returns the name of the worker's end of the VM's link.
-func (v *vm) HostLink() string { return linkName(v.rec.ID) }
+func (v *vm) HostLink() string { return onhost.LinkName(v.rec.ID) }
 
 // ConsolePath returns the console file; older output is beside it, in a file with ".1" added to its name.
 func (v *vm) ConsolePath() string { return filepath.Join(v.dir(), "console.log") }
@@ -74,22 +67,12 @@ func (v *vm) end(exit string) {
 	}
 }
 
-// Dial connects over the VM's link. The link is named by its index: all VMs have the same address, and names
-// are looked up in a cache that may be a minute old.
+// Dial connects over the VM's link.
 func (v *vm) Dial(ctx context.Context) (net.Conn, error) {
 	if !v.Status().Running {
 		return nil, errs.New(errs.Unavailable, "VM %s has ended", v.rec.ID)
 	}
-	link, err := netlink.LinkByName(v.HostLink())
-	if err != nil {
-		return nil, errs.Wrap(errs.Unavailable, err, "find the link of VM %s", v.rec.ID)
-	}
-	host := guestapi.GuestLinkIP + "%" + strconv.Itoa(link.Attrs().Index)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(v.ctx, cancel)() // a link to nobody would keep it waiting
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp6", net.JoinHostPort(host, strconv.Itoa(guestapi.ControlPort)))
+	conn, err := onhost.Dial(ctx, v.ctx, v.HostLink(), guestapi.ControlPort)
 	if err != nil {
 		return nil, errs.Wrap(errs.Unavailable, err, "dial VM %s", v.rec.ID)
 	}
@@ -102,7 +85,7 @@ func (v *vm) SetLimits(_ context.Context, limits fleet.Resources) error {
 	if !v.Status().Running {
 		return errs.New(errs.Conflict, "VM %s has ended", v.rec.ID)
 	}
-	return v.cgroups.setLimits(limits)
+	return v.cgroups.SetLimits(limits)
 }
 
 // Freeze stops every process of the VM.
@@ -110,7 +93,7 @@ func (v *vm) Freeze(ctx context.Context) error {
 	if !v.Status().Running {
 		return errs.New(errs.Conflict, "VM %s has ended", v.rec.ID)
 	}
-	return v.cgroups.freeze(ctx)
+	return v.cgroups.Freeze(ctx)
 }
 
 // Thaw lets them go on.
@@ -118,7 +101,7 @@ func (v *vm) Thaw(context.Context) error {
 	if !v.Status().Running {
 		return errs.New(errs.Conflict, "VM %s has ended", v.rec.ID)
 	}
-	return v.cgroups.thaw()
+	return v.cgroups.Thaw()
 }
 
 // Kill ends the VM at once and returns when no process of it is left.
@@ -126,7 +109,7 @@ func (v *vm) Kill(ctx context.Context) error {
 	if v.isRemoved() {
 		return nil
 	}
-	if err := v.killAndWait(ctx); err != nil {
+	if err := v.cgroups.KillAndWait(ctx); err != nil {
 		return err
 	}
 	select {
@@ -140,28 +123,6 @@ func (v *vm) Kill(ctx context.Context) error {
 	}
 }
 
-// killAndWait kills until the VM's cgroup is empty. A process in an uninterruptible wait for the VM's own
-// disk dies too, as soon as the disk's server has: the kernel then fails what it waits for.
-func (v *vm) killAndWait(ctx context.Context) error {
-	var last time.Time
-	err := poll(ctx, func() (bool, error) {
-		left, err := v.cgroups.populated()
-		if !left || err != nil {
-			return !left, err
-		}
-		if time.Since(last) >= killAgain {
-			last = time.Now()
-			return false, v.cgroups.killAll()
-		}
-		return false, nil
-	})
-	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "kill VM %s (processes left: %v)", v.rec.ID, v.cgroups.pids()).
-			WithRemedy("see /proc/<pid>/stack of these processes on the worker, and try again")
-	}
-	return nil
-}
-
 // Remove kills the VM and removes all that it left. If it fails, or the worker dies on the way, the directory
 // is still there for the next try.
 func (v *vm) Remove(ctx context.Context) error {
@@ -171,13 +132,13 @@ func (v *vm) Remove(ctx context.Context) error {
 	if err := v.Kill(ctx); err != nil {
 		return err
 	}
-	if err := deleteLink(v.HostLink()); err != nil {
+	if err := onhost.DeleteLink(v.HostLink()); err != nil {
 		return err
 	}
 	if err := detachCache(ctx, v.cachePath()); err != nil {
 		return err
 	}
-	if err := v.cgroups.remove(ctx); err != nil {
+	if err := v.cgroups.Remove(ctx); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(v.dir()); err != nil {
@@ -205,57 +166,21 @@ func (d *Driver) watchVM(v *vm, pidfd *os.File) {
 		defer func() { _ = pidfd.Close() }()
 		stop := context.AfterFunc(d.ctx, func() { _ = pidfd.SetReadDeadline(time.Unix(1, 0)) })
 		defer stop()
-		console := console{path: v.ConsolePath()}
+		console := onhost.Console{Path: v.ConsolePath()}
 		for {
-			err := waitReadable(d.ctx, pidfd, consoleInterval)
+			err := onhost.WaitReadable(d.ctx, pidfd, onhost.ConsoleInterval)
 			switch {
 			case err == nil:
-				v.end(reap(v.rec.PID))
+				v.end(onhost.Reap(v.rec.PID))
 				return nil
 			case d.ctx.Err() != nil:
 				return nil
 			case !errors.Is(err, os.ErrDeadlineExceeded):
 				return errs.Wrap(errs.Internal, err, "watch VM %s", v.rec.ID)
 			}
-			if err := console.bound(); err != nil {
+			if err := console.Bound(); err != nil {
 				d.cfg.Logger.WarnContext(d.ctx, "console can't be bounded", "vm_id", v.rec.ID, "error", err)
 			}
 		}
 	})
-}
-
-// waitReadable waits until a pidfd is readable, which is when its process has ended, without holding a thread.
-func waitReadable(ctx context.Context, pidfd *os.File, timeout time.Duration) error {
-	if err := pidfd.SetReadDeadline(time.Now().Add(timeout)); err != nil {
-		return err
-	}
-	if ctx.Err() != nil { // the deadline that the end of ctx sets may just have been overwritten
-		return ctx.Err()
-	}
-	raw, err := pidfd.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var pollErr error
-	err = raw.Read(func(fd uintptr) bool {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		var n int
-		n, pollErr = unix.Poll(fds, 0)
-		return n > 0 || pollErr != nil && !errors.Is(pollErr, unix.EINTR)
-	})
-	return errors.Join(err, pollErr)
-}
-
-// reap collects an ended process if it is this one's child, and says how it ended.
-func reap(pid int) string {
-	var status unix.WaitStatus
-	got, err := unix.Wait4(pid, &status, unix.WNOHANG, nil)
-	switch {
-	case err != nil || got != pid:
-		return "ended; another process has its exit status"
-	case status.Signaled():
-		return fmt.Sprintf("init was killed by signal %v", status.Signal())
-	default:
-		return fmt.Sprintf("init exited with status %d", status.ExitStatus())
-	}
 }

@@ -1,4 +1,4 @@
-package sandbox
+package onhost
 
 import (
 	"os"
@@ -31,7 +31,7 @@ func TestReadLayout(t *testing.T) {
 		"a part only":   {part + unified, "/sys/fs/cgroup/unified", nil},
 		"pure v2":       {pure, "/sys/fs/cgroup", nil},
 	} {
-		l, err := readLayout(strings.NewReader(c.mounts), strings.NewReader(controllersFile))
+		l, err := ReadLayout(strings.NewReader(c.mounts), strings.NewReader(controllersFile))
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -44,15 +44,15 @@ func TestReadLayout(t *testing.T) {
 			t.Errorf("%s: v2 %q, v1 %q", name, l.Unified, v1)
 		}
 	}
-	if _, err := readLayout(strings.NewReader(cpu), strings.NewReader(controllersFile)); !errs.Is(err, errs.Unsupported) {
+	if _, err := ReadLayout(strings.NewReader(cpu), strings.NewReader(controllersFile)); !errs.Is(err, errs.Unsupported) {
 		t.Errorf("no v2 at all: %v", err)
 	}
 }
 
 // TestLimitsOnPureV2 checks what is written where on a host without v1, on a directory that stands for its cgroups.
 func TestLimitsOnPureV2(t *testing.T) {
-	c := cgroups{layout: layout{Unified: t.TempDir()}, parent: "sluice/w1", id: "0123abcd"}
-	dir := c.outer(c.Unified)
+	c := Cgroups{Layout: Layout{Unified: t.TempDir()}, Parent: "sluice/w1", ID: "0123abcd"}
+	dir := c.Outer(c.Unified)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func TestLimitsOnPureV2(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := c.setLimits(step.limits); err != nil {
+		if err := c.SetLimits(step.limits); err != nil {
 			t.Fatal(err)
 		}
 		for f, want := range map[string]string{"cpu.max": step.cpu, "memory.max": step.memory, "memory.swap.max": "0"} {
@@ -82,39 +82,5 @@ func TestLimitsOnPureV2(t *testing.T) {
 				t.Errorf("%+v: %s is %q, want %q", step.limits, f, got, want)
 			}
 		}
-	}
-	if m := c.guestMounts(); len(m) != 1 || m[0].Type != "cgroup2" || m[0].Dir != "" {
-		t.Errorf("the VM would see %+v", m)
-	}
-}
-
-func TestNewRefusesBadParents(t *testing.T) {
-	for _, parent := range []string{"", "/abs", "a/../b", "..", "a//b", "a b"} {
-		if _, err := New(Config{Dir: t.TempDir(), CgroupParent: parent}); !errs.Is(err, errs.Invalid) {
-			t.Errorf("parent %q: %v", parent, err)
-		}
-	}
-}
-
-func TestRecordSurvivesGarbage(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "0123abcd")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	for _, content := range []string{"", "{", `{"id":"ffffffff","pid":1}`} {
-		if err := os.WriteFile(filepath.Join(dir, recordFile), []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		r, err := readRecord(dir, "sluice/w1")
-		if err != nil || r.ID != "0123abcd" || r.PID != 0 || r.CgroupParent != "sluice/w1" {
-			t.Errorf("content %q: %+v, %v", content, r, err)
-		}
-	}
-	whole := record{ID: "0123abcd", CgroupParent: "other/w2", Boot: "b", PID: 7, StartTicks: 99}
-	if err := whole.write(dir); err != nil {
-		t.Fatal(err)
-	}
-	if r, err := readRecord(dir, "sluice/w1"); err != nil || r != whole {
-		t.Errorf("%+v, %v", r, err)
 	}
 }

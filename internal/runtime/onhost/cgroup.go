@@ -1,4 +1,4 @@
-package sandbox
+package onhost
 
 import (
 	"bufio"
@@ -18,27 +18,27 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// hierarchy is one cgroup v1 hierarchy of the host.
-type hierarchy struct {
+// Hierarchy is one cgroup v1 Hierarchy of the host.
+type Hierarchy struct {
 	Mount       string   // where the host has it
 	Options     string   // mount options that name it: "cpu,cpuacct", "none,name=systemd"
 	Controllers []string // empty for a named one
 }
 
-// layout is how this host has its cgroups. Kill and freeze always use v2; limits use whichever version
+// Layout is how this host has its cgroups. Kill and freeze always use v2; limits use whichever version
 // holds the controller. V1 is empty on a pure v2 host.
-type layout struct {
+type Layout struct {
 	Unified string
-	V1      []hierarchy
+	V1      []Hierarchy
 }
 
-// readLayout finds the host's cgroups from a mountinfo file and a list of v1 controllers (/proc/cgroups).
-func readLayout(mountinfo, controllers io.Reader) (layout, error) {
+// ReadLayout finds the host's cgroups from a mountinfo file and a list of v1 controllers (/proc/cgroups).
+func ReadLayout(mountinfo, controllers io.Reader) (Layout, error) {
 	known, err := v1Controllers(controllers)
 	if err != nil {
-		return layout{}, err
+		return Layout{}, err
 	}
-	var l layout
+	var l Layout
 	seen := map[string]bool{}
 	lines := bufio.NewScanner(mountinfo)
 	for lines.Scan() {
@@ -61,10 +61,10 @@ func readLayout(mountinfo, controllers io.Reader) (layout, error) {
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return layout{}, fmt.Errorf("read mounts: %w", err)
+		return Layout{}, fmt.Errorf("read mounts: %w", err)
 	}
 	if l.Unified == "" {
-		return layout{}, errs.New(errs.Unsupported, "this host has no cgroup v2 hierarchy mounted").
+		return Layout{}, errs.New(errs.Unsupported, "this host has no cgroup v2 Hierarchy mounted").
 			WithRemedy("mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified (or boot with cgroup v2)")
 	}
 	return l, nil
@@ -85,8 +85,8 @@ func v1Controllers(r io.Reader) (map[string]bool, error) {
 	return names, nil
 }
 
-func parseHierarchy(mount, superOptions string, known map[string]bool) hierarchy {
-	h := hierarchy{Mount: mount}
+func parseHierarchy(mount, superOptions string, known map[string]bool) Hierarchy {
+	h := Hierarchy{Mount: mount}
 	for o := range strings.SplitSeq(superOptions, ",") {
 		switch {
 		case known[o]:
@@ -101,21 +101,22 @@ func parseHierarchy(mount, superOptions string, known map[string]bool) hierarchy
 	return h
 }
 
-func hostLayout() (layout, error) {
+// HostLayout finds this host's cgroups.
+func HostLayout() (Layout, error) {
 	mounts, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
-		return layout{}, fmt.Errorf("open mounts: %w", err)
+		return Layout{}, fmt.Errorf("open mounts: %w", err)
 	}
 	defer func() { _ = mounts.Close() }()
 	controllers, err := os.ReadFile("/proc/cgroups")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without v1 has no such file
-		return layout{}, fmt.Errorf("read cgroup controllers: %w", err)
+		return Layout{}, fmt.Errorf("read cgroup controllers: %w", err)
 	}
-	return readLayout(mounts, strings.NewReader(string(controllers)))
+	return ReadLayout(mounts, strings.NewReader(string(controllers)))
 }
 
-// v1For returns where the host has a v1 controller, or "".
-func (l layout) v1For(controller string) string {
+// V1For returns where the host has a v1 controller, or "".
+func (l Layout) V1For(controller string) string {
 	for _, h := range l.V1 {
 		if slices.Contains(h.Controllers, controller) {
 			return h.Mount
@@ -125,7 +126,7 @@ func (l layout) v1For(controller string) string {
 }
 
 // mounts returns the mount points of all hierarchies, v2 last.
-func (l layout) mounts() []string {
+func (l Layout) mounts() []string {
 	var all []string
 	for _, h := range l.V1 {
 		all = append(all, h.Mount)
@@ -133,25 +134,28 @@ func (l layout) mounts() []string {
 	return append(all, l.Unified)
 }
 
-// cgroups are one VM's cgroups: parent/id holds its limits, parent/id/vm is the root of what it sees.
-type cgroups struct {
-	layout
-	parent string // relative to each mount
-	id     string
+// Cgroups are one VM's cgroups: parent/id holds its limits, parent/id/vm is the root of what it sees.
+type Cgroups struct {
+	Layout
+	Parent  string   // relative to each mount
+	ID      string   // the VM's
+	Devices []string // more devices that it may open, as rules of the v1 devices controller
 }
 
 const (
 	innerCgroup  = "vm"
-	initCgroup   = "init" // pure v2 only: processes must not sit in a cgroup that delegates controllers
 	maxProcesses = 32768
 )
 
-func (c cgroups) outer(mount string) string { return filepath.Join(mount, c.parent, c.id) }
-func (c cgroups) inner(mount string) string { return filepath.Join(c.outer(mount), innerCgroup) }
+// Outer is the VM's cgroup, below a hierarchy's mount: it holds the limits.
+func (c Cgroups) Outer(mount string) string { return filepath.Join(mount, c.Parent, c.ID) }
 
-// create makes the VM's cgroups. Parents are removed with the last VM below them, maybe right now by
+// Inner is the cgroup below it that the VM's processes are in.
+func (c Cgroups) Inner(mount string) string { return filepath.Join(c.Outer(mount), innerCgroup) }
+
+// Create makes the VM's cgroups. Parents are removed with the last VM below them, maybe right now by
 // somebody else, which is why making them is tried more than once.
-func (c cgroups) create() error {
+func (c Cgroups) Create() error {
 	for _, mount := range c.mounts() {
 		var err error
 		for range 5 {
@@ -160,17 +164,17 @@ func (c cgroups) create() error {
 			}
 		}
 		if err != nil {
-			return errs.Wrap(errs.Internal, err, "create cgroup %s", c.inner(mount))
+			return errs.Wrap(errs.Internal, err, "create cgroup %s", c.Inner(mount))
 		}
 	}
 	return nil
 }
 
-func (c cgroups) createIn(mount string) error {
+func (c Cgroups) createIn(mount string) error {
 	dir := mount
-	for part := range strings.SplitSeq(filepath.Join(c.parent, c.id, innerCgroup), "/") {
+	for part := range strings.SplitSeq(filepath.Join(c.Parent, c.ID, innerCgroup), "/") {
 		if mount == c.Unified && len(c.V1) == 0 {
-			if err := delegate(dir); err != nil {
+			if err := Delegate(dir); err != nil {
 				return err
 			}
 		}
@@ -187,20 +191,20 @@ func (c cgroups) createIn(mount string) error {
 }
 
 // adjust does what some v1 controllers need before anything can be put into a new cgroup.
-func (c cgroups) adjust(mount, up, dir string) error {
-	if mount == c.v1For("cpuset") {
+func (c Cgroups) adjust(mount, up, dir string) error {
+	if mount == c.V1For("cpuset") {
 		if err := copyCpuset(up, dir); err != nil {
 			return err
 		}
 	}
-	if mount == c.v1For("devices") && dir == c.outer(mount) { // refused once it has children
-		return allowDevices(dir)
+	if mount == c.V1For("devices") && dir == c.Outer(mount) { // refused once it has children
+		return allowDevices(dir, c.Devices)
 	}
 	return nil
 }
 
-// delegate lets dir's children use the controllers that limits need, as far as dir has them itself.
-func delegate(dir string) error {
+// Delegate lets dir's children use the controllers that limits need, as far as dir has them itself.
+func Delegate(dir string) error {
 	have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
 		return err
@@ -209,7 +213,7 @@ func delegate(dir string) error {
 		if !slices.Contains(strings.Fields(string(have)), controller) {
 			continue
 		}
-		if err := writeFile(filepath.Join(dir, "cgroup.subtree_control"), "+"+controller); err != nil {
+		if err := WriteFile(filepath.Join(dir, "cgroup.subtree_control"), "+"+controller); err != nil {
 			return err
 		}
 	}
@@ -231,28 +235,28 @@ func copyCpuset(up, dir string) error {
 		if err != nil {
 			return err
 		}
-		if err := writeFile(filepath.Join(dir, name), strings.TrimSpace(string(from))); err != nil {
+		if err := WriteFile(filepath.Join(dir, name), strings.TrimSpace(string(from))); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// joins lists the files through which the setup process enters its v1 cgroups; it is born in the v2 one.
-func (c cgroups) joins() []string {
+// Joins lists the files through which the setup process enters its v1 cgroups; it is born in the v2 one.
+func (c Cgroups) Joins() []string {
 	var files []string
 	for _, h := range c.V1 {
-		files = append(files, filepath.Join(c.inner(h.Mount), "cgroup.procs"))
+		files = append(files, filepath.Join(c.Inner(h.Mount), "cgroup.procs"))
 	}
 	return files
 }
 
-// populated reports whether a process is left in the VM's cgroup or below it.
-func (c cgroups) populated() (bool, error) { return c.event("populated") }
+// Populated reports whether a process is left in the VM's cgroup or below it.
+func (c Cgroups) Populated() (bool, error) { return c.event("populated") }
 
 // event reads one flag of cgroup.events; false where the cgroup is gone.
-func (c cgroups) event(name string) (bool, error) {
-	b, err := os.ReadFile(filepath.Join(c.outer(c.Unified), "cgroup.events"))
+func (c Cgroups) event(name string) (bool, error) {
+	b, err := os.ReadFile(filepath.Join(c.Outer(c.Unified), "cgroup.events"))
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return false, nil
 	}
@@ -267,10 +271,10 @@ func (c cgroups) event(name string) (bool, error) {
 	return false, nil
 }
 
-// pids lists the processes in the VM, for messages.
-func (c cgroups) pids() []string {
+// Pids lists the processes in the VM, for messages.
+func (c Cgroups) PIDs() []string {
 	var pids []string
-	_ = filepath.WalkDir(c.outer(c.Unified), func(path string, e fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(c.Outer(c.Unified), func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
 			b, _ := os.ReadFile(filepath.Join(path, "cgroup.procs"))
 			pids = append(pids, strings.Fields(string(b))...)
@@ -280,19 +284,19 @@ func (c cgroups) pids() []string {
 	return pids
 }
 
-// remove deletes the VM's cgroups, those that it made itself included. A cgroup stays busy for a moment
+// Remove deletes the VM's cgroups, those that it made itself included. A cgroup stays busy for a moment
 // after its last process has gone.
-func (c cgroups) remove(ctx context.Context) error {
+func (c Cgroups) Remove(ctx context.Context) error {
 	for _, mount := range c.mounts() {
-		err := poll(ctx, func() (bool, error) {
-			err := removeTree(c.outer(mount))
+		err := Poll(ctx, func() (bool, error) {
+			err := removeTree(c.Outer(mount))
 			if errors.Is(err, unix.EBUSY) {
 				return false, nil
 			}
 			return err == nil, err
 		})
 		if err != nil {
-			return errs.Wrap(errs.Unavailable, err, "remove cgroup %s (processes %v)", c.outer(mount), c.pids())
+			return errs.Wrap(errs.Unavailable, err, "remove cgroup %s (processes %v)", c.Outer(mount), c.PIDs())
 		}
 		c.removeParents(mount)
 	}
@@ -300,8 +304,8 @@ func (c cgroups) remove(ctx context.Context) error {
 }
 
 // removeParents removes the parents that hold nothing any more. Refused by the kernel for others.
-func (c cgroups) removeParents(mount string) {
-	for p := c.parent; p != "." && p != ""; p = filepath.Dir(p) {
+func (c Cgroups) removeParents(mount string) {
+	for p := c.Parent; p != "." && p != ""; p = filepath.Dir(p) {
 		if unix.Rmdir(filepath.Join(mount, p)) != nil {
 			return
 		}
@@ -330,8 +334,8 @@ func removeTree(dir string) error {
 	return nil
 }
 
-// writeFile writes a control file, which must exist, in one write.
-func writeFile(path, value string) error {
+// WriteFile writes a control file, which must exist, in one write.
+func WriteFile(path, value string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
@@ -340,8 +344,8 @@ func writeFile(path, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// poll calls done until it reports true or fails, ever more slowly, up to 20 ms apart.
-func poll(ctx context.Context, done func() (bool, error)) error {
+// Poll calls done until it reports true or fails, ever more slowly, up to 20 ms apart.
+func Poll(ctx context.Context, done func() (bool, error)) error {
 	wait := time.Millisecond
 	timer := time.NewTimer(0)
 	defer timer.Stop()

@@ -1,0 +1,219 @@
+package onhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const cpuPeriodMicros = 100_000
+
+// SetLimits bounds the whole VM, platform included. 0 means no bound.
+func (c Cgroups) SetLimits(l fleet.Resources) error {
+	if l.CPUMillis < 0 || l.MemoryMiB < 0 {
+		return errs.New(errs.Invalid, "limits can't be negative: %d millicores, %d MiB", l.CPUMillis, l.MemoryMiB)
+	}
+	if err := c.setCPU(l.CPUMillis); err != nil {
+		return errs.Wrap(errs.Internal, err, "limit CPU of VM %s", c.ID)
+	}
+	if err := c.setMemory(l.MemoryMiB << 20); err != nil {
+		if errors.Is(err, unix.EBUSY) {
+			return errs.Wrap(errs.Conflict, err, "VM %s uses more than %d MiB now", c.ID, l.MemoryMiB).
+				WithRemedy("choose a higher bound")
+		}
+		return errs.Wrap(errs.Internal, err, "limit memory of VM %s", c.ID)
+	}
+	return c.setProcesses()
+}
+
+func (c Cgroups) setCPU(millis int64) error {
+	quota := max(millis*cpuPeriodMicros/1000, 1000) // the kernel's least is 1 ms
+	if v1 := c.V1For("cpu"); v1 != "" {
+		if millis == 0 {
+			quota = -1
+		}
+		if err := WriteFile(filepath.Join(c.Outer(v1), "cpu.cfs_period_us"), strconv.Itoa(cpuPeriodMicros)); err != nil {
+			return err
+		}
+		return WriteFile(filepath.Join(c.Outer(v1), "cpu.cfs_quota_us"), strconv.FormatInt(quota, 10))
+	}
+	value := fmt.Sprintf("%d %d", quota, cpuPeriodMicros)
+	if millis == 0 {
+		value = fmt.Sprintf("max %d", cpuPeriodMicros)
+	}
+	return WriteFile(filepath.Join(c.Outer(c.Unified), "cpu.max"), value)
+}
+
+func (c Cgroups) setMemory(bytes int64) error {
+	if v1 := c.V1For("memory"); v1 != "" {
+		return setMemoryV1(c.Outer(v1), bytes)
+	}
+	dir, value := c.Outer(c.Unified), "max"
+	if bytes > 0 {
+		value = strconv.FormatInt(bytes, 10)
+	}
+	if err := WriteFile(filepath.Join(dir, "memory.max"), value); err != nil {
+		return err
+	}
+	return optional(WriteFile(filepath.Join(dir, "memory.swap.max"), "0"))
+}
+
+// setMemoryV1 sets the bound for memory, and the same for memory and swap together, which means no swap. The
+// second must never be the smaller one, so it is lifted first.
+func setMemoryV1(dir string, bytes int64) error {
+	value := "-1"
+	if bytes > 0 {
+		value = strconv.FormatInt(bytes, 10)
+	}
+	swap := filepath.Join(dir, "memory.memsw.limit_in_bytes")
+	if err := optional(WriteFile(swap, "-1")); err != nil {
+		return err
+	}
+	if err := WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), value); err != nil {
+		return err
+	}
+	return optional(WriteFile(swap, value))
+}
+
+func (c Cgroups) setProcesses() error {
+	mount := c.V1For("pids")
+	if mount == "" {
+		mount = c.Unified
+	}
+	if err := WriteFile(filepath.Join(c.Outer(mount), "pids.max"), strconv.Itoa(maxProcesses)); err != nil {
+		return errs.Wrap(errs.Internal, err, "limit processes of VM %s", c.ID)
+	}
+	return nil
+}
+
+// vmDevices are all devices that a VM may open; nodes may be made for any, which alone gives nothing.
+func vmDevices() []string {
+	return []string{
+		"c *:* m", "b *:* m",
+		"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", // null zero full random urandom
+		"c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm", // tty ptmx pts
+		"c 10:229 rwm", "c 10:237 rwm", "b 7:* rwm", // fuse loop-control loop
+		"c 10:200 rwm", // tun
+	}
+}
+
+// allowDevices closes all other devices to a v1 cgroup. Only v1 has files for that; on a v2 host a VM is kept
+// from devices by having no nodes for them, and user code in it by the inner container's own filter.
+func allowDevices(dir string, more []string) error {
+	if err := WriteFile(filepath.Join(dir, "devices.deny"), "a"); err != nil {
+		return err
+	}
+	for _, device := range append(vmDevices(), more...) {
+		if err := WriteFile(filepath.Join(dir, "devices.allow"), device); err != nil {
+			return fmt.Errorf("allow device %s: %w", device, err)
+		}
+	}
+	return nil
+}
+
+// killAgain is how often a VM that doesn't die is killed again, for what it forked or froze meanwhile.
+const killAgain = 200 * time.Millisecond
+
+// KillAndWait kills until the VM's cgroup is empty. A process in an uninterruptible wait for the VM's own
+// disk dies too, as soon as the disk's server has: the kernel then fails what it waits for.
+func (c Cgroups) KillAndWait(ctx context.Context) error {
+	var last time.Time
+	err := Poll(ctx, func() (bool, error) {
+		left, err := c.Populated()
+		if !left || err != nil {
+			return !left, err
+		}
+		if time.Since(last) >= killAgain {
+			last = time.Now()
+			return false, c.KillAll()
+		}
+		return false, nil
+	})
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "kill VM %s (processes left: %v)", c.ID, c.PIDs()).
+			WithRemedy("see /proc/<pid>/stack of these processes on the worker, and try again")
+	}
+	return nil
+}
+
+// Freeze stops every process of the VM. A process that waits uninterruptibly, for a disk whose server
+// is stopped already, can't be frozen before it comes back, and doesn't run either: it counts as stopped.
+func (c Cgroups) Freeze(ctx context.Context) error {
+	file := filepath.Join(c.Outer(c.Unified), "cgroup.freeze")
+	if err := WriteFile(file, "1"); err != nil {
+		return errs.Wrap(errs.NotFound, err, "freeze VM %s", c.ID)
+	}
+	tries := 0
+	err := Poll(ctx, func() (bool, error) {
+		frozen, err := c.event("frozen")
+		tries++
+		return frozen || tries > 20 && c.noneRuns(), err
+	})
+	if err != nil {
+		return errors.Join(errs.Wrap(errs.Unavailable, err, "freeze VM %s", c.ID), optional(WriteFile(file, "0")))
+	}
+	return nil
+}
+
+func (c Cgroups) Thaw() error {
+	if err := WriteFile(filepath.Join(c.Outer(c.Unified), "cgroup.freeze"), "0"); err != nil {
+		return errs.Wrap(errs.NotFound, err, "thaw VM %s", c.ID)
+	}
+	return nil
+}
+
+// noneRuns reports whether no thread in the VM runs or could. All were told to freeze: one in an interruptible
+// sleep was woken by that, so those that sleep are frozen, or in an uninterruptible wait.
+func (c Cgroups) noneRuns() bool {
+	for _, pid := range c.PIDs() {
+		tasks, err := os.ReadDir(filepath.Join("/proc", pid, "task"))
+		if err != nil {
+			continue // gone meanwhile
+		}
+		for _, t := range tasks {
+			stat, err := os.ReadFile(filepath.Join("/proc", pid, "task", t.Name(), "stat"))
+			if err == nil && strings.HasPrefix(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " R") {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// KillAll sends SIGKILL to everything in the VM's cgroup. What the platform froze by a v1 freezer must be
+// thawed, or the signal would wait for ever.
+func (c Cgroups) KillAll() error {
+	err := optional(WriteFile(filepath.Join(c.Outer(c.Unified), "cgroup.kill"), "1"))
+	freezer := c.V1For("freezer")
+	if freezer == "" {
+		return err
+	}
+	walkErr := filepath.WalkDir(c.Outer(freezer), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.IsDir() {
+			return optional(err)
+		}
+		return optional(WriteFile(filepath.Join(path, "freezer.state"), "THAWED"))
+	})
+	return errors.Join(err, walkErr)
+}
+
+// optional forgives what isn't there.
+func optional(err error) error {
+	gone := []error{fs.ErrNotExist, unix.ENODEV, unix.EOPNOTSUPP}
+	if slices.ContainsFunc(gone, func(e error) bool { return errors.Is(err, e) }) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,89 @@
+package onhost
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// addrGenNone keeps the kernel from adding a link-local address of its own choice to a link.
+const addrGenNone = 1
+
+// LinkName names the worker's end of a VM's link: short enough for an interface, and unique on the worker.
+func LinkName(id fleet.VMID) string { return "vm" + string(id) }
+
+// BringUp gives a link its one address, usable at once: nobody else can be on a point-to-point link.
+func BringUp(name, ip string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "find link %s", name)
+	}
+	if err := netlink.LinkSetIP6AddrGenMode(link, addrGenNone); err != nil {
+		return errs.Wrap(errs.Internal, err, "keep link %s from choosing an address", name)
+	}
+	addr := &netlink.Addr{
+		IPNet: &net.IPNet{IP: net.ParseIP(ip), Mask: net.CIDRMask(64, 128)},
+		Flags: unix.IFA_F_NODAD,
+	}
+	if err := netlink.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {
+		return errs.Wrap(errs.Internal, err, "give link %s address %s", name, ip).
+			WithRemedy("sysctl net.ipv6.conf.default.disable_ipv6=0")
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return errs.Wrap(errs.Internal, err, "bring up link %s", name)
+	}
+	return nil
+}
+
+// LoopbackUp brings up the loopback, which gets its addresses by itself.
+func LoopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "bring up the loopback")
+	}
+	return nil
+}
+
+// DeleteLink removes a link, and with it its other end.
+func DeleteLink(name string) error {
+	link, err := netlink.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	if err == nil {
+		err = netlink.LinkDel(link)
+	}
+	// The other end may have gone with its namespace between the two calls.
+	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.EINVAL) {
+		return errs.Wrap(errs.Internal, err, "delete link %s", name)
+	}
+	return nil
+}
+
+// Dial connects to a port of a VM over its link; it gives up when alive ends: a link to nobody would keep it
+// waiting. The link is named by its index: all VMs have the same address, and names are looked up in a cache
+// that may be a minute old.
+func Dial(ctx, alive context.Context, linkName string, port int) (net.Conn, error) {
+	link, err := netlink.LinkByName(linkName)
+	if err != nil {
+		return nil, fmt.Errorf("find link %s: %w", linkName, err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(alive, cancel)()
+	host := guestapi.GuestLinkIP + "%" + strconv.Itoa(link.Attrs().Index)
+	var dialer net.Dialer
+	return dialer.DialContext(ctx, "tcp6", net.JoinHostPort(host, strconv.Itoa(port)))
+}
