@@ -65,7 +65,7 @@ func (v *testVM) processes(role string) []int {
 		}
 		cmd, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
 		group, _ := os.ReadFile("/proc/" + e.Name() + "/cgroup")
-		if string(cmd) == "/usr/bin/sluice-init\x00"+role+"\x00" && strings.Contains(string(group), string(v.ID())) {
+		if string(cmd) == "/usr/bin/sluice-init\x00"+role+"\x00" && startedByInit(e.Name()) && strings.Contains(string(group), string(v.ID())) {
 			found = append(found, pid)
 		}
 	}
@@ -73,6 +73,18 @@ func (v *testVM) processes(role string) []int {
 		v.t.Fatalf("%d processes of %s in VM %s", len(found), role, v.ID())
 	}
 	return found
+}
+
+// startedByInit tells a process from a copy of it that is about to run something else.
+func startedByInit(pid string) bool {
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
+	_, rest, ok := strings.Cut(string(stat), ") ")
+	fields := strings.Fields(rest)
+	if err != nil || !ok || len(fields) < 2 {
+		return false
+	}
+	parent, _ := os.ReadFile("/proc/" + fields[1] + "/cmdline")
+	return string(parent) == "/usr/bin/sluice-init\x00init\x00"
 }
 
 // TestPlatformdKilled kills platformd at many moments: what runs goes on, what was asked for is done.
@@ -125,6 +137,22 @@ func TestPlatformdKilled(t *testing.T) {
 	v.kill("platformd") // in the middle of the release
 	<-asked
 	v.await("released", inState(guestapi.StateReleased))
+	fsck(t, id)
+}
+
+// TestPlatformdKilledEarly kills it while the container is being made, and what it has started is still at it.
+func TestPlatformdKilledEarly(t *testing.T) {
+	id := newDisk(t)
+	v := startVM(t)
+	for i := range 5 {
+		time.Sleep(time.Duration(i) * 12 * time.Millisecond)
+		v.kill("platformd")
+		v.await("back", func(guestapi.Health) bool { return true })
+	}
+	b := bindOf(id, 1, loop("a"))
+	v.bind(b)
+	v.await("healthy", inState(guestapi.StateHealthy))
+	v.release(b)
 	fsck(t, id)
 }
 

@@ -71,10 +71,17 @@ func Make(ctx context.Context, cfg Config) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(c.save(), addLink(c.pid, cfg.HostLink)); err != nil {
+	err = addLink(c.pid, cfg.HostLink)
+	if err == nil {
+		err = c.answers(ctx)
+	}
+	if err == nil {
+		err = c.save() // last: what is on record is complete
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.Kill(ctx))
 	}
-	return c, c.client.Ping(ctx)
+	return c, nil
 }
 
 // Adopt finds the container that an earlier platformd made. NotFound: there is none, or not any more.
@@ -97,20 +104,77 @@ func Adopt(ctx context.Context, cfg Config) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return c, c.client.Ping(ctx)
+	if c.halfEntered() {
+		return nil, errors.Join(c.Kill(ctx), errs.New(errs.NotFound, "the container was left half-way into the machine's root"))
+	}
+	return c, c.answers(ctx)
 }
 
-// remains removes a container that nobody has a record of, or that is to be replaced.
+// answers returns once PID 1 does.
+func (c *Container) answers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	return c.client.Ping(ctx)
+}
+
+const answerTime = 10 * time.Second
+
+// remains removes what an earlier Make left when its platformd was killed: a container that nobody has a record
+// of, or an OCI runtime that is still at it.
 func remains(ctx context.Context, cfg Config) error {
-	if old, err := open(cfg); err == nil && old.ours() {
-		if err := old.Kill(ctx); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, remainsTime)
+	defer cancel()
+	for {
+		left, err := leftovers(cfg.Runtime)
+		if err != nil {
 			return err
+		}
+		if len(left) == 0 {
+			break
+		}
+		for _, pid := range left {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("end what is left of a container: %w", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return errs.New(errs.Unavailable, "processes %v are left of a container and don't end", left)
+		case <-time.After(time.Millisecond):
 		}
 	}
 	if err := os.RemoveAll(cfg.Dir); err != nil {
 		return fmt.Errorf("remove what is left of a container: %w", err)
 	}
 	return nil
+}
+
+const remainsTime = 10 * time.Second
+
+// leftovers returns the processes of the VM that run the OCI runtime or are in a user namespace of their own.
+// Before there is a container, none may be.
+func leftovers(runtime string) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	own, err := os.Readlink("/proc/self/ns/user")
+	if err != nil {
+		return nil, fmt.Errorf("look at the own user namespace: %w", err)
+	}
+	var left []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		exe, exeErr := os.Readlink("/proc/" + e.Name() + "/exe")
+		users, usersErr := os.Readlink("/proc/" + e.Name() + "/ns/user")
+		if exeErr == nil && filepath.Base(exe) == filepath.Base(runtime) || usersErr == nil && users != own {
+			left = append(left, pid)
+		}
+	}
+	return left, nil
 }
 
 func (cfg Config) socket() string     { return filepath.Join(cfg.Dir, "init.sock") }
@@ -176,13 +240,6 @@ func open(cfg Config) (*Container, error) {
 		return nil, errs.Wrap(errs.NotFound, err, "the container has ended")
 	}
 	return &Container{cfg: cfg, pid: pid, client: innerapi.NewClient(cfg.socket()), pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
-}
-
-// ours reports whether the pid is still that of a container: it may have been given out again.
-func (c *Container) ours() bool {
-	users, err := os.Readlink("/proc/" + strconv.Itoa(c.pid) + "/ns/user")
-	own, ownErr := os.Readlink("/proc/self/ns/user")
-	return err == nil && ownErr == nil && users != own
 }
 
 func (c *Container) save() error {

@@ -30,17 +30,25 @@ func (c *Container) Enter(ctx context.Context, m Machine) error {
 	if c.Entered() {
 		return nil
 	}
-	mark := filepath.Join(c.cfg.Dir, "entering")
-	if _, err := os.Stat(mark); err == nil {
+	if c.halfEntered() {
 		return errs.New(errs.Unavailable, "an earlier attempt to enter the machine's root was cut off")
 	}
 	if err := writeIdentity(m); err != nil {
 		return err
 	}
-	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+	if err := os.WriteFile(c.enteringMark(), nil, 0o600); err != nil {
 		return fmt.Errorf("note that the root is changed: %w", err)
 	}
 	return enterRoot(c.pid, m.Disk, m.Hostname)
+}
+
+func (c *Container) enteringMark() string { return filepath.Join(c.cfg.Dir, "entering") }
+
+// halfEntered reports whether an Enter was begun and not ended. Nothing of the user's has run then, and such a
+// container is to be made again.
+func (c *Container) halfEntered() bool {
+	_, err := os.Stat(c.enteringMark())
+	return err == nil && !c.Entered()
 }
 
 // Connect gives the container the machine's address and opens the way between it and the worker. It needs no

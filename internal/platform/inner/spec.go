@@ -13,6 +13,10 @@ const (
 	idBase = 100000 // what the container's uid and gid 0 are outside
 	idSize = 65536
 
+	// maxProcesses is less than what a runtime allows the whole VM, so that user code which uses all of it leaves
+	// the platform room for its threads.
+	maxProcesses = 30000
+
 	newRoot = "newroot" // where the machine's disk is attached before it becomes the root
 	initBin = "init"    // the container's PID 1, in the root that it starts with
 )
@@ -42,6 +46,7 @@ func writeBundle(dir, initBinary string) error {
 func spec(initBinary string) *specs.Spec {
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: idBase, Size: idSize}}
 	caps := capabilities()
+	userCode := 0 // when the VM's memory is used up: the platform comes last, see vminit
 	return &specs.Spec{
 		Version:  "1.0.2",
 		Hostname: "sluice",
@@ -50,6 +55,7 @@ func spec(initBinary string) *specs.Spec {
 			Args:         []string{"/" + initBin, "container-init"},
 			Env:          []string{"PATH=/", "GOMAXPROCS=2", "GOGC=50"},
 			Cwd:          "/",
+			OOMScoreAdj:  &userCode,
 			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 			// NoNewPrivileges stays off: root inside is root inside, and sudo works.
 		},
@@ -63,12 +69,16 @@ func spec(initBinary string) *specs.Spec {
 				{Type: specs.CgroupNamespace},
 			},
 			CgroupsPath: "/machine",
-			Resources:   &specs.LinuxResources{Devices: deviceRules()},
+			Resources: &specs.LinuxResources{
+				Devices: deviceRules(),
+				Pids:    &specs.LinuxPids{Limit: maxProcesses},
+			},
 			Seccomp:     seccomp(),
 			MaskedPaths: []string{
 				"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
 				"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/fs/bpf",
 				"/sys/kernel/debug", "/sys/kernel/tracing", "/sys/devices/virtual/powercap", "/sys/block",
+				"/sys/class/block", "/sys/devices/virtual/block", "/proc/kallsyms", // other machines' disks, by name
 			},
 			ReadonlyPaths:     []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"},
 			RootfsPropagation: "private",
