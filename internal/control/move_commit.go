@@ -98,7 +98,11 @@ func (c *Control) progress(mv fleet.Move, v *fleet.VMReport) fleet.Step {
 
 func (c *Control) noteProgress(ctx context.Context, r row[fleet.Move], l moveLook) error {
 	t, next := c.begin(), r.val
-	c.step(&next, c.progress(l.mv, l.target.vm), "")
+	now := c.progress(l.mv, l.target.vm)
+	if now == fleet.StepStarted && r.val.Step == fleet.StepCommitted { // no report told of the step between
+		c.step(&next, fleet.StepAttached, "")
+	}
+	c.step(&next, now, "")
 	t.move(r, next)
 	return t.commit(ctx)
 }

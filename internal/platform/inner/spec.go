@@ -46,7 +46,7 @@ func writeBundle(dir, initBinary string) error {
 func spec(initBinary string) *specs.Spec {
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: idBase, Size: idSize}}
 	caps := capabilities()
-	userCode := 0 // when the VM's memory is used up: the platform comes last, see vminit
+	userCode, processes := 0, int64(maxProcesses) // when memory is used up, the platform goes last: see vminit
 	return &specs.Spec{
 		Version:  "1.0.2",
 		Hostname: "sluice",
@@ -71,9 +71,9 @@ func spec(initBinary string) *specs.Spec {
 			CgroupsPath: "/machine",
 			Resources: &specs.LinuxResources{
 				Devices: deviceRules(),
-				Pids:    &specs.LinuxPids{Limit: maxProcesses},
+				Pids:    &specs.LinuxPids{Limit: &processes},
 			},
-			Seccomp:     seccomp(),
+			Seccomp: seccomp(),
 			MaskedPaths: []string{
 				"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
 				"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/fs/bpf",

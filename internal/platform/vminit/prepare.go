@@ -1,6 +1,7 @@
 package vminit
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -45,9 +46,9 @@ func prepare(boot guestapi.Boot) error {
 const platformOOMScore = "-900"
 
 // outliveUserCode is an attempt: a VM without the right to it still works.
-func outliveUserCode(log *slog.Logger) {
+func outliveUserCode(ctx context.Context, log *slog.Logger) {
 	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(platformOOMScore), 0); err != nil {
-		log.Warn("the platform has no precedence over user code when memory runs out", "error", err)
+		log.WarnContext(ctx, "the platform has no precedence over user code when memory runs out", "error", err)
 	}
 }
 
