@@ -37,9 +37,10 @@ type cache struct {
 	// bring them back; forgotten once the watch is past it.
 	gone map[string]int64
 
-	placed map[fleet.WorkerID]map[fleet.MachineID]bool // machines by the worker of their placement
-	active map[fleet.MachineID]map[fleet.MoveID]bool   // moves that are not final, by machine
-	ofDr   map[fleet.DrainID]map[fleet.MoveID]bool     // all moves of a drain
+	placed  map[fleet.WorkerID]map[fleet.MachineID]bool // machines by the worker of their placement
+	active  map[fleet.MachineID]map[fleet.MoveID]bool   // moves that are not final, by machine
+	ofDr    map[fleet.DrainID]map[fleet.MoveID]bool     // all moves of a drain
+	version int64                                       // counts changes
 	// restless machines are those whose record alone says that something is to happen or to be awaited.
 	restless map[fleet.MachineID]bool
 }
@@ -113,6 +114,9 @@ func (c *cache) applyLocked(ev state.Event) (bool, error) {
 	}
 	if took && ev.Deleted {
 		c.gone[ev.Key] = ev.ModRevision
+	}
+	if took {
+		c.version++
 	}
 	return took, err
 }

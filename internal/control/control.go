@@ -188,10 +188,13 @@ func (c *Control) execute(ctx context.Context, q *queue) error {
 	}
 }
 
+// Tick judges the workers by the clock, and has looked at everything that time alone may change. It is for
+// simulations; Run does it at every tick.
+func (c *Control) Tick() { c.tick() }
+
 // Converge does all that is to be done now, one thing after the other in a fixed order, and returns when
 // there is nothing left but waiting. It is for simulations; Run does the same at once with every change.
 func (c *Control) Converge(ctx context.Context) {
-	c.tick()
 	for {
 		name, q, ok := c.nextName()
 		if !ok || ctx.Err() != nil {

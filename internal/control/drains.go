@@ -134,14 +134,14 @@ func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
 		}
 	}
 	if p.Done {
-		return c.endDrain(ctx, d, moves)
+		return c.endDrain(ctx, d)
 	}
-	return c.noteDrain(ctx, d, moves, p)
+	return c.noteDrain(ctx, d, p)
 }
 
 // noteDrain records how far a drain is, where that has changed.
-func (c *Control) noteDrain(ctx context.Context, d row[fleet.Drain], moves []fleet.Move, p plan.DrainPlan) error {
-	next := d.val
+func (c *Control) noteDrain(ctx context.Context, d row[fleet.Drain], p plan.DrainPlan) error {
+	next, moves := d.val, c.cache.drainMoves(d.val.ID)
 	next.Moved = moved(moves)
 	next.Total = max(next.Total, next.Moved+p.Remaining)
 	next.Blockers = p.Blockers
@@ -175,9 +175,9 @@ func moved(moves []fleet.Move) int {
 
 // endDrain says that the workers are drained. The transaction compares their allocations: no reservation
 // has slipped in since the plan was made.
-func (c *Control) endDrain(ctx context.Context, d row[fleet.Drain], moves []fleet.Move) error {
+func (c *Control) endDrain(ctx context.Context, d row[fleet.Drain]) error {
 	t, next := c.begin(), d.val
-	next.State, next.Blockers, next.FinishedAt, next.Moved = fleet.DrainDone, nil, c.now(), moved(moves)
+	next.State, next.Blockers, next.FinishedAt, next.Moved = fleet.DrainDone, nil, c.now(), moved(c.cache.drainMoves(d.val.ID))
 	next.Total = max(next.Total, next.Moved)
 	for _, id := range next.Workers {
 		w, ok := c.cache.worker(id)

@@ -37,22 +37,50 @@ func (c *Control) Assignments(ctx context.Context, worker fleet.WorkerID, after 
 func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 	c.feeds.Lock() // one at a time, so that an older derivation doesn't replace a newer one
 	defer c.feeds.Unlock()
+	report, _, _ := c.obs.report(id)
+	from := derivedFrom{version: c.cache.at(), report: report}
+	if set, ok := c.obs.derived(id, from); ok {
+		return set
+	}
 	var reported []fleet.VMReport
-	if report, _, _ := c.obs.report(id); report != nil {
+	if report != nil {
 		reported = report.VMs
 	}
 	in, ok := c.cache.assignInput(id, reported)
 	if !ok {
 		return fleet.AssignmentSet{Worker: id}
 	}
-	return c.obs.publish(deriveAssignments(in), c.now())
+	return c.obs.publish(deriveAssignments(in), from, c.now())
+}
+
+// derivedFrom says of what a worker's assignments were derived. It is read before they are, so that they are at
+// least as new.
+type derivedFrom struct {
+	version int64
+	report  *fleet.WorkerReport
+}
+
+// derived returns a worker's assignments if they were derived from the same already.
+func (o *observer) derived(id fleet.WorkerID, from derivedFrom) (fleet.AssignmentSet, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := &o.getLocked(id).feed
+	return f.set, f.set.Revision != 0 && f.from == from
+}
+
+// at returns the number of changes that the cache has seen.
+func (c *cache) at() int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.version
 }
 
 // publish keeps a worker's assignments under a new revision, unless they are what they were.
-func (o *observer) publish(set fleet.AssignmentSet, now time.Time) fleet.AssignmentSet {
+func (o *observer) publish(set fleet.AssignmentSet, from derivedFrom, now time.Time) fleet.AssignmentSet {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	f := &o.getLocked(set.Worker).feed
+	f.from = from
 	set.Revision = f.set.Revision
 	if f.set.Revision != 0 && reflect.DeepEqual(set, f.set) {
 		return f.set

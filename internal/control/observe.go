@@ -33,6 +33,7 @@ type observed struct {
 // feed is the worker's newest assignments.
 type feed struct {
 	set   fleet.AssignmentSet
+	from  derivedFrom
 	since time.Time // when it became what it is
 }
 

@@ -30,7 +30,8 @@ type server struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	dead   bool
-	old    bool // another one has taken over, and this one doesn't know
+	seen   <-chan struct{} // closed by the next change that the workers haven't been told of
+	old    bool            // another one has taken over, and this one doesn't know
 }
 
 // server returns the server that workers and users reach; nil while there is none.
@@ -92,11 +93,13 @@ func (s *server) tick() {
 	if s.dead {
 		return
 	}
-	if !s.old && len(s.w.servers) > 1 {
+	if !s.old && s.w.foreign {
+		s.w.foreign = false
 		if err := s.c.Refresh(s.ctx); err != nil && !s.dead { // its watch: others may have written
 			s.w.violated("%s can't read the state: %v", s.name, err)
 		}
 	}
+	s.c.Tick()
 	s.converge()
 	s.w.after(s.w.between(300*time.Millisecond, 600*time.Millisecond), s.tick)
 }
@@ -111,7 +114,20 @@ func (s *server) converge() {
 		return
 	}
 	for _, k := range s.w.workers {
-		s.push(k)
+		if s.changed() || k.sent == 0 {
+			s.push(k)
+		}
+	}
+	s.seen = s.c.Changed()
+}
+
+// changed says that something has changed since the workers were last told.
+func (s *server) changed() bool {
+	select {
+	case <-s.seen:
+		return true
+	default:
+		return s.seen == nil
 	}
 }
 

@@ -44,9 +44,10 @@ func (s *shadow) apply(by *server, txn state.Txn) {
 		s.take(op)
 	}
 	s.story(by, txn)
-	for id, m := range s.machines {
-		if old, ok := oldMachines[id]; ok && !reflect.DeepEqual(old, m) {
-			s.checkChange(old, m, oldWorkers)
+	for _, op := range txn.Then {
+		id := fleet.MachineID(strings.TrimPrefix(op.Key, "fleet/machines/"))
+		if old, ok := oldMachines[id]; ok && !op.Delete {
+			s.checkChange(old, s.machines[id], oldWorkers)
 		}
 	}
 	s.checkCapacity()

@@ -14,7 +14,7 @@ import (
 const seeds = 300
 
 func options(seed uint64) sim.Options {
-	return sim.Options{Seed: seed, Calm: seed%3 == 0, Faults: 45 * time.Second, Settle: 15 * time.Minute}
+	return sim.Options{Seed: seed, Calm: seed%3 == 0, Faults: 20 * time.Second, Settle: 15 * time.Minute}
 }
 
 func TestFleetSurvives(t *testing.T) {
@@ -77,7 +77,7 @@ func TestBugsAreFound(t *testing.T) {
 			t.Parallel()
 			for seed := uint64(1); seed <= 40; seed++ {
 				opt := options(seed)
-				opt.Calm, opt.Break = false, bug
+				opt.Calm, opt.Break, opt.Faults, opt.Settle = false, bug, 40*time.Second, 2*time.Minute
 				if _, err := sim.Run(opt); err != nil {
 					return
 				}

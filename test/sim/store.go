@@ -36,6 +36,7 @@ func (f *faultyStore) Commit(ctx context.Context, txn state.Txn) (int64, error) 
 		return rev, err
 	}
 	w.commits++
+	w.foreign = w.foreign || f.s != w.server()
 	w.shadow.apply(f.s, txn)
 	switch {
 	case w.chance(8):

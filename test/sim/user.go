@@ -60,7 +60,7 @@ func (w *world) badLuck() {
 	if w.healed {
 		return
 	}
-	w.after(w.between(500*time.Millisecond, 4*time.Second), w.badLuck)
+	w.after(w.between(300*time.Millisecond, 2500*time.Millisecond), w.badLuck)
 	k := w.workers[w.rng.IntN(len(w.workers))]
 	switch n := w.rng.IntN(10); {
 	case n == 0:
@@ -95,7 +95,7 @@ func (w *world) userActs() {
 	if w.healed {
 		return
 	}
-	w.after(w.between(200*time.Millisecond, 2500*time.Millisecond), w.userActs)
+	w.after(w.between(50*time.Millisecond, 1000*time.Millisecond), w.userActs)
 	s := w.server()
 	if s == nil {
 		return

@@ -54,6 +54,7 @@ type world struct {
 	ids     int
 	broken  error // the first invariant that did not hold
 	commits int
+	foreign bool      // another server than the newest has committed something
 	looked  time.Time // when it was last asked whether all is settled
 }
 
