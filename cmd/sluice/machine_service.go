@@ -119,7 +119,7 @@ func setCheck(c *api.Check, s string) (err error) {
 	case "exec":
 		c.Cmd, err = splitWords(rest)
 	default:
-		err = fmt.Errorf("check %q is not http:, tcp: or exec:", s)
+		err = fmt.Errorf("check %q is none of http:PATH, tcp and exec:COMMAND", s)
 	}
 	return err
 }

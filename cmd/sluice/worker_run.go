@@ -134,6 +134,10 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 	if err != nil || !address.Is6() || address.Is4In6() {
 		return wc, errs.New(errs.Invalid, "address %q is no IPv6 address", cfg.address).WithRemedy("give one that other workers reach, like fd00::11")
 	}
+	if address.IsLoopback() {
+		return wc, errs.New(errs.Invalid, "address %s is this host's loopback, to which no other worker can route", address).
+			WithRemedy("give the address of this host's network, like fd00::11")
+	}
 	memory, err := parseSize(cfg.memory, 1<<20)
 	if err != nil {
 		return wc, err

@@ -117,8 +117,10 @@ type obedient struct {
 	vms    map[fleet.MachineID]fleet.VMReport
 	broken map[fleet.MachineID]bool // machines that it can't start
 	silent bool
+	holds  bool // doesn't release anything yet
 	seq    int64
 	seen   int64
+	again  bool // take the newest set once more
 }
 
 func (f *fixture) worker(name string) *obedient {
@@ -152,6 +154,11 @@ func (w *obedient) run(ctx context.Context) error {
 			}
 			continue
 		}
+		w.mu.Lock()
+		if w.again {
+			after, w.again = 0, false
+		}
+		w.mu.Unlock()
 		poll, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 		set, err := w.f.c.Assignments(poll, w.id, after)
 		cancel()
@@ -189,6 +196,8 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 		case a.Want == fleet.WantDiscarded:
 			delete(w.vms, a.Machine)
 			continue
+		case a.Want == fleet.WantReleased && w.holds:
+			v.Phase = fleet.PhaseStopping
 		case a.Want == fleet.WantReleased:
 			v.Phase, v.HasVM = fleet.PhaseReleased, false
 		case a.Want == fleet.WantPrepared:
@@ -207,12 +216,6 @@ func (w *obedient) report(ctx context.Context) error {
 	r := fleet.WorkerReport{Worker: w.id, Boot: w.boot, Sequence: w.seq, Seen: w.seen, VMs: slices.Collect(maps.Values(w.vms))}
 	w.mu.Unlock()
 	return w.f.c.Report(ctx, r)
-}
-
-func (w *obedient) set(change func()) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	change()
 }
 
 // memDisks remembers which disks there are.

@@ -30,10 +30,10 @@ func TestBindAndRelease(t *testing.T) {
 		began := time.Now()
 		v.bind(b)
 		v.bind(b) // twice is once
-		h := v.await("healthy", inState(guestapi.StateHealthy))
+		v.await("healthy", inState(guestapi.StateHealthy))
 		bindTook = time.Since(began)
 		began = time.Now()
-		h = v.release(b)
+		h := v.release(b)
 		releaseTook = time.Since(began)
 		logSteps(t, "steps", h)
 		if h.State != guestapi.StateReleased {

@@ -143,7 +143,7 @@ func (v *fakeVM) postPrepare(w http.ResponseWriter, r *http.Request) {
 	v.work(func(ctx context.Context) {
 		store := v.open(p.Store)
 		defer store.Close()
-		if _, err := disk.Prepare(ctx, store, p.Store.DiskPath); err != nil {
+		if _, err := disk.Prepare(ctx, store, p.Store.DiskPath, disk.PrepareOptions{}); err != nil {
 			v.host.t.Logf("fake guest: prepare: %v", err)
 		}
 		if h, _ := v.get(); h.State == guestapi.StateEmpty {

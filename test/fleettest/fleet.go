@@ -82,7 +82,7 @@ func Start(t testing.TB, o Options) *Fleet {
 	if o.MemoryMiB > 0 {
 		cfg.MemoryMiB = o.MemoryMiB
 	}
-	df, err := devfleet.Open(cfg.Dir, slog.New(slog.NewTextHandler(io.Discard, nil)))
+	df, err := devfleet.Open(cfg.Dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -66,7 +66,6 @@ type home struct {
 // model is the map as a flat table.
 type model struct {
 	blocks []home
-	live   map[uint64]uint32
 }
 
 func (md *model) apply(t *testing.T, m *Map, rng *rand.Rand, seq uint64) {
@@ -183,7 +182,7 @@ func TestMapAgainstAFlatTable(t *testing.T) {
 				}
 				switch rng.IntN(20) {
 				case 0:
-					root = store.save(t, m, size, uint32(i))
+					store.save(t, m, size, uint32(i))
 				case 1: // a checkpoint that could not be written
 					if err := m.Complete(t.Context()); err != nil {
 						t.Fatal(err)

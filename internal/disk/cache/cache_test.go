@@ -49,7 +49,7 @@ func TestInsertAndRead(t *testing.T) {
 	if s := c.Stats(); s.Hits != 2 || s.Misses != 2 || s.Inserts != 2 || s.Used != 2 {
 		t.Errorf("%+v", s)
 	}
-	if c.Space("a") == c.Space("b") || c.Space("a") != c.Space("a") {
+	if a := c.Space("a"); a == c.Space("b") || a != c.Space("a") {
 		t.Error("spaces")
 	}
 }

@@ -3,6 +3,7 @@ package servicelog
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -135,7 +136,7 @@ func TestFollowMissesNothing(t *testing.T) {
 		}
 		return nil
 	})
-	if err != enough {
+	if !errors.Is(err, enough) {
 		t.Error(err)
 	}
 }

@@ -275,7 +275,7 @@ func TestReadOnlyTokenWritesNothing(t *testing.T) {
 	r := newRig(t)
 	r.grant(0, false)
 	c, ctx := r.client(token), t.Context()
-	if _, err := disk.Prepare(ctx, c, mine); err != nil {
+	if _, err := disk.Prepare(ctx, c, mine, disk.PrepareOptions{}); err != nil {
 		t.Fatalf("prepare: %v", err)
 	}
 	if _, err := c.PutIfAbsent(ctx, mine+"/log/0000000000000001/0000000000000001", []byte("x")); !errs.Is(err, errs.Denied) {
