@@ -4,6 +4,7 @@ set -euo pipefail
 
 declare -A package=(
   [runc]=runc [debootstrap]=debootstrap [mkfs.ext4]=e2fsprogs [e2fsck]=e2fsprogs [busybox]=busybox-static
+  [qemu-img]=qemu-utils [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin
   [ip]=iproute2 [nft]=nftables [losetup]=mount [fstrim]=util-linux [gcc]=gcc [git]=git [make]=make
 )
 missing=()

@@ -43,6 +43,7 @@ type Server struct {
 	log       *slog.Logger
 	listeners []net.Listener
 	slots     chan struct{}
+	buffers   bufferPool
 }
 
 // New returns a server for the listeners, which it closes when Run ends.
