@@ -243,7 +243,7 @@ func forkDisk(ctx context.Context, parent, checkpoint, child, size string) (api.
 		return api.DiskInfo{}, err
 	}
 	if from != to {
-		return api.DiskInfo{}, errs.New(errs.Unsupported, "disk %s is in the store %s, and %s would be in %s", parent, from, child, to).
+		return api.DiskInfo{}, errs.New(errs.Invalid, "disk %s is in the store %s, and %s would be in %s", parent, from, child, to).
 			WithRemedy("fork within one store; nothing is copied")
 	}
 	if _, err := disk.Fork(ctx, store, path, checkpoint, childPath, opts); err != nil {

@@ -14,11 +14,14 @@ import (
 
 // printDrain writes a drain's moves and what it came to.
 func printDrain(w io.Writer, x api.Drain) error {
-	if err := printMoves(w, x.Moves); err != nil {
-		return err
+	if len(x.Moves) > 0 {
+		if err := printMoves(w, x.Moves); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
 	}
 	workers := strings.Join(x.Workers, ", ")
-	fmt.Fprintf(w, "\ndrain %s of %s: %s, %d of %d machines moved", x.ID, workers, x.State, x.Moved, x.Total)
+	fmt.Fprintf(w, "drain %s of %s: %s, %d of %d machines moved", x.ID, workers, x.State, x.Moved, x.Total)
 	if !x.FinishedAt.IsZero() {
 		fmt.Fprintf(w, " in %.1f s", x.FinishedAt.Sub(x.StartedAt).Seconds())
 	}

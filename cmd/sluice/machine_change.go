@@ -37,7 +37,7 @@ func newMachineStartCommand(d *deps) *cobra.Command {
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			m, err := c.StartMachine(cmd.Context(), args[0])
 			if err == nil && f.wait {
-				m, err = d.waitFor(cmd.Context(), f.timeout, c, m, waitStarted)
+				m, err = d.waitFor(cmd.Context(), f.timeout, c, m, untilHealthy())
 			}
 			return d.machineLine(m, err)
 		}),
@@ -59,7 +59,7 @@ It stays stopped until it is started. Stopping one that is stopped changes nothi
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			m, err := c.StopMachine(cmd.Context(), args[0])
 			if err == nil && f.wait {
-				m, err = d.waitFor(cmd.Context(), f.timeout, c, m, waitStopped)
+				m, err = d.waitFor(cmd.Context(), f.timeout, c, m, untilStopped())
 			}
 			return d.machineLine(m, err)
 		}),

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -77,7 +76,7 @@ func (d *deps) createMachine(ctx context.Context, c *client.Client, f *createFla
 		return err
 	}
 	if f.wait && !f.req.SkipStart {
-		if m, err = d.waitFor(ctx, f.timeout, c, m, waitStarted); err != nil {
+		if m, err = d.waitFor(ctx, f.timeout, c, m, untilHealthy()); err != nil {
 			return err
 		}
 	}
@@ -87,25 +86,11 @@ func (d *deps) createMachine(ctx context.Context, c *client.Client, f *createFla
 	})
 }
 
-// waitFor bounds a wait. Both an interrupt and the bound leave the machine as it is, and say so.
-func (d *deps) waitFor(ctx context.Context, bound time.Duration, c *client.Client, m api.Machine,
-	wait func(context.Context, *client.Client, string) (api.Machine, error)) (api.Machine, error) {
-	waiting, cancel := context.WithTimeout(ctx, bound)
-	defer cancel()
-	got, err := wait(waiting, c, m.ID)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return got, &api.Error{Code: string(errs.Unavailable),
-			Message: fmt.Sprintf("machine %s (%s) is not there after %s; it goes on by itself", m.Name, m.ID, bound),
-			Remedy:  "see: sluice machine status " + m.ID}
-	}
-	if errors.Is(err, context.Canceled) {
-		fmt.Fprintf(d.stderr, "not waiting any more for machine %s (%s); it goes on by itself\n", m.Name, m.ID)
-	}
-	return got, err
-}
-
 // complete turns flags into the request.
 func (f *createFlags) complete(d *deps) error {
+	if f.req.Config.CPUs <= 0 { // which would mean the default to the server
+		return errs.New(errs.Invalid, "cpus %v is not more than 0", f.req.Config.CPUs).WithRemedy("ask for 0.001 or more")
+	}
 	env, err := parseEnv(f.env)
 	if err != nil {
 		return err
@@ -116,7 +101,7 @@ func (f *createFlags) complete(d *deps) error {
 		return err
 	}
 	if memory%(1<<20) != 0 {
-		return errs.New(errs.Invalid, "memory %s is not a whole number of MiB", f.memory)
+		return errs.New(errs.Invalid, "memory %s is not a whole number of MiB", f.memory).WithRemedy("write it like 512MiB or 2GiB")
 	}
 	f.req.Config.MemoryMiB = memory >> 20
 	if f.disk != "" {
@@ -125,7 +110,7 @@ func (f *createFlags) complete(d *deps) error {
 			return err
 		}
 		if size%(1<<30) != 0 {
-			return errs.New(errs.Invalid, "disk %s is not a whole number of GiB", f.disk)
+			return errs.New(errs.Invalid, "disk %s is not a whole number of GiB", f.disk).WithRemedy("write it like 10GiB, or leave it out for the image's size")
 		}
 		f.req.Config.DiskGiB = size >> 30
 	}
@@ -155,7 +140,7 @@ func parseEnv(pairs []string) (map[string]string, error) {
 	for _, p := range pairs {
 		k, v, ok := strings.Cut(p, "=")
 		if !ok || k == "" {
-			return nil, errs.New(errs.Invalid, "environment variable %q is not of the form K=V", p)
+			return nil, errs.New(errs.Invalid, "environment variable %q is not of the form K=V", p).WithRemedy("write it like --env MODE=live")
 		}
 		env[k] = v
 	}

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -112,6 +113,9 @@ func (d *deps) rawTerminal(e *client.Exec) (restore func(), err error) {
 // errCut says that a signal to this process ended the session.
 var errCut = errors.New("cut by a signal")
 
+// oneSignal is how long signals count as one: timeout(1) and a terminal's foreground group send the same twice.
+const oneSignal = 300 * time.Millisecond
+
 // relay passes signals and window sizes to the command until the returned function is called. With a TTY
 // an interrupt comes as a byte of stdin, so that a signal can only be meant for this process.
 func relay(cut context.CancelCauseFunc, control chan<- api.ExecControl, tty *os.File, isTTY bool) func() {
@@ -119,17 +123,21 @@ func relay(cut context.CancelCauseFunc, control chan<- api.ExecControl, tty *os.
 	signal.Notify(signals, syscall.SIGWINCH, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	var relaying sync.WaitGroup
 	relaying.Go(func() {
-		asked := 0
+		var first time.Time
 		for s := range signals {
 			m, ok := controlOf(s, tty)
 			if !ok {
 				continue
 			}
 			if m.Type == "signal" {
-				if asked++; asked > 1 || isTTY {
+				again := !first.IsZero()
+				if isTTY || again && time.Since(first) > oneSignal {
 					cut(errCut)
+				}
+				if isTTY || again {
 					continue
 				}
+				first = time.Now()
 			}
 			select {
 			case control <- m:

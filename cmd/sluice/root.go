@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 )
 
@@ -19,7 +21,7 @@ SLUICE_TOKEN.`,
   sluice worker drain w1`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          cobra.ArbitraryArgs,
 		RunE:          needsSubcommand,
 	}
 	root.SetOut(d.stdout)
@@ -68,13 +70,13 @@ func needsSubcommand(cmd *cobra.Command, args []string) error {
 }
 
 func verbs(cmd *cobra.Command) string {
-	out := ""
+	var names []string
 	for _, c := range cmd.Commands() {
 		if !c.Hidden {
-			out += " " + c.Name()
+			names = append(names, c.Name())
 		}
 	}
-	return out
+	return strings.Join(names, " ")
 }
 
 // exactly takes n arguments, named for the error message.

@@ -39,7 +39,7 @@ func (c *Control) CreateMachine(ctx context.Context, req fleet.CreateMachine) (f
 func (c *Control) recordMachine(ctx context.Context, req fleet.CreateMachine) (fleet.MachineID, error) {
 	if _, taken := get(c.cache, c.cache.names, keyName(req.App, req.Name)); taken {
 		return "", errs.New(errs.Exists, "there is a machine %s in app %s already", req.Name, req.App).
-			WithRemedy("choose another name, or: sluice machine destroy %s~%s", req.App, req.Name)
+			WithRemedy("choose another name, or: sluice machine destroy %s/%s", req.App, req.Name)
 	}
 	now := c.now()
 	id := c.deps.IDs.Machine(c.cfg.Cell)

@@ -19,7 +19,8 @@ func servicesFromAPI(services []api.Service) ([]fleet.Service, error) {
 			return nil, err
 		}
 		if _, twice := known[s.Name]; twice {
-			return nil, errs.New(errs.Invalid, "two services have the name %q", s.Name)
+			return nil, errs.New(errs.Invalid, "two services have the name %q", s.Name).
+				WithRemedy("give each a name of its own")
 		}
 		known[s.Name] = s.Needs
 	}
@@ -31,13 +32,15 @@ func servicesFromAPI(services []api.Service) ([]fleet.Service, error) {
 		}
 		for _, n := range s.Needs {
 			if _, ok := known[n]; !ok {
-				return nil, errs.New(errs.Invalid, "service %q needs %q, which the machine doesn't have", s.Name, n)
+				return nil, errs.New(errs.Invalid, "service %q needs %q, which the machine doesn't have", s.Name, n).
+					WithRemedy("add that service, or correct the name in needs")
 			}
 		}
 		out = append(out, fs)
 	}
 	if ring := findRing(known); ring != nil {
-		return nil, errs.New(errs.Invalid, "services need each other in a ring: %s", strings.Join(ring, " → "))
+		return nil, errs.New(errs.Invalid, "services need each other in a ring: %s", strings.Join(ring, " → ")).
+			WithRemedy("leave out one of these needs")
 	}
 	return out, nil
 }
@@ -98,7 +101,8 @@ func checkFromAPI(s api.Service) (*fleet.Check, error) {
 			c.Path = "/"
 		}
 		if !strings.HasPrefix(c.Path, "/") {
-			return nil, errs.New(errs.Invalid, "the check path %q of service %q does not begin with /", c.Path, s.Name)
+			return nil, errs.New(errs.Invalid, "the check path %q of service %q does not begin with /", c.Path, s.Name).
+				WithRemedy("write it like /healthz")
 		}
 	}
 	return &fleet.Check{Kind: kind, Port: c.Port, Path: c.Path, Cmd: c.Cmd, Interval: seconds(c.Interval),

@@ -73,6 +73,7 @@ func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan 
 		case blocker.Code == codeLocked || blocker.Code == codeBusy:
 			turn = append(turn, *blocker)
 		default:
+			blocker.Detail = string(m.App) + "/" + string(m.Name) + " " + blocker.Detail
 			add(*blocker)
 		}
 	}

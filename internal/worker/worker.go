@@ -177,11 +177,20 @@ func (w *Worker) join(ctx context.Context) (fleet.JoinAnswer, error) {
 		case ctx.Err() != nil:
 			return a, ctx.Err()
 		case !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Internal) && !errs.Is(err, errs.Conflict):
-			return a, errs.Wrap(errs.KindOf(err), err, "join the fleet")
+			return a, joinRefused(err)
 		}
 		w.log.WarnContext(ctx, "the server does not answer the join", "error", err)
 		sleep(ctx, wait.next())
 	}
+}
+
+// joinRefused says what to do about a server that won't have this worker, in a worker's terms.
+func joinRefused(err error) error {
+	wrapped := errs.Wrap(errs.KindOf(err), err, "join the fleet")
+	if errs.Is(err, errs.Denied) {
+		return wrapped.WithRemedy("give the fleet's worker token with --token-file: the server's --worker-token-file")
+	}
+	return wrapped
 }
 
 // remember keeps a join's answer. One of another fleet is refused: this worker's VMs belong to the first.
