@@ -260,3 +260,11 @@ type memImages struct{}
 func (memImages) Build(_ context.Context, name fleet.ImageName, size int64, _ io.Reader) (fleet.Image, error) {
 	return fleet.Image{Name: name, DiskURL: "mem://pool/disks/img-" + string(name), Checkpoint: "base", SizeBytes: size}, nil
 }
+
+// set changes the worker, which then looks at its newest assignments once more.
+func (w *obedient) set(change func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	change()
+	w.again = true
+}
