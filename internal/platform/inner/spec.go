@@ -46,7 +46,7 @@ func writeBundle(dir, initBinary string) error {
 func spec(initBinary string) *specs.Spec {
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: idBase, Size: idSize}}
 	caps := capabilities()
-	userCode, processes := 0, int64(maxProcesses) // when memory is used up, the platform goes last: see vminit
+	processes := int64(maxProcesses)
 	return &specs.Spec{
 		Version:  "1.0.2",
 		Hostname: "sluice",
@@ -55,7 +55,6 @@ func spec(initBinary string) *specs.Spec {
 			Args:         []string{"/" + initBin, "container-init"},
 			Env:          []string{"PATH=/", "GOMAXPROCS=2", "GOGC=50"},
 			Cwd:          "/",
-			OOMScoreAdj:  &userCode,
 			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
 			// NoNewPrivileges stays off: root inside is root inside, and sudo works.
 		},

@@ -67,10 +67,19 @@ func (t *table) fork(id, path string, s innerapi.Start, attr *syscall.ProcAttr) 
 	if err != nil {
 		return nil, cantRun(s.Args[0], attr.Dir, err)
 	}
+	goFirst(pid)
 	p := &process{id: id, pid: pid, keep: s.Keep, done: make(chan struct{})}
 	t.byID[id] = p
 	t.byPID[pid] = p
 	return p, nil
+}
+
+// goFirst has the kernel end the command, and what it starts, when the VM's memory is used up, rather than blockd,
+// platformd or this process: many small processes must not cost the machine its disk. It is not much, and may be
+// refused, so the command runs without it too.
+func goFirst(pid int) {
+	const score = "900" // of 1000
+	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(score), 0)
 }
 
 // cantRun maps a failed exec to what shells make of it: NotFound for 127, Denied for 126.

@@ -1,10 +1,8 @@
 package vminit
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 
 	"github.com/vishvananda/netlink"
@@ -39,17 +37,6 @@ func prepare(boot guestapi.Boot) error {
 		return fmt.Errorf("bring up the loopback: %w", err)
 	}
 	return seed(boot.Seed)
-}
-
-// platformOOMScore keeps the platform's processes, which inherit it, from being chosen when the VM's memory is used
-// up, for as long as there is any user process: many small ones must not cost the machine its blockd.
-const platformOOMScore = "-900"
-
-// outliveUserCode is an attempt: a VM without the right to it still works.
-func outliveUserCode(ctx context.Context, log *slog.Logger) {
-	if err := os.WriteFile("/proc/self/oom_score_adj", []byte(platformOOMScore), 0); err != nil {
-		log.WarnContext(ctx, "the platform has no precedence over user code when memory runs out", "error", err)
-	}
 }
 
 // mountMissing mounts where there is nothing yet: a directory with something in it is as somebody wants it.

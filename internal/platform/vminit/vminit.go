@@ -63,7 +63,6 @@ func (in *Init) Run(ctx context.Context) error {
 	if err := prepare(in.cfg.Boot); err != nil {
 		return err
 	}
-	outliveUserCode(ctx, in.cfg.Log)
 	var g errgroup.Group
 	reaping, stopReaping := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return in.reap(reaping) })
