@@ -78,7 +78,7 @@ func Start(ctx context.Context, cfg Config) (*Embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	etcd, err := startMember(ctx, ec)
+	etcd, err := found(ctx, ec, cfg.Dir)
 	if err != nil {
 		_ = lock.release() // the process may try again; the error that matters is err
 		return nil, err
@@ -93,6 +93,22 @@ func Start(ctx context.Context, cfg Config) (*Embedded, error) {
 		return err
 	})
 	return e, nil
+}
+
+// found starts the member, and founds it first if it is a new one.
+func found(ctx context.Context, ec *embed.Config, dir string) (*embed.Etcd, error) {
+	if err := beginFounding(dir); err != nil {
+		return nil, err
+	}
+	etcd, err := startMember(ctx, ec)
+	if err != nil {
+		return nil, err
+	}
+	if err := endFounding(dir); err != nil {
+		etcd.Close()
+		return nil, err
+	}
+	return etcd, nil
 }
 
 func embedConfig(cfg Config) (*embed.Config, error) {
