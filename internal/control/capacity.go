@@ -57,8 +57,14 @@ func (c *Control) fits(need fleet.Resources) error {
 		WithRemedy("ask for at most that, or add a larger worker")
 }
 
-// exhausted makes an error of a blocker.
-func exhausted(b *fleet.Blocker, name string) error {
+// exhausted makes an error of a blocker. A server that has just started doesn't know yet who is alive.
+func (c *Control) exhausted(b *fleet.Blocker, name string) error {
+	for _, w := range all(c.cache, c.cache.workers) {
+		if s := c.obs.sight(w.val.ID, "", c.now()); s.unheard && s.health == plan.Suspect {
+			return errs.New(errs.Unavailable, "no worker for machine %s yet: this server has just started, and has not heard of %s", name, w.val.ID).
+				WithRemedy("try again in a moment")
+		}
+	}
 	return errs.New(errs.Exhausted, "no worker has room for machine %s: %s", name, b.Detail).WithRemedy("%s", b.Remedy)
 }
 

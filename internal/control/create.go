@@ -68,7 +68,7 @@ func (c *Control) reserveFirst(t *txn, m *fleet.Machine, only fleet.WorkerID) er
 	}
 	to, blocker := c.place(need)
 	if blocker != nil {
-		return exhausted(blocker, string(m.Name))
+		return c.exhausted(blocker, string(m.Name))
 	}
 	w, _ := c.cache.worker(to)
 	m.Generation = 1

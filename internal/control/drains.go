@@ -136,12 +136,13 @@ func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
 	if p.Done {
 		return c.endDrain(ctx, d)
 	}
-	return c.noteDrain(ctx, d, p)
+	return c.noteDrain(ctx, d, moves, p)
 }
 
-// noteDrain records how far a drain is, where that has changed.
-func (c *Control) noteDrain(ctx context.Context, d row[fleet.Drain], p plan.DrainPlan) error {
-	next, moves := d.val, c.cache.drainMoves(d.val.ID)
+// noteDrain records how far a drain is, where that has changed. The moves are as they were before the plan
+// looked at what remains, so that no machine counts as both moved and remaining.
+func (c *Control) noteDrain(ctx context.Context, d row[fleet.Drain], moves []fleet.Move, p plan.DrainPlan) error {
+	next := d.val
 	next.Moved = moved(moves)
 	next.Total = max(next.Total, next.Moved+p.Remaining)
 	next.Blockers = p.Blockers
@@ -274,5 +275,5 @@ func (c *Control) drainView(d fleet.Drain) fleet.DrainView {
 // busyWith says who owns a machine, for errors.
 func busyWith(m fleet.Machine) error {
 	return errs.New(errs.Conflict, "machine %s/%s is owned by %s", m.App, m.Name, m.Owner).
-		WithRemedy("%s", fmt.Sprintf("wait for it: sluice machine status %s~%s", m.App, strings.TrimSpace(string(m.Name))))
+		WithRemedy("%s", fmt.Sprintf("wait for it: sluice machine status %s/%s", m.App, strings.TrimSpace(string(m.Name))))
 }

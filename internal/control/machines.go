@@ -33,7 +33,7 @@ func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineVi
 		}
 		to, blocker := c.place(needOf(m.val, nil))
 		if blocker != nil {
-			return exhausted(blocker, string(m.val.Name))
+			return c.exhausted(blocker, string(m.val.Name))
 		}
 		if err := c.launchOn(ctx, t, m, next, to); err != nil {
 			return err
@@ -94,7 +94,7 @@ func (c *Control) Migrate(ctx context.Context, ref string, to fleet.WorkerID) (f
 		}
 		if m.val.Desired != fleet.WantStarted || m.val.Placement == nil || m.val.State == fleet.MachineStopping {
 			return errs.New(errs.Conflict, "machine %s doesn't run: it is %s", m.val.Name, m.val.State).
-				WithRemedy("it is placed when it starts: sluice machine start %s~%s", m.val.App, m.val.Name)
+				WithRemedy("it is placed when it starts: sluice machine start %s/%s", m.val.App, m.val.Name)
 		}
 		need := needOf(m.val, map[fleet.WorkerID]string{m.val.Placement.Worker: "the machine is on it"})
 		if need.Only = to; to != "" {

@@ -57,7 +57,7 @@ func (c *Control) nextTarget(ctx context.Context, r row[fleet.Move], m row[fleet
 			return c.putBack(ctx, r, m, l, why)
 		case !committed:
 			return c.block(ctx, r, blocked)
-		case l.targetOK && !spent:
+		case l.targetOK && l.target.health == plan.Alive && !spent:
 			to = l.mv.To
 		case committed && (spent || l.target.health != plan.Down):
 			return c.giveUp(ctx, r, m, why)

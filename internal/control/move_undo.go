@@ -40,7 +40,10 @@ func (c *Control) putBack(ctx context.Context, r row[fleet.Move], m row[fleet.Ma
 	}
 	note := "cancelled"
 	if why != nil {
-		note, next.Error = why.Detail, why.Detail
+		note = why.Detail
+		if why.Code == codeStartFailed || next.Reason == reasonMigrate {
+			next.Error = why.Detail // a drain leaves the machine alone for a while
+		}
 	}
 	c.step(&next, fleet.StepUndoing, note)
 	w, ok := c.cache.worker(next.From)

@@ -15,13 +15,16 @@ const (
 	reasonFailover = "failover"
 )
 
+// codeStartFailed is the code of a blocker that lies in the machine rather than in its surroundings.
+const codeStartFailed = "start-failed"
+
 // moveLook is everything that a move's next action depends on.
 type moveLook struct {
 	mv       fleet.Move
 	m        fleet.Machine
 	source   sight
 	target   sight
-	targetOK bool // the target still takes machines
+	targetOK bool // the target still takes machines; it may be silent
 	lockFree bool
 	braked   bool
 }
@@ -98,7 +101,7 @@ func (c *Control) look(mv fleet.Move, m fleet.Machine) moveLook {
 		c.refreshFeed(mv.To)
 		l.target = c.obs.sight(mv.To, m.ID, now)
 		w, ok := c.cache.worker(mv.To)
-		l.targetOK = ok && l.target.health == plan.Alive && !w.val.Cordoned && w.val.Drain == "" && !w.val.Drained
+		l.targetOK = ok && l.target.health != plan.Down && !w.val.Cordoned && w.val.Drain == "" && !w.val.Drained
 	}
 	l.lockFree = c.cache.heldLocks()[mv.Network] < c.cfg.Policy.MovesPerNetwork
 	return l
@@ -136,11 +139,12 @@ func (c *Control) decideBeforeStop(l moveLook) (moveAction, *fleet.Blocker) {
 			return actLock, nil
 		}
 		return actWait, blocker("network-locked", "network/"+string(l.mv.Network), "another machine of the network is moving", "wait for it: sluice drain list")
+	case l.target.health == plan.Suspect:
+		return actWait, suspect(l.mv.To)
 	case lost:
 		return actCommit, nil
 	case l.source.health == plan.Suspect:
-		return actWait, blocker("worker-suspect", "worker/"+string(l.mv.From), string(l.mv.From)+" is silent; the machine is moved once it answers or is down",
-			"check that the worker runs and reaches the server")
+		return actWait, suspect(l.mv.From)
 	case prepared(l) || c.now().Sub(reached(l.mv, fleet.StepLocked)) >= c.cfg.PrepareWait:
 		return actStop, nil
 	}
@@ -162,8 +166,10 @@ func (c *Control) decideStopped(l moveLook) (moveAction, *fleet.Blocker) {
 		return actSettle, nil
 	case undo && !lost:
 		return actPutBack, nil
-	case l.targetOK:
+	case l.targetOK && l.target.health == plan.Alive:
 		return actCommit, nil
+	case l.targetOK && l.target.unheard:
+		return actWait, suspect(l.mv.To) // this server has just started; it will hear of it, or find it down
 	default:
 		return actNextTarget, blocker("target-lost", "worker/"+string(l.mv.To), string(l.mv.To)+" takes no machines any more", "")
 	}
@@ -181,9 +187,9 @@ func (c *Control) decidePutBack(l moveLook) (moveAction, *fleet.Blocker) {
 	case v != nil && v.Generation == l.m.Placement.Generation && (v.Phase == fleet.PhaseHealthy || v.Phase == fleet.PhaseRunning):
 		return actUndone, nil
 	case v != nil && v.Generation == l.m.Placement.Generation && l.source.current && ended(v):
-		return actUndone, blocker("start-failed", object, "it doesn't start on its source either: "+failure(v), "")
+		return actUndone, blocker(codeStartFailed, object, "it doesn't start on its source either: "+failure(v), "")
 	case waited > c.cfg.Policy.StartTimeout:
-		return actUndone, blocker("start-failed", object, fmt.Sprintf("not up on its source %s after it was put back", waited.Round(1e9)), "")
+		return actUndone, blocker(codeStartFailed, object, fmt.Sprintf("not up on its source %s after it was put back", waited.Round(1e9)), "")
 	}
 	return actWait, nil
 }
@@ -204,11 +210,11 @@ func (c *Control) decideCommitted(l moveLook) (moveAction, *fleet.Blocker) {
 	case l.target.health == plan.Down:
 		return actNextTarget, blocker("target-down", "worker/"+string(l.mv.To), string(l.mv.To)+" went down before the machine was healthy on it", "")
 	case !slow && v != nil && l.target.current && ended(v):
-		return actNextTarget, blocker("start-failed", object, "not started on "+string(l.mv.To)+": "+failure(v), "")
+		return actNextTarget, blocker(codeStartFailed, object, "not started on "+string(l.mv.To)+": "+failure(v), "")
 	case slow:
 		return c.decideReclaimed(l, object)
 	case waited > c.cfg.Policy.StartTimeout && l.target.health == plan.Alive:
-		return actReclaim, blocker("start-failed", object, fmt.Sprintf("not healthy on %s after %s", l.mv.To, waited.Round(1e9)), "")
+		return actReclaim, blocker(codeStartFailed, object, fmt.Sprintf("not healthy on %s after %s", l.mv.To, waited.Round(1e9)), "")
 	case v != nil && c.progress(l.mv, v) != "":
 		return actProgress, nil
 	}
@@ -218,7 +224,7 @@ func (c *Control) decideCommitted(l moveLook) (moveAction, *fleet.Blocker) {
 // decideReclaimed: the target took too long, and was told to release the machine again, so that it doesn't come
 // up there while it comes up elsewhere. One that doesn't do that either is left to the storage to refuse.
 func (c *Control) decideReclaimed(l moveLook, object string) (moveAction, *fleet.Blocker) {
-	why := blocker("start-failed", object, l.m.Reason, "")
+	why := blocker(codeStartFailed, object, l.m.Reason, "")
 	if _, gone := c.left(l.target, l.m.Placement.Generation); gone || c.now().Sub(l.m.UpdatedAt) > c.cfg.Policy.StartTimeout {
 		return actNextTarget, why
 	}
@@ -244,6 +250,12 @@ func (c *Control) stopSlow(l moveLook) *fleet.Blocker {
 func prepared(l moveLook) bool {
 	v := l.target.vm
 	return v != nil && v.Phase == fleet.PhasePrepared && v.Generation == l.mv.ToGen
+}
+
+// suspect is the blocker of a move that waits until a worker answers or is down.
+func suspect(w fleet.WorkerID) *fleet.Blocker {
+	return blocker("worker-suspect", "worker/"+string(w), string(w)+" is silent; the move goes on once it answers or is down",
+		"check that the worker runs and reaches the server")
 }
 
 // ended says that a report is of a machine that doesn't come up by itself any more. Only a current report

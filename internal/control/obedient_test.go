@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +29,8 @@ type fixture struct {
 	policy fleet.Policy
 	disks  *memDisks
 	c      *control.Control
-	stop   func() // ends the server
+	newest atomic.Pointer[control.Control] // c, for the workers
+	stop   func()                          // ends the server
 }
 
 func newFixture(t *testing.T, workers ...string) *fixture {
@@ -58,6 +60,7 @@ func (f *fixture) serve() {
 	ctx, cancel := context.WithCancel(f.t.Context())
 	var g errgroup.Group
 	g.Go(func() error { return c.Run(ctx) })
+	f.newest.Store(c)
 	f.c, f.stop = c, func() {
 		cancel()
 		if err := g.Wait(); err != nil {
@@ -137,7 +140,7 @@ func (f *fixture) worker(name string) *obedient {
 }
 
 func (w *obedient) join(address netip.Addr) error {
-	_, err := w.f.c.Join(w.f.t.Context(), fleet.JoinRequest{Worker: w.id, Address: address, APIURL: "http://" + string(w.id),
+	_, err := w.f.newest.Load().Join(w.f.t.Context(), fleet.JoinRequest{Worker: w.id, Address: address, APIURL: "http://" + string(w.id),
 		Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 1024}, Runtime: "sandbox"})
 	return err
 }
@@ -160,7 +163,7 @@ func (w *obedient) run(ctx context.Context) error {
 		}
 		w.mu.Unlock()
 		poll, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
-		set, err := w.f.c.Assignments(poll, w.id, after)
+		set, err := w.f.newest.Load().Assignments(poll, w.id, after)
 		cancel()
 		if err == nil {
 			after = set.Revision
@@ -215,7 +218,7 @@ func (w *obedient) report(ctx context.Context) error {
 	w.seq++
 	r := fleet.WorkerReport{Worker: w.id, Boot: w.boot, Sequence: w.seq, Seen: w.seen, VMs: slices.Collect(maps.Values(w.vms))}
 	w.mu.Unlock()
-	return w.f.c.Report(ctx, r)
+	return w.f.newest.Load().Report(ctx, r)
 }
 
 // memDisks remembers which disks there are.

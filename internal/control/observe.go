@@ -157,6 +157,7 @@ func (o *observer) judge(id fleet.WorkerID, now time.Time) bool {
 type sight struct {
 	worker   fleet.WorkerID
 	health   plan.Health
+	unheard  bool            // not heard of since this server started: nothing speaks for it, nor against it
 	vm       *fleet.VMReport // nil: the newest report doesn't mention it
 	reported bool            // there is a report at all
 	current  bool            // the report acted on the newest assignments
@@ -169,6 +170,7 @@ func (o *observer) sight(id fleet.WorkerID, machine fleet.MachineID, now time.Ti
 	defer o.mu.Unlock()
 	s := sight{worker: id, health: o.healthLocked(id, now)}
 	w := o.workers[id]
+	s.unheard = w == nil || w.contact.Last.IsZero()
 	if w == nil || w.report == nil {
 		return s
 	}

@@ -40,10 +40,10 @@ func (c *Control) find(ref string) (row[fleet.Machine], error) {
 	}
 	var names []string
 	for _, m := range found {
-		names = append(names, fmt.Sprintf("%s~%s (%s)", m.val.App, m.val.Name, m.val.ID))
+		names = append(names, fmt.Sprintf("%s/%s (%s)", m.val.App, m.val.Name, m.val.ID))
 	}
 	return row[fleet.Machine]{}, errs.New(errs.Conflict, "%d machines are called %s: %s", len(found), ref, strings.Join(names, ", ")).
-		WithRemedy("say which, as app~name or by id")
+		WithRemedy("say which, as app/name or by id")
 }
 
 func noMachine(ref string) error {
@@ -211,7 +211,7 @@ func (c *Control) WorkerOf(_ context.Context, ref string) (fleet.MachineID, stri
 	v := c.machineView(m.val)
 	no := func(format string, args ...any) (fleet.MachineID, string, error) {
 		return m.val.ID, "", errs.New(errs.Unavailable, "machine %s "+format, append([]any{m.val.Name}, args...)...).
-			WithRemedy("sluice machine status %s~%s", m.val.App, m.val.Name)
+			WithRemedy("sluice machine status %s/%s", m.val.App, m.val.Name)
 	}
 	switch {
 	case m.val.Placement == nil:

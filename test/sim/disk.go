@@ -70,7 +70,7 @@ func (d *disks) attach(v *vm) bool {
 	if disk == nil || v.generation < disk.generation {
 		return false
 	}
-	if old := disk.holder; old != nil && old != v && old.alive && d.w.opt.Calm {
+	if old := disk.holder; old != nil && old != v && old.alive && !old.over() && d.w.opt.Calm {
 		d.w.violated("machine %s is attached on %s (generation %d) while a VM on %s (generation %d) still has it", v.machine, v.host.id,
 			v.generation, old.host.id, old.generation)
 	}

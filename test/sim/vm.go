@@ -101,5 +101,10 @@ func (v *vm) release() {
 // end is the VM's own end: it stays as a corpse until its worker removes it.
 func (v *vm) end(p fleet.Phase, why string) { v.phase, v.failed = p, why }
 
+// over says that the VM has ended by itself: it writes nothing any more.
+func (v *vm) over() bool {
+	return v.phase == fleet.PhaseFailed || v.phase == fleet.PhaseFenced || v.phase == fleet.PhaseReleased
+}
+
 // kill ends the VM from outside.
 func (v *vm) kill() { v.alive = false }
