@@ -7,30 +7,9 @@ import (
 	"strings"
 
 	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
-
-// StatusOf is the one table from error kinds to HTTP status codes; docs/protocols/errors.md explains it.
-func StatusOf(kind errs.Kind) int {
-	switch kind {
-	case errs.Invalid:
-		return http.StatusBadRequest
-	case errs.Denied:
-		return http.StatusForbidden
-	case errs.NotFound:
-		return http.StatusNotFound
-	case errs.Exists, errs.Conflict, errs.Fenced:
-		return http.StatusConflict
-	case errs.Unsupported:
-		return http.StatusNotImplemented
-	case errs.Unavailable:
-		return http.StatusServiceUnavailable
-	case errs.Exhausted:
-		return http.StatusInsufficientStorage
-	default: // Corrupt, Internal, and kinds of a newer release
-		return http.StatusInternalServerError
-	}
-}
 
 // toAPIError splits an error into what went wrong and why.
 func toAPIError(err error) api.Error {
@@ -51,7 +30,7 @@ func writeError(w http.ResponseWriter, err error) {
 	if kind == errs.Unavailable {
 		w.Header().Set("Retry-After", "1")
 	}
-	writeErrorStatus(w, StatusOf(kind), err)
+	writeErrorStatus(w, errhttp.Status(kind), err)
 }
 
 func writeErrorStatus(w http.ResponseWriter, status int, err error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/worker/gateway"
+	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -116,27 +117,9 @@ func (w *Worker) debugVMs(rw http.ResponseWriter, _ *http.Request) {
 
 func writeError(w http.ResponseWriter, err error) {
 	kind := errs.KindOf(err)
-	writeJSON(w, statusOf(kind), api.ErrorBody{Error: api.Error{
+	writeJSON(w, errhttp.Status(kind), api.ErrorBody{Error: api.Error{
 		Code: string(kind), Message: err.Error(), Remedy: errs.RemedyOf(err),
 	}})
-}
-
-// statusOf follows the server's table (docs/protocols/errors.md), as far as a worker answers errors itself.
-func statusOf(kind errs.Kind) int {
-	switch kind {
-	case errs.Invalid:
-		return http.StatusBadRequest
-	case errs.Denied:
-		return http.StatusForbidden
-	case errs.NotFound:
-		return http.StatusNotFound
-	case errs.Conflict:
-		return http.StatusConflict
-	case errs.Unavailable:
-		return http.StatusServiceUnavailable
-	default:
-		return http.StatusInternalServerError
-	}
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/service"
+	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -251,27 +252,6 @@ func writeJSON(w http.ResponseWriter, body any) {
 func writeError(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set(guestapi.HeaderError, "1")
-	w.WriteHeader(statusOf(errs.KindOf(err)))
+	w.WriteHeader(errhttp.Status(errs.KindOf(err)))
 	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)})
-}
-
-func statusOf(kind errs.Kind) int {
-	switch kind {
-	case errs.Invalid:
-		return http.StatusBadRequest
-	case errs.NotFound:
-		return http.StatusNotFound
-	case errs.Exists, errs.Conflict, errs.Fenced:
-		return http.StatusConflict
-	case errs.Denied:
-		return http.StatusForbidden
-	case errs.Unavailable:
-		return http.StatusServiceUnavailable
-	case errs.Exhausted:
-		return http.StatusInsufficientStorage
-	case errs.Unsupported:
-		return http.StatusNotImplemented
-	default:
-		return http.StatusInternalServerError
-	}
 }
