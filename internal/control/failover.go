@@ -9,12 +9,15 @@ import (
 )
 
 // reconcileFleet looks at what concerns no single record: machines of lost workers, machines that wait for
-// capacity, tombstones that nobody needs any more.
+// capacity, tombstones that nobody needs any more, history.
 func (c *Control) reconcileFleet(ctx context.Context) error {
 	if err := c.failover(ctx); err != nil {
 		return err
 	}
-	return c.clearTombstones(ctx)
+	if err := c.clearTombstones(ctx); err != nil {
+		return err
+	}
+	return c.prune(ctx)
 }
 
 func (c *Control) failover(ctx context.Context) error {

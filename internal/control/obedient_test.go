@@ -34,7 +34,11 @@ type fixture struct {
 }
 
 func newFixture(t *testing.T, workers ...string) *fixture {
-	f := &fixture{t: t, store: memstate.New(memstate.Config{}), disks: &memDisks{docs: map[string][]byte{}}}
+	return newFixtureOn(t, memstate.New(memstate.Config{}), workers...)
+}
+
+func newFixtureOn(t *testing.T, store state.Store, workers ...string) *fixture {
+	f := &fixture{t: t, store: store, disks: &memDisks{docs: map[string][]byte{}}}
 	f.policy = fleet.Policy{WorkerSuspect: 300 * time.Millisecond, WorkerDown: 600 * time.Millisecond, StartTimeout: 2 * time.Second}
 	f.serve()
 	for _, w := range workers {

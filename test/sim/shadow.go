@@ -23,7 +23,6 @@ type shadow struct {
 	locks       map[string]fleet.MoveID
 	tombstones  map[string]json.RawMessage
 	placements  map[fleet.MachineID]fleet.Generation // newest generation that was ever a placement
-	tally       Tally
 }
 
 // Tally counts what happened in a run, so that a test can see that things did happen.
