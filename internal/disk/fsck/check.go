@@ -1,0 +1,340 @@
+package fsck
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/oklog/ulid/v2"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/decorate"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// parallel is how many objects are read at a time.
+const parallel = 8
+
+// Options says how far a check goes.
+type Options struct {
+	Data     bool                         // read every frame too, not the headers alone
+	Progress func(done, total int64)      // segments checked and to check; may be nil
+	Garbage  func(key string, size int64) // called for each unreachable object, by key; may be nil
+}
+
+// checker is one check under way.
+type checker struct {
+	store blob.Store
+	path  string
+	opts  Options
+	codec *format.Codec
+	log   log
+	cache pageCache
+	head  *format.Head
+	own   map[string]int64 // every object of the disk: key → size
+
+	mu       sync.Mutex
+	reached  map[string]struct{} // keys, of ancestors' objects too
+	segments map[string]*segment // by key
+}
+
+// Check reads a disk's head, checkpoints, maps, segment headers and log, and with Options.Data everything
+// else, and reports what is damaged and what can't be reached. Damage is no error; errors are NotFound (no
+// disk), and whatever kept it from reading.
+func Check(ctx context.Context, store blob.Store, path string, opts Options) (*Report, error) {
+	if !format.ValidPath(path) {
+		return nil, errs.New(errs.Invalid, "bad disk path %q", path)
+	}
+	codec, err := format.NewCodec()
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{Path: path, Unreachable: map[string]Tally{}, Damage: []Finding{}, Notes: []string{}}
+	c := &checker{store: decorate.Retry(store, decorate.DefaultRetry()), path: path, opts: opts, codec: codec, log: log{r: r}, own: map[string]int64{},
+		reached: map[string]struct{}{}, segments: map[string]*segment{}}
+	if ok, err := c.readHead(ctx); !ok || err != nil {
+		return r, err
+	}
+	// The head comes first, and the listing after it: what the head refers to was there before.
+	if err := c.list(ctx); err != nil {
+		return nil, err
+	}
+	for _, step := range []func(context.Context) error{c.checkMaps, c.checkForks, c.checkSegments, c.checkLogs} {
+		if err := step(ctx); err != nil {
+			return nil, err
+		}
+	}
+	c.sumUp()
+	return r, nil
+}
+
+func (c *checker) readHead(ctx context.Context) (bool, error) {
+	key := headKey(c.path)
+	b, _, err := c.get(ctx, key, blob.All())
+	if errs.Is(err, errs.NotFound) {
+		return false, errs.Wrap(errs.NotFound, err, "no disk at %s", c.path).WithRemedy("check the path")
+	}
+	if err != nil {
+		return false, err
+	}
+	c.head, err = format.DecodeHead(b)
+	if errs.Is(err, errs.Unsupported) {
+		return false, err
+	}
+	if err != nil {
+		c.log.damage(key, "%v", err)
+		return false, nil
+	}
+	h := c.head
+	c.log.count(func(r *Report) { r.State, r.Epoch, r.SizeBytes = string(h.State), h.Epoch, h.Size })
+	if h.Lineage[0].Path != c.path || h.Lineage[0].UID != h.UID {
+		c.log.damage(key, "its lineage begins with %s (%s), not with itself (%s)", h.Lineage[0].Path, h.Lineage[0].UID, h.UID)
+	}
+	if h.State == format.StateOpen {
+		c.log.note("the disk is open: %q attached it with generation %d (epoch %d)", h.Holder, h.Generation, h.Epoch)
+	}
+	return true, nil
+}
+
+func (c *checker) list(ctx context.Context) error {
+	err := c.store.List(ctx, c.path+"/", "", func(e blob.Entry) bool {
+		c.own[e.Key] = e.Size
+		return true
+	})
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "list objects of %s", c.path)
+	}
+	return nil
+}
+
+// below returns the sorted keys of the disk's objects of one kind, such as "ckpt/".
+func (c *checker) below(prefix string) []string {
+	var keys []string
+	for k := range c.own {
+		if strings.HasPrefix(k, c.path+"/"+prefix) {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// get reads a range and counts it. A short answer is Corrupt.
+func (c *checker) get(ctx context.Context, key string, r blob.Range) ([]byte, int64, error) {
+	obj, err := c.store.Get(ctx, key, r)
+	if err != nil {
+		return nil, 0, errs.Wrap(errs.KindOf(err), err, "read %s", key)
+	}
+	c.log.count(func(r *Report) { r.ReadBytes += int64(len(obj.Data)) })
+	if r.Length >= 0 && int64(len(obj.Data)) != r.Length {
+		return nil, 0, errs.New(errs.Corrupt, "object of %d bytes; %d at %d were looked for", obj.Size, r.Length, r.Offset)
+	}
+	return obj.Data, obj.Size, nil
+}
+
+// found turns an error of reading what must be there into damage, and gives back any other.
+func (c *checker) found(key string, err error) error {
+	switch {
+	case errs.Is(err, errs.NotFound):
+		c.log.damage(key, "is missing")
+	case errs.Is(err, errs.Corrupt), errs.Is(err, errs.Invalid): // Invalid: a range past the end
+		c.log.damage(key, "%v", err)
+	default:
+		return err
+	}
+	return nil
+}
+
+// reach marks an object as reachable, and reports whether it is for the first time.
+func (c *checker) reach(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, again := c.reached[key]
+	c.reached[key] = struct{}{}
+	return !again
+}
+
+func (c *checker) isReached(key string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, ok := c.reached[key]
+	return ok
+}
+
+// checkMaps walks the maps of the head and of every checkpoint.
+func (c *checker) checkMaps(ctx context.Context) error {
+	if err := c.walk(ctx, c.head.Lineage, c.head.Root, c.head.Size, true); err != nil {
+		return err
+	}
+	for _, key := range c.below("ckpt/") {
+		c.log.count(func(r *Report) { r.Checkpoints++ })
+		b, _, err := c.get(ctx, key, blob.All())
+		var p *format.Checkpoint
+		if err == nil {
+			p, err = format.DecodeCheckpoint(b)
+		}
+		if err != nil {
+			if err := c.found(key, err); err != nil {
+				return err
+			}
+			continue
+		}
+		if p.UID != c.head.UID || c.path+"/ckpt/"+p.Name != key || !slices.Equal(p.Lineage, c.head.Lineage) {
+			c.log.damage(key, "checkpoint %q of disk %s with a lineage of %d doesn't belong here", p.Name, p.UID, len(p.Lineage))
+			continue
+		}
+		if err := c.walk(ctx, p.Lineage, p.Root, p.Size, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkForks walks the maps of all that depends on the disk, for what they reach of it.
+func (c *checker) checkForks(ctx context.Context) error {
+	todo, seen := []string{c.path}, map[string]bool{c.path: true}
+	for len(todo) > 0 {
+		path := todo[0]
+		todo = todo[1:]
+		if path != c.path {
+			if err := c.walkFork(ctx, path); err != nil {
+				return err
+			}
+		}
+		var refs []string
+		if err := c.store.List(ctx, path+"/refs/", "", func(e blob.Entry) bool {
+			refs = append(refs, e.Key)
+			return true
+		}); err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "list forks of %s", path)
+		}
+		for _, key := range refs {
+			b, _, err := c.get(ctx, key, blob.All())
+			var ref *format.Ref
+			if err == nil {
+				ref, err = format.DecodeRef(b)
+			}
+			if err != nil {
+				if err := c.found(key, err); err != nil {
+					return err
+				}
+				continue
+			}
+			if !seen[ref.Child] && format.ValidPath(ref.Child) {
+				seen[ref.Child] = true
+				todo = append(todo, ref.Child)
+			}
+		}
+	}
+	return nil
+}
+
+// walkFork walks a fork's head and checkpoints. Their lineage holds this disk further on.
+func (c *checker) walkFork(ctx context.Context, path string) error {
+	b, _, err := c.get(ctx, headKey(path), blob.All())
+	if errs.Is(err, errs.NotFound) {
+		c.log.note("fork %s is registered, and isn't there: it was never finished, or is destroyed", path)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	h, err := format.DecodeHead(b)
+	if err != nil {
+		c.log.note("fork %s can't be read, so that what it needs may be counted as unreachable: %v", path, err)
+		return nil
+	}
+	c.log.count(func(r *Report) { r.Forks++ })
+	if err := c.walk(ctx, h.Lineage, h.Root, h.Size, false); err != nil {
+		return err
+	}
+	var points []string
+	if err := c.store.List(ctx, path+"/ckpt/", "", func(e blob.Entry) bool {
+		points = append(points, e.Key)
+		return true
+	}); err != nil {
+		return err
+	}
+	for _, key := range points {
+		b, _, err := c.get(ctx, key, blob.All())
+		if err != nil {
+			return err
+		}
+		p, err := format.DecodeCheckpoint(b)
+		if err != nil {
+			c.log.note("checkpoint %s can't be read, so that what it needs may be counted as unreachable: %v", key, err)
+			continue
+		}
+		if err := c.walk(ctx, p.Lineage, p.Root, p.Size, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkSegments reads the header, or all, of every segment that a map refers to.
+func (c *checker) checkSegments(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	var done int64
+	total := int64(len(c.segments))
+	for key, s := range c.segments {
+		g.Go(func() error {
+			err := c.checkSegment(gctx, key, s)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if done++; c.opts.Progress != nil {
+				c.opts.Progress(done, total)
+			}
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// sumUp counts what wasn't reached.
+func (c *checker) sumUp() {
+	r := c.log.r
+	for _, key := range c.below("") {
+		rel, size := strings.TrimPrefix(key, c.path+"/"), c.own[key]
+		kind := kindOf(rel)
+		r.Own.add(size)
+		switch {
+		case c.isReached(key), kind == "head", kind == "ckpt", kind == "refs":
+		case c.inFlight(kind, rel):
+			r.InFlight.add(size)
+		default:
+			t := r.Unreachable[kind]
+			t.add(size)
+			r.Unreachable[kind] = t
+			if c.opts.Garbage != nil {
+				c.opts.Garbage(key, size)
+			}
+		}
+	}
+}
+
+// inFlight reports whether an unreached object may be one that the present writer is about to refer to.
+func (c *checker) inFlight(kind, rel string) bool {
+	if c.head.State != format.StateOpen {
+		return false
+	}
+	switch kind {
+	case "log":
+		p, ok := logPosition(rel)
+		return ok && p.Epoch == c.head.Epoch && (p.Epoch > c.head.Log.Epoch || p.Seq >= c.head.Log.Seq)
+	case "map":
+		epoch, n, ok := mapEpoch(rel)
+		root := c.head.Root
+		return ok && epoch == c.head.Epoch && (root == nil || root.Lineage > 0 || root.Epoch < epoch || uint64(root.N) < n)
+	}
+	return false
+}
+
+func parseID(s string) (format.ID, bool) {
+	id, err := ulid.ParseStrict(s)
+	return format.ID(id), err == nil
+}

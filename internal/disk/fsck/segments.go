@@ -1,0 +1,181 @@
+package fsck
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// segment is what maps say about one object that holds data.
+type segment struct {
+	owner format.Ancestor
+	entry format.SegmentEntry
+}
+
+// addSegment notes a segment that a map refers to.
+func (c *checker) addSegment(key string, owner format.Ancestor, e *format.SegmentEntry) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.reached[key] = struct{}{}
+	old := c.segments[key]
+	if old == nil {
+		c.segments[key] = &segment{owner: owner, entry: *e}
+		return
+	}
+	a, b := old.entry, *e
+	a.Live, b.Live, a.Lineage, b.Lineage = 0, 0, 0, 0
+	if a != b {
+		c.log.damage(key, "two maps describe it differently: %+v and %+v", a, b)
+	}
+}
+
+// checkSegment reads a segment's header, and its frames if that was asked for.
+func (c *checker) checkSegment(ctx context.Context, key string, s *segment) error {
+	e := &s.entry
+	r := blob.Range{Offset: 0, Length: int64(e.HeaderLen)}
+	if c.opts.Data {
+		r.Length = int64(e.Size)
+	}
+	b, size, err := c.get(ctx, key, r)
+	if err != nil {
+		return c.found(key, err)
+	}
+	h, err := format.DecodeLogHeader(b)
+	if err != nil {
+		return c.found(key, err)
+	}
+	c.log.count(func(r *Report) { r.Segments++ })
+	uid, ok := parseID(s.owner.UID)
+	if !ok || h.Disk != uid || h.Epoch != e.Epoch || h.Seq != e.Seq || h.Kind != e.Kind || h.Blocks != e.Blocks ||
+		h.Len() != int(e.HeaderLen) || size != int64(e.Size) || h.IsFence() {
+		c.log.damage(key, "its header is not what the segment table says of it")
+		return nil
+	}
+	c.checkFrames(key, h, b)
+	return nil
+}
+
+// checkFrames decompresses every frame of an object that was read whole.
+func (c *checker) checkFrames(key string, h *format.LogHeader, object []byte) {
+	if !c.opts.Data {
+		return
+	}
+	body := object[h.Len():]
+	buf := make([]byte, 0, format.FrameSize)
+	for i, f := range h.Frames {
+		end := int64(f.Offset) + int64(f.Length)
+		if end > int64(len(body)) {
+			c.log.damage(key, "frame %d ends at %d of %d bytes", i, end, len(body))
+			return
+		}
+		if _, err := c.codec.DecodeFrame(buf, body[f.Offset:end], f); err != nil {
+			c.log.damage(key, "frame %d: %v", i, err)
+			continue
+		}
+		c.log.count(func(r *Report) { r.Frames++ })
+	}
+}
+
+// checkLogs checks the log objects that no map refers to: fences, and what an attach would replay.
+func (c *checker) checkLogs(ctx context.Context) error {
+	uid, ok := parseID(c.head.UID)
+	if !ok {
+		c.log.damage(headKey(c.path), "its uid %q is none", c.head.UID)
+		return nil
+	}
+	byEpoch := map[uint64][]uint64{}
+	for _, key := range c.below("log/") {
+		p, ok := logPosition(strings.TrimPrefix(key, c.path+"/"))
+		if !ok {
+			c.log.damage(key, "is not the name of a log object")
+			continue
+		}
+		byEpoch[p.Epoch] = append(byEpoch[p.Epoch], p.Seq)
+	}
+	for epoch, seqs := range byEpoch {
+		slices.Sort(seqs)
+		if err := c.checkLog(ctx, uid, epoch, seqs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkLog goes over one epoch's log.
+func (c *checker) checkLog(ctx context.Context, uid format.ID, epoch uint64, seqs []uint64) error {
+	next := c.replayFrom(epoch)
+	for _, seq := range seqs {
+		key := logKey(c.path, epoch, seq)
+		replay := next != 0 && seq == next
+		if next != 0 && seq > next {
+			c.log.note("the log of epoch %d has a hole at %d, and goes on at %d: what lies beyond was never acknowledged", epoch, next, seq)
+			next = 0
+		}
+		fenceSize := c.own[key] == int64(format.LogHeaderLen(0, 0))
+		if !replay && (!fenceSize || c.isReached(key)) {
+			continue
+		}
+		h, b, err := c.readLog(ctx, key, uid, epoch, seq)
+		if err != nil {
+			if err := c.found(key, err); err != nil {
+				return err
+			}
+			continue
+		}
+		c.reach(key)
+		if h.IsFence() {
+			next = 0
+			c.log.count(func(r *Report) { r.Fences++ })
+			continue
+		}
+		if replay {
+			next++
+			c.log.count(func(r *Report) { r.LogObjects++ })
+			c.checkRuns(key, h)
+			c.checkFrames(key, h, b)
+		}
+	}
+	return nil
+}
+
+// replayFrom returns the sequence number at which a replay of an epoch's log would begin, or 0 if there
+// would be none.
+func (c *checker) replayFrom(epoch uint64) uint64 {
+	p := c.head.Log
+	switch {
+	case c.head.State == format.StateClosed, epoch < p.Epoch, epoch > c.head.Epoch:
+		return 0
+	case epoch == p.Epoch:
+		return p.Seq
+	}
+	return 1
+}
+
+// readLog reads a log object whole and checks that it is what its key says.
+func (c *checker) readLog(ctx context.Context, key string, uid format.ID, epoch, seq uint64) (*format.LogHeader, []byte, error) {
+	b, size, err := c.get(ctx, key, blob.All())
+	if err != nil {
+		return nil, nil, err
+	}
+	h, err := format.DecodeLogHeader(b)
+	if err != nil {
+		return nil, nil, err
+	}
+	if h.Disk != uid || h.Epoch != epoch || h.Seq != seq || h.Kind != format.KindLog || size != int64(h.Len())+int64(h.Body) {
+		return nil, nil, errs.New(errs.Corrupt, "it holds another object")
+	}
+	return h, b, nil
+}
+
+func (c *checker) checkRuns(key string, h *format.LogHeader) {
+	blocks := uint64(c.head.Size) / format.BlockSize
+	for _, r := range h.Runs {
+		if r.LBA+r.Count > blocks {
+			c.log.damage(key, "it writes blocks %d to %d of a disk of %d", r.LBA, r.LBA+r.Count, blocks)
+		}
+	}
+}
