@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -127,9 +128,10 @@ func claim(h *format.Head, o *AttachOptions) *format.Head {
 	return &next
 }
 
-// prepareReader builds the reader for a head's lineage, with what was prepared for this very disk.
+// prepareReader builds the reader for a head's lineage, with what was prepared for this very disk. When the
+// head changes under an attach the disk may have grown, or be another one.
 func (d *Disk) prepareReader(head *format.Head, codec *format.Codec) error {
-	if d.rd != nil {
+	if d.rd != nil && d.size == head.Size && slices.Equal(d.rd.pages.lineage, head.Lineage) {
 		return nil
 	}
 	uid, err := parseUID(head.UID)

@@ -1,0 +1,87 @@
+package disk
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Grow makes a disk larger that nobody has attached. Its content stays, and what is new reads as zeros. A disk
+// that is that large already is left alone. Conflict if its head is open, or changes meanwhile; Invalid if
+// size is smaller than the disk.
+func Grow(ctx context.Context, store blob.Store, path string, size int64) (*format.Head, error) {
+	if err := checkSize(size); err != nil {
+		return nil, err
+	}
+	return changeClosed(ctx, store, path, func(h *format.Head) (bool, error) {
+		if size < h.Size {
+			return false, errs.New(errs.Invalid, "disk %s has %d bytes, and would shrink to %d", path, h.Size, size).
+				WithRemedy("disks can grow but not shrink")
+		}
+		grows := size > h.Size
+		h.Size = size
+		return grows, nil
+	})
+}
+
+// Restore makes a disk that nobody has attached what it was at one of its checkpoints. What it was until then
+// is kept as a checkpoint that Restore makes first, and whose name it returns. The size stays: what a larger
+// disk has beyond its checkpoint's size reads as zeros. It moves metadata only.
+//
+// Errors: NotFound (no disk or checkpoint), Conflict (its head is open, or changes meanwhile; then the
+// checkpoint of what it was may be there already, and does no harm).
+func Restore(ctx context.Context, store blob.Store, path, checkpoint string) (h *format.Head, saved string, err error) {
+	if err := checkPath(path); err != nil {
+		return nil, "", err
+	}
+	o := oneShot(store)
+	c, err := o.loadCheckpoint(ctx, path, checkpoint)
+	if err != nil {
+		return nil, "", err
+	}
+	saved = "before-restore-" + strings.ToLower(newNonce())
+	h, err = changeClosed(ctx, store, path, func(h *format.Head) (bool, error) {
+		if c.UID != h.UID || !slices.Equal(c.Lineage, h.Lineage) || c.Size > h.Size {
+			return false, errs.New(errs.Corrupt, "checkpoint %s of %s is of another disk", checkpoint, path)
+		}
+		// Of the very head that is about to be replaced: the swap fails if it isn't that any more.
+		if _, err := putCheckpoint(ctx, o, path, saved, h); err != nil {
+			return false, err
+		}
+		h.Root = c.Root
+		return true, nil
+	})
+	return h, saved, err
+}
+
+// changeClosed changes the head of a disk that nobody has attached, if change says that there is something to
+// change. Nothing of the disk's log is left to replay then, so that the head and its map are all there is.
+func changeClosed(ctx context.Context, store blob.Store, path string, change func(*format.Head) (bool, error)) (*format.Head, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	o := oneShot(store)
+	h, etag, err := o.loadHead(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if h.State != format.StateClosed {
+		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d", path, h.Holder, h.Generation).
+			WithRemedy("detach it first (after a crash: attach and close)")
+	}
+	if changed, err := change(h); !changed || err != nil {
+		return h, err
+	}
+	h.Nonce, h.Updated = newNonce(), now()
+	if _, _, err := o.swapHead(ctx, path, h, etag); err != nil {
+		if errs.Is(err, errs.Conflict) {
+			return nil, errs.Wrap(errs.Conflict, err, "disk %s was attached or changed meanwhile", path).WithRemedy("look at it, and try again")
+		}
+		return nil, errs.Wrap(errs.KindOf(err), err, "change %s", path)
+	}
+	return h, nil
+}
