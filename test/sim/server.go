@@ -15,7 +15,7 @@ const movesPerNetwork = 1
 
 func policy(opt Options) fleet.Policy {
 	p := fleet.DefaultPolicy()
-	p.MovesPerNetwork, p.StartTimeout = movesPerNetwork, 20*time.Second
+	p.MovesPerNetwork, p.StartTimeout, p.WorkerDown = movesPerNetwork, 20*time.Second, 6*time.Second
 	if opt.Break == BugNoLock {
 		p.MovesPerNetwork = 1000
 	}
@@ -45,7 +45,7 @@ func (w *world) server() *server {
 func (w *world) startServer() {
 	s := &server{w: w, name: fmt.Sprintf("server%d", len(w.servers)+1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	c, err := control.New(control.Config{FleetID: "sim", StoreURL: "mem://pool", Policy: policy(w.opt)}, control.Deps{
+	c, err := control.New(control.Config{FleetID: "sim", StoreURL: "mem://pool", Policy: policy(w.opt), Tick: time.Millisecond}, control.Deps{
 		Store: &faultyStore{Store: w.store, w: w, s: s}, Disks: w.disks, Images: w.disks, IDs: w,
 		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

@@ -75,14 +75,14 @@ func TestBugsAreFound(t *testing.T) {
 	for _, bug := range []sim.Bug{sim.BugNoLock, sim.BugNoCompare, sim.BugLoseWrite, sim.BugNoFence} {
 		t.Run(string(bug), func(t *testing.T) {
 			t.Parallel()
-			for seed := uint64(1); seed <= 40; seed++ {
+			for seed := uint64(1); seed <= 150; seed++ {
 				opt := options(seed)
-				opt.Calm, opt.Break, opt.Faults, opt.Settle = false, bug, 40*time.Second, 2*time.Minute
+				opt.Calm, opt.Break, opt.Faults, opt.Settle = false, bug, 60*time.Second, 2*time.Minute
 				if _, err := sim.Run(opt); err != nil {
 					return
 				}
 			}
-			t.Errorf("40 runs did not find the bug %s", bug)
+			t.Errorf("150 runs did not find the bug %s", bug)
 		})
 	}
 }
