@@ -148,6 +148,8 @@ func (m *Manager) probe(ctx context.Context, u *unit) {
 			m.setIfUp(u, Running, "check: "+err.Error())
 		case time.Since(began) > orDefault(check.Grace, checkGrace):
 			m.setIfUp(u, Running, "not ready: "+err.Error())
+		case time.Since(began) > checkQuiet:
+			m.setIfUp(u, Running, "not ready yet: "+err.Error())
 		}
 		timer := time.NewTimer(wait)
 		select {
