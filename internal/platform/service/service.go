@@ -76,7 +76,7 @@ const (
 	checkEvery   = time.Second
 	checkTimeout = 5 * time.Second
 	checkGrace   = 30 * time.Second
-	checkQuiet   = time.Second      // for which failing is no news
+	checkQuiet   = time.Second // for which failing is no news
 
 	stopTimeout = 5 * time.Second
 	stopMost    = 300 * time.Second
