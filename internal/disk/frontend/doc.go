@@ -12,5 +12,5 @@
 // A hazard that callers must know: a process that waits in the kernel for its own block device (mount,
 // umount, sync, any file access below the mount) can't be killed while it serves that device, because the
 // thread that waits keeps open what the kernel would have to close. So use the block device, and call
-// MountExt4 and Unmount, in another process than the one that serves. AbortProcess frees one that is stuck.
+// MountExt4 and Unmount, in another process than the one that serves. fuseabort.Process frees one that is stuck.
 package frontend

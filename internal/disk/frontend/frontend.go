@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/fuseabort"
 )
 
 const (
@@ -150,7 +151,7 @@ func (f *Frontend) end(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	f.abortDevs()
-	if err := abortConnection(f.connection); err != nil {
+	if err := fuseabort.Connection(f.connection); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "abort fuse connection %d", f.connection)
 	}
 	return errors.Join(f.server.Wait(), errs.New(errs.Conflict, "block device was still in use, and has been torn away").

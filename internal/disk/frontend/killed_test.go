@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/x/fuseabort"
 )
 
 // The test binary plays the serving process too.
@@ -201,11 +202,11 @@ func checkRecords(t *testing.T, dir string, acked int) {
 	}
 }
 
-func TestAbortProcess(t *testing.T) {
+func TestAbort(t *testing.T) {
 	path := t.TempDir() + "/disk"
 	newFileDevice(t, path, testSize)
 	s := startServer(t, path)
-	n, err := frontend.AbortProcess(s.cmd.Process.Pid)
+	n, err := fuseabort.Process(s.cmd.Process.Pid)
 	if n != 1 || err != nil {
 		t.Fatalf("aborted %d connections: %v", n, err)
 	}
@@ -216,13 +217,13 @@ func TestAbortProcess(t *testing.T) {
 			t.Error("an aborted device still answers")
 		}
 	}
-	if n, err := frontend.AbortProcess(s.cmd.Process.Pid); n != 0 || err != nil {
+	if n, err := fuseabort.Process(s.cmd.Process.Pid); n != 0 || err != nil {
 		t.Errorf("aborted %d connections again: %v", n, err)
 	}
 }
 
-// TestAbortProcessFreesAStuckOne frees a process that waits for its own device and so survives its SIGKILL.
-func TestAbortProcessFreesAStuckOne(t *testing.T) {
+// TestAbortFreesAStuckOne frees a process that waits for its own device and so survives its SIGKILL.
+func TestAbortFreesAStuckOne(t *testing.T) {
 	path := t.TempDir() + "/disk"
 	newFileDevice(t, path, testSize)
 	t.Setenv(stuckEnv, "yes")
@@ -246,7 +247,7 @@ func TestAbortProcessFreesAStuckOne(t *testing.T) {
 	case <-ended:
 		t.Log("the process died by itself; this kernel doesn't need the abort")
 	case <-time.After(300 * time.Millisecond):
-		if n, err := frontend.AbortProcess(pid); n != 1 || err != nil {
+		if n, err := fuseabort.Process(pid); n != 1 || err != nil {
 			t.Errorf("aborted %d connections: %v", n, err)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/fuseabort"
 )
 
 const cpuPeriodMicros = 100_000
@@ -123,17 +124,27 @@ func allowDevices(dir string, more []string) error {
 	return nil
 }
 
-// killAgain is how often a VM that doesn't die is killed again, for what it forked or froze meanwhile.
-const killAgain = 200 * time.Millisecond
+const (
+	// killAgain is how often a VM that doesn't die is killed again, for what it forked or froze meanwhile.
+	killAgain = 200 * time.Millisecond
+	// killStuck is when a VM that was killed must be waiting for a disk that it serves itself.
+	killStuck = time.Second
+)
 
 // KillAndWait kills until the VM's cgroup is empty. A process in an uninterruptible wait for the VM's own
-// disk dies too, as soon as the disk's server has: the kernel then fails what it waits for.
+// disk dies too, as soon as the disk's server has: the kernel then fails what it waits for. A server that
+// waits for its own disk is freed by giving its FUSE connection up.
 func (c Cgroups) KillAndWait(ctx context.Context) error {
 	var last time.Time
+	first := time.Now()
 	err := Poll(ctx, func() (bool, error) {
 		left, err := c.Populated()
 		if !left || err != nil {
 			return !left, err
+		}
+		if time.Since(first) >= killStuck {
+			first = time.Now()
+			return false, c.abortDisks()
 		}
 		if time.Since(last) >= killAgain {
 			last = time.Now()
@@ -146,6 +157,29 @@ func (c Cgroups) KillAndWait(ctx context.Context) error {
 			WithRemedy("see /proc/<pid>/stack of these processes on the worker, and try again")
 	}
 	return nil
+}
+
+// abortDisks gives up the FUSE connections of all that is left of the VM. It goes by /proc, because a process
+// whose main thread is a zombie is in no cgroup.procs any more.
+func (c Cgroups) abortDisks() error {
+	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "list processes")
+	}
+	own := "/" + filepath.Join(c.Parent, c.ID)
+	var failed error
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(strings.ReplaceAll(string(text), "\n", "/"), own+"/") {
+			continue // gone meanwhile, or not the VM's
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err == nil {
+			_, err = fuseabort.Process(pid)
+		}
+		failed = errors.Join(failed, err)
+	}
+	return failed
 }
 
 // Freeze stops every process of the VM. A process that waits uninterruptibly, for a disk whose server

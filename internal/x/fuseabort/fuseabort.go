@@ -1,4 +1,6 @@
-package frontend
+// Package fuseabort gives up FUSE connections. A process that waits in the kernel for a device that it serves
+// itself can't be killed in any other way: SIGKILL waits for the device, and the device for the process.
+package fuseabort
 
 import (
 	"errors"
@@ -15,15 +17,15 @@ import (
 
 const connectionField = "fuse_connection:" // in /proc/<pid>/fdinfo of a FUSE server
 
-// abortConnection makes the kernel give up a FUSE connection: its requests fail, its server ends. One that
+// Connection makes the kernel give up a FUSE connection: its requests fail, its server ends. One that
 // is gone already is fine.
-func abortConnection(id uint32) error {
+func Connection(id uint32) error {
 	// A mount of our own in no namespace, because the usual place need not be mounted here.
 	fs, err := unix.Fsopen("fusectl", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("fsopen fusectl: %w", err)
 	}
-	defer release(fs)
+	defer unix.Close(fs)
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return fmt.Errorf("fsconfig fusectl: %w", err)
 	}
@@ -31,7 +33,7 @@ func abortConnection(id uint32) error {
 	if err != nil {
 		return fmt.Errorf("fsmount fusectl: %w", err)
 	}
-	defer release(mnt)
+	defer unix.Close(mnt)
 	fd, err := unix.Openat(mnt, fmt.Sprintf("%d/abort", id), unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
@@ -43,11 +45,10 @@ func abortConnection(id uint32) error {
 	return errors.Join(err, unix.Close(fd))
 }
 
-// AbortProcess gives up every FUSE connection that process pid serves, so that it can die: a process that
-// waits for a device of its own can't be killed otherwise (see the package comment). It returns how many
+// Process gives up every FUSE connection that process pid serves, so that it can die. It returns how many
 // there were. A process that is gone has none. It finds them by what the kernel tells in fdinfo; kernels that
 // are too old to do so (6.18 does) have none to find.
-func AbortProcess(pid int) (int, error) {
+func Process(pid int) (int, error) {
 	// By task, because the main thread may be a zombie already while another one is stuck.
 	infos, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/fdinfo/*", pid))
 	if err != nil {
@@ -63,7 +64,7 @@ func AbortProcess(pid int) (int, error) {
 		if _, done := aborted[id]; done || !ok {
 			continue
 		}
-		if err := abortConnection(id); err != nil {
+		if err := Connection(id); err != nil {
 			return len(aborted), errs.Wrap(errs.Unavailable, err, "abort fuse connection %d", id)
 		}
 		aborted[id] = struct{}{}
