@@ -20,6 +20,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
+// removeTimeout bounds the removal of one VM.
+const removeTimeout = 20 * time.Second
+
 // Driver is a runtime that lets go of its directory when it is closed.
 type Driver interface {
 	runtime.Driver
@@ -36,7 +39,7 @@ func (l Layout) VMDir(worker string) string { return filepath.Join(l.workerDir(w
 // names, not by what Up recorded, so that it works after a crash too; it goes on past errors and
 // returns them all.
 func (f *Fleet) Down(ctx context.Context, drivers Drivers, progress func(string)) error {
-	if _, err := os.Stat(f.Dir); err != nil {
+	if _, err := os.Stat(f.Dir); err != nil && len(f.leftWorkers()) == 0 {
 		return errs.New(errs.NotFound, "there is no fleet in %s", f.Dir).WithRemedy("name the directory that `sluice dev up` was given")
 	}
 	unlock, err := f.lock()
@@ -75,10 +78,14 @@ func (f *Fleet) removeVMs(ctx context.Context, worker string, drivers Drivers) e
 	if err != nil {
 		return fmt.Errorf("find VMs of worker %s: %w", worker, err)
 	}
-	g, ctx := errgroup.WithContext(ctx)
+	var g errgroup.Group // one that can't be removed must not keep the others
 	g.SetLimit(4)
 	for _, vm := range vms {
-		g.Go(func() error { return vm.Remove(ctx) })
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+			defer cancel()
+			return vm.Remove(ctx)
+		})
 	}
 	return g.Wait()
 }
