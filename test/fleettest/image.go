@@ -13,15 +13,15 @@ import (
 	"testing"
 )
 
-// ImageTar builds the image that tests run: busybox with its applets, and the ledger.
+// ImageTar builds the image that tests run: busybox with its applets, and the programs of test/guest.
 func ImageTar(t testing.TB) []byte {
 	t.Helper()
-	ledger := filepath.Join(t.TempDir(), "ledger")
-	build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", ledger, "./test/guest/ledger")
+	guests := t.TempDir()
+	build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", guests, "./test/guest/...")
 	build.Dir = repositoryRoot(t)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build ledger: %v\n%s", err, out)
+		t.Fatalf("build what runs in machines: %v\n%s", err, out)
 	}
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
@@ -37,7 +37,9 @@ func ImageTar(t testing.TB) []byte {
 		add(t, w, tar.Header{Name: dir + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(t, w, tar.Header{Name: "bin/busybox", Mode: 0o755}, read(t, busybox))
-	add(t, w, tar.Header{Name: "bin/ledger", Mode: 0o755}, read(t, ledger))
+	for _, guest := range []string{"ledger", "probe"} {
+		add(t, w, tar.Header{Name: "bin/" + guest, Mode: 0o755}, read(t, filepath.Join(guests, guest)))
+	}
 	for _, applet := range strings.Fields(string(applets)) {
 		if applet != "busybox" {
 			add(t, w, tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox", Mode: 0o777}, nil)
