@@ -9,9 +9,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/runtime"
 )
 
-// killRounds is how many workers are killed in the middle of a start.
-const killRounds = 25
-
 func (e *env) adopt(want ...fleet.VMID) map[fleet.VMID]runtime.VM {
 	e.t.Helper()
 	d := e.driver
@@ -93,9 +90,9 @@ func testWorkerKilledInStart(t *testing.T, e *env) {
 	random := rand.New(rand.NewPCG(seed, 0))
 	t.Logf("seed %d", seed)
 	running, ended := 0, 0
-	for range killRounds {
+	for range e.Pace.KillRounds {
 		w, _ := e.runWorker(20, func(s *runtime.Spec) { s.CacheBytes = 1 << 20 })
-		time.Sleep(time.Duration(random.Int64N(int64(80 * time.Millisecond)))) // the moment is the test
+		time.Sleep(time.Duration(random.Int64N(int64(e.Pace.Start * 4 / 3)))) // the moment is the test
 		w.kill()
 		for id, vm := range e.adopt() {
 			if vm.Status().Running {

@@ -77,7 +77,7 @@ func testStartRefuses(t *testing.T, e *env) {
 // testStartCancelled gives up on starts after ever longer times: each gives a VM, or an error and no remains.
 func testStartCancelled(t *testing.T, e *env) {
 	e.open()
-	for after := time.Duration(0); after < 60*time.Millisecond; after += 5 * time.Millisecond {
+	for after := time.Duration(0); after < e.Pace.Start; after += e.Pace.Start / time.Duration(e.Pace.Moments) {
 		ctx, cancel := context.WithTimeout(t.Context(), after)
 		vm, err := e.driver.Start(ctx, e.spec())
 		cancel()
@@ -94,7 +94,7 @@ func testStartCancelled(t *testing.T, e *env) {
 
 func testStartMany(t *testing.T, e *env) {
 	e.open()
-	vms := make([]runtime.VM, 6)
+	vms := make([]runtime.VM, e.Pace.Many)
 	var g errgroup.Group
 	for i := range vms {
 		spec := e.spec()
@@ -181,6 +181,8 @@ func testCacheDevice(t *testing.T, e *env) {
 			t.Errorf("at %d: another VM's cache isn't empty", at)
 		}
 	}
+	e.remove(vm)
+	e.remove(other)
 	without := e.start(nil)
 	if _, err := Ask(e.context(), without, Request{Op: "size", Path: cacheDevice}); err == nil {
 		t.Error("a VM without a cache has a cache device")

@@ -21,10 +21,30 @@ type Harness struct {
 	New func(dir string) (runtime.Driver, error)
 	// Release is the directory of a release made from the guest program; see Release.
 	Release string
+	// Pace is for VMs that take longer to start. Zero fields mean what suits those that take some 20 ms.
+	Pace Pace
+	// CPUTime is the CPU time that a VM has used, as its host sees it; nil where the VM's own account says that.
+	CPUTime func(vm runtime.VM) (time.Duration, error)
+}
+
+// Pace is how much is tried, and how long it may take.
+type Pace struct {
+	Step       time.Duration // bounds one step; default 20 s
+	Start      time.Duration // a start takes less than that, mostly: moments in it are chosen; default 60 ms
+	Moments    int           // starts that are given up at some moment in it; default 12
+	Many       int           // VMs that are started at once; default 6
+	KillRounds int           // workers killed in the middle of a start; default 25
+}
+
+func (p *Pace) setDefaults() {
+	if *p == (Pace{}) {
+		*p = Pace{Step: 20 * time.Second, Start: 60 * time.Millisecond, Moments: 12, Many: 6, KillRounds: 25}
+	}
 }
 
 // Run runs the whole suite. The test binary's TestMain must call Worker with the same New.
 func Run(t *testing.T, h Harness) {
+	h.Pace.setDefaults()
 	cases := []struct {
 		name string
 		run  func(t *testing.T, e *env)
@@ -103,7 +123,7 @@ func (e *env) finish() {
 		return
 	}
 	e.driver = d
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), e.Pace.Step)
 	defer cancel()
 	vms, err := d.Adopt(ctx)
 	if err != nil {
@@ -143,7 +163,7 @@ func (e *env) spec() runtime.Spec {
 
 // context bounds one step: nothing of a VM may take longer.
 func (e *env) context() context.Context {
-	ctx, cancel := context.WithTimeout(e.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(e.t.Context(), e.Pace.Step)
 	e.t.Cleanup(cancel)
 	return ctx
 }

@@ -1,0 +1,60 @@
+package qemu
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// record is what a VM's directory says of it: written before anything is made, when QEMU's pid is known, and when
+// the VM is whole.
+type record struct {
+	ID           fleet.VMID `json:"id"`
+	CgroupParent string     `json:"cgroup_parent"`
+	Boot         string     `json:"boot"`                  // of the host; pids of another boot mean nothing
+	PID          int        `json:"pid,omitempty"`         // 0: QEMU has never run
+	StartTicks   uint64     `json:"start_ticks,omitempty"` // of that pid, since the host booted
+	StartedAt    time.Time  `json:"started_at,omitzero"`
+	Whole        bool       `json:"whole,omitempty"` // its init runs
+}
+
+const recordFile = "vm.json"
+
+// write replaces the record whole. Not synced: what it is needed for is gone after a power cut.
+func (r record) write(dir string) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "encode record of VM %s", r.ID)
+	}
+	tmp := filepath.Join(dir, recordFile+".new")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return errs.Wrap(errs.Internal, err, "write record of VM %s", r.ID)
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, recordFile)); err != nil {
+		return errs.Wrap(errs.Internal, err, "publish record of VM %s", r.ID)
+	}
+	return nil
+}
+
+// readRecord returns the record in dir, or where there is none, or a torn one, all that its name tells.
+func readRecord(dir, cgroupParent string) (record, error) {
+	bare := record{ID: fleet.VMID(filepath.Base(dir)), CgroupParent: cgroupParent}
+	b, err := os.ReadFile(filepath.Join(dir, recordFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return bare, nil
+	}
+	if err != nil {
+		return record{}, errs.Wrap(errs.Internal, err, "read record in %s", dir)
+	}
+	var r record
+	if json.Unmarshal(b, &r) != nil || r.ID != bare.ID {
+		return bare, nil
+	}
+	return r, nil
+}

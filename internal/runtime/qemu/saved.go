@@ -1,0 +1,157 @@
+package qemu
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	saveLimit   = 20 * time.Second
+	resumeLimit = 60 * time.Second
+)
+
+// savedPath names the saved VM that a VM of this plan can be resumed from: all that QEMU is told is in it, QEMU's own
+// identity, and this boot of the host, whose CPU may have changed since another one.
+func (d *Driver) savedPath(p plan) (string, error) {
+	qemu, err := lookPath(program)
+	if err != nil {
+		return "", errs.Wrap(errs.Unsupported, err, "find QEMU")
+	}
+	id, err := stamp(qemu)
+	if err != nil {
+		return "", err
+	}
+	p.id = ""
+	what := strings.Join(p.arguments("/"), "\n") + fmt.Sprint(id, d.bootID, p.KernelID)
+	sum := sha256.Sum256([]byte(what))
+	return filepath.Join(d.cfg.CacheDir, "saved-"+hex.EncodeToString(sum[:8])+".vm"), nil
+}
+
+// openSaved returns nil where there is none.
+func (d *Driver) openSaved(p plan) (*os.File, error) {
+	if d.cfg.Cold {
+		return nil, nil
+	}
+	path, err := d.savedPath(p)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, errs.Wrap(errs.Internal, err, "open saved VM")
+	}
+	_ = touch(path) // it only may be pruned earlier
+	return f, nil
+}
+
+// dropSaved forgets a saved VM that wouldn't resume, so that the next one boots.
+func (d *Driver) dropSaved(ctx context.Context, p plan) error {
+	if context.Cause(ctx) != nil {
+		return nil // not its fault
+	}
+	path, err := d.savedPath(p)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// awaitResumed waits until QEMU has read the saved VM and lets it run.
+func (v *vm) awaitResumed(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, resumeLimit)
+	defer cancel()
+	err := v.withMonitor(ctx, func(m *monitor) error {
+		err := onhost.Poll(ctx, func() (bool, error) {
+			var now struct{ Status string }
+			err := m.do("query-status", nil, &now)
+			return now.Status == "paused", err // as it was when it was saved
+		})
+		if err != nil {
+			return err
+		}
+		return m.do("cont", nil, nil)
+	})
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "resume VM %s from a saved one (%s)", v.rec.ID, v.lastWords())
+	}
+	return nil
+}
+
+// save keeps a VM that waits for its order, for others to be resumed from. It goes on afterwards. That it can't be
+// saved is no reason to end it, as long as it runs.
+func (d *Driver) save(ctx context.Context, v *vm, p plan) error {
+	if d.cfg.Cold {
+		return nil
+	}
+	path, err := d.savedPath(p)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(path); err == nil {
+		return nil // somebody else was first
+	}
+	ctx, cancel := context.WithTimeout(ctx, saveLimit)
+	defer cancel()
+	return v.withMonitor(ctx, func(m *monitor) error {
+		if err := m.do("stop", nil, nil); err != nil {
+			return err
+		}
+		err := d.makeWhole(path, func(tmp string) error { return migrateTo(ctx, m, tmp) })
+		if err != nil {
+			d.cfg.Logger.WarnContext(ctx, "vm can't be saved for others", "vm_id", v.rec.ID, "error", err)
+		} else {
+			d.prune("saved-*")
+		}
+		return m.do("cont", nil, nil)
+	})
+}
+
+// migrateTo has QEMU write the stopped VM into a file.
+func migrateTo(ctx context.Context, m *monitor, path string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	if err := m.send("getfd", map[string]any{"fdname": "saved"}, nil, unix.UnixRights(int(f.Fd()))); err != nil {
+		return err
+	}
+	if err := m.do("migrate-set-parameters", map[string]any{"max-bandwidth": 4 << 30}, nil); err != nil {
+		return err
+	}
+	if err := m.do("migrate", map[string]any{"uri": "fd:saved"}, nil); err != nil {
+		return err
+	}
+	return onhost.Poll(ctx, func() (bool, error) {
+		var got struct {
+			Status string
+			Desc   string `json:"error-desc"`
+		}
+		if err := m.do("query-migrate", nil, &got); err != nil {
+			return false, err
+		}
+		if got.Status == "failed" || got.Status == "cancelled" {
+			return false, errs.New(errs.Internal, "QEMU couldn't save it: %s", got.Desc)
+		}
+		return got.Status == "completed", nil
+	})
+}

@@ -1,0 +1,229 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
+	"github.com/sluice-platform/sluice/internal/runtime/qemu/bootdisk"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	startTimeout = 3 * time.Minute // for a caller without a deadline; a start takes some seconds without KVM
+	undoTimeout  = 10 * time.Second
+	seedBytes    = 64
+	lookInterval = 5 * time.Millisecond // between looks at the console, for a mark
+)
+
+// Start makes the VM and returns once its init runs. Exists if its id is taken. If it fails, nothing is left,
+// or else the error says what, and a later Adopt returns it.
+func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, error) {
+	if err := d.checkSpec(spec); err != nil {
+		return nil, err
+	}
+	if _, known := d.reserve(spec.ID); known {
+		return nil, errs.New(errs.Exists, "VM %s exists", spec.ID)
+	}
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := os.Mkdir(d.dir(spec.ID), 0o700); err != nil {
+		d.settle(spec.ID, nil)
+		if errors.Is(err, os.ErrExist) {
+			return nil, errs.Wrap(errs.Exists, err, "VM %s exists", spec.ID).WithRemedy("adopt and remove it")
+		}
+		return nil, errs.Wrap(errs.Internal, err, "make directory of VM %s", spec.ID)
+	}
+	v := newVM(d, record{ID: spec.ID, CgroupParent: d.cfg.CgroupParent, Boot: d.bootID})
+	if err := d.launch(ctx, v, spec); err != nil {
+		return nil, errors.Join(err, d.abandon(ctx, v))
+	}
+	d.settle(spec.ID, v)
+	return v, nil
+}
+
+// abandon removes what a failed start has made; what it can't remove, Adopt returns.
+func (d *Driver) abandon(ctx context.Context, v *vm) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
+	defer cancel()
+	v.end("never started")
+	err := v.Remove(ctx)
+	if err != nil {
+		v.adopted = true
+		d.settle(v.rec.ID, v)
+	}
+	return err
+}
+
+func (d *Driver) checkSpec(spec runtime.Spec) error {
+	if !vmIDPattern.MatchString(string(spec.ID)) {
+		return errs.New(errs.Invalid, "VM id %q is not 8 lower-case hex digits", spec.ID)
+	}
+	if spec.CacheBytes < 0 {
+		return errs.New(errs.Invalid, "cache of %d bytes", spec.CacheBytes)
+	}
+	if len(spec.Boot) > bootdisk.MaxBoot {
+		return errs.New(errs.Invalid, "boot document of %d bytes; at most %d", len(spec.Boot), bootdisk.MaxBoot)
+	}
+	if !filepath.IsAbs(spec.Release) {
+		return errs.New(errs.Invalid, "release directory %q is not an absolute path", spec.Release)
+	}
+	for _, file := range []string{initPath, kernelPath, initrdPath} {
+		st, err := os.Stat(filepath.Join(spec.Release, file))
+		if err != nil || !st.Mode().IsRegular() {
+			return errs.New(errs.Invalid, "release %s has no %s", spec.Release, file).
+				WithRemedy("build a release with a kernel: make setup build")
+		}
+	}
+	return d.checkLimits(spec.Limits)
+}
+
+// launch does the work of Start.
+func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
+	if err := v.rec.write(v.dir()); err != nil {
+		return err
+	}
+	g, err := d.guestOf(ctx, spec.Release)
+	if err != nil {
+		return err
+	}
+	p := plan{guest: g, id: spec.ID, host: d.host, cacheBytes: (spec.CacheBytes + 4095) &^ 4095}
+	if err := v.prepare(p, spec); err != nil {
+		return err
+	}
+	if err := d.bootUp(ctx, v, p); err != nil {
+		return err
+	}
+	if err := v.askMemory(ctx, spec.Limits.MemoryMiB); err != nil {
+		return err
+	}
+	if err := v.order(spec); err != nil {
+		return err
+	}
+	if err := v.awaitMark(ctx, bootdisk.MarkInit); err != nil {
+		return err
+	}
+	v.rec.Whole = true
+	if err := v.rec.write(v.dir()); err != nil {
+		return err
+	}
+	return v.cgroups.SetLimits(outerLimits(spec.Limits))
+}
+
+// bootUp starts QEMU, and returns when the VM waits for its order: a saved one at once, else after booting.
+func (d *Driver) bootUp(ctx context.Context, v *vm, p plan) error {
+	saved, err := d.openSaved(p)
+	if err != nil {
+		return err
+	}
+	if saved != nil {
+		defer func() { _ = saved.Close() }()
+		if err := v.spawn(p, saved); err != nil {
+			return err
+		}
+		if err := v.awaitResumed(ctx); err != nil {
+			return errors.Join(err, d.dropSaved(ctx, p))
+		}
+		return nil
+	}
+	if err := v.spawn(p, nil); err != nil {
+		return err
+	}
+	if err := v.awaitMark(ctx, bootdisk.MarkReady); err != nil {
+		return err
+	}
+	return d.save(ctx, v, p)
+}
+
+// attend notes who QEMU is, and watches it.
+func (d *Driver) attend(v *vm, pid int) (err error) {
+	v.rec.PID, v.rec.StartedAt = pid, time.Now()
+	var pidfd *os.File
+	if v.rec.StartTicks, err = onhost.StartTicks(pid); err == nil {
+		pidfd, err = onhost.OpenProcess(v.rec.PID, v.rec.StartTicks)
+	}
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "find QEMU of VM %s", v.rec.ID)
+	}
+	if pidfd == nil { // it has ended already: a child that nobody has waited for
+		onhost.Reap(pid)
+		return errs.New(errs.Internal, "QEMU of VM %s ended at once: %s", v.rec.ID, tail(filepath.Join(v.dir(), qemuLog), 3))
+	}
+	d.watchVM(v, pidfd)
+	return nil
+}
+
+// prepare makes the VM's cgroups and files, side by side.
+func (v *vm) prepare(p plan, spec runtime.Spec) error {
+	var g errgroup.Group
+	g.Go(func() error {
+		if err := v.cgroups.Create(); err != nil {
+			return err
+		}
+		limits := outerLimits(spec.Limits)
+		limits.CPUMillis = 0 // from when it has booted
+		return v.cgroups.SetLimits(limits)
+	})
+	g.Go(func() error { return sparse(filepath.Join(v.dir(), bootFile), bootdisk.Size) })
+	if p.cacheBytes > 0 {
+		g.Go(func() error { return sparse(filepath.Join(v.dir(), cacheFile), p.cacheBytes) })
+	}
+	return g.Wait()
+}
+
+func sparse(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = errors.Join(f.Truncate(size), f.Close())
+	}
+	if err != nil {
+		return errs.Wrap(errs.Exhausted, err, "make disk of %d bytes", size)
+	}
+	return nil
+}
+
+// order writes what the VM waits for.
+func (v *vm) order(spec runtime.Spec) error {
+	disk, err := os.OpenFile(filepath.Join(v.dir(), bootFile), os.O_WRONLY, 0)
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "open boot disk of VM %s", spec.ID)
+	}
+	seed := make([]byte, seedBytes)
+	_, _ = rand.Read(seed) // never fails
+	o := bootdisk.Order{Hostname: "vm-" + string(spec.ID), Clock: time.Now(), Seed: seed, Boot: spec.Boot}
+	return errors.Join(bootdisk.Write(disk, o), disk.Close())
+}
+
+// awaitMark waits for a mark on the console. Until MarkInit, nobody but the kernel and the first program write there.
+func (v *vm) awaitMark(ctx context.Context, mark string) error {
+	tick := time.NewTicker(lookInterval)
+	defer tick.Stop()
+	for {
+		b, err := os.ReadFile(v.ConsolePath())
+		switch {
+		case err == nil && bytes.Contains(b, []byte(mark)):
+			return nil
+		case err != nil && !errors.Is(err, os.ErrNotExist):
+			return errs.Wrap(errs.Internal, err, "read console of VM %s", v.rec.ID)
+		}
+		select {
+		case <-tick.C:
+		case <-v.ctx.Done():
+			return errs.New(errs.Internal, "VM %s ended while it booted: %s", v.rec.ID, v.lastWords())
+		case <-ctx.Done():
+			return errs.Wrap(errs.Unavailable, context.Cause(ctx), "wait for VM %s to boot (console: %s)", v.rec.ID, tail(v.ConsolePath(), 3))
+		}
+	}
+}
+
+func (v *vm) lastWords() string {
+	return tail(v.ConsolePath(), 3) + " " + tail(filepath.Join(v.dir(), qemuLog), 3)
+}
