@@ -9,30 +9,36 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-platform/sluice/api"
-	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/attachment"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 func newDiskCommand(d *deps) *cobra.Command {
-	cmd := newNoun("disk", "Look at disks, checkpoint and fork them",
-		newDiskInfoCommand(d), newDiskCheckpointCommand(d), newDiskForkCommand(d))
-	cmd.Long = `Look at disks, checkpoint and fork them. A disk is named by its URL, as machine status shows it, and is
-then read from the store directly, with the S3 credentials of the usual AWS environment; or by --machine,
-and then the machine that has it attached is asked.`
+	cmd := newNoun("disk", "Make, mount, serve, copy, check, checkpoint and fork disks",
+		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d), newDiskServeCommand(d), newDiskDetachCommand(d),
+		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d), newDiskResizeCommand(d),
+		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d))
+	cmd.Long = `Make, mount, serve, copy, check, checkpoint and fork disks. A disk is a virtual block device whose truth is in an
+object store. No fleet is needed for any of this: a disk is named by its URL,
+
+  s3://bucket/prefix/disks/NAME?endpoint=https://host&region=R&path_style=true
+  file:///directory/disks/NAME
+
+and S3 credentials are those of the usual AWS environment. The disk of a machine is named by the URL that
+machine status shows, or by --machine, and then the machine that has it attached is asked.`
 	return cmd
 }
 
-// openDisk opens the store that a disk is in.
-func openDisk(ctx context.Context, url string) (blob.Store, string, error) {
+// canonicalURL returns the one way to write a disk URL.
+func canonicalURL(url string) (string, error) {
 	pool, path, err := blobs.SplitDiskURL(url)
 	if err != nil {
-		return nil, "", err
+		return "", err
 	}
-	store, err := blobs.Open(ctx, pool)
-	return store, path, err
+	return blobs.JoinDiskURL(pool, path)
 }
 
 func newDiskInfoCommand(d *deps) *cobra.Command {
@@ -73,24 +79,47 @@ func urlOrMachine(machine *string, n int) cobra.PositionalArgs {
 	}
 }
 
-func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (api.DiskInfo, error) {
+// localDisk is a disk and its attachments on this host.
+type localDisk struct {
+	api.DiskInfo
+	Attachments []attachment.Record `json:"attachments,omitempty"`
+}
+
+func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (localDisk, error) {
 	if machine != "" {
-		return d.attachedDiskInfo(ctx, machine)
+		info, err := d.attachedDiskInfo(ctx, machine)
+		return localDisk{DiskInfo: info}, err
 	}
-	store, path, err := openDisk(ctx, args[0])
+	ref, err := openDisk(ctx, args[0])
+	if err != nil {
+		return localDisk{}, err
+	}
+	defer ref.store.Close()
+	info, err := storedInfo(ctx, ref)
+	if err != nil {
+		return localDisk{}, d.explainMissing(ctx, ref, err)
+	}
+	x := localDisk{DiskInfo: info}
+	live, _, err := d.registry().List()
+	for _, r := range live {
+		if r.URL == ref.url {
+			x.Attachments = append(x.Attachments, r)
+		}
+	}
+	return x, err
+}
+
+// storedInfo returns what the store says about a disk.
+func storedInfo(ctx context.Context, ref *diskRef) (api.DiskInfo, error) {
+	details, err := disk.Info(ctx, ref.store, ref.path)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	defer store.Close()
-	details, err := disk.Info(ctx, store, path)
+	points, err := disk.ListCheckpoints(ctx, ref.store, ref.path)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	points, err := disk.ListCheckpoints(ctx, store, path)
-	if err != nil {
-		return api.DiskInfo{}, err
-	}
-	return diskToAPI(args[0], details, points), nil
+	return diskToAPI(ref.url, details, points), nil
 }
 
 // attachedDiskInfo asks the platform that has the disk attached.
@@ -126,7 +155,7 @@ func diskToAPI(url string, x *disk.Details, points []*format.Checkpoint) api.Dis
 	return out
 }
 
-func printDisk(w io.Writer, x api.DiskInfo) error {
+func printDisk(w io.Writer, x localDisk) error {
 	fmt.Fprintf(w, "Disk: %s\n", x.URL)
 	fields := [][2]string{{"ID", x.ID}, {"State", x.State}, {"Mode", x.Mode}, {"Size", byteCount(x.SizeBytes)}}
 	if x.Objects > 0 {
@@ -139,6 +168,21 @@ func printDisk(w io.Writer, x api.DiskInfo) error {
 	if err := printFields(w, fields); err != nil {
 		return err
 	}
+	if len(x.Attachments) > 0 {
+		fmt.Fprintf(w, "\nAttached on this host [%d]\n", len(x.Attachments))
+		rows := make([][]string, 0, len(x.Attachments))
+		for i := range x.Attachments {
+			r := &x.Attachments[i]
+			mode := "read-write"
+			if r.ReadOnly {
+				mode = "read-only"
+			}
+			rows = append(rows, []string{fmt.Sprint(r.PID), string(r.Mode), mode, r.Checkpoint, r.Mountpoint + strings.Join(r.NBD, " "), timestamp(r.StartedAt)})
+		}
+		if err := printTable(w, []string{"PID", "MODE", "ACCESS", "CHECKPOINT", "WHERE", "SINCE"}, rows); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(w, "\nCheckpoints [%d]\n", len(x.Checkpoints))
 	rows := make([][]string, 0, len(x.Checkpoints))
 	for _, p := range x.Checkpoints {
@@ -149,16 +193,18 @@ func printDisk(w io.Writer, x api.DiskInfo) error {
 
 func newDiskCheckpointCommand(d *deps) *cobra.Command {
 	var machine string
+	var takeOver bool
 	cmd := &cobra.Command{
 		Use:   "checkpoint URL NAME | --machine MACHINE NAME",
 		Short: "Name a disk's present content",
-		Long: `Name a disk's present content, so that it can be forked. Only metadata is written, whatever the size. A disk
-that is attached is checkpointed by the machine that has it: use --machine.
+		Long: `Name a disk's present content, so that it can be forked, restored, read and exported. Only metadata is written,
+whatever the size. A disk that is attached is checkpointed by who has it: a mount or a server of this host is
+asked, and a machine where --machine names it. What a mounted file system has in memory is written out first.
 ` + exitTable,
 		Example: "  sluice disk checkpoint --machine web-1 before-upgrade\n  sluice disk checkpoint file:///srv/pool/disks/01f3a4b5c6d7e8 monday",
 		Args:    urlOrMachine(&machine, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			point, err := d.checkpoint(cmd.Context(), machine, args)
+			point, err := d.checkpoint(cmd.Context(), machine, args, takeOver)
 			if err != nil {
 				return err
 			}
@@ -169,10 +215,11 @@ that is attached is checkpointed by the machine that has it: use --machine.
 		},
 	}
 	addMachineFlag(cmd, &machine)
+	addTakeOver(cmd, &takeOver)
 	return cmd
 }
 
-func (d *deps) checkpoint(ctx context.Context, machine string, args []string) (api.DiskCheckpoint, error) {
+func (d *deps) checkpoint(ctx context.Context, machine string, args []string, takeOver bool) (api.DiskCheckpoint, error) {
 	if machine != "" {
 		c, err := d.client()
 		if err != nil {
@@ -180,16 +227,22 @@ func (d *deps) checkpoint(ctx context.Context, machine string, args []string) (a
 		}
 		return c.CheckpointMachine(ctx, machine, args[0])
 	}
-	store, path, err := openDisk(ctx, args[0])
+	ref, err := openDisk(ctx, args[0])
 	if err != nil {
 		return api.DiskCheckpoint{}, err
 	}
-	defer store.Close()
-	point, err := disk.CheckpointClosed(ctx, store, path, args[1])
-	if errs.Is(err, errs.Conflict) {
-		return api.DiskCheckpoint{}, errs.Wrap(errs.Conflict, err, "disk %s is attached", args[0]).
-			WithRemedy("ask the machine that has it: sluice disk checkpoint --machine MACHINE %s", args[1])
+	defer ref.store.Close()
+	rec, err := d.writerHere(ref.url)
+	if err != nil {
+		return api.DiskCheckpoint{}, err
 	}
+	if rec != nil {
+		return checkpointAttached(ctx, rec, args[1])
+	}
+	if err := d.settle(ctx, ref, takeOver); err != nil {
+		return api.DiskCheckpoint{}, err
+	}
+	point, err := disk.CheckpointClosed(ctx, ref.store, ref.path, args[1])
 	if err != nil {
 		return api.DiskCheckpoint{}, err
 	}
@@ -229,11 +282,11 @@ func forkDisk(ctx context.Context, parent, checkpoint, child, size string) (api.
 			return api.DiskInfo{}, err
 		}
 	}
-	store, path, err := openDisk(ctx, parent)
+	ref, err := openDisk(ctx, parent)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	defer store.Close()
+	defer ref.store.Close()
 	from, _, err := blobs.SplitDiskURL(parent)
 	if err != nil {
 		return api.DiskInfo{}, err
@@ -243,15 +296,11 @@ func forkDisk(ctx context.Context, parent, checkpoint, child, size string) (api.
 		return api.DiskInfo{}, err
 	}
 	if from != to {
-		return api.DiskInfo{}, errs.New(errs.Invalid, "disk %s is in the store %s, and %s would be in %s", parent, from, child, to).
-			WithRemedy("fork within one store; nothing is copied")
+		return api.DiskInfo{}, errs.New(errs.Unsupported, "disk %s is in the store %s, and %s would be in %s", parent, from, child, to).
+			WithRemedy("fork within one store, where nothing is copied; or export and import")
 	}
-	if _, err := disk.Fork(ctx, store, path, checkpoint, childPath, opts); err != nil {
+	if _, err := disk.Fork(ctx, ref.store, ref.path, checkpoint, childPath, opts); err != nil {
 		return api.DiskInfo{}, err
 	}
-	details, err := disk.Info(ctx, store, childPath)
-	if err != nil {
-		return api.DiskInfo{}, err
-	}
-	return diskToAPI(child, details, nil), nil
+	return storedInfo(ctx, &diskRef{url: child, path: childPath, store: ref.store})
 }

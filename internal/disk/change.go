@@ -85,3 +85,12 @@ func changeClosed(ctx context.Context, store blob.Store, path string, change fun
 	}
 	return h, nil
 }
+
+// ReadHead reads a disk's head, by one request. NotFound if there is no disk.
+func ReadHead(ctx context.Context, store blob.Store, path string) (*format.Head, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	h, _, err := oneShot(store).loadHead(ctx, path)
+	return h, err
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/x/errhttp"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// The control socket of an attachment takes what only the process that has the disk can do.
+
+// serveControl answers on the socket until ctx ends.
+func serveControl(ctx context.Context, socket string, w *diskWriter) (func() error, error) {
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, errs.Wrap(errs.Unavailable, err, "remove an old socket")
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", socket)
+	if err != nil {
+		return nil, errs.Wrap(errs.Unavailable, err, "listen on %s", socket)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /checkpoints/{name}", func(rw http.ResponseWriter, r *http.Request) {
+		p, err := w.Checkpoint(r.Context(), r.PathValue("name"))
+		if err != nil {
+			writeControl(rw, errhttp.Status(errs.KindOf(err)), api.ErrorBody{Error: api.Error{
+				Code: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)}})
+			return
+		}
+		writeControl(rw, http.StatusOK, api.DiskCheckpoint{Name: p.Name, CreatedAt: p.Created})
+	})
+	mux.HandleFunc("GET /stats", func(rw http.ResponseWriter, _ *http.Request) { writeControl(rw, http.StatusOK, w.Stats()) })
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
+	return func() error {
+		stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+		defer stop()
+		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return errs.Wrap(errs.Unavailable, err, "serve %s", socket)
+		}
+		return nil
+	}, nil
+}
+
+func writeControl(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(v) // who asked is gone, and sees that
+}
+
+// checkpointAttached asks the process that has a disk for a checkpoint. What a mounted file system has in
+// memory is written out first, so that the checkpoint has all that was written before the command.
+func checkpointAttached(ctx context.Context, r *attachment.Record, name string) (api.DiskCheckpoint, error) {
+	if r.Mountpoint != "" {
+		if err := syncMount(r.Mountpoint); err != nil {
+			return api.DiskCheckpoint{}, err
+		}
+	}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", r.Control)
+	}}}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://disk/checkpoints/"+url.PathEscape(name), http.NoBody)
+	if err != nil {
+		return api.DiskCheckpoint{}, errs.Wrap(errs.Invalid, err, "checkpoint name %q", name)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return api.DiskCheckpoint{}, errs.Wrap(errs.Unavailable, err, "ask process %d, which has the disk", r.PID)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		var body api.ErrorBody
+		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
+			return api.DiskCheckpoint{}, errs.Wrap(errs.Internal, err, "process %d answered %s", r.PID, resp.Status)
+		}
+		return api.DiskCheckpoint{}, errs.New(errs.Kind(body.Error.Code), "%s", body.Error.Message).WithRemedy("%s", body.Error.Remedy)
+	}
+	var p api.DiskCheckpoint
+	if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
+		return p, errs.Wrap(errs.Internal, err, "understand what process %d answers", r.PID)
+	}
+	return p, nil
+}
+
+// syncMount writes out the file system that dir is on.
+func syncMount(dir string) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "open %s", dir)
+	}
+	defer unix.Close(fd)
+	if err := unix.Syncfs(fd); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "write out %s", dir)
+	}
+	return nil
+}

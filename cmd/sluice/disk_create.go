@@ -1,0 +1,156 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/blob/blobs"
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/disk/transfer"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+func newDiskCreateCommand(d *deps) *cobra.Command {
+	var size, fs, label string
+	cmd := &cobra.Command{
+		Use:   "create URL --size SIZE",
+		Short: "Make a new disk, with a file system if you like",
+		Long: `Make a new disk. It takes no space in the store but for what is written to it, so be generous. The store must
+have conditional writes that work, which is looked at first. With --fs ext4 it can be mounted at once.
+` + exitTable,
+		Example: `  sluice disk create s3://bucket/disks/data --size 8GiB --fs ext4
+  sluice disk create file:///srv/pool/disks/vm-1 --size 100GiB`,
+		Args:    exactly("a disk URL"),
+		PreRunE: requires("size"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			bytes, err := diskSize(size)
+			if err != nil {
+				return err
+			}
+			if fs != "" && fs != "ext4" {
+				return usageError("--fs knows ext4, not %q; serve the disk and make another one there", fs)
+			}
+			if label != "" && (fs == "" || len(label) > 16) {
+				return usageError("--label names a file system, by up to 16 bytes")
+			}
+			info, err := d.createDisk(cmd.Context(), args[0], bytes, fs, label)
+			if err != nil {
+				return err
+			}
+			return d.result(info, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s  %s\n", info.URL, byteCount(info.SizeBytes))
+				return err
+			})
+		},
+	}
+	cmd.Flags().StringVar(&size, "size", "", "size of the disk; a bare number is in GiB")
+	cmd.Flags().StringVar(&fs, "fs", "", "make a file system on it: ext4")
+	cmd.Flags().StringVar(&label, "label", "", "the file system's label")
+	return cmd
+}
+
+// diskSize reads a size and rounds it up to whole blocks.
+func diskSize(s string) (int64, error) {
+	n, err := parseSize(s, 1<<30)
+	if err != nil {
+		return 0, err
+	}
+	if n = wholeBlocks(n); n > disk.MaxSize {
+		return 0, errs.New(errs.Invalid, "a disk of %s", byteCount(n)).WithRemedy("disks have up to %s", byteCount(disk.MaxSize))
+	}
+	return n, nil
+}
+
+func wholeBlocks(n int64) int64 { return (n + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize }
+
+func (d *deps) createDisk(ctx context.Context, url string, size int64, fs, label string) (api.DiskInfo, error) {
+	if fs == "" {
+		return d.newDisk(ctx, url, size, nil)
+	}
+	return d.newDisk(ctx, url, size, func(ctx context.Context, dev disk.Device) error {
+		return fillWithFileSystem(ctx, dev, label)
+	})
+}
+
+// newDisk makes a disk and lets fill, if there is one, write its content. A disk that could not be filled is removed again.
+func (d *deps) newDisk(ctx context.Context, url string, size int64, fill func(ctx context.Context, dev disk.Device) error) (api.DiskInfo, error) {
+	ref, err := openDisk(ctx, url)
+	if err != nil {
+		return api.DiskInfo{}, err
+	}
+	defer ref.store.Close()
+	if err := blobs.Probe(ctx, ref.store, ref.url); err != nil {
+		return api.DiskInfo{}, err
+	}
+	head, err := disk.Create(ctx, ref.store, ref.path, disk.CreateOptions{Size: size})
+	if errs.Is(err, errs.Exists) {
+		return api.DiskInfo{}, errs.Wrap(errs.Exists, err, "cannot make disk %s", ref.url).
+			WithRemedy("look at it with: sluice disk info %s; or choose another URL", ref.url)
+	}
+	if err != nil {
+		return api.DiskInfo{}, err
+	}
+	if fill != nil {
+		if head, err = d.fill(ctx, ref, fill); err != nil {
+			return api.DiskInfo{}, err
+		}
+	}
+	return api.DiskInfo{URL: ref.url, ID: head.ID, SizeBytes: head.Size, State: string(head.State), Mode: head.Mode,
+		Epoch: head.Epoch, Generation: head.Generation, UpdatedAt: head.Updated}, nil
+}
+
+// fill lets f write a disk that was just made, and that nobody else knows of, and removes it if that fails.
+func (d *deps) fill(ctx context.Context, ref *diskRef, f func(ctx context.Context, dev disk.Device) error) (*format.Head, error) {
+	w, err := d.attach(ctx, ref, false)
+	if err == nil {
+		if err = f(ctx, w); err != nil {
+			w.Abandon()
+		} else {
+			err = w.close(ctx)
+		}
+	}
+	if err == nil {
+		head := w.Head()
+		return &head, nil
+	}
+	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if derr := disk.Destroy(cctx, ref.store, ref.path); derr != nil {
+		err = errors.Join(err, errs.Wrap(errs.KindOf(derr), derr, "remove the half-made disk %s", ref.url))
+	}
+	return nil, err
+}
+
+// fillWithFileSystem makes ext4 in a sparse file and copies what that holds, which needs neither root nor the
+// kernel, and writes little, whatever the size.
+func fillWithFileSystem(ctx context.Context, dev disk.Device, label string) (err error) {
+	dir, err := os.MkdirTemp("", "sluice-mkfs-")
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "make a temporary directory")
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	f, err := os.OpenFile(filepath.Join(dir, "raw"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "make a temporary file")
+	}
+	defer f.Close()
+	if err := f.Truncate(dev.Size()); err != nil {
+		return errs.Wrap(errs.Exhausted, err, "make a sparse file of %s", byteCount(dev.Size())).
+			WithRemedy("set TMPDIR to a file system that can hold one; or serve the disk and make the file system there")
+	}
+	if err := frontend.Mkfs(ctx, f.Name(), frontend.MkfsOptions{Label: label}); err != nil {
+		return err
+	}
+	_, err = transfer.Import(ctx, dev, f, nil)
+	return err
+}

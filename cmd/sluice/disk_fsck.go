@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-platform/sluice/internal/disk/fsck"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+func newDiskFsckCommand(d *deps) *cobra.Command {
+	var data, garbage bool
+	cmd := &cobra.Command{
+		Use:   "fsck URL",
+		Short: "Check what is stored of a disk, without changing it",
+		Long: `Check a disk's head, checkpoints, maps, the headers of all segments that those refer to, and the log that an
+attach would replay: every checksum, every reference, and that live counts are exact. With --data every
+stored frame is read and decompressed too. Objects that nothing can reach, forks included, are counted.
+
+Nothing is ever written. It is about the disk as an object; for the file system on it there is e2fsck. On a
+disk that is being written, what its writer is just writing is counted as in flight.
+` + exitTable + `
+Damage is exit status 1; so is whatever else fails without a code of its own.`,
+		Example: "  sluice disk fsck s3://bucket/disks/data\n  sluice disk fsck s3://bucket/disks/data --data --json",
+		Args:    exactly("a disk URL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r, err := d.fsck(cmd.Context(), args[0], data, garbage)
+			if err != nil {
+				return err
+			}
+			if err := d.result(r, func(w io.Writer) error { return printFsck(w, r) }); err != nil {
+				return err
+			}
+			if r.DamageCount > 0 {
+				return errs.New(errs.Corrupt, "disk %s is damaged in %d places", args[0], r.DamageCount).
+					WithRemedy("read what can be read: sluice disk export, of the disk or of its checkpoints")
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&data, "data", false, "read all the data too")
+	cmd.Flags().BoolVar(&garbage, "list-unreachable", false, "name each unreachable object on stderr")
+	return cmd
+}
+
+func (d *deps) fsck(ctx context.Context, url string, data, garbage bool) (*fsck.Report, error) {
+	ref, err := openDisk(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	defer ref.store.Close()
+	bar := d.newDiskBar(ctx, "checking", countsObjects)
+	o := fsck.Options{Data: data, Progress: bar.set}
+	if garbage {
+		o.Garbage = func(key string, size int64) { fmt.Fprintf(d.stderr, "unreachable: %s (%s)\n", key, byteCount(size)) }
+	}
+	r, err := fsck.Check(ctx, ref.store, ref.path, o)
+	bar.end()
+	if err != nil {
+		return nil, d.explainMissing(ctx, ref, err)
+	}
+	return r, nil
+}
+
+func printFsck(w io.Writer, r *fsck.Report) error {
+	garbage := r.Garbage()
+	fields := [][2]string{
+		{"State", r.State}, {"Epoch", fmt.Sprint(r.Epoch)}, {"Size", byteCount(r.SizeBytes)}, {"Mapped", byteCount(r.MappedBytes)},
+		{"Checked", fmt.Sprintf("%d map roots, %d pages, %d segments, %d frames, %d log objects, %d fences", r.Roots, r.Pages, r.Segments, r.Frames, r.LogObjects, r.Fences)},
+		{"Checkpoints", fmt.Sprint(r.Checkpoints)}, {"Forks", fmt.Sprint(r.Forks)},
+		{"Objects", fmt.Sprintf("%d of its own, %s", r.Own.Objects, byteCount(r.Own.Bytes))},
+		{"Unreachable", fmt.Sprintf("%d objects, %s", garbage.Objects, byteCount(garbage.Bytes))}}
+	for _, kind := range slices.Sorted(maps.Keys(r.Unreachable)) {
+		t := r.Unreachable[kind]
+		fields = append(fields, [2]string{"  " + kind, fmt.Sprintf("%d objects, %s", t.Objects, byteCount(t.Bytes))})
+	}
+	if r.InFlight.Objects > 0 {
+		fields = append(fields, [2]string{"In flight", fmt.Sprintf("%d objects, %s", r.InFlight.Objects, byteCount(r.InFlight.Bytes))})
+	}
+	fields = append(fields, [2]string{"Damage", fmt.Sprint(r.DamageCount)})
+	fmt.Fprintf(w, "Disk: %s\n", r.Path)
+	if err := printFields(w, fields); err != nil {
+		return err
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(w, "note: %s\n", n)
+	}
+	for _, f := range r.Damage {
+		fmt.Fprintf(w, "damaged: %s: %s\n", f.Object, f.Detail)
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// holdFlags are what every attachment that lasts can be told.
+type holdFlags struct {
+	readOnly   bool
+	checkpoint string
+	takeOver   bool
+	background bool
+}
+
+func (f *holdFlags) validate() error {
+	if f.checkpoint != "" && !f.readOnly {
+		return usageError("--checkpoint reads a checkpoint: it needs --read-only")
+	}
+	if f.takeOver && f.readOnly {
+		return usageError("--take-over is for writers: readers take nothing over")
+	}
+	return nil
+}
+
+// args returns the flags as arguments, for a process that is to do the same in the background.
+func (f *holdFlags) args() []string {
+	var a []string
+	if f.readOnly {
+		a = append(a, "--read-only")
+	}
+	if f.checkpoint != "" {
+		a = append(a, "--checkpoint", f.checkpoint)
+	}
+	if f.takeOver {
+		a = append(a, "--take-over")
+	}
+	return a
+}
+
+// held is a disk that this process has open for as long as somebody wants it.
+type held struct {
+	d      *deps
+	ref    *diskRef
+	dev    disk.Device
+	name   string      // for listings of the kernel and of NBD
+	writer *diskWriter // nil: read-only
+	record attachment.Record
+}
+
+// hold opens a disk as the flags say.
+func (d *deps) hold(ctx context.Context, url string, mode attachment.Mode, f *holdFlags) (*held, error) {
+	ref, err := openDisk(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	h := &held{d: d, ref: ref, name: lastPart(ref.path), record: attachment.Record{URL: ref.url, Mode: mode, ReadOnly: f.readOnly,
+		Checkpoint: f.checkpoint, StartedAt: time.Now().UTC().Truncate(time.Millisecond)}}
+	if h.record.Process, err = attachment.Self(); err == nil {
+		h.record.PID, h.record.Holder = h.record.Process.PID, h.record.Process.Holder()
+		err = h.open(ctx, f)
+	}
+	if err != nil {
+		return nil, errors.Join(err, ref.store.Close())
+	}
+	return h, nil
+}
+
+func (h *held) open(ctx context.Context, f *holdFlags) error {
+	if f.readOnly {
+		ro, err := disk.OpenReadOnly(ctx, h.ref.store, h.ref.path, f.checkpoint, disk.ReadOnlyOptions{})
+		if err != nil {
+			return h.d.explainMissing(ctx, h.ref, err)
+		}
+		h.dev = ro
+		return nil
+	}
+	w, err := h.d.attach(ctx, h.ref, f.takeOver)
+	if err != nil {
+		return err
+	}
+	head := w.Head()
+	h.dev, h.writer = w.Disk, w
+	h.record.Generation, h.record.Epoch = head.Generation, head.Epoch
+	return nil
+}
+
+// fenced is closed when the disk has stopped for good. A reader's never is.
+func (h *held) fenced() <-chan struct{} {
+	if h.writer == nil {
+		return nil
+	}
+	return h.writer.Fenced()
+}
+
+// close ends everything that hold has begun. why is what else has gone wrong, if anything.
+func (h *held) close(ctx context.Context, why error) error {
+	var err error
+	switch dev := h.dev.(type) {
+	case *disk.ReadOnly:
+		err = dev.Close()
+	case *disk.Disk:
+		err = h.writer.close(ctx)
+	}
+	if errs.Is(err, errs.Fenced) {
+		err = errs.Wrap(errs.Fenced, err, "disk %s was taken over; what was not flushed by then is lost", h.ref.url).
+			WithRemedy("look where it is now: sluice disk info %s", h.ref.url)
+	}
+	return errors.Join(why, err, h.ref.store.Close())
+}
+
+// announce records the attachment, says that it is ready, and takes commands until ctx ends or serve returns,
+// which does the attachment's own work. The record lasts as long.
+func (h *held) announce(ctx context.Context, text string, serve func(ctx context.Context) error) (err error) {
+	reg := h.d.registry()
+	if err := reg.Prepare(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reg.Remove(&h.record)) }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	g, gctx := errgroup.WithContext(ctx)
+	if h.writer != nil {
+		h.record.Control = reg.ControlPath(&h.record)
+		control, err := serveControl(gctx, h.record.Control, h.writer)
+		if err != nil {
+			return err
+		}
+		g.Go(control)
+	}
+	if err = reg.Put(&h.record); err == nil {
+		err = h.ready(text)
+	}
+	if err != nil {
+		cancel()
+		return errors.Join(err, g.Wait())
+	}
+	g.Go(func() error {
+		defer cancel()
+		return serve(gctx)
+	})
+	return g.Wait()
+}
+
+// ready says on stdout what there is now. The output may be closed later on, without harm.
+func (h *held) ready(text string) error {
+	return h.d.result(h.record, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, text)
+		return err
+	})
+}
+
+func lastPart(path string) string {
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	return name[:min(len(name), 48)]
+}

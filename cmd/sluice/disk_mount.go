@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const (
+	mountLook = 250 * time.Millisecond // how often a mount is looked after
+	busyLook  = 500 * time.Millisecond // how often an unmount of a busy one is tried again
+)
+
+func newDiskMountCommand(d *deps) *cobra.Command {
+	var f holdFlags
+	cmd := &cobra.Command{
+		Use:   "mount URL DIR",
+		Short: "Mount the file system of a disk on a directory",
+		Long: `Mount the file system of a disk on a directory, for as long as this command runs: an interrupt or SIGTERM, or
+umount DIR, unmounts it and closes the disk. What was fsynced is in the store, whatever happens to this host.
+
+A disk has one writer. One that is attached elsewhere is refused; --take-over cuts the other one off, and is
+for writers that are gone for good. What a process of this host has left behind when it was killed is taken
+over without asking. With --read-only any number of hosts mount a disk as it was at a checkpoint, or at its
+newest map, while another writes it. Needs root.
+` + exitTable,
+		Example: `  sluice disk mount s3://bucket/disks/data /mnt
+  sluice disk mount file:///srv/pool/disks/data /mnt --background
+  sluice disk mount s3://bucket/disks/data /mnt --read-only --checkpoint monday`,
+		Args: exactly("a disk URL", "a directory"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.validate(); err != nil {
+				return err
+			}
+			dir, err := mountDir(args[1])
+			if err != nil {
+				return err
+			}
+			if f.background {
+				return d.inBackground(cmd.Context(), args[0], append([]string{"disk", "mount", args[0], dir}, f.args()...))
+			}
+			return d.mountDisk(cmd.Context(), args[0], dir, &f)
+		},
+	}
+	addHoldFlags(cmd, &f)
+	return cmd
+}
+
+func addHoldFlags(cmd *cobra.Command, f *holdFlags) {
+	cmd.Flags().BoolVar(&f.readOnly, "read-only", false, "read the disk as its newest map, or --checkpoint, has it")
+	cmd.Flags().StringVar(&f.checkpoint, "checkpoint", "", "the checkpoint to read, with --read-only")
+	cmd.Flags().BoolVar(&f.takeOver, "take-over", false, "cut off another writer, which must be gone for good")
+	cmd.Flags().BoolVar(&f.background, "background", false, "return when it is ready, and end by: sluice disk detach")
+}
+
+// mountDir returns the directory to mount on, free of what a process that was killed has left mounted there.
+func mountDir(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", errs.Wrap(errs.Invalid, err, "directory %s", dir)
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
+	mount, err := mountAt(abs)
+	if err != nil {
+		return "", err
+	}
+	if mount != nil && mount.dead() {
+		if _, err := frontend.Sweep(abs); err != nil {
+			return "", err
+		}
+		mount = nil
+	}
+	if mount != nil {
+		return "", errs.New(errs.Conflict, "%s is on %s already", mount.source, abs).WithRemedy("choose another directory, or: umount %s", abs)
+	}
+	info, err := os.Stat(abs)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", errs.Wrap(errs.NotFound, err, "there is no directory %s", abs).WithRemedy("mkdir -p %s", abs)
+	}
+	if err != nil || !info.IsDir() {
+		return "", errs.New(errs.Invalid, "%s is not a directory", abs)
+	}
+	if os.Getuid() != 0 {
+		return "", errs.New(errs.Denied, "mounting needs root").WithRemedy("run it by sudo, or use: sluice disk serve")
+	}
+	return abs, nil
+}
+
+// mountDisk does all of disk mount, and returns when nothing of it is left.
+func (d *deps) mountDisk(ctx context.Context, url, dir string, f *holdFlags) error {
+	h, err := d.hold(ctx, url, attachment.Mount, f)
+	if err != nil {
+		return err
+	}
+	return h.close(ctx, h.mount(ctx, dir))
+}
+
+func (h *held) mount(ctx context.Context, dir string) error {
+	options, err := mountOptions(ctx, h.dev, h.record.ReadOnly)
+	if err != nil {
+		return err
+	}
+	front, err := frontend.Attach(ctx, h.dev, frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
+	if err != nil {
+		return err
+	}
+	// mount(8) and umount(8) do what this process must not: wait for a device that it serves.
+	err = h.d.system(ctx, "mount", "-o", options, front.BlockDevice(), dir)
+	if err == nil {
+		h.record.Mountpoint, h.record.BlockDevice = dir, front.BlockDevice()
+		err = h.announce(ctx, fmt.Sprintf("%s is mounted on %s", h.ref.url, dir), func(ctx context.Context) error {
+			return h.untilUnmounted(ctx, front, dir)
+		})
+		err = errors.Join(err, h.unmount(ctx, dir)) // where it was recorded too late, and else for nothing
+	}
+	return errors.Join(err, front.Close(context.WithoutCancel(ctx)))
+}
+
+// untilUnmounted returns when the file system is unmounted: by the user, by an interrupt, or because the disk
+// has stopped, which is an error.
+func (h *held) untilUnmounted(ctx context.Context, front *frontend.Frontend, dir string) error {
+	tick := time.NewTicker(mountLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return h.unmount(ctx, dir)
+		case <-h.fenced():
+			return errors.Join(h.writer.Err(), h.tearAway(ctx, dir))
+		case <-front.Done():
+			return errors.Join(errs.New(errs.Unavailable, "the kernel has given up %s", front.BlockDevice()), h.tearAway(ctx, dir))
+		case <-tick.C:
+			if m, err := mountAt(dir); err != nil || m == nil || m.source != front.BlockDevice() {
+				return err
+			}
+		}
+	}
+}
+
+// unmount unmounts dir however long it is busy, or, once it is interrupted again, leaves it to those who use it
+// until they are done or half a minute is over.
+func (h *held) unmount(ctx context.Context, dir string) error {
+	ctx = context.WithoutCancel(ctx)
+	again, stop := interrupts()
+	defer stop()
+	for told := false; ; {
+		m, err := mountAt(dir)
+		if err != nil || m == nil || m.source != h.record.BlockDevice {
+			return err
+		}
+		if err = h.d.system(ctx, "umount", dir); err == nil {
+			return nil
+		}
+		if h.writer != nil && h.writer.Err() != nil {
+			return h.tearAway(ctx, dir)
+		}
+		if !told {
+			fmt.Fprintf(h.d.stderr, "%s is in use, and stays mounted until it isn't: %v\nlook with: fuser -vm %s; interrupt again to cut it off\n", dir, err, dir)
+			told = true
+		}
+		select {
+		case <-again:
+			return h.tearAway(ctx, dir)
+		case <-time.After(busyLook):
+		}
+	}
+}
+
+// tearAway unmounts dir although it is in use.
+func (h *held) tearAway(ctx context.Context, dir string) error {
+	if h.writer == nil || h.writer.Err() == nil {
+		// What can still be written out, is.
+		if err := h.d.system(context.WithoutCancel(ctx), "sync", "-f", dir); err != nil {
+			fmt.Fprintf(h.d.stderr, "%v\n", err)
+		}
+	}
+	return h.d.system(context.WithoutCancel(ctx), "umount", "--lazy", dir)
+}

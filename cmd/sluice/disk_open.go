@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/blobs"
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// diskCloseWait bounds how long a disk that is closed waits for its store, after an interrupt too.
+const diskCloseWait = 5 * time.Minute
+
+// diskRef is a disk in an open store. It may not exist.
+type diskRef struct {
+	url   string // as it is always written, so that two names of one disk are alike
+	path  string
+	store blob.Store
+}
+
+// openDisk opens the store that a disk is in.
+func openDisk(ctx context.Context, url string) (*diskRef, error) {
+	pool, path, err := blobs.SplitDiskURL(url)
+	if err != nil {
+		return nil, err
+	}
+	canonical, err := blobs.JoinDiskURL(pool, path)
+	if err != nil {
+		return nil, err
+	}
+	store, err := blobs.Open(ctx, pool)
+	if err != nil {
+		return nil, err
+	}
+	return &diskRef{url: canonical, path: path, store: store}, nil
+}
+
+// registry returns where the attachments of this host are recorded.
+func (d *deps) registry() *attachment.Registry {
+	dir := d.env("SLUICE_RUN_DIR")
+	switch runtime := d.env("XDG_RUNTIME_DIR"); {
+	case dir != "":
+	case os.Getuid() == 0:
+		dir = "/run/sluice"
+	case runtime != "":
+		dir = filepath.Join(runtime, "sluice")
+	default:
+		dir = filepath.Join(os.TempDir(), fmt.Sprintf("sluice-%d", os.Getuid()))
+	}
+	return attachment.Open(filepath.Join(dir, "disks"))
+}
+
+// diskLogger is for the background work of a disk that a person waits for.
+func (d *deps) diskLogger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(d.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// diskWriter is a disk that this process has attached.
+type diskWriter struct {
+	*disk.Disk
+	holder string
+}
+
+// attach makes this process the disk's writer, if nobody else is or takeOver says that it doesn't matter. What a
+// process of this host has left behind when it died is taken over without asking.
+func (d *deps) attach(ctx context.Context, ref *diskRef, takeOver bool) (*diskWriter, error) {
+	head, err := disk.ReadHead(ctx, ref.store, ref.path)
+	if err != nil {
+		return nil, d.explainMissing(ctx, ref, err)
+	}
+	if !takeOver {
+		if err := d.mayAttach(ctx, ref, head); err != nil {
+			return nil, err
+		}
+	}
+	self, err := attachment.Self()
+	if err != nil {
+		return nil, err
+	}
+	w, err := disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{
+		Generation: head.Generation + 1, Holder: self.Holder(), Logger: d.diskLogger()})
+	if err != nil {
+		return nil, err
+	}
+	return &diskWriter{w, self.Holder()}, nil
+}
+
+// mayAttach refuses a disk that has a writer, or may have one, and one that is a machine's.
+func (d *deps) mayAttach(ctx context.Context, ref *diskRef, h *format.Head) error {
+	if h.State == format.StateClosed {
+		_, _, err := disk.ReadOwnerDoc(ctx, ref.store, ref.path)
+		if errs.Is(err, errs.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return errs.New(errs.Conflict, "disk %s belongs to a machine of a fleet, whose next start would find it changed and refuse it", ref.url).
+			WithRemedy("fork it, or read it with --read-only; if the fleet is gone: --take-over")
+	}
+	rec, err := d.writerHere(ref.url)
+	if err != nil {
+		return err
+	}
+	if rec != nil {
+		return errs.New(errs.Conflict, "disk %s is attached on this host: %s", ref.url, describeAttachment(rec)).
+			WithRemedy("detach it first: sluice disk detach %s", ref.url)
+	}
+	p, ok := attachment.ParseHolder(h.Holder)
+	switch {
+	case !ok:
+		return errs.New(errs.Conflict, "disk %s is attached: %q holds it with generation %d", ref.url, h.Holder, h.Generation).
+			WithRemedy("stop the machine that has it; if it is gone for good: --take-over")
+	case p.Liveness() == attachment.Dead:
+		return nil // it crashed here; the attach replays what it had flushed
+	case p.Liveness() == attachment.Alive:
+		return errs.New(errs.Conflict, "disk %s is in use by process %d of this host", ref.url, p.PID).
+			WithRemedy("wait for process %d, or end it", p.PID)
+	}
+	return errs.New(errs.Conflict, "disk %s is attached by process %d of host %s", ref.url, p.PID, p.Host).
+		WithRemedy("detach it there; if that host has died or was rebooted since: --take-over")
+}
+
+// writerHere returns the record of the live attachment of this host that writes the disk, or nil.
+func (d *deps) writerHere(url string) (*attachment.Record, error) {
+	live, _, err := d.registry().List()
+	if err != nil {
+		return nil, err
+	}
+	for i := range live {
+		if live[i].URL == url && !live[i].ReadOnly {
+			return &live[i], nil
+		}
+	}
+	return nil, nil
+}
+
+func describeAttachment(r *attachment.Record) string {
+	what := "process " + fmt.Sprint(r.PID)
+	switch {
+	case r.Mountpoint != "":
+		return what + " has it mounted on " + r.Mountpoint
+	case len(r.NBD) > 0:
+		return what + " serves it at " + strings.Join(r.NBD, ", ")
+	}
+	return what + " has it"
+}
+
+// settle sees to it that a disk's head tells all there is: that nobody has it attached, and that a writer which
+// died here is cleaned up after.
+func (d *deps) settle(ctx context.Context, ref *diskRef, takeOver bool) error {
+	head, err := disk.ReadHead(ctx, ref.store, ref.path)
+	if err != nil {
+		return d.explainMissing(ctx, ref, err)
+	}
+	if head.State == format.StateClosed {
+		return nil
+	}
+	w, err := d.attach(ctx, ref, takeOver)
+	if err != nil {
+		return err
+	}
+	return w.close(ctx)
+}
+
+// close closes the disk, also when ctx has ended: what was written is worth waiting for.
+func (w *diskWriter) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), diskCloseWait)
+	defer cancel()
+	if err := w.Close(ctx); err != nil {
+		w.Abandon()
+		return err
+	}
+	return nil
+}
+
+// explainMissing adds to NotFound what disks there are.
+func (d *deps) explainMissing(ctx context.Context, ref *diskRef, err error) error {
+	if !errs.Is(err, errs.NotFound) {
+		return err
+	}
+	const most = 5
+	var there []string
+	parent := ""
+	if i := strings.LastIndexByte(ref.path, '/'); i >= 0 {
+		parent = ref.path[:i+1]
+	}
+	after := ""
+	for len(there) < most { // one request per disk, however many objects it has
+		next := ""
+		lerr := ref.store.List(ctx, parent, after, func(e blob.Entry) bool {
+			next, _, _ = strings.Cut(strings.TrimPrefix(e.Key, parent), "/")
+			return false
+		})
+		if lerr != nil || next == "" {
+			break
+		}
+		there = append(there, next)
+		after = parent + next + "/\xff"
+	}
+	e := errs.Wrap(errs.NotFound, err, "there is no disk %s", ref.url)
+	if len(there) == 0 {
+		return e.WithRemedy("make one: sluice disk create %s --size 8GiB", ref.url)
+	}
+	return e.WithRemedy("look among what is there: %s", strings.Join(there, ", "))
+}

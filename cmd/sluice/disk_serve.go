@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/disk/nbd"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const nbdPort = "10809"
+
+// serveFlags say where a disk is served, and to whom.
+type serveFlags struct {
+	holdFlags
+	socket, listen            string
+	tlsCert, tlsKey, clientCA string
+}
+
+func newDiskServeCommand(d *deps) *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve URL --socket PATH | --listen ADDRESS",
+		Short: "Serve a disk over NBD, to QEMU, nbd-client and others",
+		Long: `Serve a disk over NBD for as long as this command runs. A write that a client has flushed is in the store. On a
+unix socket only this user gets in. On TCP everybody does who reaches the address, unless --tls-client-ca asks
+for certificates; an address without a host is on 127.0.0.1.
+
+Who may write the disk is as with disk mount.
+` + exitTable,
+		Example: `  sluice disk serve s3://bucket/disks/vm-1 --socket /run/vm-1.sock
+  qemu-system-x86_64 -drive file=nbd+unix:///?socket=/run/vm-1.sock,format=raw,if=virtio
+  sluice disk serve s3://bucket/disks/vm-1 --listen :10809 --read-only --checkpoint monday
+  sluice disk serve s3://bucket/disks/vm-1 --listen 0.0.0.0:10809 --tls-cert c.pem --tls-key k.pem --tls-client-ca ca.pem`,
+		Args: exactly("a disk URL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.validate(); err != nil {
+				return err
+			}
+			if f.background {
+				return d.inBackground(cmd.Context(), args[0], f.args(args[0]))
+			}
+			return d.serveDisk(cmd.Context(), args[0], &f)
+		},
+	}
+	addHoldFlags(cmd, &f.holdFlags)
+	cmd.Flags().StringVar(&f.socket, "socket", "", "unix socket to serve on")
+	cmd.Flags().StringVar(&f.listen, "listen", "", "address to serve on, such as 127.0.0.1:10809")
+	cmd.Flags().StringVar(&f.tlsCert, "tls-cert", "", "file with this server's certificate, in PEM: only TLS is served")
+	cmd.Flags().StringVar(&f.tlsKey, "tls-key", "", "file with its key")
+	cmd.Flags().StringVar(&f.clientCA, "tls-client-ca", "", "file with the authority that clients' certificates must be of")
+	return cmd
+}
+
+func (f *serveFlags) validate() error {
+	switch {
+	case f.socket == "" && f.listen == "":
+		return usageError("disk serve needs --socket or --listen")
+	case (f.tlsCert == "") != (f.tlsKey == ""), f.clientCA != "" && f.tlsCert == "":
+		return usageError("TLS needs --tls-cert and --tls-key")
+	case f.tlsCert != "" && f.listen == "":
+		return usageError("TLS is for --listen; a socket is this user's alone")
+	}
+	return f.holdFlags.validate()
+}
+
+func (f *serveFlags) args(url string) []string {
+	a := append([]string{"disk", "serve", url}, f.holdFlags.args()...)
+	for _, x := range [][2]string{{"--socket", f.socket}, {"--listen", f.listen}, {"--tls-cert", f.tlsCert}, {"--tls-key", f.tlsKey}, {"--tls-client-ca", f.clientCA}} {
+		if x[1] != "" {
+			a = append(a, x[0], x[1])
+		}
+	}
+	return a
+}
+
+// tls returns the configuration of TLS, or nil.
+func (f *serveFlags) tls() (*tls.Config, error) {
+	if f.tlsCert == "" {
+		return nil, nil
+	}
+	cert, err := tls.LoadX509KeyPair(f.tlsCert, f.tlsKey)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "read the server's certificate")
+	}
+	cfg := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if f.clientCA == "" {
+		return cfg, nil
+	}
+	pem, err := os.ReadFile(f.clientCA)
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "read the authority of clients")
+	}
+	cfg.ClientCAs, cfg.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
+	if !cfg.ClientCAs.AppendCertsFromPEM(pem) {
+		return nil, errs.New(errs.Invalid, "there is no certificate in %s", f.clientCA)
+	}
+	return cfg, nil
+}
+
+// serveDisk does all of disk serve, and returns when nothing of it is left.
+func (d *deps) serveDisk(ctx context.Context, url string, f *serveFlags) error {
+	secure, err := f.tls()
+	if err != nil {
+		return err
+	}
+	listeners, uris, err := f.open(ctx, secure != nil)
+	if err != nil {
+		return err
+	}
+	h, err := d.hold(ctx, url, attachment.Serve, &f.holdFlags)
+	if err != nil {
+		return errors.Join(err, closeAll(listeners))
+	}
+	h.record.NBD = uris
+	cfg := nbd.Config{Logger: d.diskLogger(), Exports: []nbd.Export{{Name: h.name, Description: h.ref.url, Device: h.dev, ReadOnly: f.readOnly}}}
+	return h.close(ctx, h.serveNBD(ctx, cfg, secure, listeners))
+}
+
+func (h *held) serveNBD(ctx context.Context, cfg nbd.Config, secure *tls.Config, listeners []net.Listener) error {
+	var servers []*nbd.Server
+	for _, l := range listeners { // one each: TLS is for TCP
+		if cfg.TLS = secure; l.Addr().Network() == "unix" {
+			cfg.TLS = nil
+		}
+		s, err := nbd.New(cfg, l)
+		if err != nil {
+			return errors.Join(err, closeAll(listeners))
+		}
+		servers = append(servers, s)
+	}
+	return h.announce(ctx, fmt.Sprintf("%s is served at %s", h.ref.url, strings.Join(h.record.NBD, " and ")), func(ctx context.Context) error {
+		return h.run(ctx, servers)
+	})
+}
+
+// open opens what is to be served on, and returns it with the URIs that clients use.
+func (f *serveFlags) open(ctx context.Context, secure bool) (listeners []net.Listener, uris []string, err error) {
+	var lc net.ListenConfig
+	if f.socket != "" {
+		path, err := filepath.Abs(f.socket)
+		if err != nil {
+			return nil, nil, errs.Wrap(errs.Invalid, err, "socket %s", f.socket)
+		}
+		if err := clearSocket(ctx, path); err != nil {
+			return nil, nil, err
+		}
+		l, err := lc.Listen(ctx, "unix", path)
+		if err != nil {
+			return nil, nil, errs.Wrap(errs.Unavailable, err, "listen on %s", path)
+		}
+		listeners, uris = append(listeners, l), append(uris, "nbd+unix:///?socket="+url.QueryEscape(path))
+		if err := os.Chmod(path, 0o600); err != nil {
+			return nil, nil, errors.Join(errs.Wrap(errs.Denied, err, "protect %s", path), l.Close())
+		}
+	}
+	if f.listen == "" {
+		return listeners, uris, nil
+	}
+	host, port, err := net.SplitHostPort(f.listen)
+	if err != nil {
+		host, port = f.listen, nbdPort
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return nil, nil, errors.Join(errs.Wrap(errs.Unavailable, err, "listen on %s", f.listen), closeAll(listeners))
+	}
+	scheme := "nbd://"
+	if secure {
+		scheme = "nbds://"
+	}
+	return append(listeners, l), append(uris, scheme+l.Addr().String()), nil
+}
+
+// clearSocket removes a socket that nobody listens on, as one that was killed leaves behind.
+func clearSocket(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil || info.Mode()&os.ModeSocket == 0 {
+		return errs.New(errs.Exists, "%s is there, and is no socket", path).WithRemedy("choose another path")
+	}
+	if c, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
+		return errors.Join(errs.New(errs.Exists, "somebody serves on %s already", path).WithRemedy("choose another path"), c.Close())
+	}
+	if err := os.Remove(path); err != nil {
+		return errs.Wrap(errs.Denied, err, "remove the old socket %s", path)
+	}
+	return nil
+}
+
+func closeAll(listeners []net.Listener) error {
+	var err error
+	for _, l := range listeners {
+		err = errors.Join(err, l.Close())
+	}
+	return err
+}
