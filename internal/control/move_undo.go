@@ -110,7 +110,11 @@ func moveEvents(mv fleet.Move, m fleet.Machine) []fleet.MachineEvent {
 		lines = append(lines, fleet.MachineEvent{Time: at, State: fleet.MachineStopping, Event: eventStop, Source: sourceControl, Info: map[string]string{"reason": mv.Reason}})
 	}
 	if at := reached(mv, fleet.StepReleased); !at.IsZero() {
-		lines = append(lines, fleet.MachineEvent{Time: at, State: fleet.MachineStopped, Event: eventExit, Source: sourceWorker(mv.From)})
+		exit := fleet.MachineEvent{Time: at, State: fleet.MachineStopped, Event: eventExit, Source: sourceWorker(mv.From)}
+		if mv.Proof == fleet.ProofStorage { // nobody there said so
+			exit.Source, exit.Info = sourceControl, map[string]string{"reason": string(mv.From) + " is down"}
+		}
+		lines = append(lines, exit)
 	}
 	lines = append(lines, fleet.MachineEvent{Time: m.Placement.Since, State: fleet.MachineCreated, Event: eventLaunch, Source: sourceControl, Instance: m.Placement.Instance, Info: info})
 	if m.State == fleet.MachineStarted {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/test/fleettest"
@@ -120,11 +121,16 @@ func greedIsPunished(t *testing.T, f *fleettest.Fleet, m api.Machine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Its own exit code is whatever the kernel makes of it.
-	_ = f.Sluice("machine", "exec", m.ID, "--no-stdin", "--", "sh", "-c",
-		"dd if=/dev/zero of=/dev/shm/x bs=1M count=50 2>/dev/null; x=$(head -c 200000 /dev/zero | tr '\\0' x); "+
+	if scores := f.Run(m.ID, "cat", "/proc/self/oom_score_adj", "/proc/1/oom_score_adj"); scores != "900\n0\n" {
+		t.Errorf("the kernel would not choose user code: %q", scores)
+	}
+	got := f.Sluice("machine", "exec", m.ID, "--no-stdin", "--", "sh", "-c",
+		"dd if=/dev/zero of=/dev/shm/x bs=1M count=50 2>/dev/null; x=$(head -c 1000000 /dev/zero | tr '\\0' x); "+
 			"i=0; while [ $i -lt 500 ]; do i=$((i+1)); (x=$x$x; sleep 3) & done; wait")
-	after := f.WaitHealthy(m.ID, 0)
+	if got.Code == 125 { // else its exit code is whatever the kernel makes of it
+		t.Errorf("the platform was ended, and not user code: %+v", got)
+	}
+	after := f.WaitHealthy(m.ID, 5*time.Second)
 	if after.InstanceID != before.InstanceID || len(after.Events) != len(before.Events) {
 		t.Errorf("a machine that used up its memory was started again: %+v", after.Events)
 	}
