@@ -42,7 +42,7 @@ type Report struct {
 	Fences      int              `json:"fences"`
 	ReadBytes   int64            `json:"read_bytes"`
 	Own         Tally            `json:"own"`         // all objects below the disk's path
-	Unreachable map[string]Tally `json:"unreachable"` // by kind: log, map, seg, other
+	Unreachable map[string]Tally `json:"unreachable"` // by kind: log, map, seg, boot, other
 	InFlight    Tally            `json:"in_flight"`   // of a writer that has the disk open, or had
 	DamageCount int              `json:"damage_count"`
 	Damage      []Finding        `json:"damage"`

@@ -1,0 +1,368 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+)
+
+// beTheCommand makes the test binary the command itself, for tests that need processes.
+const beTheCommand = "SLUICE_TEST_BE_THE_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(beTheCommand) != "" {
+		os.Exit(mainCode())
+	}
+	os.Exit(m.Run())
+}
+
+// diskHost is a host with a pool of disks in a directory. Its commands are processes.
+type diskHost struct {
+	t   *testing.T
+	dir string
+	env []string
+}
+
+func newDiskHost(t *testing.T) *diskHost {
+	t.Helper()
+	t.Parallel() // they wait for processes more than they work
+	dir := t.TempDir()
+	h := &diskHost{t: t, dir: dir, env: append(os.Environ(), beTheCommand+"=1", "SLUICE_RUN_DIR="+filepath.Join(dir, "run"))}
+	t.Cleanup(h.leaveNothing)
+	return h
+}
+
+// leaveNothing ends what a failed test has left attached.
+func (h *diskHost) leaveNothing() {
+	_, _ = frontend.Sweep(h.dir)
+	live, _, _ := (&deps{env: func(k string) string {
+		if k == "SLUICE_RUN_DIR" {
+			return filepath.Join(h.dir, "run")
+		}
+		return ""
+	}}).registry().List()
+	for i := range live {
+		h.t.Errorf("%s is still attached: %s", live[i].URL, describeAttachment(&live[i]))
+		_ = live[i].Process.Signal(unix.SIGKILL)
+	}
+	_, _ = frontend.Sweep(h.dir)
+}
+
+func (h *diskHost) url(name string) string { return "file://" + h.dir + "/pool/disks/" + name }
+
+func (h *diskHost) mkdir(name string) string {
+	h.t.Helper()
+	dir := filepath.Join(h.dir, name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		h.t.Fatal(err)
+	}
+	return dir
+}
+
+func (h *diskHost) command(args ...string) *exec.Cmd {
+	ctx, cancel := context.WithTimeout(h.t.Context(), 50*time.Second)
+	h.t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, os.Args[0], args...)
+	cmd.Env = h.env
+	return cmd
+}
+
+// run runs one command and returns what it prints and its exit code.
+func (h *diskHost) run(args ...string) (stdout, stderr string, code int) {
+	h.t.Helper()
+	cmd := h.command(args...)
+	var out, bad bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &bad
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		h.t.Fatal(err)
+	}
+	return out.String(), bad.String(), cmd.ProcessState.ExitCode()
+}
+
+// must runs "sluice disk …", which has to succeed.
+func (h *diskHost) must(args ...string) string {
+	h.t.Helper()
+	stdout, stderr, code := h.run(append([]string{"disk"}, args...)...)
+	if code != 0 {
+		h.t.Fatalf("sluice disk %s: exit %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
+	}
+	return stdout
+}
+
+// refused runs "sluice disk …", which has to fail with a code, a word and a remedy.
+func (h *diskHost) refused(code int, word string, args ...string) {
+	h.t.Helper()
+	stdout, stderr, got := h.run(append([]string{"disk"}, args...)...)
+	if got != code || !strings.Contains(stderr, word) || !strings.Contains(stderr, "try: ") && code != exitUsage {
+		h.t.Errorf("sluice disk %s: exit %d, want %d with %q and a remedy: %s%s", strings.Join(args, " "), got, code, word, stdout, stderr)
+	}
+}
+
+func (h *diskHost) info(url string) (x localDisk) {
+	h.t.Helper()
+	if err := json.Unmarshal([]byte(h.must("info", url, "--json")), &x); err != nil {
+		h.t.Fatal(err)
+	}
+	return x
+}
+
+func (h *diskHost) write(name, content string) {
+	h.t.Helper()
+	if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *diskHost) check(name, want string) {
+	h.t.Helper()
+	if got, err := os.ReadFile(name); err != nil || string(got) != want {
+		h.t.Errorf("%s holds %q (%v), want %q", name, got, err, want)
+	}
+}
+
+// checkFileSystem exports a disk and has e2fsck look at it.
+func (h *diskHost) checkFileSystem(url string) {
+	h.t.Helper()
+	raw := filepath.Join(h.t.TempDir(), "raw")
+	h.must("export", url, raw)
+	if err := frontend.Fsck(h.t.Context(), raw); err != nil {
+		h.t.Error(err)
+	}
+}
+
+// TestDiskLife is a disk's whole life without a fleet.
+func TestDiskLife(t *testing.T) {
+	h := newDiskHost(t)
+	url, dir, other := h.url("data"), h.mkdir("mnt"), h.mkdir("other")
+	h.must("create", url, "--size", "64MiB", "--fs", "ext4", "--label", "data")
+	h.refused(exitConflict, "there is a disk", "create", url, "--size", "1GiB")
+	h.must("mount", url, dir, "--background")
+	h.write(dir+"/a", "one")
+	x := h.info(url)
+	if len(x.Attachments) != 1 || x.Attachments[0].Mode != "mount" || x.Attachments[0].Mountpoint != dir || x.Attachments[0].Generation != x.Generation ||
+		x.State != "open" || syscall.Kill(x.Attachments[0].PID, 0) != nil {
+		t.Fatalf("%+v", x)
+	}
+	h.refused(exitConflict, "mounted on "+dir, "mount", url, other)
+	h.refused(exitConflict, "already", "mount", url, dir)
+	for _, verb := range [][]string{{"serve", url, "--listen", "127.0.0.1:0"}, {"export", url, other + "/x"}, {"resize", url, "--size", "1GiB"}, {"restore", url, "one"}} {
+		if verb[0] == "restore" {
+			h.must("checkpoint", url, "one") // by asking the process that has it mounted
+		}
+		h.refused(exitConflict, "disk detach", verb...)
+	}
+	h.refused(exitConflict, "one", "checkpoint", url, "one")
+	h.write(dir+"/a", "two")
+	h.must("mount", url, other, "--background", "--read-only", "--checkpoint", "one")
+	h.check(other+"/a", "one")
+	if err := os.WriteFile(other+"/b", nil, 0o600); !errors.Is(err, unix.EROFS) {
+		t.Errorf("a write to a checkpoint: %v", err)
+	}
+	h.must("detach", url) // both
+	h.refused(exitNotFound, "not attached", "detach", dir)
+	if x := h.info(url); x.State != "closed" || len(x.Attachments) != 0 {
+		t.Errorf("%+v", x)
+	}
+	h.checkFileSystem(url)
+
+	h.must("resize", url, "--size", "128MiB")
+	h.refused(exitUsage, "shrink", "resize", url, "--size", "64MiB")
+	h.must("mount", url, dir, "--background")
+	h.check(dir+"/a", "two")
+	if n := system(t, "blockdev", "--getsize64", h.info(url).Attachments[0].BlockDevice); strings.TrimSpace(n) != "134217728" {
+		t.Errorf("the block device has %s bytes", n)
+	}
+	if err := exec.CommandContext(t.Context(), "umount", dir).Run(); err != nil { // ends it as well as detach
+		t.Fatal(err)
+	}
+	waitFor(t, "the disk is closed", func() bool { x := h.info(url); return x.State == "closed" && len(x.Attachments) == 0 })
+
+	var r restored
+	if err := json.Unmarshal([]byte(h.must("restore", url, "one", "--json")), &r); err != nil {
+		t.Fatal(err)
+	}
+	h.must("fork", url, r.Saved, h.url("fork"))
+	h.must("mount", url, dir, "--background")
+	h.must("mount", h.url("fork"), other, "--background")
+	h.check(dir+"/a", "one")
+	h.check(other+"/a", "two")
+	h.must("detach", dir)
+	h.must("detach", other)
+	for _, u := range []string{url, h.url("fork")} {
+		h.checkFileSystem(u)
+		h.must("fsck", u, "--data")
+	}
+	h.refused(exitNotFound, "data, fork", "info", h.url("nothing"))
+}
+
+func waitFor(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within 20 s: %s", what)
+		}
+	}
+}
+
+// foreground starts a command that lasts, and returns when it says on stdout that it is ready.
+func (h *diskHost) foreground(args ...string) (*exec.Cmd, *bytes.Buffer) {
+	h.t.Helper()
+	cmd := h.command(append([]string{"disk"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		_ = cmd.Wait()
+		h.t.Fatalf("sluice disk %s: %v: %s", strings.Join(args, " "), err, stderr.String())
+	}
+	return cmd, &stderr
+}
+
+// TestKilledMount kills the process of a mount while files are written and fsynced, and mounts again at the same
+// place: whatever was acknowledged is there, and the file system is whole.
+func TestKilledMount(t *testing.T) {
+	h := newDiskHost(t)
+	url, dir := h.url("data"), h.mkdir("mnt")
+	h.must("create", url, "--size", "64MiB", "--fs", "ext4")
+	acked := 0
+	for round := range 3 {
+		cmd, _ := h.foreground("mount", url, dir)
+		for n := 1; n <= acked; n++ {
+			h.check(fmt.Sprintf("%s/%d", dir, n), strings.Repeat(fmt.Sprint(n, " "), 300))
+		}
+		done, begun := make(chan int, 1), make(chan struct{})
+		go func() { done <- writeUntilItFails(dir, acked, begun) }()
+		select {
+		case <-begun:
+		case acked = <-done:
+			t.Fatalf("no file could be written in round %d, after %d", round, acked)
+		}
+		time.Sleep(time.Duration(13*round) * time.Millisecond) // so that the kill hits another moment each time
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		acked = <-done
+	}
+	t.Logf("%d files acknowledged over 3 kills", acked)
+	h.refused(exitNotFound, "killed", "detach", dir)
+	h.checkFileSystem(url) // which settles the disk, after its writer that died
+	h.must("fsck", url, "--data")
+	cmd, stderr := h.foreground("mount", url, dir)
+	for n := 1; n <= acked; n++ {
+		h.check(fmt.Sprintf("%s/%d", dir, n), strings.Repeat(fmt.Sprint(n, " "), 300))
+	}
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("after an interrupt: %v: %s", err, stderr)
+	}
+	h.checkFileSystem(url)
+}
+
+func writeUntilItFails(dir string, from int, begun chan<- struct{}) int {
+	for n := from + 1; ; n++ {
+		f, err := os.Create(fmt.Sprintf("%s/%d", dir, n))
+		if err != nil {
+			return n - 1
+		}
+		_, err = io.WriteString(f, strings.Repeat(fmt.Sprint(n, " "), 300))
+		if err == nil {
+			err = f.Sync()
+		}
+		f.Close()
+		if err != nil {
+			return n - 1
+		}
+		if n == from+3 {
+			close(begun)
+		}
+	}
+}
+
+// TestTakenOverMount: the one that is cut off stops, says why, and leaves no mount.
+func TestTakenOverMount(t *testing.T) {
+	h := newDiskHost(t)
+	url, dir, other := h.url("data"), h.mkdir("mnt"), h.mkdir("other")
+	h.must("create", url, "--size", "64MiB", "--fs", "ext4")
+	cmd, stderr := h.foreground("mount", url, dir)
+	h.write(dir+"/a", "one")
+	if err := syncMount(dir); err != nil {
+		t.Fatal(err)
+	}
+	h.must("mount", url, other, "--background", "--take-over")
+	h.check(other+"/a", "one")
+	f, err := os.Create(dir + "/b") // it notices at the next write at the latest
+	if err == nil {
+		_, _ = f.WriteString("late")
+		if err := f.Sync(); err == nil {
+			t.Error("a write was acknowledged after the disk was taken over")
+		}
+		f.Close()
+	}
+	err = cmd.Wait()
+	if cmd.ProcessState.ExitCode() != exitConflict || !strings.Contains(stderr.String(), "try: ") {
+		t.Errorf("the one that was cut off: %v: %s", err, stderr)
+	}
+	if m, err := mountAt(dir); m != nil || err != nil {
+		t.Errorf("%+v is still on %s: %v", m, dir, err)
+	}
+	h.must("detach", other)
+	h.checkFileSystem(url)
+}
+
+// TestBusyMount: a directory in use stays mounted until it isn't, and --force cuts it off.
+func TestBusyMount(t *testing.T) {
+	h := newDiskHost(t)
+	url, dir := h.url("data"), h.mkdir("mnt")
+	h.must("create", url, "--size", "64MiB", "--fs", "ext4")
+	h.must("mount", url, dir, "--background")
+	f, err := os.Create(dir + "/a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.refused(exitUnavailable, "fuser", "detach", dir, "--wait", "300ms")
+	if _, err := f.WriteString("still works"); err != nil {
+		t.Error(err)
+	}
+	f.Close()
+	waitFor(t, "the disk is closed", func() bool { return h.info(url).State == "closed" })
+	h.must("mount", url, dir, "--background")
+	h.check(dir+"/a", "still works")
+	if f, err = os.Open(dir + "/a"); err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	done := make(chan struct{})
+	go func() { // lets go only after the mount has been cut off
+		defer close(done)
+		waitFor(t, "the mount is gone", func() bool { m, err := mountAt(dir); return m == nil && err == nil })
+		f.Close()
+	}()
+	h.must("detach", dir, "--force")
+	<-done
+	h.checkFileSystem(url)
+}
