@@ -42,11 +42,12 @@ fetch_kernel() {
   tail -c +$((at + 1)) "$image" | lz4 -dc >"$stage/kernel/vmlinux" 2>/dev/null || true # what follows the stream isn't one
   [ "$(head -c 4 "$stage/kernel/vmlinux" | tail -c 3)" = ELF ] || fail "what is in $image is no kernel"
   mv "$stage/tree/lib/modules/$version/kernel" "$stage/kernel/modules"
+  sha256sum <"$stage/kernel/vmlinux" >"$stage/kernel/vmlinux.sha256"
   rm -rf "${cache:?}/$version"
   mv "$stage/kernel" "$cache/$version"
   ln -sfn "$version" "$cache/current"
 }
-[ -e "$cache/current/vmlinux" ] || fetch_kernel
+[ -e "$cache/current/vmlinux.sha256" ] || fetch_kernel
 
 stage=$(mktemp -d "$out/.stage.XXXXXX")
 trap 'rm -rf "$stage"' EXIT INT TERM
@@ -56,7 +57,7 @@ rm "$stage/init"
 cp -l "$cache/current/vmlinux" "$stage/vmlinux" 2>/dev/null || cp "$cache/current/vmlinux" "$stage/vmlinux"
 chmod 755 "$stage"
 chmod 644 "$stage"/*
-id=$(cd "$stage" && sha256sum initramfs vmlinux | sha256sum | cut -d' ' -f1)
+id=$({ sha256sum <"$stage/initramfs"; cat "$cache/current/vmlinux.sha256"; } | sha256sum | cut -d' ' -f1)
 if [ ! -d "$out/$id" ]; then
   mv -T "$stage" "$out/$id" 2>/dev/null || [ -d "$out/$id" ] || fail "can't put the guest into $out"
 fi

@@ -2,6 +2,7 @@
 # Builds the platform's release: what the root namespace of every VM runs.
 #
 #   scripts/build-release.sh OUT_DIR [SLUICE_INIT]
+#   GUEST=DIR scripts/build-release.sh …       with the kernel of qemu VMs, as made by build-guest.sh
 #
 # Makes OUT_DIR/<id> and prints <id>, the SHA-256 of its content: the same content gives the same id, and a
 # release that is there already is left alone. SLUICE_INIT is a binary that was built before; without it
@@ -14,6 +15,7 @@ fail() { echo "build-release: $1" >&2; exit 1; }
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 init=${2:-}
+[ -z "${GUEST:-}" ] || GUEST=$(cd "$GUEST" && pwd)
 if [ -n "$init" ]; then
 	init=$(realpath "$init")
 fi
@@ -49,7 +51,10 @@ find "$stage" -type d -exec chmod 755 {} +
 find "$stage/usr/bin" "$stage/usr/sbin" -type f -exec chmod 755 {} +
 chmod 755 "$stage"
 
-id=$(cd "$stage" && find usr -type f | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -d' ' -f1)
+id=$(cd "$stage" && { find usr -type f | LC_ALL=C sort | xargs sha256sum; [ -z "${GUEST:-}" ] || basename "$GUEST"; } | sha256sum | cut -d' ' -f1)
+if [ -n "${GUEST:-}" ]; then # its name is the hash of its content
+	cp -rl "$GUEST" "$stage/boot" 2>/dev/null || { rm -rf "$stage/boot"; cp -r "$GUEST" "$stage/boot"; }
+fi
 if [ ! -d "$out/$id" ]; then
 	mv -T "$stage" "$out/$id" 2>/dev/null || [ -d "$out/$id" ] || fail "can't put the release into $out"
 fi

@@ -6,6 +6,7 @@ declare -A package=(
   [runc]=runc [debootstrap]=debootstrap [mkfs.ext4]=e2fsprogs [e2fsck]=e2fsprogs [busybox]=busybox-static
   [qemu-img]=qemu-utils [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin
   [ip]=iproute2 [nft]=nftables [losetup]=mount [fstrim]=util-linux [gcc]=gcc [git]=git [make]=make
+  [qemu-system-x86_64]=qemu-system-x86 [lz4]=lz4
 )
 missing=()
 for tool in "${!package[@]}"; do

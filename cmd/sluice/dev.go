@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-platform/sluice/internal/devfleet"
-	"github.com/sluice-platform/sluice/internal/runtime/sandbox"
 )
 
 // newDevCommand is a whole fleet on this machine.
@@ -79,7 +78,7 @@ server for the fleet.
 	flags.IntVar(&cfg.Workers, "workers", 3, "number of workers")
 	flags.StringVar(&cfg.Store, "store", "", `store URL; "s3" for an S3 server of the fleet's own (default a directory in --dir)`)
 	flags.StringVar(&cfg.S3Server, "s3-server", "versitygw", `S3 server for --store s3`)
-	flags.StringVar(&cfg.Runtime, "runtime", "sandbox", "what VMs are made of: sandbox")
+	flags.StringVar(&cfg.Runtime, "runtime", "sandbox", "what VMs are made of: sandbox, qemu, or mixed for workers of both kinds by turns")
 	flags.StringVar(&cfg.Release, "release", "", "directory of a release of the platform (default beside this command)")
 	flags.IntVar(&cfg.Pool, "pool", 2, "empty VMs that each worker keeps ready")
 	flags.IntVar(&cfg.CPUs, "cpus", 8, "cores that each worker claims to have")
@@ -126,8 +125,8 @@ store inside it. It works after a crash of anything, too. A store elsewhere is l
 			if err != nil {
 				return err
 			}
-			return f.Down(cmd.Context(), func(dir, cgroups string) (devfleet.Driver, error) {
-				return sandbox.New(sandbox.Config{Dir: dir, CgroupParent: cgroups, Logger: d.logger(slog.LevelWarn)})
+			return f.Down(cmd.Context(), func(runtime, dir, cgroups string) (devfleet.Driver, error) {
+				return openRuntime(runtime, dir, cgroups, d.logger(slog.LevelWarn))
 			}, d.note)
 		},
 	}

@@ -12,7 +12,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/hostnet"
-	"github.com/sluice-platform/sluice/internal/runtime/sandbox"
 	"github.com/sluice-platform/sluice/internal/worker"
 	"github.com/sluice-platform/sluice/internal/worker/serverlink"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -70,7 +69,7 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 	f.StringVar(&cfg.listen, "listen", "", "address of the worker's API, for the server (default [ADDRESS]:7600)")
 	f.StringVar(&cfg.underlay, "underlay", "", "network interface with that address (default: found)")
 	f.StringVar(&cfg.release, "release", "", "directory of the platform's release that new VMs get")
-	f.StringVar(&cfg.runtime, "runtime", "sandbox", "what VMs are made of: sandbox")
+	f.StringVar(&cfg.runtime, "runtime", "sandbox", "what VMs are made of: sandbox or qemu")
 	f.StringVar(&cfg.cgroupParent, "cgroup-parent", "", "cgroup of the VMs (default sluice-NAME)")
 	f.Float64Var(&cfg.cpus, "cpus", 4, "cores for machines")
 	f.StringVar(&cfg.memory, "memory", "4096", "memory for machines; a bare number is in MiB")
@@ -98,7 +97,7 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 		return err
 	}
 	defer link.Close()
-	driver, err := sandbox.New(sandbox.Config{Dir: filepath.Join(cfg.data, "sandbox"), CgroupParent: cfg.cgroupParent, Logger: log})
+	driver, err := openRuntime(cfg.runtime, filepath.Join(cfg.data, cfg.runtime), cfg.cgroupParent, log)
 	if err != nil {
 		return err
 	}
@@ -127,8 +126,11 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 // complete checks the flags and fills in what follows from others.
 func (cfg *workerConfig) complete() (worker.Config, error) {
 	var wc worker.Config
-	if cfg.runtime != "sandbox" {
-		return wc, errs.New(errs.Unsupported, "there is no runtime %q in this build", cfg.runtime).WithRemedy("use --runtime sandbox")
+	if cfg.runtime != "sandbox" && cfg.runtime != "qemu" {
+		return wc, errs.New(errs.Unsupported, "there is no runtime %q in this build", cfg.runtime).WithRemedy("use --runtime sandbox or qemu")
+	}
+	if cfg.runtime == "qemu" {
+		wc.BootTimeout = qemuBootTimeout
 	}
 	address, err := netip.ParseAddr(cfg.address)
 	if err != nil || !address.Is6() || address.Is4In6() {
@@ -160,7 +162,7 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 		cfg.cgroupParent = "sluice-" + cfg.name
 	}
 	return worker.Config{
-		Worker: fleet.WorkerID(cfg.name), DataDir: cfg.data, Address: address, Token: token, Labels: cfg.labels, Version: buildVersion(),
+		BootTimeout: wc.BootTimeout, Worker: fleet.WorkerID(cfg.name), DataDir: cfg.data, Address: address, Token: token, Labels: cfg.labels, Version: buildVersion(),
 		Capacity: fleet.Resources{CPUMillis: int64(cfg.cpus * 1000), MemoryMiB: memory >> 20},
 		Release:  fleet.ReleaseID(filepath.Base(release)), ReleaseDir: release, Pool: cfg.pool, CacheBytes: cfg.cacheMiB << 20,
 	}, nil

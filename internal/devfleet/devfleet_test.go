@@ -32,7 +32,7 @@ func (noVMs) Adopt(context.Context) ([]runtime.VM, error) { return nil, nil }
 
 func (noVMs) Close() error { return nil }
 
-func drivers(string, string) (devfleet.Driver, error) { return noVMs{}, nil }
+func drivers(string, string, string) (devfleet.Driver, error) { return noVMs{}, nil }
 
 func newFleet(t *testing.T) (*devfleet.Fleet, devfleet.Config) {
 	t.Helper()

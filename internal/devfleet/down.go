@@ -30,10 +30,15 @@ type Driver interface {
 }
 
 // Drivers opens the runtime of one worker, for removing the VMs that it left.
-type Drivers func(vmDir, cgroupParent string) (Driver, error)
+type Drivers func(runtime, vmDir, cgroupParent string) (Driver, error)
 
-// VMDir is where a worker keeps its VMs.
-func (l Layout) VMDir(worker string) string { return filepath.Join(l.workerDir(worker), "sandbox") }
+// VMDir is where a worker keeps its VMs of a runtime.
+func (l Layout) VMDir(worker, runtime string) string {
+	return filepath.Join(l.workerDir(worker), runtime)
+}
+
+// runtimes are all that a worker may have VMs of.
+func runtimes() []string { return []string{"sandbox", "qemu"} }
 
 // Down stops the fleet and removes all that it made on this machine, its directory included. It goes by
 // names, not by what Up recorded, so that it works after a crash too; it goes on past errors and
@@ -52,7 +57,10 @@ func (f *Fleet) Down(ctx context.Context, drivers Drivers, progress func(string)
 	failed = append(failed, f.stopDaemons(ctx))
 	progress("daemons stopped")
 	for _, w := range workers {
-		failed = append(failed, f.removeVMs(ctx, w, drivers), removeCgroups(ctx, f.CgroupParent(w)), f.removeHost(w))
+		for _, r := range runtimes() {
+			failed = append(failed, f.removeVMs(ctx, w, r, drivers))
+		}
+		failed = append(failed, removeCgroups(ctx, f.CgroupParent(w)), f.removeHost(w))
 		progress("worker " + w + " removed")
 	}
 	failed = append(failed, f.removeBridge())
@@ -65,11 +73,11 @@ func (f *Fleet) Down(ctx context.Context, drivers Drivers, progress func(string)
 	return os.Remove(filepath.Join(filepath.Dir(f.Dir), "."+filepath.Base(f.Dir)+".lock"))
 }
 
-func (f *Fleet) removeVMs(ctx context.Context, worker string, drivers Drivers) error {
-	if _, err := os.Stat(f.VMDir(worker)); err != nil {
+func (f *Fleet) removeVMs(ctx context.Context, worker, runtime string, drivers Drivers) error {
+	if _, err := os.Stat(f.VMDir(worker, runtime)); err != nil {
 		return nil // it never started one
 	}
-	driver, err := drivers(f.VMDir(worker), f.CgroupParent(worker))
+	driver, err := drivers(runtime, f.VMDir(worker, runtime), f.CgroupParent(worker))
 	if err != nil {
 		return fmt.Errorf("open runtime of worker %s: %w", worker, err)
 	}

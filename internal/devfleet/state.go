@@ -36,6 +36,7 @@ type Host struct {
 	Name    string  `json:"name"`
 	Index   int     `json:"index"` // from 1
 	Address string  `json:"address"`
+	Runtime string  `json:"runtime"`
 	Process Process `json:"process"`
 }
 

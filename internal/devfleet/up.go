@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -29,7 +30,7 @@ type Config struct {
 	S3Server  string   // versitygw binary, for Store "s3"
 	Binary    string   // sluice
 	Release   string   // directory of an unpacked release
-	Runtime   string   // sandbox
+	Runtime   string   // sandbox, qemu, or mixed: sandbox and qemu by turns
 	Pool      int      // empty VMs kept ready per worker
 	CPUs      int      // cores that each worker claims to have
 	MemoryMiB int      // memory that each worker claims to have
@@ -94,6 +95,9 @@ func checkConfig(cfg Config) error {
 	if cfg.Workers < 1 || cfg.Workers > 64 {
 		return errs.New(errs.Invalid, "%d workers asked for", cfg.Workers).WithRemedy("ask for 1 to 64")
 	}
+	if !slices.Contains(append(runtimes(), mixedRuntimes), cfg.Runtime) {
+		return errs.New(errs.Invalid, "there is no runtime %q", cfg.Runtime).WithRemedy("use sandbox, qemu or mixed")
+	}
 	if os.Geteuid() != 0 {
 		return errs.New(errs.Denied, "a fleet on this machine needs root: it makes network namespaces and mounts").
 			WithRemedy("run it as root")
@@ -122,9 +126,20 @@ func (f *Fleet) found(cfg Config) (*State, error) {
 		s.StoreURL = "file://" + f.storeDir()
 	}
 	for i := 1; i <= cfg.Workers; i++ {
-		s.Workers = append(s.Workers, Host{Name: f.WorkerName(i), Index: i, Address: f.WorkerAddress(i).String()})
+		s.Workers = append(s.Workers, Host{Name: f.WorkerName(i), Index: i, Address: f.WorkerAddress(i).String(), Runtime: runtimeOf(cfg.Runtime, i)})
 	}
 	return s, f.save(s)
+}
+
+// mixedRuntimes has workers of both kinds.
+const mixedRuntimes = "mixed"
+
+// runtimeOf is the runtime of the i-th worker, from 1.
+func runtimeOf(runtime string, i int) string {
+	if runtime != mixedRuntimes {
+		return runtime
+	}
+	return runtimes()[(i-1)%2]
 }
 
 func ensureToken(file string) error {
@@ -228,7 +243,7 @@ func (f *Fleet) launchWorker(s *State, h *Host) error {
 	args := []string{s.Binary, "worker", "--name", h.Name, "--data", dir, "--server", s.BridgeURL,
 		"--token-file", f.workerToken(), "--address", h.Address, "--listen", fmt.Sprintf("[%s]:7600", h.Address),
 		"--release", s.Release, "--cpus", fmt.Sprint(s.CPUs), "--memory", fmt.Sprint(s.MemoryMiB),
-		"--pool", fmt.Sprint(s.Pool), "--runtime", s.Runtime, "--cache-mib", fmt.Sprint(s.CacheMiB),
+		"--pool", fmt.Sprint(s.Pool), "--runtime", h.Runtime, "--cache-mib", fmt.Sprint(s.CacheMiB),
 		"--cgroup-parent", f.CgroupParent(h.Name), "--ready-file", ready}
 	p, err := command{args: args, env: s.StoreEnv, log: f.logFile(h.Name), netns: f.Netns(h.Name)}.start()
 	if err != nil {
@@ -254,8 +269,7 @@ func (f *Fleet) waitReady(ctx context.Context, what string, p Process, file stri
 		}
 		reapIfChild(p.PID)
 		if !p.Alive() {
-			return errs.New(errs.Unavailable, "%s ended while starting: %s", what, lastLines(f.path("log"), what)).
-				WithRemedy("read its log in %s", f.path("log"))
+			return f.endedError(what)
 		}
 		select {
 		case <-tick.C:
@@ -266,18 +280,24 @@ func (f *Fleet) waitReady(ctx context.Context, what string, p Process, file stri
 	}
 }
 
-// lastLines returns the end of a daemon's log, for an error message.
-func lastLines(dir, what string) string {
+// endedError says why a daemon ended while starting: its own last words, where it had any.
+func (f *Fleet) endedError(what string) error {
 	name := what[strings.LastIndexByte(what, ' ')+1:]
-	data, err := os.ReadFile(filepath.Join(dir, name+".log"))
+	data, err := os.ReadFile(f.logFile(name))
 	if err != nil {
-		return "no log"
+		return errs.Wrap(errs.Unavailable, err, "%s ended while starting", what)
 	}
 	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-	if len(lines) > 5 {
-		lines = lines[len(lines)-5:]
+	why, remedy := lines[len(lines)-1], "read its log: "+f.logFile(name)
+	for _, line := range lines[max(0, len(lines)-5):] {
+		if said, ok := strings.CutPrefix(line, "error: "); ok {
+			why = said
+		}
+		if said, ok := strings.CutPrefix(line, "try:"); ok {
+			remedy = strings.TrimSpace(said)
+		}
 	}
-	return strings.Join(lines, "\n")
+	return errs.New(errs.Unavailable, "%s ended while starting: %s", what, why).WithRemedy("%s", remedy)
 }
 
 // lock keeps two commands from working on one fleet at a time.

@@ -47,12 +47,12 @@ func addLink(pid int, hostLink string) error {
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make the container's link: %w", err)
 	}
-	inside, err := netlink.NewHandleAt(ns)
+	inside, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("reach the container's network: %w", err)
 	}
 	defer inside.Close()
-	outside, err := netlink.NewHandle()
+	outside, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("reach the network: %w", err)
 	}
@@ -95,12 +95,12 @@ func setAddress(pid int, hostLink string, ip netip.Addr) error {
 		return fmt.Errorf("open the container's network namespace: %w", err)
 	}
 	defer ns.Close()
-	inside, err := netlink.NewHandleAt(ns)
+	inside, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("reach the container's network: %w", err)
 	}
 	defer inside.Close()
-	outside, err := netlink.NewHandle()
+	outside, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("reach the network: %w", err)
 	}

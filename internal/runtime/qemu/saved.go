@@ -35,44 +35,20 @@ func (d *Driver) savedPath(p plan) (string, error) {
 		return "", err
 	}
 	p.id = ""
-	what := strings.Join(p.arguments("/"), "\n") + fmt.Sprint(id, d.bootID, p.KernelID)
+	what := strings.Join(p.arguments("/"), "\n") + fmt.Sprint(id, d.bootID, p.KernelID, p.cacheBytes)
 	sum := sha256.Sum256([]byte(what))
 	return filepath.Join(d.cfg.CacheDir, "saved-"+hex.EncodeToString(sum[:8])+".vm"), nil
 }
 
-// openSaved returns nil where there is none.
-func (d *Driver) openSaved(p plan) (*os.File, error) {
-	if d.cfg.Cold {
-		return nil, nil
-	}
-	path, err := d.savedPath(p)
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, errs.Wrap(errs.Internal, err, "open saved VM")
-	}
-	_ = touch(path) // it only may be pruned earlier
-	return f, nil
-}
-
 // dropSaved forgets a saved VM that wouldn't resume, so that the next one boots.
-func (d *Driver) dropSaved(ctx context.Context, p plan) error {
+func dropSaved(ctx context.Context, path string) error {
 	if context.Cause(ctx) != nil {
 		return nil // not its fault
 	}
-	path, err := d.savedPath(p)
-	if err == nil {
-		err = os.Remove(path)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errs.Wrap(errs.Internal, err, "drop saved VM")
 	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
+	return nil
 }
 
 // awaitResumed waits until QEMU has read the saved VM and lets it run.
@@ -98,17 +74,7 @@ func (v *vm) awaitResumed(ctx context.Context) error {
 
 // save keeps a VM that waits for its order, for others to be resumed from. It goes on afterwards. That it can't be
 // saved is no reason to end it, as long as it runs.
-func (d *Driver) save(ctx context.Context, v *vm, p plan) error {
-	if d.cfg.Cold {
-		return nil
-	}
-	path, err := d.savedPath(p)
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(path); err == nil {
-		return nil // somebody else was first
-	}
+func (d *Driver) save(ctx context.Context, v *vm, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, saveLimit)
 	defer cancel()
 	return v.withMonitor(ctx, func(m *monitor) error {

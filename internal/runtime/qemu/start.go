@@ -118,29 +118,52 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	return v.cgroups.SetLimits(outerLimits(spec.Limits))
 }
 
-// bootUp starts QEMU, and returns when the VM waits for its order: a saved one at once, else after booting.
+// bootUp starts QEMU, and returns when the VM waits for its order: from a saved one at once, else after booting. Of
+// those that come while there is none, one boots and is saved, and the others wait for that.
 func (d *Driver) bootUp(ctx context.Context, v *vm, p plan) error {
-	saved, err := d.openSaved(p)
+	if d.cfg.Cold {
+		return d.bootCold(ctx, v, p)
+	}
+	path, err := d.savedPath(p)
 	if err != nil {
 		return err
 	}
-	if saved != nil {
-		defer func() { _ = saved.Close() }()
-		if err := v.spawn(p, saved); err != nil {
+	booted := false
+	err = d.once(ctx, "boot ("+filepath.Base(path)+")", func() error {
+		if touch(path) == nil {
+			return nil
+		}
+		booted = true
+		if err := d.bootCold(ctx, v, p); err != nil {
 			return err
 		}
-		if err := v.awaitResumed(ctx); err != nil {
-			return errors.Join(err, d.dropSaved(ctx, p))
-		}
-		return nil
+		return d.save(ctx, v, path)
+	})
+	if err != nil || booted {
+		return err
 	}
+	saved, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) { // the other one couldn't be saved
+		return d.bootCold(ctx, v, p)
+	}
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "open saved VM")
+	}
+	defer func() { _ = saved.Close() }()
+	if err := v.spawn(p, saved); err != nil {
+		return err
+	}
+	if err := v.awaitResumed(ctx); err != nil {
+		return errors.Join(err, dropSaved(ctx, path))
+	}
+	return nil
+}
+
+func (d *Driver) bootCold(ctx context.Context, v *vm, p plan) error {
 	if err := v.spawn(p, nil); err != nil {
 		return err
 	}
-	if err := v.awaitMark(ctx, bootdisk.MarkReady); err != nil {
-		return err
-	}
-	return d.save(ctx, v, p)
+	return v.awaitMark(ctx, bootdisk.MarkReady)
 }
 
 // attend notes who QEMU is, and watches it.

@@ -78,7 +78,23 @@ func (v *vm) Dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Unavailable, err, "dial VM %s", v.rec.ID)
 	}
-	return conn, nil
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return conn, nil
+	}
+	return &stream{TCPConn: tcp, stop: context.AfterFunc(v.ctx, func() { _ = tcp.Close() })}, nil
+}
+
+// stream is a connection that ends with its VM. The VM's kernel says nothing when it is gone.
+type stream struct {
+	*net.TCPConn
+	stop func() bool
+}
+
+// Close closes the connection.
+func (s *stream) Close() error {
+	s.stop()
+	return s.TCPConn.Close()
 }
 
 // SetLimits gives the VM more or less memory and CPU, and returns when its kernel has it; 0 means no bound for CPU,

@@ -23,6 +23,8 @@ type Harness struct {
 	Release string
 	// Pace is for VMs that take longer to start. Zero fields mean what suits those that take some 20 ms.
 	Pace Pace
+	// OwnKernel is set where a VM has one: its pipes can't be the worker's.
+	OwnKernel bool
 	// CPUTime is the CPU time that a VM has used, as its host sees it; nil where the VM's own account says that.
 	CPUTime func(vm runtime.VM) (time.Duration, error)
 }

@@ -59,6 +59,10 @@ func boot() error {
 	if err := makeRoot(); err != nil {
 		return err
 	}
+	// Programs reserve more than they use. On a host with much memory that goes well; in a small VM it shall too.
+	if err := onhost.WriteFile("/proc/sys/vm/overcommit_memory", "1"); err != nil {
+		return fmt.Errorf("let programs reserve memory: %w", err)
+	}
 	fmt.Println(bootdisk.MarkReady)
 	order, err := awaitOrder()
 	if err != nil {
