@@ -118,6 +118,9 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 		return err
 	}
 	pool := pooldisks.New(store, f.store, builds)
+	if err := pool.Claim(ctx, f.fleetID); err != nil {
+		return err
+	}
 	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy},
 		control.Deps{Store: etcd.Store(), Disks: pool, Images: pool, Log: log.With("component", "control")})
 	if err != nil {

@@ -83,6 +83,10 @@ func TestServerRefusesWhatItCannotTrust(t *testing.T) {
 	if second.Code != 4 || !strings.Contains(second.Stderr, "in use by process") || !strings.Contains(second.Stderr, "try: ") {
 		t.Errorf("a second server on the same state: %+v", second)
 	}
+	foreign := server(filepath.Join(dir, "own"), s.StoreURL)
+	if foreign.Code != 4 || !strings.Contains(foreign.Stderr, f.FleetID()) || !strings.Contains(foreign.Stderr, "try: ") {
+		t.Errorf("another fleet on the same store: %+v", foreign)
+	}
 	if workers, err := f.Workers(t.Context()); err != nil || len(workers) != 1 || workers[0].State != "ready" {
 		t.Errorf("the first server: %+v, %v", workers, err)
 	}

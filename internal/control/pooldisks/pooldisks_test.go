@@ -3,6 +3,7 @@ package pooldisks_test
 import (
 	"archive/tar"
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/sluice-platform/sluice/internal/blob"
@@ -87,4 +88,18 @@ func archive(t *testing.T) []byte {
 		t.Fatal(err)
 	}
 	return buf.Bytes()
+}
+
+func TestAPoolIsOneFleets(t *testing.T) {
+	store := memblob.New()
+	mine := pooldisks.New(store, "mem://pool", "")
+	for range 2 { // a restarted server claims it again
+		if err := mine.Claim(t.Context(), "prod"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	err := pooldisks.New(store, "mem://pool", "").Claim(t.Context(), "staging")
+	if !errs.Is(err, errs.Conflict) || !strings.Contains(errs.RemedyOf(err), "prod") {
+		t.Fatalf("another fleet's claim: %v", err)
+	}
 }
