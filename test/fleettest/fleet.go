@@ -2,6 +2,7 @@ package fleettest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,6 +31,7 @@ type Options struct {
 	Pool      int
 	CPUs      int
 	MemoryMiB int
+	Runtime   string   // as devfleet.Config.Runtime; default sandbox
 	Args      []string // of the server
 	NoImage   bool
 }
@@ -70,7 +72,7 @@ func Start(t testing.TB, o Options) *Fleet {
 	cfg := devfleet.Config{
 		Dir: filepath.Join(t.TempDir(), "fleet"), Workers: max(o.Workers, 1), Store: o.Store,
 		S3Server: filepath.Join(root, ".cache/bin/versitygw"), Binary: filepath.Join(root, "bin/sluice"),
-		Release: release(t, root), Runtime: "sandbox", Pool: o.Pool, CPUs: 16, MemoryMiB: 16384,
+		Release: release(t, root), Runtime: cmp.Or(o.Runtime, "sandbox"), Pool: o.Pool, CPUs: 16, MemoryMiB: 16384,
 		CacheMiB: 64, Args: o.Args,
 	}
 	if o.Workers == 0 {
