@@ -161,7 +161,9 @@ func (c *Control) settleSilent(ctx context.Context, m row[fleet.Machine], s sigh
 	waited := c.now().Sub(m.val.Placement.Since)
 	if s.health == plan.Alive && waited > c.cfg.Policy.StartTimeout {
 		// Have it released first, so that it doesn't come up there while it comes up elsewhere.
-		return c.setState(ctx, m, fleet.MachineStopping, string(s.worker)+" has not brought it up in time", nil)
+		reason := string(s.worker) + " has not brought it up in time"
+		return c.setState(ctx, m, fleet.MachineStopping, reason, &fleet.MachineEvent{Event: eventStop, Source: sourceControl,
+			Info: map[string]string{"reason": reason}})
 	}
 	if m.val.State != fleet.MachineStarting {
 		return c.setState(ctx, m, fleet.MachineStarting, "", nil)
