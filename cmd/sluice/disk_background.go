@@ -55,7 +55,7 @@ func (d *deps) inBackground(ctx context.Context, url string, args []string) erro
 	}
 	werr := cmd.Wait()
 	said, _ := os.ReadFile(reg.LogPath(path))
-	d.stderr.Write(bytes.TrimLeft(said, "\n"))
+	fmt.Fprintf(d.stderr, "%s", bytes.TrimLeft(said, "\n"))
 	var exit *exec.ExitError
 	if errors.As(werr, &exit) && exit.ExitCode() > 0 {
 		return &codedError{code: exit.ExitCode()}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
 	"github.com/sluice-platform/sluice/internal/disk/fsck"
 )
 
@@ -160,4 +161,24 @@ func TestFsckCommand(t *testing.T) {
 		t.Errorf("the report doesn't say what is missing: %s", stdout)
 	}
 	h.refused(exitNotFound, "no disk", "fsck", h.url("none"))
+}
+
+// TestDiskOnS3 does the main things on an S3 server, with credentials from the usual environment.
+func TestDiskOnS3(t *testing.T) {
+	h := newDiskHost(t)
+	s3 := versitygwtest.Start(t)
+	h.env = append(h.env, "AWS_ACCESS_KEY_ID="+versitygwtest.AccessKey, "AWS_SECRET_ACCESS_KEY="+versitygwtest.SecretKey)
+	url, dir := s3.URL("pool/disks/data"), h.mkdir("mnt")
+	h.must("create", url, "--size", "64MiB", "--fs", "ext4")
+	h.must("mount", url, dir, "--background")
+	h.write(dir+"/a", "over S3")
+	h.must("checkpoint", url, "one")
+	h.must("detach", dir)
+	h.must("fork", url, "one", s3.URL("pool/disks/fork"))
+	h.must("mount", s3.URL("pool/disks/fork"), dir, "--background")
+	h.check(dir+"/a", "over S3")
+	h.must("detach", dir)
+	h.must("fsck", url, "--data")
+	h.checkFileSystem(s3.URL("pool/disks/fork"))
+	h.refused(exitNotFound, "data, fork", "info", s3.URL("pool/disks/none"))
 }

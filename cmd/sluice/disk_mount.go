@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
@@ -76,8 +77,8 @@ func mountDir(dir string) (string, error) {
 		return "", err
 	}
 	if mount != nil && mount.dead() {
-		if _, err := frontend.Sweep(abs); err != nil {
-			return "", err
+		if err := unix.Unmount(abs, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return "", errs.Wrap(errs.Unavailable, err, "unmount what a killed process has left on %s", abs)
 		}
 		mount = nil
 	}
@@ -116,14 +117,15 @@ func (h *held) mount(ctx context.Context, dir string) error {
 		return err
 	}
 	// mount(8) and umount(8) do what this process must not: wait for a device that it serves.
+	h.record.Mountpoint, h.record.BlockDevice = dir, front.BlockDevice()
 	err = h.d.system(ctx, "mount", "-o", options, front.BlockDevice(), dir)
 	if err == nil {
-		h.record.Mountpoint, h.record.BlockDevice = dir, front.BlockDevice()
 		err = h.announce(ctx, fmt.Sprintf("%s is mounted on %s", h.ref.url, dir), func(ctx context.Context) error {
 			return h.untilUnmounted(ctx, front, dir)
 		})
-		err = errors.Join(err, h.unmount(ctx, dir)) // where it was recorded too late, and else for nothing
 	}
+	// For nothing, but where a mount was interrupted or could not be recorded.
+	err = errors.Join(err, h.unmount(ctx, dir))
 	return errors.Join(err, front.Close(context.WithoutCancel(ctx)))
 }
 
@@ -141,7 +143,7 @@ func (h *held) untilUnmounted(ctx context.Context, front *frontend.Frontend, dir
 		case <-front.Done():
 			return errors.Join(errs.New(errs.Unavailable, "the kernel has given up %s", front.BlockDevice()), h.tearAway(ctx, dir))
 		case <-tick.C:
-			if m, err := mountAt(dir); err != nil || m == nil || m.source != front.BlockDevice() {
+			if there, _, err := isMounted(front.BlockDevice(), dir); err != nil || !there {
 				return err
 			}
 		}
@@ -155,12 +157,14 @@ func (h *held) unmount(ctx context.Context, dir string) error {
 	again, stop := interrupts()
 	defer stop()
 	for told := false; ; {
-		m, err := mountAt(dir)
-		if err != nil || m == nil || m.source != h.record.BlockDevice {
+		there, onTop, err := isMounted(h.record.BlockDevice, dir)
+		if err != nil || !there {
 			return err
 		}
-		if err = h.d.system(ctx, "umount", dir); err == nil {
-			return nil
+		if err = errs.New(errs.Conflict, "it is mounted elsewhere too, or below another mount"); onTop {
+			if err = h.d.system(ctx, "umount", dir); err == nil {
+				continue // it may be mounted at a second place
+			}
 		}
 		if h.writer != nil && h.writer.Err() != nil {
 			return h.tearAway(ctx, dir)
@@ -184,6 +188,9 @@ func (h *held) tearAway(ctx context.Context, dir string) error {
 		if err := h.d.system(context.WithoutCancel(ctx), "sync", "-f", dir); err != nil {
 			fmt.Fprintf(h.d.stderr, "%v\n", err)
 		}
+	}
+	if _, onTop, err := isMounted(h.record.BlockDevice, dir); err != nil || !onTop {
+		return err
 	}
 	return h.d.system(context.WithoutCancel(ctx), "umount", "--lazy", dir)
 }

@@ -80,33 +80,57 @@ func mountOptions(ctx context.Context, dev disk.Device, readOnly bool) (string, 
 		WithRemedy("make a disk with one: sluice disk create URL --size 8GiB --fs ext4")
 }
 
-// mountedAt is what is mounted on a directory.
-type mountedAt struct {
+// mounted is one mount of this mount namespace.
+type mounted struct {
+	dir    string
 	source string
 	device string // major:minor
 }
 
-// mountAt returns what is mounted on dir, the uppermost, or nil. It doesn't touch the directory, which a dead
-// device might make wait.
-func mountAt(dir string) (*mountedAt, error) {
+// mounts returns all mounts, in the order of their making. It touches no directory, which a dead device might
+// make wait.
+func mounts() ([]mounted, error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "read the mounts")
 	}
-	var found *mountedAt
+	var all []mounted
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	for line := range strings.Lines(string(info)) {
 		head, tail, ok := strings.Cut(line, " - ")
 		f, s := strings.Fields(head), strings.Fields(tail)
-		if ok && len(f) >= 5 && len(s) >= 2 && unescape.Replace(f[4]) == dir {
-			found = &mountedAt{source: s[1], device: f[2]}
+		if ok && len(f) >= 5 && len(s) >= 2 {
+			all = append(all, mounted{dir: unescape.Replace(f[4]), source: s[1], device: f[2]})
 		}
 	}
-	return found, nil
+	return all, nil
+}
+
+// mountAt returns what is mounted on dir, the uppermost, or nil.
+func mountAt(dir string) (*mounted, error) {
+	all, err := mounts()
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].dir == dir {
+			return &all[i], nil
+		}
+	}
+	return nil, err
+}
+
+// isMounted reports whether a block device is mounted anywhere, and whether it is the uppermost on dir.
+func isMounted(source, dir string) (anywhere, onTop bool, err error) {
+	all, err := mounts()
+	for _, m := range all {
+		anywhere = anywhere || m.source == source
+		if m.dir == dir {
+			onTop = m.source == source
+		}
+	}
+	return anywhere, onTop, err
 }
 
 // dead reports whether a mount is of a block device of ours that nobody serves any more.
-func (m *mountedAt) dead() bool {
+func (m *mounted) dead() bool {
 	if !strings.HasPrefix(m.device, "7:") {
 		return false
 	}
