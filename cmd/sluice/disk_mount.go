@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -100,6 +102,8 @@ func mountDir(dir string) (string, error) {
 
 // mountDisk does all of disk mount, and returns when nothing of it is left.
 func (d *deps) mountDisk(ctx context.Context, url, dir string, f *holdFlags) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP) // the terminal is closed
+	defer stop()
 	h, err := d.hold(ctx, url, attachment.Mount, f)
 	if err != nil {
 		return err

@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -111,6 +113,8 @@ func (f *serveFlags) tls() (*tls.Config, error) {
 
 // serveDisk does all of disk serve, and returns when nothing of it is left.
 func (d *deps) serveDisk(ctx context.Context, url string, f *serveFlags) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP) // the terminal is closed
+	defer stop()
 	secure, err := f.tls()
 	if err != nil {
 		return err
@@ -124,6 +128,11 @@ func (d *deps) serveDisk(ctx context.Context, url string, f *serveFlags) error {
 		return errors.Join(err, closeAll(listeners))
 	}
 	h.record.NBD = uris
+	for _, l := range listeners {
+		if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && f.clientCA == "" {
+			fmt.Fprintf(d.stderr, "warning: whoever reaches %s can use the disk; --tls-client-ca asks for certificates\n", a)
+		}
+	}
 	cfg := nbd.Config{Logger: d.diskLogger(), Exports: []nbd.Export{{Name: h.name, Description: h.ref.url, Device: h.dev, ReadOnly: f.readOnly}}}
 	return h.close(ctx, h.serveNBD(ctx, cfg, secure, listeners))
 }
