@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,9 @@ const (
 	initrdPath = "boot/initramfs"
 
 	cacheKept = 4 // files of each kind; those in use live on without their names
+
+	unfinished    = ".new-*"  // files that somebody is at, or was when it died
+	unfinishedFor = time.Hour // since they were last written to
 )
 
 // guest is what the VMs of a release are made of.
@@ -116,7 +120,7 @@ func makeImage(ctx context.Context, release, path string, size int64) error {
 
 // makeWhole has make write to a file that gets its name when it is whole.
 func (d *Driver) makeWhole(path string, fill func(tmp string) error) error {
-	f, err := os.CreateTemp(d.cfg.CacheDir, ".new-*")
+	f, err := os.CreateTemp(d.cfg.CacheDir, unfinished)
 	if err != nil {
 		return err
 	}
@@ -132,8 +136,14 @@ func touch(path string) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, path, nil, 0)
 }
 
-// prune removes the files of a kind that were used least recently.
+// prune removes the files of a kind that were used least recently, and what was never finished.
 func (d *Driver) prune(pattern string) {
+	torn, _ := filepath.Glob(filepath.Join(d.cfg.CacheDir, unfinished)) // the pattern is well-formed
+	for _, f := range torn {
+		if st, err := os.Stat(f); err == nil && time.Since(st.ModTime()) > unfinishedFor {
+			_ = os.Remove(f) // or next time
+		}
+	}
 	found, _ := filepath.Glob(filepath.Join(d.cfg.CacheDir, pattern)) // the pattern is well-formed
 	age := map[string]int64{}
 	for _, f := range found {

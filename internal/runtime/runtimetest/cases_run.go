@@ -48,6 +48,28 @@ func testFreezeAndThaw(t *testing.T, e *env) {
 	mustAsk(t, vm, Request{Op: "echo"})
 }
 
+// testClock checks that a VM knows what time it is: at its start, however it was made, and after a freeze.
+func testClock(t *testing.T, e *env) {
+	const off = 500 * time.Millisecond
+	vm := e.start(nil)
+	check := func(when string) {
+		before := time.Now()
+		then := time.Unix(0, mustAsk(t, vm, Request{Op: "clock"}).Number)
+		if then.Before(before.Add(-off)) || then.After(time.Now().Add(off)) {
+			t.Errorf("%s the VM's clock is %v off", when, then.Sub(before))
+		}
+	}
+	check("at the start")
+	if err := vm.Freeze(e.context()); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * off) // the time that it is frozen for is the test
+	if err := vm.Thaw(e.context()); err != nil {
+		t.Fatal(err)
+	}
+	check("after a freeze")
+}
+
 // testLimitCPU checks that a VM gets no more than its bound, and more with a higher one. How much more depends
 // on what else the host does; it is tried for a while.
 func testLimitCPU(t *testing.T, e *env) {

@@ -61,6 +61,7 @@ func Run(t *testing.T, h Harness) {
 		{"CacheDevice", testCacheDevice},
 		{"Console", testConsole},
 		{"FreezeAndThaw", testFreezeAndThaw},
+		{"Clock", testClock},
 		{"LimitCPU", testLimitCPU},
 		{"LimitMemory", testLimitMemory},
 		{"EndsByItself", testEndsByItself},

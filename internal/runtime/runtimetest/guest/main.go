@@ -105,6 +105,8 @@ func do(req request, atStart seen) (answer, error) {
 	case "print":
 		_, err := fmt.Println(req.Text)
 		return answer{}, err
+	case "clock":
+		return answer{Number: time.Now().UnixNano()}, nil
 	case "spin":
 		return spin(time.Duration(req.Number))
 	case "child": // Text is its mode, Path its argument
