@@ -20,7 +20,7 @@ func newDiskCommand(d *deps) *cobra.Command {
 	cmd := newNoun("disk", "Make, mount, serve, copy, check, checkpoint and fork disks",
 		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d), newDiskServeCommand(d), newDiskDetachCommand(d),
 		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d), newDiskResizeCommand(d),
-		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d))
+		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskDestroyCommand(d))
 	cmd.Long = `Make, mount, serve, copy, check, checkpoint and fork disks. A disk is a virtual block device whose truth is in an
 object store. No fleet is needed for any of this: a disk is named by its URL,
 

@@ -92,6 +92,9 @@ func (d *deps) newDisk(ctx context.Context, url string, size int64, fill func(ct
 	if err := blobs.Probe(ctx, ref.store, ref.url); err != nil {
 		return api.DiskInfo{}, err
 	}
+	if err := mustBeVacant(ctx, ref); err != nil {
+		return api.DiskInfo{}, err
+	}
 	head, err := disk.Create(ctx, ref.store, ref.path, disk.CreateOptions{Size: size})
 	if errs.Is(err, errs.Exists) {
 		return api.DiskInfo{}, errs.Wrap(errs.Exists, err, "cannot make disk %s", ref.url).

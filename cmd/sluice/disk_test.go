@@ -209,6 +209,33 @@ func TestDiskLife(t *testing.T) {
 		h.must("fsck", u, "--data")
 	}
 	h.refused(exitNotFound, "data, fork", "info", h.url("nothing"))
+
+	h.refused(exitUsage, "--yes", "destroy", url)
+	h.must("mount", url, dir, "--background")
+	h.refused(exitConflict, "disk detach", "destroy", url, "--yes")
+	h.must("detach", dir)
+	h.must("destroy", url, "--yes")
+	h.refused(exitNotFound, "no disk", "destroy", url, "--yes")
+	h.refused(exitConflict, "forks may need", "create", url, "--size", "1GiB") // the fork's content is there still
+	h.checkFileSystem(h.url("fork"))
+	h.must("fsck", h.url("fork"), "--data")
+	h.must("destroy", h.url("fork"), "--yes")
+	h.must("create", h.url("fork"), "--size", "1GiB")
+}
+
+// TestMachinesDisk: who mounted the disk of a stopped machine would break its next start.
+func TestMachinesDisk(t *testing.T) {
+	h := newDiskHost(t)
+	url, dir := h.url("m"), h.mkdir("mnt")
+	h.must("create", url, "--size", "64MiB", "--fs", "ext4")
+	h.write(filepath.Join(h.dir, "pool/disks/m/machine.json"), "{}")
+	for _, verb := range [][]string{{"mount", url, dir}, {"serve", url, "--listen", ":0"}, {"destroy", url, "--yes"}} {
+		h.refused(exitConflict, "belongs to a machine", verb...)
+	}
+	h.must("mount", url, dir, "--read-only", "--background")
+	h.must("detach", dir)
+	h.must("mount", url, dir, "--take-over", "--background")
+	h.must("detach", dir)
 }
 
 func waitFor(t *testing.T, what string, holds func() bool) {

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// destroyed is what disk destroy answers.
+type destroyed struct {
+	URL   string `json:"url"`
+	State string `json:"state"` // destroyed
+	Left  int    `json:"left"`  // objects that stay, because forks may need them
+}
+
+func newDiskDestroyCommand(d *deps) *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "destroy URL",
+		Short: "Remove a disk with all its checkpoints, for good",
+		Long: `Remove a disk with all its checkpoints, for good. One that is attached is refused, and so is one that belongs to
+a machine, which sluice machine destroy removes. What forks of it may need stays in the store, and they work on.
+It can be repeated.
+` + exitTable,
+		Example: "  sluice disk destroy s3://bucket/disks/data --yes",
+		Args:    exactly("a disk URL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			out, err := d.destroyDisk(cmd.Context(), args[0], yes)
+			if err != nil {
+				return err
+			}
+			return d.result(out, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s is destroyed\n", out.URL)
+				return err
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "don't ask")
+	return cmd
+}
+
+func (d *deps) destroyDisk(ctx context.Context, url string, yes bool) (destroyed, error) {
+	ref, err := openDisk(ctx, url)
+	if err != nil {
+		return destroyed{}, err
+	}
+	defer ref.store.Close()
+	head, err := disk.ReadHead(ctx, ref.store, ref.path)
+	if err != nil {
+		return destroyed{}, d.explainMissing(ctx, ref, err)
+	}
+	if err := d.mayAttach(ctx, ref, head); err != nil {
+		return destroyed{}, err
+	}
+	if !yes {
+		if err := d.confirm(fmt.Sprintf("Destroy disk %s with %s and all its checkpoints?", ref.url, byteCount(head.Size)), lastPart(ref.path)); err != nil {
+			return destroyed{}, err
+		}
+	}
+	if err := disk.Destroy(ctx, ref.store, ref.path); err != nil {
+		return destroyed{}, err
+	}
+	out := destroyed{URL: ref.url, State: "destroyed"}
+	err = ref.store.List(ctx, ref.path+"/", "", func(blob.Entry) bool {
+		out.Left++
+		return true
+	})
+	return out, err
+}
+
+// mustBeVacant refuses a place where a disk was whose objects forks still need: they would be taken for those
+// of a new disk there.
+func mustBeVacant(ctx context.Context, ref *diskRef) error {
+	if _, err := disk.ReadHead(ctx, ref.store, ref.path); err == nil || !errs.Is(err, errs.NotFound) {
+		return err // there is one, and making another says so
+	}
+	left := false
+	if err := ref.store.List(ctx, ref.path+"/", "", func(blob.Entry) bool {
+		left = true
+		return false
+	}); err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "look at what is at %s", ref.url)
+	}
+	if left {
+		return errs.New(errs.Exists, "there was a disk at %s, and forks may need what is left of it", ref.url).
+			WithRemedy("choose another URL")
+	}
+	return nil
+}
