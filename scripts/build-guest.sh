@@ -29,6 +29,10 @@ fetch_kernel() {
   chmod 755 "$stage"
   trap 'rm -rf "$stage"' RETURN
   package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p' | head -n 1)
+  if [ -z "$package" ] && [ "$(id -u)" -eq 0 ]; then
+    apt-get -q -o DPkg::Lock::Timeout=120 update >/dev/null
+    package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p' | head -n 1)
+  fi
   [ -n "$package" ] || fail "apt knows no linux-image-cloud-amd64 (run apt-get update)"
   (cd "$stage" && apt-get -q -o DPkg::Lock::Timeout=120 -o APT::Sandbox::User=root download "$package" >/dev/null) || fail "can't download $package"
   dpkg-deb -x "$stage"/*.deb "$stage/tree"

@@ -6,8 +6,9 @@ declare -A package=(
   [runc]=runc [debootstrap]=debootstrap [mkfs.ext4]=e2fsprogs [e2fsck]=e2fsprogs [busybox]=busybox-static
   [qemu-img]=qemu-utils [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin
   [ip]=iproute2 [nft]=nftables [losetup]=mount [fstrim]=util-linux [gcc]=gcc [git]=git [make]=make
-  [qemu-system-x86_64]=qemu-system-x86 [lz4]=lz4
 )
+# VMs with a kernel of their own are for this architecture only.
+[ "$(uname -m)" = x86_64 ] && package+=([qemu-system-x86_64]=qemu-system-x86 [lz4]=lz4)
 missing=()
 for tool in "${!package[@]}"; do
   command -v "$tool" >/dev/null 2>&1 || PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null 2>&1 || missing+=("${package[$tool]}")
