@@ -28,10 +28,14 @@ func TestMain(m *testing.M) {
 	if os.Getenv(beTheCommand) != "" {
 		os.Exit(mainCode())
 	}
+	if err := os.Setenv(beTheCommand, "1"); err != nil { // for all processes from here on
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 
-// diskHost is a host with a pool of disks in a directory. Its commands are processes.
+// diskHost is a host with a pool of disks in a directory. Commands that last are processes, the others are too
+// where env has more than the place for records.
 type diskHost struct {
 	t   *testing.T
 	dir string
@@ -42,7 +46,7 @@ func newDiskHost(t *testing.T) *diskHost {
 	t.Helper()
 	t.Parallel() // they wait for processes more than they work
 	dir := t.TempDir()
-	h := &diskHost{t: t, dir: dir, env: append(os.Environ(), beTheCommand+"=1", "SLUICE_RUN_DIR="+filepath.Join(dir, "run"))}
+	h := &diskHost{t: t, dir: dir, env: []string{"SLUICE_RUN_DIR=" + filepath.Join(dir, "run")}}
 	t.Cleanup(h.leaveNothing)
 	return h
 }
@@ -50,17 +54,21 @@ func newDiskHost(t *testing.T) *diskHost {
 // leaveNothing ends what a failed test has left attached.
 func (h *diskHost) leaveNothing() {
 	_, _ = frontend.Sweep(h.dir)
-	live, _, _ := (&deps{env: func(k string) string {
-		if k == "SLUICE_RUN_DIR" {
-			return filepath.Join(h.dir, "run")
-		}
-		return ""
-	}}).registry().List()
+	live, _, _ := (&deps{env: h.getenv}).registry().List()
 	for i := range live {
 		h.t.Errorf("%s is still attached: %s", live[i].URL, describeAttachment(&live[i]))
 		_ = live[i].Process.Signal(unix.SIGKILL)
 	}
 	_, _ = frontend.Sweep(h.dir)
+}
+
+func (h *diskHost) getenv(key string) string {
+	for _, e := range h.env {
+		if v, ok := strings.CutPrefix(e, key+"="); ok {
+			return v
+		}
+	}
+	return ""
 }
 
 func (h *diskHost) url(name string) string { return "file://" + h.dir + "/pool/disks/" + name }
@@ -78,15 +86,21 @@ func (h *diskHost) command(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(h.t.Context(), 50*time.Second)
 	h.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
-	cmd.Env = h.env
+	cmd.Env = append(os.Environ(), h.env...)
 	return cmd
 }
 
 // run runs one command and returns what it prints and its exit code.
 func (h *diskHost) run(args ...string) (stdout, stderr string, code int) {
 	h.t.Helper()
-	cmd := h.command(args...)
 	var out, bad bytes.Buffer
+	if len(h.env) == 1 {
+		ctx, cancel := context.WithTimeout(h.t.Context(), 50*time.Second)
+		defer cancel()
+		code = run(ctx, &deps{stdin: strings.NewReader(""), stdout: &out, stderr: &bad, env: h.getenv}, args)
+		return out.String(), bad.String(), code
+	}
+	cmd := h.command(args...)
 	cmd.Stdout, cmd.Stderr = &out, &bad
 	var exit *exec.ExitError
 	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
