@@ -76,6 +76,7 @@ func (c *Client) dialExec(ctx context.Context, ref string, e Exec) (*websocket.C
 	}
 	target := *c.base
 	header := http.Header{"Authorization": {"Bearer " + c.token}}
+	//nolint:bodyclose // Dial closes the body, or hands over what it has read of it
 	conn, resp, err := websocket.Dial(ctx, target.String()+machinePath(ref, "exec")+"?"+q.Encode(),
 		&websocket.DialOptions{HTTPClient: c.http, HTTPHeader: header})
 	if err != nil {

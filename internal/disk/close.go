@@ -37,10 +37,10 @@ func (d *Disk) Close(ctx context.Context) error {
 		return err
 	}
 	d.closing = true
-	// A session shorter than the boot window leaves a trace only where there is none: beside the flush, so
-	// that it takes no time of its own.
+	// A session shorter than the boot window leaves a trace only where there is none, and only beside other
+	// writes, so that it takes no time of its own.
 	var g errgroup.Group
-	if d.rd.trace != nil && d.Head().Boot == 0 {
+	if d.rd.trace != nil && d.Head().Boot == 0 && (d.forming != nil || len(d.queue) > 0 || d.rd.m.Changed()) {
 		g.Go(func() error {
 			d.saveTrace(ctx)
 			return nil

@@ -54,6 +54,9 @@ func TestAttachAndCloseCostTheSameAtAnySize(t *testing.T) {
 		if n := requestsOf(store, func() { d = attach(t, store, path, gen, quiet) }); n > 4 {
 			t.Errorf("size %d: an attach took %d requests", tc.size, n)
 		}
+		for before := -1; before != store.requests(); time.Sleep(50 * time.Millisecond) { // the background is done
+			before = store.requests()
+		}
 		if n := requestsOf(store, func() { mustClose(t, d) }); n != 1 {
 			t.Errorf("size %d: a close with nothing to do took %d requests", tc.size, n)
 		}

@@ -60,15 +60,6 @@ func (s *sim) client() *simClient {
 	return &simClient{s: s, died: make(chan struct{}), counts: map[string]int{}}
 }
 
-func (c *simClient) kill() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.dead {
-		c.dead = true
-		close(c.died)
-	}
-}
-
 // release lets the late requests happen.
 func (c *simClient) release() {
 	c.mu.Lock()

@@ -165,7 +165,7 @@ func TestReadsOfAWriterThatCannotAskStop(t *testing.T) {
 }
 
 // lateWrite has the zombie's log object arrive before or after the next attach.
-func lateWrite(t *testing.T, dropFence, before bool) (zombieErr error, got uint64) {
+func lateWrite(t *testing.T, dropFence, before bool) (zombieErr error, got uint64) { //nolint:staticcheck // both are results
 	ctx := testCtx(t)
 	s := newSim()
 	s.dropFence = dropFence

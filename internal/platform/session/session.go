@@ -61,7 +61,7 @@ func Serve(ctx context.Context, conn *websocket.Conn, client *innerapi.Client, o
 	case err == nil:
 		conn.Close(websocket.StatusNormalClosure, "")
 	case ctx.Err() != nil || errors.Is(err, errGone):
-		conn.CloseNow()
+		_ = conn.CloseNow() // it is gone, or goes
 	default:
 		body, _ := json.Marshal(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)})
 		_ = s.send(ctx, guestapi.FrameError, body) // or else the client has gone too
@@ -213,7 +213,7 @@ func (s *session) ping(ctx context.Context) error {
 		err := s.conn.Ping(within)
 		cancel()
 		if err != nil && ctx.Err() == nil && !s.full.Load() {
-			s.conn.CloseNow()
+			_ = s.conn.CloseNow() // who doesn't answer needs no goodbye
 			return err
 		}
 	}

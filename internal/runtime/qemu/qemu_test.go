@@ -58,8 +58,8 @@ func release(t testing.TB) string {
 		t.Fatalf("build guest: %v", err)
 	}
 	dir := runtimetest.Release(t)
-	if out, err := exec.Command("cp", "-rl", filepath.Join(guests, strings.TrimSpace(string(id))), filepath.Join(dir, "boot")).CombinedOutput(); err != nil {
-		if out, err = exec.Command("cp", "-r", filepath.Join(guests, strings.TrimSpace(string(id))), filepath.Join(dir, "boot")).CombinedOutput(); err != nil {
+	if exec.Command("cp", "-rl", filepath.Join(guests, strings.TrimSpace(string(id))), filepath.Join(dir, "boot")).Run() != nil {
+		if out, err := exec.Command("cp", "-r", filepath.Join(guests, strings.TrimSpace(string(id))), filepath.Join(dir, "boot")).CombinedOutput(); err != nil {
 			t.Fatalf("add kernel: %v\n%s", err, out)
 		}
 	}
