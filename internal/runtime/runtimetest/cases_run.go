@@ -178,7 +178,9 @@ func testKillFrozen(t *testing.T, e *env) {
 // server is stopped.
 func testKillStuckDisk(t *testing.T, e *env) {
 	vm := e.start(nil)
-	mustAsk(t, vm, Request{Op: "stall", Text: "stop"})
+	if _, err := Ask(e.context(), vm, Request{Op: "stall", Text: "stop"}); err != nil {
+		t.Fatalf("guest: stall: %v", err)
+	}
 	if err := vm.Freeze(e.context()); err != nil {
 		t.Errorf("freeze: %v", err)
 	}

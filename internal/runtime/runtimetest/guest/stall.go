@@ -102,15 +102,30 @@ func stall(how string) (answer, error) {
 		return answer{}, err
 	}
 	hangs := 0
+	var stat []byte
 	err = wait(func() bool { // for good: seen twenty times in a row
-		if stat, _ := os.ReadFile("/proc/" + strconv.Itoa(writer.Process.Pid) + "/stat"); strings.Contains(string(stat), ") D ") {
+		if stat = statsOf(writer.Process.Pid); strings.Contains(string(stat), ") D ") {
 			hangs++
 		} else {
 			hangs = 0
 		}
 		return hangs >= 20
 	})
+	if err != nil {
+		err = fmt.Errorf("wait for the writer to hang: %w; it is %.40s", err, stat)
+	}
 	return answer{Number: int64(writer.Process.Pid)}, err
+}
+
+// statsOf returns the state of each of a process's threads: which of them writes is Go's to choose.
+func statsOf(pid int) []byte {
+	var all []byte
+	files, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
+	for _, f := range files {
+		b, _ := os.ReadFile(f)
+		all = append(all, b...)
+	}
+	return all
 }
 
 func mountLoop(file, mnt string) error {
@@ -175,11 +190,11 @@ func freezeV1(pid int) error {
 }
 
 func wait(done func() bool) error {
-	for range 2000 {
+	for range 6000 {
 		if done() {
 			return nil
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	return errors.New("took more than 10 s")
+	return errors.New("took more than 30 s")
 }
