@@ -6,7 +6,7 @@ STORE    ?= file
 RUNTIME  ?= sandbox
 export CGO_ENABLED ?= 0
 
-.PHONY: help setup build test test-short lint bench soak fuzz demo demo-down clean
+.PHONY: help setup build test test-qemu lint bench soak fuzz demo demo-down clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ build: ## build bin/sluice, bin/sluice-init and the platform's release tree
 
 test: setup build ## all tests, race detector on, from nothing
 	@scripts/test.sh
+
+test-qemu: setup build ## tests that boot VMs with a kernel of their own; minutes, and some more without KVM
+	@scripts/test.sh -tags qemu -run 'Conformance|Saved|Qemu|Runtimes'
 
 lint: ## golangci-lint and the house rules
 	@scripts/lint.sh

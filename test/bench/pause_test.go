@@ -38,9 +38,14 @@ func TestPausePerMove(t *testing.T) {
 		f.Run(m.ID, "sh", "-c", "echo hello > /srv/index.html && head -c 33554432 /dev/urandom > /data/random && sync")
 		machines[gib] = m
 	}
-	for range moves {
-		for _, gib := range sizes { // in turn, so that both see the same weather
+	for i := range moves {
+		order := slices.Clone(sizes) // in turn, and each first as often: both see the same weather
+		if i%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, gib := range order {
 			p, s := move(t, f, machines[gib].ID)
+			time.Sleep(500 * time.Millisecond) // the pools fill up again
 			pauses[gib] = append(pauses[gib], p)
 			server[gib] = append(server[gib], s)
 		}

@@ -1,3 +1,5 @@
+//go:build qemu
+
 package e2e
 
 import (
