@@ -156,8 +156,20 @@ func TestDrainOfThirty(t *testing.T) {
 		copied += m.DiskBytesCopied
 	}
 	report("pause per move in a drain of 30, server's clock", pauses)
-	fmt.Printf("RESULT drain of %d machines in 10 networks: %.1f s wall, disk bytes copied %d, bytes between workers %d\n",
-		len(d.Moves), wall.Seconds(), copied, moved.BetweenWorkers)
+	fmt.Printf("RESULT drain of %d machines in 10 networks: %.1f s wall, disk bytes copied %d\n", len(d.Moves), wall.Seconds(), copied)
+	fmt.Printf("RESULT on the wire meanwhile, by packet counters: %d bytes from worker to worker, %d bytes from workers to the server\n",
+		moved.BetweenWorkers, moved.Total-moved.BetweenWorkers)
+	var requests, read, written int64
+	for _, m := range d.Moves {
+		now, err := f.Machine(t.Context(), m.Machine)
+		if err != nil {
+			t.Fatal(err)
+		}
+		requests, read, written = requests+now.Disk.Requests, read+now.Disk.BytesRead, written+now.Disk.BytesWritten
+	}
+	n := float64(len(d.Moves))
+	fmt.Printf("RESULT asked of the store since the new attach, per machine: %.0f requests, %.0f KiB read, %.1f KiB written\n",
+		float64(requests)/n, float64(read)/n/1024, float64(written)/n/1024)
 }
 
 func report(what string, d []time.Duration) {
