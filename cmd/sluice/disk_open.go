@@ -119,7 +119,7 @@ func (d *deps) mayAttach(ctx context.Context, ref *diskRef, h *format.Head) erro
 	switch {
 	case !ok:
 		return errs.New(errs.Conflict, "disk %s is attached: %q holds it with generation %d", ref.url, h.Holder, h.Generation).
-			WithRemedy("stop the machine that has it; if it is gone for good: --take-over")
+			WithRemedy("ask its fleet: sluice disk info or checkpoint --machine NAME; or stop the machine; if it is gone for good: --take-over")
 	case p.Liveness() == attachment.Dead:
 		return nil // it crashed here; the attach replays what it had flushed
 	case p.Liveness() == attachment.Alive:
