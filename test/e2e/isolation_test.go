@@ -121,7 +121,9 @@ func greedIsPunished(t *testing.T, f *fleettest.Fleet, m api.Machine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The score is set right after the start.
+	if scores := f.Run(m.ID, "cat", "/proc/self/oom_score_adj"); scores != "900\n" {
+		t.Errorf("user code begins with the score %q", scores)
+	}
 	if scores := f.Run(m.ID, "sh", "-c", "sleep 0.5; cat /proc/self/oom_score_adj /proc/1/oom_score_adj"); scores != "900\n0\n" {
 		t.Errorf("the kernel would not choose user code: %q", scores)
 	}

@@ -63,23 +63,27 @@ func (t *table) fork(id, path string, s innerapi.Start, attr *syscall.ProcAttr) 
 	if t.byID[id] != nil {
 		return nil, errs.New(errs.Conflict, "process %q exists already", id)
 	}
-	pid, err := syscall.ForkExec(path, s.Args, attr)
+	pid, err := forkGoingFirst(path, s.Args, attr)
 	if err != nil {
 		return nil, cantRun(s.Args[0], attr.Dir, err)
 	}
-	goFirst(pid)
 	p := &process{id: id, pid: pid, keep: s.Keep, done: make(chan struct{})}
 	t.byID[id] = p
 	t.byPID[pid] = p
 	return p, nil
 }
 
-// goFirst has the kernel end the command, and what it starts, when the VM's memory is used up, rather than blockd,
-// platformd or this process: many small processes must not cost the machine its disk. It is not much, and may be
-// refused, so the command runs without it too.
-func goFirst(pid int) {
-	const score = "900" // of 1000
-	_ = os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(score), 0)
+// forkGoingFirst starts a command that the kernel ends, with what it starts, when the VM's memory is used up, rather
+// than blockd, platformd or this process: many small processes must not cost the machine its disk. The command
+// inherits its score, so that nothing it forks, however early, is without; taking one's own back to what it was needs
+// no privilege. The host may refuse it, and the command runs all the same. Calls must not overlap.
+func forkGoingFirst(path string, args []string, attr *syscall.ProcAttr) (int, error) {
+	const own, first = "/proc/self/oom_score_adj", "900" // of 1000
+	before, err := os.ReadFile(own)
+	if err == nil && os.WriteFile(own, []byte(first), 0) == nil {
+		defer func() { _ = os.WriteFile(own, before, 0) }() // never below what it was: always allowed
+	}
+	return syscall.ForkExec(path, args, attr)
 }
 
 // cantRun maps a failed exec to what shells make of it: NotFound for 127, Denied for 126.
