@@ -5,7 +5,7 @@ set -euo pipefail
 declare -A package=(
   [runc]=runc [debootstrap]=debootstrap [mkfs.ext4]=e2fsprogs [e2fsck]=e2fsprogs [busybox]=busybox-static
   [qemu-img]=qemu-utils [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin
-  [ip]=iproute2 [nft]=nftables [losetup]=mount [fstrim]=util-linux [gcc]=gcc [git]=git [make]=make
+  [ip]=iproute2 [nft]=nftables [losetup]=mount [fio]=fio [fstrim]=util-linux [gcc]=gcc [git]=git [make]=make
 )
 # VMs with a kernel of their own are for this architecture only.
 [ "$(uname -m)" = x86_64 ] && package+=([qemu-system-x86_64]=qemu-system-x86 [lz4]=lz4)

@@ -94,8 +94,11 @@ func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) (file
 		MaxBackground: background,
 		DisableXAttrs: true,
 		DisableSplice: true,
-		Name:          fsType,
-		Logger:        slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn),
+		// Without it the loop device's one worker waits for each request before it sends the next, whatever
+		// the queue depth.
+		ExtraCapabilities: fuse.CAP_ASYNC_DIO,
+		Name:              fsType,
+		Logger:            slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn),
 	})
 	if err != nil {
 		cancel()

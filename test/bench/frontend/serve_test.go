@@ -1,0 +1,193 @@
+//go:build bench
+
+package frontend
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime/pprof"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/fileblob"
+	"github.com/sluice-platform/sluice/internal/blob/memblob"
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+)
+
+// A process that serves a device must not wait for it, so the test binary plays the serving process too: what
+// serveEnv says is served from the directory dirEnv until stdin ends.
+const (
+	serveEnv   = "SLUICE_BENCH_SERVE"
+	dirEnv     = "SLUICE_BENCH_DIR"
+	profileEnv = "SLUICE_BENCH_PROFILE" // a directory for CPU profiles of the serving processes
+
+	deviceSize = 2 << 30
+	cacheSize  = 3 << 30
+)
+
+func TestMain(m *testing.M) {
+	if what := os.Getenv(serveEnv); what != "" {
+		if err := serve(context.Background(), what, os.Getenv(dirEnv)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func serve(ctx context.Context, what, dir string) error {
+	if p := os.Getenv(profileEnv); p != "" {
+		f, err := os.Create(filepath.Join(p, what+".pprof"))
+		if err != nil {
+			return err
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	dev, end, err := open(ctx, what, dir)
+	if err != nil {
+		return err
+	}
+	front, err := frontend.Attach(ctx, dev, frontend.Config{
+		Name: "bench-" + what, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Println(front.BlockDevice())
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
+		return err
+	}
+	if err := front.Close(ctx); err != nil {
+		return err
+	}
+	return end(ctx)
+}
+
+// open makes the device: "nothing", or the engine over a store in "memory" or in a "directory".
+func open(ctx context.Context, what, dir string) (disk.Device, func(context.Context) error, error) {
+	var store blob.Store = memblob.New()
+	switch what {
+	case "nothing":
+		d, err := newMemory(deviceSize)
+		return d, func(context.Context) error { return nil }, err
+	case "directory":
+		var err error
+		if store, err = fileblob.Open(filepath.Join(dir, "store")); err != nil {
+			return nil, nil, err
+		}
+	}
+	const path = "disks/bench"
+	if _, err := disk.Create(ctx, store, path, disk.CreateOptions{Size: deviceSize}); err != nil {
+		return nil, nil, err
+	}
+	c, err := cache.Open(filepath.Join(dir, "cache"), cacheSize)
+	if err != nil {
+		return nil, nil, err
+	}
+	d, err := disk.Attach(ctx, store, path, disk.AttachOptions{Generation: 1, Holder: "bench", Cache: c})
+	if err != nil {
+		return nil, nil, err
+	}
+	return d, func(ctx context.Context) error { defer c.Close(); return d.Close(ctx) }, nil
+}
+
+// memory is a device that does nothing but copy.
+type memory struct{ b []byte }
+
+func newMemory(size int) (*memory, error) {
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	return &memory{b}, err
+}
+
+func (m *memory) Size() int64 { return int64(len(m.b)) }
+
+func (m *memory) ReadAt(_ context.Context, p []byte, off int64) error {
+	copy(p, m.b[off:])
+	return nil
+}
+
+func (m *memory) WriteAt(_ context.Context, p []byte, off int64) error {
+	copy(m.b[off:], p)
+	return nil
+}
+
+func (m *memory) Flush(context.Context) error { return nil }
+
+func (m *memory) Trim(_ context.Context, off, length int64) error {
+	return m.Zero(context.Background(), off, length)
+}
+
+func (m *memory) Zero(_ context.Context, off, length int64) error {
+	clear(m.b[off : off+length])
+	return nil
+}
+
+// startServer returns the block device of a serving process that ends with the test.
+func startServer(t *testing.T, what string) string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), serveEnv+"="+what, dirEnv+"="+t.TempDir())
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("serve %s: %v", what, err)
+		}
+	})
+	line, err := bufio.NewReader(out).ReadString('\n')
+	if err != nil {
+		t.Fatalf("serve %s: %v", what, err)
+	}
+	return strings.TrimSpace(line)
+}
+
+// plainLoop returns a loop device over a plain sparse file, set up as the front end sets up its own.
+func plainLoop(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "plain")
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Truncate(deviceSize); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "-f", "--show", "--direct-io=on", "--sector-size=4096", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev := strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if err := exec.Command("losetup", "-d", dev).Run(); err != nil {
+			t.Error(err)
+		}
+	})
+	return dev
+}
