@@ -18,6 +18,9 @@ type objects struct {
 	opTimeout time.Duration // of one attempt
 	bound     time.Duration // of all attempts together, where the caller says so
 	n         counters
+
+	hedge hedge
+	spawn func(func(context.Context)) bool // runs what outlives a call; nil: nothing does, and no read is hedged
 }
 
 const (
@@ -93,7 +96,7 @@ func (o *objects) get(ctx context.Context, key string, r blob.Range) (blob.Objec
 
 // getExact reads a range and refuses a short answer.
 func (o *objects) getExact(ctx context.Context, key string, off, length int64) ([]byte, error) {
-	obj, err := o.get(ctx, key, blob.Range{Offset: off, Length: length})
+	obj, err := o.getFixed(ctx, key, blob.Range{Offset: off, Length: length})
 	if err != nil {
 		return nil, err
 	}

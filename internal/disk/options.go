@@ -39,6 +39,7 @@ type Tuning struct {
 	MapBytes           int64         // clean map regions kept in memory; 128 MiB, at least 1 MiB
 	FrameBytes         int64         // frames kept in memory; 32 MiB, or 8 MiB beside a cache device
 	BootWindow         time.Duration // how long after an attach first reads are recorded for the next one; 10 s, negative: never
+	NoHedge            bool          // never ask the store a second time for a read that is late
 	ReadAhead          int64         // most to read ahead of a sequential reader; 4 MiB, negative: none
 }
 

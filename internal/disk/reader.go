@@ -24,6 +24,9 @@ type reader struct {
 
 // newReader builds a reader of the map under root, which the lineage's disk at the given distance wrote.
 func newReader(o *objects, pages *pageSource, size int64, dev *cache.Cache, t *tasks, tune Tuning) *reader {
+	if !tune.NoHedge {
+		o.spawn = t.spawn
+	}
 	return &reader{
 		pages: pages, codec: pages.codec, tasks: t, blocks: uint64(size) / BlockSize,
 		frames: newFrames(o, pages.codec, pages.lineage, dev, t, tune.FrameBytes),

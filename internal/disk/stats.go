@@ -24,6 +24,8 @@ type Stats struct {
 	FrameHits   uint64 `json:"frame_hits"` // in memory or in the cache
 	FrameMisses uint64 `json:"frame_misses"`
 	ReadAheads  uint64 `json:"readahead_frames"`
+	Hedges      uint64 `json:"hedged_gets"` // reads asked twice because the store was late; counted in gets too
+	HedgeWins   uint64 `json:"hedge_wins"`  // of them, answered by the second request first
 	DirtyBytes  int64  `json:"dirty_bytes"`
 	MapBytes    int64  `json:"map_bytes"` // memory, about
 
@@ -34,6 +36,7 @@ type counters struct {
 	gets, getBytes, puts, putBytes, swaps, lists, retries     atomic.Uint64
 	logObjects, mapWrites, replayed, flushes                  atomic.Uint64
 	writeBytes, readBytes, frameHits, frameMisses, readAheads atomic.Uint64
+	hedges, hedgeWins                                         atomic.Uint64
 }
 
 func (c *counters) stats() Stats {
@@ -43,5 +46,6 @@ func (c *counters) stats() Stats {
 		LogObjects: c.logObjects.Load(), MapWrites: c.mapWrites.Load(), Replayed: c.replayed.Load(),
 		Flushes: c.flushes.Load(), WriteBytes: c.writeBytes.Load(), ReadBytes: c.readBytes.Load(),
 		FrameHits: c.frameHits.Load(), FrameMisses: c.frameMisses.Load(), ReadAheads: c.readAheads.Load(),
+		Hedges: c.hedges.Load(), HedgeWins: c.hedgeWins.Load(),
 	}
 }

@@ -9,18 +9,23 @@ import (
 )
 
 // Latency makes every request to a store take at least d longer, as a store far away does.
-func Latency(s blob.Store, d time.Duration) blob.Store { return &latency{store: s, d: d} }
+func Latency(s blob.Store, d time.Duration) blob.Store {
+	return LatencyFunc(s, func() time.Duration { return d })
+}
+
+// LatencyFunc makes each request to a store take longer by what d returns for it. d is called concurrently.
+func LatencyFunc(s blob.Store, d func() time.Duration) blob.Store { return &latency{store: s, d: d} }
 
 type latency struct {
 	store blob.Store
-	d     time.Duration
+	d     func() time.Duration
 }
 
 func (l *latency) wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for the store")
-	case <-time.After(l.d):
+	case <-time.After(l.d()):
 		return nil
 	}
 }
