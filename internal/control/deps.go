@@ -51,7 +51,8 @@ type Config struct {
 	Executors int
 	// Tick is how often time is looked at: silence, timeouts, back-off. Default 100 ms. Nothing else waits for it.
 	Tick time.Duration
-	// PrepareWait bounds how long a move waits for its warm target before it stops the source; default 1 s.
+	// PrepareWait bounds how long a move waits for a VM that the target has ready to read the machine's map too, before
+	// it stops the source; default 1 s. For the VM itself it waits up to Policy.StartTimeout.
 	PrepareWait time.Duration
 	// MaxAttempts is how many targets a move tries before it is undone; default 3.
 	MaxAttempts int

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -71,22 +72,32 @@ func (c *Control) lockNetwork(ctx context.Context, r row[fleet.Move], m row[flee
 	return t.commit(ctx)
 }
 
-// retarget reserves another target while the machine still runs on its source. Where there is none, the
-// move is undone: whoever wanted it plans again, and says what is missing.
-func (c *Control) retarget(ctx context.Context, r row[fleet.Move], m row[fleet.Machine]) error {
-	exclude := map[fleet.WorkerID]string{r.val.From: "the machine is on it"}
-	to, blocked := c.place(needOf(m.val, exclude))
-	if r.val.Pinned {
-		to, blocked = "", blocker("target-lost", "worker/"+string(r.val.To), string(r.val.To)+" takes no machines any more", "sluice machine migrate without --to")
+// retarget reserves another target while the machine still runs on its source; why is nil where the present one
+// takes no machines any more. Where there is no other, the move is undone: whoever wanted it plans again, and says
+// what is missing.
+func (c *Control) retarget(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], why *fleet.Blocker) error {
+	next := r.val
+	if why != nil {
+		next.Refused = append(slices.Clip(next.Refused), next.To)
+	} else {
+		why = blocker("target-lost", "worker/"+string(next.To), string(next.To)+" takes no machines any more", "sluice machine migrate without --to")
 	}
-	if blocked != nil {
+	exclude := map[fleet.WorkerID]string{next.From: "the machine is on it"}
+	for _, w := range next.Refused {
+		exclude[w] = "no VM got ready on it"
+	}
+	to, blocked := c.place(needOf(m.val, exclude))
+	switch {
+	case next.Pinned, blocked != nil && why.Code == codeNotReady:
+		return c.undoMove(ctx, r, m, why)
+	case blocked != nil:
 		return c.undoMove(ctx, r, m, blocked)
 	}
-	t, next := c.begin(), r.val
+	t := c.begin()
 	if next.To != "" {
 		t.release(next.To, m.val.ID)
 	}
-	note := "on " + string(to) + ", because " + string(next.To) + " takes no machines any more"
+	note := "on " + string(to) + ", because " + why.Detail
 	next.To, next.ToGen, next.Instance = to, m.val.Generation+1, fleet.InstanceID(c.deps.IDs.ULID(c.now()))
 	c.step(&next, fleet.StepReserved, note)
 	if slot, _ := c.cache.lockOf(next); slot != "" {
@@ -106,7 +117,7 @@ func (c *Control) stopSource(ctx context.Context, r row[fleet.Move], m row[fleet
 	t, next := c.begin(), r.val
 	note := ""
 	if !prepared(l) {
-		note = "the target was not warm in time"
+		note = "the target's VM has not read the disk's map yet"
 	}
 	c.step(&next, fleet.StepPrepared, note)
 	c.step(&next, fleet.StepStopping, "")

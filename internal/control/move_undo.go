@@ -14,8 +14,8 @@ func (c *Control) undoMove(ctx context.Context, r row[fleet.Move], m row[fleet.M
 	note := ""
 	if why != nil {
 		note = why.Detail
-		if next.Reason == reasonMigrate {
-			next.Error = why.Detail
+		if next.Reason == reasonMigrate || why.Code == codeNotReady {
+			next.Error = why.Detail // a drain leaves the machine alone for a while
 		}
 	}
 	c.step(&next, fleet.StepUndone, note)

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
@@ -17,6 +18,9 @@ const (
 
 // codeStartFailed is the code of a blocker that lies in the machine rather than in its surroundings.
 const codeStartFailed = "start-failed"
+
+// codeNotReady is the code of a blocker that is a target without a VM for the machine.
+const codeNotReady = "target-not-ready"
 
 // moveLook is everything that a move's next action depends on.
 type moveLook struct {
@@ -62,7 +66,7 @@ func (c *Control) reconcileMove(ctx context.Context, r row[fleet.Move]) error {
 	case actWait:
 		return c.block(ctx, r, why)
 	case actRetarget:
-		return c.retarget(ctx, r, m)
+		return c.retarget(ctx, r, m, why)
 	case actLock:
 		return c.lockNetwork(ctx, r, m)
 	case actStop:
@@ -145,8 +149,32 @@ func (c *Control) decideBeforeStop(l moveLook) (moveAction, *fleet.Blocker) {
 		return actCommit, nil
 	case l.source.health == plan.Suspect:
 		return actWait, suspect(l.mv.From)
-	case prepared(l) || c.now().Sub(reached(l.mv, fleet.StepLocked)) >= c.cfg.PrepareWait:
+	}
+	return c.decidePrepared(l)
+}
+
+// decidePrepared: the source is stopped only when a VM stands ready on the target, so that no boot falls into the
+// pause. One that is slow to read the machine's map is waited for shortly, as that only makes the pause longer;
+// one that can't be had is looked for elsewhere.
+func (c *Control) decidePrepared(l moveLook) (moveAction, *fleet.Blocker) {
+	to, v, now := string(l.mv.To), l.target.vm, c.now()
+	if v != nil && v.Generation != l.mv.ToGen {
+		v = nil
+	}
+	waited := now.Sub(reached(l.mv, fleet.StepLocked))
+	switch {
+	case prepared(l):
 		return actStop, nil
+	case v != nil && v.Phase == fleet.PhaseFailed:
+		return actRetarget, blocker(codeNotReady, "worker/"+to, "no VM on "+to+" got ready for it: "+failure(v), "sluice worker show "+to)
+	case v != nil && v.HasVM && now.Sub(l.target.vmSince) >= c.cfg.PrepareWait:
+		return actStop, nil
+	case v != nil && v.HasVM:
+		return actWait, nil
+	case waited > c.cfg.Policy.StartTimeout:
+		return actRetarget, blocker(codeNotReady, "worker/"+to, fmt.Sprintf("no VM on %s was ready for it after %s", to, waited.Round(time.Second)), "sluice worker show "+to)
+	case waited > c.cfg.PrepareWait:
+		return actWait, blocker(codeNotReady, "worker/"+to, to+" has no VM ready and boots one; until then the machine runs on "+string(l.mv.From), "wait for it, or: sluice worker show "+to)
 	}
 	return actWait, nil
 }

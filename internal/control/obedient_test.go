@@ -120,14 +120,16 @@ type obedient struct {
 	id   fleet.WorkerID
 	boot string
 
-	mu     sync.Mutex
-	vms    map[fleet.MachineID]fleet.VMReport
-	broken map[fleet.MachineID]bool // machines that it can't start
-	silent bool
-	holds  bool // doesn't release anything yet
-	seq    int64
-	seen   int64
-	again  bool // take the newest set once more
+	mu       sync.Mutex
+	vms      map[fleet.MachineID]fleet.VMReport
+	broken   map[fleet.MachineID]bool // machines that it can't start
+	silent   bool
+	holds    bool   // doesn't release anything yet
+	boots    bool   // has no VM ready: it is still booting one
+	bootless string // why it can't boot any; "": it can
+	seq      int64
+	seen     int64
+	again    bool // take the newest set once more
 }
 
 func (f *fixture) worker(name string) *obedient {
@@ -207,6 +209,10 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 			v.Phase = fleet.PhaseStopping
 		case a.Want == fleet.WantReleased:
 			v.Phase, v.HasVM = fleet.PhaseReleased, false
+		case a.Want == fleet.WantPrepared && w.bootless != "":
+			v.Phase, v.HasVM, v.Error, v.ErrorKind = fleet.PhaseFailed, false, w.bootless, string(errs.Unavailable)
+		case a.Want == fleet.WantPrepared && w.boots:
+			v.Phase, v.HasVM = fleet.PhasePreparing, false
 		case a.Want == fleet.WantPrepared:
 			v.Phase = fleet.PhasePrepared
 		case w.broken[a.Machine]:

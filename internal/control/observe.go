@@ -28,6 +28,29 @@ type observed struct {
 	// says, so a late report of an earlier one may be taken for news; the present one's next report wins again.
 	boots map[string]int64
 	feed  feed
+	vms   map[fleet.MachineID]sighting // since when which VM is reported
+}
+
+// sighting is when a machine's VM was first heard of.
+type sighting struct {
+	vm fleet.VMID
+	at time.Time
+}
+
+// noteVMs remembers since when a worker has reported each machine's VM.
+func (w *observed) noteVMs(reports []fleet.VMReport, now time.Time) {
+	old := w.vms
+	w.vms = make(map[fleet.MachineID]sighting, len(reports))
+	for _, v := range reports {
+		if !v.HasVM {
+			continue
+		}
+		s, known := old[v.Machine]
+		if !known || s.vm != v.VM {
+			s = sighting{v.VM, now}
+		}
+		w.vms[v.Machine] = s
+	}
 }
 
 // feed is the worker's newest assignments.
@@ -85,6 +108,7 @@ func (o *observer) take(r fleet.WorkerReport, now time.Time) (machines []fleet.M
 	w.boots[r.Boot] = r.Sequence
 	w.contact = w.contact.Heard(now, o.policy)
 	w.report, w.received = &r, now
+	w.noteVMs(r.VMs, now)
 	if old == nil {
 		old = &fleet.WorkerReport{}
 	}
@@ -159,6 +183,7 @@ type sight struct {
 	health   plan.Health
 	unheard  bool            // not heard of since this server started: nothing speaks for it, nor against it
 	vm       *fleet.VMReport // nil: the newest report doesn't mention it
+	vmSince  time.Time       // when this server first heard of the machine's VM there
 	reported bool            // there is a report at all
 	current  bool            // the report acted on the newest assignments
 	since    time.Time       // when the newest assignments became what they are
@@ -178,7 +203,7 @@ func (o *observer) sight(id fleet.WorkerID, machine fleet.MachineID, now time.Ti
 	s.current = w.report.Seen == w.feed.set.Revision && w.feed.set.Revision != 0
 	for i := range w.report.VMs {
 		if w.report.VMs[i].Machine == machine {
-			s.vm = &w.report.VMs[i]
+			s.vm, s.vmSince = &w.report.VMs[i], w.vms[machine].at
 		}
 	}
 	return s

@@ -45,7 +45,7 @@ type StepRecord struct {
 
 // Blocker is why something does not go on, as data.
 type Blocker struct {
-	Code   string    `json:"code"`   // no-capacity, network-locked, worker-down, stop-slow, start-failed, …
+	Code   string    `json:"code"`   // no-capacity, network-locked, worker-down, stop-slow, target-not-ready, start-failed, …
 	Object string    `json:"object"` // what blocks: machine/<id>, worker/<id>, network/<name>
 	Detail string    `json:"detail"`
 	Since  time.Time `json:"since"`
@@ -72,6 +72,8 @@ type Move struct {
 	Blocker  *Blocker     `json:"blocker,omitempty"`
 	Error    string       `json:"error,omitempty"`
 	Attempt  int          `json:"attempt"` // of the target's start
+	// Refused are targets on which no VM got ready, while the machine went on running on its source.
+	Refused []WorkerID `json:"refused,omitempty"`
 	// WasUnhealthy: its checks did not pass before the move; running is then enough for its end too.
 	WasUnhealthy bool `json:"was_unhealthy,omitempty"`
 	// DiskBytesCopied is what went from worker to worker. The protocol has no such transfer; it stays 0

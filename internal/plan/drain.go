@@ -138,8 +138,12 @@ func notMovable(m fleet.Machine, from Worker, f failure, now time.Time) *fleet.B
 	wait := RetryFirst << min(f.count-1, 10)
 	wait = min(wait, RetryMost)
 	if next := f.last.FinishedAt.Add(wait); now.Before(next) {
+		what := "came back to"
+		if len(f.last.Steps) > 0 && !slices.ContainsFunc(f.last.Steps, func(s fleet.StepRecord) bool { return s.Step == fleet.StepStopping }) {
+			what = "still runs on"
+		}
 		return &fleet.Blocker{Code: "start-failed", Object: object,
-			Detail: fmt.Sprintf("%s came back to %s, because it could not be started elsewhere (failed moves: %d): %s", name, f.last.From, f.count, f.last.Error),
+			Detail: fmt.Sprintf("%s %s %s, because it could not be started elsewhere (failed moves: %d): %s", name, what, f.last.From, f.count, f.last.Error),
 			Remedy: "sluice machine status " + name + ", then correct it; the drain tries again by itself"}
 	}
 	return nil

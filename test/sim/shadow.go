@@ -38,7 +38,7 @@ func newShadow(w *world) *shadow {
 
 // apply takes a committed transaction in and checks the invariants.
 func (s *shadow) apply(by *server, txn state.Txn) {
-	oldMachines, oldWorkers, oldDrains := maps.Clone(s.machines), maps.Clone(s.workers), maps.Clone(s.drains)
+	oldMachines, oldWorkers, oldDrains, oldMoves := maps.Clone(s.machines), maps.Clone(s.workers), maps.Clone(s.drains), maps.Clone(s.moves)
 	for _, op := range txn.Then {
 		s.take(op)
 	}
@@ -47,6 +47,11 @@ func (s *shadow) apply(by *server, txn state.Txn) {
 		id := fleet.MachineID(strings.TrimPrefix(op.Key, "fleet/machines/"))
 		if old, ok := oldMachines[id]; ok && !op.Delete {
 			s.checkChange(old, s.machines[id], oldWorkers)
+		}
+	}
+	for id, mv := range s.moves {
+		if mv.Step == fleet.StepStopping && oldMoves[id].Step != fleet.StepStopping {
+			s.checkPrepared(mv)
 		}
 	}
 	s.checkCapacity()
@@ -116,6 +121,15 @@ func (s *shadow) checkChange(old, now fleet.Machine, workers map[fleet.WorkerID]
 	}
 	if to.Cordoned || to.Drain != "" || to.Drained {
 		s.w.violated("(6) machine %s was placed on %s, which is cordoned %v, draining %q", now.ID, to.ID, to.Cordoned, to.Drain)
+	}
+}
+
+// checkPrepared: (7) a machine is told to stop only when a VM has got ready for it on the target.
+func (s *shadow) checkPrepared(mv fleet.Move) {
+	for _, k := range s.w.workers {
+		if k.id == mv.To && k.warmed[mv.Machine] < mv.ToGen {
+			s.w.violated("(7) move %s stops its machine, and no VM was ready for generation %d of it on %s", mv.ID, mv.ToGen, mv.To)
+		}
 	}
 }
 

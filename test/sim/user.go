@@ -14,7 +14,7 @@ func (w *world) setUp() {
 	w.startServer()
 	n := 3 + w.rng.IntN(3)
 	for i := range n {
-		k := &worker{w: w, id: fleet.WorkerID(fmt.Sprintf("w%d", i+1)), up: true, daemon: true, known: map[fleet.MachineID]*known{},
+		k := &worker{w: w, id: fleet.WorkerID(fmt.Sprintf("w%d", i+1)), up: true, daemon: true, known: map[fleet.MachineID]*known{}, warmed: map[fleet.MachineID]fleet.Generation{},
 			capacity: fleet.Resources{CPUMillis: 8000, MemoryMiB: 256 * int64(2+w.rng.IntN(4))}}
 		w.workers = append(w.workers, k)
 		w.after(w.between(0, 500*time.Millisecond), k.heartbeat)

@@ -26,6 +26,7 @@ type worker struct {
 	sent     int64 // newest set put on the wire, and by which server
 	sentBy   *server
 	known    map[fleet.MachineID]*known
+	warmed   map[fleet.MachineID]fleet.Generation // of the newest VM that got ready for a machine
 	joined   bool
 }
 
@@ -264,13 +265,18 @@ func (k *worker) claim(id fleet.MachineID, m *known, l *life) {
 		return
 	}
 	l.warming = true
-	k.w.after(k.w.between(2*time.Millisecond, 150*time.Millisecond), func() {
+	boot := k.w.between(2*time.Millisecond, 150*time.Millisecond)
+	if !k.w.healed && k.w.rng.IntN(8) == 0 { // the pool is empty, and a boot is slow
+		boot = k.w.between(time.Second, 30*time.Second)
+	}
+	k.w.after(boot, func() {
 		if !k.up || !k.daemon || m.life != l || l.ended {
 			l.warming = false
 			return
 		}
 		l.warming = false
 		l.vm = &vm{w: k.w, host: k, machine: id, generation: l.generation, alive: true}
+		k.warmed[id] = l.generation
 		if m.want.Want == fleet.WantPrepared {
 			l.phase = fleet.PhasePrepared
 		}
