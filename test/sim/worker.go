@@ -265,16 +265,19 @@ func (k *worker) claim(id fleet.MachineID, m *known, l *life) {
 		return
 	}
 	l.warming = true
+	daemon := k.boots
 	boot := k.w.between(2*time.Millisecond, 150*time.Millisecond)
 	if !k.w.healed && k.w.rng.IntN(8) == 0 { // the pool is empty, and a boot is slow
 		boot = k.w.between(time.Second, 30*time.Second)
 	}
 	k.w.after(boot, func() {
-		if !k.up || !k.daemon || m.life != l || l.ended {
-			l.warming = false
-			return
+		if k.boots != daemon {
+			return // a daemon that has died waited for it; the next one begins anew
 		}
 		l.warming = false
+		if !k.up || !k.daemon || m.life != l || l.ended {
+			return
+		}
 		l.vm = &vm{w: k.w, host: k, machine: id, generation: l.generation, alive: true}
 		k.warmed[id] = l.generation
 		if m.want.Want == fleet.WantPrepared {
