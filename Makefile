@@ -26,8 +26,8 @@ test-qemu: setup build ## tests that boot VMs with a kernel of their own; minute
 lint: ## golangci-lint and the house rules
 	@scripts/lint.sh
 
-bench: setup build ## the benchmarks: each beside a peer, or beside its other half, in one run
-	@scripts/bench.sh
+bench: setup build ## the benchmarks: each beside a peer, or beside its other half, in one run (ARGS='-run Disk')
+	@scripts/bench.sh $(ARGS)
 
 soak: setup build ## long runs: simulation, crash tests, chaos, fuzzing
 	@scripts/soak.sh

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that Sluice's build, demo and tests need. Quick where they are there.
+# Installs the Debian packages that Sluice's build, demo and tests need, and with the argument bench those that
+# the benchmarks need too. Quick where they are there.
 set -euo pipefail
 
 declare -A package=(
@@ -9,6 +10,8 @@ declare -A package=(
 )
 # VMs with a kernel of their own are for this architecture only.
 [ "$(uname -m)" = x86_64 ] && package+=([qemu-system-x86_64]=qemu-system-x86 [lz4]=lz4)
+# What only the benchmarks need: peers to measure beside, and file systems other than ext4.
+[ "${1:-}" = bench ] && package+=([s3backer]=s3backer [mkfs.xfs]=xfsprogs [mkfs.btrfs]=btrfs-progs [pgbench]=postgresql)
 missing=()
 for tool in "${!package[@]}"; do
   command -v "$tool" >/dev/null 2>&1 || PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null 2>&1 || missing+=("${package[$tool]}")

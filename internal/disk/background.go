@@ -15,6 +15,7 @@ const checkpointRetry = time.Second
 func (d *Disk) startBackground() {
 	d.tasks.spawn(d.sealLoop)
 	d.tasks.spawn(d.checkpointLoop)
+	d.tasks.spawn(func(ctx context.Context) { d.rd.idleLoop(ctx, d.opts.FrameIdle) })
 	if d.rd.trace != nil {
 		d.tasks.spawn(d.traceLoop)
 	}

@@ -55,3 +55,24 @@ func (r *ramFrames) put(k cache.Key, data []byte) {
 	r.index[k] = r.hand
 	r.hand = (r.hand + 1) % r.size
 }
+
+// shrink drops what is more than bytes, first what was not asked for again. The cache may grow again.
+func (r *ramFrames) shrink(bytes int64) {
+	n := max(16, int(bytes/format.FrameSize))
+	if len(r.ring) <= n {
+		return
+	}
+	keep := make([]ramFrame, 0, n)
+	for _, hot := range []bool{true, false} {
+		for _, fr := range r.ring {
+			if fr.hot == hot && len(keep) < n {
+				keep = append(keep, fr)
+			}
+		}
+	}
+	r.ring, r.hand = keep, 0
+	r.index = make(map[cache.Key]int, n)
+	for i := range r.ring {
+		r.index[r.ring[i].key] = i
+	}
+}

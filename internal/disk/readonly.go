@@ -68,6 +68,7 @@ func OpenReadOnly(ctx context.Context, store blob.Store, path, checkpoint string
 		r.tasks.stop()
 		return nil, err
 	}
+	r.tasks.spawn(func(ctx context.Context) { r.rd.idleLoop(ctx, opts.FrameIdle) })
 	return r, nil
 }
 

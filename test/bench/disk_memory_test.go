@@ -129,7 +129,7 @@ func TestIdleDiskHeap(t *testing.T) {
 			}},
 		} {
 			before := heapInUse()
-			d := attachDisk(t, store, dev)
+			d := attachDisk(t, store, dev, func(o *disk.AttachOptions) { o.FrameIdle = idleWait / 3 })
 			tc.do(d)
 			time.Sleep(idleWait)
 			used := heapInUse() - before
@@ -144,5 +144,6 @@ func TestIdleDiskHeap(t *testing.T) {
 	}
 }
 
-// idleWait is how long a disk is left alone until it counts as idle.
-const idleWait = 5 * time.Second
+// idleWait is how long a disk is left alone until it is measured. What it gives back after a minute of rest, it gives
+// back here after a third of this.
+const idleWait = 6 * time.Second
