@@ -153,6 +153,10 @@ type Worker struct {
 	Labels       map[string]string `json:"labels,omitempty"`
 	Conditions   []Condition       `json:"conditions,omitempty"`
 	JoinedAt     time.Time         `json:"joined_at"`
+	// Acceleration is what runs the instructions of VMs that have a kernel of their own (runtime qemu): kvm, or tcg
+	// where they are translated, with the reason. Empty for other runtimes, and until the worker has found out.
+	Acceleration       string `json:"acceleration,omitempty"`
+	AccelerationReason string `json:"acceleration_reason,omitempty"`
 }
 
 // Condition is something a worker says about itself.

@@ -153,7 +153,11 @@ func checkWorkers(ctx context.Context, c *client.Client) []finding {
 			err = errs.New(errs.Unavailable, "%s since %s: %s", k.Name, timestamp(k.Since), k.Message).
 				WithRemedy("if it stays so, empty it: sluice worker drain %s", w.ID)
 		}
-		findings = append(findings, found("worker "+w.ID, w.State, err))
+		detail := w.State
+		if a := acceleration(w); a != "" {
+			detail += ", VMs run by " + a
+		}
+		findings = append(findings, found("worker "+w.ID, detail, err))
 	}
 	return findings
 }

@@ -80,7 +80,7 @@ func printWorker(w io.Writer, x api.Worker, machines []api.Machine) error {
 	fmt.Fprintf(w, "Worker: %s\n", x.ID)
 	err := printFields(w, [][2]string{
 		{"State", x.State}, {"Safe to stop", yesNo(x.SafeToStop)}, {"Cordon reason", x.CordonReason}, {"Drain", x.Drain},
-		{"Address", x.Address}, {"Runtime", x.Runtime}, {"Version", x.Version}, {"Release", x.Release},
+		{"Address", x.Address}, {"Runtime", x.Runtime}, {"Acceleration", acceleration(x)}, {"Version", x.Version}, {"Release", x.Release},
 		{"CPUs", cores(x.CPUsUsed) + " used of " + cores(x.CPUs)},
 		{"Memory", byteCount(x.MemoryUsed<<20) + " used of " + byteCount(x.MemoryMiB<<20)},
 		{"Reservations", fmt.Sprint(x.Reserved)}, {"Pool", fmt.Sprint(x.PoolReady) + " empty VMs"},
@@ -94,6 +94,17 @@ func printWorker(w io.Writer, x api.Worker, machines []api.Machine) error {
 	}
 	fmt.Fprintf(w, "\nMachines [%d]\n", len(machines))
 	return printMachines(w, machines)
+}
+
+// acceleration is what a worker's VMs run by, with the reason; "" where they have no kernel of their own.
+func acceleration(x api.Worker) string {
+	switch {
+	case x.Acceleration != "" && x.AccelerationReason != "":
+		return x.Acceleration + " (" + x.AccelerationReason + ")"
+	case x.Acceleration == "" && x.Runtime == "qemu":
+		return "not known yet"
+	}
+	return x.Acceleration
 }
 
 func newWorkerCordonCommand(d *deps) *cobra.Command {

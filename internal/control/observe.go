@@ -113,7 +113,8 @@ func (o *observer) take(r fleet.WorkerReport, now time.Time) (machines []fleet.M
 		old = &fleet.WorkerReport{}
 	}
 	machines = differing(old.VMs, r.VMs)
-	changed = len(machines) > 0 || old.Seen != r.Seen || old.PoolReady != r.PoolReady || len(old.Conditions) != len(r.Conditions)
+	changed = len(machines) > 0 || old.Seen != r.Seen || old.PoolReady != r.PoolReady || len(old.Conditions) != len(r.Conditions) ||
+		(old.Acceleration == nil) != (r.Acceleration == nil)
 	return machines, changed
 }
 

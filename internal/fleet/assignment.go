@@ -126,6 +126,15 @@ type WorkerReport struct {
 	Conditions []Condition `json:"conditions,omitempty"`
 	Release    ReleaseID   `json:"release"`
 	Version    string      `json:"version"`
+	// Acceleration is what runs the instructions of the worker's VMs; nil where they have no kernel of their own, and
+	// until it is known.
+	Acceleration *Acceleration `json:"acceleration,omitempty"`
+}
+
+// Acceleration is what runs the instructions of a VM that has a kernel of its own.
+type Acceleration struct {
+	Kind   string `json:"kind"`             // kvm, or tcg: translated by QEMU
+	Reason string `json:"reason,omitempty"` // for people: why not kvm
 }
 
 // JoinRequest is how a worker introduces itself; repeated after each restart, with the same answer.

@@ -83,6 +83,9 @@ func workerToAPI(v fleet.WorkerView) api.Worker {
 	}
 	if r := v.Report; r != nil {
 		out.PoolReady = r.PoolReady
+		if a := r.Acceleration; a != nil {
+			out.Acceleration, out.AccelerationReason = a.Kind, a.Reason
+		}
 		for _, c := range r.Conditions {
 			out.Conditions = append(out.Conditions, api.Condition(c))
 		}

@@ -48,6 +48,13 @@ type Driver interface {
 	Adopt(ctx context.Context) ([]VM, error)
 }
 
+// Accelerated is a Driver whose VMs have a kernel of their own.
+type Accelerated interface {
+	// Acceleration says what the VMs of a release run by: found out by booting its kernel, for some seconds at most,
+	// and remembered, also by later drivers over the same directories.
+	Acceleration(ctx context.Context, release string) (fleet.Acceleration, error)
+}
+
 // Status is whether a VM runs.
 type Status struct {
 	Running   bool

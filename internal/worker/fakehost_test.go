@@ -31,6 +31,7 @@ type fakeHost struct {
 	links    map[fleet.MachineID]fleet.MachineLink
 	peers    []fleet.Peer
 	started  int
+	tried    int // acceleration
 	failBoot error
 	// fault is called with each request to a platform; it may block, or kill the VM.
 	fault func(vm *fakeVM, r *http.Request)
@@ -51,6 +52,17 @@ func newFakeHost(t *testing.T, store blob.Store) *fakeHost {
 
 func (h *fakeHost) Name() string                { return "sandbox" }
 func (h *fakeHost) Probe(context.Context) error { return nil }
+
+// Acceleration fails once, as under load.
+func (h *fakeHost) Acceleration(_ context.Context, release string) (fleet.Acceleration, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tried++
+	if h.tried == 1 {
+		return fleet.Acceleration{}, errs.New(errs.Unavailable, "no time for it")
+	}
+	return fleet.Acceleration{Kind: "tcg", Reason: "of " + release}, nil
+}
 
 func (h *fakeHost) Start(_ context.Context, spec runtime.Spec) (runtime.VM, error) {
 	h.mu.Lock()

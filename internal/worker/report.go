@@ -184,6 +184,7 @@ func (w *Worker) observe() fleet.WorkerReport {
 	slices.SortFunc(r.VMs, func(a, b fleet.VMReport) int { return compareIDs(a.Machine, b.Machine) })
 	r.PoolReady = w.pool.Ready()
 	r.Conditions = w.conditionsNow()
+	r.Acceleration = w.acceleration.Load()
 	return r
 }
 

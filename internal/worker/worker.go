@@ -44,6 +44,7 @@ type Worker struct {
 
 	reportFailed bool // owned by reportLoop
 	seen         atomic.Int64
+	acceleration atomic.Pointer[fleet.Acceleration]
 
 	mu       sync.Mutex // never held over I/O; taken before a machine's
 	machines map[fleet.MachineID]*machine
@@ -113,6 +114,7 @@ func (w *Worker) work(ctx context.Context) error {
 	w.store, w.storeURL, w.fleetID = &watchedStore{Store: store, conditions: w.conditions}, answer.StoreURL, answer.FleetID
 	group, ctx := errgroup.WithContext(ctx)
 	w.group, w.life = group, ctx
+	group.Go(func() error { return w.findAcceleration(ctx) })
 	group.Go(func() error {
 		if err := w.adopt(ctx); err != nil {
 			return err

@@ -16,6 +16,18 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
+func TestAccelerationIsReportedBeforeAnyMachine(t *testing.T) {
+	r := newRig(t, 0)
+	r.start()
+	r.eventually("it is reported", func() bool {
+		a := r.feed.last().Acceleration
+		return a != nil && *a == fleet.Acceleration{Kind: "tcg", Reason: "of /release"}
+	})
+	if n := r.host.boots(); n != 0 {
+		t.Errorf("%d VMs were started for it", n)
+	}
+}
+
 func TestMachineIsPreparedRunAndReleased(t *testing.T) {
 	r := newRig(t, 1)
 	r.newDisk(m1)

@@ -61,6 +61,8 @@ func New() *Fleet {
 			Report:     &fleet.WorkerReport{Worker: id, PoolReady: 2},
 		}
 	}
+	f.workers["w2"].Worker.Runtime = "qemu"
+	f.workers["w2"].Report.Acceleration = &fleet.Acceleration{Kind: "tcg", Reason: "this host has no /dev/kvm"}
 	f.images["base"] = fleet.Image{Name: "base", DiskURL: "file:///pool/disks/img-base-1", Checkpoint: "base",
 		SizeBytes: 1 << 30, CreatedAt: f.now}
 	return f

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/runtime/qemu/bootdisk"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -21,12 +22,21 @@ import (
 // kvmLimit is how long a kernel may take to boot by KVM: with it, that takes less than a second.
 const kvmLimit = 3 * time.Second
 
+// doubtAfter is how long a boot by KVM that only took too long counts as one that doesn't work.
+const doubtAfter = time.Hour
+
 // accel is what runs a VM's instructions.
 type accel struct {
-	KVM    bool   `json:"kvm"`
-	Reason string `json:"reason"`  // for people: why not
-	Boot   string `json:"host_up"` // of the host: another one may have other modules, or firmware settings
-	Sure   bool   `json:"sure"`    // false: it took too long, which may have been the host's load
+	KVM    bool      `json:"kvm"`
+	Reason string    `json:"reason"`  // for people: why not
+	Boot   string    `json:"host_up"` // of the host: another one may have other modules, or firmware settings
+	Sure   bool      `json:"sure"`    // false: it took too long, which may have been the host's load
+	Tried  time.Time `json:"tried"`
+}
+
+// valid says that nothing need be tried again: what isn't sure is believed for a while, as each try takes seconds.
+func (a accel) valid(bootID string) bool {
+	return a.Boot == bootID && (a.Sure || time.Since(a.Tried) < doubtAfter)
 }
 
 func (a accel) String() string {
@@ -44,18 +54,28 @@ func (a accel) arguments() []string {
 	return []string{"-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max"}
 }
 
+// Acceleration says by what the VMs of a release run.
+func (d *Driver) Acceleration(ctx context.Context, release string) (fleet.Acceleration, error) {
+	g, err := kernelOf(release)
+	if err != nil {
+		return fleet.Acceleration{}, err
+	}
+	a, err := d.accelFor(ctx, g)
+	return fleet.Acceleration{Kind: a.String(), Reason: a.Reason}, err
+}
+
 // accelFor finds out by booting the kernel, once per kernel and boot of the host, and remembers it.
 func (d *Driver) accelFor(ctx context.Context, g guest) (a accel, err error) {
 	path := filepath.Join(d.cfg.CacheDir, "accel-"+g.KernelID+".json")
 	err = d.once(ctx, "try KVM", func() error {
-		if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &a) == nil && a.Boot == d.bootID && a.Sure {
+		if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &a) == nil && a.valid(d.bootID) {
 			return nil
 		}
 		a = tryKVM(ctx, g)
 		if err := context.Cause(ctx); err != nil {
 			return errs.Wrap(errs.Unavailable, err, "try whether KVM boots a kernel")
 		}
-		a.Boot = d.bootID
+		a.Boot, a.Tried = d.bootID, time.Now()
 		d.cfg.Logger.InfoContext(ctx, "acceleration of VMs is known", "accel", a.String(), "reason", a.Reason)
 		b, err := json.Marshal(a)
 		if err != nil {

@@ -22,8 +22,9 @@ import (
 )
 
 var (
-	_ runtime.Driver = (*Driver)(nil)
-	_ runtime.VM     = (*vm)(nil)
+	_ runtime.Driver      = (*Driver)(nil)
+	_ runtime.Accelerated = (*Driver)(nil)
+	_ runtime.VM          = (*vm)(nil)
 
 	vmIDPattern   = regexp.MustCompile(`^[0-9a-f]{8}$`)
 	parentPattern = regexp.MustCompile(`^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$`)
@@ -122,8 +123,8 @@ func (d *Driver) Close() error {
 // Name returns "qemu".
 func (d *Driver) Name() string { return "qemu" }
 
-// Probe looks for what VMs need of this host. What they are accelerated by shows when the first one starts: only
-// booting a kernel tells.
+// Probe looks for what VMs need of this host. What they are accelerated by Acceleration says: only booting a kernel
+// tells.
 func (d *Driver) Probe(context.Context) error {
 	for _, tool := range []string{program, "mkfs.ext4"} {
 		if _, err := lookPath(tool); err != nil {

@@ -41,15 +41,21 @@ type guest struct {
 
 // guestOf makes what is missing of a release's guest.
 func (d *Driver) guestOf(ctx context.Context, release string) (guest, error) {
-	g := guest{Kernel: filepath.Join(release, kernelPath), Initrd: filepath.Join(release, initrdPath)}
-	var err error
-	if g.KernelID, err = stamp(g.Kernel, g.Initrd); err != nil {
+	g, err := kernelOf(release)
+	if err != nil {
 		return g, err
 	}
 	if g.Image, err = d.releaseImage(ctx, release); err != nil {
 		return g, err
 	}
 	g.Accel, err = d.accelFor(ctx, g)
+	return g, err
+}
+
+// kernelOf is the part of a release's guest that boots.
+func kernelOf(release string) (g guest, err error) {
+	g = guest{Kernel: filepath.Join(release, kernelPath), Initrd: filepath.Join(release, initrdPath)}
+	g.KernelID, err = stamp(g.Kernel, g.Initrd)
 	return g, err
 }
 
