@@ -87,11 +87,28 @@ func (o *objects) get(ctx context.Context, key string, r blob.Range) (blob.Objec
 	var obj blob.Object
 	err := o.retry(ctx, o.bound, func(ctx context.Context) (err error) {
 		o.n.gets.Add(1)
-		obj, err = o.store.Get(ctx, key, r)
+		obj, err = o.getWhole(ctx, key, r)
 		return err
 	})
 	o.n.getBytes.Add(uint64(len(obj.Data)))
 	return obj, err
+}
+
+// getWhole makes one attempt at a read. An answer that is shorter than the object allows got lost on the way
+// and says nothing about what is stored: it must not be taken for a broken object.
+func (o *objects) getWhole(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
+	obj, err := o.store.Get(ctx, key, r)
+	if err != nil {
+		return obj, err
+	}
+	_, want, err := r.Resolve(obj.Size)
+	if err != nil {
+		return obj, errs.Wrap(errs.KindOf(err), err, "read %s", key)
+	}
+	if int64(len(obj.Data)) != want {
+		return blob.Object{}, errs.New(errs.Unavailable, "short read of %s: %d bytes of %d", key, len(obj.Data), want)
+	}
+	return obj, nil
 }
 
 // getExact reads a range and refuses a short answer.
@@ -178,7 +195,7 @@ func (o *objects) swapHead(ctx context.Context, path string, next *format.Head, 
 			return perr
 		}
 		o.n.gets.Add(1)
-		obj, gerr := o.store.Get(ctx, headKey(path), blob.All())
+		obj, gerr := o.getWhole(ctx, headKey(path), blob.All())
 		if gerr != nil {
 			return gerr
 		}
