@@ -1,0 +1,289 @@
+package simtest
+
+import (
+	"context"
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/memblob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// staleness is how old a listing may be. The collector's grace is longer.
+const staleness = 500 * time.Millisecond
+
+// bug is a rule of the protocol that is broken on purpose.
+type bug int
+
+const (
+	noBug          bug = iota
+	dropFence          // a fence is acknowledged and not kept
+	skipNonce          // a writer takes any object in its slot for its own
+	ackBeforePut       // a log object is acknowledged before it is stored
+	collectFence       // the collector takes fences for garbage
+	collectForeign     // the collector doesn't look at forks
+	collectOnce        // the collector deletes what a single mark didn't find
+)
+
+func (b bug) String() string {
+	return [...]string{"none", "drop the fence", "skip the nonce check", "acknowledge before the PUT", "collect a fence",
+		"collect a fork's segment", "delete after one mark"}[b]
+}
+
+// pool is the store that all clients of a run share.
+type pool struct {
+	*memblob.Store
+	bug bug
+
+	mu      sync.Mutex
+	created []creation // for old listings
+	counts  counts
+}
+
+func newPool(b bug) *pool { return &pool{Store: memblob.New(), bug: b} }
+
+type counts struct{ requests, faults int }
+
+type creation struct {
+	at  time.Time
+	key string
+}
+
+func (p *pool) note(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.created = append(p.created, creation{time.Now(), key})
+}
+
+// client is one process's way to the store, with faults of its own.
+type client struct {
+	p    *pool
+	seed uint64
+	rate int // faults per 256 requests; 0: none
+
+	mu   sync.Mutex
+	nth  map[string]int // requests by kind and key
+	dead bool
+}
+
+func (p *pool) client(seed uint64, rate int) *client {
+	return &client{p: p, seed: seed, rate: rate, nth: map[string]int{}}
+}
+
+// kill makes every later request fail. What is under way may still happen.
+func (c *client) kill() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.dead = true
+}
+
+type fault int
+
+const (
+	pass   fault = iota
+	refuse       // 409, 500 or 503: nothing happened
+	lose         // it happened, the answer is lost
+	late         // it fails now and happens later
+	twice        // it happens, and once more later
+	hang         // no answer until the client gives up, then it happens
+	short        // a read that is cut, a listing that is old
+	faults
+	stop // as hang, and it never happens
+)
+
+// judge decides what becomes of a request. It depends on the seed and on which request for a key it is, not on
+// the order in which different requests come.
+func (c *client) judge(op, key string) (fault, *rand.Rand) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	id := op + " " + key
+	c.nth[id]++
+	h := fnv.New64a()
+	fmt.Fprint(h, c.seed, id, c.nth[id])
+	rng := rand.New(rand.NewPCG(h.Sum64(), c.seed))
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	c.p.counts.requests++
+	if c.dead {
+		return refuse, rng
+	}
+	if rng.IntN(256) >= c.rate {
+		return pass, rng
+	}
+	c.p.counts.faults++
+	f := refuse + fault(rng.IntN(int(faults-refuse)))
+	if f == hang && rng.IntN(4) > 0 { // takes half a minute each
+		f = lose
+	}
+	return f, rng
+}
+
+// do runs one request. f must be safe to run twice, also long after.
+func (c *client) do(ctx context.Context, op, key string, f func() error) (fault, *rand.Rand, error) {
+	v, rng := c.judge(op, key)
+	if again := op != "get" && op != "list"; !again && (v == late || v == twice) { // nobody would see it
+		v = lose
+	} else if !again && v == hang {
+		v = stop
+	}
+	return v, rng, c.suffer(ctx, v, rng, op+" "+key, f)
+}
+
+func (c *client) suffer(ctx context.Context, v fault, rng *rand.Rand, what string, f func() error) error {
+	wait := time.Duration(rng.IntN(8)) * time.Millisecond
+	later := time.Duration(1+rng.IntN(1<<(1+rng.IntN(12)))) * time.Millisecond
+	gone := errs.New(errs.Unavailable, "simulated fault %d of %s", v, what)
+	select {
+	case <-ctx.Done():
+		return errs.Wrap(errs.Unavailable, ctx.Err(), "%s", what)
+	case <-time.After(wait):
+	}
+	switch v {
+	case refuse:
+		return gone
+	case lose:
+		_ = f()
+		return gone
+	case late, twice:
+		time.AfterFunc(later, func() { _ = f() })
+		if v == late {
+			return gone
+		}
+	case hang, stop:
+		select {
+		case <-ctx.Done():
+		case <-time.After(4 * time.Second): // not everybody has a limit
+		}
+		if v == hang {
+			time.AfterFunc(later, func() { _ = f() })
+		}
+		return gone
+	}
+	return f()
+}
+
+func (c *client) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
+	var out blob.Object
+	v, rng, err := c.do(ctx, "get", key, func() (err error) {
+		out, err = c.p.Store.Get(context.Background(), key, r)
+		return err
+	})
+	if v == short && err == nil && len(out.Data) > 0 {
+		out.Data = out.Data[:rng.IntN(len(out.Data))]
+	}
+	return out, err
+}
+
+func (c *client) mutate(ctx context.Context, op, key string, f func() (blob.ETag, error)) (blob.ETag, error) {
+	var mu sync.Mutex // a late repetition may run beside us
+	var tag blob.ETag
+	_, _, err := c.do(ctx, op, key, func() error {
+		t, err := f()
+		if err == nil && op == "absent" {
+			c.p.note(key)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		tag = t
+		return err
+	})
+	mu.Lock()
+	defer mu.Unlock()
+	return tag, err
+}
+
+func (c *client) Put(ctx context.Context, key string, body []byte) (blob.ETag, error) {
+	body = append([]byte(nil), body...)
+	return c.mutate(ctx, "put", key, func() (blob.ETag, error) { return c.p.Store.Put(context.Background(), key, body) })
+}
+
+func (c *client) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
+	body = append([]byte(nil), body...)
+	put := func() (blob.ETag, error) { return c.p.Store.PutIfAbsent(context.Background(), key, body) }
+	if strings.Contains(key, "/log/") && c.p.bug != noBug {
+		h, err := format.DecodeLogHeader(body)
+		fence := err == nil && h.IsFence()
+		switch {
+		case c.p.bug == dropFence && fence:
+			put = func() (blob.ETag, error) { return "dropped", nil }
+		case c.p.bug == ackBeforePut && !fence:
+			return c.putLater(ctx, key, put)
+		case c.p.bug == skipNonce && !fence:
+			tag, err := c.mutate(ctx, "absent", key, put)
+			if errs.Is(err, errs.Conflict) {
+				err = nil
+			}
+			return tag, err
+		}
+	}
+	return c.mutate(ctx, "absent", key, put)
+}
+
+// putLater acknowledges at once and stores some time later, unless the client died.
+func (c *client) putLater(ctx context.Context, key string, put func() (blob.ETag, error)) (blob.ETag, error) {
+	_, rng := c.judge("absent", key)
+	time.AfterFunc(time.Duration(rng.IntN(20))*time.Millisecond, func() {
+		c.mu.Lock()
+		dead := c.dead
+		c.mu.Unlock()
+		if !dead {
+			_, _ = put()
+		}
+	})
+	return "early", ctx.Err()
+}
+
+func (c *client) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+	body = append([]byte(nil), body...)
+	return c.mutate(ctx, "match", key, func() (blob.ETag, error) {
+		return c.p.Store.PutIfMatch(context.Background(), key, body, match)
+	})
+}
+
+func (c *client) Delete(ctx context.Context, key string) error {
+	_, err := c.mutate(ctx, "delete", key, func() (blob.ETag, error) { return "", c.p.Store.Delete(context.Background(), key) })
+	return err
+}
+
+func (c *client) List(ctx context.Context, prefix, after string, yield func(blob.Entry) bool) error {
+	var list []blob.Entry
+	v, rng, err := c.do(ctx, "list", prefix, func() error {
+		list = nil
+		return c.p.Store.List(context.Background(), prefix, after, func(e blob.Entry) bool {
+			list = append(list, e)
+			return true
+		})
+	})
+	if v == short {
+		list = c.p.before(list, time.Duration(rng.Int64N(int64(staleness))))
+	}
+	for _, e := range list {
+		if err != nil || !yield(e) {
+			break
+		}
+	}
+	return err
+}
+
+// before takes out of a listing what was created within age. What was deleted since is not put back: a delete
+// that comes late shows that as well.
+func (p *pool) before(list []blob.Entry, age time.Duration) []blob.Entry {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	fresh := map[string]bool{}
+	for i := len(p.created) - 1; i >= 0 && time.Since(p.created[i].at) <= age; i-- {
+		fresh[p.created[i].key] = true
+	}
+	return slices.DeleteFunc(list, func(e blob.Entry) bool { return fresh[e.Key] })
+}
+
+func (c *client) Close() error { return nil }
+
+var _ blob.Store = (*client)(nil)

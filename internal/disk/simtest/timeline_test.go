@@ -1,0 +1,145 @@
+package simtest
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/sluice-platform/sluice/internal/disk"
+)
+
+const blockSize = disk.BlockSize
+
+// content says which write each block of a disk shows; 0: zeros.
+type content []uint64
+
+// timeline is one session's writes in order, over the content that it began with.
+type timeline struct {
+	mu     sync.Mutex
+	base   content
+	writes []write
+	acked  int // of the writes, covered by a flush that returned nil
+	cut    int // of the writes, what a successor found; -1: there is none yet
+}
+
+// write makes blocks [from, to) show id, or zeros for a trim.
+type write struct {
+	from, to int
+	id       uint64
+	trim     bool
+}
+
+func newTimeline(base content) *timeline { return &timeline{base: slices.Clone(base), cut: -1} }
+
+func (c content) apply(w write) {
+	for b := w.from; b < w.to; b++ {
+		c[b] = w.id
+		if w.trim {
+			c[b] = 0
+		}
+	}
+}
+
+func (t *timeline) add(w write) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.writes = append(t.writes, w)
+}
+
+func (t *timeline) count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.writes)
+}
+
+// ack notes that the first n writes were acknowledged, and refuses what the successor didn't find.
+func (t *timeline) ack(n int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.acked = max(t.acked, n)
+	if t.cut >= 0 && n > t.cut {
+		return fmt.Errorf("two writers: %d writes of a replaced one were acknowledged, its successor found %d", n, t.cut)
+	}
+	return nil
+}
+
+// now returns the content after all writes.
+func (t *timeline) now() content {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := slices.Clone(t.base)
+	for _, w := range t.writes {
+		c.apply(w)
+	}
+	return c
+}
+
+// prefix returns the longest prefix of the writes whose content is got. A disk that was grown since shows zeros
+// beyond.
+func (t *timeline) prefix(got content) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c := make(content, len(got))
+	copy(c, t.base)
+	best := -1
+	for k := 0; ; k++ {
+		if slices.Equal(c, got) {
+			best = k
+		}
+		if k == len(t.writes) {
+			break
+		}
+		c.apply(t.writes[k])
+	}
+	switch {
+	case best < 0:
+		return 0, fmt.Errorf("no prefix: content %v, base %v, %d writes, %d acknowledged", got, t.base, len(t.writes), t.acked)
+	case best < t.acked:
+		return 0, fmt.Errorf("lost: content of %d writes, %d were acknowledged", best, t.acked)
+	}
+	return best, nil
+}
+
+// succeed ends the timeline at n writes, for a successor that found them.
+func (t *timeline) succeed(n int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cut = n
+	if t.acked > n {
+		return fmt.Errorf("lost: a successor found %d writes, %d were acknowledged meanwhile", n, t.acked)
+	}
+	return nil
+}
+
+// stamp fills a block so that every 16 bytes name the write and the place.
+func stamp(buf []byte, id uint64, block int) {
+	for i := 0; i < len(buf); i += 16 {
+		binary.LittleEndian.PutUint64(buf[i:], id)
+		binary.LittleEndian.PutUint64(buf[i+8:], uint64(block)^uint64(i)<<32)
+	}
+}
+
+// readContent reads a whole device and checks every byte of it.
+func readContent(ctx context.Context, d disk.Device) (content, error) {
+	n := int(d.Size() / blockSize)
+	all := make([]byte, d.Size())
+	if err := d.ReadAt(ctx, all, 0); err != nil {
+		return nil, err
+	}
+	c := make(content, n)
+	want := make([]byte, blockSize)
+	for b := range n {
+		got := all[b*blockSize : (b+1)*blockSize]
+		c[b] = binary.LittleEndian.Uint64(got)
+		clear(want)
+		if c[b] != 0 {
+			stamp(want, c[b], b)
+		}
+		if string(got) != string(want) {
+			return nil, fmt.Errorf("block %d with the stamp %d is torn", b, c[b])
+		}
+	}
+	return c, nil
+}
