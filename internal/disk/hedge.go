@@ -100,7 +100,7 @@ func (o *objects) getHedged(ctx context.Context, key string, r blob.Range) (blob
 	start := time.Now()
 	if wait == 0 {
 		o.n.gets.Add(1)
-		obj, err := o.store.Get(ctx, key, r)
+		obj, err := o.getWhole(ctx, key, r)
 		if err == nil {
 			o.hedge.note(r, time.Since(start))
 		}
@@ -128,7 +128,7 @@ func (o *objects) race(ctx context.Context, key string, r blob.Range, wait time.
 	ask := func(second bool) bool {
 		return o.spawn(func(context.Context) {
 			o.n.gets.Add(1)
-			obj, err := o.store.Get(ctx, key, r)
+			obj, err := o.getWhole(ctx, key, r)
 			answers <- getAnswer{obj, err, second}
 		})
 	}
