@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"reflect"
 	"slices"
 
 	"golang.org/x/sync/errgroup"
@@ -20,7 +21,7 @@ const maxHeadRaces = 32
 // from the newest map on and ends it with a fence.
 //
 // Errors: NotFound (no disk), Fenced (an older Generation than the head's), Conflict (the same Generation
-// by another Holder), Unsupported, Corrupt, Unavailable. An attach that fails after the swap leaves the
+// by another Holder), Denied (it is encrypted, and Key is not its key; nothing has changed), Unsupported, Corrupt, Unavailable. An attach that fails after the swap leaves the
 // head open; attaching again, also with the same Generation and Holder, is safe.
 func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptions) (*Disk, error) {
 	if err := checkPath(path); err != nil {
@@ -60,7 +61,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 		if err := mayAttach(d.path, head, &d.opts); err != nil {
 			return err
 		}
-		if err := d.prepareReader(head, codec); err != nil {
+		if err := d.prepareReader(ctx, head, codec); err != nil {
 			return err
 		}
 		clean = head.State == format.StateClosed
@@ -130,20 +131,28 @@ func claim(h *format.Head, o *AttachOptions) *format.Head {
 
 // prepareReader builds the reader for a head's lineage, with what was prepared for this very disk. When the
 // head changes under an attach the disk may have grown, or be another one.
-func (d *Disk) prepareReader(head *format.Head, codec *format.Codec) error {
-	if d.rd != nil && d.size == head.Size && slices.Equal(d.rd.pages.lineage, head.Lineage) {
+//
+// Here too the disk's key is asked for: a wrong one is refused before anything has changed.
+func (d *Disk) prepareReader(ctx context.Context, head *format.Head, codec *format.Codec) error {
+	if d.rd != nil && d.size == head.Size && slices.Equal(d.rd.pages.lineage, head.Lineage) &&
+		reflect.DeepEqual(d.unlocked, head.Encryption) {
 		return nil
 	}
+	keys, err := Unlock(ctx, head, d.opts.Key)
+	if err != nil {
+		return err
+	}
+	d.unlocked = head.Encryption
 	uid, err := parseUID(head.UID)
 	if err != nil {
 		return err
 	}
-	d.uid, d.size = uid, head.Size
-	pages := &pageSource{o: d.o, codec: codec, lineage: head.Lineage}
+	d.uid, d.size, d.own = uid, head.Size, keys[head.UID]
+	pages := &pageSource{o: d.o, codec: codec, lineage: head.Lineage, keys: keys}
 	if p := d.opts.Prepared; p != nil && p.head.UID == head.UID {
 		pages.stored = p.takePages()
 	}
-	d.rd = newReader(d.o, pages, head.Size, d.opts.Cache, d.tasks, d.opts.Tuning)
+	d.rd = newReader(pages, head.Size, d.opts.Cache, d.tasks, d.opts.Tuning)
 	return nil
 }
 

@@ -148,20 +148,20 @@ func (b *batch) frameBuffer() []byte {
 }
 
 // encode fixes the batch as a log object, appended to body, and returns it. The first call decides the
-// bytes for good.
-func (b *batch) encode(c *format.Codec, h format.LogHeader, body []byte) []byte {
+// bytes for good. h lacks what the batch knows; key is nil on a disk in the clear.
+func (b *batch) encode(c *format.Codec, h format.LogHeader, key *format.ObjectKey, body []byte) []byte {
 	b.plan()
 	n := (len(b.order) + format.FrameBlocks - 1) / format.FrameBlocks
-	hlen := format.LogHeaderLen(len(b.runs), n)
-	body = append(body, make([]byte, hlen)...)
 	b.frames = make([]format.Frame, n)
+	h.Runs, h.Frames, h.Blocks = b.runs, b.frames, uint32(len(b.order))
+	hlen := h.Len()
+	body = append(body, make([]byte, hlen)...)
 	buf := b.frameBuffer()
 	for i := range n {
-		body, b.frames[i] = c.AppendFrame(body, hlen, b.frame(i, buf))
+		body, b.frames[i] = c.AppendFrame(body, hlen, b.frame(i, buf), key, i)
 	}
-	h.Kind, h.Seq, h.Runs, h.Frames = format.KindLog, b.seq, b.runs, b.frames
-	h.Blocks, h.Body = uint32(len(b.order)), uint32(len(body)-hlen)
-	h.Put(body[:hlen])
+	h.Body = uint32(len(body) - hlen)
+	h.Seal(body[:hlen], key)
 	b.seg = format.SegmentEntry{Kind: format.KindLog, Epoch: h.Epoch, Seq: b.seq, Size: uint64(len(body)),
 		HeaderLen: uint32(hlen), Blocks: h.Blocks}
 	return body

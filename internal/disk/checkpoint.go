@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -54,6 +55,9 @@ func CheckpointClosed(ctx context.Context, store blob.Store, path, name string) 
 func putCheckpoint(ctx context.Context, o *objects, path, name string, h *format.Head) (*format.Checkpoint, error) {
 	c := &format.Checkpoint{Version: format.Version, Name: name, UID: h.UID, Nonce: newNonce(), Size: h.Size,
 		Mode: h.Mode, Root: h.Root, Lineage: h.Lineage, Created: now()}
+	if h.Encryption != nil {
+		c.Features = []string{format.FeatureEncryption}
+	}
 	body, err := format.Encode(c)
 	if err != nil {
 		return nil, err
@@ -85,6 +89,22 @@ func (o *objects) loadCheckpoint(ctx context.Context, path, name string) (*forma
 		return nil, errs.Wrap(errs.KindOf(err), err, "checkpoint %s of %s", name, path)
 	}
 	return c, nil
+}
+
+// checkpointKeys returns the keys of what a checkpoint refers to. They are in the head of its disk alone, so that
+// rekeying has one object to change, and leaves nothing behind that the old key opens.
+func (o *objects) checkpointKeys(ctx context.Context, c *format.Checkpoint, path string, key KEK) (format.Keys, error) {
+	if !c.Encrypted() {
+		return nil, nil
+	}
+	h, _, err := o.loadHead(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if h.UID != c.UID || h.Encryption == nil || !slices.Equal(h.Lineage, c.Lineage) {
+		return nil, errs.New(errs.Corrupt, "checkpoint %s of %s is of another disk", c.Name, path)
+	}
+	return Unlock(ctx, h, key)
 }
 
 func (o *objects) noCheckpoint(ctx context.Context, path, name string, cause error) error {

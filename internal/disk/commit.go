@@ -91,8 +91,13 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 	if buf == nil {
 		buf = new([]byte)
 	}
-	h := format.LogHeader{Disk: d.uid, Nonce: newID(), Epoch: d.epoch, Created: now().UnixMilli()}
-	body := b.encode(d.rd.codec, h, (*buf)[:0])
+	h := format.LogHeader{Kind: format.KindLog, Disk: d.uid, Nonce: newID(), Epoch: d.epoch, Seq: b.seq, Created: now().UnixMilli()}
+	sealer, err := d.sealer(&h)
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	body := b.encode(d.rd.codec, h, sealer, (*buf)[:0])
 	key := logKey(d.path, d.epoch, b.seq)
 	attempts, err := d.o.putOnce(ctx, key, body, 0, func(got []byte) bool { return format.SameLogObject(got, body) })
 	if err != nil {
@@ -104,7 +109,7 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 		d.bodies.Put(buf)
 	}
 	d.o.n.logObjects.Add(1)
-	d.rd.frames.keepHeader(&b.seg, b.frames)
+	d.rd.frames.keepHeader(&b.seg, b.frames, sealer)
 	d.mu.Lock()
 	b.uploaded = true
 	d.mu.Unlock()

@@ -15,6 +15,7 @@ const MaxSize = format.MaxSize
 type CreateOptions struct {
 	ID   string // the owner's name for it; the path's last element if empty
 	Size int64  // bytes; a multiple of BlockSize up to MaxSize
+	Key  KEK    // nil: the disk is in the clear; else it is encrypted, and this wraps its key
 }
 
 // Create makes an empty disk at path in the pool, by one request whatever its size. Exists if there is one.
@@ -27,6 +28,11 @@ func Create(ctx context.Context, store blob.Store, path string, opts CreateOptio
 	}
 	h := newHead(path, opts.ID, opts.Size)
 	h.Lineage = []format.Ancestor{{Path: path, UID: h.UID}}
+	if opts.Key != nil {
+		if err := encrypt(ctx, h, nil, opts.Key); err != nil {
+			return nil, err
+		}
+	}
 	return h, putHead(ctx, oneShot(store), path, h)
 }
 

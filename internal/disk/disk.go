@@ -21,21 +21,23 @@ import (
 //
 // Lock order: commitMu, mu, the map's lock. No I/O happens under any of them.
 type Disk struct {
-	o      *objects
-	path   string
-	opts   AttachOptions
-	log    *slog.Logger
-	uid    format.ID
-	epoch  uint64
-	size   int64
-	rd     *reader
-	tasks  *tasks
-	pool   chunkPool
-	bodies sync.Pool     // *[]byte; bodies of log objects
-	kick   chan struct{} // wakes the map checkpointer
-	stop   chan struct{} // closed when the disk stopped for good
-	turn   chan struct{} // one token: who holds it may write the map and the head
-	mapN   uint32        // of map versions; with the turn
+	o        *objects
+	path     string
+	opts     AttachOptions
+	log      *slog.Logger
+	uid      format.ID
+	epoch    uint64
+	size     int64
+	own      *format.DataKey    // encrypts what is written; nil: nothing does
+	unlocked *format.Encryption // what the keys came from, while attaching
+	rd       *reader
+	tasks    *tasks
+	pool     chunkPool
+	bodies   sync.Pool     // *[]byte; bodies of log objects
+	kick     chan struct{} // wakes the map checkpointer
+	stop     chan struct{} // closed when the disk stopped for good
+	turn     chan struct{} // one token: who holds it may write the map and the head
+	mapN     uint32        // of map versions; with the turn
 
 	headMu sync.Mutex
 	head   format.Head

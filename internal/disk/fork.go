@@ -13,13 +13,19 @@ type ForkOptions struct {
 	ID         string // the owner's name for it; the path's last element if empty
 	Generation uint64 // what the child's head starts at; attaches need at least this
 	Size       int64  // bytes; 0: the checkpoint's size; may be larger, never smaller
+	Key        KEK    // wraps the child's keys; nil: a fork of a disk in the clear is in the clear
+	ParentKey  KEK    // of an encrypted parent; nil: Key is
 }
 
 // Fork makes a disk at child that begins as a checkpoint of the disk at path, in the same pool. It copies no
 // data: the child's map refers to the parent's objects. It takes four round trips: read the checkpoint,
-// register the child with the parent, write the child's head, and see that the checkpoint is still there.
+// register the child with the parent, write the child's head, and see that the checkpoint is still there. Of an
+// encrypted parent it also reads the head, for the keys.
 //
-// Errors: NotFound (no disk or checkpoint), Exists (something at child), Invalid.
+// A fork of an encrypted disk is encrypted, under a key of its own for what it writes. A fork of one in the clear
+// is encrypted if there is a Key, and what it inherits stays as it is.
+//
+// Errors: NotFound (no disk or checkpoint), Exists (something at child), Invalid, Denied (no key, or a wrong one).
 func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string, opts ForkOptions) (*format.Head, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
@@ -34,6 +40,9 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	}
 	h, err := childHead(c, path, child, opts)
 	if err != nil {
+		return nil, err
+	}
+	if err := o.encryptChild(ctx, c, path, h, &opts); err != nil {
 		return nil, err
 	}
 	if err := o.putRef(ctx, path, child, checkpoint); err != nil {
@@ -76,6 +85,28 @@ func childHead(c *format.Checkpoint, path, child string, opts ForkOptions) (*for
 		h.Root = &root
 	}
 	return h, nil
+}
+
+// encryptChild gives the child its keys, if it is to have any.
+func (o *objects) encryptChild(ctx context.Context, c *format.Checkpoint, path string, h *format.Head, opts *ForkOptions) error {
+	if !c.Encrypted() {
+		if opts.Key == nil {
+			return nil
+		}
+		return encrypt(ctx, h, nil, opts.Key)
+	}
+	parentKey := opts.ParentKey
+	if parentKey == nil {
+		parentKey = opts.Key
+	}
+	keys, err := o.checkpointKeys(ctx, c, path, parentKey)
+	if err != nil {
+		return err
+	}
+	if opts.Key == nil {
+		return encrypt(ctx, h, keys, parentKey)
+	}
+	return encrypt(ctx, h, keys, opts.Key)
 }
 
 // putRef registers a child. A reference of an earlier attempt at the same child does as well.

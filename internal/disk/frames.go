@@ -24,6 +24,7 @@ type frames struct {
 	o       *objects
 	codec   *format.Codec
 	lineage []format.Ancestor
+	keys    format.Keys
 	dev     *cache.Cache
 	spaces  []uint32 // of the lineage, in keys
 	tasks   *tasks
@@ -52,14 +53,14 @@ type pending struct {
 	fl    *frameFlight
 }
 
-func newFrames(o *objects, codec *format.Codec, lineage []format.Ancestor, dev *cache.Cache, t *tasks, ramBytes int64) *frames {
-	f := &frames{o: o, codec: codec, lineage: lineage, dev: dev, tasks: t,
+func newFrames(pages *pageSource, dev *cache.Cache, t *tasks, ramBytes int64) *frames {
+	f := &frames{o: pages.o, codec: pages.codec, lineage: pages.lineage, keys: pages.keys, dev: dev, tasks: t,
 		flights: make(map[cache.Key]*frameFlight), headers: make(map[cache.Key]*segmentHeader),
 		ram: newRAMFrames(ramBytes)}
-	for i, a := range lineage {
+	for i, a := range f.lineage {
 		space := uint32(i + 1)
 		if dev != nil {
-			space = dev.Space(a.UID)
+			space = dev.Space(a.UID, f.keys[a.UID] != nil)
 		}
 		f.spaces = append(f.spaces, space)
 	}
@@ -231,7 +232,7 @@ func (f *frames) readRun(ctx context.Context, r *frameRun) ([][]byte, error) {
 	for i := range fr {
 		off := fr[i].Offset - fr[0].Offset
 		stored := body[off : off+fr[i].Length]
-		if data[i], err = f.codec.DecodeFrame(make([]byte, 0, int(fr[i].Blocks)*BlockSize), stored, fr[i]); err != nil {
+		if data[i], err = f.codec.DecodeFrame(make([]byte, 0, int(fr[i].Blocks)*BlockSize), stored, fr[i], h.key, int(r.from)+i); err != nil {
 			return nil, errs.Wrap(errs.KindOf(err), err, "frame %d of %s", int(r.from)+i, key)
 		}
 	}

@@ -13,6 +13,15 @@ import (
 type segmentHeader struct {
 	length int64
 	frames []format.Frame
+	key    *format.ObjectKey // of the frames; nil: they are in the clear
+}
+
+// entries is what a header counts for among those that are kept: about its size in entries of a frame table.
+func (h *segmentHeader) entries() int {
+	if h.key != nil {
+		return len(h.frames) + 64
+	}
+	return len(h.frames) + 4
 }
 
 // header returns a segment's header, and the whole object where it was small enough to be read at once.
@@ -64,27 +73,31 @@ func (f *frames) readHeader(ctx context.Context, seg *format.SegmentEntry, key s
 		h.Blocks != seg.Blocks || obj.Size != int64(seg.Size) {
 		return nil, nil, errs.New(errs.Corrupt, "header doesn't match the segment table")
 	}
-	return &segmentHeader{length: int64(h.Len()), frames: h.Frames}, obj.Data, nil
+	sealed, err := f.keys.Open(f.lineage[seg.Lineage].UID, h)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &segmentHeader{length: int64(h.Len()), frames: h.Frames, key: sealed}, obj.Data, nil
 }
 
 // keepHeader remembers the header of a segment that we wrote.
-func (f *frames) keepHeader(seg *format.SegmentEntry, fr []format.Frame) {
+func (f *frames) keepHeader(seg *format.SegmentEntry, fr []format.Frame, key *format.ObjectKey) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.keepHeaderLocked(f.key(seg, headerFrame), &segmentHeader{length: int64(seg.HeaderLen), frames: fr})
+	f.keepHeaderLocked(f.key(seg, headerFrame), &segmentHeader{length: int64(seg.HeaderLen), frames: fr, key: key})
 }
 
 // keepHeaderLocked keeps a header, and drops any others when there are too many.
 func (f *frames) keepHeaderLocked(k cache.Key, h *segmentHeader) {
 	f.headers[k] = h
-	f.entries += len(h.frames) + 4
+	f.entries += h.entries()
 	for old, oh := range f.headers {
 		if f.entries <= maxHeaderRefs {
 			return
 		}
 		if old != k {
 			delete(f.headers, old)
-			f.entries -= len(oh.frames) + 4
+			f.entries -= oh.entries()
 		}
 	}
 }

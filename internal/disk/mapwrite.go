@@ -81,9 +81,15 @@ func (d *Disk) writeSnapshot(ctx context.Context, snap *blockmap.Snapshot, chang
 func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*format.RootRef, error) {
 	d.mapN++
 	v := blockmap.Version{Epoch: d.epoch, N: d.mapN, Nonce: newID()}
+	var err error
+	if d.own != nil {
+		if v.Key, err = d.own.Pages(v.Epoch, v.N); err != nil {
+			return nil, err
+		}
+	}
 	pages, root := d.rd.m.Encode(snap, d.rd.codec, v)
 	root.Size, root.Lineage, root.Created = d.size, d.rd.pages.lineage, now().UnixMilli()
-	body := d.rd.codec.EncodeRoot(root)
+	body := d.rd.codec.EncodeRoot(root, v.Key)
 	ref := &format.RootRef{Epoch: v.Epoch, N: v.N, Size: int64(len(body)), CRC: format.CRC(body)}
 
 	g, gctx := errgroup.WithContext(ctx)
@@ -91,7 +97,7 @@ func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*format.R
 		ref.PagesSize = int64(len(pages))
 		g.Go(func() error { return d.o.putNew(gctx, pagesKey(d.path, v.Epoch, v.N), pages) })
 	}
-	err := d.o.putNew(ctx, rootKey(d.path, v.Epoch, v.N), body)
+	err = d.o.putNew(ctx, rootKey(d.path, v.Epoch, v.N), body)
 	if gerr := g.Wait(); err == nil {
 		err = gerr
 	}

@@ -18,6 +18,8 @@ type AttachOptions struct {
 	Holder string
 	// Cache is a local frame cache, or nil. It may serve several disks and stays the caller's to close.
 	Cache *cache.Cache
+	// Key unwraps the keys of an encrypted disk; nil for one in the clear.
+	Key KEK
 	// Prepared is what Prepare read earlier, or nil. What no longer holds of it is not used.
 	Prepared *Prepared
 	// Logger gets warnings of background work; nil discards them.

@@ -24,6 +24,7 @@ type pageSource struct {
 	o       *objects
 	codec   *format.Codec
 	lineage []format.Ancestor
+	keys    format.Keys // of the lineage; nil: none of it is encrypted
 
 	mu     sync.Mutex
 	stored map[format.PageRef][]byte // read ahead, forgotten on use: the map keeps what it decoded
@@ -41,8 +42,8 @@ var _ blockmap.Source = (*pageSource)(nil)
 
 // ReadPage returns a page's contents.
 func (s *pageSource) ReadPage(ctx context.Context, ref format.PageRef) ([]byte, error) {
-	if b := s.ahead(ctx, ref); b != nil {
-		if page, err := s.codec.DecodeStored(nil, b, ref); err == nil {
+	if b := s.ahead(ctx, ref); b != nil && int(ref.Lineage) < len(s.lineage) {
+		if page, err := s.decode(b, ref); err == nil {
 			return page, nil
 		}
 	}
@@ -72,7 +73,16 @@ func (s *pageSource) read(ctx context.Context, ref format.PageRef) ([]byte, erro
 	if err != nil {
 		return nil, notMissing(err)
 	}
-	return s.codec.DecodeStored(nil, b, ref)
+	return s.decode(b, ref)
+}
+
+// decode opens a stored page of the lineage.
+func (s *pageSource) decode(stored []byte, ref format.PageRef) ([]byte, error) {
+	key, err := s.keys.Page(s.lineage[ref.Lineage].UID, ref)
+	if err != nil {
+		return nil, err
+	}
+	return s.codec.DecodeStored(nil, stored, ref, key)
 }
 
 // notMissing turns NotFound of something that must be there into Corrupt.
@@ -200,7 +210,11 @@ func (s *pageSource) loadRoot(ctx context.Context, ref *format.RootRef) (*format
 	if format.CRC(b) != ref.CRC {
 		return nil, errs.New(errs.Corrupt, "%s: checksum mismatch", key)
 	}
-	root, err := s.codec.DecodeRoot(b)
+	pkey, err := s.keys.Root(s.lineage[ref.Lineage].UID, ref)
+	if err != nil {
+		return nil, err
+	}
+	root, err := s.codec.DecodeRoot(b, pkey)
 	if err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "%s", key)
 	}

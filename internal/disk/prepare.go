@@ -33,6 +33,8 @@ type PrepareOptions struct {
 	// Cache gets the blocks that the last boot read first; nil: they are left to the attach. The attach must
 	// be given the same one.
 	Cache *cache.Cache
+	// Key unwraps the keys of an encrypted disk; nil for one in the clear.
+	Key KEK
 	// Boot bounds how long Prepare spends on them; default 700 ms.
 	Boot time.Duration
 }
@@ -57,7 +59,11 @@ func Prepare(ctx context.Context, store blob.Store, path string, opts PrepareOpt
 	if head.Root == nil {
 		return p, nil
 	}
-	src := &pageSource{o: o, codec: codec, lineage: head.Lineage}
+	keys, err := Unlock(ctx, head, opts.Key)
+	if err != nil {
+		return nil, err
+	}
+	src := &pageSource{o: o, codec: codec, lineage: head.Lineage, keys: keys}
 	if p.root, err = src.loadRoot(ctx, head.Root); err != nil {
 		return nil, err
 	}
@@ -87,9 +93,9 @@ func (p *Prepared) warmBoot(ctx context.Context, o *objects, src *pageSource, pa
 	defer cancel()
 	t := newTasks(ctx)
 	defer t.stop()
-	pages := &pageSource{o: o, codec: src.codec, lineage: src.lineage, stored: maps.Clone(src.stored)}
+	pages := &pageSource{o: o, codec: src.codec, lineage: src.lineage, keys: src.keys, stored: maps.Clone(src.stored)}
 	tune := Tuning{}.withDefaults(true)
-	rd := newReader(o, pages, p.head.Size, opts.Cache, t, tune)
+	rd := newReader(pages, p.head.Size, opts.Cache, t, tune)
 	if err := rd.use(p.root, p.head.Root.Lineage, tune.MapBytes); err != nil {
 		return err
 	}
@@ -110,7 +116,7 @@ func (p *Prepared) regions(src *pageSource, distance int) ([]format.PageRef, err
 		if stored == nil {
 			continue
 		}
-		page, err := src.codec.DecodeStored(nil, stored, ref)
+		page, err := src.decode(stored, ref)
 		if err != nil {
 			return nil, err
 		}

@@ -23,13 +23,13 @@ type reader struct {
 }
 
 // newReader builds a reader of the map under root, which the lineage's disk at the given distance wrote.
-func newReader(o *objects, pages *pageSource, size int64, dev *cache.Cache, t *tasks, tune Tuning) *reader {
+func newReader(pages *pageSource, size int64, dev *cache.Cache, t *tasks, tune Tuning) *reader {
 	if !tune.NoHedge {
-		o.spawn = t.spawn
+		pages.o.spawn = t.spawn
 	}
 	return &reader{
 		pages: pages, codec: pages.codec, tasks: t, blocks: uint64(size) / BlockSize,
-		frames: newFrames(o, pages.codec, pages.lineage, dev, t, tune.FrameBytes),
+		frames: newFrames(pages, dev, t, tune.FrameBytes),
 		ahead:  streams{most: uint64(max(0, tune.ReadAhead)) / BlockSize, slots: make(chan struct{}, maxReadAheads)},
 	}
 }

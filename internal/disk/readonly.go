@@ -23,6 +23,7 @@ var _ Device = (*ReadOnly)(nil)
 // ReadOnlyOptions has what a reader can use.
 type ReadOnlyOptions struct {
 	Cache *cache.Cache // a local frame cache, or nil
+	Key   KEK          // unwraps the keys of an encrypted disk; nil for one in the clear
 	Tuning
 }
 
@@ -47,19 +48,25 @@ func OpenReadOnly(ctx context.Context, store blob.Store, path, checkpoint string
 			return nil, err
 		}
 		ref, size, src.lineage = h.Root, h.Size, h.Lineage
+		if src.keys, err = Unlock(ctx, h, opts.Key); err != nil {
+			return nil, err
+		}
 	} else {
 		c, err := o.loadCheckpoint(ctx, path, checkpoint)
 		if err != nil {
 			return nil, err
 		}
 		ref, size, src.lineage = c.Root, c.Size, c.Lineage
+		if src.keys, err = o.checkpointKeys(ctx, c, path, opts.Key); err != nil {
+			return nil, err
+		}
 	}
 	root, err := src.loadRoot(ctx, ref)
 	if err != nil {
 		return nil, err
 	}
 	r := &ReadOnly{size: size, tasks: newTasks(ctx), o: o}
-	r.rd = newReader(o, src, size, opts.Cache, r.tasks, opts.Tuning)
+	r.rd = newReader(src, size, opts.Cache, r.tasks, opts.Tuning)
 	distance := 0
 	if ref != nil {
 		distance = ref.Lineage

@@ -143,6 +143,9 @@ func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error)
 		obj.Size != int64(n)+int64(h.Body) {
 		return logSlot{}, errs.New(errs.Corrupt, "%s holds another object", key)
 	}
+	if _, err := d.rd.pages.keys.Open(d.rd.pages.lineage[0].UID, h); err != nil {
+		return logSlot{}, errs.Wrap(errs.KindOf(err), err, "%s", key)
+	}
 	return logSlot{h: h, size: obj.Size}, nil
 }
 

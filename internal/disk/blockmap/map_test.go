@@ -23,7 +23,7 @@ func (s *pageStore) ReadPage(_ context.Context, r format.PageRef) ([]byte, error
 	defer s.mu.Unlock()
 	s.reads++
 	obj := s.pages[fmt.Sprintf("%d-%d", r.Epoch, r.N)]
-	return s.codec.DecodeStored(nil, obj[r.Offset:r.Offset+r.Length], r)
+	return s.codec.DecodeStored(nil, obj[r.Offset:r.Offset+r.Length], r, nil)
 }
 
 func newPageStore(t *testing.T) *pageStore {
@@ -51,7 +51,7 @@ func (s *pageStore) save(t *testing.T, m *Map, size int64, n uint32) *format.Roo
 	s.mu.Unlock()
 	m.Commit(snap)
 	root.Size, root.Lineage = size, []format.Ancestor{{Path: "d", UID: "u"}}
-	got, err := s.codec.DecodeRoot(s.codec.EncodeRoot(root))
+	got, err := s.codec.DecodeRoot(s.codec.EncodeRoot(root, nil), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestMapOf16TiBIsSmall(t *testing.T) {
 		}
 	}
 	root := store.save(t, m, format.MaxSize, 1)
-	if n := len(store.codec.EncodeRoot(root)); n > 100<<10 {
+	if n := len(store.codec.EncodeRoot(root, nil)); n > 100<<10 {
 		t.Fatalf("root of 16 TiB is %d bytes", n)
 	}
 	store.reads = 0

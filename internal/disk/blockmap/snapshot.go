@@ -38,6 +38,7 @@ type Version struct {
 	Epoch uint64
 	N     uint32
 	Nonce format.ID
+	Key   *format.PageKey // nil on a disk in the clear
 }
 
 // Complete reads the pages below everything that changed, so that a snapshot can be taken. Changes that
@@ -125,7 +126,7 @@ func (m *Map) Encode(s *Snapshot, c *format.Codec, v Version) ([]byte, *format.R
 	count := 0
 	store := func() format.PageRef {
 		var ref format.PageRef
-		object, ref = c.AppendStored(object, page)
+		object, ref = c.AppendStored(object, page, v.Key)
 		ref.Epoch, ref.N = v.Epoch, v.N
 		count++
 		return ref

@@ -5,10 +5,13 @@
 //   - Nothing in it is ever the only copy. Its loss, corruption or replacement at any moment costs time only.
 //   - Nothing is returned that doesn't match the CRC32C taken when it was inserted: the index with the
 //     checksums is in memory, so that whatever a previous run left on the device is never believed.
+//   - Of encrypted disks nothing is on the device in the clear: their frames are encrypted under a key that is in
+//     this process's memory only and gone with it.
 //   - No I/O happens under its lock.
 package cache
 
 import (
+	"crypto/cipher"
 	"hash/crc32"
 	"io"
 	"os"
@@ -50,6 +53,7 @@ type slot struct {
 	key    Key
 	crc    [SlotBlocks]uint32
 	gen    uint32 // changes with every reuse
+	iv     uint64 // of a sealed frame: never the same twice
 	blocks uint8
 	state  uint8
 	hot    bool
@@ -65,12 +69,14 @@ const (
 type Cache struct {
 	file *os.File
 	crc  *crc32.Table
+	seal cipher.Block // under a key that only this process has
 
 	mu     sync.Mutex
 	index  map[Key]int32
 	slots  []slot
 	hand   int
 	used   int
+	ivs    uint64 // given out
 	spaces map[string]uint32
 	closed bool
 
@@ -114,8 +120,12 @@ func newCache(f *os.File, size int64) (*Cache, error) {
 			return nil, errs.Wrap(errs.Exhausted, err, "grow the file")
 		}
 	}
+	seal, err := newSeal()
+	if err != nil {
+		return nil, err
+	}
 	return &Cache{
-		file: f, crc: crc32.MakeTable(crc32.Castagnoli), slots: make([]slot, n),
+		file: f, seal: seal, crc: crc32.MakeTable(crc32.Castagnoli), slots: make([]slot, n),
 		index: make(map[Key]int32), spaces: make(map[string]uint32),
 	}, nil
 }
@@ -127,14 +137,18 @@ func closeAfter(f *os.File, err error) error {
 	return err
 }
 
-// Space returns the number that stands for a disk (by its uid) in keys.
-func (c *Cache) Space(uid string) uint32 {
+// Space returns the number that stands for a disk (by its uid) in keys. What is kept under the number of a sealed
+// one is encrypted on the device.
+func (c *Cache) Space(uid string, sealed bool) uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n, ok := c.spaces[uid]
 	if !ok {
 		n = uint32(len(c.spaces) + 1)
 		c.spaces[uid] = n
+	}
+	if sealed {
+		return n | sealedSpace
 	}
 	return n
 }
@@ -160,11 +174,14 @@ func (c *Cache) ReadAt(k Key, p []byte, first int) bool {
 	}
 	s := &c.slots[i]
 	s.hot = true
-	crcs, gen := s.crc, s.gen
+	crcs, gen, iv := s.crc, s.gen, s.iv
 	c.mu.Unlock()
 
 	_, err := c.file.ReadAt(p, int64(i)*SlotSize+int64(first)*BlockSize)
 	good := err == nil
+	if good && k.sealed() {
+		c.crypt(p, iv, first)
+	}
 	for b := 0; good && b < n; b++ {
 		good = crc32.Checksum(p[b*BlockSize:(b+1)*BlockSize], c.crc) == crcs[first+b]
 	}
@@ -202,9 +219,13 @@ func (c *Cache) Insert(k Key, content []byte) {
 	for b := range blocks {
 		crcs[b] = crc32.Checksum(content[b*BlockSize:(b+1)*BlockSize], c.crc)
 	}
-	i, ok := c.claim(k)
+	i, iv, ok := c.claim(k)
 	if !ok {
 		return
+	}
+	if k.sealed() {
+		content = append(make([]byte, 0, len(content)), content...)
+		c.crypt(content, iv, 0)
 	}
 	_, err := c.file.WriteAt(content, int64(i)*SlotSize)
 	c.mu.Lock()
@@ -222,11 +243,11 @@ func (c *Cache) Insert(k Key, content []byte) {
 
 // claim reserves a slot for k by the clock algorithm: a slot that was read since the hand last passed
 // gets another round; a fresh one does not, so a scan evicts itself first.
-func (c *Cache) claim(k Key) (int32, bool) {
+func (c *Cache) claim(k Key) (int32, uint64, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, there := c.index[k]; there || c.closed {
-		return 0, false
+		return 0, 0, false
 	}
 	for range 2 * len(c.slots) {
 		i := c.hand
@@ -245,11 +266,12 @@ func (c *Cache) claim(k Key) (int32, bool) {
 		} else {
 			c.used++
 		}
-		*s = slot{key: k, gen: s.gen + 1, state: slotFilling}
+		c.ivs++
+		*s = slot{key: k, gen: s.gen + 1, iv: c.ivs, state: slotFilling}
 		c.index[k] = int32(i)
-		return int32(i), true
+		return int32(i), c.ivs, true
 	}
-	return 0, false
+	return 0, 0, false
 }
 
 // Stats returns the counters.

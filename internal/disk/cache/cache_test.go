@@ -49,7 +49,7 @@ func TestInsertAndRead(t *testing.T) {
 	if s := c.Stats(); s.Hits != 2 || s.Misses != 2 || s.Inserts != 2 || s.Used != 2 {
 		t.Errorf("%+v", s)
 	}
-	if a := c.Space("a"); a == c.Space("b") || a != c.Space("a") {
+	if a := c.Space("a", false); a == c.Space("b", false) || a != c.Space("a", false) {
 		t.Error("spaces")
 	}
 }

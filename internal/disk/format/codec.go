@@ -1,6 +1,8 @@
 package format
 
 import (
+	"sync"
+
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -11,7 +13,19 @@ import (
 type Codec struct {
 	enc *zstd.Encoder
 	dec *zstd.Decoder
+
+	plain sync.Pool // *[]byte; decrypted frames on their way to be decompressed
 }
+
+func (c *Codec) scratch() *[]byte {
+	if b, ok := c.plain.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, 0, FrameSize)
+	return &b
+}
+
+func (c *Codec) give(b *[]byte) { c.plain.Put(b) }
 
 // NewCodec returns a codec at zstd's fastest level. It holds memory only and needs no closing.
 func NewCodec() (*Codec, error) {

@@ -40,9 +40,9 @@ func sampleLog(c *Codec) ([]byte, *LogHeader, []byte) {
 		Runs: []Run{{LBA: 1 << 20, Count: 5000, Kind: RunZero}, {LBA: 7, Count: 16}, {LBA: 1 << 31, Count: 1}}}
 	hlen := LogHeaderLen(3, 2)
 	obj := make([]byte, hlen)
-	for _, part := range [][]byte{content[:FrameSize], content[FrameSize:]} {
+	for i, part := range [][]byte{content[:FrameSize], content[FrameSize:]} {
 		var f Frame
-		obj, f = c.AppendFrame(obj, hlen, part)
+		obj, f = c.AppendFrame(obj, hlen, part, nil, i)
 		h.Frames = append(h.Frames, f)
 	}
 	h.Body = uint32(len(obj) - hlen)
@@ -111,7 +111,7 @@ func TestLogObjectRoundTrip(t *testing.T) {
 	var all []byte
 	for _, f := range got.Frames {
 		start := got.Len() + int(f.Offset)
-		if all, err = c.DecodeFrame(all, obj[start:start+int(f.Length)], f); err != nil {
+		if all, err = c.DecodeFrame(all, obj[start:start+int(f.Length)], f, nil, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -143,11 +143,11 @@ func TestEveryFlippedBitOfAHeaderIsNoticed(t *testing.T) {
 			}
 		}
 	}
-	root := c.EncodeRoot(sampleRoot())
+	root := c.EncodeRoot(sampleRoot(), nil)
 	for i := range root {
 		b := bytes.Clone(root)
 		b[i] ^= 4
-		if _, err := c.DecodeRoot(b); err == nil {
+		if _, err := c.DecodeRoot(b, nil); err == nil {
 			t.Fatalf("root byte %d", i)
 		}
 	}
@@ -175,13 +175,13 @@ func TestPagesRoundTrip(t *testing.T) {
 			t.Errorf("misplaced %s page: %v", what, err)
 		}
 	}
-	object, ref := c.AppendStored(make([]byte, 32), dir)
-	page, err := c.DecodeStored(nil, object[ref.Offset:], ref)
+	object, ref := c.AppendStored(make([]byte, 32), dir, nil)
+	page, err := c.DecodeStored(nil, object[ref.Offset:], ref, nil)
 	if err != nil || !bytes.Equal(page, dir) || ref.Flags != PageZstd {
 		t.Fatal(err, ref)
 	}
 	object[40] ^= 1
-	if _, err := c.DecodeStored(nil, object[ref.Offset:], ref); !errs.Is(err, errs.Corrupt) {
+	if _, err := c.DecodeStored(nil, object[ref.Offset:], ref, nil); !errs.Is(err, errs.Corrupt) {
 		t.Fatal(err)
 	}
 }
@@ -191,7 +191,7 @@ func second[T any](_ T, err error) error { return err }
 func TestRootRoundTrip(t *testing.T) {
 	c := codec(t)
 	r := sampleRoot()
-	got, err := c.DecodeRoot(c.EncodeRoot(r))
+	got, err := c.DecodeRoot(c.EncodeRoot(r, nil), nil)
 	if err != nil || !reflect.DeepEqual(got, r) {
 		t.Fatalf("%+v %v", got, err)
 	}
@@ -213,7 +213,9 @@ func TestHeadIsStrictAndVersioned(t *testing.T) {
 		{`"version": 1`, `"version": 2`, errs.Unsupported},
 		{`"version": 1,`, `"version": 1, "features": ["holograms"],`, errs.Unsupported},
 		{`"version": 1,`, `"version": 1, "surprise": 1,`, errs.Corrupt},
-		{`"version": 1,`, `"version": 1, "encryption": {"cipher":"x","key_id":1,"wrapped":""},`, errs.Unsupported},
+		{`"version": 1,`, `"version": 1, "encryption": {"cipher":"aes-256-gcm","key_id":1,"wrapped":""},`, errs.Corrupt},
+		{`"version": 1,`, `"version": 1, "features": ["encryption"],`, errs.Corrupt},
+		{`"version": 1,`, `"version": 1, "features": ["encryption"], "encryption": {"cipher":"rot13","key_id":1},`, errs.Unsupported},
 		{`"version": 1,`, `"version": 1, "log_store": "s3://x",`, errs.Unsupported},
 		{`"durable"`, `"eventual"`, errs.Unsupported},
 		{`"open"`, `"ajar"`, errs.Corrupt},
@@ -243,7 +245,7 @@ func TestGolden(t *testing.T) {
 	}
 	for name, now := range map[string][]byte{
 		"log-object": log, "fence": EncodeFence(id(1), id(2), 3, 4, 5), "region-page": region, "segment-page": segs,
-		"directory-page": dir, "map-root": c.EncodeRoot(sampleRoot()), "head.json": head,
+		"directory-page": dir, "map-root": c.EncodeRoot(sampleRoot(), nil), "head.json": head,
 	} {
 		file := filepath.Join("..", "testdata", "v1", name)
 		if os.Getenv("SLUICE_GOLDEN") == "write" {
@@ -269,12 +271,12 @@ func TestGolden(t *testing.T) {
 				t.Fatalf("%+v %v", got, err)
 			}
 			f := got.Frames[0]
-			frame, err := c.DecodeFrame(nil, old[got.Len():got.Len()+int(f.Length)], f)
+			frame, err := c.DecodeFrame(nil, old[got.Len():got.Len()+int(f.Length)], f, nil, 0)
 			if err != nil || !bytes.Equal(frame, content[:FrameSize]) {
 				t.Errorf("golden frame: %v", err)
 			}
 		case "map-root":
-			if got, err := c.DecodeRoot(old); err != nil || !reflect.DeepEqual(got, sampleRoot()) {
+			if got, err := c.DecodeRoot(old, nil); err != nil || !reflect.DeepEqual(got, sampleRoot()) {
 				t.Errorf("%+v %v", got, err)
 			}
 		case "region-page":

@@ -1,6 +1,9 @@
 package format
 
-import "testing"
+import (
+	"bytes"
+	"testing"
+)
 
 // The decoders must refuse or accept any bytes without a panic or an absurd allocation, and what they accept
 // must hold what they promise.
@@ -9,6 +12,8 @@ func FuzzLogHeader(f *testing.F) {
 	obj, h, _ := sampleLog(codec(f))
 	f.Add(obj[:h.Len()])
 	f.Add(EncodeFence(id(1), id(2), 3, 4, 5))
+	sealed, sh, _ := sealedLog(f, codec(f))
+	f.Add(sealed[:sh.Len()])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= LogFixedLen+4 { // let the fuzzer past the checksum
 			if n, err := LogHeaderLenOf(b); err == nil && n <= len(b) {
@@ -17,6 +22,12 @@ func FuzzLogHeader(f *testing.F) {
 		}
 		h, err := DecodeLogHeader(b)
 		if err != nil {
+			return
+		}
+		if h.Cipher != CipherNone { // nobody gets past the tag
+			if _, err := sampleKeys().Open(keyedDisk, h); err == nil && h.Seq != 9 {
+				t.Fatalf("opened %+v", h)
+			}
 			return
 		}
 		out := make([]byte, h.Len())
@@ -50,13 +61,13 @@ func FuzzPages(f *testing.F) {
 
 func FuzzRoot(f *testing.F) {
 	c := codec(f)
-	f.Add(c.EncodeRoot(sampleRoot()))
+	f.Add(c.EncodeRoot(sampleRoot(), nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= rootFixed {
 			le.PutUint32(b[16:], CRC(b[rootFixed:]))
 			le.PutUint32(b[36:], CRC(b[:36]))
 		}
-		if r, err := c.DecodeRoot(b); err == nil && (r.Size <= 0 || len(r.Lineage) == 0) {
+		if r, err := c.DecodeRoot(b, nil); err == nil && (r.Size <= 0 || len(r.Lineage) == 0) {
 			t.Fatalf("%+v", r)
 		}
 	})
@@ -68,11 +79,11 @@ func FuzzFrame(f *testing.F) {
 	fr := h.Frames[0]
 	f.Add(obj[h.Len():h.Len()+int(fr.Length)], uint16(fr.Flags), uint16(fr.Blocks))
 	f.Fuzz(func(t *testing.T, b []byte, flags, blocks uint16) {
-		got, err := c.DecodeFrame(nil, b, Frame{Length: uint32(len(b)), CRC: CRC(b), Flags: flags, Blocks: blocks})
+		got, err := c.DecodeFrame(nil, b, Frame{Length: uint32(len(b)), CRC: CRC(b), Flags: flags, Blocks: blocks}, nil, 0)
 		if err == nil && len(got) != int(blocks)*BlockSize {
 			t.Fatalf("%d bytes", len(got))
 		}
-		page, err := c.DecodeStored(nil, b, PageRef{Length: uint32(len(b)), CRC: CRC(b), Flags: flags})
+		page, err := c.DecodeStored(nil, b, PageRef{Length: uint32(len(b)), CRC: CRC(b), Flags: flags}, nil)
 		if err == nil && len(page) > maxPageContents {
 			t.Fatalf("page of %d bytes", len(page))
 		}
@@ -91,5 +102,51 @@ func FuzzDocuments(f *testing.F) {
 		}
 		_, _ = DecodeCheckpoint(b)
 		_, _ = DecodeRef(b)
+	})
+}
+
+// FuzzSealed holds everything that is under a key against any bytes: nothing is accepted but what was sealed.
+func FuzzSealed(f *testing.F) {
+	c := codec(f)
+	obj, h, _ := sealedLog(f, c)
+	fr := h.Frames[0]
+	okey, err := sampleKeys()[keyedDisk].Object(KindLog, h.Epoch, h.Seq, h.Nonce)
+	if err != nil {
+		f.Fatal(err)
+	}
+	pkey, err := sampleKeys()[keyedDisk].Pages(4, 2)
+	if err != nil {
+		f.Fatal(err)
+	}
+	frame := obj[h.Len() : h.Len()+int(fr.Length)]
+	root := c.EncodeRoot(sampleRoot(), pkey)
+	bundle := goldenEncryption(f)
+	f.Add(frame, fr.Flags, fr.Blocks)
+	f.Add(root, uint16(0), uint16(0))
+	f.Add(bundle.Keys, uint16(0), uint16(0))
+	f.Fuzz(func(t *testing.T, b []byte, flags, blocks uint16) {
+		if _, err := c.DecodeFrame(nil, b, Frame{Length: uint32(len(b)), CRC: CRC(b), Flags: flags, Blocks: blocks}, okey, 0); err == nil && !bytes.Equal(b, frame) {
+			t.Fatal("a frame that nobody sealed")
+		}
+		for _, r := range []PageRef{{Key: 1, Flags: flags}, {Key: 1, Flags: flags | PageSigned}, {Flags: flags}} {
+			r.Length, r.CRC, r.Offset = uint32(len(b)), CRC(b), uint32(blocks)
+			if _, err := c.DecodeStored(nil, b, r, pkey); err == nil {
+				t.Fatal("a page that nobody sealed")
+			}
+		}
+		if len(b) >= rootFixed {
+			same := bytes.Equal(b, root)
+			r := bytes.Clone(b)
+			le.PutUint32(r[16:], CRC(r[rootFixed:]))
+			le.PutUint32(r[36:], CRC(r[:36]))
+			if _, err := c.DecodeRoot(r, pkey); err == nil && !same && !bytes.Equal(r[rootFixed:], root[rootFixed:]) {
+				t.Fatal("a root that nobody signed")
+			}
+		}
+		e := *bundle
+		e.Keys = b
+		if _, err := e.OpenKeys(id(7), goldenBundle); err == nil && !bytes.Equal(b, bundle.Keys) {
+			t.Fatal("a bundle that nobody sealed")
+		}
 	})
 }

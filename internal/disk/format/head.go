@@ -3,6 +3,7 @@ package format
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,13 +37,6 @@ type Parent struct {
 	Path       string `json:"path"`
 	UID        string `json:"uid"`
 	Checkpoint string `json:"checkpoint"`
-}
-
-// Encryption is reserved: which key encrypts what the disk writes.
-type Encryption struct {
-	Cipher  string `json:"cipher"`
-	KeyID   uint32 `json:"key_id"`
-	Wrapped []byte `json:"wrapped"`
 }
 
 // Head is the one mutable object of a disk. Every write of it carries a fresh nonce, so that no body is
@@ -105,12 +99,12 @@ func Encode(doc any) ([]byte, error) {
 // DecodeHead decodes and checks a head.
 func DecodeHead(b []byte) (*Head, error) {
 	var h Head
-	if err := decodeStrict(b, &h, "head"); err != nil {
+	if err := decodeStrict(b, &h, "head", FeatureEncryption); err != nil {
 		return nil, err
 	}
 	switch {
-	case h.LogStore != "" || h.Encryption != nil:
-		return nil, unsupported("disk with a separate log store or encryption")
+	case h.LogStore != "":
+		return nil, unsupported("disk with a separate log store")
 	case h.State != StateOpen && h.State != StateClosed:
 		return nil, corrupt("head: bad state %q", h.State)
 	case h.Nonce == "" || h.UID == "" || h.Log.Seq == 0:
@@ -119,13 +113,24 @@ func DecodeHead(b []byte) (*Head, error) {
 	if h.Mode != ModeDurable {
 		return nil, unsupported("disk mode %q", h.Mode)
 	}
+	if (h.Encryption != nil) != slices.Contains(h.Features, FeatureEncryption) {
+		return nil, corrupt("head: encryption and features disagree")
+	}
+	if h.Encryption != nil {
+		if err := h.Encryption.check(); err != nil {
+			return nil, err
+		}
+	}
 	return &h, checkMap("head", h.Size, h.Root, h.Lineage)
 }
+
+// Encrypted reports whether the disk of a checkpoint is. The keys are in its head.
+func (c *Checkpoint) Encrypted() bool { return slices.Contains(c.Features, FeatureEncryption) }
 
 // DecodeCheckpoint decodes and checks a checkpoint.
 func DecodeCheckpoint(b []byte) (*Checkpoint, error) {
 	var c Checkpoint
-	if err := decodeStrict(b, &c, "checkpoint"); err != nil {
+	if err := decodeStrict(b, &c, "checkpoint", FeatureEncryption); err != nil {
 		return nil, err
 	}
 	return &c, checkMap("checkpoint", c.Size, c.Root, c.Lineage)
@@ -170,7 +175,7 @@ func ValidPath(p string) bool {
 
 // decodeStrict refuses newer versions and unknown features by name before it refuses unknown fields, so
 // that a new format is called new and not broken.
-func decodeStrict(b []byte, doc any, what string) error {
+func decodeStrict(b []byte, doc any, what string, known ...string) error {
 	var v struct {
 		Version  int      `json:"version"`
 		Features []string `json:"features"`
@@ -181,8 +186,8 @@ func decodeStrict(b []byte, doc any, what string) error {
 	if v.Version != Version {
 		return unsupported("%s of format version %d", what, v.Version)
 	}
-	if len(v.Features) > 0 {
-		return unsupported("%s needs %s", what, strings.Join(v.Features, ", "))
+	if unknown := slices.DeleteFunc(v.Features, func(f string) bool { return slices.Contains(known, f) }); len(unknown) > 0 {
+		return unsupported("%s needs %s", what, strings.Join(unknown, ", "))
 	}
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()

@@ -1,6 +1,10 @@
 package format
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
 
 // Flags of a log object.
 const (
@@ -62,18 +66,81 @@ type LogHeader struct {
 	Body    uint32 // bytes of frames after the header
 	Runs    []Run
 	Frames  []Frame
+
+	Cipher uint8  // CipherNone, or what encrypts runs and frames
+	KeyID  uint32 // of the disk's data keys; 0 without a cipher
+
+	sealed *sealedRuns // of an encrypted header that was decoded and not opened yet
+}
+
+// sealedRuns is the part of a header that Keys.Open decrypts.
+type sealedRuns struct {
+	count  int
+	stored []byte // runs and tag
+	aad    []byte
 }
 
 // IsFence reports whether the object ends its epoch's log.
 func (h *LogHeader) IsFence() bool { return h.Flags&FlagFence != 0 }
 
 // Len returns the length of the encoded header in bytes.
-func (h *LogHeader) Len() int { return LogHeaderLen(len(h.Runs), len(h.Frames)) }
+func (h *LogHeader) Len() int {
+	runs := len(h.Runs)
+	if h.sealed != nil {
+		runs = h.sealed.count
+	}
+	n := LogHeaderLen(runs, len(h.Frames))
+	if h.Cipher != CipherNone {
+		n += tagLen
+	}
+	return n
+}
 
-// LogHeaderLen returns the encoded length of a header with so many runs and frames, in bytes.
+// LogHeaderLen returns the encoded length of a header in the clear with so many runs and frames, in bytes.
 func LogHeaderLen(runs, frames int) int { return LogFixedLen + runs*runLen + frames*frameLen + 4 }
 
-// Put encodes the header into dst, which must be h.Len() bytes.
+// Seal encodes the header into dst, which must be h.Len() bytes, with its runs encrypted under the object's key
+// and all of it bound to that. A nil key leaves it in the clear; h.Cipher must say the same.
+func (h *LogHeader) Seal(dst []byte, key *ObjectKey) {
+	h.Put(dst)
+	if key == nil {
+		return
+	}
+	runs := LogFixedLen + len(h.Runs)*runLen
+	table := runs + len(h.Frames)*frameLen
+	sealed := key.aead.Seal(nil, key.nonce(headerFrame), dst[LogFixedLen:runs], headerAAD(key, dst[:LogFixedLen], dst[runs:table]))
+	copy(dst[LogFixedLen:runs], sealed)
+	copy(dst[table:], sealed[runs-LogFixedLen:])
+	le.PutUint32(dst[len(dst)-4:], CRC(dst[:len(dst)-4]))
+}
+
+func headerAAD(key *ObjectKey, fixed, table []byte) []byte {
+	return append(append(key.aad(headerFrame, 0, 0), fixed...), table...)
+}
+
+// open decrypts the runs.
+func (h *LogHeader) open(key *ObjectKey) error {
+	if h.sealed == nil {
+		return nil
+	}
+	runs, err := key.aead.Open(nil, key.nonce(headerFrame), h.sealed.stored, append(key.aad(headerFrame, 0, 0), h.sealed.aad...))
+	if err != nil {
+		return errs.Wrap(errs.Corrupt, err, "log header was changed, or is under another key")
+	}
+	h.decodeRuns(runs, h.sealed.count)
+	h.sealed = nil
+	return h.check()
+}
+
+func (h *LogHeader) decodeRuns(b []byte, count int) {
+	h.Runs = make([]Run, count)
+	for i := range h.Runs {
+		w := le.Uint64(b[i*runLen+8:])
+		h.Runs[i] = Run{LBA: le.Uint64(b[i*runLen:]), Count: w & (1<<56 - 1), Kind: uint8(w >> 56)}
+	}
+}
+
+// Put encodes the header into dst, which must be h.Len() bytes, in the clear.
 func (h *LogHeader) Put(dst []byte) {
 	clear(dst[:LogFixedLen])
 	copy(dst, logMagic)
@@ -90,7 +157,8 @@ func (h *LogHeader) Put(dst []byte) {
 	le.PutUint32(dst[80:], uint32(len(h.Frames)))
 	le.PutUint32(dst[84:], h.Body)
 	dst[88] = h.Kind
-	// 89: cipher (0 none), 90..91: reserved, 92..95: key id; all zero in version 1 without encryption.
+	dst[89] = h.Cipher // 90..91: reserved
+	le.PutUint32(dst[92:], h.KeyID)
 	p := LogFixedLen
 	for _, r := range h.Runs {
 		le.PutUint64(dst[p:], r.LBA)
@@ -127,7 +195,11 @@ func LogHeaderLenOf(b []byte) (int, error) {
 	}
 	runs, frames := uint64(le.Uint32(b[76:])), uint64(le.Uint32(b[80:]))
 	n := uint64(le.Uint32(b[12:]))
-	if n != LogFixedLen+runs*runLen+frames*frameLen+4 {
+	want := LogFixedLen + runs*runLen + frames*frameLen + 4
+	if b[89] != CipherNone {
+		want += tagLen
+	}
+	if n != want {
 		return 0, corrupt("log header of %d bytes with %d runs and %d frames", n, runs, frames)
 	}
 	return int(n), nil
@@ -151,38 +223,38 @@ func DecodeLogHeader(b []byte) (*LogHeader, error) {
 	if CRC(b[:n-4]) != le.Uint32(b[n-4:]) {
 		return nil, corrupt("log header checksum mismatch")
 	}
-	if b[89] != 0 || le.Uint32(b[92:]) != 0 {
-		return nil, unsupported("log object is encrypted (cipher %d)", b[89])
+	if b[89] > CipherAES256GCM || (b[89] == CipherNone) != (le.Uint32(b[92:]) == 0) || le.Uint16(b[90:]) != 0 {
+		return nil, unsupported("log object with cipher %d and key %d", b[89], le.Uint32(b[92:]))
 	}
 	h := &LogHeader{
 		Flags: le.Uint16(b[10:]), Epoch: le.Uint64(b[16:]), Seq: le.Uint64(b[24:]),
 		Created: int64(le.Uint64(b[64:])), Blocks: le.Uint32(b[72:]), Body: le.Uint32(b[84:]), Kind: b[88],
-		Runs: make([]Run, le.Uint32(b[76:])), Frames: make([]Frame, le.Uint32(b[80:])),
+		Cipher: b[89], KeyID: le.Uint32(b[92:]), Frames: make([]Frame, le.Uint32(b[80:])),
 	}
 	copy(h.Disk[:], b[32:])
 	copy(h.Nonce[:], b[48:])
 	if h.Flags&^logFlags != 0 {
 		return nil, unsupported("log object with flags %#x", h.Flags)
 	}
-	p := LogFixedLen
-	for i := range h.Runs {
-		w := le.Uint64(b[p+8:])
-		h.Runs[i] = Run{LBA: le.Uint64(b[p:]), Count: w & (1<<56 - 1), Kind: uint8(w >> 56)}
-		p += runLen
-	}
+	count := int(le.Uint32(b[76:]))
+	runs := LogFixedLen + count*runLen
+	p := runs
 	for i := range h.Frames {
 		h.Frames[i] = Frame{Offset: le.Uint32(b[p:]), Length: le.Uint32(b[p+4:]), CRC: le.Uint32(b[p+8:]),
 			Flags: le.Uint16(b[p+12:]), Blocks: le.Uint16(b[p+14:])}
 		p += frameLen
 	}
-	return h, h.check()
+	if h.Cipher == CipherNone {
+		h.decodeRuns(b[LogFixedLen:runs], count)
+		return h, h.check()
+	}
+	h.sealed = &sealedRuns{count: count, stored: append(bytes.Clone(b[LogFixedLen:runs]), b[p:p+tagLen]...),
+		aad: append(bytes.Clone(b[:LogFixedLen]), b[runs:p]...)}
+	return h, h.checkFrames()
 }
 
 // check verifies that runs and frames agree with the counts and with each other.
 func (h *LogHeader) check() error {
-	if h.Kind != KindLog && h.Kind != KindSeg {
-		return unsupported("log object of kind %d", h.Kind)
-	}
 	var data uint64
 	for _, r := range h.Runs {
 		if r.Kind > RunZero || r.Count == 0 || r.LBA >= MaxBlocks || r.Count > MaxBlocks-r.LBA {
@@ -192,49 +264,84 @@ func (h *LogHeader) check() error {
 			data += r.Count
 		}
 	}
-	if data != uint64(h.Blocks) || data > MaxSegBlocks {
+	if data != uint64(h.Blocks) {
 		return corrupt("runs hold %d blocks, header says %d", data, h.Blocks)
+	}
+	return h.checkFrames()
+}
+
+// checkFrames is check for what can be read without a key.
+func (h *LogHeader) checkFrames() error {
+	if h.Kind != KindLog && h.Kind != KindSeg {
+		return unsupported("log object of kind %d", h.Kind)
+	}
+	most := uint64(FrameSize)
+	if h.Cipher != CipherNone {
+		most += tagLen
 	}
 	var blocks, end uint64
 	for i, f := range h.Frames {
 		full := f.Blocks == FrameBlocks || (i == len(h.Frames)-1 && f.Blocks > 0 && f.Blocks < FrameBlocks)
 		if !full || f.Flags&^FrameZstd != 0 || uint64(f.Offset) != end || f.Length == 0 ||
-			uint64(f.Length) > FrameSize {
+			uint64(f.Length) > most {
 			return corrupt("bad frame %d: %+v", i, f)
 		}
 		blocks += uint64(f.Blocks)
 		end += uint64(f.Length)
 	}
-	if blocks != data || end != uint64(h.Body) {
-		return corrupt("frames hold %d blocks in %d bytes, header says %d in %d", blocks, end, data, h.Body)
+	if blocks != uint64(h.Blocks) || blocks > MaxSegBlocks || end != uint64(h.Body) {
+		return corrupt("frames hold %d blocks in %d bytes, header says %d in %d", blocks, end, h.Blocks, h.Body)
 	}
-	if h.IsFence() && (len(h.Runs) > 0 || h.Body > 0) {
+	if h.IsFence() && (len(h.Runs) > 0 || h.Body > 0 || h.Cipher != CipherNone) {
 		return corrupt("a fence holds data")
 	}
 	return nil
 }
 
 // AppendFrame appends the stored form of content (a multiple of BlockSize, at most FrameSize) to body and
-// returns its entry, with the offset counted from base.
-func (c *Codec) AppendFrame(body []byte, base int, content []byte) ([]byte, Frame) {
+// returns its entry, with the offset counted from base. It is frame index of its object, whose key is nil on a
+// disk in the clear. A frame is compressed first and then encrypted.
+func (c *Codec) AppendFrame(body []byte, base int, content []byte, key *ObjectKey, index int) ([]byte, Frame) {
 	start := len(body)
 	body, packed := c.pack(body, content)
-	f := Frame{Offset: uint32(start - base), Length: uint32(len(body) - start), CRC: CRC(body[start:]),
-		Blocks: uint16(len(content) / BlockSize)}
+	f := Frame{Offset: uint32(start - base), Blocks: uint16(len(content) / BlockSize)}
 	if packed {
 		f.Flags = FrameZstd
 	}
+	if key != nil {
+		body = key.aead.Seal(body[:start], key.nonce(uint32(index)), body[start:], key.aad(uint32(index), f.Flags, f.Blocks))
+	}
+	f.Length, f.CRC = uint32(len(body)-start), CRC(body[start:])
 	return body, f
 }
 
-// DecodeFrame checks a stored frame against its entry and appends its content to dst.
-func (c *Codec) DecodeFrame(dst, stored []byte, f Frame) ([]byte, error) {
+// CheckFrame checks a stored frame's length and checksum, for which no key is needed.
+func CheckFrame(stored []byte, f Frame) error {
 	if len(stored) != int(f.Length) {
-		return nil, corrupt("frame is %d bytes, want %d", len(stored), f.Length)
+		return corrupt("frame is %d bytes, want %d", len(stored), f.Length)
 	}
 	if CRC(stored) != f.CRC {
-		return nil, corrupt("frame checksum mismatch")
+		return corrupt("frame checksum mismatch")
+	}
+	return nil
+}
+
+// DecodeFrame checks a stored frame, number index of its object, against its entry and appends its content to
+// dst. The key is nil for an object in the clear. stored stays as it is.
+func (c *Codec) DecodeFrame(dst, stored []byte, f Frame, key *ObjectKey, index int) ([]byte, error) {
+	if err := CheckFrame(stored, f); err != nil {
+		return nil, err
 	}
 	want := int(f.Blocks) * BlockSize
-	return c.unpack(dst, stored, f.Flags&FrameZstd != 0, want, want)
+	if key == nil {
+		return c.unpack(dst, stored, f.Flags&FrameZstd != 0, want, want)
+	}
+	scratch := c.scratch()
+	defer c.give(scratch)
+	plain, err := key.aead.Open((*scratch)[:0], key.nonce(uint32(index)), stored, key.aad(uint32(index), f.Flags, f.Blocks))
+	if err != nil {
+		return nil, errs.Wrap(errs.Corrupt, err, "frame was changed, or is under another key")
+	}
+	*scratch = plain
+	return c.unpack(dst, plain, f.Flags&FrameZstd != 0, want, want)
 }

@@ -8,13 +8,18 @@ type PageRef struct {
 	Offset  uint32
 	Length  uint32
 	CRC     uint32 // of the stored bytes
-	Key     uint32 // key id, 0: not encrypted
+	Key     uint32 // key id, 0: neither encrypted nor signed
 	Lineage uint16
 	Flags   uint16
 }
 
-// PageZstd says that a page is compressed.
-const PageZstd uint16 = 1 << 0
+// Flags of a page reference. PageZstd says that the page is compressed, PageSigned that its key vouches for it
+// and doesn't encrypt it.
+const (
+	PageZstd   uint16 = 1 << 0
+	PageSigned uint16 = 1 << 1
+	pageFlags         = PageZstd | PageSigned
+)
 
 const (
 	pageRefLen  = 32
@@ -55,10 +60,10 @@ func getPageRef(b []byte) (PageRef, error) {
 		Epoch: le.Uint64(b), N: le.Uint32(b[8:]), Offset: le.Uint32(b[12:]), Length: le.Uint32(b[16:]),
 		CRC: le.Uint32(b[20:]), Key: le.Uint32(b[24:]), Lineage: le.Uint16(b[28:]), Flags: le.Uint16(b[30:]),
 	}
-	if r.Flags&^PageZstd != 0 || r.Key != 0 {
+	if r.Flags&^pageFlags != 0 || (r.Key == 0 && r.Flags&PageSigned != 0) {
 		return r, unsupported("page with flags %#x and key %d", r.Flags, r.Key)
 	}
-	if r.Lineage >= MaxLineage || r.Length == 0 || r.Length > maxPageContents {
+	if r.Lineage >= MaxLineage || r.Length == 0 || r.Length > maxPageContents+trailerLen {
 		return r, corrupt("bad page reference %+v", r)
 	}
 	return r, nil
@@ -208,21 +213,59 @@ func DecodeSegPage(entries []SegmentEntry, b []byte, index uint32) error {
 }
 
 // AppendStored appends the stored form of page contents to object and returns its reference, which lacks
-// the version and the lineage (0).
-func (c *Codec) AppendStored(object, contents []byte) ([]byte, PageRef) {
+// the version and the lineage (0). The key is nil on a disk in the clear; else it encrypts a region page, and
+// signs any other.
+func (c *Codec) AppendStored(object, contents []byte, key *PageKey) ([]byte, PageRef) {
 	start := len(object)
 	object, packed := c.pack(object, contents)
-	r := PageRef{Offset: uint32(start), Length: uint32(len(object) - start), CRC: CRC(object[start:])}
+	r := PageRef{Offset: uint32(start)}
 	if packed {
 		r.Flags = PageZstd
 	}
+	if key != nil {
+		r.Key = key.id
+		signed := contents[0] != pageRegion
+		if signed {
+			r.Flags |= PageSigned
+		}
+		object = key.seal(object, start, signed, key.aad('P', r.place()))
+	}
+	r.Length, r.CRC = uint32(len(object)-start), CRC(object[start:])
 	return object, r
 }
 
-// DecodeStored checks a stored page against its reference and returns its contents, appended to dst.
-func (c *Codec) DecodeStored(dst, stored []byte, r PageRef) ([]byte, error) {
+// place is what a page is bound to, besides its key.
+func (r *PageRef) place() []byte {
+	return le.AppendUint16(le.AppendUint32(make([]byte, 0, 8), r.Offset), r.Flags)
+}
+
+// DecodeStored checks a stored page against its reference and returns its contents, appended to dst. The key is
+// that of Keys.Page. Without one, pages in the clear are decoded, also signed ones, whose signature is not
+// looked at then; one that is encrypted is Denied.
+func (c *Codec) DecodeStored(dst, stored []byte, r PageRef, key *PageKey) ([]byte, error) {
 	if len(stored) != int(r.Length) || CRC(stored) != r.CRC {
 		return nil, corrupt("map page checksum mismatch")
 	}
-	return c.unpack(dst, stored, r.Flags&PageZstd != 0, -1, maxPageContents)
+	signed := r.Flags&PageSigned != 0
+	switch {
+	case key == nil && r.Key == 0:
+	case key == nil && !signed:
+		return nil, noKey("map page")
+	case key == nil && len(stored) < trailerLen:
+		return nil, corrupt("signed map page of %d bytes", len(stored))
+	case key == nil:
+		stored = stored[:len(stored)-trailerLen]
+	case r.Key != key.id:
+		return nil, corrupt("map page is under key %d, not %d", r.Key, key.id)
+	default:
+		var err error
+		if stored, err = key.open(stored, signed, key.aad('P', r.place())); err != nil {
+			return nil, err
+		}
+	}
+	dst, err := c.unpack(dst, stored, r.Flags&PageZstd != 0, -1, maxPageContents)
+	if err == nil && signed && len(dst) > 0 && dst[0] == pageRegion {
+		return nil, corrupt("region page in the clear on an encrypted disk")
+	}
+	return dst, err
 }

@@ -9,6 +9,7 @@ const (
 	// PagesHeaderLen is the length of the header of a pages object, in bytes.
 	PagesHeaderLen = 32
 	rootZstd       = uint16(1)
+	rootSigned     = uint16(2)
 )
 
 // Ancestor is one disk of a lineage: where it is in the pool, and which one it was when it was forked.
@@ -39,8 +40,8 @@ type Root struct {
 	Segs     []PageRef // by segment-table page
 }
 
-// EncodeRoot returns the stored form of a root.
-func (c *Codec) EncodeRoot(r *Root) []byte {
+// EncodeRoot returns the stored form of a root, signed by the key unless that is nil.
+func (c *Codec) EncodeRoot(r *Root, key *PageKey) []byte {
 	b := make([]byte, 0, 256+dirEntryLen*8)
 	b = le.AppendUint64(b, uint64(r.Size))
 	b = le.AppendUint64(b, r.Epoch)
@@ -71,10 +72,19 @@ func (c *Codec) EncodeRoot(r *Root) []byte {
 		le.PutUint16(out[10:], rootZstd)
 	}
 	le.PutUint32(out[12:], uint32(len(b)))
-	le.PutUint32(out[16:], CRC(out[rootFixed:]))
 	copy(out[20:36], r.Nonce[:])
+	if key != nil {
+		le.PutUint16(out[10:], le.Uint16(out[10:])|rootSigned)
+		out = key.seal(out, rootFixed, true, key.rootAAD(out))
+	}
+	le.PutUint32(out[16:], CRC(out[rootFixed:]))
 	le.PutUint32(out[36:], CRC(out[:36]))
 	return out
+}
+
+// rootAAD binds a root's content to its header, but for the checksums.
+func (p *PageKey) rootAAD(b []byte) []byte {
+	return append(p.aad('R', b[8:16]), b[20:36]...)
 }
 
 func countRefs(refs []PageRef) int {
@@ -87,8 +97,8 @@ func countRefs(refs []PageRef) int {
 	return n
 }
 
-// DecodeRoot checks and decodes a root.
-func (c *Codec) DecodeRoot(b []byte) (*Root, error) {
+// DecodeRoot checks and decodes a root. The key is that of Keys.Root; without one a signature is not looked at.
+func (c *Codec) DecodeRoot(b []byte, key *PageKey) (*Root, error) {
 	if len(b) < rootFixed || !bytes.Equal(b[:8], []byte(rootMagic)) {
 		return nil, corrupt("not a map root")
 	}
@@ -99,19 +109,39 @@ func (c *Codec) DecodeRoot(b []byte) (*Root, error) {
 		return nil, corrupt("map root checksum mismatch")
 	}
 	flags, rawLen := le.Uint16(b[10:]), le.Uint32(b[12:])
-	if flags&^rootZstd != 0 {
+	if flags&^(rootZstd|rootSigned) != 0 {
 		return nil, unsupported("map root with flags %#x", flags)
 	}
 	if rawLen > maxRootContents {
 		return nil, corrupt("map root of %d bytes", rawLen)
 	}
-	raw, err := c.unpack(nil, b[rootFixed:], flags&rootZstd != 0, int(rawLen), maxRootContents)
+	stored, err := rootContent(b, key)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := c.unpack(nil, stored, flags&rootZstd != 0, int(rawLen), maxRootContents)
 	if err != nil {
 		return nil, err
 	}
 	r := &Root{}
 	copy(r.Nonce[:], b[20:])
 	return r, r.decode(&reader{b: raw})
+}
+
+// rootContent returns the stored content of a root without its signature, which it checks.
+func rootContent(b []byte, key *PageKey) ([]byte, error) {
+	signed := le.Uint16(b[10:])&rootSigned != 0
+	switch {
+	case !signed && key == nil:
+		return b[rootFixed:], nil
+	case !signed:
+		return nil, corrupt("map root is not signed, and its disk is encrypted")
+	case len(b) < rootFixed+trailerLen:
+		return nil, corrupt("signed map root of %d bytes", len(b))
+	case key == nil:
+		return b[rootFixed : len(b)-trailerLen], nil
+	}
+	return key.open(b[rootFixed:], true, key.rootAAD(b))
 }
 
 func (r *Root) decode(d *reader) error {

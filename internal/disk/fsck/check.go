@@ -3,6 +3,7 @@ package fsck
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/decorate"
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -22,6 +24,7 @@ const parallel = 8
 // Options says how far a check goes.
 type Options struct {
 	Data     bool                         // read every frame too, not the headers alone
+	Key      disk.KEK                     // unwraps the keys of an encrypted disk; nil: what is encrypted is held against its checksums only
 	Progress func(done, total int64)      // segments checked and to check; may be nil
 	Garbage  func(key string, size int64) // called for each unreachable object, by key; may be nil
 }
@@ -38,13 +41,14 @@ type checker struct {
 	own   map[string]int64 // every object of the disk: key → size
 
 	mu       sync.Mutex
+	keys     format.Keys
 	reached  map[string]struct{} // keys, of ancestors' objects too
 	segments map[string]*segment // by key
 }
 
 // Check reads a disk's head, checkpoints, maps, segment headers and log, and with Options.Data everything
 // else, and reports what is damaged and what can't be reached. Damage is no error; errors are NotFound (no
-// disk), and whatever kept it from reading.
+// disk), Denied (Options.Key is not its key), and whatever kept it from reading.
 func Check(ctx context.Context, store blob.Store, path string, opts Options) (*Report, error) {
 	if !format.ValidPath(path) {
 		return nil, errs.New(errs.Invalid, "bad disk path %q", path)
@@ -97,7 +101,51 @@ func (c *checker) readHead(ctx context.Context) (bool, error) {
 	if h.State == format.StateOpen {
 		c.log.note("the disk is open: %q attached it with generation %d (epoch %d)", h.Holder, h.Generation, h.Epoch)
 	}
-	return true, nil
+	return true, c.unlock(ctx)
+}
+
+// unlock takes the keys of the disk's lineage from its head.
+func (c *checker) unlock(ctx context.Context) error {
+	e := c.head.Encryption
+	if e == nil {
+		return nil
+	}
+	c.log.count(func(r *Report) { r.Cipher = e.Cipher })
+	if c.opts.Key == nil {
+		c.log.note("the disk is encrypted and no key was given: signatures, encrypted contents, live counts and which blocks are mapped were not checked")
+		return nil
+	}
+	keys, err := disk.Unlock(ctx, c.head, c.opts.Key)
+	c.keys = keys
+	return err
+}
+
+// keysOf returns the keys that are known so far.
+func (c *checker) keysOf() format.Keys {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.keys
+}
+
+// unlockFork adds a fork's keys, which the key that was given may not open.
+func (c *checker) unlockFork(ctx context.Context, path string, h *format.Head) error {
+	if h.Encryption == nil || c.opts.Key == nil {
+		return nil
+	}
+	more, err := disk.Unlock(ctx, h, c.opts.Key)
+	if errs.Is(err, errs.Denied) {
+		c.log.note("fork %s is under another key, and was held against its checksums only", path)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := maps.Clone(more)
+	maps.Copy(all, c.keys)
+	c.keys = all
+	return nil
 }
 
 func (c *checker) list(ctx context.Context) error {
@@ -249,6 +297,9 @@ func (c *checker) walkFork(ctx context.Context, path string) error {
 		return nil
 	}
 	c.log.count(func(r *Report) { r.Forks++ })
+	if err := c.unlockFork(ctx, path, h); err != nil {
+		return err
+	}
 	if err := c.walk(ctx, h.Lineage, h.Root, h.Size, false); err != nil {
 		return err
 	}

@@ -45,6 +45,8 @@ type Report struct {
 	Unreachable map[string]Tally `json:"unreachable"` // by kind: log, map, seg, boot, other
 	InFlight    Tally            `json:"in_flight"`   // of a writer that has the disk open, or had
 	DamageCount int              `json:"damage_count"`
+	Cipher      string           `json:"cipher,omitempty"` // of an encrypted disk
+	Locked      int              `json:"locked,omitempty"` // pages, headers and frames of which, for lack of the key, only the checksum was checked
 	Damage      []Finding        `json:"damage"`
 	Notes       []string         `json:"notes"`
 }
