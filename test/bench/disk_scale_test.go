@@ -104,7 +104,7 @@ func (s *scaled) storeMap(t *testing.T, m *blockmap.Map, h *format.Head) {
 	}
 	pages, root := m.Encode(snap, codec, blockmap.Version{Epoch: 1, N: 1, Nonce: format.ID{1}})
 	root.Size, root.Lineage, root.Created = s.size, h.Lineage, time.Now().UnixMilli()
-	body := codec.EncodeRoot(root)
+	body := codec.EncodeRoot(root, nil)
 	for name, b := range map[string][]byte{"pages": pages, "root": body} {
 		if _, err := s.store.PutIfAbsent(ctx, diskPath+"/map/0000000000000001-00000001/"+name, b); err != nil {
 			t.Fatal(err)
