@@ -230,7 +230,7 @@ func (c *collector) walk(ctx context.Context, reached map[string]bool, owner str
 	if err != nil {
 		return err
 	}
-	root, err := c.codec.DecodeRoot(obj.Data)
+	root, err := c.codec.DecodeRoot(obj.Data, nil)
 	if err != nil {
 		return err
 	}
@@ -247,7 +247,7 @@ func (c *collector) walk(ctx context.Context, reached map[string]bool, owner str
 		if err != nil {
 			return nil, err
 		}
-		return c.codec.DecodeStored(nil, obj.Data[ref.Offset:ref.Offset+ref.Length], ref)
+		return c.codec.DecodeStored(nil, obj.Data[ref.Offset:ref.Offset+ref.Length], ref, nil)
 	}
 	for i, ref := range root.Dirs {
 		if ref.Length == 0 {
