@@ -20,8 +20,8 @@ build: ## build bin/sluice, bin/sluice-init and the platform's release tree
 test: setup build ## all tests, race detector on, from nothing
 	@scripts/test.sh
 
-test-qemu: setup build ## tests that boot VMs with a kernel of their own; minutes, and some more without KVM
-	@scripts/test.sh -tags qemu -run 'Conformance|Saved|Qemu|Runtimes'
+test-qemu: setup build ## fleets of VMs with a kernel of their own (make test has the runtime's own suite); minutes without KVM
+	@scripts/test.sh -tags qemu -run 'Qemu|Runtimes'
 
 lint: ## golangci-lint and the house rules
 	@scripts/lint.sh

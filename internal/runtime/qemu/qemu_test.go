@@ -1,5 +1,3 @@
-//go:build qemu
-
 package qemu
 
 import (
@@ -71,7 +69,7 @@ func release(t testing.TB) string {
 func TestConformance(t *testing.T) {
 	runtimetest.Run(t, runtimetest.Harness{
 		New: newDriver, Release: release(t), OwnKernel: true, CPUTime: cpuTime,
-		Pace: runtimetest.Pace{Step: 2 * time.Minute, Start: time.Second, Moments: 4, Many: 2, KillRounds: 6},
+		Pace: runtimetest.Pace{Step: 4 * time.Minute, Start: time.Second, Moments: 4, Many: 2, KillRounds: 6},
 	})
 }
 

@@ -32,7 +32,7 @@ func (e *env) adopt(want ...fleet.VMID) map[fleet.VMID]runtime.VM {
 }
 
 func testAdoptAfterKill(t *testing.T, e *env) {
-	w, ids := e.runWorker(2, func(s *runtime.Spec) { s.CacheBytes = 1 << 20 })
+	w, ids := e.runWorker(2, func(s *runtime.Spec) { s.CacheBytes = cacheSize })
 	w.waitFor(t, "started "+string(ids[1]))
 	w.kill()
 	vms := e.adopt(ids...)
@@ -40,7 +40,7 @@ func testAdoptAfterKill(t *testing.T, e *env) {
 		t.Fatalf("adopted %d VMs", len(vms))
 	}
 	for _, vm := range vms {
-		if st := vm.Status(); !st.Running || time.Since(st.StartedAt) > time.Minute {
+		if st := vm.Status(); !st.Running || time.Since(st.StartedAt) > e.Pace.Step {
 			t.Fatalf("status: %+v", st)
 		}
 		mustAsk(t, vm, Request{Op: "echo"})
@@ -69,7 +69,7 @@ func testAdoptAfterKill(t *testing.T, e *env) {
 }
 
 func testAdoptEnded(t *testing.T, e *env) {
-	w, ids := e.runWorker(1, func(s *runtime.Spec) { s.CacheBytes = 1 << 20 })
+	w, ids := e.runWorker(1, func(s *runtime.Spec) { s.CacheBytes = cacheSize })
 	w.waitFor(t, "started")
 	w.kill()
 	vm := e.adopt(ids...)[ids[0]]
@@ -91,7 +91,7 @@ func testWorkerKilledInStart(t *testing.T, e *env) {
 	t.Logf("seed %d", seed)
 	running, ended := 0, 0
 	for range e.Pace.KillRounds {
-		w, _ := e.runWorker(20, func(s *runtime.Spec) { s.CacheBytes = 1 << 20 })
+		w, _ := e.runWorker(20, func(s *runtime.Spec) { s.CacheBytes = cacheSize })
 		time.Sleep(time.Duration(random.Int64N(int64(e.Pace.Start * 4 / 3)))) // the moment is the test
 		w.kill()
 		for id, vm := range e.adopt() {

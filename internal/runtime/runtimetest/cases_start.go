@@ -30,7 +30,7 @@ func testProbe(t *testing.T, e *env) {
 
 func testStartAndDial(t *testing.T, e *env) {
 	vm := e.start(nil)
-	if st := vm.Status(); !st.Running || time.Since(st.StartedAt) > time.Minute {
+	if st := vm.Status(); !st.Running || time.Since(st.StartedAt) > e.Pace.Step {
 		t.Fatalf("status after start: %+v", st)
 	}
 	for i := range 3 {
@@ -98,7 +98,7 @@ func testStartMany(t *testing.T, e *env) {
 	var g errgroup.Group
 	for i := range vms {
 		spec := e.spec()
-		spec.CacheBytes = 1 << 20
+		spec.CacheBytes = cacheSize
 		g.Go(func() (err error) {
 			vms[i], err = e.driver.Start(e.context(), spec)
 			return err
@@ -162,14 +162,16 @@ func testHostLink(t *testing.T, e *env) {
 
 const cacheDevice = "/dev/sluice-cache"
 
+// cacheSize is that of every VM with a cache: a driver may keep something per size, and make it once.
+const cacheSize = 1<<30 + 4096
+
 func testCacheDevice(t *testing.T, e *env) {
-	const size = 1<<30 + 4096
-	vm := e.start(func(s *runtime.Spec) { s.CacheBytes = size })
-	other := e.start(func(s *runtime.Spec) { s.CacheBytes = size })
-	if got := mustAsk(t, vm, Request{Op: "size", Path: cacheDevice}).Number; got != size {
+	vm := e.start(func(s *runtime.Spec) { s.CacheBytes = cacheSize })
+	other := e.start(func(s *runtime.Spec) { s.CacheBytes = cacheSize })
+	if got := mustAsk(t, vm, Request{Op: "size", Path: cacheDevice}).Number; got != cacheSize {
 		t.Fatalf("cache device has %d bytes", got)
 	}
-	for _, at := range []int64{0, 1 << 20, size - 4096} {
+	for _, at := range []int64{0, 1 << 20, cacheSize - 4096} {
 		data := bytes.Repeat([]byte{byte(at>>20) + 1}, 4096)
 		mustAsk(t, vm, Request{Op: "write-at", Path: cacheDevice, Number: at, Data: data})
 		got := mustAsk(t, vm, Request{Op: "read-at", Path: cacheDevice, Number: at, Data: make([]byte, 4096)})
@@ -214,7 +216,7 @@ func testIsolation(t *testing.T, e *env) {
 	}
 	t.Setenv("SLUICE_HOST_SECRET", "of the host")
 	closeFD := openInherited(t, secret)
-	vm := e.start(func(s *runtime.Spec) { s.CacheBytes = 1 << 20 })
+	vm := e.start(func(s *runtime.Spec) { s.CacheBytes = cacheSize })
 	closeFD()
 	neighbour := e.start(nil)
 	seen := mustAsk(t, vm, Request{Op: "look"}).Seen
