@@ -302,5 +302,6 @@ func forkDisk(ctx context.Context, parent, checkpoint, child, size string) (api.
 	if _, err := disk.Fork(ctx, ref.store, ref.path, checkpoint, childPath, opts); err != nil {
 		return api.DiskInfo{}, err
 	}
+	disk.AdoptTrace(ctx, ref.store, ref.path, checkpoint)
 	return storedInfo(ctx, &diskRef{url: child, path: childPath, store: ref.store})
 }

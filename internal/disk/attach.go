@@ -94,8 +94,8 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	if d.opts.BootWindow > 0 {
 		d.rd.trace = &bootTrace{seen: make(map[uint64]uint64)}
 	}
-	if head.Boot != 0 && !d.opts.Prepared.warmed() {
-		d.tasks.spawn(func(ctx context.Context) { d.prefetchTrace(ctx, head.Boot) })
+	if key, ok := traceOf(head); ok && !d.opts.Prepared.warmed() {
+		d.tasks.spawn(func(ctx context.Context) { warmTrace(ctx, d.o, key, d.rd) })
 	}
 	d.startBackground()
 	return nil

@@ -13,7 +13,7 @@ import (
 
 const (
 	maxTraceBlocks = 16 << 10 // 64 MiB of content
-	traceReaders   = 8        // runs prefetched at a time
+	traceReaders   = 32       // runs prefetched at a time
 )
 
 // bootTrace records which blocks were read first after an attach, each once, in that order. The next attach
@@ -86,15 +86,10 @@ func (d *Disk) saveTrace(ctx context.Context) {
 	d.traced.Store(true)
 }
 
-// prefetchTrace reads ahead what the last boot read first.
-func (d *Disk) prefetchTrace(ctx context.Context, epoch uint64) {
-	warmTrace(ctx, d.o, d.path, epoch, d.rd)
-}
-
-// warmTrace brings the blocks of a trace into the cache, in the trace's order. Errors are left to the reader
+// warmTrace brings the blocks of the trace under key into the cache, in the trace's order. Errors are left to the reader
 // who comes for the blocks.
-func warmTrace(ctx context.Context, o *objects, path string, epoch uint64, rd *reader) {
-	obj, err := o.get(ctx, traceKey(path, epoch), blob.All())
+func warmTrace(ctx context.Context, o *objects, key string, rd *reader) {
+	obj, err := o.get(ctx, key, blob.All())
 	if err != nil {
 		return
 	}

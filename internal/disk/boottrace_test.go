@@ -1,6 +1,7 @@
 package disk_test
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
@@ -89,5 +90,72 @@ func TestBootTraceIsReadAhead(t *testing.T) {
 	}
 	if n := third.Stats().ReadAheads; n != uint64(len(touched)) {
 		t.Errorf("a plain attach read %d frames ahead, the trace has %d", n, len(touched))
+	}
+}
+
+// TestForksInheritTheBootTrace: what the first fork of a checkpoint reads first is read ahead for later ones,
+// before they have ever run; exactly that, and from the fork on.
+func TestForksInheritTheBootTrace(t *testing.T) {
+	ctx, s := testCtx(t), newSim()
+	c := s.client()
+	const image, size = "images/debian", 64 << 20
+	create(t, c, image, size)
+	fill := attach(t, c, image, 1)
+	rng, data := rand.New(rand.NewPCG(1, 2)), make([]byte, 8<<20)
+	for i := range data {
+		data[i] = byte(rng.Uint32())
+	}
+	if err := fill.WriteAt(ctx, data, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fill.Checkpoint(ctx, "v1"); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, fill)
+	touched := []int64{5 << 20, 1 << 20, 3<<20 + 4096, 7 << 20}
+	quiet := func(o *disk.AttachOptions) { o.BootWindow, o.ReadAhead, o.Revalidate = time.Hour, -1, -1 }
+	fork := func(name string) *disk.Disk {
+		t.Helper()
+		if _, err := disk.Fork(ctx, c, image, "v1", name, disk.ForkOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		return attach(t, c, name, 1, quiet)
+	}
+	has := func() bool { return len(s.keys(image+"/boot/of/")) > 0 }
+
+	first := fork("disks/first")
+	buf := make([]byte, 4096)
+	for _, off := range touched {
+		if err := first.ReadAt(ctx, buf, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := first.WriteAt(ctx, buf, 20<<20); err != nil { // a close with nothing to write leaves no trace
+		t.Fatal(err)
+	}
+	mustClose(t, first)
+	if has() {
+		t.Fatal("the checkpoint has a trace before a fork took one: this proves nothing")
+	}
+	disk.AdoptTrace(ctx, c, image, "v1")
+	second := fork("disks/second")
+	if !has() {
+		t.Fatal("the second fork did not keep the first one's trace")
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for second.Stats().ReadAheads < uint64(len(touched)) && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	for _, off := range touched {
+		if err := second.ReadAt(ctx, buf, off); err != nil || !bytes.Equal(buf, data[off:off+4096]) {
+			t.Fatalf("read at %d: %v", off, err)
+		}
+	}
+	if st := second.Stats(); st.ReadAheads != uint64(len(touched)) {
+		t.Errorf("%d frames were read ahead, the trace has %d", st.ReadAheads, len(touched))
+	}
+	second.Abandon()
+	if n := requestsOf(c, func() { disk.AdoptTrace(ctx, c, image, "v1") }); n != 1 {
+		t.Errorf("%d requests to see that there is a trace", n)
 	}
 }

@@ -41,6 +41,9 @@ func checkpointKey(path, name string) string {
 
 func traceKey(path string, epoch uint64) string { return fmt.Sprintf("%s/boot/%016x", path, epoch) }
 
+// checkpointTraceKey is of the trace that forks of a checkpoint begin with.
+func checkpointTraceKey(path, name string) string { return path + "/boot/of/" + name }
+
 func refPrefix(path string) string { return path + "/refs/" }
 
 // refKey names a child by its escaped path, or by a digest of it where that is too long for a key element.

@@ -43,7 +43,7 @@ type Tuning struct {
 	BootWindow         time.Duration // how long after an attach first reads are recorded for the next one; 10 s, negative: never
 	NoHedge            bool          // never ask the store a second time for a read that is late
 	FrameIdle          time.Duration // how long nobody reads or writes until memory for frames over 8 MiB is given back; 1 min
-	ReadAhead          int64         // most to read ahead of a sequential reader; 4 MiB, negative: none
+	ReadAhead          int64         // most to read ahead of a sequential reader; 8 MiB, negative: none
 }
 
 func def[T int | int64 | time.Duration](v *T, d T) {
@@ -71,7 +71,7 @@ func (t Tuning) withDefaults(cached bool) Tuning {
 	}
 	def(&t.FrameBytes, 32<<20)
 	def(&t.FrameIdle, time.Minute)
-	def(&t.ReadAhead, 4<<20)
+	def(&t.ReadAhead, 8<<20)
 	def(&t.BootWindow, 10*time.Second)
 	return t
 }

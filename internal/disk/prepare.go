@@ -85,7 +85,8 @@ func Prepare(ctx context.Context, store blob.Store, path string, opts PrepareOpt
 
 // warmBoot reads what the last boot read first, as it is in the newest map, into the cache.
 func (p *Prepared) warmBoot(ctx context.Context, o *objects, src *pageSource, path string, opts PrepareOptions) error {
-	if opts.Cache == nil || p.head.Boot == 0 {
+	key, ok := traceOf(p.head)
+	if opts.Cache == nil || !ok {
 		return nil
 	}
 	def(&opts.Boot, 700*time.Millisecond)
@@ -99,7 +100,7 @@ func (p *Prepared) warmBoot(ctx context.Context, o *objects, src *pageSource, pa
 	if err := rd.use(p.root, p.head.Root.Lineage, tune.MapBytes); err != nil {
 		return err
 	}
-	warmTrace(ctx, o, path, p.head.Boot, rd)
+	warmTrace(ctx, o, key, rd)
 	p.warm = ctx.Err() == nil
 	return nil
 }

@@ -69,13 +69,8 @@ func (r *reader) read(ctx context.Context, p []byte, block uint64) error {
 	return nil
 }
 
-// prefetch reads the frames of a range into the cache in the background, if there is a slot for it.
+// prefetch reads the frames of a range into the cache in the background. The caller has taken a slot for it.
 func (r *reader) prefetch(from, to uint64) {
-	select {
-	case r.ahead.slots <- struct{}{}:
-	default:
-		return
-	}
 	if !r.tasks.spawn(func(ctx context.Context) {
 		defer func() { <-r.ahead.slots }()
 		r.warm(ctx, from, to)
@@ -115,8 +110,9 @@ func (r *reader) warm(ctx context.Context, from, to uint64) {
 }
 
 const (
-	maxReadAheads = 2  // under way at a time
-	firstAhead    = 32 // blocks: 128 KiB
+	maxReadAheads = 16  // under way at a time
+	firstAhead    = 32  // blocks: 128 KiB
+	aheadStep     = 256 // blocks: 1 MiB, what one request reads; a full window moves on in such steps
 )
 
 // streams notices sequential readers.
@@ -131,8 +127,8 @@ type streams struct {
 
 type stream struct{ next, ahead, window uint64 }
 
-// note records a read of [from, to) and returns the range to read ahead, empty if none: the window doubles
-// with each one that a sequential reader gets half through.
+// note records a read of [from, to) and returns the range to read ahead, empty if none; for another one it
+// has taken a slot. The window doubles with each range up to its limit, and from then on moves with the reader.
 func (st *streams) note(from, to, end uint64) (uint64, uint64) {
 	if st.most == 0 {
 		return 0, 0
@@ -145,13 +141,19 @@ func (st *streams) note(from, to, end uint64) (uint64, uint64) {
 			continue
 		}
 		s.next = to
-		if s.window > 0 && to+s.window/2 < s.ahead {
+		begin := max(to, s.ahead)
+		window := min(max(firstAhead, 2*s.window), st.most)
+		until := min(to+window, end)
+		if until <= begin || (until < end && until-begin < min(window/2, aheadStep)) {
 			return 0, 0
 		}
-		s.window = min(max(firstAhead, 2*s.window), st.most)
-		begin := max(to, s.ahead)
-		s.ahead = min(to+s.window, end)
-		return begin, s.ahead
+		select {
+		case st.slots <- struct{}{}:
+		default:
+			return 0, 0 // nothing is skipped: a later read of the stream finds a slot
+		}
+		s.window, s.ahead = window, until
+		return begin, until
 	}
 	st.s[st.hand] = stream{next: to}
 	st.hand = (st.hand + 1) % len(st.s)

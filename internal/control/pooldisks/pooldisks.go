@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/control"
 	"github.com/sluice-platform/sluice/internal/disk"
@@ -66,6 +68,12 @@ func (p *Pool) ForkImage(ctx context.Context, img fleet.Image, dstURL string, si
 	if err != nil {
 		return err
 	}
+	var g errgroup.Group
+	g.Go(func() error {
+		disk.AdoptTrace(ctx, p.store, parent, img.Checkpoint)
+		return nil
+	})
+	defer func() { _ = g.Wait() }() // without a trace the machine's first boot is slower, and nothing else
 	_, err = disk.Fork(ctx, p.store, parent, img.Checkpoint, child, disk.ForkOptions{Size: sizeBytes})
 	if !errs.Is(err, errs.Exists) {
 		return err

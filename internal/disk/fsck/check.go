@@ -219,6 +219,7 @@ func (c *checker) checkMaps(ctx context.Context) error {
 		return err
 	}
 	for _, key := range c.below("ckpt/") {
+		c.reach(c.path + "/boot/of/" + strings.TrimPrefix(key, c.path+"/ckpt/"))
 		c.log.count(func(r *Report) { r.Checkpoints++ })
 		b, _, err := c.get(ctx, key, blob.All())
 		var p *format.Checkpoint

@@ -1,0 +1,110 @@
+package disk
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// A disk's boot trace is its own where it has one, else that of the checkpoint it was forked from. A fork
+// can't write to its parent: who makes the next fork takes the trace of an earlier one, and keeps it beside
+// the checkpoint, once and for all forks to come.
+
+const (
+	traceSiblings = 16              // forks looked at for a trace, of
+	traceListed   = 1000            // forks listed
+	traceAdopt    = 2 * time.Second // for finding one
+)
+
+// traceOf returns where to find which blocks a boot of the disk reads first, and false if nowhere.
+func traceOf(h *format.Head) (string, bool) {
+	switch {
+	case h.Boot != 0:
+		return traceKey(h.Lineage[0].Path, h.Boot), true
+	case h.Parent != nil:
+		return checkpointTraceKey(h.Parent.Path, h.Parent.Checkpoint), true
+	}
+	return "", false
+}
+
+// AdoptTrace gives a checkpoint of the disk at path the boot trace of one of its forks, or else of its own
+// disk, if it has none yet: forks that have never run read it ahead when they are attached. It costs one
+// request where there is a trace, and a few more, and at most 2 s, where one is looked for. Call it beside
+// Fork. Without a trace, first boots are slower and nothing else: no failure here is an error.
+func AdoptTrace(ctx context.Context, store blob.Store, path, checkpoint string) {
+	if checkPath(path) != nil || checkName(checkpoint) != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, traceAdopt)
+	defer cancel()
+	o, key := oneShot(store), checkpointTraceKey(path, checkpoint)
+	if _, err := o.get(ctx, key, blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+		return
+	}
+	c, err := o.loadCheckpoint(ctx, path, checkpoint)
+	if err != nil {
+		return
+	}
+	for _, h := range o.headsOf(ctx, append(o.someForks(ctx, path), path)) {
+		fork := h.Parent != nil && h.Parent.UID == c.UID && h.Parent.Checkpoint == c.Name
+		if h.Boot != 0 && (fork || h.UID == c.UID) && o.copyTrace(ctx, traceKey(h.Lineage[0].Path, h.Boot), key) {
+			return
+		}
+	}
+}
+
+// headsOf returns the heads of those disks that have one that can be read, in order.
+func (o *objects) headsOf(ctx context.Context, paths []string) []*format.Head {
+	heads := make([]*format.Head, len(paths))
+	var g errgroup.Group
+	for i, p := range paths {
+		g.Go(func() error {
+			heads[i], _, _ = o.loadHead(ctx, p)
+			return nil
+		})
+	}
+	_ = g.Wait() // no error can come
+	return slices.DeleteFunc(heads, func(h *format.Head) bool { return h == nil })
+}
+
+// someForks returns the paths of a few forks of a disk, by chance which.
+func (o *objects) someForks(ctx context.Context, path string) []string {
+	var children []string
+	err := o.once(ctx, func(ctx context.Context) error {
+		o.n.lists.Add(1)
+		return o.store.List(ctx, refPrefix(path), "", func(e blob.Entry) bool {
+			child, err := url.PathUnescape(strings.TrimPrefix(e.Key, refPrefix(path)))
+			if err == nil && checkPath(child) == nil && !strings.HasPrefix(child, "sha256-") {
+				children = append(children, child)
+			}
+			return len(children) < traceListed
+		})
+	})
+	if err != nil {
+		return nil
+	}
+	rand.Shuffle(len(children), func(i, j int) { children[i], children[j] = children[j], children[i] })
+	return children[:min(len(children), traceSiblings)]
+}
+
+// copyTrace copies a boot trace that can be read, and reports whether there is one now.
+func (o *objects) copyTrace(ctx context.Context, from, to string) bool {
+	obj, err := o.get(ctx, from, blob.All())
+	if err != nil {
+		return false
+	}
+	if _, err := format.DecodeTrace(obj.Data); err != nil {
+		return false
+	}
+	err = o.putNew(ctx, to, obj.Data)
+	return err == nil || errs.Is(err, errs.Conflict) // another fork was faster
+}
