@@ -264,6 +264,10 @@ type DiskInfo struct {
 	Parent      string           `json:"parent,omitempty"`
 	Checkpoints []DiskCheckpoint `json:"checkpoints,omitempty"`
 	UpdatedAt   time.Time        `json:"updated_at"`
+	// Of an encrypted disk: its cipher, the id of its data key, and which key-encryption key has wrapped that.
+	Cipher string `json:"cipher,omitempty"`
+	KeyID  uint32 `json:"key_id,omitempty"`
+	KEK    string `json:"kek,omitempty"`
 	// Where the store was asked: content in the newest map, the disk's own objects, and disks forked of it.
 	MappedBytes int64    `json:"mapped_bytes,omitempty"`
 	StoredBytes int64    `json:"stored_bytes,omitempty"`

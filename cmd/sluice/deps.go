@@ -20,6 +20,8 @@ type deps struct {
 
 	dir  string // --dir
 	json bool   // --json
+
+	key keyFlags // of disk commands
 }
 
 // fleetAddress says where the fleet is, from --dir, SLUICE_DIR, or SLUICE_URL with SLUICE_TOKEN, in

@@ -20,6 +20,7 @@ func newDiskCommand(d *deps) *cobra.Command {
 	cmd := newNoun("disk", "Make, mount, serve, copy, check, checkpoint and fork disks",
 		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d), newDiskServeCommand(d), newDiskDetachCommand(d),
 		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d), newDiskResizeCommand(d),
+		newDiskRekeyCommand(d),
 		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskDestroyCommand(d))
 	cmd.Long = `Make, mount, serve, copy, check, checkpoint and fork disks. A disk is a virtual block device whose truth is in an
 object store. No fleet is needed for any of this: a disk is named by its URL,
@@ -146,6 +147,9 @@ func diskToAPI(url string, x *disk.Details, points []*format.Checkpoint) api.Dis
 	out := api.DiskInfo{URL: url, ID: h.ID, SizeBytes: h.Size, State: string(h.State), Mode: h.Mode, Epoch: h.Epoch,
 		Generation: h.Generation, Holder: h.Holder, UpdatedAt: h.Updated,
 		MappedBytes: x.MappedBytes, StoredBytes: x.Bytes, Objects: x.Objects, Forks: x.Forks}
+	if e := h.Encryption; e != nil {
+		out.Cipher, out.KeyID, out.KEK = e.Cipher, e.KeyID, e.KEK
+	}
 	if h.Parent != nil {
 		out.Parent = h.Parent.Path + "@" + h.Parent.Checkpoint
 	}
@@ -158,6 +162,9 @@ func diskToAPI(url string, x *disk.Details, points []*format.Checkpoint) api.Dis
 func printDisk(w io.Writer, x localDisk) error {
 	fmt.Fprintf(w, "Disk: %s\n", x.URL)
 	fields := [][2]string{{"ID", x.ID}, {"State", x.State}, {"Mode", x.Mode}, {"Size", byteCount(x.SizeBytes)}}
+	if x.Cipher != "" {
+		fields = append(fields, [2]string{"Encryption", describeKey(&x.DiskInfo)})
+	}
 	if x.Objects > 0 {
 		fields = append(fields, [][2]string{{"Mapped", byteCount(x.MappedBytes)},
 			{"In the store", fmt.Sprintf("%s in %d objects of its own", byteCount(x.StoredBytes), x.Objects)},
@@ -216,7 +223,7 @@ asked, and a machine where --machine names it. What a mounted file system has in
 	}
 	addMachineFlag(cmd, &machine)
 	addTakeOver(cmd, &takeOver)
-	return cmd
+	return d.addKeyFlags(cmd)
 }
 
 func (d *deps) checkpoint(ctx context.Context, machine string, args []string, takeOver bool) (api.DiskCheckpoint, error) {
@@ -251,16 +258,24 @@ func (d *deps) checkpoint(ctx context.Context, machine string, args []string, ta
 
 func newDiskForkCommand(d *deps) *cobra.Command {
 	var size string
+	var encrypt bool
+	var childKey keyFlags
 	cmd := &cobra.Command{
 		Use:   "fork URL CHECKPOINT NEW-URL",
 		Short: "Make a new disk that begins as a checkpoint of another",
 		Long: `Make a new disk that begins as a checkpoint of another, in the same store. Nothing is copied. It may be
-larger, and not smaller.
-` + exitTable,
-		Example: `  sluice disk fork s3://bucket/prefix/disks/01f3a4b5c6d7e8 monday s3://bucket/prefix/disks/copy-1`,
-		Args:    exactly("a disk URL", "a checkpoint", "the URL of the new disk"),
+larger, and not smaller. A fork of an encrypted disk is encrypted, with a key of its own for what it writes. Of one
+in the clear it is with --encrypt; what it inherits stays in the clear.
+` + keyHelp + exitTable,
+		Example: `  sluice disk fork s3://bucket/prefix/disks/01f3a4b5c6d7e8 monday s3://bucket/prefix/disks/copy-1
+  sluice disk fork s3://bucket/disks/secret monday s3://bucket/disks/copy --key-file secret.key --new-key-file copy.key`,
+		Args: exactly("a disk URL", "a checkpoint", "the URL of the new disk"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			info, err := forkDisk(cmd.Context(), args[0], args[1], args[2], size)
+			opts, err := d.forkOptions(size, encrypt, &childKey)
+			if err != nil {
+				return err
+			}
+			info, err := forkDisk(cmd.Context(), args[0], args[1], args[2], opts)
 			if err != nil {
 				return err
 			}
@@ -271,17 +286,34 @@ larger, and not smaller.
 		},
 	}
 	cmd.Flags().StringVar(&size, "size", "", "size of the new disk; a bare number is in GiB (default: the checkpoint's)")
-	return cmd
+	addEncrypt(cmd, &encrypt)
+	addNamedKeyFlags(cmd, &childKey, "new-", "for the new disk (default: the other disk's)")
+	return d.addKeyFlags(cmd)
 }
 
-func forkDisk(ctx context.Context, parent, checkpoint, child, size string) (api.DiskInfo, error) {
+func (d *deps) forkOptions(size string, encrypt bool, childKey *keyFlags) (disk.ForkOptions, error) {
 	var opts disk.ForkOptions
 	var err error
 	if size != "" {
 		if opts.Size, err = parseSize(size, 1<<30); err != nil {
-			return api.DiskInfo{}, err
+			return opts, err
 		}
 	}
+	if opts.ParentKey, err = d.diskKey(); err != nil {
+		return opts, err
+	}
+	if opts.Key, err = childKey.load(); err != nil {
+		return opts, err
+	}
+	if encrypt && opts.Key == nil {
+		if opts.Key = opts.ParentKey; opts.Key == nil {
+			return opts, usageError("--encrypt needs a key: --new-key-file, --new-key-command, --key-file or --key-command")
+		}
+	}
+	return opts, nil
+}
+
+func forkDisk(ctx context.Context, parent, checkpoint, child string, opts disk.ForkOptions) (api.DiskInfo, error) {
 	ref, err := openDisk(ctx, parent)
 	if err != nil {
 		return api.DiskInfo{}, err

@@ -22,6 +22,7 @@ const rawFormat = "raw"
 
 func newDiskImportCommand(d *deps) *cobra.Command {
 	var format, size string
+	var encrypt bool
 	cmd := &cobra.Command{
 		Use:   "import FILE URL",
 		Short: "Make a new disk from an image file",
@@ -33,7 +34,7 @@ that refers to other files is refused. If it fails, no disk is left.
   sluice disk import disk.img file:///srv/pool/disks/vm-1`,
 		Args: exactly("an image file", "a disk URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			info, err := d.importDisk(cmd.Context(), args[0], args[1], format, size)
+			info, err := d.importDisk(cmd.Context(), args[0], args[1], format, size, encrypt)
 			if err != nil {
 				return err
 			}
@@ -45,10 +46,11 @@ that refers to other files is refused. If it fails, no disk is left.
 	}
 	cmd.Flags().StringVar(&format, "format", "", "format of the image: raw, qcow2, vmdk, … (default: qcow2 if it is one, else raw)")
 	cmd.Flags().StringVar(&size, "size", "", "size of the disk; a bare number is in GiB (default: the image's)")
-	return cmd
+	addEncrypt(cmd, &encrypt)
+	return d.addKeyFlags(cmd)
 }
 
-func (d *deps) importDisk(ctx context.Context, file, url, format, size string) (api.DiskInfo, error) {
+func (d *deps) importDisk(ctx context.Context, file, url, format, size string, encrypt bool) (api.DiskInfo, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, os.ErrNotExist) {
 		return api.DiskInfo{}, errs.Wrap(errs.NotFound, err, "there is no image").WithRemedy("check the path; the image comes first, then the URL")
@@ -71,7 +73,11 @@ func (d *deps) importDisk(ctx context.Context, file, url, format, size string) (
 		return api.DiskInfo{}, errs.New(errs.Invalid, "a disk of %s for an image of %s", byteCount(bytes), byteCount(image.Size)).
 			WithRemedy("give it at least the image's size")
 	}
-	return d.newDisk(ctx, url, bytes, func(ctx context.Context, dev disk.Device) error {
+	key, err := d.newDiskKey(encrypt)
+	if err != nil {
+		return api.DiskInfo{}, err
+	}
+	return d.newDisk(ctx, url, disk.CreateOptions{Size: bytes, Key: key}, func(ctx context.Context, dev disk.Device) error {
 		bar := d.newDiskBar(ctx, "importing", countsBytes)
 		defer bar.end()
 		if image.Format == rawFormat {
@@ -128,7 +134,7 @@ attached, because what its writer has written last would be missing.
 	cmd.Flags().StringVar(&format, "format", "", "format of the image: raw, qcow2, vmdk, … (default: by the file's ending .qcow2, else raw)")
 	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "the checkpoint to export")
 	addTakeOver(cmd, &takeOver)
-	return cmd
+	return d.addKeyFlags(cmd)
 }
 
 // exported is what disk export answers.
@@ -158,7 +164,11 @@ func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint str
 			return exported{}, err
 		}
 	}
-	dev, err := disk.OpenReadOnly(ctx, ref.store, ref.path, checkpoint, disk.ReadOnlyOptions{})
+	key, err := d.diskKey()
+	if err != nil {
+		return exported{}, err
+	}
+	dev, err := disk.OpenReadOnly(ctx, ref.store, ref.path, checkpoint, disk.ReadOnlyOptions{Key: key})
 	if err != nil {
 		return exported{}, d.explainMissing(ctx, ref, err)
 	}

@@ -22,14 +22,18 @@ import (
 
 func newDiskCreateCommand(d *deps) *cobra.Command {
 	var size, fs, label string
+	var encrypt bool
 	cmd := &cobra.Command{
 		Use:   "create URL --size SIZE",
 		Short: "Make a new disk, with a file system if you like",
 		Long: `Make a new disk. It takes no space in the store but for what is written to it, so be generous. The store must
 have conditional writes that work, which is looked at first. With --fs ext4 it can be mounted at once.
-` + exitTable,
+With --encrypt all data and the map of blocks are encrypted before they leave this host.
+` + keyHelp + exitTable,
 		Example: `  sluice disk create s3://bucket/disks/data --size 8GiB --fs ext4
-  sluice disk create file:///srv/pool/disks/vm-1 --size 100GiB`,
+  sluice disk create file:///srv/pool/disks/vm-1 --size 100GiB
+  (umask 077; head -c32 /dev/urandom > data.key)
+  sluice disk create s3://bucket/disks/data --size 8GiB --fs ext4 --encrypt --key-file data.key`,
 		Args:    exactly("a disk URL"),
 		PreRunE: requires("size"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,7 +47,7 @@ have conditional writes that work, which is looked at first. With --fs ext4 it c
 			if label != "" && (fs == "" || len(label) > 16) {
 				return usageError("--label names a file system, by up to 16 bytes")
 			}
-			info, err := d.createDisk(cmd.Context(), args[0], bytes, fs, label)
+			info, err := d.createDisk(cmd.Context(), args[0], bytes, fs, label, encrypt)
 			if err != nil {
 				return err
 			}
@@ -56,7 +60,8 @@ have conditional writes that work, which is looked at first. With --fs ext4 it c
 	cmd.Flags().StringVar(&size, "size", "", "size of the disk; a bare number is in GiB")
 	cmd.Flags().StringVar(&fs, "fs", "", "make a file system on it: ext4")
 	cmd.Flags().StringVar(&label, "label", "", "the file system's label")
-	return cmd
+	addEncrypt(cmd, &encrypt)
+	return d.addKeyFlags(cmd)
 }
 
 // diskSize reads a size and rounds it up to whole blocks.
@@ -73,17 +78,22 @@ func diskSize(s string) (int64, error) {
 
 func wholeBlocks(n int64) int64 { return (n + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize }
 
-func (d *deps) createDisk(ctx context.Context, url string, size int64, fs, label string) (api.DiskInfo, error) {
-	if fs == "" {
-		return d.newDisk(ctx, url, size, nil)
+func (d *deps) createDisk(ctx context.Context, url string, size int64, fs, label string, encrypt bool) (api.DiskInfo, error) {
+	key, err := d.newDiskKey(encrypt)
+	if err != nil {
+		return api.DiskInfo{}, err
 	}
-	return d.newDisk(ctx, url, size, func(ctx context.Context, dev disk.Device) error {
+	opts := disk.CreateOptions{Size: size, Key: key}
+	if fs == "" {
+		return d.newDisk(ctx, url, opts, nil)
+	}
+	return d.newDisk(ctx, url, opts, func(ctx context.Context, dev disk.Device) error {
 		return fillWithFileSystem(ctx, dev, label)
 	})
 }
 
 // newDisk makes a disk and lets fill, if there is one, write its content. A disk that could not be filled is removed again.
-func (d *deps) newDisk(ctx context.Context, url string, size int64, fill func(ctx context.Context, dev disk.Device) error) (api.DiskInfo, error) {
+func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions, fill func(ctx context.Context, dev disk.Device) error) (api.DiskInfo, error) {
 	ref, err := openDisk(ctx, url)
 	if err != nil {
 		return api.DiskInfo{}, err
@@ -95,7 +105,7 @@ func (d *deps) newDisk(ctx context.Context, url string, size int64, fill func(ct
 	if err := mustBeVacant(ctx, ref); err != nil {
 		return api.DiskInfo{}, err
 	}
-	head, err := disk.Create(ctx, ref.store, ref.path, disk.CreateOptions{Size: size})
+	head, err := disk.Create(ctx, ref.store, ref.path, opts)
 	if errs.Is(err, errs.Exists) {
 		return api.DiskInfo{}, errs.Wrap(errs.Exists, err, "cannot make disk %s", ref.url).
 			WithRemedy("look at it with: sluice disk info %s; or choose another URL", ref.url)
@@ -108,8 +118,12 @@ func (d *deps) newDisk(ctx context.Context, url string, size int64, fill func(ct
 			return api.DiskInfo{}, err
 		}
 	}
-	return api.DiskInfo{URL: ref.url, ID: head.ID, SizeBytes: head.Size, State: string(head.State), Mode: head.Mode,
-		Epoch: head.Epoch, Generation: head.Generation, UpdatedAt: head.Updated}, nil
+	info := api.DiskInfo{URL: ref.url, ID: head.ID, SizeBytes: head.Size, State: string(head.State), Mode: head.Mode,
+		Epoch: head.Epoch, Generation: head.Generation, UpdatedAt: head.Updated}
+	if e := head.Encryption; e != nil {
+		info.Cipher, info.KeyID, info.KEK = e.Cipher, e.KeyID, e.KEK
+	}
+	return info, nil
 }
 
 // fill lets f write a disk that was just made, and that nobody else knows of, and removes it if that fails.

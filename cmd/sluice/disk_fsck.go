@@ -20,11 +20,12 @@ func newDiskFsckCommand(d *deps) *cobra.Command {
 		Short: "Check what is stored of a disk, without changing it",
 		Long: `Check a disk's head, checkpoints, maps, the headers of all segments that those refer to, and the log that an
 attach would replay: every checksum, every reference, and that live counts are exact. With --data every
-stored frame is read and decompressed too. Objects that nothing can reach, forks included, are counted.
+stored frame is read, decrypted and decompressed too. Of an encrypted disk whose key isn't given all checksums are
+checked, and all references; which blocks are mapped and what decrypts is not, and it says so. Objects that nothing can reach, forks included, are counted.
 
 Nothing is ever written. It is about the disk as an object; for the file system on it there is e2fsck. On a
 disk that is being written, what its writer is just writing is counted as in flight.
-` + exitTable + `
+` + keyHelp + exitTable + `
 Damage is exit status 1; so is whatever else fails without a code of its own.`,
 		Example: "  sluice disk fsck s3://bucket/disks/data\n  sluice disk fsck s3://bucket/disks/data --data --json",
 		Args:    exactly("a disk URL"),
@@ -45,7 +46,7 @@ Damage is exit status 1; so is whatever else fails without a code of its own.`,
 	}
 	cmd.Flags().BoolVar(&data, "data", false, "read all the data too")
 	cmd.Flags().BoolVar(&garbage, "list-unreachable", false, "name each unreachable object on stderr")
-	return cmd
+	return d.addKeyFlags(cmd)
 }
 
 func (d *deps) fsck(ctx context.Context, url string, data, garbage bool) (*fsck.Report, error) {
@@ -55,7 +56,11 @@ func (d *deps) fsck(ctx context.Context, url string, data, garbage bool) (*fsck.
 	}
 	defer ref.store.Close()
 	bar := d.newDiskBar(ctx, "checking", countsObjects)
-	o := fsck.Options{Data: data, Progress: bar.set}
+	key, err := d.diskKey()
+	if err != nil {
+		return nil, err
+	}
+	o := fsck.Options{Data: data, Progress: bar.set, Key: key}
 	if garbage {
 		o.Garbage = func(key string, size int64) { fmt.Fprintf(d.stderr, "unreachable: %s (%s)\n", key, byteCount(size)) }
 	}
@@ -81,6 +86,12 @@ func printFsck(w io.Writer, r *fsck.Report) error {
 	}
 	if r.InFlight.Objects > 0 {
 		fields = append(fields, [2]string{"In flight", fmt.Sprintf("%d objects, %s", r.InFlight.Objects, byteCount(r.InFlight.Bytes))})
+	}
+	if r.Cipher != "" {
+		fields = append(fields, [2]string{"Encryption", r.Cipher})
+	}
+	if r.Locked > 0 {
+		fields = append(fields, [2]string{"Locked", fmt.Sprintf("%d pages, headers and frames: without their key only checksums were checked", r.Locked)})
 	}
 	fields = append(fields, [2]string{"Damage", fmt.Sprint(r.DamageCount)})
 	fmt.Fprintf(w, "Disk: %s\n", r.Path)

@@ -78,7 +78,11 @@ func (d *deps) hold(ctx context.Context, url string, mode attachment.Mode, f *ho
 
 func (h *held) open(ctx context.Context, f *holdFlags) error {
 	if f.readOnly {
-		ro, err := disk.OpenReadOnly(ctx, h.ref.store, h.ref.path, f.checkpoint, disk.ReadOnlyOptions{})
+		key, err := h.d.diskKey()
+		if err != nil {
+			return err
+		}
+		ro, err := disk.OpenReadOnly(ctx, h.ref.store, h.ref.path, f.checkpoint, disk.ReadOnlyOptions{Key: key})
 		if err != nil {
 			return h.d.explainMissing(ctx, h.ref, err)
 		}

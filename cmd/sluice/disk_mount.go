@@ -35,7 +35,7 @@ A disk has one writer. One that is attached elsewhere is refused; --take-over cu
 for writers that are gone for good. What a process of this host has left behind when it was killed is taken
 over without asking. With --read-only any number of hosts mount a disk as it was at a checkpoint, or at its
 newest map, while another writes it. Needs root.
-` + exitTable,
+` + keyHelp + exitTable,
 		Example: `  sluice disk mount s3://bucket/disks/data /mnt
   sluice disk mount file:///srv/pool/disks/data /mnt --background
   sluice disk mount s3://bucket/disks/data /mnt --read-only --checkpoint monday`,
@@ -49,13 +49,13 @@ newest map, while another writes it. Needs root.
 				return err
 			}
 			if f.background {
-				return d.inBackground(cmd.Context(), args[0], append([]string{"disk", "mount", args[0], dir}, f.args()...))
+				return d.inBackground(cmd.Context(), args[0], append(append([]string{"disk", "mount", args[0], dir}, f.args()...), d.keyArgs()...))
 			}
 			return d.mountDisk(cmd.Context(), args[0], dir, &f)
 		},
 	}
 	addHoldFlags(cmd, &f)
-	return cmd
+	return d.addKeyFlags(cmd)
 }
 
 func addHoldFlags(cmd *cobra.Command, f *holdFlags) {

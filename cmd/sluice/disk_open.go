@@ -86,7 +86,11 @@ func (d *deps) attach(ctx context.Context, ref *diskRef, takeOver bool) (*diskWr
 	if err != nil {
 		return nil, err
 	}
-	w, err := disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{
+	key, err := d.diskKey()
+	if err != nil {
+		return nil, err
+	}
+	w, err := disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{Key: key,
 		Generation: head.Generation + 1, Holder: self.Holder(), Logger: d.diskLogger()})
 	if err != nil {
 		return nil, err

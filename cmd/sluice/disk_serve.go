@@ -51,7 +51,7 @@ Who may write the disk is as with disk mount.
 				return err
 			}
 			if f.background {
-				return d.inBackground(cmd.Context(), args[0], f.args(args[0]))
+				return d.inBackground(cmd.Context(), args[0], append(f.args(args[0]), d.keyArgs()...))
 			}
 			return d.serveDisk(cmd.Context(), args[0], &f)
 		},
@@ -62,7 +62,7 @@ Who may write the disk is as with disk mount.
 	cmd.Flags().StringVar(&f.tlsCert, "tls-cert", "", "file with this server's certificate, in PEM: only TLS is served")
 	cmd.Flags().StringVar(&f.tlsKey, "tls-key", "", "file with its key")
 	cmd.Flags().StringVar(&f.clientCA, "tls-client-ca", "", "file with the authority that clients' certificates must be of")
-	return cmd
+	return d.addKeyFlags(cmd)
 }
 
 func (f *serveFlags) validate() error {
