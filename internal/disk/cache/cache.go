@@ -56,7 +56,9 @@ type slot struct {
 	iv     uint64 // of a sealed frame: never the same twice
 	blocks uint8
 	state  uint8
-	hot    bool
+	uses   uint8
+	end    uint8 // block after the last read
+	next   int32 // in its queue
 }
 
 const (
@@ -65,7 +67,8 @@ const (
 	slotReady
 )
 
-// Cache is a fixed number of slots on a device with an index in memory. Safe for concurrent use.
+// Cache is a fixed number of slots on a device with an index in memory, of about 230 bytes a slot: under 4 MiB for
+// each GiB. Safe for concurrent use.
 type Cache struct {
 	file *os.File
 	crc  *crc32.Table
@@ -74,7 +77,10 @@ type Cache struct {
 	mu     sync.Mutex
 	index  map[Key]int32
 	slots  []slot
-	hand   int
+	fresh  int // slots from here on were never used
+	small  queue
+	main   queue
+	ghosts ghosts
 	used   int
 	ivs    uint64 // given out
 	spaces map[string]uint32
@@ -126,7 +132,7 @@ func newCache(f *os.File, size int64) (*Cache, error) {
 	}
 	return &Cache{
 		file: f, seal: seal, crc: crc32.MakeTable(crc32.Castagnoli), slots: make([]slot, n),
-		index: make(map[Key]int32), spaces: make(map[string]uint32),
+		ghosts: newGhosts(int(n)), index: make(map[Key]int32), spaces: make(map[string]uint32),
 	}, nil
 }
 
@@ -173,7 +179,7 @@ func (c *Cache) ReadAt(k Key, p []byte, first int) bool {
 		return false
 	}
 	s := &c.slots[i]
-	s.hot = true
+	s.use(first, n)
 	crcs, gen, iv := s.crc, s.gen, s.iv
 	c.mu.Unlock()
 
@@ -203,9 +209,7 @@ func (c *Cache) drop(k Key, i int32, gen uint32) {
 		return
 	}
 	c.corrupt.Add(1)
-	delete(c.index, k)
-	*s = slot{gen: gen + 1}
-	c.used--
+	c.forgetLocked(i)
 }
 
 // Insert keeps a frame's content, a multiple of BlockSize up to SlotSize, evicting another if it must.
@@ -232,46 +236,35 @@ func (c *Cache) Insert(k Key, content []byte) {
 	defer c.mu.Unlock()
 	s := &c.slots[i]
 	if err != nil {
-		delete(c.index, k)
-		*s = slot{gen: s.gen + 1}
-		c.used--
+		c.forgetLocked(i)
 		return
 	}
 	s.crc, s.blocks, s.state = crcs, uint8(blocks), slotReady
 	c.inserts.Add(1)
 }
 
-// claim reserves a slot for k by the clock algorithm: a slot that was read since the hand last passed
-// gets another round; a fresh one does not, so a scan evicts itself first.
+// claim reserves a slot for k and returns it with the vector for sealing.
 func (c *Cache) claim(k Key) (int32, uint64, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if _, there := c.index[k]; there || c.closed {
 		return 0, 0, false
 	}
-	for range 2 * len(c.slots) {
-		i := c.hand
-		c.hand = (c.hand + 1) % len(c.slots)
-		s := &c.slots[i]
-		if s.state == slotFilling {
-			continue
-		}
-		if s.hot {
-			s.hot = false
-			continue
-		}
-		if s.state == slotReady {
-			delete(c.index, s.key)
-			c.evictions.Add(1)
-		} else {
-			c.used++
-		}
-		c.ivs++
-		*s = slot{key: k, gen: s.gen + 1, iv: c.ivs, state: slotFilling}
-		c.index[k] = int32(i)
-		return int32(i), c.ivs, true
+	i := c.roomLocked()
+	if i == none {
+		return 0, 0, false
 	}
-	return 0, 0, false
+	c.ivs++
+	c.used++
+	s := &c.slots[i]
+	*s = slot{key: k, gen: s.gen + 1, iv: c.ivs, state: slotFilling}
+	c.index[k] = i
+	if c.ghosts.take(k) {
+		c.push(&c.main, i)
+	} else {
+		c.push(&c.small, i)
+	}
+	return i, c.ivs, true
 }
 
 // Stats returns the counters.
