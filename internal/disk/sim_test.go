@@ -40,6 +40,7 @@ const (
 	late              // it fails now, and happens when the client is released
 	dieBefore         // the client is dead from here on
 	dieAfter          // it happens, then the client is dead
+	forget            // a broken store: it says yes, and nothing happened
 )
 
 // simClient is one process's way to the store.
@@ -121,6 +122,8 @@ func (c *simClient) do(ctx context.Context, op, key string, f func() error) erro
 	switch v {
 	case refuse, late, dieBefore:
 		return gone
+	case forget:
+		return nil
 	case loseReply, dieAfter:
 		_ = f()
 		return gone
