@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Fuzzes every decoder of the disk for a time (default 5m) each: every fuzz target that there is, by its own name.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+for pkg in $(grep -rl --include='*_test.go' '^func Fuzz' internal/disk | xargs -n1 dirname | sort -u); do
+  for target in $(go test -list '^Fuzz' "./$pkg" | grep '^Fuzz'); do
+    go test -run xxx -fuzz "^$target\$" -fuzztime "${1:-5m}" "./$pkg"
+  done
+done
