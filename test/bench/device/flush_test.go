@@ -1,0 +1,138 @@
+//go:build bench
+
+package device
+
+import (
+	"crypto/rand"
+	"fmt"
+	"net/url"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/blob/blobs"
+	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
+)
+
+// diskURL names a disk behind a proxy.
+func diskURL(p *proxy, s3 *versitygwtest.Server, name string) string {
+	return poolURL(p, s3) + "/disks/" + name + query(p)
+}
+
+func poolURL(_ *proxy, s3 *versitygwtest.Server) string { return "s3://" + s3.Bucket + "/pool" }
+
+func query(p *proxy) string {
+	return "?endpoint=" + url.QueryEscape(p.url) + "&path_style=true&region=us-east-1"
+}
+
+// TestFlush measures a flush at the block device beside the store's own PUT, and beside it the fsync of file systems
+// on the device, with what each asks of the device and of the store.
+func TestFlush(t *testing.T) {
+	s3 := versitygwtest.Start(t)
+	s3.Setenv(t)
+	p := newProxy(t, s3.Endpoint)
+	for _, latency := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond} {
+		t.Run(latency.String(), func(t *testing.T) { flushAt(t, s3, p, latency) })
+	}
+}
+
+func flushAt(t *testing.T, s3 *versitygwtest.Server, p *proxy, latency time.Duration) {
+	p.latency.Store(0)
+	s := startServer(t, diskURL(p, s3, "raw"+latency.String()))
+	f, err := os.OpenFile(s.dev, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.latency.Store(int64(latency))
+	const n, part = 100, 10
+	var small, large, flush []time.Duration
+	for i := range n / part { // in turn: all see the same weather
+		small = append(small, putTimes(t, p, s3, 4<<10, part)...)
+		large = append(large, putTimes(t, p, s3, 64<<10, part)...)
+		flush = append(flush, writeAndSync(t, f, part, func(k int) int64 { return int64(i*part+k) * 4096 })...)
+	}
+	f.Close()
+	result("flush of 4 KiB at the block device, store %v away: p50 %.2f ms; a PUT of 4 KiB %.2f ms, of 64 KiB %.2f ms; %+.2f ms over the first (aim +1)",
+		latency, ms(p50(flush)), ms(p50(small)), ms(p50(large)), ms(p50(flush)-p50(small)))
+	p.latency.Store(0)
+	s.close()
+	for _, fs := range fileSystems {
+		fsyncOn(t, s3, p, fs, latency)
+	}
+}
+
+// putTimes writes objects to the store as the engine does, by conditional PUTs, one after the other.
+func putTimes(t *testing.T, p *proxy, s3 *versitygwtest.Server, size, n int) []time.Duration {
+	t.Helper()
+	store, err := blobs.Open(t.Context(), poolURL(p, s3)+query(p))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	body := make([]byte, size)
+	_, _ = rand.Read(body)
+	var took []time.Duration
+	for i := range n + 1 {
+		start := time.Now()
+		if _, err := store.PutIfAbsent(t.Context(), "puts/"+rand.Text(), body); err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 { // the first one opens the connection
+			took = append(took, time.Since(start))
+		}
+	}
+	return took
+}
+
+type fileSystem struct{ name, kind, mkfs, mkfsArgs, options string }
+
+var fileSystems = []fileSystem{
+	{"ext4", "ext4", "mkfs.ext4", "-q", ""},
+	{"ext4 with fast_commit", "ext4", "mkfs.ext4", "-qOfast_commit", ""},
+	{"ext4 with data=journal", "ext4", "mkfs.ext4", "-q", "data=journal"},
+	{"ext4 with data=writeback,journal_async_commit", "ext4", "mkfs.ext4", "-q", "data=writeback,journal_async_commit"},
+	{"xfs", "xfs", "mkfs.xfs", "-q", ""},
+	{"btrfs", "btrfs", "mkfs.btrfs", "-q", ""},
+}
+
+// fsyncOn appends to a file and fsyncs it, on a file system on the device, and writes into a file that has its blocks.
+func fsyncOn(t *testing.T, s3 *versitygwtest.Server, p *proxy, fs fileSystem, latency time.Duration) {
+	s := startServer(t, diskURL(p, s3, rand.Text()))
+	run(t, fs.mkfs, fs.mkfsArgs, s.dev)
+	dir, unmount := mount(t, s.dev, fs.kind, fs.options)
+	const n = 40
+	appendAndSync(t, dir+"/warm", 5)
+	for _, how := range []string{"append", "overwrite"} {
+		name := dir + "/" + how
+		if how == "overwrite" {
+			if err := os.WriteFile(name, make([]byte, n*4096), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			run(t, "sync", "-f", name)
+		}
+		p.latency.Store(int64(latency))
+		before, asked := s.stats(), p.counts()
+		var took []time.Duration
+		if how == "append" {
+			took = appendAndSync(t, name, n)
+		} else {
+			f, err := os.OpenFile(name, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			took = writeAndSync(t, f, n, func(i int) int64 { return int64(i) * 4096 })
+			f.Close()
+		}
+		after, did := s.stats(), p.counts().sub(asked)
+		p.latency.Store(0)
+		result("fsync on %s after an %s of 4 KiB, store %v away: p50 %.2f ms; per fsync %s device flushes, %s log objects, %s PUTs of all kinds, %.1f KB to the store",
+			fs.name, how, latency, ms(p50(took)), per(after.Flushes-before.Flushes, n), per(after.LogObjects-before.LogObjects, n),
+			per(uint64(did.puts), n), float64(did.written)/n/1e3)
+	}
+	unmount()
+	s.close()
+}
+
+func per(count uint64, n int) string { return fmt.Sprintf("%.2f", float64(count)/float64(n)) }

@@ -1,0 +1,158 @@
+//go:build bench
+
+package device
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/sluice-platform/sluice/internal/blob/blobs"
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// A process that serves a device must not wait for it, so the test binary plays the serving process too: it serves
+// the disk of the URL in serveEnv, made if there is none, with a cache in the directory dirEnv, until stdin ends.
+// For each line on stdin it prints the disk's counters.
+const (
+	serveEnv = "SLUICE_BENCH_SERVE"
+	dirEnv   = "SLUICE_BENCH_DIR"
+
+	deviceSize = 2 << 30
+	cacheSize  = 2 << 30
+)
+
+func TestMain(m *testing.M) {
+	if url := os.Getenv(serveEnv); url != "" {
+		if err := serve(context.Background(), url, os.Getenv(dirEnv)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func serve(ctx context.Context, url, dir string) error {
+	d, err := open(ctx, url, dir)
+	if err != nil {
+		return err
+	}
+	front, err := frontend.Attach(ctx, d, frontend.Config{Name: "bench", Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	if err != nil {
+		return err
+	}
+	fmt.Println(front.BlockDevice())
+	out := json.NewEncoder(os.Stdout)
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		if err := out.Encode(d.Stats()); err != nil {
+			return err
+		}
+	}
+	if err := front.Close(ctx); err != nil {
+		return err
+	}
+	return d.Close(ctx)
+}
+
+func open(ctx context.Context, url, dir string) (*disk.Disk, error) {
+	pool, path, err := blobs.SplitDiskURL(url)
+	if err != nil {
+		return nil, err
+	}
+	store, err := blobs.Open(ctx, pool)
+	if err != nil {
+		return nil, err
+	}
+	head, err := disk.ReadHead(ctx, store, path)
+	if errs.Is(err, errs.NotFound) {
+		head, err = disk.Create(ctx, store, path, disk.CreateOptions{Size: deviceSize})
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := cache.Open(filepath.Join(dir, "cache"), cacheSize)
+	if err != nil {
+		return nil, err
+	}
+	return disk.Attach(ctx, store, path, disk.AttachOptions{Generation: head.Generation + 1, Holder: "bench", Cache: c})
+}
+
+// server is a process that serves a disk.
+type server struct {
+	t     *testing.T
+	dev   string
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	out   *bufio.Reader
+	ended bool
+}
+
+// startServer serves the disk of a URL with a new cache until the test ends.
+func startServer(t *testing.T, url string) *server {
+	t.Helper()
+	s := &server{t: t, cmd: exec.Command(os.Args[0])}
+	s.cmd.Env = append(os.Environ(), serveEnv+"="+url, dirEnv+"="+t.TempDir())
+	s.cmd.Stderr = os.Stderr
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	var err error
+	if s.stdin, err = s.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.out = bufio.NewReader(out)
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.close)
+	s.dev = strings.TrimSpace(s.line())
+	return s
+}
+
+func (s *server) line() string {
+	s.t.Helper()
+	line, err := s.out.ReadString('\n')
+	if err != nil {
+		s.t.Fatalf("the serving process: %v", err)
+	}
+	return line
+}
+
+// stats returns the disk's counters.
+func (s *server) stats() (x disk.Stats) {
+	s.t.Helper()
+	if _, err := fmt.Fprintln(s.stdin); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(s.line()), &x); err != nil {
+		s.t.Fatal(err)
+	}
+	return x
+}
+
+// close detaches the device and closes the disk.
+func (s *server) close() {
+	if s.ended {
+		return
+	}
+	s.ended = true
+	s.stdin.Close()
+	if err := s.cmd.Wait(); err != nil {
+		s.t.Errorf("the serving process: %v", err)
+	}
+}
