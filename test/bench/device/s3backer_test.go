@@ -76,8 +76,8 @@ const (
 func workloads(t *testing.T, p *proxy, c contender) map[string]outcome {
 	t.Helper()
 	dev, detach := c.attach()
-	run(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", "40000", dev)
-	dir, unmount := mount(t, dev, "ext4", "")
+	run(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-J", "size=16", "-N", "40000", dev)
+	dir, unmount := mount(t, dev, "ext4", "noinit_itable")
 	out := make(map[string]outcome)
 	timed := func(what string, do func() error) {
 		start, before := time.Now(), p.counts()
@@ -105,7 +105,7 @@ func workloads(t *testing.T, p *proxy, c contender) map[string]outcome {
 	unmount()
 	detach()
 	dev, detach = c.attach()
-	dir, unmount = mount(t, dev, "ext4", "")
+	dir, unmount = mount(t, dev, "ext4", "noinit_itable")
 	timed(coldRead, func() error { return readTree(filepath.Join(dir, "tree")) })
 	unmount()
 	detach()

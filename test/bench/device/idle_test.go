@@ -1,0 +1,73 @@
+//go:build bench
+
+package device
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
+)
+
+// TestIdleDisk counts what a disk asks of the store while nobody uses it: attached alone, and with ext4 mounted on
+// it that was written before. And it measures the memory of the process that serves it, all of it.
+func TestIdleDisk(t *testing.T) {
+	s3 := versitygwtest.Start(t)
+	s3.Setenv(t)
+	const settle, minutes = 75 * time.Second, 2 // by then the last map is written, and idle memory is given back
+	type idler struct {
+		what   string
+		proxy  *proxy
+		server *server
+		before asked
+	}
+	idlers := []*idler{{what: "attached"}, {what: "attached, with ext4 mounted that was written"}}
+	for i, x := range idlers {
+		x.proxy = newProxy(t, s3.Endpoint)
+		x.server = startServer(t, diskURL(x.proxy, s3, fmt.Sprint("idle", i)))
+	}
+	run(t, "mkfs.ext4", "-q", idlers[1].server.dev)
+	dir, unmount := mount(t, idlers[1].server.dev, "ext4", "noinit_itable")
+	if err := writeTree(dir + "/tree"); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(settle)
+	for _, x := range idlers {
+		x.before = x.proxy.counts()
+	}
+	time.Sleep(minutes * time.Minute)
+	for _, x := range idlers {
+		did := x.proxy.counts().sub(x.before)
+		result("idle disk, %s: %.1f requests a minute (bound 2; %v in %d min); resident memory of the process %s, of it anonymous %s", x.what,
+			float64(did.gets+did.puts+did.others)/minutes, did, minutes, procStatus(t, x.server, "VmRSS"), procStatus(t, x.server, "RssAnon"))
+	}
+	unmount()
+	for _, x := range idlers {
+		x.server.close()
+		x.before = x.proxy.counts()
+	}
+	time.Sleep(time.Minute)
+	for _, x := range idlers {
+		did := x.proxy.counts().sub(x.before)
+		result("closed disk, that was %s: %d requests in a minute", x.what, did.gets+did.puts+did.others)
+	}
+}
+
+// procStatus returns a field of the serving process's status.
+func procStatus(t *testing.T, s *server, field string) string {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, field+":"); ok {
+			return strings.TrimSpace(v)
+		}
+	}
+	t.Fatalf("no %s in the status", field)
+	return ""
+}
