@@ -118,7 +118,7 @@ func (w *world) fork(v *vdisk) {
 	nv := &vdisk{path: child, blocks: len(want), closed: true, last: newTimeline(want), ckpts: map[string]content{}}
 	done := make(chan error, 1)
 	w.start(nv, func() {
-		_, err := disk.Fork(w.ctx, c, v.path, name, child, disk.ForkOptions{})
+		_, err := disk.Fork(w.ctx, c, v.path, name, child, disk.ForkOptions{Key: w.key})
 		w.log("fork %s from %s of %s: %v", child, name, v.path, err)
 		if err != nil { // what there may be of it is nobody's
 			time.Sleep(10 * time.Second)
@@ -143,7 +143,7 @@ func (w *world) readOnly(v *vdisk) {
 	if !ok {
 		return
 	}
-	r, err := disk.OpenReadOnly(w.ctx, w.client(), v.path, name, disk.ReadOnlyOptions{})
+	r, err := disk.OpenReadOnly(w.ctx, w.client(), v.path, name, disk.ReadOnlyOptions{Key: w.key})
 	if err == nil {
 		defer func() { _ = r.Close() }()
 		var got content
@@ -272,7 +272,7 @@ func (w *world) finish() {
 }
 
 func (w *world) final(v *vdisk, name string) {
-	r, err := disk.OpenReadOnly(w.ctx, w.p.client(0, 0), v.path, name, disk.ReadOnlyOptions{})
+	r, err := disk.OpenReadOnly(w.ctx, w.p.client(0, 0), v.path, name, disk.ReadOnlyOptions{Key: w.key})
 	if err != nil {
 		w.violate("checkpoint %s of %s in the end: %v", name, v.path, err)
 		return

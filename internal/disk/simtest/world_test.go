@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/kek"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -27,6 +28,7 @@ type world struct {
 	seed  uint64
 	disks []*vdisk
 	coll  *collector
+	key   disk.KEK // nil: disks in the clear
 
 	mu      sync.Mutex
 	ids     uint64 // of writes
@@ -66,8 +68,13 @@ func newWorld(ctx context.Context, seed uint64, b bug) *world {
 		return w
 	}
 	w.coll = &collector{store: w.client(), bug: b, codec: codec, reaches: map[string]map[string]bool{}}
+	if seed%3 == 2 {
+		if w.key, err = kek.New([32]byte{byte(seed)}); err != nil {
+			w.violate("key: %v", err)
+		}
+	}
 	blocks := 8 + w.rng.IntN(maxBlocks-8)
-	if _, err := disk.Create(ctx, w.p.Store, "d/0", disk.CreateOptions{Size: int64(blocks) * blockSize}); err != nil {
+	if _, err := disk.Create(ctx, w.p.Store, "d/0", disk.CreateOptions{Size: int64(blocks) * blockSize, Key: w.key}); err != nil {
 		w.violate("create: %v", err)
 	}
 	w.disks = []*vdisk{{path: "d/0", blocks: blocks, closed: true, last: newTimeline(make(content, blocks)), ckpts: map[string]content{}}}
@@ -143,7 +150,7 @@ func (w *world) name(prefix string) string {
 // attach makes a new writer, and holds what it finds against what the one before wrote.
 func (w *world) attach(v *vdisk, c *client) *session {
 	v.gen++
-	opts := disk.AttachOptions{Generation: v.gen, Holder: fmt.Sprint("vm-", v.gen)}
+	opts := disk.AttachOptions{Generation: v.gen, Holder: fmt.Sprint("vm-", v.gen), Key: w.key}
 	opts.ObjectBytes, opts.CheckpointObjects, opts.InFlight, opts.DirtyBytes = 4*blockSize, 3, 3, 64*blockSize
 	opts.StallTimeout, opts.OpTimeout, opts.BootWindow = 20*time.Second, 4*time.Second, -1
 	opts.FrameBytes = 8 * blockSize
