@@ -18,7 +18,7 @@ import (
 
 func newDiskCommand(d *deps) *cobra.Command {
 	cmd := newNoun("disk", "Make, mount, serve, copy, check, checkpoint and fork disks",
-		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d), newDiskServeCommand(d), newDiskDetachCommand(d),
+		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d), newDiskAttachCommand(d), newDiskTopCommand(d), newDiskServeCommand(d), newDiskDetachCommand(d),
 		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d), newDiskResizeCommand(d),
 		newDiskRekeyCommand(d),
 		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskDestroyCommand(d))
@@ -184,7 +184,7 @@ func printDisk(w io.Writer, x localDisk) error {
 			if r.ReadOnly {
 				mode = "read-only"
 			}
-			rows = append(rows, []string{fmt.Sprint(r.PID), string(r.Mode), mode, r.Checkpoint, r.Mountpoint + strings.Join(r.NBD, " "), timestamp(r.StartedAt)})
+			rows = append(rows, []string{fmt.Sprint(r.PID), string(r.Mode), mode, r.Checkpoint, placeOf(r), timestamp(r.StartedAt)})
 		}
 		if err := printTable(w, []string{"PID", "MODE", "ACCESS", "CHECKPOINT", "WHERE", "SINCE"}, rows); err != nil {
 			return err

@@ -65,30 +65,35 @@ func checkpointAttached(ctx context.Context, r *attachment.Record, name string) 
 			return api.DiskCheckpoint{}, err
 		}
 	}
+	var p api.DiskCheckpoint
+	return p, askAttached(ctx, r, http.MethodPost, "/checkpoints/"+url.PathEscape(name), &p)
+}
+
+// askAttached asks the process that has a disk, and decodes what it answers.
+func askAttached(ctx context.Context, r *attachment.Record, method, path string, answer any) error {
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", r.Control)
 	}}}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://disk/checkpoints/"+url.PathEscape(name), http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, method, "http://disk"+path, http.NoBody)
 	if err != nil {
-		return api.DiskCheckpoint{}, errs.Wrap(errs.Invalid, err, "checkpoint name %q", name)
+		return errs.Wrap(errs.Invalid, err, "ask for %s", path)
 	}
 	resp, err := c.Do(req)
 	if err != nil {
-		return api.DiskCheckpoint{}, errs.Wrap(errs.Unavailable, err, "ask process %d, which has the disk", r.PID)
+		return errs.Wrap(errs.Unavailable, err, "ask process %d, which has the disk", r.PID)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		var body api.ErrorBody
 		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
-			return api.DiskCheckpoint{}, errs.Wrap(errs.Internal, err, "process %d answered %s", r.PID, resp.Status)
+			return errs.Wrap(errs.Internal, err, "process %d answered %s", r.PID, resp.Status)
 		}
-		return api.DiskCheckpoint{}, errs.New(errs.Kind(body.Error.Code), "%s", body.Error.Message).WithRemedy("%s", body.Error.Remedy)
+		return errs.New(errs.Kind(body.Error.Code), "%s", body.Error.Message).WithRemedy("%s", body.Error.Remedy)
 	}
-	var p api.DiskCheckpoint
-	if err := json.NewDecoder(resp.Body).Decode(&p); err != nil {
-		return p, errs.Wrap(errs.Internal, err, "understand what process %d answers", r.PID)
+	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
+		return errs.Wrap(errs.Internal, err, "understand what process %d answers", r.PID)
 	}
-	return p, nil
+	return nil
 }
 
 // syncMount writes out the file system that dir is on.

@@ -40,14 +40,14 @@ func newDiskDetachCommand(d *deps) *cobra.Command {
 	var wait time.Duration
 	var force bool
 	cmd := &cobra.Command{
-		Use:   "detach URL | DIR",
+		Use:   "detach URL | DIR | DEVICE",
 		Short: "End the attachments of a disk on this host",
 		Long: `End the attachments of a disk on this host: unmount what is mounted, hang up on NBD clients, and close the disk.
 It returns when the processes are gone. A directory in use keeps its mount, and the command fails after --wait;
 --force cuts off who uses it.
 ` + exitTable,
 		Example: "  sluice disk detach s3://bucket/disks/data\n  sluice disk detach /mnt",
-		Args:    exactly("a disk URL or a directory"),
+		Args:    exactly("a disk URL, a directory or a block device"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ended, err := d.detach(cmd.Context(), args[0], wait, force)
 			if err != nil {
@@ -95,7 +95,7 @@ func (d *deps) attachmentsOf(what string) ([]attachment.Record, error) {
 	}
 	var found []attachment.Record
 	for _, r := range live {
-		if r.URL == match || r.Mountpoint == match {
+		if r.URL == match || r.Mountpoint == match || r.BlockDevice == match {
 			found = append(found, r)
 		}
 	}
@@ -103,7 +103,7 @@ func (d *deps) attachmentsOf(what string) ([]attachment.Record, error) {
 		return found, nil
 	}
 	for _, r := range dead {
-		if r.URL == match || r.Mountpoint == match {
+		if r.URL == match || r.Mountpoint == match || r.BlockDevice == match {
 			return nil, errs.New(errs.NotFound, "%s is not attached any more: process %d was killed", what, r.PID).
 				WithRemedy("mount it again, which also cleans up after that process")
 		}
@@ -118,7 +118,7 @@ func endAttachment(ctx context.Context, r *attachment.Record, wait time.Duration
 		return err
 	}
 	for r.Process.Liveness() == attachment.Alive {
-		if force && !forced && time.Since(begin) > time.Second && r.Mountpoint != "" {
+		if force && !forced && time.Since(begin) > time.Second && r.BlockDevice != "" {
 			forced = true
 			if err := r.Process.Signal(unix.SIGTERM); err != nil && !errs.Is(err, errs.NotFound) {
 				return err

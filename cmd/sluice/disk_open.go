@@ -155,8 +155,18 @@ func describeAttachment(r *attachment.Record) string {
 		return what + " has it mounted on " + r.Mountpoint
 	case len(r.NBD) > 0:
 		return what + " serves it at " + strings.Join(r.NBD, ", ")
+	case r.BlockDevice != "":
+		return what + " has it attached as " + r.BlockDevice
 	}
 	return what + " has it"
+}
+
+// placeOf says where an attachment is to be found.
+func placeOf(r *attachment.Record) string {
+	if r.Mode == attachment.Device {
+		return r.BlockDevice
+	}
+	return r.Mountpoint + strings.Join(r.NBD, " ")
 }
 
 // settle sees to it that a disk's head tells all there is: that nobody has it attached, and that a writer which

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -20,7 +21,10 @@ func (d *Disk) Flush(ctx context.Context) error {
 		d.mu.Unlock()
 		return err
 	}
-	return d.flushAndUnlock(ctx)
+	start := time.Now()
+	err := d.flushAndUnlock(ctx)
+	d.o.n.flushTimes.note(time.Since(start))
+	return err
 }
 
 func (d *Disk) flushAndUnlock(ctx context.Context) error {

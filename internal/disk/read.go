@@ -12,6 +12,7 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	d.touch()
+	d.o.n.reads.Add(1)
 	d.o.n.readBytes.Add(uint64(len(p)))
 	return readAligned(p, off, func(p []byte, block uint64) error { return d.readBlocks(ctx, p, block) })
 }

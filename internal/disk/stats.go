@@ -19,6 +19,8 @@ type Stats struct {
 	MapWrites   uint64 `json:"map_checkpoints"`
 	Replayed    uint64 `json:"replayed_objects"`
 	Flushes     uint64 `json:"flushes"`
+	Reads       uint64 `json:"reads"` // requests of the device's user, as are writes
+	Writes      uint64 `json:"writes"`
 	WriteBytes  uint64 `json:"write_bytes"` // by the device's user
 	ReadBytes   uint64 `json:"read_bytes"`
 	FrameHits   uint64 `json:"frame_hits"` // in memory or in the cache
@@ -29,10 +31,14 @@ type Stats struct {
 	DirtyBytes  int64  `json:"dirty_bytes"`
 	MapBytes    int64  `json:"map_bytes"` // memory, about
 
+	FlushTimes Histogram `json:"flush_times"` // of the user's flushes
+
 	Cache *cache.Stats `json:"cache,omitempty"` // of the whole cache device, with other disks' use of it
 }
 
 type counters struct {
+	reads, writes                                             atomic.Uint64
+	flushTimes                                                latency
 	gets, getBytes, puts, putBytes, swaps, lists, retries     atomic.Uint64
 	logObjects, mapWrites, replayed, flushes                  atomic.Uint64
 	writeBytes, readBytes, frameHits, frameMisses, readAheads atomic.Uint64
@@ -41,6 +47,7 @@ type counters struct {
 
 func (c *counters) stats() Stats {
 	return Stats{
+		Reads: c.reads.Load(), Writes: c.writes.Load(), FlushTimes: c.flushTimes.load(),
 		Gets: c.gets.Load(), GetBytes: c.getBytes.Load(), Puts: c.puts.Load(), PutBytes: c.putBytes.Load(),
 		HeadSwaps: c.swaps.Load(), Lists: c.lists.Load(), Retries: c.retries.Load(),
 		LogObjects: c.logObjects.Load(), MapWrites: c.mapWrites.Load(), Replayed: c.replayed.Load(),

@@ -13,6 +13,7 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	d.touch()
+	d.o.n.writes.Add(1)
 	d.o.n.writeBytes.Add(uint64(len(p)))
 	for len(p) > 0 {
 		block, at := uint64(off/BlockSize), int(off%BlockSize)

@@ -30,8 +30,9 @@ type Mode string
 
 // The modes.
 const (
-	Mount Mode = "mount" // a file system on a directory
-	Serve Mode = "serve" // an NBD server
+	Mount  Mode = "mount"  // a file system on a directory
+	Serve  Mode = "serve"  // an NBD server
+	Device Mode = "device" // a block device
 )
 
 // Record describes one attachment.

@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+func newDiskAttachCommand(d *deps) *cobra.Command {
+	var f holdFlags
+	cmd := &cobra.Command{
+		Use:   "attach URL",
+		Short: "Make a disk a block device of this host",
+		Long: `Make a disk a block device of this host, for as long as this command runs, and print its path. Nothing is mounted:
+make a file system on it, mount it, or give it to a database. An interrupt or SIGTERM, or disk detach, writes it out
+and closes the disk; while it is mounted that waits, and a second interrupt tears it away.
+
+Who may write the disk is as with disk mount. Needs root.
+` + keyHelp + exitTable,
+		Example: `  sluice disk attach s3://bucket/disks/data --background
+  mkfs.xfs /dev/loop3 && mount /dev/loop3 /mnt
+  umount /mnt; sluice disk detach /dev/loop3`,
+		Args: exactly("a disk URL"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := f.validate(); err != nil {
+				return err
+			}
+			if os.Getuid() != 0 {
+				return errs.New(errs.Denied, "a block device needs root").WithRemedy("run it by sudo, or use: sluice disk serve")
+			}
+			if f.background {
+				return d.inBackground(cmd.Context(), args[0], append(append([]string{"disk", "attach", args[0]}, f.args()...), d.keyArgs()...))
+			}
+			return d.attachDevice(cmd.Context(), args[0], &f)
+		},
+	}
+	addHoldFlags(cmd, &f)
+	return d.addKeyFlags(cmd)
+}
+
+// attachDevice does all of disk attach, and returns when nothing of it is left.
+func (d *deps) attachDevice(ctx context.Context, url string, f *holdFlags) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP) // the terminal is closed
+	defer stop()
+	h, err := d.hold(ctx, url, attachment.Device, f)
+	if err != nil {
+		return err
+	}
+	return h.close(ctx, h.device(ctx))
+}
+
+func (h *held) device(ctx context.Context) error {
+	front, err := frontend.Attach(ctx, h.dev, frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
+	if err != nil {
+		return err
+	}
+	h.record.BlockDevice = front.BlockDevice()
+	err = h.announce(ctx, front.BlockDevice(), func(ctx context.Context) error {
+		select {
+		case <-ctx.Done():
+			return h.untilUnused(ctx)
+		case <-h.fenced():
+			return h.writer.Err()
+		case <-front.Done():
+			return errs.New(errs.Unavailable, "the kernel has given up %s", front.BlockDevice())
+		}
+	})
+	return errors.Join(err, front.Close(context.WithoutCancel(ctx)))
+}
+
+// untilUnused waits until the device is mounted nowhere, the disk has stopped, or another interrupt comes.
+func (h *held) untilUnused(ctx context.Context) error {
+	again, stop := interrupts()
+	defer stop()
+	for told := false; ; told = true {
+		there, _, err := isMounted(h.record.BlockDevice, "")
+		if err != nil || !there {
+			return err
+		}
+		if !told {
+			fmt.Fprintf(h.d.stderr, "%s is mounted, and stays attached until it isn't; interrupt again to tear it away\n", h.record.BlockDevice)
+		}
+		select {
+		case <-again:
+			return nil
+		case <-h.fenced():
+			return h.writer.Err()
+		case <-time.After(busyLook):
+		}
+	}
+}
