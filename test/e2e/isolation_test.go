@@ -21,7 +21,9 @@ func httpd() api.Service {
 }
 
 // TestUserCodeStaysInItsMachine runs a hostile root in a machine's inner container (invariant 13).
-func TestUserCodeStaysInItsMachine(t *testing.T) { userCodeStaysInItsMachine(t, "sandbox", 5*time.Second) }
+func TestUserCodeStaysInItsMachine(t *testing.T) {
+	userCodeStaysInItsMachine(t, "sandbox", 5*time.Second)
+}
 
 // userCodeStaysInItsMachine does so on workers of one runtime; patience is for a machine to be well again.
 func userCodeStaysInItsMachine(t *testing.T, runtime string, patience time.Duration) {
