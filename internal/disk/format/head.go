@@ -19,8 +19,22 @@ const (
 	StateClosed State = "closed"
 )
 
-// ModeDurable acknowledges a flush when its log object and all before it are in the store.
-const ModeDurable = "durable"
+// How a disk acknowledges a flush. ModeDurable: when its log object and all before it are in the store.
+// ModeBounded: when a local journal has it, and no write that the store lacks is older than the bound.
+const (
+	ModeDurable = "durable"
+	ModeBounded = "bounded"
+)
+
+// FeatureBounded is the incompatible feature of a head with a bound: a writer that doesn't know it would not
+// ask for the journal which may hold acknowledged writes.
+const FeatureBounded = "bounded"
+
+// Bounds of the bound, in milliseconds.
+const (
+	MinBoundMS = 100
+	MaxBoundMS = 3_600_000
+)
 
 // RootRef names a map root: map/<Epoch>-<N>/root of a disk of the lineage.
 type RootRef struct {
@@ -48,6 +62,7 @@ type Head struct {
 	UID        string      `json:"uid"`                // ULID; unique to this disk, also after a path is reused
 	Size       int64       `json:"size"`               // bytes, a multiple of BlockSize
 	Mode       string      `json:"mode"`
+	BoundMS    int64       `json:"bound_ms,omitempty"` // of mode bounded: the oldest acknowledged write that the store may lack
 	State      State       `json:"state"`
 	Epoch      uint64      `json:"epoch"`      // of the last writer; 0: never attached
 	Generation uint64      `json:"generation"` // of the last writer
@@ -99,7 +114,7 @@ func Encode(doc any) ([]byte, error) {
 // DecodeHead decodes and checks a head.
 func DecodeHead(b []byte) (*Head, error) {
 	var h Head
-	if err := decodeStrict(b, &h, "head", FeatureEncryption); err != nil {
+	if err := decodeStrict(b, &h, "head", FeatureEncryption, FeatureBounded); err != nil {
 		return nil, err
 	}
 	switch {
@@ -110,8 +125,8 @@ func DecodeHead(b []byte) (*Head, error) {
 	case h.Nonce == "" || h.UID == "" || h.Log.Seq == 0:
 		return nil, corrupt("head: nonce, uid or log position missing")
 	}
-	if h.Mode != ModeDurable {
-		return nil, unsupported("disk mode %q", h.Mode)
+	if err := h.checkMode(); err != nil {
+		return nil, err
 	}
 	if (h.Encryption != nil) != slices.Contains(h.Features, FeatureEncryption) {
 		return nil, corrupt("head: encryption and features disagree")
@@ -126,6 +141,34 @@ func DecodeHead(b []byte) (*Head, error) {
 
 // Encrypted reports whether the disk of a checkpoint is. The keys are in its head.
 func (c *Checkpoint) Encrypted() bool { return slices.Contains(c.Features, FeatureEncryption) }
+
+// SetMode sets how flushes are acknowledged, with the feature that goes with it. boundMS is 0 for ModeDurable.
+func (h *Head) SetMode(mode string, boundMS int64) {
+	h.Mode, h.BoundMS = mode, boundMS
+	h.Features = slices.DeleteFunc(slices.Clone(h.Features), func(f string) bool { return f == FeatureBounded })
+	if mode == ModeBounded {
+		h.Features = append(h.Features, FeatureBounded)
+	}
+	if len(h.Features) == 0 {
+		h.Features = nil
+	}
+}
+
+func (h *Head) checkMode() error {
+	switch h.Mode {
+	case ModeDurable:
+		if h.BoundMS != 0 || slices.Contains(h.Features, FeatureBounded) {
+			return corrupt("head: a bound in mode %s", h.Mode)
+		}
+	case ModeBounded:
+		if h.BoundMS < MinBoundMS || h.BoundMS > MaxBoundMS || !slices.Contains(h.Features, FeatureBounded) {
+			return corrupt("head: bad bound of %d ms", h.BoundMS)
+		}
+	default:
+		return unsupported("disk mode %q", h.Mode)
+	}
+	return nil
+}
 
 // DecodeCheckpoint decodes and checks a checkpoint.
 func DecodeCheckpoint(b []byte) (*Checkpoint, error) {
