@@ -56,7 +56,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 		return err
 	}
 	var root *format.Root
-	var clean bool
+	var clean, believed bool
 	for try := 0; ; try++ {
 		if err := mayAttach(d.path, head, &d.opts); err != nil {
 			return err
@@ -66,6 +66,9 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 		}
 		clean = head.State == format.StateClosed
 		next := claim(head, &d.opts)
+		if believed, err = d.claimJournal(head, next); err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "attach %s", d.path)
+		}
 		cur, curTag, r, err := d.swapAndLoad(ctx, next, etag)
 		if err == nil {
 			head, etag, root = next, curTag, r
@@ -86,10 +89,17 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	}
 	d.rd.m.SetPosition(head.Log)
 	if !clean {
-		if err := d.recover(ctx, head.Log); err != nil {
+		last, err := d.recover(ctx, head.Log)
+		if err == nil && believed {
+			err = d.recoverJournal(ctx, head.Log, last)
+		}
+		if err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "recover %s", d.path)
 		}
 		d.wakeCheckpointer()
+	}
+	if err := d.beginJournal(head, believed); err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "attach %s", d.path)
 	}
 	if d.opts.BootWindow > 0 {
 		d.rd.trace = &bootTrace{seen: make(map[uint64]uint64)}

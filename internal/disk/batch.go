@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/journal"
 )
 
 const (
@@ -30,6 +31,9 @@ type batch struct {
 
 	committed chan struct{} // closed when it and all before it are in the store and in the map
 	uploaded  bool          // guarded by the disk's lock
+
+	logged int          // bytes of content in the journal, also of blocks that were overwritten since
+	mark   journal.Mark // the journal's end when it was sealed
 
 	// What encode made, for the map and the cache.
 	order  []uint32 // live slots by block

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -25,6 +26,17 @@ func Grow(ctx context.Context, store blob.Store, path string, size int64) (*form
 		grows := size > h.Size
 		h.Size = size
 		return grows, nil
+	})
+}
+
+// SetBound changes how a disk that nobody has attached acknowledges flushes: by a local journal, with no write
+// older than bound that the store lacks, or for a bound of 0 by the store alone. Conflict if its head is open, or
+// changes meanwhile.
+func SetBound(ctx context.Context, store blob.Store, path string, bound time.Duration) (*format.Head, error) {
+	return changeClosed(ctx, store, path, func(h *format.Head) (bool, error) {
+		mode, ms := h.Mode, h.BoundMS
+		err := setBound(h, bound)
+		return h.Mode != mode || h.BoundMS != ms, err
 	})
 }
 

@@ -18,7 +18,7 @@ func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint,
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	if err := d.Flush(ctx); err != nil {
+	if err := d.flushStore(ctx); err != nil {
 		return nil, err
 	}
 	wrote, err := d.writeMap(ctx, nil)

@@ -12,7 +12,7 @@ import (
 // Settle flushes and writes the map, so that a Close soon after has little left to do, and that Prepare
 // elsewhere sees nearly all. It costs nothing when nothing changed.
 func (d *Disk) Settle(ctx context.Context) error {
-	if err := d.Flush(ctx); err != nil {
+	if err := d.flushStore(ctx); err != nil {
 		return err
 	}
 	_, err := d.writeMap(ctx, nil)
@@ -58,5 +58,6 @@ func (d *Disk) Close(ctx context.Context) error {
 		return errs.Wrap(errs.KindOf(err), err, "close disk %s", d.path)
 	}
 	d.Abandon()
+	d.clearJournal()
 	return nil
 }

@@ -12,8 +12,9 @@ import (
 // times CheckpointObjects, uploads wait for the map.
 const maxReplayFactor = 4
 
-// Flush returns when every write that returned before is in the store. With nothing to wait for it makes
-// no request. After the stall bound it fails as Unavailable; the data stays and goes on being sent.
+// Flush returns when every write that returned before is in the store; in mode bounded with a journal, when they
+// are in that, and none that the store lacks is older than the bound. With nothing to wait for it makes no
+// request. After the stall bound it fails as Unavailable; the data stays and goes on being sent.
 func (d *Disk) Flush(ctx context.Context) error {
 	d.touch()
 	d.mu.Lock()
@@ -22,9 +23,21 @@ func (d *Disk) Flush(ctx context.Context) error {
 		return err
 	}
 	start := time.Now()
-	err := d.flushAndUnlock(ctx)
-	d.o.n.flushTimes.note(time.Since(start))
-	return err
+	defer func() { d.o.n.flushTimes.note(time.Since(start)) }()
+	if d.jr != nil {
+		return d.flushJournalAndUnlock(ctx)
+	}
+	return d.flushAndUnlock(ctx)
+}
+
+// flushStore is Flush into the store, in every mode.
+func (d *Disk) flushStore(ctx context.Context) error {
+	d.mu.Lock()
+	if err := d.mutableLocked(); err != nil {
+		d.mu.Unlock()
+		return err
+	}
+	return d.flushAndUnlock(ctx)
 }
 
 func (d *Disk) flushAndUnlock(ctx context.Context) error {
@@ -63,6 +76,9 @@ func (d *Disk) sealLocked() {
 	d.forming, d.want = nil, false
 	b.seq = d.nextSeq
 	d.nextSeq++
+	if d.jr != nil {
+		b.mark = d.jr.Mark()
+	}
 	d.queue = append(d.queue, b)
 }
 
@@ -71,7 +87,7 @@ func (d *Disk) sealLocked() {
 func (d *Disk) pumpLocked() {
 	for d.err == nil && d.started < d.opts.InFlight {
 		seq := d.nextSeq - uint64(len(d.queue)-d.started) // of the object to start
-		if seq-d.mapped > uint64(maxReplayFactor*d.opts.CheckpointObjects) {
+		if seq-d.mapped > uint64(maxReplayFactor*d.opts.CheckpointObjects) && !d.recovering {
 			d.wakeCheckpointer()
 			return
 		}
@@ -170,6 +186,9 @@ func (d *Disk) popCommitted(b *batch) {
 	d.commits++
 	d.acked = b.seq
 	d.dirty -= int64(b.blocks()) * BlockSize
+	if d.jr != nil {
+		d.jr.Release(b.mark)
+	}
 	close(b.committed)
 	close(d.room)
 	d.room = make(chan struct{})

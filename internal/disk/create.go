@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -16,6 +17,9 @@ type CreateOptions struct {
 	ID   string // the owner's name for it; the path's last element if empty
 	Size int64  // bytes; a multiple of BlockSize up to MaxSize
 	Key  KEK    // nil: the disk is in the clear; else it is encrypted, and this wraps its key
+	// Bound makes a disk of mode bounded: a flush may be acknowledged by a local journal while no write that the
+	// store lacks is older than this. Between 100 ms and 1 h, in whole milliseconds; 0: a durable disk.
+	Bound time.Duration
 }
 
 // Create makes an empty disk at path in the pool, by one request whatever its size. Exists if there is one.
@@ -27,6 +31,9 @@ func Create(ctx context.Context, store blob.Store, path string, opts CreateOptio
 		return nil, err
 	}
 	h := newHead(path, opts.ID, opts.Size)
+	if err := setBound(h, opts.Bound); err != nil {
+		return nil, err
+	}
 	h.Lineage = []format.Ancestor{{Path: path, UID: h.UID}}
 	if opts.Key != nil {
 		if err := encrypt(ctx, h, nil, opts.Key); err != nil {
@@ -41,6 +48,20 @@ func checkSize(size int64) error {
 		return errs.New(errs.Invalid, "a disk of %d bytes", size).
 			WithRemedy("use a multiple of %d bytes up to 16 TiB", BlockSize)
 	}
+	return nil
+}
+
+// setBound makes a head's mode bounded, or durable for a bound of 0.
+func setBound(h *format.Head, bound time.Duration) error {
+	ms := bound.Milliseconds()
+	switch {
+	case bound == 0:
+		h.SetMode(format.ModeDurable, 0)
+		return nil
+	case ms < format.MinBoundMS || ms > format.MaxBoundMS || bound%time.Millisecond != 0:
+		return errs.New(errs.Invalid, "a bound of %v", bound).WithRemedy("use 100ms to 1h in whole milliseconds, or 0 for a durable disk")
+	}
+	h.SetMode(format.ModeBounded, ms)
 	return nil
 }
 

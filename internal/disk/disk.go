@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/journal"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -60,6 +61,10 @@ type Disk struct {
 	closing  bool
 	detached bool
 
+	jr         *journal.Journal // nil: flushes are acknowledged by the store; guarded by mu
+	bound      time.Duration    // of mode bounded
+	recovering bool             // the journal is being written to the store; no map is written meanwhile
+
 	traced atomic.Bool // this session's boot trace is stored
 
 	busy  atomic.Bool // read or written since the last revalidation
@@ -97,7 +102,14 @@ func (d *Disk) Cache() *cache.Cache { return d.opts.Cache }
 func (d *Disk) Stats() Stats {
 	s := d.o.n.stats()
 	d.mu.RLock()
-	s.DirtyBytes = d.dirty
+	s.DirtyBytes, s.Acknowledges = d.dirty, AcknowledgedByStore
+	if at, ok := d.oldestLocked(); ok {
+		s.OldestWrite = time.Since(at)
+	}
+	if d.jr != nil {
+		js := d.jr.Stats()
+		s.Acknowledges, s.Journal = AcknowledgedByJournal, &js
+	}
 	d.mu.RUnlock()
 	s.MapBytes = d.rd.m.Bytes()
 	if d.opts.Cache != nil {

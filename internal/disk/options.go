@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/journal"
 )
 
 // AttachOptions says who attaches and with what.
@@ -20,6 +21,10 @@ type AttachOptions struct {
 	Cache *cache.Cache
 	// Key unwraps the keys of an encrypted disk; nil for one in the clear.
 	Key KEK
+	// Journal is what a disk of mode bounded acknowledges flushes by, or nil: then it acknowledges them like a
+	// durable one. Acknowledged writes that it has and the store lacks are written to the store before the attach
+	// returns. One disk uses it at a time; it stays the caller's to close, after the disk.
+	Journal *journal.Journal
 	// Prepared is what Prepare read earlier, or nil. What no longer holds of it is not used.
 	Prepared *Prepared
 	// Logger gets warnings of background work; nil discards them.

@@ -29,23 +29,29 @@ type logSlot struct {
 // no writer of an old epoch can ever have another write acknowledged.
 //
 // It is safe to die at any point: the head still says where replay starts, and fences are written once.
-func (d *Disk) recover(ctx context.Context, pos format.Position) error {
+//
+// It returns the sequence number of the last object that counts, per epoch.
+func (d *Disk) recover(ctx context.Context, pos format.Position) (map[uint64]uint64, error) {
+	last := make(map[uint64]uint64)
 	for ; pos.Epoch < d.epoch; pos = (format.Position{Epoch: pos.Epoch + 1, Seq: 1}) {
-		if err := d.recoverEpoch(ctx, pos.Epoch, pos.Seq); err != nil {
-			return errs.Wrap(errs.KindOf(err), err, "replay log of epoch %d", pos.Epoch)
+		seq, err := d.recoverEpoch(ctx, pos.Epoch, pos.Seq)
+		if err != nil {
+			return nil, errs.Wrap(errs.KindOf(err), err, "replay log of epoch %d", pos.Epoch)
 		}
+		last[pos.Epoch] = seq - 1
 	}
 	d.rd.m.SetPosition(pos)
-	return nil
+	return last, nil
 }
 
-// recoverEpoch replays one epoch's log up to the first fence, which it writes where there is none.
-func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) error {
+// recoverEpoch replays one epoch's log up to the first fence, which it writes where there is none, and returns
+// the fence's place.
+func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, error) {
 	window, lost := firstWindow, 0
 	for {
 		slots, err := d.readSlots(ctx, epoch, seq, window)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		window = min(2*window, lastWindow)
 		for _, s := range slots {
@@ -53,10 +59,10 @@ func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) error {
 				break
 			}
 			if s.h.IsFence() {
-				return nil
+				return seq, nil
 			}
 			if err := d.replay(s); err != nil {
-				return err
+				return 0, err
 			}
 			seq++
 		}
@@ -67,16 +73,16 @@ func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) error {
 		// until the hole is decided.
 		won, err := d.fence(ctx, epoch, seq)
 		if won || err != nil {
-			return err
+			return seq, err
 		}
 		if lost++; lost >= racesForAFar {
 			// The old writer is as fast as we are. A fence further on is one that it will run into.
 			if _, err := d.fence(ctx, epoch, seq+farFence<<min(lost-racesForAFar, 6)); err != nil {
-				return err
+				return 0, err
 			}
 		}
 		if lost > maxFenceRaces {
-			return errs.New(errs.Unavailable, "the old writer keeps beating the fence")
+			return 0, errs.New(errs.Unavailable, "the old writer keeps beating the fence")
 		}
 	}
 }

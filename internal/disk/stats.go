@@ -2,8 +2,10 @@ package disk
 
 import (
 	"sync/atomic"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/disk/journal"
 )
 
 // Stats counts since attach. Bytes are of object bodies.
@@ -32,9 +34,20 @@ type Stats struct {
 	MapBytes    int64  `json:"map_bytes"` // memory, about
 
 	FlushTimes Histogram `json:"flush_times"` // of the user's flushes
+	// Acknowledges says what a flush waits for: AcknowledgedByStore, or AcknowledgedByJournal in mode bounded with
+	// a journal that works.
+	Acknowledges string         `json:"acknowledges,omitempty"`
+	OldestWrite  time.Duration  `json:"oldest_write_ns,omitempty"` // age of the oldest write that the store lacks
+	Journal      *journal.Stats `json:"journal,omitempty"`
 
 	Cache *cache.Stats `json:"cache,omitempty"` // of the whole cache device, with other disks' use of it
 }
+
+// What acknowledges a flush.
+const (
+	AcknowledgedByStore   = "store"
+	AcknowledgedByJournal = "journal"
+)
 
 type counters struct {
 	reads, writes                                             atomic.Uint64

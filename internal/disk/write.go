@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/journal"
 )
 
 // WriteAt writes p at off. It is in memory when WriteAt returns; only Flush makes it durable. While
@@ -35,16 +36,20 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 
 // writeBlocks puts whole blocks into the forming batch, as many as fit, and returns how many bytes.
 func (d *Disk) writeBlocks(ctx context.Context, block uint64, p []byte) (int, error) {
-	if err := d.lockForWrite(ctx); err != nil {
+	if d.opts.Journal != nil {
+		p = p[:min(len(p), d.opts.Journal.MaxContent())]
+	}
+	if err := d.lockForWrite(ctx, len(p)); err != nil {
 		return 0, err
 	}
 	defer d.mu.Unlock()
-	b, n := d.formLocked(), 0
+	b, n, first := d.formLocked(), 0, block
 	for n < len(p) && !d.fullLocked() {
 		d.putLocked(b, block, p[n:n+BlockSize])
 		n += BlockSize
 		block++
 	}
+	d.logLocked(b, journal.Record{Kind: journal.Data, Block: first, Count: block - first, Blocks: p[:n]})
 	d.sealIfFullLocked()
 	return n, nil
 }
@@ -64,12 +69,14 @@ func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) er
 	buf := make([]byte, BlockSize)
 	have, seen := false, uint64(0)
 	for {
-		if err := d.lockForWrite(ctx); err != nil {
+		if err := d.lockForWrite(ctx, BlockSize); err != nil {
 			return err
 		}
 		if d.readDirtyBlockLocked(buf, block) || (have && seen == d.commits) {
 			copy(buf[at:], p)
-			d.putLocked(d.formLocked(), block, buf)
+			b := d.formLocked()
+			d.putLocked(b, block, buf)
+			d.logLocked(b, journal.Record{Kind: journal.Data, Block: block, Count: 1, Blocks: buf})
 			d.sealIfFullLocked()
 			d.mu.Unlock()
 			return nil
@@ -111,19 +118,21 @@ func (d *Disk) Zero(ctx context.Context, off, length int64) error {
 }
 
 func (d *Disk) zeroBlocks(ctx context.Context, from, to uint64) error {
-	if err := d.lockForWrite(ctx); err != nil {
+	if err := d.lockForWrite(ctx, 0); err != nil {
 		return err
 	}
 	defer d.mu.Unlock()
-	d.formLocked().zero(from, to)
+	b := d.formLocked()
+	b.zero(from, to)
+	d.logLocked(b, journal.Record{Kind: journal.Zero, Block: from, Count: to - from})
 	d.sealIfFullLocked()
 	return nil
 }
 
-// lockForWrite takes d.mu when the disk accepts a mutation and has room for it.
-func (d *Disk) lockForWrite(ctx context.Context) error {
+// lockForWrite takes d.mu when the disk accepts a mutation of n bytes of content and has room for it.
+func (d *Disk) lockForWrite(ctx context.Context, n int) error {
 	d.mu.Lock()
-	if d.err == nil && !d.closing && d.dirty < d.opts.DirtyBytes {
+	if d.err == nil && !d.closing && d.mustWaitLocked(n) == nil {
 		return nil
 	}
 	sctx, cancel := d.stall(ctx)
@@ -133,10 +142,10 @@ func (d *Disk) lockForWrite(ctx context.Context) error {
 			d.mu.Unlock()
 			return err
 		}
-		if d.dirty < d.opts.DirtyBytes {
+		room := d.mustWaitLocked(n)
+		if room == nil {
 			return nil
 		}
-		room := d.room
 		d.mu.Unlock()
 		select {
 		case <-room:
@@ -146,6 +155,14 @@ func (d *Disk) lockForWrite(ctx context.Context) error {
 		}
 		d.mu.Lock()
 	}
+}
+
+// mustWaitLocked returns what to wait for before a write of n bytes of content, or nil.
+func (d *Disk) mustWaitLocked(n int) <-chan struct{} {
+	if d.dirty >= d.opts.DirtyBytes {
+		return d.room
+	}
+	return d.journalMustWaitLocked(n)
 }
 
 // formLocked returns the forming batch, made when there is none.
@@ -158,7 +175,7 @@ func (d *Disk) formLocked() *batch {
 
 func (d *Disk) fullLocked() bool {
 	return d.forming.blocks()*BlockSize >= d.opts.ObjectBytes || len(d.forming.zeros) >= maxZeroRuns ||
-		d.forming.blocks() >= format.MaxSegBlocks
+		d.forming.blocks() >= format.MaxSegBlocks || d.journalShareLocked()
 }
 
 func (d *Disk) sealIfFullLocked() {

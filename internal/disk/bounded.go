@@ -1,0 +1,273 @@
+package disk
+
+import (
+	"context"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/journal"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Mode bounded: a flush is acknowledged once the local journal has it, as long as no write that the store lacks
+// is older than the bound. The batches go to the store as ever, and the journal keeps what they hold until they
+// are there. See package journal for what is believed after a crash.
+
+// sealShare is the part of the bound after which writes are uploaded at the latest.
+const sealShare = 4
+
+func sessionOf(h *format.Head) (journal.Session, error) {
+	id, err := parseUID(h.Session)
+	return journal.Session{Epoch: h.Epoch, ID: id}, err
+}
+
+// claimJournal reports whether the journal holds what the store may lack, and records the claim that is about to
+// be made of the head, so that dying after it loses nothing.
+func (d *Disk) claimJournal(head, next *format.Head) (bool, error) {
+	if d.opts.Journal == nil || head.State != format.StateOpen {
+		return false, nil
+	}
+	found, err := sessionOf(head)
+	if err != nil || !d.opts.Journal.Matches(d.uid, found) {
+		return false, err
+	}
+	own, err := sessionOf(next)
+	if err != nil {
+		return false, err
+	}
+	return true, d.opts.Journal.Claim(found, own)
+}
+
+// recoverJournal writes the journal's batches that the store lacks to our log, each as the one log object that it
+// was to be. last has the end of each log since the journal's epoch: those after it hold what earlier recoveries
+// have written of the same.
+func (d *Disk) recoverJournal(ctx context.Context, pos format.Position, last map[uint64]uint64) error {
+	source := d.opts.Journal.Source().Epoch
+	if pos.Epoch > source {
+		return nil // a map has been written since, which none is before all is recovered
+	}
+	done := uint64(0)
+	for epoch := source; epoch < d.epoch; epoch++ {
+		done += last[epoch]
+	}
+	d.mu.Lock()
+	d.recovering = true
+	d.mu.Unlock()
+	records := 0
+	err := d.opts.Journal.Replay(func(r *journal.Record) error {
+		if r.Seq <= done {
+			return nil
+		}
+		records++
+		return d.writeAgain(ctx, r, done)
+	})
+	if err == errJournalGap {
+		err = nil
+	}
+	if err == nil {
+		err = d.flushStore(ctx)
+	}
+	d.mu.Lock()
+	d.recovering = false
+	d.mu.Unlock()
+	if err == nil && records > 0 {
+		d.log.Info("recovered acknowledged writes from the journal", "disk", d.path, "epoch", source, "writes", records)
+	}
+	return err
+}
+
+// errJournalGap ends the reading of a journal that lacks a batch.
+var errJournalGap = errs.New(errs.Corrupt, "the journal lacks a batch")
+
+// writeAgain puts a journal's record into the batch that it was in. Batches up to done are in the store.
+func (d *Disk) writeAgain(ctx context.Context, r *journal.Record, done uint64) error {
+	if r.Block+r.Count > d.rd.blocks {
+		return errs.New(errs.Corrupt, "the journal has a write of %d blocks at %d, past the end of the disk", r.Count, r.Block)
+	}
+	d.mu.Lock()
+	at := done + d.nextSeq // of the forming batch, in the source's log
+	if r.Seq == at+1 && d.forming != nil {
+		d.sealLocked()
+		d.pumpLocked()
+		d.mu.Unlock()
+		if err := d.lockForWrite(ctx, 0); err != nil {
+			return err
+		}
+		at++
+	}
+	defer d.mu.Unlock()
+	if r.Seq != at {
+		return errJournalGap
+	}
+	b := d.formLocked()
+	if r.Kind == journal.Zero {
+		b.zero(r.Block, r.Block+r.Count)
+		return nil
+	}
+	for i := range r.Count {
+		d.putLocked(b, r.Block+i, r.Blocks[i*BlockSize:(i+1)*BlockSize])
+	}
+	return nil
+}
+
+// beginJournal makes the journal ours, empty. A journal that fails is done without: then the store acknowledges.
+func (d *Disk) beginJournal(head *format.Head, believed bool) error {
+	j := d.opts.Journal
+	if head.Mode == format.ModeBounded {
+		d.bound = time.Duration(head.BoundMS) * time.Millisecond
+	}
+	switch {
+	case j == nil && d.bound > 0:
+		d.log.Warn("no journal: flushes of a bounded disk wait for the store", "disk", d.path)
+		return nil
+	case j == nil || (d.bound == 0 && !believed):
+		return nil
+	}
+	own, err := sessionOf(head)
+	if err != nil {
+		return err
+	}
+	err = j.Begin(d.uid, own)
+	if errs.Is(err, errs.Conflict) {
+		return err
+	}
+	if err != nil {
+		d.log.Warn("no journal: flushes of a bounded disk wait for the store", "disk", d.path, "error", err.Error())
+		return nil
+	}
+	if d.bound > 0 {
+		d.opts.SealInterval = min(d.opts.SealInterval, d.bound/sealShare)
+		d.jr = j
+		d.tasks.spawn(j.Run)
+	}
+	return nil
+}
+
+// clearJournal says that nothing in the journal is needed any more, after a clean close.
+func (d *Disk) clearJournal() {
+	if d.opts.Journal == nil || d.bound == 0 {
+		return
+	}
+	if err := d.opts.Journal.Clear(d.uid); err != nil {
+		d.log.Warn("the journal of a closed disk could not be emptied", "disk", d.path, "error", err.Error())
+	}
+}
+
+// logLocked appends a write to the journal, in the order of the batches.
+func (d *Disk) logLocked(b *batch, r journal.Record) {
+	if d.jr == nil || r.Count == 0 {
+		return
+	}
+	r.Seq = d.nextSeq // only one batch forms at a time, and it gets that when it is sealed
+	b.logged += len(r.Blocks)
+	d.jr.Append(r)
+}
+
+// journalShareLocked reports whether the forming batch holds so much of the journal that it must go.
+func (d *Disk) journalShareLocked() bool {
+	return d.jr != nil && int64(d.forming.logged) >= d.jr.Stats().Size/sealShare
+}
+
+// oldestLocked returns when the oldest write that the store lacks was made.
+func (d *Disk) oldestLocked() (time.Time, bool) {
+	switch {
+	case len(d.queue) > 0:
+		return d.queue[0].since, true
+	case d.forming != nil:
+		return d.forming.since, true
+	}
+	return time.Time{}, false
+}
+
+// overdueLocked reports whether a write that the store lacks is older than the bound.
+func (d *Disk) overdueLocked() bool {
+	at, ok := d.oldestLocked()
+	return ok && time.Since(at) > d.bound
+}
+
+// journalMustWaitLocked returns what to wait for before a write of n bytes, or nil.
+func (d *Disk) journalMustWaitLocked(n int) <-chan struct{} {
+	if d.jr == nil {
+		return nil
+	}
+	if err := d.jr.Err(); err != nil {
+		d.dropJournalLocked(err)
+		return nil
+	}
+	var changed <-chan struct{} = d.room
+	if !d.overdueLocked() {
+		var ok bool
+		if ok, changed = d.jr.Room(n); ok {
+			return nil
+		}
+	}
+	if d.forming != nil { // it may be what holds the journal's space, or is overdue
+		d.want = true
+		d.pumpLocked()
+	}
+	return changed
+}
+
+// dropJournalLocked goes on without a journal that has failed. What it holds stays true: the records up to where
+// it failed are in write order, and those of batches that reach the store are skipped by a recovery.
+func (d *Disk) dropJournalLocked(err error) {
+	if d.jr == nil {
+		return
+	}
+	d.jr = nil
+	d.log.Warn("the journal failed: flushes of a bounded disk wait for the store", "disk", d.path, "error", err.Error())
+}
+
+// flushJournalAndUnlock is Flush of a disk with a journal.
+func (d *Disk) flushJournalAndUnlock(ctx context.Context) error {
+	j, last := d.jr, d.lastLocked()
+	d.mu.Unlock()
+	sctx, cancel := d.stall(ctx)
+	defer cancel()
+	if last != nil {
+		if err := j.Sync(sctx); j.Err() != nil {
+			d.mu.Lock()
+			d.dropJournalLocked(j.Err())
+			return d.flushAndUnlock(ctx)
+		} else if err != nil {
+			return err
+		}
+	}
+	d.o.n.flushes.Add(1)
+	d.mu.Lock()
+	for d.err == nil && last != nil && d.overdueLocked() && !last.isCommitted() {
+		d.want = d.forming != nil
+		d.pumpLocked()
+		room := d.room
+		d.mu.Unlock()
+		select {
+		case <-room:
+		case <-d.stop:
+		case <-sctx.Done():
+			return d.stalled(sctx, "flush")
+		}
+		d.mu.Lock()
+	}
+	defer d.mu.Unlock()
+	if d.err != nil && (last == nil || !last.isCommitted()) {
+		return d.err
+	}
+	return nil
+}
+
+// lastLocked returns the newest batch in memory, or nil.
+func (d *Disk) lastLocked() *batch {
+	if n := len(d.queue); d.forming == nil && n > 0 {
+		return d.queue[n-1]
+	}
+	return d.forming
+}
+
+func (b *batch) isCommitted() bool {
+	select {
+	case <-b.committed:
+		return true
+	default:
+		return false
+	}
+}
