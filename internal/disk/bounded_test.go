@@ -84,8 +84,8 @@ func (o *timedOracle) run(ctx context.Context, h *host, gen, seed uint64, steps 
 		if err != nil {
 			return err
 		}
-		if rng.IntN(3) == 0 {
-			time.Sleep(time.Duration(rng.IntN(60)) * time.Millisecond)
+		if rng.IntN(5) == 0 {
+			time.Sleep(time.Duration(rng.IntN(40)) * time.Millisecond)
 		}
 	}
 	if !closes {
@@ -137,6 +137,7 @@ func boundedLife(ctx context.Context, seed uint64) error {
 	for session := range 4 {
 		gen++
 		h := newHost(s, content, 1+rng.IntN(220), rng.IntN(2) == 0)
+		h.client.latency = time.Duration(rng.IntN(150)) * time.Millisecond
 		err := o.run(ctx, h, gen, seed*10+uint64(session), 120, rng.IntN(4) == 0)
 		if err != nil && !errs.Is(err, errs.Unavailable) && !h.death.Dead() {
 			return fmt.Errorf("session %d: %w", session, err)
@@ -153,9 +154,34 @@ func boundedLife(ctx context.Context, seed uint64) error {
 			}
 		}
 		damage()
+		if rng.IntN(6) == 0 { // another host has it for a while
+			gen++
+			other := s.client()
+			d, err := disk.Attach(ctx, other, path, disk.AttachOptions{Generation: gen, Holder: fmt.Sprint("vm-", gen)})
+			if err != nil {
+				return err
+			}
+			if err := o.check(ctx, d, false); err != nil {
+				return fmt.Errorf("session %d: elsewhere: %w", session, err)
+			}
+			for range 10 {
+				if err := o.step(ctx, rng, d); err != nil {
+					return err
+				}
+			}
+			if err := d.Flush(ctx); err != nil {
+				return err
+			}
+			d.Abandon()
+			o.acked = len(o.writes)
+			for len(o.made) < o.acked {
+				o.made, o.ackedAt = append(o.made, time.Now()), append(o.ackedAt, time.Now())
+			}
+		}
 		for range rng.IntN(4) { // recoveries that die
 			gen++
 			h = newHost(s, content, 1+rng.IntN(40), rng.IntN(2) == 0)
+			h.client.latency = time.Duration(rng.IntN(20)) * time.Millisecond
 			_ = o.dieRecovering(ctx, h, gen)
 			damage()
 		}

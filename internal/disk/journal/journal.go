@@ -210,7 +210,9 @@ func (j *Journal) Room(n int) (bool, <-chan struct{}) {
 	used := j.head.Pos - j.hdr.tail.Pos
 	if used+need > j.ring {
 		j.wantSpace = true
-		j.wake()
+		if j.tail.Pos > j.hdr.tail.Pos { // else the next Release does it
+			j.wake()
+		}
 		return false, j.changed
 	}
 	if len(j.buf) > maxWaiting {

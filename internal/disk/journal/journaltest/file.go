@@ -10,7 +10,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-const sector = 512
+const page = 4096
 
 // Fate is what becomes of one operation.
 type Fate int
@@ -122,16 +122,21 @@ func (f *File) Sync() error {
 func (f *File) Close() error { return nil }
 
 // Crash returns what the device holds after a crash: of the host, which keeps all, or of its power, which keeps
-// any of the sectors that were not synced.
+// any of the pages that were not synced, or leaves them unreadable.
 func (f *File) Crash(rng *rand.Rand) []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := append([]byte(nil), f.synced...)
 	odds := rng.IntN(5)
 	for _, w := range f.dirty {
-		for at := w.off / sector * sector; at < w.end; at += sector {
+		for at := w.off / page * page; at < w.end; at += page {
+			p := out[at:min(at+page, int64(len(out)))]
 			if rng.IntN(4) < odds {
-				copy(out[at:min(at+sector, int64(len(out)))], f.cached[at:])
+				copy(p, f.cached[at:])
+			} else if odds < 4 && rng.IntN(8) == 0 {
+				for i := range p {
+					p[i] = byte(rng.Uint32())
+				}
 			}
 		}
 	}
