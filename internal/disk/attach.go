@@ -148,6 +148,9 @@ func (d *Disk) prepareReader(ctx context.Context, head *format.Head, codec *form
 		reflect.DeepEqual(d.unlocked, head.Encryption) {
 		return nil
 	}
+	if err := sealedMode(head); err != nil {
+		return err
+	}
 	keys, err := Unlock(ctx, head, d.opts.Key)
 	if err != nil {
 		return err

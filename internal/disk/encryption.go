@@ -151,3 +151,13 @@ func (d *Disk) sealer(h *format.LogHeader) (*format.ObjectKey, error) {
 	h.Nonce, h.Cipher, h.KeyID = format.NewObjectNonce(), format.CipherAES256GCM, d.own.ID()
 	return d.own.Object(h.Kind, h.Epoch, h.Seq, h.Nonce)
 }
+
+// sealedMode refuses to write an encrypted disk in a mode that keeps writes elsewhere than in log objects: only
+// those are encrypted.
+func sealedMode(h *format.Head) error {
+	if h.Encryption == nil || h.Mode == format.ModeDurable {
+		return nil
+	}
+	return errs.New(errs.Unsupported, "disk %s is encrypted, and mode %s would keep its writes in the clear on this host", h.ID, h.Mode).
+		WithRemedy("use mode %s for encrypted disks", format.ModeDurable)
+}

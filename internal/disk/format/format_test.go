@@ -46,7 +46,7 @@ func sampleLog(c *Codec) ([]byte, *LogHeader, []byte) {
 		h.Frames = append(h.Frames, f)
 	}
 	h.Body = uint32(len(obj) - hlen)
-	h.Put(obj[:hlen])
+	h.put(obj[:hlen])
 	return obj, h, content
 }
 

@@ -32,7 +32,7 @@ func FuzzLogHeader(f *testing.F) {
 			return
 		}
 		out := make([]byte, h.Len())
-		h.Put(out)
+		h.put(out)
 		again, err := DecodeLogHeader(out)
 		if err != nil || again.Blocks != h.Blocks || len(again.Runs) != len(h.Runs) {
 			t.Fatalf("accepted, but not the second time: %v", err)

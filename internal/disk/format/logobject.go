@@ -102,7 +102,7 @@ func LogHeaderLen(runs, frames int) int { return LogFixedLen + runs*runLen + fra
 // Seal encodes the header into dst, which must be h.Len() bytes, with its runs encrypted under the object's key
 // and all of it bound to that. A nil key leaves it in the clear; h.Cipher must say the same.
 func (h *LogHeader) Seal(dst []byte, key *ObjectKey) {
-	h.Put(dst)
+	h.put(dst)
 	if key == nil {
 		return
 	}
@@ -140,8 +140,8 @@ func (h *LogHeader) decodeRuns(b []byte, count int) {
 	}
 }
 
-// Put encodes the header into dst, which must be h.Len() bytes, in the clear.
-func (h *LogHeader) Put(dst []byte) {
+// put encodes the header into dst, which must be h.Len() bytes, in the clear.
+func (h *LogHeader) put(dst []byte) {
 	clear(dst[:LogFixedLen])
 	copy(dst, logMagic)
 	le.PutUint16(dst[8:], Version)
@@ -180,7 +180,7 @@ func (h *LogHeader) Put(dst []byte) {
 func EncodeFence(disk, nonce ID, epoch, seq uint64, created int64) []byte {
 	h := LogHeader{Flags: FlagFence, Kind: KindLog, Disk: disk, Nonce: nonce, Epoch: epoch, Seq: seq, Created: created}
 	b := make([]byte, h.Len())
-	h.Put(b)
+	h.put(b)
 	return b
 }
 
