@@ -156,3 +156,17 @@ func (s *server) close() {
 		s.t.Errorf("the serving process: %v", err)
 	}
 }
+
+// kill ends the serving process as a crash does.
+func (s *server) kill() { _ = s.cmd.Process.Kill() }
+
+// reap waits for a process that was killed.
+func (s *server) reap() {
+	if s.ended {
+		return
+	}
+	s.ended = true
+	s.kill()
+	_ = s.cmd.Wait() // says that it was killed
+	s.stdin.Close()
+}

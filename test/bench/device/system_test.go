@@ -132,3 +132,13 @@ func loop(t *testing.T, file string) (dev string, detach func()) {
 	t.Cleanup(detach)
 	return dev, detach
 }
+
+// lineWith returns the first line of text that has a word.
+func lineWith(text, word string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, word) {
+			return strings.TrimSpace(line)
+		}
+	}
+	return ""
+}
