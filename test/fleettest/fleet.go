@@ -55,6 +55,12 @@ func Build(t testing.TB) string {
 	return root
 }
 
+// Release is the directory of this tree's release.
+func Release(t testing.TB) string {
+	t.Helper()
+	return release(t, Build(t))
+}
+
 // release is the directory of the newest release; its own name is the release's identity.
 func release(t testing.TB, root string) string {
 	t.Helper()

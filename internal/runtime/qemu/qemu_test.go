@@ -34,11 +34,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func newDriver(dir string) (runtime.Driver, error) { return newDriverWith(dir, false) }
-
-func newDriverWith(dir string, cold bool) (runtime.Driver, error) {
+func newDriver(dir string) (runtime.Driver, error) {
 	return New(Config{
-		Dir: dir, CacheDir: os.Getenv(cacheEnv), CgroupParent: "sluice-test/" + filepath.Base(dir), Cold: cold,
+		Dir: dir, CacheDir: os.Getenv(cacheEnv), CgroupParent: "sluice-test/" + filepath.Base(dir),
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 }

@@ -1,0 +1,109 @@
+//go:build bench
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/runtime/qemu"
+	"github.com/sluice-platform/sluice/internal/worker/pool"
+	"github.com/sluice-platform/sluice/test/fleettest"
+)
+
+// spawner boots VMs as a worker does for its pool, each when it is asked for.
+type spawner struct {
+	runtime.Driver
+	close func() error
+	pool  *pool.Pool
+	init  time.Duration // until init ran, of the newest
+}
+
+// Start notes how long the runtime's part takes.
+func (s *spawner) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, error) {
+	began := time.Now()
+	vm, err := s.Driver.Start(ctx, spec)
+	s.init = time.Since(began)
+	return vm, err
+}
+
+func newSpawner(t *testing.T, release, cache string, cold bool) *spawner {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), fmt.Sprintf("spawn-%v-%d", cold, os.Getpid()))
+	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
+	driver, err := qemu.New(qemu.Config{Dir: dir, CacheDir: cache, CgroupParent: "sluice-bench/" + filepath.Base(dir), Cold: cold, Logger: log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry, err := pool.OpenRegistry(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &spawner{Driver: driver, close: driver.Close}
+	s.pool = pool.New(pool.Config{
+		BootTimeout: 3 * time.Minute, Release: "bench", ReleaseDir: release, CacheBytes: 1 << 30, Limits: fleet.Resources{MemoryMiB: 256},
+	}, pool.Deps{Driver: s, Registry: registry, Logger: log, Now: time.Now, Busy: func() bool { return false }, Changed: func() {}})
+	ctx, cancel := context.WithCancel(t.Context())
+	over := make(chan error, 1)
+	go func() { over <- s.pool.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-over, s.close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// spawn returns how long it took from the wish to a VM whose platform says that it can be bound.
+func (s *spawner) spawn(t *testing.T) time.Duration {
+	t.Helper()
+	began := time.Now()
+	vm, err := s.pool.Claim(t.Context())
+	took := time.Since(began)
+	if err == nil {
+		err = s.pool.Discard(t.Context(), vm)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return took
+}
+
+// TestSpawnToBindable measures what an empty pool costs under the qemu runtime: from nothing to a VM that can be bound,
+// by booting its kernel, and from a saved VM, by turns.
+func TestSpawnToBindable(t *testing.T) {
+	const rounds = 5
+	release, cache := fleettest.Release(t), t.TempDir()
+	kinds := []string{"cold boot", "from the saved VM"}
+	took, init := map[string][]time.Duration{}, map[string][]time.Duration{}
+	spawners := map[string]*spawner{}
+	for i, kind := range kinds {
+		spawners[kind] = newSpawner(t, release, cache, i == 0)
+		spawners[kind].spawn(t) // makes what is made once
+	}
+	for range rounds {
+		for _, kind := range kinds {
+			took[kind] = append(took[kind], spawners[kind].spawn(t))
+			init[kind] = append(init[kind], spawners[kind].init)
+		}
+	}
+	for _, kind := range kinds {
+		report("spawn → bindable, "+kind, took[kind])
+		report("  of it until init runs, "+kind, init[kind])
+	}
+	a, err := spawners[kinds[0]].Driver.(runtime.Accelerated).Acceleration(t.Context(), release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Printf("RESULT spawn → bindable by %s, cold boot / from the saved VM, p50: %.1f\n", a.Kind,
+		float64(percentile(took[kinds[0]], 50))/float64(percentile(took[kinds[1]], 50)))
+}
