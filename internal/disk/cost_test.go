@@ -149,6 +149,7 @@ func TestSequentialReadsUseFewLargeRequests(t *testing.T) {
 	}
 	mustClose(t, d)
 	c := s.client()
+	c.latency = 2 * time.Millisecond // as of a store; else the reader may be ahead of what reads ahead
 	d = attach(t, c, path, 2)
 	buf := make([]byte, 128<<10)
 	for off := int64(0); off < int64(len(data)); off += int64(len(buf)) {

@@ -161,7 +161,7 @@ func runUntilDeath(ctx context.Context, c *simClient, o *oracle, gen uint64, see
 // reopens the disk and asks the oracle. Every third reopening is cut as well, so that recovery itself is.
 func TestCutAtEveryRequest(t *testing.T) {
 	ctx := testCtx(t)
-	const blocks, steps = 48, 90
+	const blocks, steps = 48, 140
 	for _, how := range []verdict{dieBefore, dieAfter} {
 		for cut := 1; ; cut++ {
 			s := newSim()
