@@ -117,10 +117,6 @@ func (d *Disk) beginJournal(head *format.Head, believed bool) error {
 		d.bound = time.Duration(head.BoundMS) * time.Millisecond
 	}
 	switch {
-	case j != nil && d.bound > 0 && head.Encryption != nil:
-		// The journal would hold what the disk encrypts in the clear.
-		d.log.Warn("an encrypted disk has no journal: its flushes wait for the store", "disk", d.path)
-		return nil
 	case j == nil && d.bound > 0:
 		d.log.Warn("no journal: flushes of a bounded disk wait for the store", "disk", d.path)
 		return nil
