@@ -21,10 +21,30 @@ func sessionOf(h *format.Head) (journal.Session, error) {
 	return journal.Session{Epoch: h.Epoch, ID: id}, err
 }
 
+// JournalHas reports whether an attach of the disk with that head would write to the store what the journal has.
+// Of an open disk of mode bounded whose journal this isn't, acknowledged writes may be elsewhere.
+func JournalHas(j *journal.Journal, head *format.Head) (bool, error) {
+	uid, err := parseUID(head.UID)
+	if err != nil || head.State != format.StateOpen {
+		return false, err
+	}
+	found, err := sessionOf(head)
+	return err == nil && j.Matches(uid, found), err
+}
+
 // claimJournal reports whether the journal holds what the store may lack, and records the claim that is about to
-// be made of the head, so that dying after it loses nothing.
+// be made of the head, so that dying after it loses nothing. A journal that another disk may need is refused here,
+// before anything has changed.
 func (d *Disk) claimJournal(head, next *format.Head) (bool, error) {
-	if d.opts.Journal == nil || head.State != format.StateOpen {
+	if d.opts.Journal == nil {
+		return false, nil
+	}
+	if head.Mode == format.ModeBounded {
+		if err := d.opts.Journal.MayBegin(d.uid); err != nil {
+			return false, err
+		}
+	}
+	if head.State != format.StateOpen {
 		return false, nil
 	}
 	found, err := sessionOf(head)

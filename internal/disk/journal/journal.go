@@ -63,7 +63,8 @@ type Journal struct {
 	syncs     uint64
 }
 
-// New uses a region of f, whatever is in it.
+// New uses a region of f, whatever is in it. Conflict if that is a journal in use of another size, whose writes
+// would be lost.
 func New(f File, o Options) (*Journal, error) {
 	size := o.Size / pageSize * pageSize
 	if o.Offset < 0 || o.Offset%pageSize != 0 || size < MinSize {
@@ -72,8 +73,14 @@ func New(f File, o Options) (*Journal, error) {
 	}
 	j := &Journal{f: f, off: o.Offset, any: o.Foreign, ring: uint64(size - headerPages*pageSize), kick: make(chan struct{}, 1), changed: make(chan struct{})}
 	hdr, err := j.readHeader()
-	j.hdr = hdr
-	return j, err
+	if err != nil {
+		return nil, err
+	}
+	if j.hdr = hdr; hdr != nil && hdr.ring != j.ring && hdr.disk != (format.ID{}) && !j.any {
+		return nil, errs.New(errs.Conflict, "the journal there has %d bytes, and would have %d", hdr.ring+headerPages*pageSize, size).
+			WithRemedy("give the size that it has; or remove it if its disk is gone")
+	}
+	return j, nil
 }
 
 // readHeader returns the newer of the two headers, or nil when none is valid.
@@ -88,7 +95,7 @@ func (j *Journal) readHeader() (*header, error) {
 		if errs.Is(err, errs.Unsupported) {
 			return nil, err
 		}
-		if err == nil && h.ring == j.ring && (newest == nil || h.count > newest.count) {
+		if err == nil && (newest == nil || h.count > newest.count) {
 			newest = h
 		}
 	}
@@ -100,7 +107,7 @@ func (j *Journal) readHeader() (*header, error) {
 func (j *Journal) Matches(disk format.ID, s Session) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.hdr != nil && j.hdr.disk == disk && j.hdr.names(s)
+	return j.hdr != nil && j.hdr.ring == j.ring && j.hdr.disk == disk && j.hdr.names(s)
 }
 
 // MaxContent is the most content that one record can have, in bytes; a multiple of the block size.
@@ -132,12 +139,20 @@ func (j *Journal) Claim(found, next Session) error {
 	return j.putHeader(&h)
 }
 
-// Begin empties the journal for a session. Its records can be appended from then on, and Run must run. Conflict
-// if another disk may need what is in it.
-func (j *Journal) Begin(disk format.ID, s Session) error {
+// MayBegin returns the Conflict that Begin would, and changes nothing.
+func (j *Journal) MayBegin(disk format.ID) error {
 	if other, used := j.foreign(disk); used {
 		return errs.New(errs.Conflict, "the journal holds writes of another disk, uid %s", ulid.ULID(other)).
 			WithRemedy("attach that disk with it first, or remove it if that disk is gone; or use another journal")
+	}
+	return nil
+}
+
+// Begin empties the journal for a session. Its records can be appended from then on, and Run must run. Conflict
+// if another disk may need what is in it.
+func (j *Journal) Begin(disk format.ID, s Session) error {
+	if err := j.MayBegin(disk); err != nil {
+		return err
 	}
 	if err := j.putHeader(&header{ring: j.ring, disk: disk, source: s, tail: Mark{Record: 1}}); err != nil {
 		return err
