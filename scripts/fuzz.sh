@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fuzzes every decoder of the disk for a time (default 5m) each: every fuzz target that there is, by its own name.
+# Fuzzes every decoder of the disk for a time (default 5m), or a number of inputs (5000x), each: every fuzz target that there is, by its own name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 for pkg in $(grep -rl --include='*_test.go' '^func Fuzz' internal/disk | xargs -n1 dirname | sort -u); do

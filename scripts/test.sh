@@ -8,5 +8,6 @@ CGO_ENABLED=1 go test -race -count=1 -p 1 -timeout 20m "$@" ./...
 [ $# -eq 0 ] || exit 0
 # Ten thousand lives of disks. The race detector saw some of them above; here it would cost minutes.
 SLUICE_DISK_SEEDS=${SLUICE_DISK_SEEDS:-10000} go test -count=1 -timeout 20m -run 'TestSimulation$' -v ./internal/disk/simtest | grep -v '^=== '
-# Every decoder is fuzzed for a moment; make soak does it for minutes.
-scripts/fuzz.sh 3s
+# Every decoder is fuzzed for a moment; make soak does it for minutes. A number of inputs and not a time: go test may
+# take the end of a short time for a failure.
+scripts/fuzz.sh 5000x
