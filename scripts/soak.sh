@@ -9,4 +9,6 @@ SLUICE_DISK_CUTS=${SLUICE_DISK_CUTS:-2400} go test -count=1 -timeout 2h -run 'Te
 # The models at their larger bounds; 40,000 seeds are 1.2 million steps.
 SLUICE_MODEL_FULL=1 go test -count=1 -timeout 1h -v ./internal/disk/model
 SLUICE_DISK_SEEDS=${SLUICE_DISK_SEEDS:-40000} go test -count=1 -timeout 3h -run 'TestSimulation$' -v ./internal/disk/simtest
+# Lives of a disk of mode bounded, its journal kept, damaged or lost.
+SLUICE_DISK_SEEDS=${SLUICE_BOUNDED_SEEDS:-4000} go test -count=1 -timeout 2h -run 'TestBounded' ./internal/disk
 scripts/fuzz.sh "${SLUICE_FUZZ_TIME:-5m}"
