@@ -21,7 +21,8 @@ type deps struct {
 	dir  string // --dir
 	json bool   // --json
 
-	key keyFlags // of disk commands
+	key     keyFlags     // of disk commands
+	journal journalFlags // of disk commands that attach
 }
 
 // fleetAddress says where the fleet is, from --dir, SLUICE_DIR, or SLUICE_URL with SLUICE_TOKEN, in

@@ -83,7 +83,12 @@ func urlOrMachine(machine *string, n int) cobra.PositionalArgs {
 // localDisk is a disk and its attachments on this host.
 type localDisk struct {
 	api.DiskInfo
-	Attachments []attachment.Record `json:"attachments,omitempty"`
+	Attachments []localAttachment `json:"attachments,omitempty"`
+}
+
+type localAttachment struct {
+	attachment.Record
+	Acknowledges string `json:"acknowledges,omitempty"` // who does flushes: store or journal; of writers that answer
 }
 
 func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (localDisk, error) {
@@ -104,7 +109,7 @@ func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (loc
 	live, _, err := d.registry().List()
 	for _, r := range live {
 		if r.URL == ref.url {
-			x.Attachments = append(x.Attachments, r)
+			x.Attachments = append(x.Attachments, localAttachment{r, acknowledges(ctx, &r)})
 		}
 	}
 	return x, err
@@ -144,7 +149,7 @@ func (d *deps) attachedDiskInfo(ctx context.Context, machine string) (api.DiskIn
 
 func diskToAPI(url string, x *disk.Details, points []*format.Checkpoint) api.DiskInfo {
 	h := x.Head
-	out := api.DiskInfo{URL: url, ID: h.ID, SizeBytes: h.Size, State: string(h.State), Mode: h.Mode, Epoch: h.Epoch,
+	out := api.DiskInfo{URL: url, ID: h.ID, SizeBytes: h.Size, State: string(h.State), Mode: h.Mode, BoundMS: h.BoundMS, Epoch: h.Epoch,
 		Generation: h.Generation, Holder: h.Holder, UpdatedAt: h.Updated,
 		MappedBytes: x.MappedBytes, StoredBytes: x.Bytes, Objects: x.Objects, Forks: x.Forks}
 	if e := h.Encryption; e != nil {
@@ -161,7 +166,7 @@ func diskToAPI(url string, x *disk.Details, points []*format.Checkpoint) api.Dis
 
 func printDisk(w io.Writer, x localDisk) error {
 	fmt.Fprintf(w, "Disk: %s\n", x.URL)
-	fields := [][2]string{{"ID", x.ID}, {"State", x.State}, {"Mode", x.Mode}, {"Size", byteCount(x.SizeBytes)}}
+	fields := [][2]string{{"ID", x.ID}, {"State", x.State}, {"Mode", describeMode(x.Mode, x.BoundMS)}, {"Size", byteCount(x.SizeBytes)}}
 	if x.Cipher != "" {
 		fields = append(fields, [2]string{"Encryption", describeKey(&x.DiskInfo)})
 	}
@@ -184,9 +189,9 @@ func printDisk(w io.Writer, x localDisk) error {
 			if r.ReadOnly {
 				mode = "read-only"
 			}
-			rows = append(rows, []string{fmt.Sprint(r.PID), string(r.Mode), mode, r.Checkpoint, placeOf(r), timestamp(r.StartedAt)})
+			rows = append(rows, []string{fmt.Sprint(r.PID), string(r.Mode), mode, r.Checkpoint, r.Acknowledges, placeOf(&r.Record), timestamp(r.StartedAt)})
 		}
-		if err := printTable(w, []string{"PID", "MODE", "ACCESS", "CHECKPOINT", "WHERE", "SINCE"}, rows); err != nil {
+		if err := printTable(w, []string{"PID", "MODE", "ACCESS", "CHECKPOINT", "FLUSHED BY", "WHERE", "SINCE"}, rows); err != nil {
 			return err
 		}
 	}
@@ -223,7 +228,7 @@ asked, and a machine where --machine names it. What a mounted file system has in
 	}
 	addMachineFlag(cmd, &machine)
 	addTakeOver(cmd, &takeOver)
-	return d.addKeyFlags(cmd)
+	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
 func (d *deps) checkpoint(ctx context.Context, machine string, args []string, takeOver bool) (api.DiskCheckpoint, error) {

@@ -26,26 +26,26 @@ make a file system on it, mount it, or give it to a database. An interrupt or SI
 and closes the disk; while it is mounted that waits, and a second interrupt tears it away.
 
 Who may write the disk is as with disk mount. Needs root.
-` + keyHelp + exitTable,
+` + journalHelp + keyHelp + exitTable,
 		Example: `  sluice disk attach s3://bucket/disks/data --background
   mkfs.xfs /dev/loop3 && mount /dev/loop3 /mnt
   umount /mnt; sluice disk detach /dev/loop3`,
 		Args: exactly("a disk URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.validate(); err != nil {
+			if err := errors.Join(f.validate(), d.journal.validate(f.readOnly)); err != nil {
 				return err
 			}
 			if os.Getuid() != 0 {
 				return errs.New(errs.Denied, "a block device needs root").WithRemedy("run it by sudo, or use: sluice disk serve")
 			}
 			if f.background {
-				return d.inBackground(cmd.Context(), args[0], append(append([]string{"disk", "attach", args[0]}, f.args()...), d.keyArgs()...))
+				return d.inBackground(cmd.Context(), args[0], append(append([]string{"disk", "attach", args[0]}, f.args()...), d.holdArgs()...))
 			}
 			return d.attachDevice(cmd.Context(), args[0], &f)
 		},
 	}
 	addHoldFlags(cmd, &f)
-	return d.addKeyFlags(cmd)
+	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
 // attachDevice does all of disk attach, and returns when nothing of it is left.

@@ -49,7 +49,7 @@ func newDiskResizeCommand(d *deps) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&size, "size", "", "the new size; a bare number is in GiB")
 	addTakeOver(cmd, &takeOver)
-	return d.addKeyFlags(cmd)
+	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
 // restored is what disk restore answers.
@@ -86,7 +86,7 @@ checkpoint, whose name is printed: restoring that undoes it. Only metadata is wr
 		},
 	}
 	addTakeOver(cmd, &takeOver)
-	return d.addKeyFlags(cmd)
+	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
 // changeDisk changes a disk that nobody has attached, after a crash of its writer on this host too.

@@ -134,7 +134,7 @@ attached, because what its writer has written last would be missing.
 	cmd.Flags().StringVar(&format, "format", "", "format of the image: raw, qcow2, vmdk, … (default: by the file's ending .qcow2, else raw)")
 	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "the checkpoint to export")
 	addTakeOver(cmd, &takeOver)
-	return d.addKeyFlags(cmd)
+	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
 // exported is what disk export answers.

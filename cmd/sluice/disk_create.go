@@ -21,17 +21,20 @@ import (
 )
 
 func newDiskCreateCommand(d *deps) *cobra.Command {
-	var size, fs, label string
+	var size, fs, label, mode string
 	var encrypt bool
 	cmd := &cobra.Command{
 		Use:   "create URL --size SIZE",
 		Short: "Make a new disk, with a file system if you like",
 		Long: `Make a new disk. It takes no space in the store but for what is written to it, so be generous. The store must
 have conditional writes that work, which is looked at first. With --fs ext4 it can be mounted at once.
-With --encrypt all data and the map of blocks are encrypted before they leave this host.
+With --mode bounded=T a flush is acknowledged by a journal on the host that attaches the disk, which is faster than the
+store; if that host is lost, acknowledged writes of the last T may be, and what is left is as of one moment. The
+default, durable, loses none. With --encrypt all data and the map of blocks are encrypted before they leave this host.
 ` + keyHelp + exitTable,
 		Example: `  sluice disk create s3://bucket/disks/data --size 8GiB --fs ext4
   sluice disk create file:///srv/pool/disks/vm-1 --size 100GiB
+  sluice disk create s3://bucket/disks/db --size 8GiB --fs ext4 --mode bounded=5s
   (umask 077; head -c32 /dev/urandom > data.key)
   sluice disk create s3://bucket/disks/data --size 8GiB --fs ext4 --encrypt --key-file data.key`,
 		Args:    exactly("a disk URL"),
@@ -47,7 +50,14 @@ With --encrypt all data and the map of blocks are encrypted before they leave th
 			if label != "" && (fs == "" || len(label) > 16) {
 				return usageError("--label names a file system, by up to 16 bytes")
 			}
-			info, err := d.createDisk(cmd.Context(), args[0], bytes, fs, label, encrypt)
+			bound, err := parseMode(mode)
+			if err != nil {
+				return err
+			}
+			if encrypt && bound > 0 {
+				return usageError("an encrypted disk is of mode durable: a journal would hold its writes in the clear")
+			}
+			info, err := d.createDisk(cmd.Context(), args[0], disk.CreateOptions{Size: bytes, Bound: bound}, fs, label, encrypt)
 			if err != nil {
 				return err
 			}
@@ -59,6 +69,7 @@ With --encrypt all data and the map of blocks are encrypted before they leave th
 	}
 	cmd.Flags().StringVar(&size, "size", "", "size of the disk; a bare number is in GiB")
 	cmd.Flags().StringVar(&fs, "fs", "", "make a file system on it: ext4")
+	cmd.Flags().StringVar(&mode, "mode", "durable", "what acknowledges a flush: durable (the store), or bounded=T (a journal; T from 100ms to 1h)")
 	cmd.Flags().StringVar(&label, "label", "", "the file system's label")
 	addEncrypt(cmd, &encrypt)
 	return d.addKeyFlags(cmd)
@@ -78,12 +89,12 @@ func diskSize(s string) (int64, error) {
 
 func wholeBlocks(n int64) int64 { return (n + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize }
 
-func (d *deps) createDisk(ctx context.Context, url string, size int64, fs, label string, encrypt bool) (api.DiskInfo, error) {
+func (d *deps) createDisk(ctx context.Context, url string, opts disk.CreateOptions, fs, label string, encrypt bool) (api.DiskInfo, error) {
 	key, err := d.newDiskKey(encrypt)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	opts := disk.CreateOptions{Size: size, Key: key}
+	opts.Key = key
 	if fs == "" {
 		return d.newDisk(ctx, url, opts, nil)
 	}
@@ -105,6 +116,10 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 	if err := mustBeVacant(ctx, ref); err != nil {
 		return api.DiskInfo{}, err
 	}
+	bound := opts.Bound
+	if fill != nil {
+		opts.Bound = 0 // it is filled as a durable one, which needs no journal
+	}
 	head, err := disk.Create(ctx, ref.store, ref.path, opts)
 	if errs.Is(err, errs.Exists) {
 		return api.DiskInfo{}, errs.Wrap(errs.Exists, err, "cannot make disk %s", ref.url).
@@ -114,11 +129,11 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 		return api.DiskInfo{}, err
 	}
 	if fill != nil {
-		if head, err = d.fill(ctx, ref, fill); err != nil {
+		if head, err = d.fill(ctx, ref, bound, fill); err != nil {
 			return api.DiskInfo{}, err
 		}
 	}
-	info := api.DiskInfo{URL: ref.url, ID: head.ID, SizeBytes: head.Size, State: string(head.State), Mode: head.Mode,
+	info := api.DiskInfo{URL: ref.url, ID: head.ID, SizeBytes: head.Size, State: string(head.State), Mode: head.Mode, BoundMS: head.BoundMS,
 		Epoch: head.Epoch, Generation: head.Generation, UpdatedAt: head.Updated}
 	if e := head.Encryption; e != nil {
 		info.Cipher, info.KeyID, info.KEK = e.Cipher, e.KeyID, e.KEK
@@ -127,7 +142,7 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 }
 
 // fill lets f write a disk that was just made, and that nobody else knows of, and removes it if that fails.
-func (d *deps) fill(ctx context.Context, ref *diskRef, f func(ctx context.Context, dev disk.Device) error) (*format.Head, error) {
+func (d *deps) fill(ctx context.Context, ref *diskRef, bound time.Duration, f func(ctx context.Context, dev disk.Device) error) (*format.Head, error) {
 	w, err := d.attach(ctx, ref, false)
 	if err == nil {
 		if err = f(ctx, w); err != nil {
@@ -137,8 +152,10 @@ func (d *deps) fill(ctx context.Context, ref *diskRef, f func(ctx context.Contex
 		}
 	}
 	if err == nil {
-		head := w.Head()
-		return &head, nil
+		var head *format.Head
+		if head, err = disk.SetBound(ctx, ref.store, ref.path, bound); err == nil {
+			return head, nil
+		}
 	}
 	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()

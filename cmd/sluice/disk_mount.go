@@ -29,19 +29,20 @@ func newDiskMountCommand(d *deps) *cobra.Command {
 		Use:   "mount URL DIR",
 		Short: "Mount the file system of a disk on a directory",
 		Long: `Mount the file system of a disk on a directory, for as long as this command runs: an interrupt or SIGTERM, or
-umount DIR, unmounts it and closes the disk. What was fsynced is in the store, whatever happens to this host.
+umount DIR, unmounts it and closes the disk. What was fsynced is in the store, whatever happens to this host; of a
+disk of mode bounded it may for a moment be in its journal only.
 
 A disk has one writer. One that is attached elsewhere is refused; --take-over cuts the other one off, and is
 for writers that are gone for good. What a process of this host has left behind when it was killed is taken
 over without asking. With --read-only any number of hosts mount a disk as it was at a checkpoint, or at its
 newest map, while another writes it. Needs root.
-` + keyHelp + exitTable,
+` + journalHelp + keyHelp + exitTable,
 		Example: `  sluice disk mount s3://bucket/disks/data /mnt
   sluice disk mount file:///srv/pool/disks/data /mnt --background
   sluice disk mount s3://bucket/disks/data /mnt --read-only --checkpoint monday`,
 		Args: exactly("a disk URL", "a directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.validate(); err != nil {
+			if err := errors.Join(f.validate(), d.journal.validate(f.readOnly)); err != nil {
 				return err
 			}
 			dir, err := mountDir(args[1])
@@ -49,13 +50,13 @@ newest map, while another writes it. Needs root.
 				return err
 			}
 			if f.background {
-				return d.inBackground(cmd.Context(), args[0], append(append([]string{"disk", "mount", args[0], dir}, f.args()...), d.keyArgs()...))
+				return d.inBackground(cmd.Context(), args[0], append(append([]string{"disk", "mount", args[0], dir}, f.args()...), d.holdArgs()...))
 			}
 			return d.mountDisk(cmd.Context(), args[0], dir, &f)
 		},
 	}
 	addHoldFlags(cmd, &f)
-	return d.addKeyFlags(cmd)
+	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
 func addHoldFlags(cmd *cobra.Command, f *holdFlags) {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/journal"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -67,7 +69,8 @@ func (d *deps) diskLogger() *slog.Logger {
 // diskWriter is a disk that this process has attached.
 type diskWriter struct {
 	*disk.Disk
-	holder string
+	holder  string
+	journal *journal.Journal // or nil
 }
 
 // attach makes this process the disk's writer, if nobody else is or takeOver says that it doesn't matter. What a
@@ -90,12 +93,17 @@ func (d *deps) attach(ctx context.Context, ref *diskRef, takeOver bool) (*diskWr
 	if err != nil {
 		return nil, err
 	}
-	w, err := disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{Key: key,
-		Generation: head.Generation + 1, Holder: self.Holder(), Logger: d.diskLogger()})
+	j, err := d.openJournal(ref, head)
 	if err != nil {
 		return nil, err
 	}
-	return &diskWriter{w, self.Holder()}, nil
+	w := &diskWriter{holder: self.Holder(), journal: j}
+	w.Disk, err = disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{Key: key, Journal: j,
+		Generation: head.Generation + 1, Holder: w.holder, Logger: d.diskLogger()})
+	if err != nil {
+		return nil, errors.Join(err, w.closeJournal())
+	}
+	return w, nil
 }
 
 // mayAttach refuses a disk that has a writer, or may have one, and one that is a machine's.
@@ -190,11 +198,18 @@ func (d *deps) settle(ctx context.Context, ref *diskRef, takeOver bool) error {
 func (w *diskWriter) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), diskCloseWait)
 	defer cancel()
-	if err := w.Close(ctx); err != nil {
+	err := w.Close(ctx)
+	if err != nil {
 		w.Abandon()
-		return err
 	}
-	return nil
+	return errors.Join(err, w.closeJournal())
+}
+
+func (w *diskWriter) closeJournal() error {
+	if w.journal == nil {
+		return nil
+	}
+	return w.journal.Close()
 }
 
 // explainMissing adds to NotFound what disks there are.

@@ -35,23 +35,23 @@ func newDiskServeCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve URL --socket PATH | --listen ADDRESS",
 		Short: "Serve a disk over NBD, to QEMU, nbd-client and others",
-		Long: `Serve a disk over NBD for as long as this command runs. A write that a client has flushed is in the store. On a
-unix socket only this user gets in. On TCP everybody does who reaches the address, unless --tls-client-ca asks
+		Long: `Serve a disk over NBD for as long as this command runs. A write that a client has flushed is in the store, or
+of a disk of mode bounded at least in its journal. On a unix socket only this user gets in. On TCP everybody does who reaches the address, unless --tls-client-ca asks
 for certificates; an address without a host is on 127.0.0.1.
 
 Who may write the disk is as with disk mount.
-` + exitTable,
+` + journalHelp + exitTable,
 		Example: `  sluice disk serve s3://bucket/disks/vm-1 --socket /run/vm-1.sock
   qemu-system-x86_64 -drive file=nbd+unix:///?socket=/run/vm-1.sock,format=raw,if=virtio
   sluice disk serve s3://bucket/disks/vm-1 --listen :10809 --read-only --checkpoint monday
   sluice disk serve s3://bucket/disks/vm-1 --listen 0.0.0.0:10809 --tls-cert c.pem --tls-key k.pem --tls-client-ca ca.pem`,
 		Args: exactly("a disk URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := f.validate(); err != nil {
+			if err := errors.Join(f.validate(), d.journal.validate(f.readOnly)); err != nil {
 				return err
 			}
 			if f.background {
-				return d.inBackground(cmd.Context(), args[0], append(f.args(args[0]), d.keyArgs()...))
+				return d.inBackground(cmd.Context(), args[0], append(f.args(args[0]), d.holdArgs()...))
 			}
 			return d.serveDisk(cmd.Context(), args[0], &f)
 		},
@@ -62,7 +62,7 @@ Who may write the disk is as with disk mount.
 	cmd.Flags().StringVar(&f.tlsCert, "tls-cert", "", "file with this server's certificate, in PEM: only TLS is served")
 	cmd.Flags().StringVar(&f.tlsKey, "tls-key", "", "file with its key")
 	cmd.Flags().StringVar(&f.clientCA, "tls-client-ca", "", "file with the authority that clients' certificates must be of")
-	return d.addKeyFlags(cmd)
+	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
 func (f *serveFlags) validate() error {
