@@ -21,7 +21,8 @@ func newDiskCommand(d *deps) *cobra.Command {
 		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d), newDiskAttachCommand(d), newDiskTopCommand(d), newDiskServeCommand(d), newDiskDetachCommand(d),
 		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d), newDiskResizeCommand(d),
 		newDiskRekeyCommand(d),
-		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskDestroyCommand(d))
+		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskCompactCommand(d),
+		newDiskDestroyCommand(d))
 	cmd.Long = `Make, mount, serve, copy, check, checkpoint and fork disks. A disk is a virtual block device whose truth is in an
 object store. No fleet is needed for any of this: a disk is named by its URL,
 

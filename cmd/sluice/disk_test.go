@@ -188,12 +188,23 @@ func TestDiskLife(t *testing.T) {
 	if err := os.WriteFile(other+"/b", nil, 0o600); !errors.Is(err, unix.EROFS) {
 		t.Errorf("a write to a checkpoint: %v", err)
 	}
+	h.refused(exitConflict, "disk detach", "compact", url)
 	h.must("detach", url) // both
 	h.refused(exitNotFound, "not attached", "detach", dir)
 	if x := h.info(url); x.State != "closed" || len(x.Attachments) != 0 {
 		t.Errorf("%+v", x)
 	}
 	h.checkFileSystem(url)
+	var c compacted
+	if err := json.Unmarshal([]byte(h.must("compact", url, "--target", "1.05", "--json")), &c); err != nil {
+		t.Fatal(err)
+	}
+	if c.Packed == 0 || c.MovedBytes == 0 || float64(c.SpaceBytes) > 1.05*float64(c.LiveBytes)+1 {
+		t.Errorf("compacted to %+v", c)
+	}
+	h.refused(exitUsage, "1.01", "compact", url, "--target", "0.5")
+	h.checkFileSystem(url)
+	h.must("fsck", url, "--data")
 
 	h.must("resize", url, "--size", "128MiB")
 	h.refused(exitUsage, "shrink", "resize", url, "--size", "64MiB")

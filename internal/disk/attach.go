@@ -40,9 +40,11 @@ func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptio
 	d := &Disk{
 		o: newObjects(store, opts.Tuning), path: path, opts: opts, log: opts.Logger, tasks: newTasks(ctx),
 		kick: make(chan struct{}, 1), stop: make(chan struct{}), turn: make(chan struct{}, 1),
-		room: make(chan struct{}), nextSeq: 1,
+		room: make(chan struct{}), nextSeq: 1, packTurn: make(chan struct{}, 1), packKick: make(chan struct{}, 1),
 	}
 	d.turn <- struct{}{}
+	d.packTurn <- struct{}{}
+	d.packed.Store(1)
 	if err := d.attach(ctx, codec); err != nil {
 		d.tasks.stop()
 		return nil, err
@@ -133,6 +135,7 @@ func claim(h *format.Head, o *AttachOptions) *format.Head {
 	next.Epoch++
 	next.Generation, next.Holder, next.State = o.Generation, o.Holder, format.StateOpen
 	next.Nonce, next.Session, next.Updated = newNonce(), newNonce(), now()
+	next.Packed = 0
 	if h.State == format.StateClosed {
 		next.Log = format.Position{Epoch: next.Epoch, Seq: 1}
 	}

@@ -16,6 +16,9 @@ func (d *Disk) startBackground() {
 	d.tasks.spawn(d.sealLoop)
 	d.tasks.spawn(d.checkpointLoop)
 	d.tasks.spawn(func(ctx context.Context) { d.rd.idleLoop(ctx, d.opts.FrameIdle) })
+	if d.opts.CompactBytes > 0 {
+		d.tasks.spawn(d.compactLoop)
+	}
 	if d.rd.trace != nil {
 		d.tasks.spawn(d.traceLoop)
 	}

@@ -129,7 +129,7 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 		d.bodies.Put(buf)
 	}
 	d.o.n.logObjects.Add(1)
-	d.rd.frames.keepHeader(&b.seg, b.frames, sealer)
+	d.rd.frames.keepHeader(&b.seg, b.frames, b.runs, sealer)
 	d.mu.Lock()
 	b.uploaded = true
 	d.mu.Unlock()

@@ -40,6 +40,10 @@ type Disk struct {
 	turn     chan struct{} // one token: who holds it may write the map and the head
 	mapN     uint32        // of map versions; with the turn
 
+	packTurn chan struct{} // one token: who holds it may write packed segments
+	packKick chan struct{} // wakes the background compaction
+	packed   atomic.Uint32 // number of the first packed segment that may be unfinished; from 1
+
 	headMu sync.Mutex
 	head   format.Head
 	etag   blob.ETag

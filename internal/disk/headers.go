@@ -13,15 +13,16 @@ import (
 type segmentHeader struct {
 	length int64
 	frames []format.Frame
+	runs   []format.Run
 	key    *format.ObjectKey // of the frames; nil: they are in the clear
 }
 
 // entries is what a header counts for among those that are kept: about its size in entries of a frame table.
 func (h *segmentHeader) entries() int {
 	if h.key != nil {
-		return len(h.frames) + 64
+		return len(h.frames) + len(h.runs) + 64
 	}
-	return len(h.frames) + 4
+	return len(h.frames) + len(h.runs) + 4
 }
 
 // header returns a segment's header, and the whole object where it was small enough to be read at once.
@@ -77,14 +78,14 @@ func (f *frames) readHeader(ctx context.Context, seg *format.SegmentEntry, key s
 	if err != nil {
 		return nil, nil, err
 	}
-	return &segmentHeader{length: int64(h.Len()), frames: h.Frames, key: sealed}, obj.Data, nil
+	return &segmentHeader{length: int64(h.Len()), frames: h.Frames, runs: h.Runs, key: sealed}, obj.Data, nil
 }
 
 // keepHeader remembers the header of a segment that we wrote.
-func (f *frames) keepHeader(seg *format.SegmentEntry, fr []format.Frame, key *format.ObjectKey) {
+func (f *frames) keepHeader(seg *format.SegmentEntry, fr []format.Frame, runs []format.Run, key *format.ObjectKey) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.keepHeaderLocked(f.key(seg, headerFrame), &segmentHeader{length: int64(seg.HeaderLen), frames: fr, key: key})
+	f.keepHeaderLocked(f.key(seg, headerFrame), &segmentHeader{length: int64(seg.HeaderLen), frames: fr, runs: runs, key: key})
 }
 
 // keepHeaderLocked keeps a header, and drops any others when there are too many.

@@ -26,11 +26,19 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 	if change == nil && !d.rd.m.Changed() {
 		return false, nil
 	}
+	packed := d.packed.Load() // before the snapshot: what is finished by now is in it
 	snap, err := d.snapshot(ctx)
 	if err != nil {
 		return false, d.readError(err)
 	}
-	err = d.writeSnapshot(ctx, snap, change)
+	err = d.writeSnapshot(ctx, snap, func(h *format.Head) {
+		if packed > 1 {
+			h.Packed = packed
+		}
+		if change != nil {
+			change(h)
+		}
+	})
 	if err != nil {
 		d.rd.m.Rollback(snap)
 		return false, err
@@ -44,6 +52,10 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 		d.mapped = snap.Position.Seq - 1
 	}
 	d.pumpLocked()
+	select {
+	case d.packKick <- struct{}{}:
+	default:
+	}
 	return true, nil
 }
 
@@ -71,9 +83,7 @@ func (d *Disk) writeSnapshot(ctx context.Context, snap *blockmap.Snapshot, chang
 			h.Root = ref
 		}
 		h.Log = snap.Position
-		if change != nil {
-			change(h)
-		}
+		change(h)
 	})
 }
 

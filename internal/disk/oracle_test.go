@@ -133,6 +133,7 @@ func runUntilDeath(ctx context.Context, c *simClient, o *oracle, gen uint64, see
 	}()
 	opts := disk.AttachOptions{Generation: gen, Holder: fmt.Sprint("vm-", gen)}
 	opts.ObjectBytes, opts.CheckpointObjects, opts.InFlight = 16<<10, 3, 4
+	opts.CompactBytes, opts.CompactShare = 4096, 4
 	d, err := disk.Attach(ctx, c, path, opts)
 	if err != nil {
 		return err
@@ -142,6 +143,11 @@ func runUntilDeath(ctx context.Context, c *simClient, o *oracle, gen uint64, see
 	for i := range steps {
 		if err := o.step(ctx, rng, d); err != nil {
 			return err
+		}
+		if rng.IntN(30) == 0 {
+			if _, err := d.Compact(ctx, disk.CompactOptions{}); err != nil {
+				return err
+			}
 		}
 		if rng.IntN(40) == 0 { // now and then a named checkpoint in between
 			if _, err := d.Checkpoint(ctx, fmt.Sprintf("c%d-%d-%d", gen, seed, i)); err != nil {

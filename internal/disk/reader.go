@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/sluice-platform/sluice/internal/disk/blockmap"
@@ -57,7 +58,15 @@ func (r *reader) read(ctx context.Context, p []byte, block uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := r.frames.read(ctx, pieces, block, p); err != nil {
+	for err = r.frames.read(ctx, pieces, block, p); errs.Is(err, errs.Corrupt); err = r.frames.read(ctx, pieces, block, p) {
+		// What was moved meanwhile may be collected: only if the map still says the same it is lost.
+		again, lerr := r.m.Lookup(ctx, block, n, nil)
+		if lerr != nil || samePlaces(pieces, again) {
+			return err
+		}
+		pieces = again
+	}
+	if err != nil {
 		return err
 	}
 	if r.trace != nil {
@@ -67,6 +76,14 @@ func (r *reader) read(ctx context.Context, p []byte, block uint64) error {
 		r.prefetch(from, to)
 	}
 	return nil
+}
+
+// samePlaces reports whether two lookups of one range found the same, whatever the live counts.
+func samePlaces(a, b []blockmap.Piece) bool {
+	return slices.EqualFunc(a, b, func(x, y blockmap.Piece) bool {
+		x.Seg.Live, y.Seg.Live = 0, 0
+		return x == y
+	})
 }
 
 // prefetch reads the frames of a range into the cache in the background. The caller has taken a slot for it.

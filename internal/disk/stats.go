@@ -19,6 +19,8 @@ type Stats struct {
 	Retries     uint64 `json:"retries"` // attempts that the store did not answer
 	LogObjects  uint64 `json:"log_objects"`
 	MapWrites   uint64 `json:"map_checkpoints"`
+	Packed      uint64 `json:"packed_segments"` // written by compaction
+	PackedBytes uint64 `json:"packed_bytes"`    // of those
 	Replayed    uint64 `json:"replayed_objects"`
 	Flushes     uint64 `json:"flushes"`
 	Reads       uint64 `json:"reads"` // requests of the device's user, as are writes
@@ -54,6 +56,7 @@ type counters struct {
 	flushTimes                                                latency
 	gets, getBytes, puts, putBytes, swaps, lists, retries     atomic.Uint64
 	logObjects, mapWrites, replayed, flushes                  atomic.Uint64
+	packed, packedBytes                                       atomic.Uint64
 	writeBytes, readBytes, frameHits, frameMisses, readAheads atomic.Uint64
 	hedges, hedgeWins                                         atomic.Uint64
 }
@@ -63,7 +66,7 @@ func (c *counters) stats() Stats {
 		Reads: c.reads.Load(), Writes: c.writes.Load(), FlushTimes: c.flushTimes.load(),
 		Gets: c.gets.Load(), GetBytes: c.getBytes.Load(), Puts: c.puts.Load(), PutBytes: c.putBytes.Load(),
 		HeadSwaps: c.swaps.Load(), Lists: c.lists.Load(), Retries: c.retries.Load(),
-		LogObjects: c.logObjects.Load(), MapWrites: c.mapWrites.Load(), Replayed: c.replayed.Load(),
+		LogObjects: c.logObjects.Load(), MapWrites: c.mapWrites.Load(), Packed: c.packed.Load(), PackedBytes: c.packedBytes.Load(), Replayed: c.replayed.Load(),
 		Flushes: c.flushes.Load(), WriteBytes: c.writeBytes.Load(), ReadBytes: c.readBytes.Load(),
 		FrameHits: c.frameHits.Load(), FrameMisses: c.frameMisses.Load(), ReadAheads: c.readAheads.Load(),
 		Hedges: c.hedges.Load(), HedgeWins: c.hedgeWins.Load(),

@@ -73,6 +73,7 @@ type Head struct {
 	Log        Position    `json:"log"`               // where replay starts
 	Lineage    []Ancestor  `json:"lineage"`           // this disk first
 	Parent     *Parent     `json:"parent,omitempty"`
+	Packed     uint32      `json:"packed,omitempty"`    // packed segments of this epoch with a lower number are in the map, or dead
 	Boot       uint64      `json:"boot,omitempty"`      // epoch of the newest boot trace; 0: none
 	LogStore   string      `json:"log_store,omitempty"` // reserved: a second bucket for the log
 	Encryption *Encryption `json:"encryption,omitempty"`

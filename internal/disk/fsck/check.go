@@ -399,6 +399,9 @@ func (c *checker) inFlight(kind, rel string) bool {
 		return ok && p.Epoch == c.head.Epoch && (p.Epoch > c.head.Log.Epoch || p.Seq >= c.head.Log.Seq)
 	case "boot":
 		return rel == fmt.Sprintf("boot/%016x", c.head.Epoch)
+	case "seg":
+		epoch, n, ok := segNumber(rel)
+		return ok && epoch == c.head.Epoch && n >= uint64(c.head.Packed)
 	case "map":
 		epoch, n, ok := mapEpoch(rel)
 		root := c.head.Root

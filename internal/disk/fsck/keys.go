@@ -50,6 +50,11 @@ func logPosition(rel string) (format.Position, bool) {
 	return format.Position{Epoch: epoch, Seq: seq}, err1 == nil && err2 == nil
 }
 
+// segNumber parses seg/<epoch>-<n>.
+func segNumber(rel string) (epoch uint64, n uint64, ok bool) {
+	return mapEpoch("map/" + strings.TrimPrefix(rel, "seg/"))
+}
+
 // mapEpoch parses map/<epoch>-<n>/….
 func mapEpoch(rel string) (epoch uint64, n uint64, ok bool) {
 	version, _, _ := strings.Cut(strings.TrimPrefix(rel, "map/"), "/")
