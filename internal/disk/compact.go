@@ -67,6 +67,9 @@ func (d *Disk) Compact(ctx context.Context, opts CompactOptions) (Compaction, er
 	victims := chooseVictims(ownSegments(d.rd.m.Segments()), opts.Target)
 	for len(victims) > 0 {
 		n, err := d.packSome(ctx, victims, &done)
+		if why := d.Err(); why != nil && err != nil {
+			err = why // it was given up because the disk stopped
+		}
 		if err != nil {
 			return done, errs.Wrap(errs.KindOf(err), err, "compact disk %s", d.path)
 		}
