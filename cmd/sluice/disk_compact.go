@@ -22,10 +22,10 @@ func newDiskCompactCommand(d *deps) *cobra.Command {
 	var target float64
 	cmd := &cobra.Command{
 		Use:   "compact URL",
-		Short: "Repack what a disk stores, so that a collection can free what is dead",
+		Short: "Repack what a disk stores, so that what is dead is in objects of its own",
 		Long: `Attach a disk, repack the stored segments that hold least of its content until they take at most --target times
-what is live in them, fold small log objects together, and close it. A disk that is attached does this by itself,
-in the background. What was repacked is freed by sluice disk collect, once no checkpoint or fork needs it.
+what is live in them, fold small log objects together, and close it. What was repacked stays in the store, where disk fsck counts it as unreachable: nothing deletes
+it yet, since checkpoints and forks may need it.
 ` + exitTable,
 		Example: "  sluice disk compact s3://bucket/disks/data\n  sluice disk compact s3://bucket/disks/data --target 1.05 --json",
 		Args:    exactly("a disk URL"),
@@ -43,7 +43,7 @@ in the background. What was repacked is freed by sluice disk collect, once no ch
 	}
 	cmd.Flags().Float64Var(&target, "target", 1.2, "space that segments may take beside what is live in them, from 1.01")
 	addTakeOver(cmd, &takeOver)
-	return cmd
+	return d.addKeyFlags(cmd)
 }
 
 func (d *deps) compactDisk(ctx context.Context, url string, takeOver bool, target float64) (compacted, error) {

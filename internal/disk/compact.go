@@ -42,8 +42,8 @@ type Compaction struct {
 
 // Compact repacks the disk's own segments that hold least, until what they hold is within the target of what is
 // live, and folds small log objects together. It returns when the map that says so is written. What was repacked
-// stays in the store until a collector finds that no checkpoint or fork needs it. Reads, writes and flushes go on
-// beside it; a background compaction waits.
+// stays in the store, where checkpoints and forks may need it. Reads, writes and flushes go on beside it; a
+// background compaction waits.
 //
 // Crash safety: a packed segment that no written map refers to is garbage, and the old ones still hold all.
 func (d *Disk) Compact(ctx context.Context, opts CompactOptions) (Compaction, error) {
@@ -239,7 +239,11 @@ func (d *Disk) pack(ctx context.Context, moves []blockmap.Move, content []byte) 
 		}
 		h.Runs = append(h.Runs, format.Run{LBA: m.Block, Count: uint64(m.Count)})
 	}
-	body := encodePacked(d.rd.codec, &h, content)
+	sealer, err := d.sealer(&h)
+	if err != nil {
+		return err
+	}
+	body := encodePacked(d.rd.codec, &h, sealer, content)
 	seg := format.SegmentEntry{Kind: format.KindSeg, Epoch: d.epoch, Seq: h.Seq, Size: uint64(len(body)),
 		HeaderLen: uint32(h.Len()), Blocks: h.Blocks}
 	key := segmentKey(d.path, &seg)
@@ -248,7 +252,7 @@ func (d *Disk) pack(ctx context.Context, moves []blockmap.Move, content []byte) 
 	}
 	d.o.n.packed.Add(1)
 	d.o.n.packedBytes.Add(uint64(len(body)))
-	d.rd.frames.keepHeader(&seg, h.Frames, h.Runs)
+	d.rd.frames.keepHeader(&seg, h.Frames, h.Runs, sealer)
 	if d.opts.Cache != nil {
 		for i := range h.Frames {
 			off := i * format.FrameSize
@@ -261,18 +265,18 @@ func (d *Disk) pack(ctx context.Context, moves []blockmap.Move, content []byte) 
 	return nil
 }
 
-// encodePacked returns a packed segment, and completes its header.
-func encodePacked(c *format.Codec, h *format.LogHeader, content []byte) []byte {
+// encodePacked returns a packed segment, and completes its header. key is nil on a disk in the clear.
+func encodePacked(c *format.Codec, h *format.LogHeader, key *format.ObjectKey, content []byte) []byte {
 	n := (len(content) + format.FrameSize - 1) / format.FrameSize
-	hlen := format.LogHeaderLen(len(h.Runs), n)
-	body := make([]byte, hlen, hlen+len(content))
 	h.Frames = make([]format.Frame, n)
+	hlen := h.Len()
+	body := make([]byte, hlen, hlen+len(content))
 	for i := range n {
 		off := i * format.FrameSize
-		body, h.Frames[i] = c.AppendFrame(body, hlen, content[off:min(off+format.FrameSize, len(content))])
+		body, h.Frames[i] = c.AppendFrame(body, hlen, content[off:min(off+format.FrameSize, len(content))], key, i)
 	}
 	h.Body = uint32(len(body) - hlen)
-	h.Put(body[:hlen])
+	h.Seal(body[:hlen], key)
 	return body
 }
 

@@ -399,3 +399,36 @@ func TestAFlippedBitInTheStoreIsFound(t *testing.T) {
 		}
 	}
 }
+
+// TestCompactionOfAnEncryptedDisk: what is repacked is encrypted anew, and read by who has the key alone.
+func TestCompactionOfAnEncryptedDisk(t *testing.T) {
+	ctx := testCtx(t)
+	s := newSim()
+	store, key := s.client(), testKey(t, 7)
+	img := make([]byte, 4<<20)
+	createSealed(t, store, path, int64(len(img)), key)
+	for gen := range uint64(2) {
+		d := attach(t, store, path, gen+1, small, withKey(key))
+		churn(t, ctx, rand.New(rand.NewPCG(gen, 5)), d, img, 120)
+		done, err := d.Compact(ctx, disk.CompactOptions{})
+		if err != nil || done.Packed == 0 {
+			t.Fatal(done, err)
+		}
+		checkAll(t, ctx, d, img)
+		mustClose(t, d)
+	}
+	packed := s.keys("/seg/")
+	if len(packed) == 0 {
+		t.Fatal("no packed segment")
+	}
+	for _, k := range packed {
+		h, err := format.DecodeLogHeader(s.objs[k].body)
+		if err != nil || h.Cipher != format.CipherAES256GCM || len(h.Runs) != 0 {
+			t.Errorf("%s: %+v, %v", k, h, err)
+		}
+	}
+	d := attach(t, store, path, 9, withKey(key))
+	checkAll(t, ctx, d, img)
+	mustClose(t, d)
+	sound(t, s, path)
+}

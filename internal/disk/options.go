@@ -49,7 +49,7 @@ type Tuning struct {
 	NoHedge            bool          // never ask the store a second time for a read that is late
 	FrameIdle          time.Duration // how long nobody reads or writes until memory for frames over 8 MiB is given back; 1 min
 	ReadAhead          int64         // most to read ahead of a sequential reader; 8 MiB, negative: none
-	CompactBytes       int64         // dead content at which the background compaction begins; 32 MiB, negative: never
+	CompactBytes       int64         // dead content at which the background compaction begins; 0: never, since nothing frees what it repacks yet
 	CompactShare       float64       // of what the disk writes, the most that the background compaction adds; 0.25
 }
 
@@ -80,7 +80,6 @@ func (t Tuning) withDefaults(cached bool) Tuning {
 	def(&t.FrameIdle, time.Minute)
 	def(&t.ReadAhead, 8<<20)
 	def(&t.BootWindow, 10*time.Second)
-	def(&t.CompactBytes, 32<<20)
 	def(&t.CompactShare, 0.25)
 	return t
 }

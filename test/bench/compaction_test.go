@@ -27,8 +27,8 @@ func TestCompactionAmplification(t *testing.T) {
 			t.Fatal(err)
 		}
 		opts := disk.AttachOptions{Generation: 1, Holder: "bench"}
-		if !on {
-			opts.CompactBytes = -1
+		if on {
+			opts.CompactBytes = 32 << 20
 		}
 		d, err := disk.Attach(ctx, store, path, opts)
 		if err != nil {
