@@ -34,7 +34,7 @@ func TestCompactionKeepsContentAndSavesSpace(t *testing.T) {
 	for _, cached := range []bool{false, true} {
 		ctx := testCtx(t)
 		s := newSim()
-		want := make([]byte, 12<<20)
+		want := make([]byte, 4<<20)
 		create(t, s.client(), path, int64(len(want)))
 		rng := rand.New(rand.NewPCG(21, 1))
 		tune := []func(*disk.AttachOptions){small}
@@ -48,7 +48,7 @@ func TestCompactionKeepsContentAndSavesSpace(t *testing.T) {
 		}
 		for gen := uint64(1); gen <= 3; gen++ {
 			d := attach(t, s.client(), path, gen, tune...)
-			churn(t, ctx, rng, d, want, 300)
+			churn(t, ctx, rng, d, want, 100)
 			done, err := d.Compact(ctx, disk.CompactOptions{})
 			if err != nil {
 				t.Fatal(err)
@@ -58,7 +58,7 @@ func TestCompactionKeepsContentAndSavesSpace(t *testing.T) {
 				t.Errorf("compacted to %+v", done)
 			}
 			checkAll(t, ctx, d, want)
-			churn(t, ctx, rng, d, want, 50)
+			churn(t, ctx, rng, d, want, 20)
 			if gen == 2 {
 				d.Abandon() // after a crash the map and the log tell the same
 			} else {
