@@ -24,7 +24,11 @@ type result struct {
 func run(t *testing.T, seed uint64, b bug) (r result) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t.Context(), seed, b)
-		for range steps {
+		n := steps
+		if b != noBug { // rare things happen sooner in longer lives
+			n = 4 * steps
+		}
+		for range n {
 			if w.failed() != nil {
 				break
 			}

@@ -76,7 +76,7 @@ func (t *timeline) now() content {
 	return c
 }
 
-// prefix returns the longest prefix of the writes whose content is got. A disk that was grown since shows zeros
+// prefix returns of how many whole writes got is the content, with a part of the next at most. A disk that was grown since shows zeros
 // beyond.
 func (t *timeline) prefix(got content) (int, error) {
 	t.mu.Lock()
@@ -84,14 +84,18 @@ func (t *timeline) prefix(got content) (int, error) {
 	c := make(content, len(got))
 	copy(c, t.base)
 	best := -1
-	for k := 0; ; k++ {
+	note := func(k int) {
 		if slices.Equal(c, got) {
 			best = k
 		}
-		if k == len(t.writes) {
-			break
+	}
+	note(0)
+	for k, w := range t.writes {
+		for b := w.from; b < w.to; b++ { // a write of several blocks may be cut between any two
+			c.apply(write{from: b, to: b + 1, id: w.id, trim: w.trim})
+			note(k)
 		}
-		c.apply(t.writes[k])
+		note(k + 1)
 	}
 	switch {
 	case best < 0:
