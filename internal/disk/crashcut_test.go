@@ -128,7 +128,7 @@ func (r *cutRun) damageCache(ctx context.Context, d *disk.Disk) error {
 	return d.ReadAt(ctx, buf, r.rng.Int64N(streamSize/4096-16)*4096)
 }
 
-// check says of how many ops got is the content, and whether that is allowed.
+// check says of how many whole ops got is the content, with a part of the next at most, and whether that is allowed.
 func (r *cutRun) check(got sums) (int, error) {
 	bad := 0
 	now := append(sums(nil), r.base...)
@@ -139,16 +139,15 @@ func (r *cutRun) check(got sums) (int, error) {
 	}
 	zero := sumsOf(make([]byte, 4096))[0]
 	best, named := -1, false
-	for k := 0; ; k++ {
+	note := func(k int) {
 		if bad == 0 {
-			best = k
-			named = named || k == r.named
+			best, named = k, named || k == r.named
 		}
-		if k == r.begun {
-			break
-		}
+	}
+	note(0)
+	for k := range r.ops[:r.begun] {
 		op := &r.ops[k]
-		for b := op.off / 4096; b < (op.off+op.n)/4096; b++ {
+		for b := op.off / 4096; b < (op.off+op.n)/4096; b++ { // a large write may be cut between any two blocks
 			was := now[b] == got[b]
 			if now[b] = zero; op.data != nil {
 				now[b] = sumsOf(op.data[b*4096-op.off:][:4096])[0]
@@ -158,7 +157,9 @@ func (r *cutRun) check(got sums) (int, error) {
 			} else if is && !was {
 				bad--
 			}
+			note(k)
 		}
+		note(k + 1)
 	}
 	switch {
 	case best < 0:
