@@ -11,7 +11,8 @@ import (
 )
 
 // Destroy removes a disk for good. A missing one is no error, so that it can be repeated after a crash. The
-// owner sees to it that nobody has it attached: a writer that is left over is fenced by the missing head.
+// owner sees to it that nobody has it attached: a writer that is left over is fenced by the missing head. Disks whose
+// paths lie below this one's are left alone.
 //
 // First go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork that was
 // under way has registered itself by then, or will miss its checkpoint and fail. What a registered fork may
@@ -26,7 +27,7 @@ func Destroy(ctx context.Context, store blob.Store, path string) error {
 	}
 	names, err := o.names(ctx, checkpointPrefix(path))
 	for _, name := range names {
-		if err == nil {
+		if err == nil && ownKey("ckpt/"+name) {
 			err = o.remove(ctx, checkpointKey(path, name))
 		}
 	}
@@ -44,7 +45,7 @@ func Destroy(ctx context.Context, store blob.Store, path string) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, name := range rest {
-		if !strings.HasPrefix(name, "refs/") { // one that came since belongs to a fork that fails
+		if ownKey(name) && !strings.HasPrefix(name, "refs/") { // a ref that came since belongs to a fork that fails
 			g.Go(func() error { return o.remove(gctx, path+"/"+name) })
 		}
 	}

@@ -2,6 +2,7 @@ package disk_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 
 	"github.com/sluice-platform/sluice/internal/blob"
@@ -58,4 +59,53 @@ func TestDestroyLeavesWhatForksNeed(t *testing.T) {
 	}
 	must(disk.Destroy(ctx, store, "disks/b"))
 	must(disk.Destroy(ctx, store, "disks/never"))
+}
+
+// TestDestroyLeavesOtherDisksAlone destroys a disk, and a directory that is none, above the paths of others.
+func TestDestroyLeavesOtherDisksAlone(t *testing.T) {
+	ctx := t.Context()
+	store := memblob.New()
+	for _, path := range []string{"disks/a", "disks/a/b", "disks/ab"} {
+		if _, err := disk.Create(ctx, store, path, disk.CreateOptions{Size: 1 << 20}); err != nil {
+			t.Fatal(err)
+		}
+		d, err := disk.Attach(ctx, store, path, disk.AttachOptions{Generation: 1, Holder: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.WriteAt(ctx, []byte(path), 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Checkpoint(ctx, "head"); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range []string{"disks/a", "disks"} {
+		if err := disk.Destroy(ctx, store, path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	left := 0
+	if err := store.List(ctx, "disks/a/", "", func(e blob.Entry) bool {
+		if !strings.HasPrefix(e.Key, "disks/a/b/") {
+			left++
+		}
+		return true
+	}); err != nil || left != 0 {
+		t.Errorf("%d objects are left of the destroyed disk: %v", left, err)
+	}
+	for _, path := range []string{"disks/a/b", "disks/ab"} {
+		d, err := disk.OpenReadOnly(ctx, store, path, "head", disk.ReadOnlyOptions{})
+		if err != nil {
+			t.Fatalf("%s went with another disk: %v", path, err)
+		}
+		got := make([]byte, len(path))
+		if err := d.ReadAt(ctx, got, 0); err != nil || string(got) != path {
+			t.Errorf("%s reads %q: %v", path, got, err)
+		}
+		_ = d.Close()
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/url"
+	pathpkg "path"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -54,6 +55,19 @@ func refKey(path, child string) string {
 		name = "sha256-" + hex.EncodeToString(sum[:])
 	}
 	return refPrefix(path) + name
+}
+
+// ownKey reports whether an object whose key below a disk's path is rel may be the disk's own. Others are those of
+// disks whose paths lie below this one's.
+func ownKey(rel string) bool {
+	const epoch, n = "????????????????", "????????"
+	for _, pattern := range []string{"head", "machine.json", "log/" + epoch + "/" + epoch, "seg/" + epoch + "-" + n,
+		"map/" + epoch + "-" + n + "/pages", "map/" + epoch + "-" + n + "/root", "ckpt/*", "boot/" + epoch, "boot/of/*", "refs/*"} {
+		if ok, _ := pathpkg.Match(pattern, rel); ok { // the patterns are well-formed
+			return true
+		}
+	}
+	return false
 }
 
 func checkPath(path string) error {
