@@ -136,7 +136,7 @@ func TestOpenDevice(t *testing.T) {
 	}
 	out, err := exec.CommandContext(t.Context(), "losetup", "--find", "--show", path).Output()
 	if err != nil {
-		t.Skipf("no loop device: %v", err)
+		t.Fatalf("no loop device: %v", err)
 	}
 	dev := strings.TrimSpace(string(out))
 	t.Cleanup(func() { _ = exec.CommandContext(context.Background(), "losetup", "--detach", dev).Run() })
