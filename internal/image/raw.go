@@ -36,7 +36,8 @@ func journalMB(size int64) int {
 }
 
 // makeRaw makes a sparse file with an ext4 file system of size bytes that holds the tree. The same name, size
-// and tree give the same bytes.
+// and tree give the same bytes; the tree's times of access and change belong to it, and reading a tree may
+// change the former.
 func makeRaw(ctx context.Context, path, name, tree string, size int64) error {
 	f, err := os.Create(path)
 	if err != nil {

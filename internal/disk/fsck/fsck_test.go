@@ -106,6 +106,10 @@ func newWorld(t *testing.T) *world {
 	w.churn(d, parent, 1)
 	w.checkpoint(d, parent, "one")
 	w.churn(d, parent, 2)
+	if err := d.Settle(ctx); err != nil {
+		t.Fatal(err)
+	}
+	w.churn(d, parent, 5) // what the map of before had is garbage then
 	if err := d.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +122,7 @@ func newWorld(t *testing.T) *world {
 	if err := c.Settle(ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.churn(c, child, 4) // what the map of before had is garbage then
+	w.churn(c, child, 4) // likewise
 	if err := c.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
