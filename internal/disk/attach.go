@@ -45,8 +45,11 @@ func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptio
 	d.turn <- struct{}{}
 	d.packTurn <- struct{}{}
 	d.packed.Store(1)
+	d.o.watch = newMonitor(opts.StallAfter, path, opts.Logger)
+	d.o.watch.probe = d.probeStore
 	if err := d.attach(ctx, codec); err != nil {
 		d.tasks.stop()
+		d.o.watch.stop()
 		return nil, err
 	}
 	return d, nil
@@ -109,6 +112,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	if key, ok := traceOf(head); ok && !d.opts.Prepared.warmed() {
 		d.tasks.spawn(func(ctx context.Context) { warmTrace(ctx, d.o, key, d.rd) })
 	}
+	d.o.inUse.Store(true)
 	d.startBackground()
 	return nil
 }

@@ -92,7 +92,9 @@ func (d *Disk) revalidateLoop(ctx context.Context) {
 		case <-t.C:
 		}
 		if d.busy.Swap(false) {
+			release := d.o.watch.hold() // if it fails for too long, so do reads that need nothing of the store
 			d.stale.Store(errs.Is(d.revalidate(ctx), errs.Unavailable))
+			release()
 		}
 	}
 }

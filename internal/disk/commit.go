@@ -85,7 +85,7 @@ func (d *Disk) sealLocked() {
 // pumpLocked starts as many uploads as may run, and seals the forming batch for a flush when one of them
 // could be its. Until then, later flushes join it.
 func (d *Disk) pumpLocked() {
-	for d.err == nil && d.started < d.opts.InFlight {
+	for d.err == nil && d.started < d.o.pace.uploads() {
 		seq := d.nextSeq - uint64(len(d.queue)-d.started) // of the object to start
 		if seq-d.mapped > uint64(maxReplayFactor*d.opts.CheckpointObjects) && !d.recovering {
 			d.wakeCheckpointer()
@@ -119,12 +119,13 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 	}
 	body := b.encode(d.rd.codec, h, sealer, (*buf)[:0])
 	key := logKey(d.path, d.epoch, b.seq)
-	attempts, err := d.o.putOnce(ctx, key, body, 0, func(got []byte) bool { return format.SameLogObject(got, body) })
+	attempts, err := d.o.putOnce(ctx, key, body, unbounded, func(got []byte) bool { return format.SameLogObject(got, body) })
 	if err != nil {
 		d.uploadFailed(ctx, key, err)
 		return
 	}
 	if attempts == 1 { // after more, a lost attempt may still be reading it
+		d.o.pace.uploaded()
 		*buf = body
 		d.bodies.Put(buf)
 	}

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -115,7 +116,8 @@ func (d *Disk) Stats() Stats {
 		s.Acknowledges, s.Journal = AcknowledgedByJournal, &js
 	}
 	d.mu.RUnlock()
-	s.MapBytes = d.rd.m.Bytes()
+	s.MapBytes, s.Uploads = d.rd.m.Bytes(), d.o.pace.uploads()
+	s.Stall, _ = d.Stalled()
 	if d.opts.Cache != nil {
 		cs := d.opts.Cache.Stats()
 		s.Cache = &cs
@@ -156,14 +158,30 @@ func (d *Disk) checkRange(off, length int64) error {
 	return nil
 }
 
-// stall returns a context that ends after the stall bound, and a function that names that end.
+// stall returns a context that ends when the store was waited for as long as the stall bound, for a request of the
+// device's user.
 func (d *Disk) stall(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(ctx, d.opts.StallTimeout)
+	release := d.o.watch.hold()
+	ctx, cancel := d.o.patience.within(ctx, d.opts.StallTimeout)
+	return ctx, func() {
+		release()
+		cancel()
+	}
 }
 
+// stalled is the error of a request that the end of such a context has ended. A full store is Exhausted, one that
+// refuses us Denied.
 func (d *Disk) stalled(ctx context.Context, what string) error {
-	return errs.Wrap(errs.Unavailable, ctx.Err(), "%s: the store did not take all writes within %v", what, d.opts.StallTimeout).
-		WithRemedy("check the object store and the way to it; the data stays in memory and goes on being sent")
+	cause := context.Cause(ctx)
+	if !errors.Is(cause, errOutOfPatience) {
+		return errs.Wrap(errs.Unavailable, cause, "%s given up", what)
+	}
+	kind, reason, remedy := errs.Unavailable, "no answer", "check the object store and the way to it"
+	if s, _ := d.Stalled(); s != nil {
+		kind, reason, remedy = s.Kind, s.Reason, s.Remedy
+	}
+	return errs.New(kind, "%s: the store did not take all writes within %v: %s", what, d.opts.StallTimeout, reason).
+		WithRemedy("%s; the data stays in memory and goes on being sent", remedy)
 }
 
 // Abandon drops the disk without touching the store: unflushed writes are lost, and the head stays open
@@ -177,6 +195,7 @@ func (d *Disk) Abandon() {
 // detach ends all background work.
 func (d *Disk) detach() {
 	d.tasks.stop()
+	d.o.watch.stop()
 	d.mu.Lock()
 	d.detached = true
 	d.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
@@ -16,20 +17,27 @@ import (
 type objects struct {
 	store     blob.Store
 	opTimeout time.Duration // of one attempt
-	bound     time.Duration // of all attempts together, where the caller says so
+	bound     time.Duration // of all attempts together, where the caller says so; below zero: none
+	inUse     atomic.Bool   // a device: what it asks for is worth waiting for a store that refuses us to be put right
 	n         counters
+
+	patience patience
+	pace     *pace
+	watch    *monitor // nil: nobody asks
 
 	hedge hedge
 	spawn func(func(context.Context)) bool // runs what outlives a call; nil: nothing does, and no read is hedged
 }
 
+// Pauses between attempts are drawn from zero to a limit that doubles with each.
 const (
-	firstBackoff = 5 * time.Millisecond
-	lastBackoff  = time.Second
+	firstBackoff  = 10 * time.Millisecond
+	firstThrottle = 200 * time.Millisecond // instead, of a store that asks for fewer requests
+	lastBackoff   = 2 * time.Second
 )
 
 func newObjects(store blob.Store, t Tuning) *objects {
-	return &objects{store: store, opTimeout: t.OpTimeout, bound: t.StallTimeout}
+	return &objects{store: store, opTimeout: t.OpTimeout, bound: t.StallTimeout, pace: newPace(t.InFlight)}
 }
 
 // oneShot serves the functions that need no attachment, with default patience.
@@ -46,29 +54,72 @@ func (o *objects) once(ctx context.Context, f func(context.Context) error) error
 	return err
 }
 
-// retry repeats f while it is Unavailable, until ctx ends or, with a bound above zero, that time is over.
-// Without a bound it also waits for space.
+// retry is ask of something that is read.
 func (o *objects) retry(ctx context.Context, bound time.Duration, f func(context.Context) error) error {
-	start, delay := time.Now(), firstBackoff
+	return o.ask(ctx, bound, o.watch.begin(toRead, "ask", "the store"), f)
+}
+
+const (
+	// unbounded is a bound of requests that are repeated for as long as the disk is attached.
+	unbounded time.Duration = 0
+	// attachPatience is for a store that doesn't answer an attach, where an attached disk would wait for ever.
+	attachPatience = time.Minute
+)
+
+// ask repeats f while it is Unavailable, until ctx ends or the store was waited for that long. A negative bound is
+// none. Unbounded requests also wait for space, and for a store that refuses us to be put right; a disk that is in use
+// waits for the latter with its reads, too.
+func (o *objects) ask(ctx context.Context, bound time.Duration, r *request, f func(context.Context) error) error {
+	w, limit := o.patience.start(), firstBackoff
+	if bound < 0 && !o.inUse.Load() {
+		bound = attachPatience
+	}
 	for {
-		err := o.once(ctx, f)
-		if !errs.Is(err, errs.Unavailable) && (bound > 0 || !errs.Is(err, errs.Exhausted)) {
-			return err
+		err := o.pace.wait(ctx)
+		if err == nil {
+			err = o.once(ctx, f)
 		}
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || !o.worthWaiting(err, bound, r.dir) {
+			o.watch.end(r, ctx.Err() == nil && answered(err))
 			return err
 		}
 		o.n.retries.Add(1)
-		wait := delay/2 + rand.N(delay)
-		if bound > 0 && time.Since(start)+wait > bound {
+		o.watch.failed(r, err)
+		if after, ok := blob.ThrottledFor(err); ok {
+			o.n.throttled.Add(1)
+			o.pace.throttled(after)
+			limit = max(limit, firstThrottle)
+		}
+		pause := rand.N(limit)
+		if bound > 0 && w.spent()+pause > bound {
+			o.watch.end(r, false)
 			return errs.Wrap(errs.Unavailable, err, "the store did not answer for %v", bound).
 				WithRemedy("check the object store and the way to it")
 		}
-		if serr := sleep(ctx, wait); serr != nil {
+		if serr := sleep(ctx, pause); serr != nil {
+			o.watch.end(r, false)
 			return err
 		}
-		delay = min(2*delay, lastBackoff)
+		limit = min(2*limit, lastBackoff)
 	}
+}
+
+// worthWaiting reports whether an answer may be another one later.
+func (o *objects) worthWaiting(err error, bound time.Duration, dir direction) bool {
+	switch errs.KindOf(err) {
+	case errs.Unavailable:
+		return true
+	case errs.Exhausted:
+		return bound == unbounded
+	case errs.Denied:
+		return bound == unbounded || o.inUse.Load() && dir == toRead
+	}
+	return false
+}
+
+// answered reports whether the store did what it was asked for, or said why that can't be done.
+func answered(err error) bool {
+	return !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Exhausted) && !errs.Is(err, errs.Denied)
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -85,7 +136,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // get reads an object or a range of it.
 func (o *objects) get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
 	var obj blob.Object
-	err := o.retry(ctx, o.bound, func(ctx context.Context) (err error) {
+	err := o.ask(ctx, o.bound, o.watch.begin(toRead, "read", key), func(ctx context.Context) (err error) {
 		o.n.gets.Add(1)
 		obj, err = o.getWhole(ctx, key, r)
 		return err
@@ -128,7 +179,7 @@ func (o *objects) getExact(ctx context.Context, key string, off, length int64) (
 // whose response was lost. It reports how many attempts there were; after one, nobody reads body any more.
 func (o *objects) putOnce(ctx context.Context, key string, body []byte, bound time.Duration, mine func([]byte) bool) (int, error) {
 	attempts := 0
-	err := o.retry(ctx, bound, func(ctx context.Context) error {
+	err := o.ask(ctx, bound, o.watch.begin(toWrite, "write", key), func(ctx context.Context) error {
 		attempts++
 		o.n.puts.Add(1)
 		o.n.putBytes.Add(uint64(len(body)))
@@ -184,7 +235,7 @@ func (o *objects) swapHead(ctx context.Context, path string, next *format.Head, 
 		return nil, "", err
 	}
 	cur, etag := next, blob.ETag("")
-	err = o.retry(ctx, o.bound, func(ctx context.Context) error {
+	err = o.ask(ctx, o.bound, o.watch.begin(toWrite, "swap", headKey(path)), func(ctx context.Context) error {
 		o.n.swaps.Add(1)
 		var perr error
 		if etag, perr = o.store.PutIfMatch(ctx, headKey(path), body, match); perr == nil {

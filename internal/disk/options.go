@@ -38,7 +38,8 @@ type Tuning struct {
 	ObjectBytes        int           // data at which a log object is sealed; 8 MiB, at most 64 MiB
 	DirtyBytes         int64         // unacknowledged data held in memory before writes wait; 64 MiB
 	SealInterval       time.Duration // age at which unflushed writes are uploaded anyway; 1 s
-	StallTimeout       time.Duration // how long a flush, read or write waits for the store before EIO; 60 s
+	StallAfter         time.Duration // how long the store does nothing it was asked for until it is said to have stalled; 2 s
+	StallTimeout       time.Duration // how long a flush, read or write waits for the store before EIO; 60 s, negative: for ever
 	OpTimeout          time.Duration // one attempt of a store request; 30 s
 	Revalidate         time.Duration // how often a busy disk asks whether it is still the writer; 2 s, negative: never
 	CheckpointObjects  int           // log objects between map checkpoints; 64
@@ -66,6 +67,7 @@ func (t Tuning) withDefaults(cached bool) Tuning {
 	def(&t.DirtyBytes, 64<<20)
 	t.DirtyBytes = max(t.DirtyBytes, 2*int64(t.ObjectBytes))
 	def(&t.SealInterval, time.Second)
+	def(&t.StallAfter, 2*time.Second)
 	def(&t.StallTimeout, time.Minute)
 	def(&t.OpTimeout, 30*time.Second)
 	def(&t.Revalidate, 2*time.Second)

@@ -49,6 +49,9 @@ func (d *Disk) readBlocks(ctx context.Context, p []byte, block uint64) error {
 	}
 	missing := d.readDirtyLocked(p, block, arr[:0])
 	d.mu.RUnlock()
+	if len(missing) > 0 {
+		defer d.o.watch.hold()()
+	}
 	for _, m := range missing {
 		if err := d.rd.read(ctx, p[(m.from-block)*BlockSize:(m.to-block)*BlockSize], m.from); err != nil {
 			return d.readError(err)

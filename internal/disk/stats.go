@@ -16,7 +16,9 @@ type Stats struct {
 	PutBytes    uint64 `json:"put_bytes"`
 	HeadSwaps   uint64 `json:"head_swaps"`
 	Lists       uint64 `json:"lists"`
-	Retries     uint64 `json:"retries"` // attempts that the store did not answer
+	Retries     uint64 `json:"retries"`   // attempts that the store did not answer
+	Throttled   uint64 `json:"throttled"` // of them, those that it answered by asking for fewer requests
+	Uploads     int    `json:"uploads"`   // log objects that may be uploaded at a time now
 	LogObjects  uint64 `json:"log_objects"`
 	MapWrites   uint64 `json:"map_checkpoints"`
 	Packed      uint64 `json:"packed_segments"` // written by compaction
@@ -35,6 +37,8 @@ type Stats struct {
 	DirtyBytes  int64  `json:"dirty_bytes"`
 	MapBytes    int64  `json:"map_bytes"` // memory, about
 
+	Stall *Stall `json:"stall,omitempty"` // nil: the store does what it is asked for
+
 	FlushTimes Histogram `json:"flush_times"` // of the user's flushes
 	// Acknowledges says what a flush waits for: AcknowledgedByStore, or AcknowledgedByJournal in mode bounded with
 	// a journal that works.
@@ -52,20 +56,20 @@ const (
 )
 
 type counters struct {
-	reads, writes                                             atomic.Uint64
-	flushTimes                                                latency
-	gets, getBytes, puts, putBytes, swaps, lists, retries     atomic.Uint64
-	logObjects, mapWrites, replayed, flushes                  atomic.Uint64
-	packed, packedBytes                                       atomic.Uint64
-	writeBytes, readBytes, frameHits, frameMisses, readAheads atomic.Uint64
-	hedges, hedgeWins                                         atomic.Uint64
+	reads, writes                                                    atomic.Uint64
+	flushTimes                                                       latency
+	gets, getBytes, puts, putBytes, swaps, lists, retries, throttled atomic.Uint64
+	logObjects, mapWrites, replayed, flushes                         atomic.Uint64
+	packed, packedBytes                                              atomic.Uint64
+	writeBytes, readBytes, frameHits, frameMisses, readAheads        atomic.Uint64
+	hedges, hedgeWins                                                atomic.Uint64
 }
 
 func (c *counters) stats() Stats {
 	return Stats{
 		Reads: c.reads.Load(), Writes: c.writes.Load(), FlushTimes: c.flushTimes.load(),
 		Gets: c.gets.Load(), GetBytes: c.getBytes.Load(), Puts: c.puts.Load(), PutBytes: c.putBytes.Load(),
-		HeadSwaps: c.swaps.Load(), Lists: c.lists.Load(), Retries: c.retries.Load(),
+		HeadSwaps: c.swaps.Load(), Lists: c.lists.Load(), Retries: c.retries.Load(), Throttled: c.throttled.Load(),
 		LogObjects: c.logObjects.Load(), MapWrites: c.mapWrites.Load(), Packed: c.packed.Load(), PackedBytes: c.packedBytes.Load(), Replayed: c.replayed.Load(),
 		Flushes: c.flushes.Load(), WriteBytes: c.writeBytes.Load(), ReadBytes: c.readBytes.Load(),
 		FrameHits: c.frameHits.Load(), FrameMisses: c.frameMisses.Load(), ReadAheads: c.readAheads.Load(),

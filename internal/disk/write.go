@@ -83,7 +83,10 @@ func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) er
 		}
 		seen, have = d.commits, true
 		d.mu.Unlock()
-		if err := d.rd.read(ctx, buf, block); err != nil {
+		release := d.o.watch.hold()
+		err := d.rd.read(ctx, buf, block)
+		release()
+		if err != nil {
 			return d.readError(err)
 		}
 	}

@@ -40,10 +40,11 @@ func (r *retry) do(ctx context.Context, call func() error) error {
 		if attempt >= r.cfg.Attempts || !errs.Is(err, errs.Unavailable) || ctx.Err() != nil {
 			return err
 		}
+		after, _ := blob.ThrottledFor(err)
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(pause/2 + rand.N(pause/2+1)):
+		case <-time.After(after + pause/2 + rand.N(pause/2+1)):
 		}
 		pause = min(2*pause, r.cfg.MaxPause)
 	}

@@ -236,5 +236,11 @@ func failure(resp *http.Response, method, path string) error {
 			return body.Err()
 		}
 	}
-	return errs.New(gatewayhttp.KindOfStatus(resp.StatusCode), "%s %s: store gateway answered %s", method, path, resp.Status)
+	kind := gatewayhttp.KindOfStatus(resp.StatusCode)
+	said := errs.New(kind, "%s %s: store gateway answered %s", method, path, resp.Status)
+	after := blob.RetryAfter(resp.Header, time.Now())
+	if resp.StatusCode == http.StatusTooManyRequests || kind == errs.Unavailable && after > 0 {
+		return errs.Wrap(kind, &blob.Throttled{After: after, Cause: said}, "store gateway")
+	}
+	return said
 }

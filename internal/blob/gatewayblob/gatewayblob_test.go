@@ -1,6 +1,7 @@
 package gatewayblob_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/blobtest"
@@ -202,5 +204,26 @@ func TestBadBaseURL(t *testing.T) {
 		if _, err := gatewayblob.New(gatewayblob.Config{BaseURL: u}); !errs.Is(err, errs.Invalid) {
 			t.Errorf("%q: %v", u, err)
 		}
+	}
+}
+
+// TestThrottlingPassesThrough: a store that asks the gateway for fewer requests asks those behind it, and so does a
+// proxy in between that speaks HTTP only.
+func TestThrottlingPassesThrough(t *testing.T) {
+	slow := decorate.Intercept(memblob.New(), func(context.Context, decorate.Op, string) error {
+		return errs.Wrap(errs.Unavailable, &blob.Throttled{After: 1500 * time.Millisecond}, "slow down")
+	})
+	gateway := serve(t, gatewayhttp.New(slow, gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{}))
+	_, err := gateway.PutIfAbsent(t.Context(), "k", []byte("x"))
+	if after, ok := blob.ThrottledFor(err); !ok || after != 1500*time.Millisecond || !errs.Is(err, errs.Unavailable) {
+		t.Errorf("gateway: %v %v: %v", ok, after, err)
+	}
+	proxy := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "3")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	_, err = proxy.Get(t.Context(), "k", blob.All())
+	if after, ok := blob.ThrottledFor(err); !ok || after != 3*time.Second || !errs.Is(err, errs.Unavailable) {
+		t.Errorf("proxy: %v %v: %v", ok, after, err)
 	}
 }

@@ -3,7 +3,10 @@ package gatewayhttp
 import (
 	"encoding/json"
 	"net/http"
+	"strconv"
+	"time"
 
+	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -12,20 +15,35 @@ type ErrorBody struct {
 	Kind    errs.Kind `json:"kind"`
 	Message string    `json:"message"`
 	Remedy  string    `json:"remedy,omitempty"`
+	// Throttled: the store asks for fewer requests; RetryAfterMS is how long it wants to be left alone, if it says so.
+	Throttled    bool  `json:"throttled,omitempty"`
+	RetryAfterMS int64 `json:"retry_after_ms,omitempty"`
 }
 
 // Err returns the error that the document stands for.
 func (b *ErrorBody) Err() error {
-	return &errs.Error{Kind: b.Kind, Message: b.Message, Remedy: b.Remedy}
+	e := &errs.Error{Kind: b.Kind, Message: b.Message, Remedy: b.Remedy}
+	if b.Throttled {
+		return errs.Wrap(b.Kind, &blob.Throttled{After: time.Duration(b.RetryAfterMS) * time.Millisecond, Cause: e}, "store gateway").
+			WithRemedy("%s", b.Remedy)
+	}
+	return e
 }
 
 func errorBody(err error) *ErrorBody {
-	return &ErrorBody{Kind: errs.KindOf(err), Message: err.Error(), Remedy: errs.RemedyOf(err)}
+	b := &ErrorBody{Kind: errs.KindOf(err), Message: err.Error(), Remedy: errs.RemedyOf(err)}
+	if after, ok := blob.ThrottledFor(err); ok {
+		b.Throttled, b.RetryAfterMS = true, after.Milliseconds()
+	}
+	return b
 }
 
 func writeError(w http.ResponseWriter, err error) {
 	body := errorBody(err)
 	w.Header().Set("Content-Type", "application/json")
+	if body.RetryAfterMS > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt((body.RetryAfterMS+999)/1000, 10))
+	}
 	w.WriteHeader(statusOf(body.Kind))
 	_ = json.NewEncoder(w).Encode(body) // a client that is gone needs no answer
 }
@@ -62,6 +80,8 @@ func KindOfStatus(status int) errs.Kind {
 		return errs.Conflict
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:
 		return errs.Denied
+	case status == http.StatusInsufficientStorage:
+		return errs.Exhausted
 	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= 500:
 		return errs.Unavailable
 	default:

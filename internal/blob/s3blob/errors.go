@@ -3,10 +3,12 @@ package s3blob
 import (
 	"errors"
 	"net/http"
+	"time"
 
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 
+	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -20,12 +22,19 @@ func (s *Store) failure(err error, format string, args ...any) error {
 	if errors.As(err, &api) {
 		code = api.ErrorCode()
 	}
-	status := 0
+	status, after := 0, time.Duration(0)
 	var resp *awshttp.ResponseError
 	if errors.As(err, &resp) {
 		status = resp.HTTPStatusCode()
+		if resp.Response != nil && resp.Response.Response != nil {
+			after = blob.RetryAfter(resp.Response.Header, time.Now())
+		}
 	}
-	e := errs.Wrap(kindOf(code, status), err, format, args...)
+	kind := kindOf(code, status)
+	if throttles(code, status) || kind == errs.Unavailable && after > 0 {
+		err = &blob.Throttled{After: after, Cause: err}
+	}
+	e := errs.Wrap(kind, err, format, args...)
 	switch code {
 	case "NoSuchBucket":
 		return e.WithRemedy("create the bucket %s, or correct the store's URL", s.bucket)
@@ -35,8 +44,26 @@ func (s *Store) failure(err error, format string, args ...any) error {
 		return e.WithRemedy("set this host's clock")
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
 		return e.WithRemedy("check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+	case "ExpiredToken", "InvalidToken":
+		return e.WithRemedy("get a new session token, and start again with it in AWS_SESSION_TOKEN")
+	}
+	switch kind {
+	case errs.Denied:
+		return e.WithRemedy("let these credentials get, put and list objects in bucket %s: look at its policy and at theirs", s.bucket)
+	case errs.Exhausted:
+		return e.WithRemedy("make room in bucket %s, or raise its quota", s.bucket)
 	}
 	return e
+}
+
+// throttles reports whether an answer asks for fewer requests. A 503 without a code of S3's is a proxy's, and may
+// mean anything; if it says when to come back, it is taken for one that does.
+func throttles(code string, status int) bool {
+	switch code {
+	case "SlowDown", "TooManyRequests", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestThrottled", "BandwidthLimitExceeded":
+		return true
+	}
+	return status == http.StatusTooManyRequests
 }
 
 // kindOf maps S3's code and HTTP status, either of which may be missing, to a kind.
@@ -44,11 +71,14 @@ func kindOf(code string, status int) errs.Kind {
 	switch code {
 	case "NoSuchBucket", "PermanentRedirect", "InvalidRange", "KeyTooLongError", "EntityTooLarge":
 		return errs.Invalid // NoSuchBucket, too: to take it for a missing object could start a disk anew
-	case "RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted":
+	case "RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted", "TooManyRequests", "Throttling",
+		"ThrottlingException", "RequestLimitExceeded", "RequestThrottled", "BandwidthLimitExceeded":
 		return errs.Unavailable
 	case "NotImplemented":
 		return errs.Unsupported
-	case "QuotaExceeded":
+	case "ExpiredToken":
+		return errs.Denied
+	case "QuotaExceeded", "XMinioStorageFull", "InsufficientStorage":
 		return errs.Exhausted
 	}
 	switch {

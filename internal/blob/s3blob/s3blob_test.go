@@ -151,3 +151,58 @@ func TestParseURL(t *testing.T) {
 		t.Errorf("no credentials: %v", err)
 	}
 }
+
+// TestThrottling: which answers ask for fewer requests, and for how long the store wants none.
+func TestThrottling(t *testing.T) {
+	for _, c := range []struct {
+		status     int
+		code, wait string
+		throttled  bool
+		after      time.Duration
+	}{
+		{503, "SlowDown", "7", true, 7 * time.Second},
+		{503, "SlowDown", "", true, 0},
+		{503, "", "2", true, 2 * time.Second},
+		{503, "", "", false, 0},
+		{429, "", "soon", true, 0},
+		{503, "SlowDown", "86400", true, blob.MaxRetryAfter},
+		{500, "InternalError", "", false, 0},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			if c.wait != "" {
+				w.Header().Set("Retry-After", c.wait)
+			}
+			w.WriteHeader(c.status)
+			if c.code != "" {
+				_, _ = w.Write([]byte(`<?xml version="1.0"?><Error><Code>` + c.code + `</Code><Message>m</Message></Error>`))
+			}
+		}))
+		_, err := open(t, server.URL, "").PutIfAbsent(t.Context(), "k", []byte("x"))
+		server.Close()
+		after, throttled := blob.ThrottledFor(err)
+		if !errs.Is(err, errs.Unavailable) || throttled != c.throttled || after != c.after {
+			t.Errorf("%+v: throttled %v for %v: %v", c, throttled, after, err)
+		}
+	}
+}
+
+// TestFullAndRefused: what is the matter, and what to do about it.
+func TestFullAndRefused(t *testing.T) {
+	for _, c := range []struct {
+		status int
+		code   string
+		kind   errs.Kind
+	}{{507, "", errs.Exhausted}, {403, "QuotaExceeded", errs.Exhausted}, {403, "AccessDenied", errs.Denied}, {400, "ExpiredToken", errs.Denied}} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(c.status)
+			if c.code != "" {
+				_, _ = w.Write([]byte(`<?xml version="1.0"?><Error><Code>` + c.code + `</Code><Message>m</Message></Error>`))
+			}
+		}))
+		_, err := open(t, server.URL, "").PutIfAbsent(t.Context(), "k", []byte("x"))
+		server.Close()
+		if !errs.Is(err, c.kind) || errs.RemedyOf(err) == "" {
+			t.Errorf("%+v: %q, remedy %q: %v", c, errs.KindOf(err), errs.RemedyOf(err), err)
+		}
+	}
+}

@@ -1,0 +1,70 @@
+package disk
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// pace is how fast the store may be asked. A store that asks for fewer requests gets half as many uploads at a time
+// and no request at all before the time that it names; each upload that it takes without complaint then adds a part
+// of one, until there are as many again as were asked for. Safe for concurrent use.
+type pace struct {
+	most int // uploads at a time
+
+	mu    sync.Mutex
+	limit float64
+	cut   time.Time // when it was last halved
+	until time.Time // no request before
+}
+
+// paceCut is how long a cut has to take effect before there is another: answers to what was sent before it say
+// nothing new.
+const paceCut = time.Second
+
+func newPace(most int) *pace { return &pace{most: most, limit: float64(most)} }
+
+// uploads returns how many may be under way, at least 1.
+func (p *pace) uploads() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(1, int(p.limit))
+}
+
+// throttled notes that the store asks for fewer requests, and for none within after.
+func (p *pace) throttled(after time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if until := now.Add(after); until.After(p.until) {
+		p.until = until
+	}
+	if now.Sub(p.cut) >= paceCut {
+		p.cut, p.limit = now, max(1, p.limit/2)
+	}
+}
+
+// uploaded notes an upload that the store took at once.
+func (p *pace) uploaded() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.limit = min(p.limit+1/max(1, p.limit), float64(p.most))
+}
+
+// wait returns when the store may be asked again, as far as it has said. All who wait for the same moment are
+// spread over the next part of a second.
+func (p *pace) wait(ctx context.Context) error {
+	p.mu.Lock()
+	left := time.Until(p.until)
+	p.mu.Unlock()
+	if left <= 0 {
+		return nil
+	}
+	if err := sleep(ctx, left+rand.N(firstThrottle)); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "wait until the store may be asked again")
+	}
+	return nil
+}
