@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -85,11 +86,14 @@ func urlOrMachine(machine *string, n int) cobra.PositionalArgs {
 type localDisk struct {
 	api.DiskInfo
 	Attachments []localAttachment `json:"attachments,omitempty"`
+	// StoreError is why the store could not be asked; then all else is what attachments of this host say.
+	StoreError string `json:"store_error,omitempty"`
 }
 
 type localAttachment struct {
 	attachment.Record
-	Acknowledges string `json:"acknowledges,omitempty"` // who does flushes: store or journal; of writers that answer
+	Acknowledges string      `json:"acknowledges,omitempty"` // who does flushes: store or journal; of writers that answer
+	Stall        *disk.Stall `json:"stall,omitempty"`        // of those, if their store doesn't do what they ask for
 }
 
 func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (localDisk, error) {
@@ -102,18 +106,47 @@ func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (loc
 		return localDisk{}, err
 	}
 	defer ref.store.Close()
-	info, err := storedInfo(ctx, ref)
+	x := localDisk{DiskInfo: api.DiskInfo{URL: ref.url}}
+	served, err := d.attachedHere(ctx, ref, &x)
 	if err != nil {
-		return localDisk{}, d.explainMissing(ctx, ref, err)
+		return x, err
 	}
-	x := localDisk{DiskInfo: info}
+	sctx, cancel := ctx, context.CancelFunc(func() {})
+	if served { // a store that doesn't answer is no reason to say nothing
+		sctx, cancel = context.WithTimeout(ctx, servedInfoWait)
+	}
+	defer cancel()
+	info, err := storedInfo(sctx, ref)
+	switch {
+	case err == nil:
+		x.DiskInfo = info
+	case served && errs.Is(err, errs.Unavailable):
+		x.StoreError, x.Attachments = err.Error(), nil
+		_, err = d.attachedHere(ctx, ref, &x)
+		return x, err
+	default:
+		return x, d.explainMissing(ctx, ref, err)
+	}
+	return x, nil
+}
+
+// servedInfoWait is how long the store is asked about a disk of which an attachment here can tell something.
+const servedInfoWait = 3 * time.Second
+
+// attachedHere fills in a disk's attachments on this host, and reports whether one of them answers.
+func (d *deps) attachedHere(ctx context.Context, ref *diskRef, x *localDisk) (answers bool, err error) {
 	live, _, err := d.registry().List()
 	for _, r := range live {
-		if r.URL == ref.url {
-			x.Attachments = append(x.Attachments, localAttachment{r, acknowledges(ctx, &r)})
+		if r.URL != ref.url {
+			continue
 		}
+		a := localAttachment{Record: r}
+		if s := attachedStats(ctx, &r); s != nil {
+			a.Acknowledges, a.Stall, answers = s.Acknowledges, s.Stall, true
+		}
+		x.Attachments = append(x.Attachments, a)
 	}
-	return x, err
+	return answers, err
 }
 
 // storedInfo returns what the store says about a disk.
@@ -167,6 +200,10 @@ func diskToAPI(url string, x *disk.Details, points []*format.Checkpoint) api.Dis
 
 func printDisk(w io.Writer, x localDisk) error {
 	fmt.Fprintf(w, "Disk: %s\n", x.URL)
+	if x.StoreError != "" {
+		fmt.Fprintf(w, "What the store has of it is not known: %s\n", x.StoreError)
+		return printAttachments(w, x.Attachments)
+	}
 	fields := [][2]string{{"ID", x.ID}, {"State", x.State}, {"Mode", describeMode(x.Mode, x.BoundMS)}, {"Size", byteCount(x.SizeBytes)}}
 	if x.Cipher != "" {
 		fields = append(fields, [2]string{"Encryption", describeKey(&x.DiskInfo)})
@@ -181,20 +218,8 @@ func printDisk(w io.Writer, x localDisk) error {
 	if err := printFields(w, fields); err != nil {
 		return err
 	}
-	if len(x.Attachments) > 0 {
-		fmt.Fprintf(w, "\nAttached on this host [%d]\n", len(x.Attachments))
-		rows := make([][]string, 0, len(x.Attachments))
-		for i := range x.Attachments {
-			r := &x.Attachments[i]
-			mode := "read-write"
-			if r.ReadOnly {
-				mode = "read-only"
-			}
-			rows = append(rows, []string{fmt.Sprint(r.PID), string(r.Mode), mode, r.Checkpoint, r.Acknowledges, placeOf(&r.Record), timestamp(r.StartedAt)})
-		}
-		if err := printTable(w, []string{"PID", "MODE", "ACCESS", "CHECKPOINT", "FLUSHED BY", "WHERE", "SINCE"}, rows); err != nil {
-			return err
-		}
+	if err := printAttachments(w, x.Attachments); err != nil {
+		return err
 	}
 	fmt.Fprintf(w, "\nCheckpoints [%d]\n", len(x.Checkpoints))
 	rows := make([][]string, 0, len(x.Checkpoints))
@@ -202,6 +227,33 @@ func printDisk(w io.Writer, x localDisk) error {
 		rows = append(rows, []string{p.Name, timestamp(p.CreatedAt)})
 	}
 	return printTable(w, []string{"NAME", "CREATED"}, rows)
+}
+
+func printAttachments(w io.Writer, all []localAttachment) error {
+	if len(all) == 0 {
+		return nil
+	}
+	fmt.Fprintf(w, "\nAttached on this host [%d]\n", len(all))
+	rows := make([][]string, 0, len(all))
+	for i := range all {
+		r := &all[i]
+		mode := "read-write"
+		if r.ReadOnly {
+			mode = "read-only"
+		}
+		rows = append(rows, []string{fmt.Sprint(r.PID), string(r.Mode), mode, r.Checkpoint, r.Acknowledges, placeOf(&r.Record), timestamp(r.StartedAt)})
+	}
+	if err := printTable(w, []string{"PID", "MODE", "ACCESS", "CHECKPOINT", "FLUSHED BY", "WHERE", "SINCE"}, rows); err != nil {
+		return err
+	}
+	for i := range all {
+		if s := all[i].Stall; s != nil {
+			if err := printStall(w, fmt.Sprintf("\nprocess %d", all[i].PID), s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func newDiskCheckpointCommand(d *deps) *cobra.Command {

@@ -26,7 +26,7 @@ make a file system on it, mount it, or give it to a database. An interrupt or SI
 and closes the disk; while it is mounted that waits, and a second interrupt tears it away.
 
 Who may write the disk is as with disk mount. Needs root.
-` + journalHelp + keyHelp + exitTable,
+` + stallHelp + journalHelp + keyHelp + exitTable,
 		Example: `  sluice disk attach s3://bucket/disks/data --background
   mkfs.xfs /dev/loop3 && mount /dev/loop3 /mnt
   umount /mnt; sluice disk detach /dev/loop3`,

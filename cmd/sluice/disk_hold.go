@@ -21,6 +21,8 @@ type holdFlags struct {
 	checkpoint string
 	takeOver   bool
 	background bool
+
+	stallTimeout time.Duration
 }
 
 func (f *holdFlags) validate() error {
@@ -30,7 +32,7 @@ func (f *holdFlags) validate() error {
 	if f.takeOver && f.readOnly {
 		return usageError("--take-over is for writers: readers take nothing over")
 	}
-	return nil
+	return f.validateStall()
 }
 
 // args returns the flags as arguments, for a process that is to do the same in the background.
@@ -45,7 +47,7 @@ func (f *holdFlags) args() []string {
 	if f.takeOver {
 		a = append(a, "--take-over")
 	}
-	return a
+	return append(a, "--stall-timeout", f.stallTimeout.String())
 }
 
 // held is a disk that this process has open for as long as somebody wants it.
@@ -82,14 +84,14 @@ func (h *held) open(ctx context.Context, f *holdFlags) error {
 		if err != nil {
 			return err
 		}
-		ro, err := disk.OpenReadOnly(ctx, h.ref.store, h.ref.path, f.checkpoint, disk.ReadOnlyOptions{Key: key})
+		ro, err := disk.OpenReadOnly(ctx, h.ref.store, h.ref.path, f.checkpoint, disk.ReadOnlyOptions{Key: key, Tuning: f.tuning()})
 		if err != nil {
 			return h.d.explainMissing(ctx, h.ref, err)
 		}
 		h.dev = ro
 		return nil
 	}
-	w, err := h.d.attach(ctx, h.ref, f.takeOver)
+	w, err := h.d.attachTuned(ctx, h.ref, f.takeOver, f.tuning())
 	if err != nil {
 		return err
 	}

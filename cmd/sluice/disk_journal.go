@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"io"
 	"os"
@@ -177,18 +176,4 @@ func describeMode(mode string, boundMS int64) string {
 		return mode
 	}
 	return mode + ", at most " + (time.Duration(boundMS) * time.Millisecond).String() + " of acknowledged writes only in a journal"
-}
-
-// acknowledges asks the process that has the disk who acknowledges its flushes; empty where that can't be told.
-func acknowledges(ctx context.Context, r *attachment.Record) string {
-	if r.ReadOnly || r.Control == "" {
-		return ""
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	var stats disk.Stats
-	if err := askAttached(ctx, r, "GET", "/stats", &stats); err != nil {
-		return ""
-	}
-	return stats.Acknowledges
 }

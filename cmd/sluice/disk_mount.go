@@ -36,7 +36,7 @@ A disk has one writer. One that is attached elsewhere is refused; --take-over cu
 for writers that are gone for good. What a process of this host has left behind when it was killed is taken
 over without asking. With --read-only any number of hosts mount a disk as it was at a checkpoint, or at its
 newest map, while another writes it. Needs root.
-` + journalHelp + keyHelp + exitTable,
+` + stallHelp + journalHelp + keyHelp + exitTable,
 		Example: `  sluice disk mount s3://bucket/disks/data /mnt
   sluice disk mount file:///srv/pool/disks/data /mnt --background
   sluice disk mount s3://bucket/disks/data /mnt --read-only --checkpoint monday`,
@@ -63,6 +63,7 @@ func addHoldFlags(cmd *cobra.Command, f *holdFlags) {
 	cmd.Flags().BoolVar(&f.readOnly, "read-only", false, "read the disk as its newest map, or --checkpoint, has it")
 	cmd.Flags().StringVar(&f.checkpoint, "checkpoint", "", "the checkpoint to read, with --read-only")
 	cmd.Flags().BoolVar(&f.takeOver, "take-over", false, "cut off another writer, which must be gone for good")
+	cmd.Flags().DurationVar(&f.stallTimeout, "stall-timeout", defaultStallTimeout, "how long who uses the disk waits for the store before an I/O error; 0: for ever")
 	cmd.Flags().BoolVar(&f.background, "background", false, "return when it is ready, and end by: sluice disk detach")
 }
 

@@ -76,6 +76,10 @@ type diskWriter struct {
 // attach makes this process the disk's writer, if nobody else is or takeOver says that it doesn't matter. What a
 // process of this host has left behind when it died is taken over without asking.
 func (d *deps) attach(ctx context.Context, ref *diskRef, takeOver bool) (*diskWriter, error) {
+	return d.attachTuned(ctx, ref, takeOver, disk.Tuning{})
+}
+
+func (d *deps) attachTuned(ctx context.Context, ref *diskRef, takeOver bool, tuning disk.Tuning) (*diskWriter, error) {
 	head, err := disk.ReadHead(ctx, ref.store, ref.path)
 	if err != nil {
 		return nil, d.explainMissing(ctx, ref, err)
@@ -99,7 +103,7 @@ func (d *deps) attach(ctx context.Context, ref *diskRef, takeOver bool) (*diskWr
 	}
 	w := &diskWriter{holder: self.Holder(), journal: j}
 	w.Disk, err = disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{Key: key, Journal: j,
-		Generation: head.Generation + 1, Holder: w.holder, Logger: d.diskLogger()})
+		Generation: head.Generation + 1, Holder: w.holder, Logger: d.diskLogger(), Tuning: tuning})
 	if err != nil {
 		return nil, errors.Join(err, w.closeJournal())
 	}

@@ -40,7 +40,7 @@ of a disk of mode bounded at least in its journal. On a unix socket only this us
 for certificates; an address without a host is on 127.0.0.1.
 
 Who may write the disk is as with disk mount.
-` + journalHelp + exitTable,
+` + stallHelp + journalHelp + exitTable,
 		Example: `  sluice disk serve s3://bucket/disks/vm-1 --socket /run/vm-1.sock
   qemu-system-x86_64 -drive file=nbd+unix:///?socket=/run/vm-1.sock,format=raw,if=virtio
   sluice disk serve s3://bucket/disks/vm-1 --listen :10809 --read-only --checkpoint monday

@@ -56,7 +56,8 @@ type topRow struct {
 	StoreRetries  float64         `json:"store_retries"`
 	DirtyBytes    int64           `json:"dirty_bytes"`
 	CacheHitRatio float64         `json:"cache_hit_ratio"` // of frames, in memory and in the cache; 0 also when none was read
-	State         string          `json:"state"`           // ok, retrying (the store doesn't answer), silent (the process doesn't)
+	State         string          `json:"state"`           // ok, retrying (the store fails requests), stalled (it does nothing), silent (the process doesn't answer)
+	Stall         *disk.Stall     `json:"stall,omitempty"` // in state stalled
 }
 
 // reading is what an attachment said at one moment.
@@ -121,6 +122,7 @@ func compareTop(r *attachment.Record, a, b reading) topRow {
 		row.State = "silent"
 		return row
 	case !a.ok: // it is new
+		row.setStall(&b.stats)
 		return row
 	}
 	seconds := b.at.Sub(a.at).Seconds()
@@ -139,7 +141,14 @@ func compareTop(r *attachment.Record, a, b reading) topRow {
 	if row.StoreRetries > 0 {
 		row.State = "retrying"
 	}
+	row.setStall(y)
 	return row
+}
+
+func (r *topRow) setStall(s *disk.Stats) {
+	if s.Stall != nil {
+		r.State, r.Stall = "stalled", s.Stall
+	}
 }
 
 func printTop(w io.Writer, rows []topRow) error {
@@ -155,7 +164,13 @@ func printTop(w io.Writer, rows []topRow) error {
 			fmt.Sprintf("%.1f", r.FlushP50MS), fmt.Sprintf("%.1f", r.FlushP99MS), perSecond(r.StoreGets), perSecond(r.StorePuts),
 			byteCount(r.DirtyBytes), fmt.Sprintf("%.0f%%", 100*r.CacheHitRatio), r.State})
 	}
-	return printTable(w, []string{"DISK", "PID", "MODE", "R/S", "W/S", "READ/S", "WRITE/S", "FLUSH/S", "P50MS", "P99MS", "GET/S", "PUT/S", "DIRTY", "HITS", "STATE"}, table)
+	err := printTable(w, []string{"DISK", "PID", "MODE", "R/S", "W/S", "READ/S", "WRITE/S", "FLUSH/S", "P50MS", "P99MS", "GET/S", "PUT/S", "DIRTY", "HITS", "STATE"}, table)
+	for i := range rows {
+		if r := &rows[i]; r.Stall != nil && err == nil {
+			err = printStall(w, lastPart(r.URL), r.Stall)
+		}
+	}
+	return err
 }
 
 func perSecond(x float64) string { return fmt.Sprintf("%.0f", x) }

@@ -54,6 +54,7 @@ type monitor struct {
 	mu        sync.Mutex
 	pending   map[*request]struct{}
 	good      [directions]time.Time // when the store last did one
+	recovered time.Time             // when the last stall ended: what waited until then was a part of it
 	stall     *Stall                // immutable; but for HeldSince, which is added when it is asked for
 	dir       direction             // of the stall
 	changed   chan struct{}         // closed when stall changes
@@ -102,12 +103,12 @@ func (m *monitor) end(r *request, done bool) {
 	}
 	var over *Stall
 	if done && m.stall != nil && (r.dir == m.dir || m.oldestLocked(m.dir) == nil) {
-		over = m.stall
+		over, m.recovered = m.stall, time.Now()
 		m.setLocked(nil)
 	}
 	m.mu.Unlock()
 	if over != nil {
-		m.log.Info("the store answers again", "disk", m.disk, "stalled_ms", time.Since(over.Since).Milliseconds())
+		m.log.Warn("the store answers again", "disk", m.disk, "stalled_ms", time.Since(over.Since).Milliseconds())
 	}
 }
 
@@ -202,8 +203,10 @@ func (m *monitor) noticeLocked() *Stall {
 			continue
 		}
 		since := r.began
-		if m.good[dir].After(since) {
-			since = m.good[dir]
+		for _, at := range []time.Time{m.good[dir], m.recovered} {
+			if at.After(since) {
+				since = at
+			}
 		}
 		if time.Since(since) < m.after {
 			continue

@@ -37,6 +37,10 @@ type Server struct {
 	Endpoint string // http://127.0.0.1:port
 	Bucket   string
 	Dir      string // where it keeps its objects
+
+	binary, addr string
+	process      *os.Process
+	ended        chan error
 }
 
 // URL returns the store URL of a prefix of the bucket. Credentials come from the environment; see Setenv.
@@ -53,15 +57,21 @@ func (s *Server) Setenv(t *testing.T) {
 // Start starts a server that ends with the test.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	binary := install(t)
-	s := &Server{Bucket: "bucket", Dir: t.TempDir()}
+	return StartIn(t, t.TempDir())
+}
+
+// StartIn starts a server that keeps its objects in dir.
+func StartIn(t testing.TB, dir string) *Server {
+	t.Helper()
+	s := &Server{Bucket: "bucket", Dir: dir, binary: install(t)}
+	t.Cleanup(s.Kill)
 	// The bucket is a directory; making it here spares an API call that is the server's own.
 	if err := os.Mkdir(filepath.Join(s.Dir, s.Bucket), 0o750); err != nil {
 		t.Fatal(err)
 	}
 	for range 5 {
 		// The port is free now, and may not be in a moment; then the server ends, and another port is tried.
-		if err := s.start(t, binary, freePort(t)); err == nil {
+		if err := s.start(freePort(t)); err == nil {
 			return s
 		} else {
 			t.Log(err)
@@ -71,8 +81,39 @@ func Start(t testing.TB) *Server {
 	return nil
 }
 
-func (s *Server) start(t testing.TB, binary, addr string) error {
-	cmd := exec.Command(binary, "--quiet", "--port", addr, "--access", AccessKey, "--secret", SecretKey, "posix", s.Dir)
+// Restart starts the server again where it was before Kill: with the same objects, on the same port.
+func (s *Server) Restart(t testing.TB) {
+	t.Helper()
+	if err := s.start(s.addr); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Kill ends the server at once. It may be called any number of times.
+func (s *Server) Kill() {
+	if s.process == nil {
+		return
+	}
+	_ = s.process.Kill()
+	<-s.ended
+	s.process = nil
+}
+
+// Pause makes the server hang: it takes connections, and answers nothing. Resume lets it go on.
+func (s *Server) Pause(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
+
+// Resume ends a Pause.
+func (s *Server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
+
+func (s *Server) signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if err := s.process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *Server) start(addr string) error {
+	cmd := exec.Command(s.binary, "--quiet", "--port", addr, "--access", AccessKey, "--secret", SecretKey, "posix", s.Dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -102,11 +143,7 @@ func (s *Server) start(t testing.TB, binary, addr string) error {
 			return fmt.Errorf("versitygw on %s did not listen within %s\n%s", addr, startWait, out.String())
 		}
 	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-ended
-	})
-	s.Endpoint = "http://" + addr
+	s.process, s.ended, s.addr, s.Endpoint = cmd.Process, ended, addr, "http://"+addr
 	return nil
 }
 

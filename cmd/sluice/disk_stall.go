@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/attachment"
+)
+
+const (
+	defaultStallTimeout = time.Minute
+	minStallTimeout     = time.Second
+)
+
+const stallHelp = `
+A store that doesn't answer, is full or refuses us holds up who uses the disk: writes are kept in memory until that is
+full, flushes and reads wait. After --stall-timeout they fail with an I/O error, which most file systems answer by
+turning read-only until they are mounted again. Nothing that was flushed is lost, and the disk itself goes on when the
+store does. With --stall-timeout 0 nothing ever fails, and programs wait for as long as it takes.
+`
+
+// tuning returns how an attachment is to behave.
+func (f *holdFlags) tuning() disk.Tuning {
+	if f.stallTimeout == 0 {
+		return disk.Tuning{StallTimeout: -1}
+	}
+	return disk.Tuning{StallTimeout: f.stallTimeout}
+}
+
+func (f *holdFlags) validateStall() error {
+	if f.stallTimeout != 0 && f.stallTimeout < minStallTimeout {
+		return usageError("--stall-timeout is at least 1s, or 0 for no end")
+	}
+	return nil
+}
+
+// statsWait bounds how long an attachment of this host is waited for to say what it does.
+const statsWait = time.Second
+
+// attachedStats asks the process that has the disk what it does; nil where that can't be told.
+func attachedStats(ctx context.Context, r *attachment.Record) *disk.Stats {
+	if r.ReadOnly || r.Control == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, statsWait)
+	defer cancel()
+	var stats disk.Stats
+	if askAttached(ctx, r, "GET", "/stats", &stats) != nil {
+		return nil
+	}
+	return &stats
+}
+
+// printStall says what the store doesn't do, and what to do about it.
+func printStall(w io.Writer, who string, s *disk.Stall) error {
+	held := ""
+	if !s.HeldSince.IsZero() {
+		held = ", and somebody has waited for it for " + time.Since(s.HeldSince).Round(time.Second).String()
+	}
+	_, err := fmt.Fprintf(w, "%s: the store has stalled since %s (%s)%s: %s\n  try: %s\n", who, timestamp(s.Since), s.Operation, held, s.Reason, s.Remedy)
+	return err
+}
