@@ -112,7 +112,6 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	if key, ok := traceOf(head); ok && !d.opts.Prepared.warmed() {
 		d.tasks.spawn(func(ctx context.Context) { warmTrace(ctx, d.o, key, d.rd) })
 	}
-	d.o.inUse.Store(true)
 	d.startBackground()
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 const checkpointRetry = time.Second
 
 func (d *Disk) startBackground() {
+	d.o.inUse.Store(true)
 	d.tasks.spawn(d.sealLoop)
 	d.tasks.spawn(d.checkpointLoop)
 	d.tasks.spawn(func(ctx context.Context) { d.rd.idleLoop(ctx, d.opts.FrameIdle) })
