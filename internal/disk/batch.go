@@ -3,7 +3,6 @@ package disk
 import (
 	"cmp"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -11,23 +10,20 @@ import (
 )
 
 const (
-	chunkBlocks  = 64 // 256 KiB
-	chunkSize    = chunkBlocks * BlockSize
-	deadSlot     = ^uint64(0)
-	maxZeroRuns  = 4096 // in one log object
-	maxIdleBytes = 32 << 20
+	deadSlot    = ^uint64(0)
+	maxZeroRuns = 4096 // in one log object
 )
 
 // batch is the content of one log object while it is in memory: data blocks by number, and ranges of
 // zeros. A block in both holds the data. The disk's lock guards a batch until it is sealed; then nothing
 // in it changes.
 type batch struct {
-	seq    uint64
-	index  map[uint64]uint32 // block → slot
-	lbas   []uint64          // slot → block, or deadSlot
-	chunks [][]byte
-	zeros  zeroSet
-	since  time.Time // of the first write
+	seq   uint64
+	index map[uint64]uint32 // block → slot
+	lbas  []uint64          // slot → block, or deadSlot
+	slots []*blockMem
+	zeros zeroSet
+	since time.Time // of the first write
 
 	committed chan struct{} // closed when it and all before it are in the store and in the map
 	uploaded  bool          // guarded by the disk's lock
@@ -49,24 +45,18 @@ func newBatch(now time.Time) *batch {
 // blocks returns the number of slots taken, of dead ones too.
 func (b *batch) blocks() int { return len(b.lbas) }
 
-// slot returns the memory of a slot.
-func (b *batch) slot(i uint32) []byte {
-	off := int(i%chunkBlocks) * BlockSize
-	return b.chunks[i/chunkBlocks][off : off+BlockSize : off+BlockSize]
-}
-
-// put returns the memory for a block's content, and whether it was there already with its content.
-func (b *batch) put(block uint64, pool *chunkPool) ([]byte, bool) {
+// put makes mem, which is the batch's from now on, the content of a block. It returns the memory of the content
+// that the block had in the batch, or nil.
+func (b *batch) put(block uint64, mem *blockMem) *blockMem {
 	if i, ok := b.index[block]; ok {
-		return b.slot(i), true
+		old := b.slots[i]
+		b.slots[i] = mem
+		return old
 	}
-	i := uint32(len(b.lbas))
-	if i%chunkBlocks == 0 {
-		b.chunks = append(b.chunks, pool.get())
-	}
+	b.index[block] = uint32(len(b.lbas))
 	b.lbas = append(b.lbas, block)
-	b.index[block] = i
-	return b.slot(i), false
+	b.slots = append(b.slots, mem)
+	return nil
 }
 
 // zero makes blocks [from, to) zeros.
@@ -95,7 +85,7 @@ func (b *batch) kill(block uint64) {
 // read copies a block's content to dst if the batch has it.
 func (b *batch) read(dst []byte, block uint64) bool {
 	if i, ok := b.index[block]; ok {
-		copy(dst, b.slot(i))
+		copy(dst, b.slots[i][:])
 		return true
 	}
 	if len(b.zeros) > 0 && b.zeros.has(block) {
@@ -130,18 +120,11 @@ func (b *batch) plan() {
 	}
 }
 
-// frame returns the content of frame n: in place where its blocks lie side by side in memory, as those of a
-// sequential write do, else gathered in buf, which frameBuffer made.
+// frame gathers the content of frame n in buf, which frameBuffer made.
 func (b *batch) frame(n int, buf []byte) []byte {
-	slots := b.order[n*format.FrameBlocks : min(len(b.order), (n+1)*format.FrameBlocks)]
-	first, last := slots[0], slots[len(slots)-1]
-	if int(last-first) == len(slots)-1 && first/chunkBlocks == last/chunkBlocks && slices.IsSorted(slots) {
-		off := int(first%chunkBlocks) * BlockSize
-		return b.chunks[first/chunkBlocks][off : off+len(slots)*BlockSize]
-	}
 	buf = buf[:0]
-	for _, i := range slots {
-		buf = append(buf, b.slot(i)...)
+	for _, i := range b.order[n*format.FrameBlocks : min(len(b.order), (n+1)*format.FrameBlocks)] {
+		buf = append(buf, b.slots[i][:]...)
 	}
 	return buf
 }
@@ -172,41 +155,7 @@ func (b *batch) encode(c *format.Codec, h format.LogHeader, key *format.ObjectKe
 }
 
 // release gives the batch's memory back. Nobody may read the batch any more.
-func (b *batch) release(pool *chunkPool) {
-	for _, c := range b.chunks {
-		pool.put(c)
-	}
-	b.chunks, b.index, b.lbas = nil, nil, nil
-}
-
-// chunkPool keeps a bounded amount of memory for blocks, so that steady writing makes no garbage.
-type chunkPool struct {
-	mu   sync.Mutex
-	free [][]byte
-}
-
-func (p *chunkPool) get() []byte {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if n := len(p.free); n > 0 {
-		c := p.free[n-1]
-		p.free = p.free[:n-1]
-		return c
-	}
-	return make([]byte, chunkSize)
-}
-
-// drain gives all of it back to the system.
-func (p *chunkPool) drain() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.free = nil
-}
-
-func (p *chunkPool) put(c []byte) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.free) < maxIdleBytes/chunkSize {
-		p.free = append(p.free, c)
-	}
+func (b *batch) release(pool *blockPool) {
+	pool.put(b.slots)
+	b.slots, b.index, b.lbas = nil, nil, nil
 }

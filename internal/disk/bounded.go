@@ -125,7 +125,8 @@ func (d *Disk) writeAgain(ctx context.Context, r *journal.Record, done uint64) e
 		return nil
 	}
 	for i := range r.Count {
-		d.putLocked(b, r.Block+i, r.Blocks[i*BlockSize:(i+1)*BlockSize])
+		content := blockMem(r.Blocks[i*BlockSize:])
+		d.putLocked(b, r.Block+i, &content)
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ type Disk struct {
 	unlocked *format.Encryption // what the keys came from, while attaching
 	rd       *reader
 	tasks    *tasks
-	pool     chunkPool
+	pool     blockPool
 	bodies   sync.Pool     // *[]byte; bodies of log objects
 	kick     chan struct{} // wakes the map checkpointer
 	stop     chan struct{} // closed when the disk stopped for good

@@ -2,10 +2,14 @@ package disk
 
 import (
 	"context"
+	"slices"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/disk/journal"
 )
+
+// writeGroup is how many blocks enter a batch at a time.
+const writeGroup = 64
 
 // WriteAt writes p at off. It is in memory when WriteAt returns; only Flush makes it durable. While
 // DirtyBytes are waiting for the store it waits too, up to the stall bound.
@@ -34,49 +38,60 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// writeBlocks puts whole blocks into the forming batch, as many as fit, and returns how many bytes.
+// writeBlocks puts whole blocks into the forming batch, as many as fit, and returns how many bytes. The content is
+// copied before the lock is taken: all who read, write or flush wait for that lock, and a copy may be interrupted
+// by a page fault or the scheduler.
 func (d *Disk) writeBlocks(ctx context.Context, block uint64, p []byte) (int, error) {
+	var arr [writeGroup]*blockMem
+	p = p[:min(len(p), writeGroup*BlockSize)]
 	if d.opts.Journal != nil {
 		p = p[:min(len(p), d.opts.Journal.MaxContent())]
 	}
+	mems := arr[:len(p)/BlockSize]
+	d.pool.get(mems)
+	for i, m := range mems {
+		copy(m[:], p[i*BlockSize:])
+	}
 	if err := d.lockForWrite(ctx, len(p)); err != nil {
+		d.pool.put(mems)
 		return 0, err
 	}
-	defer d.mu.Unlock()
-	b, n, first := d.formLocked(), 0, block
-	for n < len(p) && !d.fullLocked() {
-		d.putLocked(b, block, p[n:n+BlockSize])
-		n += BlockSize
-		block++
+	b, n := d.formLocked(), 0
+	for n < len(mems) && !d.fullLocked() {
+		mems[n] = d.putLocked(b, block+uint64(n), mems[n])
+		n++
 	}
-	d.logLocked(b, journal.Record{Kind: journal.Data, Block: first, Count: block - first, Blocks: p[:n]})
+	d.logLocked(b, journal.Record{Kind: journal.Data, Block: block, Count: uint64(n), Blocks: p[:n*BlockSize]})
 	d.sealIfFullLocked()
-	return n, nil
+	d.mu.Unlock()
+	d.pool.put(slices.DeleteFunc(mems, func(m *blockMem) bool { return m == nil })) // what was overwritten or did not fit
+	return n * BlockSize, nil
 }
 
-func (d *Disk) putLocked(b *batch, block uint64, content []byte) {
-	mem, had := b.put(block, &d.pool)
-	if !had {
+// putLocked gives a block's content to a batch, and returns memory that nobody uses any more, or nil.
+func (d *Disk) putLocked(b *batch, block uint64, content *blockMem) *blockMem {
+	old := b.put(block, content)
+	if old == nil {
 		d.dirty += BlockSize
 	}
-	copy(mem, content)
+	return old
 }
 
 // writePart changes part of one block. The rest comes from memory, or is read from the store without the
 // lock and used only if the block can't have changed meanwhile: it is in no batch, and no batch has left
 // memory since.
 func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) error {
-	buf := make([]byte, BlockSize)
+	buf := new(blockMem)
 	have, seen := false, uint64(0)
 	for {
 		if err := d.lockForWrite(ctx, BlockSize); err != nil {
 			return err
 		}
-		if d.readDirtyBlockLocked(buf, block) || (have && seen == d.commits) {
+		if d.readDirtyBlockLocked(buf[:], block) || (have && seen == d.commits) {
 			copy(buf[at:], p)
 			b := d.formLocked()
 			d.putLocked(b, block, buf)
-			d.logLocked(b, journal.Record{Kind: journal.Data, Block: block, Count: 1, Blocks: buf})
+			d.logLocked(b, journal.Record{Kind: journal.Data, Block: block, Count: 1, Blocks: buf[:]})
 			d.sealIfFullLocked()
 			d.mu.Unlock()
 			return nil
@@ -84,7 +99,7 @@ func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) er
 		seen, have = d.commits, true
 		d.mu.Unlock()
 		release := d.o.watch.hold()
-		err := d.rd.read(ctx, buf, block)
+		err := d.rd.read(ctx, buf[:], block)
 		release()
 		if err != nil {
 			return d.readError(err)
