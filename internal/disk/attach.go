@@ -98,6 +98,10 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 		if err == nil && believed {
 			err = d.recoverJournal(ctx, head.Log, last)
 		}
+		if err == nil {
+			// A hole may be one that a collector made, long after somebody else took over.
+			err = d.revalidate(ctx)
+		}
 		if err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "recover %s", d.path)
 		}

@@ -51,21 +51,38 @@ func Restore(ctx context.Context, store blob.Store, path, checkpoint string) (h 
 		return nil, "", err
 	}
 	o := oneShot(store)
+	if _, err := o.loadCheckpoint(ctx, path, checkpoint); err != nil { // before anything is written
+		return nil, "", err
+	}
+	p, err := o.takePin(ctx, path, "restore of "+checkpoint, pinLease)
+	if err != nil {
+		return nil, "", err
+	}
+	h, saved, err = o.restorePinned(ctx, p, path, checkpoint)
+	if !errs.Is(err, errs.Unavailable) { // else the swap may still arrive, and the pin stays as long as its lease
+		p.release(ctx)
+	}
+	return h, saved, err
+}
+
+// restorePinned restores while everything is pinned: what the checkpoint refers to can't go between reading it and
+// swapping the head.
+func (o *objects) restorePinned(ctx context.Context, p *pin, path, checkpoint string) (h *format.Head, saved string, err error) {
 	c, err := o.loadCheckpoint(ctx, path, checkpoint)
 	if err != nil {
 		return nil, "", err
 	}
 	saved = "before-restore-" + strings.ToLower(newNonce())
-	h, err = changeClosed(ctx, store, path, func(h *format.Head) (bool, error) {
+	h, err = o.changeClosed(ctx, path, func(h *format.Head) (bool, error) {
 		if c.UID != h.UID || !slices.Equal(c.Lineage, h.Lineage) || c.Size > h.Size {
 			return false, errs.New(errs.Corrupt, "checkpoint %s of %s is of another disk", checkpoint, path)
 		}
 		// Of the very head that is about to be replaced: the swap fails if it isn't that any more.
-		if _, err := putCheckpoint(ctx, o, path, saved, h); err != nil {
+		if _, _, err := o.putCheckpoint(ctx, path, saved, h); err != nil {
 			return false, err
 		}
 		h.Root = c.Root
-		return true, nil
+		return true, p.valid()
 	})
 	return h, saved, err
 }
@@ -76,7 +93,10 @@ func changeClosed(ctx context.Context, store blob.Store, path string, change fun
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	o := oneShot(store)
+	return oneShot(store).changeClosed(ctx, path, change)
+}
+
+func (o *objects) changeClosed(ctx context.Context, path string, change func(*format.Head) (bool, error)) (*format.Head, error) {
 	h, etag, err := o.loadHead(ctx, path)
 	if err != nil {
 		return nil, err

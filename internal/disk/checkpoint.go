@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"slices"
 	"strings"
@@ -28,8 +29,13 @@ func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint,
 	if err != nil {
 		return nil, err
 	}
+	// With the turn, so that the head's map stays until it is named.
+	if err := d.takeTurn(ctx); err != nil {
+		return nil, err
+	}
+	defer d.giveTurn()
 	h := d.Head()
-	return putCheckpoint(ctx, d.o, d.path, name, &h)
+	return d.o.nameMap(ctx, d.path, name, &h, d.checkHead)
 }
 
 // CheckpointClosed names the content of a disk that nobody has attached. Conflict if its head is open.
@@ -49,27 +55,122 @@ func CheckpointClosed(ctx context.Context, store blob.Store, path, name string) 
 		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d", path, h.Holder, h.Generation).
 			WithRemedy("checkpoint it where it is attached, or close it first (after a crash: attach and close)")
 	}
-	return putCheckpoint(ctx, o, path, name, h)
+	return o.nameMap(ctx, path, name, h, func(h *format.Head) error {
+		if h.State == format.StateClosed {
+			return nil
+		}
+		return errs.New(errs.Conflict, "disk %s was attached meanwhile, by %q", path, h.Holder).WithRemedy("checkpoint it where it is attached")
+	})
 }
 
-func putCheckpoint(ctx context.Context, o *objects, path, name string, h *format.Head) (*format.Checkpoint, error) {
+const maxMovedMaps = 8 // times that a head's map may move while it is given a name
+
+// nameMap writes a checkpoint of the map that h has, and then looks whether the head still has it: if not, what
+// the checkpoint refers to may be on its way to be deleted, and it is replaced by one of the map there is now. mine
+// returns why a head that moved must not be named instead; then there is no checkpoint.
+func (o *objects) nameMap(ctx context.Context, path, name string, h *format.Head, mine func(*format.Head) error) (*format.Checkpoint, error) {
+	c, body, err := o.putCheckpoint(ctx, path, name, h)
+	if err != nil {
+		return nil, err
+	}
+	for range maxMovedMaps {
+		h, _, err := o.loadHead(ctx, path)
+		if errs.Is(err, errs.NotFound) {
+			return nil, o.takeBack(ctx, path, name, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if sameRoot(h.Root, c.Root) {
+			return c, nil
+		}
+		if err := mine(h); err != nil {
+			return nil, o.takeBack(ctx, path, name, err)
+		}
+		if c, body, err = o.replaceCheckpoint(ctx, path, name, h, body); err != nil {
+			return nil, err
+		}
+	}
+	return nil, o.takeBack(ctx, path, name, errs.New(errs.Unavailable, "the map of disk %s moves too fast to be named", path))
+}
+
+func sameRoot(a, b *format.RootRef) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// takeBack removes a checkpoint that was not reported made, and returns why.
+func (o *objects) takeBack(ctx context.Context, path, name string, why error) error {
+	if err := o.remove(ctx, checkpointKey(path, name)); err != nil {
+		return errs.Wrap(errs.KindOf(why), why, "checkpoint %s of %s is of no use and could not be removed (%v)", name, path, err).
+			WithRemedy("remove it: sluice disk checkpoint rm")
+	}
+	return why
+}
+
+// replaceCheckpoint puts a checkpoint of h in the place of one that was not reported made, whose body was old.
+func (o *objects) replaceCheckpoint(ctx context.Context, path, name string, h *format.Head, old []byte) (*format.Checkpoint, []byte, error) {
+	c, body, err := newCheckpoint(name, h)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = o.retry(ctx, o.bound, func(ctx context.Context) error {
+		o.n.gets.Add(1)
+		obj, err := o.getWhole(ctx, checkpointKey(path, name), blob.All())
+		switch {
+		case err != nil:
+			return err
+		case bytes.Equal(obj.Data, body):
+			return nil // a lost answer of ours
+		case !bytes.Equal(obj.Data, old):
+			return errs.New(errs.Conflict, "checkpoint %s of %s was replaced meanwhile", name, path)
+		}
+		_, err = o.store.PutIfMatch(ctx, checkpointKey(path, name), body, obj.ETag)
+		if errs.Is(err, errs.Conflict) { // by a late attempt of ours
+			err = errs.Wrap(errs.Unavailable, err, "checkpoint %s of %s", name, path)
+		}
+		return err
+	})
+	return c, body, err
+}
+
+// newCheckpoint returns a checkpoint of a head's map, and how it is stored.
+func newCheckpoint(name string, h *format.Head) (*format.Checkpoint, []byte, error) {
 	c := &format.Checkpoint{Version: format.Version, Name: name, UID: h.UID, Nonce: newNonce(), Size: h.Size,
 		Mode: h.Mode, Root: h.Root, Lineage: h.Lineage, Created: now()}
 	if h.Encryption != nil {
 		c.Features = []string{format.FeatureEncryption}
 	}
 	body, err := format.Encode(c)
+	return c, body, err
+}
+
+func (o *objects) putCheckpoint(ctx context.Context, path, name string, h *format.Head) (*format.Checkpoint, []byte, error) {
+	c, body, err := newCheckpoint(name, h)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	err = o.putNew(ctx, checkpointKey(path, name), body)
 	switch {
 	case errs.Is(err, errs.Conflict):
-		return nil, errs.Wrap(errs.Exists, err, "disk %s has a checkpoint %q", path, name).WithRemedy("choose another name")
+		return nil, nil, errs.Wrap(errs.Exists, err, "disk %s has a checkpoint %q", path, name).WithRemedy("choose another name")
 	case err != nil:
-		return nil, errs.Wrap(errs.KindOf(err), err, "checkpoint %s", path)
+		return nil, nil, errs.Wrap(errs.KindOf(err), err, "checkpoint %s", path)
 	}
-	return c, nil
+	return c, body, nil
+}
+
+// RemoveCheckpoint removes a checkpoint for good. Forks of it keep what they need, and so do pins: a collector frees
+// what nothing else refers to. NotFound lists the checkpoints that there are.
+func RemoveCheckpoint(ctx context.Context, store blob.Store, path, name string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	o := oneShot(store)
+	if _, err := o.loadCheckpoint(ctx, path, name); err != nil && !errs.Is(err, errs.Corrupt) {
+		return err
+	}
+	if err := o.remove(ctx, checkpointKey(path, name)); err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "remove checkpoint %s of %s", name, path)
+	}
+	return nil
 }
 
 // loadCheckpoint reads a checkpoint. NotFound lists those that there are.

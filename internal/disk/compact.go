@@ -62,7 +62,7 @@ func (d *Disk) Compact(ctx context.Context, opts CompactOptions) (Compaction, er
 	}
 	defer d.givePackTurn()
 	if err := d.rd.m.LoadSegments(ctx); err != nil {
-		return done, d.readError(err)
+		return done, d.readError(ctx, err)
 	}
 	victims := chooseVictims(ownSegments(d.rd.m.Segments()), opts.Target)
 	for len(victims) > 0 {
@@ -260,7 +260,7 @@ func (d *Disk) pack(ctx context.Context, moves []blockmap.Move, content []byte) 
 		}
 	}
 	if _, err := d.rd.m.Relocate(ctx, seg, moves); err != nil {
-		return d.readError(err)
+		return d.readError(ctx, err)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ type CreateOptions struct {
 
 // Create makes an empty disk at path in the pool, by one request whatever its size. Exists if there is one.
 func Create(ctx context.Context, store blob.Store, path string, opts CreateOptions) (*format.Head, error) {
-	if err := checkPath(path); err != nil {
+	if err := checkNewPath(path); err != nil {
 		return nil, err
 	}
 	if err := checkSize(opts.Size); err != nil {

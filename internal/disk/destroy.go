@@ -15,8 +15,8 @@ import (
 // paths lie below this one's are left alone.
 //
 // First go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork that was
-// under way has registered itself by then, or will miss its checkpoint and fail. What a registered fork may
-// refer to stays, and is the collector's.
+// under way has registered itself by then, or will miss its checkpoint and fail; so has a reader its pin. What a
+// registered fork or a reader may refer to stays, and is the collector's.
 func Destroy(ctx context.Context, store blob.Store, path string) error {
 	if err := checkPath(path); err != nil {
 		return err
@@ -34,9 +34,10 @@ func Destroy(ctx context.Context, store blob.Store, path string) error {
 	if err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "destroy the checkpoints of disk %s", path)
 	}
-	forks, err := o.names(ctx, refPrefix(path))
-	if err != nil || len(forks) > 0 {
-		return err
+	for _, users := range []string{refPrefix(path), pinPrefix(path)} {
+		if left, err := o.names(ctx, users); err != nil || len(left) > 0 {
+			return err
+		}
 	}
 	rest, err := o.names(ctx, path+"/")
 	if err != nil {
@@ -45,7 +46,7 @@ func Destroy(ctx context.Context, store blob.Store, path string) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(8)
 	for _, name := range rest {
-		if ownKey(name) && !strings.HasPrefix(name, "refs/") { // a ref that came since belongs to a fork that fails
+		if ownKey(name) && !strings.HasPrefix(name, "refs/") && !strings.HasPrefix(name, "pins/") { // one that came since is of a fork or a reader that fails
 			g.Go(func() error { return o.remove(gctx, path+"/"+name) })
 		}
 	}

@@ -47,7 +47,7 @@ func (d *Disk) NextExtent(ctx context.Context, off, limit int64) (int64, bool, e
 		}
 		n, data, err := d.rd.nextExtent(ctx, block, n)
 		if err != nil {
-			err = d.readError(err)
+			err = d.readError(ctx, err)
 		}
 		return n, data, err
 	})
@@ -56,6 +56,9 @@ func (d *Disk) NextExtent(ctx context.Context, off, limit int64) (int64, bool, e
 // NextExtent implements Extents.
 func (r *ReadOnly) NextExtent(ctx context.Context, off, limit int64) (int64, bool, error) {
 	if err := checkExtent(off, limit, r.size); err != nil {
+		return 0, false, err
+	}
+	if err := r.pinned(); err != nil {
 		return 0, false, err
 	}
 	return joinExtents(off, limit, func(block, count uint64) (uint64, bool, error) {

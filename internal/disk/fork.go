@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -17,6 +18,10 @@ type ForkOptions struct {
 	ParentKey  KEK    // of an encrypted parent; nil: Key is
 }
 
+// slowFork is how long it takes until a fork looks whether it still is registered: well below any grace of a
+// collector.
+const slowFork = time.Minute
+
 // Fork makes a disk at child that begins as a checkpoint of the disk at path, in the same pool. It copies no
 // data: the child's map refers to the parent's objects. It takes four round trips: read the checkpoint,
 // register the child with the parent, write the child's head, and see that the checkpoint is still there. Of an
@@ -30,7 +35,7 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	if err := checkPath(child); err != nil {
+	if err := checkNewPath(child); err != nil {
 		return nil, err
 	}
 	o := oneShot(store)
@@ -45,18 +50,35 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	if err := o.encryptChild(ctx, c, path, h, &opts); err != nil {
 		return nil, err
 	}
+	begun := time.Now()
 	if err := o.putRef(ctx, path, child, checkpoint); err != nil {
 		return nil, err
 	}
 	if err := putHead(ctx, o, child, h); err != nil {
 		return nil, err
 	}
-	// A collector that removes the checkpoint looks for references after it; one of us sees the other.
-	if _, err := o.loadCheckpoint(ctx, path, checkpoint); err != nil {
-		return nil, errs.Wrap(errs.KindOf(err), err, "disk %s was forked from a checkpoint that is gone", child).
-			WithRemedy("remove %s and fork another checkpoint", child)
+	if err := o.confirmFork(ctx, c, path, child, begun); err != nil {
+		return nil, err
 	}
 	return h, nil
+}
+
+// confirmFork sees that what was forked was there all the time. Who removes the checkpoint looks for references
+// after it, so that one of us sees the other.
+func (o *objects) confirmFork(ctx context.Context, c *format.Checkpoint, path, child string, begun time.Time) error {
+	again, err := o.loadCheckpoint(ctx, path, c.Name)
+	if err == nil && again.Nonce != c.Nonce {
+		err = errs.New(errs.NotFound, "checkpoint %s was replaced by another", c.Name)
+	}
+	if err == nil && elapsed(begun) > slowFork {
+		// A collector may have taken the child for given up, because its head took so long.
+		_, err = o.get(ctx, refKey(path, child), blob.Range{Offset: 0, Length: 1})
+	}
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "disk %s was forked from a checkpoint that is gone", child).
+			WithRemedy("remove %s and fork another checkpoint", child)
+	}
+	return nil
 }
 
 func childHead(c *format.Checkpoint, path, child string, opts ForkOptions) (*format.Head, error) {

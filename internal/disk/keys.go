@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/url"
 	pathpkg "path"
+	"slices"
+	"strings"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -45,6 +47,11 @@ func traceKey(path string, epoch uint64) string { return fmt.Sprintf("%s/boot/%0
 // checkpointTraceKey is of the trace that forks of a checkpoint begin with.
 func checkpointTraceKey(path, name string) string { return path + "/boot/of/" + name }
 
+func pinPrefix(path string) string { return path + "/pins/" }
+func pinKey(path, name string) string {
+	return pinPrefix(path) + name
+}
+
 func refPrefix(path string) string { return path + "/refs/" }
 
 // refKey names a child by its escaped path, or by a digest of it where that is too long for a key element.
@@ -62,7 +69,7 @@ func refKey(path, child string) string {
 func ownKey(rel string) bool {
 	const epoch, n = "????????????????", "????????"
 	for _, pattern := range []string{"head", "machine.json", "log/" + epoch + "/" + epoch, "seg/" + epoch + "-" + n,
-		"map/" + epoch + "-" + n + "/pages", "map/" + epoch + "-" + n + "/root", "ckpt/*", "boot/" + epoch, "boot/of/*", "refs/*"} {
+		"map/" + epoch + "-" + n + "/pages", "map/" + epoch + "-" + n + "/root", "ckpt/*", "boot/" + epoch, "boot/of/*", "refs/*", "pins/*"} {
 		if ok, _ := pathpkg.Match(pattern, rel); ok { // the patterns are well-formed
 			return true
 		}
@@ -74,6 +81,31 @@ func checkPath(path string) error {
 	if !format.ValidPath(path) {
 		return errs.New(errs.Invalid, "bad disk path %q", path).
 			WithRemedy(`use a relative path in the pool, such as "disks/web-1"`)
+	}
+	return nil
+}
+
+// checkNewPath also refuses places where a disk's head would have the key of another disk's object: the checkpoint
+// "head" of disk "a" is the head of a disk "a/ckpt".
+func checkNewPath(path string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	if last := lastElement(path); last != path && slices.Contains([]string{"ckpt", "refs", "pins", "of"}, last) {
+		return errs.New(errs.Invalid, "a disk at %s could be mistaken for a part of one at %s", path, pathpkg.Dir(path)).
+			WithRemedy("choose a path that doesn't end in /%s", last)
+	}
+	return nil
+}
+
+// checkPinName accepts checkpoint names, but for those of leased pins and of a disk's own documents.
+func checkPinName(name string) error {
+	if err := checkName(name); err != nil {
+		return errs.New(errs.Invalid, "bad pin name %q", name).
+			WithRemedy("use up to 128 letters, digits, dots, dashes and underscores, and don't begin with a dot")
+	}
+	if strings.HasPrefix(name, leasePrefix) || name == "head" || name == "machine.json" {
+		return errs.New(errs.Invalid, "pin name %q is reserved", name).WithRemedy("choose another name")
 	}
 	return nil
 }

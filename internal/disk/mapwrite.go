@@ -17,19 +17,17 @@ import (
 // Objects come first and the head last: until the swap, the head points at the old map, and the log from
 // there is complete.
 func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, error) {
-	select {
-	case <-d.turn:
-		defer func() { d.turn <- struct{}{} }()
-	case <-ctx.Done():
-		return false, errs.Wrap(errs.Unavailable, ctx.Err(), "wait for a map checkpoint")
+	if err := d.takeTurn(ctx); err != nil {
+		return false, err
 	}
+	defer d.giveTurn()
 	if change == nil && !d.rd.m.Changed() {
 		return false, nil
 	}
 	packed := d.packed.Load() // before the snapshot: what is finished by now is in it
 	snap, err := d.snapshot(ctx)
 	if err != nil {
-		return false, d.readError(err)
+		return false, d.readError(ctx, err)
 	}
 	err = d.writeSnapshot(ctx, snap, func(h *format.Head) {
 		if packed > 1 {
@@ -58,6 +56,18 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 	}
 	return true, nil
 }
+
+// takeTurn waits for the right to write the map and the head.
+func (d *Disk) takeTurn(ctx context.Context) error {
+	select {
+	case <-d.turn:
+		return nil
+	case <-ctx.Done():
+		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for a map checkpoint")
+	}
+}
+
+func (d *Disk) giveTurn() { d.turn <- struct{}{} }
 
 func (d *Disk) snapshot(ctx context.Context) (*blockmap.Snapshot, error) {
 	for {

@@ -32,6 +32,9 @@ type AttachOptions struct {
 	Tuning
 }
 
+// pinLease is how long a pin lasts without being renewed.
+const pinLease = 15 * time.Minute
+
 // Tuning has knobs whose zero value is a good default.
 type Tuning struct {
 	InFlight           int           // log objects being uploaded at a time; 4
@@ -50,6 +53,7 @@ type Tuning struct {
 	NoHedge            bool          // never ask the store a second time for a read that is late
 	FrameIdle          time.Duration // how long nobody reads or writes until memory for frames over 8 MiB is given back; 1 min
 	ReadAhead          int64         // most to read ahead of a sequential reader; 8 MiB, negative: none
+	PinLease           time.Duration // how long the pin of a reader lasts that doesn't renew it; 15 min, from 1 s to 24 h
 	CompactBytes       int64         // dead content at which the background compaction begins; 0: never, since nothing frees what it repacks yet
 	CompactShare       float64       // of what the disk writes, the most that the background compaction adds; 0.25
 }
@@ -83,6 +87,8 @@ func (t Tuning) withDefaults(cached bool) Tuning {
 	def(&t.ReadAhead, 8<<20)
 	def(&t.BootWindow, 10*time.Second)
 	def(&t.CompactShare, 0.25)
+	def(&t.PinLease, pinLease)
+	t.PinLease = max(time.Second, min(t.PinLease, format.MaxLeaseMS*time.Millisecond))
 	return t
 }
 

@@ -54,7 +54,7 @@ func (d *Disk) readBlocks(ctx context.Context, p []byte, block uint64) error {
 	}
 	for _, m := range missing {
 		if err := d.rd.read(ctx, p[(m.from-block)*BlockSize:(m.to-block)*BlockSize], m.from); err != nil {
-			return d.readError(err)
+			return d.readError(ctx, err)
 		}
 	}
 	return nil
@@ -94,8 +94,13 @@ func (d *Disk) readDirtyBlockLocked(dst []byte, block uint64) bool {
 
 // readError stops the disk's writes when what is stored is broken: nothing may be written on top. A read
 // that was given up because the disk stopped says why that was.
-func (d *Disk) readError(err error) error {
+//
+// What is missing may have been collected, long after this session was replaced: then that is the reason.
+func (d *Disk) readError(ctx context.Context, err error) error {
 	if errs.Is(err, errs.Corrupt) {
+		if fenced := d.revalidate(ctx); errs.Is(fenced, errs.Fenced) {
+			return fenced
+		}
 		d.fail(err)
 		return err
 	}

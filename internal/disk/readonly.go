@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
@@ -11,11 +12,16 @@ import (
 
 // ReadOnly reads a disk as it was at a map checkpoint. Any number of them may be open beside a writer, which
 // they don't disturb and whose later writes they don't see.
+//
+// It holds a pin, which it renews: what it reads is not collected, whatever becomes of the disk meanwhile. If the
+// pin was lost, because the store could not be reached for too long or because somebody removed it, reads fail as
+// Conflict: what they would find might be gone.
 type ReadOnly struct {
 	rd    *reader
 	size  int64
 	tasks *tasks
 	o     *objects
+	pin   *pin // nil: unpinned
 }
 
 var _ Device = (*ReadOnly)(nil)
@@ -24,6 +30,11 @@ var _ Device = (*ReadOnly)(nil)
 type ReadOnlyOptions struct {
 	Cache *cache.Cache // a local frame cache, or nil
 	Key   KEK          // unwraps the keys of an encrypted disk; nil for one in the clear
+	// Unpinned reads without a pin, for who may not write to the store: a collector that runs meanwhile may take
+	// what is being read away, and reads then fail as Corrupt.
+	Unpinned bool
+	// Holder names the reader in its pin, for people.
+	Holder string
 	Tuning
 }
 
@@ -40,42 +51,75 @@ func OpenReadOnly(ctx context.Context, store blob.Store, path, checkpoint string
 	}
 	o := newObjects(store, opts.Tuning)
 	src := &pageSource{o: o, codec: codec}
-	var ref *format.RootRef
-	var size int64
+	m, err := o.readable(ctx, src, path, checkpoint, opts.Key)
+	if err != nil {
+		return nil, err
+	}
+	var p *pin
+	if !opts.Unpinned {
+		// Everything first: what was read may be on its way to be deleted, what is read again can't be.
+		if p, err = o.takePin(ctx, path, opts.Holder, opts.PinLease); err != nil {
+			return nil, err
+		}
+		if m, err = o.readable(ctx, src, path, checkpoint, opts.Key); err == nil {
+			err = p.narrow(ctx, m)
+		}
+	}
+	var r *ReadOnly
+	if err == nil {
+		r, err = newReadOnly(ctx, src, m, p, &opts)
+	}
+	if err != nil {
+		if p != nil {
+			p.release(ctx)
+		}
+		return nil, err
+	}
+	return r, nil
+}
+
+// readable returns the map to read, nil if it is empty, and sets what a page source needs for it.
+func (o *objects) readable(ctx context.Context, src *pageSource, path, checkpoint string, key KEK) (*format.PinnedMap, error) {
+	m := &format.PinnedMap{Checkpoint: checkpoint}
 	if checkpoint == "" {
 		h, _, err := o.loadHead(ctx, path)
 		if err != nil {
 			return nil, err
 		}
-		ref, size, src.lineage = h.Root, h.Size, h.Lineage
-		if src.keys, err = Unlock(ctx, h, opts.Key); err != nil {
-			return nil, err
-		}
-	} else {
-		c, err := o.loadCheckpoint(ctx, path, checkpoint)
-		if err != nil {
-			return nil, err
-		}
-		ref, size, src.lineage = c.Root, c.Size, c.Lineage
-		if src.keys, err = o.checkpointKeys(ctx, c, path, opts.Key); err != nil {
-			return nil, err
-		}
+		m.Root, m.Size, m.Lineage = h.Root, h.Size, h.Lineage
+		src.lineage = h.Lineage
+		src.keys, err = Unlock(ctx, h, key)
+		return m, err
 	}
-	root, err := src.loadRoot(ctx, ref)
+	c, err := o.loadCheckpoint(ctx, path, checkpoint)
 	if err != nil {
 		return nil, err
 	}
-	r := &ReadOnly{size: size, tasks: newTasks(ctx), o: o}
-	r.rd = newReader(src, size, opts.Cache, r.tasks, opts.Tuning)
+	m.Root, m.Size, m.Lineage = c.Root, c.Size, c.Lineage
+	src.lineage = c.Lineage
+	src.keys, err = o.checkpointKeys(ctx, c, path, key)
+	return m, err
+}
+
+func newReadOnly(ctx context.Context, src *pageSource, m *format.PinnedMap, p *pin, opts *ReadOnlyOptions) (*ReadOnly, error) {
+	root, err := src.loadRoot(ctx, m.Root)
+	if err != nil {
+		return nil, err
+	}
+	r := &ReadOnly{size: m.Size, tasks: newTasks(ctx), o: src.o, pin: p}
+	r.rd = newReader(src, m.Size, opts.Cache, r.tasks, opts.Tuning)
 	distance := 0
-	if ref != nil {
-		distance = ref.Lineage
+	if m.Root != nil {
+		distance = m.Root.Lineage
 	}
 	if err := r.rd.use(root, distance, opts.MapBytes); err != nil {
 		r.tasks.stop()
 		return nil, err
 	}
 	r.tasks.spawn(func(ctx context.Context) { r.rd.idleLoop(ctx, opts.FrameIdle) })
+	if p != nil {
+		r.tasks.spawn(p.keep)
+	}
 	return r, nil
 }
 
@@ -87,8 +131,23 @@ func (r *ReadOnly) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if off < 0 || off > r.size-int64(len(p)) {
 		return errs.New(errs.Invalid, "range of %d bytes at %d is outside the disk of %d", len(p), off, r.size)
 	}
+	if err := r.pinned(); err != nil {
+		return err
+	}
 	r.o.n.readBytes.Add(uint64(len(p)))
-	return readAligned(p, off, func(p []byte, block uint64) error { return r.rd.read(ctx, p, block) })
+	err := readAligned(p, off, func(p []byte, block uint64) error { return r.rd.read(ctx, p, block) })
+	if lost := r.pinned(); errs.Is(err, errs.Corrupt) && lost != nil {
+		return lost
+	}
+	return err
+}
+
+// pinned returns why what is to be read may be gone, or nil.
+func (r *ReadOnly) pinned() error {
+	if r.pin == nil {
+		return nil
+	}
+	return r.pin.valid()
 }
 
 func (r *ReadOnly) denied() error {
@@ -110,8 +169,17 @@ func (r *ReadOnly) Flush(context.Context) error { return nil }
 // Stats returns what was counted since it was opened.
 func (r *ReadOnly) Stats() Stats { return r.o.n.stats() }
 
+// releaseWait bounds how long a reader that is closed tries to remove its pin. One that stays ends with its lease.
+const releaseWait = 10 * time.Second
+
 // Close ends it. It returns when nothing of it runs any more.
 func (r *ReadOnly) Close() error {
+	ctx := context.WithoutCancel(r.tasks.ctx)
 	r.tasks.stop()
+	if r.pin != nil {
+		ctx, cancel := context.WithTimeout(ctx, releaseWait)
+		defer cancel()
+		r.pin.release(ctx)
+	}
 	return nil
 }

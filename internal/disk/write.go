@@ -102,7 +102,7 @@ func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) er
 		err := d.rd.read(ctx, buf[:], block)
 		release()
 		if err != nil {
-			return d.readError(err)
+			return d.readError(ctx, err)
 		}
 	}
 }

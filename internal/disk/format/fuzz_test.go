@@ -204,3 +204,30 @@ func FuzzSealed(f *testing.F) {
 		}
 	})
 }
+
+func FuzzPinAndMark(f *testing.F) {
+	c := codec(f)
+	b, err := c.EncodeMark(sampleMark())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	if b, err = Encode(&Pin{Version: 1, ID: "x", Nonce: "N", All: true}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if p, err := DecodePin(b); err == nil && p.All && p.Map != nil {
+			t.Fatal("a pin of everything and of one map")
+		}
+		m, err := c.DecodeMark(b)
+		if err != nil {
+			return
+		}
+		for _, d := range m.Disks {
+			if !ValidPath(d.Path) {
+				t.Fatalf("a mark of %q", d.Path)
+			}
+		}
+	})
+}

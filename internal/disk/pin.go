@@ -1,0 +1,293 @@
+package disk
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// leasePrefix begins the names of pins that have a lease. Named ones, which last, don't begin so.
+const leasePrefix = "lease-"
+
+// pin is a leased pin that this process holds. A collector takes it for dead when nobody has written it for
+// twice its lease, by the collector's own observation: no two clocks are compared. Here it counts as lost a whole
+// lease earlier, so that nothing is read that may be gone.
+type pin struct {
+	o     *objects
+	key   string
+	lease time.Duration
+
+	mu   sync.Mutex
+	doc  format.Pin
+	etag blob.ETag
+	sent []string  // nonces of writes that may still arrive
+	held time.Time // when its last write that succeeded began
+	gone error     // the pin was removed
+}
+
+// takePin pins everything of a disk. What is read after it and is in the store by then stays there while the
+// pin is valid.
+func (o *objects) takePin(ctx context.Context, path, holder string, lease time.Duration) (*pin, error) {
+	t := now()
+	p := &pin{o: o, lease: lease, held: time.Now(), doc: format.Pin{Version: format.Version, ID: leasePrefix + strings.ToLower(newNonce()), Nonce: newNonce(),
+		Holder: holder, LeaseMS: lease.Milliseconds(), All: true, Created: t, Renewed: t}}
+	p.key = pinKey(path, p.doc.ID)
+	body, err := format.Encode(&p.doc)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.putNew(ctx, p.key, body); err != nil {
+		e := errs.Wrap(errs.KindOf(err), err, "pin disk %s", path)
+		if errs.Is(err, errs.Denied) {
+			e = e.WithRemedy("allow writes below %s; or read without a pin, if no collector runs", pinPrefix(path))
+		}
+		return nil, e
+	}
+	return p, nil
+}
+
+// narrow makes the pin one of a single map, and renews it. An empty map needs nothing.
+func (p *pin) narrow(ctx context.Context, m *format.PinnedMap) error {
+	if m.Root == nil {
+		m = nil
+	}
+	return p.write(ctx, func(doc *format.Pin) { doc.All, doc.Map = false, m })
+}
+
+func (p *pin) renew(ctx context.Context) error { return p.write(ctx, func(*format.Pin) {}) }
+
+// write changes the pin by compare-and-swap: one that a collector has removed must not come back. One caller at
+// a time.
+func (p *pin) write(ctx context.Context, change func(*format.Pin)) error {
+	p.mu.Lock()
+	next, etag, gone := p.doc, p.etag, p.gone
+	p.mu.Unlock()
+	if gone != nil {
+		return gone
+	}
+	begin := time.Now()
+	change(&next)
+	next.Nonce, next.Renewed = newNonce(), now()
+	p.mu.Lock()
+	p.sent = append(p.sent, next.Nonce)
+	p.mu.Unlock()
+	body, err := format.Encode(&next)
+	if err != nil {
+		return err
+	}
+	if err = p.o.retry(ctx, p.lease/4, func(ctx context.Context) error { return p.swap(ctx, body, &next, &etag) }); err != nil {
+		err = errs.Wrap(errs.KindOf(err), err, "renew pin %s", p.key)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.etag = etag
+	switch {
+	case err == nil:
+		p.doc, p.held, p.sent = next, begin, nil // what was sent before can't arrive any more
+	case errs.Is(err, errs.NotFound), errs.Is(err, errs.Conflict):
+		p.gone = errs.Wrap(errs.Conflict, err, "pin %s was taken away", p.key).WithRemedy("open the disk again")
+	}
+	return err
+}
+
+// swap makes one attempt. etag is of what is stored, as far as that is known.
+func (p *pin) swap(ctx context.Context, body []byte, next *format.Pin, etag *blob.ETag) error {
+	if *etag == "" {
+		if done, err := p.look(ctx, next, etag); done || err != nil {
+			return err
+		}
+	}
+	p.o.n.swaps.Add(1)
+	tag, err := p.o.store.PutIfMatch(ctx, p.key, body, *etag)
+	if err == nil {
+		*etag = tag
+		return nil
+	}
+	if !errs.Is(err, errs.Conflict) && !errs.Is(err, errs.Unavailable) {
+		return err
+	}
+	done, lerr := p.look(ctx, next, etag)
+	if done || lerr != nil {
+		return lerr
+	}
+	return errs.Wrap(errs.Unavailable, err, "write %s", p.key) // unchanged so far, or an older write of ours: again
+}
+
+// look reads the pin's ETag, and reports whether next is stored. What is there must be ours.
+func (p *pin) look(ctx context.Context, next *format.Pin, etag *blob.ETag) (bool, error) {
+	p.o.n.gets.Add(1)
+	obj, err := p.o.getWhole(ctx, p.key, blob.All())
+	if err != nil {
+		return false, err
+	}
+	doc, err := format.DecodePin(obj.Data)
+	if err != nil {
+		return false, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if doc.Nonce != p.doc.Nonce && !slices.Contains(p.sent, doc.Nonce) {
+		return false, errs.New(errs.Conflict, "somebody else wrote %s", p.key)
+	}
+	*etag = obj.ETag
+	return doc.Nonce == next.Nonce, nil
+}
+
+// valid returns nil while a collector must heed the pin.
+func (p *pin) valid() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.gone != nil {
+		return p.gone
+	}
+	age := elapsed(p.held)
+	if age < p.lease {
+		return nil
+	}
+	return errs.New(errs.Conflict, "pin %s was last renewed %v ago, and lasts %v: what it held may be collected", p.key, age.Round(time.Second), p.lease).
+		WithRemedy("check the way to the store, and open the disk again")
+}
+
+// elapsed returns the time since t. One clock stands still while a host sleeps, and the other may be set: the
+// longer time counts.
+func elapsed(t time.Time) time.Duration {
+	return max(time.Since(t), time.Now().Round(0).Sub(t.Round(0)))
+}
+
+// release removes the pin. One that can't be removed ends with its lease.
+func (p *pin) release(ctx context.Context) {
+	_ = p.o.retry(ctx, p.o.bound, func(ctx context.Context) error { return p.o.store.Delete(ctx, p.key) })
+}
+
+// keep renews the pin until ctx ends or it is lost.
+func (p *pin) keep(ctx context.Context) {
+	for {
+		if sleep(ctx, p.lease/3) != nil {
+			return
+		}
+		if err := p.renew(ctx); err != nil && p.valid() != nil {
+			return
+		}
+	}
+}
+
+// PinMap keeps what a disk refers to, by its newest map or by a checkpoint if one is named, from being collected
+// until Unpin, whatever becomes of the disk and its checkpoints. What is pinned can be read by who knows the pin's
+// map, and neither forked nor restored. Errors: NotFound, Exists (the name is taken), Invalid.
+func PinMap(ctx context.Context, store blob.Store, path, name, checkpoint, holder string) (*format.Pin, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	if err := checkPinName(name); err != nil {
+		return nil, err
+	}
+	o := oneShot(store)
+	if _, err := o.mapOf(ctx, path, checkpoint); err != nil { // before anything is written
+		return nil, err
+	}
+	p, err := o.takePin(ctx, path, holder, pinLease)
+	if err != nil {
+		return nil, err
+	}
+	defer p.release(ctx)
+	m, err := o.mapOf(ctx, path, checkpoint)
+	if err != nil {
+		return nil, err
+	}
+	t := now()
+	doc := &format.Pin{Version: format.Version, ID: name, Nonce: newNonce(), Holder: holder, Map: m, Created: t, Renewed: t}
+	body, err := format.Encode(doc)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.valid(); err != nil {
+		return nil, err
+	}
+	err = o.putNew(ctx, pinKey(path, name), body)
+	if errs.Is(err, errs.Conflict) {
+		return nil, errs.Wrap(errs.Exists, err, "disk %s has a pin %q", path, name).WithRemedy("choose another name, or unpin it first")
+	}
+	return doc, err
+}
+
+// mapOf returns the map that a pin is to hold, or nil for an empty one.
+func (o *objects) mapOf(ctx context.Context, path, checkpoint string) (*format.PinnedMap, error) {
+	m := &format.PinnedMap{Checkpoint: checkpoint}
+	if checkpoint == "" {
+		h, _, err := o.loadHead(ctx, path)
+		if err != nil {
+			return nil, err
+		}
+		m.Size, m.Root, m.Lineage = h.Size, h.Root, h.Lineage
+	} else {
+		c, err := o.loadCheckpoint(ctx, path, checkpoint)
+		if err != nil {
+			return nil, err
+		}
+		m.Size, m.Root, m.Lineage = c.Size, c.Root, c.Lineage
+	}
+	if m.Root == nil {
+		return nil, nil
+	}
+	return m, nil
+}
+
+// Unpin removes a pin by name. NotFound lists those that there are. A reader whose pin is removed stops.
+func Unpin(ctx context.Context, store blob.Store, path, name string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	if err := checkName(name); err != nil {
+		return err
+	}
+	o := oneShot(store)
+	pins, err := o.names(ctx, pinPrefix(path))
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "list pins of %s", path)
+	}
+	if !slices.Contains(pins, name) {
+		e := errs.New(errs.NotFound, "disk %s has no pin %q", path, name)
+		if len(pins) == 0 {
+			return e.WithRemedy("it has none")
+		}
+		return e.WithRemedy("use one of: %s", strings.Join(pins, ", "))
+	}
+	if err := o.remove(ctx, pinKey(path, name)); err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "remove pin %s of %s", name, path)
+	}
+	return nil
+}
+
+// ListPins returns a disk's pins by name, those of readers too.
+func ListPins(ctx context.Context, store blob.Store, path string) ([]*format.Pin, error) {
+	if err := checkPath(path); err != nil {
+		return nil, err
+	}
+	o := oneShot(store)
+	names, err := o.names(ctx, pinPrefix(path))
+	if err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), err, "list pins of %s", path)
+	}
+	var pins []*format.Pin
+	for _, name := range names {
+		obj, err := o.get(ctx, pinKey(path, name), blob.All())
+		if errs.Is(err, errs.NotFound) {
+			continue // a reader has just ended
+		}
+		if err != nil {
+			return nil, errs.Wrap(errs.KindOf(err), err, "read pin %s of %s", name, path)
+		}
+		p, err := format.DecodePin(obj.Data)
+		if err != nil {
+			return nil, errs.Wrap(errs.KindOf(err), err, "pin %s of %s", name, path)
+		}
+		pins = append(pins, p)
+	}
+	return pins, nil
+}
