@@ -22,7 +22,8 @@ func newDiskCommand(d *deps) *cobra.Command {
 		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d), newDiskAttachCommand(d), newDiskTopCommand(d), newDiskServeCommand(d), newDiskDetachCommand(d),
 		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d), newDiskResizeCommand(d),
 		newDiskRekeyCommand(d),
-		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskCompactCommand(d),
+		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskCompactCommand(d), newDiskCollectCommand(d),
+		newDiskPinCommand(d), newDiskUnpinCommand(d),
 		newDiskDestroyCommand(d))
 	cmd.Long = `Make, mount, serve, copy, check, checkpoint and fork disks. A disk is a virtual block device whose truth is in an
 object store. No fleet is needed for any of this: a disk is named by its URL,
@@ -86,6 +87,7 @@ func urlOrMachine(machine *string, n int) cobra.PositionalArgs {
 type localDisk struct {
 	api.DiskInfo
 	Attachments []localAttachment `json:"attachments,omitempty"`
+	Pins        []diskPin         `json:"pins,omitempty"`
 	// StoreError is why the store could not be asked; then all else is what attachments of this host say.
 	StoreError string `json:"store_error,omitempty"`
 }
@@ -117,6 +119,9 @@ func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (loc
 	}
 	defer cancel()
 	info, err := storedInfo(sctx, ref)
+	if err == nil {
+		x.Pins, err = storedPins(sctx, ref)
+	}
 	switch {
 	case err == nil:
 		x.DiskInfo = info
@@ -221,6 +226,9 @@ func printDisk(w io.Writer, x localDisk) error {
 	if err := printAttachments(w, x.Attachments); err != nil {
 		return err
 	}
+	if err := printPins(w, x.Pins); err != nil {
+		return err
+	}
 	fmt.Fprintf(w, "\nCheckpoints [%d]\n", len(x.Checkpoints))
 	rows := make([][]string, 0, len(x.Checkpoints))
 	for _, p := range x.Checkpoints {
@@ -281,6 +289,7 @@ asked, and a machine where --machine names it. What a mounted file system has in
 	}
 	addMachineFlag(cmd, &machine)
 	addTakeOver(cmd, &takeOver)
+	cmd.AddCommand(newDiskCheckpointRemoveCommand(d))
 	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 

@@ -24,8 +24,8 @@ func newDiskCompactCommand(d *deps) *cobra.Command {
 		Use:   "compact URL",
 		Short: "Repack what a disk stores, so that what is dead is in objects of its own",
 		Long: `Attach a disk, repack the stored segments that hold least of its content until they take at most --target times
-what is live in them, fold small log objects together, and close it. What was repacked stays in the store, where disk fsck counts it as unreachable: nothing deletes
-it yet, since checkpoints and forks may need it.
+what is live in them, fold small log objects together, and close it. What was repacked stays in the store, where disk fsck
+counts it as unreachable unless checkpoints or forks need it, until disk collect frees it.
 ` + exitTable,
 		Example: "  sluice disk compact s3://bucket/disks/data\n  sluice disk compact s3://bucket/disks/data --target 1.05 --json",
 		Args:    exactly("a disk URL"),

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/attachment"
 	"github.com/sluice-platform/sluice/internal/disk/transfer"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -109,7 +110,7 @@ func probeImage(ctx context.Context, f *os.File, format string) (transfer.Image,
 
 func newDiskExportCommand(d *deps) *cobra.Command {
 	var format, checkpoint string
-	var takeOver bool
+	var takeOver, noPin bool
 	cmd := &cobra.Command{
 		Use:   "export URL FILE",
 		Short: "Write a disk, or a checkpoint of it, to an image file",
@@ -121,7 +122,7 @@ attached, because what its writer has written last would be missing.
   sluice disk export s3://bucket/disks/vm-1 vm-1.qcow2 --checkpoint monday`,
 		Args: exactly("a disk URL", "a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			out, err := d.exportDisk(cmd.Context(), args[0], args[1], format, checkpoint, takeOver)
+			out, err := d.exportDisk(cmd.Context(), args[0], args[1], format, checkpoint, takeOver, noPin)
 			if err != nil {
 				return err
 			}
@@ -133,6 +134,7 @@ attached, because what its writer has written last would be missing.
 	}
 	cmd.Flags().StringVar(&format, "format", "", "format of the image: raw, qcow2, vmdk, … (default: by the file's ending .qcow2, else raw)")
 	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "the checkpoint to export")
+	cmd.Flags().BoolVar(&noPin, "no-pin", false, "write nothing to the store, though a collector may delete what is read")
 	addTakeOver(cmd, &takeOver)
 	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
@@ -147,7 +149,7 @@ type exported struct {
 	StoredBytes int64  `json:"stored_bytes"` // that the file takes
 }
 
-func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint string, takeOver bool) (exported, error) {
+func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint string, takeOver, noPin bool) (exported, error) {
 	if format == "" {
 		format = rawFormat
 		if strings.HasSuffix(file, ".qcow2") {
@@ -168,7 +170,11 @@ func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint str
 	if err != nil {
 		return exported{}, err
 	}
-	dev, err := disk.OpenReadOnly(ctx, ref.store, ref.path, checkpoint, disk.ReadOnlyOptions{Key: key})
+	self, err := attachment.Self()
+	if err != nil {
+		return exported{}, err
+	}
+	dev, err := disk.OpenReadOnly(ctx, ref.store, ref.path, checkpoint, disk.ReadOnlyOptions{Key: key, Holder: self.Holder(), Unpinned: noPin})
 	if err != nil {
 		return exported{}, d.explainMissing(ctx, ref, err)
 	}

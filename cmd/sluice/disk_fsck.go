@@ -77,7 +77,7 @@ func printFsck(w io.Writer, r *fsck.Report) error {
 	fields := [][2]string{
 		{"State", r.State}, {"Epoch", fmt.Sprint(r.Epoch)}, {"Size", byteCount(r.SizeBytes)}, {"Mapped", byteCount(r.MappedBytes)},
 		{"Checked", fmt.Sprintf("%d map roots, %d pages, %d segments, %d frames, %d log objects, %d fences", r.Roots, r.Pages, r.Segments, r.Frames, r.LogObjects, r.Fences)},
-		{"Checkpoints", fmt.Sprint(r.Checkpoints)}, {"Forks", fmt.Sprint(r.Forks)},
+		{"Checkpoints", fmt.Sprint(r.Checkpoints)}, {"Forks", fmt.Sprint(r.Forks)}, {"Pins", fmt.Sprint(r.Pins)},
 		{"Objects", fmt.Sprintf("%d of its own, %s", r.Own.Objects, byteCount(r.Own.Bytes))},
 		{"Unreachable", fmt.Sprintf("%d objects, %s", garbage.Objects, byteCount(garbage.Bytes))}}
 	for _, kind := range slices.Sorted(maps.Keys(r.Unreachable)) {

@@ -21,6 +21,7 @@ type holdFlags struct {
 	checkpoint string
 	takeOver   bool
 	background bool
+	noPin      bool
 
 	stallTimeout time.Duration
 }
@@ -28,6 +29,9 @@ type holdFlags struct {
 func (f *holdFlags) validate() error {
 	if f.checkpoint != "" && !f.readOnly {
 		return usageError("--checkpoint reads a checkpoint: it needs --read-only")
+	}
+	if f.noPin && !f.readOnly {
+		return usageError("--no-pin is for readers: it needs --read-only")
 	}
 	if f.takeOver && f.readOnly {
 		return usageError("--take-over is for writers: readers take nothing over")
@@ -43,6 +47,9 @@ func (f *holdFlags) args() []string {
 	}
 	if f.checkpoint != "" {
 		a = append(a, "--checkpoint", f.checkpoint)
+	}
+	if f.noPin {
+		a = append(a, "--no-pin")
 	}
 	if f.takeOver {
 		a = append(a, "--take-over")
@@ -84,7 +91,8 @@ func (h *held) open(ctx context.Context, f *holdFlags) error {
 		if err != nil {
 			return err
 		}
-		ro, err := disk.OpenReadOnly(ctx, h.ref.store, h.ref.path, f.checkpoint, disk.ReadOnlyOptions{Key: key, Tuning: f.tuning()})
+		ro, err := disk.OpenReadOnly(ctx, h.ref.store, h.ref.path, f.checkpoint, disk.ReadOnlyOptions{Key: key, Tuning: f.tuning(),
+			Holder: h.record.Holder, Unpinned: f.noPin})
 		if err != nil {
 			return h.d.explainMissing(ctx, h.ref, err)
 		}

@@ -61,6 +61,7 @@ newest map, while another writes it. Needs root.
 
 func addHoldFlags(cmd *cobra.Command, f *holdFlags) {
 	cmd.Flags().BoolVar(&f.readOnly, "read-only", false, "read the disk as its newest map, or --checkpoint, has it")
+	cmd.Flags().BoolVar(&f.noPin, "no-pin", false, "with --read-only: write nothing to the store, though a collector may delete what is read")
 	cmd.Flags().StringVar(&f.checkpoint, "checkpoint", "", "the checkpoint to read, with --read-only")
 	cmd.Flags().BoolVar(&f.takeOver, "take-over", false, "cut off another writer, which must be gone for good")
 	cmd.Flags().DurationVar(&f.stallTimeout, "stall-timeout", defaultStallTimeout, "how long who uses the disk waits for the store before an I/O error; 0: for ever")

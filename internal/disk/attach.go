@@ -94,15 +94,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	}
 	d.rd.m.SetPosition(head.Log)
 	if !clean {
-		last, err := d.recover(ctx, head.Log)
-		if err == nil && believed {
-			err = d.recoverJournal(ctx, head.Log, last)
-		}
-		if err == nil {
-			// A hole may be one that a collector made, long after somebody else took over.
-			err = d.revalidate(ctx)
-		}
-		if err != nil {
+		if err := d.recoverAll(ctx, head.Log, believed); err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "recover %s", d.path)
 		}
 		d.wakeCheckpointer()
@@ -118,6 +110,19 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	}
 	d.startBackground()
 	return nil
+}
+
+// recoverAll recovers the log, and the journal if that is believed.
+func (d *Disk) recoverAll(ctx context.Context, pos format.Position, believed bool) error {
+	last, err := d.recover(ctx, pos)
+	if err == nil && believed {
+		err = d.recoverJournal(ctx, pos, last)
+	}
+	if err != nil {
+		return err
+	}
+	// A hole may be one that a collector made, long after somebody else took over.
+	return d.revalidate(ctx)
 }
 
 // mayAttach is the rule of generations; see AttachOptions.

@@ -131,6 +131,17 @@ func (o *objects) encryptChild(ctx context.Context, c *format.Checkpoint, path s
 	return encrypt(ctx, h, keys, opts.Key)
 }
 
+// Register writes the reference of a fork that has lost it. Exists if there is one of another checkpoint.
+func Register(ctx context.Context, store blob.Store, path, child, checkpoint string) error {
+	if err := checkPath(path); err != nil {
+		return err
+	}
+	if err := checkPath(child); err != nil {
+		return err
+	}
+	return oneShot(store).putRef(ctx, path, child, checkpoint)
+}
+
 // putRef registers a child. A reference of an earlier attempt at the same child does as well.
 func (o *objects) putRef(ctx context.Context, path, child, checkpoint string) error {
 	body, err := format.Encode(&format.Ref{Version: format.Version, Child: child, Checkpoint: checkpoint, Created: now()})

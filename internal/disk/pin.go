@@ -45,7 +45,7 @@ func (o *objects) takePin(ctx context.Context, path, holder string, lease time.D
 	if err := o.putNew(ctx, p.key, body); err != nil {
 		e := errs.Wrap(errs.KindOf(err), err, "pin disk %s", path)
 		if errs.Is(err, errs.Denied) {
-			e = e.WithRemedy("allow writes below %s; or read without a pin, if no collector runs", pinPrefix(path))
+			e = e.WithRemedy("allow writes below %s; or read with --no-pin, if no collector runs", pinPrefix(path))
 		}
 		return nil, e
 	}
@@ -65,12 +65,13 @@ func (p *pin) renew(ctx context.Context) error { return p.write(ctx, func(*forma
 // write changes the pin by compare-and-swap: one that a collector has removed must not come back. One caller at
 // a time.
 func (p *pin) write(ctx context.Context, change func(*format.Pin)) error {
-	p.mu.Lock()
-	next, etag, gone := p.doc, p.etag, p.gone
-	p.mu.Unlock()
-	if gone != nil {
-		return gone
+	// A collector that has taken it for dead may be at work, and the pin still be there.
+	if err := p.valid(); err != nil {
+		return err
 	}
+	p.mu.Lock()
+	next, etag := p.doc, p.etag
+	p.mu.Unlock()
 	begin := time.Now()
 	change(&next)
 	next.Nonce, next.Renewed = newNonce(), now()

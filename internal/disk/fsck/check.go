@@ -31,14 +31,15 @@ type Options struct {
 
 // checker is one check under way.
 type checker struct {
-	store blob.Store
-	path  string
-	opts  Options
-	codec *format.Codec
-	log   log
-	cache pageCache
-	head  *format.Head
-	own   map[string]int64 // every object of the disk: key → size
+	store     blob.Store
+	path      string
+	opts      Options
+	codec     *format.Codec
+	log       log
+	cache     pageCache
+	head      *format.Head
+	onlyReach bool             // for a Reach: whatever can't be read is an error, and regions and segments are not read
+	own       map[string]int64 // every object of the disk: key → size
 
 	mu       sync.Mutex
 	keys     format.Keys
@@ -58,7 +59,7 @@ func Check(ctx context.Context, store blob.Store, path string, opts Options) (*R
 		return nil, err
 	}
 	r := &Report{Path: path, Unreachable: map[string]Tally{}, Damage: []Finding{}, Notes: []string{}}
-	c := &checker{store: decorate.Retry(store, decorate.DefaultRetry()), path: path, opts: opts, codec: codec, log: log{r: r}, own: map[string]int64{},
+	c := &checker{store: decorate.Retry(decorate.Whole(store), decorate.DefaultRetry()), path: path, opts: opts, codec: codec, log: log{r: r}, own: map[string]int64{},
 		reached: map[string]struct{}{}, segments: map[string]*segment{}}
 	if ok, err := c.readHead(ctx); !ok || err != nil {
 		return r, err
@@ -67,7 +68,7 @@ func Check(ctx context.Context, store blob.Store, path string, opts Options) (*R
 	if err := c.list(ctx); err != nil {
 		return nil, err
 	}
-	for _, step := range []func(context.Context) error{c.checkMaps, c.checkForks, c.checkTrace, c.checkSegments, c.checkLogs} {
+	for _, step := range []func(context.Context) error{c.checkMaps, c.checkPins, c.checkForks, c.checkTrace, c.checkSegments, c.checkLogs} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
@@ -187,6 +188,8 @@ func (c *checker) get(ctx context.Context, key string, r blob.Range) ([]byte, in
 // found turns an error of reading what must be there into damage, and gives back any other.
 func (c *checker) found(key string, err error) error {
 	switch {
+	case c.onlyReach:
+		return errs.Wrap(errs.KindOf(err), err, "%s", key)
 	case errs.Is(err, errs.NotFound):
 		c.log.damage(key, "is missing")
 	case errs.Is(err, errs.Corrupt), errs.Is(err, errs.Invalid): // Invalid: a range past the end
@@ -237,6 +240,34 @@ func (c *checker) checkMaps(ctx context.Context) error {
 			continue
 		}
 		if err := c.walk(ctx, p.Lineage, p.Root, p.Size, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkPins walks what pins hold.
+func (c *checker) checkPins(ctx context.Context) error {
+	for _, key := range c.below("pins/") {
+		b, _, err := c.get(ctx, key, blob.All())
+		var p *format.Pin
+		if err == nil {
+			p, err = format.DecodePin(b)
+		}
+		switch {
+		case errs.Is(err, errs.NotFound): // its reader has just ended
+			continue
+		case err != nil:
+			if err := c.found(key, err); err != nil {
+				return err
+			}
+			continue
+		}
+		c.log.count(func(r *Report) { r.Pins++ })
+		if p.Map == nil {
+			continue
+		}
+		if err := c.walk(ctx, p.Map.Lineage, p.Map.Root, p.Map.Size, false); err != nil {
 			return err
 		}
 	}
@@ -374,7 +405,7 @@ func (c *checker) sumUp() {
 		kind := kindOf(rel)
 		r.Own.add(size)
 		switch {
-		case c.isReached(key), kind == "head", kind == "ckpt", kind == "refs":
+		case c.isReached(key), kind == "head", kind == "ckpt", kind == "refs", kind == "pins":
 		case c.inFlight(kind, rel):
 			r.InFlight.add(size)
 		default:

@@ -98,7 +98,9 @@ func (w *walk) run(ctx context.Context) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	w.compare()
+	if !w.c.onlyReach {
+		w.compare()
+	}
 	return nil
 }
 
@@ -166,6 +168,10 @@ func (w *walk) directory(ctx context.Context, d uint32, ref format.PageRef) erro
 			continue
 		}
 		r.Lineage += ref.Lineage
+		if w.c.onlyReach && int(r.Lineage) < len(w.lineage) {
+			w.c.reach(mapKey(w.lineage[r.Lineage].Path, r.Epoch, r.N, "pages"))
+			continue
+		}
 		if err := w.region(ctx, d*format.DirRegions+uint32(i), r); err != nil {
 			return err
 		}

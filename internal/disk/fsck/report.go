@@ -33,6 +33,7 @@ type Report struct {
 	SizeBytes   int64            `json:"size_bytes"`
 	Checkpoints int              `json:"checkpoints"`
 	Forks       int              `json:"forks"` // disks that depend on this one, and theirs
+	Pins        int              `json:"pins"`
 	Roots       int              `json:"roots"` // map roots walked
 	Pages       int              `json:"pages"`
 	MappedBytes int64            `json:"mapped_bytes"` // in the head's map

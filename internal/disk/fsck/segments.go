@@ -21,6 +21,9 @@ func (c *checker) addSegment(key string, owner format.Ancestor, e *format.Segmen
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.reached[key] = struct{}{}
+	if c.onlyReach {
+		return
+	}
 	old := c.segments[key]
 	if old == nil {
 		c.segments[key] = &segment{owner: owner, entry: *e}

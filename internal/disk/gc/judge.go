@@ -1,0 +1,161 @@
+package gc
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/sluice-platform/sluice/internal/disk/format"
+)
+
+// judge says of every object why it is kept, or that it is garbage; and returns what an earlier mark has found so
+// too, by disk.
+func (c *collector) judge(m *mark) map[string][]object {
+	r := c.report
+	r.Maps, r.Pins, r.Forks, r.Checkpoints = m.reach.Maps(), len(m.pins), len(m.refs), len(m.ckpts)
+	r.Kept["unknown"] = m.unknown
+	if m.unknown.Objects == 0 {
+		delete(r.Kept, KeptUnknown)
+	}
+	earlier := map[string]map[string]bool{} // path and uid → keys
+	if c.base != nil {
+		r.Marked = &c.base.mark.Created
+		for _, d := range c.base.mark.Disks {
+			keys := make(map[string]bool, len(d.Garbage))
+			for _, k := range d.Garbage {
+				keys[k] = true
+			}
+			earlier[d.Path+"\x00"+d.UID] = keys
+		}
+	}
+	victims := map[string][]object{}
+	for _, path := range slices.Sorted(maps.Keys(m.disks)) {
+		d := m.disks[path]
+		c.judgeDisk(m, d)
+		before := earlier[path+"\x00"+d.uid()]
+		for _, o := range d.garbage {
+			if before[o.rel] {
+				r.Freed.add(string(o.kind), o.size)
+				victims[path] = append(victims[path], o)
+			} else {
+				r.Waiting.add(string(o.kind), o.size)
+			}
+		}
+	}
+	for key, size := range m.dead { // two marks have seen them
+		r.Freed.add(string(kindPin), size)
+		path, o, _ := leaf(key)
+		o.size = size
+		victims[path] = append(victims[path], o)
+	}
+	if next := c.next(m); r.Waiting.Total().Objects > 0 {
+		r.Next = &next
+	}
+	return victims
+}
+
+// uid returns which disk it is; empty for one that is gone.
+func (d *poolDisk) uid() string {
+	if d.last == nil {
+		return ""
+	}
+	return d.last.UID
+}
+
+func (c *collector) judgeDisk(m *mark, d *poolDisk) {
+	r := c.report
+	changed := (d.first == nil) != (d.last == nil) || d.first != nil && d.first.UID != d.last.UID
+	switch {
+	case d.last != nil:
+		r.Disks++
+	case d.destroyed():
+		r.Destroyed++
+	}
+	if changed && len(d.objects) > 0 {
+		r.note("%s was made or destroyed meanwhile, and is left alone", d.path)
+	}
+	pin, held := m.held[d.path]
+	if m.hold != "" {
+		pin, held = m.hold, true
+	}
+	for _, o := range d.objects {
+		why := m.keep(d, &o)
+		switch {
+		case why != "":
+		case changed:
+			why = KeptUncertain
+		case held && o.kind != kindRef:
+			why = KeptPinned
+			r.note("everything of %s is held by pin %s", d.path, pin)
+		default:
+			d.garbage = append(d.garbage, o)
+			continue
+		}
+		if o.kind != kindPin || m.dead[d.path+"/"+o.rel] == 0 {
+			r.Kept.add(why, o.size)
+		}
+	}
+}
+
+// destroyed reports whether a path without a head has what only disks have.
+func (d *poolDisk) destroyed() bool {
+	return slices.ContainsFunc(d.objects, func(o object) bool { return o.kind == kindLog || o.kind == kindMap || o.kind == kindSeg })
+}
+
+// keep returns why an object is no garbage, or "".
+func (m *mark) keep(d *poolDisk, o *object) string {
+	key := d.path + "/" + o.rel
+	if m.reach.Has(key) {
+		return KeptReached
+	}
+	switch o.kind {
+	case kindHead, kindCkpt, kindPin: // pins that have ended have their own way
+		return KeptDocument
+	case kindOwner:
+		if _, _, named := leaf(key); d.last != nil || named || !d.destroyed() {
+			return KeptDocument
+		}
+		return ""
+	case kindRef:
+		if r := m.refs[key]; r == nil || m.disks[r.Child].last != nil || m.disks[r.Child].first != nil {
+			return KeptDocument
+		}
+		return ""
+	}
+	if o.kind == kindBoot && o.name != "" {
+		if m.ckpts[d.path+"/ckpt/"+o.name] || o.name == "head" || o.name == "machine.json" {
+			return KeptDocument
+		}
+		return ""
+	}
+	if d.first == nil {
+		return ""
+	}
+	if o.kind == kindBoot && (o.epoch == d.first.Boot || d.last != nil && o.epoch == d.last.Boot) {
+		return KeptDocument
+	}
+	return keptByHead(d.first, o)
+}
+
+// keptByHead returns why an object that no map reaches is kept all the same: by the head as it was before anything
+// else was read.
+func keptByHead(h *format.Head, o *object) string {
+	if o.kind == kindLog && isFenceSized(o.size) {
+		return KeptFence
+	}
+	inFlight := o.epoch > h.Epoch
+	switch o.kind {
+	case kindLog: // a replay would begin there
+		inFlight = inFlight || o.epoch > h.Log.Epoch || o.epoch == h.Log.Epoch && o.n >= h.Log.Seq
+	case kindSeg:
+		inFlight = inFlight || o.epoch == h.Epoch && o.n >= uint64(h.Packed)
+	case kindMap:
+		r := h.Root
+		inFlight = inFlight || o.epoch == h.Epoch && (r == nil || r.Lineage > 0 || r.Epoch < o.epoch || o.n > uint64(r.N))
+	case kindBoot:
+		inFlight = inFlight || o.epoch == h.Epoch
+	}
+	if inFlight {
+		return KeptInFlight
+	}
+	return ""
+}

@@ -1,0 +1,278 @@
+package gc
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/fsck"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// mark is one reading of a pool.
+type mark struct {
+	c       *collector
+	created time.Time
+	disks   map[string]*poolDisk // by path
+	unknown Tally
+	reach   *fsck.Reach
+	sizes   map[string]int64 // of objects with map pages, by key
+
+	mu       sync.Mutex
+	roots    []source
+	pins     map[string]*format.Pin // by key
+	dead     map[string]int64       // pins that have ended: key → size
+	pinSizes map[string]int64       // by key
+	refs     map[string]*format.Ref // by key
+	ckpts    map[string]bool        // keys
+	held     map[string]string      // paths of which everything is held, and by which pin
+	hold     string                 // a pin that holds everything there is
+}
+
+// poolDisk is one path at which there is, or was, a disk.
+type poolDisk struct {
+	path        string
+	objects     []object
+	first, last *format.Head // as it was read before all else, and after; nil: there was none
+	garbage     []object
+}
+
+// source is something that refers to a map.
+type source struct {
+	what    string
+	lineage []format.Ancestor
+	root    *format.RootRef
+	size    int64
+}
+
+func (m *mark) empty() bool { return len(m.disks) == 0 }
+
+// tryMark reads the pool in the one order that is safe; see the package comment.
+func (c *collector) tryMark(ctx context.Context) (*mark, error) {
+	m := &mark{c: c, created: c.opts.Now(), disks: map[string]*poolDisk{}, sizes: map[string]int64{}, pins: map[string]*format.Pin{},
+		dead: map[string]int64{}, refs: map[string]*format.Ref{}, ckpts: map[string]bool{}, held: map[string]string{}}
+	if err := m.list(ctx); err != nil {
+		return nil, err
+	}
+	if m.empty() {
+		return m, errs.New(errs.NotFound, "there is no disk in the store").
+			WithRemedy("name the pool, which is a disk's URL without what begins at /disks/")
+	}
+	for _, read := range []func(context.Context) error{m.firstHeads, m.checkpoints, m.references, m.lastHeads, m.heed, m.walk} {
+		if err := read(ctx); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
+}
+
+func (m *mark) disk(path string) *poolDisk {
+	d := m.disks[path]
+	if d == nil {
+		d = &poolDisk{path: path}
+		m.disks[path] = d
+	}
+	return d
+}
+
+// list finds all objects. What comes later is no garbage of this mark.
+func (m *mark) list(ctx context.Context) error {
+	m.c.report.Objects = Tally{}
+	seen := int64(0)
+	err := m.c.store.List(ctx, "", "", func(e blob.Entry) bool {
+		if isMark(e.Key) {
+			return true
+		}
+		m.c.report.Objects.add(e.Size)
+		if seen++; seen%1000 == 0 {
+			m.c.opts.Progress("listing", seen, 0)
+		}
+		path, o, ok := parse(e.Key)
+		if !ok {
+			m.unknown.add(e.Size)
+			return true
+		}
+		o.size = e.Size
+		d := m.disk(path)
+		d.objects = append(d.objects, o)
+		if o.kind == kindMap {
+			m.sizes[e.Key] = e.Size
+		}
+		return true
+	})
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "list the pool")
+	}
+	for path, d := range m.disks { // a document of its own makes no disk
+		if !slices.ContainsFunc(d.objects, func(o object) bool { return o.kind != kindOwner }) {
+			for _, o := range d.objects {
+				m.unknown.add(o.size)
+			}
+			delete(m.disks, path)
+		}
+	}
+	return nil
+}
+
+// firstHeads reads the head of every disk. Of its own epoch, only what this one calls superseded can be garbage.
+func (m *mark) firstHeads(ctx context.Context) error {
+	return each(ctx, m, "reading", slices.Sorted(maps.Keys(m.disks)), func(ctx context.Context, path string) error {
+		h, err := m.head(ctx, path)
+		m.disks[path].first = h
+		return err
+	})
+}
+
+// lastHeads reads all heads again, and those of forks that came since.
+func (m *mark) lastHeads(ctx context.Context) error {
+	for _, r := range m.refs {
+		m.disk(r.Child)
+	}
+	return each(ctx, m, "reading", slices.Sorted(maps.Keys(m.disks)), func(ctx context.Context, path string) error {
+		h, err := m.head(ctx, path)
+		m.disks[path].last = h
+		return err
+	})
+}
+
+// head reads a head and notes what it refers to; nil if there is none.
+func (m *mark) head(ctx context.Context, path string) (*format.Head, error) {
+	key := path + "/head"
+	b, err := m.c.get(ctx, key)
+	if errs.Is(err, errs.NotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	h, err := format.DecodeHead(b)
+	if _, _, named := leaf(key); named && errs.Is(err, errs.Corrupt) {
+		return nil, nil // it is the checkpoint, the reference or the pin of that name
+	}
+	switch {
+	case err != nil:
+		return nil, errs.Wrap(errs.KindOf(err), err, "%s", key)
+	case h.Lineage[0].Path != path || h.Lineage[0].UID != h.UID:
+		return nil, errs.New(errs.Corrupt, "%s is the head of disk %s (%s), and not of one at %s", key, h.Lineage[0].Path, h.Lineage[0].UID, path).
+			WithRemedy("name the pool that the disks were made in; a copy of a disk within its pool must be moved away")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.roots = append(m.roots, source{key, h.Lineage, h.Root, h.Size})
+	return h, nil
+}
+
+// checkpoints lists and reads all checkpoints, of destroyed disks too.
+func (m *mark) checkpoints(ctx context.Context) error {
+	var keys []string
+	if err := m.relist(ctx, func(path, key string, o object) {
+		if o.kind == kindCkpt {
+			keys = append(keys, key)
+		}
+	}); err != nil {
+		return err
+	}
+	return each(ctx, m, "reading", keys, func(ctx context.Context, key string) error {
+		b, err := m.c.get(ctx, key)
+		if errs.Is(err, errs.NotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		ck, err := format.DecodeCheckpoint(b)
+		if err != nil && m.isOther(key) {
+			return nil
+		}
+		path, o, _ := leaf(key)
+		if err == nil && (ck.Name != o.name || ck.Lineage[0].Path != path || ck.Lineage[0].UID != ck.UID) {
+			err = errs.New(errs.Corrupt, "it is checkpoint %q of disk %s", ck.Name, ck.Lineage[0].Path)
+		}
+		if err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "%s", key)
+		}
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.ckpts[key] = true
+		m.roots = append(m.roots, source{key, ck.Lineage, ck.Root, ck.Size})
+		return nil
+	})
+}
+
+// isOther reports whether a key that could be a checkpoint's is the head or the document of a disk with an odd path.
+func (m *mark) isOther(key string) bool {
+	path, o, _ := parse(key)
+	if o.kind != kindHead && o.kind != kindOwner {
+		return false
+	}
+	d := m.disks[path]
+	return d != nil && d.first != nil
+}
+
+// relist lists the pool once more, and hands over what may be a document: heads by both their names.
+func (m *mark) relist(ctx context.Context, found func(path, key string, o object)) error {
+	err := m.c.store.List(ctx, "", "", func(e blob.Entry) bool {
+		path, o, ok := parse(e.Key)
+		if !ok || isMark(e.Key) {
+			return true
+		}
+		o.size = e.Size
+		found(path, e.Key, o)
+		if o.kind == kindHead || o.kind == kindOwner {
+			if path, o, ok := leaf(e.Key); ok {
+				o.size = e.Size
+				found(path, e.Key, o)
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "list the pool")
+	}
+	return nil
+}
+
+// walk notes all that was found to be reached.
+func (m *mark) walk(ctx context.Context) error {
+	m.reach = fsck.NewReach(m.c.store, m.c.codec, m.sizes)
+	return each(ctx, m, "walking", m.roots, func(ctx context.Context, s source) error {
+		if err := m.reach.Map(ctx, s.lineage, s.root, s.size); err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "the map that %s refers to", s.what)
+		}
+		return nil
+	})
+}
+
+// each runs f over all items, some at a time.
+func each[T any](ctx context.Context, m *mark, phase string, items []T, f func(context.Context, T) error) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	var mu sync.Mutex
+	done := int64(0)
+	for _, x := range items {
+		g.Go(func() error {
+			err := f(gctx, x)
+			mu.Lock()
+			defer mu.Unlock()
+			done++
+			m.c.opts.Progress(phase, done, int64(len(items)))
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// get reads a whole small object.
+func (c *collector) get(ctx context.Context, key string) ([]byte, error) {
+	obj, err := c.store.Get(ctx, key, blob.All())
+	if err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), err, "read %s", key)
+	}
+	return obj.Data, nil
+}

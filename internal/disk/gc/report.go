@@ -1,0 +1,79 @@
+package gc
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Tally counts objects.
+type Tally struct {
+	Objects int   `json:"objects"`
+	Bytes   int64 `json:"bytes"`
+}
+
+func (t *Tally) add(size int64) {
+	t.Objects++
+	t.Bytes += size
+}
+
+// Tallies counts objects by what they are: log, seg, map, boot, refs, pins, owner; or by why they are kept.
+type Tallies map[string]Tally
+
+func (t Tallies) add(what string, size int64) {
+	x := t[what]
+	x.add(size)
+	t[what] = x
+}
+
+// Total returns the sum.
+func (t Tallies) Total() (sum Tally) {
+	for _, x := range t {
+		sum.Objects += x.Objects
+		sum.Bytes += x.Bytes
+	}
+	return sum
+}
+
+// Why an object is kept.
+const (
+	KeptReached   = "reached"   // by a head, a checkpoint, a fork or a pin
+	KeptInFlight  = "in_flight" // a writer may be about to refer to it, or a replay needs it
+	KeptFence     = "fence"     // it keeps a writer of an old epoch out
+	KeptPinned    = "pinned"    // a reader or a restore holds all of the disk
+	KeptDocument  = "document"  // heads, checkpoints, references, pins, owners' documents, and their boot traces
+	KeptUncertain = "uncertain" // its disk changed while it was looked at
+	KeptUnknown   = "unknown"   // no object of a disk
+)
+
+// maxNotes bounds how many notes a report spells out.
+const maxNotes = 200
+
+// Report is what a collection has found and done.
+type Report struct {
+	DryRun      bool       `json:"dry_run"`
+	Started     time.Time  `json:"started"`
+	Marked      *time.Time `json:"marked,omitempty"` // when the earlier mark was made that this one was held against; nil: there was none that is old enough
+	Disks       int        `json:"disks"`
+	Destroyed   int        `json:"destroyed"` // paths of disks that are gone, whose objects are not all
+	Checkpoints int        `json:"checkpoints"`
+	Forks       int        `json:"forks"`
+	Pins        int        `json:"pins"`
+	Maps        int        `json:"maps"`           // walked
+	Objects     Tally      `json:"objects"`        // all objects that there were
+	Kept        Tallies    `json:"kept"`           // by why
+	Freed       Tallies    `json:"freed"`          // by kind; in a dry run: what would have been
+	Waiting     Tallies    `json:"waiting"`        // garbage by kind, that the earlier mark has not, or that was not there
+	Next        *time.Time `json:"next,omitempty"` // when what is waiting may be deleted by the next run
+	Notes       []string   `json:"notes"`
+}
+
+func newReport(o *Options) *Report {
+	return &Report{DryRun: o.DryRun, Started: o.Now(), Kept: Tallies{}, Freed: Tallies{}, Waiting: Tallies{}, Notes: []string{}}
+}
+
+func (r *Report) note(format string, args ...any) {
+	if s := fmt.Sprintf(format, args...); len(r.Notes) < maxNotes && !slices.Contains(r.Notes, s) {
+		r.Notes = append(r.Notes, s)
+	}
+}
