@@ -34,14 +34,18 @@ type Options struct {
 	Runtime   string   // as devfleet.Config.Runtime; default sandbox
 	Args      []string // of the server
 	NoImage   bool
+	// Patience is how long a machine may take to be healthy once it is created; default a minute, and five where VMs
+	// boot a kernel: without KVM and on a busy host that takes its time.
+	Patience time.Duration
 }
 
 // Fleet is a running fleet, and the test that it belongs to.
 type Fleet struct {
 	*devfleet.Fleet
 	*client.Client
-	cfg devfleet.Config
-	t   testing.TB
+	cfg      devfleet.Config
+	patience time.Duration
+	t        testing.TB
 }
 
 // Build makes sure that the binaries are those of this tree.
@@ -94,7 +98,13 @@ func Start(t testing.TB, o Options) *Fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &Fleet{Fleet: df, cfg: cfg, t: t}
+	f := &Fleet{Fleet: df, cfg: cfg, patience: o.Patience, t: t}
+	if f.patience == 0 {
+		f.patience = time.Minute
+		if cfg.Runtime != "sandbox" {
+			f.patience = 5 * time.Minute
+		}
+	}
 	t.Cleanup(f.remove)
 	if err := df.Up(t.Context(), cfg, func(string) {}); err != nil {
 		t.Fatalf("up: %v", err)
@@ -167,7 +177,7 @@ func (f *Fleet) Create(name, network, worker string, cfg api.MachineConfig) api.
 	if err != nil {
 		f.t.Fatalf("create machine %s: %v", name, err)
 	}
-	return f.WaitHealthy(m.ID, 60*time.Second)
+	return f.WaitHealthy(m.ID, f.patience)
 }
 
 // WaitHealthy waits until a machine is started and healthy.

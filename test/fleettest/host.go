@@ -85,7 +85,7 @@ func (f *Fleet) VMs(worker string) ([]VM, error) {
 }
 
 // KillInVM sends SIGKILL to the processes of a machine's VM on a worker that run the given role of the
-// platform: init (the whole VM), blockd or platformd. It reports how many there were.
+// platform: init (the whole VM, where it has a kernel of its own its QEMU), blockd or platformd. It reports how many there were.
 func (f *Fleet) KillInVM(worker, role string, vm string) int {
 	f.t.Helper()
 	killed := 0
@@ -114,6 +114,9 @@ func (f *Fleet) KillInVM(worker, role string, vm string) int {
 }
 
 func hasRole(args []string, role string) bool {
+	if role == "init" && strings.HasPrefix(args[0], "qemu-system-") {
+		return true
+	}
 	if !strings.HasSuffix(args[0], "sluice-init") && args[0] != "init" && args[0] != role {
 		return false
 	}

@@ -6,6 +6,11 @@
 //	probe escape                   one line per thing that worked and must not; nothing if none did
 //	probe spoof SOURCE DEST PORT   sends a UDP datagram over IPv6 with a forged source address
 //	probe hear PORT SECONDS        one line per UDP datagram: its source address
+//
+// And what its disk's file tree is, to be compared after a move:
+//
+//	probe plant DIR SEED           makes a tree with something of every kind
+//	probe tree DIR [EXCEPT…]       one line per file, with all that it is
 package main
 
 import (
@@ -19,6 +24,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/test/fleettest/treesum"
 )
 
 func main() {
@@ -38,6 +45,14 @@ func run(args []string) error {
 		return spoof(args[1], args[2], args[3])
 	case len(args) == 3 && args[0] == "hear":
 		return hear(args[1], args[2])
+	case len(args) == 3 && args[0] == "plant":
+		seed, err := strconv.ParseUint(args[2], 10, 64)
+		if err != nil {
+			return err
+		}
+		return treesum.Plant(args[1], seed)
+	case len(args) > 1 && args[0] == "tree":
+		return treesum.Write(os.Stdout, args[1], args[2:]...)
 	}
 	return fmt.Errorf("unknown arguments %q", args)
 }

@@ -114,7 +114,9 @@ func do(req request, atStart seen) (answer, error) {
 	case "spawn":
 		return spawn(req.Text, req.Path, int(req.Number))
 	case "dial-host":
-		return dialHost(req)
+		return dialHost(req, true)
+	case "ask-host": // as dial-host, but it is the host that ends the stream
+		return dialHost(req, false)
 	case "stall":
 		return stall(req.Text)
 	case "exit":
@@ -211,7 +213,7 @@ func spawn(mode, arg string, n int) (answer, error) {
 }
 
 // dialHost sends a text to a port of the worker's end of the link and returns what comes back.
-func dialHost(req request) (answer, error) {
+func dialHost(req request, halfClose bool) (answer, error) {
 	host := guestapi.HostLinkIP + "%" + guestapi.LinkName
 	conn, err := net.DialTimeout("tcp6", net.JoinHostPort(host, strconv.FormatInt(req.Number, 10)), 5*time.Second)
 	if err != nil {
@@ -221,8 +223,10 @@ func dialHost(req request) (answer, error) {
 	if _, err := io.WriteString(conn, req.Text); err != nil {
 		return answer{}, err
 	}
-	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
-		return answer{}, err
+	if halfClose {
+		if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+			return answer{}, err
+		}
 	}
 	b, err := io.ReadAll(conn)
 	return answer{Text: string(b)}, err

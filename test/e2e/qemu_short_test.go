@@ -1,0 +1,59 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/test/fleettest"
+)
+
+// qemuPatience is for a move to a VM whose kernel boots without KVM, on a busy host.
+const qemuPatience = 5 * time.Minute
+
+// TestQemuMachineMoves is the shortest life that a machine can have in a VM with a kernel of its own: it is made there, it
+// writes, it moves to a worker of the other runtime, and it reads. The long ones, back again and between two workers
+// of this runtime, have the tag qemu.
+func TestQemuMachineMoves(t *testing.T) {
+	f := fleettest.Start(t, fleettest.Options{Workers: 2, Runtime: "mixed"})
+	checkRuntimes(t, f, "sandbox", "qemu")
+	cfg := idle()
+	cfg.CPUs = 1
+	m := f.Create("one", "green", "w2", cfg)
+	ownKernel := kernelOf(f, m)
+	sum := f.Run(m.ID, "sh", "-c", "head -c 1000000 /dev/urandom > /data/random && sync && sha256sum /data/random")
+	if _, err := f.MigrateMachine(t.Context(), m.ID, "w1"); err != nil {
+		t.Fatal(err)
+	}
+	f.Eventually(qemuPatience, func() error {
+		now, err := f.Machine(t.Context(), m.ID)
+		if err == nil && (now.Worker != "w1" || now.Operation != "") {
+			err = fmt.Errorf("it is on %s, busy with %q", now.Worker, now.Operation)
+		}
+		return err
+	})
+	after := f.WaitHealthy(m.ID, qemuPatience)
+	checkSameMachine(t, m, after, "w1")
+	if got := f.Run(m.ID, "sha256sum", "/data/random"); got != sum {
+		t.Errorf("written %s, read %s", sum, got)
+	}
+	if kernel := kernelOf(f, after); kernel == ownKernel {
+		t.Errorf("the qemu worker's machine ran on the host's kernel, %s", kernel)
+	}
+}
+
+func checkRuntimes(t *testing.T, f *fleettest.Fleet, want ...string) {
+	t.Helper()
+	for i, name := range []string{"w1", "w2"} {
+		w, err := f.Worker(t.Context(), name)
+		if err != nil || w.Runtime != want[i] {
+			t.Fatalf("%s has runtime %q, %v", name, w.Runtime, err)
+		}
+	}
+}
+
+func kernelOf(f *fleettest.Fleet, m api.Machine) string {
+	return strings.TrimSpace(f.Run(m.ID, "/bin/uname", "-r"))
+}
