@@ -22,7 +22,7 @@ func newDiskCommand(d *deps) *cobra.Command {
 		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d), newDiskAttachCommand(d), newDiskTopCommand(d), newDiskServeCommand(d), newDiskDetachCommand(d),
 		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d), newDiskResizeCommand(d),
 		newDiskRekeyCommand(d),
-		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskCompactCommand(d), newDiskCollectCommand(d),
+		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskCompactCommand(d), newDiskCollectCommand(d), newDiskBenchCommand(d),
 		newDiskPinCommand(d), newDiskUnpinCommand(d),
 		newDiskDestroyCommand(d))
 	cmd.Long = `Make, mount, serve, copy, check, checkpoint and fork disks. A disk is a virtual block device whose truth is in an
