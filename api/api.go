@@ -98,6 +98,7 @@ type Machine struct {
 	Config     MachineConfig `json:"config"`
 	Services   []ServiceInfo `json:"services,omitempty"`
 	Disk       DiskActivity  `json:"disk"`
+	DiskStall  *DiskStall    `json:"disk_stall,omitempty"` // while the disk's store has stalled
 	CreatedAt  time.Time     `json:"created_at"`
 	UpdatedAt  time.Time     `json:"updated_at"`
 	Events     []Event       `json:"events,omitempty"` // in a single machine's answer
@@ -119,6 +120,19 @@ type DiskActivity struct {
 	BytesRead    int64  `json:"bytes_read"`
 	BytesWritten int64  `json:"bytes_written"`
 	Replayed     int64  `json:"replayed,omitempty"`
+}
+
+// DiskStall tells of an object store that doesn't do what a machine's disk waits for.
+type DiskStall struct {
+	Since     time.Time `json:"since"`
+	Operation string    `json:"operation"`
+	// Kind is unavailable, exhausted (the store is full) or denied (it refuses access).
+	Kind   string `json:"kind"`
+	Reason string `json:"reason"`
+	Remedy string `json:"remedy"`
+	// HeldSince is since when something in the machine waits for it; absent: nothing does.
+	HeldSince time.Time `json:"held_since,omitzero"`
+	Paused    bool      `json:"paused,omitempty"` // the machine's processes are frozen until the store is back
 }
 
 // Event is one line of a machine's history.
@@ -265,6 +279,7 @@ type DiskInfo struct {
 	Parent      string           `json:"parent,omitempty"`
 	Checkpoints []DiskCheckpoint `json:"checkpoints,omitempty"`
 	UpdatedAt   time.Time        `json:"updated_at"`
+	Stall       *DiskStall       `json:"stall,omitempty"` // of a machine's disk; then no checkpoints are told
 	// Of an encrypted disk: its cipher, the id of its data key, and which key-encryption key has wrapped that.
 	Cipher string `json:"cipher,omitempty"`
 	KeyID  uint32 `json:"key_id,omitempty"`

@@ -182,6 +182,9 @@ func (d *deps) attachedDiskInfo(ctx context.Context, machine string) (api.DiskIn
 		return info, err
 	}
 	info.URL = m.DiskURL // the platform knows only its path
+	if info.Stall != nil {
+		return info, nil
+	}
 	info.Checkpoints, err = c.MachineCheckpoints(ctx, m.ID)
 	return info, err
 }
@@ -222,6 +225,9 @@ func printDisk(w io.Writer, x localDisk) error {
 		{"Holder", x.Holder}, {"Parent", x.Parent}, {"Updated", timestamp(x.UpdatedAt)}}...)
 	if err := printFields(w, fields); err != nil {
 		return err
+	}
+	if s := x.Stall; s != nil {
+		fmt.Fprintf(w, "\nThe store has stalled since %s (%s): %s\n  try: %s\n", timestamp(s.Since), s.Operation, s.Reason, s.Remedy)
 	}
 	if err := printAttachments(w, x.Attachments); err != nil {
 		return err

@@ -113,6 +113,9 @@ func printMachine(w io.Writer, m api.Machine) error {
 	if err != nil {
 		return err
 	}
+	if s := m.DiskStall; s != nil {
+		fmt.Fprintf(w, "\nDisk stalled since %s (%s): %s\n  try: %s\n", timestamp(s.Since), s.Operation, s.Reason, s.Remedy)
+	}
 	if err := printServices(w, m); err != nil {
 		return err
 	}
@@ -126,7 +129,10 @@ func stateOf(m api.Machine) string {
 	if m.State == "started" && !m.Healthy {
 		notes = append(notes, "not healthy")
 	}
-	if m.Reason != "" {
+	switch {
+	case m.DiskStall != nil:
+		notes = append(notes, stallText(m.DiskStall))
+	case m.Reason != "":
 		notes = append(notes, m.Reason)
 	}
 	if m.Operation != "" {
@@ -136,6 +142,15 @@ func stateOf(m api.Machine) string {
 		return m.State
 	}
 	return m.State + " (" + strings.Join(notes, "; ") + ")"
+}
+
+// stallText says that a disk's store has stalled, and whether the machine is paused for that.
+func stallText(s *api.DiskStall) string {
+	text := "disk stalled since " + timestamp(s.Since)
+	if s.Paused {
+		text = "paused: " + text
+	}
+	return text
 }
 
 func printServices(w io.Writer, m api.Machine) error {

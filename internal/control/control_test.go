@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -35,6 +36,44 @@ func TestAMachinesLife(t *testing.T) {
 		t.Fatalf("%d disks left", n)
 	}
 	f.create("db", "net") // its name is free
+}
+
+// TestPausedForItsStore: the record, the view and the history say when a machine was paused, and when it went on; once
+// each, however often that is reported.
+func TestPausedForItsStore(t *testing.T) {
+	f := newFixture(t)
+	w := f.worker("w1")
+	m := f.create("db", "net").Machine
+	count := func(event string) (n int, last fleet.MachineEvent) {
+		events, err := f.c.MachineEvents(t.Context(), "db")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range events {
+			if e.Event == event {
+				n, last = n+1, e
+			}
+		}
+		return n, last
+	}
+	for round := 1; round <= 2; round++ {
+		since := time.Now().Add(-3 * time.Second)
+		w.set(func() { w.stall = &fleet.DiskStall{Since: since, Operation: "write log/1/2", Kind: "unavailable", Reason: "no answer"} })
+		f.eventually("seen to stall", func() bool { r := f.machine("db").Report; return r != nil && r.Stall != nil && !r.Stall.Paused })
+		if n, _ := count("disk_stall"); n != round-1 || f.machine("db").Machine.Reason != "" {
+			t.Fatalf("a short stall is no event: %d", n)
+		}
+		w.set(func() { s := *w.stall; s.Paused = true; w.stall = &s })
+		f.eventually("paused", func() bool { v := f.machine("db"); return v.Machine.Reason != "" && v.Report.Stall.Paused })
+		w.set(func() {})
+		w.set(func() { w.stall = nil })
+		f.eventually("going on", func() bool { return f.machine("db").Machine.Reason == "" })
+		begun, e := count("disk_stall")
+		ended, _ := count("disk_resume")
+		if begun != round || ended != round || e.Info["reason"] != "no answer" || e.Info["operation"] != "write log/1/2" || e.Instance != m.Placement.Instance {
+			t.Errorf("%d and %d events, the last %+v", begun, ended, e)
+		}
+	}
 }
 
 func TestDrainMovesEverything(t *testing.T) {

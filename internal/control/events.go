@@ -20,6 +20,8 @@ const (
 	eventExit    = "exit"
 	eventLost    = "lost"
 	eventDestroy = "destroy"
+	eventStall   = "disk_stall" // the machine is paused because its disk's store has stalled
+	eventResume  = "disk_resume"
 )
 
 // Sources of events.

@@ -127,6 +127,7 @@ type obedient struct {
 	holds    bool   // doesn't release anything yet
 	boots    bool   // has no VM ready: it is still booting one
 	bootless string // why it can't boot any; "": it can
+	stall    *fleet.DiskStall
 	seq      int64
 	seen     int64
 	again    bool // take the newest set once more
@@ -200,7 +201,7 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 	told := map[fleet.MachineID]bool{}
 	for _, a := range set.Assignments {
 		told[a.Machine] = true
-		v := fleet.VMReport{Machine: a.Machine, Generation: a.Generation, Instance: a.Instance, HasVM: true, Phase: fleet.PhaseHealthy}
+		v := fleet.VMReport{Machine: a.Machine, Generation: a.Generation, Instance: a.Instance, HasVM: true, Phase: fleet.PhaseHealthy, Stall: w.stall}
 		switch {
 		case a.Want == fleet.WantDiscarded:
 			delete(w.vms, a.Machine)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
@@ -139,7 +140,7 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 	switch s.vm.Phase {
 	case fleet.PhaseRunning, fleet.PhaseHealthy:
 		if m.val.State == fleet.MachineStarted {
-			return nil
+			return c.settlePaused(ctx, m, s)
 		}
 		return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventStart, Source: sourceWorker(s.worker)})
 	case fleet.PhaseFailed, fleet.PhaseFenced:
@@ -151,6 +152,22 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 		return nil
 	}
 	return c.settleSilent(ctx, m, s)
+}
+
+// reasonPaused is why a started machine does nothing.
+const reasonPaused = "paused: the store of its disk has stalled"
+
+// settlePaused notes that a started machine has been paused for its store, or goes on.
+func (c *Control) settlePaused(ctx context.Context, m row[fleet.Machine], s sight) error {
+	paused := s.vm.Stall != nil && s.vm.Stall.Paused
+	switch noted := m.val.Reason == reasonPaused; {
+	case paused == noted:
+		return nil
+	case paused:
+		return c.setState(ctx, m, fleet.MachineStarted, reasonPaused, &fleet.MachineEvent{Event: eventStall, Source: sourceWorker(s.worker),
+			Info: map[string]string{"since": s.vm.Stall.Since.UTC().Format(time.RFC3339), "operation": s.vm.Stall.Operation, "reason": s.vm.Stall.Reason}})
+	}
+	return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventResume, Source: sourceWorker(s.worker)})
 }
 
 // settleSilent is for a machine of which the worker hasn't said yet that it runs.

@@ -92,6 +92,8 @@ type VMReport struct {
 	HasVM bool `json:"has_vm,omitempty"`
 	// Disk says what the disk did in this incarnation.
 	Disk DiskReport `json:"disk"`
+	// Stall is set while the disk's store has stalled.
+	Stall *DiskStall `json:"stall,omitempty"`
 	// Timeline has the time each phase of this incarnation was first reached.
 	Timeline map[Phase]time.Time `json:"timeline,omitempty"`
 	Services []ServiceReport     `json:"services,omitempty"`
@@ -104,6 +106,28 @@ type DiskReport struct {
 	BytesRead    int64  `json:"bytes_read"`
 	BytesWritten int64  `json:"bytes_written"`
 	Replayed     int64  `json:"replayed,omitempty"` // log objects replayed at attach
+}
+
+// DiskStall tells of a store that doesn't do what a machine's disk waits for.
+type DiskStall struct {
+	Since     time.Time `json:"since"`
+	Operation string    `json:"operation"` // such as "write disks/<id>/log/3/17"
+	// Kind, Reason and Remedy are of the store's newest answer.
+	Kind   string `json:"kind"` // unavailable; exhausted: the store is full; denied: it refuses us
+	Reason string `json:"reason"`
+	Remedy string `json:"remedy"`
+	// HeldSince is since when something in the machine waits for it; zero: nothing does.
+	HeldSince time.Time `json:"held_since,omitzero"`
+	// Paused: the machine's processes are frozen until the store is back, so that none sees an I/O error.
+	Paused bool `json:"paused,omitempty"`
+}
+
+// Same reports whether both are the same stall, with the same effect; nil is none.
+func (s *DiskStall) Same(o *DiskStall) bool {
+	if s == nil || o == nil {
+		return s == o
+	}
+	return s.Since.Equal(o.Since) && s.Paused == o.Paused && s.Kind == o.Kind
 }
 
 // ServiceReport is one service's state.

@@ -75,6 +75,7 @@ type Health struct {
 	Error      string                `json:"error,omitempty"`
 	Remedy     string                `json:"remedy,omitempty"`
 	Disk       fleet.DiskReport      `json:"disk"`
+	Stall      *fleet.DiskStall      `json:"stall,omitempty"` // while the disk's store has stalled
 	Services   []fleet.ServiceReport `json:"services,omitempty"`
 	// Timeline has when each state was first reached.
 	Timeline map[State]time.Time `json:"timeline"`

@@ -27,6 +27,10 @@ func machineToAPI(v fleet.MachineView) api.Machine {
 		out.Release, out.Version = string(r.Release), r.Version
 		out.Healthy = healthy(v)
 		out.Disk = api.DiskActivity(r.Disk)
+		if r.Stall != nil {
+			stall := api.DiskStall(*r.Stall)
+			out.DiskStall = &stall
+		}
 		for _, s := range r.Services {
 			out.Services = append(out.Services, api.ServiceInfo(s))
 		}

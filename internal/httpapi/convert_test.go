@@ -87,3 +87,22 @@ func TestExecFramesAreTheGuests(t *testing.T) {
 		t.Fatalf("%v, %v", ours, theirs)
 	}
 }
+
+// TestAStalledMachine: what the store doesn't do is shown, and who is paused for it is not healthy.
+func TestAStalledMachine(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	v := fleet.MachineView{Machine: fleet.Machine{State: fleet.MachineStarted, Placement: &fleet.Placement{Generation: 1}},
+		Report: &fleet.VMReport{Generation: 1, Phase: fleet.PhaseHealthy, Stall: &fleet.DiskStall{Since: at, Operation: "write x", Kind: "denied", Reason: "why", Remedy: "do"}}}
+	m := machineToAPI(v)
+	if want := (api.DiskStall{Since: at, Operation: "write x", Kind: "denied", Reason: "why", Remedy: "do"}); m.DiskStall == nil || *m.DiskStall != want || !m.Healthy {
+		t.Errorf("stalled: %+v, healthy %v", m.DiskStall, m.Healthy)
+	}
+	v.Report.Stall.Paused = true
+	if m := machineToAPI(v); !m.DiskStall.Paused || m.Healthy {
+		t.Errorf("paused: %+v, healthy %v", m.DiskStall, m.Healthy)
+	}
+	v.Report.Stall = nil
+	if m := machineToAPI(v); m.DiskStall != nil || !m.Healthy {
+		t.Errorf("neither: %+v, healthy %v", m.DiskStall, m.Healthy)
+	}
+}

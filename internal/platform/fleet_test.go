@@ -330,6 +330,7 @@ func (v *testVM) await(what string, cond func(guestapi.Health) bool) guestapi.He
 	var last guestapi.Health
 	for time.Now().Before(deadline) {
 		ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Second)
+		last = guestapi.Health{} // what is absent now must not stay from before
 		err := v.call(ctx, http.MethodGet, guestapi.PathHealth, nil, &last)
 		cancel()
 		if err == nil && cond(last) {

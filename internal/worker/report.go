@@ -55,6 +55,9 @@ func (m *machine) observed() *fleet.VMReport {
 		Timeline: maps.Clone(l.Timeline),
 		Services: slices.Clone(m.health.Services),
 	}
+	if l.Bound && l.End == nil {
+		r.Stall = m.health.Stall
+	}
 	r.Disk.Epoch = max(r.Disk.Epoch, m.health.Disk.Epoch)
 	r.Disk.Replayed = max(r.Disk.Replayed, m.health.Disk.Replayed)
 	if l.End != nil {
@@ -69,7 +72,7 @@ func sameReport(a, b *fleet.VMReport) bool {
 		return a == b
 	}
 	return a.Generation == b.Generation && a.Attempt == b.Attempt && a.Phase == b.Phase && a.VM == b.VM &&
-		a.Error == b.Error && slices.Equal(a.Services, b.Services)
+		a.Error == b.Error && a.Stall.Same(b.Stall) && slices.Equal(a.Services, b.Services)
 }
 
 // diskReport is what the disk did in this life: counted by the gateway, or by the platform itself, which

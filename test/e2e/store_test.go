@@ -136,6 +136,19 @@ func TestStoreWithoutSpace(t *testing.T) {
 	if left := fs.Bavail * uint64(fs.Bsize); acked == 0 || left > 4<<20 {
 		t.Fatalf("%d records acknowledged, and %d bytes left: this run proves nothing", acked, left)
 	}
+	f.Eventually(20*time.Second, func() error {
+		stalled, err := f.Machine(t.Context(), m.ID)
+		if s := stalled.DiskStall; err == nil && (s == nil || !s.Paused || s.Kind != "exhausted" || stalled.Healthy) {
+			err = fmt.Errorf("the machine isn't paused for a full store: %+v, healthy %v", s, stalled.Healthy)
+		}
+		return err
+	})
+	if status := f.Sluice("machine", "status", m.ID); !strings.Contains(status.Stdout, "started (paused: disk stalled since ") || !strings.Contains(status.Stdout, "is full") {
+		t.Errorf("status: %+v", status)
+	}
+	if refused := f.Sluice("machine", "exec", m.ID, "--", "true"); refused.Code != 5 || !strings.Contains(refused.Stderr, "the machine is paused") {
+		t.Errorf("exec in a paused machine: %+v", refused)
+	}
 	if list := beside.Sluice("worker", "list"); list.Code != 0 || !strings.Contains(list.Stdout, "ready") {
 		t.Errorf("the fleet beside it: %+v", list)
 	}
@@ -148,6 +161,12 @@ func TestStoreWithoutSpace(t *testing.T) {
 			err = fmt.Errorf("record %d was acknowledged before, now %d", acked, n)
 		}
 		return err
+	})
+	f.Eventually(10*time.Second, func() error {
+		if events := f.Sluice("machine", "events", m.ID); !strings.Contains(events.Stdout, "disk_stall") || !strings.Contains(events.Stdout, "disk_resume") {
+			return fmt.Errorf("events: %+v", events)
+		}
+		return nil
 	})
 	if err := f.SignalService(t.Context(), m.ID, "filler", "stop"); err != nil {
 		t.Fatal(err)

@@ -20,6 +20,8 @@ const (
 	PathClose       = "/close"       // POST → Info; the disk is closed cleanly
 	PathAbandon     = "/abandon"     // POST → Info; nothing more is written
 	PathSettle      = "/settle"      // POST; writes out what it can, so that a close has little to do
+	PathStall       = "/stall"       // POST Stall → Stall; answers when it is another one, or still the same after a moment
+	PathHold        = "/hold"        // POST Hold; see disk.HoldIO
 	PathWatch       = "/watch"       // GET; answers, with an error, when the disk has stopped by itself
 	PathCheckpoint  = "/checkpoint"  // POST Checkpoint
 	PathCheckpoints = "/checkpoints" // GET → []Checkpoint
@@ -42,8 +44,19 @@ type Info struct {
 	SizeBytes   int64            `json:"size_bytes,omitempty"`
 	Description Description      `json:"description"`
 	Report      fleet.DiskReport `json:"report"`
+	Stall       *fleet.DiskStall `json:"stall,omitempty"`
 	// Steps has how long the parts of the last attach or close took.
 	Steps []Step `json:"steps,omitempty"`
+}
+
+// Stall carries what there is of a stall of the store, or what the caller knows of it.
+type Stall struct {
+	Stall *fleet.DiskStall `json:"stall,omitempty"` // nil: the store does what it is asked for
+}
+
+// Hold says whether nobody would notice how long the disk's requests take.
+type Hold struct {
+	On bool `json:"on"`
 }
 
 // Description is what the disk's head says.

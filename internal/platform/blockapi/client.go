@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 
+	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -61,6 +62,20 @@ func (c *Client) Abandon(ctx context.Context) (Info, error) {
 // Unavailable when blockd has gone.
 func (c *Client) AwaitStopped(ctx context.Context) error {
 	return c.call(ctx, http.MethodGet, PathWatch, nil, nil)
+}
+
+// AwaitStall returns what there is of a stall, nil if there is none, once that differs from known. While there is
+// one it also answers every half second, with since when somebody waits.
+func (c *Client) AwaitStall(ctx context.Context, known *fleet.DiskStall) (*fleet.DiskStall, error) {
+	var now Stall
+	err := c.call(ctx, http.MethodPost, PathStall, Stall{known}, &now)
+	return now.Stall, err
+}
+
+// HoldIO says whether nobody would notice how long the disk's requests take: then none fails because the store was
+// waited for too long.
+func (c *Client) HoldIO(ctx context.Context, on bool) error {
+	return c.call(ctx, http.MethodPost, PathHold, Hold{on}, nil)
 }
 
 // Settle writes out what can be while the disk is in use.

@@ -21,6 +21,9 @@ type Disk interface {
 	Err() error
 	// Settle flushes and writes the map, so that Close has little left to do.
 	Settle(ctx context.Context) error
+	// Stalled and HoldIO are as the engine has them.
+	Stalled() (*disk.Stall, <-chan struct{})
+	HoldIO(on bool)
 	Checkpoint(ctx context.Context, name string) error
 	Checkpoints(ctx context.Context) ([]blockapi.Checkpoint, error)
 	Describe() blockapi.Description

@@ -56,6 +56,10 @@ func (s *Server) handler() http.Handler {
 	mux.HandleFunc("GET "+blockapi.PathWatch, answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
 		return struct{}{}, s.awaitStopped(ctx)
 	}))
+	mux.HandleFunc("POST "+blockapi.PathStall, answering(s.awaitStall))
+	mux.HandleFunc("POST "+blockapi.PathHold, answering(func(_ context.Context, h blockapi.Hold) (struct{}, error) {
+		return struct{}{}, s.hold(h)
+	}))
 	mux.HandleFunc("POST "+blockapi.PathSettle, answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
 		return struct{}{}, s.settle(ctx)
 	}))

@@ -230,7 +230,7 @@ func (s *Server) info() blockapi.Info {
 		info.Device = shown.BlockDevice()
 	}
 	info.SizeBytes, info.Description, info.Report = d.Size(), d.Describe(), d.Report()
-	info.Fenced = errs.Is(d.Err(), errs.Fenced)
+	info.Fenced, info.Stall = errs.Is(d.Err(), errs.Fenced), stallOf(d)
 	return info
 }
 

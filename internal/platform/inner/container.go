@@ -107,7 +107,8 @@ func Adopt(ctx context.Context, cfg Config) (*Container, error) {
 	if c.halfEntered() {
 		return nil, errors.Join(c.Kill(ctx), errs.New(errs.NotFound, "the container was left half-way into the machine's root"))
 	}
-	return c, c.answers(ctx)
+	// An earlier platformd may have frozen it; if it is still to be, somebody finds out.
+	return c, errors.Join(c.Thaw(), c.answers(ctx))
 }
 
 // answers returns once PID 1 does.
@@ -303,5 +304,9 @@ func (c *Container) Kill(ctx context.Context) error {
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill the container: %w", err)
 	}
-	return c.Wait(ctx)
+	thawErr := c.Thaw() // what a v1 freezer holds doesn't die; where it fails for another reason, it has ended
+	if err := c.Wait(ctx); err != nil {
+		return errors.Join(err, thawErr)
+	}
+	return nil
 }

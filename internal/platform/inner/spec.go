@@ -17,6 +17,8 @@ const (
 	// the platform room for its threads.
 	maxProcesses = 30000
 
+	cgroupName = "machine"
+
 	newRoot = "newroot" // where the machine's disk is attached before it becomes the root
 	initBin = "init"    // the container's PID 1, in the root that it starts with
 )
@@ -67,7 +69,7 @@ func spec(initBinary string) *specs.Spec {
 				{Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
 				{Type: specs.CgroupNamespace},
 			},
-			CgroupsPath: "/machine",
+			CgroupsPath: "/" + cgroupName,
 			Resources: &specs.LinuxResources{
 				Devices: deviceRules(),
 				Pids:    &specs.LinuxPids{Limit: &processes},

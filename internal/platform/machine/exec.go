@@ -23,6 +23,9 @@ func (p *Platform) live() (*inner.Container, guestapi.Bind, error) {
 		return nil, guestapi.Bind{}, errs.New(errs.Unavailable, "the machine isn't running: its VM is %s", now.Health.State).
 			WithRemedy("wait until it is started, or start it")
 	}
+	if err := pausedError(now.Health.Stall); err != nil {
+		return nil, guestapi.Bind{}, err
+	}
 	return c, *now.Bind, nil
 }
 

@@ -110,6 +110,10 @@ type prober struct {
 
 // Probe implements service.Prober.
 func (pr *prober) Probe(ctx context.Context, svc fleet.Service) error {
+	now, _ := pr.p.status.get()
+	if err := pausedError(now.Health.Stall); err != nil {
+		return err
+	}
 	c := pr.p.container.peek()
 	switch svc.Check.Kind {
 	case fleet.CheckExec:

@@ -33,6 +33,9 @@ func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 	if err := p.status.update(func(s *saved) { reach(s, guestapi.StateStopping) }); err != nil {
 		return err
 	}
+	if err := p.awaitUnpaused(ctx); err != nil {
+		return err
+	}
 	p.stopServices(ctx)
 	for ctx.Err() == nil {
 		err := p.giveBack(ctx)
@@ -44,11 +47,15 @@ func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 			p.fail(ctx, err)
 			return nil
 		}
-		if now, _ := p.status.get(); final(now.Health.State) {
+		now, _ := p.status.get()
+		if final(now.Health.State) {
 			return nil
 		}
+		if waits := stallError(now.Health.Stall, "the machine can't be released yet"); waits != nil {
+			err = waits
+		}
 		p.log.WarnContext(ctx, "release not done yet", "error", err)
-		if err := p.status.update(func(s *saved) { s.Health.Error, s.Health.ErrorKind = err.Error(), string(errs.KindOf(err)) }); err != nil {
+		if err := p.sayWhy(err); err != nil {
 			return err
 		}
 		select {
@@ -132,7 +139,7 @@ func (p *Platform) giveBack(ctx context.Context) error {
 	return p.status.update(func(s *saved) {
 		s.Health.Disk = info.Report
 		if !final(s.Health.State) {
-			s.Health.Error, s.Health.ErrorKind = "", "" // of an earlier try
+			s.Health.Error, s.Health.ErrorKind, s.Health.Remedy = "", "", "" // of an earlier try
 		}
 		for _, step := range info.Steps {
 			addStep(s, "close: "+step.Name, step.Took)

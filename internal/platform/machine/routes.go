@@ -67,6 +67,7 @@ type diskAnswer struct {
 	SizeBytes   int64                 `json:"size_bytes"`
 	Device      string                `json:"device"`
 	Activity    fleet.DiskReport      `json:"activity"`
+	Stall       *fleet.DiskStall      `json:"stall,omitempty"` // then no checkpoints are told
 	Checkpoints []blockapi.Checkpoint `json:"checkpoints,omitempty"`
 }
 
@@ -79,13 +80,19 @@ func (p *Platform) getDisk(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	all, err := p.block.Checkpoints(r.Context())
-	if err != nil {
-		writeError(w, err)
-		return
+	var all []blockapi.Checkpoint
+	if info.Stall == nil { // they are in the store
+		if all, err = p.block.Checkpoints(r.Context()); err != nil {
+			writeError(w, err)
+			return
+		}
+	}
+	now, _ := p.status.get()
+	if info.Stall != nil && now.Health.Stall != nil {
+		info.Stall.Paused = now.Health.Stall.Paused
 	}
 	writeJSON(w, diskAnswer{URL: info.Path, Description: info.Description, SizeBytes: info.SizeBytes, Device: info.Device,
-		Activity: info.Report, Checkpoints: all})
+		Activity: info.Report, Stall: info.Stall, Checkpoints: all})
 }
 
 func (p *Platform) getCheckpoints(w http.ResponseWriter, r *http.Request) {
