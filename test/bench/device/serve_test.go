@@ -15,11 +15,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/disk/journal"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -29,9 +31,11 @@ import (
 const (
 	serveEnv = "SLUICE_BENCH_SERVE"
 	dirEnv   = "SLUICE_BENCH_DIR"
+	boundEnv = "SLUICE_BENCH_BOUND" // makes the disk one of mode bounded, with a journal in dirEnv
 
-	deviceSize = 2 << 30
-	cacheSize  = 2 << 30
+	deviceSize  = 2 << 30
+	cacheSize   = 2 << 30
+	journalSize = 256 << 20
 )
 
 func TestMain(m *testing.M) {
@@ -68,6 +72,13 @@ func serve(ctx context.Context, url, dir string) error {
 }
 
 func open(ctx context.Context, url, dir string) (*disk.Disk, error) {
+	bound := time.Duration(0)
+	if s := os.Getenv(boundEnv); s != "" {
+		var err error
+		if bound, err = time.ParseDuration(s); err != nil {
+			return nil, err
+		}
+	}
 	pool, path, err := blobs.SplitDiskURL(url)
 	if err != nil {
 		return nil, err
@@ -78,16 +89,22 @@ func open(ctx context.Context, url, dir string) (*disk.Disk, error) {
 	}
 	head, err := disk.ReadHead(ctx, store, path)
 	if errs.Is(err, errs.NotFound) {
-		head, err = disk.Create(ctx, store, path, disk.CreateOptions{Size: deviceSize})
+		head, err = disk.Create(ctx, store, path, disk.CreateOptions{Size: deviceSize, Bound: bound})
 	}
 	if err != nil {
 		return nil, err
+	}
+	var j *journal.Journal
+	if bound > 0 {
+		if j, err = journal.Open(filepath.Join(dir, "journal"), journal.Options{Size: journalSize}); err != nil {
+			return nil, err
+		}
 	}
 	c, err := cache.Open(filepath.Join(dir, "cache"), cacheSize)
 	if err != nil {
 		return nil, err
 	}
-	return disk.Attach(ctx, store, path, disk.AttachOptions{Generation: head.Generation + 1, Holder: "bench", Cache: c})
+	return disk.Attach(ctx, store, path, disk.AttachOptions{Generation: head.Generation + 1, Holder: "bench", Cache: c, Journal: j})
 }
 
 // server is a process that serves a disk.
@@ -103,8 +120,18 @@ type server struct {
 // startServer serves the disk of a URL with a new cache until the test ends.
 func startServer(t *testing.T, url string) *server {
 	t.Helper()
+	return startServerIn(t, url, t.TempDir(), 0)
+}
+
+// startServerIn serves the disk of a URL, with cache and journal in dir. With a bound, a disk that it makes is of mode
+// bounded.
+func startServerIn(t *testing.T, url, dir string, bound time.Duration) *server {
+	t.Helper()
 	s := &server{t: t, cmd: exec.Command(os.Args[0])}
-	s.cmd.Env = append(os.Environ(), serveEnv+"="+url, dirEnv+"="+t.TempDir())
+	s.cmd.Env = append(os.Environ(), serveEnv+"="+url, dirEnv+"="+dir)
+	if bound > 0 {
+		s.cmd.Env = append(s.cmd.Env, boundEnv+"="+bound.String())
+	}
 	s.cmd.Stderr = os.Stderr
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var err error
