@@ -54,7 +54,7 @@ type Tuning struct {
 	FrameIdle          time.Duration // how long nobody reads or writes until memory for frames over 8 MiB is given back; 1 min
 	ReadAhead          int64         // most to read ahead of a sequential reader; 8 MiB, negative: none
 	PinLease           time.Duration // how long the pin of a reader lasts that doesn't renew it; 15 min, from 1 s to 24 h
-	CompactBytes       int64         // dead content at which the background compaction begins; 0: never, since nothing frees what it repacks yet
+	CompactBytes       int64         // dead content at which the background compaction begins; 64 MiB, negative: never
 	CompactShare       float64       // of what the disk writes, the most that the background compaction adds; 0.25
 }
 
@@ -86,6 +86,7 @@ func (t Tuning) withDefaults(cached bool) Tuning {
 	def(&t.FrameIdle, time.Minute)
 	def(&t.ReadAhead, 8<<20)
 	def(&t.BootWindow, 10*time.Second)
+	def(&t.CompactBytes, 64<<20)
 	def(&t.CompactShare, 0.25)
 	def(&t.PinLease, pinLease)
 	t.PinLease = max(time.Second, min(t.PinLease, format.MaxLeaseMS*time.Millisecond))

@@ -13,6 +13,7 @@ const (
 	markFixed  = 16      // magic, version (2), flags (2), number of chunks (4)
 	chunkFixed = 12      // raw length (4), stored length (4), CRC of the stored bytes (4)
 	markChunk  = 1 << 20 // bytes of a chunk before compression
+	rawChunk   = 4 << 10 // a shorter chunk is stored as it is
 	markKeys   = 4096    // keys in one line
 )
 
@@ -37,7 +38,7 @@ type markHeader struct {
 	Pins    map[string]string `json:"pins"`
 }
 
-// EncodeMark returns the stored form of a mark: JSON lines, a header and then disks, in compressed chunks.
+// EncodeMark returns the stored form of a mark: JSON lines, a header and then disks, in chunks.
 func (c *Codec) EncodeMark(m *Mark) ([]byte, error) {
 	out := append(make([]byte, 0, markFixed), markMagic...)
 	out = le.AppendUint32(out, Version) // and no flags
@@ -45,7 +46,10 @@ func (c *Codec) EncodeMark(m *Mark) ([]byte, error) {
 	chunks := uint32(0)
 	var raw bytes.Buffer
 	flush := func() {
-		stored := c.enc.EncodeAll(raw.Bytes(), nil)
+		stored := raw.Bytes()
+		if len(stored) >= rawChunk {
+			stored = c.enc.EncodeAll(stored, nil)
+		}
 		out = le.AppendUint32(out, uint32(raw.Len()))
 		out = le.AppendUint32(out, uint32(len(stored)))
 		out = append(le.AppendUint32(out, CRC(stored)), stored...)
@@ -117,7 +121,7 @@ func (c *Codec) markChunk(b []byte) (raw, rest []byte, err error) {
 	if CRC(b[:n]) != sum {
 		return nil, nil, corrupt("mark: checksum mismatch")
 	}
-	raw, err = c.unpack(nil, b[:n], true, int(rawLen), maxRootContents)
+	raw, err = c.unpack(nil, b[:n], rawLen >= rawChunk, int(rawLen), maxRootContents)
 	return raw, b[n:], err
 }
 

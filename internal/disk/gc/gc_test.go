@@ -3,10 +3,15 @@ package gc_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/memblob"
@@ -466,4 +471,125 @@ func TestMarksAreBounded(t *testing.T) {
 		t.Errorf("%d objects", n)
 	}
 	p.reads("disks/a", "", "n")
+}
+
+// TestSpaceComesBack trims half of a disk in small pieces, which leaves no object without something live in it: what
+// the store holds falls after compaction and collection, and not before.
+func TestSpaceComesBack(t *testing.T) {
+	const size, piece = 16 << 20, 64 << 10
+	p := newPool(t)
+	p.create("disks/a", func(o *disk.CreateOptions) { o.Size = size })
+	rng := rand.New(rand.NewPCG(3, 4))
+	noise := make([]byte, size)
+	for i := 0; i < size; i += 8 {
+		binary.LittleEndian.PutUint64(noise[i:], rng.Uint64())
+	}
+	p.session("disks/a", func(d *disk.Disk) {
+		for off := int64(0); off < size; off += 1 << 20 {
+			p.must(d.WriteAt(p.ctx, noise[off:off+1<<20], off))
+		}
+		p.must(d.Flush(p.ctx))
+	})
+	full := p.bytes()
+	p.session("disks/a", func(d *disk.Disk) {
+		for off := int64(0); off < size; off += 2 * piece {
+			p.must(d.Trim(p.ctx, off, piece))
+			clear(noise[off : off+piece])
+		}
+	})
+	trimmed := p.bytes()
+	p.collect()
+	p.collect()
+	uncompacted := p.bytes()
+	p.session("disks/a", func(d *disk.Disk) {
+		_, err := d.Compact(p.ctx, disk.CompactOptions{})
+		p.must(err)
+	})
+	compacted := p.bytes()
+	for range 3 {
+		p.collect()
+	}
+	collected := p.bytes()
+	t.Logf("RESULT disk space: full %d KiB, half trimmed %d, collected %d, compacted %d, collected %d: %.2f times what is live",
+		full>>10, trimmed>>10, uncompacted>>10, compacted>>10, collected>>10, float64(collected)/(size/2))
+	if uncompacted < full*9/10 || compacted < full {
+		t.Errorf("this test shows nothing: %d, %d, %d", full, uncompacted, compacted)
+	}
+	if float64(collected) > 1.3*size/2 {
+		t.Errorf("%d bytes are stored for %d that are live", collected, size/2)
+	}
+	d := p.attach("disks/a")
+	got := make([]byte, size)
+	p.must(d.ReadAt(p.ctx, got, 0))
+	if !bytes.Equal(got, noise) {
+		t.Error("the content is another one")
+	}
+	p.must(d.Close(p.ctx))
+}
+
+// bytes returns what the store holds.
+func (p *pool) bytes() (n int64) {
+	p.t.Helper()
+	p.must(p.store.List(p.ctx, "disks/", "", func(e blob.Entry) bool { n += e.Size; return true }))
+	return n
+}
+
+// TestCollectsBesideABusyWriter writes, trims and compacts in the background while collectors run, two at a time.
+func TestCollectsBesideABusyWriter(t *testing.T) {
+	const size = 2 << 20
+	p := newPool(t)
+	p.create("disks/a", func(o *disk.CreateOptions) { o.Size = size })
+	want := make([]byte, size)
+	rng := rand.New(rand.NewPCG(5, 6))
+	freed := 0
+	for range 3 {
+		d := p.attach("disks/a", func(o *disk.AttachOptions) {
+			o.ObjectBytes, o.CheckpointObjects, o.CompactBytes, o.CompactShare, o.FrameBytes = 64<<10, 4, 64<<10, 10, 1
+		})
+		for range 40 {
+			off := rng.Int64N(size/4096) * 4096
+			n := min(size-off, 4096*(1+rng.Int64N(16)))
+			if rng.IntN(4) == 0 {
+				clear(want[off : off+n])
+				p.must(d.Trim(p.ctx, off, n))
+			} else {
+				for i := off; i < off+n; i += 8 {
+					binary.LittleEndian.PutUint64(want[i:], rng.Uint64())
+				}
+				p.must(d.WriteAt(p.ctx, want[off:off+n], off))
+			}
+			p.must(d.Flush(p.ctx))
+			if rng.IntN(5) == 0 {
+				p.now = p.now.Add(time.Hour)
+				var g errgroup.Group
+				var mu sync.Mutex
+				for range 2 {
+					g.Go(func() error {
+						r, err := gc.Collect(p.ctx, p.store, gc.Options{Grace: time.Hour, Now: func() time.Time { return p.now }})
+						if err == nil {
+							mu.Lock()
+							defer mu.Unlock()
+							freed += r.Freed.Total().Objects
+						}
+						return err
+					})
+				}
+				p.must(g.Wait())
+			}
+		}
+		got := make([]byte, size)
+		p.must(d.ReadAt(p.ctx, got, 0))
+		if !bytes.Equal(got, want) {
+			t.Fatal("a collector took something away")
+		}
+		p.must(d.Close(p.ctx))
+	}
+	if freed == 0 {
+		t.Error("nothing was ever freed")
+	}
+	p.session("disks/a", func(*disk.Disk) {})
+	for range 3 {
+		p.collect()
+	}
+	p.noGarbage("disks/a")
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/fsck"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -12,7 +13,17 @@ import (
 func (w *world) step() {
 	v := w.disks[w.rng.IntN(len(w.disks))]
 	arg := w.rng.Uint64()
-	switch k := w.rng.IntN(100); {
+	k := w.rng.IntN(100)
+	if v.busy && (k < 62 || k >= 75 && k < 86) {
+		k = 62 + k%13 // beside a restore others look at the disk, and remove its checkpoints
+	}
+	switch { // what is broken is rare otherwise
+	case w.p.bug == restoreUnpinned && k%3 == 0:
+		k = 82
+	case w.p.bug == collectOnce && k%3 == 0:
+		k = 52 + 38*(k%2) // a checkpoint, or a collection
+	}
+	switch {
 	case v.cur == nil && k < 45 || k < 8: // with a session: a takeover while it lives
 		if v.cur != nil && w.rng.IntN(2) == 0 {
 			w.log("it dies first")
@@ -45,7 +56,7 @@ func (w *world) step() {
 	case k < 86:
 		w.compare(v)
 	case k < 96:
-		w.start(w.coll, func() { w.log("collect: %v, %d deleted so far", w.coll.step(w.ctx), w.coll.deleted) })
+		w.collect()
 	default:
 		time.Sleep(time.Duration(arg % uint64(3*time.Second)))
 	}
@@ -91,6 +102,12 @@ func (w *world) checkpoint(v *vdisk) {
 // forget removes a checkpoint.
 func (w *world) forget(v *vdisk) {
 	if name, ok := w.pick(v); ok {
+		w.remove(v, name)
+	}
+}
+
+func (w *world) remove(v *vdisk, name string) {
+	if _, ok := v.ckpts[name]; ok {
 		delete(v.ckpts, name)
 		w.log("remove checkpoint %s of %s: %v", name, v.path, w.client().Delete(w.ctx, v.path+"/ckpt/"+name))
 	}
@@ -114,7 +131,7 @@ func (w *world) fork(v *vdisk) {
 	if !ok || len(w.disks) == maxDisks {
 		return
 	}
-	child, c, want := w.name("f/"), w.client(), v.ckpts[name]
+	child, c, want := w.name("f/"), w.slowClient(), v.ckpts[name]
 	nv := &vdisk{path: child, blocks: len(want), closed: true, last: newTimeline(want), ckpts: map[string]content{}}
 	done := make(chan error, 1)
 	w.start(nv, func() {
@@ -126,9 +143,7 @@ func (w *world) fork(v *vdisk) {
 		}
 		done <- err
 	})
-	for range w.rng.IntN(6) { // these steps see it half done
-		w.step()
-	}
+	w.meddle(v, name)
 	w.wait(nv)
 	if err := <-done; err == nil {
 		w.disks = append(w.disks, nv)
@@ -137,24 +152,65 @@ func (w *world) fork(v *vdisk) {
 	}
 }
 
-// readOnly opens a checkpoint and compares.
+// meddle does something else while what began with a checkpoint is half done; often what hurts most: the
+// checkpoint goes, and the collector comes, twice.
+func (w *world) meddle(v *vdisk, name string) {
+	if w.rng.IntN(2) == 0 {
+		for range w.rng.IntN(6) {
+			w.step()
+		}
+		return
+	}
+	time.Sleep(time.Duration(w.rng.Int64N(int64(1+w.rng.IntN(8)) * int64(grace))))
+	w.remove(v, name)
+	for range 2 {
+		w.collect()
+		w.wait(w.coll)
+		time.Sleep(grace)
+	}
+}
+
+// slowClient is one whose requests may take longer than a grace.
+func (w *world) slowClient() *client {
+	c := w.client()
+	if w.rng.IntN(2) == 0 {
+		c.slow = 3 * grace
+	}
+	return c
+}
+
+// readOnly opens a checkpoint and compares, now and after a while.
 func (w *world) readOnly(v *vdisk) {
 	name, ok := w.pick(v)
 	if !ok {
 		return
 	}
-	r, err := disk.OpenReadOnly(w.ctx, w.client(), v.path, name, disk.ReadOnlyOptions{Key: w.key})
-	if err == nil {
-		defer func() { _ = r.Close() }()
-		var got content
-		if got, err = w.read(r); err == nil && !slices.Equal(got, v.ckpts[name]) {
-			w.violate("checkpoint %s of %s: content %v, want %v", name, v.path, got, v.ckpts[name])
+	want, c := v.ckpts[name], w.slowClient()
+	stay := time.Duration(w.rng.Int64N(int64(8 * grace)))
+	opts := disk.ReadOnlyOptions{Key: w.key}
+	opts.OpTimeout, opts.StallTimeout, opts.FrameBytes, opts.MapBytes = 4*time.Second, 20*time.Second, blockSize, 1
+	reader := new(int)
+	w.start(reader, func() {
+		r, err := disk.OpenReadOnly(w.ctx, c, v.path, name, opts)
+		for range 2 {
+			var got content
+			if err == nil {
+				got, err = w.read(r)
+			}
+			if err == nil && !slices.Equal(got, want) {
+				w.violate("checkpoint %s of %s: content %v, want %v", name, v.path, got, want)
+			}
+			time.Sleep(stay)
 		}
-	}
-	if err != nil && !errs.Is(err, errs.Unavailable) {
-		w.violate("read checkpoint %s of %s: %v", name, v.path, err)
-	}
-	w.log("read %s of %s: %v", name, v.path, err)
+		if r != nil {
+			_ = r.Close()
+		}
+		if err != nil && !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.NotFound) {
+			w.violate("read checkpoint %s of %s: %v", name, v.path, err)
+		}
+		w.log("read %s of %s for %v: %v", name, v.path, stay, err)
+	})
+	w.meddle(v, name)
 }
 
 func (w *world) close(v *vdisk) {
@@ -181,23 +237,33 @@ func (w *world) close(v *vdisk) {
 
 func (w *world) restore(v *vdisk) {
 	name, ok := w.pick(v)
-	if !ok || !v.closed || v.cur != nil {
+	if !ok || !v.closed || v.cur != nil || v.busy {
 		return
 	}
-	before := v.last.now()
-	_, saved, err := disk.Restore(w.ctx, w.client(), v.path, name)
-	w.log("restore %s of %s, saved as %s: %v", name, v.path, saved, err)
+	before, c := v.last.now(), w.slowClient()
+	c.noPins = w.p.bug == restoreUnpinned
 	after := make(content, v.blocks)
 	copy(after, v.ckpts[name])
-	if err == nil {
+	v.busy = true
+	var saved string
+	var err error
+	w.start(v, func() {
+		_, saved, err = disk.Restore(w.ctx, c, v.path, name)
+		w.log("restore %s of %s, saved as %s: %v", name, v.path, saved, err)
+	})
+	w.meddle(v, name)
+	w.wait(v)
+	v.busy = false
+	switch {
+	case err == nil:
 		v.ckpts[saved] = before
 		v.last = newTimeline(after)
-		return
-	}
-	if !errs.Is(err, errs.Unavailable) {
+	case errs.Is(err, errs.NotFound): // the checkpoint was removed first
+	case errs.Is(err, errs.Unavailable):
+		v.other, v.closed = append(v.other, after), false
+	default:
 		w.violate("restore of %s: %v", v.path, err)
 	}
-	v.other, v.closed = append(v.other, after), false
 }
 
 func (w *world) grow(v *vdisk) {
@@ -251,16 +317,19 @@ func (w *world) finish() {
 			w.violate("%s can't be attached over a good store", v.path)
 		}
 	}
-	w.coll.store = w.p.client(0, 0)
-	for range 2 {
-		if err := w.coll.step(w.ctx); err != nil && w.failed() == nil {
+	w.coll = newCollector(w.p, w.p.client(0, 0), w.coll.codec)
+	for _, pause := range []time.Duration{time.Hour, grace, grace} { // in an hour all pins have ended
+		if _, err := w.coll.step(w.ctx); err != nil && w.failed() == nil {
 			w.violate("collect over a good store: %v", err)
 		}
-		time.Sleep(grace)
+		time.Sleep(pause)
 	}
 	for _, v := range w.disks {
 		if w.failed() != nil {
 			return
+		}
+		if w.p.bug == noBug { // a bug must be found by what it breaks
+			w.noGarbage(v)
 		}
 		if w.attach(v, w.p.client(0, 0)); v.cur != nil {
 			v.cur.d.Abandon()
@@ -268,6 +337,15 @@ func (w *world) finish() {
 		for _, name := range sortedNames(v.ckpts) {
 			w.final(v, name)
 		}
+	}
+}
+
+// noGarbage holds a disk that all is quiet around against what an independent walk finds.
+func (w *world) noGarbage(v *vdisk) {
+	var keys []string
+	r, err := fsck.Check(w.ctx, w.p.Store, v.path, fsck.Options{Garbage: func(key string, _ int64) { keys = append(keys, key) }})
+	if err != nil || r.DamageCount > 0 || r.Garbage().Objects > 0 {
+		w.violate("%s in the end: %v, damage %+v, garbage %v", v.path, err, r.Damage, keys)
 	}
 }
 

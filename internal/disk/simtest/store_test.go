@@ -23,18 +23,20 @@ const staleness = 500 * time.Millisecond
 type bug int
 
 const (
-	noBug          bug = iota
-	dropFence          // a fence is acknowledged and not kept
-	skipNonce          // a writer takes any object in its slot for its own
-	ackBeforePut       // a log object is acknowledged before it is stored
-	collectFence       // the collector takes fences for garbage
-	collectForeign     // the collector doesn't look at forks
-	collectOnce        // the collector deletes what a single mark didn't find
+	noBug           bug = iota
+	dropFence           // a fence is acknowledged and not kept
+	skipNonce           // a writer takes any object in its slot for its own
+	ackBeforePut        // a log object is acknowledged before it is stored
+	collectFence        // the collector takes fences for garbage
+	collectForeign      // the collector doesn't look at forks
+	collectOnce         // the collector deletes what a single mark didn't find
+	skipPins            // the collector doesn't look at pins
+	restoreUnpinned     // a restore's pin is acknowledged and not kept
 )
 
 func (b bug) String() string {
 	return [...]string{"none", "drop the fence", "skip the nonce check", "acknowledge before the PUT", "collect a fence",
-		"collect a fork's segment", "delete after one mark"}[b]
+		"collect a fork's segment", "delete after one mark", "skip pins", "restore without a pin"}[b]
 }
 
 // pool is the store that all clients of a run share.
@@ -64,9 +66,11 @@ func (p *pool) note(key string) {
 
 // client is one process's way to the store, with faults of its own.
 type client struct {
-	p    *pool
-	seed uint64
-	rate int // faults per 256 requests; 0: none
+	p      *pool
+	seed   uint64
+	rate   int           // faults per 256 requests; 0: none
+	slow   time.Duration // at most this long it takes until a request is sent
+	noPins bool          // pins are acknowledged and not kept
 
 	mu   sync.Mutex
 	nth  map[string]int // requests by kind and key
@@ -138,6 +142,9 @@ func (c *client) do(ctx context.Context, op, key string, f func() error) (fault,
 
 func (c *client) suffer(ctx context.Context, v fault, rng *rand.Rand, what string, f func() error) error {
 	wait := time.Duration(rng.IntN(8)) * time.Millisecond
+	if c.slow > 0 {
+		wait += time.Duration(rng.Int64N(int64(c.slow)))
+	}
 	later := time.Duration(1+rng.IntN(1<<(1+rng.IntN(12)))) * time.Millisecond
 	gone := errs.New(errs.Unavailable, "simulated fault %d of %s", v, what)
 	select {
@@ -207,6 +214,9 @@ func (c *client) Put(ctx context.Context, key string, body []byte) (blob.ETag, e
 func (c *client) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
 	body = append([]byte(nil), body...)
 	put := func() (blob.ETag, error) { return c.p.Store.PutIfAbsent(context.Background(), key, body) }
+	if c.noPins && strings.Contains(key, "/pins/") {
+		put = func() (blob.ETag, error) { return "dropped", nil }
+	}
 	if strings.Contains(key, "/log/") && c.p.bug != noBug {
 		h, err := format.DecodeLogHeader(body)
 		fence := err == nil && h.IsFence()

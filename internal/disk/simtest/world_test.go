@@ -46,6 +46,7 @@ type vdisk struct {
 	blocks int
 	cur    *session
 	closed bool // for certain: the last session closed it
+	busy   bool // a restore is under way
 	last   *timeline
 	other  []content // what a restore whose answer was lost may have made of it
 	past   []*session
@@ -67,7 +68,7 @@ func newWorld(ctx context.Context, seed uint64, b bug) *world {
 		w.violate("codec: %v", err)
 		return w
 	}
-	w.coll = &collector{store: w.client(), bug: b, codec: codec, reaches: map[string]map[string]bool{}}
+	w.coll = newCollector(w.p, w.client(), codec)
 	if seed%3 == 2 {
 		if w.key, err = kek.New([32]byte{byte(seed)}); err != nil {
 			w.violate("key: %v", err)
@@ -156,6 +157,9 @@ func (w *world) attach(v *vdisk, c *client) *session {
 	opts.FrameBytes = 8 * blockSize
 	if w.rng.IntN(2) == 0 {
 		opts.Revalidate = -1
+	}
+	if w.seed%4 == 1 { // packed segments, too
+		opts.CompactBytes, opts.CompactShare = blockSize, 4
 	}
 	d, err := disk.Attach(w.ctx, c, v.path, opts)
 	w.log("attach %s generation %d: %v", v.path, v.gen, err)
