@@ -300,6 +300,7 @@ func (w *world) compare(v *vdisk) {
 // faults.
 func (w *world) finish() {
 	w.running.Wait()
+	w.quiet = true
 	for _, v := range w.disks {
 		for _, s := range append(v.past, v.cur) {
 			if s != nil {

@@ -33,6 +33,7 @@ type world struct {
 	mu      sync.Mutex
 	ids     uint64 // of writes
 	names   int
+	quiet   bool  // nothing is begun any more
 	err     error // the first violation
 	trace   []string
 	running sync.WaitGroup
@@ -158,7 +159,7 @@ func (w *world) attach(v *vdisk, c *client) *session {
 	if w.rng.IntN(2) == 0 {
 		opts.Revalidate = -1
 	}
-	if w.seed%4 == 1 { // packed segments, too
+	if w.seed%4 == 1 && !w.quiet { // packed segments, too
 		opts.CompactBytes, opts.CompactShare = blockSize, 4
 	}
 	d, err := disk.Attach(w.ctx, c, v.path, opts)
