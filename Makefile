@@ -32,7 +32,7 @@ bench: setup build ## the benchmarks: each beside a peer, or beside its other ha
 soak: setup build ## long runs: simulation, crash tests, chaos, fuzzing
 	@scripts/soak.sh
 
-demo: setup build ## the main job: bring up a fleet, drain a worker (STORE=file|s3, RUNTIME=sandbox)
+demo: setup build ## the main job: bring up a fleet, drain a worker (STORE=file|s3, RUNTIME=sandbox|qemu|mixed)
 	@DEMO_DIR=$(DEMO_DIR) STORE=$(STORE) RUNTIME=$(RUNTIME) scripts/demo.sh
 
 demo-down: ## remove everything that make demo made

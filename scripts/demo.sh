@@ -9,8 +9,12 @@ RUNTIME=${RUNTIME:-sandbox}
 export SLUICE_DIR=$DEMO_DIR
 sluice=bin/sluice
 started=$SECONDS
+case $RUNTIME in
+  qemu|mixed) [ -e /dev/kvm ] || echo "VMs with a kernel of their own have no KVM here: everything in them is much slower." ;;
+esac
 
 run() { printf '\n\033[1m$ sluice %s\033[0m\n' "$*"; "$sluice" "$@"; }
+run_silently() { printf '\n\033[1m$ sluice %s\033[0m\n' "$*"; "$sluice" "$@" >/dev/null; }
 say() { printf '\n%s\n' "$*"; }
 
 if [ -e "$DEMO_DIR" ]; then
@@ -36,9 +40,9 @@ i=0
 for spec in shop:green shop:green blog:green blog:blue ci:blue ci:blue; do
   i=$((i + 1))
   app=${spec%%:*} network=${spec##*:}
-  run machine create "m$i" --app "$app" --network "$network" --image base --cpus 0.5 --memory 128 \
+  run_silently machine create "m$i" --app "$app" --network "$network" --image base --cpus 0.5 --memory 128 \
     --worker "w$((i % 2 + 1))" \
-    --service "name=web,cmd=busybox httpd -f -p 8080 -h /srv,port=8080,check=tcp" >/dev/null
+    --service "name=web,cmd=busybox httpd -f -p 8080 -h /srv,port=8080,check=tcp"
 done
 
 say "4. Data in each: 8 MiB of random bytes, its checksum, and a page to serve."
@@ -75,5 +79,5 @@ The fleet is up (it took $((SECONDS - started)) s). To try next:
   sluice dev kill w3                          pull a worker's plug, and watch the failover:
   sluice machine list
   sluice machine events m2
-  make demo-down                              remove everything
+  make demo-down DEMO_DIR=$DEMO_DIR           remove everything
 EOT
