@@ -120,6 +120,7 @@ type DiskActivity struct {
 	BytesRead    int64  `json:"bytes_read"`
 	BytesWritten int64  `json:"bytes_written"`
 	Replayed     int64  `json:"replayed,omitempty"`
+	FrontEnd     string `json:"front_end,omitempty"` // how the VM's kernel gets the disk: fuse or nbd
 }
 
 // DiskStall tells of an object store that doesn't do what a machine's disk waits for.

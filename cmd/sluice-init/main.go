@@ -90,7 +90,7 @@ func runBlockd(ctx context.Context, boot guestapi.Boot, log *slog.Logger) error 
 	defer stop()
 	gateway := fmt.Sprintf("http://[%s%%25%s]:%d", guestapi.HostLinkIP, guestapi.LinkName, guestapi.GatewayPort)
 	engine := blockd.NewEngine(blockd.EngineConfig{GatewayURL: gateway, CacheDevice: boot.CacheDevice, Log: log})
-	return blockd.New(blockd.Config{Engine: engine, Show: blockd.ShowFUSE(log), Log: log}).Run(ctx, socket)
+	return blockd.New(blockd.Config{Engine: engine, Show: blockd.ShowAuto(log), Log: log}).Run(ctx, socket)
 }
 
 func runPlatformd(ctx context.Context, boot guestapi.Boot, log *slog.Logger) error {

@@ -45,6 +45,7 @@ Who may write the disk is as with disk mount. Needs root.
 		},
 	}
 	addHoldFlags(cmd, &f)
+	addFrontEndFlag(cmd, &f)
 	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
@@ -60,11 +61,14 @@ func (d *deps) attachDevice(ctx context.Context, url string, f *holdFlags) error
 }
 
 func (h *held) device(ctx context.Context) error {
-	front, err := frontend.Attach(ctx, h.dev, frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
+	if err := frontend.EndOrphans(); err != nil {
+		return err
+	}
+	front, err := frontend.Show(ctx, h.dev, h.frontEnd, frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
 	if err != nil {
 		return err
 	}
-	h.record.BlockDevice = front.BlockDevice()
+	h.record.BlockDevice, h.record.FrontEnd = front.BlockDevice(), string(front.Kind())
 	err = h.announce(ctx, front.BlockDevice(), func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -24,6 +25,7 @@ type holdFlags struct {
 	noPin      bool
 
 	stallTimeout time.Duration
+	frontEnd     string // of a mount; "": auto
 }
 
 func (f *holdFlags) validate() error {
@@ -35,6 +37,12 @@ func (f *holdFlags) validate() error {
 	}
 	if f.takeOver && f.readOnly {
 		return usageError("--take-over is for writers: readers take nothing over")
+	}
+	if f.frontEnd == "" {
+		f.frontEnd = string(frontend.Auto)
+	}
+	if _, err := frontend.ParseKind(f.frontEnd); err != nil {
+		return err
 	}
 	return f.validateStall()
 }
@@ -54,6 +62,9 @@ func (f *holdFlags) args() []string {
 	if f.takeOver {
 		a = append(a, "--take-over")
 	}
+	if f.frontEnd != "" && f.frontEnd != string(frontend.Auto) {
+		a = append(a, "--frontend", f.frontEnd)
+	}
 	return append(a, "--stall-timeout", f.stallTimeout.String())
 }
 
@@ -65,6 +76,8 @@ type held struct {
 	name   string      // for listings of the kernel and of NBD
 	writer *diskWriter // nil: read-only
 	record attachment.Record
+
+	frontEnd frontend.Kind // of a mount
 }
 
 // hold opens a disk as the flags say.
@@ -73,7 +86,7 @@ func (d *deps) hold(ctx context.Context, url string, mode attachment.Mode, f *ho
 	if err != nil {
 		return nil, err
 	}
-	h := &held{d: d, ref: ref, name: lastPart(ref.path), record: attachment.Record{URL: ref.url, Mode: mode, ReadOnly: f.readOnly,
+	h := &held{d: d, ref: ref, name: lastPart(ref.path), frontEnd: frontend.Kind(f.frontEnd), record: attachment.Record{URL: ref.url, Mode: mode, ReadOnly: f.readOnly,
 		Checkpoint: f.checkpoint, StartedAt: time.Now().UTC().Truncate(time.Millisecond)}}
 	if h.record.Process, err = attachment.Self(); err == nil {
 		h.record.PID, h.record.Holder = h.record.Process.PID, h.record.Process.Holder()

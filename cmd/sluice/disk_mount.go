@@ -56,7 +56,13 @@ newest map, while another writes it. Needs root.
 		},
 	}
 	addHoldFlags(cmd, &f)
+	addFrontEndFlag(cmd, &f)
 	return d.addJournalFlags(d.addKeyFlags(cmd))
+}
+
+func addFrontEndFlag(cmd *cobra.Command, f *holdFlags) {
+	cmd.Flags().StringVar(&f.frontEnd, "frontend", string(frontend.Auto),
+		"how the kernel gets the disk: fuse, nbd (its own client, module nbd), or auto, which is fuse")
 }
 
 func addHoldFlags(cmd *cobra.Command, f *holdFlags) {
@@ -76,6 +82,11 @@ func mountDir(dir string) (string, error) {
 	}
 	if real, err := filepath.EvalSymlinks(abs); err == nil {
 		abs = real
+	}
+	if os.Getuid() == 0 {
+		if err := frontend.EndOrphans(); err != nil {
+			return "", err
+		}
 	}
 	mount, err := mountAt(abs)
 	if err != nil {
@@ -119,12 +130,12 @@ func (h *held) mount(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	front, err := frontend.Attach(ctx, h.dev, frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
+	front, err := frontend.Show(ctx, h.dev, h.frontEnd, frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
 	if err != nil {
 		return err
 	}
 	// mount(8) and umount(8) do what this process must not: wait for a device that it serves.
-	h.record.Mountpoint, h.record.BlockDevice = dir, front.BlockDevice()
+	h.record.Mountpoint, h.record.BlockDevice, h.record.FrontEnd = dir, front.BlockDevice(), string(front.Kind())
 	err = h.d.system(ctx, "mount", "-o", options, front.BlockDevice(), dir)
 	if err == nil {
 		err = h.announce(ctx, fmt.Sprintf("%s is mounted on %s", h.ref.url, dir), func(ctx context.Context) error {
@@ -138,7 +149,7 @@ func (h *held) mount(ctx context.Context, dir string) error {
 
 // untilUnmounted returns when the file system is unmounted: by the user, by an interrupt, or because the disk
 // has stopped, which is an error.
-func (h *held) untilUnmounted(ctx context.Context, front *frontend.Frontend, dir string) error {
+func (h *held) untilUnmounted(ctx context.Context, front frontend.Shown, dir string) error {
 	tick := time.NewTicker(mountLook)
 	defer tick.Stop()
 	for {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -131,11 +132,7 @@ func isMounted(source, dir string) (anywhere, onTop bool, err error) {
 
 // dead reports whether a mount is of a block device of ours that nobody serves any more.
 func (m *mounted) dead() bool {
-	if !strings.HasPrefix(m.device, "7:") {
-		return false
-	}
-	backing, err := os.ReadFile("/sys/dev/block/" + m.device + "/loop/backing_file")
-	if err != nil || !strings.Contains(string(backing), "/sluice-") {
+	if !frontend.IsOurs(m.device) {
 		return false
 	}
 	f, err := os.OpenFile(m.source, os.O_RDONLY|syscall.O_DIRECT|syscall.O_CLOEXEC, 0)

@@ -105,7 +105,8 @@ type DiskReport struct {
 	Requests     int64  `json:"requests"`
 	BytesRead    int64  `json:"bytes_read"`
 	BytesWritten int64  `json:"bytes_written"`
-	Replayed     int64  `json:"replayed,omitempty"` // log objects replayed at attach
+	Replayed     int64  `json:"replayed,omitempty"`  // log objects replayed at attach
+	FrontEnd     string `json:"front_end,omitempty"` // how the VM's kernel gets the disk: fuse or nbd
 }
 
 // DiskStall tells of a store that doesn't do what a machine's disk waits for.

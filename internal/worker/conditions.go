@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -157,6 +158,7 @@ func countDisk(kept, said fleet.DiskReport, gate *gateway.Gateway) fleet.DiskRep
 	return fleet.DiskReport{
 		Epoch:        max(kept.Epoch, said.Epoch),
 		Replayed:     max(kept.Replayed, said.Replayed),
+		FrontEnd:     cmp.Or(said.FrontEnd, kept.FrontEnd),
 		Requests:     max(kept.Requests, said.Requests, c.Reads+c.Writes),
 		BytesRead:    max(kept.BytesRead, said.BytesRead, c.BytesRead),
 		BytesWritten: max(kept.BytesWritten, said.BytesWritten, c.BytesWritten),

@@ -44,6 +44,7 @@ type Record struct {
 	PID         int       `json:"pid"`
 	Mountpoint  string    `json:"mountpoint,omitempty"`
 	BlockDevice string    `json:"block_device,omitempty"`
+	FrontEnd    string    `json:"front_end,omitempty"`  // how the kernel gets the disk: fuse or nbd
 	NBD         []string  `json:"nbd,omitempty"`        // URIs it is served at
 	Generation  uint64    `json:"generation,omitempty"` // of a writer
 	Epoch       uint64    `json:"epoch,omitempty"`

@@ -1,7 +1,7 @@
-// Package frontend shows a disk.Device to the kernel as a block device: a FUSE file with a loop device over
-// it, which works on every kernel and needs neither udev nor a fusermount binary.
+// Package frontend shows a disk.Device to the kernel as a block device: by a FUSE file with a loop device over
+// it, which works on every kernel and needs neither udev nor a fusermount binary, or by the kernel's NBD client.
 //
-// Invariants:
+// Invariants, of FUSE; see NBDDevice for what NBD keeps of them:
 //   - The FUSE file system is mounted in no namespace. Only the loop device holds its one file open, so no
 //     other mount namespace can pin it, and it ends by itself when the loop device lets go.
 //   - The loop device is held open by this process and marked to clear itself. When the process dies in

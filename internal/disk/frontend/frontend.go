@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -48,17 +47,8 @@ type Frontend struct {
 // Attach serves dev as a block device of dev.Size() bytes with 4 KiB sectors, until Close. The size must be
 // a multiple of disk.BlockSize. ctx bounds the attaching alone. Needs root.
 func Attach(ctx context.Context, dev disk.Device, cfg Config) (*Frontend, error) {
-	if cfg.Name == "" || len(cfg.Name) > 64 || strings.ContainsAny(cfg.Name, "/\x00") {
-		return nil, errs.New(errs.Invalid, "bad name %q of a block device", cfg.Name)
-	}
-	if size := dev.Size(); size <= 0 || size%disk.BlockSize != 0 {
-		return nil, errs.New(errs.Invalid, "device of %d bytes, not a multiple of %d", size, disk.BlockSize)
-	}
-	if cfg.DevDir == "" {
-		cfg.DevDir = "/dev"
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
+	if err := cfg.complete(dev); err != nil {
+		return nil, err
 	}
 	f := &Frontend{served: make(chan struct{})}
 	file, err := f.serve(ctx, dev, cfg)

@@ -1,7 +1,6 @@
 package frontend
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,6 +22,9 @@ func Sweep(dir string) (int, error) {
 	if err != nil {
 		return 0, errs.Wrap(errs.Unavailable, err, "sweep")
 	}
+	if err := EndOrphans(); err != nil {
+		return 0, err
+	}
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return 0, errs.Wrap(errs.Unavailable, err, "sweep %s", dir)
@@ -41,18 +43,34 @@ func Sweep(dir string) (int, error) {
 	return len(targets), nil
 }
 
+// EndOrphans has the kernel fail what waits for NBD devices of this package whose process has died. With a FUSE device
+// the kernel does so by itself.
+func EndOrphans() error {
+	link, err := openNBDLink()
+	if err != nil {
+		return nil //nolint:nilerr // without a client there is no device either
+	}
+	return link.endOrphans()
+}
+
 // ownMount returns the mount point of a line of mountinfo, if it is below dir and on a device of ours.
 func ownMount(line, dir string) (string, bool) {
 	fields := strings.Fields(line)
-	if len(fields) < 5 || !strings.HasPrefix(fields[2], fmt.Sprintf("%d:", loopMajor)) {
+	if len(fields) < 5 {
 		return "", false
 	}
 	target := unescape(fields[4])
 	if target != dir && !strings.HasPrefix(target, strings.TrimSuffix(dir, "/")+"/") {
 		return "", false
 	}
-	backing, err := os.ReadFile("/sys/dev/block/" + fields[2] + "/loop/backing_file")
-	return target, err == nil && strings.Contains(string(backing), "/"+namePrefix)
+	return target, IsOurs(fields[2])
+}
+
+// IsOurs reports whether a block device, as "major:minor", is or was one of this package, of whatever process.
+func IsOurs(device string) bool {
+	dir := "/sys/dev/block/" + device
+	backing, err := os.ReadFile(dir + "/loop/backing_file")
+	return err == nil && strings.Contains(string(backing), "/"+namePrefix) || strings.HasPrefix(backendOf(dir), namePrefix)
 }
 
 // unescape undoes the octal escapes of mountinfo.

@@ -48,13 +48,24 @@ type Server struct {
 
 // New returns a server for the listeners, which it closes when Run ends.
 func New(cfg Config, listeners ...net.Listener) (*Server, error) {
-	if len(cfg.Exports) == 0 || len(listeners) == 0 {
-		return nil, errs.New(errs.Invalid, "an NBD server without an export or a listener")
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	if len(listeners) == 0 {
+		return nil, errs.New(errs.Invalid, "an NBD server without a listener")
+	}
+	return &Server{cfg: cfg, log: cfg.Logger, listeners: listeners, slots: make(chan struct{}, cfg.MaxConns)}, nil
+}
+
+// complete checks the exports and fills in what is not set.
+func (cfg *Config) complete() error {
+	if len(cfg.Exports) == 0 {
+		return errs.New(errs.Invalid, "an NBD server without an export")
 	}
 	names := map[string]bool{}
 	for _, e := range cfg.Exports {
 		if e.Device == nil || len(e.Name) > maxName || names[e.Name] {
-			return nil, errs.New(errs.Invalid, "bad or repeated NBD export %q", e.Name)
+			return errs.New(errs.Invalid, "bad or repeated NBD export %q", e.Name)
 		}
 		names[e.Name] = true
 	}
@@ -74,7 +85,7 @@ func New(cfg Config, listeners ...net.Listener) (*Server, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Server{cfg: cfg, log: cfg.Logger, listeners: listeners, slots: make(chan struct{}, cfg.MaxConns)}, nil
+	return nil
 }
 
 // Run serves until ctx ends, which is no error, or a listener fails. When it returns, every request that was

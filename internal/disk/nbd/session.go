@@ -25,7 +25,8 @@ const (
 
 // session is a connection after its negotiation.
 type session struct {
-	conn       net.Conn
+	conn       net.Conn // nil: direct is set
+	direct     *direct
 	export     *Export
 	extents    disk.Extents // nil where the device has none
 	structured bool
@@ -74,7 +75,7 @@ func (s *session) run(ctx context.Context) error {
 	var writer, workers errgroup.Group
 	writer.Go(s.writeReplies)
 	workers.SetLimit(maxParallel)
-	err := s.readRequests(devCtx, &workers)
+	err := s.readRequests(devCtx, s.conn, &workers)
 	_ = workers.Wait() // they report to the client
 	close(s.replies)
 	if werr := writer.Wait(); err == nil {
@@ -83,8 +84,8 @@ func (s *session) run(ctx context.Context) error {
 	return err
 }
 
-func (s *session) readRequests(ctx context.Context, workers *errgroup.Group) error {
-	in := bufio.NewReaderSize(s.conn, bufferSize)
+func (s *session) readRequests(ctx context.Context, from io.Reader, workers *errgroup.Group) error {
+	in := bufio.NewReaderSize(from, bufferSize)
 	for {
 		r, err := readHeader(in)
 		if err != nil {
@@ -118,11 +119,24 @@ func (s *session) readRequests(ctx context.Context, workers *errgroup.Group) err
 				return err
 			}
 		}
+		if s.direct != nil && s.direct.isQuick(r) {
+			s.serve(ctx, r)
+			continue
+		}
 		workers.Go(func() error {
-			s.send(r, s.do(ctx, r))
+			s.serve(ctx, r)
 			return nil
 		})
 	}
+}
+
+func (s *session) serve(ctx context.Context, r *request) {
+	began := time.Now()
+	answer := s.do(ctx, r)
+	if s.direct != nil {
+		s.direct.learn(r, time.Since(began))
+	}
+	s.send(r, answer)
 }
 
 func readHeader(in io.Reader) (*request, error) {
@@ -200,7 +214,21 @@ type reply struct {
 }
 
 func (s *session) send(r *request, parts [][]byte) {
-	s.replies <- &reply{parts: parts, buf: r.buf, cost: r.cost}
+	answer := &reply{parts: parts, buf: r.buf, cost: r.cost}
+	if s.direct == nil {
+		s.replies <- answer
+		return
+	}
+	s.direct.write(answer)
+	s.done(answer)
+}
+
+// done gives back what a request has taken.
+func (s *session) done(r *reply) {
+	if r.buf != nil {
+		r.buf.free()
+	}
+	s.memory.Release(r.cost)
 }
 
 // writeReplies is the only writer of the connection. After an error it goes on to take replies, so that
@@ -214,10 +242,7 @@ func (s *session) writeReplies() error {
 				_ = s.conn.Close()
 			}
 		}
-		if r.buf != nil {
-			r.buf.free()
-		}
-		s.memory.Release(r.cost)
+		s.done(r)
 	}
 	return failed
 }

@@ -59,7 +59,7 @@ type Hold struct {
 	On bool `json:"on"`
 }
 
-// Description is what the disk's head says.
+// Description is what the disk's head says, and by which front end it is shown.
 type Description struct {
 	ID         string    `json:"id"`
 	State      string    `json:"state"`
@@ -68,6 +68,7 @@ type Description struct {
 	Generation uint64    `json:"generation"`
 	Holder     string    `json:"holder,omitempty"`
 	UpdatedAt  time.Time `json:"updated_at"`
+	FrontEnd   string    `json:"front_end,omitempty"` // how this kernel gets the disk: fuse or nbd
 }
 
 // Step is one timed part of something.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
@@ -38,11 +39,7 @@ type Engine interface {
 }
 
 // Shown is a device that the kernel sees.
-type Shown interface {
-	BlockDevice() string
-	// Close detaches it; it must not be in use.
-	Close(ctx context.Context) error
-}
+type Shown = frontend.Shown
 
 // Show makes a block device of a disk.
 type Show func(ctx context.Context, dev disk.Device, name string) (Shown, error)

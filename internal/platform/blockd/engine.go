@@ -142,10 +142,10 @@ func (d *attached) Report() fleet.DiskReport {
 	}
 }
 
-// ShowFUSE shows a disk by a FUSE file with a loop device over it.
-func ShowFUSE(log *slog.Logger) Show {
+// ShowAuto shows a disk by the front end that frontend.Auto is.
+func ShowAuto(log *slog.Logger) Show {
 	return func(ctx context.Context, dev disk.Device, name string) (Shown, error) {
-		f, err := frontend.Attach(ctx, dev, frontend.Config{Name: name, Logger: log})
+		f, err := frontend.Show(ctx, dev, frontend.Auto, frontend.Config{Name: name, Logger: log})
 		if err != nil {
 			return nil, errs.Wrap(errs.KindOf(err), err, "show the disk as a block device")
 		}

@@ -226,10 +226,12 @@ func (s *Server) info() blockapi.Info {
 	if d == nil {
 		return info
 	}
+	front := ""
 	if shown != nil {
-		info.Device = shown.BlockDevice()
+		info.Device, front = shown.BlockDevice(), string(shown.Kind())
 	}
 	info.SizeBytes, info.Description, info.Report = d.Size(), d.Describe(), d.Report()
+	info.Description.FrontEnd, info.Report.FrontEnd = front, front
 	info.Fenced, info.Stall = errs.Is(d.Err(), errs.Fenced), stallOf(d)
 	return info
 }

@@ -1,0 +1,223 @@
+package frontend
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Numbers of the kernel's netlink interface to its NBD client, as linux/nbd-netlink.h names them without NBD_.
+const (
+	nbdFamily  = "nbd"
+	nbdVersion = 1
+
+	nbdConnect     = 1
+	nbdDisconnect  = 2
+	nbdReconfigure = 3
+
+	nbdAttrIndex       = 1
+	nbdAttrSize        = 2
+	nbdAttrBlockSize   = 3
+	nbdAttrTimeout     = 4
+	nbdAttrServerFlags = 5
+	nbdAttrClientFlags = 6
+	nbdAttrSockets     = 7
+	nbdAttrBackend     = 10
+
+	nbdSockItem = 1
+	nbdSockFD   = 1
+
+	nbdDisconnectOnClose = 1 << 1 // of client flags
+)
+
+// nbdLink is the kernel's NBD client as this process reaches it.
+type nbdLink struct{ family uint16 }
+
+// openNBDLink finds the client. It is Unsupported where the kernel has none, or none for this network namespace.
+func openNBDLink() (nbdLink, error) {
+	f, err := netlink.GenlFamilyGet(nbdFamily)
+	if err != nil {
+		return nbdLink{}, errs.Wrap(errs.Unsupported, err, "find the kernel's NBD client").
+			WithRemedy("load the module: modprobe nbd; it serves the initial network namespace only")
+	}
+	return nbdLink{f.ID}, nil
+}
+
+// HasKernelNBD reports whether the kernel's NBD client is there for this process.
+func HasKernelNBD() bool {
+	_, err := openNBDLink()
+	return err == nil
+}
+
+func (l nbdLink) do(command uint8, attrs ...*nl.RtAttr) ([][]byte, error) {
+	req := nl.NewNetlinkRequest(int(l.family), unix.NLM_F_ACK)
+	req.AddData(&nl.Genlmsg{Command: command, Version: nbdVersion})
+	for _, a := range attrs {
+		req.AddData(a)
+	}
+	return req.Execute(unix.NETLINK_GENERIC, 0)
+}
+
+func attr32(kind int, v uint32) *nl.RtAttr {
+	return nl.NewRtAttr(kind, binary.NativeEndian.AppendUint32(nil, v))
+}
+
+func attr64(kind int, v uint64) *nl.RtAttr {
+	return nl.NewRtAttr(kind, binary.NativeEndian.AppendUint64(nil, v))
+}
+
+// connect makes a free NBD device of a socket, and returns its number.
+func (l nbdLink) connect(size int64, flags uint64, backend string, socket int) (uint32, error) {
+	list := nl.NewRtAttr(nbdAttrSockets|unix.NLA_F_NESTED, nil)
+	item := nl.NewRtAttr(nbdSockItem|unix.NLA_F_NESTED, nil)
+	item.AddChild(attr32(nbdSockFD, uint32(socket))) //nolint:gosec // a descriptor
+	list.AddChild(item)
+	// No request has a time to end: how long the store is waited for is the engine's business. And no time is given for
+	// a connection to come back: one that ends has ended for good, and EIO is the answer.
+	answers, err := l.do(nbdConnect,
+		attr64(nbdAttrSize, uint64(size)), //nolint:gosec // checked to be positive
+		attr64(nbdAttrBlockSize, disk.BlockSize),
+		attr64(nbdAttrTimeout, 0),
+		attr64(nbdAttrServerFlags, flags),
+		nl.NewRtAttr(nbdAttrBackend, nl.ZeroTerminated(backend)),
+		list)
+	if err != nil {
+		return 0, errs.Wrap(errs.Unavailable, err, "connect an NBD device")
+	}
+	for _, a := range answers {
+		if len(a) < nl.SizeofGenlmsg {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(a[nl.SizeofGenlmsg:])
+		if err != nil {
+			return 0, errs.Wrap(errs.Internal, err, "read which NBD device was connected")
+		}
+		for _, at := range attrs {
+			if at.Attr.Type == nbdAttrIndex && len(at.Value) >= 4 {
+				return binary.NativeEndian.Uint32(at.Value), nil
+			}
+		}
+	}
+	return 0, errs.New(errs.Internal, "the kernel doesn't say which NBD device was connected")
+}
+
+// endOnClose has the kernel end the device when the last one who has it open lets go of it.
+func (l nbdLink) endOnClose(index uint32, backend string) error {
+	_, err := l.do(nbdReconfigure, attr32(nbdAttrIndex, index), attr64(nbdAttrClientFlags, nbdDisconnectOnClose),
+		nl.NewRtAttr(nbdAttrBackend, nl.ZeroTerminated(backend)))
+	return err
+}
+
+// disconnect ends a device of ours at once, whoever uses it. One that isn't any more is no error.
+func (l nbdLink) disconnect(index uint32, backend string) error {
+	if backendOf(fmt.Sprintf("/sys/block/nbd%d", index)) != backend {
+		return nil
+	}
+	_, err := l.do(nbdDisconnect, attr32(nbdAttrIndex, index))
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
+		return nil // it has ended just now
+	}
+	return err
+}
+
+// letGo ends a device when nobody has it open any more, which may be now. The kernel makes sure that it is this
+// backend's, not one that has got its number since.
+func (l nbdLink) letGo(path string, index uint32, backend string) error {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	return errors.Join(l.endOnClose(index, backend), unix.Close(fd))
+}
+
+// backendOf returns what serves the NBD device with this directory in sysfs, or "".
+func backendOf(dir string) string {
+	text, err := os.ReadFile(filepath.Join(dir, "backend"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// nbdBackend names what serves a device: this process, in its pid namespace, and the disk.
+func nbdBackend(name string) (string, error) {
+	space, err := pidSpace()
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s%s-%d-%s", namePrefix, space, os.Getpid(), name), nil
+}
+
+func pidSpace() (string, error) {
+	link, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return "", errs.Wrap(errs.Internal, err, "identify the pid namespace")
+	}
+	return strings.Trim(link, "pid:[]"), nil
+}
+
+// endOrphans ends the devices whose process, of this pid namespace, has died. The kernel keeps them configured, and
+// what was under way when the process died waits: ended, it fails, as does all that comes.
+func (l nbdLink) endOrphans() error {
+	space, err := pidSpace()
+	if err != nil {
+		return err
+	}
+	found, err := filepath.Glob("/sys/block/nbd*/backend")
+	if err != nil {
+		return err
+	}
+	for _, file := range found {
+		dir := filepath.Dir(file)
+		backend := backendOf(dir)
+		rest, ours := strings.CutPrefix(backend, namePrefix+space+"-")
+		text, _, _ := strings.Cut(rest, "-")
+		if pid, err := strconv.Atoi(text); !ours || err != nil || pid <= 0 || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+			continue
+		}
+		index, err := strconv.ParseUint(strings.TrimPrefix(filepath.Base(dir), "nbd"), 10, 32)
+		if err != nil {
+			continue
+		}
+		if err := l.disconnect(uint32(index), backend); err != nil {
+			return errs.Wrap(errs.Unavailable, err, "end nbd%d, whose process has died", index)
+		}
+	}
+	return nil
+}
+
+// limitRequests bounds the size of one request to an NBD device.
+func limitRequests(index uint32) error {
+	file := fmt.Sprintf("/sys/block/nbd%d/queue/max_sectors_kb", index)
+	if err := os.WriteFile(file, []byte(strconv.Itoa(nbdMaxRequestKiB)), 0); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "bound the requests to nbd%d", index)
+	}
+	return nil
+}
+
+// nbdNode returns the node of an NBD device, which it makes if there's none.
+func nbdNode(devDir string, index uint32) (path string, created bool, err error) {
+	name := fmt.Sprintf("nbd%d", index)
+	text, err := os.ReadFile(filepath.Join("/sys/block", name, "dev"))
+	if err != nil {
+		return "", false, errs.Wrap(errs.Unavailable, err, "find the number of %s", name)
+	}
+	var major, minor uint32
+	if _, err := fmt.Sscanf(strings.TrimSpace(string(text)), "%d:%d", &major, &minor); err != nil {
+		return "", false, errs.Wrap(errs.Internal, err, "the number of %s is %q", name, text)
+	}
+	path = filepath.Join(devDir, name)
+	created, err = ensureNode(path, unix.S_IFBLK, major, minor)
+	return path, created, err
+}
