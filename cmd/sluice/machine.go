@@ -126,7 +126,7 @@ func printMachine(w io.Writer, m api.Machine) error {
 // stateOf is a machine's state with what needs saying about it.
 func stateOf(m api.Machine) string {
 	var notes []string
-	if m.State == "started" && !m.Healthy {
+	if m.State == "started" && !m.Healthy && (m.DiskStall == nil || !m.DiskStall.Paused) {
 		notes = append(notes, "not healthy")
 	}
 	switch {

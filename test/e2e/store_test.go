@@ -146,7 +146,7 @@ func TestStoreWithoutSpace(t *testing.T) {
 	if status := f.Sluice("machine", "status", m.ID); !strings.Contains(status.Stdout, "started (paused: disk stalled since ") || !strings.Contains(status.Stdout, "is full") {
 		t.Errorf("status: %+v", status)
 	}
-	if refused := f.Sluice("machine", "exec", m.ID, "--", "true"); refused.Code != 5 || !strings.Contains(refused.Stderr, "the machine is paused") {
+	if refused := f.Sluice("machine", "exec", m.ID, "--", "true"); refused.Code != 125 || !strings.Contains(refused.Stderr, "the machine is paused") {
 		t.Errorf("exec in a paused machine: %+v", refused)
 	}
 	if list := beside.Sluice("worker", "list"); list.Code != 0 || !strings.Contains(list.Stdout, "ready") {
