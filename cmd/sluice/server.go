@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/control"
 	"github.com/sluice-platform/sluice/internal/control/pooldisks"
+	"github.com/sluice-platform/sluice/internal/disk/gc"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/httpapi"
 	"github.com/sluice-platform/sluice/internal/state/etcdstate"
@@ -31,6 +32,7 @@ type serverFlags struct {
 	operatorToken, workerToken string // files
 	readyFile                  string
 	policy                     fleet.Policy
+	collectEvery, grace        time.Duration
 	verbose                    bool
 }
 
@@ -66,6 +68,8 @@ data directory is refused.
 	flags.DurationVar(&f.policy.WorkerSuspect, "worker-suspect", f.policy.WorkerSuspect, "silence after which a worker gets no new machines")
 	flags.DurationVar(&f.policy.WorkerDown, "worker-down", f.policy.WorkerDown, "silence after which a worker's machines are started elsewhere")
 	flags.DurationVar(&f.policy.StartTimeout, "start-timeout", f.policy.StartTimeout, "time a target has to make a moved machine healthy")
+	flags.DurationVar(&f.collectEvery, "collect-every", time.Hour, "how often the pool is looked through for what no disk needs any more; 0: never")
+	flags.DurationVar(&f.grace, "collect-grace", gc.DefaultGrace, "time from finding something unreachable to deleting it, at least 10m")
 	flags.BoolVar(&f.verbose, "verbose", false, "log more")
 	return cmd
 }
@@ -79,6 +83,9 @@ func (f *serverFlags) check() error {
 	}
 	if f.policy.WorkerSuspect < minSuspect {
 		return usageError("--worker-suspect %s is shorter than %s: workers report once a second", f.policy.WorkerSuspect, minSuspect)
+	}
+	if f.collectEvery < 0 || f.grace < gc.MinGrace {
+		return usageError("--collect-every %s and --collect-grace %s: use 0 or more, and %s or more", f.collectEvery, f.grace, gc.MinGrace)
 	}
 	if f.policy.WorkerDown < f.policy.WorkerSuspect {
 		return usageError("--worker-down %s is shorter than --worker-suspect %s", f.policy.WorkerDown, f.policy.WorkerSuspect)
@@ -121,8 +128,8 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err := pool.Claim(ctx, f.fleetID); err != nil {
 		return err
 	}
-	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy},
-		control.Deps{Store: etcd.Store(), Disks: pool, Images: pool, Log: log.With("component", "control")})
+	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy, CollectEvery: f.collectEvery},
+		control.Deps{Store: etcd.Store(), Disks: pool, Images: pool, Garbage: pooldisks.NewGarbage(store, f.grace), Log: log.With("component", "control")})
 	if err != nil {
 		return err
 	}

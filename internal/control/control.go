@@ -76,6 +76,7 @@ func (c *Control) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.follow(ctx) })
 	g.Go(func() error { return c.ticks(ctx) })
+	g.Go(func() error { return c.collects(ctx) })
 	for range c.cfg.Executors {
 		g.Go(func() error { return c.execute(ctx, c.fast) })
 	}

@@ -56,16 +56,19 @@ type Config struct {
 	PrepareWait time.Duration
 	// MaxAttempts is how many targets a move tries before it is undone; default 3.
 	MaxAttempts int
+	// CollectEvery is how often the pool of disks is collected, the first time after at most ten minutes; 0: never.
+	CollectEvery time.Duration
 }
 
 // Deps are what a Control stands on.
 type Deps struct {
-	Store  state.Store
-	Disks  Disks
-	Images Images
-	Log    *slog.Logger
-	Now    func() time.Time // default time.Now
-	IDs    IDs              // default random
+	Store   state.Store
+	Disks   Disks
+	Images  Images
+	Garbage Garbage // nil: the pool is not collected
+	Log     *slog.Logger
+	Now     func() time.Time // default time.Now
+	IDs     IDs              // default random
 	// Leader says whether this server may act on its own; nil means always. Safety doesn't depend on it.
 	Leader func() bool
 }
