@@ -45,11 +45,11 @@ func newWorkerListCommand(d *deps) *cobra.Command {
 func printWorkers(w io.Writer, workers []api.Worker) error {
 	rows := make([][]string, 0, len(workers))
 	for _, x := range workers {
-		rows = append(rows, []string{x.ID, x.State, fmt.Sprint(x.Machines), fmt.Sprint(x.Reserved),
+		rows = append(rows, []string{x.ID, x.Runtime, x.State, fmt.Sprint(x.Machines), fmt.Sprint(x.Reserved),
 			cores(x.CPUsUsed) + "/" + cores(x.CPUs), byteCount(x.MemoryUsed<<20) + " / " + byteCount(x.MemoryMiB<<20),
 			fmt.Sprint(x.PoolReady), yesNo(x.SafeToStop), x.Address})
 	}
-	return printTable(w, []string{"WORKER", "STATE", "MACHINES", "RESERVED", "CPUS", "MEMORY", "POOL", "SAFE TO STOP", "ADDRESS"}, rows)
+	return printTable(w, []string{"WORKER", "RUNTIME", "STATE", "MACHINES", "RESERVED", "CPUS", "MEMORY", "POOL", "SAFE TO STOP", "ADDRESS"}, rows)
 }
 
 func newWorkerShowCommand(d *deps) *cobra.Command {
