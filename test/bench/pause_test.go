@@ -28,15 +28,7 @@ func TestPausePerMove(t *testing.T) {
 	server := map[int64][]time.Duration{}
 	machines := map[int64]api.Machine{}
 	for _, gib := range sizes {
-		image := fmt.Sprintf("disk%d", gib)
-		if _, err := f.CreateImage(t.Context(), image, gib<<30, bytes.NewReader(tar)); err != nil {
-			t.Fatal(err)
-		}
-		cfg := httpdConfig()
-		cfg.Image = image
-		m := f.Create(fmt.Sprintf("m%d", gib), fmt.Sprintf("net%d", gib), "w1", cfg)
-		f.Run(m.ID, "sh", "-c", "echo hello > /srv/index.html && head -c 33554432 /dev/urandom > /data/random && sync")
-		machines[gib] = m
+		machines[gib] = pauseMachine(t, f, tar, gib)
 	}
 	for i := range moves {
 		order := slices.Clone(sizes) // in turn, and each first as often: both see the same weather
@@ -58,10 +50,58 @@ func TestPausePerMove(t *testing.T) {
 	fmt.Printf("RESULT pause p50 of a 100 GiB disk / of a 1 GiB disk: %.2f\n", float64(large)/float64(small))
 }
 
+// TestPausePerMoveOfRuntimes measures the same of a VM that has a kernel of its own beside one that has none, by turns:
+// two fleets on one host.
+func TestPausePerMoveOfRuntimes(t *testing.T) {
+	const moves = 5 // each boots a kernel, without KVM by translation
+	tar, runtimes := fleettest.ImageTar(t), []string{"sandbox", "qemu"}
+	fleets, machines := map[string]*fleettest.Fleet{}, map[string]api.Machine{}
+	pauses, server := map[string][]time.Duration{}, map[string][]time.Duration{}
+	for _, runtime := range runtimes {
+		fleets[runtime] = fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Runtime: runtime})
+		machines[runtime] = pauseMachine(t, fleets[runtime], tar, 1)
+	}
+	for i := range moves {
+		order := slices.Clone(runtimes)
+		if i%2 == 1 {
+			slices.Reverse(order)
+		}
+		for _, runtime := range order {
+			p, s := move(t, fleets[runtime], machines[runtime].ID)
+			time.Sleep(5 * time.Second) // the pools fill up again, and take no part in the next measurement
+			pauses[runtime], server[runtime] = append(pauses[runtime], p), append(server[runtime], s)
+		}
+	}
+	for _, runtime := range runtimes {
+		report("pause seen by a client, runtime "+runtime, pauses[runtime])
+		report("  of it by the server's own clock, runtime "+runtime, server[runtime])
+	}
+	w, err := fleets["qemu"].Worker(t.Context(), "w1")
+	if err != nil || w.Acceleration == "" {
+		t.Fatalf("w1 tells no acceleration: %v", err)
+	}
+	fmt.Printf("RESULT pause p50, qemu by %s / sandbox: %.1f\n", w.Acceleration,
+		float64(percentile(pauses["qemu"], 50))/float64(percentile(pauses["sandbox"], 50)))
+}
+
+// pauseMachine makes a machine on w1 with a disk of some GiB, a page to serve and 32 MiB of data.
+func pauseMachine(t *testing.T, f *fleettest.Fleet, tar []byte, gib int64) api.Machine {
+	t.Helper()
+	image := fmt.Sprintf("disk%d", gib)
+	if _, err := f.CreateImage(t.Context(), image, gib<<30, bytes.NewReader(tar)); err != nil {
+		t.Fatal(err)
+	}
+	cfg := httpdConfig()
+	cfg.Image = image
+	m := f.Create(fmt.Sprintf("m%d", gib), fmt.Sprintf("net%d", gib), "w1", cfg)
+	f.Run(m.ID, "sh", "-c", "echo hello > /srv/index.html && head -c 33554432 /dev/urandom > /data/random && sync")
+	return m
+}
+
 // move migrates a machine to wherever the planner says, and returns the client's and the server's pause.
 func move(t *testing.T, f *fleettest.Fleet, id string) (time.Duration, time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	mv, err := f.MigrateMachine(ctx, id, "")
 	if err != nil {
