@@ -58,7 +58,9 @@ func TestPausedForItsStore(t *testing.T) {
 	}
 	for round := 1; round <= 2; round++ {
 		since := time.Now().Add(-3 * time.Second)
-		w.set(func() { w.stall = &fleet.DiskStall{Since: since, Operation: "write log/1/2", Kind: "unavailable", Reason: "no answer"} })
+		w.set(func() {
+			w.stall = &fleet.DiskStall{Since: since, Operation: "write log/1/2", Kind: "unavailable", Reason: "no answer"}
+		})
 		f.eventually("seen to stall", func() bool { r := f.machine("db").Report; return r != nil && r.Stall != nil && !r.Stall.Paused })
 		if n, _ := count("disk_stall"); n != round-1 || f.machine("db").Machine.Reason != "" {
 			t.Fatalf("a short stall is no event: %d", n)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -32,8 +33,8 @@ func Open(path string, o Options) (*Journal, error) {
 }
 
 func open(f *os.File, o Options) (*Journal, error) {
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, errs.Wrap(errs.Conflict, err, "another process uses it").WithRemedy("choose another file, or end that process")
+	if err := lock(f); err != nil {
+		return nil, err
 	}
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -45,6 +46,24 @@ func open(f *os.File, o Options) (*Journal, error) {
 		}
 	}
 	return New(&syncFile{f}, o)
+}
+
+// lockWait is how long a process that was killed may take to let go of a journal: until it has ended, and with it
+// whatever it was just forking.
+const lockWait = 2 * time.Second
+
+func lock(f *os.File) error {
+	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockWait / 100) {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return errs.Wrap(errs.Unavailable, err, "lock it")
+		case time.Now().After(deadline):
+			return errs.Wrap(errs.Conflict, err, "another process uses it").WithRemedy("choose another file, or end that process")
+		}
+	}
 }
 
 // extend fills the file with zeros, so that a later sync has no block to allocate and nothing of it to write.
@@ -69,6 +88,11 @@ func extend(f *os.File, from, to int64) error {
 
 // syncFile syncs content and not times.
 type syncFile struct{ *os.File }
+
+// Close lets go of the lock at once: a process that is being forked has a copy of the file until it runs its program.
+func (f *syncFile) Close() error {
+	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.File.Close())
+}
 
 func (f *syncFile) Sync() error {
 	for {
