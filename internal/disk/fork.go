@@ -58,9 +58,28 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 		return nil, err
 	}
 	if err := o.confirmFork(ctx, c, path, child, begun); err != nil {
-		return nil, err
+		return nil, o.takeBackFork(ctx, child, h, err)
 	}
 	return h, nil
+}
+
+// takeBackFork removes the head of a fork whose checkpoint turned out to be gone, and returns why: what it refers to may
+// be gone too, and a head that refers to nothing stops every collector. A head that somebody has attached since stays.
+func (o *objects) takeBackFork(ctx context.Context, child string, h *format.Head, why error) error {
+	if !errs.Is(why, errs.NotFound) {
+		return why // it can't be told whether it is gone
+	}
+	now, _, err := o.loadHead(ctx, child)
+	switch {
+	case errs.Is(err, errs.NotFound):
+		return why
+	case err == nil && now.UID == h.UID && now.Epoch == h.Epoch && now.State == h.State:
+		err = o.remove(ctx, headKey(child))
+	}
+	if err != nil {
+		return errs.Wrap(errs.KindOf(why), why, "the fork could not be taken back (%v)", err).WithRemedy("%s", errs.RemedyOf(why))
+	}
+	return why
 }
 
 // confirmFork sees that what was forked was there all the time. Who removes the checkpoint looks for references

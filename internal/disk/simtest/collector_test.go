@@ -129,8 +129,19 @@ func (w *world) collect() {
 			freed = fmt.Sprint(r.Freed)
 		}
 		w.log("collect: freed %s, %v", freed, err)
-		if err != nil {
+		if err != nil && !w.ofUnfinishedFork(err) {
 			w.violate("the collector stopped: %v", err)
 		}
 	})
+}
+
+// ofUnfinishedFork reports whether the collector stopped at the head of a fork that is just finding out that its
+// checkpoint is gone. Nothing was deleted then, and the fork takes its head back.
+func (w *world) ofUnfinishedFork(err error) bool {
+	found := false
+	w.unfinished.Range(func(child, _ any) bool {
+		found = errs.Is(err, errs.Corrupt) && strings.Contains(err.Error(), fmt.Sprintf("that %s/head refers to", child))
+		return !found
+	})
+	return found
 }

@@ -22,6 +22,8 @@ const (
 
 // world is one run: a pool, its disks and what is known about them.
 type world struct {
+	unfinished sync.Map // paths of forks that have not succeeded, or not yet
+
 	ctx   context.Context
 	p     *pool
 	rng   *rand.Rand
