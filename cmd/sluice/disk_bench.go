@@ -82,10 +82,9 @@ func (d *deps) benchDisk(ctx context.Context, url string, cfg benchmark.Config, 
 		defer remove()
 		cfg.Cache = c
 	}
-	if terminal(d.stderr) != nil {
-		cfg.Step = func(name string, n, of int) { fmt.Fprintf(d.stderr, "\r\x1b[K%d/%d %s", n, of, name) }
-		defer fmt.Fprint(d.stderr, "\r\x1b[K")
-	}
+	bar := d.newDiskBar(ctx, "measuring, step", countsObjects)
+	defer bar.end()
+	cfg.Step = func(_ string, n, of int) { bar.set(int64(n-1), int64(of)) }
 	cfg.Store, cfg.Path = ref.store, ref.path
 	results, err := benchmark.Run(ctx, cfg)
 	return diskBenchmark{URL: ref.url, SizeBytes: cfg.Size, Results: results}, err

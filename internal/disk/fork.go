@@ -66,8 +66,9 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 // takeBackFork removes the head of a fork whose checkpoint turned out to be gone, and returns why: what it refers to may
 // be gone too, and a head that refers to nothing stops every collector. A head that somebody has attached since stays.
 func (o *objects) takeBackFork(ctx context.Context, child string, h *format.Head, why error) error {
-	if !errs.Is(why, errs.NotFound) {
-		return why // it can't be told whether it is gone
+	if !errs.Is(why, errs.NotFound) { // it can't be told whether it is gone
+		return errs.Wrap(errs.KindOf(why), why, "whether fork %s is whole is not known", child).
+			WithRemedy("destroy %s, and fork again", child)
 	}
 	now, _, err := o.loadHead(ctx, child)
 	switch {
@@ -77,7 +78,8 @@ func (o *objects) takeBackFork(ctx context.Context, child string, h *format.Head
 		err = o.remove(ctx, headKey(child))
 	}
 	if err != nil {
-		return errs.Wrap(errs.KindOf(why), why, "the fork could not be taken back (%v)", err).WithRemedy("%s", errs.RemedyOf(why))
+		return errs.Wrap(errs.KindOf(why), why, "%s could not be taken back (%v)", child, err).
+			WithRemedy("destroy %s, and fork another checkpoint", child)
 	}
 	return why
 }
@@ -93,9 +95,12 @@ func (o *objects) confirmFork(ctx context.Context, c *format.Checkpoint, path, c
 		// A collector may have taken the child for given up, because its head took so long.
 		_, err = o.get(ctx, refKey(path, child), blob.Range{Offset: 0, Length: 1})
 	}
-	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "disk %s was forked from a checkpoint that is gone", child).
-			WithRemedy("remove %s and fork another checkpoint", child)
+	switch {
+	case errs.Is(err, errs.NotFound):
+		return errs.Wrap(errs.NotFound, err, "disk %s was forked from a checkpoint that is gone", child).
+			WithRemedy("fork another checkpoint")
+	case err != nil:
+		return errs.Wrap(errs.KindOf(err), err, "look for the checkpoint again that %s was forked from", child)
 	}
 	return nil
 }
