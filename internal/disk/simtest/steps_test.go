@@ -134,20 +134,20 @@ func (w *world) fork(v *vdisk) {
 	child, c, want := w.name("f/"), w.slowClient(), v.ckpts[name]
 	nv := &vdisk{path: child, blocks: len(want), closed: true, last: newTimeline(want), ckpts: map[string]content{}}
 	done := make(chan error, 1)
-	w.unfinished.Store(child, nil)
+	w.forks.Store(child, time.Time{})
 	w.start(nv, func() {
 		_, err := disk.Fork(w.ctx, c, v.path, name, child, disk.ForkOptions{Key: w.key})
 		w.log("fork %s from %s of %s: %v", child, name, v.path, err)
-		if err != nil { // what there may be of it is nobody's
+		if errs.Is(err, errs.Unavailable) { // it doesn't know what there is of it, which is nobody's
 			time.Sleep(10 * time.Second)
 			_ = w.p.Delete(w.ctx, child+"/head")
 		}
+		w.forks.Store(child, time.Now())
 		done <- err
 	})
 	w.meddle(v, name)
 	w.wait(nv)
 	if err := <-done; err == nil {
-		w.unfinished.Delete(child)
 		w.disks = append(w.disks, nv)
 	} else if !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.NotFound) {
 		w.violate("fork %s: %v", child, err)

@@ -22,7 +22,7 @@ const (
 
 // world is one run: a pool, its disks and what is known about them.
 type world struct {
-	unfinished sync.Map // paths of forks that have not succeeded, or not yet
+	forks sync.Map // path of each fork → when it was done, zero while it is under way
 
 	ctx   context.Context
 	p     *pool
