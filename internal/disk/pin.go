@@ -189,7 +189,7 @@ func PinMap(ctx context.Context, store blob.Store, path, name, checkpoint, holde
 		return nil, err
 	}
 	o := oneShot(store)
-	if _, err := o.mapOf(ctx, path, checkpoint); err != nil { // before anything is written
+	if _, _, err := o.mapOf(ctx, path, checkpoint); err != nil { // before anything is written
 		return nil, err
 	}
 	p, err := o.takePin(ctx, path, holder, pinLease)
@@ -197,9 +197,12 @@ func PinMap(ctx context.Context, store blob.Store, path, name, checkpoint, holde
 		return nil, err
 	}
 	defer p.release(ctx)
-	m, err := o.mapOf(ctx, path, checkpoint)
+	m, _, err := o.mapOf(ctx, path, checkpoint)
 	if err != nil {
 		return nil, err
+	}
+	if m.Root == nil {
+		m = nil // an empty map needs nothing
 	}
 	t := now()
 	doc := &format.Pin{Version: format.Version, ID: name, Nonce: newNonce(), Holder: holder, Map: m, Created: t, Renewed: t}
@@ -217,26 +220,23 @@ func PinMap(ctx context.Context, store blob.Store, path, name, checkpoint, holde
 	return doc, err
 }
 
-// mapOf returns the map that a pin is to hold, or nil for an empty one.
-func (o *objects) mapOf(ctx context.Context, path, checkpoint string) (*format.PinnedMap, error) {
+// mapOf returns a disk's newest map, or a checkpoint's if one is named, and what opens its keys.
+func (o *objects) mapOf(ctx context.Context, path, checkpoint string) (*format.PinnedMap, func(context.Context, KEK) (format.Keys, error), error) {
 	m := &format.PinnedMap{Checkpoint: checkpoint}
 	if checkpoint == "" {
 		h, _, err := o.loadHead(ctx, path)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		m.Size, m.Root, m.Lineage = h.Size, h.Root, h.Lineage
-	} else {
-		c, err := o.loadCheckpoint(ctx, path, checkpoint)
-		if err != nil {
-			return nil, err
-		}
-		m.Size, m.Root, m.Lineage = c.Size, c.Root, c.Lineage
+		return m, func(ctx context.Context, key KEK) (format.Keys, error) { return Unlock(ctx, h, key) }, nil
 	}
-	if m.Root == nil {
-		return nil, nil
+	c, err := o.loadCheckpoint(ctx, path, checkpoint)
+	if err != nil {
+		return nil, nil, err
 	}
-	return m, nil
+	m.Size, m.Root, m.Lineage = c.Size, c.Root, c.Lineage
+	return m, func(ctx context.Context, key KEK) (format.Keys, error) { return o.checkpointKeys(ctx, c, path, key) }, nil
 }
 
 // Unpin removes a pin by name. NotFound lists those that there are. A reader whose pin is removed stops.

@@ -78,26 +78,14 @@ func OpenReadOnly(ctx context.Context, store blob.Store, path, checkpoint string
 	return r, nil
 }
 
-// readable returns the map to read, nil if it is empty, and sets what a page source needs for it.
+// readable returns the map to read, without a root if it is empty, and sets what a page source needs for it.
 func (o *objects) readable(ctx context.Context, src *pageSource, path, checkpoint string, key KEK) (*format.PinnedMap, error) {
-	m := &format.PinnedMap{Checkpoint: checkpoint}
-	if checkpoint == "" {
-		h, _, err := o.loadHead(ctx, path)
-		if err != nil {
-			return nil, err
-		}
-		m.Root, m.Size, m.Lineage = h.Root, h.Size, h.Lineage
-		src.lineage = h.Lineage
-		src.keys, err = Unlock(ctx, h, key)
-		return m, err
-	}
-	c, err := o.loadCheckpoint(ctx, path, checkpoint)
+	m, keys, err := o.mapOf(ctx, path, checkpoint)
 	if err != nil {
 		return nil, err
 	}
-	m.Root, m.Size, m.Lineage = c.Root, c.Size, c.Lineage
-	src.lineage = c.Lineage
-	src.keys, err = o.checkpointKeys(ctx, c, path, key)
+	src.lineage = m.Lineage
+	src.keys, err = keys(ctx, key)
 	return m, err
 }
 

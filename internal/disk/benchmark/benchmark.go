@@ -68,6 +68,7 @@ type run struct {
 	Config
 	disk    *disk.Disk
 	gen     uint64
+	puts    map[int]int // objects that were put, by their size
 	results []Result
 }
 
@@ -86,7 +87,7 @@ func Run(ctx context.Context, cfg Config) (_ []Result, err error) {
 	if _, err := disk.Create(ctx, cfg.Store, cfg.Path, disk.CreateOptions{Size: 2 * cfg.Size}); err != nil {
 		return nil, err
 	}
-	r := &run{Config: cfg}
+	r := &run{Config: cfg, puts: map[int]int{}}
 	defer func() { err = errors.Join(err, r.cleanUp(ctx)) }()
 	for i, s := range steps {
 		if cfg.Step != nil {

@@ -42,36 +42,27 @@ func (r *run) objectPrefix() string { return r.Path + "/benchmark/" }
 
 func (r *run) objectKey(size, i int) string { return fmt.Sprintf("%s%d/%d", r.objectPrefix(), size, i) }
 
-// load returns what is put or got of objects of a size: as many large ones as the run has bytes for, and small ones until
-// the time is over.
-func (r *run) load(size, workers int) load {
-	l := load{workers: workers, time: r.Duration, bytes: int64(size)}
-	if size == object {
-		l.ops, l.time = int(max(few, r.Size/object)), 0
-	}
-	return l
-}
-
+// putObjects puts as many large objects as the run has bytes for, and small ones until the time is over.
 func putObjects(size, workers int) func(context.Context, *run) (sample, error) {
 	return func(ctx context.Context, r *run) (sample, error) {
+		l := load{workers: workers, time: r.Duration, bytes: int64(size)}
+		if size == object {
+			l.ops, l.time = int(max(few, r.Size/object)), 0
+		}
 		body := random(size)
-		return r.load(size, workers).drive(ctx, func(ctx context.Context, i int) error {
+		s, err := l.drive(ctx, func(ctx context.Context, i int) error {
 			_, err := r.Store.PutIfAbsent(ctx, r.objectKey(size, i), body)
 			return err
 		}, nil)
+		r.puts[size] = len(s.each)
+		return s, err
 	}
 }
 
-// getObjects reads each of the objects that were put once, as far as the time goes.
+// getObjects reads each of the objects that were put, once.
 func getObjects(size, workers int) func(context.Context, *run) (sample, error) {
 	return func(ctx context.Context, r *run) (sample, error) {
-		l := r.load(size, workers)
-		for _, x := range r.results {
-			if x.Name == putSmall && size != object {
-				l.ops = x.Ops
-			}
-		}
-		return l.drive(ctx, func(ctx context.Context, i int) error {
+		return load{workers: workers, ops: r.puts[size], bytes: int64(size)}.drive(ctx, func(ctx context.Context, i int) error {
 			_, err := r.Store.Get(ctx, r.objectKey(size, i), blob.All())
 			return err
 		}, nil)

@@ -12,9 +12,8 @@ import (
 func (c *collector) judge(m *mark) map[string][]object {
 	r := c.report
 	r.Maps, r.Pins, r.Forks, r.Checkpoints = m.reach.Maps(), len(m.pins), len(m.refs), len(m.ckpts)
-	r.Kept["unknown"] = m.unknown
-	if m.unknown.Objects == 0 {
-		delete(r.Kept, KeptUnknown)
+	if m.unknown.Objects > 0 {
+		r.Kept[KeptUnknown] = m.unknown
 	}
 	earlier := map[string]map[string]bool{} // path and uid → keys
 	if c.base != nil {
