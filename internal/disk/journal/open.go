@@ -4,11 +4,11 @@ import (
 	"errors"
 	"io"
 	"os"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/filelock"
 )
 
 // Open uses a region of the file or block device at path, creating a file where there is nothing, and reserves
@@ -33,7 +33,10 @@ func Open(path string, o Options) (*Journal, error) {
 }
 
 func open(f *os.File, o Options) (*Journal, error) {
-	if err := lock(f); err != nil {
+	if err := filelock.Take(f); err != nil {
+		if errs.Is(err, errs.Conflict) {
+			return nil, errs.Wrap(errs.Conflict, err, "another process uses it").WithRemedy("choose another file, or end that process")
+		}
 		return nil, err
 	}
 	end, err := f.Seek(0, io.SeekEnd)
@@ -46,24 +49,6 @@ func open(f *os.File, o Options) (*Journal, error) {
 		}
 	}
 	return New(&syncFile{f}, o)
-}
-
-// lockWait is how long a process that was killed may take to let go of a journal: until it has ended, and with it
-// whatever it was just forking.
-const lockWait = 2 * time.Second
-
-func lock(f *os.File) error {
-	for deadline := time.Now().Add(lockWait); ; time.Sleep(lockWait / 100) {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
-			return errs.Wrap(errs.Unavailable, err, "lock it")
-		case time.Now().After(deadline):
-			return errs.Wrap(errs.Conflict, err, "another process uses it").WithRemedy("choose another file, or end that process")
-		}
-	}
 }
 
 // extend fills the file with zeros, so that a later sync has no block to allocate and nothing of it to write.
@@ -89,10 +74,7 @@ func extend(f *os.File, from, to int64) error {
 // syncFile syncs content and not times.
 type syncFile struct{ *os.File }
 
-// Close lets go of the lock at once: a process that is being forked has a copy of the file until it runs its program.
-func (f *syncFile) Close() error {
-	return errors.Join(unix.Flock(int(f.Fd()), unix.LOCK_UN), f.File.Close())
-}
+func (f *syncFile) Close() error { return filelock.Close(f.File) }
 
 func (f *syncFile) Sync() error {
 	for {
