@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,19 +27,16 @@ func isGuest() bool {
 // runAsGuest doesn't return: the VM ends.
 func runAsGuest() {
 	err := prepareGuest()
-	if line, _ := os.ReadFile("/proc/cmdline"); strings.Contains(string(line), "dbgrun=") {
-		debugGuest(string(line), err)
-	}
 	for _, kind := range []frontend.Kind{frontend.FUSE, frontend.NBD} {
 		if err != nil {
 			break
 		}
 		fmt.Printf("guest: front end %s\n", kind)
 		// What writes its own device from within can wait for ever; the speed is measured by itself.
-		err = guestRun("-test.v", "-test.timeout=240s", "-test.skip=Speed|Qemu|TestAbort|AVMWith|Fsck", kindEnv+"="+string(kind))
+		err = guestRun(kind, "-test.v", "-test.timeout=240s", "-test.skip=Speed|Qemu|TestAbort|AVMWith|Fsck")
 	}
 	if err == nil {
-		err = guestRun("-test.v", "-test.timeout=120s", "-test.run=TestSpeedInGuest", speedEnv+"=yes")
+		err = guestRun(frontend.Auto, "-test.v", "-test.timeout=120s", "-test.run=TestSpeedInGuest") // it chooses itself
 	}
 	if err == nil {
 		fmt.Println(guestPassed)
@@ -52,11 +47,10 @@ func runAsGuest() {
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }
 
-// guestRun runs this binary's tests; the last argument is for the environment.
-func guestRun(args ...string) error {
-	env := args[len(args)-1]
-	cmd := exec.Command("/init", args[:len(args)-1]...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TMPDIR=/tmp", env}
+// guestRun runs this binary's tests with a front end.
+func guestRun(kind frontend.Kind, args ...string) error {
+	cmd := exec.Command("/init", args...)
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TMPDIR=/tmp", kindEnv + "=" + string(kind)}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	return cmd.Run()
 }
@@ -92,38 +86,4 @@ func prepareGuest() error {
 		}
 	}
 	return os.MkdirAll("/etc", 0o755)
-}
-
-func debugGuest(line string, err error) {
-	fmt.Println("debug guest", err)
-	_, rest, _ := strings.Cut(line, "dbgrun=")
-	run, _, _ := strings.Cut(rest, " ")
-	args := strings.Split(strings.TrimSpace(run), ",")
-	env := strings.Split(args[len(args)-1], ";")
-	go func() {
-		time.Sleep(25 * time.Second)
-		_ = os.WriteFile("/proc/sys/kernel/sysrq", []byte("1"), 0)
-		_ = os.WriteFile("/proc/sysrq-trigger", []byte("w"), 0)
-		for _, g := range []string{"/proc/*/task/*/stack"} {
-			fs, _ := filepath.Glob(g)
-			for _, f := range fs {
-				b, _ := os.ReadFile(f)
-				c, _ := os.ReadFile(filepath.Dir(f) + "/comm")
-				if len(b) == 0 {
-					continue
-				}
-				fmt.Printf("%s %s%s\n", f, c, b)
-			}
-		}
-		ds, _ := filepath.Glob("/sys/kernel/debug/block/nbd0/*")
-		fmt.Println(ds)
-		out, _ := exec.Command("/bin/sh", "-c", "mount -t debugfs d /sys/kernel/debug; cd /sys/kernel/debug/block/nbd0 && for f in state hctx*/busy hctx*/state hctx*/dispatch hctx*/tags hctx*/run hctx*/sched_tags; do echo \"$f: $(cat $f)\"; done; cat /sys/block/nbd0/inflight").CombinedOutput()
-		fmt.Println(string(out))
-	}()
-	cmd := exec.Command("/init", args[:len(args)-1]...)
-	cmd.Env = append([]string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TMPDIR=/tmp"}, env...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
-	fmt.Println("debug guest ended:", cmd.Run())
-	_ = unix.IoctlSetInt(1, unix.TCSBRK, 1)
-	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
 }

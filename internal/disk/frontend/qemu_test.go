@@ -22,7 +22,7 @@ func TestQemuGuest(t *testing.T) {
 	}
 	dir := t.TempDir()
 	binary, initramfs, programs := filepath.Join(dir, "init"), filepath.Join(dir, "initramfs"), filepath.Join(dir, "programs")
-	output(t, root, []string{"CGO_ENABLED=0"}, "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", binary, "./internal/disk/frontend")
+	output(t, root, []string{"CGO_ENABLED=0"}, "go", "test", "-c", "-tags", "qemu", "-trimpath", "-ldflags=-s -w", "-o", binary, "./internal/disk/frontend")
 	id := output(t, root, nil, "scripts/build-guest.sh", "bin/guests")
 	release := output(t, root, nil, "scripts/build-release.sh", "bin/releases")
 	output(t, root, nil, "go", "run", "./internal/runtime/qemu/mkinitramfs", "-init", binary, "-modules", ".cache/kernel/current/modules",

@@ -1,8 +1,9 @@
+//go:build qemu
+
 package frontend_test
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -12,14 +13,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 )
 
-// speedEnv asks for TestSpeedInGuest, which a guest does.
-const speedEnv = "SLUICE_TEST_FRONTEND_SPEED"
-
 // TestSpeedInGuest measures 4 KiB direct reads, direct writes, and writes with an fsync, on the block device itself, by
 // both front ends in turn over a device that is memory: what is measured is the front end and nothing else.
 func TestSpeedInGuest(t *testing.T) {
-	if os.Getenv(speedEnv) == "" || !frontend.HasKernelNBD() {
-		t.Skip("it compares the front ends of a kernel that has both: make test-qemu")
+	if !frontend.HasKernelNBD() {
+		t.Fatal("it compares the front ends of a kernel that has both: run TestQemuGuest")
 	}
 	kinds := []frontend.Kind{frontend.FUSE, frontend.NBD}
 	took := map[string]map[frontend.Kind][]time.Duration{"read": {}, "write": {}, "write+fsync": {}}
