@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -100,12 +101,22 @@ func TPS(out string) (float64, error) {
 func (p Postgres) MustBeWhole() {
 	p.f.t.Helper()
 	p.f.Run(p.ref, pgCommand("pg_amcheck", "--install-missing", "--heapallindexed", "--parent-check", "-d", "postgres")...)
-	sums := p.Query(`SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),
-		(SELECT sum(bbalance) FROM pgbench_branches), (SELECT coalesce(sum(delta), 0) FROM pgbench_history)`)
-	four := strings.Split(sums, "|")
-	if len(four) != 4 || four[0] != four[1] || four[0] != four[2] || four[0] != four[3] {
-		p.f.t.Fatalf("the sums of accounts, tellers, branches and history differ: %s", sums)
+	if err := CheckBenchSums(p.Query(BenchSums)); err != nil {
+		p.f.t.Fatal(err)
 	}
+}
+
+// BenchSums asks for what pgbench's transactions keep equal.
+const BenchSums = `SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),
+	(SELECT sum(bbalance) FROM pgbench_branches), (SELECT coalesce(sum(delta), 0) FROM pgbench_history)`
+
+// CheckBenchSums checks the answer to BenchSums.
+func CheckBenchSums(row string) error {
+	sums := strings.Split(row, "|")
+	if len(sums) != 4 || len(slices.Compact(sums)) != 1 {
+		return fmt.Errorf("the sums of accounts, tellers, branches and history differ: %s", row)
+	}
+	return nil
 }
 
 // Commits is a client outside of the machine that commits rows all the time, one after another, and remembers those

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
+	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
 const (
@@ -242,11 +243,9 @@ func (p *postgres) query(sql string) string {
 func (p *postgres) bench(clients int) float64 {
 	p.t.Helper()
 	out := p.program("pgbench", "-n", "-c", strconv.Itoa(clients), "-T", strconv.Itoa(pgSeconds))
-	_, rest, _ := strings.Cut(out, "\ntps = ")
-	number, _, _ := strings.Cut(rest, " ")
-	tps, err := strconv.ParseFloat(number, 64)
+	tps, err := fleettest.TPS(out)
 	if err != nil {
-		p.t.Fatalf("pgbench printed %q: %v", out, err)
+		p.t.Fatal(err)
 	}
 	return tps
 }
@@ -256,10 +255,8 @@ func (p *postgres) bench(clients int) float64 {
 func (p *postgres) mustBeWhole() {
 	p.t.Helper()
 	p.program("pg_amcheck", "--install-missing", "--heapallindexed", "--parent-check", "-d", "postgres")
-	sums := strings.Split(p.query(`SELECT (SELECT sum(abalance) FROM pgbench_accounts), (SELECT sum(tbalance) FROM pgbench_tellers),
-		(SELECT sum(bbalance) FROM pgbench_branches), (SELECT coalesce(sum(delta), 0) FROM pgbench_history)`), "|")
-	if len(slices.Compact(sums)) != 1 {
-		p.t.Errorf("accounts, tellers, branches and history have other sums: %v", sums)
+	if err := fleettest.CheckBenchSums(p.query(fleettest.BenchSums)); err != nil {
+		p.t.Error(err)
 	}
 }
 
