@@ -49,6 +49,7 @@ func (d *Disk) sealLoop(ctx context.Context) {
 		d.mu.Unlock()
 		if idle {
 			d.pool.drain()
+			d.bodies.drain()
 		}
 	}
 }

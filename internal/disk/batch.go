@@ -134,15 +134,16 @@ func (b *batch) frameBuffer() []byte {
 	return make([]byte, 0, min(len(b.order), format.FrameBlocks)*BlockSize)
 }
 
-// encode fixes the batch as a log object, appended to body, and returns it. The first call decides the
+// encode fixes the batch as a log object, in memory from bodies, and returns it. The first call decides the
 // bytes for good. h lacks what the batch knows; key is nil on a disk in the clear.
-func (b *batch) encode(c *format.Codec, h format.LogHeader, key *format.ObjectKey, body []byte) []byte {
+func (b *batch) encode(c *format.Codec, h format.LogHeader, key *format.ObjectKey, bodies *bodyPool) []byte {
 	b.plan()
 	n := (len(b.order) + format.FrameBlocks - 1) / format.FrameBlocks
 	b.frames = make([]format.Frame, n)
 	h.Runs, h.Frames, h.Blocks = b.runs, b.frames, uint32(len(b.order))
 	hlen := h.Len()
-	body = append(body, make([]byte, hlen)...)
+	body := bodies.get(hlen + len(b.order)*BlockSize + n*format.FrameOverhead)[:hlen]
+	clear(body)
 	buf := b.frameBuffer()
 	for i := range n {
 		body, b.frames[i] = c.AppendFrame(body, hlen, b.frame(i, buf), key, i)

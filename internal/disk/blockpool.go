@@ -8,37 +8,63 @@ const maxIdleBlocks = 32 << 20 / BlockSize
 // blockMem is memory for the content of one block.
 type blockMem [BlockSize]byte
 
-// blockPool keeps a bounded amount of memory for blocks, so that steady writing makes no garbage. Its methods are
-// safe for concurrent use.
-type blockPool struct {
+// freeList keeps memory that is used again and again, so that steady writing makes no garbage: memory that is new to
+// the process costs a page fault for each page, which is several times what copying into it costs. It is bounded by
+// its users. Its methods are safe for concurrent use.
+type freeList[T any] struct {
 	mu   sync.Mutex
-	free []*blockMem
+	free []T
 }
+
+// take moves the newest of what is kept to dst, and returns how many there were.
+func (l *freeList[T]) take(dst []T) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := min(len(dst), len(l.free))
+	rest := len(l.free) - n
+	copy(dst, l.free[rest:])
+	clear(l.free[rest:])
+	l.free = l.free[:rest]
+	return n
+}
+
+// keep takes memory back that nobody uses any more, and lets go of what would be more than most.
+func (l *freeList[T]) keep(most int, mem ...T) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free = append(l.free, mem[:max(0, min(len(mem), most-len(l.free)))]...)
+}
+
+// drain gives all of it back to the system.
+func (l *freeList[T]) drain() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.free = nil
+}
+
+// blockPool is memory for the blocks of batches, up to maxIdleBlocks.
+type blockPool struct{ freeList[*blockMem] }
 
 // get fills dst with memory of any content.
 func (p *blockPool) get(dst []*blockMem) {
-	p.mu.Lock()
-	n := min(len(dst), len(p.free))
-	rest := len(p.free) - n
-	copy(dst, p.free[rest:])
-	clear(p.free[rest:])
-	p.free = p.free[:rest]
-	p.mu.Unlock()
-	for i := n; i < len(dst); i++ {
+	for i := p.take(dst); i < len(dst); i++ {
 		dst[i] = new(blockMem)
 	}
 }
 
-// put takes memory back that nobody uses any more.
-func (p *blockPool) put(mems []*blockMem) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.free = append(p.free, mems[:min(len(mems), maxIdleBlocks-len(p.free))]...)
+func (p *blockPool) put(mems []*blockMem) { p.keep(maxIdleBlocks, mems...) }
+
+// bodyPool is memory for the bodies of log objects.
+type bodyPool struct{ freeList[[]byte] }
+
+// get returns an empty body with room for n bytes.
+func (p *bodyPool) get(n int) []byte {
+	var b [1][]byte
+	if p.take(b[:]) == 1 && cap(b[0]) >= n {
+		return b[0][:0]
+	}
+	return make([]byte, 0, n+n/8) // a little more fits the next time
 }
 
-// drain gives all of it back to the system.
-func (p *blockPool) drain() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.free = nil
-}
+// put takes back a body that nobody reads any more; most is how many are in use at a time.
+func (p *bodyPool) put(body []byte, most int) { p.keep(most, body) }

@@ -107,17 +107,13 @@ func (d *Disk) pumpLocked() {
 
 // upload compresses and writes one batch's log object, however long that takes, and commits what can be.
 func (d *Disk) upload(ctx context.Context, b *batch) {
-	buf, _ := d.bodies.Get().(*[]byte)
-	if buf == nil {
-		buf = new([]byte)
-	}
 	h := format.LogHeader{Kind: format.KindLog, Disk: d.uid, Nonce: newID(), Epoch: d.epoch, Seq: b.seq, Created: now().UnixMilli()}
 	sealer, err := d.sealer(&h)
 	if err != nil {
 		d.fail(err)
 		return
 	}
-	body := b.encode(d.rd.codec, h, sealer, (*buf)[:0])
+	body := b.encode(d.rd.codec, h, sealer, &d.bodies)
 	key := logKey(d.path, d.epoch, b.seq)
 	attempts, err := d.o.putOnce(ctx, key, body, unbounded, func(got []byte) bool { return format.SameLogObject(got, body) })
 	if err != nil {
@@ -126,8 +122,7 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 	}
 	if attempts == 1 { // after more, a lost attempt may still be reading it
 		d.o.pace.uploaded()
-		*buf = body
-		d.bodies.Put(buf)
+		d.bodies.put(body, d.opts.InFlight)
 	}
 	d.o.n.logObjects.Add(1)
 	d.rd.frames.keepHeader(&b.seg, b.frames, b.runs, sealer)
@@ -201,11 +196,13 @@ func (d *Disk) popCommitted(b *batch) {
 
 // keepFrames puts a committed batch's frames into the cache, from memory.
 func (d *Disk) keepFrames(b *batch) {
-	buf := b.frameBuffer()
-	for i := range b.frames {
-		key := d.rd.frames.key(&b.seg, uint32(i))
-		d.rd.frames.keep(key, b.frame(i, buf))
-	}
+	d.rd.frames.fill(len(b.order)*BlockSize, func() {
+		buf := b.frameBuffer()
+		for i := range b.frames {
+			key := d.rd.frames.key(&b.seg, uint32(i))
+			d.rd.frames.keep(key, b.frame(i, buf))
+		}
+	})
 }
 
 func (d *Disk) wakeCheckpointer() {

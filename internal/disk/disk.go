@@ -35,7 +35,7 @@ type Disk struct {
 	rd       *reader
 	tasks    *tasks
 	pool     blockPool
-	bodies   sync.Pool     // *[]byte; bodies of log objects
+	bodies   bodyPool
 	kick     chan struct{} // wakes the map checkpointer
 	stop     chan struct{} // closed when the disk stopped for good
 	turn     chan struct{} // one token: who holds it may write the map and the head

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sluice-platform/sluice/internal/disk/blockmap"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
@@ -16,6 +17,10 @@ const (
 	framesPerGet  = 16        // adjacent frames that one request reads at most: 1 MiB of content
 	headerFrame   = math.MaxUint32
 	maxHeaderRefs = 1 << 20 // frame table entries kept: 16 MiB
+
+	// maxFilling bounds the content that waits in memory for the cache device. While the device takes less than what
+	// is read and written, the rest goes past it: nobody ever waits for the cache.
+	maxFilling = 32 << 20
 )
 
 // frames reads frames of segments: from memory, from the cache device, or from the store. Concurrent readers
@@ -28,6 +33,7 @@ type frames struct {
 	dev     *cache.Cache
 	spaces  []uint32 // of the lineage, in keys
 	tasks   *tasks
+	filling atomic.Int64 // bytes on their way to dev
 
 	mu      sync.Mutex
 	ram     ramFrames
@@ -185,11 +191,28 @@ func (f *frames) fly(ctx context.Context, r *frameRun) {
 		data, err = f.readRun(ctx, r) // once more: the way here may have bent it, not the store
 	}
 	f.land(r, data, err)
-	for i := range data {
-		if f.dev != nil {
+	if f.dev == nil || err != nil {
+		return
+	}
+	f.fill(len(data)*format.FrameSize, func() {
+		for i := range data {
 			f.dev.Insert(f.key(&r.seg, r.from+uint32(i)), data[i])
 		}
+	})
+}
+
+// fill calls insert, which keeps n bytes of content, unless so much waits for the cache device already.
+func (f *frames) fill(n int, insert func()) {
+	if f.dev == nil {
+		insert()
+		return
 	}
+	defer f.filling.Add(-int64(n))
+	if f.filling.Add(int64(n)) > maxFilling {
+		f.o.n.cacheSkips.Add(1)
+		return
+	}
+	insert()
 }
 
 func (f *frames) land(r *frameRun, data [][]byte, err error) {

@@ -31,6 +31,7 @@ type Stats struct {
 	ReadBytes   uint64 `json:"read_bytes"`
 	FrameHits   uint64 `json:"frame_hits"` // in memory or in the cache
 	FrameMisses uint64 `json:"frame_misses"`
+	CacheSkips  uint64 `json:"cache_skips"` // reads and log objects that went past a cache device that was behind
 	ReadAheads  uint64 `json:"readahead_frames"`
 	Hedges      uint64 `json:"hedged_gets"` // reads asked twice because the store was late; counted in gets too
 	HedgeWins   uint64 `json:"hedge_wins"`  // of them, answered by the second request first
@@ -62,7 +63,7 @@ type counters struct {
 	logObjects, mapWrites, replayed, flushes                         atomic.Uint64
 	packed, packedBytes                                              atomic.Uint64
 	writeBytes, readBytes, frameHits, frameMisses, readAheads        atomic.Uint64
-	hedges, hedgeWins                                                atomic.Uint64
+	hedges, hedgeWins, cacheSkips                                    atomic.Uint64
 }
 
 func (c *counters) stats() Stats {
@@ -73,6 +74,6 @@ func (c *counters) stats() Stats {
 		LogObjects: c.logObjects.Load(), MapWrites: c.mapWrites.Load(), Packed: c.packed.Load(), PackedBytes: c.packedBytes.Load(), Replayed: c.replayed.Load(),
 		Flushes: c.flushes.Load(), WriteBytes: c.writeBytes.Load(), ReadBytes: c.readBytes.Load(),
 		FrameHits: c.frameHits.Load(), FrameMisses: c.frameMisses.Load(), ReadAheads: c.readAheads.Load(),
-		Hedges: c.hedges.Load(), HedgeWins: c.hedgeWins.Load(),
+		Hedges: c.hedges.Load(), HedgeWins: c.hedgeWins.Load(), CacheSkips: c.cacheSkips.Load(),
 	}
 }

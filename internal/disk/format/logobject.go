@@ -298,6 +298,10 @@ func (h *LogHeader) checkFrames() error {
 	return nil
 }
 
+// FrameOverhead is how many bytes AppendFrame needs room for beside the content, at most: what a failed attempt to
+// compress adds, or the tag.
+const FrameOverhead = 64
+
 // AppendFrame appends the stored form of content (a multiple of BlockSize, at most FrameSize) to body and
 // returns its entry, with the offset counted from base. It is frame index of its object, whose key is nil on a
 // disk in the clear. A frame is compressed first and then encrypted.

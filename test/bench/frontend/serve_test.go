@@ -19,7 +19,6 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/fileblob"
-	"github.com/sluice-platform/sluice/internal/blob/memblob"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
@@ -80,16 +79,19 @@ func serve(ctx context.Context, what, dir string) error {
 
 // open makes the device: "nothing", or the engine over a store in "memory" or in a "directory".
 func open(ctx context.Context, what, dir string) (disk.Device, func(context.Context) error, error) {
-	var store blob.Store = memblob.New()
+	var store blob.Store
+	var err error
 	switch what {
 	case "nothing":
 		d, err := newMemory(deviceSize)
 		return d, func(context.Context) error { return nil }, err
 	case "directory":
-		var err error
-		if store, err = fileblob.Open(filepath.Join(dir, "store")); err != nil {
-			return nil, nil, err
-		}
+		store, err = fileblob.Open(filepath.Join(dir, "store"))
+	default:
+		store, err = newArena()
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	const path = "disks/bench"
 	if _, err := disk.Create(ctx, store, path, disk.CreateOptions{Size: deviceSize}); err != nil {
