@@ -2,18 +2,19 @@ package disk
 
 import (
 	"context"
+	"runtime/debug"
 	"time"
 )
 
 // idleFrameBytes is what a disk without a cache device keeps of its frames in memory when nobody reads.
 const idleFrameBytes = 8 << 20
 
-// idleLoop gives back the memory of frames that nobody reads any more: a host has many disks attached, and most
-// of them do nothing at a time.
+// idleLoop gives memory back when nobody has read or written for a while: a host has many disks attached, and most
+// of them do nothing at a time. The runtime by itself would collect after two minutes, and give back over many more.
 func (r *reader) idleLoop(ctx context.Context, after time.Duration) {
 	t := time.NewTicker(after)
 	defer t.Stop()
-	var last uint64
+	last, given := uint64(0), false
 	for {
 		select {
 		case <-ctx.Done():
@@ -22,10 +23,15 @@ func (r *reader) idleLoop(ctx context.Context, after time.Duration) {
 		}
 		n := &r.frames.o.n
 		used := n.frameHits.Load() + n.frameMisses.Load() + n.logObjects.Load()
-		if used == last {
-			r.frames.shrink(idleFrameBytes)
+		if used != last {
+			last, given = used, false
+			continue
 		}
-		last = used
+		if !given {
+			r.frames.shrink(idleFrameBytes)
+			debug.FreeOSMemory()
+			given = true
+		}
 	}
 }
 
