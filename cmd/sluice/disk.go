@@ -20,7 +20,7 @@ import (
 func newDiskCommand(d *deps) *cobra.Command {
 	cmd := newNoun("disk", "Make, mount, serve, copy, check, checkpoint and fork disks",
 		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d), newDiskAttachCommand(d), newDiskTopCommand(d), newDiskServeCommand(d), newDiskDetachCommand(d),
-		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d), newDiskResizeCommand(d),
+		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d), newDiskResizeCommand(d), newDiskSetCommand(d),
 		newDiskRekeyCommand(d),
 		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskCompactCommand(d), newDiskCollectCommand(d), newDiskBenchCommand(d),
 		newDiskPinCommand(d), newDiskUnpinCommand(d),

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/url"
@@ -33,11 +35,23 @@ func serveControl(ctx context.Context, socket string, w *diskWriter) (func() err
 	mux.HandleFunc("POST /checkpoints/{name}", func(rw http.ResponseWriter, r *http.Request) {
 		p, err := w.Checkpoint(r.Context(), r.PathValue("name"))
 		if err != nil {
-			writeControl(rw, errhttp.Status(errs.KindOf(err)), api.ErrorBody{Error: api.Error{
-				Code: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)}})
+			refuseControl(rw, err)
 			return
 		}
 		writeControl(rw, http.StatusOK, api.DiskCheckpoint{Name: p.Name, CreatedAt: p.Created})
+	})
+	mux.HandleFunc("POST /mode", func(rw http.ResponseWriter, r *http.Request) {
+		var req modeRequest
+		err := readControl(rw, r, &req)
+		if err == nil {
+			// Also when who asked has gone: half a change would only have to be made again.
+			err = w.setBound(context.WithoutCancel(r.Context()), req)
+		}
+		if err != nil {
+			refuseControl(rw, err)
+			return
+		}
+		writeControl(rw, http.StatusOK, struct{}{})
 	})
 	mux.HandleFunc("GET /stats", func(rw http.ResponseWriter, _ *http.Request) { writeControl(rw, http.StatusOK, w.Stats()) })
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
@@ -49,6 +63,20 @@ func serveControl(ctx context.Context, socket string, w *diskWriter) (func() err
 		}
 		return nil
 	}, nil
+}
+
+const maxControlBody = 64 << 10
+
+func readControl(rw http.ResponseWriter, r *http.Request, v any) error {
+	if err := json.NewDecoder(http.MaxBytesReader(rw, r.Body, maxControlBody)).Decode(v); err != nil {
+		return errs.Wrap(errs.Invalid, err, "understand what is asked of the attachment")
+	}
+	return nil
+}
+
+func refuseControl(w http.ResponseWriter, err error) {
+	writeControl(w, errhttp.Status(errs.KindOf(err)), api.ErrorBody{Error: api.Error{
+		Code: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)}})
 }
 
 func writeControl(w http.ResponseWriter, status int, v any) {
@@ -66,15 +94,23 @@ func checkpointAttached(ctx context.Context, r *attachment.Record, name string) 
 		}
 	}
 	var p api.DiskCheckpoint
-	return p, askAttached(ctx, r, http.MethodPost, "/checkpoints/"+url.PathEscape(name), &p)
+	return p, askAttached(ctx, r, http.MethodPost, "/checkpoints/"+url.PathEscape(name), nil, &p)
 }
 
-// askAttached asks the process that has a disk, and decodes what it answers.
-func askAttached(ctx context.Context, r *attachment.Record, method, path string, answer any) error {
+// askAttached asks the process that has a disk, with a question unless that is nil, and decodes what it answers.
+func askAttached(ctx context.Context, r *attachment.Record, method, path string, question, answer any) error {
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", r.Control)
 	}}}
-	req, err := http.NewRequestWithContext(ctx, method, "http://disk"+path, http.NoBody)
+	var body io.Reader = http.NoBody
+	if question != nil {
+		b, err := json.Marshal(question)
+		if err != nil {
+			return errs.Wrap(errs.Internal, err, "ask for %s", path)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://disk"+path, body)
 	if err != nil {
 		return errs.Wrap(errs.Invalid, err, "ask for %s", path)
 	}
@@ -85,6 +121,10 @@ func askAttached(ctx context.Context, r *attachment.Record, method, path string,
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		var body api.ErrorBody
+		if resp.Header.Get("Content-Type") != "application/json" && resp.StatusCode == http.StatusNotFound {
+			return errs.New(errs.Unsupported, "process %d, which has the disk, is of a release that can't do that", r.PID).
+				WithRemedy("detach the disk, and attach it again")
+		}
 		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
 			return errs.Wrap(errs.Internal, err, "process %d answered %s", r.PID, resp.Status)
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
@@ -69,8 +70,11 @@ func (d *deps) diskLogger() *slog.Logger {
 // diskWriter is a disk that this process has attached.
 type diskWriter struct {
 	*disk.Disk
-	holder  string
-	journal *journal.Journal // or nil
+	holder string
+
+	mu          sync.Mutex       // of changes of the journal
+	journal     *journal.Journal // or nil
+	journalFile string
 }
 
 // attach makes this process the disk's writer, if nobody else is or takeOver says that it doesn't matter. What a
@@ -102,6 +106,9 @@ func (d *deps) attachTuned(ctx context.Context, ref *diskRef, takeOver bool, tun
 		return nil, err
 	}
 	w := &diskWriter{holder: self.Holder(), journal: j}
+	if w.journalFile, err = filepath.Abs(d.journal.file); err != nil && j != nil {
+		return nil, errors.Join(errs.Wrap(errs.Invalid, err, "journal %s", d.journal.file), j.Close())
+	}
 	w.Disk, err = disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{Key: key, Journal: j,
 		Generation: head.Generation + 1, Holder: w.holder, Logger: d.diskLogger(), Tuning: tuning})
 	if err != nil {
@@ -206,6 +213,8 @@ func (w *diskWriter) close(ctx context.Context) error {
 	if err != nil {
 		w.Abandon()
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	return errors.Join(err, w.closeJournal())
 }
 

@@ -106,7 +106,7 @@ func (d *deps) readTop(ctx context.Context, before map[string]reading) ([]topRow
 		}
 		now := reading{}
 		sctx, cancel := context.WithTimeout(ctx, time.Second)
-		err := askAttached(sctx, r, "GET", "/stats", &now.stats)
+		err := askAttached(sctx, r, "GET", "/stats", nil, &now.stats)
 		cancel()
 		now.at, now.ok = time.Now(), err == nil
 		rows = append(rows, compareTop(r, before[r.Control], now))

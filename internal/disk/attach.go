@@ -41,8 +41,10 @@ func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptio
 		o: newObjects(store, opts.Tuning), path: path, opts: opts, log: opts.Logger, tasks: newTasks(ctx),
 		kick: make(chan struct{}, 1), stop: make(chan struct{}), turn: make(chan struct{}, 1),
 		room: make(chan struct{}), nextSeq: 1, packTurn: make(chan struct{}, 1), packKick: make(chan struct{}, 1),
+		sealEvery: opts.SealInterval, sealKick: make(chan struct{}, 1), modeTurn: make(chan struct{}, 1),
 	}
 	d.turn <- struct{}{}
+	d.modeTurn <- struct{}{}
 	d.packTurn <- struct{}{}
 	d.packed.Store(1)
 	d.o.watch = newMonitor(opts.StallAfter, path, opts.Logger)

@@ -30,17 +30,23 @@ func (d *Disk) startBackground() {
 
 // sealLoop uploads writes that nobody flushes, and frees the memory for writes when there are none.
 func (d *Disk) sealLoop(ctx context.Context) {
-	t := time.NewTicker(d.opts.SealInterval)
+	every := d.opts.SealInterval
+	t := time.NewTicker(every)
 	defer t.Stop()
 	var commits uint64
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-d.sealKick:
 		case <-t.C:
 		}
 		d.mu.Lock()
-		if d.forming != nil && time.Since(d.forming.since) >= d.opts.SealInterval {
+		if d.sealEvery != every {
+			every = d.sealEvery
+			t.Reset(every)
+		}
+		if d.forming != nil && time.Since(d.forming.since) >= every {
 			d.want = true
 			d.pumpLocked()
 		}

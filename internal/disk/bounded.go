@@ -157,36 +157,35 @@ func (d *Disk) beginJournal(head *format.Head, believed bool) error {
 		return nil
 	}
 	if d.bound > 0 {
-		d.opts.SealInterval = min(d.opts.SealInterval, d.bound/sealShare)
-		d.jr = j
-		d.tasks.spawn(j.Run)
+		d.jr = d.runJournal(j)
+		d.setBoundLocked(d.bound) // nobody else knows of the disk yet
 	}
 	return nil
 }
 
 // clearJournal says that nothing in the journal is needed any more, after a clean close.
 func (d *Disk) clearJournal() {
-	if d.opts.Journal == nil || d.bound == 0 {
-		return
-	}
-	if err := d.opts.Journal.Clear(d.uid); err != nil {
-		d.log.Warn("the journal of a closed disk could not be emptied", "disk", d.path, "error", err.Error())
+	d.mu.RLock()
+	last := d.jr.last
+	d.mu.RUnlock()
+	if last != nil {
+		d.clear(last)
 	}
 }
 
 // logLocked appends a write to the journal, in the order of the batches.
 func (d *Disk) logLocked(b *batch, r journal.Record) {
-	if d.jr == nil || r.Count == 0 {
+	if d.jr.j == nil || r.Count == 0 {
 		return
 	}
 	r.Seq = d.nextSeq // only one batch forms at a time, and it gets that when it is sealed
 	b.logged += len(r.Blocks)
-	d.jr.Append(r)
+	d.jr.j.Append(r)
 }
 
 // journalShareLocked reports whether the forming batch holds so much of the journal that it must go.
 func (d *Disk) journalShareLocked() bool {
-	return d.jr != nil && int64(d.forming.logged) >= d.jr.Stats().Size/sealShare
+	return d.jr.j != nil && int64(d.forming.logged) >= d.jr.j.Stats().Size/sealShare
 }
 
 // oldestLocked returns when the oldest write that the store lacks was made.
@@ -208,17 +207,17 @@ func (d *Disk) overdueLocked() bool {
 
 // journalMustWaitLocked returns what to wait for before a write of n bytes, or nil.
 func (d *Disk) journalMustWaitLocked(n int) <-chan struct{} {
-	if d.jr == nil {
+	if d.jr.j == nil {
 		return nil
 	}
-	if err := d.jr.Err(); err != nil {
-		d.dropJournalLocked(err)
+	if err := d.jr.j.Err(); err != nil {
+		d.dropJournalLocked(d.jr.j, err)
 		return nil
 	}
 	var changed <-chan struct{} = d.room
 	if !d.overdueLocked() {
 		var ok bool
-		if ok, changed = d.jr.Room(n); ok {
+		if ok, changed = d.jr.j.Room(n); ok {
 			return nil
 		}
 	}
@@ -231,24 +230,24 @@ func (d *Disk) journalMustWaitLocked(n int) <-chan struct{} {
 
 // dropJournalLocked goes on without a journal that has failed. What it holds stays true: the records up to where
 // it failed are in write order, and those of batches that reach the store are skipped by a recovery.
-func (d *Disk) dropJournalLocked(err error) {
-	if d.jr == nil {
+func (d *Disk) dropJournalLocked(j *journal.Journal, err error) {
+	if d.jr.j != j {
 		return
 	}
-	d.jr = nil
+	d.jr.j = nil
 	d.log.Warn("the journal failed: flushes of a bounded disk wait for the store", "disk", d.path, "error", err.Error())
 }
 
 // flushJournalAndUnlock is Flush of a disk with a journal.
 func (d *Disk) flushJournalAndUnlock(ctx context.Context) error {
-	j, last := d.jr, d.lastLocked()
+	j, last := d.jr.j, d.lastLocked()
 	d.mu.Unlock()
 	sctx, cancel := d.stall(ctx)
 	defer cancel()
 	if last != nil {
 		if err := j.Sync(sctx); j.Err() != nil {
 			d.mu.Lock()
-			d.dropJournalLocked(j.Err())
+			d.dropJournalLocked(j, j.Err())
 			return d.flushAndUnlock(ctx)
 		} else if err != nil {
 			return err

@@ -59,6 +59,7 @@ func (h *host) attach(ctx context.Context, gen uint64) (*disk.Disk, *journal.Jou
 // timedOracle also knows when each write was made, and when a flush that covered it was acknowledged.
 type timedOracle struct {
 	oracle
+	sure    int // writes that no loss of a journal may take
 	made    []time.Time
 	ackedAt []time.Time // of the newest flush that covered write i
 }
@@ -72,6 +73,14 @@ func (o *timedOracle) run(ctx context.Context, h *host, gen, seed uint64, steps 
 	defer d.Abandon()
 	rng := rand.New(rand.NewPCG(seed, 98))
 	for range steps {
+		if rng.IntN(25) == 0 {
+			if err := o.changeMode(ctx, rng, d); err != nil {
+				return err
+			}
+			if d.Head().BoundMS == 0 && rng.IntN(3) == 0 {
+				return nil // it dies at once: what the store lacks then, lacks
+			}
+		}
 		n, acked := len(o.writes), o.acked
 		err := o.step(ctx, rng, d)
 		for range len(o.writes) - n {
@@ -80,6 +89,9 @@ func (o *timedOracle) run(ctx context.Context, h *host, gen, seed uint64, steps 
 		}
 		for i := acked; i < o.acked; i++ {
 			o.ackedAt[i] = time.Now()
+		}
+		if h := d.Head(); h.BoundMS == 0 {
+			o.sure = o.acked
 		}
 		if err != nil {
 			return err
@@ -95,9 +107,25 @@ func (o *timedOracle) run(ctx context.Context, h *host, gen, seed uint64, steps 
 	if err := d.Close(ctx); err != nil {
 		return err
 	}
-	o.acked = n
+	o.acked, o.sure = n, n
 	for i := range o.ackedAt {
 		o.ackedAt[i] = time.Now()
+	}
+	return nil
+}
+
+// changeMode changes how the disk acknowledges flushes while writes are under way.
+func (o *timedOracle) changeMode(ctx context.Context, rng *rand.Rand, d *disk.Disk) error {
+	bound := []time.Duration{0, testBound / 2, testBound}[rng.IntN(3)]
+	acked := o.acked
+	if err := d.SetBound(ctx, bound, nil); err != nil {
+		return err
+	}
+	if h := d.Head(); h.BoundMS != bound.Milliseconds() {
+		return fmt.Errorf("mode %s with %d ms, want %v", h.Mode, h.BoundMS, bound)
+	}
+	if bound == 0 {
+		o.sure = acked
 	}
 	return nil
 }
@@ -113,12 +141,16 @@ func (o *timedOracle) check(ctx context.Context, d disk.Device, kept bool) error
 	if err != nil {
 		return err
 	}
+	if n < o.sure {
+		return fmt.Errorf("%d writes are there of %d that the store had acknowledged", n, o.sure)
+	}
 	if n < acked {
 		if window := o.ackedAt[acked-1].Sub(o.made[n]); window > testBound {
 			return fmt.Errorf("%d of %d acknowledged writes are lost, over %v", acked-n, acked, window)
 		}
 	}
 	o.reset(n)
+	o.sure = n
 	o.made, o.ackedAt = o.made[:n], o.ackedAt[:n]
 	return nil
 }
@@ -173,7 +205,7 @@ func boundedLife(ctx context.Context, seed uint64) error {
 				return err
 			}
 			d.Abandon()
-			o.acked = len(o.writes)
+			o.acked, o.sure = len(o.writes), len(o.writes)
 			for len(o.made) < o.acked {
 				o.made, o.ackedAt = append(o.made, time.Now()), append(o.ackedAt, time.Now())
 			}

@@ -24,7 +24,7 @@ func (d *Disk) Flush(ctx context.Context) error {
 	}
 	start := time.Now()
 	defer func() { d.o.n.flushTimes.note(time.Since(start)) }()
-	if d.jr != nil {
+	if d.jr.acknowledgesLocked(d.acked) {
 		return d.flushJournalAndUnlock(ctx)
 	}
 	return d.flushAndUnlock(ctx)
@@ -76,8 +76,8 @@ func (d *Disk) sealLocked() {
 	d.forming, d.want = nil, false
 	b.seq = d.nextSeq
 	d.nextSeq++
-	if d.jr != nil {
-		b.mark = d.jr.Mark()
+	if d.jr.j != nil {
+		b.mark = d.jr.j.Mark()
 	}
 	d.queue = append(d.queue, b)
 }
@@ -182,8 +182,8 @@ func (d *Disk) popCommitted(b *batch) {
 	d.commits++
 	d.acked = b.seq
 	d.dirty -= int64(b.blocks()) * BlockSize
-	if d.jr != nil {
-		d.jr.Release(b.mark)
+	if d.jr.j != nil {
+		d.jr.j.Release(b.mark)
 	}
 	close(b.committed)
 	close(d.room)

@@ -61,8 +61,19 @@ func setBound(h *format.Head, bound time.Duration) error {
 	case ms < format.MinBoundMS || ms > format.MaxBoundMS || bound%time.Millisecond != 0:
 		return errs.New(errs.Invalid, "a bound of %v", bound).WithRemedy("use 100ms to 1h in whole milliseconds, or 0 for a durable disk")
 	}
-	h.SetMode(format.ModeBounded, ms)
+	next := *h
+	next.SetMode(format.ModeBounded, ms)
+	if err := sealedMode(&next); err != nil {
+		return err
+	}
+	*h = next
 	return nil
+}
+
+// MayHaveBound returns why a disk with that head can't be of mode bounded with that bound, or nil. 0 is durable.
+func MayHaveBound(h *format.Head, bound time.Duration) error {
+	next := *h
+	return setBound(&next, bound)
 }
 
 // newHead returns the head of a disk that was never attached; it lacks a lineage.

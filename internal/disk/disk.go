@@ -11,7 +11,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
-	"github.com/sluice-platform/sluice/internal/disk/journal"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -66,9 +65,14 @@ type Disk struct {
 	closing  bool
 	detached bool
 
-	jr         *journal.Journal // nil: flushes are acknowledged by the store; guarded by mu
-	bound      time.Duration    // of mode bounded
-	recovering bool             // the journal is being written to the store; no map is written meanwhile
+	jr         journalUse    // guarded by mu, as are the next three
+	bound      time.Duration // of mode bounded
+	sealEvery  time.Duration // age at which unflushed writes are uploaded anyway
+	recovering bool          // the journal is being written to the store; no map is written meanwhile
+
+	sealKick   chan struct{} // wakes the seal loop, after sealEvery has changed
+	modeTurn   chan struct{} // one token: who holds it may change the mode
+	modeUnsure bool          // the head may have another mode than we know; with that token
 
 	traced atomic.Bool // this session's boot trace is stored
 
@@ -111,9 +115,12 @@ func (d *Disk) Stats() Stats {
 	if at, ok := d.oldestLocked(); ok {
 		s.OldestWrite = time.Since(at)
 	}
-	if d.jr != nil {
-		js := d.jr.Stats()
-		s.Acknowledges, s.Journal = AcknowledgedByJournal, &js
+	if d.jr.j != nil {
+		js := d.jr.j.Stats()
+		s.Journal = &js
+	}
+	if d.jr.acknowledgesLocked(d.acked) {
+		s.Acknowledges = AcknowledgedByJournal
 	}
 	d.mu.RUnlock()
 	s.MapBytes, s.Uploads = d.rd.m.Bytes(), d.o.pace.uploads()

@@ -1,0 +1,258 @@
+package disk
+
+import (
+	"context"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/journal"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// What acknowledges flushes can change while the disk is in use. Two rules make that safe at any crash:
+//
+//   - The journal acknowledges nothing before the head says bounded: who attaches next knows that it is needed.
+//   - The head says durable only after the store has all that the journal has acknowledged.
+
+// journalUse is a session's use of a journal. The disk's lock guards it.
+type journalUse struct {
+	j    *journal.Journal // logged to; nil: flushes are acknowledged by the store
+	from uint64           // the first batch that it has whole: those before are acknowledged by the store
+
+	// storeOnly makes the store acknowledge, although the journal is logged to: the head may say durable by now, or
+	// will soon.
+	storeOnly bool
+
+	last *journal.Journal   // the one that was last logged to
+	end  context.CancelFunc // ends its Run
+	done chan struct{}      // closed when that has ended
+}
+
+// SetBound changes how the disk, which is in use, acknowledges flushes: by a local journal, with no write older than
+// bound that the store lacks, or for a bound of 0 by the store alone. For a bound, j is the journal, nil for the one that the
+// disk was attached with or has by now; it stays the caller's to close, after the disk or after SetBound with 0. When it
+// returns nil the head says so, and for 0 the store has every write acknowledged before. When it returns an error the disk
+// goes on, and what it acknowledges keeps the promise of the mode before and of the new one: SetBound can be called again.
+//
+// Errors: Invalid (no such bound; no journal, or too small a one), Unsupported (encrypted), Conflict (j is another
+// disk's, or the disk uses another one), Unavailable (store or journal).
+func (d *Disk) SetBound(ctx context.Context, bound time.Duration, j *journal.Journal) error {
+	head := d.Head()
+	if err := MayHaveBound(&head, bound); err != nil {
+		return err
+	}
+	select {
+	case <-d.modeTurn:
+		defer func() { d.modeTurn <- struct{}{} }()
+	case <-ctx.Done():
+		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for another change of the disk's mode")
+	}
+	if d.hasBound(bound, j) {
+		return nil
+	}
+	var err error
+	if bound == 0 {
+		err = d.beDurable(ctx)
+	} else {
+		err = d.beBounded(ctx, bound, j)
+	}
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "change the mode of disk %s", d.path).WithRemedy("%s", errs.RemedyOf(err))
+	}
+	return nil
+}
+
+// hasBound reports whether there is nothing to change. After a change whose outcome is not known there is.
+func (d *Disk) hasBound(bound time.Duration, j *journal.Journal) bool {
+	h := d.Head()
+	if d.modeUnsure || time.Duration(h.BoundMS)*time.Millisecond != bound {
+		return false
+	}
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.err == nil && !d.closing && (bound == 0 || d.jr.j != nil && (j == nil || j == d.jr.j))
+}
+
+func (d *Disk) beDurable(ctx context.Context) error {
+	d.mu.Lock()
+	before := d.jr.storeOnly
+	d.jr.storeOnly = true
+	d.mu.Unlock()
+	if err := d.flushStore(ctx); err != nil {
+		d.mu.Lock()
+		d.jr.storeOnly = before // the head is what it was
+		d.mu.Unlock()
+		return err
+	}
+	// From here on it stays so, also if the swap fails: it may arrive later on.
+	if err := d.writeBound(ctx, 0); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	use := d.jr
+	d.jr, d.bound, d.sealEvery = journalUse{}, 0, d.opts.SealInterval
+	d.mu.Unlock()
+	if use.last == nil {
+		return nil
+	}
+	// Flushes that are about to ask the journal are answered: nothing is appended any more.
+	if use.j != nil {
+		_ = use.j.Sync(ctx) // if it fails, they ask the store
+	}
+	use.stop()
+	d.clear(use.last)
+	return nil
+}
+
+func (d *Disk) beBounded(ctx context.Context, bound time.Duration, j *journal.Journal) error {
+	d.mu.Lock()
+	use := d.jr
+	tighter := use.j != nil && bound < d.bound
+	if tighter {
+		d.bound = bound
+	}
+	d.mu.Unlock()
+	switch {
+	case use.j != nil && j != nil && j != use.j:
+		return errs.New(errs.Conflict, "the disk has another journal in use").WithRemedy("keep that, or make the disk durable first")
+	case use.j == nil:
+		return d.beginBounded(ctx, bound, j, use)
+	case tighter:
+		if err := d.flushStore(ctx); err != nil { // what is older than the new bound allows
+			return err
+		}
+	}
+	if err := d.writeBound(ctx, bound); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	d.jr.storeOnly = false
+	d.setBoundLocked(bound)
+	d.mu.Unlock()
+	return nil
+}
+
+// beginBounded begins to use a journal. It is logged to from a batch of its own on, and acknowledges flushes once the
+// store has all batches before: a recovery takes up the log where the store's ends, or does without the journal.
+func (d *Disk) beginBounded(ctx context.Context, bound time.Duration, j *journal.Journal, old journalUse) error {
+	if j == nil {
+		j = d.opts.Journal
+	}
+	if j == nil {
+		return errs.New(errs.Invalid, "mode bounded needs a journal, and the disk was attached without one").WithRemedy("name one")
+	}
+	// Writes that are under way are of up to that, unless the disk has known the journal all along.
+	if least := writeGroup * BlockSize; j != d.opts.Journal && j.MaxContent() < least {
+		return errs.New(errs.Invalid, "the journal is too small to be begun while the disk is in use").
+			WithRemedy("use one of at least %d KiB", 4*least>>10+64)
+	}
+	old.stop()
+	head := d.Head()
+	own, err := sessionOf(&head)
+	if err != nil {
+		return err
+	}
+	if err := j.Begin(d.uid, own); err != nil {
+		return err
+	}
+	use := d.runJournal(j)
+	err = d.writeBound(ctx, bound)
+	if err == nil {
+		err = d.useJournal(use, bound)
+	}
+	if err == nil {
+		return nil
+	}
+	use.stop()
+	if !errs.Is(err, errs.Unavailable) { // else the head may say bounded yet, and the next attach asks for this one
+		d.clear(j)
+	}
+	return err
+}
+
+// useJournal has the next batch, and all that follow, logged.
+func (d *Disk) useJournal(use journalUse, bound time.Duration) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.mutableLocked(); err != nil {
+		return err
+	}
+	if d.forming != nil {
+		d.sealLocked()
+		d.pumpLocked()
+	}
+	use.from = d.nextSeq
+	d.jr = use
+	d.setBoundLocked(bound)
+	return nil
+}
+
+// setBoundLocked has writes uploaded well within the bound.
+func (d *Disk) setBoundLocked(bound time.Duration) {
+	d.bound = bound
+	d.sealEvery = min(d.opts.SealInterval, bound/sealShare)
+	select {
+	case d.sealKick <- struct{}{}:
+	default:
+	}
+}
+
+// writeBound writes the mode into the head, unless the disk is being closed.
+func (d *Disk) writeBound(ctx context.Context, bound time.Duration) error {
+	d.modeUnsure = true
+	err := d.changeHead(ctx, func(h *format.Head) { _ = setBound(h, bound) }) // it was tried before
+	if err == nil {
+		d.modeUnsure = false
+	}
+	return err
+}
+
+// changeHead changes the head of a disk in use.
+func (d *Disk) changeHead(ctx context.Context, change func(*format.Head)) error {
+	if err := d.takeTurn(ctx); err != nil {
+		return err
+	}
+	defer d.giveTurn()
+	d.mu.RLock()
+	err := d.mutableLocked()
+	d.mu.RUnlock()
+	if err != nil {
+		return err
+	}
+	return d.updateHead(ctx, change)
+}
+
+// runJournal starts what writes a journal out.
+func (d *Disk) runJournal(j *journal.Journal) journalUse {
+	use := journalUse{j: j, last: j, done: make(chan struct{})}
+	ctx, cancel := context.WithCancel(d.tasks.ctx)
+	use.end = cancel
+	if !d.tasks.spawn(func(context.Context) {
+		defer close(use.done)
+		j.Run(ctx)
+	}) {
+		close(use.done) // the disk is being detached
+	}
+	return use
+}
+
+// stop ends what runJournal has started.
+func (u *journalUse) stop() {
+	if u.end == nil {
+		return
+	}
+	u.end()
+	<-u.done
+}
+
+// clear says that nothing in a journal is needed any more.
+func (d *Disk) clear(j *journal.Journal) {
+	if err := j.Clear(d.uid); err != nil {
+		d.log.Warn("a journal that isn't needed any more could not be emptied", "disk", d.path, "error", err.Error())
+	}
+}
+
+// acknowledgesLocked reports whether the journal acknowledges flushes.
+func (u *journalUse) acknowledgesLocked(acked uint64) bool {
+	return u.j != nil && !u.storeOnly && acked+1 >= u.from
+}
