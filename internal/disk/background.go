@@ -56,6 +56,7 @@ func (d *Disk) sealLoop(ctx context.Context) {
 		if idle {
 			d.pool.drain()
 			d.bodies.drain()
+			d.tables.drain()
 		}
 	}
 }

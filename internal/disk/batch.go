@@ -18,10 +18,8 @@ const (
 // zeros. A block in both holds the data. The disk's lock guards a batch until it is sealed; then nothing
 // in it changes.
 type batch struct {
-	seq   uint64
-	index map[uint64]uint32 // block → slot
-	lbas  []uint64          // slot → block, or deadSlot
-	slots []*blockMem
+	seq uint64
+	slotTable
 	zeros zeroSet
 	since time.Time // of the first write
 
@@ -38,8 +36,15 @@ type batch struct {
 	seg    format.SegmentEntry
 }
 
-func newBatch(now time.Time) *batch {
-	return &batch{index: make(map[uint64]uint32), committed: make(chan struct{}), since: now}
+// slotTable is where in a batch a block's content is.
+type slotTable struct {
+	index map[uint64]uint32 // block → slot
+	lbas  []uint64          // slot → block, or deadSlot
+	slots []*blockMem
+}
+
+func newBatch(now time.Time, tables *tablePool) *batch {
+	return &batch{slotTable: tables.get(), committed: make(chan struct{}), since: now}
 }
 
 // blocks returns the number of slots taken, of dead ones too.
@@ -156,7 +161,8 @@ func (b *batch) encode(c *format.Codec, h format.LogHeader, key *format.ObjectKe
 }
 
 // release gives the batch's memory back. Nobody may read the batch any more.
-func (b *batch) release(pool *blockPool) {
-	pool.put(b.slots)
-	b.slots, b.index, b.lbas = nil, nil, nil
+func (b *batch) release(blocks *blockPool, tables *tablePool) {
+	blocks.put(b.slots)
+	tables.put(b.slotTable)
+	b.slotTable = slotTable{}
 }

@@ -131,7 +131,7 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 	d.mu.Unlock()
 	for _, b := range d.commit() {
 		d.keepFrames(b)
-		b.release(&d.pool)
+		b.release(&d.pool, &d.tables)
 	}
 }
 

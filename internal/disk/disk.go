@@ -35,6 +35,7 @@ type Disk struct {
 	tasks    *tasks
 	pool     blockPool
 	bodies   bodyPool
+	tables   tablePool
 	kick     chan struct{} // wakes the map checkpointer
 	stop     chan struct{} // closed when the disk stopped for good
 	turn     chan struct{} // one token: who holds it may write the map and the head

@@ -186,7 +186,7 @@ func (d *Disk) mustWaitLocked(n int) <-chan struct{} {
 // formLocked returns the forming batch, made when there is none.
 func (d *Disk) formLocked() *batch {
 	if d.forming == nil {
-		d.forming = newBatch(now())
+		d.forming = newBatch(now(), &d.tables)
 	}
 	return d.forming
 }

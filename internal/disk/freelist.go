@@ -68,3 +68,25 @@ func (p *bodyPool) get(n int) []byte {
 
 // put takes back a body that nobody reads any more; most is how many are in use at a time.
 func (p *bodyPool) put(body []byte, most int) { p.keep(most, body) }
+
+// maxIdleTables is as many as batches are under way at a time, in most cases.
+const maxIdleTables = 8
+
+// tablePool is the tables of batches, which are as large as they have grown.
+type tablePool struct{ freeList[slotTable] }
+
+// get returns an empty table.
+func (p *tablePool) get() slotTable {
+	var t [1]slotTable
+	if p.take(t[:]) == 0 {
+		return slotTable{index: make(map[uint64]uint32)}
+	}
+	return t[0]
+}
+
+// put takes a table back that nobody reads any more.
+func (p *tablePool) put(t slotTable) {
+	clear(t.index)
+	clear(t.slots)
+	p.keep(maxIdleTables, slotTable{index: t.index, lbas: t.lbas[:0], slots: t.slots[:0]})
+}
