@@ -159,7 +159,7 @@ func (d *deps) fill(ctx context.Context, ref *diskRef, bound time.Duration, f fu
 	}
 	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if derr := disk.Destroy(cctx, ref.store, ref.path); derr != nil {
+	if derr := disk.Destroy(cctx, ref.store, ref.path, openLog); derr != nil {
 		err = errors.Join(err, errs.Wrap(errs.KindOf(derr), derr, "remove the half-made disk %s", ref.url))
 	}
 	return nil, err

@@ -63,7 +63,7 @@ func (d *deps) destroyDisk(ctx context.Context, url string, yes bool) (destroyed
 			return destroyed{}, err
 		}
 	}
-	if err := disk.Destroy(ctx, ref.store, ref.path); err != nil {
+	if err := disk.Destroy(ctx, ref.store, ref.path, openLog); err != nil {
 		return destroyed{}, err
 	}
 	out := destroyed{URL: ref.url, State: "destroyed"}

@@ -255,3 +255,6 @@ func (d *deps) explainMissing(ctx context.Context, ref *diskRef, err error) erro
 	}
 	return e.WithRemedy("look among what is there: %s", strings.Join(there, ", "))
 }
+
+// openLog opens the store of a disk's log.
+func openLog(ctx context.Context, url string) (blob.Store, error) { return blobs.Open(ctx, url) }

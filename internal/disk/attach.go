@@ -20,8 +20,10 @@ const maxHeadRaces = 32
 // GET and one swap of the head, and the map root beside the swap. After a crash it also replays the log
 // from the newest map on and ends it with a fence.
 //
+// Of a disk with a log store it first sees that this is the right one, by two requests there.
+//
 // Errors: NotFound (no disk), Fenced (an older Generation than the head's), Conflict (the same Generation
-// by another Holder), Denied (it is encrypted, and Key is not its key; nothing has changed), Unsupported, Corrupt, Unavailable. An attach that fails after the swap leaves the
+// by another Holder; or the log store is of another disk), Denied (it is encrypted, and Key is not its key; nothing has changed), Unsupported, Corrupt, Unavailable. An attach that fails after the swap leaves the
 // head open; attaching again, also with the same Generation and Holder, is safe.
 func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptions) (*Disk, error) {
 	if err := checkPath(path); err != nil {
@@ -42,16 +44,19 @@ func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptio
 		kick: make(chan struct{}, 1), stop: make(chan struct{}), turn: make(chan struct{}, 1),
 		room: make(chan struct{}), nextSeq: 1, packTurn: make(chan struct{}, 1), packKick: make(chan struct{}, 1),
 		sealEvery: opts.SealInterval, sealKick: make(chan struct{}, 1), modeTurn: make(chan struct{}, 1),
+		stageTurn: make(chan struct{}, 1), stageKick: make(chan struct{}, 1),
 	}
+	d.lo = d.o
 	d.turn <- struct{}{}
 	d.modeTurn <- struct{}{}
 	d.packTurn <- struct{}{}
-	d.packed.Store(1)
+	d.stageTurn <- struct{}{}
 	d.o.watch = newMonitor(opts.StallAfter, path, opts.Logger)
 	d.o.watch.probe = d.probeStore
 	if err := d.attach(ctx, codec); err != nil {
 		d.tasks.stop()
 		d.o.watch.stop()
+		d.leaveLog()
 		return nil, err
 	}
 	return d, nil
@@ -71,6 +76,9 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 		if err := d.prepareReader(ctx, head, codec); err != nil {
 			return err
 		}
+		if err := d.useLog(ctx, head); err != nil {
+			return err
+		}
 		clean = head.State == format.StateClosed
 		next := claim(head, &d.opts)
 		if believed, err = d.claimJournal(head, next); err != nil {
@@ -86,12 +94,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 		}
 		head, etag = cur, curTag
 	}
-	d.head, d.etag, d.epoch = *head, etag, head.Epoch
-	distance := 0
-	if head.Root != nil {
-		distance = head.Root.Lineage
-	}
-	if err := d.rd.use(root, distance, d.opts.MapBytes); err != nil {
+	if err := d.begin(head, etag, root); err != nil {
 		return err
 	}
 	d.rd.m.SetPosition(head.Log)
@@ -112,6 +115,20 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	}
 	d.startBackground()
 	return nil
+}
+
+// begin makes the head, which is ours, and the map under it what the disk goes on from.
+func (d *Disk) begin(head *format.Head, etag blob.ETag, root *format.Root) error {
+	d.head, d.etag, d.epoch = *head, etag, head.Epoch
+	if d.second != nil {
+		d.second.at = *head.LogStore
+		d.tasks.spawn(d.destageLoop)
+	}
+	distance := 0
+	if head.Root != nil {
+		distance = head.Root.Lineage
+	}
+	return d.rd.use(root, distance, d.opts.MapBytes)
 }
 
 // recoverAll recovers the log, and the journal if that is believed.
@@ -152,6 +169,9 @@ func claim(h *format.Head, o *AttachOptions) *format.Head {
 	next.Packed = 0
 	if h.State == format.StateClosed {
 		next.Log = format.Position{Epoch: next.Epoch, Seq: 1}
+	}
+	if h.LogStore != nil {
+		next.LogStore = h.LogStore.With(format.LogRun{Epoch: next.Epoch, Session: next.Session}, next.Log.Epoch)
 	}
 	return &next
 }

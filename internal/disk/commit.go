@@ -85,7 +85,7 @@ func (d *Disk) sealLocked() {
 // pumpLocked starts as many uploads as may run, and seals the forming batch for a flush when one of them
 // could be its. Until then, later flushes join it.
 func (d *Disk) pumpLocked() {
-	for d.err == nil && d.started < d.o.pace.uploads() {
+	for d.err == nil && d.started < d.lo.pace.uploads() {
 		seq := d.nextSeq - uint64(len(d.queue)-d.started) // of the object to start
 		if seq-d.mapped > uint64(maxReplayFactor*d.opts.CheckpointObjects) && !d.recovering {
 			d.wakeCheckpointer()
@@ -114,18 +114,24 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 		return
 	}
 	body := b.encode(d.rd.codec, h, sealer, &d.bodies)
-	key := logKey(d.path, d.epoch, b.seq)
-	attempts, err := d.o.putOnce(ctx, key, body, unbounded, func(got []byte) bool { return format.SameLogObject(got, body) })
+	key, err := d.logKey(d.epoch, b.seq)
+	if err != nil {
+		d.fail(err)
+		return
+	}
+	attempts, err := d.lo.putOnce(ctx, key, body, unbounded, func(got []byte) bool { return format.SameLogObject(got, body) })
 	if err != nil {
 		d.uploadFailed(ctx, key, err)
 		return
 	}
 	if attempts == 1 { // after more, a lost attempt may still be reading it
-		d.o.pace.uploaded()
+		d.lo.pace.uploaded()
 		d.bodies.put(body, d.opts.InFlight)
 	}
 	d.o.n.logObjects.Add(1)
-	d.rd.frames.keepHeader(&b.seg, b.frames, b.runs, sealer)
+	if d.second == nil {
+		d.rd.frames.keepHeader(&b.seg, b.frames, b.runs, sealer)
+	}
 	d.mu.Lock()
 	b.uploaded = true
 	d.mu.Unlock()
@@ -147,7 +153,8 @@ func (d *Disk) uploadFailed(ctx context.Context, key string, err error) {
 }
 
 // commit applies uploaded batches to the map and acknowledges them, in order, as far as there is no gap. It
-// returns the batches that left memory; nobody else reads those any more.
+// returns the batches that left memory; nobody else reads those any more. What is in a log store is applied later,
+// and stays.
 func (d *Disk) commit() []*batch {
 	d.commitMu.Lock()
 	defer d.commitMu.Unlock()
@@ -162,6 +169,10 @@ func (d *Disk) commit() []*batch {
 		d.mu.RUnlock()
 		if !ready {
 			return gone
+		}
+		if d.second != nil {
+			d.popCommitted(b)
+			continue
 		}
 		next := format.Position{Epoch: d.epoch, Seq: b.seq + 1}
 		if err := d.rd.m.Apply(b.seg, b.runs, next); err != nil {
@@ -179,9 +190,13 @@ func (d *Disk) popCommitted(b *batch) {
 	d.queue[0] = nil
 	d.queue = d.queue[1:]
 	d.started--
-	d.commits++
 	d.acked = b.seq
-	d.dirty -= int64(b.blocks()) * BlockSize
+	if d.second != nil {
+		d.stageLocked(b)
+	} else {
+		d.commits++
+		d.dirty -= int64(b.blocks()) * BlockSize
+	}
 	if d.jr.j != nil {
 		d.jr.j.Release(b.mark)
 	}

@@ -16,7 +16,7 @@ import (
 const (
 	packBlocks    = 4096 // blocks in a packed segment: 16 MiB of content
 	packReads     = 8    // pieces read at a time
-	smallBlocks   = 64   // log objects of fewer blocks are folded together
+	smallBlocks   = 64   // segments of fewer blocks are folded together
 	youngObjects  = 64   // newest log objects, left alone in the background: they are likely to be overwritten soon
 	defaultTarget = 1.2
 )
@@ -41,7 +41,7 @@ type Compaction struct {
 }
 
 // Compact repacks the disk's own segments that hold least, until what they hold is within the target of what is
-// live, and folds small log objects together. It returns when the map that says so is written. What was repacked
+// live, and folds small ones together. It returns when the map that says so is written. What was repacked
 // stays in the store, where checkpoints and forks may need it. Reads, writes and flushes go on beside it; a
 // background compaction waits.
 //
@@ -109,14 +109,14 @@ func ownSegments(all []blockmap.Segment) []blockmap.Segment {
 }
 
 // chooseVictims returns what to repack so that all segments together hold at most target times what is live: the
-// emptiest first, and small log objects where there is more than one.
+// emptiest first, and small ones where there is more than one.
 func chooseVictims(segs []blockmap.Segment, target float64) []blockmap.Segment {
 	var live, space float64
 	var small, rest []blockmap.Segment
 	for _, s := range segs {
 		live += float64(s.Entry.Live)
 		space += float64(s.Entry.Blocks)
-		if s.Entry.Kind == format.KindLog && s.Entry.Blocks < smallBlocks {
+		if s.Entry.Blocks < smallBlocks {
 			small = append(small, s)
 		} else {
 			rest = append(rest, s)
@@ -225,41 +225,24 @@ func (d *Disk) readPieces(ctx context.Context, pieces []blockmap.Piece, content 
 	return g.Wait()
 }
 
-// pack writes one packed segment and moves the map over to it. Its number is spent in any case: an attempt that
-// was given up may still arrive.
+// pack writes one packed segment and moves the map over to it.
 func (d *Disk) pack(ctx context.Context, moves []blockmap.Move, content []byte) error {
-	n := d.packed.Load()
-	defer d.packed.Store(n + 1)
-	h := format.LogHeader{Kind: format.KindSeg, Disk: d.uid, Nonce: newID(), Epoch: d.epoch, Seq: uint64(n), Created: now().UnixMilli(),
-		Blocks: uint32(len(content) / BlockSize)}
+	var runs []format.Run
 	for _, m := range moves {
-		if k := len(h.Runs); k > 0 && h.Runs[k-1].LBA+h.Runs[k-1].Count == m.Block {
-			h.Runs[k-1].Count += uint64(m.Count)
+		if k := len(runs); k > 0 && runs[k-1].LBA+runs[k-1].Count == m.Block {
+			runs[k-1].Count += uint64(m.Count)
 			continue
 		}
-		h.Runs = append(h.Runs, format.Run{LBA: m.Block, Count: uint64(m.Count)})
+		runs = append(runs, format.Run{LBA: m.Block, Count: uint64(m.Count)})
 	}
-	sealer, err := d.sealer(&h)
+	w, err := d.writePacked(ctx, runs, content, false)
 	if err != nil {
 		return err
 	}
-	body := encodePacked(d.rd.codec, &h, sealer, content)
-	seg := format.SegmentEntry{Kind: format.KindSeg, Epoch: d.epoch, Seq: h.Seq, Size: uint64(len(body)),
-		HeaderLen: uint32(h.Len()), Blocks: h.Blocks}
-	key := segmentKey(d.path, &seg)
-	if _, err := d.o.putOnce(ctx, key, body, d.o.bound, func(got []byte) bool { return format.SameLogObject(got, body) }); err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "write %s", key)
-	}
+	defer w.finish()
 	d.o.n.packed.Add(1)
-	d.o.n.packedBytes.Add(uint64(len(body)))
-	d.rd.frames.keepHeader(&seg, h.Frames, h.Runs, sealer)
-	if d.opts.Cache != nil {
-		for i := range h.Frames {
-			off := i * format.FrameSize
-			d.rd.frames.keep(d.rd.frames.key(&seg, uint32(i)), content[off:min(off+format.FrameSize, len(content))])
-		}
-	}
-	if _, err := d.rd.m.Relocate(ctx, seg, moves); err != nil {
+	d.o.n.packedBytes.Add(w.seg.Size)
+	if _, err := d.rd.m.Relocate(ctx, w.seg, moves); err != nil {
 		return d.readError(ctx, err)
 	}
 	return nil

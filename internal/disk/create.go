@@ -20,9 +20,13 @@ type CreateOptions struct {
 	// Bound makes a disk of mode bounded: a flush may be acknowledged by a local journal while no write that the
 	// store lacks is older than this. Between 100 ms and 1 h, in whole milliseconds; 0: a durable disk.
 	Bound time.Duration
+	// LogURL is where the log is, if it is in a second store; OpenLog opens that.
+	LogURL  string
+	OpenLog OpenStore
 }
 
-// Create makes an empty disk at path in the pool, by one request whatever its size. Exists if there is one.
+// Create makes an empty disk at path in the pool, by one request whatever its size, and two in its log store if it has
+// one. Exists if there is one.
 func Create(ctx context.Context, store blob.Store, path string, opts CreateOptions) (*format.Head, error) {
 	if err := checkNewPath(path); err != nil {
 		return nil, err
@@ -40,7 +44,11 @@ func Create(ctx context.Context, store blob.Store, path string, opts CreateOptio
 			return nil, err
 		}
 	}
-	return h, putHead(ctx, oneShot(store), path, h)
+	done, err := newLogStore(ctx, h, opts.LogURL, opts.OpenLog)
+	if err != nil {
+		return nil, err
+	}
+	return h, putHead(ctx, oneShot(store), path, h, done)
 }
 
 func checkSize(size int64) error {
@@ -97,12 +105,16 @@ func lastElement(path string) string {
 	return path
 }
 
-func putHead(ctx context.Context, o *objects, path string, h *format.Head) error {
+// putHead writes the head of a new disk. done ends the making of its log store, of which nothing is left if another
+// disk is there.
+func putHead(ctx context.Context, o *objects, path string, h *format.Head, done func(ctx context.Context, remove bool)) error {
 	body, err := format.Encode(h)
 	if err != nil {
+		done(ctx, true)
 		return err
 	}
 	err = o.putNew(ctx, headKey(path), body)
+	done(ctx, errs.Is(err, errs.Conflict))
 	if errs.Is(err, errs.Conflict) {
 		return errs.Wrap(errs.Exists, err, "there is a disk at %s", path).WithRemedy("use it, or choose another path")
 	}

@@ -14,14 +14,25 @@ import (
 // owner sees to it that nobody has it attached: a writer that is left over is fenced by the missing head. Disks whose
 // paths lie below this one's are left alone.
 //
-// First go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork that was
+// Of a disk with a log store, which open opens, that is emptied first, while the head says where it is. Nobody can
+// attach the disk from then on. A log store that can't be reached is an error.
+//
+// Then go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork that was
 // under way has registered itself by then, or will miss its checkpoint and fail; so has a reader its pin. What a
 // registered fork or a reader may refer to stays, and is the collector's.
-func Destroy(ctx context.Context, store blob.Store, path string) error {
+func Destroy(ctx context.Context, store blob.Store, path string, open OpenStore) error {
 	if err := checkPath(path); err != nil {
 		return err
 	}
 	o := oneShot(store)
+	h, _, err := o.loadHead(ctx, path)
+	if err == nil && h.LogStore != nil {
+		if err := destroyLog(ctx, h, open); err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "destroy the log of disk %s", path)
+		}
+	} else if errs.Is(err, errs.Unavailable) || errs.Is(err, errs.Denied) {
+		return err // what can't be decoded can be destroyed
+	}
 	if err := o.remove(ctx, headKey(path)); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "destroy disk %s", path)
 	}

@@ -19,10 +19,14 @@ import (
 // Writes gather in one forming batch. A flush, its age or its size seals it; sealed batches are uploaded a
 // few at a time and committed strictly in order: applied to the map, then acknowledged, then dropped from
 // memory. A read looks at the forming batch, then the sealed ones from new to old, then the map.
+// Of a disk with a log store what was acknowledged stays in memory, in stages, until it is in the disk's own store;
+// only then it is applied to the map. A read looks at the stages before the map.
 //
 // Lock order: commitMu, mu, the map's lock. No I/O happens under any of them.
 type Disk struct {
 	o        *objects
+	lo       *objects  // the store of the log; mostly o
+	second   *logPlace // nil: the log is beside all other objects
 	path     string
 	opts     AttachOptions
 	log      *slog.Logger
@@ -43,7 +47,11 @@ type Disk struct {
 
 	packTurn chan struct{} // one token: who holds it may write packed segments
 	packKick chan struct{} // wakes the background compaction
-	packed   atomic.Uint32 // number of the first packed segment that may be unfinished; from 1
+	packed   segNumbers
+
+	stageTurn chan struct{} // one token: who holds it may destage
+	stageKick chan struct{} // wakes the background destaging
+	replaying *replayed     // by recovery, alone
 
 	headMu sync.Mutex
 	head   format.Head
@@ -54,13 +62,14 @@ type Disk struct {
 	mu       sync.RWMutex
 	forming  *batch // nil while nothing is dirty
 	queue    []*batch
-	started  int    // of the queue, being uploaded
-	want     bool   // a flush waits for the forming batch
-	nextSeq  uint64 // of the next sealed batch
-	acked    uint64 // the last committed
-	mapped   uint64 // the last that a written map covers
-	commits  uint64 // batches that left memory
-	dirty    int64  // bytes in memory
+	stages   []*stage // in the log store and not in the map, from old to new
+	started  int      // of the queue, being uploaded
+	want     bool     // a flush waits for the forming batch
+	nextSeq  uint64   // of the next sealed batch
+	acked    uint64   // the last committed
+	mapped   uint64   // the last that a written map covers
+	commits  uint64   // batches that left memory
+	dirty    int64    // bytes in memory
 	room     chan struct{}
 	err      error // why the disk stopped; sticky
 	closing  bool
@@ -113,6 +122,12 @@ func (d *Disk) Stats() Stats {
 	s := d.o.n.stats()
 	d.mu.RLock()
 	s.DirtyBytes, s.Acknowledges = d.dirty, AcknowledgedByStore
+	if d.second != nil {
+		s.LogStore = d.second.at.URL
+		for _, g := range d.stages {
+			s.StagedBytes += int64(g.b.blocks()) * BlockSize
+		}
+	}
 	if at, ok := d.oldestLocked(); ok {
 		s.OldestWrite = time.Since(at)
 	}
@@ -124,7 +139,7 @@ func (d *Disk) Stats() Stats {
 		s.Acknowledges = AcknowledgedByJournal
 	}
 	d.mu.RUnlock()
-	s.MapBytes, s.Uploads = d.rd.m.Bytes(), d.o.pace.uploads()
+	s.MapBytes, s.Uploads = d.rd.m.Bytes(), d.lo.pace.uploads()
 	s.Stall, _ = d.Stalled()
 	if d.opts.Cache != nil {
 		cs := d.opts.Cache.Stats()
@@ -204,6 +219,9 @@ func (d *Disk) Abandon() {
 func (d *Disk) detach() {
 	d.tasks.stop()
 	d.o.watch.stop()
+	if d.second != nil {
+		d.second.close()
+	}
 	d.mu.Lock()
 	d.detached = true
 	d.mu.Unlock()

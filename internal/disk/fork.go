@@ -16,6 +16,8 @@ type ForkOptions struct {
 	Size       int64  // bytes; 0: the checkpoint's size; may be larger, never smaller
 	Key        KEK    // wraps the child's keys; nil: a fork of a disk in the clear is in the clear
 	ParentKey  KEK    // of an encrypted parent; nil: Key is
+	LogURL     string // where the child's log is, if in a second store, which OpenLog opens; the parent's log store is none of the child's
+	OpenLog    OpenStore
 }
 
 // slowFork is how long it takes until a fork looks whether it still is registered: well below any grace of a
@@ -54,7 +56,11 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	if err := o.putRef(ctx, path, child, checkpoint); err != nil {
 		return nil, err
 	}
-	if err := putHead(ctx, o, child, h); err != nil {
+	done, err := newLogStore(ctx, h, opts.LogURL, opts.OpenLog)
+	if err != nil {
+		return nil, err
+	}
+	if err := putHead(ctx, o, child, h, done); err != nil {
 		return nil, err
 	}
 	if err := o.confirmFork(ctx, c, path, child, begun); err != nil {

@@ -83,7 +83,7 @@ func (h *hedge) spend() bool {
 // getFixed reads a range of an object that never changes, with a second request where the first is late.
 func (o *objects) getFixed(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
 	var obj blob.Object
-	err := o.ask(ctx, o.bound, o.watch.begin(toRead, "read", key), func(ctx context.Context) (err error) {
+	err := o.ask(ctx, o.bound, o.begin(toRead, "read", key), func(ctx context.Context) (err error) {
 		obj, err = o.getHedged(ctx, key, r)
 		return err
 	})

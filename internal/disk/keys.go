@@ -22,6 +22,17 @@ func logKey(path string, epoch, seq uint64) string {
 	return fmt.Sprintf("%s/log/%016x/%016x", path, epoch, seq)
 }
 
+// Keys in a log store, which may hold the logs of disks of many pools, and of disks that were at one path one after the
+// other, are by the disk's uid.
+
+func identityKey(uid string) string { return uid + "/disk" }
+
+func secondLogPrefix(uid string) string { return uid + "/log/" }
+
+func secondLogKey(uid string, epoch uint64, session string, seq uint64) string {
+	return fmt.Sprintf("%s%016x-%s/%016x", secondLogPrefix(uid), epoch, session, seq)
+}
+
 func segmentKey(path string, e *format.SegmentEntry) string {
 	if e.Kind == format.KindSeg {
 		return fmt.Sprintf("%s/seg/%016x-%08x", path, e.Epoch, e.Seq)

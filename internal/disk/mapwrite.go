@@ -17,6 +17,9 @@ import (
 // Objects come first and the head last: until the swap, the head points at the old map, and the log from
 // there is complete.
 func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, error) {
+	if err := d.destageAll(ctx); err != nil {
+		return false, err
+	}
 	if err := d.takeTurn(ctx); err != nil {
 		return false, err
 	}
@@ -24,7 +27,7 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 	if change == nil && !d.rd.m.Changed() {
 		return false, nil
 	}
-	packed := d.packed.Load() // before the snapshot: what is finished by now is in it
+	packed := d.packed.unfinished() // before the snapshot: what is finished by now is in it
 	snap, err := d.snapshot(ctx)
 	if err != nil {
 		return false, d.readError(ctx, err)
@@ -132,6 +135,9 @@ func (d *Disk) updateHead(ctx context.Context, change func(*format.Head)) error 
 		next, etag := d.head, d.etag
 		d.headMu.Unlock()
 		change(&next)
+		if next.LogStore != nil {
+			next.LogStore = next.LogStore.Since(next.Log.Epoch)
+		}
 		if d.traced.Load() {
 			next.Boot = d.epoch
 		}

@@ -19,11 +19,12 @@ type objects struct {
 	opTimeout time.Duration // of one attempt
 	bound     time.Duration // of all attempts together, where the caller says so; below zero: none
 	inUse     atomic.Bool   // a device: what it asks for is worth waiting for a store that refuses us to be put right
-	n         counters
+	n         *counters
 
-	patience patience
+	patience *patience
 	pace     *pace
 	watch    *monitor // nil: nobody asks
+	second   bool     // it is a disk's log store
 
 	hedge hedge
 	spawn func(func(context.Context)) bool // runs what outlives a call; nil: nothing does, and no read is hedged
@@ -37,7 +38,21 @@ const (
 )
 
 func newObjects(store blob.Store, t Tuning) *objects {
-	return &objects{store: store, opTimeout: t.OpTimeout, bound: t.StallTimeout, pace: newPace(t.InFlight)}
+	return &objects{store: store, opTimeout: t.OpTimeout, bound: t.StallTimeout, n: &counters{}, patience: &patience{}, pace: newPace(t.InFlight)}
+}
+
+// beside makes it the log store of a disk whose other store is main: they are watched, counted and waited for together,
+// and each has a pace of its own.
+func (o *objects) beside(main *objects) {
+	o.second, o.n, o.patience, o.watch = true, main.n, main.patience, main.watch
+}
+
+// begin notes a request for the watch.
+func (o *objects) begin(dir direction, what, key string) *request {
+	if o.second {
+		dir += secondStore
+	}
+	return o.watch.begin(dir, what, key)
 }
 
 // oneShot serves the functions that need no attachment, with default patience.
@@ -56,7 +71,7 @@ func (o *objects) once(ctx context.Context, f func(context.Context) error) error
 
 // retry is ask of something that is read.
 func (o *objects) retry(ctx context.Context, bound time.Duration, f func(context.Context) error) error {
-	return o.ask(ctx, bound, o.watch.begin(toRead, "ask", "the store"), f)
+	return o.ask(ctx, bound, o.begin(toRead, "ask", "the store"), f)
 }
 
 const (
@@ -112,7 +127,7 @@ func (o *objects) worthWaiting(err error, bound time.Duration, dir direction) bo
 	case errs.Exhausted:
 		return bound == unbounded
 	case errs.Denied:
-		return bound == unbounded || o.inUse.Load() && dir == toRead
+		return bound == unbounded || o.inUse.Load() && dir.reads()
 	}
 	return false
 }
@@ -136,7 +151,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 // get reads an object or a range of it.
 func (o *objects) get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
 	var obj blob.Object
-	err := o.ask(ctx, o.bound, o.watch.begin(toRead, "read", key), func(ctx context.Context) (err error) {
+	err := o.ask(ctx, o.bound, o.begin(toRead, "read", key), func(ctx context.Context) (err error) {
 		o.n.gets.Add(1)
 		obj, err = o.getWhole(ctx, key, r)
 		return err
@@ -179,7 +194,7 @@ func (o *objects) getExact(ctx context.Context, key string, off, length int64) (
 // whose response was lost. It reports how many attempts there were; after one, nobody reads body any more.
 func (o *objects) putOnce(ctx context.Context, key string, body []byte, bound time.Duration, mine func([]byte) bool) (int, error) {
 	attempts := 0
-	err := o.ask(ctx, bound, o.watch.begin(toWrite, "write", key), func(ctx context.Context) error {
+	err := o.ask(ctx, bound, o.begin(toWrite, "write", key), func(ctx context.Context) error {
 		attempts++
 		o.n.puts.Add(1)
 		o.n.putBytes.Add(uint64(len(body)))
@@ -235,7 +250,7 @@ func (o *objects) swapHead(ctx context.Context, path string, next *format.Head, 
 		return nil, "", err
 	}
 	cur, etag := next, blob.ETag("")
-	err = o.ask(ctx, o.bound, o.watch.begin(toWrite, "swap", headKey(path)), func(ctx context.Context) error {
+	err = o.ask(ctx, o.bound, o.begin(toWrite, "swap", headKey(path)), func(ctx context.Context) error {
 		o.n.swaps.Add(1)
 		var perr error
 		if etag, perr = o.store.PutIfMatch(ctx, headKey(path), body, match); perr == nil {

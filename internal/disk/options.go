@@ -25,6 +25,9 @@ type AttachOptions struct {
 	// durable one. Acknowledged writes that it has and the store lacks are written to the store before the attach
 	// returns. One disk uses it at a time; it stays the caller's to close, after the disk.
 	Journal *journal.Journal
+	// OpenLog opens the log store of a disk that has its log in a second one, by the URL in its head; the disk closes
+	// it. nil: such a disk is refused as Unsupported.
+	OpenLog OpenStore
 	// Prepared is what Prepare read earlier, or nil. What no longer holds of it is not used.
 	Prepared *Prepared
 	// Logger gets warnings of background work; nil discards them.

@@ -63,7 +63,7 @@ func (d *Disk) readBlocks(ctx context.Context, p []byte, block uint64) error {
 // readDirtyLocked copies what the batches have to p, and appends the ranges that they don't to missing.
 func (d *Disk) readDirtyLocked(p []byte, block uint64, missing []blockRange) []blockRange {
 	end := block + uint64(len(p)/BlockSize)
-	if d.forming == nil && len(d.queue) == 0 {
+	if d.forming == nil && len(d.queue) == 0 && len(d.stages) == 0 {
 		return append(missing, blockRange{block, end})
 	}
 	for b := block; b < end; b++ {
@@ -86,6 +86,11 @@ func (d *Disk) readDirtyBlockLocked(dst []byte, block uint64) bool {
 	}
 	for i := len(d.queue) - 1; i >= 0; i-- {
 		if d.queue[i].read(dst, block) {
+			return true
+		}
+	}
+	for i := len(d.stages) - 1; i >= 0; i-- {
+		if d.stages[i].b.read(dst, block) {
 			return true
 		}
 	}

@@ -21,8 +21,11 @@ const (
 
 // logSlot is what a slot of a log holds; h is nil for a hole.
 type logSlot struct {
-	h    *format.LogHeader
-	size int64
+	h      *format.LogHeader
+	size   int64
+	where  string            // its key
+	object []byte            // all of it, if it was read whole
+	key    *format.ObjectKey // of its frames; nil: they are in the clear
 }
 
 // recover replays every log before our epoch from pos on, and makes sure that each ends in a fence, so that
@@ -39,6 +42,9 @@ func (d *Disk) recover(ctx context.Context, pos format.Position) (map[uint64]uin
 			return nil, errs.Wrap(errs.KindOf(err), err, "replay log of epoch %d", pos.Epoch)
 		}
 		last[pos.Epoch] = seq - 1
+	}
+	if err := d.endRestage(ctx); err != nil {
+		return nil, err
 	}
 	d.rd.m.SetPosition(pos)
 	return last, nil
@@ -61,7 +67,7 @@ func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, err
 			if s.h.IsFence() {
 				return seq, nil
 			}
-			if err := d.replay(s); err != nil {
+			if err := d.replay(ctx, s); err != nil {
 				return 0, err
 			}
 			seq++
@@ -91,7 +97,11 @@ func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, err
 // object is.
 func (d *Disk) fence(ctx context.Context, epoch, seq uint64) (bool, error) {
 	body := format.EncodeFence(d.uid, newID(), epoch, seq, now().UnixMilli())
-	_, err := d.o.putOnce(ctx, logKey(d.path, epoch, seq), body, d.o.bound, func(got []byte) bool {
+	key, err := d.logKey(epoch, seq)
+	if err != nil {
+		return false, err
+	}
+	_, err = d.lo.putOnce(ctx, key, body, d.o.bound, func(got []byte) bool {
 		return format.SameLogObject(got, body)
 	})
 	if errs.Is(err, errs.Conflict) {
@@ -123,8 +133,11 @@ func (d *Disk) readSlots(ctx context.Context, epoch, seq uint64, n int) ([]logSl
 
 // readSlot reads the header of one log object.
 func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error) {
-	key := logKey(d.path, epoch, seq)
-	obj, err := d.o.get(ctx, key, blob.Range{Offset: 0, Length: headerGuess})
+	key, err := d.logKey(epoch, seq)
+	if err != nil {
+		return logSlot{}, err
+	}
+	obj, err := d.lo.get(ctx, key, blob.Range{Offset: 0, Length: headerGuess})
 	if errs.Is(err, errs.NotFound) {
 		return logSlot{}, nil
 	}
@@ -137,7 +150,7 @@ func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error)
 		return logSlot{}, errs.Wrap(errs.KindOf(err), err, "%s", key)
 	}
 	if n > len(b) && int64(n) <= obj.Size {
-		if b, err = d.o.getExact(ctx, key, 0, int64(n)); err != nil {
+		if b, err = d.lo.getExact(ctx, key, 0, int64(n)); err != nil {
 			return logSlot{}, err
 		}
 	}
@@ -149,20 +162,27 @@ func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error)
 		obj.Size != int64(n)+int64(h.Body) {
 		return logSlot{}, errs.New(errs.Corrupt, "%s holds another object", key)
 	}
-	if _, err := d.rd.pages.keys.Open(d.rd.pages.lineage[0].UID, h); err != nil {
+	s := logSlot{h: h, size: obj.Size, where: key}
+	if s.key, err = d.rd.pages.keys.Open(d.rd.pages.lineage[0].UID, h); err != nil {
 		return logSlot{}, errs.Wrap(errs.KindOf(err), err, "%s", key)
 	}
-	return logSlot{h: h, size: obj.Size}, nil
+	if int64(len(obj.Data)) == obj.Size {
+		s.object = obj.Data
+	}
+	return s, nil
 }
 
-// replay applies one log object to the map.
-func (d *Disk) replay(s logSlot) error {
+// replay applies one log object to the map. What is in a log store must be brought to the disk's own first.
+func (d *Disk) replay(ctx context.Context, s logSlot) error {
 	for _, r := range s.h.Runs {
 		if r.LBA+r.Count > d.rd.blocks {
 			return errs.New(errs.Corrupt, "log object %d writes past the end of the disk", s.h.Seq)
 		}
 	}
 	d.o.n.replayed.Add(1)
+	if d.second != nil {
+		return d.restage(ctx, &s)
+	}
 	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: s.h.Epoch, Seq: s.h.Seq, Size: uint64(s.size),
 		HeaderLen: uint32(s.h.Len()), Blocks: s.h.Blocks}
 	return d.rd.m.Apply(seg, s.h.Runs, format.Position{Epoch: s.h.Epoch, Seq: s.h.Seq + 1})

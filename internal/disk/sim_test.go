@@ -16,11 +16,12 @@ import (
 
 // sim is an object store in memory that several clients use, each with faults of its own.
 type sim struct {
-	mu        sync.Mutex
-	objs      map[string]simObject
-	tags      int
-	dropFence bool // a broken store: fences are acknowledged and not kept
-	history   []string
+	mu         sync.Mutex
+	objs       map[string]simObject
+	tags       int
+	dropFence  bool // a broken store: fences are acknowledged and not kept
+	overwrites bool // a broken store: what may be written once may be written again
+	history    []string
 }
 
 type simObject struct {
@@ -190,7 +191,7 @@ func (c *simClient) Put(ctx context.Context, key string, body []byte) (blob.ETag
 
 func (c *simClient) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
 	return c.put(ctx, "absent", key, body, func(_ simObject, ok bool) error {
-		if ok {
+		if ok && !c.s.overwrites {
 			return errs.New(errs.Conflict, "%s exists", key)
 		}
 		return nil

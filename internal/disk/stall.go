@@ -6,11 +6,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // Stall tells of a store that doesn't do what a disk waits for.
 type Stall struct {
+	// LogStore is the URL of the log store, if it is that one; empty: it is the store of the disk itself.
+	LogStore string `json:"log_store,omitempty"`
 	// Since is when what waits longest began to wait, or when the store last did something of its kind, reads or
 	// writes, whichever is later.
 	Since     time.Time `json:"since"`
@@ -24,14 +27,19 @@ type Stall struct {
 	HeldSince time.Time `json:"held_since,omitzero"`
 }
 
-// direction is what the store may do and not do by itself: a full one can be read.
+// direction is what a store may do and not do by itself: a full one can be read, and of two stores one may be away.
 type direction int
 
 const (
 	toRead direction = iota
 	toWrite
-	directions
+	secondStore // and the same two of the log store
+	directions  = 2 * secondStore
 )
+
+func (d direction) reads() bool { return d%secondStore == toRead }
+
+func (d direction) ofLog() bool { return d >= secondStore }
 
 // request is something asked of the store, over all its attempts.
 type request struct {
@@ -49,9 +57,10 @@ type monitor struct {
 	after time.Duration
 	disk  string
 	log   *slog.Logger
-	probe func()
+	probe func(ofLog bool)
 
 	mu        sync.Mutex
+	logURL    string // of the log store, if there is one
 	pending   map[*request]struct{}
 	good      [directions]time.Time // when the store last did one
 	recovered time.Time             // when the last stall ended: what waited until then was a part of it
@@ -65,7 +74,14 @@ type monitor struct {
 }
 
 func newMonitor(after time.Duration, disk string, log *slog.Logger) *monitor {
-	return &monitor{after: after, disk: disk, log: log, probe: func() {}, pending: map[*request]struct{}{}, changed: make(chan struct{})}
+	return &monitor{after: after, disk: disk, log: log, probe: func(bool) {}, pending: map[*request]struct{}{}, changed: make(chan struct{})}
+}
+
+// nameLog says where the log store is.
+func (m *monitor) nameLog(url string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.logURL = url
 }
 
 // begin notes a request. A nil monitor notes nothing.
@@ -102,13 +118,13 @@ func (m *monitor) end(r *request, done bool) {
 		m.good[r.dir] = time.Now()
 	}
 	var over *Stall
-	if done && m.stall != nil && (r.dir == m.dir || m.oldestLocked(m.dir) == nil) {
+	if done && m.stall != nil && (r.dir == m.dir || r.dir.ofLog() == m.dir.ofLog() && m.oldestLocked(m.dir) == nil) {
 		over, m.recovered = m.stall, time.Now()
 		m.setLocked(nil)
 	}
 	m.mu.Unlock()
 	if over != nil {
-		m.log.Warn("the store answers again", "disk", m.disk, "stalled_ms", time.Since(over.Since).Milliseconds())
+		m.log.Warn(over.place()+" answers again", "disk", m.disk, "stalled_ms", time.Since(over.Since).Milliseconds())
 	}
 }
 
@@ -178,7 +194,7 @@ func (m *monitor) armLocked(d time.Duration) {
 func (m *monitor) look() {
 	m.mu.Lock()
 	m.timer = nil
-	probe := m.stall != nil && len(m.pending) == 0
+	probe, ofLog := m.stall != nil && !m.waitsForLocked(m.dir.ofLog()), m.dir.ofLog()
 	var began *Stall
 	if m.stall == nil {
 		began = m.noticeLocked()
@@ -188,11 +204,21 @@ func (m *monitor) look() {
 	}
 	m.mu.Unlock()
 	if began != nil {
-		m.log.Warn("the store has stalled", "disk", m.disk, "operation", began.Operation, "since", began.Since, "reason", began.Reason, "remedy", began.Remedy)
+		m.log.Warn(began.place()+" has stalled", "disk", m.disk, "operation", began.Operation, "since", began.Since, "reason", began.Reason, "remedy", began.Remedy)
 	}
 	if probe {
-		m.probe()
+		m.probe(ofLog)
 	}
+}
+
+// waitsForLocked reports whether anything waits for the log store, or for the disk's own.
+func (m *monitor) waitsForLocked(log bool) bool {
+	for r := range m.pending {
+		if r.dir.ofLog() == log {
+			return true
+		}
+	}
+	return false
 }
 
 // noticeLocked begins a stall if there is one.
@@ -212,6 +238,9 @@ func (m *monitor) noticeLocked() *Stall {
 			continue
 		}
 		s := &Stall{Since: since, Operation: r.what + " " + r.key}
+		if dir.ofLog() {
+			s.LogStore = m.logURL
+		}
 		s.explain(r.err)
 		m.dir = dir
 		m.setLocked(s)
@@ -230,18 +259,32 @@ func (m *monitor) oldestLocked(dir direction) *request {
 	return oldest
 }
 
+// place names the store.
+func (s *Stall) place() string {
+	if s.LogStore != "" {
+		return "the log store " + s.LogStore
+	}
+	return "the store"
+}
+
 // explain names what is wrong with the store, and what to do about it. A nil error: it doesn't answer.
 func (s *Stall) explain(err error) {
 	s.Kind, s.Reason, s.Remedy = errs.Unavailable, "no answer", "check the object store and the way to it"
+	if s.LogStore != "" {
+		s.Reason, s.Remedy = s.place()+": no answer", "check the log store "+s.LogStore+" and the way to it"
+	}
 	if err == nil {
 		return
 	}
 	s.Kind, s.Reason = errs.KindOf(err), err.Error()
 	switch s.Kind {
 	case errs.Exhausted:
-		s.Reason, s.Remedy = "the store is full: "+s.Reason, "make room in the object store, or raise its quota"
+		s.Reason, s.Remedy = s.place()+" is full: "+s.Reason, "make room in the object store, or raise its quota"
 	case errs.Denied:
-		s.Reason, s.Remedy = "the store refuses access: "+s.Reason, "correct the store's credentials or its policy"
+		s.Reason, s.Remedy = s.place()+" refuses access: "+s.Reason, "correct the store's credentials or its policy"
+	}
+	if s.LogStore != "" && s.Kind == errs.Unavailable {
+		s.Reason = s.place() + ": " + s.Reason
 	}
 	if remedy := errs.RemedyOf(err); remedy != "" {
 		s.Remedy = remedy
@@ -258,9 +301,13 @@ func (d *Disk) Stalled() (*Stall, <-chan struct{}) { return d.o.watch.now() }
 // because of it. It may be said any number of times.
 func (d *Disk) HoldIO(on bool) { d.o.patience.hold(on) }
 
-// probeStore asks for the head, in the background, which ends a stall if it is answered.
-func (d *Disk) probeStore() {
+// probeStore asks for the head, or for the identity of the log, in the background, which ends a stall if it is answered.
+func (d *Disk) probeStore(ofLog bool) {
 	d.tasks.spawn(func(ctx context.Context) {
+		if ofLog {
+			_, _ = d.lo.get(ctx, identityKey(d.second.uid), blob.Range{Offset: 0, Length: 1})
+			return
+		}
 		_ = d.revalidate(ctx) // it has stopped the disk, if that was to be done
 	})
 }

@@ -35,8 +35,11 @@ type Stats struct {
 	ReadAheads  uint64 `json:"readahead_frames"`
 	Hedges      uint64 `json:"hedged_gets"` // reads asked twice because the store was late; counted in gets too
 	HedgeWins   uint64 `json:"hedge_wins"`  // of them, answered by the second request first
-	DirtyBytes  int64  `json:"dirty_bytes"`
-	MapBytes    int64  `json:"map_bytes"` // memory, about
+	DirtyBytes  int64  `json:"dirty_bytes"` // of writes, in memory
+	MapBytes    int64  `json:"map_bytes"`   // memory, about
+
+	LogStore    string `json:"log_store,omitempty"`    // its URL, if the log is in a second store
+	StagedBytes int64  `json:"staged_bytes,omitempty"` // of the dirty ones: those that the log store has and the disk's own store lacks
 
 	Stall *Stall `json:"stall,omitempty"` // nil: the store does what it is asked for
 

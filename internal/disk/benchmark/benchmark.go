@@ -27,6 +27,9 @@ type Config struct {
 	Store blob.Store
 	// Path is where the disk is made; there must be none.
 	Path string
+	// LogURL is where the disk's log is, if in a second store, which OpenLog opens.
+	LogURL  string
+	OpenLog disk.OpenStore
 	// Size is the content that is written and read in sequence, in bytes: a multiple of 1 MiB, at least MinSize.
 	Size int64
 	// Duration is how long each step takes that has no fixed amount, up to MaxDuration.
@@ -84,7 +87,7 @@ func Run(ctx context.Context, cfg Config) (_ []Result, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	if _, err := disk.Create(ctx, cfg.Store, cfg.Path, disk.CreateOptions{Size: 2 * cfg.Size}); err != nil {
+	if _, err := disk.Create(ctx, cfg.Store, cfg.Path, disk.CreateOptions{Size: 2 * cfg.Size, LogURL: cfg.LogURL, OpenLog: cfg.OpenLog}); err != nil {
 		return nil, err
 	}
 	r := &run{Config: cfg, puts: map[int]int{}}
@@ -125,7 +128,7 @@ func (r *run) attach(ctx context.Context, c *cache.Cache) error {
 		r.disk = nil
 	}
 	r.gen++
-	d, err := disk.Attach(ctx, r.Store, r.Path, disk.AttachOptions{Generation: r.gen, Holder: holder, Cache: c,
+	d, err := disk.Attach(ctx, r.Store, r.Path, disk.AttachOptions{Generation: r.gen, Holder: holder, Cache: c, OpenLog: r.OpenLog,
 		Tuning: disk.Tuning{BootWindow: -1}})
 	if err != nil {
 		return err
@@ -141,7 +144,7 @@ func (r *run) cleanUp(ctx context.Context) error {
 	if r.disk != nil {
 		r.disk.Abandon()
 	}
-	err := disk.Destroy(ctx, r.Store, r.Path)
+	err := disk.Destroy(ctx, r.Store, r.Path, r.OpenLog)
 	var left []string
 	err = errors.Join(err, r.Store.List(ctx, r.objectPrefix(), "", func(e blob.Entry) bool {
 		left = append(left, e.Key)

@@ -216,7 +216,8 @@ func TestHeadIsStrictAndVersioned(t *testing.T) {
 		{`"version": 1,`, `"version": 1, "encryption": {"cipher":"aes-256-gcm","key_id":1,"wrapped":""},`, errs.Corrupt},
 		{`"version": 1,`, `"version": 1, "features": ["encryption"],`, errs.Corrupt},
 		{`"version": 1,`, `"version": 1, "features": ["encryption"], "encryption": {"cipher":"rot13","key_id":1},`, errs.Unsupported},
-		{`"version": 1,`, `"version": 1, "log_store": "s3://x",`, errs.Unsupported},
+		{`"version": 1,`, `"version": 1, "log_store": {"url": "s3://x", "binding": "01J0000000000000000000000B"},`, errs.Corrupt},
+		{`"version": 1,`, `"version": 1, "features": ["log-store"],`, errs.Corrupt},
 		{`"durable"`, `"eventual"`, errs.Unsupported},
 		{`"open"`, `"ajar"`, errs.Corrupt},
 		{`disks/a"`, `../a"`, errs.Corrupt},
@@ -243,9 +244,18 @@ func TestGolden(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	logHead, err := Encode(sampleLogStoreHead())
+	if err != nil {
+		t.Fatal(err)
+	}
+	identity, err := Encode(sampleIdentity())
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, now := range map[string][]byte{
 		"log-object": log, "fence": EncodeFence(id(1), id(2), 3, 4, 5), "region-page": region, "segment-page": segs,
 		"directory-page": dir, "map-root": c.EncodeRoot(sampleRoot(), nil), "head.json": head,
+		"log-store-head.json": logHead, "log-identity.json": identity,
 	} {
 		file := filepath.Join("..", "testdata", "v1", name)
 		if os.Getenv("SLUICE_GOLDEN") == "write" {
@@ -295,6 +305,14 @@ func TestGolden(t *testing.T) {
 			}
 		case "head.json":
 			if got, err := DecodeHead(old); err != nil || !reflect.DeepEqual(got, sampleHead()) {
+				t.Error(err)
+			}
+		case "log-store-head.json":
+			if got, err := DecodeHead(old); err != nil || !reflect.DeepEqual(got, sampleLogStoreHead()) {
+				t.Error(err)
+			}
+		case "log-identity.json":
+			if got, err := DecodeLogIdentity(old); err != nil || !reflect.DeepEqual(got, sampleIdentity()) {
 				t.Error(err)
 			}
 		}

@@ -97,7 +97,16 @@ func FuzzDocuments(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
+	if b, err = Encode(sampleLogStoreHead()); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
+		if h, err := DecodeHead(b); err == nil && h.LogStore != nil && h.State == StateOpen {
+			if s, ok := h.LogStore.Session(h.Log.Epoch); h.Log.Epoch <= h.Epoch && (!ok || len(s) != ulidLen) {
+				t.Fatalf("a log to replay that can't be found: %+v", h.LogStore)
+			}
+		}
 		if h, err := DecodeHead(b); err == nil && (h.Size <= 0 || len(h.Lineage) == 0 || !ValidPath(h.Lineage[0].Path)) {
 			t.Fatalf("%+v", h)
 		}
@@ -139,6 +148,19 @@ func FuzzRef(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if r, err := DecodeRef(b); err == nil {
 			encodeAgain(t, r, func(b []byte) error { _, err := DecodeRef(b); return err })
+		}
+	})
+}
+
+func FuzzLogIdentity(f *testing.F) {
+	b, err := Encode(sampleIdentity())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if i, err := DecodeLogIdentity(b); err == nil {
+			encodeAgain(t, i, func(b []byte) error { _, err := DecodeLogIdentity(b); return err })
 		}
 	})
 }

@@ -75,7 +75,7 @@ type Head struct {
 	Parent     *Parent     `json:"parent,omitempty"`
 	Packed     uint32      `json:"packed,omitempty"`    // packed segments of this epoch with a lower number are in the map, or dead
 	Boot       uint64      `json:"boot,omitempty"`      // epoch of the newest boot trace; 0: none
-	LogStore   string      `json:"log_store,omitempty"` // reserved: a second bucket for the log
+	LogStore   *LogStore   `json:"log_store,omitempty"` // where the log is; nil: beside the disk's other objects
 	Encryption *Encryption `json:"encryption,omitempty"`
 	Created    time.Time   `json:"created"`
 	Updated    time.Time   `json:"updated"`
@@ -115,18 +115,19 @@ func Encode(doc any) ([]byte, error) {
 // DecodeHead decodes and checks a head.
 func DecodeHead(b []byte) (*Head, error) {
 	var h Head
-	if err := decodeStrict(b, &h, "head", FeatureEncryption, FeatureBounded); err != nil {
+	if err := decodeStrict(b, &h, "head", FeatureEncryption, FeatureBounded, FeatureLogStore); err != nil {
 		return nil, err
 	}
 	switch {
-	case h.LogStore != "":
-		return nil, unsupported("disk with a separate log store")
 	case h.State != StateOpen && h.State != StateClosed:
 		return nil, corrupt("head: bad state %q", h.State)
 	case h.Nonce == "" || h.UID == "" || h.Log.Seq == 0:
 		return nil, corrupt("head: nonce, uid or log position missing")
 	}
 	if err := h.checkMode(); err != nil {
+		return nil, err
+	}
+	if err := h.checkLogStore(); err != nil {
 		return nil, err
 	}
 	if (h.Encryption != nil) != slices.Contains(h.Features, FeatureEncryption) {

@@ -224,13 +224,13 @@ func TestKeepsWhatIsReached(t *testing.T) {
 	}
 
 	// The middle of a line of forks goes, and the parent: what the last one needs stays, and goes with it.
-	p.must(disk.Destroy(p.ctx, p.store, "elsewhere/forks/b"))
-	p.must(disk.Destroy(p.ctx, p.store, "disks/a"))
+	p.must(disk.Destroy(p.ctx, p.store, "elsewhere/forks/b", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/a", nil))
 	for range 3 {
 		p.collect()
 	}
 	p.reads("disks/c", "", "ax")
-	p.must(disk.Destroy(p.ctx, p.store, "disks/c"))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/c", nil))
 	p.create("disks/other") // a pool without a single disk is none
 	for range 4 {
 		p.collect()
@@ -309,7 +309,7 @@ func TestAPinOfEverythingHoldsAncestors(t *testing.T) {
 	_, err := disk.Fork(p.ctx, p.store, "disks/a", "c", "disks/b", disk.ForkOptions{})
 	p.must(err)
 	p.must(disk.RemoveCheckpoint(p.ctx, p.store, "disks/a", "c"))
-	p.must(disk.Destroy(p.ctx, p.store, "disks/a"))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/a", nil))
 	p.session("disks/b", func(d *disk.Disk) { p.write(d, 0, 'b') })
 	body := []byte(`{"version":1,"id":"lease-x","nonce":"N","holder":"t","lease_ms":86400000,"all":true,
 		"created":"2030-01-01T00:00:00Z","renewed":"2030-01-01T00:00:00Z"}`)
@@ -351,7 +351,7 @@ func TestStopsAtWhatItCannotRead(t *testing.T) {
 	}{
 		"head":           {errs.Corrupt, "disks/x/head", broken("disks/x/head", "{")},
 		"newer head":     {errs.Unsupported, "disks/x/head", broken("disks/x/head", `{"version":2}`)},
-		"new feature":    {errs.Unsupported, "disks/x/head", broken("disks/x/head", `{"version":1,"features":["log-store"]}`)},
+		"new feature":    {errs.Unsupported, "disks/x/head", broken("disks/x/head", `{"version":1,"features":["holograms"]}`)},
 		"checkpoint":     {errs.Corrupt, "disks/a/ckpt/x", broken("disks/a/ckpt/x", "{")},
 		"reference":      {errs.Corrupt, "disks/a/refs/x", broken("disks/a/refs/x", "{")},
 		"pin":            {errs.Corrupt, "disks/a/pins/x", broken("disks/a/pins/x", "{")},
@@ -444,7 +444,7 @@ func TestReferences(t *testing.T) {
 		if n := p.count("disks/a/refs/"); n != 1 {
 			t.Fatalf("%d references", n)
 		}
-		p.must(disk.Destroy(p.ctx, p.store, child))
+		p.must(disk.Destroy(p.ctx, p.store, child, nil))
 		p.collect()
 		if n := p.count("disks/a/refs/"); n != 1 {
 			t.Fatalf("%d references after one mark", n)

@@ -1,0 +1,260 @@
+package disk
+
+import (
+	"context"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Destaging brings what the log store has into the disk's own store. Acknowledged batches are laid over each other
+// in memory, in order, and a stage of them at a time is written as a packed segment, of which the map is told then.
+// So the map never refers to a log object of another store, and content that was overwritten meanwhile is written
+// there not at all.
+//
+// Crash safety: a segment of a stage that no written map refers to is garbage, and the log still holds all after the
+// head's position, which moves on with the map.
+
+// stage is the content of log objects that are in the log store, and in no segment.
+type stage struct {
+	b      *batch
+	from   uint64          // sequence number of the first of them
+	next   format.Position // after the last
+	frozen bool            // being written; guarded by the disk's lock
+}
+
+// add lays a batch over the stage. It returns memory that nobody uses any more. The batch is not to be used again.
+func (s *stage) add(b *batch) (unused []*blockMem) {
+	for _, z := range b.zeros {
+		s.b.zero(z.from, z.to)
+	}
+	for i, lba := range b.lbas {
+		mem := b.slots[i]
+		if lba != deadSlot {
+			mem = s.b.put(lba, mem)
+		}
+		if mem != nil {
+			unused = append(unused, mem)
+		}
+	}
+	b.slots, b.index, b.lbas = nil, nil, nil
+	return unused
+}
+
+// stageBytes is the content at which a stage is full: so little that writers that wait for memory always wait for a
+// full one.
+func (d *Disk) stageBytes() int64 { return min(int64(d.opts.ObjectBytes), d.opts.DirtyBytes/4) }
+
+// stageLocked keeps a batch that the log store has until it is destaged.
+func (d *Disk) stageLocked(b *batch) {
+	n := len(d.stages)
+	if n == 0 || d.stages[n-1].frozen || d.fullStage(d.stages[n-1]) {
+		d.stages = append(d.stages, &stage{b: newBatch(b.since), from: b.seq})
+		n++
+	}
+	s := d.stages[n-1]
+	before := s.b.blocks() + b.blocks()
+	unused := s.add(b)
+	d.dirty += int64(s.b.blocks()-before) * BlockSize
+	s.next = format.Position{Epoch: d.epoch, Seq: b.seq + 1}
+	d.pool.put(unused)
+	if d.fullStage(s) {
+		select {
+		case d.stageKick <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (d *Disk) fullStage(s *stage) bool { return int64(s.b.blocks())*BlockSize >= d.stageBytes() }
+
+// destageLoop destages what is full, in the background.
+func (d *Disk) destageLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.stop:
+			return
+		case <-d.stageKick:
+		}
+		for {
+			err := d.destage(ctx, d.fullStage)
+			if err == nil || ctx.Err() != nil || d.Err() != nil {
+				break
+			}
+			// Not lost: the log store has it. It stays in memory, and writers wait when that is full.
+			d.log.Warn("moving the log's content to the disk's own store put off", "disk", d.path, "error", err.Error())
+			if sleep(ctx, checkpointRetry) != nil {
+				return
+			}
+		}
+	}
+}
+
+// destageAll returns when the map has all that was acknowledged before the call.
+func (d *Disk) destageAll(ctx context.Context) error {
+	if d.second == nil {
+		return nil
+	}
+	d.mu.RLock()
+	last := d.acked
+	d.mu.RUnlock()
+	return d.destage(ctx, func(s *stage) bool { return s.from <= last })
+}
+
+// destage destages from the oldest stage on as long as want says so. Some are written at a time, and the map is told of them in
+// order.
+func (d *Disk) destage(ctx context.Context, want func(*stage) bool) error {
+	select {
+	case <-d.stageTurn:
+	case <-ctx.Done():
+		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for the log's content to be moved")
+	}
+	defer func() { d.stageTurn <- struct{}{} }()
+	for {
+		group := d.freeze(want)
+		if len(group) == 0 {
+			return nil
+		}
+		writes := make([]*packedWrite, len(group))
+		g, gctx := errgroup.WithContext(ctx)
+		for i, s := range group {
+			g.Go(func() (err error) {
+				writes[i], err = d.writeStage(gctx, s.b)
+				return err
+			})
+		}
+		err := g.Wait()
+		for i, s := range group {
+			if err == nil {
+				err = d.rd.m.Apply(writes[i].seg, s.b.runs, s.next)
+			}
+			if err == nil {
+				d.unstage(s)
+			}
+			writes[i].finish()
+		}
+		if err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "move the log's content to the disk's own store")
+		}
+	}
+}
+
+// freeze returns the oldest stages that are wanted, a few at most, to which nothing is added any more.
+func (d *Disk) freeze(want func(*stage) bool) []*stage {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for n < len(d.stages) && n < d.opts.InFlight && want(d.stages[n]) {
+		d.stages[n].frozen = true
+		n++
+	}
+	return append([]*stage(nil), d.stages[:n]...)
+}
+
+// unstage drops the oldest stage, which the map has.
+func (d *Disk) unstage(s *stage) {
+	d.mu.Lock()
+	d.stages[0] = nil
+	d.stages = d.stages[1:]
+	d.commits++
+	d.dirty -= int64(s.b.blocks()) * BlockSize
+	close(d.room)
+	d.room = make(chan struct{})
+	d.mu.Unlock()
+	s.b.release(&d.pool)
+}
+
+// writeStage writes the data of a frozen batch as a packed segment. A batch of zeros alone needs none.
+func (d *Disk) writeStage(ctx context.Context, b *batch) (*packedWrite, error) {
+	if b.order == nil { // else it is not the first attempt
+		b.plan()
+	}
+	if len(b.order) == 0 {
+		return &packedWrite{}, nil
+	}
+	var runs []format.Run
+	for _, r := range b.runs {
+		if r.Kind == format.RunData {
+			runs = append(runs, r)
+		}
+	}
+	content := make([]byte, 0, len(b.order)*BlockSize)
+	for _, i := range b.order {
+		content = append(content, b.slots[i][:]...)
+	}
+	return d.writePacked(ctx, runs, content, true)
+}
+
+// replayed is what recovery has read from a log store, and not brought into a segment yet.
+type replayed struct {
+	b    *batch
+	next format.Position
+}
+
+// restage replays one log object of a log store: its content is gathered, and destaged when there is enough.
+func (d *Disk) restage(ctx context.Context, s *logSlot) error {
+	if d.replaying == nil {
+		d.replaying = &replayed{b: newBatch(now())}
+	}
+	b := d.replaying.b
+	for _, r := range s.h.Runs {
+		if r.Kind == format.RunZero {
+			b.zero(r.LBA, r.LBA+r.Count)
+		}
+	}
+	content, err := d.slotContent(ctx, s)
+	if err != nil {
+		return err
+	}
+	for _, r := range s.h.Runs {
+		for i := uint64(0); r.Kind == format.RunData && i < r.Count; i++ {
+			mem := blockMem(content)
+			b.put(r.LBA+i, &mem)
+			content = content[BlockSize:]
+		}
+	}
+	d.replaying.next = format.Position{Epoch: s.h.Epoch, Seq: s.h.Seq + 1}
+	if b.blocks() < packBlocks {
+		return nil
+	}
+	return d.endRestage(ctx)
+}
+
+// slotContent returns the blocks of a log object.
+func (d *Disk) slotContent(ctx context.Context, s *logSlot) ([]byte, error) {
+	object := s.object
+	if object == nil {
+		var err error
+		if object, err = d.lo.getExact(ctx, s.where, 0, s.size); err != nil {
+			return nil, err
+		}
+	}
+	body := object[s.h.Len():]
+	content := make([]byte, 0, int(s.h.Blocks)*BlockSize)
+	for i, f := range s.h.Frames {
+		var err error
+		if content, err = d.rd.codec.DecodeFrame(content, body[f.Offset:f.Offset+f.Length], f, s.key, i); err != nil {
+			return nil, errs.Wrap(errs.KindOf(err), err, "frame %d of %s", i, s.where)
+		}
+	}
+	return content, nil
+}
+
+// endRestage destages what was gathered.
+func (d *Disk) endRestage(ctx context.Context) error {
+	r := d.replaying
+	if r == nil {
+		return nil
+	}
+	w, err := d.writeStage(ctx, r.b)
+	if err != nil {
+		return err
+	}
+	defer w.finish()
+	d.replaying = nil
+	return d.rd.m.Apply(w.seg, r.b.runs, r.next)
+}

@@ -1,0 +1,236 @@
+package disk
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// The log of a disk may be in a second store, which is faster or nearer than the one of all its other objects. What
+// is there is a log and nothing else: no map refers to it. The content of log objects stays in memory until it is in
+// packed segments of the disk's own store (destage.go), and after a crash it is read from the log store once more.
+// So checkpoints, forks and readers need nothing of the log store, and who loses it loses the end of the log.
+
+// OpenStore opens the object store at a URL.
+type OpenStore func(ctx context.Context, url string) (blob.Store, error)
+
+// logPlace is an open log store that was seen to be the disk's.
+type logPlace struct {
+	at    format.LogStore
+	uid   string
+	o     *objects
+	close func()
+}
+
+// newLogStore binds a new disk, whose head this is, to a log store, of which it writes the identity. What is left of
+// it when the disk then isn't made is one small object that nobody looks for. done is to be called in the end, and
+// removes that if it is told to.
+func newLogStore(ctx context.Context, h *format.Head, url string, open OpenStore) (done func(ctx context.Context, remove bool), err error) {
+	if url == "" {
+		return func(context.Context, bool) {}, nil
+	}
+	h.SetLogStore(&format.LogStore{URL: url, Binding: newNonce()})
+	store, err := openLogStore(ctx, h, open)
+	if err != nil {
+		return nil, err
+	}
+	o, key := oneShot(store), identityKey(h.UID)
+	body, err := format.Encode(&format.LogIdentity{Version: format.Version, UID: h.UID, ID: h.ID, Path: h.Lineage[0].Path,
+		Binding: h.LogStore.Binding, Created: h.Created})
+	if err == nil {
+		err = o.putNew(ctx, key, body)
+	}
+	if err == nil {
+		err = o.provesWriteOnce(ctx, key, body)
+	}
+	if err != nil {
+		_ = store.Close()
+		return nil, ofLogStore(url, err)
+	}
+	return func(ctx context.Context, remove bool) {
+		if remove {
+			_ = o.remove(ctx, key)
+		}
+		_ = store.Close()
+	}, nil
+}
+
+// openLogStore opens a head's log store, and sees nothing of it yet.
+func openLogStore(ctx context.Context, h *format.Head, open OpenStore) (blob.Store, error) {
+	if open == nil {
+		return nil, errs.New(errs.Unsupported, "disk %s has its log in a second store, %s, which can't be reached from here", h.ID, h.LogStore.URL).
+			WithRemedy("use sluice disk where that store can be reached; machines need a disk without one: fork a checkpoint of it")
+	}
+	store, err := open(ctx, h.LogStore.URL)
+	if err != nil {
+		return nil, ofLogStore(h.LogStore.URL, err)
+	}
+	return store, nil
+}
+
+// ofLogStore says of an error which store it is about.
+func ofLogStore(url string, err error) error {
+	e := errs.Wrap(errs.KindOf(err), err, "log store %s", url)
+	if errs.RemedyOf(err) == "" && errs.Is(err, errs.Unavailable) {
+		return e.WithRemedy("check the log store and the way to it; what the disk's newest map has can be read without: sluice disk export")
+	}
+	return e
+}
+
+// verifyLog sees that a log store is the one that a disk was bound to, and that it can be written and refuses to
+// write an object twice. It changes nothing.
+func (o *objects) verifyLog(ctx context.Context, h *format.Head) error {
+	url := h.LogStore.URL
+	obj, err := o.get(ctx, identityKey(h.UID), blob.All())
+	if errs.Is(err, errs.NotFound) {
+		return errs.Wrap(errs.Corrupt, err, "log store %s has nothing of disk %s: it is another store, or was emptied", url, h.ID).
+			WithRemedy("bring the store back; what the disk's newest map has can be read without: sluice disk export")
+	}
+	if err != nil {
+		return ofLogStore(url, err)
+	}
+	id, err := format.DecodeLogIdentity(obj.Data)
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "%s in log store %s", identityKey(h.UID), url)
+	}
+	if id.UID != h.UID || id.Binding != h.LogStore.Binding {
+		return errs.New(errs.Conflict, "log store %s holds the log of another disk, %s, which was made at %s", url, id.ID, id.Path).
+			WithRemedy("bring back the store that the disk was made with")
+	}
+	if err := o.provesWriteOnce(ctx, identityKey(h.UID), obj.Data); err != nil {
+		return ofLogStore(url, err)
+	}
+	return nil
+}
+
+// provesWriteOnce writes an object again that is there, as it is: a store that lets it would let a writer of an old
+// epoch overwrite a fence.
+func (o *objects) provesWriteOnce(ctx context.Context, key string, body []byte) error {
+	err := o.ask(ctx, o.bound, o.begin(toWrite, "write", key), func(ctx context.Context) error {
+		o.n.puts.Add(1)
+		_, err := o.store.PutIfAbsent(ctx, key, body)
+		return err
+	})
+	switch {
+	case errs.Is(err, errs.Conflict):
+		return nil
+	case err == nil:
+		return errs.New(errs.Unsupported, "it accepts a second write of an object that may be written once").
+			WithRemedy("use a store with conditional writes (If-None-Match)")
+	}
+	return err
+}
+
+// useLog makes the log store that a head names the place of the log; without one, the disk's own store is. Nothing
+// has been changed yet, and nothing is if this fails.
+func (d *Disk) useLog(ctx context.Context, h *format.Head) error {
+	if d.second != nil && h.LogStore != nil && d.second.uid == h.UID && d.second.at.URL == h.LogStore.URL &&
+		d.second.at.Binding == h.LogStore.Binding {
+		return nil
+	}
+	d.leaveLog()
+	if h.LogStore == nil {
+		return nil
+	}
+	if len(h.LogStore.Runs) >= format.MaxLogRuns {
+		return errs.New(errs.Exhausted, "disk %s was attached %d times without a map being written", h.ID, len(h.LogStore.Runs)).
+			WithRemedy("find out why its writers die; what its newest map has can be read: sluice disk export")
+	}
+	store, err := openLogStore(ctx, h, d.opts.OpenLog)
+	if err != nil {
+		return err
+	}
+	var once sync.Once
+	place := &logPlace{at: *h.LogStore, uid: h.UID, o: newObjects(store, d.opts.Tuning),
+		close: func() { once.Do(func() { _ = store.Close() }) }}
+	place.o.beside(d.o)
+	d.o.watch.nameLog(h.LogStore.URL)
+	if err := place.o.verifyLog(ctx, h); err != nil {
+		place.close()
+		return errs.Wrap(errs.KindOf(err), err, "attach %s", d.path)
+	}
+	d.second, d.lo = place, place.o
+	return nil
+}
+
+// leaveLog lets go of the log store.
+func (d *Disk) leaveLog() {
+	if d.second != nil {
+		d.second.close()
+	}
+	d.second, d.lo = nil, d.o
+}
+
+// logKey returns the key, in the store of the log, of a log object of an epoch that may have to be replayed, or of ours.
+func (d *Disk) logKey(epoch, seq uint64) (string, error) {
+	if d.second == nil {
+		return logKey(d.path, epoch, seq), nil
+	}
+	session, ok := d.second.at.Session(epoch)
+	if !ok {
+		return "", errs.New(errs.Corrupt, "the head doesn't tell whose the log of epoch %d is", epoch)
+	}
+	return secondLogKey(d.second.uid, epoch, session, seq), nil
+}
+
+// LogDetails is what is in a disk's log store.
+type LogDetails struct {
+	URL     string `json:"url"`
+	Objects int    `json:"objects"` // log objects and fences; those before the head's position are garbage
+	Bytes   int64  `json:"bytes"`
+}
+
+// InspectLog looks at the log store of a head that has one, and sees that it is the one that the disk was bound to.
+// Errors are those of Attach that concern it.
+func InspectLog(ctx context.Context, h *format.Head, open OpenStore) (*LogDetails, error) {
+	store, err := openLogStore(ctx, h, open)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	o := oneShot(store)
+	if err := o.verifyLog(ctx, h); err != nil {
+		return nil, err
+	}
+	out := &LogDetails{URL: h.LogStore.URL}
+	err = o.retry(ctx, o.bound, func(ctx context.Context) error {
+		out.Objects, out.Bytes = 0, 0
+		return store.List(ctx, secondLogPrefix(h.UID), "", func(e blob.Entry) bool {
+			out.Objects++
+			out.Bytes += e.Size
+			return true
+		})
+	})
+	if err != nil {
+		return nil, ofLogStore(out.URL, err)
+	}
+	return out, nil
+}
+
+// destroyLog removes what a disk has in its log store, the identity last: until then it can be repeated.
+func destroyLog(ctx context.Context, h *format.Head, open OpenStore) error {
+	store, err := openLogStore(ctx, h, open)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	o := oneShot(store)
+	names, err := o.names(ctx, secondLogPrefix(h.UID))
+	slices.Sort(names)
+	for _, name := range names {
+		if err == nil {
+			err = o.remove(ctx, secondLogPrefix(h.UID)+name)
+		}
+	}
+	if err == nil {
+		err = o.remove(ctx, identityKey(h.UID))
+	}
+	if err != nil {
+		return ofLogStore(h.LogStore.URL, err)
+	}
+	return nil
+}

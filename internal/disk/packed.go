@@ -1,0 +1,93 @@
+package disk
+
+import (
+	"context"
+	"sync"
+
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// segNumbers hands out the numbers of this epoch's packed segments. Each is used once, for good or not: an attempt
+// that was given up may still arrive. Safe for concurrent use.
+type segNumbers struct {
+	mu   sync.Mutex
+	last uint32
+	open map[uint32]struct{}
+}
+
+func (s *segNumbers) take() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = map[uint32]struct{}{}
+	}
+	s.last++
+	s.open[s.last] = struct{}{}
+	return s.last
+}
+
+// done says that a segment is in the map, or never will be.
+func (s *segNumbers) done(n uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, n)
+}
+
+// unfinished returns the first number that isn't done; from 1.
+func (s *segNumbers) unfinished() uint32 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.last + 1
+	for n := range s.open {
+		first = min(first, n)
+	}
+	return first
+}
+
+// packedWrite is a packed segment that is stored. finish says that the map has it, or never will; a nil one has
+// nothing to finish.
+type packedWrite struct {
+	seg  format.SegmentEntry
+	done func()
+}
+
+func (w *packedWrite) finish() {
+	if w != nil && w.done != nil {
+		w.done()
+	}
+}
+
+// writePacked writes one packed segment of content in runs, and keeps it in the caches: on the cache device if there
+// is one, and, where it was written just now, else in memory.
+func (d *Disk) writePacked(ctx context.Context, runs []format.Run, content []byte, fresh bool) (_ *packedWrite, err error) {
+	n := d.packed.take()
+	w := &packedWrite{done: func() { d.packed.done(n) }}
+	defer func() {
+		if err != nil {
+			w.finish()
+		}
+	}()
+	h := format.LogHeader{Kind: format.KindSeg, Disk: d.uid, Nonce: newID(), Epoch: d.epoch, Seq: uint64(n), Created: now().UnixMilli(),
+		Blocks: uint32(len(content) / BlockSize), Runs: runs}
+	sealer, err := d.sealer(&h)
+	if err != nil {
+		return nil, err
+	}
+	body := encodePacked(d.rd.codec, &h, sealer, content)
+	w.seg = format.SegmentEntry{Kind: format.KindSeg, Epoch: d.epoch, Seq: h.Seq, Size: uint64(len(body)),
+		HeaderLen: uint32(h.Len()), Blocks: h.Blocks}
+	key := segmentKey(d.path, &w.seg)
+	if _, err := d.o.putOnce(ctx, key, body, d.o.bound, func(got []byte) bool { return format.SameLogObject(got, body) }); err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), err, "write %s", key)
+	}
+	d.rd.frames.keepHeader(&w.seg, h.Frames, h.Runs, sealer)
+	for i := range h.Frames {
+		if d.opts.Cache == nil && !fresh {
+			break
+		}
+		off := i * format.FrameSize
+		d.rd.frames.keep(d.rd.frames.key(&w.seg, uint32(i)), content[off:min(off+format.FrameSize, len(content))])
+	}
+	return w, nil
+}
