@@ -82,12 +82,13 @@ func (d *Disk) writePacked(ctx context.Context, runs []format.Run, content []byt
 		return nil, errs.Wrap(errs.KindOf(err), err, "write %s", key)
 	}
 	d.rd.frames.keepHeader(&w.seg, h.Frames, h.Runs, sealer)
-	for i := range h.Frames {
-		if d.opts.Cache == nil && !fresh {
-			break
-		}
-		off := i * format.FrameSize
-		d.rd.frames.keep(d.rd.frames.key(&w.seg, uint32(i)), content[off:min(off+format.FrameSize, len(content))])
+	if d.opts.Cache != nil || fresh {
+		d.rd.frames.fill(len(content), func() {
+			for i := range h.Frames {
+				off := i * format.FrameSize
+				d.rd.frames.keep(d.rd.frames.key(&w.seg, uint32(i)), content[off:min(off+format.FrameSize, len(content))])
+			}
+		})
 	}
 	return w, nil
 }
