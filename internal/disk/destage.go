@@ -39,7 +39,6 @@ func (s *stage) add(b *batch) (unused []*blockMem) {
 			unused = append(unused, mem)
 		}
 	}
-	b.slots, b.index, b.lbas = nil, nil, nil
 	return unused
 }
 
@@ -51,7 +50,7 @@ func (d *Disk) stageBytes() int64 { return min(int64(d.opts.ObjectBytes), d.opts
 func (d *Disk) stageLocked(b *batch) {
 	n := len(d.stages)
 	if n == 0 || d.stages[n-1].frozen || d.fullStage(d.stages[n-1]) {
-		d.stages = append(d.stages, &stage{b: newBatch(b.since), from: b.seq})
+		d.stages = append(d.stages, &stage{b: newBatch(b.since, &d.tables), from: b.seq})
 		n++
 	}
 	s := d.stages[n-1]
@@ -60,6 +59,8 @@ func (d *Disk) stageLocked(b *batch) {
 	d.dirty += int64(s.b.blocks()-before) * BlockSize
 	s.next = format.Position{Epoch: d.epoch, Seq: b.seq + 1}
 	d.pool.put(unused)
+	d.tables.put(b.slotTable)
+	b.slotTable = slotTable{}
 	if d.fullStage(s) {
 		select {
 		case d.stageKick <- struct{}{}:
@@ -165,7 +166,7 @@ func (d *Disk) unstage(s *stage) {
 	close(d.room)
 	d.room = make(chan struct{})
 	d.mu.Unlock()
-	s.b.release(&d.pool)
+	s.b.release(&d.pool, &d.tables)
 }
 
 // writeStage writes the data of a frozen batch as a packed segment. A batch of zeros alone needs none.
@@ -198,7 +199,7 @@ type replayed struct {
 // restage replays one log object of a log store: its content is gathered, and destaged when there is enough.
 func (d *Disk) restage(ctx context.Context, s *logSlot) error {
 	if d.replaying == nil {
-		d.replaying = &replayed{b: newBatch(now())}
+		d.replaying = &replayed{b: newBatch(now(), &d.tables)}
 	}
 	b := d.replaying.b
 	for _, r := range s.h.Runs {
