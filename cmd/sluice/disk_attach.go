@@ -68,6 +68,7 @@ func (h *held) device(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.front = front
 	h.record.BlockDevice, h.record.FrontEnd = front.BlockDevice(), string(front.Kind())
 	err = h.announce(ctx, front.BlockDevice(), func(ctx context.Context) error {
 		select {

@@ -9,47 +9,10 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/disk"
-	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
 func addTakeOver(cmd *cobra.Command, takeOver *bool) {
 	cmd.Flags().BoolVar(takeOver, "take-over", false, "cut off a writer that has it open, which must be gone for good")
-}
-
-func newDiskResizeCommand(d *deps) *cobra.Command {
-	var size string
-	var takeOver bool
-	cmd := &cobra.Command{
-		Use:   "resize URL --size SIZE",
-		Short: "Make a disk larger",
-		Long: `Make a disk larger that nobody has attached. Its content stays; a file system on it grows when it is told to
-(resize2fs on the block device, once it is mounted). A disk can't shrink.
-` + exitTable,
-		Example: "  sluice disk resize s3://bucket/disks/data --size 20GiB",
-		Args:    exactly("a disk URL"),
-		PreRunE: requires("size"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			bytes, err := diskSize(size)
-			if err != nil {
-				return err
-			}
-			var h *format.Head
-			info, err := d.changeDisk(cmd.Context(), args[0], takeOver, func(ctx context.Context, ref *diskRef) error {
-				h, err = disk.Grow(ctx, ref.store, ref.path, bytes)
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			return d.result(info, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s  %s\n", info.URL, byteCount(h.Size))
-				return err
-			})
-		},
-	}
-	cmd.Flags().StringVar(&size, "size", "", "the new size; a bare number is in GiB")
-	addTakeOver(cmd, &takeOver)
-	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
 // restored is what disk restore answers.

@@ -23,7 +23,8 @@ import (
 // The control socket of an attachment takes what only the process that has the disk can do.
 
 // serveControl answers on the socket until ctx ends.
-func serveControl(ctx context.Context, socket string, w *diskWriter) (func() error, error) {
+func serveControl(ctx context.Context, socket string, h *held) (func() error, error) {
+	w := h.writer
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, errs.Wrap(errs.Unavailable, err, "remove an old socket")
 	}
@@ -40,19 +41,8 @@ func serveControl(ctx context.Context, socket string, w *diskWriter) (func() err
 		}
 		writeControl(rw, http.StatusOK, api.DiskCheckpoint{Name: p.Name, CreatedAt: p.Created})
 	})
-	mux.HandleFunc("POST /mode", func(rw http.ResponseWriter, r *http.Request) {
-		var req modeRequest
-		err := readControl(rw, r, &req)
-		if err == nil {
-			// Also when who asked has gone: half a change would only have to be made again.
-			err = w.setBound(context.WithoutCancel(r.Context()), req)
-		}
-		if err != nil {
-			refuseControl(rw, err)
-			return
-		}
-		writeControl(rw, http.StatusOK, struct{}{})
-	})
+	mux.HandleFunc("POST /mode", changeControl(w.setBound))
+	mux.HandleFunc("POST /size", changeControl(func(ctx context.Context, req sizeRequest) error { return h.grow(ctx, req.Size) }))
 	mux.HandleFunc("GET /stats", func(rw http.ResponseWriter, _ *http.Request) { writeControl(rw, http.StatusOK, w.Stats()) })
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	return func() error {
@@ -67,11 +57,23 @@ func serveControl(ctx context.Context, socket string, w *diskWriter) (func() err
 
 const maxControlBody = 64 << 10
 
-func readControl(rw http.ResponseWriter, r *http.Request, v any) error {
-	if err := json.NewDecoder(http.MaxBytesReader(rw, r.Body, maxControlBody)).Decode(v); err != nil {
-		return errs.Wrap(errs.Invalid, err, "understand what is asked of the attachment")
+// changeControl answers a request for a change.
+func changeControl[T any](change func(context.Context, T) error) http.HandlerFunc {
+	return func(rw http.ResponseWriter, r *http.Request) {
+		var req T
+		err := json.NewDecoder(http.MaxBytesReader(rw, r.Body, maxControlBody)).Decode(&req)
+		if err != nil {
+			err = errs.Wrap(errs.Invalid, err, "understand what is asked of the attachment")
+		} else {
+			// Also when who asked has gone: half a change would only have to be made again.
+			err = change(context.WithoutCancel(r.Context()), req)
+		}
+		if err != nil {
+			refuseControl(rw, err)
+			return
+		}
+		writeControl(rw, http.StatusOK, struct{}{})
 	}
-	return nil
 }
 
 func refuseControl(w http.ResponseWriter, err error) {

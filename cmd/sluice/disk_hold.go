@@ -77,7 +77,8 @@ type held struct {
 	writer *diskWriter // nil: read-only
 	record attachment.Record
 
-	frontEnd frontend.Kind // of a mount
+	frontEnd frontend.Kind  // of a mount
+	front    frontend.Shown // nil: no block device shows it
 }
 
 // hold opens a disk as the flags say.
@@ -159,7 +160,7 @@ func (h *held) announce(ctx context.Context, text string, serve func(ctx context
 	g, gctx := errgroup.WithContext(ctx)
 	if h.writer != nil {
 		h.record.Control = reg.ControlPath(&h.record)
-		control, err := serveControl(gctx, h.record.Control, h.writer)
+		control, err := serveControl(gctx, h.record.Control, h)
 		if err != nil {
 			return err
 		}

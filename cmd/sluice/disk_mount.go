@@ -134,6 +134,7 @@ func (h *held) mount(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	h.front = front
 	// mount(8) and umount(8) do what this process must not: wait for a device that it serves.
 	h.record.Mountpoint, h.record.BlockDevice, h.record.FrontEnd = dir, front.BlockDevice(), string(front.Kind())
 	err = h.d.system(ctx, "mount", "-o", options, front.BlockDevice(), dir)

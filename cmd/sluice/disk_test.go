@@ -175,7 +175,7 @@ func TestDiskLife(t *testing.T) {
 	}
 	h.refused(exitConflict, "mounted on "+dir, "mount", url, other)
 	h.refused(exitConflict, "already", "mount", url, dir)
-	for _, verb := range [][]string{{"serve", url, "--listen", "127.0.0.1:0"}, {"export", url, other + "/x"}, {"resize", url, "--size", "1GiB"}, {"restore", url, "one"}} {
+	for _, verb := range [][]string{{"serve", url, "--listen", "127.0.0.1:0"}, {"export", url, other + "/x"}, {"restore", url, "one"}} {
 		if verb[0] == "restore" {
 			h.must("checkpoint", url, "one") // by asking the process that has it mounted
 		}

@@ -181,7 +181,7 @@ func claim(h *format.Head, o *AttachOptions) *format.Head {
 //
 // Here too the disk's key is asked for: a wrong one is refused before anything has changed.
 func (d *Disk) prepareReader(ctx context.Context, head *format.Head, codec *format.Codec) error {
-	if d.rd != nil && d.size == head.Size && slices.Equal(d.rd.pages.lineage, head.Lineage) &&
+	if d.rd != nil && d.Size() == head.Size && slices.Equal(d.rd.pages.lineage, head.Lineage) &&
 		reflect.DeepEqual(d.unlocked, head.Encryption) {
 		return nil
 	}
@@ -197,7 +197,8 @@ func (d *Disk) prepareReader(ctx context.Context, head *format.Head, codec *form
 	if err != nil {
 		return err
 	}
-	d.uid, d.size, d.own = uid, head.Size, keys[head.UID]
+	d.uid, d.own = uid, keys[head.UID]
+	d.size.Store(head.Size)
 	pages := &pageSource{o: d.o, codec: codec, lineage: head.Lineage, keys: keys}
 	if p := d.opts.Prepared; p != nil && p.head.UID == head.UID {
 		pages.stored = p.takePages()

@@ -100,7 +100,7 @@ func warmTrace(ctx context.Context, o *objects, key string, rd *reader) {
 	var g errgroup.Group
 	g.SetLimit(traceReaders)
 	for _, r := range runs {
-		if ctx.Err() != nil || r.LBA+r.Count > rd.blocks {
+		if ctx.Err() != nil || r.LBA+r.Count > rd.blocks.Load() {
 			break
 		}
 		g.Go(func() error {

@@ -101,7 +101,7 @@ var errJournalGap = errs.New(errs.Corrupt, "the journal lacks a batch")
 
 // writeAgain puts a journal's record into the batch that it was in. Batches up to done are in the store.
 func (d *Disk) writeAgain(ctx context.Context, r *journal.Record, done uint64) error {
-	if r.Block+r.Count > d.rd.blocks {
+	if r.Block+r.Count > d.rd.blocks.Load() {
 		return errs.New(errs.Corrupt, "the journal has a write of %d blocks at %d, past the end of the disk", r.Count, r.Block)
 	}
 	d.mu.Lock()

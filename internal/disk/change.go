@@ -19,14 +19,58 @@ func Grow(ctx context.Context, store blob.Store, path string, size int64) (*form
 		return nil, err
 	}
 	return changeClosed(ctx, store, path, func(h *format.Head) (bool, error) {
-		if size < h.Size {
-			return false, errs.New(errs.Invalid, "disk %s has %d bytes, and would shrink to %d", path, h.Size, size).
-				WithRemedy("disks can grow but not shrink")
+		if err := mayGrow(path, h, size); err != nil {
+			return false, err
 		}
 		grows := size > h.Size
 		h.Size = size
 		return grows, nil
 	})
+}
+
+func mayGrow(path string, h *format.Head, size int64) error {
+	if size < h.Size {
+		return errs.New(errs.Invalid, "disk %s has %d bytes, and would shrink to %d", path, h.Size, size).
+			WithRemedy("disks can grow but not shrink")
+	}
+	return nil
+}
+
+// Grow makes the disk, which is in use, larger. Its content stays, and what is new reads as zeros. A disk that is that
+// large already is left alone. The head has the new size before anything can be written beyond the old one: who dies
+// in between leaves a disk of the new size. A front end that shows the device must be told; see frontend.Shown.
+//
+// Errors: Invalid (size is smaller than the disk, or none that a disk can have), Unavailable (it may have grown or not;
+// call it again).
+func (d *Disk) Grow(ctx context.Context, size int64) error {
+	if err := checkSize(size); err != nil {
+		return err
+	}
+	head := d.Head()
+	if err := mayGrow(d.path, &head, size); err != nil {
+		return err
+	}
+	if err := d.takeTurn(ctx); err != nil { // so that no map is being written
+		return err
+	}
+	defer d.giveTurn()
+	d.mu.RLock()
+	err := d.mutableLocked()
+	d.mu.RUnlock()
+	if head = d.Head(); err == nil {
+		err = mayGrow(d.path, &head, size)
+	}
+	if err == nil && head.Size < size {
+		err = d.updateHead(ctx, func(h *format.Head) { h.Size = max(h.Size, size) })
+	}
+	if err != nil {
+		return err
+	}
+	size = d.Head().Size // more, if an earlier call has succeeded after all
+	d.rd.m.Grow(size)
+	d.rd.blocks.Store(uint64(size) / BlockSize)
+	d.size.Store(size)
+	return nil
 }
 
 // SetBound changes how a disk that nobody has attached acknowledges flushes: by a local journal, with no write

@@ -32,7 +32,7 @@ type Disk struct {
 	log      *slog.Logger
 	uid      format.ID
 	epoch    uint64
-	size     int64
+	size     atomic.Int64
 	own      *format.DataKey    // encrypts what is written; nil: nothing does
 	unlocked *format.Encryption // what the keys came from, while attaching
 	rd       *reader
@@ -93,7 +93,7 @@ type Disk struct {
 var _ Device = (*Disk)(nil)
 
 // Size returns the disk's size in bytes.
-func (d *Disk) Size() int64 { return d.size }
+func (d *Disk) Size() int64 { return d.size.Load() }
 
 // Fenced returns a channel that is closed when the disk has stopped for good: because a newer writer took
 // over, because stored bytes are corrupt, because the store refuses us, or by Close or Abandon. Err says
@@ -175,8 +175,8 @@ func (d *Disk) mutableLocked() error {
 }
 
 func (d *Disk) checkRange(off, length int64) error {
-	if off < 0 || length < 0 || off > d.size-length {
-		return errs.New(errs.Invalid, "range of %d bytes at %d is outside the disk of %d", length, off, d.size)
+	if size := d.Size(); off < 0 || length < 0 || off > size-length {
+		return errs.New(errs.Invalid, "range of %d bytes at %d is outside the disk of %d", length, off, size)
 	}
 	return nil
 }

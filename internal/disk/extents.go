@@ -30,7 +30,7 @@ const (
 
 // NextExtent implements Extents.
 func (d *Disk) NextExtent(ctx context.Context, off, limit int64) (int64, bool, error) {
-	if err := checkExtent(off, limit, d.size); err != nil {
+	if err := checkExtent(off, limit, d.Size()); err != nil {
 		return 0, false, err
 	}
 	d.touch()

@@ -111,7 +111,7 @@ func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*format.R
 		}
 	}
 	pages, root := d.rd.m.Encode(snap, d.rd.codec, v)
-	root.Size, root.Lineage, root.Created = d.size, d.rd.pages.lineage, now().UnixMilli()
+	root.Size, root.Lineage, root.Created = d.Size(), d.rd.pages.lineage, now().UnixMilli()
 	body := d.rd.codec.EncodeRoot(root, v.Key)
 	ref := &format.RootRef{Epoch: v.Epoch, N: v.N, Size: int64(len(body)), CRC: format.CRC(body)}
 

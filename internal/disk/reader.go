@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/sluice-platform/sluice/internal/disk/blockmap"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
@@ -18,7 +19,7 @@ type reader struct {
 	pages  *pageSource
 	codec  *format.Codec
 	tasks  *tasks
-	blocks uint64
+	blocks atomic.Uint64
 	ahead  streams
 	trace  *bootTrace // nil: nothing is recorded
 }
@@ -28,25 +29,28 @@ func newReader(pages *pageSource, size int64, dev *cache.Cache, t *tasks, tune T
 	if !tune.NoHedge {
 		pages.o.spawn = t.spawn
 	}
-	return &reader{
-		pages: pages, codec: pages.codec, tasks: t, blocks: uint64(size) / BlockSize,
+	r := &reader{
+		pages: pages, codec: pages.codec, tasks: t,
 		frames: newFrames(pages, dev, t, tune.FrameBytes),
 		ahead:  streams{most: uint64(max(0, tune.ReadAhead)) / BlockSize, slots: make(chan struct{}, maxReadAheads)},
 	}
+	r.blocks.Store(uint64(size) / BlockSize)
+	return r
 }
 
 // use makes the map under root what is read.
 func (r *reader) use(root *format.Root, distance int, budget int64) error {
+	size := int64(r.blocks.Load()) * BlockSize
 	if root != nil {
-		if root.Size > int64(r.blocks)*BlockSize {
-			return errs.New(errs.Corrupt, "map of %d bytes under a disk of %d", root.Size, int64(r.blocks)*BlockSize)
+		if root.Size > size {
+			return errs.New(errs.Corrupt, "map of %d bytes under a disk of %d", root.Size, size)
 		}
 		if distance+len(root.Lineage) != len(r.pages.lineage) {
 			return errs.New(errs.Corrupt, "map root has a lineage of %d at distance %d, the disk has %d",
 				len(root.Lineage), distance, len(r.pages.lineage))
 		}
 	}
-	r.m = blockmap.New(int64(r.blocks)*BlockSize, root, distance, r.pages, budget)
+	r.m = blockmap.New(size, root, distance, r.pages, budget)
 	return nil
 }
 
@@ -72,7 +76,7 @@ func (r *reader) read(ctx context.Context, p []byte, block uint64) error {
 	if r.trace != nil {
 		r.trace.note(block, block+n)
 	}
-	if from, to := r.ahead.note(block, block+n, r.blocks); from < to {
+	if from, to := r.ahead.note(block, block+n, r.blocks.Load()); from < to {
 		r.prefetch(from, to)
 	}
 	return nil

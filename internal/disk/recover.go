@@ -175,7 +175,7 @@ func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error)
 // replay applies one log object to the map. What is in a log store must be brought to the disk's own first.
 func (d *Disk) replay(ctx context.Context, s logSlot) error {
 	for _, r := range s.h.Runs {
-		if r.LBA+r.Count > d.rd.blocks {
+		if r.LBA+r.Count > d.rd.blocks.Load() {
 			return errs.New(errs.Corrupt, "log object %d writes past the end of the disk", s.h.Seq)
 		}
 	}

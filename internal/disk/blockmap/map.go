@@ -80,6 +80,17 @@ func New(size int64, root *format.Root, distance int, src Source, budget int64) 
 	return m
 }
 
+// Grow makes the map one of a larger disk. No snapshot may be under way.
+func (m *Map) Grow(size int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.blocks = max(m.blocks, uint64(size)/format.BlockSize)
+	if more := int((m.blocks+format.DirBlocks-1)/format.DirBlocks) - len(m.dirs); more > 0 {
+		m.dirRefs = append(m.dirRefs, make([]format.PageRef, more)...)
+		m.dirs = append(m.dirs, make([]*directory, more)...)
+	}
+}
+
 // shift turns lineage indexes that count from an ancestor into ones that count from this disk.
 func shift(refs []format.PageRef, distance int) {
 	for i := range refs {

@@ -16,7 +16,7 @@ import (
 // fileDevice is a sparse file as a device; it counts what it is asked for, and fails when told to.
 type fileDevice struct {
 	f                            *os.File
-	size                         int64
+	size                         atomic.Int64
 	flushes, trimmed, zeroed     atomic.Int64
 	unaligned                    atomic.Int64
 	failWrites, failFlush, stall atomic.Bool
@@ -34,10 +34,20 @@ func newFileDevice(t testing.TB, path string, size int64) *fileDevice {
 	if err := f.Truncate(size); err != nil {
 		t.Fatal(err)
 	}
-	return &fileDevice{f: f, size: size, unstall: make(chan struct{})}
+	d := &fileDevice{f: f, unstall: make(chan struct{})}
+	d.size.Store(size)
+	return d
 }
 
-func (d *fileDevice) Size() int64 { return d.size }
+func (d *fileDevice) Size() int64 { return d.size.Load() }
+
+func (d *fileDevice) grow(t *testing.T, size int64) {
+	t.Helper()
+	if err := d.f.Truncate(size); err != nil {
+		t.Fatal(err)
+	}
+	d.size.Store(size)
+}
 
 func (d *fileDevice) ReadAt(_ context.Context, p []byte, off int64) error {
 	d.checkAligned(off, len(p))

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -34,6 +35,7 @@ type Config struct {
 // Frontend is a device that is attached to the kernel. Its methods are safe for concurrent use.
 type Frontend struct {
 	loop       *loopDevice
+	fuse       *fuse.Server
 	connection uint32 // the kernel's number of the FUSE connection
 	abortDevs  context.CancelFunc
 
@@ -95,6 +97,7 @@ func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) (file
 		release(conn)
 		return -1, errs.Wrap(errs.Unsupported, err, "start the fuse server")
 	}
+	f.fuse = server
 	f.server.Go(func() error {
 		defer close(f.served)
 		server.Serve()
@@ -116,6 +119,15 @@ func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) (file
 
 // BlockDevice returns the path of the block device.
 func (f *Frontend) BlockDevice() string { return f.loop.path }
+
+// Resize implements Shown.
+func (f *Frontend) Resize() error {
+	// The kernel keeps the file's attributes; from now on it asks for them.
+	if status := f.fuse.InodeNotify(fileNode, -1, 0); !status.Ok() {
+		return errs.Wrap(errs.Unavailable, syscall.Errno(status), "tell the kernel that the fuse file has grown")
+	}
+	return f.loop.resize()
+}
 
 // Done is closed when the kernel has let go of the device: after Close, or because somebody has aborted the
 // connection, after which every access to the block device fails.

@@ -350,7 +350,7 @@ func TestAttachRefusesBadInput(t *testing.T) {
 			t.Errorf("name %q: %v", name, err)
 		}
 	}
-	dev.size = 4095
+	dev.size.Store(4095)
 	if _, err := frontend.Show(t.Context(), dev, kindUnderTest(), frontend.Config{Name: "odd"}); !errs.Is(err, errs.Invalid) {
 		t.Errorf("odd size: %v", err)
 	}

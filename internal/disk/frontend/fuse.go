@@ -16,7 +16,7 @@ import (
 const (
 	rootNode   = 1
 	fileNode   = 2
-	attrExpiry = 3600 // seconds; nothing ever changes
+	attrExpiry = 3600 // seconds; when the size changes, the kernel is told
 )
 
 // fileSystem is a directory with one file, whose content is the device's.

@@ -47,7 +47,8 @@ func serve(path string) error {
 	if err != nil {
 		return err
 	}
-	dev := &fileDevice{f: f, size: testSize}
+	dev := &fileDevice{f: f}
+	dev.size.Store(testSize)
 	front, err := frontend.Show(context.Background(), dev, kindUnderTest(), frontend.Config{
 		Name:   "killed",
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),

@@ -106,6 +106,20 @@ func loopMinor(n int) uint32 {
 	return uint32(n)
 }
 
+// resize makes the device as large as its backing file is by now.
+func (l *loopDevice) resize() error {
+	// Older kernels take the size that they know the file to have. Asking for the device's state has them ask the file
+	// system first, which nobody else can do: the file has no other user, and its mount is gone.
+	_, err := unix.IoctlLoopGetStatus64(l.fd)
+	if err == nil {
+		err = unix.IoctlSetInt(l.fd, unix.LOOP_SET_CAPACITY, 0)
+	}
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "resize %s", l.path)
+	}
+	return nil
+}
+
 // detach writes out what the block device holds and lets go of it. If somebody else has it open or mounted,
 // it stays until they are done.
 func (l *loopDevice) detach() error {

@@ -30,6 +30,7 @@ const (
 // waits for it can't be killed, until EndOrphans is called; AttachNBD and Sweep call it too.
 type NBDDevice struct {
 	link      nbdLink
+	dev       disk.Device
 	index     uint32
 	backend   string
 	path      string
@@ -56,7 +57,7 @@ func AttachNBD(ctx context.Context, dev disk.Device, cfg Config) (*NBDDevice, er
 	if err := link.endOrphans(); err != nil {
 		return nil, err
 	}
-	n := &NBDDevice{link: link, served: make(chan struct{})}
+	n := &NBDDevice{link: link, dev: dev, served: make(chan struct{})}
 	if n.backend, err = nbdBackend(cfg.Name); err != nil {
 		return nil, err
 	}
@@ -110,6 +111,14 @@ func (n *NBDDevice) Kind() Kind { return NBD }
 
 // BlockDevice implements Shown.
 func (n *NBDDevice) BlockDevice() string { return n.path }
+
+// Resize implements Shown.
+func (n *NBDDevice) Resize() error {
+	if err := n.link.resize(n.index, n.backend, n.dev.Size()); err != nil {
+		return errs.Wrap(errs.Unavailable, err, "resize %s", n.path)
+	}
+	return nil
+}
 
 // Done implements Shown.
 func (n *NBDDevice) Done() <-chan struct{} { return n.served }

@@ -119,6 +119,13 @@ func (l nbdLink) endOnClose(index uint32, backend string) error {
 	return err
 }
 
+// resize changes the size of a device of ours.
+func (l nbdLink) resize(index uint32, backend string, size int64) error {
+	_, err := l.do(nbdReconfigure, attr32(nbdAttrIndex, index), attr64(nbdAttrSize, uint64(size)), //nolint:gosec // positive
+		nl.NewRtAttr(nbdAttrBackend, nl.ZeroTerminated(backend)))
+	return err
+}
+
 // disconnect ends a device of ours at once, whoever uses it. One that isn't any more is no error.
 func (l nbdLink) disconnect(index uint32, backend string) error {
 	if backendOf(fmt.Sprintf("/sys/block/nbd%d", index)) != backend {

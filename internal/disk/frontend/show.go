@@ -36,6 +36,9 @@ type Shown interface {
 	// Done is closed when nothing serves the device any more: after Close, or because somebody else has ended
 	// it, after which every access to it fails.
 	Done() <-chan struct{}
+	// Resize has the kernel know the size that the device has by now, which is not below the one that it had. What is on
+	// the block device is not touched. Doing it again is safe.
+	Resize() error
 	// Close writes out what the block device holds, flushes, detaches it, and returns when nothing serves it any
 	// more. File systems on it must have been unmounted before: if after 30 s, or when ctx ends, the device is
 	// still used, it is torn away from its users, who get EIO, and Close returns a Conflict. Idempotent.
