@@ -9,6 +9,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,28 +66,60 @@ func newSpawner(t *testing.T, release, cache string, cold bool) *spawner {
 	return s
 }
 
-// spawn returns how long it took from the wish to a VM whose platform says that it can be bound.
-func (s *spawner) spawn(t *testing.T) time.Duration {
+// spawn returns how long it took from the wish to a VM whose platform says that it can be bound, and how much of the
+// host's processors, which is the same on a busy host.
+func (s *spawner) spawn(t *testing.T) (took, cpu time.Duration) {
 	t.Helper()
 	began := time.Now()
 	vm, err := s.pool.Claim(t.Context())
-	took := time.Since(began)
+	took = time.Since(began)
 	if err == nil {
-		err = s.pool.Discard(t.Context(), vm)
+		cpu, err = cpuOf("vm-" + string(vm.ID()))
+		err = errors.Join(err, s.pool.Discard(t.Context(), vm))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return took
+	return took, cpu
+}
+
+// cpuOf returns what the process with an argument has used of the processors.
+func cpuOf(argument string) (time.Duration, error) {
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return 0, err
+	}
+	for _, file := range all {
+		line, err := os.ReadFile(file)
+		if err != nil || !slices.Contains(strings.Split(string(line), "\x00"), argument) {
+			continue
+		}
+		stat, err := os.ReadFile(filepath.Join(filepath.Dir(file), "stat"))
+		if err != nil {
+			return 0, err
+		}
+		_, after, _ := strings.Cut(string(stat), ") ")
+		fields := strings.Fields(after)
+		var ticks time.Duration
+		for _, f := range fields[11:13] { // in user mode and in the kernel, in hundredths of a second
+			n, err := strconv.Atoi(f)
+			if err != nil {
+				return 0, err
+			}
+			ticks += time.Duration(n)
+		}
+		return ticks * 10 * time.Millisecond, nil
+	}
+	return 0, fmt.Errorf("no process has the argument %s", argument)
 }
 
 // TestSpawnToBindable measures what an empty pool costs under the qemu runtime: from nothing to a VM that can be bound,
 // by booting its kernel, and from a saved VM, by turns.
 func TestSpawnToBindable(t *testing.T) {
-	const rounds = 5
+	const rounds = 2
 	release, cache := fleettest.Release(t), t.TempDir()
 	kinds := []string{"cold boot", "from the saved VM"}
-	took, init := map[string][]time.Duration{}, map[string][]time.Duration{}
+	took, init, cpu := map[string][]time.Duration{}, map[string][]time.Duration{}, map[string][]time.Duration{}
 	spawners := map[string]*spawner{}
 	for i, kind := range kinds {
 		spawners[kind] = newSpawner(t, release, cache, i == 0)
@@ -92,13 +127,15 @@ func TestSpawnToBindable(t *testing.T) {
 	}
 	for range rounds {
 		for _, kind := range kinds {
-			took[kind] = append(took[kind], spawners[kind].spawn(t))
+			whole, cpus := spawners[kind].spawn(t)
+			took[kind], cpu[kind] = append(took[kind], whole), append(cpu[kind], cpus)
 			init[kind] = append(init[kind], spawners[kind].init)
 		}
 	}
 	for _, kind := range kinds {
 		report("spawn → bindable, "+kind, took[kind])
 		report("  of it until init runs, "+kind, init[kind])
+		report("  processor time, "+kind, cpu[kind])
 	}
 	a, err := spawners[kinds[0]].Driver.(runtime.Accelerated).Acceleration(t.Context(), release)
 	if err != nil {
