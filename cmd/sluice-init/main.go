@@ -89,8 +89,12 @@ func runBlockd(ctx context.Context, boot guestapi.Boot, log *slog.Logger) error 
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	gateway := fmt.Sprintf("http://[%s%%25%s]:%d", guestapi.HostLinkIP, guestapi.LinkName, guestapi.GatewayPort)
+	show, err := blockd.ShowBy(boot.FrontEnd, log)
+	if err != nil {
+		return err
+	}
 	engine := blockd.NewEngine(blockd.EngineConfig{GatewayURL: gateway, CacheDevice: boot.CacheDevice, Log: log})
-	return blockd.New(blockd.Config{Engine: engine, Show: blockd.ShowAuto(log), Log: log}).Run(ctx, socket)
+	return blockd.New(blockd.Config{Engine: engine, Show: show, Log: log}).Run(ctx, socket)
 }
 
 func runPlatformd(ctx context.Context, boot guestapi.Boot, log *slog.Logger) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-platform/sluice/internal/devfleet"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
 )
 
 // newDevCommand is a whole fleet on this machine.
@@ -65,6 +67,9 @@ server for the fleet.
 			if err != nil {
 				return err
 			}
+			if _, err := frontend.ParseKind(cmp.Or(cfg.FrontEnd, string(frontend.Auto))); err != nil {
+				return err
+			}
 			if err := completeDevConfig(&cfg); err != nil {
 				return err
 			}
@@ -79,6 +84,7 @@ server for the fleet.
 	flags.StringVar(&cfg.Store, "store", "", `store URL; "s3" for an S3 server of the fleet's own (default a directory in --dir)`)
 	flags.StringVar(&cfg.S3Server, "s3-server", "versitygw", `S3 server for --store s3`)
 	flags.StringVar(&cfg.Runtime, "runtime", "sandbox", "what VMs are made of: sandbox, qemu, or mixed for workers of both kinds by turns")
+	flags.StringVar(&cfg.FrontEnd, "guest-frontend", "", "how VMs of qemu workers get their disks: auto, nbd or fuse (default auto)")
 	flags.StringVar(&cfg.Release, "release", "", "directory of a release of the platform (default beside this command)")
 	flags.IntVar(&cfg.Pool, "pool", 2, "empty VMs that each worker keeps ready")
 	flags.IntVar(&cfg.CPUs, "cpus", 8, "cores that each worker claims to have")

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/hostnet"
 	"github.com/sluice-platform/sluice/internal/worker"
@@ -27,6 +28,7 @@ type workerConfig struct {
 	memory                        string
 	pool                          int
 	cacheMiB                      int64
+	frontEnd                      string
 	labels                        map[string]string
 	readyFile                     string
 	debug                         bool
@@ -75,6 +77,8 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 	f.StringVar(&cfg.memory, "memory", "4096", "memory for machines; a bare number is in MiB")
 	f.IntVar(&cfg.pool, "pool", 2, "empty VMs to keep ready")
 	f.Int64Var(&cfg.cacheMiB, "cache-mib", 1024, "disk cache of each VM, MiB")
+	f.StringVar(&cfg.frontEnd, "guest-frontend", string(frontend.Auto),
+		"how a VM's kernel gets its disk: auto (its NBD client where it has one, else FUSE), nbd (--runtime qemu only) or fuse")
 	f.StringToStringVar(&cfg.labels, "label", nil, "label K=V of the worker; may be repeated")
 	f.StringVar(&cfg.readyFile, "ready-file", "", "file to write the URL of the worker's API into, as JSON, once it listens")
 	f.BoolVar(&cfg.debug, "debug", false, "log more")
@@ -132,6 +136,14 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 	if cfg.runtime == "qemu" {
 		wc.BootTimeout = qemuBootTimeout
 	}
+	kind, err := frontend.ParseKind(cfg.frontEnd)
+	if err != nil {
+		return wc, err
+	}
+	if kind == frontend.NBD && cfg.runtime != "qemu" {
+		return wc, errs.New(errs.Unsupported, "VMs of runtime %s can't use this host's NBD client, which serves its initial network namespace only", cfg.runtime).
+			WithRemedy("use --guest-frontend auto, or --runtime qemu")
+	}
 	address, err := netip.ParseAddr(cfg.address)
 	if err != nil || !address.Is6() || address.Is4In6() {
 		return wc, errs.New(errs.Invalid, "address %q is no IPv6 address", cfg.address).WithRemedy("give one that other workers reach, like fd00::11")
@@ -165,6 +177,7 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 		BootTimeout: wc.BootTimeout, Worker: fleet.WorkerID(cfg.name), DataDir: cfg.data, Address: address, Token: token, Labels: cfg.labels, Version: buildVersion(),
 		Capacity: fleet.Resources{CPUMillis: int64(cfg.cpus * 1000), MemoryMiB: memory >> 20},
 		Release:  fleet.ReleaseID(filepath.Base(release)), ReleaseDir: release, Pool: cfg.pool, CacheBytes: cfg.cacheMiB << 20,
+		FrontEnd: string(kind),
 	}, nil
 }
 

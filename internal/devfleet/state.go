@@ -17,6 +17,7 @@ type State struct {
 	StoreURL  string   `json:"store_url"`
 	StoreEnv  []string `json:"store_env,omitempty"` // credentials of the fleet's own S3 server
 	Runtime   string   `json:"runtime"`
+	FrontEnd  string   `json:"front_end,omitempty"` // as Config has it
 	Release   string   `json:"release"`
 	Binary    string   `json:"binary"`
 	Pool      int      `json:"pool"`

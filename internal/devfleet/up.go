@@ -31,6 +31,7 @@ type Config struct {
 	Binary    string   // sluice
 	Release   string   // directory of an unpacked release
 	Runtime   string   // sandbox, qemu, or mixed: sandbox and qemu by turns
+	FrontEnd  string   // of the VMs of qemu workers: auto, nbd or fuse; "" for auto
 	Pool      int      // empty VMs kept ready per worker
 	CPUs      int      // cores that each worker claims to have
 	MemoryMiB int      // memory that each worker claims to have
@@ -120,7 +121,7 @@ func (f *Fleet) found(cfg Config) (*State, error) {
 			return nil, err
 		}
 	}
-	s := &State{ID: f.ID, StoreURL: cfg.Store, Runtime: cfg.Runtime, Pool: cfg.Pool, CPUs: cfg.CPUs,
+	s := &State{ID: f.ID, StoreURL: cfg.Store, Runtime: cfg.Runtime, FrontEnd: cfg.FrontEnd, Pool: cfg.Pool, CPUs: cfg.CPUs,
 		MemoryMiB: cfg.MemoryMiB, CacheMiB: cfg.CacheMiB}
 	if cfg.Store == "" {
 		s.StoreURL = "file://" + f.storeDir()
@@ -245,6 +246,9 @@ func (f *Fleet) launchWorker(s *State, h *Host) error {
 		"--release", s.Release, "--cpus", fmt.Sprint(s.CPUs), "--memory", fmt.Sprint(s.MemoryMiB),
 		"--pool", fmt.Sprint(s.Pool), "--runtime", h.Runtime, "--cache-mib", fmt.Sprint(s.CacheMiB),
 		"--cgroup-parent", f.CgroupParent(h.Name), "--ready-file", ready}
+	if h.Runtime == "qemu" && s.FrontEnd != "" {
+		args = append(args, "--guest-frontend", s.FrontEnd)
+	}
 	p, err := command{args: args, env: s.StoreEnv, log: f.logFile(h.Name), netns: f.Netns(h.Name)}.start()
 	if err != nil {
 		return err

@@ -31,6 +31,8 @@ type Boot struct {
 	CacheDevice  string          `json:"cache_device"`  // block device inside the VM; "" for none
 	Seed         []byte          `json:"seed"`          // fresh random bytes for the VM's RNG
 	WallClock    time.Time       `json:"wall_clock"`
+	// FrontEnd is how the VM's kernel is to get the disk: fuse or nbd; "" or auto for the best that it has.
+	FrontEnd string `json:"front_end,omitempty"`
 }
 
 // Paths of platformd's API. Everything below PathMachine is also what the fleet's API proxies to, below

@@ -29,6 +29,7 @@ type Config struct {
 
 	Pool       int             // VMs kept ready
 	CacheBytes int64           // cache device of each VM
+	FrontEnd   string          // how a VM's kernel gets its disk, as guestapi.Boot has it
 	Overhead   fleet.Resources // what a VM gets beyond its machine, for the platform; default 1 core, 256 MiB
 
 	BootTimeout  time.Duration // start of a VM → first answer; default 30 s

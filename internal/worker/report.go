@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -60,6 +61,7 @@ func (m *machine) observed() *fleet.VMReport {
 	}
 	r.Disk.Epoch = max(r.Disk.Epoch, m.health.Disk.Epoch)
 	r.Disk.Replayed = max(r.Disk.Replayed, m.health.Disk.Replayed)
+	r.Disk.FrontEnd = cmp.Or(m.health.Disk.FrontEnd, r.Disk.FrontEnd)
 	if l.End != nil {
 		r.ErrorKind, r.Error, r.Remedy = l.End.ErrorKind, l.End.Error, l.End.Remedy
 	}

@@ -80,7 +80,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	w.pool = pool.New(pool.Config{
 		Size: cfg.Pool, Quiet: cfg.PoolQuiet, BootTimeout: cfg.BootTimeout,
 		Release: cfg.Release, ReleaseDir: cfg.ReleaseDir, CacheBytes: cfg.CacheBytes,
-		Limits: fleet.Resources{MemoryMiB: cfg.Overhead.MemoryMiB},
+		Limits: fleet.Resources{MemoryMiB: cfg.Overhead.MemoryMiB}, FrontEnd: cfg.FrontEnd,
 	}, pool.Deps{
 		Driver: deps.Driver, Registry: w.registry, Logger: w.log, Now: w.now, Busy: w.busy, Changed: w.changed,
 	})

@@ -101,16 +101,9 @@ func bench(t *testing.T, pg fleettest.Postgres, what string) {
 
 func killVM(t *testing.T, f *fleettest.Fleet, m api.Machine) {
 	t.Helper()
-	vms, err := f.VMs(m.Worker)
-	if err != nil {
-		t.Fatal(err)
+	if vm := vmOf(t, f, m); f.KillInVM(m.Worker, "init", vm.ID) == 0 {
+		t.Fatalf("%s has no process of VM %s to kill", m.Worker, vm.ID)
 	}
-	for _, vm := range vms {
-		if vm.Machine == m.ID && f.KillInVM(m.Worker, "init", vm.ID) > 0 {
-			return
-		}
-	}
-	t.Fatalf("%s has no VM of %s to kill: %+v", m.Worker, m.Name, vms)
 }
 
 func awaitNextInstance(t *testing.T, f *fleettest.Fleet, m api.Machine) api.Machine {

@@ -23,6 +23,7 @@ func TestQemuMachineMoves(t *testing.T) {
 	cfg.CPUs = 1
 	m := f.Create("one", "green", "w2", cfg)
 	ownKernel := kernelOf(f, m)
+	checkFrontEnd(t, f, m, "nbd", "/dev/nbd")
 	sum := f.Run(m.ID, "sh", "-c", "head -c 1000000 /dev/urandom > /data/random && sync && sha256sum /data/random")
 	if _, err := f.MigrateMachine(t.Context(), m.ID, "w1"); err != nil {
 		t.Fatal(err)
@@ -36,6 +37,7 @@ func TestQemuMachineMoves(t *testing.T) {
 	})
 	after := f.WaitHealthy(m.ID, qemuPatience)
 	checkSameMachine(t, m, after, "w1")
+	checkFrontEnd(t, f, after, "fuse", "/dev/loop")
 	if got := f.Run(m.ID, "sha256sum", "/data/random"); got != sum {
 		t.Errorf("written %s, read %s", sum, got)
 	}
@@ -51,6 +53,23 @@ func checkRuntimes(t *testing.T, f *fleettest.Fleet, want ...string) {
 		if err != nil || w.Runtime != want[i] {
 			t.Fatalf("%s has runtime %q, %v", name, w.Runtime, err)
 		}
+	}
+}
+
+// checkFrontEnd compares how a machine's kernel gets its disk: as its platform says, and as the kernel shows what / is on.
+func checkFrontEnd(t *testing.T, f *fleettest.Fleet, m api.Machine, kind, device string) {
+	t.Helper()
+	f.Eventually(qemuPatience, func() error { // the report of a machine that has just started may not be there yet
+		now, err := f.Machine(t.Context(), m.ID)
+		if err == nil && now.Disk.FrontEnd != kind {
+			err = fmt.Errorf("the disk of %s on %s is shown by %q, want %q", now.Name, now.Worker, now.Disk.FrontEnd, kind)
+		}
+		return err
+	})
+	mounts := f.Run(m.ID, "cat", "/proc/self/mounts")
+	root, _, _ := strings.Cut(mounts, " / ")
+	if root = root[strings.LastIndexByte(root, '\n')+1:]; !strings.HasPrefix(root, device) {
+		t.Errorf("the disk of %s is %q, want %s…", m.Name, root, device)
 	}
 }
 

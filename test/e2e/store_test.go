@@ -101,16 +101,8 @@ func TestServerRefusesWhatItCannotTrust(t *testing.T) {
 // it goes on once there is space. A second fleet beside it doesn't notice; both are removed although every
 // daemon of the first was killed.
 func TestStoreWithoutSpace(t *testing.T) {
-	small := t.TempDir()
-	if err := unix.Mount("small", small, "tmpfs", 0, "size=40m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(small, 0); err != nil {
-			t.Errorf("unmount the store: %v", err)
-		}
-	})
-	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 0, Store: "file://" + small + "/store"})
+	store, grow := smallStore(t)
+	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 0, Store: store})
 	beside := fleettest.Start(t, fleettest.Options{Workers: 1, Pool: 0, NoImage: true})
 	cfg := fleettest.LedgerConfig()
 	cfg.Services[0].Cmd = append(cfg.Services[0].Cmd, "1h") // it appends only when asked
@@ -130,7 +122,7 @@ func TestStoreWithoutSpace(t *testing.T) {
 		acked, stalled = n, began
 	}
 	var fs unix.Statfs_t
-	if err := unix.Statfs(small, &fs); err != nil {
+	if err := unix.Statfs(strings.TrimPrefix(store, "file://"), &fs); err != nil {
 		t.Fatal(err)
 	}
 	if left := fs.Bavail * uint64(fs.Bsize); acked == 0 || left > 4<<20 {
@@ -152,9 +144,7 @@ func TestStoreWithoutSpace(t *testing.T) {
 	if list := beside.Sluice("worker", "list"); list.Code != 0 || !strings.Contains(list.Stdout, "ready") {
 		t.Errorf("the fleet beside it: %+v", list)
 	}
-	if err := unix.Mount("small", small, "tmpfs", unix.MS_REMOUNT, "size=400m"); err != nil {
-		t.Fatal(err)
-	}
+	grow()
 	f.Eventually(30*time.Second, func() error {
 		n, err := askLedger(t, f, m.ID, 5*time.Second)
 		if err == nil && n <= acked {
@@ -180,6 +170,25 @@ func TestStoreWithoutSpace(t *testing.T) {
 		t.Errorf("record %d was acknowledged, the ledger ends at %d: %v", acked, n, err)
 	}
 	killDaemons(t, f)
+}
+
+// smallStore returns the URL of a store with little space, and what gives it more.
+func smallStore(t *testing.T) (url string, grow func()) {
+	t.Helper()
+	small := t.TempDir()
+	if err := unix.Mount("small", small, "tmpfs", 0, "size=40m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(small, 0); err != nil {
+			t.Errorf("unmount the store: %v", err)
+		}
+	})
+	return "file://" + small + "/store", func() {
+		if err := unix.Mount("small", small, "tmpfs", unix.MS_REMOUNT, "size=400m"); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func askLedger(t *testing.T, f *fleettest.Fleet, ref string, limit time.Duration) (uint64, error) {

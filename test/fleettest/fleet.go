@@ -32,6 +32,8 @@ type Options struct {
 	CPUs      int
 	MemoryMiB int
 	Runtime   string   // as devfleet.Config.Runtime; default sandbox
+	FrontEnd  string   // as devfleet.Config.FrontEnd
+	Release   string   // default: this tree's
 	Args      []string // of the server
 	NoImage   bool
 	// Patience is how long a machine may take to be healthy once it is created; default a minute, and five where VMs
@@ -82,8 +84,11 @@ func Start(t testing.TB, o Options) *Fleet {
 	cfg := devfleet.Config{
 		Dir: filepath.Join(t.TempDir(), "fleet"), Workers: max(o.Workers, 1), Store: o.Store,
 		S3Server: filepath.Join(root, ".cache/bin/versitygw"), Binary: filepath.Join(root, "bin/sluice"),
-		Release: release(t, root), Runtime: cmp.Or(o.Runtime, "sandbox"), Pool: o.Pool, CPUs: 16, MemoryMiB: 16384,
+		Release: cmp.Or(o.Release, release(t, root)), FrontEnd: o.FrontEnd, Runtime: cmp.Or(o.Runtime, "sandbox"), Pool: o.Pool, CPUs: 16, MemoryMiB: 16384,
 		CacheMiB: 64, Args: o.Args,
+	}
+	if cfg.Runtime != "sandbox" { // as with Patience
+		cfg.Args = append([]string{"--start-timeout", "4m"}, o.Args...)
 	}
 	if o.Workers == 0 {
 		cfg.Workers = 2

@@ -75,7 +75,7 @@ func AttachNBD(ctx context.Context, dev disk.Device, cfg Config) (*NBDDevice, er
 	n.index, err = link.connect(dev.Size(), export.Flags(), n.backend, kernels)
 	release(kernels) // the kernel has it now, or nobody
 	if err == nil {
-		if err = limitRequests(n.index); err == nil {
+		if err = setQueue(n.index); err == nil {
 			n.path, n.created, err = nbdNode(cfg.DevDir, n.index)
 		}
 		if err != nil {

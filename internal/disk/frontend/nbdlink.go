@@ -204,11 +204,13 @@ func (l nbdLink) endOrphans() error {
 	return nil
 }
 
-// limitRequests bounds the size of one request to an NBD device.
-func limitRequests(index uint32) error {
-	file := fmt.Sprintf("/sys/block/nbd%d/queue/max_sectors_kb", index)
-	if err := os.WriteFile(file, []byte(strconv.Itoa(nbdMaxRequestKiB)), 0); err != nil {
-		return errs.Wrap(errs.Unavailable, err, "bound the requests to nbd%d", index)
+// setQueue bounds the size of one request to an NBD device, and has who makes a request send it too. The kernel's default,
+// a scheduler, hands each to a thread of the kernel first: on a device without a head to move, that only costs.
+func setQueue(index uint32) error {
+	for _, o := range [][2]string{{"max_sectors_kb", strconv.Itoa(nbdMaxRequestKiB)}, {"scheduler", "none"}} {
+		if err := os.WriteFile(fmt.Sprintf("/sys/block/nbd%d/queue/%s", index, o[0]), []byte(o[1]), 0); err != nil {
+			return errs.Wrap(errs.Unavailable, err, "set %s of nbd%d", o[0], index)
+		}
 	}
 	return nil
 }

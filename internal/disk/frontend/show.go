@@ -12,7 +12,8 @@ import (
 // Kind is a way to show a device to the kernel.
 type Kind string
 
-// The kinds that there are. Auto is FUSE: docs/decisions/0014 says why not NBD where there is a choice.
+// The kinds that there are. Auto is FUSE for Show, since others are left when the caller dies; where they aren't, in a VM,
+// its caller prefers NBD. docs/decisions/0014 has the reasons.
 const (
 	Auto Kind = "auto"
 	FUSE Kind = "fuse" // a FUSE file and a loop device over it

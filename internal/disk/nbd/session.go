@@ -87,46 +87,54 @@ func (s *session) run(ctx context.Context) error {
 func (s *session) readRequests(ctx context.Context, from io.Reader, workers *errgroup.Group) error {
 	in := bufio.NewReaderSize(from, bufferSize)
 	for {
-		r, err := readHeader(in)
-		if err != nil {
+		r, err := s.nextRequest(ctx, in)
+		if err != nil || r == nil {
 			return err
-		}
-		if r.cmd == cmdDisc {
-			return nil
-		}
-		refused := s.check(r)
-		if r.cmd == cmdWrite && r.length > maxRequest {
-			return fmt.Errorf("a write of %d bytes", r.length)
-		}
-		if r.cmd == cmdWrite && refused != 0 {
-			if _, err := io.CopyN(io.Discard, in, int64(r.length)); err != nil {
-				return err
-			}
-		}
-		r.cost = s.costOf(r, refused)
-		if err := s.memory.Acquire(ctx, r.cost); err != nil {
-			return err
-		}
-		if refused != 0 {
-			s.send(r, s.failure(r, refused, "refused"))
-			continue
-		}
-		if r.cmd == cmdWrite {
-			r.buf = s.buffers.get(int(r.length))
-			if _, err := io.ReadFull(in, r.buf.data); err != nil {
-				r.buf.free()
-				s.memory.Release(r.cost)
-				return err
-			}
-		}
-		if s.direct != nil && s.direct.isQuick(r) {
-			s.serve(ctx, r)
-			continue
 		}
 		workers.Go(func() error {
 			s.serve(ctx, r)
 			return nil
 		})
+	}
+}
+
+// nextRequest reads a request that is to be served, payload and all. It is nil when the client says that it leaves.
+func (s *session) nextRequest(ctx context.Context, in *bufio.Reader) (*request, error) {
+	for {
+		r, err := readHeader(in)
+		if err != nil {
+			return nil, err
+		}
+		if r.cmd == cmdDisc {
+			return nil, nil
+		}
+		refused := s.check(r)
+		if r.cmd == cmdWrite && r.length > maxRequest {
+			return nil, fmt.Errorf("a write of %d bytes", r.length)
+		}
+		if r.cmd == cmdWrite && refused != 0 {
+			if _, err := io.CopyN(io.Discard, in, int64(r.length)); err != nil {
+				return nil, err
+			}
+		}
+		r.cost = s.costOf(r, refused)
+		if err := s.memory.Acquire(ctx, r.cost); err != nil {
+			return nil, err
+		}
+		if refused != 0 {
+			s.send(r, s.failure(r, refused, "refused"))
+			continue
+		}
+		if r.cmd != cmdWrite {
+			return r, nil
+		}
+		r.buf = s.buffers.get(int(r.length))
+		if _, err := io.ReadFull(in, r.buf.data); err != nil {
+			r.buf.free()
+			s.memory.Release(r.cost)
+			return nil, err
+		}
+		return r, nil
 	}
 }
 

@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"io"
@@ -68,13 +69,32 @@ func (s *session) runDirect(ctx context.Context) error {
 	})
 	defer unhook()
 	var workers errgroup.Group
-	workers.SetLimit(maxParallel)
-	err := s.readRequests(context.WithoutCancel(ctx), s.direct.socket, &workers)
-	_ = workers.Wait() // they report to the client
+	in := bufio.NewReaderSize(s.direct.socket, bufferSize)
+	workers.Go(func() error { return s.lead(context.WithoutCancel(ctx), in, &workers) })
+	err := workers.Wait()
 	if errors.Is(err, io.EOF) || ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// lead reads requests and serves them, until one comes that may take longer: while that is served, another goroutine
+// leads. So none waits for another to be woken. How many there are is bounded by what the client has under way at once.
+func (s *session) lead(ctx context.Context, in *bufio.Reader, workers *errgroup.Group) error {
+	for {
+		r, err := s.nextRequest(ctx, in)
+		if err != nil || r == nil {
+			return err
+		}
+		quick := s.direct.isQuick(r)
+		if !quick {
+			workers.Go(func() error { return s.lead(ctx, in, workers) })
+		}
+		s.serve(ctx, r)
+		if !quick {
+			return nil
+		}
+	}
 }
 
 // isQuick reports whether a request is of a kind that is served at once.

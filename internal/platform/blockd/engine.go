@@ -1,6 +1,7 @@
 package blockd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -142,13 +143,27 @@ func (d *attached) Report() fleet.DiskReport {
 	}
 }
 
-// ShowAuto shows a disk by the front end that frontend.Auto is.
-func ShowAuto(log *slog.Logger) Show {
+// ShowBy shows a disk by a front end, named as in the boot document. Auto is the kernel's NBD client where this VM has one,
+// which only a VM with a kernel of its own does, else FUSE: a VM ends with its blockd, so that nobody is left to wait for a
+// server that has died. docs/decisions/0014 has the reasons.
+func ShowBy(name string, log *slog.Logger) (Show, error) {
+	kind, err := frontend.ParseKind(cmp.Or(name, string(frontend.Auto)))
+	if err != nil {
+		return nil, err
+	}
 	return func(ctx context.Context, dev disk.Device, name string) (Shown, error) {
-		f, err := frontend.Show(ctx, dev, frontend.Auto, frontend.Config{Name: name, Logger: log})
+		cfg := frontend.Config{Name: name, Logger: log}
+		first := kind
+		if kind == frontend.Auto {
+			first = frontend.NBD
+		}
+		f, err := frontend.Show(ctx, dev, first, cfg)
+		if kind == frontend.Auto && errs.Is(err, errs.Unsupported) {
+			f, err = frontend.Show(ctx, dev, frontend.FUSE, cfg)
+		}
 		if err != nil {
 			return nil, errs.Wrap(errs.KindOf(err), err, "show the disk as a block device")
 		}
 		return f, nil
-	}
+	}, nil
 }

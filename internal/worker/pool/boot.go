@@ -51,7 +51,7 @@ func (p *Pool) boot(ctx context.Context) (*VM, error) {
 	}
 	boot, err := json.Marshal(guestapi.Boot{
 		VM: entry.VM, Release: entry.Release, ControlToken: entry.ControlToken, CacheDevice: cache,
-		Seed: randomBytes(seedBytes), WallClock: p.deps.Now(),
+		Seed: randomBytes(seedBytes), WallClock: p.deps.Now(), FrontEnd: p.cfg.FrontEnd,
 	})
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "encode boot document")

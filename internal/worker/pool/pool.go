@@ -25,6 +25,7 @@ type Config struct {
 	ReleaseDir  string
 	CacheBytes  int64
 	Limits      fleet.Resources // of a VM until it is bound
+	FrontEnd    string          // as guestapi.Boot has it
 }
 
 // Deps of a pool.
