@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -81,7 +82,7 @@ func (d *Disk) recoverJournal(ctx context.Context, pos format.Position, last map
 		records++
 		return d.writeAgain(ctx, r, done)
 	})
-	if err == errJournalGap {
+	if errors.Is(err, errJournalGap) {
 		err = nil
 	}
 	if err == nil {
