@@ -25,6 +25,7 @@ const parallel = 8
 type Options struct {
 	Data     bool                         // read every frame too, not the headers alone
 	Key      disk.KEK                     // unwraps the keys of an encrypted disk; nil: what is encrypted is held against its checksums only
+	OpenLog  disk.OpenStore               // opens the log store of a disk that has its log in a second one
 	Progress func(done, total int64)      // segments checked and to check; may be nil
 	Garbage  func(key string, size int64) // called for each unreachable object, by key; may be nil
 }
@@ -32,6 +33,7 @@ type Options struct {
 // checker is one check under way.
 type checker struct {
 	store     blob.Store
+	second    *logStore // nil: the log is in the store
 	path      string
 	opts      Options
 	codec     *format.Codec
@@ -49,7 +51,8 @@ type checker struct {
 
 // Check reads a disk's head, checkpoints, maps, segment headers and log, and with Options.Data everything
 // else, and reports what is damaged and what can't be reached. Damage is no error; errors are NotFound (no
-// disk), Denied (Options.Key is not its key), and whatever kept it from reading.
+// disk), Denied (Options.Key is not its key), Unsupported (its log is in a second store and there is no
+// Options.OpenLog), and whatever kept it from reading.
 func Check(ctx context.Context, store blob.Store, path string, opts Options) (*Report, error) {
 	if !format.ValidPath(path) {
 		return nil, errs.New(errs.Invalid, "bad disk path %q", path)
@@ -68,6 +71,10 @@ func Check(ctx context.Context, store blob.Store, path string, opts Options) (*R
 	if err := c.list(ctx); err != nil {
 		return nil, err
 	}
+	if err := c.openLog(ctx); err != nil {
+		return nil, err
+	}
+	defer c.closeLog()
 	for _, step := range []func(context.Context) error{c.checkMaps, c.checkPins, c.checkForks, c.checkTrace, c.checkSegments, c.checkLogs} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -174,7 +181,11 @@ func (c *checker) below(prefix string) []string {
 
 // get reads a range and counts it. A short answer is Corrupt.
 func (c *checker) get(ctx context.Context, key string, r blob.Range) ([]byte, int64, error) {
-	obj, err := c.store.Get(ctx, key, r)
+	return c.getFrom(ctx, c.store, key, r)
+}
+
+func (c *checker) getFrom(ctx context.Context, store blob.Store, key string, r blob.Range) ([]byte, int64, error) {
+	obj, err := store.Get(ctx, key, r)
 	if err != nil {
 		return nil, 0, errs.Wrap(errs.KindOf(err), err, "read %s", key)
 	}
@@ -399,24 +410,39 @@ func (c *checker) checkSegments(ctx context.Context) error {
 
 // sumUp counts what wasn't reached.
 func (c *checker) sumUp() {
-	r := c.log.r
 	for _, key := range c.below("") {
 		rel, size := strings.TrimPrefix(key, c.path+"/"), c.own[key]
 		kind := kindOf(rel)
-		r.Own.add(size)
-		switch {
-		case c.isReached(key), kind == "head", kind == "ckpt", kind == "refs", kind == "pins":
-		case c.inFlight(kind, rel):
-			r.InFlight.add(size)
-		default:
-			t := r.Unreachable[kind]
-			t.add(size)
-			r.Unreachable[kind] = t
-			if c.opts.Garbage != nil {
-				c.opts.Garbage(key, size)
-			}
+		c.count(key, kind, size, c.inFlight(kind, rel))
+	}
+	if c.second != nil {
+		for _, key := range slices.Sorted(maps.Keys(c.second.objects)) {
+			epoch, _, seq, ok := secondLog(c.head.UID, key)
+			c.count(key, "log", c.second.objects[key], ok && c.inFlightLog(format.Position{Epoch: epoch, Seq: seq}))
 		}
 	}
+}
+
+func (c *checker) count(key, kind string, size int64, inFlight bool) {
+	r := c.log.r
+	r.Own.add(size)
+	switch {
+	case c.isReached(key), kind == "head", kind == "ckpt", kind == "refs", kind == "pins":
+	case inFlight:
+		r.InFlight.add(size)
+	default:
+		t := r.Unreachable[kind]
+		t.add(size)
+		r.Unreachable[kind] = t
+		if c.opts.Garbage != nil {
+			c.opts.Garbage(key, size)
+		}
+	}
+}
+
+// inFlightLog is inFlight of a log object.
+func (c *checker) inFlightLog(p format.Position) bool {
+	return c.head.State == format.StateOpen && p.Epoch == c.head.Epoch && (p.Epoch > c.head.Log.Epoch || p.Seq >= c.head.Log.Seq)
 }
 
 // inFlight reports whether an unreached object may be one that the present writer is about to refer to.
@@ -427,7 +453,7 @@ func (c *checker) inFlight(kind, rel string) bool {
 	switch kind {
 	case "log":
 		p, ok := logPosition(rel)
-		return ok && p.Epoch == c.head.Epoch && (p.Epoch > c.head.Log.Epoch || p.Seq >= c.head.Log.Seq)
+		return ok && c.inFlightLog(p)
 	case "boot":
 		return rel == fmt.Sprintf("boot/%016x", c.head.Epoch)
 	case "seg":

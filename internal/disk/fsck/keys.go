@@ -50,6 +50,19 @@ func logPosition(rel string) (format.Position, bool) {
 	return format.Position{Epoch: epoch, Seq: seq}, err1 == nil && err2 == nil
 }
 
+// Keys in a log store.
+
+func identityKey(uid string) string { return uid + "/disk" }
+
+// secondLog parses <uid>/log/<epoch>-<session>/<seq>.
+func secondLog(uid, key string) (epoch uint64, session string, seq uint64, ok bool) {
+	rel, ok := strings.CutPrefix(key, uid+"/log/")
+	e, rest, ok2 := strings.Cut(rel, "-")
+	session, s, ok3 := strings.Cut(rest, "/")
+	p, ok4 := logPosition("log/" + e + "/" + s)
+	return p.Epoch, session, p.Seq, ok && ok2 && ok3 && ok4
+}
+
 // segNumber parses seg/<epoch>-<n>.
 func segNumber(rel string) (epoch uint64, n uint64, ok bool) {
 	return mapEpoch("map/" + strings.TrimPrefix(rel, "seg/"))

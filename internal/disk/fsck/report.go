@@ -36,10 +36,11 @@ type Report struct {
 	Pins        int              `json:"pins"`
 	Roots       int              `json:"roots"` // map roots walked
 	Pages       int              `json:"pages"`
-	MappedBytes int64            `json:"mapped_bytes"` // in the head's map
-	Segments    int              `json:"segments"`     // headers checked
-	Frames      int              `json:"frames"`       // contents checked
-	LogObjects  int              `json:"log_objects"`  // that an attach would replay
+	MappedBytes int64            `json:"mapped_bytes"`        // in the head's map
+	Segments    int              `json:"segments"`            // headers checked
+	Frames      int              `json:"frames"`              // contents checked
+	LogObjects  int              `json:"log_objects"`         // that an attach would replay
+	LogStore    string           `json:"log_store,omitempty"` // where the log is, if in a second store; what is there counts as own
 	Fences      int              `json:"fences"`
 	ReadBytes   int64            `json:"read_bytes"`
 	Own         Tally            `json:"own"`         // all objects below the disk's path

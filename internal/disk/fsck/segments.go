@@ -2,6 +2,8 @@ package fsck
 
 import (
 	"context"
+	"fmt"
+	pathpkg "path"
 	"slices"
 	"strings"
 
@@ -110,39 +112,66 @@ func (c *checker) checkLogs(ctx context.Context) error {
 		c.log.damage(headKey(c.path), "its uid %q is none", c.head.UID)
 		return nil
 	}
-	byEpoch := map[uint64][]uint64{}
-	for _, key := range c.below("log/") {
-		p, ok := logPosition(strings.TrimPrefix(key, c.path+"/"))
-		if !ok {
-			c.log.damage(key, "is not the name of a log object")
-			continue
-		}
-		byEpoch[p.Epoch] = append(byEpoch[p.Epoch], p.Seq)
-	}
-	for epoch, seqs := range byEpoch {
-		slices.Sort(seqs)
-		if err := c.checkLog(ctx, uid, epoch, seqs); err != nil {
+	for _, l := range c.logs() {
+		slices.Sort(l.seqs)
+		if err := c.checkLog(ctx, uid, l); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// checkLog goes over one epoch's log.
-func (c *checker) checkLog(ctx context.Context, uid format.ID, epoch uint64, seqs []uint64) error {
-	next := c.replayFrom(epoch)
-	for _, seq := range seqs {
-		key := logKey(c.path, epoch, seq)
+// epochLog is the objects of one log.
+type epochLog struct {
+	epoch   uint64
+	dir     string
+	current bool // it is the head's of that epoch
+	store   blob.Store
+	sizes   map[string]int64 // by key
+	seqs    []uint64
+}
+
+// logs returns all logs of the disk.
+func (c *checker) logs() []*epochLog {
+	if c.second != nil {
+		return c.second.logs(c)
+	}
+	byEpoch := map[uint64]*epochLog{}
+	var out []*epochLog
+	for _, key := range c.below("log/") {
+		p, ok := logPosition(strings.TrimPrefix(key, c.path+"/"))
+		if !ok {
+			c.log.damage(key, "is not the name of a log object")
+			continue
+		}
+		l := byEpoch[p.Epoch]
+		if l == nil {
+			l = &epochLog{epoch: p.Epoch, dir: pathpkg.Dir(key), current: true, store: c.store, sizes: c.own}
+			byEpoch[p.Epoch], out = l, append(out, l)
+		}
+		l.seqs = append(l.seqs, p.Seq)
+	}
+	return out
+}
+
+// checkLog goes over one log.
+func (c *checker) checkLog(ctx context.Context, uid format.ID, l *epochLog) error {
+	next := uint64(0)
+	if l.current {
+		next = c.replayFrom(l.epoch)
+	}
+	for _, seq := range l.seqs {
+		key := fmt.Sprintf("%s/%016x", l.dir, seq)
 		replay := next != 0 && seq == next
 		if next != 0 && seq > next {
-			c.log.note("the log of epoch %d has a hole at %d, and goes on at %d: what lies beyond was never acknowledged", epoch, next, seq)
+			c.log.note("the log of epoch %d has a hole at %d, and goes on at %d: what lies beyond was never acknowledged", l.epoch, next, seq)
 			next = 0
 		}
-		fenceSize := c.own[key] == int64(format.LogHeaderLen(0, 0))
+		fenceSize := l.sizes[key] == int64(format.LogHeaderLen(0, 0))
 		if !replay && (!fenceSize || c.isReached(key)) {
 			continue
 		}
-		h, b, err := c.readLog(ctx, key, uid, epoch, seq)
+		h, b, err := c.readLog(ctx, l.store, key, uid, l.epoch, seq)
 		if err != nil {
 			if err := c.found(key, err); err != nil {
 				return err
@@ -179,8 +208,8 @@ func (c *checker) replayFrom(epoch uint64) uint64 {
 }
 
 // readLog reads a log object whole and checks that it is what its key says.
-func (c *checker) readLog(ctx context.Context, key string, uid format.ID, epoch, seq uint64) (*format.LogHeader, []byte, error) {
-	b, size, err := c.get(ctx, key, blob.All())
+func (c *checker) readLog(ctx context.Context, store blob.Store, key string, uid format.ID, epoch, seq uint64) (*format.LogHeader, []byte, error) {
+	b, size, err := c.getFrom(ctx, store, key, blob.All())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/decorate"
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -27,6 +28,8 @@ type Options struct {
 	// Grace is the time between two marks; default DefaultGrace. Nothing here refuses one that is shorter than
 	// MinGrace, for pools that nobody uses.
 	Grace time.Duration
+	// OpenLog opens the log stores of disks that have their log in a second one; nil: such a disk stops the collector.
+	OpenLog disk.OpenStore
 	// DryRun changes nothing, and tells what would be.
 	DryRun bool
 	// Progress tells how far a phase is: listing (objects; no total), reading, walking, deleting. It may be nil.
@@ -46,7 +49,8 @@ type collector struct {
 }
 
 // Collect makes a mark of the pool, and deletes what it and an earlier one found unreachable. It reads every head,
-// checkpoint, reference, pin, map root, directory and segment table of the pool, and lists it three times.
+// checkpoint, reference, pin, map root, directory and segment table of the pool, and lists it three times; and the log
+// stores of its disks once.
 //
 // Errors: NotFound (no disk in the store), Corrupt and Unsupported (something in the pool, which it names: nothing was
 // deleted), Unavailable (nothing, or not all, was deleted; again does the rest). A report comes with any error that
@@ -73,6 +77,9 @@ func Collect(ctx context.Context, store blob.Store, opts Options) (*Report, erro
 		return nil, stopped(err)
 	}
 	m, err := c.mark(ctx)
+	if m != nil {
+		defer m.closeLogs()
+	}
 	if err != nil {
 		return nil, stopped(err)
 	}
@@ -105,6 +112,7 @@ func (c *collector) mark(ctx context.Context) (*mark, error) {
 		if !errs.Is(err, errs.NotFound) || (m != nil && m.empty()) {
 			return m, err
 		}
+		m.closeLogs()
 		if try == attempts {
 			return m, errs.Wrap(errs.Corrupt, err, "something is missing")
 		}

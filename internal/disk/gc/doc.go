@@ -16,6 +16,8 @@
 //     hosts are compared.
 //   - Whatever can't be read, or has a format that this release doesn't know, stops the collector before it changes
 //     anything. A key that it doesn't know stays.
+//   - Of a log store only what a head of this pool has bound to it is looked at, and only what that head's log position
+//     has passed is garbage. Fences and the identity stay.
 //   - No key of an encrypted disk is needed.
 //
 // What it trusts: that a path isn't used for a new disk while objects of an old one there are being deleted. It looks

@@ -32,6 +32,8 @@ type object struct {
 	n     uint64 // sequence number, or number
 	name  string // of ckpt, refs, pins and boot/of/<name>
 	size  int64
+
+	second bool // it is in the disk's log store
 }
 
 // parse tells whose object a key is, by the end of it: paths of disks are arbitrary. ok is false for what is no

@@ -25,6 +25,7 @@ type mark struct {
 	sizes   map[string]int64 // of objects with map pages, by key
 
 	mu       sync.Mutex
+	logs     map[string]*logStore // by the disk's path
 	roots    []source
 	pins     map[string]*format.Pin // by key
 	dead     map[string]int64       // pins that have ended: key → size
@@ -56,7 +57,7 @@ func (m *mark) empty() bool { return len(m.disks) == 0 }
 // tryMark reads the pool in the one order that is safe; see the package comment.
 func (c *collector) tryMark(ctx context.Context) (*mark, error) {
 	m := &mark{c: c, created: c.opts.Now(), disks: map[string]*poolDisk{}, sizes: map[string]int64{}, pins: map[string]*format.Pin{},
-		dead: map[string]int64{}, refs: map[string]*format.Ref{}, ckpts: map[string]bool{}, held: map[string]string{}}
+		logs: map[string]*logStore{}, dead: map[string]int64{}, refs: map[string]*format.Ref{}, ckpts: map[string]bool{}, held: map[string]string{}}
 	if err := m.list(ctx); err != nil {
 		return nil, err
 	}
@@ -64,7 +65,7 @@ func (c *collector) tryMark(ctx context.Context) (*mark, error) {
 		return m, errs.New(errs.NotFound, "there is no disk in the store").
 			WithRemedy("name the pool, which is a disk's URL without what begins at /disks/")
 	}
-	for _, read := range []func(context.Context) error{m.firstHeads, m.checkpoints, m.references, m.lastHeads, m.heed, m.walk} {
+	for _, read := range []func(context.Context) error{m.firstHeads, m.logStores, m.checkpoints, m.references, m.lastHeads, m.heed, m.walk} {
 		if err := read(ctx); err != nil {
 			return m, err
 		}

@@ -76,13 +76,13 @@ func (s *sweeper) same(ctx context.Context, path, uid string) (bool, error) {
 }
 
 func (s *sweeper) object(ctx context.Context, d *poolDisk, o object) error {
-	key := d.path + "/" + o.rel
+	store, key := s.m.place(d, &o)
 	ok, err := s.mayDelete(ctx, d, &o, key)
 	if err != nil {
 		return err
 	}
 	if ok {
-		if err := s.c.store.Delete(ctx, key); err != nil {
+		if err := store.Delete(ctx, key); err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "delete %s", key)
 		}
 	}
