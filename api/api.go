@@ -273,7 +273,8 @@ type DiskInfo struct {
 	SizeBytes   int64            `json:"size_bytes"`
 	State       string           `json:"state"`
 	Mode        string           `json:"mode"`
-	BoundMS     int64            `json:"bound_ms,omitempty"` // of mode bounded: the oldest acknowledged write that the store may lack
+	BoundMS     int64            `json:"bound_ms,omitempty"`  // of mode bounded: the oldest acknowledged write that the store may lack
+	LogStore    string           `json:"log_store,omitempty"` // URL of the store of its log, if that is a second one
 	Epoch       uint64           `json:"epoch"`
 	Generation  uint64           `json:"generation"`
 	Holder      string           `json:"holder,omitempty"`

@@ -31,13 +31,17 @@ object store. No fleet is needed for any of this: a disk is named by its URL,
   s3://bucket/prefix/disks/NAME?endpoint=https://host&region=R&path_style=true
   file:///directory/disks/NAME
 
-and S3 credentials are those of the usual AWS environment. The disk of a machine is named by the URL that
+(a new one with its log in a second store: s3://bucket/disks/NAME?log=s3://fast-bucket/prefix), and S3 credentials are those of the usual AWS environment. The disk of a machine is named by the URL that
 machine status shows, or by --machine, and then the machine that has it attached is asked.`
 	return cmd
 }
 
 // canonicalURL returns the one way to write a disk URL.
 func canonicalURL(url string) (string, error) {
+	url, _, err := blobs.SplitLogURL(url)
+	if err != nil {
+		return "", err
+	}
 	pool, path, err := blobs.SplitDiskURL(url)
 	if err != nil {
 		return "", err
@@ -88,6 +92,9 @@ type localDisk struct {
 	api.DiskInfo
 	Attachments []localAttachment `json:"attachments,omitempty"`
 	Pins        []diskPin         `json:"pins,omitempty"`
+	Log         *disk.LogDetails  `json:"log,omitempty"` // what is in the log store
+	// LogError is why the log store could not be asked.
+	LogError string `json:"log_error,omitempty"`
 	// StoreError is why the store could not be asked; then all else is what attachments of this host say.
 	StoreError string `json:"store_error,omitempty"`
 }
@@ -125,6 +132,7 @@ func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (loc
 	switch {
 	case err == nil:
 		x.DiskInfo = info
+		x.inspectLog(sctx, ref)
 	case served && errs.Is(err, errs.Unavailable):
 		x.StoreError, x.Attachments = err.Error(), nil
 		_, err = d.attachedHere(ctx, ref, &x)
@@ -133,6 +141,22 @@ func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (loc
 		return x, d.explainMissing(ctx, ref, err)
 	}
 	return x, nil
+}
+
+// inspectLog fills in what is in the log store, if the disk has one.
+func (x *localDisk) inspectLog(ctx context.Context, ref *diskRef) {
+	if x.LogStore == "" {
+		return
+	}
+	head, err := disk.ReadHead(ctx, ref.store, ref.path)
+	if err == nil && head.LogStore != nil {
+		ctx, cancel := context.WithTimeout(ctx, servedInfoWait)
+		defer cancel()
+		x.Log, err = disk.InspectLog(ctx, head, openLog)
+	}
+	if err != nil {
+		x.LogError = err.Error()
+	}
 }
 
 // servedInfoWait is how long the store is asked about a disk of which an attachment here can tell something.
@@ -194,6 +218,9 @@ func diskToAPI(url string, x *disk.Details, points []*format.Checkpoint) api.Dis
 	out := api.DiskInfo{URL: url, ID: h.ID, SizeBytes: h.Size, State: string(h.State), Mode: h.Mode, BoundMS: h.BoundMS, Epoch: h.Epoch,
 		Generation: h.Generation, Holder: h.Holder, UpdatedAt: h.Updated,
 		MappedBytes: x.MappedBytes, StoredBytes: x.Bytes, Objects: x.Objects, Forks: x.Forks}
+	if l := h.LogStore; l != nil {
+		out.LogStore = l.URL
+	}
 	if e := h.Encryption; e != nil {
 		out.Cipher, out.KeyID, out.KEK = e.Cipher, e.KeyID, e.KEK
 	}
@@ -215,6 +242,15 @@ func printDisk(w io.Writer, x localDisk) error {
 	fields := [][2]string{{"ID", x.ID}, {"State", x.State}, {"Mode", describeMode(x.Mode, x.BoundMS)}, {"Size", byteCount(x.SizeBytes)}}
 	if x.Cipher != "" {
 		fields = append(fields, [2]string{"Encryption", describeKey(&x.DiskInfo)})
+	}
+	if x.LogStore != "" {
+		fields = append(fields, [2]string{"Log store", x.LogStore})
+		switch {
+		case x.LogError != "":
+			fields = append(fields, [2]string{"  can't be used", x.LogError})
+		case x.Log != nil:
+			fields = append(fields, [2]string{"  has", fmt.Sprintf("%s in %d objects", byteCount(x.Log.Bytes), x.Log.Objects)})
+		}
 	}
 	if x.Objects > 0 {
 		fields = append(fields, [][2]string{{"Mapped", byteCount(x.MappedBytes)},
@@ -338,7 +374,8 @@ func newDiskForkCommand(d *deps) *cobra.Command {
 		Short: "Make a new disk that begins as a checkpoint of another",
 		Long: `Make a new disk that begins as a checkpoint of another, in the same store. Nothing is copied. It may be
 larger, and not smaller. A fork of an encrypted disk is encrypted, with a key of its own for what it writes. Of one
-in the clear it is with --encrypt; what it inherits stays in the clear.
+in the clear it is with --encrypt; what it inherits stays in the clear. Its log is beside its other
+objects, wherever the other disk's log is, unless NEW-URL has ?log=STORE-URL.
 ` + keyHelp + exitTable,
 		Example: `  sluice disk fork s3://bucket/prefix/disks/01f3a4b5c6d7e8 monday s3://bucket/prefix/disks/copy-1
   sluice disk fork s3://bucket/disks/secret monday s3://bucket/disks/copy --key-file secret.key --new-key-file copy.key`,
@@ -392,12 +429,20 @@ func forkDisk(ctx context.Context, parent, checkpoint, child string, opts disk.F
 		return api.DiskInfo{}, err
 	}
 	defer ref.store.Close()
-	from, _, err := blobs.SplitDiskURL(parent)
+	from, _, err := blobs.SplitDiskURL(ref.url)
+	if err != nil {
+		return api.DiskInfo{}, err
+	}
+	child, opts.LogURL, err = blobs.SplitLogURL(child)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
 	to, childPath, err := blobs.SplitDiskURL(child)
 	if err != nil {
+		return api.DiskInfo{}, err
+	}
+	opts.OpenLog = openLog
+	if err := probeLog(ctx, opts.LogURL); err != nil {
 		return api.DiskInfo{}, err
 	}
 	if from != to {

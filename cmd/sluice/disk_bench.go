@@ -71,6 +71,10 @@ func (d *deps) benchDisk(ctx context.Context, url string, cfg benchmark.Config, 
 	if err := blobs.Probe(ctx, ref.store, ref.url); err != nil {
 		return diskBenchmark{}, err
 	}
+	cfg.LogURL, cfg.OpenLog = ref.logURL, openLog
+	if err := probeLog(ctx, ref.logURL); err != nil {
+		return diskBenchmark{}, err
+	}
 	if err := mustBeVacant(ctx, ref); err != nil {
 		return diskBenchmark{}, err
 	}

@@ -33,7 +33,7 @@ func newDiskCollectCommand(d *deps) *cobra.Command {
 		Use:   "collect POOL-URL",
 		Short: "Delete the objects of a pool that no disk needs any more",
 		Long: `Delete the objects of a pool that nothing can reach: no disk, checkpoint, fork, pin or read-only attachment. A pool is a
-disk's URL without what begins at /disks/; all of it is read.
+disk's URL without what begins at /disks/; all of it is read, and so are the log stores of its disks that have one.
 
 What is found unreachable is noted in the pool, and deleted by the first run that finds it so again at least --grace
 later: run it from a timer. Without --yes nothing is changed, and it tells what would be deleted. Disks may be in use meanwhile, and
@@ -81,7 +81,7 @@ func (d *deps) collect(ctx context.Context, pool string, f *collectFlags) (colle
 	defer store.Close()
 	p := &phaseBar{d: d, ctx: ctx}
 	defer p.end()
-	out.Report, err = gc.Collect(ctx, store, gc.Options{Grace: f.grace, DryRun: !f.yes, Progress: p.set})
+	out.Report, err = gc.Collect(ctx, store, gc.Options{Grace: f.grace, DryRun: !f.yes, Progress: p.set, OpenLog: openLog})
 	return out, err
 }
 

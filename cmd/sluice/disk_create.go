@@ -30,11 +30,14 @@ func newDiskCreateCommand(d *deps) *cobra.Command {
 have conditional writes that work, which is looked at first. With --fs ext4 it can be mounted at once.
 With --mode bounded=T a flush is acknowledged by a journal on the host that attaches the disk, which is faster than the
 store; if that host is lost, acknowledged writes of the last T may be, and what is left is as of one moment. The
-default, durable, loses none. With --encrypt all data and the map of blocks are encrypted before they leave this host.
+default, durable, loses none. With ?log=STORE-URL in the disk's URL its log is in a second store, which is faster: a flush waits
+for that one alone, and what it holds is moved to the disk's own store within a minute. The disk remembers where its log is;
+other commands need no ?log=. With --encrypt all data and the map of blocks are encrypted before they leave this host.
 ` + keyHelp + exitTable,
 		Example: `  sluice disk create s3://bucket/disks/data --size 8GiB --fs ext4
   sluice disk create file:///srv/pool/disks/vm-1 --size 100GiB
   sluice disk create s3://bucket/disks/db --size 8GiB --fs ext4 --mode bounded=5s
+  sluice disk create 's3://bucket/disks/db?log=s3://express-bucket/logs' --size 8GiB --fs ext4
   (umask 077; head -c32 /dev/urandom > data.key)
   sluice disk create s3://bucket/disks/data --size 8GiB --fs ext4 --encrypt --key-file data.key`,
 		Args:    exactly("a disk URL"),
@@ -116,6 +119,10 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 	if err := mustBeVacant(ctx, ref); err != nil {
 		return api.DiskInfo{}, err
 	}
+	opts.LogURL, opts.OpenLog = ref.logURL, openLog
+	if err := probeLog(ctx, ref.logURL); err != nil {
+		return api.DiskInfo{}, err
+	}
 	bound := opts.Bound
 	if fill != nil {
 		opts.Bound = 0 // it is filled as a durable one, which needs no journal
@@ -135,10 +142,25 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 	}
 	info := api.DiskInfo{URL: ref.url, ID: head.ID, SizeBytes: head.Size, State: string(head.State), Mode: head.Mode, BoundMS: head.BoundMS,
 		Epoch: head.Epoch, Generation: head.Generation, UpdatedAt: head.Updated}
+	if l := head.LogStore; l != nil {
+		info.LogStore = l.URL
+	}
 	if e := head.Encryption; e != nil {
 		info.Cipher, info.KeyID, info.KEK = e.Cipher, e.KeyID, e.KEK
 	}
 	return info, nil
+}
+
+// probeLog sees whether a store can hold logs; an empty URL names none.
+func probeLog(ctx context.Context, url string) error {
+	if url == "" {
+		return nil
+	}
+	store, err := openLog(ctx, url)
+	if err != nil {
+		return err
+	}
+	return errors.Join(blobs.ProbeLog(ctx, store, url), store.Close())
 }
 
 // fill lets f write a disk that was just made, and that nobody else knows of, and removes it if that fails.

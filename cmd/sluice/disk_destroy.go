@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/memblob"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -20,18 +21,18 @@ type destroyed struct {
 }
 
 func newDiskDestroyCommand(d *deps) *cobra.Command {
-	var yes bool
+	var yes, lostLog bool
 	cmd := &cobra.Command{
 		Use:   "destroy URL",
 		Short: "Remove a disk with all its checkpoints, for good",
 		Long: `Remove a disk with all its checkpoints, for good. One that is attached is refused, and so is one that belongs to
 a machine, which sluice machine destroy removes. What forks of it may need stays in the store, and they work on.
-It can be repeated.
+It can be repeated. What it has in a log store is removed first. If that store is gone for good: --lost-log.
 ` + exitTable,
 		Example: "  sluice disk destroy s3://bucket/disks/data --yes",
 		Args:    exactly("a disk URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			out, err := d.destroyDisk(cmd.Context(), args[0], yes)
+			out, err := d.destroyDisk(cmd.Context(), args[0], yes, lostLog)
 			if err != nil {
 				return err
 			}
@@ -42,10 +43,11 @@ It can be repeated.
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "don't ask")
+	cmd.Flags().BoolVar(&lostLog, "lost-log", false, "leave what is in the disk's log store, which is gone")
 	return cmd
 }
 
-func (d *deps) destroyDisk(ctx context.Context, url string, yes bool) (destroyed, error) {
+func (d *deps) destroyDisk(ctx context.Context, url string, yes, lostLog bool) (destroyed, error) {
 	ref, err := openDisk(ctx, url)
 	if err != nil {
 		return destroyed{}, err
@@ -63,7 +65,11 @@ func (d *deps) destroyDisk(ctx context.Context, url string, yes bool) (destroyed
 			return destroyed{}, err
 		}
 	}
-	if err := disk.Destroy(ctx, ref.store, ref.path, openLog); err != nil {
+	open := openLog
+	if lostLog {
+		open = func(context.Context, string) (blob.Store, error) { return memblob.New(), nil } // nothing is there
+	}
+	if err := disk.Destroy(ctx, ref.store, ref.path, open); err != nil {
 		return destroyed{}, err
 	}
 	out := destroyed{URL: ref.url, State: "destroyed"}

@@ -60,7 +60,7 @@ func (d *deps) fsck(ctx context.Context, url string, data, garbage bool) (*fsck.
 	if err != nil {
 		return nil, err
 	}
-	o := fsck.Options{Data: data, Progress: bar.set, Key: key}
+	o := fsck.Options{Data: data, Progress: bar.set, Key: key, OpenLog: openLog}
 	if garbage {
 		o.Garbage = func(key string, size int64) { fmt.Fprintf(d.stderr, "unreachable: %s (%s)\n", key, byteCount(size)) }
 	}
@@ -86,6 +86,9 @@ func printFsck(w io.Writer, r *fsck.Report) error {
 	}
 	if r.InFlight.Objects > 0 {
 		fields = append(fields, [2]string{"In flight", fmt.Sprintf("%d objects, %s", r.InFlight.Objects, byteCount(r.InFlight.Bytes))})
+	}
+	if r.LogStore != "" {
+		fields = append(fields, [2]string{"Log store", r.LogStore})
 	}
 	if r.Cipher != "" {
 		fields = append(fields, [2]string{"Encryption", r.Cipher})

@@ -25,13 +25,43 @@ const diskCloseWait = 5 * time.Minute
 
 // diskRef is a disk in an open store. It may not exist.
 type diskRef struct {
-	url   string // as it is always written, so that two names of one disk are alike
-	path  string
-	store blob.Store
+	url    string // as it is always written, so that two names of one disk are alike
+	path   string
+	store  blob.Store
+	logURL string // where the log of a new one is to be; empty: beside its other objects
 }
 
-// openDisk opens the store that a disk is in.
+// openDisk opens the store that a disk is in. A disk that there is has its log where its head says: a URL that says
+// otherwise is of another disk, or wrong.
 func openDisk(ctx context.Context, url string) (*diskRef, error) {
+	bare, logURL, err := blobs.SplitLogURL(url)
+	if err != nil {
+		return nil, err
+	}
+	ref, err := openBare(ctx, bare)
+	if err != nil || logURL == "" {
+		return ref, err
+	}
+	ref.logURL = logURL
+	head, err := disk.ReadHead(ctx, ref.store, ref.path)
+	switch {
+	case errs.Is(err, errs.NotFound):
+		return ref, nil
+	case err == nil && (head.LogStore == nil || head.LogStore.URL != logURL):
+		where := "beside its other objects"
+		if head.LogStore != nil {
+			where = "in " + head.LogStore.URL
+		}
+		err = errs.New(errs.Conflict, "disk %s has its log %s, and not in %s", ref.url, where, logURL).
+			WithRemedy("leave ?log= out: the disk remembers where its log is")
+	}
+	if err != nil {
+		return nil, errors.Join(err, ref.store.Close())
+	}
+	return ref, nil
+}
+
+func openBare(ctx context.Context, url string) (*diskRef, error) {
 	pool, path, err := blobs.SplitDiskURL(url)
 	if err != nil {
 		return nil, err
@@ -109,7 +139,7 @@ func (d *deps) attachTuned(ctx context.Context, ref *diskRef, takeOver bool, tun
 	if w.journalFile, err = filepath.Abs(d.journal.file); err != nil && j != nil {
 		return nil, errors.Join(errs.Wrap(errs.Invalid, err, "journal %s", d.journal.file), j.Close())
 	}
-	w.Disk, err = disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{Key: key, Journal: j,
+	w.Disk, err = disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{Key: key, Journal: j, OpenLog: openLog,
 		Generation: head.Generation + 1, Holder: w.holder, Logger: d.diskLogger(), Tuning: tuning})
 	if err != nil {
 		return nil, errors.Join(err, w.closeJournal())

@@ -55,11 +55,18 @@ func attachedStats(ctx context.Context, r *attachment.Record) *disk.Stats {
 }
 
 // printStall says what the store doesn't do, and what to do about it.
+func stalledStore(s *disk.Stall) string {
+	if s.LogStore != "" {
+		return "the log store"
+	}
+	return "the store"
+}
+
 func printStall(w io.Writer, who string, s *disk.Stall) error {
 	held := ""
 	if !s.HeldSince.IsZero() {
 		held = ", and somebody has waited for it for " + time.Since(s.HeldSince).Round(time.Second).String()
 	}
-	_, err := fmt.Fprintf(w, "%s: the store has stalled since %s (%s)%s: %s\n  try: %s\n", who, timestamp(s.Since), s.Operation, held, s.Reason, s.Remedy)
+	_, err := fmt.Fprintf(w, "%s: %s has stalled since %s (%s)%s: %s\n  try: %s\n", who, stalledStore(s), timestamp(s.Since), s.Operation, held, s.Reason, s.Remedy)
 	return err
 }

@@ -76,7 +76,7 @@ func openLogStore(ctx context.Context, h *format.Head, open OpenStore) (blob.Sto
 func ofLogStore(url string, err error) error {
 	e := errs.Wrap(errs.KindOf(err), err, "log store %s", url)
 	if errs.RemedyOf(err) == "" && errs.Is(err, errs.Unavailable) {
-		return e.WithRemedy("check the log store and the way to it; what the disk's newest map has can be read without: sluice disk export")
+		return e.WithRemedy("check the log store and the way to it; what the disk's newest map has can be read without: sluice disk mount or serve, --read-only")
 	}
 	return e
 }
@@ -88,7 +88,7 @@ func (o *objects) verifyLog(ctx context.Context, h *format.Head) error {
 	obj, err := o.get(ctx, identityKey(h.UID), blob.All())
 	if errs.Is(err, errs.NotFound) {
 		return errs.Wrap(errs.Corrupt, err, "log store %s has nothing of disk %s: it is another store, or was emptied", url, h.ID).
-			WithRemedy("bring the store back; what the disk's newest map has can be read without: sluice disk export")
+			WithRemedy("bring the store back; what the disk's newest map has can be read without: sluice disk mount or serve, --read-only")
 	}
 	if err != nil {
 		return ofLogStore(url, err)
@@ -138,7 +138,7 @@ func (d *Disk) useLog(ctx context.Context, h *format.Head) error {
 	}
 	if len(h.LogStore.Runs) >= format.MaxLogRuns {
 		return errs.New(errs.Exhausted, "disk %s was attached %d times without a map being written", h.ID, len(h.LogStore.Runs)).
-			WithRemedy("find out why its writers die; what its newest map has can be read: sluice disk export")
+			WithRemedy("find out why its writers die; what its newest map has can be read: sluice disk mount or serve, --read-only")
 	}
 	store, err := openLogStore(ctx, h, d.opts.OpenLog)
 	if err != nil {

@@ -5,7 +5,7 @@
 //	mem://            (a new, empty one each time)
 //
 // A disk URL is a store URL whose path goes on with the disk's path: file:///srv/pool/disks/m1. Query
-// parameters belong to the store.
+// parameters belong to the store, but for log, which says in which second store the disk's log is.
 package blobs
 
 import (
@@ -87,6 +87,28 @@ func SplitDiskURL(diskURL string) (poolURL, diskPath string, err error) {
 		u.Path = "/"
 	}
 	return u.String(), diskPath, nil
+}
+
+// SplitLogURL splits the parameter log off a disk URL: the URL of the store of the disk's log, without a slash at the
+// end; empty if there is none. Of several parameters in the log's own URL, & is written %26.
+func SplitLogURL(diskURL string) (rest, logURL string, err error) {
+	u, err := parse(diskURL)
+	if err != nil {
+		return "", "", err
+	}
+	q := u.Query()
+	if !q.Has("log") {
+		return diskURL, "", nil
+	}
+	logURL = strings.TrimRight(q.Get("log"), "/")
+	l, err := parse(logURL)
+	if err != nil || l.Scheme == "mem" || l.Host == "" && l.Path == "" || l.Query().Has("log") || len(q["log"]) != 1 {
+		return "", "", errs.New(errs.Invalid, "%q is not the URL of a log store", q.Get("log")).
+			WithRemedy("write a store URL, such as ?log=s3://bucket/prefix or ?log=file:///directory; & in it as %%26")
+	}
+	q.Del("log")
+	u.RawQuery = q.Encode()
+	return u.String(), logURL, nil
 }
 
 // JoinDiskURL is the inverse of SplitDiskURL for every disk path that begins with "disks/" or is one element.

@@ -39,6 +39,25 @@ func TestSplitAndJoin(t *testing.T) {
 	}
 }
 
+func TestSplitLogURL(t *testing.T) {
+	for _, c := range []struct{ url, rest, log string }{
+		{"file:///d/disks/m1", "file:///d/disks/m1", ""},
+		{"file:///d/disks/m1?log=file:///fast/", "file:///d/disks/m1", "file:///fast"},
+		{"s3://b/disks/m1?log=s3://fast/p", "s3://b/disks/m1", "s3://fast/p"},
+		{"s3://b/disks/m1?region=x&log=s3://fast?endpoint=http://h%26region=y", "s3://b/disks/m1?region=x", "s3://fast?endpoint=http://h&region=y"},
+	} {
+		rest, log, err := blobs.SplitLogURL(c.url)
+		if err != nil || rest != c.rest || log != c.log {
+			t.Errorf("%s: %q %q %v", c.url, rest, log, err)
+		}
+	}
+	for _, bad := range []string{"file:///d/m?log=", "file:///d/m?log=mem://", "file:///d/m?log=/fast", "file:///d/m?log=s3://a&log=s3://b", "file:///d/m?log=s3://a?log=s3://b"} {
+		if rest, log, err := blobs.SplitLogURL(bad); !errs.Is(err, errs.Invalid) || errs.RemedyOf(err) == "" {
+			t.Errorf("%s: %q %q %v", bad, rest, log, err)
+		}
+	}
+}
+
 func TestOpenAndProbe(t *testing.T) {
 	server := versitygwtest.Start(t)
 	server.Setenv(t)
@@ -121,6 +140,15 @@ func TestProbeRefusesByName(t *testing.T) {
 		if listErr := s.List(t.Context(), "", "", func(e blob.Entry) bool { t.Errorf("%s: left %s", what, e.Key); return true }); listErr != nil {
 			t.Error(listErr)
 		}
+	}
+}
+
+func TestProbeLogNeedsNoOrder(t *testing.T) {
+	if err := blobs.ProbeLog(t.Context(), ignoresStartAfter{memblob.New()}, "s3://fast"); err != nil {
+		t.Errorf("a log store without order in its listings: %v", err)
+	}
+	if err := blobs.ProbeLog(t.Context(), ignoresAbsent{memblob.New()}, "s3://fast"); !errs.Is(err, errs.Unsupported) {
+		t.Errorf("a log store that ignores If-None-Match: %v", err)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/disk/gc"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -18,6 +19,7 @@ const grace = 2 * staleness
 // collector runs the collector of the pool. With a bug it sees the pool through a store that hides things from it.
 type collector struct {
 	store   blob.Store
+	open    disk.OpenStore
 	codec   *format.Codec
 	deleted int
 }
@@ -28,12 +30,12 @@ func newCollector(p *pool, c *client, codec *format.Codec) *collector {
 	case collectFence, collectForeign, collectOnce, skipPins:
 		s = &blinkered{client: c, codec: codec}
 	}
-	return &collector{store: s, codec: codec}
+	return &collector{store: s, open: c.openLog, codec: codec}
 }
 
 // step makes one collection. Nothing in the pool is broken, so that nothing but the store may stop it.
 func (c *collector) step(ctx context.Context) (*gc.Report, error) {
-	r, err := gc.Collect(ctx, c.store, gc.Options{Grace: grace})
+	r, err := gc.Collect(ctx, c.store, gc.Options{Grace: grace, OpenLog: c.open})
 	if r != nil {
 		c.deleted += r.Freed.Total().Objects
 	}

@@ -35,7 +35,7 @@ func run(t *testing.T, seed uint64, b bug) (r result) {
 			w.step()
 		}
 		w.finish()
-		r = result{w.failed(), w.trace, w.p.counts, w.coll.deleted}
+		r = result{w.failed(), w.trace, w.p.total(), w.coll.deleted}
 	})
 	return r
 }
@@ -87,7 +87,7 @@ func TestSimulation(t *testing.T) {
 // TestSeededBugsAreFound breaks one rule at a time. A simulation that doesn't notice proves nothing.
 func TestSeededBugsAreFound(t *testing.T) {
 	const budget = 3000
-	for b := dropFence; b <= restoreUnpinned; b++ {
+	for b := dropFence; b <= fenceElsewhere; b++ {
 		t.Run(strings.ReplaceAll(b.String(), " ", "-"), func(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(budget) {

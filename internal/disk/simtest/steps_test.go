@@ -133,10 +133,14 @@ func (w *world) fork(v *vdisk) {
 	}
 	child, c, want := w.name("f/"), w.slowClient(), v.ckpts[name]
 	nv := &vdisk{path: child, blocks: len(want), closed: true, last: newTimeline(want), ckpts: map[string]content{}}
+	opts := disk.ForkOptions{Key: w.key}
+	if w.p.logs != nil && w.rng.IntN(2) == 0 { // the other half have their logs in the pool
+		opts.LogURL, opts.OpenLog = logURL, c.openLog
+	}
 	done := make(chan error, 1)
 	w.forks.Store(child, time.Time{})
 	w.start(nv, func() {
-		_, err := disk.Fork(w.ctx, c, v.path, name, child, disk.ForkOptions{Key: w.key})
+		_, err := disk.Fork(w.ctx, c, v.path, name, child, opts)
 		w.log("fork %s from %s of %s: %v", child, name, v.path, err)
 		if errs.Is(err, errs.Unavailable) { // it doesn't know what there is of it, which is nobody's
 			time.Sleep(10 * time.Second)
@@ -346,7 +350,8 @@ func (w *world) finish() {
 // noGarbage holds a disk that all is quiet around against what an independent walk finds.
 func (w *world) noGarbage(v *vdisk) {
 	var keys []string
-	r, err := fsck.Check(w.ctx, w.p.Store, v.path, fsck.Options{Garbage: func(key string, _ int64) { keys = append(keys, key) }})
+	r, err := fsck.Check(w.ctx, w.p.Store, v.path, fsck.Options{OpenLog: w.p.client(0, 0).openLog,
+		Garbage: func(key string, _ int64) { keys = append(keys, key) }})
 	if err != nil || r.DamageCount > 0 || r.Garbage().Objects > 0 {
 		w.violate("%s in the end: %v, damage %+v, garbage %v", v.path, err, r.Damage, keys)
 	}

@@ -32,17 +32,20 @@ const (
 	collectOnce         // the collector deletes what a single mark didn't find
 	skipPins            // the collector doesn't look at pins
 	restoreUnpinned     // a restore's pin is acknowledged and not kept
+	fenceElsewhere      // a fence is written to the disk's own store, where its log isn't
 )
 
 func (b bug) String() string {
 	return [...]string{"none", "drop the fence", "skip the nonce check", "acknowledge before the PUT", "collect a fence",
-		"collect a fork's segment", "delete after one mark", "skip pins", "restore without a pin"}[b]
+		"collect a fork's segment", "delete after one mark", "skip pins", "restore without a pin", "fence in the wrong store"}[b]
 }
 
 // pool is the store that all clients of a run share.
 type pool struct {
 	*memblob.Store
-	bug bug
+	bug  bug
+	logs *pool // the log store; nil: logs are in the pool
+	main *pool // of a log store: the pool
 
 	mu      sync.Mutex
 	created []creation // for old listings
@@ -51,7 +54,19 @@ type pool struct {
 
 func newPool(b bug) *pool { return &pool{Store: memblob.New(), bug: b} }
 
+// addLogs makes it a pool whose disks have their logs in a second store, with faults of its own.
+func (p *pool) addLogs() { p.logs = &pool{Store: memblob.New(), bug: p.bug, main: p} }
+
 type counts struct{ requests, faults int }
+
+// total returns what was counted in both stores.
+func (p *pool) total() counts {
+	n := p.counts
+	if p.logs != nil {
+		n.requests, n.faults = n.requests+p.logs.counts.requests, n.faults+p.logs.counts.faults
+	}
+	return n
+}
 
 type creation struct {
 	at  time.Time
@@ -75,6 +90,7 @@ type client struct {
 	mu   sync.Mutex
 	nth  map[string]int // requests by kind and key
 	dead bool
+	logs *client // the same process's way to the log store
 }
 
 func (p *pool) client(seed uint64, rate int) *client {
@@ -86,6 +102,20 @@ func (c *client) kill() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.dead = true
+	if c.logs != nil {
+		c.logs.kill()
+	}
+}
+
+// openLog opens the log store.
+func (c *client) openLog(context.Context, string) (blob.Store, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.logs == nil {
+		c.logs = c.p.logs.client(c.seed+1, c.rate)
+		c.logs.slow, c.logs.dead = c.slow, c.dead
+	}
+	return c.logs, nil
 }
 
 type fault int
@@ -221,6 +251,8 @@ func (c *client) PutIfAbsent(ctx context.Context, key string, body []byte) (blob
 		h, err := format.DecodeLogHeader(body)
 		fence := err == nil && h.IsFence()
 		switch {
+		case c.p.bug == fenceElsewhere && fence && c.p.main != nil:
+			put = func() (blob.ETag, error) { return c.p.main.Store.PutIfAbsent(context.Background(), key, body) }
 		case c.p.bug == dropFence && fence:
 			put = func() (blob.ETag, error) { return "dropped", nil }
 		case c.p.bug == ackBeforePut && !fence:

@@ -18,6 +18,8 @@ const (
 	faultRate = 10 // of 256 requests
 	maxDisks  = 3
 	maxBlocks = 24
+
+	logURL = "sim://logs"
 )
 
 // world is one run: a pool, its disks and what is known about them.
@@ -77,8 +79,14 @@ func newWorld(ctx context.Context, seed uint64, b bug) *world {
 			w.violate("key: %v", err)
 		}
 	}
+	opts := disk.CreateOptions{Key: w.key}
+	if seed%5 == 2 || b == fenceElsewhere {
+		w.p.addLogs()
+		opts.LogURL, opts.OpenLog = logURL, w.p.client(0, 0).openLog
+	}
 	blocks := 8 + w.rng.IntN(maxBlocks-8)
-	if _, err := disk.Create(ctx, w.p.Store, "d/0", disk.CreateOptions{Size: int64(blocks) * blockSize, Key: w.key}); err != nil {
+	opts.Size = int64(blocks) * blockSize
+	if _, err := disk.Create(ctx, w.p.Store, "d/0", opts); err != nil {
 		w.violate("create: %v", err)
 	}
 	w.disks = []*vdisk{{path: "d/0", blocks: blocks, closed: true, last: newTimeline(make(content, blocks)), ckpts: map[string]content{}}}
@@ -154,7 +162,7 @@ func (w *world) name(prefix string) string {
 // attach makes a new writer, and holds what it finds against what the one before wrote.
 func (w *world) attach(v *vdisk, c *client) *session {
 	v.gen++
-	opts := disk.AttachOptions{Generation: v.gen, Holder: fmt.Sprint("vm-", v.gen), Key: w.key}
+	opts := disk.AttachOptions{Generation: v.gen, Holder: fmt.Sprint("vm-", v.gen), Key: w.key, OpenLog: c.openLog}
 	opts.ObjectBytes, opts.CheckpointObjects, opts.InFlight, opts.DirtyBytes = 4*blockSize, 3, 3, 64*blockSize
 	opts.StallTimeout, opts.OpTimeout, opts.BootWindow = 20*time.Second, 4*time.Second, -1
 	opts.FrameBytes = 8 * blockSize
