@@ -19,7 +19,8 @@ import (
 //
 // Then go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork that was
 // under way has registered itself by then, or will miss its checkpoint and fail; so has a reader its pin. What a
-// registered fork or a reader may refer to stays, and is the collector's.
+// registered fork or a reader may refer to stays, and is the collector's. That needs listings which show all that was stored before,
+// as blob.Store promises: a collector's grace covers old ones, and nothing does here.
 func Destroy(ctx context.Context, store blob.Store, path string, open OpenStore) error {
 	if err := checkPath(path); err != nil {
 		return err

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -18,11 +19,13 @@ type ForkOptions struct {
 	ParentKey  KEK    // of an encrypted parent; nil: Key is
 	LogURL     string // where the child's log is, if in a second store, which OpenLog opens; the parent's log store is none of the child's
 	OpenLog    OpenStore
+	// Limit is how long it may take from the child's registration on; default a minute. It must be below the grace of any collector, which
+	// takes a reference whose child has no head for garbage.
+	Limit time.Duration
 }
 
-// slowFork is how long it takes until a fork looks whether it still is registered: well below any grace of a
-// collector.
-const slowFork = time.Minute
+// forkLimit is the default of ForkOptions.Limit.
+const forkLimit = time.Minute
 
 // Fork makes a disk at child that begins as a checkpoint of the disk at path, in the same pool. It copies no
 // data: the child's map refers to the parent's objects. It takes four round trips: read the checkpoint,
@@ -32,7 +35,8 @@ const slowFork = time.Minute
 // A fork of an encrypted disk is encrypted, under a key of its own for what it writes. A fork of one in the clear
 // is encrypted if there is a Key, and what it inherits stays as it is.
 //
-// Errors: NotFound (no disk or checkpoint), Exists (something at child), Invalid, Denied (no key, or a wrong one).
+// Errors: NotFound (no disk or checkpoint), Exists (something at child), Invalid, Denied (no key, or a wrong one), Unavailable (the store; or it took
+// longer than the Limit, and nothing of it is left).
 func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string, opts ForkOptions) (*format.Head, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
@@ -63,19 +67,23 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	if err := putHead(ctx, o, child, h, done); err != nil {
 		return nil, err
 	}
-	if err := o.confirmFork(ctx, c, path, child, begun); err != nil {
+	err = o.confirmFork(ctx, c, path, child)
+	switch took := elapsed(begun); {
+	case errs.Is(err, errs.NotFound):
 		return nil, o.takeBackFork(ctx, child, h, err)
+	case err != nil:
+		return nil, errs.Wrap(errs.KindOf(err), err, "whether fork %s is whole is not known", child).WithRemedy("destroy %s, and fork again", child)
+	case took > cmp.Or(opts.Limit, forkLimit):
+		// A collector may have taken the child for given up, because its head took so long, and be about to remove its reference.
+		return nil, o.takeBackFork(ctx, child, h, errs.New(errs.Unavailable, "fork %s took %v, longer than is safe beside a collector", child, took.Round(time.Second)).
+			WithRemedy("fork again when the store is quicker"))
 	}
 	return h, nil
 }
 
-// takeBackFork removes the head of a fork whose checkpoint turned out to be gone, and returns why: what it refers to may
-// be gone too, and a head that refers to nothing stops every collector. A head that somebody has attached since stays.
+// takeBackFork removes the head of a fork that failed, because its checkpoint turned out to be gone or because it took too long, and returns why: what
+// it refers to may be gone too. A head that somebody has attached since stays.
 func (o *objects) takeBackFork(ctx context.Context, child string, h *format.Head, why error) error {
-	if !errs.Is(why, errs.NotFound) { // it can't be told whether it is gone
-		return errs.Wrap(errs.KindOf(why), why, "whether fork %s is whole is not known", child).
-			WithRemedy("destroy %s, and fork again", child)
-	}
 	now, _, err := o.loadHead(ctx, child)
 	switch {
 	case errs.Is(err, errs.NotFound):
@@ -92,14 +100,10 @@ func (o *objects) takeBackFork(ctx context.Context, child string, h *format.Head
 
 // confirmFork sees that what was forked was there all the time. Who removes the checkpoint looks for references
 // after it, so that one of us sees the other.
-func (o *objects) confirmFork(ctx context.Context, c *format.Checkpoint, path, child string, begun time.Time) error {
+func (o *objects) confirmFork(ctx context.Context, c *format.Checkpoint, path, child string) error {
 	again, err := o.loadCheckpoint(ctx, path, c.Name)
 	if err == nil && again.Nonce != c.Nonce {
 		err = errs.New(errs.NotFound, "checkpoint %s was replaced by another", c.Name)
-	}
-	if err == nil && elapsed(begun) > slowFork {
-		// A collector may have taken the child for given up, because its head took so long.
-		_, err = o.get(ctx, refKey(path, child), blob.Range{Offset: 0, Length: 1})
 	}
 	switch {
 	case errs.Is(err, errs.NotFound):
@@ -161,7 +165,8 @@ func (o *objects) encryptChild(ctx context.Context, c *format.Checkpoint, path s
 	return encrypt(ctx, h, keys, opts.Key)
 }
 
-// Register writes the reference of a fork that has lost it. Exists if there is one of another checkpoint.
+// Register writes the reference of a fork that has lost it; the checkpoint may be empty if nobody knows any more which it was. Exists
+// if there is one of another checkpoint.
 func Register(ctx context.Context, store blob.Store, path, child, checkpoint string) error {
 	if err := checkPath(path); err != nil {
 		return err

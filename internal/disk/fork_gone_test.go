@@ -33,3 +33,23 @@ func TestForkOfACheckpointThatGoes(t *testing.T) {
 		t.Errorf("the child's head: %v", err)
 	}
 }
+
+// TestAForkThatTakesTooLong leaves no head either: a collector may be about to remove its reference.
+func TestAForkThatTakesTooLong(t *testing.T) {
+	store := memblob.New()
+	if _, err := disk.Create(t.Context(), store, path, disk.CreateOptions{Size: 1 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := disk.CheckpointClosed(t.Context(), store, path, "c"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := disk.Fork(t.Context(), store, path, "c", "disks/child", disk.ForkOptions{Limit: 1}); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("fork: %v", err)
+	}
+	if _, err := disk.ReadHead(t.Context(), store, "disks/child"); !errs.Is(err, errs.NotFound) {
+		t.Errorf("the child's head: %v", err)
+	}
+	if _, err := disk.Fork(t.Context(), store, path, "c", "disks/child", disk.ForkOptions{}); err != nil {
+		t.Errorf("fork again: %v", err)
+	}
+}

@@ -72,9 +72,9 @@ func (c *collector) judgeDisk(m *mark, d *poolDisk) {
 	if changed && len(d.objects) > 0 {
 		r.note("%s was made or destroyed meanwhile, and is left alone", d.path)
 	}
-	pin, held := m.held[d.path]
+	holder, held := m.held[d.path]
 	if m.hold != "" {
-		pin, held = m.hold, true
+		holder, held = m.hold, true
 	}
 	for _, o := range d.objects {
 		why := m.keep(d, &o)
@@ -84,7 +84,7 @@ func (c *collector) judgeDisk(m *mark, d *poolDisk) {
 			why = KeptUncertain
 		case held && o.kind != kindRef:
 			why = KeptPinned
-			r.note("everything of %s is held by pin %s", d.path, pin)
+			r.note("everything of %s is held by %s", d.path, holder)
 		default:
 			d.garbage = append(d.garbage, o)
 			continue
@@ -115,7 +115,11 @@ func (m *mark) keep(d *poolDisk, o *object) string {
 		}
 		return ""
 	case kindRef:
-		if r := m.refs[key]; r == nil || m.disks[r.Child].last != nil || m.disks[r.Child].first != nil {
+		r := m.refs[key]
+		if r == nil || m.hold != "" || m.disks[r.Child].last != nil || m.disks[r.Child].first != nil {
+			return KeptDocument
+		}
+		if _, needed := m.edges[edge{d.path, r.Child}]; needed { // by forks and readers of the child, which is destroyed
 			return KeptDocument
 		}
 		return ""

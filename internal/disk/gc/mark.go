@@ -34,6 +34,7 @@ type mark struct {
 	ckpts    map[string]bool        // keys
 	held     map[string]string      // paths of which everything is held, and by which pin
 	hold     string                 // a pin that holds everything there is
+	edges    map[edge]string        // of all lineages → the checkpoint that was forked, "" if nothing says which
 }
 
 // poolDisk is one path at which there is, or was, a disk.
@@ -50,6 +51,7 @@ type source struct {
 	lineage []format.Ancestor
 	root    *format.RootRef
 	size    int64
+	head    *format.Head // if it is one
 }
 
 func (m *mark) empty() bool { return len(m.disks) == 0 }
@@ -70,6 +72,7 @@ func (c *collector) tryMark(ctx context.Context) (*mark, error) {
 			return m, err
 		}
 	}
+	m.lines()
 	return m, nil
 }
 
@@ -165,7 +168,7 @@ func (m *mark) head(ctx context.Context, path string) (*format.Head, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.roots = append(m.roots, source{key, h.Lineage, h.Root, h.Size})
+	m.roots = append(m.roots, source{key, h.Lineage, h.Root, h.Size, h})
 	return h, nil
 }
 
@@ -201,7 +204,7 @@ func (m *mark) checkpoints(ctx context.Context) error {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.ckpts[key] = true
-		m.roots = append(m.roots, source{key, ck.Lineage, ck.Root, ck.Size})
+		m.roots = append(m.roots, source{key, ck.Lineage, ck.Root, ck.Size, nil})
 		return nil
 	})
 }
@@ -243,7 +246,11 @@ func (m *mark) relist(ctx context.Context, found func(path, key string, o object
 func (m *mark) walk(ctx context.Context) error {
 	m.reach = fsck.NewReach(m.c.store, m.c.codec, m.sizes)
 	return each(ctx, m, "walking", m.roots, func(ctx context.Context, s source) error {
-		if err := m.reach.Map(ctx, s.lineage, s.root, s.size); err != nil {
+		err := m.reach.Map(ctx, s.lineage, s.root, s.size)
+		if errs.Is(err, errs.NotFound) && m.unfinished(ctx, s) {
+			return nil
+		}
+		if err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "the map that %s refers to", s.what)
 		}
 		return nil

@@ -93,12 +93,12 @@ func (m *mark) heed(context.Context) error {
 		case m.c.ended(key, p):
 			m.dead[key] = m.pinSizes[key]
 		case p.Map != nil:
-			m.roots = append(m.roots, source{key, p.Map.Lineage, p.Map.Root, p.Map.Size})
+			m.roots = append(m.roots, source{key, p.Map.Lineage, p.Map.Root, p.Map.Size, nil})
 		case p.All && (m.disks[path] == nil || m.disks[path].last == nil):
-			m.hold = key // it can't be said what the disk's ancestors are
+			m.hold = "pin " + key // it can't be said what the disk's ancestors are
 		case p.All:
 			for _, a := range m.disks[path].last.Lineage {
-				m.held[a.Path] = key
+				m.held[a.Path] = "pin " + key
 			}
 		}
 	}
@@ -116,20 +116,78 @@ func (c *collector) ended(key string, p *format.Pin) bool {
 	})
 }
 
+// edge is the step of a lineage from a disk to one that was forked from it.
+type edge struct{ parent, child string }
+
+// lines notes every step of the lineage of what refers to a map, and the checkpoint that was forked where that is known. While
+// anything is left of a line of forks, the references along all of it stay: each is what keeps a Destroy of its
+// disk from taking what the end of the line needs, also when a disk between the two is gone.
+func (m *mark) lines() {
+	m.edges = map[edge]string{}
+	for _, s := range m.roots {
+		for i := range len(s.lineage) - 1 {
+			if e := (edge{s.lineage[i+1].Path, s.lineage[i].Path}); m.edges[e] == "" {
+				m.edges[e] = ""
+			}
+		}
+	}
+	for _, d := range m.disks {
+		if h := d.last; h != nil && h.Parent != nil {
+			m.edges[edge{h.Parent.Path, d.path}] = h.Parent.Checkpoint
+		}
+	}
+}
+
+// unfinished reports whether what refers to a map that is gone is the head of a fork that failed: it was never attached, and the
+// checkpoint that it was made from is gone too. A fork that dies before it has looked at its checkpoint again leaves
+// such a head, and so does one whose head is stored only after it was given up. Whether it is that, or a whole fork that has been damaged,
+// can't be told for certain, so that the head stays, and with it all that its lineage has: only who asked for the
+// fork knows. The rest of the pool is none of its business.
+func (m *mark) unfinished(ctx context.Context, s source) bool {
+	h := s.head
+	if h == nil || h.Epoch != 0 || h.Parent == nil {
+		return false
+	}
+	b, err := m.c.get(ctx, h.Parent.Path+"/ckpt/"+h.Parent.Checkpoint)
+	if err == nil {
+		ck, derr := format.DecodeCheckpoint(b)
+		if derr != nil || forkedFrom(h, ck) {
+			return false
+		}
+	} else if !errs.Is(err, errs.NotFound) {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, a := range h.Lineage {
+		m.held[a.Path] = "the unfinished fork " + h.Lineage[0].Path
+	}
+	m.c.report.note("fork %s was never finished, or is damaged: what it refers to is gone, as is its checkpoint %s of %s; what it was forked from "+
+		"is not collected until it is removed: sluice disk destroy %s", h.Lineage[0].Path, h.Parent.Checkpoint, h.Parent.Path, h.Lineage[0].Path)
+	return true
+}
+
+// forkedFrom reports whether a fork's head has the map of a checkpoint.
+func forkedFrom(h *format.Head, ck *format.Checkpoint) bool {
+	if h.Parent.UID != ck.UID || (h.Root == nil) != (ck.Root == nil) {
+		return false
+	}
+	return h.Root == nil || h.Root.Epoch == ck.Root.Epoch && h.Root.N == ck.Root.N
+}
+
 // register writes references of forks that have none. A fork that took very long may have lost its own to a
 // collector, and destroying its parent would take what it needs with it.
 func (c *collector) register(ctx context.Context, m *mark) error {
-	registered := map[string]bool{} // parent and child
+	registered := map[edge]bool{}
 	for key, r := range m.refs {
 		path, _, _ := leaf(key)
-		registered[path+"\x00"+r.Child] = true
+		registered[edge{path, r.Child}] = true
 	}
-	for _, d := range m.disks {
-		h := d.last
-		if h == nil || h.Parent == nil || registered[h.Parent.Path+"\x00"+d.path] {
+	for e, checkpoint := range m.edges {
+		if registered[e] {
 			continue
 		}
-		err := disk.Register(ctx, c.store, h.Parent.Path, d.path, h.Parent.Checkpoint)
+		err := disk.Register(ctx, c.store, e.parent, e.child, checkpoint)
 		if err != nil && !errs.Is(err, errs.Exists) {
 			return err
 		}

@@ -40,7 +40,7 @@ const (
 	KeptReached   = "reached"   // by a head, a checkpoint, a fork or a pin
 	KeptInFlight  = "in_flight" // a writer may be about to refer to it, or a replay needs it
 	KeptFence     = "fence"     // it keeps a writer of an old epoch out
-	KeptPinned    = "pinned"    // a reader or a restore holds all of the disk
+	KeptPinned    = "pinned"    // a reader or a restore, or a fork that was never finished, holds all of the disk
 	KeptDocument  = "document"  // heads, checkpoints, references, pins, owners' documents, and their boot traces
 	KeptUncertain = "uncertain" // its disk changed while it was looked at
 	KeptUnknown   = "unknown"   // no object of a disk

@@ -125,29 +125,14 @@ func (b *blinkered) forgery(ctx context.Context) (blob.Object, error) {
 // collect makes a collection beside what else happens.
 func (w *world) collect() {
 	w.start(w.coll, func() {
-		begun := time.Now()
 		r, err := w.coll.step(w.ctx)
 		freed := "nothing"
 		if r != nil {
 			freed = fmt.Sprint(r.Freed)
 		}
 		w.log("collect: freed %s, %v", freed, err)
-		if err != nil && !w.ofUnfinishedFork(err, begun) {
+		if err != nil {
 			w.violate("the collector stopped: %v", err)
 		}
 	})
-}
-
-// ofUnfinishedFork reports whether a collector that began at some time stopped at the head of a fork that was under way
-// then or later, and was finding out that its checkpoint is gone. Nothing was deleted, and the fork takes its head back:
-// a collector that begins after it must not see it.
-func (w *world) ofUnfinishedFork(err error, begun time.Time) bool {
-	found := false
-	w.forks.Range(func(child, done any) bool {
-		at, _ := done.(time.Time)
-		found = errs.Is(err, errs.Corrupt) && (at.IsZero() || !at.Before(begun)) &&
-			strings.Contains(err.Error(), fmt.Sprintf("that %s/head refers to", child))
-		return !found
-	})
-	return found
 }

@@ -87,7 +87,7 @@ func TestSimulation(t *testing.T) {
 // TestSeededBugsAreFound breaks one rule at a time. A simulation that doesn't notice proves nothing.
 func TestSeededBugsAreFound(t *testing.T) {
 	const budget = 3000
-	for b := dropFence; b <= fenceElsewhere; b++ {
+	for b := dropFence; b < bugs; b++ {
 		t.Run(strings.ReplaceAll(b.String(), " ", "-"), func(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(budget) {

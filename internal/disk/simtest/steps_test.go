@@ -11,6 +11,10 @@ import (
 
 // step does one thing, or nothing where it makes no sense now.
 func (w *world) step() {
+	if len(w.gone) > 0 && w.rng.IntN(6) == 0 {
+		w.haunt(w.gone[w.rng.IntN(len(w.gone))])
+		return
+	}
 	v := w.disks[w.rng.IntN(len(w.disks))]
 	arg := w.rng.Uint64()
 	k := w.rng.IntN(100)
@@ -22,6 +26,10 @@ func (w *world) step() {
 		k = 82
 	case w.p.bug == collectOnce && k%3 == 0:
 		k = 52 + 38*(k%2) // a checkpoint, or a collection
+	case w.p.bug.ofJournal() && k%3 == 0: // writes, takeovers, zombies that go on, and time for a bound to pass
+		k = []int{0, 20, 45, 97}[k/3%4]
+	case (w.p.bug == destroyForked || w.p.bug == destroyPinned) && k%3 == 0:
+		k = []int{52, 67, 72, 94}[k/3%4]
 	}
 	switch {
 	case v.cur == nil && k < 45 || k < 8: // with a session: a takeover while it lives
@@ -55,8 +63,10 @@ func (w *world) step() {
 		w.grow(v)
 	case k < 86:
 		w.compare(v)
-	case k < 96:
+	case k < 94:
 		w.collect()
+	case k < 96:
+		w.destroy(v)
 	default:
 		time.Sleep(time.Duration(arg % uint64(3*time.Second)))
 	}
@@ -64,11 +74,22 @@ func (w *world) step() {
 
 // crash ends the current session with whatever it has in flight.
 func (w *world) crash(v *vdisk) {
-	s := v.cur
+	w.end(v.cur)
+	v.cur = nil
+}
+
+// end kills a session's process, or its host.
+func (w *world) end(s *session) {
 	s.c.kill()
+	own := s.host != nil && s.host.user == s // else it was ended before
+	if own {
+		s.host.death.Kill()
+	}
 	s.d.Abandon()
 	w.wait(s)
-	v.cur = nil
+	if own {
+		w.unmount(s.v, s.host)
+	}
 }
 
 func (w *world) checkpoint(v *vdisk) {
@@ -94,7 +115,7 @@ func (w *world) checkpoint(v *vdisk) {
 		return
 	}
 	v.ckpts[name] = s.now()
-	if err := s.ack(n); err != nil {
+	if err := s.keep(n); err != nil && !v.dead.Load() {
 		w.violate("%v", err)
 	}
 }
@@ -109,6 +130,7 @@ func (w *world) forget(v *vdisk) {
 func (w *world) remove(v *vdisk, name string) {
 	if _, ok := v.ckpts[name]; ok {
 		delete(v.ckpts, name)
+		w.p.settle(v.path + "/ckpt/" + name)
 		w.log("remove checkpoint %s of %s: %v", name, v.path, w.client().Delete(w.ctx, v.path+"/ckpt/"+name))
 	}
 }
@@ -133,27 +155,25 @@ func (w *world) fork(v *vdisk) {
 	}
 	child, c, want := w.name("f/"), w.slowClient(), v.ckpts[name]
 	nv := &vdisk{path: child, blocks: len(want), closed: true, last: newTimeline(want), ckpts: map[string]content{}}
-	opts := disk.ForkOptions{Key: w.key}
+	opts := disk.ForkOptions{Key: w.key, Limit: grace / 2}
 	if w.p.logs != nil && w.rng.IntN(2) == 0 { // the other half have their logs in the pool
 		opts.LogURL, opts.OpenLog = logURL, c.openLog
 	}
 	done := make(chan error, 1)
-	w.forks.Store(child, time.Time{})
 	w.start(nv, func() {
 		_, err := disk.Fork(w.ctx, c, v.path, name, child, opts)
 		w.log("fork %s from %s of %s: %v", child, name, v.path, err)
-		if errs.Is(err, errs.Unavailable) { // it doesn't know what there is of it, which is nobody's
-			time.Sleep(10 * time.Second)
-			_ = w.p.Delete(w.ctx, child+"/head")
-		}
-		w.forks.Store(child, time.Now())
 		done <- err
 	})
 	w.meddle(v, name)
 	w.wait(nv)
-	if err := <-done; err == nil {
+	err := <-done
+	if err == nil {
 		w.disks = append(w.disks, nv)
-	} else if !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.NotFound) {
+		return
+	}
+	w.orphans = append(w.orphans, child) // its head may be there, or come
+	if !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.NotFound) {
 		w.violate("fork %s: %v", child, err)
 	}
 }
@@ -231,12 +251,12 @@ func (w *world) close(v *vdisk) {
 	v.cur = nil
 	if err != nil {
 		w.ended(s, err)
-		s.c.kill()
-		s.d.Abandon()
+		w.end(s)
 		return
 	}
+	w.unmount(v, s.host)
 	v.closed = true
-	if err := s.ack(n); err != nil {
+	if err := s.keep(n); err != nil && !v.dead.Load() {
 		w.violate("%v", err)
 	}
 }
@@ -267,6 +287,7 @@ func (w *world) restore(v *vdisk) {
 	case errs.Is(err, errs.NotFound): // the checkpoint was removed first
 	case errs.Is(err, errs.Unavailable):
 		v.other, v.closed = append(v.other, after), false
+	case v.dead.Load():
 	default:
 		w.violate("restore of %s: %v", v.path, err)
 	}
@@ -307,15 +328,16 @@ func (w *world) compare(v *vdisk) {
 func (w *world) finish() {
 	w.running.Wait()
 	w.quiet = true
-	for _, v := range w.disks {
+	for _, v := range append(w.disks, w.gone...) {
 		for _, s := range append(v.past, v.cur) {
 			if s != nil {
-				s.d.Abandon()
+				w.end(s)
 			}
 		}
-		v.cur = nil
+		v.cur, v.past = nil, nil
 	}
-	time.Sleep(10 * time.Second) // what was late has arrived
+	time.Sleep(settled) // what was late has arrived
+	w.bury()
 	for _, v := range w.disks {
 		if w.attach(v, w.p.client(0, 0)); v.cur != nil {
 			w.close(v)
@@ -330,6 +352,9 @@ func (w *world) finish() {
 			w.violate("collect over a good store: %v", err)
 		}
 		time.Sleep(pause)
+	}
+	for _, v := range w.gone {
+		w.nothingLeft(v)
 	}
 	for _, v := range w.disks {
 		if w.failed() != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"math/rand/v2"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -32,12 +33,24 @@ const (
 	collectOnce         // the collector deletes what a single mark didn't find
 	skipPins            // the collector doesn't look at pins
 	restoreUnpinned     // a restore's pin is acknowledged and not kept
+	trustStale          // a journal is believed whatever session the head names
+	ackUnsynced         // the journal's device acknowledges a sync before it is made
+	forgetClaim         // a recovery doesn't note in the journal which session it is about to be
+	ignoreBound         // a flush is acknowledged however old what the store lacks is
+	destroyForked       // a disk is destroyed without a look at its forks
+	destroyPinned       // a disk is destroyed without a look at its pins
 	fenceElsewhere      // a fence is written to the disk's own store, where its log isn't
+	bugs
 )
+
+// ofJournal reports whether only disks of mode bounded have what is broken.
+func (b bug) ofJournal() bool { return b >= trustStale && b <= ignoreBound }
 
 func (b bug) String() string {
 	return [...]string{"none", "drop the fence", "skip the nonce check", "acknowledge before the PUT", "collect a fence",
-		"collect a fork's segment", "delete after one mark", "skip pins", "restore without a pin", "fence in the wrong store"}[b]
+		"collect a fork's segment", "delete after one mark", "skip pins", "restore without a pin",
+		"trust a stale journal", "acknowledge before the journal's sync", "recover without a claim", "ignore the bound",
+		"destroy under a fork", "destroy under a reader", "fence in the wrong store"}[b]
 }
 
 // pool is the store that all clients of a run share.
@@ -48,11 +61,12 @@ type pool struct {
 	main *pool // of a log store: the pool
 
 	mu      sync.Mutex
-	created []creation // for old listings
+	created []creation      // for old listings
+	settled map[string]bool // keys and folders, see settle
 	counts  counts
 }
 
-func newPool(b bug) *pool { return &pool{Store: memblob.New(), bug: b} }
+func newPool(b bug) *pool { return &pool{Store: memblob.New(), bug: b, settled: map[string]bool{}} }
 
 // addLogs makes it a pool whose disks have their logs in a second store, with faults of its own.
 func (p *pool) addLogs() { p.logs = &pool{Store: memblob.New(), bug: p.bug, main: p} }
@@ -79,6 +93,25 @@ func (p *pool) note(key string) {
 	p.created = append(p.created, creation{time.Now(), key})
 }
 
+// settle says that what was asked for a key, or below it, and has not happened yet never will. Who removes a thing does it long after it was
+// made: a repetition of that which comes after the removal would bring it back, and what it refers to is gone by
+// then only because a grace here is shorter than a request can be on its way.
+func (p *pool) settle(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.settled[key] = true
+}
+
+// repeat runs what comes late.
+func (p *pool) repeat(key string, f func() error) {
+	p.mu.Lock()
+	never := p.settled[key] || p.settled[path.Dir(key)]
+	p.mu.Unlock()
+	if !never {
+		_ = f()
+	}
+}
+
 // client is one process's way to the store, with faults of its own.
 type client struct {
 	p      *pool
@@ -86,6 +119,7 @@ type client struct {
 	rate   int           // faults per 256 requests; 0: none
 	slow   time.Duration // at most this long it takes until a request is sent
 	noPins bool          // pins are acknowledged and not kept
+	fresh  bool          // listings are never old
 
 	mu   sync.Mutex
 	nth  map[string]int // requests by kind and key
@@ -113,7 +147,7 @@ func (c *client) openLog(context.Context, string) (blob.Store, error) {
 	defer c.mu.Unlock()
 	if c.logs == nil {
 		c.logs = c.p.logs.client(c.seed+1, c.rate)
-		c.logs.slow, c.logs.dead = c.slow, c.dead
+		c.logs.slow, c.logs.dead, c.logs.fresh = c.slow, c.dead, c.fresh
 	}
 	return c.logs, nil
 }
@@ -167,10 +201,15 @@ func (c *client) do(ctx context.Context, op, key string, f func() error) (fault,
 	} else if !again && v == hang {
 		v = stop
 	}
-	return v, rng, c.suffer(ctx, v, rng, op+" "+key, f)
+	return v, rng, c.suffer(ctx, v, rng, op, key, f)
 }
 
-func (c *client) suffer(ctx context.Context, v fault, rng *rand.Rand, what string, f func() error) error {
+func (c *client) suffer(ctx context.Context, v fault, rng *rand.Rand, op, key string, f func() error) error {
+	what := op + " " + key
+	repeat := func() { c.p.repeat(key, f) }
+	if op == "delete" {
+		repeat = func() { _ = f() }
+	}
 	wait := time.Duration(rng.IntN(8)) * time.Millisecond
 	if c.slow > 0 {
 		wait += time.Duration(rng.Int64N(int64(c.slow)))
@@ -189,7 +228,7 @@ func (c *client) suffer(ctx context.Context, v fault, rng *rand.Rand, what strin
 		_ = f()
 		return gone
 	case late, twice:
-		time.AfterFunc(later, func() { _ = f() })
+		time.AfterFunc(later, repeat)
 		if v == late {
 			return gone
 		}
@@ -199,7 +238,7 @@ func (c *client) suffer(ctx context.Context, v fault, rng *rand.Rand, what strin
 		case <-time.After(4 * time.Second): // not everybody has a limit
 		}
 		if v == hang {
-			time.AfterFunc(later, func() { _ = f() })
+			time.AfterFunc(later, repeat)
 		}
 		return gone
 	}
@@ -303,7 +342,7 @@ func (c *client) List(ctx context.Context, prefix, after string, yield func(blob
 			return true
 		})
 	})
-	if v == short {
+	if v == short && !c.fresh {
 		list = c.p.before(list, time.Duration(rng.Int64N(int64(staleness))))
 	}
 	for _, e := range list {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk"
 )
@@ -21,7 +22,18 @@ type timeline struct {
 	base   content
 	writes []write
 	acked  int // of the writes, covered by a flush that returned nil
+	stored int // of those, what may not be lost with the journal either
 	cut    int // of the writes, what a successor found; -1: there is none yet
+
+	bound time.Duration // of a session whose journal acknowledges; 0: the store does
+	made  []time.Time   // when each write was taken; zero: it wasn't yet
+	acks  []ack         // by the journal
+}
+
+// ack is a flush that returned nil, and how many writes it covered.
+type ack struct {
+	at time.Time
+	n  int
 }
 
 // write makes blocks [from, to) show id, or zeros for a trim.
@@ -46,6 +58,14 @@ func (t *timeline) add(w write) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.writes = append(t.writes, w)
+	t.made = append(t.made, time.Time{})
+}
+
+// took notes that the device has taken the newest write.
+func (t *timeline) took() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.made[len(t.made)-1] = time.Now()
 }
 
 func (t *timeline) count() int {
@@ -54,13 +74,48 @@ func (t *timeline) count() int {
 	return len(t.writes)
 }
 
-// ack notes that the first n writes were acknowledged, and refuses what the successor didn't find.
+// ack notes that a flush acknowledged the first n writes, and refuses what the successor didn't find: all of it, or of a session with a
+// journal what was older than the bound.
 func (t *timeline) ack(n int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.acked = max(t.acked, n)
-	if t.cut >= 0 && n > t.cut {
-		return fmt.Errorf("two writers: %d writes of a replaced one were acknowledged, its successor found %d", n, t.cut)
+	if t.bound > 0 {
+		t.acks = append(t.acks, ack{time.Now(), n})
+	} else {
+		t.stored = max(t.stored, n)
+	}
+	return t.replaced()
+}
+
+// keep notes that the first n writes are in the store, whatever becomes of a journal.
+func (t *timeline) keep(n int) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.acked, t.stored = max(t.acked, n), max(t.stored, n)
+	return t.replaced()
+}
+
+func (t *timeline) replaced() error {
+	if t.cut < 0 {
+		return nil
+	}
+	if err := t.lacks(t.cut); err != nil {
+		return fmt.Errorf("two writers: a replaced one, of which its successor found %d writes: %w", t.cut, err)
+	}
+	return nil
+}
+
+// lacks returns what must not be missing if n writes are left and no journal.
+func (t *timeline) lacks(n int) error {
+	if n < t.stored {
+		return fmt.Errorf("lost: content of %d writes, %d were acknowledged", n, t.stored)
+	}
+	for _, a := range t.acks {
+		if a.n > n && a.at.Sub(t.made[n]) > t.bound {
+			return fmt.Errorf("lost: content of %d writes, %d were acknowledged %v after the next was made, over a bound of %v",
+				n, a.n, a.at.Sub(t.made[n]), t.bound)
+		}
 	}
 	return nil
 }
@@ -77,8 +132,8 @@ func (t *timeline) now() content {
 }
 
 // prefix returns of how many whole writes got is the content, with a part of the next at most. A disk that was grown since shows zeros
-// beyond.
-func (t *timeline) prefix(got content) (int, error) {
+// beyond. With its journal kept nothing that was acknowledged may be missing.
+func (t *timeline) prefix(got content, kept bool) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := make(content, len(got))
@@ -100,10 +155,10 @@ func (t *timeline) prefix(got content) (int, error) {
 	switch {
 	case best < 0:
 		return 0, fmt.Errorf("no prefix: content %v, base %v, %d writes, %d acknowledged", got, t.base, len(t.writes), t.acked)
-	case best < t.acked:
-		return 0, fmt.Errorf("lost: content of %d writes, %d were acknowledged", best, t.acked)
+	case best < t.acked && kept:
+		return 0, fmt.Errorf("lost: content of %d writes, %d were acknowledged, and the journal was there", best, t.acked)
 	}
-	return best, nil
+	return best, t.lacks(best)
 }
 
 // succeed ends the timeline at n writes, for a successor that found them.
@@ -111,10 +166,7 @@ func (t *timeline) succeed(n int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cut = n
-	if t.acked > n {
-		return fmt.Errorf("lost: a successor found %d writes, %d were acknowledged meanwhile", n, t.acked)
-	}
-	return nil
+	return t.replaced()
 }
 
 // stamp fills a block so that every 16 bytes name the write and the place.

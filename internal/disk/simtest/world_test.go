@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk"
@@ -24,15 +26,15 @@ const (
 
 // world is one run: a pool, its disks and what is known about them.
 type world struct {
-	forks sync.Map // path of each fork → when it was done, zero while it is under way
-
-	ctx   context.Context
-	p     *pool
-	rng   *rand.Rand
-	seed  uint64
-	disks []*vdisk
-	coll  *collector
-	key   disk.KEK // nil: disks in the clear
+	ctx     context.Context
+	p       *pool
+	rng     *rand.Rand
+	seed    uint64
+	disks   []*vdisk
+	gone    []*vdisk // destroyed, or being destroyed
+	orphans []string // paths of forks that failed
+	coll    *collector
+	key     disk.KEK // nil: disks in the clear
 
 	mu      sync.Mutex
 	ids     uint64 // of writes
@@ -50,19 +52,27 @@ type vdisk struct {
 	gen    uint64
 	blocks int
 	cur    *session
-	closed bool // for certain: the last session closed it
-	busy   bool // a restore is under way
+	closed bool        // for certain: the last session closed it
+	busy   bool        // a restore is under way
+	dead   atomic.Bool // it is being destroyed, or was: nothing may be lost by it but itself
+	past   []*session
 	last   *timeline
 	other  []content // what a restore whose answer was lost may have made of it
-	past   []*session
 	ckpts  map[string]content
+
+	bound  time.Duration // of mode bounded; 0: durable
+	hosts  []*host       // that have a journal for it
+	home   *host         // of the last session, if that had a journal
+	intact bool          // the journal there is whole, and nobody has claimed the head elsewhere since
 }
 
 // session is one attachment.
 type session struct {
 	*timeline
+	v      *vdisk
 	d      *disk.Disk
 	c      *client
+	host   *host // nil: it has no journal
 	blocks int
 }
 
@@ -74,23 +84,37 @@ func newWorld(ctx context.Context, seed uint64, b bug) *world {
 		return w
 	}
 	w.coll = newCollector(w.p, w.client(), codec)
-	if seed%3 == 2 {
+	if seed%3 == 2 && !b.ofJournal() {
 		if w.key, err = kek.New([32]byte{byte(seed)}); err != nil {
 			w.violate("key: %v", err)
 		}
 	}
-	opts := disk.CreateOptions{Key: w.key}
 	if seed%5 == 2 || b == fenceElsewhere {
 		w.p.addLogs()
+	}
+	w.create()
+	return w
+}
+
+// create makes a new disk, of mode bounded in a third of the runs.
+func (w *world) create() {
+	v := &vdisk{path: w.name("d/"), blocks: 8 + w.rng.IntN(maxBlocks-8), closed: true, ckpts: map[string]content{}}
+	v.last = newTimeline(make(content, v.blocks))
+	opts := disk.CreateOptions{Size: int64(v.blocks) * blockSize, Key: w.key}
+	if w.key == nil && (w.seed%3 == 1 || w.p.bug.ofJournal()) {
+		v.bound = []time.Duration{200 * time.Millisecond, time.Second, 4 * time.Second}[w.rng.IntN(3)]
+		v.hosts = []*host{newHost(), newHost()}
+		if opts.Bound = v.bound; w.p.bug == ignoreBound {
+			opts.Bound = time.Hour
+		}
+	}
+	if w.p.logs != nil {
 		opts.LogURL, opts.OpenLog = logURL, w.p.client(0, 0).openLog
 	}
-	blocks := 8 + w.rng.IntN(maxBlocks-8)
-	opts.Size = int64(blocks) * blockSize
-	if _, err := disk.Create(ctx, w.p.Store, "d/0", opts); err != nil {
+	if _, err := disk.Create(w.ctx, w.p.Store, v.path, opts); err != nil {
 		w.violate("create: %v", err)
 	}
-	w.disks = []*vdisk{{path: "d/0", blocks: blocks, closed: true, last: newTimeline(make(content, blocks)), ckpts: map[string]content{}}}
-	return w
+	w.disks = append(w.disks, v)
 }
 
 func (w *world) client() *client { return w.p.client(w.rng.Uint64(), faultRate) }
@@ -172,32 +196,54 @@ func (w *world) attach(v *vdisk, c *client) *session {
 	if w.seed%4 == 1 && !w.quiet { // packed segments, too
 		opts.CompactBytes, opts.CompactShare = blockSize, 4
 	}
+	h := w.chooseHost(v)
+	kept := h != nil && h == v.home && v.intact
+	opts.Journal = w.mount(v, h)
+	if h != nil && !w.quiet && w.rng.IntN(w.dying()) == 0 { // the host dies while it attaches
+		defer time.AfterFunc(time.Duration(w.rng.IntN(60))*time.Millisecond, func() {
+			c.kill()
+			h.death.Kill()
+		}).Stop()
+	}
 	d, err := disk.Attach(w.ctx, c, v.path, opts)
-	w.log("attach %s generation %d: %v", v.path, v.gen, err)
+	w.log("attach %s generation %d%v: %v", v.path, v.gen, w.where(v, h), err)
+	if h != v.home {
+		v.intact = false // by now the head may name another session
+	}
+	var got content
+	if err == nil {
+		if got, err = w.read(d); err != nil {
+			d.Abandon()
+		}
+	}
 	if err != nil {
-		if !errs.Is(err, errs.Unavailable) {
-			w.violate("attach %s: %v", v.path, err)
+		w.unmount(v, h)
+		if !errs.Is(err, errs.Unavailable) && !v.dead.Load() {
+			w.violate("attach %s, or read it then: %v", v.path, err)
 		}
 		v.closed = false
 		return nil
 	}
-	s := &session{d: d, c: c, blocks: int(d.Size() / blockSize)}
-	got, err := w.read(d)
-	if err != nil {
-		d.Abandon()
-		if !errs.Is(err, errs.Unavailable) {
-			w.violate("read %s after an attach: %v", v.path, err)
-		}
-		v.closed = false
-		return nil
+	s := &session{v: v, d: d, c: c, host: h, blocks: int(d.Size() / blockSize), timeline: newTimeline(got)}
+	if h != nil {
+		h.user, s.bound = s, v.bound
 	}
-	s.timeline = newTimeline(got)
-	n, err := v.last.prefix(got)
+	w.succeed(v, got, kept)
+	if v.cur != nil {
+		v.past = append(v.past, v.cur)
+	}
+	v.cur, v.last, v.closed, v.other, v.blocks, v.home, v.intact = s, s.timeline, false, nil, len(got), h, h != nil
+	return s
+}
+
+// succeed holds what a new writer found against what the one before wrote.
+func (w *world) succeed(v *vdisk, got content, kept bool) {
+	n, err := v.last.prefix(got, kept)
 	if err != nil {
 		for _, o := range v.other {
 			padded := make(content, len(got))
 			copy(padded, o)
-			if fmt.Sprint(padded) == fmt.Sprint(got) {
+			if slices.Equal(padded, got) {
 				n, err = v.last.count(), nil
 			}
 		}
@@ -209,11 +255,6 @@ func (w *world) attach(v *vdisk, c *client) *session {
 		w.violate("%s after an attach with generation %d: %v", v.path, v.gen, err)
 	}
 	w.log("  it has %d of %d writes", n, v.last.count())
-	if v.cur != nil {
-		v.past = append(v.past, v.cur)
-	}
-	v.cur, v.last, v.closed, v.other, v.blocks = s, s.timeline, false, nil, len(got)
-	return s
 }
 
 // read reads a whole device, more than once if the store makes it hard.
@@ -244,6 +285,7 @@ func (w *world) burst(s *session, seed uint64) {
 			}
 			err = s.d.WriteAt(w.ctx, buf[:n], off)
 		}
+		s.took()
 		if err != nil {
 			w.ended(s, err)
 			return
@@ -259,14 +301,14 @@ func (w *world) flush(s *session) {
 	n := s.count()
 	if err := s.d.Flush(w.ctx); err != nil {
 		w.ended(s, err)
-	} else if err := s.ack(n); err != nil {
+	} else if err := s.ack(n); err != nil && !s.v.dead.Load() { // of a destroyed disk fences go too
 		w.violate("%v", err)
 	}
 }
 
 // ended checks that a session fails for a reason.
 func (w *world) ended(s *session, err error) {
-	if !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Fenced) && !errs.Is(err, errs.Invalid) {
+	if !s.v.dead.Load() && !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Fenced) && !errs.Is(err, errs.Invalid) {
 		w.violate("a session broke: %v", err)
 	}
 	w.log("  session of epoch %d: %v", s.d.Head().Epoch, err)

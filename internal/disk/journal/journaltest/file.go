@@ -49,6 +49,13 @@ func (d *Death) Tick() Fate {
 	return Before
 }
 
+// Kill ends the host now.
+func (d *Death) Kill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.dead = true
+}
+
 // Dead reports whether it has happened.
 func (d *Death) Dead() bool {
 	d.mu.Lock()
