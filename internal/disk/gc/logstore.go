@@ -59,6 +59,10 @@ func (m *mark) listLog(ctx context.Context, d *poolDisk) error {
 	m.logs[d.path] = s
 	m.mu.Unlock()
 	obj, err := s.store.Get(ctx, h.UID+"/disk", blob.All())
+	if errs.Is(err, errs.NotFound) {
+		return errs.Wrap(errs.NotFound, err, "it has nothing of the disk").
+			WithRemedy("bring the log store back; a disk that is being destroyed is gone soon: if that was cut short, sluice disk destroy %s once more", d.path)
+	}
 	if err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "read %s", h.UID+"/disk")
 	}

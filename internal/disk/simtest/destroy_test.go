@@ -37,9 +37,15 @@ func (w *world) destroy(v *vdisk) {
 	}
 	c := w.slowClient()
 	c.fresh = true // it has no grace, and believes the store's contract
+	if w.p.logs != nil {
+		w.logDestroys.Add(1)
+	}
 	w.start(c, func() {
 		err := disk.Destroy(w.ctx, w.unheeding(c), v.path, c.openLog)
 		w.log("destroy %s: %v", v.path, err)
+		if err == nil && w.p.logs != nil {
+			w.logDestroyed.Add(1)
+		}
 		if err != nil && !errs.Is(err, errs.Unavailable) {
 			w.violate("destroy %s: %v", v.path, err)
 		}

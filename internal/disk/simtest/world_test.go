@@ -33,6 +33,9 @@ type world struct {
 	disks   []*vdisk
 	gone    []*vdisk // destroyed, or being destroyed
 	orphans []string // paths of forks that failed
+
+	// Destroys of disks with a log store, begun and done: amid one a collector finds a head whose log is gone.
+	logDestroys, logDestroyed atomic.Int32
 	coll    *collector
 	key     disk.KEK // nil: disks in the clear
 
