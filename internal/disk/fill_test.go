@@ -14,7 +14,7 @@ func TestCacheDeviceThatIsBehindIsPassedBy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dev.Close()
-	f := &frames{o: &objects{}, dev: dev}
+	f := &frames{o: &objects{n: &counters{}}, dev: dev}
 	kept := 0
 	f.fill(maxFilling, func() { // the device takes its time over as much as may wait
 		f.fill(1, func() { kept++ })

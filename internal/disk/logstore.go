@@ -2,7 +2,6 @@ package disk
 
 import (
 	"context"
-	"slices"
 	"sync"
 
 	"github.com/sluice-platform/sluice/internal/blob"
@@ -105,6 +104,19 @@ func (o *objects) verifyLog(ctx context.Context, h *format.Head) error {
 		return ofLogStore(url, err)
 	}
 	return nil
+}
+
+// sameLog sees, after a log was read to its end, that it was whole all the time.
+func (d *Disk) sameLog(ctx context.Context) error {
+	if d.second == nil {
+		return nil
+	}
+	_, err := d.lo.get(ctx, identityKey(d.second.uid), blob.All())
+	if errs.Is(err, errs.NotFound) {
+		return errs.Wrap(errs.Corrupt, err, "log store %s was emptied while it was read", d.second.at.URL).
+			WithRemedy("a disk that is being destroyed can't be attached; else bring the store back")
+	}
+	return err
 }
 
 // provesWriteOnce writes an object again that is there, as it is: a store that lets it would let a writer of an old
@@ -211,7 +223,8 @@ func InspectLog(ctx context.Context, h *format.Head, open OpenStore) (*LogDetail
 	return out, nil
 }
 
-// destroyLog removes what a disk has in its log store, the identity last: until then it can be repeated.
+// destroyLog removes what a disk has in its log store. The identity goes first, so that an attach that has read a part
+// of the log doesn't take the rest for never written (sameLog). It can be repeated as long as the head is there.
 func destroyLog(ctx context.Context, h *format.Head, open OpenStore) error {
 	store, err := openLogStore(ctx, h, open)
 	if err != nil {
@@ -219,15 +232,14 @@ func destroyLog(ctx context.Context, h *format.Head, open OpenStore) error {
 	}
 	defer store.Close()
 	o := oneShot(store)
+	if err := o.remove(ctx, identityKey(h.UID)); err != nil {
+		return ofLogStore(h.LogStore.URL, err)
+	}
 	names, err := o.names(ctx, secondLogPrefix(h.UID))
-	slices.Sort(names)
 	for _, name := range names {
 		if err == nil {
 			err = o.remove(ctx, secondLogPrefix(h.UID)+name)
 		}
-	}
-	if err == nil {
-		err = o.remove(ctx, identityKey(h.UID))
 	}
 	if err != nil {
 		return ofLogStore(h.LogStore.URL, err)

@@ -43,6 +43,9 @@ func (d *Disk) recover(ctx context.Context, pos format.Position) (map[uint64]uin
 		}
 		last[pos.Epoch] = seq - 1
 	}
+	if err := d.sameLog(ctx); err != nil {
+		return nil, err
+	}
 	if err := d.endRestage(ctx); err != nil {
 		return nil, err
 	}

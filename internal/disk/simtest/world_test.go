@@ -36,8 +36,8 @@ type world struct {
 
 	// Destroys of disks with a log store, begun and done: amid one a collector finds a head whose log is gone.
 	logDestroys, logDestroyed atomic.Int32
-	coll    *collector
-	key     disk.KEK // nil: disks in the clear
+	coll                      *collector
+	key                       disk.KEK // nil: disks in the clear
 
 	mu      sync.Mutex
 	ids     uint64 // of writes
