@@ -14,7 +14,7 @@ import (
 )
 
 func newDiskFsckCommand(d *deps) *cobra.Command {
-	var data, garbage bool
+	var data, garbage, noPin bool
 	cmd := &cobra.Command{
 		Use:   "fsck URL",
 		Short: "Check what is stored of a disk, without changing it",
@@ -23,14 +23,14 @@ attach would replay: every checksum, every reference, and that live counts are e
 stored frame is read, decrypted and decompressed too. Of an encrypted disk whose key isn't given all checksums are
 checked, and all references; which blocks are mapped and what decrypts is not, and it says so. Objects that nothing can reach, forks included, are counted.
 
-Nothing is ever written. It is about the disk as an object; for the file system on it there is e2fsck. On a
+Nothing of the disk is ever written, and beside it only a pin, which keeps collectors from what is being checked until it is done. It is about the disk as an object; for the file system on it there is e2fsck. On a
 disk that is being written, what its writer is just writing is counted as in flight.
 ` + keyHelp + exitTable + `
 Damage is exit status 1; so is whatever else fails without a code of its own.`,
 		Example: "  sluice disk fsck s3://bucket/disks/data\n  sluice disk fsck s3://bucket/disks/data --data --json",
 		Args:    exactly("a disk URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := d.fsck(cmd.Context(), args[0], data, garbage)
+			r, err := d.fsck(cmd.Context(), args[0], fsck.Options{Data: data, Unpinned: noPin}, garbage)
 			if err != nil {
 				return err
 			}
@@ -45,11 +45,12 @@ Damage is exit status 1; so is whatever else fails without a code of its own.`,
 		},
 	}
 	cmd.Flags().BoolVar(&data, "data", false, "read all the data too")
+	cmd.Flags().BoolVar(&noPin, "no-pin", false, "write nothing to the store: what a collector deletes meanwhile is called damage")
 	cmd.Flags().BoolVar(&garbage, "list-unreachable", false, "name each unreachable object on stderr")
 	return d.addKeyFlags(cmd)
 }
 
-func (d *deps) fsck(ctx context.Context, url string, data, garbage bool) (*fsck.Report, error) {
+func (d *deps) fsck(ctx context.Context, url string, o fsck.Options, garbage bool) (*fsck.Report, error) {
 	ref, err := openDisk(ctx, url)
 	if err != nil {
 		return nil, err
@@ -60,7 +61,7 @@ func (d *deps) fsck(ctx context.Context, url string, data, garbage bool) (*fsck.
 	if err != nil {
 		return nil, err
 	}
-	o := fsck.Options{Data: data, Progress: bar.set, Key: key, OpenLog: openLog}
+	o.Progress, o.Key, o.OpenLog = bar.set, key, openLog
 	if garbage {
 		o.Garbage = func(key string, size int64) { fmt.Fprintf(d.stderr, "unreachable: %s (%s)\n", key, byteCount(size)) }
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/oklog/ulid/v2"
 	"golang.org/x/sync/errgroup"
@@ -28,6 +29,10 @@ type Options struct {
 	OpenLog  disk.OpenStore               // opens the log store of a disk that has its log in a second one
 	Progress func(done, total int64)      // segments checked and to check; may be nil
 	Garbage  func(key string, size int64) // called for each unreachable object, by key; may be nil
+	// Unpinned checks without a pin, for who may not write to the store, or of one that nobody collects: what a
+	// collector deletes meanwhile is reported as damage.
+	Unpinned bool
+	PinLease time.Duration // how long the pin lasts if the check is killed; 0: the usual time
 }
 
 // checker is one check under way.
@@ -42,6 +47,7 @@ type checker struct {
 	head      *format.Head
 	onlyReach bool             // for a Reach: whatever can't be read is an error, and regions and segments are not read
 	own       map[string]int64 // every object of the disk: key → size
+	holds     []*disk.Hold     // of the disk and its forks
 
 	mu       sync.Mutex
 	keys     format.Keys
@@ -51,8 +57,8 @@ type checker struct {
 
 // Check reads a disk's head, checkpoints, maps, segment headers and log, and with Options.Data everything
 // else, and reports what is damaged and what can't be reached. Damage is no error; errors are NotFound (no
-// disk), Denied (Options.Key is not its key), Unsupported (its log is in a second store and there is no
-// Options.OpenLog), and whatever kept it from reading.
+// disk), Denied (Options.Key is not its key, or the store refuses a pin), Unsupported (its log is in a second store and there is no
+// Options.OpenLog), Conflict (the pin was lost, and what was found means nothing), and whatever kept it from reading.
 func Check(ctx context.Context, store blob.Store, path string, opts Options) (*Report, error) {
 	if !format.ValidPath(path) {
 		return nil, errs.New(errs.Invalid, "bad disk path %q", path)
@@ -64,6 +70,13 @@ func Check(ctx context.Context, store blob.Store, path string, opts Options) (*R
 	r := &Report{Path: path, Unreachable: map[string]Tally{}, Damage: []Finding{}, Notes: []string{}}
 	c := &checker{store: decorate.Retry(decorate.Whole(store), decorate.DefaultRetry()), path: path, opts: opts, codec: codec, log: log{r: r}, own: map[string]int64{},
 		reached: map[string]struct{}{}, segments: map[string]*segment{}}
+	if _, _, err := c.get(ctx, headKey(path), blob.All()); errs.Is(err, errs.NotFound) { // a path without a disk gets no pin
+		return nil, errs.Wrap(errs.NotFound, err, "no disk at %s", path).WithRemedy("check the path")
+	}
+	defer c.release(ctx)
+	if err := c.hold(ctx, path); err != nil {
+		return nil, err
+	}
 	if ok, err := c.readHead(ctx); !ok || err != nil {
 		return r, err
 	}
@@ -79,6 +92,9 @@ func Check(ctx context.Context, store blob.Store, path string, opts Options) (*R
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if err := c.held(); err != nil {
+		return nil, err
 	}
 	c.sumUp()
 	return r, nil
@@ -158,7 +174,9 @@ func (c *checker) unlockFork(ctx context.Context, path string, h *format.Head) e
 
 func (c *checker) list(ctx context.Context) error {
 	err := c.store.List(ctx, c.path+"/", "", func(e blob.Entry) bool {
-		c.own[e.Key] = e.Size
+		if len(c.holds) == 0 || e.Key != c.holds[0].Key() {
+			c.own[e.Key] = e.Size
+		}
 		return true
 	})
 	if err != nil {
@@ -330,6 +348,11 @@ func (c *checker) walkFork(ctx context.Context, path string) error {
 	if errs.Is(err, errs.NotFound) {
 		c.log.note("fork %s is registered, and isn't there: it was never finished, or is destroyed", path)
 		return nil
+	}
+	if err == nil {
+		if err = c.hold(ctx, path); err == nil { // and only then what it refers to
+			b, _, err = c.get(ctx, headKey(path), blob.All())
+		}
 	}
 	if err != nil {
 		return err
