@@ -107,6 +107,10 @@ func (w *world) checkpoint(v *vdisk) {
 	}
 	s := v.cur
 	w.wait(s)
+	if s.broken.Load() {
+		w.crash(v)
+		return
+	}
 	n := s.count()
 	_, err := s.d.Checkpoint(w.ctx, name)
 	w.log("checkpoint %s of %s: %v", name, v.path, err)
@@ -245,6 +249,10 @@ func (w *world) close(v *vdisk) {
 		return
 	}
 	w.wait(s)
+	if s.broken.Load() {
+		w.crash(v)
+		return
+	}
 	n := s.count()
 	err := s.d.Close(w.ctx)
 	w.log("close %s: %v", v.path, err)
@@ -315,6 +323,9 @@ func (w *world) compare(v *vdisk) {
 		return
 	}
 	w.wait(v.cur)
+	if v.cur.broken.Load() {
+		return
+	}
 	got, err := w.read(v.cur.d)
 	if err != nil {
 		w.ended(v.cur, err)

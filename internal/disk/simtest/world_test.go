@@ -77,6 +77,7 @@ type session struct {
 	c      *client
 	host   *host // nil: it has no journal
 	blocks int
+	broken atomic.Bool // a write failed: nobody knows how much of it was taken, and nothing is written after it
 }
 
 func newWorld(ctx context.Context, seed uint64, b bug) *world {
@@ -215,7 +216,10 @@ func (w *world) attach(v *vdisk, c *client) *session {
 	}
 	var got content
 	if err == nil {
-		if got, err = w.read(d); err != nil {
+		if got, err = w.read(d); err == nil && h != nil && h.death.Dead() {
+			err = errs.New(errs.Unavailable, "the host died meanwhile")
+		}
+		if err != nil {
 			d.Abandon()
 		}
 	}
@@ -272,6 +276,9 @@ func (w *world) read(d disk.Device) (c content, err error) {
 
 // burst makes some writes in a session, and flushes.
 func (w *world) burst(s *session, seed uint64) {
+	if s.broken.Load() {
+		return
+	}
 	rng := rand.New(rand.NewPCG(seed, 2))
 	buf := make([]byte, 4*blockSize)
 	for range 1 + rng.IntN(6) {
@@ -290,6 +297,7 @@ func (w *world) burst(s *session, seed uint64) {
 		}
 		s.took()
 		if err != nil {
+			s.broken.Store(true)
 			w.ended(s, err)
 			return
 		}
