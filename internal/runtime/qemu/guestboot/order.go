@@ -50,8 +50,12 @@ func awaitOrder() (bootdisk.Order, error) {
 	}
 	defer func() { _ = unix.Munmap(buffer) }()
 	for {
+		began := time.Now()
 		order, there, err := bootdisk.Read(disk, buffer)
 		if there || err != nil {
+			// An emulated CPU takes a good part of a second to read it. It was not there the last time that we looked, so that
+			// it is hardly older than this read.
+			order.Clock = order.Clock.Add(time.Since(began))
 			return order, err
 		}
 		time.Sleep(orderInterval)
