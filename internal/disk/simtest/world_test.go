@@ -204,9 +204,10 @@ func (w *world) attach(v *vdisk, c *client) *session {
 	kept := h != nil && h == v.home && v.intact
 	opts.Journal = w.mount(v, h)
 	if h != nil && !w.quiet && w.rng.IntN(w.dying()) == 0 { // the host dies while it attaches
+		death := h.death // of this mount, not of a later one
 		defer time.AfterFunc(time.Duration(w.rng.IntN(60))*time.Millisecond, func() {
 			c.kill()
-			h.death.Kill()
+			death.Kill()
 		}).Stop()
 	}
 	d, err := disk.Attach(w.ctx, c, v.path, opts)
