@@ -150,8 +150,9 @@ func (b *batch) encode(c *format.Codec, h format.LogHeader, key *format.ObjectKe
 	body := bodies.get(hlen + len(b.order)*BlockSize + n*format.FrameOverhead)[:hlen]
 	clear(body)
 	buf := b.frameBuffer()
+	frames := c.FrameWriter(hlen, key)
 	for i := range n {
-		body, b.frames[i] = c.AppendFrame(body, hlen, b.frame(i, buf), key, i)
+		body, b.frames[i] = frames.Append(body, b.frame(i, buf))
 	}
 	h.Body = uint32(len(body) - hlen)
 	h.Seal(body[:hlen], key)

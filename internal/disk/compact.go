@@ -254,9 +254,10 @@ func encodePacked(c *format.Codec, h *format.LogHeader, key *format.ObjectKey, c
 	h.Frames = make([]format.Frame, n)
 	hlen := h.Len()
 	body := make([]byte, hlen, hlen+len(content))
+	frames := c.FrameWriter(hlen, key)
 	for i := range n {
 		off := i * format.FrameSize
-		body, h.Frames[i] = c.AppendFrame(body, hlen, content[off:min(off+format.FrameSize, len(content))], key, i)
+		body, h.Frames[i] = frames.Append(body, content[off:min(off+format.FrameSize, len(content))])
 	}
 	h.Body = uint32(len(body) - hlen)
 	h.Seal(body[:hlen], key)

@@ -35,8 +35,9 @@ func sealedLog(t testing.TB, c *Codec) ([]byte, *LogHeader, []byte) {
 		t.Fatal(err)
 	}
 	obj := make([]byte, h.Len())
-	obj, h.Frames[0] = c.AppendFrame(obj, h.Len(), content[:FrameSize], key, 0)
-	obj, h.Frames[1] = c.AppendFrame(obj, h.Len(), content[FrameSize:], key, 1)
+	w := c.FrameWriter(h.Len(), key)
+	obj, h.Frames[0] = w.Append(obj, content[:FrameSize])
+	obj, h.Frames[1] = w.Append(obj, content[FrameSize:])
 	h.Body = uint32(len(obj) - h.Len())
 	h.Seal(obj[:h.Len()], key)
 	return obj, &h, content
@@ -150,7 +151,9 @@ func TestNothingSealedCanBeMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	content := bytes.Repeat([]byte("0123456789abcdef"), FrameSize/16)
-	stored, f := c.AppendFrame(nil, 0, content, key, 4)
+	w := c.FrameWriter(0, key)
+	w.next = 4
+	stored, f := w.Append(nil, content)
 	if _, err := c.DecodeFrame(nil, stored, f, key, 4); err != nil {
 		t.Fatal(err)
 	}

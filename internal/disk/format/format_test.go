@@ -40,9 +40,10 @@ func sampleLog(c *Codec) ([]byte, *LogHeader, []byte) {
 		Runs: []Run{{LBA: 1 << 20, Count: 5000, Kind: RunZero}, {LBA: 7, Count: 16}, {LBA: 1 << 31, Count: 1}}}
 	hlen := LogHeaderLen(3, 2)
 	obj := make([]byte, hlen)
-	for i, part := range [][]byte{content[:FrameSize], content[FrameSize:]} {
+	w := c.FrameWriter(hlen, nil)
+	for _, part := range [][]byte{content[:FrameSize], content[FrameSize:]} {
 		var f Frame
-		obj, f = c.AppendFrame(obj, hlen, part, nil, i)
+		obj, f = w.Append(obj, part)
 		h.Frames = append(h.Frames, f)
 	}
 	h.Body = uint32(len(obj) - hlen)

@@ -298,27 +298,6 @@ func (h *LogHeader) checkFrames() error {
 	return nil
 }
 
-// FrameOverhead is how many bytes AppendFrame needs room for beside the content, at most: what a failed attempt to
-// compress adds, or the tag.
-const FrameOverhead = 64
-
-// AppendFrame appends the stored form of content (a multiple of BlockSize, at most FrameSize) to body and
-// returns its entry, with the offset counted from base. It is frame index of its object, whose key is nil on a
-// disk in the clear. A frame is compressed first and then encrypted.
-func (c *Codec) AppendFrame(body []byte, base int, content []byte, key *ObjectKey, index int) ([]byte, Frame) {
-	start := len(body)
-	body, packed := c.pack(body, content)
-	f := Frame{Offset: uint32(start - base), Blocks: uint16(len(content) / BlockSize)}
-	if packed {
-		f.Flags = FrameZstd
-	}
-	if key != nil {
-		body = key.aead.Seal(body[:start], key.nonce(uint32(index)), body[start:], key.aad(uint32(index), f.Flags, f.Blocks))
-	}
-	f.Length, f.CRC = uint32(len(body)-start), CRC(body[start:])
-	return body, f
-}
-
 // CheckFrame checks a stored frame's length and checksum, for which no key is needed.
 func CheckFrame(stored []byte, f Frame) error {
 	if len(stored) != int(f.Length) {

@@ -1,0 +1,60 @@
+package format
+
+// FrameOverhead is how many bytes a FrameWriter needs room for beside the content of a frame, at most: what a failed
+// attempt to compress adds, or the tag.
+const FrameOverhead = 64
+
+// maxUntried is how many frames are stored raw after a try that failed, at most: 1 MiB.
+const maxUntried = 16
+
+// FrameWriter stores the frames of one object, in order. A try to compress what hardly compresses can cost thirty times what it
+// costs to store it raw, and what was written together is mostly of one kind: after each try in a row that saved too
+// little, twice as many frames are stored raw without one, up to maxUntried. It isn't safe for concurrent use.
+type FrameWriter struct {
+	codec *Codec
+	base  int
+	key   *ObjectKey
+
+	next    int // frame
+	failed  int // tries in a row
+	untried int // frames still to store without one
+}
+
+// FrameWriter returns the writer of an object whose frames begin at base, with its first frame. The key is nil on a disk in
+// the clear.
+func (c *Codec) FrameWriter(base int, key *ObjectKey) *FrameWriter {
+	return &FrameWriter{codec: c, base: base, key: key}
+}
+
+// Append appends the stored form of content (a multiple of BlockSize, at most FrameSize) to body and returns its
+// entry, with the offset counted from the base. A frame is compressed first and then encrypted.
+func (w *FrameWriter) Append(body, content []byte) ([]byte, Frame) {
+	start := len(body)
+	body, packed := w.pack(body, content)
+	f := Frame{Offset: uint32(start - w.base), Blocks: uint16(len(content) / BlockSize)}
+	if packed {
+		f.Flags = FrameZstd
+	}
+	if w.key != nil {
+		i := uint32(w.next)
+		body = w.key.aead.Seal(body[:start], w.key.nonce(i), body[start:], w.key.aad(i, f.Flags, f.Blocks))
+	}
+	w.next++
+	f.Length, f.CRC = uint32(len(body)-start), CRC(body[start:])
+	return body, f
+}
+
+func (w *FrameWriter) pack(body, content []byte) ([]byte, bool) {
+	if w.untried > 0 {
+		w.untried--
+		return append(body, content...), false
+	}
+	body, packed := w.codec.pack(body, content)
+	if packed {
+		w.failed = 0
+		return body, true
+	}
+	w.untried = min(1<<min(w.failed, 8), maxUntried)
+	w.failed++
+	return body, false
+}
