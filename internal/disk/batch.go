@@ -150,7 +150,7 @@ func (b *batch) encode(c *format.Codec, h format.LogHeader, key *format.ObjectKe
 	body := bodies.get(hlen + len(b.order)*BlockSize + n*format.FrameOverhead)[:hlen]
 	clear(body)
 	buf := b.frameBuffer()
-	frames := c.FrameWriter(hlen, key)
+	frames := c.FrameWriter(h.Kind, hlen, key)
 	for i := range n {
 		body, b.frames[i] = frames.Append(body, b.frame(i, buf))
 	}

@@ -254,7 +254,7 @@ func encodePacked(c *format.Codec, h *format.LogHeader, key *format.ObjectKey, c
 	h.Frames = make([]format.Frame, n)
 	hlen := h.Len()
 	body := make([]byte, hlen, hlen+len(content))
-	frames := c.FrameWriter(hlen, key)
+	frames := c.FrameWriter(h.Kind, hlen, key)
 	for i := range n {
 		off := i * format.FrameSize
 		body, h.Frames[i] = frames.Append(body, content[off:min(off+format.FrameSize, len(content))])

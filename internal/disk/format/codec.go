@@ -1,8 +1,10 @@
 package format
 
 import (
+	"slices"
 	"sync"
 
+	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -44,12 +46,43 @@ func NewCodec() (*Codec, error) {
 
 // pack appends raw to dst, compressed if that saves at least a tenth, and reports whether it was.
 func (c *Codec) pack(dst, raw []byte) ([]byte, bool) {
+	return worthwhile(c.enc.EncodeAll(raw, dst), len(dst), raw)
+}
+
+// packFast is pack with Snappy, at several times the speed, for what is about a quarter larger.
+func (c *Codec) packFast(dst, raw []byte) ([]byte, bool) {
 	start := len(dst)
-	dst = c.enc.EncodeAll(raw, dst)
-	if len(dst)-start <= len(raw)-len(raw)/10 {
-		return dst, true
+	dst = slices.Grow(dst, s2.MaxEncodedLen(len(raw)))
+	packed := s2.EncodeSnappy(dst[start:start+s2.MaxEncodedLen(len(raw))], raw)
+	return worthwhile(dst[:start+len(packed)], start, raw)
+}
+
+// worthwhile returns packed, whose part from start on is raw compressed, or with raw in that place.
+func worthwhile(packed []byte, start int, raw []byte) ([]byte, bool) {
+	if len(packed)-start <= len(raw)-len(raw)/10 {
+		return packed, true
 	}
-	return append(dst[:start], raw...), false
+	return append(packed[:start], raw...), false
+}
+
+// unpackFrame appends the content of a frame with flags to dst, which must be want bytes.
+func (c *Codec) unpackFrame(dst, stored []byte, flags uint16, want int) ([]byte, error) {
+	switch flags {
+	case 0, FrameZstd:
+		return c.unpack(dst, stored, flags == FrameZstd, want, want)
+	case FrameSnappy:
+	default:
+		return nil, corrupt("frame flags %#x", flags)
+	}
+	if n, err := s2.DecodedLen(stored); err != nil || n != want {
+		return nil, corrupt("content is %d bytes, want %d", n, want)
+	}
+	start := len(dst)
+	dst = slices.Grow(dst, want)[:start+want]
+	if _, err := s2.Decode(dst[start:], stored); err != nil {
+		return nil, errs.Wrap(errs.Corrupt, err, "decompress")
+	}
+	return dst, nil
 }
 
 // unpack appends the content of stored to dst and checks that it is want bytes; want < 0 allows any

@@ -35,7 +35,7 @@ func sealedLog(t testing.TB, c *Codec) ([]byte, *LogHeader, []byte) {
 		t.Fatal(err)
 	}
 	obj := make([]byte, h.Len())
-	w := c.FrameWriter(h.Len(), key)
+	w := c.FrameWriter(h.Kind, h.Len(), key)
 	obj, h.Frames[0] = w.Append(obj, content[:FrameSize])
 	obj, h.Frames[1] = w.Append(obj, content[FrameSize:])
 	h.Body = uint32(len(obj) - h.Len())
@@ -151,7 +151,7 @@ func TestNothingSealedCanBeMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	content := bytes.Repeat([]byte("0123456789abcdef"), FrameSize/16)
-	w := c.FrameWriter(0, key)
+	w := c.FrameWriter(KindLog, 0, key)
 	w.next = 4
 	stored, f := w.Append(nil, content)
 	if _, err := c.DecodeFrame(nil, stored, f, key, 4); err != nil {

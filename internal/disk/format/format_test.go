@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -40,7 +41,7 @@ func sampleLog(c *Codec) ([]byte, *LogHeader, []byte) {
 		Runs: []Run{{LBA: 1 << 20, Count: 5000, Kind: RunZero}, {LBA: 7, Count: 16}, {LBA: 1 << 31, Count: 1}}}
 	hlen := LogHeaderLen(3, 2)
 	obj := make([]byte, hlen)
-	w := c.FrameWriter(hlen, nil)
+	w := c.FrameWriter(h.Kind, hlen, nil)
 	for _, part := range [][]byte{content[:FrameSize], content[FrameSize:]} {
 		var f Frame
 		obj, f = w.Append(obj, part)
@@ -119,7 +120,7 @@ func TestLogObjectRoundTrip(t *testing.T) {
 	if !bytes.Equal(all, content) {
 		t.Fatal("content differs")
 	}
-	if h.Frames[0].Flags != FrameZstd || h.Frames[1].Flags != 0 {
+	if h.Frames[0].Flags != FrameSnappy || h.Frames[1].Flags != 0 {
 		t.Fatalf("flags %+v", h.Frames)
 	}
 	fence := EncodeFence(id(1), id(2), 3, 4, 5)
@@ -254,12 +255,12 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, now := range map[string][]byte{
-		"log-object": log, "fence": EncodeFence(id(1), id(2), 3, 4, 5), "region-page": region, "segment-page": segs,
+		"log-object": log, "snappy-log-object": log, "fence": EncodeFence(id(1), id(2), 3, 4, 5), "region-page": region, "segment-page": segs,
 		"directory-page": dir, "map-root": c.EncodeRoot(sampleRoot(), nil), "head.json": head,
 		"log-store-head.json": logHead, "log-identity.json": identity,
 	} {
 		file := filepath.Join("..", "testdata", "v1", name)
-		if os.Getenv("SLUICE_GOLDEN") == "write" {
+		if os.Getenv("SLUICE_GOLDEN") == "write" && name != "log-object" { // that one is of a release that used zstd
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -272,16 +273,19 @@ func TestGolden(t *testing.T) {
 			t.Fatal(err)
 		}
 		// Compressed parts may differ between releases of the compressor; what they hold may not.
-		if name != "log-object" && name != "map-root" && !bytes.Equal(old, now) {
+		if !strings.HasSuffix(name, "log-object") && name != "map-root" && !bytes.Equal(old, now) {
 			t.Errorf("%s: this version writes other bytes", name)
 		}
 		switch name {
-		case "log-object":
+		case "log-object", "snappy-log-object":
 			got, err := DecodeLogHeader(old)
 			if err != nil || !reflect.DeepEqual(got.Runs, h.Runs) {
 				t.Fatalf("%+v %v", got, err)
 			}
 			f := got.Frames[0]
+			if want := map[string]uint16{"log-object": FrameZstd, "snappy-log-object": FrameSnappy}[name]; f.Flags != want {
+				t.Errorf("golden frame has flags %#x, want %#x", f.Flags, want)
+			}
 			frame, err := c.DecodeFrame(nil, old[got.Len():got.Len()+int(f.Length)], f, nil, 0)
 			if err != nil || !bytes.Equal(frame, content[:FrameSize]) {
 				t.Errorf("golden frame: %v", err)

@@ -7,11 +7,17 @@ const FrameOverhead = 64
 // maxUntried is how many frames are stored raw after a try that failed, at most: 1 MiB.
 const maxUntried = 16
 
-// FrameWriter stores the frames of one object, in order. A try to compress what hardly compresses can cost thirty times what it
-// costs to store it raw, and what was written together is mostly of one kind: after each try in a row that saved too
-// little, twice as many frames are stored raw without one, up to maxUntried. It isn't safe for concurrent use.
+// FrameWriter stores the frames of one object, in order. In log objects, for which somebody waits, it compresses with Snappy;
+// in packed segments, which are made in the background and stay, with zstd.
+//
+// A try to compress what hardly compresses can cost thirty times what it costs to store it raw, and what was written together is
+// mostly of one kind: after each try in a row that saved too little, twice as many frames are stored raw without one,
+// up to maxUntried.
+//
+// It isn't safe for concurrent use.
 type FrameWriter struct {
 	codec *Codec
+	kind  uint8
 	base  int
 	key   *ObjectKey
 
@@ -20,21 +26,18 @@ type FrameWriter struct {
 	untried int // frames still to store without one
 }
 
-// FrameWriter returns the writer of an object whose frames begin at base, with its first frame. The key is nil on a disk in
-// the clear.
-func (c *Codec) FrameWriter(base int, key *ObjectKey) *FrameWriter {
-	return &FrameWriter{codec: c, base: base, key: key}
+// FrameWriter returns the writer of the frames of an object of a kind (KindLog or KindSeg), which begin at base. The key is nil
+// on a disk in the clear.
+func (c *Codec) FrameWriter(kind uint8, base int, key *ObjectKey) *FrameWriter {
+	return &FrameWriter{codec: c, kind: kind, base: base, key: key}
 }
 
 // Append appends the stored form of content (a multiple of BlockSize, at most FrameSize) to body and returns its
 // entry, with the offset counted from the base. A frame is compressed first and then encrypted.
 func (w *FrameWriter) Append(body, content []byte) ([]byte, Frame) {
 	start := len(body)
-	body, packed := w.pack(body, content)
-	f := Frame{Offset: uint32(start - w.base), Blocks: uint16(len(content) / BlockSize)}
-	if packed {
-		f.Flags = FrameZstd
-	}
+	body, flags := w.pack(body, content)
+	f := Frame{Offset: uint32(start - w.base), Blocks: uint16(len(content) / BlockSize), Flags: flags}
 	if w.key != nil {
 		i := uint32(w.next)
 		body = w.key.aead.Seal(body[:start], w.key.nonce(i), body[start:], w.key.aad(i, f.Flags, f.Blocks))
@@ -44,17 +47,22 @@ func (w *FrameWriter) Append(body, content []byte) ([]byte, Frame) {
 	return body, f
 }
 
-func (w *FrameWriter) pack(body, content []byte) ([]byte, bool) {
+// pack appends content to body, compressed or not, and returns the flags that say so.
+func (w *FrameWriter) pack(body, content []byte) ([]byte, uint16) {
 	if w.untried > 0 {
 		w.untried--
-		return append(body, content...), false
+		return append(body, content...), 0
 	}
-	body, packed := w.codec.pack(body, content)
+	pack, flag := w.codec.packFast, FrameSnappy
+	if w.kind == KindSeg {
+		pack, flag = w.codec.pack, FrameZstd
+	}
+	body, packed := pack(body, content)
 	if packed {
 		w.failed = 0
-		return body, true
+		return body, flag
 	}
 	w.untried = min(1<<min(w.failed, 8), maxUntried)
 	w.failed++
-	return body, false
+	return body, 0
 }

@@ -79,6 +79,8 @@ func FuzzFrame(f *testing.F) {
 	obj, h, _ := sampleLog(c)
 	fr := h.Frames[0]
 	f.Add(obj[h.Len():h.Len()+int(fr.Length)], uint16(fr.Flags), uint16(fr.Blocks))
+	dense, fr := c.FrameWriter(KindSeg, 0, nil).Append(nil, make([]byte, FrameSize))
+	f.Add(dense, fr.Flags, fr.Blocks)
 	f.Fuzz(func(t *testing.T, b []byte, flags, blocks uint16) {
 		got, err := c.DecodeFrame(nil, b, Frame{Length: uint32(len(b)), CRC: CRC(b), Flags: flags, Blocks: blocks}, nil, 0)
 		if err == nil && len(got) != int(blocks)*BlockSize {

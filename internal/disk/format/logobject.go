@@ -25,8 +25,12 @@ const (
 	RunZero uint8 = 1
 )
 
-// FrameZstd says that a frame is compressed.
-const FrameZstd uint16 = 1 << 0
+// A frame is stored raw, or compressed in one of two ways.
+const (
+	FrameZstd   uint16 = 1 << 0 // a zstd frame (RFC 8878)
+	FrameSnappy uint16 = 1 << 1 // a block in Snappy's format, without framing
+	frameFlags         = FrameZstd | FrameSnappy
+)
 
 const (
 	// LogFixedLen is the length of the part of a header that identifies the object, in bytes.
@@ -282,7 +286,7 @@ func (h *LogHeader) checkFrames() error {
 	var blocks, end uint64
 	for i, f := range h.Frames {
 		full := f.Blocks == FrameBlocks || (i == len(h.Frames)-1 && f.Blocks > 0 && f.Blocks < FrameBlocks)
-		if !full || f.Flags&^FrameZstd != 0 || uint64(f.Offset) != end || f.Length == 0 ||
+		if !full || f.Flags == frameFlags || f.Flags&^frameFlags != 0 || uint64(f.Offset) != end || f.Length == 0 ||
 			uint64(f.Length) > most {
 			return corrupt("bad frame %d: %+v", i, f)
 		}
@@ -317,7 +321,7 @@ func (c *Codec) DecodeFrame(dst, stored []byte, f Frame, key *ObjectKey, index i
 	}
 	want := int(f.Blocks) * BlockSize
 	if key == nil {
-		return c.unpack(dst, stored, f.Flags&FrameZstd != 0, want, want)
+		return c.unpackFrame(dst, stored, f.Flags, want)
 	}
 	scratch := c.scratch()
 	defer c.give(scratch)
@@ -326,5 +330,5 @@ func (c *Codec) DecodeFrame(dst, stored []byte, f Frame, key *ObjectKey, index i
 		return nil, errs.Wrap(errs.Corrupt, err, "frame was changed, or is under another key")
 	}
 	*scratch = plain
-	return c.unpack(dst, plain, f.Flags&FrameZstd != 0, want, want)
+	return c.unpackFrame(dst, plain, f.Flags, want)
 }
