@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -27,9 +26,8 @@ import (
 )
 
 const (
-	dir        = "/run/sluice"  // closed to all but root: the boot document is there
+	dir        = "/run/sluice"  // closed to all but root: guestapi.BootFile is there
 	machineDir = "/run/machine" // passed through by the container's root on its way to its files
-	bootFile   = dir + "/boot.json"
 	socket     = dir + "/blockd.sock"
 	binary     = "/usr/bin/sluice-init"
 	ociRuntime = "/usr/sbin/runc"
@@ -58,36 +56,24 @@ func run(role string, log *slog.Logger) error {
 		}
 		return innerinit.New(innerinit.Config{Log: log}).Run(ctx, l)
 	}
-	boot, err := readBoot()
-	if err != nil {
-		return err
-	}
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer stop()
 	switch role {
 	case "init":
-		return vminit.New(vminit.Config{Binary: binary, Boot: boot, Log: log}).Run(ctx)
+		return vminit.New(vminit.Config{Binary: binary, Boot: awaitBoot, Log: log}).Run(ctx)
 	case "blockd":
-		return runBlockd(ctx, boot, log)
+		return runBlockd(ctx, log)
 	case "platformd":
-		return runPlatformd(ctx, boot, log)
+		return runPlatformd(ctx, log)
 	}
 	return fmt.Errorf("unknown role %q; use init, blockd, platformd or container-init", role)
 }
 
-func readBoot() (guestapi.Boot, error) {
-	var boot guestapi.Boot
-	data, err := os.ReadFile(bootFile)
+func runBlockd(ctx context.Context, log *slog.Logger) error {
+	boot, err := awaitBoot(ctx)
 	if err != nil {
-		return boot, fmt.Errorf("read boot document: %w", err)
+		return err
 	}
-	if err := json.Unmarshal(data, &boot); err != nil {
-		return boot, fmt.Errorf("read boot document: %w", err)
-	}
-	return boot, nil
-}
-
-func runBlockd(ctx context.Context, boot guestapi.Boot, log *slog.Logger) error {
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
-	defer stop()
 	gateway := fmt.Sprintf("http://[%s%%25%s]:%d", guestapi.HostLinkIP, guestapi.LinkName, guestapi.GatewayPort)
 	show, err := blockd.ShowBy(boot.FrontEnd, log)
 	if err != nil {
@@ -97,17 +83,23 @@ func runBlockd(ctx context.Context, boot guestapi.Boot, log *slog.Logger) error 
 	return blockd.New(blockd.Config{Engine: engine, Show: show, Log: log}).Run(ctx, socket)
 }
 
-func runPlatformd(ctx context.Context, boot guestapi.Boot, log *slog.Logger) error {
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
-	defer stop()
+func runPlatformd(ctx context.Context, log *slog.Logger) error {
 	l, err := listen(ctx, net.JoinHostPort(guestapi.GuestLinkIP+"%"+guestapi.LinkName, strconv.Itoa(guestapi.ControlPort)))
+	if err != nil {
+		return err
+	}
+	container := inner.Config{Dir: filepath.Join(machineDir, "inner"), Runtime: ociRuntime, InitBinary: binary,
+		HostLink: guestapi.LinkName, Log: log}
+	if err := warmUp(ctx, container); err != nil {
+		log.WarnContext(ctx, "nothing is made ahead of the boot document", "error", err)
+	}
+	boot, err := awaitBoot(ctx)
 	if err != nil {
 		return err
 	}
 	p, err := machine.New(machine.Config{
 		Boot: boot, Version: version(boot), Dir: dir, DiskDir: filepath.Join(machineDir, "disk"), Block: blockapi.NewClient(socket), Log: log,
-		Inner: inner.Config{Dir: filepath.Join(machineDir, "inner"), Runtime: ociRuntime, InitBinary: binary,
-			HostLink: guestapi.LinkName, Log: log},
+		Inner: container,
 	})
 	if err != nil {
 		return err

@@ -23,6 +23,16 @@ const (
 	GatewayPort = 7701      // the store gateway, on the worker's end
 )
 
+// Files in a VM by which its runtime and its init meet.
+const (
+	// BootFile appears, whole, with the boot document: before init runs, or while it does.
+	BootFile = "/run/sluice/boot.json"
+	// WarmFile is made by the platform when all is done that can be done without a boot document. A runtime that saves a VM,
+	// for others to be resumed from, does it then. So by then the platform has drawn no secret, and no random number that
+	// has to be its own.
+	WarmFile = "/run/sluice/warm"
+)
+
 // Boot is the boot document: all that an empty VM is told.
 type Boot struct {
 	VM           fleet.VMID      `json:"vm"`

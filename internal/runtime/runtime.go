@@ -27,7 +27,7 @@ type Spec struct {
 	ID fleet.VMID
 	// Release is the directory of an unpacked release: the files that the VM's root namespace runs.
 	Release string
-	// Boot is the boot document, as bytes; the driver delivers it and does not read it.
+	// Boot is the boot document, as bytes; the driver delivers it, as guestapi.BootFile, and does not read it.
 	Boot []byte
 	// CacheBytes is the size of the cache device; 0 for none. Its content may be lost at any time.
 	CacheBytes int64

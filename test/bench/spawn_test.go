@@ -116,7 +116,7 @@ func cpuOf(argument string) (time.Duration, error) {
 // TestSpawnToBindable measures what an empty pool costs under the qemu runtime: from nothing to a VM that can be bound,
 // by booting its kernel, and from a saved VM, by turns.
 func TestSpawnToBindable(t *testing.T) {
-	const rounds = 2
+	const rounds = 5
 	release, cache := fleettest.Release(t), t.TempDir()
 	kinds := []string{"cold boot", "from the saved VM"}
 	took, init, cpu := map[string][]time.Duration{}, map[string][]time.Duration{}, map[string][]time.Duration{}

@@ -38,7 +38,7 @@ func prepareVM(t *testing.T) (arguments []string) {
 		"-o", initramfs, "virtio_pci", "virtio_blk", "fuse", "loop", "nbd")
 	output(t, root, nil, "mkfs.ext4", "-q", "-F", "-d", filepath.Join("bin/releases", release), programs, "192m")
 	// Without KVM: on some hosts it is there and doesn't boot a kernel.
-	return []string{"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1536",
+	return []string{"-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm", "-smp", "2", "-m", "1536",
 		"-machine", "q35", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
 		"-kernel", filepath.Join(root, "bin/guests", id, "vmlinux"), "-initrd", initramfs,
 		"-drive", "if=virtio,format=raw,read-only=on,file=" + programs}

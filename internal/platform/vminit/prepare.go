@@ -12,7 +12,7 @@ import (
 )
 
 // prepare makes what the kernel or the runtime has not made.
-func prepare(boot guestapi.Boot) error {
+func prepare() error {
 	for _, m := range []struct{ kind, target, options string }{
 		{"proc", "/proc", ""},
 		{"sysfs", "/sys", ""},
@@ -24,17 +24,22 @@ func prepare(boot guestapi.Boot) error {
 			return err
 		}
 	}
-	if boot.VM != "" {
-		if err := unix.Sethostname([]byte("vm-" + string(boot.VM))); err != nil {
-			return fmt.Errorf("set hostname: %w", err)
-		}
-	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("find the loopback: %w", err)
 	}
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("bring up the loopback: %w", err)
+	}
+	return nil
+}
+
+// identify makes the VM the one that its boot document says it is.
+func identify(boot guestapi.Boot) error {
+	if boot.VM != "" {
+		if err := unix.Sethostname([]byte("vm-" + string(boot.VM))); err != nil {
+			return fmt.Errorf("set hostname: %w", err)
+		}
 	}
 	return seed(boot.Seed)
 }

@@ -33,8 +33,9 @@ const (
 // Config of init.
 type Config struct {
 	Binary string // sluice-init itself
-	Boot   guestapi.Boot
-	Log    *slog.Logger
+	// Boot waits for the boot document.
+	Boot func(ctx context.Context) (guestapi.Boot, error)
+	Log  *slog.Logger
 }
 
 // Init is PID 1.
@@ -60,15 +61,31 @@ func New(cfg Config) *Init { return &Init{cfg: cfg, children: map[int]*child{}} 
 func (in *Init) Run(ctx context.Context) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	if err := prepare(in.cfg.Boot); err != nil {
+	if err := prepare(); err != nil {
 		return err
 	}
 	var g errgroup.Group
 	reaping, stopReaping := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return in.reap(reaping) })
+	waiting, stopWaiting := context.WithCancel(ctx)
+	g.Go(func() error { return in.awaitIdentity(waiting) })
 	err := in.supervise(ctx)
+	stopWaiting()
 	stopReaping()
 	return errors.Join(err, g.Wait())
+}
+
+// awaitIdentity waits for the boot document. The others wait for it by themselves; without it, or with one that can't be
+// read, they end, and so does the VM.
+func (in *Init) awaitIdentity(ctx context.Context) error {
+	boot, err := in.cfg.Boot(ctx)
+	if err == nil {
+		err = identify(boot)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func (in *Init) supervise(ctx context.Context) error {

@@ -12,8 +12,9 @@
 //   - A VM is on record as whole only once its init runs. One that is not is killed by Adopt: it may still wait for
 //     an order that nobody will write.
 //   - QEMU is never a part of its worker: own session, own cgroup; what it listens on is its own.
-//   - VMs that come from one saved VM share nothing that is secret: it was saved before it had an order, and nothing
-//     of the release had run in it.
+//   - VMs that come from one saved VM share nothing that is secret: it was saved before it had an order. What had run in it
+//     of the release, the platform, waited for the boot document, and had drawn no secret (guestapi.WarmFile). The document
+//     comes after the clock was set and the kernel's random numbers were seeded anew.
 //   - Caches (release images, saved VMs, what a kernel was found to boot with) are named by their content and appear
 //     whole or not at all; losing them costs time only.
 //

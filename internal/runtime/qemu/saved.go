@@ -15,12 +15,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
+	"github.com/sluice-platform/sluice/internal/runtime/qemu/bootdisk"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 const (
 	saveLimit   = 20 * time.Second
 	resumeLimit = 60 * time.Second
+	warmLimit   = 2 * time.Minute // from when a VM takes its order until its platform needs it
 )
 
 // savedPath names the saved VM that a VM of this plan can be resumed from: all that QEMU is told is in it, QEMU's own
@@ -69,6 +71,22 @@ func (v *vm) awaitResumed(ctx context.Context) error {
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "resume VM %s from a saved one (%s)", v.rec.ID, v.lastWords())
 	}
+	return nil
+}
+
+// saveWarm saves a VM once its platform waits for nothing but the boot document. A release of which the platform doesn't
+// get there isn't saved.
+func (d *Driver) saveWarm(ctx context.Context, v *vm, path string) error {
+	warming, cancel := context.WithTimeout(ctx, warmLimit)
+	defer cancel()
+	err := v.awaitMark(warming, bootdisk.MarkWarm)
+	switch {
+	case err == nil:
+		return d.save(ctx, v, path)
+	case ctx.Err() != nil || !v.Status().Running:
+		return err
+	}
+	d.cfg.Logger.WarnContext(ctx, "vm isn't saved for others: its platform isn't ready for that", "vm_id", v.rec.ID, "waited", warmLimit)
 	return nil
 }
 

@@ -118,7 +118,7 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	return v.cgroups.SetLimits(outerLimits(spec.Limits))
 }
 
-// bootUp starts QEMU, and returns when the VM waits for its order: from a saved one at once, else after booting. Of
+// bootUp starts QEMU, and returns when the VM takes its order: from a saved one at once, else after booting. Of
 // those that come while there is none, one boots and is saved, and the others wait for that.
 func (d *Driver) bootUp(ctx context.Context, v *vm, p plan) error {
 	if d.cfg.Cold {
@@ -137,7 +137,7 @@ func (d *Driver) bootUp(ctx context.Context, v *vm, p plan) error {
 		if err := d.bootCold(ctx, v, p); err != nil {
 			return err
 		}
-		return d.save(ctx, v, path)
+		return d.saveWarm(ctx, v, path)
 	})
 	if err != nil || booted {
 		return err
@@ -225,7 +225,7 @@ func (v *vm) order(spec runtime.Spec) error {
 	return errors.Join(bootdisk.Write(disk, o), disk.Close())
 }
 
-// awaitMark waits for a mark on the console. Until MarkInit, nobody but the kernel and the first program write there.
+// awaitMark waits for a mark on the console.
 func (v *vm) awaitMark(ctx context.Context, mark string) error {
 	tick := time.NewTicker(lookInterval)
 	defer tick.Stop()

@@ -25,10 +25,12 @@ const (
 	SerialCache   = "sluice-cache"
 )
 
-// Marks on the console, each at the start of a line. What comes after MarkInit may be anybody's.
+// Marks on the console, each at the start of a line. What comes after MarkInit may be anybody's; before, only the kernel,
+// the first program and the platform write there.
 const (
-	MarkReady  = "sluice-boot: ready"   // waits for its order
-	MarkInit   = "sluice-boot: init"    // the release's init is about to run
+	MarkReady  = "sluice-boot: ready"   // takes its order
+	MarkWarm   = "sluice-boot: warm"    // still without one, the platform has done what it can: not there if the order is early
+	MarkInit   = "sluice-boot: init"    // the order was followed, and the release's init runs
 	MarkFailed = "sluice-boot: failed:" // and why; the VM ends
 	MarkProbe  = "sluice-boot: probe"   // this kernel boots here
 )

@@ -1,16 +1,18 @@
 // Command guestboot is the first program in a qemu VM: it makes of a bare kernel what a sandbox VM's init finds, and
 // then becomes the release's init. It is all that the initramfs has, besides kernel modules.
 //
-// Invariants: it keeps nothing running; what it prepares is the same in all VMs of a release, up to the mark
-// MarkReady. There a VM may be saved. All that is a VM's own (its name, boot document, clock and randomness) it
-// gets from the order that it reads after that.
+// Invariants: what it prepares is the same in all VMs of a release. All that is a VM's own (its name, boot document, clock
+// and randomness) it gets from the order. One process of it stays to wait for that, beside the release's init, and ends
+// when it has followed it. Until then the VM may be saved; best at MarkWarm, when the platform waits for nothing else.
 package main
 
 import (
 	"bytes"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +25,12 @@ import (
 const initPath = "/usr/bin/sluice-init"
 
 func main() {
-	err := boot()
+	err := error(nil)
+	if os.Getpid() == 1 {
+		err = boot()
+	} else if err = obey(); err == nil {
+		return
+	}
 	fmt.Println(bootdisk.MarkFailed, err)
 	endVM()
 }
@@ -63,7 +70,24 @@ func boot() error {
 	if err := onhost.WriteFile("/proc/sys/vm/overcommit_memory", "1"); err != nil {
 		return fmt.Errorf("let programs reserve memory: %w", err)
 	}
+	if err := switchRoot(); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Dir(guestapi.BootFile), 0o700); err != nil {
+		return err
+	}
 	fmt.Println(bootdisk.MarkReady)
+	// This program's file is gone; the kernel still has it.
+	waiting := exec.Command("/proc/self/exe") //nolint:noctx // init reaps it
+	waiting.Stdout, waiting.Stderr = os.Stdout, os.Stderr
+	if err := waiting.Start(); err != nil {
+		return fmt.Errorf("wait for the order: %w", err)
+	}
+	return becomeInit()
+}
+
+// obey waits for the order and follows it.
+func obey() error {
 	order, err := awaitOrder()
 	if err != nil {
 		return err
@@ -71,11 +95,8 @@ func boot() error {
 	if err := follow(order); err != nil {
 		return err
 	}
-	if err := switchRoot(); err != nil {
-		return err
-	}
 	fmt.Println(bootdisk.MarkInit)
-	return becomeInit()
+	return nil
 }
 
 func becomeInit() error {

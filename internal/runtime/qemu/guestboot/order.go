@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/runtime/qemu/bootdisk"
 )
 
@@ -31,7 +32,7 @@ func diskWith(serial string) (string, error) {
 	return "", &fs.PathError{Op: "find disk", Path: serial, Err: fs.ErrNotExist}
 }
 
-// awaitOrder reads the boot disk, past the page cache, until it has an order.
+// awaitOrder reads the boot disk, past the page cache, until it has an order. It tells when the platform is warm.
 func awaitOrder() (bootdisk.Order, error) {
 	path, err := diskWith(bootdisk.SerialBoot)
 	if err != nil {
@@ -49,7 +50,7 @@ func awaitOrder() (bootdisk.Order, error) {
 		return bootdisk.Order{}, fmt.Errorf("allocate buffer: %w", err)
 	}
 	defer func() { _ = unix.Munmap(buffer) }()
-	for {
+	for warm := false; ; time.Sleep(orderInterval) {
 		began := time.Now()
 		order, there, err := bootdisk.Read(disk, buffer)
 		if there || err != nil {
@@ -58,7 +59,10 @@ func awaitOrder() (bootdisk.Order, error) {
 			order.Clock = order.Clock.Add(time.Since(began))
 			return order, err
 		}
-		time.Sleep(orderInterval)
+		if _, err := os.Lstat(guestapi.WarmFile); err == nil && !warm {
+			warm = true
+			fmt.Println(bootdisk.MarkWarm)
+		}
 	}
 }
 
@@ -74,11 +78,10 @@ func follow(o bootdisk.Order) error {
 	if err := unix.Sethostname([]byte(o.Hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
-	dir := filepath.Join(newRoot, "run/sluice")
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	if err := os.WriteFile(guestapi.BootFile+".new", o.Boot, 0o600); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(dir, "boot.json"), o.Boot, 0o600)
+	return os.Rename(guestapi.BootFile+".new", guestapi.BootFile)
 }
 
 // entropy is the kernel's struct rand_pool_info.

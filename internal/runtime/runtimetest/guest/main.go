@@ -51,6 +51,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	fmt.Println("guest: up")
+	if err := os.WriteFile(guestapi.WarmFile, nil, 0o600); err != nil {
+		fmt.Fprintln(os.Stderr, "guest:", err)
+	}
 	if err := serve(ctx, atStart); err != nil {
 		fmt.Fprintln(os.Stderr, "guest:", err)
 		os.Exit(1)
