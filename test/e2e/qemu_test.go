@@ -61,6 +61,7 @@ func TestDrainBetweenQemuWorkers(t *testing.T) {
 		machines = append(machines, m)
 		acked = append(acked, fleettest.WatchAcked(t, f, m.ID))
 	}
+	freshKernels(t, f, machines)
 	before := make([]uint64, len(machines))
 	for i, m := range machines {
 		before[i] = atLeast(f, acked[i], 1)
@@ -74,6 +75,22 @@ func TestDrainBetweenQemuWorkers(t *testing.T) {
 		acked[i].MustBeIn(f, m.ID)
 		t.Logf("%s: %d records were acknowledged before the drain, %d in all, and all are there; e2fsck finds its disk clean",
 			m.Name, before[i], atLeast(f, acked[i], before[i]+1))
+	}
+}
+
+// freshKernels finds that no two kernels have the same random numbers, though they were resumed from one saved VM in which the
+// platform had run.
+func freshKernels(t *testing.T, f *fleettest.Fleet, machines []api.Machine) {
+	t.Helper()
+	said := map[string]string{}
+	for _, file := range []string{"boot_id", "uuid"} {
+		for _, m := range machines {
+			id := f.Run(m.ID, "cat", "/proc/sys/kernel/random/"+file)
+			if other := said[id]; other != "" {
+				t.Errorf("%s and %s have the same %s, %s", other, m.Name, file, id)
+			}
+			said[id] = m.Name
+		}
 	}
 }
 

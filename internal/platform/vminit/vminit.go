@@ -67,16 +67,22 @@ func (in *Init) Run(ctx context.Context) error {
 	var g errgroup.Group
 	reaping, stopReaping := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return in.reap(reaping) })
-	waiting, stopWaiting := context.WithCancel(ctx)
-	g.Go(func() error { return in.awaitIdentity(waiting) })
-	err := in.supervise(ctx)
-	stopWaiting()
+	living, stopLiving := context.WithCancel(ctx)
+	g.Go(func() error {
+		err := in.awaitIdentity(living)
+		if err != nil {
+			stopLiving() // it must not become anybody's
+		}
+		return err
+	})
+	err := in.supervise(living)
+	stopLiving()
 	stopReaping()
 	return errors.Join(err, g.Wait())
 }
 
-// awaitIdentity waits for the boot document. The others wait for it by themselves; without it, or with one that can't be
-// read, they end, and so does the VM.
+// awaitIdentity waits for the boot document, for which the others wait by themselves. With one that can't be read, or that
+// can't be followed, the VM ends.
 func (in *Init) awaitIdentity(ctx context.Context) error {
 	boot, err := in.cfg.Boot(ctx)
 	if err == nil {

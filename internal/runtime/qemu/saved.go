@@ -22,7 +22,7 @@ import (
 const (
 	saveLimit   = 20 * time.Second
 	resumeLimit = 60 * time.Second
-	warmLimit   = 2 * time.Minute // from when a VM takes its order until its platform needs it
+	warmLimit   = 30 * time.Second // from when a VM takes its order until its platform needs it
 )
 
 // savedPath names the saved VM that a VM of this plan can be resumed from: all that QEMU is told is in it, QEMU's own
