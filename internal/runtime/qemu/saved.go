@@ -99,14 +99,39 @@ func (d *Driver) save(ctx context.Context, v *vm, path string) error {
 		if err := m.do("stop", nil, nil); err != nil {
 			return err
 		}
-		err := d.makeWhole(path, func(tmp string) error { return migrateTo(ctx, m, tmp) })
+		err := d.makeWhole(saidBy(path), func(tmp string) error { return copyFile(v.ConsolePath(), tmp) })
+		if err == nil {
+			err = d.makeWhole(path, func(tmp string) error { return migrateTo(ctx, m, tmp) })
+		}
 		if err != nil {
 			d.cfg.Logger.WarnContext(ctx, "vm can't be saved for others", "vm_id", v.rec.ID, "error", err)
 		} else {
-			d.prune("saved-*")
+			d.prune("saved-*.vm")
+			d.prune("saved-*.console")
 		}
 		return m.do("cont", nil, nil)
 	})
+}
+
+// saidBy names the file with what a saved VM had said on its console: those that are resumed from it don't say it again.
+func saidBy(saved string) string { return strings.TrimSuffix(saved, ".vm") + ".console" }
+
+// inheritConsole begins a VM's console with what the saved one had said. That was before its order, so MarkInit isn't there.
+func (v *vm) inheritConsole(saved string) error {
+	_ = touch(saidBy(saved)) // as recently used as the VM
+	err := copyFile(saidBy(saved), v.ConsolePath())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it costs nobody more than some lines
+		return errs.Wrap(errs.Internal, err, "begin the console of VM %s", v.rec.ID)
+	}
+	return nil
+}
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o600)
 }
 
 // migrateTo has QEMU write the stopped VM into a file.

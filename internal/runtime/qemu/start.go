@@ -150,6 +150,9 @@ func (d *Driver) bootUp(ctx context.Context, v *vm, p plan) error {
 		return errs.Wrap(errs.Internal, err, "open saved VM")
 	}
 	defer func() { _ = saved.Close() }()
+	if err := v.inheritConsole(path); err != nil {
+		return err
+	}
 	if err := v.spawn(p, saved); err != nil {
 		return err
 	}
