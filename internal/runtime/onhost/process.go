@@ -89,6 +89,28 @@ func WaitReadable(ctx context.Context, pidfd *os.File, timeout time.Duration) er
 	return errors.Join(err, pollErr)
 }
 
+// Watch waits until the process of a pidfd has ended, and bounds its VM's console meanwhile; failed gets what comes in the way
+// of that. ended is false if ctx is done first. It closes the pidfd.
+func Watch(ctx context.Context, pidfd *os.File, console Console, failed func(error)) (ended bool, err error) {
+	defer func() { _ = pidfd.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = pidfd.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	for {
+		err := WaitReadable(ctx, pidfd, ConsoleInterval)
+		switch {
+		case err == nil:
+			return true, nil
+		case ctx.Err() != nil:
+			return false, nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return false, err
+		}
+		if err := console.Bound(); err != nil {
+			failed(err)
+		}
+	}
+}
+
 // Reap collects an ended process if it is this one's child, and says how it ended.
 func Reap(pid int) string {
 	var status unix.WaitStatus

@@ -57,10 +57,10 @@ type Driver struct {
 	ctx    context.Context // ends when the driver is closed; VMs go on
 	cancel context.CancelFunc
 	watch  errgroup.Group
+	vms    onhost.Table[vm] // those that Start or Adopt returned
 
 	mu    sync.Mutex
-	vms   map[fleet.VMID]*vm // those that Start or Adopt returned; nil while Start is at it
-	works map[string]*work   // what is made once, while it is being made
+	works map[string]*work // what is made once, while it is being made
 }
 
 // host is what this machine has, as far as it shapes VMs.
@@ -87,7 +87,7 @@ func New(cfg Config) (*Driver, error) {
 		}
 		*dir = abs
 	}
-	d := &Driver{cfg: cfg, vms: map[fleet.VMID]*vm{}, works: map[string]*work{}}
+	d := &Driver{cfg: cfg, works: map[string]*work{}}
 	var err error
 	if d.host, err = thisHost(); err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func lookPath(name string) (string, error) {
 
 func (d *Driver) dir(id fleet.VMID) string { return filepath.Join(d.cfg.Dir, string(id)) }
 
-func (d *Driver) cgroups(r record) onhost.Cgroups {
+func (d *Driver) cgroups(r onhost.Record) onhost.Cgroups {
 	return onhost.Cgroups{Layout: d.layout, Parent: r.CgroupParent, ID: string(r.ID), Devices: []string{"c 10:232 rwm"}} // kvm
 }
 
@@ -181,23 +181,23 @@ func (d *Driver) Adopt(ctx context.Context) ([]runtime.VM, error) {
 
 // adoptOne returns nil for a VM that this process started itself, or is starting.
 func (d *Driver) adoptOne(ctx context.Context, id fleet.VMID) (*vm, error) {
-	v, known := d.reserve(id)
+	v, known := d.vms.Reserve(id)
 	if known {
 		if v == nil || !v.adopted {
 			return nil, nil
 		}
 		return v, nil
 	}
-	rec, err := readRecord(d.dir(id), d.cfg.CgroupParent)
+	rec, err := onhost.ReadRecord(d.dir(id), d.cfg.CgroupParent)
 	if err == nil {
 		v, err = d.revive(ctx, rec)
 	}
-	d.settle(id, v)
+	d.vms.Settle(id, v)
 	return v, err
 }
 
 // revive makes a VM of its record: a running one if it is whole and its QEMU is still that process.
-func (d *Driver) revive(ctx context.Context, rec record) (*vm, error) {
+func (d *Driver) revive(ctx context.Context, rec onhost.Record) (*vm, error) {
 	v := newVM(d, rec)
 	v.adopted = true
 	if rec.Whole && rec.PID != 0 && rec.Boot == d.bootID {
@@ -215,26 +215,4 @@ func (d *Driver) revive(ctx context.Context, rec record) (*vm, error) {
 		return nil, err
 	}
 	return v, nil
-}
-
-// reserve claims an id for Start or Adopt; known is whether somebody has it already.
-func (d *Driver) reserve(id fleet.VMID) (v *vm, known bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	v, known = d.vms[id]
-	if !known {
-		d.vms[id] = nil
-	}
-	return v, known
-}
-
-// settle ends a reservation, with a VM or without.
-func (d *Driver) settle(id fleet.VMID, v *vm) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if v == nil {
-		delete(d.vms, id)
-		return
-	}
-	d.vms[id] = v
 }

@@ -167,5 +167,5 @@ func (v *vm) spawn(p plan, saved *os.File) (err error) {
 		}
 	}
 	// The watcher reaps it, by its pid, as it does for adopted ones.
-	return errors.Join(err, cmd.Process.Release(), v.rec.write(v.dir()))
+	return errors.Join(err, cmd.Process.Release(), v.rec.Write(v.dir()))
 }

@@ -30,23 +30,23 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, erro
 	if err := d.checkSpec(spec); err != nil {
 		return nil, err
 	}
-	if _, known := d.reserve(spec.ID); known {
+	if _, known := d.vms.Reserve(spec.ID); known {
 		return nil, errs.New(errs.Exists, "VM %s exists", spec.ID)
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	if err := os.Mkdir(d.dir(spec.ID), 0o700); err != nil {
-		d.settle(spec.ID, nil)
+		d.vms.Settle(spec.ID, nil)
 		if errors.Is(err, os.ErrExist) {
 			return nil, errs.Wrap(errs.Exists, err, "VM %s exists", spec.ID).WithRemedy("adopt and remove it")
 		}
 		return nil, errs.Wrap(errs.Internal, err, "make directory of VM %s", spec.ID)
 	}
-	v := newVM(d, record{ID: spec.ID, CgroupParent: d.cfg.CgroupParent, Boot: d.bootID})
+	v := newVM(d, onhost.Record{ID: spec.ID, CgroupParent: d.cfg.CgroupParent, Boot: d.bootID})
 	if err := d.launch(ctx, v, spec); err != nil {
 		return nil, errors.Join(err, d.abandon(ctx, v))
 	}
-	d.settle(spec.ID, v)
+	d.vms.Settle(spec.ID, v)
 	return v, nil
 }
 
@@ -58,7 +58,7 @@ func (d *Driver) abandon(ctx context.Context, v *vm) error {
 	err := v.Remove(ctx)
 	if err != nil {
 		v.adopted = true
-		d.settle(v.rec.ID, v)
+		d.vms.Settle(v.rec.ID, v)
 	}
 	return err
 }
@@ -88,7 +88,7 @@ func (d *Driver) checkSpec(spec runtime.Spec) error {
 
 // launch does the work of Start.
 func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
-	if err := v.rec.write(v.dir()); err != nil {
+	if err := v.rec.Write(v.dir()); err != nil {
 		return err
 	}
 	g, err := d.guestOf(ctx, spec.Release)
@@ -112,7 +112,7 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 		return err
 	}
 	v.rec.Whole = true
-	if err := v.rec.write(v.dir()); err != nil {
+	if err := v.rec.Write(v.dir()); err != nil {
 		return err
 	}
 	return v.cgroups.SetLimits(outerLimits(spec.Limits))

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -45,9 +44,7 @@ type Driver struct {
 	ctx    context.Context // ends when the driver is closed; VMs go on
 	cancel context.CancelFunc
 	watch  errgroup.Group
-
-	mu  sync.Mutex
-	vms map[fleet.VMID]*vm // those that Start or Adopt returned; nil while Start is at it
+	vms    onhost.Table[vm] // those that Start or Adopt returned
 }
 
 // New makes a driver over a state directory. Conflict if another process has that directory.
@@ -67,7 +64,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, errs.Wrap(errs.Invalid, err, "resolve directory %s", cfg.Dir)
 	}
 	cfg.Dir = dir
-	d := &Driver{cfg: cfg, vms: map[fleet.VMID]*vm{}}
+	d := &Driver{cfg: cfg}
 	if d.layout, err = onhost.HostLayout(); err != nil {
 		return nil, err
 	}
@@ -92,7 +89,7 @@ func (d *Driver) Name() string { return "sandbox" }
 
 func (d *Driver) dir(id fleet.VMID) string { return filepath.Join(d.cfg.Dir, string(id)) }
 
-func (d *Driver) cgroups(r record) onhost.Cgroups {
+func (d *Driver) cgroups(r onhost.Record) onhost.Cgroups {
 	return onhost.Cgroups{Layout: d.layout, Parent: r.CgroupParent, ID: string(r.ID)}
 }
 
@@ -121,23 +118,23 @@ func (d *Driver) Adopt(ctx context.Context) ([]runtime.VM, error) {
 
 // adoptOne returns nil for a VM that this process started itself, or is starting.
 func (d *Driver) adoptOne(ctx context.Context, id fleet.VMID) (*vm, error) {
-	v, known := d.reserve(id)
+	v, known := d.vms.Reserve(id)
 	if known {
 		if v == nil || !v.adopted {
 			return nil, nil
 		}
 		return v, nil
 	}
-	rec, err := readRecord(d.dir(id), d.cfg.CgroupParent)
+	rec, err := onhost.ReadRecord(d.dir(id), d.cfg.CgroupParent)
 	if err == nil {
 		v, err = d.revive(ctx, rec)
 	}
-	d.settle(id, v)
+	d.vms.Settle(id, v)
 	return v, err
 }
 
 // revive makes a VM of its record: a running one if its init is still that process.
-func (d *Driver) revive(ctx context.Context, rec record) (*vm, error) {
+func (d *Driver) revive(ctx context.Context, rec onhost.Record) (*vm, error) {
 	v := newVM(d, rec)
 	v.adopted = true
 	if rec.PID != 0 && rec.Boot == d.bootID {
@@ -155,26 +152,4 @@ func (d *Driver) revive(ctx context.Context, rec record) (*vm, error) {
 		return nil, err
 	}
 	return v, nil
-}
-
-// reserve claims an id for Start or Adopt; known is whether somebody has it already.
-func (d *Driver) reserve(id fleet.VMID) (v *vm, known bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	v, known = d.vms[id]
-	if !known {
-		d.vms[id] = nil
-	}
-	return v, known
-}
-
-// settle ends a reservation, with a VM or without.
-func (d *Driver) settle(id fleet.VMID, v *vm) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if v == nil {
-		delete(d.vms, id)
-		return
-	}
-	d.vms[id] = v
 }

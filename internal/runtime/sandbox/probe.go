@@ -28,8 +28,8 @@ func (d *Driver) Probe(ctx context.Context) (err error) {
 	}
 	id := make([]byte, 4)
 	_, _ = rand.Read(id) // never fails
-	rec := record{ID: fleet.VMID(hex.EncodeToString(id)), CgroupParent: d.cfg.CgroupParent, Boot: d.bootID}
-	if _, known := d.reserve(rec.ID); known {
+	rec := onhost.Record{ID: fleet.VMID(hex.EncodeToString(id)), CgroupParent: d.cfg.CgroupParent, Boot: d.bootID}
+	if _, known := d.vms.Reserve(rec.ID); known {
 		return errs.New(errs.Unavailable, "VM id %s is taken", rec.ID)
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)

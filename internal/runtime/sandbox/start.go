@@ -32,14 +32,14 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, erro
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
-	if _, known := d.reserve(spec.ID); known {
+	if _, known := d.vms.Reserve(spec.ID); known {
 		return nil, errs.New(errs.Exists, "VM %s exists", spec.ID)
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	rec := record{ID: spec.ID, CgroupParent: d.cfg.CgroupParent, Boot: d.bootID}
+	rec := onhost.Record{ID: spec.ID, CgroupParent: d.cfg.CgroupParent, Boot: d.bootID}
 	if err := os.Mkdir(d.dir(spec.ID), 0o700); err != nil {
-		d.settle(spec.ID, nil)
+		d.vms.Settle(spec.ID, nil)
 		if errors.Is(err, os.ErrExist) {
 			return nil, errs.Wrap(errs.Exists, err, "VM %s exists", spec.ID).WithRemedy("adopt and remove it")
 		}
@@ -49,7 +49,7 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, erro
 	if err := d.launch(ctx, v, spec); err != nil {
 		return nil, errors.Join(err, d.abandon(ctx, v))
 	}
-	d.settle(spec.ID, v)
+	d.vms.Settle(spec.ID, v)
 	return v, nil
 }
 
@@ -61,7 +61,7 @@ func (d *Driver) abandon(ctx context.Context, v *vm) error {
 	err := v.Remove(ctx)
 	if err != nil {
 		v.adopted = true
-		d.settle(v.rec.ID, v)
+		d.vms.Settle(v.rec.ID, v)
 	}
 	return err
 }
@@ -86,7 +86,7 @@ func checkSpec(spec runtime.Spec) error {
 
 // launch does the work of Start, up to the watching.
 func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
-	if err := v.rec.write(v.dir()); err != nil {
+	if err := v.rec.Write(v.dir()); err != nil {
 		return err
 	}
 	cache, err := v.prepare(spec)
@@ -116,7 +116,7 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 		return errors.Join(err, p.giveUp())
 	}
 	// From the word to go on, the setup process needs nobody. So it gets that word only once it is on record.
-	if err := v.rec.write(v.dir()); err != nil {
+	if err := v.rec.Write(v.dir()); err != nil {
 		return err
 	}
 	return p.finish(ctx)

@@ -2,12 +2,10 @@ package sandbox
 
 import (
 	"context"
-	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
@@ -18,7 +16,7 @@ import (
 
 type vm struct {
 	driver  *Driver
-	rec     record // not changed once the VM is out of Start or Adopt
+	rec     onhost.Record // not changed once the VM is out of Start or Adopt
 	cgroups onhost.Cgroups
 	adopted bool
 	ctx     context.Context // done when the VM has ended
@@ -29,7 +27,7 @@ type vm struct {
 	removed bool // its name may be another VM's by now
 }
 
-func newVM(d *Driver, rec record) *vm {
+func newVM(d *Driver, rec onhost.Record) *vm {
 	v := &vm{driver: d, rec: rec, cgroups: d.cgroups(rec)}
 	v.ctx, v.ended = context.WithCancel(context.Background())
 	return v
@@ -149,7 +147,7 @@ func (v *vm) Remove(ctx context.Context) error {
 	v.removed = true
 	v.mu.Unlock()
 	if first { // the id is free from here on
-		v.driver.settle(v.rec.ID, nil)
+		v.driver.vms.Settle(v.rec.ID, nil)
 	}
 	return nil
 }
@@ -163,24 +161,15 @@ func (v *vm) isRemoved() bool {
 // watchVM ends v when its init, held by pidfd, has; it stops when the driver is closed.
 func (d *Driver) watchVM(v *vm, pidfd *os.File) {
 	d.watch.Go(func() error {
-		defer func() { _ = pidfd.Close() }()
-		stop := context.AfterFunc(d.ctx, func() { _ = pidfd.SetReadDeadline(time.Unix(1, 0)) })
-		defer stop()
-		console := onhost.Console{Path: v.ConsolePath()}
-		for {
-			err := onhost.WaitReadable(d.ctx, pidfd, onhost.ConsoleInterval)
-			switch {
-			case err == nil:
-				v.end(onhost.Reap(v.rec.PID))
-				return nil
-			case d.ctx.Err() != nil:
-				return nil
-			case !errors.Is(err, os.ErrDeadlineExceeded):
-				return errs.Wrap(errs.Internal, err, "watch VM %s", v.rec.ID)
-			}
-			if err := console.Bound(); err != nil {
-				d.cfg.Logger.WarnContext(d.ctx, "console can't be bounded", "vm_id", v.rec.ID, "error", err)
-			}
+		ended, err := onhost.Watch(d.ctx, pidfd, onhost.Console{Path: v.ConsolePath()}, func(err error) {
+			d.cfg.Logger.WarnContext(d.ctx, "console can't be bounded", "vm_id", v.rec.ID, "error", err)
+		})
+		if err != nil {
+			return errs.Wrap(errs.Internal, err, "watch VM %s", v.rec.ID)
 		}
+		if ended {
+			v.end(onhost.Reap(v.rec.PID))
+		}
+		return nil
 	})
 }

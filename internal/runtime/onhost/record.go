@@ -1,4 +1,4 @@
-package qemu
+package onhost
 
 import (
 	"encoding/json"
@@ -12,22 +12,22 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// record is what a VM's directory says of it: written before anything is made, when QEMU's pid is known, and when
-// the VM is whole.
-type record struct {
+// Record is what a VM's directory says of it: written before anything is made, and again when its process is known. What it
+// does not say follows from the VM's id.
+type Record struct {
 	ID           fleet.VMID `json:"id"`
 	CgroupParent string     `json:"cgroup_parent"`
 	Boot         string     `json:"boot"`                  // of the host; pids of another boot mean nothing
-	PID          int        `json:"pid,omitempty"`         // 0: QEMU has never run
+	PID          int        `json:"pid,omitempty"`         // 0: it has never run
 	StartTicks   uint64     `json:"start_ticks,omitempty"` // of that pid, since the host booted
 	StartedAt    time.Time  `json:"started_at,omitzero"`
-	Whole        bool       `json:"whole,omitempty"` // its init runs
+	Whole        bool       `json:"whole,omitempty"` // for a driver whose process is there before the VM is
 }
 
 const recordFile = "vm.json"
 
-// write replaces the record whole. Not synced: what it is needed for is gone after a power cut.
-func (r record) write(dir string) error {
+// Write replaces the record in the VM's directory whole. Not synced: what it is needed for is gone after a power cut.
+func (r Record) Write(dir string) error {
 	b, err := json.Marshal(r)
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "encode record of VM %s", r.ID)
@@ -42,17 +42,18 @@ func (r record) write(dir string) error {
 	return nil
 }
 
-// readRecord returns the record in dir, or where there is none, or a torn one, all that its name tells.
-func readRecord(dir, cgroupParent string) (record, error) {
-	bare := record{ID: fleet.VMID(filepath.Base(dir)), CgroupParent: cgroupParent}
+// ReadRecord returns the record in dir, or where there is none, or a torn one, all that its name tells: such a VM never
+// ran, or the host has been without power since.
+func ReadRecord(dir, cgroupParent string) (Record, error) {
+	bare := Record{ID: fleet.VMID(filepath.Base(dir)), CgroupParent: cgroupParent}
 	b, err := os.ReadFile(filepath.Join(dir, recordFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return bare, nil
 	}
 	if err != nil {
-		return record{}, errs.Wrap(errs.Internal, err, "read record in %s", dir)
+		return Record{}, errs.Wrap(errs.Internal, err, "read record in %s", dir)
 	}
-	var r record
+	var r Record
 	if json.Unmarshal(b, &r) != nil || r.ID != bare.ID {
 		return bare, nil
 	}
