@@ -21,7 +21,7 @@ test: setup build ## all tests, race detector on, from nothing
 	@scripts/test.sh
 
 test-qemu: setup build ## fleets of VMs with a kernel of their own (make test has the runtime's own suite); minutes without KVM
-	@scripts/test.sh -tags qemu -timeout 60m -run 'Qemu|Runtimes|Postgres'
+	@scripts/test.sh -v -tags qemu -timeout 60m -run 'Qemu|Runtimes|Postgres' ./internal/disk/frontend ./test/e2e
 
 lint: ## golangci-lint and the house rules
 	@scripts/lint.sh

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Runs every test with the race detector. Packages run one at a time: many use the kernel's shared
-# resources (loop devices, cgroups), and a machine with two cores gains nothing from more.
+# resources (loop devices, cgroups), and a machine with two cores gains nothing from more. With arguments, flags and then
+# packages, it runs just these.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scripts/install-versitygw.sh >/dev/null
 # Without it, because it costs minutes and has seen the same code elsewhere: seeded bugs, and cuts of an ext4's writes.
 slow='TestSeededBugsAreFound$|TestCrashCuts'
 if [ $# -gt 0 ]; then
-  CGO_ENABLED=1 exec go test -race -count=1 -p 1 -timeout 20m "$@" ./...
+  CGO_ENABLED=1 exec go test -race -count=1 -p 1 -timeout 20m "$@"
 fi
 CGO_ENABLED=1 go test -race -count=1 -p 1 -timeout 20m -skip "$slow" ./...
 go test -count=1 -timeout 20m -run "$slow" -v ./internal/disk ./internal/disk/simtest | grep -v '^=== '
