@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"net/url"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
 )
 
@@ -27,7 +27,7 @@ func query(p *proxy) string {
 	return "?endpoint=" + url.QueryEscape(p.url) + "&path_style=true&region=us-east-1"
 }
 
-// TestFlush measures a flush at the block device beside the store's own PUT, and beside it the fsync of file systems
+// TestFlush measures a flush at the block device beside the store's own PUT by the same process, and beside it the fsync of file systems
 // on the device, with what each asks of the device and of the store.
 func TestFlush(t *testing.T) {
 	s3 := versitygwtest.Start(t)
@@ -49,8 +49,8 @@ func flushAt(t *testing.T, s3 *versitygwtest.Server, p *proxy, latency time.Dura
 	const n, part = 100, 10
 	var small, large, flush []time.Duration
 	for i := range n / part { // in turn: all see the same weather
-		small = append(small, putTimes(t, p, s3, 4<<10, part)...)
-		large = append(large, putTimes(t, p, s3, 64<<10, part)...)
+		small = append(small, s.puts(4<<10, part)...)
+		large = append(large, s.puts(64<<10, part)...)
 		flush = append(flush, writeAndSync(t, f, part, func(k int) int64 { return int64(i*part+k) * 4096 })...)
 	}
 	f.Close()
@@ -63,27 +63,36 @@ func flushAt(t *testing.T, s3 *versitygwtest.Server, p *proxy, latency time.Dura
 	}
 }
 
-// putTimes writes objects to the store as the engine does, by conditional PUTs, one after the other.
-func putTimes(t *testing.T, p *proxy, s3 *versitygwtest.Server, size, n int) []time.Duration {
-	t.Helper()
-	store, err := blobs.Open(t.Context(), poolURL(p, s3)+query(p))
+// TestFlushOfBounded measures a write and flush of 4 KiB at the device of a disk of mode bounded, whose journal is a file,
+// beside the same write and fsync of a plain file in the same directory. The store is far away, and must not matter.
+func TestFlushOfBounded(t *testing.T) {
+	s3 := versitygwtest.Start(t)
+	s3.Setenv(t)
+	p := newProxy(t, s3.Endpoint)
+	dir := t.TempDir()
+	s := startServerIn(t, diskURL(p, s3, "bounded"), dir, pgBound)
+	p.latency.Store(int64(20 * time.Millisecond))
+	defer p.latency.Store(0)
+	device, err := os.OpenFile(s.dev, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
-	body := make([]byte, size)
-	_, _ = rand.Read(body)
-	var took []time.Duration
-	for i := range n + 1 {
-		start := time.Now()
-		if _, err := store.PutIfAbsent(t.Context(), "puts/"+rand.Text(), body); err != nil {
-			t.Fatal(err)
-		}
-		if i > 0 { // the first one opens the connection
-			took = append(took, time.Since(start))
-		}
+	defer device.Close()
+	const n, part = 300, 10
+	plain, err := os.OpenFile(filepath.Join(dir, "plain"), os.O_RDWR|os.O_CREATE|unix.O_DIRECT, 0o600)
+	if err != nil {
+		t.Fatal(err)
 	}
-	return took
+	defer plain.Close()
+	writeAndSync(t, plain, n, func(k int) int64 { return int64(k) * 4096 }) // its blocks are there, as the journal's are
+	var local, flush []time.Duration
+	for i := range n / part {
+		at := func(k int) int64 { return int64(i*part+k) * 4096 }
+		local = append(local, writeAndSync(t, plain, part, at)...)
+		flush = append(flush, writeAndSync(t, device, part, at)...)
+	}
+	result("flush of 4 KiB at the block device of a bounded disk, store 20 ms away: p50 %.2f ms, p99 %.2f ms; fsync of a plain file beside its journal %.2f ms, p99 %.2f ms; %.2f × (aim 2)",
+		ms(p50(flush)), ms(p99(flush)), ms(p50(local)), ms(p99(local)), ms(p50(flush))/ms(p50(local)))
 }
 
 type fileSystem struct{ name, kind, mkfs, mkfsArgs, options string }

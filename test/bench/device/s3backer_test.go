@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
@@ -53,7 +54,7 @@ func TestAgainstS3backer(t *testing.T) {
 		theirs := workloads(t, p, contender{"s3backer with blocks of " + block, func() (string, func()) {
 			return startS3backer(t, p, s3, block)
 		}})
-		for _, what := range []string{randomWrites, seqWrite, unpack, coldRead} {
+		for _, what := range []string{randomWrites, parallelWrites, seqWrite, unpack, coldRead} {
 			a, b := ours[what], theirs[what]
 			aim := 5
 			if what == coldRead {
@@ -66,10 +67,11 @@ func TestAgainstS3backer(t *testing.T) {
 }
 
 const (
-	randomWrites = "300 random writes of 4 KiB, each with an fsync"
-	seqWrite     = "a sequential write of 64 MiB and an fsync"
-	unpack       = "unpacking a tree of 20,000 small files and a syncfs"
-	coldRead     = "reading that tree with a cold cache"
+	randomWrites   = "300 random writes of 4 KiB, each with an fsync"
+	parallelWrites = "the same by 16 writers at once, 100 each"
+	seqWrite       = "a sequential write of 64 MiB and an fsync"
+	unpack         = "unpacking a tree of 20,000 small files and a syncfs"
+	coldRead       = "reading that tree with a cold cache"
 )
 
 // workloads runs all workloads on a new file system.
@@ -91,14 +93,13 @@ func workloads(t *testing.T, p *proxy, c contender) map[string]outcome {
 	if err := writeSequentially(prepared, 16<<20); err != nil {
 		t.Fatal(err)
 	}
-	timed(randomWrites, func() error {
-		f, err := os.OpenFile(prepared, os.O_RDWR, 0)
-		if err != nil {
-			return err
+	timed(randomWrites, func() error { return writeRandomly(prepared, 300, 1) })
+	timed(parallelWrites, func() error {
+		var writers errgroup.Group
+		for seed := range uint64(16) {
+			writers.Go(func() error { return writeRandomly(prepared, 100, seed) })
 		}
-		rng := mrand.New(mrand.NewPCG(1, 1))
-		writeAndSync(t, f, 300, func(int) int64 { return rng.Int64N(16<<20/4096) * 4096 })
-		return f.Close()
+		return writers.Wait()
 	})
 	timed(seqWrite, func() error { return writeSequentially(filepath.Join(dir, "sequential"), seqBytes) })
 	timed(unpack, func() error { return writeTree(filepath.Join(dir, "tree")) })
@@ -110,6 +111,27 @@ func workloads(t *testing.T, p *proxy, c contender) map[string]outcome {
 	unmount()
 	detach()
 	return out
+}
+
+// writeRandomly writes blocks of 4 KiB all over a file of 16 MiB, n times, and fsyncs it after each.
+func writeRandomly(name string, n int, seed uint64) error {
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	rng := mrand.New(mrand.NewPCG(seed, 1))
+	buf := make([]byte, 4096)
+	for range n {
+		_, _ = rand.Read(buf)
+		_, err = f.WriteAt(buf, rng.Int64N(16<<20/4096)*4096)
+		if err == nil {
+			err = f.Sync()
+		}
+		if err != nil {
+			break
+		}
+	}
+	return errors.Join(err, f.Close())
 }
 
 // writeSequentially writes content that doesn't compress, and fsyncs it.

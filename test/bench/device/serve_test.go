@@ -5,6 +5,7 @@ package device
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
@@ -26,8 +28,9 @@ import (
 )
 
 // A process that serves a device must not wait for it, so the test binary plays the serving process too: it serves
-// the disk of the URL in serveEnv, made if there is none, with a cache in the directory dirEnv, until stdin ends.
-// For each line on stdin it prints the disk's counters.
+// the disk of the URL in serveEnv, made if there is none, with a cache in the directory dirEnv, until stdin ends. It
+// answers each line on stdin with one of JSON: "stats" with the disk's counters, "puts SIZE N" with how long each of N
+// PUTs of its own took, so that what a PUT costs is measured where the device's PUTs are made.
 const (
 	serveEnv = "SLUICE_BENCH_SERVE"
 	dirEnv   = "SLUICE_BENCH_DIR"
@@ -50,7 +53,11 @@ func TestMain(m *testing.M) {
 }
 
 func serve(ctx context.Context, url, dir string) error {
-	d, err := open(ctx, url, dir)
+	store, path, err := openStore(ctx, url)
+	if err != nil {
+		return err
+	}
+	d, err := open(ctx, store, path, dir)
 	if err != nil {
 		return err
 	}
@@ -61,7 +68,14 @@ func serve(ctx context.Context, url, dir string) error {
 	fmt.Println(front.BlockDevice())
 	out := json.NewEncoder(os.Stdout)
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
-		if err := out.Encode(d.Stats()); err != nil {
+		var size, n int
+		var answer any = d.Stats()
+		if _, err := fmt.Sscanf(lines.Text(), "puts %d %d", &size, &n); err == nil {
+			if answer, err = putTimes(ctx, store, size, n); err != nil {
+				return err
+			}
+		}
+		if err := out.Encode(answer); err != nil {
 			return err
 		}
 	}
@@ -71,21 +85,38 @@ func serve(ctx context.Context, url, dir string) error {
 	return d.Close(ctx)
 }
 
-func open(ctx context.Context, url, dir string) (*disk.Disk, error) {
+func openStore(ctx context.Context, url string) (blob.Store, string, error) {
+	pool, path, err := blobs.SplitDiskURL(url)
+	if err != nil {
+		return nil, "", err
+	}
+	store, err := blobs.Open(ctx, pool)
+	return store, path, err
+}
+
+// putTimes writes n objects to the store as the engine does, by conditional PUTs, one after the other.
+func putTimes(ctx context.Context, store blob.Store, size, n int) ([]time.Duration, error) {
+	body := make([]byte, size)
+	var took []time.Duration
+	for range n {
+		_, _ = rand.Read(body)
+		key := "puts/" + rand.Text()
+		start := time.Now()
+		if _, err := store.PutIfAbsent(ctx, key, body); err != nil {
+			return nil, err
+		}
+		took = append(took, time.Since(start))
+	}
+	return took, nil
+}
+
+func open(ctx context.Context, store blob.Store, path, dir string) (*disk.Disk, error) {
 	bound := time.Duration(0)
 	if s := os.Getenv(boundEnv); s != "" {
 		var err error
 		if bound, err = time.ParseDuration(s); err != nil {
 			return nil, err
 		}
-	}
-	pool, path, err := blobs.SplitDiskURL(url)
-	if err != nil {
-		return nil, err
-	}
-	store, err := blobs.Open(ctx, pool)
-	if err != nil {
-		return nil, err
 	}
 	head, err := disk.ReadHead(ctx, store, path)
 	if errs.Is(err, errs.NotFound) {
@@ -163,13 +194,25 @@ func (s *server) line() string {
 // stats returns the disk's counters.
 func (s *server) stats() (x disk.Stats) {
 	s.t.Helper()
-	if _, err := fmt.Fprintln(s.stdin); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := json.Unmarshal([]byte(s.line()), &x); err != nil {
-		s.t.Fatal(err)
-	}
+	s.ask("stats", &x)
 	return x
+}
+
+// puts has the serving process write n objects to the store, and returns how long each took.
+func (s *server) puts(size, n int) (took []time.Duration) {
+	s.t.Helper()
+	s.ask(fmt.Sprintf("puts %d %d", size, n), &took)
+	return took
+}
+
+func (s *server) ask(line string, answer any) {
+	s.t.Helper()
+	if _, err := fmt.Fprintln(s.stdin, line); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(s.line()), answer); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // close detaches the device and closes the disk.

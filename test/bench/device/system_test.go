@@ -97,6 +97,12 @@ func p50(d []time.Duration) time.Duration {
 	return d[len(d)/2]
 }
 
+func p99(d []time.Duration) time.Duration {
+	d = slices.Clone(d)
+	slices.Sort(d)
+	return d[len(d)*99/100]
+}
+
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 func result(format string, args ...any) { fmt.Printf("RESULT "+format+"\n", args...) }
