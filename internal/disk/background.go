@@ -28,6 +28,19 @@ func (d *Disk) startBackground() {
 	}
 }
 
+// due waits for kick or for tick, either of which may be nil, and reports false when the disk has stopped.
+func (d *Disk) due(ctx context.Context, kick <-chan struct{}, tick <-chan time.Time) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-d.stop:
+		return false
+	case <-kick:
+	case <-tick:
+	}
+	return true
+}
+
 // sealLoop uploads writes that nobody flushes, and frees the memory for writes when there are none.
 func (d *Disk) sealLoop(ctx context.Context) {
 	every := d.opts.SealInterval
@@ -65,15 +78,7 @@ func (d *Disk) sealLoop(ctx context.Context) {
 func (d *Disk) checkpointLoop(ctx context.Context) {
 	t := time.NewTicker(d.opts.CheckpointInterval)
 	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-d.stop:
-			return
-		case <-d.kick:
-		case <-t.C:
-		}
+	for d.due(ctx, d.kick, t.C) {
 		_, err := d.writeMap(ctx, nil)
 		if err == nil || ctx.Err() != nil || d.Err() != nil {
 			continue
@@ -92,14 +97,7 @@ func (d *Disk) checkpointLoop(ctx context.Context) {
 func (d *Disk) revalidateLoop(ctx context.Context) {
 	t := time.NewTicker(d.opts.Revalidate)
 	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-d.stop:
-			return
-		case <-t.C:
-		}
+	for d.due(ctx, nil, t.C) {
 		if d.busy.Swap(false) {
 			release := d.o.watch.hold() // if it fails for too long, so do reads that need nothing of the store
 			d.stale.Store(errs.Is(d.revalidate(ctx), errs.Unavailable))

@@ -64,10 +64,7 @@ func (t *bootTrace) end() []format.BlockRun {
 func (d *Disk) traceLoop(ctx context.Context) {
 	t := time.NewTimer(d.opts.BootWindow)
 	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-d.stop:
-	case <-t.C:
+	if d.due(ctx, nil, t.C) {
 		d.saveTrace(ctx)
 	}
 }

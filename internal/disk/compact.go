@@ -266,14 +266,7 @@ func encodePacked(c *format.Codec, h *format.LogHeader, key *format.ObjectKey, c
 
 // compactLoop repacks in the background, after map checkpoints, when enough of this session's segments is dead.
 func (d *Disk) compactLoop(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-d.stop:
-			return
-		case <-d.packKick:
-		}
+	for d.due(ctx, d.packKick, nil) {
 		if err := d.compactSome(ctx); err != nil && ctx.Err() == nil && d.Err() == nil {
 			// Nothing is lost: what could not be repacked stays where it is.
 			d.log.Warn("compaction put off", "disk", d.path, "error", err.Error())

@@ -73,14 +73,7 @@ func (d *Disk) fullStage(s *stage) bool { return int64(s.b.blocks())*BlockSize >
 
 // destageLoop destages what is full, in the background.
 func (d *Disk) destageLoop(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-d.stop:
-			return
-		case <-d.stageKick:
-		}
+	for d.due(ctx, d.stageKick, nil) {
 		for {
 			err := d.destage(ctx, d.fullStage)
 			if err == nil || ctx.Err() != nil || d.Err() != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/transfer"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -113,7 +114,7 @@ func (cfg *BuildConfig) write(ctx context.Context, raw *os.File) (int64, error) 
 	if err != nil {
 		return 0, err
 	}
-	written, err := Import(ctx, d, raw, cfg.Progress)
+	written, err := transfer.Import(ctx, d, raw, cfg.Progress)
 	if err == nil {
 		_, err = d.Checkpoint(ctx, Checkpoint)
 	}

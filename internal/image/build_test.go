@@ -392,61 +392,6 @@ func TestBuildRefusesBadInput(t *testing.T) {
 	}
 }
 
-// memDevice counts what Import writes.
-type memDevice struct {
-	disk.Device
-	data    []byte
-	written int64
-	flushed bool
-}
-
-func (d *memDevice) Size() int64 { return int64(len(d.data)) }
-
-func (d *memDevice) WriteAt(_ context.Context, p []byte, off int64) error {
-	d.written += int64(len(p))
-	copy(d.data[off:], p)
-	return nil
-}
-
-func (d *memDevice) Flush(context.Context) error { d.flushed = true; return nil }
-
-func TestImportSkipsHolesAndZeros(t *testing.T) {
-	raw, err := os.Create(filepath.Join(t.TempDir(), "raw"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer raw.Close()
-	const size = 32 << 20
-	if err := raw.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	for off, body := range map[int64][]byte{
-		0: bytes.Repeat([]byte{1}, 4096), 8192 + 5: {7}, 5 << 20: make([]byte, 1<<20), 10<<20 - 4096: bytes.Repeat([]byte{3}, 3*4096), size - 1: {9},
-	} {
-		if _, err := raw.WriteAt(body, off); err != nil {
-			t.Fatal(err)
-		}
-	}
-	dev := &memDevice{data: make([]byte, size)}
-	n, err := image.Import(t.Context(), dev, raw, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := make([]byte, size)
-	if _, err := raw.ReadAt(want, 0); err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(dev.data, want) || !dev.flushed {
-		t.Error("the device doesn't hold the file, or wasn't flushed")
-	}
-	if n != 6*4096 || dev.written != n {
-		t.Errorf("wrote %d bytes and said %d, want 6 blocks", dev.written, n)
-	}
-	if _, err := image.Import(t.Context(), &memDevice{data: make([]byte, 4096)}, raw, nil); !errs.Is(err, errs.Invalid) {
-		t.Errorf("a file larger than the device: %v", err)
-	}
-}
-
 func TestLargeTemplateIsCheap(t *testing.T) {
 	store := memblob.New()
 	start := time.Now()
