@@ -125,18 +125,13 @@ func (b *batch) plan() {
 	}
 }
 
-// frame gathers the content of frame n in buf, which frameBuffer made.
-func (b *batch) frame(n int, buf []byte) []byte {
-	buf = buf[:0]
+// frame returns the content of frame n, block by block, in pieces.
+func (b *batch) frame(n int, pieces [][]byte) [][]byte {
+	pieces = pieces[:0]
 	for _, i := range b.order[n*format.FrameBlocks : min(len(b.order), (n+1)*format.FrameBlocks)] {
-		buf = append(buf, b.slots[i][:]...)
+		pieces = append(pieces, b.slots[i][:])
 	}
-	return buf
-}
-
-// frameBuffer returns room for the largest frame of the batch.
-func (b *batch) frameBuffer() []byte {
-	return make([]byte, 0, min(len(b.order), format.FrameBlocks)*BlockSize)
+	return pieces
 }
 
 // encode fixes the batch as a log object, in memory from bodies, and returns it. The first call decides the
@@ -149,10 +144,10 @@ func (b *batch) encode(c *format.Codec, h format.LogHeader, key *format.ObjectKe
 	hlen := h.Len()
 	body := bodies.get(hlen + len(b.order)*BlockSize + n*format.FrameOverhead)[:hlen]
 	clear(body)
-	buf := b.frameBuffer()
+	pieces := make([][]byte, 0, format.FrameBlocks)
 	frames := c.FrameWriter(h.Kind, hlen, key)
 	for i := range n {
-		body, b.frames[i] = frames.Append(body, b.frame(i, buf))
+		body, b.frames[i] = frames.Append(body, b.frame(i, pieces)...)
 	}
 	h.Body = uint32(len(body) - hlen)
 	h.Seal(body[:hlen], key)

@@ -212,10 +212,10 @@ func (d *Disk) popCommitted(b *batch) {
 // keepFrames puts a committed batch's frames into the cache, from memory.
 func (d *Disk) keepFrames(b *batch) {
 	d.rd.frames.fill(len(b.order)*BlockSize, func() {
-		buf := b.frameBuffer()
+		pieces := make([][]byte, 0, format.FrameBlocks)
 		for i := range b.frames {
 			key := d.rd.frames.key(&b.seg, uint32(i))
-			d.rd.frames.keep(key, b.frame(i, buf))
+			d.rd.frames.keep(key, b.frame(i, pieces)...)
 		}
 	})
 }

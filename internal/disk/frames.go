@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"math"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -271,12 +272,12 @@ func (f *frames) has(key cache.Key) bool {
 }
 
 // keep remembers a frame that we wrote: on the device if there is one, else in memory. content is not kept.
-func (f *frames) keep(key cache.Key, content []byte) {
+func (f *frames) keep(key cache.Key, content ...[]byte) {
 	if f.dev != nil {
-		f.dev.Insert(key, content)
+		f.dev.Insert(key, content...)
 		return
 	}
-	own := append(make([]byte, 0, len(content)), content...)
+	own := slices.Concat(content...)
 	f.mu.Lock()
 	f.ram.put(key, own)
 	f.mu.Unlock()

@@ -212,61 +212,6 @@ func (c *Cache) drop(k Key, i int32, gen uint32) {
 	c.forgetLocked(i)
 }
 
-// Insert keeps a frame's content, a multiple of BlockSize up to SlotSize, evicting another if it must.
-// Failures are silent: the cache promises nothing. content is not kept.
-func (c *Cache) Insert(k Key, content []byte) {
-	blocks := len(content) / BlockSize
-	if blocks == 0 || blocks > SlotBlocks || len(content)%BlockSize != 0 {
-		return
-	}
-	var crcs [SlotBlocks]uint32
-	for b := range blocks {
-		crcs[b] = crc32.Checksum(content[b*BlockSize:(b+1)*BlockSize], c.crc)
-	}
-	i, iv, ok := c.claim(k)
-	if !ok {
-		return
-	}
-	if k.sealed() {
-		content = append(make([]byte, 0, len(content)), content...)
-		c.crypt(content, iv, 0)
-	}
-	_, err := c.file.WriteAt(content, int64(i)*SlotSize)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := &c.slots[i]
-	if err != nil {
-		c.forgetLocked(i)
-		return
-	}
-	s.crc, s.blocks, s.state = crcs, uint8(blocks), slotReady
-	c.inserts.Add(1)
-}
-
-// claim reserves a slot for k and returns it with the vector for sealing.
-func (c *Cache) claim(k Key) (int32, uint64, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if _, there := c.index[k]; there || c.closed {
-		return 0, 0, false
-	}
-	i := c.roomLocked()
-	if i == none {
-		return 0, 0, false
-	}
-	c.ivs++
-	c.used++
-	s := &c.slots[i]
-	*s = slot{key: k, gen: s.gen + 1, iv: c.ivs, state: slotFilling}
-	c.index[k] = i
-	if c.ghosts.take(k) {
-		c.push(&c.main, i)
-	} else {
-		c.push(&c.small, i)
-	}
-	return i, c.ivs, true
-}
-
 // Stats returns the counters.
 func (c *Cache) Stats() Stats {
 	c.mu.Lock()

@@ -54,6 +54,26 @@ func TestInsertAndRead(t *testing.T) {
 	}
 }
 
+func TestInsertInPieces(t *testing.T) {
+	for _, sealed := range []bool{false, true} {
+		c, _ := open(t, 4*SlotSize)
+		k := Key{Space: c.Space("disk", sealed), Kind: 1}
+		whole := content(1, 16)
+		c.Insert(k, whole[:BlockSize], whole[BlockSize:3*BlockSize], whole[3*BlockSize:])
+		p := make([]byte, 16*BlockSize)
+		if !c.ReadAt(k, p, 0) || !bytes.Equal(p, whole) || !bytes.Equal(whole, content(1, 16)) {
+			t.Errorf("sealed %v: the pieces are not the frame, or were changed", sealed)
+		}
+		k.Frame = 1
+		c.Insert(k, whole, whole[:BlockSize])
+		c.Insert(k, whole[:BlockSize], whole[:100])
+		c.Insert(k)
+		if c.Contains(k) {
+			t.Error("kept what is no frame")
+		}
+	}
+}
+
 func TestAScanLeavesWhatIsUsed(t *testing.T) {
 	c, _ := open(t, 8*SlotSize)
 	p := make([]byte, BlockSize)

@@ -26,7 +26,7 @@ func checkTries(t *testing.T, kind uint8, flag uint16) {
 	add := func(content []byte, n int) {
 		for range n {
 			var f Frame
-			body, f = w.Append(body, content)
+			body, f = w.Append(body, content[:BlockSize], content[BlockSize:2*BlockSize], content[2*BlockSize:])
 			frames = append(frames, f)
 		}
 	}

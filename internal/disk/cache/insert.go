@@ -1,0 +1,101 @@
+package cache
+
+import (
+	"errors"
+	"hash/crc32"
+	"io"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Insert keeps a frame's content, in pieces of whole blocks and up to SlotSize together, evicting another if it must.
+// Failures are silent: the cache promises nothing. content is not kept.
+func (c *Cache) Insert(k Key, content ...[]byte) {
+	crcs, blocks := c.checksums(content)
+	if blocks == 0 {
+		return
+	}
+	i, iv, ok := c.claim(k)
+	if !ok {
+		return
+	}
+	if k.sealed() {
+		sealed := slices.Concat(content...)
+		c.crypt(sealed, iv, 0)
+		content = [][]byte{sealed}
+	}
+	err := c.write(content, int64(i)*SlotSize, blocks*BlockSize)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := &c.slots[i]
+	if err != nil {
+		c.forgetLocked(i)
+		return
+	}
+	s.crc, s.blocks, s.state = crcs, uint8(blocks), slotReady
+	c.inserts.Add(1)
+}
+
+// checksums returns the checksum of each block of content, and how many blocks that is: none if it is no frame.
+func (c *Cache) checksums(content [][]byte) (crcs [SlotBlocks]uint32, blocks int) {
+	for _, piece := range content {
+		if len(piece)%BlockSize != 0 || blocks+len(piece)/BlockSize > SlotBlocks {
+			return crcs, 0
+		}
+		for ; len(piece) > 0; piece = piece[BlockSize:] {
+			crcs[blocks] = crc32.Checksum(piece[:BlockSize], c.crc)
+			blocks++
+		}
+	}
+	return crcs, blocks
+}
+
+// write writes content, which is length bytes together, with one system call and without a copy of it.
+func (c *Cache) write(content [][]byte, off int64, length int) error {
+	conn, err := c.file.SyscallConn()
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "write to the cache")
+	}
+	n, werr := 0, error(nil)
+	err = conn.Write(func(fd uintptr) bool { // the file isn't closed, and its number not another's, before this returns
+		for {
+			if n, werr = unix.Pwritev(int(fd), content, off); !errors.Is(werr, unix.EINTR) {
+				return true
+			}
+		}
+	})
+	if err == nil {
+		err = werr
+	}
+	if err == nil && n != length {
+		err = io.ErrShortWrite
+	}
+	return err
+}
+
+// claim reserves a slot for k and returns it with the vector for sealing.
+func (c *Cache) claim(k Key) (int32, uint64, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, there := c.index[k]; there || c.closed {
+		return 0, 0, false
+	}
+	i := c.roomLocked()
+	if i == none {
+		return 0, 0, false
+	}
+	c.ivs++
+	c.used++
+	s := &c.slots[i]
+	*s = slot{key: k, gen: s.gen + 1, iv: c.ivs, state: slotFilling}
+	c.index[k] = i
+	if c.ghosts.take(k) {
+		c.push(&c.main, i)
+	} else {
+		c.push(&c.small, i)
+	}
+	return i, c.ivs, true
+}
