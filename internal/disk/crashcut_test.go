@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
@@ -18,10 +19,11 @@ import (
 
 // cutRun plays a recorded stream to a disk until its store is cut off.
 type cutRun struct {
-	ops   []deviceOp
-	base  sums // before ops
-	rng   *rand.Rand
-	cache string // path, or none
+	ops    []deviceOp
+	base   sums // before ops
+	rng    *rand.Rand
+	cache  string // path, or none
+	second bool   // the disk's log is in a second store
 
 	begun  int  // ops that were begun
 	acked  int  // ops that an acknowledged flush or close covers
@@ -82,6 +84,9 @@ func (r *cutRun) play(ctx context.Context, c *simClient) error {
 func (r *cutRun) attach(ctx context.Context, c *simClient) (*disk.Disk, func(), error) {
 	r.gen++
 	opts := disk.AttachOptions{Generation: r.gen, Holder: fmt.Sprint("vm-", r.gen)}
+	if r.second {
+		opts.OpenLog = secondOf(c)
+	}
 	opts.ObjectBytes, opts.CheckpointObjects, opts.DirtyBytes, opts.FrameBytes = 64<<10, 5, 1<<20, 256<<10
 	closeCache := func() {}
 	if r.cache != "" {
@@ -173,8 +178,16 @@ func (r *cutRun) check(got sums) (int, error) {
 // TestCrashCuts replays what a real ext4 asked of its device, cuts the store off before or after one of the
 // requests that the disk makes of it, attaches anew, and asks the prefix oracle and, of a share, e2fsck.
 // SLUICE_DISK_CUTS sets how many cuts, and asks e2fsck each time.
+//
+// Then the same of a disk whose log is in a second store, which the cut takes away together with the first.
 func TestCrashCuts(t *testing.T) {
-	cuts, share := 240, 4
+	for _, second := range []bool{false, true} {
+		t.Run(map[bool]string{false: "one store", true: "two stores"}[second], func(t *testing.T) { crashCuts(t, second) })
+	}
+}
+
+func crashCuts(t *testing.T, second bool) {
+	cuts, share := 180, 4
 	if s := os.Getenv("SLUICE_DISK_CUTS"); s != "" {
 		var err error
 		if cuts, err = strconv.Atoi(s); err != nil {
@@ -183,10 +196,10 @@ func TestCrashCuts(t *testing.T) {
 		share = 1
 	}
 	ops, made := recordExt4(t)
-	template, base := madeFileSystem(t, ops[:made])
+	template, base := madeFileSystem(t, ops[:made], second)
 	ops = ops[made:]
 	all := cloneSim(template).client()
-	whole := &cutRun{ops: ops, base: base, rng: rand.New(rand.NewPCG(0, 0)), gen: 1}
+	whole := &cutRun{ops: ops, base: base, rng: rand.New(rand.NewPCG(0, 0)), gen: 1, second: second}
 	if err := whole.play(t.Context(), all); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +208,7 @@ func TestCrashCuts(t *testing.T) {
 	checked := 0
 	for i := range cuts {
 		s := cloneSim(template)
-		r := &cutRun{ops: ops, base: base, rng: rand.New(rand.NewPCG(uint64(i), 1)), gen: 1}
+		r := &cutRun{ops: ops, base: base, rng: rand.New(rand.NewPCG(uint64(i), 1)), gen: 1, second: second}
 		if i%2 == 1 {
 			r.cache = filepath.Join(t.TempDir(), "cache")
 		}
@@ -214,15 +227,21 @@ func TestCrashCuts(t *testing.T) {
 			fsckImage(t, got, fmt.Sprintf("cut %d at request %d (%s)", i, at, kind))
 		}
 	}
-	t.Logf("RESULT disk crash cuts: %d cuts in a run of %d requests, by kind %v; all a prefix, 0 acknowledged flushes lost; %d checked by e2fsck, all clean",
-		cuts-kinds["none"], n, kinds, checked)
+	t.Logf("RESULT disk crash cuts: log in a second store %v: %d cuts in a run of %d requests, by kind %v; all a prefix, 0 acknowledged flushes lost; %d checked by e2fsck, all clean",
+		second, cuts-kinds["none"], n, kinds, checked)
 }
 
 // TestCrashCutsNoticeALostObject has the store forget some log objects that it has acknowledged.
 func TestCrashCutsNoticeALostObject(t *testing.T) {
+	for _, second := range []bool{false, true} {
+		noticeALostObject(t, second)
+	}
+}
+
+func noticeALostObject(t *testing.T, second bool) {
 	ops, made := recordExt4(t)
-	template, base := madeFileSystem(t, ops[:made])
-	r := &cutRun{ops: ops[made:], base: base, rng: rand.New(rand.NewPCG(1, 1)), gen: 1}
+	template, base := madeFileSystem(t, ops[:made], second)
+	r := &cutRun{ops: ops[made:], base: base, rng: rand.New(rand.NewPCG(1, 1)), gen: 1, second: second}
 	s := cloneSim(template)
 	c := s.client()
 	ctx, cancel := context.WithCancel(testCtx(t))
@@ -249,7 +268,7 @@ func TestCrashCutsNoticeALostObject(t *testing.T) {
 		_, err = r.check(sumsOf(got))
 	}
 	if err == nil {
-		t.Fatal("ten acknowledged log objects are gone, and nothing noticed")
+		t.Fatalf("log in a second store %v: ten acknowledged log objects are gone, and nothing noticed", second)
 	}
 }
 
@@ -293,11 +312,17 @@ func reopen(t *testing.T, s *sim, r *cutRun, i int) ([]byte, error) {
 }
 
 // madeFileSystem returns a store with a closed disk that has the file system as it was made.
-func madeFileSystem(t *testing.T, ops []deviceOp) (*sim, sums) {
+func madeFileSystem(t *testing.T, ops []deviceOp, second bool) (*sim, sums) {
 	t.Helper()
 	s := newSim()
-	create(t, s.client(), path, streamSize)
-	d := attach(t, s.client(), path, 1)
+	c, opts := s.client(), disk.CreateOptions{Size: streamSize}
+	if second {
+		opts.LogURL, opts.OpenLog = logURL, secondOf(c)
+	}
+	if _, err := disk.Create(testCtx(t), c, path, opts); err != nil {
+		t.Fatal(err)
+	}
+	d := attach(t, c, path, 1, func(o *disk.AttachOptions) { o.OpenLog = opts.OpenLog })
 	for i := range ops {
 		if err := ops[i].apply(testCtx(t), d); err != nil {
 			t.Fatal(err)
@@ -309,6 +334,26 @@ func madeFileSystem(t *testing.T, ops []deviceOp) (*sim, sums) {
 	}
 	mustClose(t, d)
 	return s, sumsOf(all)
+}
+
+// secondOf opens a client's second store: another part of the same one, so that its requests are counted and cut off with
+// all others.
+func secondOf(c *simClient) disk.OpenStore {
+	return opener(under{c, "second/"})
+}
+
+// under is a store whose keys begin with a prefix in another.
+type under struct {
+	blob.Store
+	prefix string
+}
+
+func (u under) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
+	return u.Store.Get(ctx, u.prefix+key, r)
+}
+
+func (u under) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
+	return u.Store.PutIfAbsent(ctx, u.prefix+key, body)
 }
 
 func cloneSim(s *sim) *sim {
