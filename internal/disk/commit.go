@@ -12,6 +12,18 @@ import (
 // times CheckpointObjects, uploads wait for the map.
 const maxReplayFactor = 4
 
+// secondReplayFactor is instead of it with a log store, which is there to go on when the disk's own store stalls: a map
+// can't be written then, and one log object is read sooner.
+const secondReplayFactor = 64
+
+func (d *Disk) maxReplay() uint64 {
+	factor := maxReplayFactor
+	if d.second != nil {
+		factor = secondReplayFactor
+	}
+	return uint64(factor * d.opts.CheckpointObjects)
+}
+
 // Flush returns when every write that returned before is in the store; in mode bounded with a journal, when they
 // are in that, and none that the store lacks is older than the bound. With nothing to wait for it makes no
 // request. After the stall bound it fails as Unavailable; the data stays and goes on being sent.
@@ -87,7 +99,7 @@ func (d *Disk) sealLocked() {
 func (d *Disk) pumpLocked() {
 	for d.err == nil && d.started < d.lo.pace.uploads() {
 		seq := d.nextSeq - uint64(len(d.queue)-d.started) // of the object to start
-		if seq-d.mapped > uint64(maxReplayFactor*d.opts.CheckpointObjects) && !d.recovering {
+		if seq-d.mapped > d.maxReplay() && !d.recovering {
 			d.wakeCheckpointer()
 			return
 		}

@@ -41,10 +41,7 @@ func TestFlush(t *testing.T) {
 func flushAt(t *testing.T, s3 *versitygwtest.Server, p *proxy, latency time.Duration) {
 	p.latency.Store(0)
 	s := startServer(t, diskURL(p, s3, "raw"+latency.String()))
-	f, err := os.OpenFile(s.dev, os.O_RDWR|unix.O_DIRECT, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	f := openDevice(t, s)
 	p.latency.Store(int64(latency))
 	const n, part = 100, 10
 	var small, large, flush []time.Duration
@@ -53,7 +50,7 @@ func flushAt(t *testing.T, s3 *versitygwtest.Server, p *proxy, latency time.Dura
 		large = append(large, s.puts(64<<10, part)...)
 		flush = append(flush, writeAndSync(t, f, part, func(k int) int64 { return int64(i*part+k) * 4096 })...)
 	}
-	f.Close()
+	_ = f.Close() // or the device can't be detached
 	result("flush of 4 KiB at the block device, store %v away: p50 %.2f ms; a PUT of 4 KiB %.2f ms, of 64 KiB %.2f ms; %+.2f ms over the first (aim +1)",
 		latency, ms(p50(flush)), ms(p50(small)), ms(p50(large)), ms(p50(flush)-p50(small)))
 	p.latency.Store(0)
@@ -73,11 +70,7 @@ func TestFlushOfBounded(t *testing.T) {
 	s := startServerIn(t, diskURL(p, s3, "bounded"), dir, pgBound)
 	p.latency.Store(int64(20 * time.Millisecond))
 	defer p.latency.Store(0)
-	device, err := os.OpenFile(s.dev, os.O_RDWR|unix.O_DIRECT, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer device.Close()
+	device := openDevice(t, s)
 	const n, part = 300, 10
 	plain, err := os.OpenFile(filepath.Join(dir, "plain"), os.O_RDWR|os.O_CREATE|unix.O_DIRECT, 0o600)
 	if err != nil {

@@ -67,16 +67,18 @@ func newProxy(t *testing.T, endpoint string) *proxy {
 	return p
 }
 
+// wait waits for the latency, which may become less meanwhile, and reports false when the client went away.
 func (p *proxy) wait(ctx context.Context) bool {
-	d := time.Duration(p.latency.Load())
-	if d == 0 {
-		return true
-	}
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
+	for start := time.Now(); ; {
+		left := time.Duration(p.latency.Load()) - time.Since(start)
+		if left <= 0 {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(min(left, 100*time.Millisecond)):
+		}
 	}
 }
 

@@ -35,6 +35,7 @@ const (
 	serveEnv = "SLUICE_BENCH_SERVE"
 	dirEnv   = "SLUICE_BENCH_DIR"
 	boundEnv = "SLUICE_BENCH_BOUND" // makes the disk one of mode bounded, with a journal in dirEnv
+	logEnv   = "SLUICE_BENCH_LOG"   // the URL of a second store, in which it makes the disk's log
 
 	deviceSize  = 2 << 30
 	cacheSize   = 2 << 30
@@ -120,7 +121,8 @@ func open(ctx context.Context, store blob.Store, path, dir string) (*disk.Disk, 
 	}
 	head, err := disk.ReadHead(ctx, store, path)
 	if errs.Is(err, errs.NotFound) {
-		head, err = disk.Create(ctx, store, path, disk.CreateOptions{Size: deviceSize, Bound: bound})
+		head, err = disk.Create(ctx, store, path, disk.CreateOptions{Size: deviceSize, Bound: bound,
+			LogURL: os.Getenv(logEnv), OpenLog: blobs.Open})
 	}
 	if err != nil {
 		return nil, err
@@ -135,7 +137,8 @@ func open(ctx context.Context, store blob.Store, path, dir string) (*disk.Disk, 
 	if err != nil {
 		return nil, err
 	}
-	return disk.Attach(ctx, store, path, disk.AttachOptions{Generation: head.Generation + 1, Holder: "bench", Cache: c, Journal: j})
+	return disk.Attach(ctx, store, path, disk.AttachOptions{Generation: head.Generation + 1, Holder: "bench", Cache: c, Journal: j,
+		OpenLog: blobs.Open})
 }
 
 // server is a process that serves a disk.
@@ -158,11 +161,18 @@ func startServer(t *testing.T, url string) *server {
 // bounded.
 func startServerIn(t *testing.T, url, dir string, bound time.Duration) *server {
 	t.Helper()
-	s := &server{t: t, cmd: exec.Command(os.Args[0])}
-	s.cmd.Env = append(os.Environ(), serveEnv+"="+url, dirEnv+"="+dir)
+	var env []string
 	if bound > 0 {
-		s.cmd.Env = append(s.cmd.Env, boundEnv+"="+bound.String())
+		env = append(env, boundEnv+"="+bound.String())
 	}
+	return startServerWith(t, url, dir, env...)
+}
+
+// startServerWith serves the disk of a URL with more in its environment.
+func startServerWith(t *testing.T, url, dir string, env ...string) *server {
+	t.Helper()
+	s := &server{t: t, cmd: exec.Command(os.Args[0])}
+	s.cmd.Env = append(append(os.Environ(), serveEnv+"="+url, dirEnv+"="+dir), env...)
 	s.cmd.Stderr = os.Stderr
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	var err error
