@@ -3,6 +3,7 @@ package fsck
 import (
 	"context"
 	"fmt"
+	"hash/maphash"
 	"maps"
 	"slices"
 	"strings"
@@ -53,6 +54,11 @@ type checker struct {
 	keys     format.Keys
 	reached  map[string]struct{} // keys, of ancestors' objects too
 	segments map[string]*segment // by key
+
+	// Of a Reach, segments instead. Two keys of one hash make it keep a piece of garbage, once in many pools; what must not be
+	// mistaken, whether a map was walked, is told by its key.
+	hashes map[uint64]struct{}
+	seed   maphash.Seed
 }
 
 // Check reads a disk's head, checkpoints, maps, segment headers and log, and with Options.Data everything
@@ -241,9 +247,14 @@ func (c *checker) reach(key string) bool {
 func (c *checker) isReached(key string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, ok := c.reached[key]
+	if _, ok := c.reached[key]; ok || !c.onlyReach {
+		return ok
+	}
+	_, ok := c.hashes[c.hash(key)]
 	return ok
 }
+
+func (c *checker) hash(key string) uint64 { return maphash.String(c.seed, key) }
 
 // checkMaps walks the maps of the head and of every checkpoint.
 func (c *checker) checkMaps(ctx context.Context) error {

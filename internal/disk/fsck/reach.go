@@ -2,6 +2,7 @@ package fsck
 
 import (
 	"context"
+	"hash/maphash"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -16,7 +17,7 @@ type Reach struct{ c *checker }
 // NewReach returns a Reach that has nothing noted. It makes one attempt at each request. sizes, by key, are of objects that are known to be there.
 func NewReach(store blob.Store, codec *format.Codec, sizes map[string]int64) *Reach {
 	return &Reach{&checker{store: store, codec: codec, onlyReach: true, own: sizes,
-		log: log{r: &Report{}}, reached: map[string]struct{}{}, segments: map[string]*segment{}}}
+		log: log{r: &Report{}}, reached: map[string]struct{}{}, hashes: map[uint64]struct{}{}, seed: maphash.MakeSeed()}}
 }
 
 // Map notes all that the map under root refers to, its own objects too. A map that was noted before is not read

@@ -22,10 +22,11 @@ type segment struct {
 func (c *checker) addSegment(key string, owner format.Ancestor, e *format.SegmentEntry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.reached[key] = struct{}{}
 	if c.onlyReach {
+		c.hashes[c.hash(key)] = struct{}{}
 		return
 	}
+	c.reached[key] = struct{}{}
 	old := c.segments[key]
 	if old == nil {
 		c.segments[key] = &segment{owner: owner, entry: *e}

@@ -15,33 +15,32 @@ func (c *collector) judge(m *mark) map[string][]object {
 	if m.unknown.Objects > 0 {
 		r.Kept[KeptUnknown] = m.unknown
 	}
-	earlier := map[string]map[string]bool{} // path and uid → keys
+	earlier := map[string][]string{} // path and uid → keys
 	if c.base != nil {
 		r.Marked = &c.base.mark.Created
 		for _, d := range c.base.mark.Disks {
-			keys := make(map[string]bool, len(d.Garbage))
-			for _, k := range d.Garbage {
-				keys[k] = true
-			}
-			earlier[d.Path+"\x00"+d.UID] = keys
+			earlier[d.Path+"\x00"+d.UID] = d.Garbage
 		}
 	}
 	victims := map[string][]object{}
 	for _, path := range slices.Sorted(maps.Keys(m.disks)) {
 		d := m.disks[path]
 		c.judgeDisk(m, d)
-		before := earlier[path+"\x00"+d.uid()]
+		before := map[string]bool{}
+		for _, k := range earlier[path+"\x00"+d.uid()] {
+			before[k] = true
+		}
 		for _, o := range d.garbage {
-			if before[o.rel] {
-				r.Freed.add(string(o.kind), o.size)
+			if before[o.rel()] {
+				r.Freed.add(o.kind.String(), o.size)
 				victims[path] = append(victims[path], o)
 			} else {
-				r.Waiting.add(string(o.kind), o.size)
+				r.Waiting.add(o.kind.String(), o.size)
 			}
 		}
 	}
 	for key, size := range m.dead { // two marks have seen them
-		r.Freed.add(string(kindPin), size)
+		r.Freed.add(kindPin.String(), size)
 		path, o, _ := leaf(key)
 		o.size = size
 		victims[path] = append(victims[path], o)
@@ -89,7 +88,7 @@ func (c *collector) judgeDisk(m *mark, d *poolDisk) {
 			d.garbage = append(d.garbage, o)
 			continue
 		}
-		if o.kind != kindPin || m.dead[d.path+"/"+o.rel] == 0 {
+		if o.kind != kindPin || m.dead[d.path+"/"+o.rel()] == 0 {
 			r.Kept.add(why, o.size)
 		}
 	}
@@ -102,7 +101,7 @@ func (d *poolDisk) destroyed() bool {
 
 // keep returns why an object is no garbage, or "".
 func (m *mark) keep(d *poolDisk, o *object) string {
-	key := d.path + "/" + o.rel
+	key := d.path + "/" + o.rel()
 	if m.reach.Has(key) {
 		return KeptReached
 	}

@@ -2,6 +2,7 @@ package gc
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -23,8 +24,11 @@ type logStore struct {
 }
 
 func (s *logStore) key(o *object) string {
-	return s.uid + "/log/" + strings.TrimPrefix(o.rel, secondLog)
+	return s.uid + "/log/" + o.secondRel()
 }
+
+// secondRel returns the key of an object in a log store below <uid>/log/.
+func (o *object) secondRel() string { return fmt.Sprintf("%016x-%s/%016x", o.epoch, o.name, o.n) }
 
 // logStores lists the log stores of all disks that have one. Heads were read before, so that what they call superseded
 // is. Nothing else refers to a log store; one that isn't the disk's, or can't be read, stops the collector all the same.
@@ -103,11 +107,11 @@ func (m *mark) listLog(ctx context.Context, d *poolDisk) error {
 func parseSecond(rel string) (o object, ok bool) {
 	run, seq, ok := strings.Cut(rel, "/")
 	epoch, session, ok2 := strings.Cut(run, "-")
-	o.rel, o.kind, o.second = secondLog+rel, kindLog, true
+	o.name, o.kind, o.second = strings.Clone(session), kindLog, true
 	var good, good2 bool
 	o.epoch, good = hex(epoch, 16)
 	o.n, good2 = hex(seq, 16)
-	return o, ok && ok2 && good && good2 && session != ""
+	return o, ok && ok2 && good && good2 && session != "" && rel == o.secondRel()
 }
 
 // closeLogs closes all log stores.
@@ -123,5 +127,5 @@ func (m *mark) place(d *poolDisk, o *object) (blob.Store, string) {
 		s := m.logs[d.path]
 		return s.store, s.key(o)
 	}
-	return m.c.store, d.path + "/" + o.rel
+	return m.c.store, d.path + "/" + o.rel()
 }

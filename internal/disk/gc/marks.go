@@ -59,6 +59,11 @@ func (c *collector) loadMarks(ctx context.Context) error {
 			c.base = &c.past[i]
 		}
 	}
+	for i := range c.past {
+		if &c.past[i] != c.base {
+			c.past[i].mark.Disks = nil // of these only the pins are looked at
+		}
+	}
 	return nil
 }
 
@@ -88,7 +93,7 @@ func (c *collector) storeMark(ctx context.Context, m *mark) error {
 			d := m.disks[path]
 			x := format.MarkedDisk{Path: path, UID: d.uid()}
 			for _, o := range d.garbage {
-				x.Garbage = append(x.Garbage, o.rel)
+				x.Garbage = append(x.Garbage, o.rel())
 			}
 			if len(x.Garbage) > 0 {
 				doc.Disks = append(doc.Disks, x)

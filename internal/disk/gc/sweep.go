@@ -91,7 +91,7 @@ func (s *sweeper) object(ctx context.Context, d *poolDisk, o object) error {
 	s.done++
 	s.c.opts.Progress("deleting", s.done, s.total)
 	if ok {
-		s.c.report.Freed.add(string(o.kind), o.size)
+		s.c.report.Freed.add(o.kind.String(), o.size)
 	} else {
 		s.c.report.Kept.add(KeptUncertain, o.size)
 	}
