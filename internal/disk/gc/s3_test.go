@@ -67,7 +67,7 @@ func TestCollectsOnS3(t *testing.T) {
 	want := make([]byte, size)
 	copy(want, bytes.Repeat([]byte{'a'}, disk.BlockSize))
 	rng := rand.New(rand.NewPCG(11, 12))
-	d := p.attach("disks/a", func(o *disk.AttachOptions) { o.ObjectBytes, o.CheckpointObjects, o.FrameBytes = 64<<10, 4, 1 })
+	d := p.attach("disks/a", func(o *disk.AttachOptions) { o.ObjectBytes, o.CheckpointObjects, o.FrameBytes = 64<<10, 30, 1 }) // objects stay in flight for rounds
 	freed, died := 0, 0
 	for round := range int64(24) {
 		for range 6 {
