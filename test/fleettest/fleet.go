@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,8 +27,10 @@ const Image = "test"
 
 // Options of a fleet. The zero value means two workers over a directory.
 type Options struct {
-	Workers   int
-	Store     string // as devfleet.Config.Store
+	Workers int
+	Store   string // as devfleet.Config.Store
+	// StoreAt makes the store's URL instead. It may listen at the address, which workers reach; the fleet comes up after.
+	StoreAt   func(netip.Addr) string
 	Pool      int
 	CPUs      int
 	MemoryMiB int
@@ -102,6 +105,9 @@ func Start(t testing.TB, o Options) *Fleet {
 	df, err := devfleet.Open(cfg.Dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if o.StoreAt != nil {
+		cfg.Store = o.StoreAt(df.ServerAddress())
 	}
 	f := &Fleet{Fleet: df, cfg: cfg, patience: o.Patience, t: t}
 	if f.patience == 0 {

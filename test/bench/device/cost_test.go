@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
+	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 )
 
 // TestWriteAmplification does to ext4 what a root disk sees: a tree is unpacked, packages are upgraded, logs grow. It
@@ -21,19 +22,19 @@ import (
 func TestWriteAmplification(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
-	p := newProxy(t, s3.Endpoint)
+	p := s3proxy.Start(t, s3.Endpoint)
 	s := startServer(t, diskURL(p, s3, "root"))
 	run(t, "mkfs.ext4", "-q", "-N", "40000", s.dev)
 	dir, unmount := mount(t, s.dev, "ext4", "noinit_itable")
 	first := s.stats()
-	before, asked := first, p.counts()
+	before, asked := first, p.Asked()
 	amplification := func(what string) {
-		now, did := s.stats(), p.counts().sub(asked)
+		now, did := s.stats(), p.Asked().Sub(asked)
 		device := now.WriteBytes - before.WriteBytes
 		result("write amplification, %s: %.2f (%.1f MB on the wire to the store for %.1f MB written to the device, %d PUT, %d log objects, %d map checkpoints)",
-			what, float64(did.written)/float64(device), float64(did.written)/1e6, float64(device)/1e6, did.puts,
+			what, float64(did.Written)/float64(device), float64(did.Written)/1e6, float64(device)/1e6, did.PUTs,
 			now.LogObjects-before.LogObjects, now.MapWrites-before.MapWrites)
-		before, asked = now, p.counts()
+		before, asked = now, p.Asked()
 	}
 	start := asked
 	for _, step := range []struct {

@@ -14,17 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
+	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 )
 
 // diskURL names a disk behind a proxy.
-func diskURL(p *proxy, s3 *versitygwtest.Server, name string) string {
+func diskURL(p *s3proxy.Proxy, s3 *versitygwtest.Server, name string) string {
 	return poolURL(p, s3) + "/disks/" + name + query(p)
 }
 
-func poolURL(_ *proxy, s3 *versitygwtest.Server) string { return "s3://" + s3.Bucket + "/pool" }
+func poolURL(_ *s3proxy.Proxy, s3 *versitygwtest.Server) string { return "s3://" + s3.Bucket + "/pool" }
 
-func query(p *proxy) string {
-	return "?endpoint=" + url.QueryEscape(p.url) + "&path_style=true&region=us-east-1"
+func query(p *s3proxy.Proxy) string {
+	return "?endpoint=" + url.QueryEscape(p.URL) + "&path_style=true&region=us-east-1"
 }
 
 // TestFlush measures a flush at the block device beside the store's own PUT by the same process, and beside it the fsync of file systems
@@ -32,17 +33,17 @@ func query(p *proxy) string {
 func TestFlush(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
-	p := newProxy(t, s3.Endpoint)
+	p := s3proxy.Start(t, s3.Endpoint)
 	for _, latency := range []time.Duration{0, 5 * time.Millisecond, 20 * time.Millisecond} {
 		t.Run(latency.String(), func(t *testing.T) { flushAt(t, s3, p, latency) })
 	}
 }
 
-func flushAt(t *testing.T, s3 *versitygwtest.Server, p *proxy, latency time.Duration) {
-	p.latency.Store(0)
+func flushAt(t *testing.T, s3 *versitygwtest.Server, p *s3proxy.Proxy, latency time.Duration) {
+	p.SetLatency(0)
 	s := startServer(t, diskURL(p, s3, "raw"+latency.String()))
 	f := openDevice(t, s)
-	p.latency.Store(int64(latency))
+	p.SetLatency(latency)
 	const n, part = 100, 10
 	var small, large, flush []time.Duration
 	for i := range n / part { // in turn: all see the same weather
@@ -53,7 +54,7 @@ func flushAt(t *testing.T, s3 *versitygwtest.Server, p *proxy, latency time.Dura
 	_ = f.Close() // or the device can't be detached
 	result("flush of 4 KiB at the block device, store %v away: p50 %.2f ms; a PUT of 4 KiB %.2f ms, of 64 KiB %.2f ms; %+.2f ms over the first (aim +1)",
 		latency, ms(p50(flush)), ms(p50(small)), ms(p50(large)), ms(p50(flush)-p50(small)))
-	p.latency.Store(0)
+	p.SetLatency(0)
 	s.close()
 	for _, fs := range fileSystems {
 		fsyncOn(t, s3, p, fs, latency)
@@ -65,11 +66,11 @@ func flushAt(t *testing.T, s3 *versitygwtest.Server, p *proxy, latency time.Dura
 func TestFlushOfBounded(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
-	p := newProxy(t, s3.Endpoint)
+	p := s3proxy.Start(t, s3.Endpoint)
 	dir := t.TempDir()
 	s := startServerIn(t, diskURL(p, s3, "bounded"), dir, pgBound)
-	p.latency.Store(int64(20 * time.Millisecond))
-	defer p.latency.Store(0)
+	p.SetLatency(20 * time.Millisecond)
+	defer p.SetLatency(0)
 	device := openDevice(t, s)
 	const n, part = 300, 10
 	plain, err := os.OpenFile(filepath.Join(dir, "plain"), os.O_RDWR|os.O_CREATE|unix.O_DIRECT, 0o600)
@@ -100,7 +101,7 @@ var fileSystems = []fileSystem{
 }
 
 // fsyncOn appends to a file and fsyncs it, on a file system on the device, and writes into a file that has its blocks.
-func fsyncOn(t *testing.T, s3 *versitygwtest.Server, p *proxy, fs fileSystem, latency time.Duration) {
+func fsyncOn(t *testing.T, s3 *versitygwtest.Server, p *s3proxy.Proxy, fs fileSystem, latency time.Duration) {
 	s := startServer(t, diskURL(p, s3, rand.Text()))
 	run(t, fs.mkfs, fs.mkfsArgs, s.dev)
 	dir, unmount := mount(t, s.dev, fs.kind, fs.options)
@@ -114,8 +115,8 @@ func fsyncOn(t *testing.T, s3 *versitygwtest.Server, p *proxy, fs fileSystem, la
 			}
 			run(t, "sync", "-f", name)
 		}
-		p.latency.Store(int64(latency))
-		before, asked := s.stats(), p.counts()
+		p.SetLatency(latency)
+		before, asked := s.stats(), p.Asked()
 		var took []time.Duration
 		if how == "append" {
 			took = appendAndSync(t, name, n)
@@ -127,11 +128,11 @@ func fsyncOn(t *testing.T, s3 *versitygwtest.Server, p *proxy, fs fileSystem, la
 			took = writeAndSync(t, f, n, func(i int) int64 { return int64(i) * 4096 })
 			f.Close()
 		}
-		after, did := s.stats(), p.counts().sub(asked)
-		p.latency.Store(0)
+		after, did := s.stats(), p.Asked().Sub(asked)
+		p.SetLatency(0)
 		result("fsync on %s after an %s of 4 KiB, store %v away: p50 %.2f ms; per fsync %s device flushes, %s log objects, %s PUTs of all kinds, %.1f KB to the store",
 			fs.name, how, latency, ms(p50(took)), per(after.Flushes-before.Flushes, n), per(after.LogObjects-before.LogObjects, n),
-			per(uint64(did.puts), n), float64(did.written)/n/1e3)
+			per(uint64(did.PUTs), n), float64(did.Written)/n/1e3)
 	}
 	unmount()
 	s.close()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
+	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 )
 
 // TestIdleDisk counts what a disk asks of the store while nobody uses it: attached alone, and with ext4 mounted on
@@ -20,13 +21,13 @@ func TestIdleDisk(t *testing.T) {
 	const settle, minutes = 75 * time.Second, 2 // by then the last map is written, and idle memory is given back
 	type idler struct {
 		what   string
-		proxy  *proxy
+		proxy  *s3proxy.Proxy
 		server *server
-		before asked
+		before s3proxy.Asked
 	}
 	idlers := []*idler{{what: "attached"}, {what: "attached, with ext4 mounted that was written"}}
 	for i, x := range idlers {
-		x.proxy = newProxy(t, s3.Endpoint)
+		x.proxy = s3proxy.Start(t, s3.Endpoint)
 		x.server = startServer(t, diskURL(x.proxy, s3, fmt.Sprint("idle", i)))
 	}
 	run(t, "mkfs.ext4", "-q", idlers[1].server.dev)
@@ -36,23 +37,23 @@ func TestIdleDisk(t *testing.T) {
 	}
 	time.Sleep(settle)
 	for _, x := range idlers {
-		x.before = x.proxy.counts()
+		x.before = x.proxy.Asked()
 	}
 	time.Sleep(minutes * time.Minute)
 	for _, x := range idlers {
-		did := x.proxy.counts().sub(x.before)
+		did := x.proxy.Asked().Sub(x.before)
 		result("idle disk, %s: %.1f requests a minute (bound 2; %v in %d min); resident memory of the process %s, of it anonymous %s", x.what,
-			float64(did.gets+did.puts+did.others)/minutes, did, minutes, procStatus(t, x.server, "VmRSS"), procStatus(t, x.server, "RssAnon"))
+			float64(did.GETs+did.PUTs+did.Others)/minutes, did, minutes, procStatus(t, x.server, "VmRSS"), procStatus(t, x.server, "RssAnon"))
 	}
 	unmount()
 	for _, x := range idlers {
 		x.server.close()
-		x.before = x.proxy.counts()
+		x.before = x.proxy.Asked()
 	}
 	time.Sleep(time.Minute)
 	for _, x := range idlers {
-		did := x.proxy.counts().sub(x.before)
-		result("closed disk, that was %s: %d requests in a minute", x.what, did.gets+did.puts+did.others)
+		did := x.proxy.Asked().Sub(x.before)
+		result("closed disk, that was %s: %d requests in a minute", x.what, did.GETs+did.PUTs+did.Others)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 )
 
 // TestFileSystems writes and fsyncs on each file system, kills the process that serves the disk by SIGKILL amid that,
@@ -25,7 +26,7 @@ import (
 func TestFileSystems(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
-	p := newProxy(t, s3.Endpoint)
+	p := s3proxy.Start(t, s3.Endpoint)
 	for _, fs := range []struct {
 		name, mkfs string
 		check      [][]string // the device is appended to each
@@ -103,7 +104,7 @@ func writeUntilKilled(t *testing.T, s *server, fs string) map[string][sha256.Siz
 
 // trimmed returns how much less the disk's map holds after a file of 64 MiB was removed and the file system trimmed.
 // It closes the disk.
-func trimmed(t *testing.T, p *proxy, s3 *versitygwtest.Server, s *server, fs string) int64 {
+func trimmed(t *testing.T, p *s3proxy.Proxy, s3 *versitygwtest.Server, s *server, fs string) int64 {
 	t.Helper()
 	dir, unmount := mount(t, s.dev, fs, "")
 	if err := writeSequentially(filepath.Join(dir, "large"), 64<<20); err != nil {
@@ -125,7 +126,7 @@ func trimmed(t *testing.T, p *proxy, s3 *versitygwtest.Server, s *server, fs str
 }
 
 // mappedBytes returns what the map of a closed disk holds.
-func mappedBytes(t *testing.T, p *proxy, s3 *versitygwtest.Server, name string) int64 {
+func mappedBytes(t *testing.T, p *s3proxy.Proxy, s3 *versitygwtest.Server, name string) int64 {
 	t.Helper()
 	store, err := blobs.Open(t.Context(), poolURL(p, s3)+query(p))
 	if err != nil {
@@ -144,7 +145,7 @@ func mappedBytes(t *testing.T, p *proxy, s3 *versitygwtest.Server, name string) 
 func TestFioVerify(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
-	p := newProxy(t, s3.Endpoint)
+	p := s3proxy.Start(t, s3.Endpoint)
 	url := diskURL(p, s3, "fio")
 	s := startServer(t, url)
 	state := t.TempDir()

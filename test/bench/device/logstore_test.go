@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
+	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 )
 
 // TestLogStore measures a flush of a disk whose log is in a second, nearer store, beside one without, over the same
@@ -17,13 +18,13 @@ import (
 func TestLogStore(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
-	far, near := newProxy(t, s3.Endpoint), newProxy(t, s3.Endpoint)
+	far, near := s3proxy.Start(t, s3.Endpoint), s3proxy.Start(t, s3.Endpoint)
 	one := openDevice(t, startServer(t, diskURL(far, s3, "one")))
 	two := openDevice(t, startServerWith(t, diskURL(far, s3, "two"), t.TempDir(),
 		logEnv+"=s3://"+s3.Bucket+"/logs"+query(near)))
-	far.latency.Store(int64(20 * time.Millisecond))
-	near.latency.Store(int64(time.Millisecond))
-	defer far.latency.Store(0)
+	far.SetLatency(20 * time.Millisecond)
+	near.SetLatency(time.Millisecond)
+	defer far.SetLatency(0)
 	const n, part = 200, 10
 	var alone, beside []time.Duration
 	for i := range n / part { // in turn: both see the same weather
@@ -35,7 +36,7 @@ func TestLogStore(t *testing.T) {
 		ms(p50(alone)), ms(p99(alone)), ms(p50(beside)), ms(p99(beside)), ms(p50(beside))/ms(p50(alone)))
 
 	const stall = 8 * time.Second
-	far.latency.Store(int64(time.Minute)) // nothing that is asked now is answered before the end
+	far.SetLatency(time.Minute) // nothing that is asked now is answered before the end
 	var during []time.Duration
 	for start, i := time.Now(), n; time.Since(start) < stall; i++ {
 		during = append(during, writeAndSync(t, two, 1, func(int) int64 { return int64(i) * 4096 })...)

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
+	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
@@ -39,7 +40,7 @@ var modes = []struct {
 func TestPostgres(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
-	p := newProxy(t, s3.Endpoint)
+	p := s3proxy.Start(t, s3.Endpoint)
 	kinds, dbs := []string{"host"}, map[string]*postgres{"host": startPostgres(t, t.TempDir())}
 	for _, m := range modes {
 		s := startServerIn(t, diskURL(p, s3, m.name), t.TempDir(), m.bound)
@@ -51,7 +52,7 @@ func TestPostgres(t *testing.T) {
 		dbs[k].program("pgbench", "-q", "-i", "-s", strconv.Itoa(pgScale))
 	}
 	for _, latency := range []time.Duration{0, 5 * time.Millisecond} {
-		p.latency.Store(int64(latency))
+		p.SetLatency(latency)
 		tps := map[string][]float64{}
 		for range pgRounds {
 			for _, k := range kinds {
@@ -64,7 +65,7 @@ func TestPostgres(t *testing.T) {
 				tps[k][pgRounds/2], tps[k][pgRounds/2]/tps["host"][pgRounds/2])
 		}
 	}
-	p.latency.Store(0)
+	p.SetLatency(0)
 	for _, k := range kinds {
 		dbs[k].mustBeWhole()
 	}
@@ -75,7 +76,7 @@ func TestPostgres(t *testing.T) {
 func TestPostgresKilled(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
-	p := newProxy(t, s3.Endpoint)
+	p := s3proxy.Start(t, s3.Endpoint)
 	for _, m := range modes {
 		t.Run(m.name, func(t *testing.T) {
 			url, host := diskURL(p, s3, "killed-"+m.name), t.TempDir()

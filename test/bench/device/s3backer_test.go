@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
+	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 )
 
 const (
@@ -36,7 +37,7 @@ type contender struct {
 // outcome is what one workload took, and what it asked of the store.
 type outcome struct {
 	took  time.Duration
-	asked asked
+	asked s3proxy.Asked
 }
 
 // TestAgainstS3backer runs the same workloads on ext4 on our disk and on s3backer's with an honest flush: its cache
@@ -47,7 +48,7 @@ type outcome struct {
 func TestAgainstS3backer(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
-	p := newProxy(t, s3.Endpoint)
+	p := s3proxy.Start(t, s3.Endpoint)
 	ours := workloads(t, p, contender{"sluice", func() (string, func()) {
 		s := startServer(t, diskURL(p, s3, "us"))
 		return s.dev, s.close
@@ -77,18 +78,18 @@ const (
 )
 
 // workloads runs all workloads on a new file system.
-func workloads(t *testing.T, p *proxy, c contender) map[string]outcome {
+func workloads(t *testing.T, p *s3proxy.Proxy, c contender) map[string]outcome {
 	t.Helper()
 	dev, detach := c.attach()
 	run(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-J", "size=16", "-N", "40000", dev)
 	dir, unmount := mount(t, dev, "ext4", "noinit_itable")
 	out := make(map[string]outcome)
 	timed := func(what string, do func() error) {
-		start, before := time.Now(), p.counts()
+		start, before := time.Now(), p.Asked()
 		if err := do(); err != nil {
 			t.Fatalf("%s: %s: %v", c.what, what, err)
 		}
-		out[what] = outcome{time.Since(start), p.counts().sub(before)}
+		out[what] = outcome{time.Since(start), p.Asked().Sub(before)}
 		fmt.Printf("%s: %s: %.2f s, %v\n", c.what, what, out[what].took.Seconds(), out[what].asked)
 	}
 	prepared := filepath.Join(dir, "random")
@@ -196,7 +197,7 @@ func readTree(dir string) error {
 }
 
 // startS3backer attaches s3backer's disk with an empty cache.
-func startS3backer(t *testing.T, p *proxy, s3 *versitygwtest.Server, block string) (dev string, detach func()) {
+func startS3backer(t *testing.T, p *s3proxy.Proxy, s3 *versitygwtest.Server, block string) (dev string, detach func()) {
 	t.Helper()
 	dir := t.TempDir()
 	key := filepath.Join(dir, "key")
@@ -207,7 +208,7 @@ func startS3backer(t *testing.T, p *proxy, s3 *versitygwtest.Server, block strin
 	if err := os.Mkdir(mnt, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("s3backer", "-f", "--accessFile="+key, "--baseURL="+p.url+"/", "--blockSize="+block,
+	cmd := exec.Command("s3backer", "-f", "--accessFile="+key, "--baseURL="+p.URL+"/", "--blockSize="+block,
 		fmt.Sprintf("--size=%d", deviceSize), "--prefix=s3b"+block+"/", "--force", "--listBlocks", "--blockCacheSync", "--blockCacheWriteDelay=0",
 		"--blockCacheSize=20000", "--md5CacheSize=0", "--md5CacheTime=0", "--minWriteDelay=0", "--quiet", s3.Bucket, mnt)
 	cmd.Stderr = os.Stderr
