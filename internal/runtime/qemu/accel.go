@@ -69,14 +69,14 @@ func (d *Driver) Acceleration(ctx context.Context, release string) (fleet.Accele
 func (d *Driver) accelFor(ctx context.Context, g guest) (a accel, err error) {
 	path := filepath.Join(d.cfg.CacheDir, "accel-"+g.KernelID+".json")
 	err = d.once(ctx, "try KVM", func() error {
-		if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &a) == nil && a.valid(d.bootID) {
+		if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &a) == nil && a.valid(d.vms.BootID()) {
 			return nil
 		}
 		a = tryKVM(ctx, g)
 		if err := context.Cause(ctx); err != nil {
 			return errs.Wrap(errs.Unavailable, err, "try whether KVM boots a kernel")
 		}
-		a.Boot, a.Tried = d.bootID, time.Now()
+		a.Boot, a.Tried = d.vms.BootID(), time.Now()
 		d.cfg.Logger.InfoContext(ctx, "acceleration of VMs is known", "accel", a.String(), "reason", a.Reason)
 		b, err := json.Marshal(a)
 		if err != nil {

@@ -37,7 +37,7 @@ func TestAccelerationIsRemembered(t *testing.T) {
 		return d
 	}
 	const told = "as it was told"
-	hostUp := open().bootID
+	hostUp := open().vms.BootID()
 	for name, c := range map[string]struct {
 		was  accel
 		kept bool

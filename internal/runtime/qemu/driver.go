@@ -2,20 +2,15 @@ package qemu
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	goruntime "runtime"
-	"strings"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/runtime"
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -25,9 +20,6 @@ var (
 	_ runtime.Driver      = (*Driver)(nil)
 	_ runtime.Accelerated = (*Driver)(nil)
 	_ runtime.VM          = (*vm)(nil)
-
-	vmIDPattern   = regexp.MustCompile(`^[0-9a-f]{8}$`)
-	parentPattern = regexp.MustCompile(`^[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)*$`)
 )
 
 // program is QEMU.
@@ -49,15 +41,9 @@ type Config struct {
 
 // Driver starts qemu VMs and finds those of earlier processes again. Safe for concurrent use.
 type Driver struct {
-	cfg    Config
-	host   host
-	layout onhost.Layout
-	bootID string
-	lock   *os.File
-	ctx    context.Context // ends when the driver is closed; VMs go on
-	cancel context.CancelFunc
-	watch  errgroup.Group
-	vms    onhost.Table[vm] // those that Start or Adopt returned
+	cfg  Config
+	host host
+	vms  *onhost.VMs[*vm]
 
 	mu    sync.Mutex
 	works map[string]*work // what is made once, while it is being made
@@ -71,37 +57,26 @@ type host struct {
 
 // New makes a driver over a state directory. Conflict if another process has that directory.
 func New(cfg Config) (*Driver, error) {
-	if !parentPattern.MatchString(cfg.CgroupParent) || strings.Contains("/"+cfg.CgroupParent+"/", "/../") {
-		return nil, errs.New(errs.Invalid, "cgroup parent %q is not a relative path of plain names", cfg.CgroupParent)
+	var err error
+	if cfg.CacheDir, err = filepath.Abs(cfg.CacheDir); err == nil {
+		err = os.MkdirAll(cfg.CacheDir, 0o700)
 	}
-	for _, dir := range []*string{&cfg.Dir, &cfg.CacheDir} {
-		abs, err := filepath.Abs(*dir)
-		if err == nil && *dir == "" {
-			err = errors.New("it has no name")
-		}
-		if err == nil {
-			err = os.MkdirAll(abs, 0o700)
-		}
-		if err != nil {
-			return nil, errs.Wrap(errs.Invalid, err, "make the directory of VMs")
-		}
-		*dir = abs
+	if err != nil {
+		return nil, errs.Wrap(errs.Invalid, err, "make the directory of what VMs share")
 	}
 	d := &Driver{cfg: cfg, works: map[string]*work{}}
-	var err error
 	if d.host, err = thisHost(); err != nil {
 		return nil, err
 	}
-	if d.layout, err = onhost.HostLayout(); err != nil {
+	d.vms, err = onhost.OpenVMs(onhost.Config{Dir: cfg.Dir, CgroupParent: cfg.CgroupParent, Logger: cfg.Logger}, onhost.Kind[*vm]{
+		Wrap:       func(v *onhost.VM) *vm { return &vm{v, d} },
+		Devices:    []string{"c 10:232 rwm"}, // kvm
+		Revivable:  func(r onhost.Record) bool { return r.Whole },
+		HowItEnded: howItEnded,
+	})
+	if err != nil {
 		return nil, err
 	}
-	if d.bootID, err = onhost.BootID(); err != nil {
-		return nil, err
-	}
-	if d.lock, err = onhost.LockDir(cfg.Dir); err != nil {
-		return nil, err
-	}
-	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d, nil
 }
 
@@ -115,10 +90,7 @@ func thisHost() (host, error) {
 }
 
 // Close stops watching. VMs go on; Adopt of a later driver finds them.
-func (d *Driver) Close() error {
-	d.cancel()
-	return errors.Join(d.watch.Wait(), d.lock.Close())
-}
+func (d *Driver) Close() error { return d.vms.Close() }
 
 // Name returns "qemu".
 func (d *Driver) Name() string { return "qemu" }
@@ -150,69 +122,5 @@ func lookPath(name string) (string, error) {
 	return path, err
 }
 
-func (d *Driver) dir(id fleet.VMID) string { return filepath.Join(d.cfg.Dir, string(id)) }
-
-func (d *Driver) cgroups(r onhost.Record) onhost.Cgroups {
-	return onhost.Cgroups{Layout: d.layout, Parent: r.CgroupParent, ID: string(r.ID), Devices: []string{"c 10:232 rwm"}} // kvm
-}
-
-// Adopt returns the VMs that an earlier process left, ended ones and half-made ones included. What is left of
-// a start that was cut short is killed here. Calling it again returns the same VMs, less the removed.
-func (d *Driver) Adopt(ctx context.Context) ([]runtime.VM, error) {
-	entries, err := os.ReadDir(d.cfg.Dir)
-	if err != nil {
-		return nil, errs.Wrap(errs.Internal, err, "list VMs")
-	}
-	var found []runtime.VM
-	for _, e := range entries {
-		if !e.IsDir() || !vmIDPattern.MatchString(e.Name()) {
-			continue
-		}
-		v, err := d.adoptOne(ctx, fleet.VMID(e.Name()))
-		if err != nil {
-			return nil, err
-		}
-		if v != nil {
-			found = append(found, v)
-		}
-	}
-	return found, nil
-}
-
-// adoptOne returns nil for a VM that this process started itself, or is starting.
-func (d *Driver) adoptOne(ctx context.Context, id fleet.VMID) (*vm, error) {
-	v, known := d.vms.Reserve(id)
-	if known {
-		if v == nil || !v.adopted {
-			return nil, nil
-		}
-		return v, nil
-	}
-	rec, err := onhost.ReadRecord(d.dir(id), d.cfg.CgroupParent)
-	if err == nil {
-		v, err = d.revive(ctx, rec)
-	}
-	d.vms.Settle(id, v)
-	return v, err
-}
-
-// revive makes a VM of its record: a running one if it is whole and its QEMU is still that process.
-func (d *Driver) revive(ctx context.Context, rec onhost.Record) (*vm, error) {
-	v := newVM(d, rec)
-	v.adopted = true
-	if rec.Whole && rec.PID != 0 && rec.Boot == d.bootID {
-		pidfd, err := onhost.OpenProcess(rec.PID, rec.StartTicks)
-		if err != nil {
-			return nil, err
-		}
-		if pidfd != nil {
-			d.watchVM(v, pidfd)
-			return v, nil
-		}
-	}
-	v.end("ended while no worker was watching")
-	if err := v.cgroups.KillAndWait(ctx); err != nil {
-		return nil, err
-	}
-	return v, nil
-}
+// Adopt returns the VMs that an earlier process left; see onhost.VMs. One whose start wasn't finished is none.
+func (d *Driver) Adopt(ctx context.Context) ([]runtime.VM, error) { return d.vms.Adopt(ctx) }

@@ -160,7 +160,7 @@ func (d *Driver) prune(pattern string) {
 	sort.Slice(found, func(i, j int) bool { return age[found[i]] > age[found[j]] })
 	for _, f := range found[min(len(found), cacheKept):] {
 		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			d.cfg.Logger.WarnContext(d.ctx, "cache file can't be removed", "file", f, "error", err)
+			d.cfg.Logger.WarnContext(d.vms.Open(), "cache file can't be removed", "file", f, "error", err)
 		}
 	}
 }

@@ -69,10 +69,10 @@ func (v *vm) awaitMemory(ctx context.Context, limit int64) error {
 		})
 	})
 	if err != nil && have > want {
-		return errs.Wrap(errs.Conflict, err, "VM %s uses more than %d MiB now", v.rec.ID, limit).WithRemedy("choose a higher bound")
+		return errs.Wrap(errs.Conflict, err, "VM %s uses more than %d MiB now", v.ID(), limit).WithRemedy("choose a higher bound")
 	}
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "give VM %s %d MiB of memory", v.rec.ID, limit)
+		return errs.Wrap(errs.Unavailable, err, "give VM %s %d MiB of memory", v.ID(), limit)
 	}
 	return nil
 }

@@ -74,7 +74,7 @@ func TestConformance(t *testing.T) {
 // cpuTime is what a VM's process has used.
 func cpuTime(machine runtime.VM) (time.Duration, error) {
 	v := machine.(*vm)
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(v.rec.PID), "stat"))
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(v.Record.PID), "stat"))
 	if err != nil {
 		return 0, err
 	}

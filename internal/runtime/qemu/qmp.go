@@ -131,10 +131,10 @@ func (m *monitor) send(command string, arguments, answer any, rights []byte) err
 func (v *vm) withMonitor(ctx context.Context, fn func(*monitor) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(v.ctx, cancel)()
-	m, err := openMonitor(ctx, v.dir())
+	defer context.AfterFunc(v.Alive(), cancel)()
+	m, err := openMonitor(ctx, v.Dir())
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "reach QEMU of VM %s", v.rec.ID).WithRemedy("see %s", filepath.Join(v.dir(), qemuLog))
+		return errs.Wrap(errs.Unavailable, err, "reach QEMU of VM %s", v.ID()).WithRemedy("see %s", filepath.Join(v.Dir(), qemuLog))
 	}
 	defer m.close()
 	return fn(m)

@@ -37,7 +37,7 @@ func (d *Driver) savedPath(p plan) (string, error) {
 		return "", err
 	}
 	p.id = ""
-	what := strings.Join(p.arguments("/"), "\n") + fmt.Sprint(id, d.bootID, p.KernelID, p.cacheBytes)
+	what := strings.Join(p.arguments("/"), "\n") + fmt.Sprint(id, d.vms.BootID(), p.KernelID, p.cacheBytes)
 	sum := sha256.Sum256([]byte(what))
 	return filepath.Join(d.cfg.CacheDir, "saved-"+hex.EncodeToString(sum[:8])+".vm"), nil
 }
@@ -69,7 +69,7 @@ func (v *vm) awaitResumed(ctx context.Context) error {
 		return m.do("cont", nil, nil)
 	})
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "resume VM %s from a saved one (%s)", v.rec.ID, v.lastWords())
+		return errs.Wrap(errs.Unavailable, err, "resume VM %s from a saved one (%s)", v.ID(), v.lastWords())
 	}
 	return nil
 }
@@ -86,7 +86,7 @@ func (d *Driver) saveWarm(ctx context.Context, v *vm, path string) error {
 	case ctx.Err() != nil || !v.Status().Running:
 		return err
 	}
-	d.cfg.Logger.WarnContext(ctx, "vm isn't saved for others: its platform isn't ready for that", "vm_id", v.rec.ID, "waited", warmLimit)
+	d.cfg.Logger.WarnContext(ctx, "vm isn't saved for others: its platform isn't ready for that", "vm_id", v.ID(), "waited", warmLimit)
 	return nil
 }
 
@@ -104,7 +104,7 @@ func (d *Driver) save(ctx context.Context, v *vm, path string) error {
 			err = d.makeWhole(path, func(tmp string) error { return migrateTo(ctx, m, tmp) })
 		}
 		if err != nil {
-			d.cfg.Logger.WarnContext(ctx, "vm can't be saved for others", "vm_id", v.rec.ID, "error", err)
+			d.cfg.Logger.WarnContext(ctx, "vm can't be saved for others", "vm_id", v.ID(), "error", err)
 		} else {
 			d.prune("saved-*.vm")
 			d.prune("saved-*.console")
@@ -121,7 +121,7 @@ func (v *vm) inheritConsole(saved string) error {
 	_ = touch(saidBy(saved)) // as recently used as the VM
 	err := copyFile(saidBy(saved), v.ConsolePath())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // it costs nobody more than some lines
-		return errs.Wrap(errs.Internal, err, "begin the console of VM %s", v.rec.ID)
+		return errs.Wrap(errs.Internal, err, "begin the console of VM %s", v.ID())
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func (p plan) arguments(dir string) []string {
 		"-machine", "q35", "-smp", fmt.Sprint(p.host.CPUs),
 		"-m", fmt.Sprintf("%dM,maxmem=%dM", baseMiB, baseMiB+p.host.MemoryMiB),
 		"-kernel", p.Kernel, "-initrd", p.Initrd, "-append", commandLine(p.Accel),
-		"-chardev", "file,id=console,append=on,path=" + escape(filepath.Join(dir, consoleFile)), "-serial", "chardev:console",
+		"-chardev", "file,id=console,append=on,path=" + escape(filepath.Join(dir, onhost.ConsoleFile)), "-serial", "chardev:console",
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", monitorFD), "-mon", "chardev=qmp,mode=control",
 		"-netdev", fmt.Sprintf("tap,id=link,fd=%d", tapFD),
 		"-device", "virtio-net-pci,netdev=link,mac=52:54:00:00:00:02,romfile=",
@@ -128,17 +128,17 @@ func (v *vm) spawn(p plan, saved *os.File) (err error) {
 		return err
 	}
 	files = append(files, tap)
-	control, err := listenMonitor(v.dir())
+	control, err := listenMonitor(v.Dir())
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "make control socket of VM %s", p.id)
 	}
 	files = append(files, control)
-	log, err := os.OpenFile(filepath.Join(v.dir(), qemuLog), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	log, err := os.OpenFile(filepath.Join(v.Dir(), qemuLog), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "open log of VM %s", p.id)
 	}
 	files = append(files, log)
-	cgroup, err := os.Open(v.cgroups.Inner(v.cgroups.Unified))
+	cgroup, err := os.Open(v.Cgroups.Inner(v.Cgroups.Unified))
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "open cgroup of VM %s", p.id)
 	}
@@ -148,7 +148,7 @@ func (v *vm) spawn(p plan, saved *os.File) (err error) {
 		return errs.Wrap(errs.Unsupported, err, "find QEMU").WithRemedy("apt-get install qemu-system-x86")
 	}
 	cmd := exec.Cmd{
-		Path: qemu, Args: append([]string{program}, p.arguments(v.dir())...), Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/",
+		Path: qemu, Args: append([]string{program}, p.arguments(v.Dir())...), Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/",
 		Stdout: log, Stderr: log, ExtraFiles: []*os.File{tap, control},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())},
 	}
@@ -161,11 +161,11 @@ func (v *vm) spawn(p plan, saved *os.File) (err error) {
 	}
 	pid := cmd.Process.Pid
 	err = v.driver.attend(v, pid)
-	for _, procs := range v.cgroups.Joins() {
+	for _, procs := range v.Cgroups.Joins() {
 		if err == nil {
 			err = onhost.WriteFile(procs, fmt.Sprint(pid))
 		}
 	}
 	// The watcher reaps it, by its pid, as it does for adopted ones.
-	return errors.Join(err, cmd.Process.Release(), v.rec.Write(v.dir()))
+	return errors.Join(err, cmd.Process.Release(), v.WriteRecord())
 }

@@ -19,7 +19,6 @@ import (
 
 const (
 	startTimeout = 3 * time.Minute // for a caller without a deadline; a start takes some seconds without KVM
-	undoTimeout  = 10 * time.Second
 	seedBytes    = 64
 	lookInterval = 5 * time.Millisecond // between looks at the console, for a mark
 )
@@ -30,42 +29,18 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, erro
 	if err := d.checkSpec(spec); err != nil {
 		return nil, err
 	}
-	if _, known := d.vms.Reserve(spec.ID); known {
-		return nil, errs.New(errs.Exists, "VM %s exists", spec.ID)
-	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	if err := os.Mkdir(d.dir(spec.ID), 0o700); err != nil {
-		d.vms.Settle(spec.ID, nil)
-		if errors.Is(err, os.ErrExist) {
-			return nil, errs.Wrap(errs.Exists, err, "VM %s exists", spec.ID).WithRemedy("adopt and remove it")
-		}
-		return nil, errs.Wrap(errs.Internal, err, "make directory of VM %s", spec.ID)
+	v, err := d.vms.Start(ctx, spec.ID, func(ctx context.Context, v *vm) error { return d.launch(ctx, v, spec) })
+	if err != nil {
+		return nil, err
 	}
-	v := newVM(d, onhost.Record{ID: spec.ID, CgroupParent: d.cfg.CgroupParent, Boot: d.bootID})
-	if err := d.launch(ctx, v, spec); err != nil {
-		return nil, errors.Join(err, d.abandon(ctx, v))
-	}
-	d.vms.Settle(spec.ID, v)
 	return v, nil
 }
 
-// abandon removes what a failed start has made; what it can't remove, Adopt returns.
-func (d *Driver) abandon(ctx context.Context, v *vm) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	v.end("never started")
-	err := v.Remove(ctx)
-	if err != nil {
-		v.adopted = true
-		d.vms.Settle(v.rec.ID, v)
-	}
-	return err
-}
-
 func (d *Driver) checkSpec(spec runtime.Spec) error {
-	if !vmIDPattern.MatchString(string(spec.ID)) {
-		return errs.New(errs.Invalid, "VM id %q is not 8 lower-case hex digits", spec.ID)
+	if err := onhost.CheckID(spec.ID); err != nil {
+		return err
 	}
 	if spec.CacheBytes < 0 {
 		return errs.New(errs.Invalid, "cache of %d bytes", spec.CacheBytes)
@@ -88,9 +63,6 @@ func (d *Driver) checkSpec(spec runtime.Spec) error {
 
 // launch does the work of Start.
 func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
-	if err := v.rec.Write(v.dir()); err != nil {
-		return err
-	}
 	g, err := d.guestOf(ctx, spec.Release)
 	if err != nil {
 		return err
@@ -111,11 +83,11 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	if err := v.awaitMark(ctx, bootdisk.MarkInit); err != nil {
 		return err
 	}
-	v.rec.Whole = true
-	if err := v.rec.Write(v.dir()); err != nil {
+	v.Record.Whole = true
+	if err := v.WriteRecord(); err != nil {
 		return err
 	}
-	return v.cgroups.SetLimits(outerLimits(spec.Limits))
+	return v.Cgroups.SetLimits(outerLimits(spec.Limits))
 }
 
 // bootUp starts QEMU, and returns when the VM takes its order: from a saved one at once, else after booting. Of
@@ -170,37 +142,28 @@ func (d *Driver) bootCold(ctx context.Context, v *vm, p plan) error {
 }
 
 // attend notes who QEMU is, and watches it.
-func (d *Driver) attend(v *vm, pid int) (err error) {
-	v.rec.PID, v.rec.StartedAt = pid, time.Now()
-	var pidfd *os.File
-	if v.rec.StartTicks, err = onhost.StartTicks(pid); err == nil {
-		pidfd, err = onhost.OpenProcess(v.rec.PID, v.rec.StartTicks)
+func (d *Driver) attend(v *vm, pid int) error {
+	running, err := d.vms.Attend(v.VM, pid)
+	if err == nil && !running {
+		err = errs.New(errs.Internal, "QEMU of VM %s ended at once: %s", v.ID(), tail(filepath.Join(v.Dir(), qemuLog), 3))
 	}
-	if err != nil {
-		return errs.Wrap(errs.Internal, err, "find QEMU of VM %s", v.rec.ID)
-	}
-	if pidfd == nil { // it has ended already: a child that nobody has waited for
-		onhost.Reap(pid)
-		return errs.New(errs.Internal, "QEMU of VM %s ended at once: %s", v.rec.ID, tail(filepath.Join(v.dir(), qemuLog), 3))
-	}
-	d.watchVM(v, pidfd)
-	return nil
+	return err
 }
 
 // prepare makes the VM's cgroups and files, side by side.
 func (v *vm) prepare(p plan, spec runtime.Spec) error {
 	var g errgroup.Group
 	g.Go(func() error {
-		if err := v.cgroups.Create(); err != nil {
+		if err := v.Cgroups.Create(); err != nil {
 			return err
 		}
 		limits := outerLimits(spec.Limits)
 		limits.CPUMillis = 0 // from when it has booted
-		return v.cgroups.SetLimits(limits)
+		return v.Cgroups.SetLimits(limits)
 	})
-	g.Go(func() error { return sparse(filepath.Join(v.dir(), bootFile), bootdisk.Size) })
+	g.Go(func() error { return sparse(filepath.Join(v.Dir(), bootFile), bootdisk.Size) })
 	if p.cacheBytes > 0 {
-		g.Go(func() error { return sparse(filepath.Join(v.dir(), cacheFile), p.cacheBytes) })
+		g.Go(func() error { return sparse(filepath.Join(v.Dir(), cacheFile), p.cacheBytes) })
 	}
 	return g.Wait()
 }
@@ -218,7 +181,7 @@ func sparse(path string, size int64) error {
 
 // order writes what the VM waits for.
 func (v *vm) order(spec runtime.Spec) error {
-	disk, err := os.OpenFile(filepath.Join(v.dir(), bootFile), os.O_WRONLY, 0)
+	disk, err := os.OpenFile(filepath.Join(v.Dir(), bootFile), os.O_WRONLY, 0)
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "open boot disk of VM %s", spec.ID)
 	}
@@ -238,18 +201,18 @@ func (v *vm) awaitMark(ctx context.Context, mark string) error {
 		case err == nil && bytes.Contains(b, []byte(mark)):
 			return nil
 		case err != nil && !errors.Is(err, os.ErrNotExist):
-			return errs.Wrap(errs.Internal, err, "read console of VM %s", v.rec.ID)
+			return errs.Wrap(errs.Internal, err, "read console of VM %s", v.ID())
 		}
 		select {
 		case <-tick.C:
-		case <-v.ctx.Done():
-			return errs.New(errs.Internal, "VM %s ended while it booted: %s", v.rec.ID, v.lastWords())
+		case <-v.Alive().Done():
+			return errs.New(errs.Internal, "VM %s ended while it booted: %s", v.ID(), v.lastWords())
 		case <-ctx.Done():
-			return errs.Wrap(errs.Unavailable, context.Cause(ctx), "wait for VM %s to boot (console: %s)", v.rec.ID, tail(v.ConsolePath(), 3))
+			return errs.Wrap(errs.Unavailable, context.Cause(ctx), "wait for VM %s to boot (console: %s)", v.ID(), tail(v.ConsolePath(), 3))
 		}
 	}
 }
 
 func (v *vm) lastWords() string {
-	return tail(v.ConsolePath(), 3) + " " + tail(filepath.Join(v.dir(), qemuLog), 3)
+	return tail(v.ConsolePath(), 3) + " " + tail(filepath.Join(v.Dir(), qemuLog), 3)
 }

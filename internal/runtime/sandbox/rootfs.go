@@ -1,16 +1,14 @@
 package sandbox
 
 import (
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/runtime/guestroot"
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 )
 
@@ -33,15 +31,12 @@ func guestMounts(c onhost.Layout) []cgroupMount {
 	return append(all, cgroupMount{Dir: "unified", Type: "cgroup2"})
 }
 
-const (
-	noProgram = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	device    = unix.MS_NOSUID | unix.MS_NOEXEC
-)
+const ()
 
 // makeRoot builds the VM's root directory at s.Root: a tmpfs with the release's directories in it, read-only,
 // and what a kernel would provide.
 func makeRoot(s setup) error {
-	if err := mount("tmpfs", s.Root, "tmpfs", unix.MS_NOSUID, "mode=755"); err != nil {
+	if err := guestroot.Mount("tmpfs", s.Root, "tmpfs", unix.MS_NOSUID, "mode=755"); err != nil {
 		return err
 	}
 	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "root", "mnt", "var/tmp", "etc"} {
@@ -49,7 +44,7 @@ func makeRoot(s setup) error {
 			return err
 		}
 	}
-	if err := addRelease(s.Root, s.Release); err != nil {
+	if err := guestroot.AddRelease(s.Root, s.Release, bindReadOnly); err != nil {
 		return err
 	}
 	if err := mountKernel(s); err != nil {
@@ -61,68 +56,31 @@ func makeRoot(s setup) error {
 	return deliverBoot(filepath.Join(s.Root, "run"), s.Boot)
 }
 
-// addRelease shows the release's directories, read-only, at the same places, and completes the links of
-// a merged /usr.
-func addRelease(root, release string) error {
-	entries, err := os.ReadDir(release)
-	if err != nil {
-		return fmt.Errorf("read release: %w", err)
-	}
-	kernel := []string{"dev", "proc", "sys", "run", "tmp"}
-	for _, e := range entries {
-		from, to := filepath.Join(release, e.Name()), filepath.Join(root, e.Name())
-		switch {
-		case slices.Contains(kernel, e.Name()):
-		case e.IsDir():
-			if err := bindReadOnly(from, to); err != nil {
-				return err
-			}
-		case e.Type() == fs.ModeSymlink:
-			target, err := os.Readlink(from)
-			if err != nil {
-				return err
-			}
-			if err := os.Symlink(target, to); err != nil {
-				return err
-			}
-		}
-	}
-	for _, name := range []string{"bin", "sbin", "lib", "lib64"} {
-		err := os.Symlink("usr/"+name, filepath.Join(root, name))
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	return nil
-}
-
+// bindReadOnly shows a directory of the release, read-only.
 func bindReadOnly(from, to string) error {
-	if err := os.MkdirAll(to, 0o755); err != nil {
+	if err := guestroot.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	if err := mount(from, to, "", unix.MS_BIND, ""); err != nil {
-		return err
-	}
-	return mount("", to, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
+	return guestroot.Mount("", to, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
 }
 
 // mountKernel mounts proc, sys and the cgroups. Nothing is hidden below /proc and /sys: the kernel lets an inner
 // user namespace have its own only if it can see the whole of these.
 func mountKernel(s setup) error {
 	sys := filepath.Join(s.Root, "sys")
-	if err := mount("proc", filepath.Join(s.Root, "proc"), "proc", noProgram, ""); err != nil {
+	if err := guestroot.Mount("proc", filepath.Join(s.Root, "proc"), "proc", guestroot.NoProgram, ""); err != nil {
 		return err
 	}
-	if err := mount("sysfs", sys, "sysfs", noProgram, ""); err != nil {
+	if err := guestroot.Mount("sysfs", sys, "sysfs", guestroot.NoProgram, ""); err != nil {
 		return err
 	}
 	// Read-only for this mount alone, not for the file system, which the inner container mounts too.
-	if err := mount("", sys, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|noProgram, ""); err != nil {
+	if err := guestroot.Mount("", sys, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|guestroot.NoProgram, ""); err != nil {
 		return err
 	}
 	groups := filepath.Join(sys, "fs/cgroup")
 	if len(s.Mounts) > 1 {
-		if err := mount("tmpfs", groups, "tmpfs", noProgram, "mode=755,size=64k"); err != nil {
+		if err := guestroot.Mount("tmpfs", groups, "tmpfs", guestroot.NoProgram, "mode=755,size=64k"); err != nil {
 			return err
 		}
 	}
@@ -131,7 +89,7 @@ func mountKernel(s setup) error {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-		if err := mount(m.Type, dir, m.Type, noProgram, m.Options); err != nil {
+		if err := guestroot.Mount(m.Type, dir, m.Type, guestroot.NoProgram, m.Options); err != nil {
 			return err
 		}
 	}
@@ -140,7 +98,7 @@ func mountKernel(s setup) error {
 
 // makeDev fills /dev. Nodes of loop devices are made by the platform as it gets them.
 func makeDev(dev string, cache int) error {
-	if err := mount("tmpfs", dev, "tmpfs", device, "mode=755,size=1m"); err != nil {
+	if err := guestroot.Mount("tmpfs", dev, "tmpfs", guestroot.Device, "mode=755,size=1m"); err != nil {
 		return err
 	}
 	nodes := []struct {
@@ -169,28 +127,12 @@ func makeDev(dev string, cache int) error {
 			return err
 		}
 	}
-	for name, target := range map[string]string{
-		"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2",
-	} {
-		if err := os.Symlink(target, filepath.Join(dev, name)); err != nil {
-			return err
-		}
-	}
-	for _, dir := range []string{"pts", "shm", "mqueue"} {
-		if err := os.Mkdir(filepath.Join(dev, dir), 0o755); err != nil {
-			return err
-		}
-	}
-	return errors.Join(
-		mount("devpts", filepath.Join(dev, "pts"), "devpts", device, "newinstance,ptmxmode=0666,mode=0620,gid=5"),
-		mount("tmpfs", filepath.Join(dev, "shm"), "tmpfs", noProgram, "mode=1777"),
-		mount("mqueue", filepath.Join(dev, "mqueue"), "mqueue", noProgram, ""),
-	)
+	return guestroot.CompleteDev(dev)
 }
 
 // deliverBoot makes /run and puts the boot document into it, for root's eyes only.
 func deliverBoot(run string, boot []byte) error {
-	if err := mount("tmpfs", run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+	if err := guestroot.Mount("tmpfs", run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
 		return err
 	}
 	dir := filepath.Join(run, "sluice")
@@ -204,15 +146,6 @@ func deliverBoot(run string, boot []byte) error {
 		if err := os.Chmod(filepath.Join(filepath.Dir(run), tmp), 0o777|fs.ModeSticky); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// mount is mount(2) with an error that says what was mounted where.
-func mount(source, target, kind string, flags uintptr, options string) error {
-	if err := unix.Mount(source, target, kind, flags, options); err != nil {
-		what := strings.TrimSpace(kind + " " + source)
-		return fmt.Errorf("mount %s on %s (options %q): %w", what, target, options, err)
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ func TestOneVM(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), undoTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), onhost.UndoTimeout)
 		defer cancel()
 		if err := errors.Join(vm.Remove(ctx), d.Close()); err != nil {
 			t.Error(err)
@@ -66,7 +66,11 @@ func TestOneVM(t *testing.T) {
 	t.Run("CannotRaiseItsLimits", func(t *testing.T) { checkOwnLimits(t, vm) })
 	t.Run("ConsoleIsBounded", func(t *testing.T) { checkConsole(t, vm) })
 	t.Run("DiesWithAFrozenDiskServer", func(t *testing.T) {
-		if d.layout.V1For("freezer") == "" {
+		layout, err := onhost.HostLayout()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if layout.V1For("freezer") == "" {
 			t.Log("pure v2: a frozen process dies when it is killed")
 			return
 		}

@@ -23,7 +23,6 @@ import (
 const (
 	initPath     = "usr/bin/sluice-init" // in a release
 	startTimeout = 30 * time.Second      // for a caller without a deadline; a start takes some 20 ms
-	undoTimeout  = 10 * time.Second
 )
 
 // Start makes the VM and returns once its init runs. Exists if its id is taken. If it fails, nothing is left,
@@ -32,43 +31,18 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, erro
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
-	if _, known := d.vms.Reserve(spec.ID); known {
-		return nil, errs.New(errs.Exists, "VM %s exists", spec.ID)
-	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	rec := onhost.Record{ID: spec.ID, CgroupParent: d.cfg.CgroupParent, Boot: d.bootID}
-	if err := os.Mkdir(d.dir(spec.ID), 0o700); err != nil {
-		d.vms.Settle(spec.ID, nil)
-		if errors.Is(err, os.ErrExist) {
-			return nil, errs.Wrap(errs.Exists, err, "VM %s exists", spec.ID).WithRemedy("adopt and remove it")
-		}
-		return nil, errs.Wrap(errs.Internal, err, "make directory of VM %s", spec.ID)
+	v, err := d.vms.Start(ctx, spec.ID, func(ctx context.Context, v *vm) error { return d.launch(ctx, v, spec) })
+	if err != nil {
+		return nil, err
 	}
-	v := newVM(d, rec)
-	if err := d.launch(ctx, v, spec); err != nil {
-		return nil, errors.Join(err, d.abandon(ctx, v))
-	}
-	d.vms.Settle(spec.ID, v)
 	return v, nil
 }
 
-// abandon removes what a failed start has made; what it can't remove, Adopt returns.
-func (d *Driver) abandon(ctx context.Context, v *vm) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-	defer cancel()
-	v.end("never started")
-	err := v.Remove(ctx)
-	if err != nil {
-		v.adopted = true
-		d.vms.Settle(v.rec.ID, v)
-	}
-	return err
-}
-
 func checkSpec(spec runtime.Spec) error {
-	if !vmIDPattern.MatchString(string(spec.ID)) {
-		return errs.New(errs.Invalid, "VM id %q is not 8 lower-case hex digits", spec.ID)
+	if err := onhost.CheckID(spec.ID); err != nil {
+		return err
 	}
 	if spec.CacheBytes < 0 {
 		return errs.New(errs.Invalid, "cache of %d bytes", spec.CacheBytes)
@@ -86,14 +60,11 @@ func checkSpec(spec runtime.Spec) error {
 
 // launch does the work of Start, up to the watching.
 func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
-	if err := v.rec.Write(v.dir()); err != nil {
-		return err
-	}
 	cache, err := v.prepare(spec)
 	if err != nil {
 		return err
 	}
-	root := filepath.Join(v.dir(), "root")
+	root := filepath.Join(v.Dir(), "root")
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return errs.Wrap(errs.Internal, err, "make root of VM %s", spec.ID)
 	}
@@ -107,7 +78,7 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	}
 	s := setup{
 		Root: root, Release: spec.Release, Boot: spec.Boot, Hostname: "vm-" + string(spec.ID),
-		Join: v.cgroups.Joins(), Mounts: guestMounts(v.cgroups.Layout), PureV2: len(d.layout.V1) == 0, Cache: cache,
+		Join: v.Cgroups.Joins(), Mounts: guestMounts(v.Cgroups.Layout), PureV2: len(v.Cgroups.V1) == 0, Cache: cache,
 	}
 	if err := p.send(s); err != nil {
 		return err
@@ -116,24 +87,19 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 		return errors.Join(err, p.giveUp())
 	}
 	// From the word to go on, the setup process needs nobody. So it gets that word only once it is on record.
-	if err := v.rec.Write(v.dir()); err != nil {
+	if err := v.WriteRecord(); err != nil {
 		return err
 	}
 	return p.finish(ctx)
 }
 
 // attend notes who the setup process is, and watches it.
-func (d *Driver) attend(v *vm, pid int) (err error) {
-	v.rec.PID, v.rec.StartedAt = pid, time.Now()
-	var pidfd *os.File
-	if v.rec.StartTicks, err = onhost.StartTicks(pid); err == nil {
-		pidfd, err = onhost.OpenProcess(v.rec.PID, v.rec.StartTicks)
+func (d *Driver) attend(v *vm, pid int) error {
+	running, err := d.vms.Attend(v.VM, pid)
+	if err == nil && !running {
+		err = errs.New(errs.Internal, "the setup process of VM %s ended at once", v.ID())
 	}
-	if err != nil || pidfd == nil { // it can't be gone: it is a child that nobody has waited for
-		return errs.Wrap(errs.Internal, err, "find the setup process of VM %s", v.rec.ID)
-	}
-	d.watchVM(v, pidfd)
-	return nil
+	return err
 }
 
 // prepare makes the VM's cgroups and its cache device, side by side.
@@ -141,14 +107,14 @@ func (v *vm) prepare(spec runtime.Spec) (cache int, err error) {
 	var g errgroup.Group
 	cache = noCache
 	g.Go(func() error {
-		if err := v.cgroups.Create(); err != nil {
+		if err := v.Cgroups.Create(); err != nil {
 			return err
 		}
-		return v.cgroups.SetLimits(spec.Limits)
+		return v.Cgroups.SetLimits(spec.Limits)
 	})
 	if spec.CacheBytes > 0 {
 		g.Go(func() (err error) {
-			cache, err = attachCache(v.cachePath(), spec.CacheBytes)
+			cache, err = attachCache(cachePath(v.VM), spec.CacheBytes)
 			return err
 		})
 	}
@@ -185,13 +151,13 @@ func (v *vm) spawn() (_ *setupProcess, err error) {
 	console, err := os.OpenFile(v.ConsolePath(), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		p.close()
-		return nil, errs.Wrap(errs.Internal, err, "open console of VM %s", v.rec.ID)
+		return nil, errs.Wrap(errs.Internal, err, "open console of VM %s", v.ID())
 	}
 	files = append(files, console)
-	cgroup, err := os.Open(v.cgroups.Inner(v.cgroups.Unified))
+	cgroup, err := os.Open(v.Cgroups.Inner(v.Cgroups.Unified))
 	if err != nil {
 		p.close()
-		return nil, errs.Wrap(errs.Internal, err, "open cgroup of VM %s", v.rec.ID)
+		return nil, errs.Wrap(errs.Internal, err, "open cgroup of VM %s", v.ID())
 	}
 	files = append(files, cgroup)
 	cmd := exec.Cmd{
@@ -205,7 +171,7 @@ func (v *vm) spawn() (_ *setupProcess, err error) {
 	}
 	if err := cmd.Start(); err != nil {
 		p.close()
-		return nil, errs.Wrap(errs.Internal, err, "start VM %s", v.rec.ID)
+		return nil, errs.Wrap(errs.Internal, err, "start VM %s", v.ID())
 	}
 	p.pid = cmd.Process.Pid
 	// The watcher reaps it, by its pid, as it does for adopted ones.

@@ -6,34 +6,31 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/runtime/guestroot"
 	"github.com/sluice-platform/sluice/internal/runtime/qemu/bootdisk"
 )
 
 const (
 	newRoot    = "/newroot"
 	releaseDir = "/release"
-
-	noProgram = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	device    = unix.MS_NOSUID | unix.MS_NOEXEC
 )
 
 // mountKernelFiles mounts what the kernel shows of itself below root.
 func mountKernelFiles(root string) error {
 	return errors.Join(
-		mount("devtmpfs", filepath.Join(root, "dev"), "devtmpfs", device, "mode=755"),
-		mount("proc", filepath.Join(root, "proc"), "proc", noProgram, ""),
-		mount("sysfs", filepath.Join(root, "sys"), "sysfs", noProgram, ""),
+		guestroot.Mount("devtmpfs", filepath.Join(root, "dev"), "devtmpfs", guestroot.Device, "mode=755"),
+		guestroot.Mount("proc", filepath.Join(root, "proc"), "proc", guestroot.NoProgram, ""),
+		guestroot.Mount("sysfs", filepath.Join(root, "sys"), "sysfs", guestroot.NoProgram, ""),
 	)
 }
 
 // makeRoot builds the VM's root, as a sandbox VM has it: a tmpfs with the release's directories in it, read-only.
 func makeRoot() error {
-	if err := mount("tmpfs", newRoot, "tmpfs", unix.MS_NOSUID, "mode=755"); err != nil {
+	if err := guestroot.Mount("tmpfs", newRoot, "tmpfs", unix.MS_NOSUID, "mode=755"); err != nil {
 		return err
 	}
 	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "root", "mnt", "var/tmp", "etc"} {
@@ -56,13 +53,13 @@ func makeRoot() error {
 		return err
 	}
 	cgroups := filepath.Join(newRoot, "sys/fs/cgroup")
-	if err := mount("cgroup2", cgroups, "cgroup2", noProgram, ""); err != nil {
+	if err := guestroot.Mount("cgroup2", cgroups, "cgroup2", guestroot.NoProgram, ""); err != nil {
 		return err
 	}
 	if err := firstMemoryCgroup(cgroups); err != nil {
 		return fmt.Errorf("make a first memory cgroup: %w", err)
 	}
-	return mount("tmpfs", filepath.Join(newRoot, "run"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	return guestroot.Mount("tmpfs", filepath.Join(newRoot, "run"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
 }
 
 // firstMemoryCgroup makes a memory cgroup and removes it. With the first one the kernel patches its own code, where memory is
@@ -81,64 +78,14 @@ func addRelease() error {
 	if err != nil {
 		return err
 	}
-	if err := mount(disk, releaseDir, "ext4", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "noload"); err != nil {
+	if err := guestroot.Mount(disk, releaseDir, "ext4", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "noload"); err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(releaseDir)
-	if err != nil {
-		return fmt.Errorf("read release: %w", err)
-	}
-	others := []string{"dev", "proc", "sys", "run", "tmp", "boot", "lost+found"}
-	for _, e := range entries {
-		from, to := filepath.Join(releaseDir, e.Name()), filepath.Join(newRoot, e.Name())
-		switch {
-		case slices.Contains(others, e.Name()):
-		case e.IsDir():
-			if err := os.MkdirAll(to, 0o755); err != nil {
-				return err
-			}
-			if err := mount(from, to, "", unix.MS_BIND, ""); err != nil {
-				return err
-			}
-		case e.Type() == fs.ModeSymlink:
-			target, err := os.Readlink(from)
-			if err != nil {
-				return err
-			}
-			if err := os.Symlink(target, to); err != nil {
-				return err
-			}
-		}
-	}
-	for _, name := range []string{"bin", "sbin", "lib", "lib64"} {
-		err := os.Symlink("usr/"+name, filepath.Join(newRoot, name))
-		if err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	return nil
+	return guestroot.AddRelease(newRoot, releaseDir, func(from, to string) error { return guestroot.Mount(from, to, "", unix.MS_BIND, "") })
 }
 
 // completeDev adds to /dev what the kernel doesn't make by itself.
 func completeDev(dev string) error {
-	for name, target := range map[string]string{
-		"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2",
-	} {
-		if err := os.Symlink(target, filepath.Join(dev, name)); err != nil {
-			return err
-		}
-	}
-	for _, dir := range []string{"pts", "shm", "mqueue"} {
-		if err := os.MkdirAll(filepath.Join(dev, dir), 0o755); err != nil {
-			return err
-		}
-	}
-	if err := os.Remove(filepath.Join(dev, "ptmx")); err != nil {
-		return err
-	}
-	if err := os.Symlink("pts/ptmx", filepath.Join(dev, "ptmx")); err != nil {
-		return err
-	}
 	cache, err := diskWith(bootdisk.SerialCache)
 	if err == nil {
 		err = os.Symlink(filepath.Base(cache), filepath.Join(newRoot, runtime.CacheDevice))
@@ -146,11 +93,7 @@ func completeDev(dev string) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return errors.Join(
-		mount("devpts", filepath.Join(dev, "pts"), "devpts", device, "newinstance,ptmxmode=0666,mode=0620,gid=5"),
-		mount("tmpfs", filepath.Join(dev, "shm"), "tmpfs", noProgram, "mode=1777"),
-		mount("mqueue", filepath.Join(dev, "mqueue"), "mqueue", noProgram, ""),
-	)
+	return guestroot.CompleteDev(dev)
 }
 
 // switchRoot makes newRoot the root of everything. The initramfs, which can't be left, stays below it, empty.
@@ -173,12 +116,4 @@ func switchRoot() error {
 		return fmt.Errorf("change root: %w", err)
 	}
 	return unix.Chdir("/")
-}
-
-// mount is mount(2) with an error that says what was mounted where.
-func mount(source, target, kind string, flags uintptr, options string) error {
-	if err := unix.Mount(source, target, kind, flags, options); err != nil {
-		return fmt.Errorf("mount %s on %s: %w", source, target, err)
-	}
-	return nil
 }
