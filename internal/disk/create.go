@@ -25,7 +25,7 @@ type CreateOptions struct {
 	OpenLog OpenStore
 }
 
-// Create makes an empty disk at path in the pool, by one request whatever its size, and two in its log store if it has
+// Create makes an empty disk at path in the pool, by one request whatever its size, and three in its log store if it has
 // one. Exists if there is one.
 func Create(ctx context.Context, store blob.Store, path string, opts CreateOptions) (*format.Head, error) {
 	if err := checkNewPath(path); err != nil {

@@ -69,7 +69,9 @@ func (d *Disk) stageLocked(b *batch) {
 	}
 }
 
-func (d *Disk) fullStage(s *stage) bool { return int64(s.b.blocks())*BlockSize >= d.stageBytes() }
+func (d *Disk) fullStage(s *stage) bool {
+	return int64(s.b.blocks())*BlockSize >= d.stageBytes() || len(s.b.zeros) >= maxZeroRuns
+}
 
 // destageLoop destages what is full, in the background.
 func (d *Disk) destageLoop(ctx context.Context) {
@@ -212,7 +214,7 @@ func (d *Disk) restage(ctx context.Context, s *logSlot) error {
 		}
 	}
 	d.replaying.next = format.Position{Epoch: s.h.Epoch, Seq: s.h.Seq + 1}
-	if b.blocks() < packBlocks {
+	if b.blocks() < packBlocks && len(b.zeros) < maxZeroRuns {
 		return nil
 	}
 	return d.endRestage(ctx)

@@ -27,6 +27,9 @@ func logKey(path string, epoch, seq uint64) string {
 
 func identityKey(uid string) string { return uid + "/disk" }
 
+// onceKey is of an object that is there for one reason: that the store can be seen to refuse a second write of it.
+func onceKey(uid string) string { return uid + "/once" }
+
 func secondLogPrefix(uid string) string { return uid + "/log/" }
 
 func secondLogKey(uid string, epoch uint64, session string, seq uint64) string {

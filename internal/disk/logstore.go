@@ -44,7 +44,7 @@ func newLogStore(ctx context.Context, h *format.Head, url string, open OpenStore
 		err = o.putNew(ctx, key, body)
 	}
 	if err == nil {
-		err = o.provesWriteOnce(ctx, key, body)
+		err = o.provesWriteOnce(ctx, h.UID)
 	}
 	if err != nil {
 		_ = store.Close()
@@ -53,6 +53,7 @@ func newLogStore(ctx context.Context, h *format.Head, url string, open OpenStore
 	return func(ctx context.Context, remove bool) {
 		if remove {
 			_ = o.remove(ctx, key)
+			_ = o.remove(ctx, onceKey(h.UID))
 		}
 		_ = store.Close()
 	}, nil
@@ -81,7 +82,8 @@ func ofLogStore(url string, err error) error {
 }
 
 // verifyLog sees that a log store is the one that a disk was bound to, and that it can be written and refuses to
-// write an object twice. It changes nothing.
+// write an object twice. It changes nothing that tells of the disk: above all it writes no identity, which a Destroy may
+// have removed since.
 func (o *objects) verifyLog(ctx context.Context, h *format.Head) error {
 	url := h.LogStore.URL
 	obj, err := o.get(ctx, identityKey(h.UID), blob.All())
@@ -100,7 +102,7 @@ func (o *objects) verifyLog(ctx context.Context, h *format.Head) error {
 		return errs.New(errs.Conflict, "log store %s holds the log of another disk, %s, which was made at %s", url, id.ID, id.Path).
 			WithRemedy("bring back the store that the disk was made with")
 	}
-	if err := o.provesWriteOnce(ctx, identityKey(h.UID), obj.Data); err != nil {
+	if err := o.provesWriteOnce(ctx, h.UID); err != nil {
 		return ofLogStore(url, err)
 	}
 	return nil
@@ -119,22 +121,25 @@ func (d *Disk) sameLog(ctx context.Context) error {
 	return err
 }
 
-// provesWriteOnce writes an object again that is there, as it is: a store that lets it would let a writer of an old
-// epoch overwrite a fence.
-func (o *objects) provesWriteOnce(ctx context.Context, key string, body []byte) error {
-	err := o.ask(ctx, o.bound, o.begin(toWrite, "write", key), func(ctx context.Context) error {
-		o.n.puts.Add(1)
-		_, err := o.store.PutIfAbsent(ctx, key, body)
-		return err
-	})
-	switch {
-	case errs.Is(err, errs.Conflict):
-		return nil
-	case err == nil:
-		return errs.New(errs.Unsupported, "it accepts a second write of an object that may be written once").
-			WithRemedy("use a store with conditional writes (If-None-Match)")
+// provesWriteOnce writes an object, of which nothing else is asked, until it has been there before: a store that lets it
+// be written again would let a writer of an old epoch overwrite a fence. The first time that takes two requests, then one.
+func (o *objects) provesWriteOnce(ctx context.Context, uid string) error {
+	key := onceKey(uid)
+	for range 2 {
+		err := o.ask(ctx, o.bound, o.begin(toWrite, "write", key), func(ctx context.Context) error {
+			o.n.puts.Add(1)
+			_, err := o.store.PutIfAbsent(ctx, key, []byte("written once\n"))
+			return err
+		})
+		if errs.Is(err, errs.Conflict) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return errs.New(errs.Unsupported, "it accepts a second write of an object that may be written once").
+		WithRemedy("use a store with conditional writes (If-None-Match)")
 }
 
 // useLog makes the log store that a head names the place of the log; without one, the disk's own store is. Nothing
@@ -240,6 +245,9 @@ func destroyLog(ctx context.Context, h *format.Head, open OpenStore) error {
 		if err == nil {
 			err = o.remove(ctx, secondLogPrefix(h.UID)+name)
 		}
+	}
+	if err == nil {
+		err = o.remove(ctx, onceKey(h.UID))
 	}
 	if err != nil {
 		return ofLogStore(h.LogStore.URL, err)

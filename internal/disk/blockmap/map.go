@@ -135,11 +135,10 @@ func (m *Map) dropLocked(seg, n uint32) {
 }
 
 // Apply adds one committed log object: seg describes it, runs are its zero runs followed by its data runs,
-// in the order of its blocks, and next is the log position after it. It does no I/O.
+// in the order of its blocks, and next is the log position after it. It does no I/O. When it fails nothing has changed.
 func (m *Map) Apply(seg format.SegmentEntry, runs []format.Run, next format.Position) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.pos, m.changed = next, true
 	var loc format.Loc
 	if seg.Blocks > 0 {
 		seg.Live = seg.Blocks
@@ -158,6 +157,7 @@ func (m *Map) Apply(seg format.SegmentEntry, runs []format.Run, next format.Posi
 		m.setLocked(r.LBA, r.Count, loc)
 		loc += format.Loc(r.Count)
 	}
+	m.pos, m.changed = next, true
 	return nil
 }
 

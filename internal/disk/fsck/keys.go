@@ -54,6 +54,9 @@ func logPosition(rel string) (format.Position, bool) {
 
 func identityKey(uid string) string { return uid + "/disk" }
 
+// onceKey is of what proves that a log store writes objects once.
+func onceKey(uid string) string { return uid + "/once" }
+
 // secondLog parses <uid>/log/<epoch>-<session>/<seq>.
 func secondLog(uid, key string) (epoch uint64, session string, seq uint64, ok bool) {
 	rel, ok := strings.CutPrefix(key, uid+"/log/")

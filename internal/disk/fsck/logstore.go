@@ -59,6 +59,7 @@ func (c *checker) closeLog() {
 func (c *checker) checkIdentity(ctx context.Context, at *format.LogStore) error {
 	key := identityKey(c.head.UID)
 	c.reach(key)
+	c.reach(onceKey(c.head.UID))
 	b, _, err := c.getFrom(ctx, c.second.store, key, blob.All())
 	var id *format.LogIdentity
 	if err == nil {
@@ -78,7 +79,7 @@ func (s *logStore) logs(c *checker) []*epochLog {
 	byDir := map[string]*epochLog{}
 	var out []*epochLog
 	for _, key := range slices.Sorted(maps.Keys(s.objects)) {
-		if key == identityKey(c.head.UID) {
+		if key == identityKey(c.head.UID) || key == onceKey(c.head.UID) {
 			continue
 		}
 		epoch, session, seq, ok := secondLog(c.head.UID, key)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/decorate"
@@ -54,6 +55,9 @@ func TestCollectsALogStore(t *testing.T) {
 	zombie := p.attach("disks/a", attaching)
 	p.write(zombie, 0, 'a')
 	d := p.attach("disks/a", attaching)
+	for d.Stats().MapWrites == 0 { // what was replayed is written in the background, and nothing else is to be
+		time.Sleep(time.Millisecond)
+	}
 	for i := range byte(8) {
 		p.write(d, int64(i)%4, 'b'+i)
 	}
