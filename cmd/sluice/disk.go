@@ -441,7 +441,7 @@ func forkDisk(ctx context.Context, parent, checkpoint, child string, opts disk.F
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	opts.OpenLog = openLog
+	opts.OpenLog, opts.Pool = openLog, ref.pool
 	if err := probeLog(ctx, opts.LogURL); err != nil {
 		return api.DiskInfo{}, err
 	}

@@ -81,7 +81,7 @@ func (d *deps) collect(ctx context.Context, pool string, f *collectFlags) (colle
 	defer store.Close()
 	p := &phaseBar{d: d, ctx: ctx}
 	defer p.end()
-	out.Report, err = gc.Collect(ctx, store, gc.Options{Grace: f.grace, DryRun: !f.yes, Progress: p.set, OpenLog: openLog})
+	out.Report, err = gc.Collect(ctx, store, gc.Options{Grace: f.grace, DryRun: !f.yes, Progress: p.set, OpenLog: openLog, Pool: blobs.Canonical(pool)})
 	return out, err
 }
 

@@ -119,7 +119,7 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 	if err := mustBeVacant(ctx, ref); err != nil {
 		return api.DiskInfo{}, err
 	}
-	opts.LogURL, opts.OpenLog = ref.logURL, openLog
+	opts.LogURL, opts.OpenLog, opts.Pool = ref.logURL, openLog, ref.pool
 	if err := probeLog(ctx, ref.logURL); err != nil {
 		return api.DiskInfo{}, err
 	}
@@ -181,7 +181,7 @@ func (d *deps) fill(ctx context.Context, ref *diskRef, bound time.Duration, f fu
 	}
 	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if derr := disk.Destroy(cctx, ref.store, ref.path, openLog); derr != nil {
+	if derr := disk.Destroy(cctx, ref.store, ref.path, disk.DestroyOptions{OpenLog: openLog, Pool: ref.pool}); derr != nil {
 		err = errors.Join(err, errs.Wrap(errs.KindOf(derr), derr, "remove the half-made disk %s", ref.url))
 	}
 	return nil, err

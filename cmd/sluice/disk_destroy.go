@@ -69,7 +69,7 @@ func (d *deps) destroyDisk(ctx context.Context, url string, yes, lostLog bool) (
 	if lostLog {
 		open = func(context.Context, string) (blob.Store, error) { return memblob.New(), nil } // nothing is there
 	}
-	if err := disk.Destroy(ctx, ref.store, ref.path, open); err != nil {
+	if err := disk.Destroy(ctx, ref.store, ref.path, disk.DestroyOptions{OpenLog: open, Pool: ref.pool}); err != nil {
 		return destroyed{}, err
 	}
 	out := destroyed{URL: ref.url, State: "destroyed"}

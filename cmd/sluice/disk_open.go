@@ -26,6 +26,7 @@ const diskCloseWait = 5 * time.Minute
 // diskRef is a disk in an open store. It may not exist.
 type diskRef struct {
 	url    string // as it is always written, so that two names of one disk are alike
+	pool   string // URL of the store
 	path   string
 	store  blob.Store
 	logURL string // where the log of a new one is to be; empty: beside its other objects
@@ -74,7 +75,7 @@ func openBare(ctx context.Context, url string) (*diskRef, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &diskRef{url: canonical, path: path, store: store}, nil
+	return &diskRef{url: canonical, pool: blobs.Canonical(pool), path: path, store: store}, nil
 }
 
 // registry returns where the attachments of this host are recorded.

@@ -23,6 +23,8 @@ type CreateOptions struct {
 	// LogURL is where the log is, if it is in a second store; OpenLog opens that.
 	LogURL  string
 	OpenLog OpenStore
+	// Pool is the URL of the store that the disk is in, for its log store: so that a copy of it is told from it. See ElsewhereLog.
+	Pool string
 }
 
 // Create makes an empty disk at path in the pool, by one request whatever its size, and three in its log store if it has
@@ -44,7 +46,7 @@ func Create(ctx context.Context, store blob.Store, path string, opts CreateOptio
 			return nil, err
 		}
 	}
-	done, err := newLogStore(ctx, h, opts.LogURL, opts.OpenLog)
+	done, err := newLogStore(ctx, h, opts.LogURL, opts.Pool, opts.OpenLog)
 	if err != nil {
 		return nil, err
 	}

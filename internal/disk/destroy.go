@@ -10,25 +10,31 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
+// DestroyOptions is for disks with a log store.
+type DestroyOptions struct {
+	OpenLog OpenStore // nil: such a disk is refused as Unsupported
+	Pool    string    // URL of the store that the disk is in; see ElsewhereLog
+}
+
 // Destroy removes a disk for good. A missing one is no error, so that it can be repeated after a crash. The
 // owner sees to it that nobody has it attached: a writer that is left over is fenced by the missing head. Disks whose
 // paths lie below this one's are left alone.
 //
-// Of a disk with a log store, which open opens, that is emptied first, while the head says where it is. Nobody can
-// attach the disk from then on. A log store that can't be reached is an error.
+// Of a disk with a log store that is emptied first, while the head says where it is. Nobody can
+// attach the disk from then on. A log store that can't be reached is an error, and so is one of a disk in another pool.
 //
 // Then go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork that was
 // under way has registered itself by then, or will miss its checkpoint and fail; so has a reader its pin. What a
 // registered fork or a reader may refer to stays, and is the collector's. That needs listings which show all that was stored before,
 // as blob.Store promises: a collector's grace covers old ones, and nothing does here.
-func Destroy(ctx context.Context, store blob.Store, path string, open OpenStore) error {
+func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOptions) error {
 	if err := checkPath(path); err != nil {
 		return err
 	}
 	o := oneShot(store)
 	h, _, err := o.loadHead(ctx, path)
 	if err == nil && h.LogStore != nil {
-		if err := destroyLog(ctx, h, open); err != nil {
+		if err := destroyLog(ctx, h, path, opts); err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "destroy the log of disk %s", path)
 		}
 	} else if errs.Is(err, errs.Unavailable) || errs.Is(err, errs.Denied) {

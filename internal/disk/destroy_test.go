@@ -38,7 +38,7 @@ func TestDestroyLeavesWhatForksNeed(t *testing.T) {
 	_, err = disk.Fork(ctx, store, "disks/a", "c", "disks/b", disk.ForkOptions{})
 	must(err)
 
-	must(disk.Destroy(ctx, store, "disks/a", nil))
+	must(disk.Destroy(ctx, store, "disks/a", disk.DestroyOptions{}))
 	if _, err := disk.Attach(ctx, store, "disks/a", disk.AttachOptions{Generation: 2, Holder: "x"}); !errs.Is(err, errs.NotFound) {
 		t.Fatalf("a destroyed disk can be attached: %v", err)
 	}
@@ -53,12 +53,12 @@ func TestDestroyLeavesWhatForksNeed(t *testing.T) {
 	if string(got) != "payload" {
 		t.Fatalf("the fork reads %q", got)
 	}
-	must(disk.Destroy(ctx, store, "disks/b", nil))
+	must(disk.Destroy(ctx, store, "disks/b", disk.DestroyOptions{}))
 	if n := count("disks/b/"); n != 0 {
 		t.Fatalf("%d objects are left of a disk without forks", n)
 	}
-	must(disk.Destroy(ctx, store, "disks/b", nil))
-	must(disk.Destroy(ctx, store, "disks/never", nil))
+	must(disk.Destroy(ctx, store, "disks/b", disk.DestroyOptions{}))
+	must(disk.Destroy(ctx, store, "disks/never", disk.DestroyOptions{}))
 }
 
 // TestDestroyLeavesOtherDisksAlone destroys a disk, and a directory that is none, above the paths of others.
@@ -84,7 +84,7 @@ func TestDestroyLeavesOtherDisksAlone(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"disks/a", "disks"} {
-		if err := disk.Destroy(ctx, store, path, nil); err != nil {
+		if err := disk.Destroy(ctx, store, path, disk.DestroyOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}

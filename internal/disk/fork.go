@@ -19,6 +19,7 @@ type ForkOptions struct {
 	ParentKey  KEK    // of an encrypted parent; nil: Key is
 	LogURL     string // where the child's log is, if in a second store, which OpenLog opens; the parent's log store is none of the child's
 	OpenLog    OpenStore
+	Pool       string // URL of the store that both are in, as in CreateOptions
 	// Limit is how long it may take from the child's registration on; default a minute. It must be below the grace of any collector, which
 	// takes a reference whose child has no head for garbage.
 	Limit time.Duration
@@ -60,7 +61,7 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	if err := o.putRef(ctx, path, child, checkpoint); err != nil {
 		return nil, err
 	}
-	done, err := newLogStore(ctx, h, opts.LogURL, opts.OpenLog)
+	done, err := newLogStore(ctx, h, opts.LogURL, opts.Pool, opts.OpenLog)
 	if err != nil {
 		return nil, err
 	}

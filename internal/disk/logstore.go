@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"cmp"
 	"context"
 	"sync"
 
@@ -28,7 +29,7 @@ type logPlace struct {
 // newLogStore binds a new disk, whose head this is, to a log store, of which it writes the identity. What is left of
 // it when the disk then isn't made is one small object that nobody looks for. done is to be called in the end, and
 // removes that if it is told to.
-func newLogStore(ctx context.Context, h *format.Head, url string, open OpenStore) (done func(ctx context.Context, remove bool), err error) {
+func newLogStore(ctx context.Context, h *format.Head, url, pool string, open OpenStore) (done func(ctx context.Context, remove bool), err error) {
 	if url == "" {
 		return func(context.Context, bool) {}, nil
 	}
@@ -38,7 +39,7 @@ func newLogStore(ctx context.Context, h *format.Head, url string, open OpenStore
 		return nil, err
 	}
 	o, key := oneShot(store), identityKey(h.UID)
-	body, err := format.Encode(&format.LogIdentity{Version: format.Version, UID: h.UID, ID: h.ID, Path: h.Lineage[0].Path,
+	body, err := format.Encode(&format.LogIdentity{Version: format.Version, UID: h.UID, ID: h.ID, Path: h.Lineage[0].Path, Pool: pool,
 		Binding: h.LogStore.Binding, Created: h.Created})
 	if err == nil {
 		err = o.putNew(ctx, key, body)
@@ -228,15 +229,51 @@ func InspectLog(ctx context.Context, h *format.Head, open OpenStore) (*LogDetail
 	return out, nil
 }
 
+// ElsewhereLog returns why whoever has a disk at a path of a pool must not remove any of its log, or nil: the log store was
+// bound to a disk at another place, of which this one may be a copy, with the same head. What that doesn't need, the
+// other may.
+func ElsewhereLog(id *format.LogIdentity, url, pool, path string) error {
+	if id.Path == path && (id.Pool == "" || id.Pool == pool) {
+		return nil
+	}
+	return errs.New(errs.Conflict, "log store %s has the log of %s in %s; the disk here may be a copy of it", url, id.Path,
+		cmp.Or(id.Pool, "the same pool"))
+}
+
+// mayDestroyLog sees that a log is this disk's and no copy's. One without identity is being destroyed.
+func (o *objects) mayDestroyLog(ctx context.Context, h *format.Head, pool, path string) error {
+	obj, err := o.get(ctx, identityKey(h.UID), blob.All())
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return ofLogStore(h.LogStore.URL, err)
+	}
+	id, err := format.DecodeLogIdentity(obj.Data)
+	if errs.Is(err, errs.Corrupt) {
+		return nil // what can't be decoded can be destroyed
+	}
+	if err == nil {
+		err = ElsewhereLog(id, h.LogStore.URL, pool, path)
+	}
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "it stays").WithRemedy("leave it alone: --lost-log; what it then has for nobody is below %s/ there", h.UID)
+	}
+	return nil
+}
+
 // destroyLog removes what a disk has in its log store. The identity goes first, so that an attach that has read a part
 // of the log doesn't take the rest for never written (sameLog). It can be repeated as long as the head is there.
-func destroyLog(ctx context.Context, h *format.Head, open OpenStore) error {
-	store, err := openLogStore(ctx, h, open)
+func destroyLog(ctx context.Context, h *format.Head, path string, opts DestroyOptions) error {
+	store, err := openLogStore(ctx, h, opts.OpenLog)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
 	o := oneShot(store)
+	if err := o.mayDestroyLog(ctx, h, opts.Pool, path); err != nil {
+		return err
+	}
 	if err := o.remove(ctx, identityKey(h.UID)); err != nil {
 		return ofLogStore(h.LogStore.URL, err)
 	}

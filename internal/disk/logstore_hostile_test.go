@@ -46,7 +46,7 @@ func TestLookingAtALogDoesNotBringItBack(t *testing.T) {
 			}
 			cut, cancel := shortCtx(t)
 			defer cancel()
-			if err := disk.Destroy(cut, p.main.client(), path, opener(destroys)); err == nil {
+			if err := disk.Destroy(cut, p.main.client(), path, disk.DestroyOptions{OpenLog: opener(destroys)}); err == nil {
 				t.Error("the destroy was not cut")
 			}
 		}
@@ -57,7 +57,7 @@ func TestLookingAtALogDoesNotBringItBack(t *testing.T) {
 	if !errs.Is(err, errs.Corrupt) || !strings.Contains(err.Error(), logURL) {
 		t.Errorf("attached to a log of which a part is gone: %v", err)
 	}
-	if err := disk.Destroy(ctx, p.main.client(), path, opener(p.log.client())); err != nil {
+	if err := disk.Destroy(ctx, p.main.client(), path, disk.DestroyOptions{OpenLog: opener(p.log.client())}); err != nil {
 		t.Fatal(err)
 	}
 	if left := append(p.main.keys(""), p.log.keys("")...); len(left) > 0 {

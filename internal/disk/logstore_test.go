@@ -289,10 +289,10 @@ func TestDestroyEmptiesTheLogStore(t *testing.T) {
 				return pass
 			}
 		}
-		err := disk.Destroy(ctx, main, path, opener(log))
+		err := disk.Destroy(ctx, main, path, disk.DestroyOptions{OpenLog: opener(log)})
 		cancel()
 		if err != nil {
-			err = disk.Destroy(testCtx(t), p.main.client(), path, opener(p.log.client()))
+			err = disk.Destroy(testCtx(t), p.main.client(), path, disk.DestroyOptions{OpenLog: opener(p.log.client())})
 		}
 		if err != nil || len(p.main.keys(""))+len(p.log.keys("")) > 0 {
 			t.Fatalf("cut %d: %v; left %v and %v", cut, err, p.main.keys(""), p.log.keys(""))

@@ -111,6 +111,21 @@ func SplitLogURL(diskURL string) (rest, logURL string, err error) {
 	return u.String(), logURL, nil
 }
 
+// Canonical returns a store URL as it is always written, so that two ways to write one are alike. One that can't be parsed
+// stays as it is.
+func Canonical(storeURL string) string {
+	u, err := parse(storeURL)
+	if err != nil {
+		return storeURL
+	}
+	u.Path, u.RawPath = path.Clean("/"+u.Path), ""
+	if u.Path == "/" && u.Scheme != "file" {
+		u.Path = ""
+	}
+	u.RawQuery = u.Query().Encode()
+	return u.String()
+}
+
 // JoinDiskURL is the inverse of SplitDiskURL for every disk path that begins with "disks/" or is one element.
 func JoinDiskURL(poolURL, diskPath string) (string, error) {
 	u, err := parse(poolURL)

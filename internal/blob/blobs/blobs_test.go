@@ -158,3 +158,20 @@ func TestProbeTellsAnOutage(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestCanonicalIsOneWayToWriteAStore(t *testing.T) {
+	for in, want := range map[string]string{
+		"s3://b/p/":                       "s3://b/p",
+		"s3://b/":                         "s3://b",
+		"s3://b":                          "s3://b",
+		"s3://b/p?region=x&endpoint=y":    "s3://b/p?endpoint=y&region=x",
+		"s3://b/p//q/./?endpoint=y&a=%2F": "s3://b/p/q?a=%2F&endpoint=y",
+		"file:///srv/pool/":               "file:///srv/pool",
+		"file:///":                        "file:///",
+		"nothing":                         "nothing",
+	} {
+		if got := blobs.Canonical(in); got != want || blobs.Canonical(got) != got {
+			t.Errorf("%s is %s, want %s", in, got, want)
+		}
+	}
+}

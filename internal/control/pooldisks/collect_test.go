@@ -39,7 +39,7 @@ func TestGarbageOfAFleet(t *testing.T) {
 		must(p.ForkImage(ctx, img, url+"/disks/"+m, 0))
 		must(p.WriteOwner(ctx, url+"/disks/"+m, []byte(`{"id":"`+m+`"}`)))
 	}
-	must(disk.Destroy(ctx, store, "images/a", nil)) // the image is gone, machines of it are not
+	must(disk.Destroy(ctx, store, "images/a", disk.DestroyOptions{})) // the image is gone, machines of it are not
 	must(p.Destroy(ctx, url+"/disks/m1"))
 	g := pooldisks.NewGarbage(store, time.Nanosecond)
 	count := func(prefix string) (n int) {

@@ -115,7 +115,7 @@ func (p *Pool) Destroy(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
-	return disk.Destroy(ctx, p.store, path, nil)
+	return disk.Destroy(ctx, p.store, path, disk.DestroyOptions{})
 }
 
 // Build implements control.Images.

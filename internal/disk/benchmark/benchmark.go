@@ -144,7 +144,7 @@ func (r *run) cleanUp(ctx context.Context) error {
 	if r.disk != nil {
 		r.disk.Abandon()
 	}
-	err := disk.Destroy(ctx, r.Store, r.Path, r.OpenLog)
+	err := disk.Destroy(ctx, r.Store, r.Path, disk.DestroyOptions{OpenLog: r.OpenLog})
 	var left []string
 	err = errors.Join(err, r.Store.List(ctx, r.objectPrefix(), "", func(e blob.Entry) bool {
 		left = append(left, e.Key)

@@ -36,10 +36,11 @@ type LogRun struct {
 type LogIdentity struct {
 	Version  int       `json:"version"`
 	Features []string  `json:"features,omitempty"`
-	UID      string    `json:"uid"`     // of the disk
-	ID       string    `json:"id"`      // the owner's name for it; for people
-	Path     string    `json:"path"`    // in its pool, where it was made; for people
-	Binding  string    `json:"binding"` // ULID, as in the head
+	UID      string    `json:"uid"`            // of the disk
+	ID       string    `json:"id"`             // the owner's name for it; for people
+	Path     string    `json:"path"`           // in its pool, where it was made; for people
+	Pool     string    `json:"pool,omitempty"` // URL of that, if who made it knew: a copy of the pool has the same heads, and must leave the log alone
+	Binding  string    `json:"binding"`        // ULID, as in the head
 	Created  time.Time `json:"created"`
 }
 

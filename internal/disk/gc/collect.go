@@ -30,6 +30,8 @@ type Options struct {
 	Grace time.Duration
 	// OpenLog opens the log stores of disks that have their log in a second one; nil: such a disk stops the collector.
 	OpenLog disk.OpenStore
+	// Pool is the URL of the store: the logs of disks that were made elsewhere are left alone. See disk.ElsewhereLog.
+	Pool string
 	// DryRun changes nothing, and tells what would be.
 	DryRun bool
 	// Progress tells how far a phase is: listing (objects; no total), reading, walking, deleting. It may be nil.

@@ -33,17 +33,17 @@ func TestADestroyedForkStaysRegisteredForItsForks(t *testing.T) {
 	p := newPool(t)
 	p.line()
 	p.create("other")
-	p.must(disk.Destroy(p.ctx, p.store, "disks/b", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/b", disk.DestroyOptions{}))
 	for range 3 {
 		p.collect()
 	}
 	p.noGarbage("disks/a", "disks/c")
-	p.must(disk.Destroy(p.ctx, p.store, "disks/a", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/a", disk.DestroyOptions{}))
 	for range 3 {
 		p.collect()
 	}
 	p.reads("disks/c", "", "abc")
-	p.must(disk.Destroy(p.ctx, p.store, "disks/c", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/c", disk.DestroyOptions{}))
 	for range 4 {
 		p.collect()
 	}
@@ -56,14 +56,14 @@ func TestADestroyedForkStaysRegisteredForItsForks(t *testing.T) {
 func TestAReaderOfADestroyedForkKeepsItsAncestors(t *testing.T) {
 	p := newPool(t)
 	p.line()
-	p.must(disk.Destroy(p.ctx, p.store, "disks/c", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/c", disk.DestroyOptions{}))
 	r, err := disk.OpenReadOnly(p.ctx, p.store, "disks/b", "k", disk.ReadOnlyOptions{})
 	p.must(err)
 	defer func() { p.must(r.Close()) }()
-	p.must(disk.Destroy(p.ctx, p.store, "disks/b", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/b", disk.DestroyOptions{}))
 	p.collect()
 	p.collect()
-	p.must(disk.Destroy(p.ctx, p.store, "disks/a", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/a", disk.DestroyOptions{}))
 	p.deviceReads(r, "ab")
 }
 
@@ -71,14 +71,14 @@ func TestAReaderOfADestroyedForkKeepsItsAncestors(t *testing.T) {
 func TestReferencesOfAWholeLineAreWrittenAgain(t *testing.T) {
 	p := newPool(t)
 	p.line()
-	p.must(disk.Destroy(p.ctx, p.store, "disks/b", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/b", disk.DestroyOptions{}))
 	p.loseAll("disks/a/refs/disks%2Fb")
 	p.loseAll("disks/b/refs/disks%2Fc")
 	p.collect()
 	if a, b := p.count("disks/a/refs/"), p.count("disks/b/refs/"); a != 1 || b != 1 {
 		t.Errorf("%d and %d references", a, b)
 	}
-	p.must(disk.Destroy(p.ctx, p.store, "disks/a", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/a", disk.DestroyOptions{}))
 	p.reads("disks/c", "", "abc")
 }
 
@@ -93,7 +93,7 @@ func TestAForkThatFailedStopsNoCollector(t *testing.T) {
 	p.fork("disks/a", "disks/b")
 	head, err := p.store.Get(p.ctx, "disks/b/head", blob.All())
 	p.must(err)
-	p.must(disk.Destroy(p.ctx, p.store, "disks/b", nil)) // not there yet, for whoever looks
+	p.must(disk.Destroy(p.ctx, p.store, "disks/b", disk.DestroyOptions{})) // not there yet, for whoever looks
 	p.must(disk.RemoveCheckpoint(p.ctx, p.store, "disks/a", "k"))
 	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'A') })
 	p.collect()
@@ -115,7 +115,7 @@ func TestAForkThatFailedStopsNoCollector(t *testing.T) {
 	if !slices.ContainsFunc(r.Notes, func(s string) bool { return strings.Contains(s, "sluice disk destroy disks/b") }) {
 		t.Errorf("no remedy in %q", r.Notes)
 	}
-	p.must(disk.Destroy(p.ctx, p.store, "disks/b", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/b", disk.DestroyOptions{}))
 	p.collect()
 	p.collect()
 	p.noGarbage("disks/a", "other")

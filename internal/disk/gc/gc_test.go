@@ -224,13 +224,13 @@ func TestKeepsWhatIsReached(t *testing.T) {
 	}
 
 	// The middle of a line of forks goes, and the parent: what the last one needs stays, and goes with it.
-	p.must(disk.Destroy(p.ctx, p.store, "elsewhere/forks/b", nil))
-	p.must(disk.Destroy(p.ctx, p.store, "disks/a", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "elsewhere/forks/b", disk.DestroyOptions{}))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/a", disk.DestroyOptions{}))
 	for range 3 {
 		p.collect()
 	}
 	p.reads("disks/c", "", "ax")
-	p.must(disk.Destroy(p.ctx, p.store, "disks/c", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/c", disk.DestroyOptions{}))
 	p.create("disks/other") // a pool without a single disk is none
 	for range 4 {
 		p.collect()
@@ -309,7 +309,7 @@ func TestAPinOfEverythingHoldsAncestors(t *testing.T) {
 	_, err := disk.Fork(p.ctx, p.store, "disks/a", "c", "disks/b", disk.ForkOptions{})
 	p.must(err)
 	p.must(disk.RemoveCheckpoint(p.ctx, p.store, "disks/a", "c"))
-	p.must(disk.Destroy(p.ctx, p.store, "disks/a", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/a", disk.DestroyOptions{}))
 	p.session("disks/b", func(d *disk.Disk) { p.write(d, 0, 'b') })
 	body := []byte(`{"version":1,"id":"lease-x","nonce":"N","holder":"t","lease_ms":86400000,"all":true,
 		"created":"2030-01-01T00:00:00Z","renewed":"2030-01-01T00:00:00Z"}`)
@@ -444,7 +444,7 @@ func TestReferences(t *testing.T) {
 		if n := p.count("disks/a/refs/"); n != 1 {
 			t.Fatalf("%d references", n)
 		}
-		p.must(disk.Destroy(p.ctx, p.store, child, nil))
+		p.must(disk.Destroy(p.ctx, p.store, child, disk.DestroyOptions{}))
 		p.collect()
 		if n := p.count("disks/a/refs/"); n != 1 {
 			t.Fatalf("%d references after one mark", n)

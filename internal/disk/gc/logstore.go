@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/decorate"
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -76,6 +77,12 @@ func (m *mark) listLog(ctx context.Context, d *poolDisk) error {
 	}
 	if err != nil {
 		return err
+	}
+	if why := disk.ElsewhereLog(id, h.LogStore.URL, m.c.opts.Pool, d.path); why != nil {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.c.report.note("the log of %s is left alone: %v; if the pool was moved: a fork of the disk has a log of its own", d.path, why)
+		return nil
 	}
 	var found []object
 	var unknown Tally

@@ -61,7 +61,7 @@ func TestCollectsOnS3(t *testing.T) {
 		p.must(err)
 		p.session(child, func(d *disk.Disk) { p.write(d, 1, 'b') })
 	}
-	p.must(disk.Destroy(p.ctx, p.store, "disks/gone", nil))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/gone", disk.DestroyOptions{}))
 	p.must(disk.RemoveCheckpoint(p.ctx, p.store, "disks/a", "one"))
 
 	want := make([]byte, size)

@@ -41,7 +41,7 @@ func (w *world) destroy(v *vdisk) {
 		w.logDestroys.Add(1)
 	}
 	w.start(c, func() {
-		err := disk.Destroy(w.ctx, w.unheeding(c), v.path, c.openLog)
+		err := disk.Destroy(w.ctx, w.unheeding(c), v.path, disk.DestroyOptions{OpenLog: c.openLog})
 		w.log("destroy %s: %v", v.path, err)
 		if err == nil && w.p.logs != nil {
 			w.logDestroyed.Add(1)
@@ -95,7 +95,7 @@ func (w *world) bury() {
 	}
 	for _, path := range paths {
 		c := w.p.client(0, 0)
-		if err := disk.Destroy(w.ctx, w.unheeding(c), path, c.openLog); err != nil {
+		if err := disk.Destroy(w.ctx, w.unheeding(c), path, disk.DestroyOptions{OpenLog: c.openLog}); err != nil {
 			w.violate("destroy %s over a good store: %v", path, err)
 		}
 	}
