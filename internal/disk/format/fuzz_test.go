@@ -155,13 +155,20 @@ func FuzzRef(f *testing.F) {
 }
 
 func FuzzLogIdentity(f *testing.F) {
-	b, err := Encode(sampleIdentity())
-	if err != nil {
-		f.Fatal(err)
+	placed := sampleIdentity()
+	placed.Pool = "s3://bucket/pool?region=x"
+	for _, i := range []*LogIdentity{sampleIdentity(), placed} {
+		b, err := Encode(i)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
 	}
-	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if i, err := DecodeLogIdentity(b); err == nil {
+			if i.UID == "" || len(i.Binding) != ulidLen || !ValidPath(i.Path) {
+				t.Fatalf("%+v", i)
+			}
 			encodeAgain(t, i, func(b []byte) error { _, err := DecodeLogIdentity(b); return err })
 		}
 	})
