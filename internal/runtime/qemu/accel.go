@@ -113,6 +113,7 @@ func tryKVM(ctx context.Context, g guest) accel {
 	a := accel{KVM: true}
 	args := append(a.arguments(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35", "-m", "192M",
 		"-kernel", g.Kernel, "-initrd", g.Initrd, "-serial", "stdio", "-append", commandLine(a)+" "+bootdisk.ProbeArgument)
+	args = append(args, firmware()...) // as its VMs
 	cmd := exec.CommandContext(ctx, qemu, args...)
 	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
