@@ -12,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/api"
@@ -116,7 +117,12 @@ func askAttached(ctx context.Context, r *attachment.Record, method, path string,
 	if err != nil {
 		return errs.Wrap(errs.Invalid, err, "ask for %s", path)
 	}
+	answered := make(chan struct{})
+	var watch errgroup.Group
+	watch.Go(func() error { return freeIfStuck(r.Process, answered) })
 	resp, err := c.Do(req)
+	close(answered)
+	err = errors.Join(err, watch.Wait())
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "ask process %d, which has the disk", r.PID)
 	}
@@ -136,6 +142,26 @@ func askAttached(ctx context.Context, r *attachment.Record, method, path string,
 		return errs.Wrap(errs.Internal, err, "understand what process %d answers", r.PID)
 	}
 	return nil
+}
+
+// stuckInterval is between two looks at a process that was asked for something.
+const stuckInterval = 500 * time.Millisecond
+
+// freeIfStuck frees a process that is killed amid what it was asked for and then waits for its own device: growing a loop
+// device has the kernel ask whoever serves its file. Whoever asked would wait for ever too, as the socket stays open.
+func freeIfStuck(p attachment.Process, answered <-chan struct{}) error {
+	tick := time.NewTicker(stuckInterval)
+	defer tick.Stop()
+	for stuck := false; ; stuck = p.Stuck() {
+		if stuck {
+			return p.Free()
+		}
+		select {
+		case <-answered:
+			return nil
+		case <-tick.C:
+		}
+	}
 }
 
 // syncMount writes out the file system that dir is on.

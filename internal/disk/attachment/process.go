@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/fuseabort"
 )
 
 const holderPrefix = "sluice-disk"
@@ -96,6 +97,27 @@ func (p Process) Liveness() Liveness {
 		return Dead
 	}
 	return Alive
+}
+
+// Stuck reports whether the process was killed and doesn't end, because a thread of it waits in the kernel. One that serves
+// a device waits for itself then, and for ever. On its way to its end any process is so for a moment.
+func (p Process) Stuck() bool {
+	if p.Liveness() != Alive {
+		return false
+	}
+	start, state, err := stat(p.PID)
+	return err == nil && start == p.Start && state == 'Z'
+}
+
+// Free has the kernel give up the devices that a stuck process serves, so that it can end. It does nothing to any other.
+func (p Process) Free() error {
+	if !p.Stuck() {
+		return nil
+	}
+	if _, err := fuseabort.Process(p.PID); err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "free process %d, which was killed and waits for its own device", p.PID)
+	}
+	return nil
 }
 
 // Signal sends a signal to this very process, never to another one that got its PID. NotFound if it is gone.
