@@ -118,6 +118,9 @@ func endAttachment(ctx context.Context, r *attachment.Record, wait time.Duration
 		return err
 	}
 	for r.Process.Liveness() == attachment.Alive {
+		if err := r.Process.Free(); err != nil { // it may have been killed earlier, and wait for its own device since
+			return err
+		}
 		if force && !forced && time.Since(begin) > time.Second && r.BlockDevice != "" {
 			forced = true
 			if err := r.Process.Signal(unix.SIGTERM); err != nil && !errs.Is(err, errs.NotFound) {

@@ -97,7 +97,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	if err := d.begin(head, etag, root); err != nil {
 		return err
 	}
-	d.rd.m.SetPosition(head.Log)
+	d.rd.m.Begin(head.Log)
 	if !clean {
 		if err := d.recoverAll(ctx, head.Log, believed); err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "recover %s", d.path)

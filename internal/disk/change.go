@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -94,10 +96,10 @@ func Restore(ctx context.Context, store blob.Store, path, checkpoint string) (h 
 	if err := checkPath(path); err != nil {
 		return nil, "", err
 	}
-	o := oneShot(store)
-	if _, err := o.loadCheckpoint(ctx, path, checkpoint); err != nil { // before anything is written
+	if err := checkName(checkpoint); err != nil {
 		return nil, "", err
 	}
+	o := oneShot(store)
 	p, err := o.takePin(ctx, path, "restore of "+checkpoint, pinLease)
 	if err != nil {
 		return nil, "", err
@@ -112,12 +114,22 @@ func Restore(ctx context.Context, store blob.Store, path, checkpoint string) (h 
 // restorePinned restores while everything is pinned: what the checkpoint refers to can't go between reading it and
 // swapping the head.
 func (o *objects) restorePinned(ctx context.Context, p *pin, path, checkpoint string) (h *format.Head, saved string, err error) {
+	var head *format.Head
+	var etag blob.ETag
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		head, etag, err = o.loadHead(ctx, path)
+		return err
+	})
 	c, err := o.loadCheckpoint(ctx, path, checkpoint)
+	if herr := g.Wait(); err == nil {
+		err = herr
+	}
 	if err != nil {
 		return nil, "", err
 	}
 	saved = "before-restore-" + strings.ToLower(newNonce())
-	h, err = o.changeClosed(ctx, path, func(h *format.Head) (bool, error) {
+	h, err = o.changeLoaded(ctx, path, head, etag, func(h *format.Head) (bool, error) {
 		if c.UID != h.UID || !slices.Equal(c.Lineage, h.Lineage) || c.Size > h.Size {
 			return false, errs.New(errs.Corrupt, "checkpoint %s of %s is of another disk", checkpoint, path)
 		}
@@ -145,6 +157,11 @@ func (o *objects) changeClosed(ctx context.Context, path string, change func(*fo
 	if err != nil {
 		return nil, err
 	}
+	return o.changeLoaded(ctx, path, h, etag, change)
+}
+
+// changeLoaded is changeClosed of a head that was just read.
+func (o *objects) changeLoaded(ctx context.Context, path string, h *format.Head, etag blob.ETag, change func(*format.Head) (bool, error)) (*format.Head, error) {
 	if h.State != format.StateClosed {
 		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d", path, h.Holder, h.Generation).
 			WithRemedy("detach it first (after a crash: attach and close)")

@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"strings"
@@ -14,7 +13,8 @@ import (
 )
 
 // Checkpoint names the disk's present content: everything written before the call is in it. It moves
-// metadata only. Exists if the name is taken.
+// metadata only. It takes four round trips: the log object; the map; the head, with the name beside it; and to see that the head still has
+// that map. With nothing new it takes three: is the disk still ours, the name, and the last. Exists if the name is taken.
 func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -22,20 +22,23 @@ func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint,
 	if err := d.flushStore(ctx); err != nil {
 		return nil, err
 	}
-	wrote, err := d.writeMap(ctx, nil)
-	if err == nil && !wrote {
-		err = d.revalidate(ctx) // a fenced session must not name an old state
-	}
-	if err != nil {
+	if err := d.destageAll(ctx); err != nil {
 		return nil, err
 	}
-	// With the turn, so that the head's map stays until it is named.
-	if err := d.takeTurn(ctx); err != nil {
+	if err := d.takeTurn(ctx); err != nil { // so that the head's map stays until it is named
 		return nil, err
 	}
 	defer d.giveTurn()
+	n := &naming{o: d.o, path: d.path, name: name, mine: d.checkHead}
+	if d.rd.m.Changed() {
+		return n.end(ctx, d.writeMapInTurn(ctx, nil, n))
+	}
+	if err := d.revalidate(ctx); err != nil { // a fenced session must not name an old state
+		return nil, err
+	}
 	h := d.Head()
-	return d.o.nameMap(ctx, d.path, name, &h, d.checkHead)
+	n.put(ctx, &h)
+	return n.confirm(ctx)
 }
 
 // CheckpointClosed names the content of a disk that nobody has attached. Conflict if its head is open.
@@ -55,80 +58,14 @@ func CheckpointClosed(ctx context.Context, store blob.Store, path, name string) 
 		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d", path, h.Holder, h.Generation).
 			WithRemedy("checkpoint it where it is attached, or close it first (after a crash: attach and close)")
 	}
-	return o.nameMap(ctx, path, name, h, func(h *format.Head) error {
+	n := &naming{o: o, path: path, name: name, mine: func(h *format.Head) error {
 		if h.State == format.StateClosed {
 			return nil
 		}
 		return errs.New(errs.Conflict, "disk %s was attached meanwhile, by %q", path, h.Holder).WithRemedy("checkpoint it where it is attached")
-	})
-}
-
-const maxMovedMaps = 8 // times that a head's map may move while it is given a name
-
-// nameMap writes a checkpoint of the map that h has, and then looks whether the head still has it: if not, what
-// the checkpoint refers to may be on its way to be deleted, and it is replaced by one of the map there is now. mine
-// returns why a head that moved must not be named instead; then there is no checkpoint.
-func (o *objects) nameMap(ctx context.Context, path, name string, h *format.Head, mine func(*format.Head) error) (*format.Checkpoint, error) {
-	c, body, err := o.putCheckpoint(ctx, path, name, h)
-	if err != nil {
-		return nil, err
-	}
-	for range maxMovedMaps {
-		h, _, err := o.loadHead(ctx, path)
-		if errs.Is(err, errs.NotFound) {
-			return nil, o.takeBack(ctx, path, name, err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		if sameRoot(h.Root, c.Root) {
-			return c, nil
-		}
-		if err := mine(h); err != nil {
-			return nil, o.takeBack(ctx, path, name, err)
-		}
-		if c, body, err = o.replaceCheckpoint(ctx, path, name, h, body); err != nil {
-			return nil, err
-		}
-	}
-	return nil, o.takeBack(ctx, path, name, errs.New(errs.Unavailable, "the map of disk %s moves too fast to be named", path))
-}
-
-func sameRoot(a, b *format.RootRef) bool { return a == b || a != nil && b != nil && *a == *b }
-
-// takeBack removes a checkpoint that was not reported made, and returns why.
-func (o *objects) takeBack(ctx context.Context, path, name string, why error) error {
-	if err := o.remove(ctx, checkpointKey(path, name)); err != nil {
-		return errs.Wrap(errs.KindOf(why), why, "checkpoint %s of %s is of no use and could not be removed (%v)", name, path, err).
-			WithRemedy("remove it: sluice disk checkpoint rm")
-	}
-	return why
-}
-
-// replaceCheckpoint puts a checkpoint of h in the place of one that was not reported made, whose body was old.
-func (o *objects) replaceCheckpoint(ctx context.Context, path, name string, h *format.Head, old []byte) (*format.Checkpoint, []byte, error) {
-	c, body, err := newCheckpoint(name, h)
-	if err != nil {
-		return nil, nil, err
-	}
-	err = o.retry(ctx, o.bound, func(ctx context.Context) error {
-		o.n.gets.Add(1)
-		obj, err := o.getWhole(ctx, checkpointKey(path, name), blob.All())
-		switch {
-		case err != nil:
-			return err
-		case bytes.Equal(obj.Data, body):
-			return nil // a lost answer of ours
-		case !bytes.Equal(obj.Data, old):
-			return errs.New(errs.Conflict, "checkpoint %s of %s was replaced meanwhile", name, path)
-		}
-		_, err = o.store.PutIfMatch(ctx, checkpointKey(path, name), body, obj.ETag)
-		if errs.Is(err, errs.Conflict) { // by a late attempt of ours
-			err = errs.Wrap(errs.Unavailable, err, "checkpoint %s of %s", name, path)
-		}
-		return err
-	})
-	return c, body, err
+	}}
+	n.put(ctx, h)
+	return n.confirm(ctx)
 }
 
 // newCheckpoint returns a checkpoint of a head's map, and how it is stored.

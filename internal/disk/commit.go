@@ -126,6 +126,7 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 		return
 	}
 	body := b.encode(d.rd.codec, h, sealer, &d.bodies)
+	d.preload(b.runs)
 	key, err := d.logKey(d.epoch, b.seq)
 	if err != nil {
 		d.fail(err)
@@ -150,6 +151,14 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 	for _, b := range d.commit() {
 		d.keepFrames(b)
 		b.release(&d.pool, &d.tables)
+	}
+}
+
+// preload begins to read the map pages below what a log object changes, beside its upload: the next map checkpoint needs
+// them, and somebody may be waiting for that.
+func (d *Disk) preload(runs []format.Run) {
+	if parts := d.rd.m.Missing(runs); len(parts) > 0 {
+		d.tasks.spawn(func(ctx context.Context) { _ = d.rd.m.Preload(ctx, parts) }) // the checkpoint reads what this could not
 	}
 }
 

@@ -27,12 +27,17 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 	if change == nil && !d.rd.m.Changed() {
 		return false, nil
 	}
+	return true, d.writeMapInTurn(ctx, change, nil)
+}
+
+// writeMapInTurn is writeMap for who holds the turn. The map gets a name if n is not nil.
+func (d *Disk) writeMapInTurn(ctx context.Context, change func(*format.Head), n *naming) error {
 	packed := d.packed.unfinished() // before the snapshot: what is finished by now is in it
 	snap, err := d.snapshot(ctx)
 	if err != nil {
-		return false, d.readError(ctx, err)
+		return d.readError(ctx, err)
 	}
-	err = d.writeSnapshot(ctx, snap, func(h *format.Head) {
+	err = d.writeSnapshot(ctx, snap, n, func(h *format.Head) {
 		if packed > 1 {
 			h.Packed = packed
 		}
@@ -42,7 +47,7 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 	})
 	if err != nil {
 		d.rd.m.Rollback(snap)
-		return false, err
+		return err
 	}
 	d.rd.m.Commit(snap)
 	d.rd.pages.forget()
@@ -57,7 +62,7 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 	case d.packKick <- struct{}{}:
 	default:
 	}
-	return true, nil
+	return nil
 }
 
 // takeTurn waits for the right to write the map and the head.
@@ -83,21 +88,49 @@ func (d *Disk) snapshot(ctx context.Context) (*blockmap.Snapshot, error) {
 	}
 }
 
-func (d *Disk) writeSnapshot(ctx context.Context, snap *blockmap.Snapshot, change func(*format.Head)) error {
-	var ref *format.RootRef
-	if !snap.Empty() {
-		var err error
-		if ref, err = d.storeMap(ctx, snap); err != nil {
-			return errs.Wrap(errs.KindOf(err), err, "write map checkpoint")
-		}
+func (d *Disk) writeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *naming, change func(*format.Head)) error {
+	ref, err := d.storeSnapshot(ctx, snap, n)
+	if err != nil {
+		return err
 	}
-	return d.updateHead(ctx, func(h *format.Head) {
+	next := func(h *format.Head) {
 		if ref != nil {
 			h.Root = ref
 		}
 		h.Log = snap.Position
 		change(h)
+	}
+	if n == nil {
+		return d.updateHead(ctx, next)
+	}
+	h := d.Head()
+	next(&h)
+	var g errgroup.Group
+	g.Go(func() error {
+		n.put(ctx, &h)
+		return nil
 	})
+	err = d.updateHead(ctx, next)
+	_ = g.Wait() // the naming keeps its own error
+	return err
+}
+
+// storeSnapshot writes a snapshot's map, if it has one, and before that is named sees that the disk is still ours: who slept since it was
+// may name what is deleted by now, and die before it can take that back.
+func (d *Disk) storeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *naming) (ref *format.RootRef, err error) {
+	var g errgroup.Group
+	if n != nil {
+		g.Go(func() error { return d.revalidate(ctx) })
+	}
+	if !snap.Empty() {
+		if ref, err = d.storeMap(ctx, snap); err != nil {
+			err = errs.Wrap(errs.KindOf(err), err, "write map checkpoint")
+		}
+	}
+	if ours := g.Wait(); err == nil {
+		err = ours
+	}
+	return ref, err
 }
 
 // storeMap writes the pages and the root of a snapshot side by side, under a version never used before.

@@ -124,7 +124,7 @@ func (m *monitor) end(r *request, done bool) {
 	}
 	m.mu.Unlock()
 	if over != nil {
-		m.log.Warn(over.place()+" answers again", "disk", m.disk, "stalled_ms", time.Since(over.Since).Milliseconds())
+		m.log.Warn("the store answers again", "disk", m.disk, "log_store", over.LogStore, "stalled_ms", time.Since(over.Since).Milliseconds())
 	}
 }
 
@@ -204,7 +204,7 @@ func (m *monitor) look() {
 	}
 	m.mu.Unlock()
 	if began != nil {
-		m.log.Warn(began.place()+" has stalled", "disk", m.disk, "operation", began.Operation, "since", began.Since, "reason", began.Reason, "remedy", began.Remedy)
+		m.log.Warn("the store has stalled", "disk", m.disk, "log_store", began.LogStore, "operation", began.Operation, "since", began.Since, "reason", began.Reason, "remedy", began.Remedy)
 	}
 	if probe {
 		m.probe(ofLog)

@@ -174,9 +174,14 @@ func (s *scaled) round(t *testing.T, latency time.Duration, name string) {
 		readBlocks(t, d, s.here)
 		return nil
 	})
-	timed("checkpoint with nothing new", func() error { _, err := d.Checkpoint(ctx, "clean-"+name); return err })
+	checkpoint := func(name string) func() error {
+		return func() error { _, err := d.Checkpoint(ctx, name); return err }
+	}
+	timed("checkpoint with nothing new", checkpoint("clean-"+name))
+	writeBlocks(t, d, s.here) // the block that was read
+	timed("checkpoint with a dirty block", checkpoint("warm-"+name))
 	s.write(t, d)
-	timed("checkpoint with a dirty block", func() error { _, err := d.Checkpoint(ctx, "dirty-"+name); return err })
+	timed("checkpoint with a dirty block whose map pages are not in memory", checkpoint("dirty-"+name))
 	timed("fork", func() error {
 		_, err := disk.Fork(ctx, store, diskPath, "dirty-"+name, "disks/fork-"+name, disk.ForkOptions{})
 		return err
@@ -193,7 +198,7 @@ func reportScaled(small, large *scaled, latency time.Duration) {
 		rounds int // at most, by the aim; 0: none is set
 	}{
 		{"attach after a clean close", 3}, {"first read of a random block", 0}, {"checkpoint with nothing new", 2},
-		{"checkpoint with a dirty block", 0}, {"fork", 4}, {"close with nothing new", 0}, {"restore", 0},
+		{"checkpoint with a dirty block", 0}, {"checkpoint with a dirty block whose map pages are not in memory", 0}, {"fork", 4}, {"close with nothing new", 0}, {"restore", 0},
 	} {
 		a, b := percentile(small.times[x.what], 50), percentile(large.times[x.what], 50)
 		line := fmt.Sprintf("RESULT %s, store latency %v: p50 %.2f ms at %s, %.2f ms at %s, ratio %.2f", x.what, latency,

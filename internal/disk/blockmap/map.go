@@ -100,7 +100,14 @@ func shift(refs []format.PageRef, distance int) {
 	}
 }
 
-// SetPosition says up to where the logs are in the map.
+// Begin says up to where the logs are in the map as it is stored.
+func (m *Map) Begin(p format.Position) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pos = p
+}
+
+// SetPosition says up to where the logs are in the map by now.
 func (m *Map) SetPosition(p format.Position) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -84,6 +84,11 @@ func (md *model) apply(t *testing.T, m *Map, rng *rand.Rand, seq uint64) {
 		seg.Blocks += uint32(c)
 		lba += c + rng.Uint64N(3)*rng.Uint64N(600)
 	}
+	if rng.IntN(2) == 0 {
+		if err := m.Preload(t.Context(), m.Missing(runs)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := m.Apply(seg, runs, format.Position{Epoch: 1, Seq: seq + 1}); err != nil {
 		t.Fatal(err)
 	}

@@ -120,6 +120,11 @@ func (t *segTable) entry(seg uint32) (e format.SegmentEntry, ok bool) {
 	return e, t.refs[i].Length == 0
 }
 
+// absent reports whether page i is stored and not in memory.
+func (t *segTable) absent(i uint32) bool {
+	return int(i) < len(t.pages) && t.refs[i].Length > 0 && (t.pages[i] == nil || !t.pages[i].loaded)
+}
+
 // load merges the stored entries of page i, whose lineage already counts from this disk.
 func (t *segTable) load(i uint32, base []format.SegmentEntry) error {
 	p := t.page(i)

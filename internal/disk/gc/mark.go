@@ -58,7 +58,7 @@ func (m *mark) empty() bool { return len(m.disks) == 0 }
 
 // tryMark reads the pool in the one order that is safe; see the package comment.
 func (c *collector) tryMark(ctx context.Context) (*mark, error) {
-	m := &mark{c: c, created: c.opts.Now(), disks: map[string]*poolDisk{}, sizes: map[string]int64{}, pins: map[string]*format.Pin{},
+	m := &mark{c: c, disks: map[string]*poolDisk{}, sizes: map[string]int64{}, pins: map[string]*format.Pin{},
 		logs: map[string]*logStore{}, dead: map[string]int64{}, refs: map[string]*format.Ref{}, ckpts: map[string]bool{}, held: map[string]string{}}
 	if err := m.list(ctx); err != nil {
 		return nil, err
@@ -73,6 +73,7 @@ func (c *collector) tryMark(ctx context.Context) (*mark, error) {
 		}
 	}
 	m.lines()
+	m.created = c.opts.Now() // its end: who does something within a grace may count on no two marks in that time
 	return m, nil
 }
 

@@ -15,6 +15,8 @@ const (
 	PinsIgnored                // pins are not looked at
 	RestoreUnpinned            // a restore pins nothing, and only looks at the checkpoint afterwards
 	CheckpointUnpinned         // a checkpoint of a closed disk names a head that may have moved on
+	NamingUnswapped            // a writer's name counts although its swap of the head was lost
+	NamingUnlooked             // and one whose head it did not look at again
 )
 
 // objects are numbered; an object stands for one map version and all that only it reaches.
@@ -28,6 +30,7 @@ const (
 // PoolModel is one disk with a checkpoint a of its first version, and those who use it. Each acts once but the restore.
 type PoolModel struct {
 	Fork, Reader, Checkpoint bool
+	Naming                   bool // the writer writes the name of its map, c, beside its swap of the head
 	Restores                 int  // one after the other, from a saving b, then from b saving a, and so on
 	OneMark                  bool // the collector deletes after one mark
 	HeadOnce                 bool // and reads the head in the beginning of a mark only
@@ -55,6 +58,13 @@ type poolState struct {
 		ver uint8
 	}
 
+	naming struct {
+		swapped, named bool
+		pc             uint8
+		obj            int8
+		ver            uint8
+	}
+
 	restored uint8
 
 	gcPC  uint8
@@ -73,7 +83,7 @@ const (
 func (m PoolModel) Init() poolState {
 	s := poolState{handles: handles{ckpts: [names]int8{0, noObject, noObject}, child: noObject,
 		pins: [3]int8{noObject, noObject, noObject}}}
-	s.fork.obj, s.reader.obj, s.restore.obj, s.ckpt.obj, s.root = noObject, noObject, noObject, noObject, noObject
+	s.fork.obj, s.reader.obj, s.restore.obj, s.ckpt.obj, s.naming.obj, s.root = noObject, noObject, noObject, noObject, noObject, noObject
 	return s
 }
 
@@ -85,7 +95,7 @@ func (m PoolModel) Check(s poolState) error {
 		return fmt.Errorf("the head refers to version %d, which is deleted", s.head)
 	case gone(s.ckpts[0]), gone(s.ckpts[1]):
 		return fmt.Errorf("a checkpoint refers to a deleted version")
-	case s.ckpt.pc == ok && gone(s.ckpts[2]):
+	case (s.ckpt.pc == ok || s.naming.pc == ok) && gone(s.ckpts[2]):
 		return fmt.Errorf("a checkpoint that was reported made refers to a deleted version")
 	case s.fork.pc == ok && gone(s.child):
 		return fmt.Errorf("a fork that was reported made refers to a deleted version")
@@ -127,6 +137,9 @@ func (m PoolModel) Steps(s poolState) []Step[poolState] {
 	}
 	if m.Checkpoint {
 		m.checkpoints(s, add)
+	}
+	if m.Naming {
+		m.names(s, add)
 	}
 	m.collects(s, add)
 	return out
@@ -241,6 +254,47 @@ func (m PoolModel) checkpoints(s poolState, add poolAdder) {
 				s.ckpt.pc, s.ckpts[2] = refused, noObject
 			}
 		})
+	}
+}
+
+// names: the writer stores a map, sends its name and the swap of the head at the same time, and looks at the head again
+// when it has both answers. Another writer may have come meanwhile.
+func (m PoolModel) names(s poolState, add poolAdder) {
+	end := func(s *poolState, pc uint8) {
+		if s.naming.pc = pc; pc == refused {
+			s.ckpts[2] = noObject
+		}
+	}
+	switch n := s.naming; n.pc {
+	case running:
+		if s.newest+1 < versions {
+			add("the naming writer writes a map", func(s *poolState) {
+				s.newest++
+				s.naming.pc, s.naming.obj, s.naming.ver = 1, s.newest, s.ver
+			})
+		}
+	case 1:
+		if !n.named {
+			add("its name arrives", func(s *poolState) { s.naming.named, s.ckpts[2] = true, n.obj })
+		}
+		if !n.swapped && s.ver == n.ver {
+			add("its swap arrives", func(s *poolState) { s.naming.swapped, s.head = true, n.obj; s.ver++ })
+		}
+		if n.named && !n.swapped && s.ver != n.ver {
+			add("it finds its swap lost", func(s *poolState) {
+				if end(s, refused); m.Bug == NamingUnswapped {
+					s.ckpts[2] = n.obj
+					end(s, ok)
+				}
+			})
+		}
+		if n.named && n.swapped {
+			add("it has both answers, and reads the head again", func(s *poolState) {
+				if end(s, ok); s.ver != n.ver+1 && m.Bug != NamingUnlooked {
+					end(s, refused)
+				}
+			})
+		}
 	}
 }
 

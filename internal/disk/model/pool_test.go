@@ -11,6 +11,9 @@ func TestPool(t *testing.T) {
 		{Reader: true, Checkpoint: true, OneMark: true},
 		{Fork: true, Checkpoint: true},
 		{Reader: true, Checkpoint: true},
+		{Naming: true, Fork: true},
+		{Naming: true, Reader: true},
+		{Naming: true, Restores: 2},
 		{Restores: 3},
 		{Restores: 1, Fork: true},
 		{Restores: 1, Reader: true},
@@ -26,9 +29,10 @@ func TestPool(t *testing.T) {
 func TestPoolBugsAreFound(t *testing.T) {
 	for b, name := range map[PoolBug]string{ForksIgnored: "a fork's segment collected", RefsFirst: "references read before checkpoints",
 		ForkUnchecked: "a fork doesn't look again", PinLate: "pinned after reading",
-		PinsIgnored: "pins ignored", RestoreUnpinned: "a restore without a pin", CheckpointUnpinned: "a checkpoint doesn't look again"} {
+		PinsIgnored: "pins ignored", RestoreUnpinned: "a restore without a pin", CheckpointUnpinned: "a checkpoint doesn't look again",
+		NamingUnswapped: "named without the swap", NamingUnlooked: "named without another look"} {
 		t.Run(name, func(t *testing.T) {
-			for _, m := range []PoolModel{{Fork: true}, {Reader: true}, {Restores: 1}, {Checkpoint: true}, {Fork: true, OneMark: true}} {
+			for _, m := range []PoolModel{{Fork: true}, {Reader: true}, {Restores: 1}, {Checkpoint: true}, {Naming: true}, {Fork: true, OneMark: true}} {
 				m.Bug = b
 				r := Explore[poolState](m, maxStates)
 				if errors.Is(r.Err, ErrStuck) || errors.Is(r.Err, ErrTooMany) {

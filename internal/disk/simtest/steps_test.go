@@ -45,7 +45,12 @@ func (w *world) step() {
 	case k < 52: // a zombie wakes
 		if len(v.past) > 0 {
 			s := v.past[w.rng.IntN(len(v.past))]
-			w.start(s, func() { w.burst(s, arg) })
+			name := w.name("z")
+			w.start(s, func() {
+				if w.burst(s, arg); arg%3 == 0 {
+					w.nameAsZombie(s, name)
+				}
+			})
 		}
 	case k < 62:
 		w.checkpoint(v)
@@ -112,6 +117,9 @@ func (w *world) checkpoint(v *vdisk) {
 		return
 	}
 	n := s.count()
+	if !w.quiet && w.rng.IntN(8) == 0 { // its process dies meanwhile
+		defer time.AfterFunc(time.Duration(w.rng.IntN(100))*time.Millisecond, s.c.kill).Stop()
+	}
 	_, err := s.d.Checkpoint(w.ctx, name)
 	w.log("checkpoint %s of %s: %v", name, v.path, err)
 	if err != nil {
@@ -121,6 +129,14 @@ func (w *world) checkpoint(v *vdisk) {
 	v.ckpts[name] = s.now()
 	if err := s.keep(n); err != nil && !v.dead.Load() {
 		w.violate("%v", err)
+	}
+}
+
+// nameAsZombie makes a checkpoint in a session that another has replaced: what it has may be no state of the disk.
+func (w *world) nameAsZombie(s *session, name string) {
+	_, err := s.d.Checkpoint(w.ctx, name)
+	if w.log("a zombie's checkpoint %s of %s: %v", name, s.v.path, err); err == nil {
+		w.violate("a writer that was replaced made checkpoint %s of %s", name, s.v.path)
 	}
 }
 

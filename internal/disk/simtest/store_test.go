@@ -214,6 +214,9 @@ func (c *client) suffer(ctx context.Context, v fault, rng *rand.Rand, op, key st
 	if c.slow > 0 {
 		wait += time.Duration(rng.Int64N(int64(c.slow)))
 	}
+	if c.rate > 0 && strings.Contains(key, "/ckpt/") && rng.IntN(4) == 0 { // a name, while the head's map moves on
+		wait += time.Duration(rng.Int64N(int64(grace)))
+	}
 	later := time.Duration(1+rng.IntN(1<<(1+rng.IntN(12)))) * time.Millisecond
 	gone := errs.New(errs.Unavailable, "simulated fault %d of %s", v, what)
 	select {

@@ -31,8 +31,6 @@ func guestMounts(c onhost.Layout) []cgroupMount {
 	return append(all, cgroupMount{Dir: "unified", Type: "cgroup2"})
 }
 
-const ()
-
 // makeRoot builds the VM's root directory at s.Root: a tmpfs with the release's directories in it, read-only,
 // and what a kernel would provide.
 func makeRoot(s setup) error {

@@ -1,0 +1,107 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+const maxMovedMaps = 8 // times that a head's map may move while it is given a name
+
+// naming is the making of one checkpoint: put, and then end or confirm.
+type naming struct {
+	o          *objects
+	path, name string
+	mine       func(*format.Head) error // why a head that moved must not be named instead; then there is no checkpoint
+
+	made *format.Checkpoint // by put; nil if that failed
+	body []byte
+	err  error // of put
+}
+
+// put writes the name for the map that h has. h was the head a moment ago, or becomes it meanwhile.
+func (n *naming) put(ctx context.Context, h *format.Head) {
+	n.made, n.body, n.err = n.o.putCheckpoint(ctx, n.path, n.name, h)
+}
+
+// end returns the checkpoint, unless failed says that the head has not become what put was told.
+func (n *naming) end(ctx context.Context, failed error) (*format.Checkpoint, error) {
+	switch {
+	case failed != nil && n.made != nil:
+		return nil, n.takeBack(ctx, failed)
+	case failed != nil:
+		return nil, failed
+	}
+	return n.confirm(ctx)
+}
+
+// confirm sees that the head still has the map that is named. If not, what the checkpoint refers to may be on its way to be
+// deleted, and it is replaced by one of the map there is now.
+func (n *naming) confirm(ctx context.Context) (*format.Checkpoint, error) {
+	if n.err != nil {
+		return nil, n.err
+	}
+	for range maxMovedMaps {
+		h, _, err := n.o.loadHead(ctx, n.path)
+		if errs.Is(err, errs.NotFound) {
+			return nil, n.takeBack(ctx, err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if sameRoot(h.Root, n.made.Root) {
+			return n.made, nil
+		}
+		if err := n.mine(h); err != nil {
+			return nil, n.takeBack(ctx, err)
+		}
+		if err := n.replace(ctx, h); err != nil {
+			return nil, err
+		}
+	}
+	return nil, n.takeBack(ctx, errs.New(errs.Unavailable, "the map of disk %s moves too fast to be named", n.path))
+}
+
+func sameRoot(a, b *format.RootRef) bool { return a == b || a != nil && b != nil && *a == *b }
+
+// takeBack removes the checkpoint, which was not reported made, and returns why.
+func (n *naming) takeBack(ctx context.Context, why error) error {
+	if err := n.o.remove(ctx, checkpointKey(n.path, n.name)); err != nil {
+		return errs.Wrap(errs.KindOf(why), why, "checkpoint %s of %s is of no use and could not be removed (%v)", n.name, n.path, err).
+			WithRemedy("remove it: sluice disk checkpoint rm")
+	}
+	return why
+}
+
+// replace puts a checkpoint of h in the place of the one that was not reported made.
+func (n *naming) replace(ctx context.Context, h *format.Head) error {
+	made, body, err := newCheckpoint(n.name, h)
+	if err != nil {
+		return err
+	}
+	key := checkpointKey(n.path, n.name)
+	err = n.o.retry(ctx, n.o.bound, func(ctx context.Context) error {
+		n.o.n.gets.Add(1)
+		obj, err := n.o.getWhole(ctx, key, blob.All())
+		switch {
+		case err != nil:
+			return err
+		case bytes.Equal(obj.Data, body):
+			return nil // a lost answer of ours
+		case !bytes.Equal(obj.Data, n.body):
+			return errs.New(errs.Conflict, "checkpoint %s of %s was replaced meanwhile", n.name, n.path)
+		}
+		_, err = n.o.store.PutIfMatch(ctx, key, body, obj.ETag)
+		if errs.Is(err, errs.Conflict) { // by a late attempt of ours
+			err = errs.Wrap(errs.Unavailable, err, "checkpoint %s of %s", n.name, n.path)
+		}
+		return err
+	})
+	if err == nil {
+		n.made, n.body = made, body
+	}
+	return err
+}

@@ -1,0 +1,76 @@
+package disk_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// TestZombieLeavesNoName lets a writer that was replaced name what it has committed: it may look before it sends the
+// name, or be replaced after that, when the name and the swap of the head are on their way together.
+func TestZombieLeavesNoName(t *testing.T) {
+	for _, meanwhile := range []bool{false, true} {
+		ctx := testCtx(t)
+		s := newSim()
+		create(t, s.client(), path, 1<<20)
+		c := s.client()
+		quiet := func(o *disk.AttachOptions) { o.Revalidate = -1 }
+		zombie := attach(t, c, path, 1, quiet)
+		if err := put(t, ctx, zombie, 0, 1); err != nil {
+			t.Fatal(err)
+		}
+		var next *disk.Disk
+		if !meanwhile {
+			next = attach(t, s.client(), path, 2)
+		}
+		named := false
+		c.setJudge(func(_ int, op, key string) verdict {
+			if meanwhile && next == nil && op == "match" {
+				next = attach(t, s.client(), path, 2)
+			}
+			named = named || op == "absent" && key == path+"/ckpt/x"
+			return pass
+		})
+		_, err := zombie.Checkpoint(ctx, "x")
+		wantKind(t, "checkpoint", err, errs.Fenced)
+		if keys := s.keys("/ckpt/"); named != meanwhile || len(keys) != 0 {
+			t.Errorf("replaced meanwhile %v: named %v, left %v", meanwhile, named, keys)
+		}
+		mustClose(t, next)
+	}
+}
+
+// TestCheckpointRequests counts them, with nothing new and with something new.
+func TestCheckpointRequests(t *testing.T) {
+	ctx := testCtx(t)
+	s := newSim()
+	create(t, s.client(), path, 1<<20)
+	c := s.client()
+	d := attach(t, c, path, 1, func(o *disk.AttachOptions) {
+		o.Revalidate, o.SealInterval, o.CheckpointInterval = -1, time.Hour, time.Hour
+	})
+	for before := -1; before != c.requests(); time.Sleep(20 * time.Millisecond) { // an attach has something left to do
+		before = c.requests()
+	}
+	checkpoint := func(name string) func() {
+		return func() {
+			if _, err := d.Checkpoint(ctx, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := requestsOf(c, checkpoint("clean")); n != 3 { // head, name, head
+		t.Errorf("with nothing new: %d requests", n)
+	}
+	if err := d.WriteAt(ctx, make([]byte, 4096), 0); err != nil {
+		t.Fatal(err)
+	}
+	if n := requestsOf(c, checkpoint("changed")); n != 7 { // log object; pages, root and head; head and name; head
+		t.Errorf("with a write: %d requests", n)
+	}
+	_, err := d.Checkpoint(ctx, "clean")
+	wantKind(t, "a name that is taken", err, errs.Exists)
+	mustClose(t, d)
+}
