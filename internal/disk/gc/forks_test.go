@@ -122,6 +122,35 @@ func TestAForkThatFailedStopsNoCollector(t *testing.T) {
 	p.reads("disks/a", "", "B")
 }
 
+// TestANameLeftBehindStopsNoCollector leaves a checkpoint of a disk that was destroyed while its writer was naming it. The same of a
+// disk that is there stops the collector.
+func TestANameLeftBehindStopsNoCollector(t *testing.T) {
+	p := newPool(t)
+	p.create("other")
+	p.session("other", func(d *disk.Disk) { p.write(d, 0, 'x') })
+	p.create("disks/a")
+	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'a'); p.checkpoint(d, "k") })
+	name, err := p.store.Get(p.ctx, "disks/a/ckpt/k", blob.All())
+	p.must(err)
+	p.must(disk.Destroy(p.ctx, p.store, "disks/a", disk.DestroyOptions{}))
+	_, err = p.store.PutIfAbsent(p.ctx, "disks/a/ckpt/k", name.Data)
+	p.must(err)
+	p.session("other", func(d *disk.Disk) { p.write(d, 0, 'X') })
+	p.collect()
+	r := p.collect()
+	if r.Freed["ckpt"].Objects != 1 || r.Freed["map"].Objects == 0 || p.count("disks/a/") != 0 {
+		t.Errorf("freed %+v, left %d objects of the destroyed disk", r.Freed, p.count("disks/a/"))
+	}
+	p.noGarbage("other")
+	p.create("disks/b")
+	p.session("disks/b", func(d *disk.Disk) { p.write(d, 0, 'b'); p.checkpoint(d, "k") })
+	p.session("disks/b", func(d *disk.Disk) { p.write(d, 0, 'B') })
+	p.must(p.store.Delete(p.ctx, "disks/b/map/0000000000000001-00000001/root"))
+	if _, err := p.tryCollect(); !errs.Is(err, errs.Corrupt) || !strings.Contains(err.Error(), "disks/b/ckpt/k") {
+		t.Errorf("a checkpoint of a disk that has its head: %v", err)
+	}
+}
+
 // TestADamagedForkStopsTheCollector loses the map of a fork that was attached, and of one whose checkpoint is there.
 func TestADamagedForkStopsTheCollector(t *testing.T) {
 	for _, attached := range []bool{true, false} {

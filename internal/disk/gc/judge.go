@@ -106,7 +106,12 @@ func (m *mark) keep(d *poolDisk, o *object) string {
 		return KeptReached
 	}
 	switch o.kind {
-	case kindHead, kindCkpt, kindPin: // pins that have ended have their own way
+	case kindHead, kindPin: // pins that have ended have their own way
+		return KeptDocument
+	case kindCkpt:
+		if m.left[key] {
+			return ""
+		}
 		return KeptDocument
 	case kindOwner:
 		if _, _, named := leaf(key); d.last != nil || named || !d.destroyed() {

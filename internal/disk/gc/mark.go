@@ -32,6 +32,7 @@ type mark struct {
 	pinSizes map[string]int64       // by key
 	refs     map[string]*format.Ref // by key
 	ckpts    map[string]bool        // keys
+	left     map[string]bool        // of them, those that a destroyed disk left without a map
 	held     map[string]string      // paths of which everything is held, and by which pin
 	hold     string                 // a pin that holds everything there is
 	edges    map[edge]string        // of all lineages → the checkpoint that was forked, "" if nothing says which
@@ -59,7 +60,7 @@ func (m *mark) empty() bool { return len(m.disks) == 0 }
 // tryMark reads the pool in the one order that is safe; see the package comment.
 func (c *collector) tryMark(ctx context.Context) (*mark, error) {
 	m := &mark{c: c, disks: map[string]*poolDisk{}, sizes: map[string]int64{}, pins: map[string]*format.Pin{},
-		logs: map[string]*logStore{}, dead: map[string]int64{}, refs: map[string]*format.Ref{}, ckpts: map[string]bool{}, held: map[string]string{}}
+		logs: map[string]*logStore{}, dead: map[string]int64{}, refs: map[string]*format.Ref{}, ckpts: map[string]bool{}, left: map[string]bool{}, held: map[string]string{}}
 	if err := m.list(ctx); err != nil {
 		return nil, err
 	}
@@ -248,7 +249,7 @@ func (m *mark) walk(ctx context.Context) error {
 	m.reach = fsck.NewReach(m.c.store, m.c.codec, m.sizes)
 	return each(ctx, m, "walking", m.roots, func(ctx context.Context, s source) error {
 		err := m.reach.Map(ctx, s.lineage, s.root, s.size)
-		if errs.Is(err, errs.NotFound) && m.unfinished(ctx, s) {
+		if errs.Is(err, errs.NotFound) && (m.unfinished(ctx, s) || m.leftBehind(ctx, s)) {
 			return nil
 		}
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -164,6 +165,28 @@ func (m *mark) unfinished(ctx context.Context, s source) bool {
 	}
 	m.c.report.note("fork %s was never finished, or is damaged: what it refers to is gone, as is its checkpoint %s of %s; what it was forked from "+
 		"is not collected until it is removed: sluice disk destroy %s", h.Lineage[0].Path, h.Parent.Checkpoint, h.Parent.Path, h.Lineage[0].Path)
+	return true
+}
+
+// leftBehind reports whether what refers to a map that is gone is a checkpoint of a destroyed disk, and notes it as garbage. Destroying a
+// disk removes its head, then its checkpoints, then the rest: a name that a writer was about to give it then may come after all that. Without its
+// root nothing of a map can be reached.
+func (m *mark) leftBehind(ctx context.Context, s source) bool {
+	path, o, ok := leaf(s.what)
+	if !ok || o.kind != kindCkpt || s.head != nil || s.root == nil || s.root.Lineage >= len(s.lineage) {
+		return false
+	}
+	if d := m.disks[path]; d == nil || d.first != nil || d.last != nil {
+		return false
+	}
+	root := object{kind: kindMap, epoch: s.root.Epoch, n: uint64(s.root.N), name: "root"}
+	if _, err := m.c.store.Get(ctx, s.lineage[s.root.Lineage].Path+"/"+root.rel(), blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.left[s.what] = true
+	m.c.report.note("checkpoint %s is what is left of a destroyed disk: its map is gone", s.what)
 	return true
 }
 

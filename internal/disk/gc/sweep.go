@@ -118,7 +118,7 @@ func (s *sweeper) mayDelete(ctx context.Context, d *poolDisk, o *object, key str
 	if err != nil {
 		return false, errs.Wrap(errs.KindOf(err), err, "read %s", key)
 	}
-	if !format.IsObject(obj.Data) {
+	if o.kind != kindCkpt && !format.IsObject(obj.Data) { // a checkpoint was read by this mark
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.c.report.note("%s has the name of a disk's object and is none, and is left alone", key)
