@@ -24,8 +24,8 @@ func TestWriteAmplification(t *testing.T) {
 	s3.Setenv(t)
 	p := s3proxy.Start(t, s3.Endpoint)
 	s := startServer(t, diskURL(p, s3, "root"))
-	run(t, "mkfs.ext4", "-q", "-N", "40000", s.dev)
-	dir, unmount := mount(t, s.dev, "ext4", "noinit_itable")
+	run(t, "mkfs.ext4", "-q", "-N", "40000", s.Device)
+	dir, unmount := mount(t, s.Device, "ext4", "noinit_itable")
 	first := s.stats()
 	before, asked := first, p.Asked()
 	amplification := func(what string) {

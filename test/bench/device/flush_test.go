@@ -55,7 +55,7 @@ func flushAt(t *testing.T, s3 *versitygwtest.Server, p *s3proxy.Proxy, latency t
 	result("flush of 4 KiB at the block device, store %v away: p50 %.2f ms; a PUT of 4 KiB %.2f ms, of 64 KiB %.2f ms; %+.2f ms over the first (aim +1)",
 		latency, ms(p50(flush)), ms(p50(small)), ms(p50(large)), ms(p50(flush)-p50(small)))
 	p.SetLatency(0)
-	s.close()
+	s.Close()
 	for _, fs := range fileSystems {
 		fsyncOn(t, s3, p, fs, latency)
 	}
@@ -103,8 +103,8 @@ var fileSystems = []fileSystem{
 // fsyncOn appends to a file and fsyncs it, on a file system on the device, and writes into a file that has its blocks.
 func fsyncOn(t *testing.T, s3 *versitygwtest.Server, p *s3proxy.Proxy, fs fileSystem, latency time.Duration) {
 	s := startServer(t, diskURL(p, s3, rand.Text()))
-	run(t, fs.mkfs, fs.mkfsArgs, s.dev)
-	dir, unmount := mount(t, s.dev, fs.kind, fs.options)
+	run(t, fs.mkfs, fs.mkfsArgs, s.Device)
+	dir, unmount := mount(t, s.Device, fs.kind, fs.options)
 	const n = 40
 	appendAndSync(t, dir+"/warm", 5)
 	for _, how := range []string{"append", "overwrite"} {
@@ -135,7 +135,7 @@ func fsyncOn(t *testing.T, s3 *versitygwtest.Server, p *s3proxy.Proxy, fs fileSy
 			per(uint64(did.PUTs), n), float64(did.Written)/n/1e3)
 	}
 	unmount()
-	s.close()
+	s.Close()
 }
 
 func per(count uint64, n int) string { return fmt.Sprintf("%.2f", float64(count)/float64(n)) }

@@ -30,8 +30,8 @@ func TestIdleDisk(t *testing.T) {
 		x.proxy = s3proxy.Start(t, s3.Endpoint)
 		x.server = startServer(t, diskURL(x.proxy, s3, fmt.Sprint("idle", i)))
 	}
-	run(t, "mkfs.ext4", "-q", idlers[1].server.dev)
-	dir, unmount := mount(t, idlers[1].server.dev, "ext4", "noinit_itable")
+	run(t, "mkfs.ext4", "-q", idlers[1].server.Device)
+	dir, unmount := mount(t, idlers[1].server.Device, "ext4", "noinit_itable")
 	if err := writeTree(dir + "/tree"); err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func TestIdleDisk(t *testing.T) {
 	}
 	unmount()
 	for _, x := range idlers {
-		x.server.close()
+		x.server.Close()
 		x.before = x.proxy.Asked()
 	}
 	time.Sleep(time.Minute)
@@ -60,7 +60,7 @@ func TestIdleDisk(t *testing.T) {
 // procStatus returns a field of the serving process's status.
 func procStatus(t *testing.T, s *server, field string) string {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.PID()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,13 +38,13 @@ func TestFileSystems(t *testing.T) {
 		t.Run(fs.name, func(t *testing.T) {
 			url := diskURL(p, s3, fs.name)
 			s := startServer(t, url)
-			run(t, fs.mkfs, "-q", s.dev)
+			run(t, fs.mkfs, "-q", s.Device)
 			acked := writeUntilKilled(t, s, fs.name)
 			if len(acked) < 10 {
 				t.Fatalf("only %d files were fsynced", len(acked))
 			}
 			s = startServer(t, url)
-			dir, unmount := mount(t, s.dev, fs.name, "") // replays the journal
+			dir, unmount := mount(t, s.Device, fs.name, "") // replays the journal
 			for name, want := range acked {
 				b, err := os.ReadFile(filepath.Join(dir, name))
 				if err != nil || sha256.Sum256(b) != want {
@@ -53,17 +53,17 @@ func TestFileSystems(t *testing.T) {
 			}
 			unmount()
 			for _, c := range fs.check {
-				run(t, c[0], append(c[1:], s.dev)...)
+				run(t, c[0], append(c[1:], s.Device)...)
 			}
 			freed := trimmed(t, p, s3, s, fs.name)
 			s = startServer(t, url)
-			run(t, fs.check[0][0], append(fs.check[0][1:], s.dev)...)
+			run(t, fs.check[0][0], append(fs.check[0][1:], s.Device)...)
 			result("%s: %d fsynced files there after a SIGKILL of the disk's process, its checker finds nothing; fstrim freed %.1f MB of 64", fs.name,
 				len(acked), float64(freed)/1e6)
 			if freed < 56<<20 {
 				t.Errorf("fstrim freed %d bytes", freed)
 			}
-			s.close()
+			s.Close()
 		})
 	}
 }
@@ -73,11 +73,11 @@ func TestFileSystems(t *testing.T) {
 func writeUntilKilled(t *testing.T, s *server, fs string) map[string][sha256.Size]byte {
 	t.Helper()
 	dir := t.TempDir()
-	if err := unix.Mount(s.dev, dir, fs, unix.MS_NOATIME, ""); err != nil {
+	if err := unix.Mount(s.Device, dir, fs, unix.MS_NOATIME, ""); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }() // the device is gone
-	kill := time.AfterFunc(2*time.Second, s.kill)
+	kill := time.AfterFunc(2*time.Second, s.Kill)
 	defer kill.Stop()
 	acked := make(map[string][sha256.Size]byte)
 	for i := range 100_000 {
@@ -98,7 +98,7 @@ func writeUntilKilled(t *testing.T, s *server, fs string) map[string][sha256.Siz
 		}
 		acked[name] = sha256.Sum256(b)
 	}
-	s.reap()
+	s.Reap()
 	return acked
 }
 
@@ -106,22 +106,22 @@ func writeUntilKilled(t *testing.T, s *server, fs string) map[string][sha256.Siz
 // It closes the disk.
 func trimmed(t *testing.T, p *s3proxy.Proxy, s3 *versitygwtest.Server, s *server, fs string) int64 {
 	t.Helper()
-	dir, unmount := mount(t, s.dev, fs, "")
+	dir, unmount := mount(t, s.Device, fs, "")
 	if err := writeSequentially(filepath.Join(dir, "large"), 64<<20); err != nil {
 		t.Fatal(err)
 	}
 	unmount()
-	s.close()
+	s.Close()
 	full := mappedBytes(t, p, s3, fs)
 	s = startServer(t, diskURL(p, s3, fs))
-	dir, unmount = mount(t, s.dev, fs, "")
+	dir, unmount = mount(t, s.Device, fs, "")
 	if err := os.Remove(filepath.Join(dir, "large")); err != nil {
 		t.Fatal(err)
 	}
 	run(t, "sync", "-f", dir)
 	run(t, "fstrim", dir)
 	unmount()
-	s.close()
+	s.Close()
 	return full - mappedBytes(t, p, s3, fs)
 }
 
@@ -155,16 +155,16 @@ func TestFioVerify(t *testing.T) {
 		cmd.Dir = state
 		return cmd.CombinedOutput()
 	}
-	out, err := fio(s.dev, "--do_verify=0", "--verify_state_save=1", "--trigger-timeout=4",
-		fmt.Sprintf("--trigger=kill -9 %d", s.cmd.Process.Pid))
-	s.reap()
+	out, err := fio(s.Device, "--do_verify=0", "--verify_state_save=1", "--trigger-timeout=4",
+		fmt.Sprintf("--trigger=kill -9 %d", s.PID()))
+	s.Reap()
 	if _, serr := os.Stat(filepath.Join(state, "local-v-0-verify.state")); serr != nil {
 		t.Fatalf("fio kept no state: %v: %v: %s", serr, err, out)
 	}
 	s = startServer(t, url)
-	if out, err = fio(s.dev, "--verify_only", "--verify_state_load=1"); err != nil {
+	if out, err = fio(s.Device, "--verify_only", "--verify_state_load=1"); err != nil {
 		t.Fatalf("fio --verify after a SIGKILL: %v: %s", err, out)
 	}
 	result("fio: all that was acknowledged before a SIGKILL of the disk's process verifies: %s", lineWith(string(out), "IOPS"))
-	s.close()
+	s.Close()
 }

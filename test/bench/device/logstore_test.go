@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
 	"github.com/sluice-platform/sluice/test/bench/s3proxy"
+	"github.com/sluice-platform/sluice/test/bench/serving"
 )
 
 // TestLogStore measures a flush of a disk whose log is in a second, nearer store, beside one without, over the same
@@ -20,8 +21,8 @@ func TestLogStore(t *testing.T) {
 	s3.Setenv(t)
 	far, near := s3proxy.Start(t, s3.Endpoint), s3proxy.Start(t, s3.Endpoint)
 	one := openDevice(t, startServer(t, diskURL(far, s3, "one")))
-	two := openDevice(t, startServerWith(t, diskURL(far, s3, "two"), t.TempDir(),
-		logEnv+"=s3://"+s3.Bucket+"/logs"+query(near)))
+	two := openDevice(t, &server{serving.Start(t, diskURL(far, s3, "two"), t.TempDir(),
+		logEnv+"=s3://"+s3.Bucket+"/logs"+query(near))})
 	far.SetLatency(20 * time.Millisecond)
 	near.SetLatency(time.Millisecond)
 	defer far.SetLatency(0)
@@ -47,7 +48,7 @@ func TestLogStore(t *testing.T) {
 
 func openDevice(t *testing.T, s *server) *os.File {
 	t.Helper()
-	f, err := os.OpenFile(s.dev, os.O_RDWR|unix.O_DIRECT, 0)
+	f, err := os.OpenFile(s.Device, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,8 +44,8 @@ func TestPostgres(t *testing.T) {
 	kinds, dbs := []string{"host"}, map[string]*postgres{"host": startPostgres(t, t.TempDir())}
 	for _, m := range modes {
 		s := startServerIn(t, diskURL(p, s3, m.name), t.TempDir(), m.bound)
-		run(t, "mkfs.ext4", "-q", s.dev)
-		dir, _ := mount(t, s.dev, "ext4", "")
+		run(t, "mkfs.ext4", "-q", s.Device)
+		dir, _ := mount(t, s.Device, "ext4", "")
 		kinds, dbs[m.name] = append(kinds, m.name), startPostgres(t, dir)
 	}
 	for _, k := range kinds {
@@ -81,13 +81,13 @@ func TestPostgresKilled(t *testing.T) {
 		t.Run(m.name, func(t *testing.T) {
 			url, host := diskURL(p, s3, "killed-"+m.name), t.TempDir()
 			s := startServerIn(t, url, host, m.bound)
-			run(t, "mkfs.ext4", "-q", s.dev)
+			run(t, "mkfs.ext4", "-q", s.Device)
 			acked := ledgerUntilKilled(t, s)
 			if len(acked) < 10 {
 				t.Fatalf("only %d rows were committed", len(acked))
 			}
 			s = startServerIn(t, url, host, m.bound)
-			dir, unmount := mount(t, s.dev, "ext4", "")
+			dir, unmount := mount(t, s.Device, "ext4", "")
 			db := startPostgres(t, dir)
 			there := strings.Fields(db.query("SELECT n FROM ledger ORDER BY n"))
 			for _, n := range acked {
@@ -98,8 +98,8 @@ func TestPostgresKilled(t *testing.T) {
 			db.mustBeWhole()
 			db.stop()
 			unmount()
-			run(t, "e2fsck", "-f", "-n", s.dev)
-			s.close()
+			run(t, "e2fsck", "-f", "-n", s.Device)
+			s.Close()
 			result("PostgreSQL on a %s disk whose process got a SIGKILL: all %d rows acknowledged are there, pg_amcheck and e2fsck find nothing",
 				m.name, len(acked))
 		})
@@ -111,7 +111,7 @@ func TestPostgresKilled(t *testing.T) {
 func ledgerUntilKilled(t *testing.T, s *server) (acked []string) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := unix.Mount(s.dev, dir, "ext4", unix.MS_NOATIME, ""); err != nil {
+	if err := unix.Mount(s.Device, dir, "ext4", unix.MS_NOATIME, ""); err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }() // the device is gone
@@ -137,7 +137,7 @@ func ledgerUntilKilled(t *testing.T, s *server) (acked []string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = psql.Process.Kill(); _ = psql.Wait() }()
-	kill := time.AfterFunc(4*time.Second, s.kill)
+	kill := time.AfterFunc(4*time.Second, s.Kill)
 	defer kill.Stop()
 	rows := bufio.NewReader(out)
 	for n := 1; ; n++ {
@@ -152,7 +152,7 @@ func ledgerUntilKilled(t *testing.T, s *server) (acked []string) {
 		acked = append(acked, strings.TrimSpace(row))
 	}
 	db.kill()
-	s.reap()
+	s.Reap()
 	return acked
 }
 

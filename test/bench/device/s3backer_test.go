@@ -51,7 +51,7 @@ func TestAgainstS3backer(t *testing.T) {
 	p := s3proxy.Start(t, s3.Endpoint)
 	ours := workloads(t, p, contender{"sluice", func() (string, func()) {
 		s := startServer(t, diskURL(p, s3, "us"))
-		return s.dev, s.close
+		return s.Device, s.Close
 	}})
 	for _, block := range []string{"4k", "64k"} {
 		theirs := workloads(t, p, contender{"s3backer with blocks of " + block, func() (string, func()) {

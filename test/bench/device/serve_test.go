@@ -3,18 +3,11 @@
 package device
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,19 +15,16 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
-	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/disk/journal"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/test/bench/serving"
 )
 
-// A process that serves a device must not wait for it, so the test binary plays the serving process too: it serves
-// the disk of the URL in serveEnv, made if there is none, with a cache in the directory dirEnv, until stdin ends. It
-// answers each line on stdin with one of JSON: "stats" with the disk's counters, "puts SIZE N" with how long each of N
-// PUTs of its own took, so that what a PUT costs is measured where the device's PUTs are made.
+// The process that serves the disk of a URL makes it if there is none, has a cache in its directory, and answers "stats" with the disk's
+// counters, and "puts SIZE N" with how long each of N PUTs of its own took, so that what a PUT costs is measured where the
+// device's PUTs are made.
 const (
-	serveEnv = "SLUICE_BENCH_SERVE"
-	dirEnv   = "SLUICE_BENCH_DIR"
-	boundEnv = "SLUICE_BENCH_BOUND" // makes the disk one of mode bounded, with a journal in dirEnv
+	boundEnv = "SLUICE_BENCH_BOUND" // makes the disk one of mode bounded, with a journal in its directory
 	logEnv   = "SLUICE_BENCH_LOG"   // the URL of a second store, in which it makes the disk's log
 
 	deviceSize  = 2 << 30
@@ -42,16 +32,7 @@ const (
 	journalSize = 256 << 20
 )
 
-func TestMain(m *testing.M) {
-	if url := os.Getenv(serveEnv); url != "" {
-		if err := serve(context.Background(), url, os.Getenv(dirEnv)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { serving.Main(m, serve) }
 
 func serve(ctx context.Context, url, dir string) error {
 	store, path, err := openStore(ctx, url)
@@ -62,25 +43,13 @@ func serve(ctx context.Context, url, dir string) error {
 	if err != nil {
 		return err
 	}
-	front, err := frontend.Attach(ctx, d, frontend.Config{Name: "bench", Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
-	if err != nil {
-		return err
-	}
-	fmt.Println(front.BlockDevice())
-	out := json.NewEncoder(os.Stdout)
-	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+	if err := serving.Show(ctx, d, "bench", func(question string) (any, error) {
 		var size, n int
-		var answer any = d.Stats()
-		if _, err := fmt.Sscanf(lines.Text(), "puts %d %d", &size, &n); err == nil {
-			if answer, err = putTimes(ctx, store, size, n); err != nil {
-				return err
-			}
+		if _, err := fmt.Sscanf(question, "puts %d %d", &size, &n); err == nil {
+			return putTimes(ctx, store, size, n)
 		}
-		if err := out.Encode(answer); err != nil {
-			return err
-		}
-	}
-	if err := front.Close(ctx); err != nil {
+		return d.Stats(), nil
+	}); err != nil {
 		return err
 	}
 	return d.Close(ctx)
@@ -142,14 +111,7 @@ func open(ctx context.Context, store blob.Store, path, dir string) (*disk.Disk, 
 }
 
 // server is a process that serves a disk.
-type server struct {
-	t     *testing.T
-	dev   string
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-	out   *bufio.Reader
-	ended bool
-}
+type server struct{ *serving.Process }
 
 // startServer serves the disk of a URL with a new cache until the test ends.
 func startServer(t *testing.T, url string) *server {
@@ -165,88 +127,17 @@ func startServerIn(t *testing.T, url, dir string, bound time.Duration) *server {
 	if bound > 0 {
 		env = append(env, boundEnv+"="+bound.String())
 	}
-	return startServerWith(t, url, dir, env...)
-}
-
-// startServerWith serves the disk of a URL with more in its environment.
-func startServerWith(t *testing.T, url, dir string, env ...string) *server {
-	t.Helper()
-	s := &server{t: t, cmd: exec.Command(os.Args[0])}
-	s.cmd.Env = append(append(os.Environ(), serveEnv+"="+url, dirEnv+"="+dir), env...)
-	s.cmd.Stderr = os.Stderr
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	var err error
-	if s.stdin, err = s.cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := s.cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.out = bufio.NewReader(out)
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.close)
-	s.dev = strings.TrimSpace(s.line())
-	return s
-}
-
-func (s *server) line() string {
-	s.t.Helper()
-	line, err := s.out.ReadString('\n')
-	if err != nil {
-		s.t.Fatalf("the serving process: %v", err)
-	}
-	return line
+	return &server{serving.Start(t, url, dir, env...)}
 }
 
 // stats returns the disk's counters.
 func (s *server) stats() (x disk.Stats) {
-	s.t.Helper()
-	s.ask("stats", &x)
+	s.Ask("stats", &x)
 	return x
 }
 
 // puts has the serving process write n objects to the store, and returns how long each took.
 func (s *server) puts(size, n int) (took []time.Duration) {
-	s.t.Helper()
-	s.ask(fmt.Sprintf("puts %d %d", size, n), &took)
+	s.Ask(fmt.Sprintf("puts %d %d", size, n), &took)
 	return took
-}
-
-func (s *server) ask(line string, answer any) {
-	s.t.Helper()
-	if _, err := fmt.Fprintln(s.stdin, line); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := json.Unmarshal([]byte(s.line()), answer); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// close detaches the device and closes the disk.
-func (s *server) close() {
-	if s.ended {
-		return
-	}
-	s.ended = true
-	s.stdin.Close()
-	if err := s.cmd.Wait(); err != nil {
-		s.t.Errorf("the serving process: %v", err)
-	}
-}
-
-// kill ends the serving process as a crash does.
-func (s *server) kill() { _ = s.cmd.Process.Kill() }
-
-// reap waits for a process that was killed.
-func (s *server) reap() {
-	if s.ended {
-		return
-	}
-	s.ended = true
-	s.kill()
-	_ = s.cmd.Wait() // says that it was killed
-	s.stdin.Close()
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/test/bench/serving"
 )
 
 const (
@@ -50,7 +51,7 @@ func TestFrontEnd(t *testing.T) {
 		if k == "plain" {
 			dev = plainLoop(t)
 		} else {
-			dev = startServer(t, k)
+			dev = serving.Start(t, k, t.TempDir()).Device
 		}
 		dirs[k] = mountNew(t, dev)
 	}

@@ -3,11 +3,7 @@
 package frontend
 
 import (
-	"bufio"
 	"context"
-	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,30 +17,17 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/fileblob"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
-	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/test/bench/serving"
 )
 
-// A process that serves a device must not wait for it, so the test binary plays the serving process too: what
-// serveEnv says is served from the directory dirEnv until stdin ends.
 const (
-	serveEnv   = "SLUICE_BENCH_SERVE"
-	dirEnv     = "SLUICE_BENCH_DIR"
 	profileEnv = "SLUICE_BENCH_PROFILE" // a directory for CPU profiles of the serving processes
 
 	deviceSize = 2 << 30
 	cacheSize  = 3 << 30
 )
 
-func TestMain(m *testing.M) {
-	if what := os.Getenv(serveEnv); what != "" {
-		if err := serve(context.Background(), what, os.Getenv(dirEnv)); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { serving.Main(m, serve) }
 
 func serve(ctx context.Context, what, dir string) error {
 	if p := os.Getenv(profileEnv); p != "" {
@@ -61,17 +44,7 @@ func serve(ctx context.Context, what, dir string) error {
 	if err != nil {
 		return err
 	}
-	front, err := frontend.Attach(ctx, dev, frontend.Config{
-		Name: "bench-" + what, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-	})
-	if err != nil {
-		return err
-	}
-	fmt.Println(front.BlockDevice())
-	if _, err := io.Copy(io.Discard, os.Stdin); err != nil {
-		return err
-	}
-	if err := front.Close(ctx); err != nil {
+	if err := serving.Show(ctx, dev, "bench-"+what, nil); err != nil {
 		return err
 	}
 	return end(ctx)
@@ -137,36 +110,6 @@ func (m *memory) Trim(_ context.Context, off, length int64) error {
 func (m *memory) Zero(_ context.Context, off, length int64) error {
 	clear(m.b[off : off+length])
 	return nil
-}
-
-// startServer returns the block device of a serving process that ends with the test.
-func startServer(t *testing.T, what string) string {
-	t.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), serveEnv+"="+what, dirEnv+"="+t.TempDir())
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stdin.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("serve %s: %v", what, err)
-		}
-	})
-	line, err := bufio.NewReader(out).ReadString('\n')
-	if err != nil {
-		t.Fatalf("serve %s: %v", what, err)
-	}
-	return strings.TrimSpace(line)
 }
 
 // plainLoop returns a loop device over a plain sparse file, set up as the front end sets up its own.
