@@ -32,6 +32,8 @@ func newDiskMountCommand(d *deps) *cobra.Command {
 umount DIR, unmounts it and closes the disk. What was fsynced is in the store, whatever happens to this host; of a
 disk of mode bounded it may for a moment be in its journal only.
 
+A disk on which nothing was ever written gets an ext4 file system first. Any other content is left as it is.
+
 A disk has one writer. One that is attached elsewhere is refused; --take-over cuts the other one off, and is
 for writers that are gone for good. What a process of this host has left behind when it was killed is taken
 over without asking. With --read-only any number of hosts mount a disk as it was at a checkpoint, or at its
@@ -126,9 +128,18 @@ func (d *deps) mountDisk(ctx context.Context, url, dir string, f *holdFlags) err
 }
 
 func (h *held) mount(ctx context.Context, dir string) error {
-	options, err := mountOptions(ctx, h.dev, h.record.ReadOnly)
+	empty, err := isEmpty(ctx, h.dev)
 	if err != nil {
 		return err
+	}
+	options := ext4Options
+	switch {
+	case empty && h.record.ReadOnly:
+		return errs.New(errs.Unsupported, "there is nothing on the disk yet").WithRemedy("mount it without --read-only, which makes a file system")
+	case !empty:
+		if options, err = mountOptions(ctx, h.dev, h.record.ReadOnly); err != nil {
+			return err
+		}
 	}
 	front, err := frontend.Show(ctx, h.dev, h.frontEnd, frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
 	if err != nil {
@@ -137,7 +148,13 @@ func (h *held) mount(ctx context.Context, dir string) error {
 	h.front = front
 	// mount(8) and umount(8) do what this process must not: wait for a device that it serves.
 	h.record.Mountpoint, h.record.BlockDevice, h.record.FrontEnd = dir, front.BlockDevice(), string(front.Kind())
-	err = h.d.system(ctx, "mount", "-o", options, front.BlockDevice(), dir)
+	if empty {
+		fmt.Fprintf(h.d.stderr, "%s is empty; making an ext4 file system on it\n", h.ref.url)
+		err = frontend.Mkfs(ctx, front.BlockDevice(), frontend.MkfsOptions{})
+	}
+	if err == nil {
+		err = h.d.system(ctx, "mount", "-o", options, front.BlockDevice(), dir)
+	}
 	if err == nil {
 		err = h.announce(ctx, fmt.Sprintf("%s is mounted on %s", h.ref.url, dir), func(ctx context.Context) error {
 			return h.untilUnmounted(ctx, front, dir)

@@ -49,6 +49,25 @@ func interrupts() (<-chan os.Signal, func()) {
 	return c, func() { signal.Stop(c) }
 }
 
+// ext4Options are what an ext4 is mounted with to be written.
+const ext4Options = "rw,noatime,errors=remount-ro"
+
+// isEmpty reports whether a disk has no content at all: it was never written, or all of it was discarded.
+func isEmpty(ctx context.Context, dev disk.Device) (bool, error) {
+	x, ok := dev.(disk.Extents)
+	if !ok {
+		return false, nil
+	}
+	for off := int64(0); off < dev.Size(); {
+		end, data, err := x.NextExtent(ctx, off, dev.Size())
+		if data || err != nil {
+			return false, err
+		}
+		off = end
+	}
+	return true, nil
+}
+
 // mountOptions looks at what file system a disk holds and returns the options to mount it with.
 func mountOptions(ctx context.Context, dev disk.Device, readOnly bool) (string, error) {
 	head := make([]byte, min(dev.Size(), 128<<10))
@@ -66,7 +85,7 @@ func mountOptions(ctx context.Context, dev disk.Device, readOnly bool) (string, 
 	case has(0x438, "\x53\xef") && readOnly:
 		return mode + ",noload", nil // a journal can't be replayed into what is read-only
 	case has(0x438, "\x53\xef"):
-		return mode + ",errors=remount-ro", nil
+		return ext4Options, nil
 	case has(0, "XFSB") && readOnly:
 		return mode + ",norecovery,nouuid", nil
 	case has(0, "XFSB"):
@@ -78,7 +97,7 @@ func mountOptions(ctx context.Context, dev disk.Device, readOnly bool) (string, 
 			WithRemedy("serve it, and attach that with: qemu-nbd or nbd-client; or start a machine from it")
 	}
 	return "", errs.New(errs.Unsupported, "there is no file system on the disk that could be mounted").
-		WithRemedy("make a disk with one: sluice disk create URL --size 8GiB --fs ext4")
+		WithRemedy("make one where the disk is attached (sluice disk attach); or make a new disk, which gets one when it is mounted")
 }
 
 // mounted is one mount of this mount namespace.

@@ -263,6 +263,31 @@ func TestMachinesDisk(t *testing.T) {
 	h.must("detach", dir)
 }
 
+// TestMountOfAnEmptyDisk: what was never written gets a file system, once; anything else is left as it is.
+func TestMountOfAnEmptyDisk(t *testing.T) {
+	h := newDiskHost(t)
+	url, other, dir := h.url("data"), h.url("raw"), h.mkdir("mnt")
+	h.must("create", url, "--size", "64MiB")
+	h.refused(exitFailed, "without --read-only", "mount", url, dir, "--read-only")
+	h.must("mount", url, dir, "--background")
+	h.write(dir+"/a", "kept")
+	h.must("detach", dir)
+	h.must("mount", url, dir, "--background")
+	h.check(dir+"/a", "kept")
+	h.must("detach", dir)
+	h.checkFileSystem(url)
+
+	raw := filepath.Join(h.dir, "raw")
+	h.write(raw, strings.Repeat("x", 4096))
+	if err := os.Truncate(raw, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	h.must("import", raw, other)
+	h.refused(exitFailed, "no file system", "mount", other, dir)
+	h.must("export", other, filepath.Join(h.dir, "back"))
+	h.check(filepath.Join(h.dir, "back"), strings.Repeat("x", 4096)+strings.Repeat("\x00", 64<<20-4096))
+}
+
 func waitFor(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(20 * time.Millisecond) {
