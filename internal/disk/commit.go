@@ -155,10 +155,18 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 }
 
 // preload begins to read the map pages below what a log object changes, beside its upload: the next map checkpoint needs
-// them, and somebody may be waiting for that.
+// them, and somebody may be waiting for that. One at a time, so that it doesn't take the uploads' bandwidth: the checkpoint reads
+// what is left.
 func (d *Disk) preload(runs []format.Run) {
-	if parts := d.rd.m.Missing(runs); len(parts) > 0 {
-		d.tasks.spawn(func(ctx context.Context) { _ = d.rd.m.Preload(ctx, parts) }) // the checkpoint reads what this could not
+	parts := d.rd.m.Missing(runs)
+	if len(parts) == 0 || !d.preloading.CompareAndSwap(false, true) {
+		return
+	}
+	if !d.tasks.spawn(func(ctx context.Context) {
+		defer d.preloading.Store(false)
+		_ = d.rd.m.Preload(ctx, parts)
+	}) {
+		d.preloading.Store(false)
 	}
 }
 

@@ -84,7 +84,8 @@ type Disk struct {
 	modeTurn   chan struct{} // one token: who holds it may change the mode
 	modeUnsure bool          // the head may have another mode than we know; with that token
 
-	traced atomic.Bool // this session's boot trace is stored
+	traced     atomic.Bool // this session's boot trace is stored
+	preloading atomic.Bool // map pages are being read beside an upload
 
 	busy  atomic.Bool // read or written since the last revalidation
 	stale atomic.Bool // the store could not confirm for too long that we are the writer
