@@ -30,12 +30,21 @@ func (n *naming) put(ctx context.Context, h *format.Head) {
 // end returns the checkpoint, unless failed says that the head has not become what put was told.
 func (n *naming) end(ctx context.Context, failed error) (*format.Checkpoint, error) {
 	switch {
-	case failed != nil && n.made != nil:
-		return nil, n.takeBack(ctx, failed)
-	case failed != nil:
+	case failed == nil:
+		return n.confirm(ctx)
+	case n.made == nil:
 		return nil, failed
+	case errs.Is(failed, errs.Unavailable):
+		return nil, n.unsure(failed)
 	}
-	return n.confirm(ctx)
+	return nil, n.takeBack(ctx, failed)
+}
+
+// unsure says that the checkpoint may be there. It stays if it is: its map is whole, and a removal that the store holds back for as long as
+// it does everything else could take the next one of that name.
+func (n *naming) unsure(err error) error {
+	return errs.Wrap(errs.KindOf(err), err, "checkpoint %s of %s may have been made or not", n.name, n.path).
+		WithRemedy("look with sluice disk info, and make another when the store answers")
 }
 
 // confirm sees that the head still has the map that is named. If not, what the checkpoint refers to may be on its way to be
@@ -50,7 +59,7 @@ func (n *naming) confirm(ctx context.Context) (*format.Checkpoint, error) {
 			return nil, n.takeBack(ctx, err)
 		}
 		if err != nil {
-			return nil, err
+			return nil, n.unsure(err)
 		}
 		if sameRoot(h.Root, n.made.Root) {
 			return n.made, nil

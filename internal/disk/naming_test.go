@@ -42,6 +42,45 @@ func TestZombieLeavesNoName(t *testing.T) {
 	}
 }
 
+// TestCheckpointOfAStalledHead lets the name arrive and the swap not. What is there by that name is a state of the disk.
+func TestCheckpointOfAStalledHead(t *testing.T) {
+	ctx := testCtx(t)
+	s := newSim()
+	create(t, s.client(), path, 1<<20)
+	c := s.client()
+	d := attach(t, c, path, 1, func(o *disk.AttachOptions) { o.Revalidate, o.StallTimeout = -1, 200*time.Millisecond })
+	if err := put(t, ctx, d, 0, 7); err != nil {
+		t.Fatal(err)
+	}
+	c.setJudge(func(_ int, op, _ string) verdict {
+		if op == "match" {
+			return refuse
+		}
+		return pass
+	})
+	_, err := d.Checkpoint(ctx, "x")
+	wantKind(t, "checkpoint", err, errs.Unavailable)
+	c.setJudge(nil)
+	_, err = d.Checkpoint(ctx, "x")
+	wantKind(t, "the same name again", err, errs.Exists)
+	if _, err := d.Checkpoint(ctx, "y"); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, d)
+	for _, name := range []string{"x", "y"} {
+		r, err := disk.OpenReadOnly(ctx, s.client(), path, name, disk.ReadOnlyOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := get(ctx, r, 0); n != 7 || err != nil {
+			t.Errorf("checkpoint %s has %d, %v", name, n, err)
+		}
+		if err := r.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestCheckpointRequests counts them, with nothing new and with something new.
 func TestCheckpointRequests(t *testing.T) {
 	ctx := testCtx(t)
