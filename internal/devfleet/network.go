@@ -82,9 +82,14 @@ func (l Layout) ensureLink(worker string) error {
 	return netlink.LinkSetUp(port)
 }
 
-// configureLink gives a link its address, without waiting for duplicate detection, and brings it up.
+// configureLink gives a link its address, without waiting for duplicate detection, and brings it up. Its link-local address, by which the
+// kernel asks for the neighbours of what it forwards, doesn't wait for that either: else nothing gets from one worker
+// to another in a fleet's first second or two.
 func configureLink(link netlink.Link, addr netip.Addr) error {
 	name := link.Attrs().Name
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/accept_dad", []byte("0"), 0); err != nil {
+		return fmt.Errorf("turn off duplicate address detection on %s: %w", name, err)
+	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s: %w", name, err)
 	}
