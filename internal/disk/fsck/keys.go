@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/oklog/ulid/v2"
+
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
@@ -81,4 +83,9 @@ func mapEpoch(rel string) (epoch uint64, n uint64, ok bool) {
 	epoch, err1 := strconv.ParseUint(e, 16, 64)
 	n, err2 := strconv.ParseUint(s, 16, 32)
 	return epoch, n, err1 == nil && err2 == nil
+}
+
+func parseID(s string) (format.ID, bool) {
+	id, err := ulid.ParseStrict(s)
+	return format.ID(id), err == nil
 }

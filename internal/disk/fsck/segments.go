@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -37,6 +39,26 @@ func (c *checker) addSegment(key string, owner format.Ancestor, e *format.Segmen
 	if a != b {
 		c.log.damage(key, "two maps describe it differently: %+v and %+v", a, b)
 	}
+}
+
+// checkSegments reads the header, or all, of every segment that a map refers to.
+func (c *checker) checkSegments(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	var done int64
+	total := int64(len(c.segments))
+	for key, s := range c.segments {
+		g.Go(func() error {
+			err := c.checkSegment(gctx, key, s)
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if done++; c.opts.Progress != nil {
+				c.opts.Progress(done, total)
+			}
+			return err
+		})
+	}
+	return g.Wait()
 }
 
 // checkSegment reads a segment's header, and its frames if that was asked for.
