@@ -96,10 +96,11 @@ func Restore(ctx context.Context, store blob.Store, path, checkpoint string) (h 
 	if err := checkPath(path); err != nil {
 		return nil, "", err
 	}
-	if err := checkName(checkpoint); err != nil {
+	o := oneShot(store)
+	// Before anything is written: a pin at a path without a disk would hold up the whole pool's collector.
+	if _, err := o.loadCheckpoint(ctx, path, checkpoint); err != nil {
 		return nil, "", err
 	}
-	o := oneShot(store)
 	p, err := o.takePin(ctx, path, "restore of "+checkpoint, pinLease)
 	if err != nil {
 		return nil, "", err
