@@ -158,11 +158,11 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 // them, and somebody may be waiting for that. One at a time, so that it doesn't take the uploads' bandwidth: the checkpoint reads
 // what is left.
 func (d *Disk) preload(runs []format.Run) {
-	parts := d.rd.m.Missing(runs)
-	if len(parts) == 0 || !d.preloading.CompareAndSwap(false, true) {
+	if !d.preloading.CompareAndSwap(false, true) {
 		return
 	}
-	if !d.tasks.spawn(func(ctx context.Context) {
+	parts := d.rd.m.Missing(runs)
+	if len(parts) == 0 || !d.tasks.spawn(func(ctx context.Context) {
 		defer d.preloading.Store(false)
 		_ = d.rd.m.Preload(ctx, parts)
 	}) {

@@ -75,23 +75,12 @@ func (m *Map) preloadWants(parts []format.Run) map[want]bool {
 
 // belowLocked returns the first page that is missing before all is known of a range within one region.
 func (m *Map) belowLocked(block uint64, n uint32) want {
-	d, id := block/format.DirBlocks, block/format.RegionBlocks
-	if d >= uint64(len(m.dirs)) {
+	if block >= m.blocks {
 		return want{}
 	}
-	dir := m.dirs[d]
-	if dir == nil && m.dirRefs[d].Length == 0 {
-		return want{}
-	}
-	if dir == nil || !dir.loaded {
-		return want{'D', uint32(d)}
-	}
-	r := dir.regions[id%format.DirRegions]
-	if (r == nil || !r.loaded) && dir.refs[id%format.DirRegions].Length > 0 {
-		return want{'R', uint32(id)}
-	}
+	r, w := m.wholeRegionLocked(block)
 	if r == nil {
-		return want{}
+		return w
 	}
 	b := uint32(block % format.RegionBlocks)
 	for limit := b + n; b < limit; {

@@ -145,19 +145,10 @@ func (m *Map) checkMoveLocked(v *Move, out []kept) ([]kept, want) {
 	}
 	end := v.Block + uint64(v.Count)
 	for block := v.Block; block < end; {
-		d, id := block/format.DirBlocks, block/format.RegionBlocks
 		n := min(end-block, format.RegionBlocks-block%format.RegionBlocks)
-		dir := m.dirs[d]
-		switch {
-		case dir == nil && m.dirRefs[d].Length == 0:
-			block += n
-			continue
-		case dir == nil || !dir.loaded:
-			return out, want{'D', uint32(d)}
-		}
-		r := dir.regions[id%format.DirRegions]
-		if (r == nil || !r.loaded) && dir.refs[id%format.DirRegions].Length > 0 {
-			return out, want{'R', uint32(id)}
+		r, w := m.wholeRegionLocked(block)
+		if w.kind != 0 {
+			return out, w
 		}
 		if r != nil {
 			out = r.appendKept(out, v, block, uint32(n))
@@ -165,6 +156,23 @@ func (m *Map) checkMoveLocked(v *Move, out []kept) ([]kept, want) {
 		block += n
 	}
 	return out, want{}
+}
+
+// wholeRegionLocked returns all that there is of a block's region: nil if nothing is, or what must be read before that is known.
+func (m *Map) wholeRegionLocked(block uint64) (*region, want) {
+	d, id := block/format.DirBlocks, block/format.RegionBlocks
+	dir := m.dirs[d]
+	switch {
+	case dir == nil && m.dirRefs[d].Length == 0:
+		return nil, want{}
+	case dir == nil || !dir.loaded:
+		return nil, want{'D', uint32(d)}
+	}
+	r := dir.regions[id%format.DirRegions]
+	if (r == nil || !r.loaded) && dir.refs[id%format.DirRegions].Length > 0 {
+		return nil, want{'R', uint32(id)}
+	}
+	return r, want{}
 }
 
 // appendKept appends the parts of [block, block+n), within a region that is loaded, that v still describes.
