@@ -4,6 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 for pkg in $(grep -rl --include='*_test.go' '^func Fuzz' internal/disk | xargs -n1 dirname | sort -u); do
   for target in $(go test -list '^Fuzz' "./$pkg" | grep '^Fuzz'); do
-    go test -run xxx -fuzz "^$target\$" -fuzztime "${1:-5m}" -fuzzminimizetime 100x "./$pkg"
+    go test -run '^$' -fuzz "^$target\$" -fuzztime "${1:-5m}" -fuzzminimizetime 100x "./$pkg"
   done
 done

@@ -456,6 +456,25 @@ func TestReferences(t *testing.T) {
 	}
 }
 
+// TestAMarkIsAsOldAsItsEnd makes a mark that takes half an hour: two marks are a grace apart from the end of the first on.
+func TestAMarkIsAsOldAsItsEnd(t *testing.T) {
+	p := newPool(t)
+	p.create("disks/a")
+	for _, letter := range "ab" {
+		p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, byte(letter)) })
+	}
+	p.collect(func(o *gc.Options) {
+		at := p.now.Add(-30 * time.Minute)
+		o.Now = func() time.Time { at = at.Add(30 * time.Minute); return at }
+	})
+	if r := p.collect(); r.Freed.Total().Objects != 0 || r.Waiting.Total().Objects == 0 {
+		t.Errorf("half an hour after the first ended: %+v", r)
+	}
+	if r := p.collect(); r.Freed.Total().Objects == 0 {
+		t.Errorf("an hour later: %+v", r)
+	}
+}
+
 // TestMarksAreBounded collects much more often than the grace is long.
 func TestMarksAreBounded(t *testing.T) {
 	p := newPool(t)
