@@ -82,14 +82,20 @@ func TestReferencesOfAWholeLineAreWrittenAgain(t *testing.T) {
 	p.reads("disks/c", "", "abc")
 }
 
-// TestAForkThatFailedStopsNoCollector leaves the head of a fork whose checkpoint and map are gone, as one does that dies before it has looked
-// at its checkpoint again. What it was forked from is held until it is destroyed; the rest of the pool isn't.
-func TestAForkThatFailedStopsNoCollector(t *testing.T) {
+// newPoolOfTwo returns a pool with disks/a, which has a checkpoint k, and a disk that has nothing to do with it.
+func newPoolOfTwo(t *testing.T) *pool {
 	p := newPool(t)
 	p.create("other")
 	p.session("other", func(d *disk.Disk) { p.write(d, 0, 'x') })
 	p.create("disks/a")
 	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'a'); p.checkpoint(d, "k") })
+	return p
+}
+
+// TestAForkThatFailedStopsNoCollector leaves the head of a fork whose checkpoint and map are gone, as one does that dies before it has looked
+// at its checkpoint again. What it was forked from is held until it is destroyed; the rest of the pool isn't.
+func TestAForkThatFailedStopsNoCollector(t *testing.T) {
+	p := newPoolOfTwo(t)
 	p.fork("disks/a", "disks/b")
 	head, err := p.store.Get(p.ctx, "disks/b/head", blob.All())
 	p.must(err)
@@ -125,11 +131,7 @@ func TestAForkThatFailedStopsNoCollector(t *testing.T) {
 // TestANameLeftBehindStopsNoCollector leaves a checkpoint of a disk that was destroyed while its writer was naming it. The same of a
 // disk that is there stops the collector.
 func TestANameLeftBehindStopsNoCollector(t *testing.T) {
-	p := newPool(t)
-	p.create("other")
-	p.session("other", func(d *disk.Disk) { p.write(d, 0, 'x') })
-	p.create("disks/a")
-	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'a'); p.checkpoint(d, "k") })
+	p := newPoolOfTwo(t)
 	name, err := p.store.Get(p.ctx, "disks/a/ckpt/k", blob.All())
 	p.must(err)
 	p.must(disk.Destroy(p.ctx, p.store, "disks/a", disk.DestroyOptions{}))
