@@ -13,8 +13,11 @@ case $RUNTIME in
   qemu|mixed) [ -e /dev/kvm ] || echo "VMs with a kernel of their own have no KVM here: everything in them is much slower." ;;
 esac
 
-run() { printf '\n\033[1m$ sluice %s\033[0m\n' "$*"; "$sluice" "$@"; }
-run_silently() { printf '\n\033[1m$ sluice %s\033[0m\n' "$*"; "$sluice" "$@" >/dev/null; }
+bold='' plain=''
+if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+show() { printf '\n%s$ sluice %s%s\n' "$bold" "$*" "$plain"; }
+run() { show "$@"; "$sluice" "$@"; }
+run_silently() { show "$@"; "$sluice" "$@" >/dev/null; }
 say() { printf '\n%s\n' "$*"; }
 
 if [ -e "$DEMO_DIR" ]; then
