@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/platform/innerinit"
 	"github.com/sluice-platform/sluice/internal/platform/machine"
 	"github.com/sluice-platform/sluice/internal/platform/vminit"
+	"github.com/sluice-platform/sluice/internal/x/ioflusher"
 )
 
 const (
@@ -69,7 +71,16 @@ func run(role string, log *slog.Logger) error {
 	return fmt.Errorf("unknown role %q; use init, blockd, platformd or container-init", role)
 }
 
+// blockdHeap is how much memory blockd's Go runtime aims to stay within, in bytes: with the rest of the platform it fits in
+// guestapi.PlatformMemory. The map of a disk that is fragmented all over takes most of it.
+const blockdHeap = 200 << 20
+
 func runBlockd(ctx context.Context, log *slog.Logger) error {
+	// Before it has many threads, and before it serves what the kernel would have it wait for.
+	if err := ioflusher.Become(); err != nil {
+		log.WarnContext(ctx, "a machine that writes much may hang", "error", err)
+	}
+	debug.SetMemoryLimit(blockdHeap)
 	boot, err := awaitBoot(ctx)
 	if err != nil {
 		return err

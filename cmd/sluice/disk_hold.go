@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/ioflusher"
 )
 
 // holdFlags are what every attachment that lasts can be told.
@@ -83,6 +84,10 @@ type held struct {
 
 // hold opens a disk as the flags say.
 func (d *deps) hold(ctx context.Context, url string, mode attachment.Mode, f *holdFlags) (*held, error) {
+	if err := ioflusher.Become(); err != nil {
+		// Whoever writes much through this host's kernel may then hang, as with any server of a device on the same host.
+		d.diskLogger().InfoContext(ctx, "this process may have to wait for what it serves", "error", err)
+	}
 	ref, err := openDisk(ctx, url)
 	if err != nil {
 		return nil, err

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/worker"
 	"github.com/sluice-platform/sluice/internal/worker/serverlink"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/ioflusher"
 )
 
 // workerConfig is what the worker's flags say.
@@ -86,6 +87,10 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 
 // runWorker wires a worker and runs it until ctx ends.
 func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
+	// Its gateway is on the way of every flush, and QEMU, which inherits it, holds a VM's cache.
+	if err := ioflusher.Become(); err != nil {
+		log.WarnContext(ctx, "under memory pressure, this worker may have to wait for its own machines' writes", "error", err)
+	}
 	wc, err := cfg.complete()
 	if err != nil {
 		return err

@@ -23,6 +23,9 @@ const (
 	GatewayPort = 7701      // the store gateway, on the worker's end
 )
 
+// PlatformMemory is what a VM has, in bytes, beyond its machine's memory: for blockd, platformd and init.
+const PlatformMemory = 256 << 20
+
 // Files in a VM by which its runtime and its init meet.
 const (
 	// BootFile appears, whole, with the boot document: before init runs, or while it does.

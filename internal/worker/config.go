@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/runtime"
 	"github.com/sluice-platform/sluice/internal/worker/gateway"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -68,7 +69,7 @@ func (c *Config) setDefaults() {
 	set(&c.Heartbeat, time.Second)
 	set(&c.Coalesce, time.Millisecond)
 	if c.Overhead == (fleet.Resources{}) {
-		c.Overhead = fleet.Resources{CPUMillis: 1000, MemoryMiB: 256}
+		c.Overhead = fleet.Resources{CPUMillis: 1000, MemoryMiB: guestapi.PlatformMemory >> 20}
 	}
 }
 

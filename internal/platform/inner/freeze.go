@@ -1,18 +1,13 @@
 package inner
 
 import (
-	"bufio"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
-
-const cgroupRoot = "/sys/fs/cgroup"
 
 // freezer is what freezes the processes of a cgroup: a file, and what to write into it.
 type freezer struct {
@@ -56,30 +51,20 @@ func (c *Container) ended() bool {
 	return err == nil && n > 0
 }
 
-// freezer finds the container's own cgroup, of v2 where that has it, else of v1's freezer. A cgroup that holds more than the
-// container would take the platform with it, and is none.
+// freezer finds what freezes the container's own cgroup: v2 where that has it, else v1's freezer.
 func (c *Container) freezer() (freezer, error) {
-	f, err := os.Open("/proc/" + strconv.Itoa(c.pid) + "/cgroup")
+	own, err := c.cgroups()
 	if err != nil {
 		return freezer{}, err
 	}
-	defer f.Close()
 	var found freezer
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// hierarchy-ID:controllers:path
-		parts := strings.SplitN(lines.Text(), ":", 3)
-		if len(parts) != 3 || filepath.Base(parts[2]) != cgroupName {
-			continue
+	for _, g := range own {
+		at := freezer{filepath.Join(g.Dir, "freezer.state"), "FROZEN", "THAWED"}
+		if g.V2 {
+			at = freezer{filepath.Join(g.Dir, "cgroup.freeze"), "1", "0"}
 		}
-		for _, at := range []freezer{
-			{filepath.Join(cgroupRoot, parts[1], parts[2], "cgroup.freeze"), "1", "0"},
-			{filepath.Join(cgroupRoot, "unified", parts[2], "cgroup.freeze"), "1", "0"},
-			{filepath.Join(cgroupRoot, parts[1], parts[2], "freezer.state"), "FROZEN", "THAWED"},
-		} {
-			isV2 := parts[0] == "0"
-			if _, err := os.Stat(at.file); err == nil && isV2 == (at.freeze == "1") && (isV2 || found.file == "") {
-				found = at
-			}
+		if _, err := os.Stat(at.file); err == nil && (g.V2 || found.file == "") {
+			found = at
 		}
 	}
 	if found.file == "" {

@@ -11,6 +11,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/guestapi"
 )
 
+// lastToKill has the kernel kill any of the machine's processes before one of the platform's, which inherit it from init:
+// with the platform the whole VM would end.
+const lastToKill = "-900"
+
 // prepare makes what the kernel or the runtime has not made.
 func prepare() error {
 	for _, m := range []struct{ kind, target, options string }{
@@ -24,6 +28,8 @@ func prepare() error {
 			return err
 		}
 	}
+	// Refused without CAP_SYS_RESOURCE. The machine's processes go before the platform all the same: see package inner.
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte(lastToKill), 0)
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("find the loopback: %w", err)

@@ -15,11 +15,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/fuseabort"
+	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
-const cpuPeriodMicros = 100_000
+const (
+	cpuPeriodMicros = 100_000
+	memorySlack     = 32 << 20 // bytes; what is charged to neither, such as what a cgroup leaves behind that was removed
+)
 
 // SetLimits bounds the whole VM, platform included. 0 means no bound.
 func (c Cgroups) SetLimits(l fleet.Resources) error {
@@ -35,6 +40,9 @@ func (c Cgroups) SetLimits(l fleet.Resources) error {
 				WithRemedy("choose a higher bound")
 		}
 		return errs.Wrap(errs.Internal, err, "limit memory of VM %s", c.ID)
+	}
+	if err := c.protectPlatform(); err != nil {
+		return errs.Wrap(errs.Internal, err, "protect memory of VM %s", c.ID)
 	}
 	return c.setProcesses()
 }
@@ -57,35 +65,30 @@ func (c Cgroups) setCPU(millis int64) error {
 	return WriteFile(filepath.Join(c.Outer(c.Unified), "cpu.max"), value)
 }
 
+// setMemory bounds all of the VM. The platform and the machine are bounded by themselves, too, inside. Their sum must not reach
+// this bound, or the platform would have to reclaim what the machine has dirtied, and wait for itself to write that.
 func (c Cgroups) setMemory(bytes int64) error {
-	if v1 := c.V1For("memory"); v1 != "" {
-		return setMemoryV1(c.Outer(v1), bytes)
-	}
-	dir, value := c.Outer(c.Unified), "max"
 	if bytes > 0 {
-		value = strconv.FormatInt(bytes, 10)
+		bytes += memorySlack
 	}
-	if err := WriteFile(filepath.Join(dir, "memory.max"), value); err != nil {
-		return err
+	if v1 := c.V1For("memory"); v1 != "" {
+		return memcg.Cgroup{Dir: c.Outer(v1)}.Limit(bytes)
 	}
-	return optional(WriteFile(filepath.Join(dir, "memory.swap.max"), "0"))
+	return memcg.Cgroup{Dir: c.Outer(c.Unified), V2: true}.Limit(bytes)
 }
 
-// setMemoryV1 sets the bound for memory, and the same for memory and swap together, which means no swap. The
-// second must never be the smaller one, so it is lifted first.
-func setMemoryV1(dir string, bytes int64) error {
-	value := "-1"
-	if bytes > 0 {
-		value = strconv.FormatInt(bytes, 10)
+// protectPlatform keeps the kernel from taking the platform's memory for the sake of other VMs. In between, the platform
+// gives it all to its own processes.
+func (c Cgroups) protectPlatform() error {
+	if c.V1For("memory") != "" {
+		return nil // v1 has nothing of the kind
 	}
-	swap := filepath.Join(dir, "memory.memsw.limit_in_bytes")
-	if err := optional(WriteFile(swap, "-1")); err != nil {
-		return err
+	for _, dir := range []string{c.Outer(c.Unified), c.Inner(c.Unified)} {
+		if err := (memcg.Cgroup{Dir: dir, V2: true}).Protect(guestapi.PlatformMemory); err != nil {
+			return err
+		}
 	}
-	if err := WriteFile(filepath.Join(dir, "memory.limit_in_bytes"), value); err != nil {
-		return err
-	}
-	return optional(WriteFile(swap, value))
+	return nil
 }
 
 func (c Cgroups) setProcesses() error {

@@ -10,12 +10,16 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
+	"github.com/sluice-platform/sluice/internal/x/ioflusher"
+	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
 // setupArg0 is how a program is called to become a VM's init.
@@ -24,8 +28,11 @@ const setupArg0 = "sluice-vm-setup"
 const (
 	controlFD = 3
 	statusFD  = 4
-	// initCgroup is for a pure v2 host: processes must not sit in a cgroup that delegates controllers.
+	// initCgroup is where the platform's processes are, beside the inner container's. What the machine has dirtied is then
+	// never theirs to wait for when they need memory. On a pure v2 host they must also not sit in a cgroup that delegates
+	// controllers.
 	initCgroup = "init"
+	cgroupRoot = "/sys/fs/cgroup" // as the VM sees it
 	goByte     = 'g'
 	execByte   = 'x'
 )
@@ -140,6 +147,10 @@ func confine() error {
 	unix.Umask(0o022)
 	// A worker may have more or less of these than a VM shall. It may not be allowed to raise them either.
 	_ = onhost.WriteFile("/proc/self/oom_score_adj", "0")
+	// A worker is on the way of its machines' flushes. What they run is not.
+	if err := ioflusher.Leave(); err != nil {
+		return err
+	}
 	files := unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}
 	if unix.Prlimit(0, unix.RLIMIT_NOFILE, &files, nil) != nil {
 		var now unix.Rlimit
@@ -175,10 +186,8 @@ func execInit(s setup, status *os.File) error {
 	if err := unix.Dup3(null, 0, 0); err != nil {
 		return fmt.Errorf("set stdin: %w", err)
 	}
-	if s.PureV2 {
-		if err := delegateInside(); err != nil {
-			return err
-		}
+	if err := enterInitCgroup(s); err != nil {
+		return err
 	}
 	if err := unix.CloseRange(3, ^uint(0)>>1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return fmt.Errorf("close descriptors: %w", err)
@@ -194,18 +203,31 @@ func execInit(s setup, status *os.File) error {
 	return fmt.Errorf("run init: %w", err)
 }
 
-// delegateInside moves init into a cgroup of its own, so that the VM's root cgroup can give controllers to
-// the others in it.
-func delegateInside() error {
-	const root = "/sys/fs/cgroup"
-	if err := os.Mkdir(filepath.Join(root, initCgroup), 0o755); err != nil {
+// enterInitCgroup moves init into a cgroup of its own, in all that bounds memory.
+func enterInitCgroup(s setup) error {
+	own := memcg.Cgroup{Dir: filepath.Join(cgroupRoot, initCgroup), V2: s.PureV2}
+	if !s.PureV2 {
+		at := slices.IndexFunc(s.Mounts, func(m cgroupMount) bool {
+			return slices.Contains(strings.Split(m.Options, ","), "memory")
+		})
+		if at < 0 {
+			return nil // no memory controller: nothing is bounded
+		}
+		own.Dir = filepath.Join(cgroupRoot, s.Mounts[at].Dir, initCgroup)
+	}
+	if err := os.Mkdir(own.Dir, 0o755); err != nil {
 		return fmt.Errorf("make cgroup of init: %w", err)
 	}
-	if err := onhost.WriteFile(filepath.Join(root, initCgroup, "cgroup.procs"), "0"); err != nil {
+	if err := onhost.WriteFile(filepath.Join(own.Dir, "cgroup.procs"), "0"); err != nil {
 		return fmt.Errorf("enter cgroup of init: %w", err)
 	}
-	if err := onhost.Delegate(root); err != nil {
-		return fmt.Errorf("delegate controllers: %w", err)
+	if s.PureV2 { // now that its root has no process any more
+		if err := onhost.Delegate(cgroupRoot); err != nil {
+			return fmt.Errorf("delegate controllers: %w", err)
+		}
+	}
+	if err := errors.Join(own.Limit(guestapi.PlatformMemory), own.Protect(guestapi.PlatformMemory)); err != nil {
+		return fmt.Errorf("give the platform its memory: %w", err)
 	}
 	return nil
 }
