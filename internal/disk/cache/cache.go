@@ -12,6 +12,7 @@ package cache
 
 import (
 	"crypto/cipher"
+	"errors"
 	"hash/crc32"
 	"io"
 	"os"
@@ -70,9 +71,11 @@ const (
 // Cache is a fixed number of slots on a device with an index in memory, of about 230 bytes a slot: under 4 MiB for
 // each GiB. Safe for concurrent use.
 type Cache struct {
-	file *os.File
-	crc  *crc32.Table
-	seal cipher.Block // under a key that only this process has
+	file    *os.File
+	direct  *os.File    // the same, around the page cache; nil where that can't be
+	refused atomic.Bool // direct didn't take a write
+	crc     *crc32.Table
+	seal    cipher.Block // under a key that only this process has
 
 	mu     sync.Mutex
 	index  map[Key]int32
@@ -101,6 +104,7 @@ func Open(path string, size int64) (*Cache, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), closeAfter(f, err), "open cache %s", path)
 	}
+	c.direct = openDirect(path)
 	return c, nil
 }
 
@@ -226,5 +230,8 @@ func (c *Cache) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
+	if c.direct != nil {
+		return errors.Join(c.direct.Close(), c.file.Close())
+	}
 	return c.file.Close()
 }

@@ -136,8 +136,10 @@ func TestADeviceThatVanishes(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkChurn(t, c, 16) // an open file lives on
-	if err := c.file.Close(); err != nil {
-		t.Fatal(err)
+	for _, f := range []*os.File{c.file, c.direct} {
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	checkChurn(t, c, 16)
 	if s := c.Stats(); s.Used != 0 || s.Corrupt == 0 {

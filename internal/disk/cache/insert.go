@@ -1,14 +1,8 @@
 package cache
 
 import (
-	"errors"
 	"hash/crc32"
-	"io"
 	"slices"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // Insert keeps a frame's content, in pieces of whole blocks and up to SlotSize together, evicting another if it must.
@@ -51,29 +45,6 @@ func (c *Cache) checksums(content [][]byte) (crcs [SlotBlocks]uint32, blocks int
 		}
 	}
 	return crcs, blocks
-}
-
-// write writes content, which is length bytes together, with one system call and without a copy of it.
-func (c *Cache) write(content [][]byte, off int64, length int) error {
-	conn, err := c.file.SyscallConn()
-	if err != nil {
-		return errs.Wrap(errs.Internal, err, "write to the cache")
-	}
-	n, werr := 0, error(nil)
-	err = conn.Write(func(fd uintptr) bool { // the file isn't closed, and its number not another's, before this returns
-		for {
-			if n, werr = unix.Pwritev(int(fd), content, off); !errors.Is(werr, unix.EINTR) {
-				return true
-			}
-		}
-	})
-	if err == nil {
-		err = werr
-	}
-	if err == nil && n != length {
-		err = io.ErrShortWrite
-	}
-	return err
 }
 
 // claim reserves a slot for k and returns it with the vector for sealing.
