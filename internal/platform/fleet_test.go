@@ -323,10 +323,13 @@ func (v *testVM) health() guestapi.Health {
 	return h
 }
 
+// awaitLimit is far more than anything takes, also on a host that has much else to do.
+const awaitLimit = 2 * time.Minute
+
 // await waits until the platform answers and cond holds.
 func (v *testVM) await(what string, cond func(guestapi.Health) bool) guestapi.Health {
 	v.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(awaitLimit)
 	var last guestapi.Health
 	for time.Now().Before(deadline) {
 		ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Second)
@@ -338,7 +341,7 @@ func (v *testVM) await(what string, cond func(guestapi.Health) bool) guestapi.He
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	v.t.Fatalf("%s: not within 20 s; health %+v", what, last)
+	v.t.Fatalf("%s: not within %v; health %+v", what, awaitLimit, last)
 	return last
 }
 

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -33,6 +35,27 @@ func NewClient(socket string) *Client {
 func (c *Client) Info(ctx context.Context) (Info, error) {
 	var info Info
 	return info, c.call(ctx, http.MethodGet, PathInfo, nil, &info)
+}
+
+// PID returns the process that listens on blockd's socket, also of one that answers nothing any more.
+func (c *Client) PID(ctx context.Context) (int, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", c.socket)
+	if err != nil {
+		return 0, errs.Wrap(errs.Unavailable, err, "reach blockd")
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, errs.Wrap(errs.Internal, err, "find blockd's process")
+	}
+	var peer *unix.Ucred
+	var peerErr error
+	err = raw.Control(func(fd uintptr) { peer, peerErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	if err = errors.Join(err, peerErr); err != nil {
+		return 0, errs.Wrap(errs.Internal, err, "find blockd's process")
+	}
+	return int(peer.Pid), nil
 }
 
 // Prepare reads ahead what an attach will need.

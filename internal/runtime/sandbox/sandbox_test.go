@@ -95,7 +95,7 @@ func checkSeen(t *testing.T, seen *runtimetest.Seen) {
 		t.Errorf("host name %s", seen.Hostname)
 	}
 	for _, line := range seen.Cgroups {
-		if !strings.HasSuffix(line, ":/") {
+		if !strings.HasSuffix(line, ":/") && !strings.HasSuffix(line, ":memory:/init") {
 			t.Errorf("the VM sees where its cgroup is: %s", line)
 		}
 	}
