@@ -37,7 +37,7 @@ func ImageTar(t testing.TB) []byte {
 		add(t, w, tar.Header{Name: dir + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(t, w, tar.Header{Name: "bin/busybox", Mode: 0o755}, read(t, busybox))
-	for _, guest := range []string{"ledger", "probe"} {
+	for _, guest := range []string{"ledger", "probe", "torture"} {
 		add(t, w, tar.Header{Name: "bin/" + guest, Mode: 0o755}, read(t, filepath.Join(guests, guest)))
 	}
 	for _, applet := range strings.Fields(string(applets)) {

@@ -12,6 +12,8 @@ import (
 	"net/http/httputil"
 	"net/netip"
 	"net/url"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -25,6 +27,7 @@ type Proxy struct {
 	URL string
 
 	latency                 atomic.Int64 // ns
+	of                      sync.Map     // part of a path → latency of what has it, time.Duration
 	gets, puts, others      atomic.Int64
 	bytesRead, bytesWritten atomic.Int64
 }
@@ -92,7 +95,7 @@ func start(t testing.TB, endpoint string, at net.Listener) *Proxy {
 			p.others.Add(1)
 		}
 		r.Body = counted{r.Body, &p.bytesWritten}
-		if !p.wait(r.Context()) {
+		if !p.wait(r.Context(), r.URL.Path) {
 			return
 		}
 		pass.ServeHTTP(w, r)
@@ -110,10 +113,30 @@ func start(t testing.TB, endpoint string, at net.Listener) *Proxy {
 // SetLatency has every request wait so long, also those that wait already.
 func (p *Proxy) SetLatency(d time.Duration) { p.latency.Store(int64(d)) }
 
+// SetLatencyOf has every request wait so long whose path has part in it, also those that wait already; 0 ends that.
+func (p *Proxy) SetLatencyOf(part string, d time.Duration) {
+	if d == 0 {
+		p.of.Delete(part)
+		return
+	}
+	p.of.Store(part, d)
+}
+
+func (p *Proxy) latencyOf(path string) time.Duration {
+	d := time.Duration(p.latency.Load())
+	p.of.Range(func(part, of any) bool {
+		if strings.Contains(path, part.(string)) {
+			d = max(d, of.(time.Duration))
+		}
+		return true
+	})
+	return d
+}
+
 // wait waits for the latency, which may become less meanwhile, and reports false when the client went away.
-func (p *Proxy) wait(ctx context.Context) bool {
+func (p *Proxy) wait(ctx context.Context, path string) bool {
 	for start := time.Now(); ; {
-		left := time.Duration(p.latency.Load()) - time.Since(start)
+		left := p.latencyOf(path) - time.Since(start)
 		if left <= 0 {
 			return true
 		}
