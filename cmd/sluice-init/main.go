@@ -21,8 +21,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockd"
 	"github.com/sluice-platform/sluice/internal/platform/inner"
+	"github.com/sluice-platform/sluice/internal/platform/innerapi"
 	"github.com/sluice-platform/sluice/internal/platform/innerinit"
 	"github.com/sluice-platform/sluice/internal/platform/machine"
+	"github.com/sluice-platform/sluice/internal/platform/ownsync"
 	"github.com/sluice-platform/sluice/internal/platform/vminit"
 	"github.com/sluice-platform/sluice/internal/x/ioflusher"
 )
@@ -56,7 +58,11 @@ func run(role string, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		return innerinit.New(innerinit.Config{Log: log}).Run(ctx, l)
+		syncs, err := ownsync.Inherited(innerapi.SyncFD)
+		if err != nil {
+			return err
+		}
+		return innerinit.New(innerinit.Config{Log: log, Syncs: syncs}).Run(ctx, l)
 	}
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()

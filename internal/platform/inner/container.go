@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/platform/innerapi"
+	"github.com/sluice-platform/sluice/internal/platform/ownsync"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -63,8 +64,11 @@ func Make(ctx context.Context, cfg Config) (*Container, error) {
 		return nil, err
 	}
 	defer listener.Close()
-	if err := runRuntime(ctx, cfg, listener, "run", "--detach", "--preserve-fds", "1", "--pid-file", cfg.pidFile(),
-		"--bundle", bundle, containerName); err != nil {
+	err = ownsync.Filter(func(syncs *os.File) error { // in the order of innerapi's descriptors
+		return runRuntime(ctx, cfg, []*os.File{listener, syncs}, "run", "--detach", "--preserve-fds", "2",
+			"--pid-file", cfg.pidFile(), "--bundle", bundle, containerName)
+	})
+	if err != nil {
 		return nil, err
 	}
 	c, err := open(cfg)
@@ -196,13 +200,11 @@ func listen(path string) (*os.File, error) {
 	return f, nil
 }
 
-func runRuntime(ctx context.Context, cfg Config, pass *os.File, args ...string) error {
+func runRuntime(ctx context.Context, cfg Config, pass []*os.File, args ...string) error {
 	cmd := exec.CommandContext(ctx, cfg.Runtime, append([]string{"--root", filepath.Join(cfg.Dir, "runtime"),
 		"--log", filepath.Join(cfg.Dir, "runtime.log"), "--log-format", "json"}, args...)...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // the VM's console; as files, so that the runtime's child may keep them
-	if pass != nil {
-		cmd.ExtraFiles = []*os.File{pass}
-	}
+	cmd.ExtraFiles = pass
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "make the inner container: %s", lastWords(filepath.Join(cfg.Dir, "runtime.log")))

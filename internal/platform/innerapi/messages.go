@@ -15,6 +15,9 @@ import "github.com/sluice-platform/sluice/internal/x/errs"
 // ListenFD is the descriptor on which the container's PID 1 finds its listening socket.
 const ListenFD = 3
 
+// SyncFD is the descriptor on which it finds the listener for the container's calls of sync.
+const SyncFD = 4
+
 // MaxMessage is the largest message, in bytes; what doesn't fit is Invalid.
 const MaxMessage = 768 << 10
 

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/platform/innerapi"
+	"github.com/sluice-platform/sluice/internal/platform/ownsync"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -29,6 +30,8 @@ const HangupGrace = 2 * time.Second
 // Config of the container's PID 1.
 type Config struct {
 	Log *slog.Logger
+	// Syncs is where the container's calls of sync arrive; see ownsync. This process mustn't make one.
+	Syncs *os.File
 	// Grace overrides HangupGrace; 0 means the default.
 	Grace time.Duration
 }
@@ -38,6 +41,8 @@ type Init struct {
 	log   *slog.Logger
 	grace time.Duration
 	procs *table
+	root  *ownsync.Root
+	syncs *ownsync.Server
 }
 
 // New returns an Init.
@@ -45,7 +50,9 @@ func New(cfg Config) *Init {
 	if cfg.Grace == 0 {
 		cfg.Grace = HangupGrace
 	}
-	return &Init{log: cfg.Log, grace: cfg.Grace, procs: newTable()}
+	root := &ownsync.Root{}
+	return &Init{log: cfg.Log, grace: cfg.Grace, procs: newTable(), root: root,
+		syncs: ownsync.New(ownsync.Config{Listener: cfg.Syncs, WriteOut: root.WriteOut})}
 }
 
 // InheritedListener returns the socket that the platform passed in.
@@ -72,6 +79,7 @@ func (in *Init) Run(ctx context.Context, l *net.UnixListener) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return in.reap(ctx) })
+	g.Go(func() error { return in.syncs.Run(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		return l.Close()
@@ -159,6 +167,11 @@ func (in *Init) answer(ctx context.Context, conn *net.UnixConn, a innerapi.Answe
 func (in *Init) start(ctx context.Context, conn *net.UnixConn, req innerapi.Request, files []*os.File) {
 	if req.Start == nil || len(req.Start.Args) == 0 {
 		in.answer(ctx, conn, innerapi.Failure(errs.New(errs.Invalid, "no command")))
+		return
+	}
+	// The machine's root is in its place before anything is started.
+	if err := in.root.Hold("/"); err != nil {
+		in.answer(ctx, conn, innerapi.Failure(err))
 		return
 	}
 	p, terminal, err := in.procs.start(req.ID, *req.Start, files)

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/platform/innerapi"
+	"github.com/sluice-platform/sluice/internal/platform/ownsync"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -25,10 +26,15 @@ func TestMain(m *testing.M) {
 	if os.Getenv("SLUICE_TEST_INNER_INIT") == "" {
 		os.Exit(m.Run())
 	}
+	go func() { // ends with who started it; a signal for that would come with the thread that did
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		os.Exit(1)
+	}()
 	l, err := InheritedListener()
-	if err == nil {
+	syncs, syncsErr := ownsync.Inherited(innerapi.SyncFD)
+	if err = errors.Join(err, syncsErr); err == nil {
 		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-		err = New(Config{Log: log, Grace: 200 * time.Millisecond}).Run(context.Background(), l)
+		err = New(Config{Log: log, Syncs: syncs, Grace: 200 * time.Millisecond}).Run(context.Background(), l)
 	}
 	_ = json.NewEncoder(os.Stderr).Encode(err)
 	os.Exit(1)
@@ -51,9 +57,15 @@ func startInit(t *testing.T) *innerapi.Client {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), "SLUICE_TEST_INNER_INIT=1")
 	cmd.Stderr = os.Stderr
-	cmd.ExtraFiles = []*os.File{f}
-	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	cmd.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+	if _, err := cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	err = ownsync.Filter(func(syncs *os.File) error {
+		cmd.ExtraFiles = []*os.File{f, syncs}
+		return cmd.Start()
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
