@@ -108,3 +108,39 @@ func TestSyncIsOfAllThatAMachineHas(t *testing.T) {
 	}
 	v.release(b)
 }
+
+// TestSyncWaitsForItsOwnDisk: while a machine's own store has stalled, a sync in it waits, over the machine's pause too, and
+// then tells the truth. A VM that is killed with one under way is gone.
+func TestSyncWaitsForItsOwnDisk(t *testing.T) {
+	t.Parallel()
+	v := startVM(t)
+	v.bind(bindOf(newDisk(t), 1))
+	v.await("healthy", inState(guestapi.StateHealthy))
+	v.cut.Store(true)
+	conn := v.dialExec(shell("echo data > /data/file; sync; echo synced"))
+	defer conn.CloseNow()
+	ended := make(chan result, 1)
+	go func() {
+		r, _ := drain(v.t.Context(), conn)
+		ended <- r
+	}()
+	v.await("paused", func(h guestapi.Health) bool { return h.Stall != nil && h.Stall.Paused })
+	select {
+	case r := <-ended:
+		t.Errorf("nothing can be durable yet: %+v", r)
+	default:
+	}
+	v.cut.Store(false)
+	if r := <-ended; r.stdout != "synced\n" {
+		t.Errorf("once the store is back: %+v", r)
+	}
+	v.await("not stalled", func(h guestapi.Health) bool { return h.Stall == nil })
+
+	v.cut.Store(true)
+	under := v.dialExec(shell("echo more > /data/file; sync; echo synced"))
+	defer under.CloseNow()
+	v.await("stalled, with a sync that waits", func(h guestapi.Health) bool { return h.Stall != nil && !h.Stall.HeldSince.IsZero() })
+	if err := v.Kill(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
