@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/platform/ownsync"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -30,6 +31,7 @@ func checkHost(ctx context.Context) []finding {
 	for _, c := range []check{
 		{"fuse", checkFUSE}, {"loop devices", checkLoop}, {"user namespaces", checkUserNamespace},
 		{"idmapped mounts", checkIDMap}, {"cgroups", checkCgroups}, {"runc", checkRunc}, {"mkfs.ext4", checkMkfs},
+		{"sync of one machine", checkSync},
 	} {
 		detail, err := c.try(ctx)
 		findings = append(findings, found(c.name, detail, err))
@@ -147,6 +149,14 @@ func readLines(path string) []string {
 		return nil // what can't be read has nothing to offer
 	}
 	return strings.Split(strings.TrimSpace(string(data)), "\n")
+}
+
+// checkSync tries what keeps a machine's sync from waiting for the disks of all others.
+func checkSync(context.Context) (string, error) {
+	if err := ownsync.Filter(func(*os.File) error { return nil }); err != nil {
+		return "", err
+	}
+	return "seccomp user notification", nil
 }
 
 func checkRunc(ctx context.Context) (string, error) {
