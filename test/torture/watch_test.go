@@ -24,11 +24,11 @@ type watch struct {
 	parent string // cgroup of the VMs
 	end    func()
 
-	mu     sync.Mutex
-	paused bool
-	seen   map[int]*watchdog.Threads // by process
-	since  map[int]time.Time         // by thread
-	most   time.Duration
+	mu      sync.Mutex
+	stalled string                    // the VM whose store is
+	seen    map[int]*watchdog.Threads // by process
+	since   map[int]time.Time         // by thread
+	most    time.Duration
 }
 
 func startWatch(t *testing.T, f *fleettest.Fleet) *watch {
@@ -51,18 +51,11 @@ func startWatch(t *testing.T, f *fleettest.Fleet) *watch {
 
 func (w *watch) stop() { w.end() }
 
-// pause forgives what waits for a store that is stalled on purpose.
-func (w *watch) pause() {
+// forgive forgives what waits in a VM whose store is stalled on purpose; in "" nothing does.
+func (w *watch) forgive(vm string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.paused = true
-}
-
-// resume begins anew.
-func (w *watch) resume() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.paused, w.since = false, map[int]time.Time{}
+	w.stalled = vm
 }
 
 func (w *watch) longest() time.Duration {
@@ -92,8 +85,8 @@ func (w *watch) look() {
 			w.seen[pid] = watchdog.NewThreads(pid)
 		}
 		stuck, err := w.seen[pid].Stuck()
-		if err != nil || w.paused {
-			continue // it has ended
+		if err != nil || w.stalled != "" && strings.Contains(string(group), "/"+w.stalled+"/") {
+			continue // it has ended, or is forgiven and begins anew
 		}
 		for _, thread := range stuck {
 			still[thread.TID] = w.waits(dir, thread, now)
