@@ -3,10 +3,12 @@ package onhost
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -53,21 +55,23 @@ func TestReadLayout(t *testing.T) {
 func TestLimitsOnPureV2(t *testing.T) {
 	c := Cgroups{Layout: Layout{Unified: t.TempDir()}, Parent: "sluice/w1", ID: "0123abcd"}
 	dir := c.Outer(c.Unified)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(c.Inner(c.Unified), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range []string{"cpu.max", "memory.max", "memory.swap.max", "pids.max"} {
+	for _, f := range []string{"cpu.max", "memory.max", "memory.swap.max", "pids.max", "memory.min", "vm/memory.min"} {
 		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+	bytes := func(mib int64) string { return strconv.FormatInt(mib<<20+memorySlack, 10) }
+	protected := strconv.Itoa(guestapi.PlatformMemory)
 	for _, step := range []struct {
 		limits      fleet.Resources
 		cpu, memory string
 	}{
-		{fleet.Resources{CPUMillis: 1500, MemoryMiB: 64}, "150000 100000", "67108864"},
+		{fleet.Resources{CPUMillis: 1500, MemoryMiB: 64}, "150000 100000", bytes(64)},
 		{fleet.Resources{CPUMillis: 1}, "1000 100000", "max"},
-		{fleet.Resources{MemoryMiB: 1}, "max 100000", "1048576"},
+		{fleet.Resources{MemoryMiB: 1}, "max 100000", bytes(1)},
 	} {
 		for _, f := range []string{"cpu.max", "memory.max"} { // a real one doesn't keep what was there
 			if err := os.Truncate(filepath.Join(dir, f), 0); err != nil {
@@ -77,7 +81,8 @@ func TestLimitsOnPureV2(t *testing.T) {
 		if err := c.SetLimits(step.limits); err != nil {
 			t.Fatal(err)
 		}
-		for f, want := range map[string]string{"cpu.max": step.cpu, "memory.max": step.memory, "memory.swap.max": "0"} {
+		for f, want := range map[string]string{"cpu.max": step.cpu, "memory.max": step.memory, "memory.swap.max": "0",
+			"memory.min": protected, "vm/memory.min": protected} {
 			if got, _ := os.ReadFile(filepath.Join(dir, f)); string(got) != want {
 				t.Errorf("%+v: %s is %q, want %q", step.limits, f, got, want)
 			}
