@@ -97,6 +97,9 @@ type VMReport struct {
 	// Timeline has the time each phase of this incarnation was first reached.
 	Timeline map[Phase]time.Time `json:"timeline,omitempty"`
 	Services []ServiceReport     `json:"services,omitempty"`
+	// Progress grows whenever a start has come further, in whatever it consists of. Only that it changes
+	// says something: a start that is slow is told from one that is stuck by it.
+	Progress int64 `json:"progress,omitempty"`
 }
 
 // DiskReport is what one incarnation's disk asked of the store.
@@ -154,6 +157,8 @@ type WorkerReport struct {
 	// Acceleration is what runs the instructions of the worker's VMs; nil where they have no kernel of their own, and
 	// until it is known.
 	Acceleration *Acceleration `json:"acceleration,omitempty"`
+	// Pressure is how much of the time work on the host waits; nil until it is known.
+	Pressure *Pressure `json:"pressure,omitempty"`
 }
 
 // Acceleration is what runs the instructions of a VM that has a kernel of its own.

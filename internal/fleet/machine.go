@@ -107,6 +107,9 @@ type Placement struct {
 	Instance   InstanceID `json:"instance"`
 	Address    netip.Addr `json:"address"` // private; changes with every move
 	Since      time.Time  `json:"since"`
+	// Named: a user asked for this worker. Until the machine has come up there once, it is started on no
+	// other as long as this one lives and takes machines.
+	Named bool `json:"named,omitempty"`
 }
 
 // Machine is the record of a machine.
