@@ -26,6 +26,7 @@ type Control struct {
 	slow  *queue // machines whose disk is to be made or destroyed
 
 	started time.Time
+	ticked  time.Time // the last tick; owned by tick
 	loaded  atomic.Bool
 	brake   atomic.Pointer[string]
 

@@ -73,6 +73,7 @@ func (c *Control) reserveFirst(t *txn, m *fleet.Machine, only fleet.WorkerID) er
 	w, _ := c.cache.worker(to)
 	m.Generation = 1
 	m.Placement = c.placementOn(*m, w.val, 1, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
+	m.Placement.Named = only != ""
 	t.expectWorker(to)
 	t.hold(to, m.ID, fleet.Allocated{Resources: m.Config.Resources})
 	return nil

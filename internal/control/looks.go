@@ -79,9 +79,17 @@ func (c *Control) touchWaiting() {
 	c.fast.add(lookFleet)
 }
 
+// starved is a time between two ticks from which this server itself was held up.
+const starved = time.Second
+
 // tick judges the workers, and has looked at everything that time alone may change.
 func (c *Control) tick() {
 	now := c.now()
+	if gap := now.Sub(c.ticked); !c.ticked.IsZero() && gap > starved {
+		c.obs.forgive(gap, now)
+	}
+	c.ticked = now
+	c.obs.tidy(now)
 	c.retryFailed()
 	for _, w := range all(c.cache, c.cache.workers) {
 		if !c.obs.judge(w.val.ID, now) {

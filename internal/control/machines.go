@@ -31,7 +31,9 @@ func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineVi
 			}
 			return t.commit(ctx)
 		}
-		to, blocker := c.place(needOf(m.val, nil))
+		need := needOf(m.val, nil)
+		need.Only = c.namedWorker(m.val)
+		to, blocker := c.place(need)
 		if blocker != nil {
 			return c.exhausted(blocker, string(m.val.Name))
 		}

@@ -49,7 +49,7 @@ func (c *Control) commitTo(ctx context.Context, r row[fleet.Move], m row[fleet.M
 func (c *Control) nextTarget(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], l moveLook, why *fleet.Blocker) error {
 	committed := l.mv.Step != fleet.StepStopping && l.mv.Step != fleet.StepReleased && l.mv.Step != fleet.StepLocked && l.mv.Step != fleet.StepUndoing
 	exclude := map[fleet.WorkerID]string{l.mv.From: "the machine comes from it", l.mv.To: why.Detail}
-	to, blocked := c.place(needOf(m.val, exclude))
+	to, blocked := c.placeCalm(needOf(m.val, exclude))
 	spent := l.mv.Pinned || committed && l.mv.Attempt >= c.cfg.MaxAttempts
 	if to == "" || spent {
 		switch {

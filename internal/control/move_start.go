@@ -86,7 +86,7 @@ func (c *Control) retarget(ctx context.Context, r row[fleet.Move], m row[fleet.M
 	for _, w := range next.Refused {
 		exclude[w] = "no VM got ready on it"
 	}
-	to, blocked := c.place(needOf(m.val, exclude))
+	to, blocked := c.placeCalm(needOf(m.val, exclude))
 	switch {
 	case next.Pinned, blocked != nil && why.Code == codeNotReady:
 		return c.undoMove(ctx, r, m, why)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
+	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
 // Reasons of moves.
@@ -28,7 +29,8 @@ type moveLook struct {
 	m        fleet.Machine
 	source   sight
 	target   sight
-	targetOK bool // the target still takes machines; it may be silent
+	targetOK bool          // the target still takes machines; it may be silent
+	stuck    time.Duration // for how long the start that goes on has come no further, as far as that counts
 	lockFree bool
 	braked   bool
 }
@@ -107,8 +109,31 @@ func (c *Control) look(mv fleet.Move, m fleet.Machine) moveLook {
 		w, ok := c.cache.worker(mv.To)
 		l.targetOK = ok && l.target.health != plan.Down && !w.val.Cordoned && w.val.Drain == "" && !w.val.Drained
 	}
+	if back := m.Placement; mv.Step == fleet.StepUndoing && back != nil && back.Generation > mv.FromGen {
+		l.stuck = c.obs.stuckOn(mv.From, m.ID, back.Generation, now)
+	} else if mv.To != "" {
+		l.stuck = c.obs.stuckOn(mv.To, m.ID, mv.ToGen, now)
+	}
 	l.lockFree = c.cache.heldLocks()[mv.Network] < c.cfg.Policy.MovesPerNetwork
 	return l
+}
+
+// elsewhere is what the machine needs on any other worker than those of the move.
+func (l moveLook) elsewhere() plan.Need {
+	exclude := map[fleet.WorkerID]string{l.mv.From: "the machine comes from it", l.mv.To: "it is slow there"}
+	for _, w := range l.mv.Refused {
+		exclude[w] = "no VM got ready on it"
+	}
+	need := needOf(l.m, exclude)
+	if l.mv.Pinned {
+		need.Only = l.mv.To
+	}
+	return need
+}
+
+// slow is the blocker of a start that takes long and is waited for.
+func (l moveLook) slow(on sight, v *fleet.VMReport) *fleet.Blocker {
+	return blocker(codeStartSlow, "worker/"+string(on.worker), slow(on, v), "wait for it, or: sluice worker show "+string(on.worker))
 }
 
 // decideMove says what a move does next, and for those that wait or fail, why. It changes nothing.
@@ -171,7 +196,7 @@ func (c *Control) decidePrepared(l moveLook) (moveAction, *fleet.Blocker) {
 		return actStop, nil
 	case v != nil && v.HasVM:
 		return actWait, nil
-	case waited > c.cfg.Policy.StartTimeout:
+	case c.pace(l.target, waited, l.stuck, l.elsewhere()) == paceStuck:
 		return actRetarget, blocker(codeNotReady, "worker/"+to, fmt.Sprintf("no VM on %s was ready for it after %s", to, waited.Round(time.Second)), "sluice worker show "+to)
 	case waited > c.cfg.PrepareWait:
 		return actWait, blocker(codeNotReady, "worker/"+to, to+" has no VM ready and boots one; until then the machine runs on "+string(l.mv.From), "wait for it, or: sluice worker show "+to)
@@ -216,8 +241,12 @@ func (c *Control) decidePutBack(l moveLook) (moveAction, *fleet.Blocker) {
 		return actUndone, nil
 	case v != nil && v.Generation == l.m.Placement.Generation && l.source.current && ended(v):
 		return actUndone, blocker(codeStartFailed, object, "it doesn't start on its source either: "+failure(v), "")
-	case waited > c.cfg.Policy.StartTimeout:
+	}
+	switch c.pace(l.source, waited, l.stuck, l.elsewhere()) {
+	case paceStuck:
 		return actUndone, blocker(codeStartFailed, object, fmt.Sprintf("not up on its source %s after it was put back", waited.Round(1e9)), "")
+	case paceSlow:
+		return actWait, l.slow(l.source, v)
 	}
 	return actWait, nil
 }
@@ -241,10 +270,15 @@ func (c *Control) decideCommitted(l moveLook) (moveAction, *fleet.Blocker) {
 		return actNextTarget, blocker(codeStartFailed, object, "not started on "+string(l.mv.To)+": "+failure(v), "")
 	case slow:
 		return c.decideReclaimed(l, object)
-	case waited > c.cfg.Policy.StartTimeout && l.target.health == plan.Alive:
-		return actReclaim, blocker(codeStartFailed, object, fmt.Sprintf("not healthy on %s after %s", l.mv.To, waited.Round(1e9)), "")
+	}
+	now := c.pace(l.target, waited, l.stuck, l.elsewhere())
+	switch {
+	case now == paceStuck && l.target.health == plan.Alive:
+		return actReclaim, blocker(codeStartFailed, object, fmt.Sprintf("not healthy on %s after %s, and came no further", l.mv.To, waited.Round(1e9)), "")
 	case v != nil && c.progress(l.mv, v) != "":
 		return actProgress, nil
+	case now != paceFine:
+		return actWait, l.slow(l.target, v)
 	}
 	return actWait, nil
 }
@@ -253,7 +287,8 @@ func (c *Control) decideCommitted(l moveLook) (moveAction, *fleet.Blocker) {
 // up there while it comes up elsewhere. One that doesn't do that either is left to the storage to refuse.
 func (c *Control) decideReclaimed(l moveLook, object string) (moveAction, *fleet.Blocker) {
 	why := blocker(codeStartFailed, object, l.m.Reason, "")
-	if _, gone := c.left(l.target, l.m.Placement.Generation); gone || c.now().Sub(l.m.UpdatedAt) > c.cfg.Policy.StartTimeout {
+	limit := patience.Stretch(c.cfg.Policy.StartTimeout, l.target.pressure.Share(), helpless)
+	if _, gone := c.left(l.target, l.m.Placement.Generation); gone || c.now().Sub(l.m.UpdatedAt) > limit {
 		return actNextTarget, why
 	}
 	return actWait, why

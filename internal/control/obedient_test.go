@@ -128,6 +128,10 @@ type obedient struct {
 	boots    bool   // has no VM ready: it is still booting one
 	bootless string // why it can't boot any; "": it can
 	stall    *fleet.DiskStall
+	all      bool // starts of whatever machine go on and on
+	further  bool // and get further, with each report
+	steps    int64
+	pressure *fleet.Pressure
 	seq      int64
 	seen     int64
 	again    bool // take the newest set once more
@@ -135,7 +139,8 @@ type obedient struct {
 
 func (f *fixture) worker(name string) *obedient {
 	f.t.Helper()
-	w := &obedient{f: f, id: fleet.WorkerID(name), boot: "b1", vms: map[fleet.MachineID]fleet.VMReport{}, broken: map[fleet.MachineID]bool{}}
+	w := &obedient{f: f, id: fleet.WorkerID(name), boot: "b1", vms: map[fleet.MachineID]fleet.VMReport{},
+		broken: map[fleet.MachineID]bool{}}
 	if err := w.join(netip.MustParseAddr("fd00::" + name[1:])); err != nil {
 		f.t.Fatal(err)
 	}
@@ -216,6 +221,8 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 			v.Phase, v.HasVM = fleet.PhasePreparing, false
 		case a.Want == fleet.WantPrepared:
 			v.Phase = fleet.PhasePrepared
+		case a.Want == fleet.WantRunning && w.all:
+			v.Phase = fleet.PhaseStarting
 		case w.broken[a.Machine]:
 			v.Phase, v.HasVM, v.Error, v.ErrorKind = fleet.PhaseFailed, false, "no such command", string(errs.Internal)
 		}
@@ -227,7 +234,13 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 func (w *obedient) report(ctx context.Context) error {
 	w.mu.Lock()
 	w.seq++
-	r := fleet.WorkerReport{Worker: w.id, Boot: w.boot, Sequence: w.seq, Seen: w.seen, VMs: slices.Collect(maps.Values(w.vms))}
+	r := fleet.WorkerReport{Worker: w.id, Boot: w.boot, Sequence: w.seq, Seen: w.seen, VMs: slices.Collect(maps.Values(w.vms)), Pressure: w.pressure}
+	if w.further {
+		w.steps++
+	}
+	for i := range r.VMs {
+		r.VMs[i].Progress = w.steps
+	}
 	w.mu.Unlock()
 	return w.f.newest.Load().Report(ctx, r)
 }

@@ -29,6 +29,8 @@ type observed struct {
 	boots map[string]int64
 	feed  feed
 	vms   map[fleet.MachineID]sighting // since when which VM is reported
+	// starts has how long machines that are being started here have come no further.
+	starts map[fleet.MachineID]*startWatch
 }
 
 // sighting is when a machine's VM was first heard of.
@@ -107,6 +109,7 @@ func (o *observer) take(r fleet.WorkerReport, now time.Time) (machines []fleet.M
 	}
 	w.boots[r.Boot] = r.Sequence
 	w.contact = w.contact.Heard(now, o.policy)
+	w.contact.Share = r.Pressure.Share()
 	w.report, w.received = &r, now
 	w.noteVMs(r.VMs, now)
 	if old == nil {
@@ -188,6 +191,7 @@ type sight struct {
 	reported bool            // there is a report at all
 	current  bool            // the report acted on the newest assignments
 	since    time.Time       // when the newest assignments became what they are
+	pressure *fleet.Pressure // of its host, as it said last; nil: not known
 }
 
 // sight returns what the worker's newest report says of a machine. The set is the worker's present one.
@@ -200,7 +204,7 @@ func (o *observer) sight(id fleet.WorkerID, machine fleet.MachineID, now time.Ti
 	if w == nil || w.report == nil {
 		return s
 	}
-	s.reported, s.since = true, w.feed.since
+	s.reported, s.since, s.pressure = true, w.feed.since, w.report.Pressure
 	s.current = w.report.Seen == w.feed.set.Revision && w.feed.set.Revision != 0
 	for i := range w.report.VMs {
 		if w.report.VMs[i].Machine == machine {

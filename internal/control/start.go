@@ -129,10 +129,14 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 		return c.settleLost(ctx, m, s)
 	}
 	if m.val.State == fleet.MachineStopping {
-		if _, gone := c.left(s, gen); gone {
-			return c.launch(ctx, m, nil)
+		if _, gone := c.left(s, gen); !gone {
+			return nil
 		}
-		return nil
+		var exclude map[fleet.WorkerID]string
+		if m.val.Reason != "" { // its start there was given up: where another worker takes it, it shall
+			exclude = map[fleet.WorkerID]string{s.worker: m.val.Reason}
+		}
+		return c.launch(ctx, m, exclude)
 	}
 	if s.vm == nil || s.vm.Generation != gen {
 		return c.settleSilent(ctx, m, s)
@@ -175,15 +179,26 @@ func (c *Control) settleSilent(ctx context.Context, m row[fleet.Machine], s sigh
 	if m.val.State == fleet.MachineStarted || m.val.State == fleet.MachineLost && !s.reported {
 		return nil // it was up; its worker brings it up again by itself, or says why not
 	}
-	waited := c.now().Sub(m.val.Placement.Since)
-	if s.health == plan.Alive && waited > c.cfg.Policy.StartTimeout {
+	now, p := c.now(), m.val.Placement
+	stuck := c.obs.stuckOn(s.worker, m.val.ID, p.Generation, now)
+	need := needOf(m.val, map[fleet.WorkerID]string{s.worker: "it is slow there"})
+	need.Only = c.namedWorker(m.val)
+	pace := c.pace(s, now.Sub(p.Since), stuck, need)
+	if s.health == plan.Alive && pace == paceStuck {
 		// Have it released first, so that it doesn't come up there while it comes up elsewhere.
 		reason := string(s.worker) + " has not brought it up in time"
+		if c.namedWorker(m.val) != "" {
+			reason += "; it is started there anew, because this worker was asked for"
+		}
 		return c.setState(ctx, m, fleet.MachineStopping, reason, &fleet.MachineEvent{Event: eventStop, Source: sourceControl,
 			Info: map[string]string{"reason": reason}})
 	}
-	if m.val.State != fleet.MachineStarting {
-		return c.setState(ctx, m, fleet.MachineStarting, "", nil)
+	reason := ""
+	if pace != paceFine {
+		reason = slow(s, s.vm)
+	}
+	if m.val.State != fleet.MachineStarting || m.val.Reason != reason {
+		return c.setState(ctx, m, fleet.MachineStarting, reason, nil)
 	}
 	return nil
 }
@@ -249,7 +264,9 @@ func failure(v *fleet.VMReport) string {
 // launch places a machine anew: on the best worker, under a new generation. Where there is none, a machine
 // that has a worker which takes it back stays there; else its record says why it waits.
 func (c *Control) launch(ctx context.Context, m row[fleet.Machine], exclude map[fleet.WorkerID]string) error {
-	to, blocker := c.place(needOf(m.val, exclude))
+	need := needOf(m.val, exclude)
+	need.Only = c.namedWorker(m.val)
+	to, blocker := c.placeCalm(need)
 	if blocker != nil && m.val.Placement != nil {
 		if w, ok := c.cache.worker(m.val.Placement.Worker); ok && w.val.Drain == "" && !w.val.Drained && c.obs.health(w.val.ID, c.now()) == plan.Alive {
 			to, blocker = w.val.ID, nil
@@ -257,6 +274,9 @@ func (c *Control) launch(ctx context.Context, m row[fleet.Machine], exclude map[
 	}
 	if blocker != nil {
 		reason := "no worker has room: " + blocker.Detail
+		if need.Only != "" {
+			reason = "no worker has room but those that weren't asked for: " + blocker.Detail
+		}
 		if m.val.State == fleet.MachineFailed && m.val.Reason == reason {
 			return nil
 		}
@@ -280,6 +300,7 @@ func (c *Control) launchOn(ctx context.Context, t *txn, m row[fleet.Machine], ne
 	t.hold(to, m.val.ID, fleet.Allocated{Resources: m.val.Config.Resources})
 	next.Generation = m.val.Generation + 1
 	next.Placement = c.placementOn(next, w.val, next.Generation, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
+	next.Placement.Named = c.namedWorker(m.val) == to
 	next.State, next.Reason = fleet.MachineStarting, ""
 	t.machine(m, next)
 	return c.events(ctx, t, m.val.ID, fleet.MachineEvent{State: fleet.MachineStarting, Event: eventLaunch, Source: sourceControl,
@@ -296,6 +317,10 @@ func (c *Control) setState(ctx context.Context, m row[fleet.Machine], state flee
 	t := c.begin()
 	next := m.val
 	next.State, next.Reason = state, reason
+	if state == fleet.MachineStarted && next.Placement != nil && next.Placement.Named {
+		up := *next.Placement // it has come up where it was asked for; from here on it is as any other
+		up.Named, next.Placement = false, &up
+	}
 	t.machine(m, next)
 	if ev != nil {
 		line := *ev

@@ -7,7 +7,12 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/patience"
 )
+
+// mostStretch bounds how much longer a worker may be silent because its host was under pressure when it
+// was last heard of.
+const mostStretch = 3
 
 // Contact is when a worker was heard of. The zero Contact is a worker never heard of.
 type Contact struct {
@@ -16,11 +21,18 @@ type Contact struct {
 	Since time.Time
 	// Lost is set once the worker was found down, and cleared by a whole streak.
 	Lost bool
+	// Share is how much of the time work waited on its host, as it said last.
+	Share float64
+}
+
+// stretch returns how long a silence has to be to mean what d says of a host without pressure.
+func (c Contact) stretch(d time.Duration) time.Duration {
+	return patience.Stretch(d, c.Share, mostStretch)
 }
 
 // Heard returns the contact after the worker was heard of at now.
 func (c Contact) Heard(now time.Time, policy fleet.Policy) Contact {
-	if c.Last.IsZero() || now.Sub(c.Last) >= policy.WorkerSuspect {
+	if c.Last.IsZero() || now.Sub(c.Last) >= c.stretch(policy.WorkerSuspect) {
 		c.Since = now
 	}
 	if now.After(c.Last) {
@@ -31,6 +43,7 @@ func (c Contact) Heard(now time.Time, policy fleet.Policy) Contact {
 
 // Liveness is what silence means. Grace is the earliest time from which silence counts: the later of this
 // server's start and the last change of the state's leader. Nobody is down before a full WorkerDown after it.
+// A worker that said that its host is under pressure may be silent for up to three times as long.
 //
 // A worker that was down comes back as suspect, and is alive again only after it has been heard of for a
 // whole WorkerSuspect without a gap: one that flaps gets no machines.
@@ -39,10 +52,10 @@ func Liveness(c Contact, grace, now time.Time, policy fleet.Policy) Health {
 	if grace.After(silentSince) {
 		silentSince = grace
 	}
-	if now.Sub(silentSince) >= policy.WorkerDown {
+	if now.Sub(silentSince) >= c.stretch(policy.WorkerDown) {
 		return Down
 	}
-	if c.Last.IsZero() || now.Sub(c.Last) >= policy.WorkerSuspect {
+	if c.Last.IsZero() || now.Sub(c.Last) >= c.stretch(policy.WorkerSuspect) {
 		return Suspect
 	}
 	if c.Lost && now.Sub(c.Since) < policy.WorkerSuspect {

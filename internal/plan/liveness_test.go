@@ -27,6 +27,11 @@ func TestLiveness(t *testing.T) {
 		{"never heard, server just started", plan.Contact{}, t0, at(1), plan.Suspect},
 		{"never heard, a whole period later", plan.Contact{}, t0, at(10), plan.Down},
 		{"silent, but the leader changed since", plan.Contact{Last: at(5), Since: at(0)}, at(14), at(16), plan.Suspect},
+		{"as silent, on a host that can't do half of what it should", plan.Contact{Last: at(5), Since: at(0), Share: 0.5}, t0, at(15), plan.Suspect},
+		{"down there", plan.Contact{Last: at(5), Since: at(0), Share: 0.5}, t0, at(25), plan.Down},
+		{"a little silent, on a saturated host", plan.Contact{Last: at(5), Since: at(0), Share: 1}, t0, at(13.9), plan.Alive},
+		{"down on a saturated host, which is bounded", plan.Contact{Last: at(5), Since: at(0), Share: 1}, t0, at(35), plan.Down},
+		{"some pressure, as each host has", plan.Contact{Last: at(5), Since: at(0), Share: 0.2}, t0, at(15), plan.Down},
 		{"back from the dead, too short", plan.Contact{Last: at(21), Since: at(20), Lost: true}, t0, at(21), plan.Suspect},
 		{"back from the dead, long enough", plan.Contact{Last: at(23), Since: at(20), Lost: true}, t0, at(23), plan.Alive},
 	} {

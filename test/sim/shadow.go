@@ -105,6 +105,7 @@ func (s *shadow) checkChange(old, now fleet.Machine, workers map[fleet.WorkerID]
 	if now.Name != old.Name || now.App != old.App || now.Network != old.Network || now.DiskURL != old.DiskURL || !reflect.DeepEqual(now.Config, old.Config) {
 		s.w.violated("(9) machine %s became another: %+v was %+v", now.ID, now, old)
 	}
+	s.checkPatience(old, now)
 	if now.Placement == nil || old.Placement != nil && now.Placement.Generation == old.Placement.Generation {
 		return
 	}
@@ -121,6 +122,23 @@ func (s *shadow) checkChange(old, now fleet.Machine, workers map[fleet.WorkerID]
 	}
 	if to.Cordoned || to.Drain != "" || to.Drained {
 		s.w.violated("(6) machine %s was placed on %s, which is cordoned %v, draining %q", now.ID, to.ID, to.Cordoned, to.Drain)
+	}
+}
+
+// checkPatience: a start that gets further is not given up, however long it takes.
+func (s *shadow) checkPatience(old, now fleet.Machine) {
+	if now.State != fleet.MachineStopping || old.State == fleet.MachineStopping || now.Desired != fleet.WantStarted || now.Placement == nil {
+		return
+	}
+	for _, k := range s.w.workers {
+		known := k.known[now.ID]
+		if k.id != now.Placement.Worker || !k.reachable() || known == nil || known.life == nil || known.life.vm == nil {
+			continue
+		}
+		v := known.life.vm
+		if v.alive && v.generation == now.Placement.Generation && v.phase == fleet.PhaseStarting && !v.further.IsZero() {
+			s.w.violated("machine %s was given up on %s (%s), where its start had come further %s ago", now.ID, k.id, now.Reason, s.w.now.Sub(v.further))
+		}
 	}
 }
 

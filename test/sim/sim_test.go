@@ -72,7 +72,7 @@ func add(sum *sim.Tally, t sim.Tally) {
 
 // TestBugsAreFound builds bugs in, and expects the runs to find each of them.
 func TestBugsAreFound(t *testing.T) {
-	for _, bug := range []sim.Bug{sim.BugNoLock, sim.BugNoCompare, sim.BugLoseWrite, sim.BugNoFence} {
+	for _, bug := range []sim.Bug{sim.BugNoLock, sim.BugNoCompare, sim.BugLoseWrite, sim.BugNoFence, sim.BugNoMarks} {
 		t.Run(string(bug), func(t *testing.T) {
 			t.Parallel()
 			for seed := uint64(1); seed <= 150; seed++ {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/state"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -12,6 +13,21 @@ type faultyStore struct {
 	state.Store
 	w *world
 	s *server
+
+	moment time.Time // and how many commits were tried in it
+	tried  int
+}
+
+// mostCommits is how many commits a server may try in one moment. A control plane that never comes to rest
+// would hold the clock for ever.
+const mostCommits = 10_000
+
+func (f *faultyStore) restless() bool {
+	if !f.moment.Equal(f.w.now) {
+		f.moment, f.tried = f.w.now, 0
+	}
+	f.tried++
+	return f.tried > mostCommits
 }
 
 // Commit implements state.Store, with the faults of the run and its invariants.
@@ -20,6 +36,11 @@ func (f *faultyStore) Commit(ctx context.Context, txn state.Txn) (int64, error) 
 		return 0, errs.Wrap(errs.Unavailable, err, "commit")
 	}
 	w := f.w
+	if f.restless() {
+		w.violated("%s has tried %d commits in one moment, and comes to no rest", f.s.name, mostCommits)
+		f.s.die()
+		return 0, errs.New(errs.Unavailable, "the server has died")
+	}
 	switch {
 	case w.chance(8):
 		w.logf("%s dies before it commits", f.s.name)

@@ -49,7 +49,7 @@ func (w *world) heal() {
 		w.startServer()
 	}
 	for _, k := range w.workers {
-		k.cut = false
+		k.cut, k.pressure = false, fleet.Pressure{}
 		k.startHost()
 		k.startDaemon()
 	}
@@ -62,6 +62,7 @@ func (w *world) badLuck() {
 	}
 	w.after(w.between(300*time.Millisecond, 2500*time.Millisecond), w.badLuck)
 	k := w.workers[w.rng.IntN(len(w.workers))]
+	k.pressure.CPU = float64(w.rng.IntN(100)) / 100
 	switch n := w.rng.IntN(10); {
 	case n == 0:
 		if s := w.server(); s != nil {

@@ -17,6 +17,8 @@ type vm struct {
 	epoch      uint64
 	alive      bool
 	failed     string
+	progress   int64     // grows as its start gets further
+	further    time.Time // when it grew last; zero: its start isn't one of those that take very long
 }
 
 // later does something in the VM, unless it has ended by then.
@@ -49,23 +51,49 @@ func (v *vm) bind() {
 // come brings the machine in the VM up; once in a while it takes very long, or fails.
 func (v *vm) come() {
 	slow := 200 * time.Millisecond
-	if v.w.chance(20) {
+	switch {
+	case v.w.chance(20):
 		slow = 90 * time.Second
+	case v.w.chance(30):
+		v.crawl(2 + v.w.rng.IntN(20))
+		return
 	}
-	v.later(10*time.Millisecond, slow, func() {
-		if v.phase != fleet.PhaseStarting {
-			return
+	v.later(10*time.Millisecond, slow, v.up)
+}
+
+// crawl brings it up in steps, each of which takes a while: slow, and never stuck.
+func (v *vm) crawl(steps int) {
+	v.further = v.w.now
+	v.later(2*time.Second, crawlStep, func() {
+		switch {
+		case v.phase != fleet.PhaseStarting:
+		case steps > 0:
+			v.progress++
+			v.crawl(steps - 1)
+		default:
+			v.further = time.Time{}
+			v.up()
 		}
-		if v.w.chance(20) {
-			v.end(fleet.PhaseFailed, "its service can't be started")
-			return
+	})
+}
+
+// crawlStep is the longest that a start which gets further takes for a step: well below the time after which
+// one that doesn't is given up, because reports get lost.
+const crawlStep = 10 * time.Second
+
+func (v *vm) up() {
+	if v.phase != fleet.PhaseStarting {
+		return
+	}
+	if v.w.chance(20) {
+		v.end(fleet.PhaseFailed, "its service can't be started")
+		return
+	}
+	v.phase = fleet.PhaseRunning
+	v.later(5*time.Millisecond, 100*time.Millisecond, func() {
+		if v.phase == fleet.PhaseRunning {
+			v.phase = fleet.PhaseHealthy
 		}
-		v.phase = fleet.PhaseRunning
-		v.later(5*time.Millisecond, 100*time.Millisecond, func() {
-			if v.phase == fleet.PhaseRunning {
-				v.phase = fleet.PhaseHealthy
-			}
-		})
 	})
 }
 

@@ -28,6 +28,7 @@ type worker struct {
 	known    map[fleet.MachineID]*known
 	warmed   map[fleet.MachineID]fleet.Generation // of the newest VM that got ready for a machine
 	joined   bool
+	pressure fleet.Pressure
 }
 
 // known is the durable record of a machine on a worker.
@@ -82,7 +83,7 @@ func (k *worker) report() {
 		return
 	}
 	k.sequence++
-	r := fleet.WorkerReport{Worker: k.id, Boot: fmt.Sprintf("%s-%d", k.id, k.boots), Sequence: k.sequence, Seen: k.seen, VMs: k.observe()}
+	r := fleet.WorkerReport{Worker: k.id, Boot: fmt.Sprintf("%s-%d", k.id, k.boots), Sequence: k.sequence, Seen: k.seen, VMs: k.observe(), Pressure: &fleet.Pressure{CPU: k.pressure.CPU}}
 	times := 1
 	if k.w.chance(40) {
 		times = 2
@@ -115,6 +116,9 @@ func (k *worker) observe() []fleet.VMReport {
 		}
 		if l.vm != nil && l.bound && !l.ended {
 			v.Phase = l.vm.phase
+			if k.w.opt.Break != BugNoMarks {
+				v.Progress = l.vm.progress
+			}
 		}
 		all = append(all, v)
 	}

@@ -33,6 +33,7 @@ const (
 	BugNoCompare Bug = "no-compare" // transactions don't compare what they rely on
 	BugLoseWrite Bug = "lose-write" // a commit is said to have happened, and hasn't
 	BugNoFence   Bug = "no-fence"   // the storage takes writes of any epoch
+	BugNoMarks   Bug = "no-marks"   // workers don't say how far a start has come
 )
 
 // world is one run.

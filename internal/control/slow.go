@@ -1,0 +1,177 @@
+package control
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+	"github.com/sluice-platform/sluice/internal/x/patience"
+)
+
+// codeStartSlow is the code of a blocker that is a start which takes long and isn't given up.
+const codeStartSlow = "start-slow"
+
+// helpless is how many start timeouts a start may be stuck for on a host under pressure, where every other
+// worker that would take it is under pressure, too: it would only be as slow there, and begun anew.
+const helpless = 3
+
+// stuckOn returns for how long a machine's start on a worker, under a generation, has come no further, as
+// far as that counts: see package patience. It must be asked at every look at the machine. While the
+// worker is silent nothing is known, and nothing counts.
+func (o *observer) stuckOn(id fleet.WorkerID, machine fleet.MachineID, gen fleet.Generation, now time.Time) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.getLocked(id)
+	s := w.starts[machine]
+	if s == nil {
+		s = &startWatch{}
+		if w.starts == nil {
+			w.starts = map[fleet.MachineID]*startWatch{}
+		}
+		w.starts[machine] = s
+	}
+	s.looked = now
+	if o.healthLocked(id, now) != plan.Alive {
+		s.watch.Skip(now)
+	}
+	return s.watch.Look(now, strconv.FormatUint(uint64(gen), 10)+" "+w.markOf(machine), w.share())
+}
+
+// startWatch watches a machine's start on one worker.
+type startWatch struct {
+	watch  patience.Watch
+	looked time.Time
+}
+
+// forgetStarts is how long a start that nobody looks at is remembered.
+const forgetStarts = time.Minute
+
+// markOf says how far a machine is by the newest report; different marks are progress.
+func (w *observed) markOf(machine fleet.MachineID) string {
+	if w.report == nil {
+		return ""
+	}
+	for i := range w.report.VMs {
+		if v := &w.report.VMs[i]; v.Machine == machine {
+			return strconv.FormatUint(uint64(v.Generation), 10) + " " + string(v.Phase) + " " + strconv.FormatInt(v.Progress, 10)
+		}
+	}
+	return ""
+}
+
+// share is how much of the time work waits on the worker's host, as it said last.
+func (w *observed) share() float64 {
+	if w.report == nil {
+		return 0
+	}
+	return w.report.Pressure.Share()
+}
+
+// pace is what a start that isn't done is judged as.
+type pace int
+
+const (
+	paceFine  pace = iota // it has the time still
+	paceSlow              // it takes long, and is waited for
+	paceStuck             // it is given up
+)
+
+// pace judges a start that began so long ago, and has come no further for stuck. A host under pressure is
+// left for another one only where that helps: to one that isn't, or when the start has been stuck for very long.
+func (c *Control) pace(s sight, waited, stuck time.Duration, need plan.Need) pace {
+	limit := c.cfg.Policy.StartTimeout
+	switch {
+	case waited <= limit:
+		return paceFine
+	case stuck <= limit:
+		return paceSlow
+	case s.pressure.High() && stuck <= helpless*limit && !c.calmElsewhere(need):
+		return paceSlow
+	}
+	return paceStuck
+}
+
+// calmElsewhere says that a worker which isn't under pressure would take the machine.
+func (c *Control) calmElsewhere(need plan.Need) bool {
+	to, _ := plan.Place(c.view(nil), c.onlyCalm(need))
+	return to != ""
+}
+
+// placeCalm chooses a worker for a machine that is started anew because its start took too long: one that
+// isn't under pressure, and if there is none, any.
+func (c *Control) placeCalm(need plan.Need) (fleet.WorkerID, *fleet.Blocker) {
+	if to, b := c.place(c.onlyCalm(need)); b == nil {
+		return to, nil
+	}
+	return c.place(need)
+}
+
+// onlyCalm excludes the workers that are under pressure, too.
+func (c *Control) onlyCalm(need plan.Need) plan.Need {
+	exclude := map[fleet.WorkerID]string{}
+	for w, why := range need.Exclude {
+		exclude[w] = why
+	}
+	for _, w := range all(c.cache, c.cache.workers) {
+		if report, _, _ := c.obs.report(w.val.ID); report != nil && report.Pressure.High() {
+			exclude[w.val.ID] = "under pressure"
+		}
+	}
+	need.Exclude = exclude
+	return need
+}
+
+// slow says why a start that takes long is waited for. It has no number in it that changes by itself:
+// it is kept in a record.
+func slow(s sight, v *fleet.VMReport) string {
+	why := string(s.worker) + " is slow to bring it up, and it is waited for"
+	if v != nil {
+		why += ": it is " + string(v.Phase)
+	}
+	if s.pressure.High() {
+		why += "; its host is under pressure"
+	}
+	return why
+}
+
+// namedWorker returns the worker that a user asked for and on which the machine has yet to come up; "" where
+// there is none, or it can't take it: it is lost, or is being emptied.
+func (c *Control) namedWorker(m fleet.Machine) fleet.WorkerID {
+	if m.Placement == nil || !m.Placement.Named {
+		return ""
+	}
+	w, ok := c.cache.worker(m.Placement.Worker)
+	if !ok || w.val.Drain != "" || w.val.Drained || c.obs.health(w.val.ID, c.now()) == plan.Down {
+		return ""
+	}
+	return w.val.ID
+}
+
+// forgive takes a time in which this server did not look, because its host gave it none, off the silence of
+// every worker. What they said meanwhile may still wait to be read.
+func (o *observer) forgive(gap time.Duration, now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, w := range o.workers {
+		if w.contact.Last.IsZero() {
+			continue
+		}
+		if w.contact.Last = w.contact.Last.Add(gap); w.contact.Last.After(now) {
+			w.contact.Last = now
+		}
+	}
+}
+
+// tidy forgets starts that nobody looks at any more.
+func (o *observer) tidy(now time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, w := range o.workers {
+		for id, s := range w.starts {
+			if now.Sub(s.looked) > forgetStarts {
+				delete(w.starts, id)
+			}
+		}
+	}
+}
