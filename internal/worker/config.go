@@ -52,8 +52,10 @@ type Deps struct {
 	// ListenGateway opens the gateway's port on a VM's link; nil: gateway.Listen.
 	ListenGateway func(ctx context.Context, link string) (net.Listener, error)
 	Listener      net.Listener // of the worker's API; Run closes it
-	Logger        *slog.Logger
-	Now           func() time.Time // nil: time.Now
+	// Pressure says how much of the time work waits on this host; nil: the host is asked.
+	Pressure func() (fleet.Pressure, error)
+	Logger   *slog.Logger
+	Now      func() time.Time // nil: time.Now
 }
 
 func (c *Config) setDefaults() {
@@ -103,6 +105,9 @@ func (d *Deps) validate() error {
 	}
 	if d.Now == nil {
 		d.Now = time.Now
+	}
+	if d.Pressure == nil {
+		d.Pressure = hostPressure()
 	}
 	return nil
 }

@@ -270,7 +270,7 @@ func (m *machine) failed(ctx context.Context, s step, err error) {
 	case s == stepRemove: // tried for as long as it takes
 		m.retry.failed(s, time.Now())
 		m.log.WarnContext(ctx, "remains of a vm could not be removed", "vm_id", string(l.VM), "error", err)
-	case errs.Is(err, errs.Unavailable) && m.retry.failed(s, time.Now()) < m.host.cfg.StepTimeout && !isBootFailure(err):
+	case errs.Is(err, errs.Unavailable) && m.retry.failed(s, time.Now()) < m.host.patient(m.host.cfg.StepTimeout) && !isBootFailure(err):
 		m.log.WarnContext(ctx, "step failed, will be tried again", "step", string(s), "error", err)
 	default:
 		m.end(fleet.PhaseFailed, err)

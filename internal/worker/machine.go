@@ -37,6 +37,8 @@ type machine struct {
 	gate      *gateway.Gateway  // of the VM; nil: none
 	reachable *pool.VM          // where calls for the machine go; nil: it isn't running
 	busy      bool              // being started or stopped
+	steps     string            // how far the platform is with it, by its own account
+	mark      startMark         // how far its start was seen to be
 	settled   bool              // what it was when the worker started has been looked at
 
 	// The rest belongs to run.

@@ -34,7 +34,7 @@ func (m *machine) publish() {
 	if m.pending && !m.dirty && m.offered == nil {
 		m.pending, changed = false, true
 	}
-	m.report, m.reachable, m.busy = r, vm, busy
+	m.report, m.reachable, m.busy, m.steps = r, vm, busy, stepsOf(m.health)
 	m.settled = vm == nil || m.heard
 	m.mu.Unlock()
 	if changed {
@@ -92,9 +92,12 @@ func (m *machine) snapshot() (r *fleet.VMReport, acting, quiet bool) {
 		return nil, m.pending, !m.settled
 	}
 	c := *m.report
+	var read int64
 	if m.gate != nil {
+		read = m.gate.Counts().BytesRead
 		c.Disk = countDisk(c.Disk, fleet.DiskReport{}, m.gate)
 	}
+	c.Progress = m.mark.look(markOf(&c, m.steps, m.host.pool.Progress(), read))
 	return &c, m.pending, !m.settled
 }
 
@@ -189,7 +192,7 @@ func (w *Worker) observe() fleet.WorkerReport {
 	slices.SortFunc(r.VMs, func(a, b fleet.VMReport) int { return compareIDs(a.Machine, b.Machine) })
 	r.PoolReady = w.pool.Ready()
 	r.Conditions = w.conditionsNow()
-	r.Acceleration = w.acceleration.Load()
+	r.Acceleration, r.Pressure = w.acceleration.Load(), w.pressure.Load()
 	return r
 }
 

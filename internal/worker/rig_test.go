@@ -202,7 +202,8 @@ func (r *rig) start() {
 		level = slog.LevelDebug
 	}
 	w, err := worker.New(r.cfg, worker.Deps{
-		Driver: r.host, HostNet: r.host, Server: r.feed, Listener: listener, ListenGateway: r.host.listenGateway,
+		Pressure: func() (fleet.Pressure, error) { return fleet.Pressure{}, nil }, // whatever else this host does
+		Driver:   r.host, HostNet: r.host, Server: r.feed, Listener: listener, ListenGateway: r.host.listenGateway,
 		OpenStore: func(context.Context, string) (blob.Store, error) { return r.store, nil },
 		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/worker/gateway"
 	"github.com/sluice-platform/sluice/internal/worker/pool"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
 const (
@@ -21,6 +22,7 @@ const (
 	removeTimeout   = time.Minute
 	stopTimeout     = 5 * time.Second // of a machine that says none
 	releaseTryAgain = 100 * time.Millisecond
+	muteAfter       = 1900 * time.Millisecond // of a platform that says nothing: just under one question's time
 )
 
 // claim is a VM for a machine, and what the machine's disk is.
@@ -51,7 +53,7 @@ func (m *machine) start(ctx context.Context, s step) {
 		work = func(ctx context.Context) result { return m.claimVM(ctx, a) }
 	case stepPrepare:
 		gate.Grant(l.Access)
-		work = func(ctx context.Context) result { return prepare(ctx, vm, gate, l, a) }
+		work = func(ctx context.Context) result { return m.prepare(ctx, vm, gate, l, a) }
 	case stepBind:
 		gate.Grant(l.Access)
 		m.binding = bindTried
@@ -184,8 +186,8 @@ func awaitGate(ctx context.Context, gate *gateway.Gateway) error {
 	}
 }
 
-func prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life, a fleet.Assignment) result {
-	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
+func (m *machine) prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life, a fleet.Assignment) result {
+	ctx, cancel := context.WithTimeout(ctx, m.host.patient(prepareTimeout))
 	defer cancel()
 	if err := awaitGate(ctx, gate); err != nil {
 		return result{err: err}
@@ -198,7 +200,7 @@ func prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life, a 
 
 // bind gives the VM its limits, its place in the network and its identity.
 func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life, a fleet.Assignment) result {
-	ctx, cancel := context.WithTimeout(ctx, bindTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.host.patient(bindTimeout))
 	defer cancel()
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return awaitGate(gctx, gate) })
@@ -234,7 +236,7 @@ func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assi
 	}
 	began := time.Now()
 	for {
-		err := m.releaseOnce(ctx, vm, guestapi.Release{Machine: m.id, Generation: l.BoundGeneration}, stop+m.host.cfg.ReleaseGrace)
+		err := m.releaseOnce(ctx, vm, guestapi.Release{Machine: m.id, Generation: l.BoundGeneration}, stop+m.host.patient(m.host.cfg.ReleaseGrace))
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -243,7 +245,7 @@ func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assi
 			return errs.Wrap(errs.Unavailable, err, "the VM ended before its disk was closed")
 		default:
 		}
-		h, healthErr := pool.Probe(ctx, vm)
+		h, healthErr := m.askUntilMute(ctx, vm)
 		switch {
 		case healthErr != nil:
 			return errs.Wrap(errs.Unavailable, err, "the platform does not answer")
@@ -255,10 +257,29 @@ func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assi
 			return errs.Wrap(errs.Fenced, err, "release")
 		case h.State == guestapi.StateFailed || !errs.Is(err, errs.Unavailable):
 			return err
-		case time.Since(began) > stop+m.host.cfg.ReleaseGrace+m.host.cfg.ReleaseMax:
+		case time.Since(began) > stop+m.host.patient(m.host.cfg.ReleaseGrace+m.host.cfg.ReleaseMax):
 			return errs.Wrap(errs.Unavailable, err, "the disk could not be closed for %s", time.Since(began).Round(time.Second))
 		}
 		select { // it is still at it, for example because the store can't be reached
+		case <-ctx.Done():
+		case <-time.After(releaseTryAgain):
+		}
+	}
+}
+
+// askUntilMute asks the platform for its state, again for as long as it may only be slow, or be about to be
+// started again: what comes of giving it up is a disk that isn't closed.
+func (m *machine) askUntilMute(ctx context.Context, vm *pool.VM) (guestapi.Health, error) {
+	var mute patience.Watch
+	mute.Look(time.Now(), "", m.host.share())
+	for {
+		h, err := pool.Probe(ctx, vm)
+		if err == nil || ctx.Err() != nil || mute.Look(time.Now(), "", m.host.share()) >= muteAfter {
+			return h, err
+		}
+		select {
+		case <-vm.Done():
+			return h, err
 		case <-ctx.Done():
 		case <-time.After(releaseTryAgain):
 		}
@@ -289,7 +310,7 @@ func (m *machine) releaseOnce(ctx context.Context, vm *pool.VM, r guestapi.Relea
 
 // remove takes everything of the life off the host. All of it is safe to repeat.
 func (m *machine) remove(ctx context.Context, vm *pool.VM, l life) error {
-	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, m.host.patient(removeTimeout))
 	defer cancel()
 	if l.Phase == fleet.PhaseFailed && vm != nil {
 		m.log.WarnContext(ctx, "a failed machine's vm is removed", "vm_id", string(l.VM), "console", pool.ConsoleTail(vm))

@@ -45,6 +45,7 @@ type Worker struct {
 	reportFailed bool // owned by reportLoop
 	seen         atomic.Int64
 	acceleration atomic.Pointer[fleet.Acceleration]
+	pressure     atomic.Pointer[fleet.Pressure] // nil: not known
 
 	mu       sync.Mutex // never held over I/O; taken before a machine's
 	machines map[fleet.MachineID]*machine
@@ -82,7 +83,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		Release: cfg.Release, ReleaseDir: cfg.ReleaseDir, CacheBytes: cfg.CacheBytes,
 		Limits: fleet.Resources{MemoryMiB: cfg.Overhead.MemoryMiB}, FrontEnd: cfg.FrontEnd,
 	}, pool.Deps{
-		Driver: deps.Driver, Registry: w.registry, Logger: w.log, Now: w.now, Busy: w.busy, Changed: w.changed,
+		Driver: deps.Driver, Registry: w.registry, Logger: w.log, Now: w.now, Busy: w.busy, Changed: w.changed, Share: w.share,
 	})
 	return w, nil
 }
@@ -115,6 +116,7 @@ func (w *Worker) work(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	w.group, w.life = group, ctx
 	group.Go(func() error { return w.findAcceleration(ctx) })
+	group.Go(func() error { return w.pressureLoop(ctx) })
 	group.Go(func() error {
 		if err := w.adopt(ctx); err != nil {
 			return err

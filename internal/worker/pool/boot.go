@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/runtime"
 	"github.com/sluice-platform/sluice/internal/worker/guest"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
 const (
@@ -24,6 +26,8 @@ const (
 	seedBytes     = 64
 	tokenBytes    = 24
 	consoleTail   = 2048 // bytes of a console that go into an error
+	mostStretch   = 10   // of a start's time on a host under pressure
+	mostTalk      = 3    // boot timeouts for which a VM that doesn't answer may go on writing to its console
 )
 
 // VM is a VM with what is needed to talk to it.
@@ -60,9 +64,11 @@ func (p *Pool) boot(ctx context.Context) (*VM, error) {
 		return nil, errs.Wrap(errs.Unavailable, err, "remember VM %s before it is started", entry.VM)
 	}
 	began := time.Now()
-	vm, err := p.deps.Driver.Start(ctx, runtime.Spec{
+	starting, cancel := context.WithTimeout(ctx, patience.Stretch(p.cfg.BootTimeout, p.deps.Share(), mostStretch))
+	vm, err := p.deps.Driver.Start(starting, runtime.Spec{
 		ID: entry.VM, Release: p.cfg.ReleaseDir, Boot: boot, CacheBytes: p.cfg.CacheBytes, Limits: p.cfg.Limits,
 	})
+	cancel()
 	if err != nil {
 		return nil, p.bootFailed(ctx, entry, nil, errs.Wrap(errs.KindOf(err), err, "start VM %s", entry.VM))
 	}
@@ -93,13 +99,21 @@ func (p *Pool) bootFailed(ctx context.Context, e Entry, vm runtime.VM, cause err
 	return cause
 }
 
-// awaitAnswer returns once the VM's platform has answered that it is empty.
+// awaitAnswer returns once the VM's platform has answered that it is empty. One that is silent for the whole
+// BootTimeout is given up; what it writes to its console is a sign of life, for three times as long: one that
+// fails over and over writes, too.
 func (p *Pool) awaitAnswer(ctx context.Context, v *VM) error {
-	ctx, cancel := context.WithTimeout(ctx, p.cfg.BootTimeout)
-	defer cancel()
 	var last error
+	var silent, whole patience.Watch
+	said, began := consoleSize(v), time.Now()
 	for wait := pollMin; ; wait = min(wait*2, pollMax) {
 		h, err := Probe(ctx, v)
+		if now := consoleSize(v); now != said {
+			said = now
+			p.further.Add(1)
+		}
+		looked, share := time.Now(), p.deps.Share()
+		quiet, all := silent.Look(looked, strconv.FormatInt(said, 10), share), whole.Look(looked, "", share)
 		switch {
 		case err == nil && h.State == guestapi.StateEmpty:
 			return nil
@@ -108,14 +122,26 @@ func (p *Pool) awaitAnswer(ctx context.Context, v *VM) error {
 		case ctx.Err() == nil:
 			last = err
 		}
+		if quiet >= p.cfg.BootTimeout || all >= mostTalk*p.cfg.BootTimeout {
+			return errs.Wrap(errs.Unavailable, last, "VM %s did not answer within %s%s", v.ID(), time.Since(began).Round(time.Second), ConsoleTail(v))
+		}
 		select {
 		case <-v.Done():
 			return errs.New(errs.Unavailable, "VM %s ended while it booted: %s%s", v.ID(), v.Status().Exit, ConsoleTail(v))
 		case <-ctx.Done():
-			return errs.Wrap(errs.Unavailable, last, "VM %s did not answer within %s%s", v.ID(), p.cfg.BootTimeout, ConsoleTail(v))
+			return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for VM %s to answer", v.ID())
 		case <-time.After(wait):
 		}
 	}
+}
+
+// consoleSize is how much a VM has written to its console; 0 if that can't be told.
+func consoleSize(vm runtime.VM) int64 {
+	st, err := os.Stat(vm.ConsolePath())
+	if err != nil {
+		return 0
+	}
+	return st.Size()
 }
 
 // Probe asks a VM's platform for its state, at most 2 s.

@@ -3,8 +3,10 @@ package pool
 import (
 	"context"
 	"log/slog"
+	runtimes "runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,8 +20,10 @@ import (
 type Config struct {
 	Size        int           // VMs kept ready; 0: each is booted on demand
 	Parallel    int           // boots at once to refill; default 1
+	Starts      int           // boots at once for machines that wait; default as many as the host has cores, at most 4
 	Quiet       time.Duration // how long after a claim the refill waits; default 200 ms
 	QuietMax    time.Duration // longest that the refill stands back for machines being moved; default 5 s
+	PressedMax  time.Duration // longest that it stands back for a host under pressure; default 1 min
 	BootTimeout time.Duration // default 30 s
 	Release     fleet.ReleaseID
 	ReleaseDir  string
@@ -36,14 +40,18 @@ type Deps struct {
 	Now      func() time.Time
 	Busy     func() bool // machines are being moved just now
 	Changed  func()      // Ready or Trouble may have changed
+	// Share is how much of the time work waits on this host; nil: none.
+	Share func() float64
 }
 
 const (
-	demandParallel = 4 // boots at once for machines that wait
-	busyPoll       = 50 * time.Millisecond
-	reapEvery      = time.Second
-	failWaitMin    = time.Second
-	failWaitMax    = 30 * time.Second
+	mostStarts   = 4
+	muchPressure = 0.75 // share from which one VM at a time is booted
+	busyPoll     = 50 * time.Millisecond
+	pressedPoll  = 500 * time.Millisecond
+	reapEvery    = time.Second
+	failWaitMin  = time.Second
+	failWaitMax  = 30 * time.Second
 )
 
 // Trouble is why boots fail.
@@ -68,6 +76,8 @@ type Pool struct {
 	retryAt   time.Time // no refill before
 	failures  int       // boots in a row
 	trouble   *Trouble
+
+	further atomic.Int64
 }
 
 type claimed struct {
@@ -81,6 +91,11 @@ func New(cfg Config, deps Deps) *Pool {
 	cfg.Quiet = orDefault(cfg.Quiet, 200*time.Millisecond)
 	cfg.QuietMax = orDefault(cfg.QuietMax, 5*time.Second)
 	cfg.BootTimeout = orDefault(cfg.BootTimeout, 30*time.Second)
+	cfg.PressedMax = orDefault(cfg.PressedMax, time.Minute)
+	cfg.Starts = orDefault(cfg.Starts, min(runtimes.NumCPU(), mostStarts))
+	if deps.Share == nil {
+		deps.Share = func() float64 { return 0 }
+	}
 	return &Pool{cfg: cfg, deps: deps, log: deps.Logger, wake: make(chan struct{}, 1)}
 }
 
@@ -121,10 +136,10 @@ func (p *Pool) sleep(ctx context.Context, d time.Duration) {
 // plan says how many boots to begin now, which it counts as begun, and when to look again at the latest.
 func (p *Pool) plan() (begin int, wait time.Duration) {
 	now := time.Now()
-	busy := p.deps.Busy()
+	busy, share := p.deps.Busy(), p.deps.Share()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if n := min(len(p.waiters), demandParallel) - p.booting; n > 0 {
+	if n := min(len(p.waiters), p.startsAt(share)) - p.booting; n > 0 {
 		p.booting += n
 		return n, 0
 	}
@@ -147,10 +162,27 @@ func (p *Pool) plan() (begin int, wait time.Duration) {
 		return 0, quiet.Sub(now)
 	case busy && now.Sub(p.lacking) < p.cfg.QuietMax:
 		return 0, busyPoll
+	case share >= fleet.UnderPressure && now.Sub(p.lacking) < p.cfg.PressedMax:
+		return 0, pressedPoll
 	}
 	p.booting++
 	return 1, 0
 }
+
+// startsAt is how many boots for machines that wait may go on at once. On a host under pressure each of
+// them only makes the others slower.
+func (p *Pool) startsAt(share float64) int {
+	switch {
+	case share >= muchPressure:
+		return 1
+	case share >= fleet.UnderPressure:
+		return max(p.cfg.Starts/2, 1)
+	}
+	return p.cfg.Starts
+}
+
+// Progress grows as boots get further, for those who wait for one.
+func (p *Pool) Progress() int64 { return p.further.Load() }
 
 func (p *Pool) bootOne(ctx context.Context) {
 	vm, err := p.boot(ctx)
@@ -159,6 +191,7 @@ func (p *Pool) bootOne(ctx context.Context) {
 	switch {
 	case err == nil:
 		p.failures, p.trouble, p.retryAt = 0, nil, time.Time{}
+		p.further.Add(1)
 		p.offerLocked(vm)
 	case ctx.Err() == nil: // else Claim gives its own answer
 		p.failedLocked(err)

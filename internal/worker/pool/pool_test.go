@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,7 +32,8 @@ type driver struct {
 	most     int
 	delay    time.Duration
 	fail     error
-	mute     bool // VMs never answer
+	mute     bool   // VMs never answer
+	talk     string // file that each look at a VM's console makes longer; "": VMs write nothing
 }
 
 func (d *driver) Name() string                                { return "test" }
@@ -73,7 +75,17 @@ func (v *vm) Freeze(context.Context) error                     { return nil }
 func (v *vm) Thaw(context.Context) error                       { return nil }
 func (v *vm) Status() runtime.Status                           { return runtime.Status{Running: true} }
 func (v *vm) Done() <-chan struct{}                            { return v.done }
-func (v *vm) ConsolePath() string                              { return "" }
+
+// ConsolePath is where the VM writes, and it has just written something.
+func (v *vm) ConsolePath() string {
+	if path := v.driver.talk; path != "" {
+		if f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err == nil {
+			_, _ = f.WriteString("line\n")
+			_ = f.Close()
+		}
+	}
+	return v.driver.talk
+}
 
 func (v *vm) Kill(context.Context) error {
 	v.once.Do(func() { close(v.done) })
@@ -148,6 +160,7 @@ type rig struct {
 	registry *pool.Registry
 	pool     *pool.Pool
 	busy     atomic.Bool
+	share    atomic.Value // float64
 }
 
 func newRig(t *testing.T, cfg pool.Config, d *driver) *rig {
@@ -161,7 +174,7 @@ func newRig(t *testing.T, cfg pool.Config, d *driver) *rig {
 	cfg.Quiet = max(cfg.Quiet, time.Millisecond)
 	r.pool = pool.New(cfg, pool.Deps{
 		Driver: d, Registry: registry, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
-		Busy: r.busy.Load, Changed: func() {},
+		Busy: r.busy.Load, Changed: func() {}, Share: func() float64 { s, _ := r.share.Load().(float64); return s },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)

@@ -228,7 +228,8 @@ func (h *host) start() {
 	h.api = "http://" + listener.Addr().String()
 	out, level := io.Writer(h.t.Output()), slog.LevelInfo
 	w, err := worker.New(h.cfg, worker.Deps{
-		Driver: h.driver, HostNet: h.net, Server: h.feed, Listener: listener,
+		Pressure: func() (fleet.Pressure, error) { return fleet.Pressure{}, nil }, // whatever else this host does
+		Driver:   h.driver, HostNet: h.net, Server: h.feed, Listener: listener,
 		OpenStore: func(context.Context, string) (blob.Store, error) { return keepOpen{shared.store}, nil },
 		Logger:    slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})),
 	})
