@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,6 +129,12 @@ func (f *fakeFeed) last() fleet.WorkerReport {
 	return f.reports[len(f.reports)-1]
 }
 
+func (f *fakeFeed) all() []fleet.WorkerReport {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.reports)
+}
+
 func (f *fakeFeed) vm(id fleet.MachineID) *fleet.VMReport {
 	for _, v := range f.last().VMs {
 		if v.Machine == id {
@@ -139,13 +146,14 @@ func (f *fakeFeed) vm(id fleet.MachineID) *fleet.VMReport {
 
 // rig is a host, a store, a control plane, and a worker that can be ended and started again.
 type rig struct {
-	t     *testing.T
-	store blob.Store
-	host  *fakeHost
-	feed  *fakeFeed
-	cfg   worker.Config
-	api   string
-	stop  func() // ends the worker
+	pressure atomic.Pointer[fleet.Pressure] // nil: none
+	t        *testing.T
+	store    blob.Store
+	host     *fakeHost
+	feed     *fakeFeed
+	cfg      worker.Config
+	api      string
+	stop     func() // ends the worker
 }
 
 func newRig(t *testing.T, pool int, change ...func(*worker.Config)) *rig {
@@ -202,8 +210,13 @@ func (r *rig) start() {
 		level = slog.LevelDebug
 	}
 	w, err := worker.New(r.cfg, worker.Deps{
-		Pressure: func() (fleet.Pressure, error) { return fleet.Pressure{}, nil }, // whatever else this host does
-		Driver:   r.host, HostNet: r.host, Server: r.feed, Listener: listener, ListenGateway: r.host.listenGateway,
+		Pressure: func() (fleet.Pressure, error) { // whatever else this host does
+			if p := r.pressure.Load(); p != nil {
+				return *p, nil
+			}
+			return fleet.Pressure{}, nil
+		},
+		Driver: r.host, HostNet: r.host, Server: r.feed, Listener: listener, ListenGateway: r.host.listenGateway,
 		OpenStore: func(context.Context, string) (blob.Store, error) { return r.store, nil },
 		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
