@@ -84,7 +84,7 @@ func (d *Disk) saveTrace(ctx context.Context) {
 }
 
 // warmTrace brings the blocks of the trace under key into the cache, in the trace's order. Errors are left to the reader
-// who comes for the blocks.
+// who comes for the blocks. It ends with the first refusal, after which each of hundreds of requests would be refused.
 func warmTrace(ctx context.Context, o *objects, key string, rd *reader) {
 	obj, err := o.get(ctx, key, blob.All())
 	if err != nil {
@@ -94,16 +94,15 @@ func warmTrace(ctx context.Context, o *objects, key string, rd *reader) {
 	if err != nil {
 		return
 	}
-	var g errgroup.Group
+	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(traceReaders)
 	for _, r := range runs {
 		if ctx.Err() != nil || r.LBA+r.Count > rd.blocks.Load() {
 			break
 		}
 		g.Go(func() error {
-			rd.warm(ctx, r.LBA, r.LBA+r.Count)
-			return nil
+			return rd.warm(ctx, r.LBA, r.LBA+r.Count)
 		})
 	}
-	_ = g.Wait() // no error can come
+	_ = g.Wait() // a refusal, which the reader meets, too
 }

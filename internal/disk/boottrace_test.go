@@ -2,13 +2,18 @@ package disk_test
 
 import (
 	"bytes"
+	"context"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // TestBootTraceIsReadAhead: what one session reads first is in the cache when the next one begins, through
@@ -157,5 +162,79 @@ func TestForksInheritTheBootTrace(t *testing.T) {
 	second.Abandon()
 	if n := requestsOf(c, func() { disk.AdoptTrace(ctx, c, image, "v1") }); n != 1 {
 		t.Errorf("%d requests to see that there is a trace", n)
+	}
+}
+
+// refusing is a store that refuses to hand out segments from some request on, as a gateway does whose VM has lost
+// its token.
+type refusing struct {
+	blob.Store
+	after   int64
+	asked   atomic.Int64
+	refused atomic.Int64
+}
+
+func (s *refusing) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
+	if (strings.Contains(key, "/seg/") || strings.Contains(key, "/log/")) && s.asked.Add(1) > s.after {
+		s.refused.Add(1)
+		return blob.Object{}, errs.New(errs.Denied, "the store gateway doesn't know this token")
+	}
+	return s.Store.Get(ctx, key, r)
+}
+
+// TestWarmingUpEndsWithTheFirstRefusal: one refusal says that the others will be refused, too.
+func TestWarmingUpEndsWithTheFirstRefusal(t *testing.T) {
+	ctx, s := t.Context(), newSim()
+	c := s.client()
+	const path, size, step = "disks/boot", 64 << 20, 128 << 10
+	create(t, c, path, size)
+	fill, rng := attach(t, c, path, 1), rand.New(rand.NewPCG(1, 2))
+	data := make([]byte, 24<<20)
+	for i := range data {
+		data[i] = byte(rng.Uint32())
+	}
+	if err := fill.WriteAt(ctx, data, 0); err != nil {
+		t.Fatal(err)
+	}
+	mustClose(t, fill)
+	quiet := disk.Tuning{BootWindow: time.Hour, ReadAhead: -1}
+	first, err := disk.Attach(ctx, c, path, disk.AttachOptions{Generation: 2, Holder: "a", Tuning: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 4096)
+	for off := int64(0); off < int64(len(data)); off += step {
+		if err := first.ReadAt(ctx, buf, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := first.WriteAt(ctx, buf, 40<<20); err != nil { // a close with nothing to write leaves no trace
+		t.Fatal(err)
+	}
+	mustClose(t, first)
+
+	dev, err := cache.Open(filepath.Join(t.TempDir(), "cache"), 16<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	all := &refusing{Store: c, after: 1 << 30}
+	if _, err := disk.Prepare(ctx, all, path, disk.PrepareOptions{Cache: dev, Boot: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	cold, err := cache.Open(filepath.Join(t.TempDir(), "cold"), 16<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cold.Close()
+	some := &refusing{Store: c, after: 3}
+	if _, err := disk.Prepare(ctx, some, path, disk.PrepareOptions{Cache: cold, Boot: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	if asked := all.asked.Load(); asked < 150 {
+		t.Fatalf("warming up takes %d requests: this proves nothing", asked)
+	}
+	if n := some.refused.Load(); n == 0 || n > 64 { // those that were under way already
+		t.Errorf("%d requests were refused", n)
 	}
 }

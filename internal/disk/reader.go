@@ -94,17 +94,20 @@ func samePlaces(a, b []blockmap.Piece) bool {
 func (r *reader) prefetch(from, to uint64) {
 	if !r.tasks.spawn(func(ctx context.Context) {
 		defer func() { <-r.ahead.slots }()
-		r.warm(ctx, from, to)
+		_ = r.warm(ctx, from, to) // whoever comes for it meets the same
 	}) {
 		<-r.ahead.slots
 	}
 }
 
-// warm brings the frames of a range into the cache. Errors are left to the reader who comes for them.
-func (r *reader) warm(ctx context.Context, from, to uint64) {
+// warm brings the frames of a range into the cache. Errors are left to the reader who comes for them, but for a
+// refusal: Denied says that there is no use in asking for more.
+func (r *reader) warm(ctx context.Context, from, to uint64) error {
 	pieces, err := r.m.Lookup(ctx, from, to-from, nil)
-	if err != nil {
-		return
+	if errs.Is(err, errs.Denied) {
+		return err
+	} else if err != nil {
+		return nil
 	}
 	var missing []pending
 	for i := range pieces {
@@ -125,9 +128,13 @@ func (r *reader) warm(ctx context.Context, from, to uint64) {
 		select {
 		case <-missing[i].fl.done:
 		case <-ctx.Done():
-			return
+			return nil
+		}
+		if err := missing[i].fl.err; errs.Is(err, errs.Denied) {
+			return err
 		}
 	}
+	return nil
 }
 
 const (

@@ -118,6 +118,7 @@ func (m *machine) resume(ctx context.Context) {
 	if l.End == nil {
 		m.gate.Grant(l.Access)
 	} else {
+		m.closeGate()
 		m.stopFollowing()
 	}
 }

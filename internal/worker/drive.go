@@ -186,7 +186,8 @@ func (m *machine) reach(p fleet.Phase) {
 	m.log.Info("machine reached a phase", "phase", string(p), "generation", l.Generation, "vm_id", string(l.VM))
 }
 
-// end ends the life: its token is dead from here on.
+// end ends the life: its token is dead from here on, and its gateway closed. What its VM may still ask for
+// until it is removed, above all ahead of time, reaches nobody.
 func (m *machine) end(p fleet.Phase, cause error) {
 	l := m.rec.Life
 	l.End = &ending{Want: m.rec.Assignment.Want}
@@ -198,6 +199,7 @@ func (m *machine) end(p fleet.Phase, cause error) {
 		m.gate.Revoke()
 		l.Disk = m.diskReport()
 	}
+	m.closeGate()
 	m.stopFollowing()
 	m.reach(p)
 	m.dirty, m.retry = true, retry{}

@@ -34,7 +34,8 @@ type fakeHost struct {
 	tried    int // acceleration
 	failBoot error
 	// fault is called with each request to a platform; it may block, or kill the VM.
-	fault func(vm *fakeVM, r *http.Request)
+	fault   func(vm *fakeVM, r *http.Request)
+	removal func() // before the next VM is removed; nil: nothing
 }
 
 func newFakeHost(t *testing.T, store blob.Store) *fakeHost {
@@ -121,6 +122,20 @@ func (h *fakeHost) setFault(f func(vm *fakeVM, r *http.Request)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.fault = f
+}
+
+// setRemoval has the next removal of a VM begin with f.
+func (h *fakeHost) setRemoval(f func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.removal = f
+}
+
+// gatewayOf is where a VM's gateway listens.
+func (h *fakeHost) gatewayOf(vm *fakeVM) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.gateways[vm.HostLink()]
 }
 
 // listenGateway opens a link's gateway; on the same port each time, as on a real link.
@@ -216,6 +231,13 @@ func (v *fakeVM) Status() runtime.Status {
 }
 
 func (v *fakeVM) Remove(context.Context) error {
+	v.host.mu.Lock()
+	removal := v.host.removal
+	v.host.removal = nil
+	v.host.mu.Unlock()
+	if removal != nil {
+		removal()
+	}
 	v.kill("removed")
 	v.host.mu.Lock()
 	defer v.host.mu.Unlock()

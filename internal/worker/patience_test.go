@@ -1,6 +1,7 @@
 package worker_test
 
 import (
+	"net"
 	"net/http"
 	"strings"
 	"sync/atomic"
@@ -57,4 +58,33 @@ func TestPressureAndProgressAreReported(t *testing.T) {
 	if last := r.feed.vm(m1).Progress; last != first {
 		t.Errorf("progress went from %d to %d, and nothing happened", first, last)
 	}
+}
+
+// TestTheGatewayOfAnEndedMachineIsClosed: what its VM asks for until it is removed reaches nobody. Removing it may take
+// long on a busy host, and a VM that reads ahead asks for hundreds of objects meanwhile.
+func TestTheGatewayOfAnEndedMachineIsClosed(t *testing.T) {
+	r := newRig(t, 0)
+	r.newDisk(m1)
+	r.start()
+	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
+	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
+	vm := r.host.bound()[0]
+	address := r.host.gatewayOf(vm)
+	removing, removed := make(chan struct{}), make(chan struct{})
+	r.host.setRemoval(func() { <-removing; close(removed) })
+	r.feed.assign(assignment(m1, 2, fleet.WantDiscarded))
+	r.awaitPhase(m1, 2, fleet.PhaseReleased)
+	r.eventually("its gateway is closed", func() bool {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
+	if len(r.host.all()) != 1 {
+		t.Error("the VM is gone already: this proves nothing")
+	}
+	close(removing)
+	<-removed
+	r.awaitGone(m1)
 }

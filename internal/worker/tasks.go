@@ -164,13 +164,18 @@ func (m *machine) stopFollowing() {
 	}
 }
 
-// dropVM lets go of a VM that is gone.
-func (m *machine) dropVM() {
-	m.stopFollowing()
+// closeGate closes the port of the VM's gateway.
+func (m *machine) closeGate() {
 	if m.gateStop != nil {
 		m.gateStop()
 		m.gateStop = nil
 	}
+}
+
+// dropVM lets go of a VM that is gone.
+func (m *machine) dropVM() {
+	m.stopFollowing()
+	m.closeGate()
 	m.mu.Lock()
 	m.gate = nil
 	m.mu.Unlock()

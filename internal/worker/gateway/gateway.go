@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/gatewayhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/repeats"
 )
 
 const (
@@ -24,6 +25,7 @@ const (
 	idleTimeout   = 5 * time.Minute
 	openRetry     = 500 * time.Millisecond
 	drainTimeout  = 100 * time.Millisecond // for answers under way when the gateway closes
+	sayAgain      = time.Minute            // between two lines that say the same
 )
 
 // Config of one VM's gateway.
@@ -42,6 +44,7 @@ type Gateway struct {
 	meter   *meter
 	refused atomic.Int64
 	log     *slog.Logger
+	said    *repeats.Handler // of log: a VM that is refused once is refused over and over
 
 	mu    sync.Mutex
 	grant *grant // nil: nobody gets in
@@ -56,7 +59,8 @@ type grant struct {
 
 // New returns a gateway that serves once Run is called.
 func New(cfg Config) *Gateway {
-	g := &Gateway{listen: cfg.Listen, ready: make(chan struct{}), meter: &meter{Store: cfg.Store}, log: cfg.Logger}
+	said := repeats.New(cfg.Logger.Handler(), sayAgain)
+	g := &Gateway{listen: cfg.Listen, ready: make(chan struct{}), meter: &meter{Store: cfg.Store}, log: slog.New(said), said: said}
 	g.server = &http.Server{
 		Handler:           g.admit(gatewayhttp.New(guard{store: g.meter, refused: &g.refused}, g, gatewayhttp.Config{})),
 		ReadHeaderTimeout: headerTimeout,
@@ -69,7 +73,10 @@ func New(cfg Config) *Gateway {
 // Run opens the port and serves until ctx ends. What is under way then is cut off: the VM asks again, of
 // the next gateway.
 func (g *Gateway) Run(ctx context.Context) error {
-	defer g.Revoke()
+	defer func() {
+		g.Revoke()
+		_ = g.said.Flush(context.WithoutCancel(ctx)) // a log that can't be written can't be complained of
+	}()
 	listener := g.open(ctx)
 	if listener == nil {
 		return nil

@@ -1,0 +1,53 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/gatewayblob"
+	"github.com/sluice-platform/sluice/internal/blob/memblob"
+	"github.com/sluice-platform/sluice/internal/worker/gateway"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// TestRefusalsAreLoggedOnceWithACount: a VM whose token is dead asks hundreds of times.
+func TestRefusalsAreLoggedOnceWithACount(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer // read once the gateway has ended
+	gw := gateway.New(gateway.Config{Store: memblob.New(), Logger: slog.New(slog.NewTextHandler(&out, nil)),
+		Listen: func(context.Context) (net.Listener, error) { return l, nil }})
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	go func() { over <- gw.Run(ctx) }()
+	c, err := gatewayblob.New(gatewayblob.Config{BaseURL: "http://" + l.Addr().String(), Token: "dead", Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const asked = 50
+	for range asked {
+		if _, err := c.Get(t.Context(), mine+"/head", blob.All()); !errs.Is(err, errs.Denied) {
+			t.Errorf("a dead token gets %v", err)
+		}
+	}
+	if n := gw.Counts().Refused; n < asked {
+		t.Errorf("%d refusals counted", n)
+	}
+	cancel()
+	if err := <-over; err != nil {
+		t.Fatal(err)
+	}
+	said := out.String()
+	if n := strings.Count(said, "without a good token"); n != 2 || !strings.Contains(said, "repeated=49") {
+		t.Errorf("%d lines:\n%s", n, said)
+	}
+}
