@@ -172,6 +172,20 @@ type Worker struct {
 	// where they are translated, with the reason. Empty for other runtimes, and until the worker has found out.
 	Acceleration       string `json:"acceleration,omitempty"`
 	AccelerationReason string `json:"acceleration_reason,omitempty"`
+	// Pressure is how much of the time work on the host waits; nil until it is known.
+	Pressure *Pressure `json:"pressure,omitempty"`
+}
+
+// Pressure is how much of the last ten seconds something on a host waited: 0 never, 1 always.
+type Pressure struct {
+	CPU    float64 `json:"cpu"`
+	Memory float64 `json:"memory"`
+	IO     float64 `json:"io"`
+	Load   float64 `json:"load"` // tasks that ran or waited to, over the last minute
+	Cores  int     `json:"cores"`
+	// High: what starts there takes at least twice as long. Fewer VMs are started at once, deadlines count
+	// accordingly less time, and a start that is given up goes to a worker without it, if there is one.
+	High bool `json:"high"`
 }
 
 // Condition is something a worker says about itself.

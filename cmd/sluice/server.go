@@ -67,7 +67,7 @@ data directory is refused.
 	flags.IntVar(&f.policy.MovesFleet, "moves-fleet", f.policy.MovesFleet, "moves in the whole fleet at a time")
 	flags.DurationVar(&f.policy.WorkerSuspect, "worker-suspect", f.policy.WorkerSuspect, "silence after which a worker gets no new machines")
 	flags.DurationVar(&f.policy.WorkerDown, "worker-down", f.policy.WorkerDown, "silence after which a worker's machines are started elsewhere")
-	flags.DurationVar(&f.policy.StartTimeout, "start-timeout", f.policy.StartTimeout, "time a target has to make a moved machine healthy")
+	flags.DurationVar(&f.policy.StartTimeout, "start-timeout", f.policy.StartTimeout, "time for which a start may come no further, before it is given up; counts less on a host under pressure")
 	flags.DurationVar(&f.collectEvery, "collect-every", time.Hour, "how often the pool is looked through for what no disk needs any more; 0: never")
 	flags.DurationVar(&f.grace, "collect-grace", gc.DefaultGrace, "time from finding something unreachable to deleting it, at least 10m")
 	flags.BoolVar(&f.verbose, "verbose", false, "log more")

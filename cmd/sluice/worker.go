@@ -84,6 +84,7 @@ func printWorker(w io.Writer, x api.Worker, machines []api.Machine) error {
 		{"CPUs", cores(x.CPUsUsed) + " used of " + cores(x.CPUs)},
 		{"Memory", byteCount(x.MemoryUsed<<20) + " used of " + byteCount(x.MemoryMiB<<20)},
 		{"Reservations", fmt.Sprint(x.Reserved)}, {"Pool", fmt.Sprint(x.PoolReady) + " empty VMs"},
+		{"Pressure", pressureOf(x)},
 		{"Last seen", timestamp(x.LastSeen)}, {"Joined", timestamp(x.JoinedAt)},
 	})
 	if err != nil {
@@ -94,6 +95,19 @@ func printWorker(w io.Writer, x api.Worker, machines []api.Machine) error {
 	}
 	fmt.Fprintf(w, "\nMachines [%d]\n", len(machines))
 	return printMachines(w, machines)
+}
+
+// pressureOf is how much of the time work on a worker's host waits; "" until it is known.
+func pressureOf(x api.Worker) string {
+	p := x.Pressure
+	if p == nil {
+		return ""
+	}
+	s := fmt.Sprintf("cpu %.0f %%, memory %.0f %%, io %.0f %%; load %.1f on %d cores", 100*p.CPU, 100*p.Memory, 100*p.IO, p.Load, p.Cores)
+	if p.High {
+		s += " (high: starts are slow, and waited for)"
+	}
+	return s
 }
 
 // acceleration is what a worker's VMs run by, with the reason; "" where they have no kernel of their own.

@@ -90,6 +90,9 @@ func workerToAPI(v fleet.WorkerView) api.Worker {
 		if a := r.Acceleration; a != nil {
 			out.Acceleration, out.AccelerationReason = a.Kind, a.Reason
 		}
+		if p := r.Pressure; p != nil {
+			out.Pressure = &api.Pressure{CPU: p.CPU, Memory: p.Memory, IO: p.IO, Load: p.Load, Cores: p.Cores, High: p.High()}
+		}
 		for _, c := range r.Conditions {
 			out.Conditions = append(out.Conditions, api.Condition(c))
 		}

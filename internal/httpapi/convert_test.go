@@ -73,8 +73,9 @@ func TestViewsAreWhole(t *testing.T) {
 	}
 	worker := workerToAPI(fleet.WorkerView{Allocation: fleet.Allocation{Holders: map[fleet.MachineID]fleet.Allocated{
 		"a": {Resources: fleet.Resources{CPUMillis: 1500, MemoryMiB: 10}}, "b": {Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: 5}, Move: "m"}}},
-		Report: &fleet.WorkerReport{PoolReady: 3, Acceleration: &fleet.Acceleration{Kind: "tcg", Reason: "why"}, Conditions: []fleet.Condition{{Name: "c"}}}})
-	if worker.CPUsUsed != 2 || worker.MemoryUsed != 15 || worker.Reserved != 1 || worker.PoolReady != 3 || worker.Acceleration != "tcg" || worker.AccelerationReason != "why" || worker.Conditions[0].Name != "c" {
+		Report: &fleet.WorkerReport{PoolReady: 3, Pressure: &fleet.Pressure{CPU: 0.6, Memory: 0.1, IO: 0.2, Load: 5, Cores: 2}, Acceleration: &fleet.Acceleration{Kind: "tcg", Reason: "why"}, Conditions: []fleet.Condition{{Name: "c"}}}})
+	if worker.CPUsUsed != 2 || worker.MemoryUsed != 15 || worker.Reserved != 1 || worker.PoolReady != 3 || worker.Acceleration != "tcg" || worker.AccelerationReason != "why" || worker.Conditions[0].Name != "c" ||
+		worker.Pressure == nil || *worker.Pressure != (api.Pressure{CPU: 0.6, Memory: 0.1, IO: 0.2, Load: 5, Cores: 2, High: true}) {
 		t.Errorf("%+v", worker)
 	}
 }

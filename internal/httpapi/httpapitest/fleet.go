@@ -63,6 +63,7 @@ func New() *Fleet {
 	}
 	f.workers["w2"].Worker.Runtime = "qemu"
 	f.workers["w2"].Report.Acceleration = &fleet.Acceleration{Kind: "tcg", Reason: "this host has no /dev/kvm"}
+	f.workers["w2"].Report.Pressure = &fleet.Pressure{CPU: 0.93, Memory: 0.01, IO: 0.25, Load: 30.5, Cores: 2}
 	f.images["base"] = fleet.Image{Name: "base", DiskURL: "file:///pool/disks/img-base-1", Checkpoint: "base",
 		SizeBytes: 1 << 30, CreatedAt: f.now}
 	return f
