@@ -1,12 +1,6 @@
 package fleet
 
-// UnderPressure is the share of the time from which a host counts as under pressure: what starts there
-// takes at least twice as long.
-const UnderPressure = 0.5
-
-// ioWeight is how much waiting for I/O slows what starts: a single writer makes something wait all of the
-// time, on a host that is fine.
-const ioWeight = 0.5
+import "github.com/sluice-platform/sluice/internal/x/patience"
 
 // Pressure is how much of the last ten seconds something on a host waited for a resource: 0 never, 1 always.
 type Pressure struct {
@@ -25,8 +19,8 @@ func (p *Pressure) Share() float64 {
 	if p == nil {
 		return 0
 	}
-	return min(max(p.CPU, p.Memory, ioWeight*p.IO, 0), 1)
+	return patience.Share(p.CPU, p.Memory, p.IO)
 }
 
 // High reports whether the host is under pressure.
-func (p *Pressure) High() bool { return p.Share() >= UnderPressure }
+func (p *Pressure) High() bool { return p.Share() >= patience.UnderPressure }

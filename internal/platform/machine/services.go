@@ -13,6 +13,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/platform/service"
 	"github.com/sluice-platform/sluice/internal/platform/servicelog"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/patience"
+	"github.com/sluice-platform/sluice/internal/x/pressure"
 )
 
 // serviceHolder has the machine's services and their logs, from bind on. Safe for concurrent use.
@@ -117,6 +119,7 @@ func (p *Platform) runServices(ctx context.Context, running *errgroup.Group, now
 		Services: now.Bind.Config.Services, Stop: now.Bind.Config.Stop, Log: p.log,
 		Runner:  &runner{p: p, bind: *now.Bind, logs: logs},
 		Prober:  &prober{p: p, bind: *now.Bind},
+		Share:   hostShare,
 		Stopped: now.Stopped, Restarts: now.Restarts, Closing: now.Release,
 		Changed: func() { p.noteServices(ctx, m, began) },
 	})
@@ -130,6 +133,15 @@ func (p *Platform) runServices(ctx context.Context, running *errgroup.Group, now
 	close(p.services.running)
 	p.services.mu.Unlock()
 	return nil
+}
+
+// hostShare is how much of the time work waits here; 0 where that can't be told.
+func hostShare() float64 {
+	r, err := pressure.New().Read()
+	if err != nil {
+		return 0
+	}
+	return patience.Share(r.CPU, r.Memory, r.IO)
 }
 
 // noteServices takes what the services are doing into the platform's state.

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
 // keep runs one service until ctx ends, over all its restarts. p is what runs already, or nil.
@@ -135,15 +137,17 @@ func (m *Manager) probe(ctx context.Context, u *unit) {
 		m.setIfUp(u, Ready, "")
 		return
 	}
-	began, wait, passed := time.Now(), checkFirst, false
+	began, wait, passed, missed := time.Now(), checkFirst, false, 0
 	for ctx.Err() == nil {
-		err := m.probeOnce(ctx, u.svc)
+		late, err := m.probeOnce(ctx, u.svc)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err == nil:
-			passed, wait = true, orDefault(check.Interval, checkEvery)
+			passed, missed, wait = true, 0, orDefault(check.Interval, checkEvery)
 			m.setIfUp(u, Ready, "")
+		case passed && late && missed+1 < checkMisses && m.pressed():
+			missed++ // nobody got to answer in time: that says nothing of the service
 		case passed:
 			m.setIfUp(u, Running, "check: "+err.Error())
 		case time.Since(began) > orDefault(check.Grace, checkGrace):
@@ -163,10 +167,17 @@ func (m *Manager) probe(ctx context.Context, u *unit) {
 	}
 }
 
-func (m *Manager) probeOnce(ctx context.Context, svc fleet.Service) error {
+// probeOnce asks a service's check once; late: it didn't answer in time.
+func (m *Manager) probeOnce(ctx context.Context, svc fleet.Service) (late bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, orDefault(svc.Check.Timeout, checkTimeout))
 	defer cancel()
-	return m.cfg.Prober.Probe(ctx, svc)
+	err = m.cfg.Prober.Probe(ctx, svc)
+	return err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded), err
+}
+
+// pressed says that what runs in this VM gets less than half of what it could use.
+func (m *Manager) pressed() bool {
+	return m.cfg.Share != nil && m.cfg.Share() >= patience.UnderPressure
 }
 
 // setIfUp changes the state of a process that isn't being stopped. What doesn't change wakes nobody.

@@ -62,6 +62,8 @@ type Config struct {
 	Restarts map[string]int
 	// Closing: nothing is to be started any more, as after StopAll.
 	Closing bool
+	// Share is how much of the time work waits in this VM; nil: none. It is asked only when a check ran out of time.
+	Share func() float64
 	// Changed is called after each change of Reports, one call at a time.
 	Changed func()
 }
@@ -77,6 +79,7 @@ const (
 	checkTimeout = 5 * time.Second
 	checkGrace   = 30 * time.Second
 	checkQuiet   = time.Second // for which failing is no news
+	checkMisses  = 3           // times in a row that a check of a ready service may run out of time under pressure
 
 	stopTimeout = 5 * time.Second
 	stopMost    = 300 * time.Second

@@ -27,12 +27,14 @@ type world struct {
 	failing  map[string]bool // can't be started
 	stubborn map[string]bool // don't end at SIGTERM
 	notReady map[string]bool
+	hangs    map[string]bool // checks don't return before their time is over
+	share    float64
 	fragile  map[string]time.Duration // end by themselves after this
 }
 
 func newWorld() *world {
 	return &world{began: time.Now(), times: map[string][]time.Duration{}, live: map[string]*pretended{}, failing: map[string]bool{},
-		stubborn: map[string]bool{}, notReady: map[string]bool{}, fragile: map[string]time.Duration{}}
+		stubborn: map[string]bool{}, notReady: map[string]bool{}, hangs: map[string]bool{}, fragile: map[string]time.Duration{}}
 }
 
 type pretended struct {
@@ -105,7 +107,14 @@ func (w *world) Adopt(_ context.Context, name string) (Process, error) {
 	return nil, errs.New(errs.NotFound, "none")
 }
 
-func (w *world) Probe(_ context.Context, svc fleet.Service) error {
+func (w *world) Probe(ctx context.Context, svc fleet.Service) error {
+	w.mu.Lock()
+	hangs := w.hangs[svc.Name]
+	w.mu.Unlock()
+	if hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.notReady[svc.Name] {
@@ -137,7 +146,8 @@ func run(t *testing.T, w func() *world, services []fleet.Service, test func(t *t
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := w()
-		m := New(Config{Services: services, Runner: w, Prober: w, Log: slog.New(slog.DiscardHandler), Changed: func() {}})
+		m := New(Config{Services: services, Runner: w, Prober: w, Log: slog.New(slog.DiscardHandler), Changed: func() {},
+			Share: func() float64 { w.mu.Lock(); defer w.mu.Unlock(); return w.share }})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); _ = m.Run(ctx) }()
@@ -306,6 +316,42 @@ func TestChecks(t *testing.T) {
 			t.Errorf("failing again %+v", r)
 		}
 	})
+}
+
+// TestALateCheckUnderPressureIsNoFailure: unless it is late three times in a row. One that fails is a failure at once.
+func TestALateCheckUnderPressureIsNoFailure(t *testing.T) {
+	a := svc("a")
+	a.Check = &fleet.Check{Kind: fleet.CheckTCP, Port: 1, Interval: time.Second, Timeout: time.Second}
+	for _, c := range []struct {
+		share float64
+		late  time.Duration
+		want  string
+	}{{0, 2500 * time.Millisecond, Running}, {0.9, 4500 * time.Millisecond, Ready}, {0.9, 8 * time.Second, Running}} {
+		run(t, newWorld, []fleet.Service{a}, func(t *testing.T, w *world, m *Manager) {
+			w.mu.Lock()
+			w.share = c.share
+			w.mu.Unlock()
+			time.Sleep(2500 * time.Millisecond)
+			if r := stateOf(m, "a"); r.State != Ready {
+				t.Fatalf("at first %+v", r)
+			}
+			w.set(w.hangs, "a", true)
+			time.Sleep(c.late)
+			if r := stateOf(m, "a"); r.State != c.want {
+				t.Errorf("at a share of %v, late for %s: %+v, want %s", c.share, c.late, r, c.want)
+			}
+			w.set(w.hangs, "a", false)
+			time.Sleep(3 * time.Second)
+			if r := stateOf(m, "a"); r.State != Ready {
+				t.Errorf("well again %+v", r)
+			}
+			w.set(w.notReady, "a", true)
+			time.Sleep(1500 * time.Millisecond)
+			if r := stateOf(m, "a"); r.State != Running {
+				t.Errorf("failing %+v", r)
+			}
+		})
+	}
 }
 
 func TestTakeOver(t *testing.T) {

@@ -15,11 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/runtime/qemu/bootdisk"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// kvmLimit is how long a kernel may take to boot by KVM: with it, that takes less than a second.
+// kvmLimit is how long a kernel may take to boot by KVM on a host without pressure: with it, that takes less than a second.
 const kvmLimit = 3 * time.Second
 
 // doubtAfter is how long a boot by KVM that only took too long counts as one that doesn't work.
@@ -108,7 +109,8 @@ func tryKVM(ctx context.Context, g guest) accel {
 	if err != nil {
 		return accel{Reason: err.Error()}
 	}
-	ctx, cancel := context.WithTimeout(ctx, kvmLimit)
+	limit := onhost.Patient(kvmLimit) // taken for broken on a busy host, it would make that host busier
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	a := accel{KVM: true}
 	args := append(a.arguments(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35", "-m", "192M",
@@ -123,7 +125,7 @@ func tryKVM(ctx context.Context, g guest) accel {
 	case bytes.Contains(out, []byte(bootdisk.MarkProbe)):
 		return accel{KVM: true, Sure: true}
 	case ctx.Err() != nil:
-		return accel{Reason: fmt.Sprintf("/dev/kvm is there, but doesn't boot a kernel within %v", kvmLimit)}
+		return accel{Reason: fmt.Sprintf("/dev/kvm is there, but doesn't boot a kernel within %v", limit.Round(time.Second))}
 	}
 	first, _, _ := bytes.Cut(bytes.TrimSpace(stderr.Bytes()), []byte("\n"))
 	return accel{Sure: true, Reason: fmt.Sprintf("/dev/kvm is there, but doesn't boot a kernel: %v: %s", err, first)}

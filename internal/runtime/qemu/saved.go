@@ -55,7 +55,7 @@ func dropSaved(ctx context.Context, path string) error {
 
 // awaitResumed waits until QEMU has read the saved VM and lets it run.
 func (v *vm) awaitResumed(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, resumeLimit)
+	ctx, cancel := context.WithTimeout(ctx, onhost.Patient(resumeLimit))
 	defer cancel()
 	err := v.withMonitor(ctx, func(m *monitor) error {
 		err := onhost.Poll(ctx, func() (bool, error) {
@@ -77,7 +77,7 @@ func (v *vm) awaitResumed(ctx context.Context) error {
 // saveWarm saves a VM once its platform waits for nothing but the boot document. A release of which the platform doesn't
 // get there isn't saved.
 func (d *Driver) saveWarm(ctx context.Context, v *vm, path string) error {
-	warming, cancel := context.WithTimeout(ctx, warmLimit)
+	warming, cancel := context.WithTimeout(ctx, onhost.Patient(warmLimit))
 	defer cancel()
 	err := v.awaitMark(warming, bootdisk.MarkWarm)
 	switch {
@@ -93,7 +93,7 @@ func (d *Driver) saveWarm(ctx context.Context, v *vm, path string) error {
 // save keeps a VM that waits for its order, for others to be resumed from. It goes on afterwards. That it can't be
 // saved is no reason to end it, as long as it runs.
 func (d *Driver) save(ctx context.Context, v *vm, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, saveLimit)
+	ctx, cancel := context.WithTimeout(ctx, onhost.Patient(saveLimit))
 	defer cancel()
 	return v.withMonitor(ctx, func(m *monitor) error {
 		if err := m.do("stop", nil, nil); err != nil {

@@ -29,7 +29,7 @@ func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, erro
 	if err := d.checkSpec(spec); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	ctx, cancel := onhost.Within(ctx, startTimeout)
 	defer cancel()
 	v, err := d.vms.Start(ctx, spec.ID, func(ctx context.Context, v *vm) error { return d.launch(ctx, v, spec) })
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/runtime"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
 // Config of a pool.
@@ -162,7 +163,7 @@ func (p *Pool) plan() (begin int, wait time.Duration) {
 		return 0, quiet.Sub(now)
 	case busy && now.Sub(p.lacking) < p.cfg.QuietMax:
 		return 0, busyPoll
-	case share >= fleet.UnderPressure && now.Sub(p.lacking) < p.cfg.PressedMax:
+	case share >= patience.UnderPressure && now.Sub(p.lacking) < p.cfg.PressedMax:
 		return 0, pressedPoll
 	}
 	p.booting++
@@ -175,7 +176,7 @@ func (p *Pool) startsAt(share float64) int {
 	switch {
 	case share >= muchPressure:
 		return 1
-	case share >= fleet.UnderPressure:
+	case share >= patience.UnderPressure:
 		return max(p.cfg.Starts/2, 1)
 	}
 	return p.cfg.Starts

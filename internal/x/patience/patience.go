@@ -14,6 +14,17 @@ const (
 	mostGap = 2 * time.Second
 )
 
+// UnderPressure is the share of the time from which a host counts as under pressure: what is done there
+// takes at least twice as long.
+const UnderPressure = 0.5
+
+// ioWeight is how much waiting for I/O slows what is done: a single writer makes something wait all of the
+// time, on a host that is fine.
+const ioWeight = 0.5
+
+// Share returns how much of the time work waits, as one number, of how much it waits for each resource.
+func Share(cpu, memory, io float64) float64 { return min(max(cpu, memory, ioWeight*io, 0), 1) }
+
 // Rate returns how much of a second counts, between 0.1 and 1, on a host where work waits for that share
 // of the time.
 func Rate(share float64) float64 {
