@@ -6,7 +6,7 @@ STORE    ?= file
 RUNTIME  ?= sandbox
 export CGO_ENABLED ?= 0
 
-.PHONY: help setup build test test-qemu lint bench soak fuzz demo demo-down clean
+.PHONY: help setup build test test-load test-qemu lint bench soak fuzz demo demo-down clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ build: ## build bin/sluice, bin/sluice-init and the platform's release tree
 
 test: setup build ## all tests, race detector on, from nothing
 	@scripts/test.sh
+
+test-load: setup build ## all tests, beside a load of 30; hours on two cores (LOAD=30, RUNS=1, ARGS='./test/chaos')
+	@LOAD=$(or $(LOAD),30) RUNS=$(or $(RUNS),1) scripts/test-load.sh $(ARGS)
 
 test-qemu: setup build ## fleets of VMs with a kernel of their own (make test has the runtime's own suite); minutes without KVM
 	@scripts/test.sh -v -tags qemu -timeout 60m -run 'Qemu|Runtimes|Postgres' ./internal/disk/frontend ./test/e2e

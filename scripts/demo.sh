@@ -44,7 +44,7 @@ for spec in shop:green shop:green blog:green blog:blue ci:blue ci:blue; do
   i=$((i + 1))
   app=${spec%%:*} network=${spec##*:}
   run_silently machine create "m$i" --app "$app" --network "$network" --image base --cpus 0.5 --memory 128 \
-    --worker "w$((i % 2 + 1))" \
+    --worker "w$((i % 2 + 1))" --timeout 20m \
     --service "name=web,cmd=busybox httpd -f -p 8080 -h /srv,port=8080,check=tcp"
 done
 

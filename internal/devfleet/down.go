@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -90,7 +91,7 @@ func (f *Fleet) removeVMs(ctx context.Context, worker, runtime string, drivers D
 	g.SetLimit(4)
 	for _, vm := range vms {
 		g.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+			ctx, cancel := context.WithTimeout(ctx, onhost.Patient(removeTimeout))
 			defer cancel()
 			return vm.Remove(ctx)
 		})

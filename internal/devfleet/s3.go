@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -55,6 +56,7 @@ func (f *Fleet) ensureS3(ctx context.Context, cfg Config, s *State) error {
 
 // waitHTTP waits until something answers HTTP at url, with whatever status.
 func waitHTTP(ctx context.Context, url string, limit time.Duration) error {
+	limit = onhost.Patient(limit)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {

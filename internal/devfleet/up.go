@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -259,7 +260,7 @@ func (f *Fleet) launchWorker(s *State, h *Host) error {
 
 // waitReady waits until a daemon has written its ready file, and decodes it into v unless that is nil.
 func (f *Fleet) waitReady(ctx context.Context, what string, p Process, file string, v any) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, onhost.Patient(time.Minute))
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
