@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/client"
 	"github.com/sluice-platform/sluice/internal/devfleet"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/patience"
 	"github.com/sluice-platform/sluice/internal/x/pressure"
 )
@@ -136,7 +137,7 @@ func (f *Fleet) remove() {
 	if f.t.Failed() {
 		f.dumpLogs()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), onhost.Patient(2*time.Minute))
 	defer cancel()
 	out, err := exec.CommandContext(ctx, f.cfg.Binary, "dev", "down", "--dir", f.cfg.Dir).CombinedOutput()
 	if err != nil {
