@@ -275,7 +275,7 @@ func (c *Control) launch(ctx context.Context, m row[fleet.Machine], exclude map[
 	if blocker != nil {
 		reason := "no worker has room: " + blocker.Detail
 		if need.Only != "" {
-			reason = "no worker has room but those that weren't asked for: " + blocker.Detail
+			reason = string(need.Only) + " was asked for, and doesn't take it: " + blocker.Detail
 		}
 		if m.val.State == fleet.MachineFailed && m.val.Reason == reason {
 			return nil

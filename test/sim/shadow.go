@@ -117,12 +117,24 @@ func (s *shadow) checkChange(old, now fleet.Machine, workers map[fleet.WorkerID]
 	if old.Placement != nil && old.Placement.Worker == to.ID {
 		return
 	}
+	if from := workers[placedOn(old)]; old.Placement != nil && old.Placement.Named && old.Owner == "" && now.Owner == "" &&
+		from.Drain == "" && !from.Drained && s.w.opt.Calm { // none is ever down then
+		s.w.violated("machine %s was asked for on %s, and is started on %s", now.ID, from.ID, to.ID)
+	}
 	if mv, moving := s.moves[ownerMove(now)]; moving && mv.From == to.ID {
 		return // put back where it came from
 	}
 	if to.Cordoned || to.Drain != "" || to.Drained {
 		s.w.violated("(6) machine %s was placed on %s, which is cordoned %v, draining %q", now.ID, to.ID, to.Cordoned, to.Drain)
 	}
+}
+
+// placedOn is the worker that a machine is placed on; "" if it is on none.
+func placedOn(m fleet.Machine) fleet.WorkerID {
+	if m.Placement == nil {
+		return ""
+	}
+	return m.Placement.Worker
 }
 
 // checkPatience: a start that gets further is not given up, however long it takes.

@@ -108,8 +108,12 @@ func (w *world) userActs() {
 	case n < 5 || m == "":
 		w.names++
 		what = fmt.Sprintf("create m%d", w.names)
+		on := fleet.WorkerID("") // now and then a user names the worker
+		if w.chance(250) {
+			on = k.id
+		}
 		_, err = s.c.CreateMachine(ctx, fleet.CreateMachine{Name: fleet.MachineName(fmt.Sprintf("m%d", w.names)), App: "app",
-			Network: fleet.NetworkName(fmt.Sprintf("n%d", w.rng.IntN(3))), SkipStart: w.chance(100),
+			Network: fleet.NetworkName(fmt.Sprintf("n%d", w.rng.IntN(3))), SkipStart: w.chance(100), Worker: on,
 			Config: fleet.MachineConfig{Image: "base", Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: 128 * int64(1+w.rng.IntN(2))}}})
 	case n < 7:
 		what = "stop " + m
