@@ -75,7 +75,7 @@ func TestAStartThatGetsFurtherIsNeverGivenUp(t *testing.T) {
 	inVirtualTime(t, func(t *testing.T, f *fixture) {
 		w1 := f.worker("w1")
 		f.worker("w2")
-		w1.further = true
+		w1.set(func() { w1.further = true })
 		id := f.begin(request("a", "net"), w1)
 		if took := f.leaves(id, 5*time.Minute); took < 5*time.Minute {
 			t.Fatalf("given up after %s: %+v", took, f.machine("a").Machine)
@@ -109,7 +109,8 @@ func TestPressureStretchesAStart(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			inVirtualTime(t, func(t *testing.T, f *fixture) {
 				w1, w2 := f.worker("w1"), f.worker("w2")
-				w1.pressure, w2.pressure = c.w1, c.w2
+				w1.set(func() { w1.pressure = c.w1 })
+				w2.set(func() { w2.pressure = c.w2 })
 				time.Sleep(time.Second) // both have reported
 				req := request("a", "net")
 				if c.named {
@@ -183,7 +184,7 @@ func TestAMoveToATargetThatIsSlowGoesOn(t *testing.T) {
 		id := f.create("a", "net").Machine.ID
 		w2 := f.worker("w2")
 		f.worker("w3")
-		w2.all, w2.further = true, true
+		w2.set(func() { w2.all, w2.further = true, true })
 		mv, err := f.c.Migrate(t.Context(), "a", "")
 		if err != nil || mv.Move.To != "w2" {
 			t.Fatalf("%+v, %v", mv, err)
