@@ -29,7 +29,7 @@ type Config struct {
 	Region    string
 	PathStyle bool
 
-	AccessKey, SecretKey, SessionToken string
+	AccessKey, SecretKey, SessionToken string // empty: whatever the SDK's usual chain finds, see New
 	CABundle                           string // a PEM file of more certificate authorities to trust; may be empty
 }
 
@@ -91,10 +91,10 @@ func (c Config) validate(u *url.URL) error {
 		return errs.New(errs.Invalid, "s3 URL without a bucket").WithRemedy("write s3://bucket/prefix")
 	case u.User != nil:
 		return errs.New(errs.Invalid, "s3 URL with credentials in it").
-			WithRemedy("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY instead")
-	case c.AccessKey == "" || c.SecretKey == "":
-		return errs.New(errs.Denied, "no credentials for bucket %s", c.Bucket).
-			WithRemedy("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+			WithRemedy("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, instead")
+	case (c.AccessKey == "") != (c.SecretKey == ""):
+		return errs.New(errs.Denied, "half of the credentials for bucket %s are missing", c.Bucket).
+			WithRemedy("set both, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or none of them")
 	}
 	if c.Endpoint != "" {
 		e, err := url.Parse(c.Endpoint)
@@ -115,6 +115,7 @@ func (c Config) transport() (*http.Transport, error) {
 		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: headerTimeout,
 		ExpectContinueTimeout: time.Second,
+		DisableCompression:    true, // a listing that something compresses on the way may get a weak ETag, and objects don't compress
 		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	if !strings.HasPrefix(c.Endpoint, "http://") { // an endpoint without TLS is one's own, nearby

@@ -3,57 +3,99 @@ package s3blob
 import (
 	"errors"
 	"net/http"
-	"time"
+	"net/url"
 
-	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// failure gives an answer of the store its kind; nil for nil.
+// failure gives what became of a request its kind, its words and its remedy; nil for nil.
 func (s *Store) failure(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}
-	var api smithy.APIError
-	code := ""
-	if errors.As(err, &api) {
-		code = api.ErrorCode()
+	var r *refusal
+	if errors.As(err, &r) {
+		return s.refused(r, format, args...)
 	}
-	status, after := 0, time.Duration(0)
-	var resp *awshttp.ResponseError
-	if errors.As(err, &resp) {
-		status = resp.HTTPStatusCode()
-		if resp.Response != nil && resp.Response.Response != nil {
-			after = blob.RetryAfter(resp.Response.Header, time.Now())
+	var c *credentialsError
+	if errors.As(err, &c) {
+		kind := errs.Denied
+		if c.again {
+			kind = errs.Unavailable
 		}
+		return errs.Wrap(kind, c.cause, "no credentials for bucket %s", s.bucket).WithRemedy(credentialsRemedy)
 	}
-	kind := kindOf(code, status)
-	if throttles(code, status) || kind == errs.Unavailable && after > 0 {
-		err = &blob.Throttled{After: after, Cause: err}
+	return errs.Wrap(errs.Unavailable, plain(err), format, args...)
+}
+
+func (s *Store) refused(r *refusal, format string, args ...any) error {
+	kind := r.kind()
+	cause := error(r)
+	if kind == errs.Unavailable && (throttles(r.code, r.status) || r.after > 0) {
+		cause = &blob.Throttled{After: r.after, Cause: r}
 	}
-	e := errs.Wrap(kind, err, format, args...)
-	switch code {
+	e := errs.Wrap(kind, cause, format, args...)
+	if r.why != "" || r.code == "" {
+		return e.WithRemedy("%s", s.strangerRemedy(r.status))
+	}
+	switch r.code {
 	case "NoSuchBucket":
-		return e.WithRemedy("create the bucket %s, or correct the store's URL", s.bucket)
-	case "PermanentRedirect", "AuthorizationHeaderMalformed":
-		return e.WithRemedy("set the bucket's region in the store's URL (?region=…)")
+		return errs.Wrap(kind, cause, "bucket %s does not exist", s.bucket).
+			WithRemedy("create the bucket %s, or correct the store's URL", s.bucket)
+	case "InvalidBucketName":
+		return errs.Wrap(kind, cause, "%q is no name of a bucket", s.bucket).
+			WithRemedy("correct the store's URL: a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
+	case "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
+		return errs.Wrap(kind, cause, "bucket %s is in another region or at another endpoint", s.bucket).
+			WithRemedy("set the bucket's region in the store's URL (?region=…)")
 	case "RequestTimeTooSkewed":
 		return e.WithRemedy("set this host's clock")
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
-		return e.WithRemedy("check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-	case "ExpiredToken", "InvalidToken":
-		return e.WithRemedy("get a new session token, and start again with it in AWS_SESSION_TOKEN")
+		s.credentials.renew()
+		return e.WithRemedy("check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile")
+	case "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired":
+		s.credentials.renew()
+		return e.WithRemedy("%s", s.credentials.expiredRemedy())
 	}
 	switch kind {
 	case errs.Denied:
-		return e.WithRemedy("let these credentials get, put and list objects in bucket %s: look at its policy and at theirs", s.bucket)
+		return e.WithRemedy("let these credentials get, put, delete and list objects in bucket %s: look at its policy and at theirs", s.bucket)
 	case errs.Exhausted:
 		return e.WithRemedy("make room in bucket %s, or raise its quota", s.bucket)
 	}
 	return e
+}
+
+// strangerRemedy is for an answer that isn't the store's.
+func (s *Store) strangerRemedy(status int) string {
+	switch status {
+	case http.StatusProxyAuthRequired:
+		return "a proxy asks for its own credentials: correct HTTPS_PROXY, or reach the store without it (NO_PROXY)"
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return "something on the way to " + s.where + " redirects, which is never followed: correct the endpoint, or what is between"
+	}
+	return "something between here and the store answers in its place: check the endpoint " + s.where + ", and proxies and gateways on the way"
+}
+
+// plain returns what went wrong without the SDK's story of how it came to know.
+func plain(err error) error {
+	var operation *smithy.OperationError
+	if errors.As(err, &operation) {
+		err = operation.Err
+	}
+	var send *smithyhttp.RequestSendError
+	if errors.As(err, &send) {
+		err = send.Err
+	}
+	var address *url.Error // it repeats the request
+	if errors.As(err, &address) {
+		err = address.Err
+	}
+	return err
 }
 
 // throttles reports whether an answer asks for fewer requests. A 503 without a code of S3's is a proxy's, and may
@@ -66,37 +108,42 @@ func throttles(code string, status int) bool {
 	return status == http.StatusTooManyRequests
 }
 
-// kindOf maps S3's code and HTTP status, either of which may be missing, to a kind.
-func kindOf(code string, status int) errs.Kind {
-	switch code {
-	case "NoSuchBucket", "PermanentRedirect", "InvalidRange", "KeyTooLongError", "EntityTooLarge":
-		return errs.Invalid // NoSuchBucket, too: to take it for a missing object could start a disk anew
-	case "RequestTimeout", "SlowDown", "ConditionalRequestConflict", "OperationAborted", "TooManyRequests", "Throttling",
-		"ThrottlingException", "RequestLimitExceeded", "RequestThrottled", "BandwidthLimitExceeded":
+// kind is what an answer means. Only S3's own document is the store's word: what has none is Unavailable, whatever its
+// status. What the store refuses until a person has changed something is Denied, for which a disk in use waits, while a
+// command tells it at once. That a bucket is missing is so, too: to take it for a missing object could start a disk anew.
+func (r *refusal) kind() errs.Kind {
+	if r.code == "" || r.why != "" {
 		return errs.Unavailable
+	}
+	switch r.code {
+	case "NoSuchKey":
+		return errs.NotFound
+	case "PreconditionFailed":
+		return errs.Conflict
+	case "InvalidRange", "KeyTooLongError", "EntityTooLarge":
+		return errs.Invalid
 	case "NotImplemented":
 		return errs.Unsupported
-	case "ExpiredToken":
-		return errs.Denied
-	case "QuotaExceeded", "XMinioStorageFull", "InsufficientStorage":
+	case "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage":
 		return errs.Exhausted
+	case "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "RequestTimeout": // it got damaged on the way
+		return errs.Unavailable
+	case "RequestTimeTooSkewed", "TemporaryRedirect": // passes by itself: the SDK signs by the store's clock from then on
+		return errs.Unavailable
 	}
+	return kindOfStatus(r.code, r.status)
+}
+
+// kindOfStatus is the kind of an answer of S3's whose code says no more than its status.
+func kindOfStatus(code string, status int) errs.Kind {
 	switch {
-	case status == http.StatusNotFound:
-		return errs.NotFound
-	case status == http.StatusPreconditionFailed:
-		return errs.Conflict
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return errs.Denied
+	case throttles(code, status), status == http.StatusConflict, status == http.StatusRequestTimeout:
+		return errs.Unavailable
 	case status == http.StatusInsufficientStorage:
 		return errs.Exhausted
-	case status == http.StatusNotImplemented:
-		return errs.Unsupported
-	case status == http.StatusConflict, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
-		return errs.Unavailable
-	case status >= 400 && status < 500:
-		return errs.Invalid
-	default: // 5xx, no answer at all, an answer that can't be read
+	case status >= 300 && status < 500:
+		return errs.Denied
+	default:
 		return errs.Unavailable
 	}
 }

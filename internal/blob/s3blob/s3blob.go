@@ -5,21 +5,18 @@
 //     that was repeated could lose against itself.
 //   - What isn't known is Unavailable: a timeout, a cut connection, a 5xx, and S3's 409, which says that
 //     another write was under way. Conflict is only what the store said for certain (412).
+//   - An answer is believed only if it has all that S3 promises of one. What comes between, such as proxies, portals
+//     and ingresses, answers with every status there is; without S3's own document that is Unavailable.
 package s3blob
 
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
-	"strconv"
-	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/middleware"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -27,24 +24,32 @@ import (
 
 // Store is a bucket, or a prefix of one. It is safe for concurrent use.
 type Store struct {
-	client    *s3.Client
-	transport *http.Transport
-	bucket    string
-	prefix    string // empty, or with a slash at its end
+	client      *s3.Client
+	transport   *http.Transport
+	credentials *access
+	bucket      string
+	prefix      string // empty, or with a slash at its end
+	where       string // the endpoint, for people
 }
 
 var _ blob.Store = (*Store)(nil)
 
 // New returns a store. It makes no request yet; blob probes tell whether the bucket is there and works.
+//
+// Without credentials in cfg those are used that the SDK's usual chain finds: environment, shared files and profile, web
+// identity, container, the host's metadata service. They are kept until they expire or the store refuses them.
 func New(cfg Config) (*Store, error) {
 	transport, err := cfg.transport()
 	if err != nil {
 		return nil, err
 	}
+	s := &Store{transport: transport, credentials: newAccess(cfg), bucket: cfg.Bucket, where: cfg.Endpoint}
 	options := s3.Options{
-		Region:                     cfg.Region,
-		Credentials:                credentials.NewStaticCredentialsProvider(cfg.AccessKey, cfg.SecretKey, cfg.SessionToken),
-		HTTPClient:                 &http.Client{Transport: transport},
+		Region:      cfg.Region,
+		Credentials: s.credentials.cache,
+		// A redirect is an answer like others: who follows one takes a page for the store.
+		HTTPClient:                 &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		APIOptions:                 []func(*middleware.Stack) error{disbelieve{}.addTo},
 		UsePathStyle:               cfg.PathStyle,
 		Retryer:                    aws.NopRetryer{},
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
@@ -55,7 +60,10 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Endpoint != "" {
 		options.BaseEndpoint = aws.String(cfg.Endpoint)
 	}
-	s := &Store{client: s3.New(options), transport: transport, bucket: cfg.Bucket}
+	if s.where == "" {
+		s.where = "of S3 in " + cfg.Region
+	}
+	s.client = s3.New(options)
 	if cfg.Prefix != "" {
 		s.prefix = cfg.Prefix + "/"
 	}
@@ -66,74 +74,6 @@ func New(cfg Config) (*Store, error) {
 func (s *Store) Close() error {
 	s.transport.CloseIdleConnections()
 	return nil
-}
-
-// Get implements blob.Store.
-func (s *Store) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
-	if err := blob.CheckKey(key); err != nil {
-		return blob.Object{}, err
-	}
-	o, err := s.get(ctx, key, header(r))
-	if !errs.Is(err, errs.Invalid) || r.Whole() || r.Offset > 0 {
-		if err == nil && r.Offset >= 0 && r.Length == 0 {
-			return resolveNone(o, r)
-		}
-		return o, err
-	}
-	// No range of an empty object can be asked for over HTTP, so this may just be one.
-	whole, wholeErr := s.get(ctx, key, "")
-	if wholeErr != nil || whole.Size > 0 {
-		return blob.Object{}, errors.Join(err, wholeErr)
-	}
-	return whole, nil
-}
-
-// resolveNone answers a range of no bytes, for which one byte was asked.
-func resolveNone(o blob.Object, r blob.Range) (blob.Object, error) {
-	if _, _, err := r.Resolve(o.Size); err != nil {
-		return blob.Object{}, err
-	}
-	o.Data = nil
-	return o, nil
-}
-
-// header returns a range as HTTP writes it, "" for a whole object.
-func header(r blob.Range) string {
-	switch {
-	case r.Whole():
-		return ""
-	case r.Offset < 0:
-		return fmt.Sprintf("bytes=%d", r.Offset)
-	case r.Length < 0:
-		return fmt.Sprintf("bytes=%d-", r.Offset)
-	default:
-		// There's no range of no bytes; one byte tells the size and the ETag, too.
-		return fmt.Sprintf("bytes=%d-%d", r.Offset, r.Offset+max(r.Length, 1)-1)
-	}
-}
-
-func (s *Store) get(ctx context.Context, key, byteRange string) (blob.Object, error) {
-	in := &s3.GetObjectInput{Bucket: &s.bucket, Key: s.key(key)}
-	if byteRange != "" {
-		in.Range = &byteRange
-	}
-	out, err := s.client.GetObject(ctx, in)
-	if err != nil {
-		return blob.Object{}, s.failure(err, "get object %s", key)
-	}
-	defer out.Body.Close()
-	data := make([]byte, aws.ToInt64(out.ContentLength))
-	if _, err := io.ReadFull(out.Body, data); err != nil {
-		return blob.Object{}, errs.Wrap(errs.Unavailable, err, "read object %s", key)
-	}
-	o := blob.Object{Data: data, ETag: etag(out.ETag), Size: int64(len(data))}
-	if out.ContentRange != nil {
-		_, total, _ := strings.Cut(*out.ContentRange, "/")
-		if o.Size, err = strconv.ParseInt(total, 10, 64); err != nil {
-			return blob.Object{}, errs.Wrap(errs.Unavailable, err, "size of object %s", key)
-		}
-	}
-	return o, nil
 }
 
 // Put implements blob.Store.
@@ -156,12 +96,13 @@ func (s *Store) put(ctx context.Context, key string, body []byte, in *s3.PutObje
 		return "", err
 	}
 	in.Bucket, in.Key = &s.bucket, s.key(key)
+	in.ContentType = aws.String("application/octet-stream") // else a store may guess, and a page can't be told by its type
 	in.Body, in.ContentLength = bytes.NewReader(body), aws.Int64(int64(len(body)))
 	out, err := s.client.PutObject(ctx, in)
 	if err != nil {
 		return "", s.failure(err, "put object %s", key)
 	}
-	return etag(out.ETag), nil
+	return etag(aws.ToString(out.ETag)), nil
 }
 
 // Delete implements blob.Store.
@@ -176,34 +117,4 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-// List implements blob.Store.
-func (s *Store) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
-	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: s.key(prefix)}
-	if startAfter != "" {
-		in.StartAfter = s.key(startAfter)
-	}
-	for {
-		out, err := s.client.ListObjectsV2(ctx, in)
-		if err != nil {
-			return s.failure(err, "list %q", prefix)
-		}
-		for _, o := range out.Contents {
-			key := strings.TrimPrefix(aws.ToString(o.Key), s.prefix)
-			// An object that ends in a slash is some tool's idea of a directory, and none of ours.
-			if strings.HasSuffix(key, "/") || key == "" {
-				continue
-			}
-			if !yield(blob.Entry{Key: key, Size: aws.ToInt64(o.Size)}) {
-				return nil
-			}
-		}
-		if !aws.ToBool(out.IsTruncated) {
-			return nil
-		}
-		in.ContinuationToken = out.NextContinuationToken
-	}
-}
-
 func (s *Store) key(key string) *string { return aws.String(s.prefix + key) }
-
-func etag(quoted *string) blob.ETag { return blob.ETag(strings.Trim(aws.ToString(quoted), `"`)) }

@@ -1,0 +1,82 @@
+package s3blob
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+)
+
+const (
+	credentialsRemedy = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE and a profile, or give this host a role"
+	renewPause        = time.Second      // between two looks for better credentials
+	refreshAhead      = 30 * time.Second // before they expire
+	lookTimeout       = 10 * time.Second // for all places together
+)
+
+// access is where the store's credentials come from: those of Config, or whatever the SDK's usual chain finds, which
+// is asked again when they expire and when the store says that they are no good.
+type access struct {
+	fixed  bool
+	cache  *aws.CredentialsCache
+	looked atomic.Int64 // when the chain was asked last, in Unix nanoseconds
+	found  atomic.Bool  // it had some once, so that it may have some again
+}
+
+func newAccess(cfg Config) *access {
+	a := &access{fixed: cfg.AccessKey != ""}
+	if a.fixed {
+		a.cache = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(cfg.AccessKey, cfg.SecretKey, cfg.SessionToken))
+		return a
+	}
+	a.cache = aws.NewCredentialsCache(aws.CredentialsProviderFunc(a.look), func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = refreshAhead })
+	return a
+}
+
+// look asks the chain from its beginning, so that files are read anew: the SDK keeps what it has read of them.
+func (a *access) look(ctx context.Context) (aws.Credentials, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	a.looked.Store(time.Now().UnixNano())
+	// A host that has no metadata service must not wait for one three times.
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))
+	if err != nil {
+		return aws.Credentials{}, &credentialsError{plain(err), a.found.Load()}
+	}
+	found, err := cfg.Credentials.Retrieve(ctx)
+	if err != nil {
+		return aws.Credentials{}, &credentialsError{plain(err), a.found.Load()}
+	}
+	a.found.Store(true)
+	return found, nil
+}
+
+// renew has the chain asked again before the next request, as the store refuses what it has given.
+func (a *access) renew() {
+	if !a.fixed && time.Since(time.Unix(0, a.looked.Load())) > renewPause {
+		a.cache.Invalidate()
+	}
+}
+
+// expiredRemedy says how to bring a new session token.
+func (a *access) expiredRemedy() string {
+	if a.fixed {
+		return "start again with a new session token in AWS_SESSION_TOKEN, or keep it in a profile (AWS_PROFILE), which is read again when it changes"
+	}
+	return "put a new session token where these came from, such as ~/.aws/credentials: it is read again by itself"
+}
+
+// credentialsError says that there are none.
+type credentialsError struct {
+	cause error
+	again bool // there were some before
+}
+
+// Error returns what the chain said.
+func (e *credentialsError) Error() string { return e.cause.Error() }
+
+// Unwrap returns it.
+func (e *credentialsError) Unwrap() error { return e.cause }
