@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -70,9 +71,6 @@ func check(op string, resp *http.Response) *refusal {
 	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" && encoding != "aws-chunked" {
 		return refuse(resp, "in "+printable(encoding)+", which nobody asked for")
 	}
-	if resp.ContentLength < 0 && resp.ProtoMajor < 2 && !chunked(resp) && resp.Body != http.NoBody {
-		return refuse(resp, "without a length, so that nobody can tell whether it is whole")
-	}
 	switch op {
 	case opGet:
 		return checkGet(resp)
@@ -86,8 +84,9 @@ func check(op string, resp *http.Response) *refusal {
 	return nil
 }
 
-func chunked(resp *http.Response) bool {
-	return len(resp.TransferEncoding) > 0 && resp.TransferEncoding[0] == "chunked"
+// endless reports whether an answer ends where its connection does, wherever that is.
+func endless(resp *http.Response) bool {
+	return resp.ContentLength < 0 && resp.ProtoMajor < 2 && !slices.Contains(resp.TransferEncoding, "chunked")
 }
 
 func checkGet(resp *http.Response) *refusal {
@@ -98,6 +97,8 @@ func checkGet(resp *http.Response) *refusal {
 		return refuse(resp, "where 200 or 206 was due")
 	case partial != ranged:
 		return refuse(resp, "whose status and Content-Range contradict each other")
+	case !ranged && endless(resp):
+		return refuse(resp, "without a length, so that nobody can tell whether it is whole")
 	case noETag(resp):
 		return refuse(resp, "without an ETag")
 	case strings.Contains(kind, "html") || strings.Contains(kind, "xml"): // no object of ours is of such a type

@@ -2,6 +2,7 @@ package s3blob
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 
@@ -83,6 +84,17 @@ func (s *Store) strangerRemedy(status int) string {
 
 // plain returns what went wrong without the SDK's story of how it came to know.
 func plain(err error) error {
+	var unread *smithy.DeserializationError
+	if errors.As(err, &unread) {
+		for cause := unread.Err; cause != nil; cause = errors.Unwrap(cause) {
+			err = cause
+		}
+		return fmt.Errorf("an answer that can't be read: %w", err)
+	}
+	var cancelled *smithy.CanceledError
+	if errors.As(err, &cancelled) {
+		return fmt.Errorf("no answer: %w", cancelled.Err)
+	}
 	var operation *smithy.OperationError
 	if errors.As(err, &operation) {
 		err = operation.Err

@@ -73,7 +73,7 @@ func (s *Store) get(ctx context.Context, key string, r blob.Range, byteRange str
 	o, err := readAnswer(r, aws.ToString(out.ContentRange), told, out.Body)
 	o.ETag = etag(aws.ToString(out.ETag))
 	if err != nil {
-		return blob.Object{}, errs.Wrap(errs.KindOf(err), err, "get object %s", key)
+		return blob.Object{}, errs.Wrap(errs.KindOf(err), err, "get object %s", key).WithRemedy("%s", s.strangerRemedy(0))
 	}
 	return o, nil
 }

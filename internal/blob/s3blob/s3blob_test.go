@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -48,8 +49,11 @@ func TestServerErrors(t *testing.T) {
 		_, err = s.Get(t.Context(), "k", blob.All())
 		return err
 	}
-	if err := get(s3blob.Config{Bucket: "none", AccessKey: versitygwtest.AccessKey, SecretKey: versitygwtest.SecretKey}); !errs.Is(err, errs.Invalid) || errs.RemedyOf(err) == "" {
+	if err := get(s3blob.Config{Bucket: "none", AccessKey: versitygwtest.AccessKey, SecretKey: versitygwtest.SecretKey}); !errs.Is(err, errs.Denied) || !strings.HasPrefix(err.Error(), "bucket none does not exist") || errs.RemedyOf(err) == "" {
 		t.Errorf("missing bucket: kind %q: %v", errs.KindOf(err), err)
+	}
+	if err := get(s3blob.Config{Bucket: "Bad_Name", AccessKey: versitygwtest.AccessKey, SecretKey: versitygwtest.SecretKey}); !errs.Is(err, errs.Denied) || !strings.Contains(errs.RemedyOf(err), "lower-case") {
+		t.Errorf("a name that no bucket has: kind %q, remedy %q: %v", errs.KindOf(err), errs.RemedyOf(err), err)
 	}
 	if err := get(s3blob.Config{Bucket: "bucket", AccessKey: versitygwtest.AccessKey, SecretKey: "wrong"}); !errs.Is(err, errs.Denied) || errs.RemedyOf(err) == "" {
 		t.Errorf("wrong secret: kind %q: %v", errs.KindOf(err), err)
@@ -71,8 +75,12 @@ func TestAnswersAndTheirKinds(t *testing.T) {
 		{501, "NotImplemented", errs.Unsupported},
 		{403, "AccessDenied", errs.Denied},
 		{404, "NoSuchKey", errs.NotFound},
-		{404, "NoSuchBucket", errs.Invalid},
+		{404, "NoSuchBucket", errs.Denied},
 		{502, "", errs.Unavailable},
+		{404, "", errs.Unavailable},
+		{412, "", errs.Unavailable},
+		{400, "SomethingNew", errs.Denied},
+		{404, "SomethingNew", errs.Denied},
 	} {
 		calls := 0
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -192,7 +200,7 @@ func TestFullAndRefused(t *testing.T) {
 		status int
 		code   string
 		kind   errs.Kind
-	}{{507, "", errs.Exhausted}, {403, "QuotaExceeded", errs.Exhausted}, {403, "AccessDenied", errs.Denied}, {400, "ExpiredToken", errs.Denied}} {
+	}{{507, "InsufficientStorage", errs.Exhausted}, {507, "SomethingNew", errs.Exhausted}, {403, "QuotaExceeded", errs.Exhausted}, {403, "AccessDenied", errs.Denied}, {400, "ExpiredToken", errs.Denied}} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(c.status)
 			if c.code != "" {
