@@ -130,12 +130,12 @@ func listings() []Kind {
 // connections are what becomes of those.
 func connections() []Kind {
 	return []Kind{
-		{Name: "reset before it was done", Ops: All, Says: "reset", answer: func(x *exchange) { x.reset() }},
-		{Name: "reset after it was done", Ops: All, Says: "reset", answer: func(x *exchange) { x.forward(); x.reset() }},
-		{Name: "closed after it was done", Ops: All, Says: "EOF", answer: func(x *exchange) { x.forward(); x.raw(nil) }},
+		{Name: "reset before it was done", Ops: All, Unheard: true, Says: "reset", answer: func(x *exchange) { x.reset() }},
+		{Name: "reset after it was done", Ops: All, Unheard: true, Says: "reset", answer: func(x *exchange) { x.forward(); x.reset() }},
+		{Name: "closed after it was done", Ops: All, Unheard: true, Says: "EOF", answer: func(x *exchange) { x.forward(); x.raw(nil) }},
 		{Name: "no HTTP", Ops: All, Says: "malformed", answer: func(x *exchange) { x.raw([]byte("SSH-2.0-OpenSSH_9.2\r\n\r\n")) }},
-		{Name: "cut head", Ops: All, Says: "EOF", answer: func(x *exchange) { x.raw([]byte("HTTP/1.1 200 OK\r\nETag: \"")) }},
-		{Name: "no answer", Ops: All, Says: "", answer: func(x *exchange) {
+		{Name: "cut head", Ops: All, Unheard: true, Says: "EOF", answer: func(x *exchange) { x.raw([]byte("HTTP/1.1 200 OK\r\nETag: \"")) }},
+		{Name: "no answer", Ops: All, Unheard: true, Says: "", answer: func(x *exchange) {
 			<-x.healed
 			x.reset()
 		}},

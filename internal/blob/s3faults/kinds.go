@@ -12,6 +12,9 @@ type Kind struct {
 	// Silent: no client can tell by the answer, which is as it should be; what it says did not happen, or not lately.
 	Silent bool
 
+	// Unheard: HTTP itself repeats a read whose connection ended without an answer, and nobody hears of it.
+	Unheard bool
+
 	answer func(x *exchange)
 }
 
