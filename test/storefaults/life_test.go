@@ -15,7 +15,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/s3blob"
-	"github.com/sluice-platform/sluice/internal/blob/s3faults"
+	"github.com/sluice-platform/sluice/internal/blob/s3faulttest"
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/fsck"
@@ -34,8 +34,8 @@ const (
 type life struct {
 	t      *testing.T
 	ctx    context.Context
-	kind   s3faults.Kind
-	proxy  *s3faults.Proxy
+	kind   s3faulttest.Kind
+	proxy  *s3faulttest.Proxy
 	real   blob.Store // the server itself
 	via    *heard     // through the proxy
 	now    time.Time
@@ -47,12 +47,12 @@ type life struct {
 	took   map[string]string
 }
 
-func newLife(t *testing.T, server *versitygwtest.Server, k s3faults.Kind) *life {
+func newLife(t *testing.T, server *versitygwtest.Server, k s3faulttest.Kind) *life {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patient)
 	t.Cleanup(cancel)
 	l := &life{t: t, ctx: ctx, kind: k, now: time.Now(), rng: rand.New(rand.NewPCG(1, 2)), want: make([]byte, size), took: map[string]string{}}
-	l.proxy = s3faults.Start(t, strings.TrimPrefix(server.Endpoint, "http://"))
+	l.proxy = s3faulttest.Start(t, strings.TrimPrefix(server.Endpoint, "http://"))
 	prefix := versitygwtest.Prefix()
 	open := func(endpoint string) blob.Store {
 		s, err := s3blob.New(s3blob.Config{

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/sluice-platform/sluice/internal/blob/s3faults"
+	"github.com/sluice-platform/sluice/internal/blob/s3faulttest"
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
 )
 
@@ -22,7 +22,7 @@ func TestEveryAnswerAgainstEveryStage(t *testing.T) {
 	var mu sync.Mutex
 	rows := map[string]map[string]string{}
 	t.Run("kinds", func(t *testing.T) {
-		for _, k := range s3faults.Kinds() {
+		for _, k := range s3faulttest.Kinds() {
 			if k.Silent {
 				continue // no answer tells them; see TestSilentFaults
 			}
@@ -65,7 +65,7 @@ func table(rows map[string]map[string]string) string {
 // TestTheMatrixNoticesALoss seeds the fault that the matrix is there for: writes that count as done and are not. A store that
 // believes every answer would see just that.
 func TestTheMatrixNoticesALoss(t *testing.T) {
-	k, ok := s3faults.ByName("a PUT that is swallowed")
+	k, ok := s3faulttest.ByName("a PUT that is swallowed")
 	if !ok {
 		t.Fatal("no such kind")
 	}
@@ -84,8 +84,8 @@ func TestTheMatrixNoticesALoss(t *testing.T) {
 // that. What destroyed disks leave behind is no loss: a collector finds it.
 func TestSilentFaults(t *testing.T) {
 	server := versitygwtest.Start(t)
-	for _, k := range s3faults.Kinds() {
-		if !k.Silent || k.Ops&s3faults.Put != 0 {
+	for _, k := range s3faulttest.Kinds() {
+		if !k.Silent || k.Ops&s3faulttest.Put != 0 {
 			continue
 		}
 		t.Run(k.Name, func(t *testing.T) {

@@ -9,7 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/s3blob"
-	"github.com/sluice-platform/sluice/internal/blob/s3faults"
+	"github.com/sluice-platform/sluice/internal/blob/s3faulttest"
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -17,35 +17,35 @@ import (
 // wireOps are the requests of a store. Each one is right, so that a false answer to it is false whatever it says.
 var wireOps = []struct {
 	name string
-	op   s3faults.Op
+	op   s3faulttest.Op
 	do   func(ctx context.Context, s *s3blob.Store, etag blob.ETag) error
 }{
-	{"get", s3faults.Get, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
+	{"get", s3faulttest.Get, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
 		o, err := s.Get(ctx, "dir/there", blob.All())
 		return same(err, string(o.Data), there, o.Size)
 	}},
-	{"get the end", s3faults.Get, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
+	{"get the end", s3faulttest.Get, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
 		o, err := s.Get(ctx, "dir/there", blob.Range{Offset: -3})
 		return same(err, string(o.Data), there[len(there)-3:], o.Size)
 	}},
-	{"get nothing", s3faults.Get, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
+	{"get nothing", s3faulttest.Get, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
 		o, err := s.Get(ctx, "dir/there", blob.Range{})
 		return same(err, string(o.Data), "", o.Size)
 	}},
-	{"put", s3faults.Put, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
+	{"put", s3faulttest.Put, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
 		_, err := s.Put(ctx, "dir/new", []byte("new"))
 		return err
 	}},
-	{"put if absent", s3faults.Put, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
+	{"put if absent", s3faulttest.Put, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
 		_, err := s.PutIfAbsent(ctx, "dir/absent", []byte("new"))
 		return err
 	}},
-	{"put if match", s3faults.Put, func(ctx context.Context, s *s3blob.Store, etag blob.ETag) error {
+	{"put if match", s3faulttest.Put, func(ctx context.Context, s *s3blob.Store, etag blob.ETag) error {
 		_, err := s.PutIfMatch(ctx, "dir/matched", []byte("new"), etag)
 		return err
 	}},
-	{"delete", s3faults.Delete, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error { return s.Delete(ctx, "dir/old") }},
-	{"list", s3faults.List, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
+	{"delete", s3faulttest.Delete, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error { return s.Delete(ctx, "dir/old") }},
+	{"list", s3faulttest.List, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
 		var keys []string
 		err := s.List(ctx, "dir/", "", func(e blob.Entry) bool { keys = append(keys, e.Key); return true })
 		if err == nil && strings.Join(keys, " ") != "dir/matched dir/old dir/there" {
@@ -68,7 +68,7 @@ func same(err error, got, want string, size int64) error {
 // missing, not as a lost race, not as a wrong request. What comes instead names the cause and a remedy.
 func TestEachFalseAnswer(t *testing.T) {
 	server := versitygwtest.Start(t)
-	for _, k := range s3faults.Kinds() {
+	for _, k := range s3faulttest.Kinds() {
 		t.Run(k.Name, func(t *testing.T) {
 			t.Parallel()
 			for _, op := range wireOps {
@@ -80,8 +80,8 @@ func TestEachFalseAnswer(t *testing.T) {
 	}
 }
 
-func falseAnswer(t *testing.T, server *versitygwtest.Server, k s3faults.Kind, name string, do func(context.Context, *s3blob.Store, blob.ETag) error) {
-	proxy := s3faults.Start(t, strings.TrimPrefix(server.Endpoint, "http://"))
+func falseAnswer(t *testing.T, server *versitygwtest.Server, k s3faulttest.Kind, name string, do func(context.Context, *s3blob.Store, blob.ETag) error) {
+	proxy := s3faulttest.Start(t, strings.TrimPrefix(server.Endpoint, "http://"))
 	s := open(t, proxy.Endpoint, versitygwtest.Prefix())
 	var etag blob.ETag
 	for key, body := range map[string]string{"dir/there": there, "dir/matched": "old", "dir/old": "old"} {

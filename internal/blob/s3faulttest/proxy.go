@@ -1,8 +1,8 @@
-// Package s3faults is an HTTP proxy for tests, in front of a real S3 server, that answers as proxies, gateways, portals and
+// Package s3faulttest is an HTTP proxy for tests, in front of a real S3 server, that answers as proxies, gateways, portals and
 // broken stores do. Faults above the SDK are decorate's; these are on the wire, before anything has been believed.
 //
 // Each test, or each part of one that runs beside others, has a proxy of its own; one server is enough for all.
-package s3faults
+package s3faulttest
 
 import (
 	"bytes"

@@ -1,4 +1,4 @@
-package s3faults
+package s3faulttest
 
 import (
 	"bytes"
