@@ -174,8 +174,8 @@ func (d *deps) checkStore(ctx context.Context, url string) finding {
 	}
 	defer store.Close()
 	err = blobs.Probe(ctx, store, url)
-	if errs.Is(err, errs.Denied) && d.env("AWS_ACCESS_KEY_ID") == "" {
-		return finding{Check: check, Status: statusSkipped, Detail: url + ": no credentials here (AWS_ACCESS_KEY_ID); the server probes it when it starts"}
+	if blobs.LacksCredentials(err) {
+		return finding{Check: check, Status: statusSkipped, Detail: url + ": no credentials here (AWS_ACCESS_KEY_ID or a profile); the server probes it when it starts"}
 	}
 	return found(check, url+": conditional writes work", err)
 }

@@ -10,6 +10,7 @@ package blobs
 
 import (
 	"context"
+	"errors"
 	"net/url"
 	"os"
 	"path"
@@ -49,6 +50,12 @@ func Open(ctx context.Context, storeURL string) (blob.Store, error) {
 	default: // "mem"; parse lets no other through
 		return memblob.New(), nil
 	}
+}
+
+// LacksCredentials reports whether a store could not be asked because this process has no credentials for it.
+func LacksCredentials(err error) bool {
+	var none *s3blob.CredentialsError
+	return errors.As(err, &none)
 }
 
 func parse(s string) (*url.URL, error) {

@@ -126,12 +126,34 @@ func (s ignoresStartAfter) List(ctx context.Context, prefix, _ string, yield fun
 	return s.Store.List(ctx, prefix, "", yield)
 }
 
+// marksReads is behind something that changes the ETags of what it passes on, but not those of conditions.
+type marksReads struct{ blob.Store }
+
+func (s marksReads) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
+	o, err := s.Store.Get(ctx, key, r)
+	o.ETag += "-gzip"
+	return o, err
+}
+
+type marksAll struct{ blob.Store }
+
+func (s marksAll) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
+	return marksReads(s).Get(ctx, key, r)
+}
+
+func (s marksAll) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
+	etag, err := s.Store.PutIfAbsent(ctx, key, body)
+	return etag + "-gzip", err
+}
+
 func TestProbeRefusesByName(t *testing.T) {
 	for what, s := range map[string]blob.Store{
-		"ignores If-None-Match": ignoresAbsent{memblob.New()},
-		"ignores If-Match":      ignoresMatch{memblob.New()},
-		"checks, then writes":   checksFirst{memblob.New(), new(atomic.Int32)},
-		"ignores start-after":   ignoresStartAfter{memblob.New()},
+		"ignores If-None-Match":  ignoresAbsent{memblob.New()},
+		"ignores If-Match":       ignoresMatch{memblob.New()},
+		"checks, then writes":    checksFirst{memblob.New(), new(atomic.Int32)},
+		"ignores start-after":    ignoresStartAfter{memblob.New()},
+		"changes etags of reads": marksReads{memblob.New()},
+		"changes all etags":      marksAll{memblob.New()},
 	} {
 		err := blobs.Probe(t.Context(), s, "s3://bad")
 		if !errs.Is(err, errs.Unsupported) || errs.RemedyOf(err) == "" {

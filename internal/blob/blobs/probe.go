@@ -120,7 +120,18 @@ func (p *prober) match(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("write a new object: %w", err)
 	}
-	if _, err := p.s.PutIfMatch(ctx, key, []byte("two"), old); err != nil {
+	seen, err := p.s.Get(ctx, key, blob.All())
+	if err != nil {
+		return fmt.Errorf("read a new object: %w", err)
+	}
+	if seen.ETag != old {
+		return p.refuse("a read gives another etag (%q) than the write did (%q); does something on the way change it?", seen.ETag, old)
+	}
+	_, err = p.s.PutIfMatch(ctx, key, []byte("two"), old)
+	switch {
+	case errs.Is(err, errs.Conflict):
+		return p.refuse("it doesn't know the etag that it gave itself (%q); does something on the way change it?", old)
+	case err != nil:
 		return fmt.Errorf("replace an object by its etag: %w", err)
 	}
 	_, err = p.s.PutIfMatch(ctx, key, []byte("three"), old)

@@ -2,10 +2,12 @@ package s3blob
 
 import (
 	"context"
+	"net/http"
 	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 )
@@ -44,11 +46,11 @@ func (a *access) look(ctx context.Context) (aws.Credentials, error) {
 	// A host that has no metadata service must not wait for one three times.
 	cfg, err := config.LoadDefaultConfig(ctx, config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))
 	if err != nil {
-		return aws.Credentials{}, &credentialsError{plain(err), a.found.Load()}
+		return aws.Credentials{}, &CredentialsError{plain(err), a.found.Load()}
 	}
 	found, err := cfg.Credentials.Retrieve(ctx)
 	if err != nil {
-		return aws.Credentials{}, &credentialsError{plain(err), a.found.Load()}
+		return aws.Credentials{}, &CredentialsError{plain(err), a.found.Load()}
 	}
 	a.found.Store(true)
 	return found, nil
@@ -69,14 +71,34 @@ func (a *access) expiredRemedy() string {
 	return "put a new session token where these came from, such as ~/.aws/credentials: it is read again by itself"
 }
 
-// credentialsError says that there are none.
-type credentialsError struct {
+// signer signs by the secret that it is given: the SDK's own goes on with the one that it first had for an access key.
+type signer struct {
+	now atomic.Pointer[secretSigner]
+}
+
+type secretSigner struct {
+	secret string
+	*v4.Signer
+}
+
+// SignHTTP implements s3.HTTPSignerV4.
+func (s *signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service, region string, at time.Time, opts ...func(*v4.SignerOptions)) error {
+	now := s.now.Load()
+	if now == nil || now.secret != c.SecretAccessKey {
+		now = &secretSigner{c.SecretAccessKey, v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })}
+		s.now.Store(now)
+	}
+	return now.Signer.SignHTTP(ctx, c, r, hash, service, region, at, opts...)
+}
+
+// CredentialsError says that the chain has none.
+type CredentialsError struct {
 	cause error
 	again bool // there were some before
 }
 
 // Error returns what the chain said.
-func (e *credentialsError) Error() string { return e.cause.Error() }
+func (e *CredentialsError) Error() string { return e.cause.Error() }
 
 // Unwrap returns it.
-func (e *credentialsError) Unwrap() error { return e.cause }
+func (e *CredentialsError) Unwrap() error { return e.cause }

@@ -22,13 +22,13 @@ func (s *Store) failure(err error, format string, args ...any) error {
 	if errors.As(err, &r) {
 		return s.refused(r, format, args...)
 	}
-	var c *credentialsError
+	var c *CredentialsError
 	if errors.As(err, &c) {
 		kind := errs.Denied
 		if c.again {
 			kind = errs.Unavailable
 		}
-		return errs.Wrap(kind, c.cause, "no credentials for bucket %s", s.bucket).WithRemedy(credentialsRemedy)
+		return errs.Wrap(kind, c, "no credentials for bucket %s", s.bucket).WithRemedy(credentialsRemedy)
 	}
 	return errs.Wrap(errs.Unavailable, plain(err), format, args...)
 }

@@ -46,7 +46,7 @@ func New(cfg Config) (*Store, error) {
 	s := &Store{transport: transport, credentials: newAccess(cfg), bucket: cfg.Bucket, where: cfg.Endpoint}
 	options := s3.Options{
 		Region:      cfg.Region,
-		Credentials: s.credentials.cache,
+		Credentials: s.credentials.cache, HTTPSignerV4: &signer{},
 		// A redirect is an answer like others: who follows one takes a page for the store.
 		HTTPClient:                 &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		APIOptions:                 []func(*middleware.Stack) error{disbelieve{}.addTo},
