@@ -3,7 +3,8 @@
 // gatewayhttp is the serving side, and describes the protocol.
 //
 // Invariant: a mutation whose answer didn't arrive whole is Unavailable, never assumed to have failed. No
-// conditional write is ever sent twice.
+// conditional write is ever sent twice. Only the gateway's own document says no: an answer without one is of
+// something else, which knows nothing of the store.
 package gatewayblob
 
 import (
@@ -64,7 +65,9 @@ func New(cfg Config) (*Store, error) {
 		ResponseHeaderTimeout: cfg.Timeout,
 		DisableCompression:    true,
 	}
-	return &Store{base: base, token: cfg.Token, client: &http.Client{Transport: transport}, transport: transport}, nil
+	// A redirect is an answer like others: who follows one takes something else for the gateway.
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &Store{base: base, token: cfg.Token, client: client, transport: transport}, nil
 }
 
 // Close implements blob.Store.
@@ -75,11 +78,11 @@ func (s *Store) Close() error {
 
 // Get implements blob.Store.
 func (s *Store) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
-	method := http.MethodGet
 	header := http.Header{}
+	none := r.Offset >= 0 && r.Length == 0
 	switch {
-	case r.Offset >= 0 && r.Length == 0:
-		method = http.MethodHead
+	case none: // one byte tells the size and the ETag, too; an answer to a HEAD could not say why not
+		header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.Offset, r.Offset))
 	case r.Offset < 0:
 		header.Set("Range", fmt.Sprintf("bytes=%d", r.Offset))
 	case r.Length < 0 && r.Offset > 0:
@@ -87,16 +90,17 @@ func (s *Store) Get(ctx context.Context, key string, r blob.Range) (blob.Object,
 	case r.Length > 0:
 		header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.Offset, r.Offset+r.Length-1))
 	}
-	resp, err := s.object(ctx, method, key, header, nil)
+	resp, err := s.object(ctx, http.MethodGet, key, header, nil)
 	if err != nil {
 		return blob.Object{}, err
 	}
 	defer resp.Body.Close()
-	o, err := readObject(resp, method)
+	o, err := readObject(resp)
 	if err != nil {
 		return blob.Object{}, fmt.Errorf("get object %s: %w", key, err)
 	}
-	if method == http.MethodHead {
+	if none {
+		o.Data = nil
 		if _, _, err := r.Resolve(o.Size); err != nil {
 			return blob.Object{}, err
 		}
@@ -104,17 +108,14 @@ func (s *Store) Get(ctx context.Context, key string, r blob.Range) (blob.Object,
 	return o, nil
 }
 
-func readObject(resp *http.Response, method string) (o blob.Object, err error) {
-	if o.ETag, err = gatewayhttp.UnquoteETag(resp.Header.Get("ETag")); err != nil {
-		return o, err
+func readObject(resp *http.Response) (o blob.Object, err error) {
+	if o.ETag, err = gatewayhttp.UnquoteETag(resp.Header.Get("ETag")); err != nil || o.ETag == "" {
+		return o, errs.Wrap(errs.Unavailable, err, "answer without an ETag")
 	}
 	if resp.ContentLength < 0 {
 		return o, errs.New(errs.Unavailable, "answer without a length")
 	}
 	o.Size = resp.ContentLength
-	if method == http.MethodHead {
-		return o, nil
-	}
 	if resp.StatusCode == http.StatusPartialContent {
 		_, total, _ := strings.Cut(resp.Header.Get("Content-Range"), "/")
 		if o.Size, err = strconv.ParseInt(total, 10, 64); err != nil {
@@ -150,8 +151,8 @@ func (s *Store) put(ctx context.Context, key string, body []byte, header http.He
 	}
 	defer resp.Body.Close()
 	etag, err := gatewayhttp.UnquoteETag(resp.Header.Get("ETag"))
-	if err != nil {
-		return "", errs.Wrap(errs.Unavailable, err, "put object %s", key)
+	if err != nil || etag == "" {
+		return "", errs.Wrap(errs.Unavailable, err, "put object %s: answer without an ETag", key)
 	}
 	return etag, nil
 }
@@ -201,7 +202,7 @@ func (s *Store) object(ctx context.Context, method, key string, header http.Head
 	return s.do(ctx, method, &u, header, body)
 }
 
-// do sends a request and returns an answer of status 2xx, whose body the caller closes.
+// do sends a request and returns an answer of a status that the gateway has for success, whose body the caller closes.
 func (s *Store) do(ctx context.Context, method string, u *url.URL, header http.Header, body []byte) (*http.Response, error) {
 	var reader io.Reader
 	if method == http.MethodPut {
@@ -221,7 +222,10 @@ func (s *Store) do(ctx context.Context, method string, u *url.URL, header http.H
 	if err != nil {
 		return nil, errs.Wrap(errs.Unavailable, err, "store gateway")
 	}
-	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+	switch {
+	case method == http.MethodDelete && resp.StatusCode == http.StatusNoContent,
+		method == http.MethodPut && resp.StatusCode == http.StatusOK,
+		method == http.MethodGet && (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent):
 		return resp, nil
 	}
 	defer resp.Body.Close()
@@ -236,11 +240,11 @@ func failure(resp *http.Response, method, path string) error {
 			return body.Err()
 		}
 	}
-	kind := gatewayhttp.KindOfStatus(resp.StatusCode)
-	said := errs.New(kind, "%s %s: store gateway answered %s", method, path, resp.Status)
+	said := errs.New(errs.Unavailable, "%s %s: not the store gateway's answer: %s, %s", method, path, resp.Status, resp.Header.Get("Content-Type")).
+		WithRemedy("check that the worker's store gateway is at its address, and what is between")
 	after := blob.RetryAfter(resp.Header, time.Now())
-	if resp.StatusCode == http.StatusTooManyRequests || kind == errs.Unavailable && after > 0 {
-		return errs.Wrap(kind, &blob.Throttled{After: after, Cause: said}, "store gateway")
+	if resp.StatusCode == http.StatusTooManyRequests || after > 0 {
+		return errs.Wrap(errs.Unavailable, &blob.Throttled{After: after, Cause: said}, "store gateway")
 	}
 	return said
 }

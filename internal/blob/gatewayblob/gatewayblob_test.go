@@ -227,3 +227,43 @@ func TestThrottlingPassesThrough(t *testing.T) {
 		t.Errorf("proxy: %v %v: %v", ok, after, err)
 	}
 }
+
+// TestOnlyTheGatewayIsBelieved: what else answers in its place is neither success nor a word on what is stored.
+func TestOnlyTheGatewayIsBelieved(t *testing.T) {
+	page := func(status int, header http.Header) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/login" {
+				w.Header().Set("ETag", `"page"`)
+				_, _ = w.Write([]byte("<html>Sign in</html>"))
+				return
+			}
+			for name, values := range header {
+				w.Header()[name] = values
+			}
+			w.WriteHeader(status)
+			if status != http.StatusNoContent && status != http.StatusNotModified {
+				_, _ = w.Write([]byte("<html>no</html>"))
+			}
+		}
+	}
+	for _, status := range []int{200, 201, 202, 204, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 407, 409, 412, 413, 500, 501, 502, 503, 504, 507} {
+		server := httptest.NewServer(page(status, http.Header{"Location": {"/login"}}))
+		s := client(t, server.URL, "secret")
+		for what, err := range map[string]error{
+			"get": second(s.Get(t.Context(), "k", blob.All())), "get nothing": second(s.Get(t.Context(), "k", blob.Range{})),
+			"put": second(s.Put(t.Context(), "k", []byte("x"))), "put if absent": second(s.PutIfAbsent(t.Context(), "k", []byte("x"))),
+			"put if match": second(s.PutIfMatch(t.Context(), "k", []byte("x"), "e")),
+			"list":         s.List(t.Context(), "", "", func(blob.Entry) bool { return true }),
+		} {
+			if !errs.Is(err, errs.Unavailable) {
+				t.Errorf("%s, answered %d: kind %q: %v", what, status, errs.KindOf(err), err)
+			}
+		}
+		if err := s.Delete(t.Context(), "k"); !errs.Is(err, errs.Unavailable) && status != http.StatusNoContent { // which is what the gateway says
+			t.Errorf("delete, answered %d: kind %q: %v", status, errs.KindOf(err), err)
+		}
+		server.Close()
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

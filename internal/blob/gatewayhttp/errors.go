@@ -70,21 +70,3 @@ func statusOf(kind errs.Kind) int {
 		return http.StatusInternalServerError
 	}
 }
-
-// KindOfStatus is the kind of an answer that has a status but no error document, as one from a proxy.
-func KindOfStatus(status int) errs.Kind {
-	switch {
-	case status == http.StatusNotFound:
-		return errs.NotFound
-	case status == http.StatusPreconditionFailed:
-		return errs.Conflict
-	case status == http.StatusUnauthorized, status == http.StatusForbidden:
-		return errs.Denied
-	case status == http.StatusInsufficientStorage:
-		return errs.Exhausted
-	case status == http.StatusTooManyRequests, status == http.StatusRequestTimeout, status >= 500:
-		return errs.Unavailable
-	default:
-		return errs.Invalid
-	}
-}
