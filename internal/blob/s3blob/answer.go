@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
@@ -298,7 +300,7 @@ func firstWords(body []byte) string {
 
 // printable returns text that came over the wire as it may be shown and logged: one line, of a bounded length.
 func printable(s string) string {
-	s = strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c <= ' ' || c == 0x7f || c == '\u2028' || c == '\ufffd' }), " ")
+	s = strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c == ' ' || c == utf8.RuneError || !unicode.IsPrint(c) }), " ")
 	words := []rune(s)
 	if len(words) > maxWords {
 		return string(words[:maxWords]) + "…"
