@@ -2,8 +2,13 @@ package blobs_test
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
@@ -162,6 +167,35 @@ func TestProbeRefusesByName(t *testing.T) {
 		if listErr := s.List(t.Context(), "", "", func(e blob.Entry) bool { t.Errorf("%s: left %s", what, e.Key); return true }); listErr != nil {
 			t.Error(listErr)
 		}
+	}
+}
+
+// TestProbeRefusesVersionsThatCount: versitygw takes what it keeps of a deleted object for the object.
+func TestProbeRefusesVersionsThatCount(t *testing.T) {
+	server := versitygwtest.StartVersioned(t)
+	server.Setenv(t)
+	admin := s3.New(s3.Options{
+		Region: "us-east-1", BaseEndpoint: &server.Endpoint, UsePathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider(versitygwtest.AccessKey, versitygwtest.SecretKey, ""),
+	})
+	probe := func() error {
+		s, err := blobs.Open(t.Context(), server.URL("pool"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		return blobs.Probe(t.Context(), s, server.URL("pool"))
+	}
+	if err := probe(); err != nil {
+		t.Errorf("a bucket without versions: %v", err)
+	}
+	if _, err := admin.PutBucketVersioning(t.Context(), &s3.PutBucketVersioningInput{
+		Bucket: &server.Bucket, VersioningConfiguration: &types.VersioningConfiguration{Status: types.BucketVersioningStatusEnabled},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := probe(); !errs.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "versions") {
+		t.Errorf("a bucket with versions: kind %q: %v", errs.KindOf(err), err)
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 // "probe/", are removed again.
 func Probe(ctx context.Context, s blob.Store, name string) error {
 	p := prober{s: s, name: name, dir: probeDir + rand.Text() + "/"}
-	return p.run(ctx, p.absent, p.match, p.race, p.ranges, p.list)
+	return p.run(ctx, p.absent, p.match, p.race, p.ranges, p.list, p.gone)
 }
 
 // ProbeLog is Probe for a store that only has the logs of disks. Of such a one listings need not be in order, and nothing
@@ -139,6 +139,39 @@ func (p *prober) match(ctx context.Context) error {
 		return err
 	}
 	return p.wantBody(ctx, key, "two")
+}
+
+// gone deletes an object. What some stores keep of it, as a version, must be none: a disk that was destroyed would come
+// back by the next write of its head, or could not be made again.
+func (p *prober) gone(ctx context.Context) error {
+	const versions = "; does the bucket keep versions? If so, use one that does not"
+	key := p.key("gone")
+	old, err := p.s.PutIfAbsent(ctx, key, []byte("first"))
+	if err != nil {
+		return fmt.Errorf("write a new object: %w", err)
+	}
+	if err := p.s.Delete(ctx, key); err != nil {
+		return fmt.Errorf("delete an object: %w", err)
+	}
+	if _, err := p.s.Get(ctx, key, blob.All()); !errs.Is(err, errs.NotFound) {
+		if err == nil {
+			return p.refuse("it still has an object that was deleted")
+		}
+		return fmt.Errorf("read a deleted object: %w", err)
+	}
+	switch _, err := p.s.PutIfMatch(ctx, key, []byte("second"), old); {
+	case err == nil:
+		return p.refuse("it replaces an object that was deleted, on condition of what it had been%s", versions)
+	case !errs.Is(err, errs.NotFound) && !errs.Is(err, errs.Conflict):
+		return fmt.Errorf("replace a deleted object: %w", err)
+	}
+	switch _, err := p.s.PutIfAbsent(ctx, key, []byte("third")); {
+	case errs.Is(err, errs.Conflict):
+		return p.refuse("it takes an object that was deleted for one that is there%s", versions)
+	case err != nil:
+		return fmt.Errorf("write a deleted object again: %w", err)
+	}
+	return nil
 }
 
 func (p *prober) race(ctx context.Context) error {

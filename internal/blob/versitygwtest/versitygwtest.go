@@ -39,6 +39,7 @@ type Server struct {
 	Dir      string // where it keeps its objects
 
 	binary, addr string
+	flags        []string // of the file system that it keeps its objects in
 	process      *os.Process
 	ended        chan error
 }
@@ -63,7 +64,18 @@ func Start(t testing.TB) *Server {
 // StartIn starts a server that keeps its objects in dir.
 func StartIn(t testing.TB, dir string) *Server {
 	t.Helper()
-	s := &Server{Bucket: "bucket", Dir: dir, binary: install(t)}
+	return start(t, dir)
+}
+
+// StartVersioned starts a server whose buckets can have versions. None has, to begin with.
+func StartVersioned(t testing.TB) *Server {
+	t.Helper()
+	return start(t, t.TempDir(), "--versioning-dir", t.TempDir())
+}
+
+func start(t testing.TB, dir string, flags ...string) *Server {
+	t.Helper()
+	s := &Server{Bucket: "bucket", Dir: dir, binary: install(t), flags: flags}
 	t.Cleanup(s.Kill)
 	// The bucket is a directory; making it here spares an API call that is the server's own.
 	if err := os.Mkdir(filepath.Join(s.Dir, s.Bucket), 0o750); err != nil {
@@ -113,7 +125,8 @@ func (s *Server) signal(t testing.TB, sig syscall.Signal) {
 }
 
 func (s *Server) start(addr string) error {
-	cmd := exec.Command(s.binary, "--quiet", "--port", addr, "--access", AccessKey, "--secret", SecretKey, "posix", s.Dir)
+	args := append([]string{"--quiet", "--port", addr, "--access", AccessKey, "--secret", SecretKey, "posix"}, s.flags...)
+	cmd := exec.Command(s.binary, append(args, s.Dir)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
