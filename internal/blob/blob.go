@@ -49,8 +49,9 @@ func All() Range { return Range{Offset: 0, Length: -1} }
 // ".." elements. All methods are safe for concurrent use. Bodies passed in are not modified or kept.
 //
 // Error kinds: NotFound (Get, PutIfMatch on a missing key), Conflict (a condition did not hold),
-// Unavailable (the store can't be reached, timed out, throttled or answered 5xx), Denied, Invalid (a bad
-// key or range), Exhausted (no space).
+// Unavailable (the store can't be reached, timed out, throttled, answered 5xx, or something else answered in its
+// place), Denied (it refuses until a person changes something: credentials, policy, a bucket that is missing),
+// Invalid (a bad key or range), Exhausted (no space).
 type Store interface {
 	// Get reads an object or a range of it.
 	Get(ctx context.Context, key string, r Range) (Object, error)
