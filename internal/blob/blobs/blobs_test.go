@@ -208,6 +208,22 @@ func TestProbeLogNeedsNoOrder(t *testing.T) {
 	}
 }
 
+// TestProbeBeginsWithThePoint: what the store refuses comes first, and with what to do.
+func TestProbeBeginsWithThePoint(t *testing.T) {
+	server := versitygwtest.Start(t)
+	server.Setenv(t)
+	server.Bucket = "nobucket"
+	s, err := blobs.Open(t.Context(), server.URL("pool"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	err = blobs.Probe(t.Context(), s, server.URL("pool"))
+	if !errs.Is(err, errs.Denied) || !strings.HasPrefix(err.Error(), "bucket nobucket does not exist") || !strings.Contains(errs.RemedyOf(err), "create the bucket") {
+		t.Errorf("kind %q, remedy %q: %v", errs.KindOf(err), errs.RemedyOf(err), err)
+	}
+}
+
 func TestProbeTellsAnOutage(t *testing.T) {
 	s := decorate.Faults(memblob.New(), decorate.FaultConfig{Refused: 1})
 	if err := blobs.Probe(t.Context(), s, "s3://away"); !errs.Is(err, errs.Unavailable) {

@@ -47,7 +47,12 @@ func (p *prober) run(ctx context.Context, steps ...func(context.Context) error) 
 		}
 	}()
 	for _, step := range steps {
-		if err := step(ctx); err != nil {
+		err := step(ctx)
+		var refused *errs.Error
+		if errs.Is(err, errs.Denied) && errors.As(err, &refused) {
+			return refused // what we were about to do is not the point
+		}
+		if err != nil {
 			return fmt.Errorf("probe store %s: %w", p.name, err)
 		}
 	}

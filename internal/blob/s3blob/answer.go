@@ -278,7 +278,7 @@ func (r *refusal) ownWords(status string) string {
 // Unwrap returns what cut the answer short.
 func (r *refusal) Unwrap() error { return r.cause }
 
-const maxWords = 80 // of a page that are quoted
+const maxWords = 160 // characters of a page, or of a message, that are quoted
 
 // firstWords returns how a page begins, without its markup.
 func firstWords(body []byte) string {

@@ -10,6 +10,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/smithy-go/logging"
 )
 
 const (
@@ -44,7 +45,7 @@ func (a *access) look(ctx context.Context) (aws.Credentials, error) {
 	defer cancel()
 	a.looked.Store(time.Now().UnixNano())
 	// A host that has no metadata service must not wait for one three times.
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }))
+	cfg, err := config.LoadDefaultConfig(ctx, config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }), config.WithLogger(logging.Nop{}))
 	if err != nil {
 		return aws.Credentials{}, &CredentialsError{plain(err), a.found.Load()}
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/smithy-go/logging"
 	"github.com/aws/smithy-go/middleware"
 
 	"github.com/sluice-platform/sluice/internal/blob"
@@ -54,8 +55,7 @@ func New(cfg Config) (*Store, error) {
 		Retryer:                    aws.NopRetryer{},
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
-		// Else every download logs that it carried no checksum of the SDK's.
-		DisableLogOutputChecksumValidationSkipped: true,
+		Logger:                     logging.Nop{}, // it would write to standard error, such as that a download has no checksum of the SDK's
 	}
 	if cfg.Endpoint != "" {
 		options.BaseEndpoint = aws.String(cfg.Endpoint)
