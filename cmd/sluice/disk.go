@@ -291,12 +291,19 @@ func printAttachments(w io.Writer, all []localAttachment) error {
 		if r.ReadOnly {
 			mode = "read-only"
 		}
+		if r.Ended != "" {
+			mode = "cut off"
+		}
 		rows = append(rows, []string{fmt.Sprint(r.PID), string(r.Mode), mode, r.Checkpoint, r.Acknowledges, placeOf(&r.Record), timestamp(r.StartedAt)})
 	}
 	if err := printTable(w, []string{"PID", "MODE", "ACCESS", "CHECKPOINT", "FLUSHED BY", "WHERE", "SINCE"}, rows); err != nil {
 		return err
 	}
 	for i := range all {
+		if r := &all[i]; r.Ended != "" {
+			fmt.Fprintf(w, "\nprocess %d is cut off from the disk, and %s gives I/O errors: %s\n  try: sluice disk detach %s\n",
+				r.PID, placeOf(&r.Record), r.Ended, placeOf(&r.Record))
+		}
 		if s := all[i].Stall; s != nil {
 			if err := printStall(w, fmt.Sprintf("\nprocess %d", all[i].PID), s); err != nil {
 				return err

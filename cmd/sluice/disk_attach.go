@@ -23,7 +23,8 @@ func newDiskAttachCommand(d *deps) *cobra.Command {
 		Short: "Make a disk a block device of this host",
 		Long: `Make a disk a block device of this host, for as long as this command runs, and print its path. Nothing is mounted:
 make a file system on it, mount it, or give it to a database. An interrupt or SIGTERM, or disk detach, writes it out
-and closes the disk; while it is mounted that waits, and a second interrupt tears it away.
+and closes the disk; while it is mounted that waits, and a second interrupt tears it away. If the disk stops by
+itself, as when another host takes it over, the device stays and gives I/O errors until then.
 
 Who may write the disk is as with disk mount. Needs root.
 ` + stallHelp + journalHelp + keyHelp + exitTable,
@@ -75,7 +76,7 @@ func (h *held) device(ctx context.Context) error {
 		case <-ctx.Done():
 			return h.untilUnused(ctx)
 		case <-h.fenced():
-			return h.writer.Err()
+			return h.outliveDevice(ctx, front, h.writer.Err())
 		case <-front.Done():
 			return errs.New(errs.Unavailable, "the kernel has given up %s", front.BlockDevice())
 		}
@@ -83,7 +84,7 @@ func (h *held) device(ctx context.Context) error {
 	return errors.Join(err, front.Close(context.WithoutCancel(ctx)))
 }
 
-// untilUnused waits until the device is mounted nowhere, the disk has stopped, or another interrupt comes.
+// untilUnused waits until the device is mounted nowhere, or another interrupt comes.
 func (h *held) untilUnused(ctx context.Context) error {
 	again, stop := interrupts()
 	defer stop()
@@ -98,8 +99,6 @@ func (h *held) untilUnused(ctx context.Context) error {
 		select {
 		case <-again:
 			return nil
-		case <-h.fenced():
-			return h.writer.Err()
 		case <-time.After(busyLook):
 		}
 	}

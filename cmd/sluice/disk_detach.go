@@ -105,7 +105,7 @@ func (d *deps) attachmentsOf(what string) ([]attachment.Record, error) {
 	for _, r := range dead {
 		if r.URL == match || r.Mountpoint == match || r.BlockDevice == match {
 			return nil, errs.New(errs.NotFound, "%s is not attached any more: process %d was killed", what, r.PID).
-				WithRemedy("mount it again, which also cleans up after that process")
+				WithRemedy("attach it again; or unmount what that process has left: umount DIR")
 		}
 	}
 	return nil, errs.New(errs.NotFound, "%s is not attached on this host", what).WithRemedy("look where it is: sluice disk info URL")

@@ -169,7 +169,12 @@ func (h *held) announce(ctx context.Context, text string, serve func(ctx context
 		if err != nil {
 			return err
 		}
-		g.Go(control)
+		g.Go(func() error {
+			if err := control(); err != nil { // no reason to take the disk away from who uses it
+				fmt.Fprintf(h.d.stderr, "commands such as disk checkpoint are not taken any more: %v\n", err)
+			}
+			return nil
+		})
 	}
 	if err = reg.Put(&h.record); err == nil {
 		err = h.ready(text)

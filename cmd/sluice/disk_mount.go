@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
@@ -29,7 +28,9 @@ func newDiskMountCommand(d *deps) *cobra.Command {
 		Use:   "mount URL DIR",
 		Short: "Mount the file system of a disk on a directory",
 		Long: `Mount the file system of a disk on a directory, for as long as this command runs: an interrupt or SIGTERM, or
-umount DIR, unmounts it and closes the disk. What was fsynced is in the store, whatever happens to this host; of a
+umount DIR, unmounts it and closes the disk. If the disk stops by itself, as when another host takes it over, the
+mount stays and gives I/O errors until somebody does that, so that nothing is written into the directory beneath.
+The same is left on DIR by a process that was killed. What was fsynced is in the store, whatever happens to this host; of a
 disk of mode bounded it may for a moment be in its journal only.
 
 A disk on which nothing was ever written gets an ext4 file system first. Any other content is left as it is.
@@ -76,7 +77,8 @@ func addHoldFlags(cmd *cobra.Command, f *holdFlags) {
 	cmd.Flags().BoolVar(&f.background, "background", false, "return when it is ready, and end by: sluice disk detach")
 }
 
-// mountDir returns the directory to mount on, free of what a process that was killed has left mounted there.
+// mountDir returns the directory to mount on. What a process that was killed has left mounted there is mounted over, since
+// somebody may write there all the time; uncover removes it in the end.
 func mountDir(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -94,16 +96,18 @@ func mountDir(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	info, err := os.Stat(abs)
 	if mount != nil && mount.dead() {
-		if err := unix.Unmount(abs, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
-			return "", errs.Wrap(errs.Unavailable, err, "unmount what a killed process has left on %s", abs)
+		if mount = nil; err != nil { // such as xfs; mount(8) would have the same error
+			if err := uncover(abs, ""); err != nil {
+				return "", err
+			}
+			info, err = os.Stat(abs)
 		}
-		mount = nil
 	}
 	if mount != nil {
 		return "", errs.New(errs.Conflict, "%s is on %s already", mount.source, abs).WithRemedy("choose another directory, or: umount %s", abs)
 	}
-	info, err := os.Stat(abs)
 	if errors.Is(err, os.ErrNotExist) {
 		return "", errs.Wrap(errs.NotFound, err, "there is no directory %s", abs).WithRemedy("mkdir -p %s", abs)
 	}
@@ -161,12 +165,12 @@ func (h *held) mount(ctx context.Context, dir string) error {
 		})
 	}
 	// For nothing, but where a mount was interrupted or could not be recorded.
-	err = errors.Join(err, h.unmount(ctx, dir))
+	err = errors.Join(err, h.unmount(ctx, dir), uncover(dir, front.BlockDevice()))
 	return errors.Join(err, front.Close(context.WithoutCancel(ctx)))
 }
 
-// untilUnmounted returns when the file system is unmounted: by the user, by an interrupt, or because the disk
-// has stopped, which is an error.
+// untilUnmounted returns when the file system is unmounted: by the user, or by an interrupt. A disk that has stopped stays
+// mounted until then too, see outlive.
 func (h *held) untilUnmounted(ctx context.Context, front frontend.Shown, dir string) error {
 	tick := time.NewTicker(mountLook)
 	defer tick.Stop()
@@ -175,9 +179,9 @@ func (h *held) untilUnmounted(ctx context.Context, front frontend.Shown, dir str
 		case <-ctx.Done():
 			return h.unmount(ctx, dir)
 		case <-h.fenced():
-			return errors.Join(h.writer.Err(), h.tearAway(ctx, dir))
+			return h.outlive(ctx, dir, h.writer.Err())
 		case <-front.Done():
-			return errors.Join(errs.New(errs.Unavailable, "the kernel has given up %s", front.BlockDevice()), h.tearAway(ctx, dir))
+			return h.outlive(ctx, dir, errs.New(errs.Unavailable, "the kernel has given up %s", front.BlockDevice()))
 		case <-tick.C:
 			if there, _, err := isMounted(front.BlockDevice(), dir); err != nil || !there {
 				return err
@@ -201,9 +205,6 @@ func (h *held) unmount(ctx context.Context, dir string) error {
 			if err = h.d.system(ctx, "umount", dir); err == nil {
 				continue // it may be mounted at a second place
 			}
-		}
-		if h.writer != nil && h.writer.Err() != nil {
-			return h.tearAway(ctx, dir)
 		}
 		if !told {
 			fmt.Fprintf(h.d.stderr, "%s is in use, and stays mounted until it isn't: %v\nlook with: fuser -vm %s; interrupt again to cut it off\n", dir, err, dir)

@@ -184,14 +184,15 @@ func (d *deps) mayAttach(ctx context.Context, ref *diskRef, h *format.Head) erro
 		WithRemedy("detach it there; if that host has died or was rebooted since: --take-over")
 }
 
-// writerHere returns the record of the live attachment of this host that writes the disk, or nil.
+// writerHere returns the record of the live attachment of this host that writes the disk, or nil. One that is cut off
+// from the disk, and only keeps its place, writes nothing.
 func (d *deps) writerHere(url string) (*attachment.Record, error) {
 	live, _, err := d.registry().List()
 	if err != nil {
 		return nil, err
 	}
 	for i := range live {
-		if live[i].URL == url && !live[i].ReadOnly {
+		if live[i].URL == url && !live[i].ReadOnly && live[i].Ended == "" {
 			return &live[i], nil
 		}
 	}

@@ -42,7 +42,7 @@ const statsWait = time.Second
 
 // attachedStats asks the process that has the disk what it does; nil where that can't be told.
 func attachedStats(ctx context.Context, r *attachment.Record) *disk.Stats {
-	if r.ReadOnly || r.Control == "" {
+	if r.ReadOnly || r.Control == "" || r.Ended != "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, statsWait)

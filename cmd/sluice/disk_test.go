@@ -380,52 +380,6 @@ func writeUntilItFails(dir string, from int, begun chan<- struct{}) int {
 	}
 }
 
-// TestTakenOverMount: the one that is cut off stops, says why, and leaves no mount.
-func TestTakenOverMount(t *testing.T) {
-	h := newDiskHost(t)
-	url, dir, other := h.url("data"), h.mkdir("mnt"), h.mkdir("other")
-	h.must("create", url, "--size", "64MiB", "--fs", "ext4")
-	cmd, stderr := h.foreground("mount", url, dir)
-	h.write(dir+"/a", "one")
-	if err := syncMount(dir); err != nil {
-		t.Fatal(err)
-	}
-	h.must("mount", url, other, "--background", "--take-over")
-	h.check(other+"/a", "one")
-	base, err := os.Open(filepath.Dir(dir))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer base.Close()
-	hostDevice := deviceOf(t, base)
-	f, err := os.Create(dir + "/b") // it notices at the next write at the latest
-	if err == nil {
-		_, _ = f.WriteString("late")
-		if err := f.Sync(); err == nil && deviceOf(t, f) != hostDevice {
-			t.Error("a write was acknowledged after the disk was taken over")
-		} // else it had noticed already, and the file is in the directory below the mount
-		f.Close()
-	}
-	err = cmd.Wait()
-	if cmd.ProcessState.ExitCode() != exitConflict || !strings.Contains(stderr.String(), "try: ") {
-		t.Errorf("the one that was cut off: %v: %s", err, stderr)
-	}
-	if m, err := mountAt(dir); m != nil || err != nil {
-		t.Errorf("%+v is still on %s: %v", m, dir, err)
-	}
-	h.must("detach", other)
-	h.checkFileSystem(url)
-}
-
-func deviceOf(t *testing.T, f *os.File) uint64 {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		t.Fatal(err)
-	}
-	return st.Dev
-}
-
 // TestBusyMount: a directory in use stays mounted until it isn't, and --force cuts it off.
 func TestBusyMount(t *testing.T) {
 	h := newDiskHost(t)

@@ -52,6 +52,8 @@ type Record struct {
 	StartedAt   time.Time `json:"started_at"`
 	Process     Process   `json:"process"`
 	Control     string    `json:"control,omitempty"` // unix socket that takes commands
+	// Ended is why the disk has stopped under an attachment that is kept, and gives I/O errors, until somebody ends it.
+	Ended string `json:"ended,omitempty"`
 }
 
 // Registry is a directory of records.
