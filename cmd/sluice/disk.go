@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -456,9 +457,16 @@ func forkDisk(ctx context.Context, parent, checkpoint, child string, opts disk.F
 		return api.DiskInfo{}, errs.New(errs.Unsupported, "disk %s is in the store %s, and %s would be in %s", parent, from, child, to).
 			WithRemedy("fork within one store, where nothing is copied; or export and import")
 	}
+	made := &diskRef{url: child, path: childPath, pool: ref.pool, store: ref.store}
+	if err := errors.Join(mustBeOutside(ctx, child), mustBeVacant(ctx, made)); err != nil {
+		return api.DiskInfo{}, err
+	}
 	if _, err := disk.Fork(ctx, ref.store, ref.path, checkpoint, childPath, opts); err != nil {
 		return api.DiskInfo{}, err
 	}
+	if err := confirmPlace(ctx, made); err != nil {
+		return api.DiskInfo{}, err
+	}
 	disk.AdoptTrace(ctx, ref.store, ref.path, checkpoint)
-	return storedInfo(ctx, &diskRef{url: child, path: childPath, store: ref.store})
+	return storedInfo(ctx, made)
 }

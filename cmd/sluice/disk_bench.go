@@ -63,6 +63,9 @@ It writes about four times --size to the store.
 }
 
 func (d *deps) benchDisk(ctx context.Context, url string, cfg benchmark.Config, cached int64) (_ diskBenchmark, err error) {
+	if err := mustBeOutside(ctx, url); err != nil {
+		return diskBenchmark{}, err
+	}
 	ref, err := openDisk(ctx, url)
 	if err != nil {
 		return diskBenchmark{}, err

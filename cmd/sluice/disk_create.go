@@ -108,6 +108,9 @@ func (d *deps) createDisk(ctx context.Context, url string, opts disk.CreateOptio
 
 // newDisk makes a disk and lets fill, if there is one, write its content. A disk that could not be filled is removed again.
 func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions, fill func(ctx context.Context, dev disk.Device) error) (api.DiskInfo, error) {
+	if err := mustBeOutside(ctx, url); err != nil {
+		return api.DiskInfo{}, err
+	}
 	ref, err := openDisk(ctx, url)
 	if err != nil {
 		return api.DiskInfo{}, err
@@ -131,6 +134,9 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 	if errs.Is(err, errs.Exists) {
 		return api.DiskInfo{}, errs.Wrap(errs.Exists, err, "cannot make disk %s", ref.url).
 			WithRemedy("look at it with: sluice disk info %s; or choose another URL", ref.url)
+	}
+	if err == nil {
+		err = confirmPlace(ctx, ref)
 	}
 	if err != nil {
 		return api.DiskInfo{}, err
@@ -179,12 +185,17 @@ func (d *deps) fill(ctx context.Context, ref *diskRef, bound time.Duration, f fu
 			return head, nil
 		}
 	}
-	cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	return nil, unmake(ctx, ref, err)
+}
+
+// unmake removes a disk that was just made, because of an error, which it returns.
+func unmake(ctx context.Context, ref *diskRef, why error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if derr := disk.Destroy(cctx, ref.store, ref.path, disk.DestroyOptions{OpenLog: openLog, Pool: ref.pool}); derr != nil {
-		err = errors.Join(err, errs.Wrap(errs.KindOf(derr), derr, "remove the half-made disk %s", ref.url))
+	if err := disk.Destroy(ctx, ref.store, ref.path, disk.DestroyOptions{OpenLog: openLog, Pool: ref.pool}); err != nil {
+		return errors.Join(why, errs.Wrap(errs.KindOf(err), err, "remove the half-made disk %s", ref.url))
 	}
-	return nil, err
+	return why
 }
 
 // fillWithFileSystem makes ext4 in a sparse file and copies what that holds, which needs neither root nor the

@@ -10,7 +10,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/memblob"
 	"github.com/sluice-platform/sluice/internal/disk"
-	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // destroyed is what disk destroy answers.
@@ -78,24 +77,4 @@ func (d *deps) destroyDisk(ctx context.Context, url string, yes, lostLog bool) (
 		return true
 	})
 	return out, err
-}
-
-// mustBeVacant refuses a place where a disk was whose objects forks still need: they would be taken for those
-// of a new disk there.
-func mustBeVacant(ctx context.Context, ref *diskRef) error {
-	if _, err := disk.ReadHead(ctx, ref.store, ref.path); err == nil || !errs.Is(err, errs.NotFound) {
-		return err // there is one, and making another says so
-	}
-	left := false
-	if err := ref.store.List(ctx, ref.path+"/", "", func(blob.Entry) bool {
-		left = true
-		return false
-	}); err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "look at what is at %s", ref.url)
-	}
-	if left {
-		return errs.New(errs.Exists, "there was a disk at %s, and forks may need what is left of it", ref.url).
-			WithRemedy("choose another URL")
-	}
-	return nil
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"unicode"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/fileblob"
@@ -30,7 +31,7 @@ func Open(ctx context.Context, storeURL string) (blob.Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, errs.Wrap(errs.Unavailable, err, "open store")
 	}
-	u, err := parse(storeURL)
+	u, err := parseExact(storeURL)
 	if err != nil {
 		return nil, err
 	}
@@ -72,10 +73,40 @@ func parse(s string) (*url.URL, error) {
 	}
 }
 
+// parseExact is parse for what a user writes. It refuses a URL of which a part would be left out, or read as another place than
+// the one that is written.
+func parseExact(s string) (*url.URL, error) {
+	u, err := parse(s)
+	if err != nil {
+		return nil, err
+	}
+	refuse := func(what, remedy string) error {
+		return errs.New(errs.Invalid, "bad URL %q: %s", s, what).WithRemedy("%s", remedy)
+	}
+	switch {
+	case strings.Contains(s, "#"):
+		return nil, refuse("it has a #, and what follows would be left out", "choose a name without #")
+	case u.ForceQuery:
+		return nil, refuse("it ends with a ?", "leave the ? out")
+	case strings.Contains(strings.ToUpper(u.EscapedPath()), "%2F"):
+		return nil, refuse("%2F would be read as a slash", "write / where one is meant, and choose names without")
+	case strings.ContainsFunc(u.Path, unicode.IsControl):
+		return nil, refuse("a name in it has a control character", "choose names without, and look for a stray line break")
+	}
+	if u.Scheme != "s3" {
+		return u, nil // the system reads the path of a directory
+	}
+	inner := strings.TrimSuffix(strings.TrimPrefix(u.Path, "/"), "/")
+	if inner != "" && "/"+inner != path.Clean("/"+inner) {
+		return nil, refuse("object stores don't resolve . and .. and //", "write the path that is meant: "+path.Clean("/"+inner))
+	}
+	return u, nil
+}
+
 // SplitDiskURL splits a disk URL into the URL of its store and the disk's path in there. The path begins at
 // the last "/disks/"; in a URL without one, it is the last element.
 func SplitDiskURL(diskURL string) (poolURL, diskPath string, err error) {
-	u, err := parse(diskURL)
+	u, err := parseExact(diskURL)
 	if err != nil {
 		return "", "", err
 	}
@@ -99,7 +130,7 @@ func SplitDiskURL(diskURL string) (poolURL, diskPath string, err error) {
 // SplitLogURL splits the parameter log off a disk URL: the URL of the store of the disk's log, without a slash at the
 // end; empty if there is none. Of several parameters in the log's own URL, & is written %26.
 func SplitLogURL(diskURL string) (rest, logURL string, err error) {
-	u, err := parse(diskURL)
+	u, err := parseExact(diskURL)
 	if err != nil {
 		return "", "", err
 	}
@@ -108,7 +139,7 @@ func SplitLogURL(diskURL string) (rest, logURL string, err error) {
 		return diskURL, "", nil
 	}
 	logURL = strings.TrimRight(q.Get("log"), "/")
-	l, err := parse(logURL)
+	l, err := parseExact(logURL)
 	if err != nil || l.Scheme == "mem" || l.Host == "" && l.Path == "" || l.Query().Has("log") || len(q["log"]) != 1 {
 		return "", "", errs.New(errs.Invalid, "%q is not the URL of a log store", q.Get("log")).
 			WithRemedy("write a store URL, such as ?log=s3://bucket/prefix or ?log=file:///directory; & in it as %%26")
@@ -144,4 +175,19 @@ func JoinDiskURL(poolURL, diskPath string) (string, error) {
 	}
 	u.Path, u.RawPath = path.Join("/", u.Path, diskPath), ""
 	return u.String(), nil
+}
+
+// Above returns the URLs of the places that a store's own place lies in, itself included and nearest first, as far as each
+// can be a disk's: with a path that is not empty.
+func Above(storeURL string) ([]string, error) {
+	u, err := parseExact(storeURL)
+	if err != nil {
+		return nil, err
+	}
+	var all []string
+	for at := path.Clean("/" + u.Path); at != "/"; at = path.Dir(at) {
+		u.Path, u.RawPath = at, ""
+		all = append(all, u.String())
+	}
+	return all, nil
 }

@@ -2,6 +2,7 @@ package blobs_test
 
 import (
 	"context"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -40,6 +41,39 @@ func TestSplitAndJoin(t *testing.T) {
 	for _, bad := range []string{"", "file:///", "s3://bucket", "s3://bucket/", "http://x/disks/m1", "file:///d/disks/../x", "::"} {
 		if pool, path, err := blobs.SplitDiskURL(bad); !errs.Is(err, errs.Invalid) {
 			t.Errorf("split %q: %q %q %v", bad, pool, path, err)
+		}
+	}
+}
+
+// TestURLsAreReadWhole: what would be read as another place than the one that is written is refused, wherever a URL is read.
+func TestURLsAreReadWhole(t *testing.T) {
+	dir := "file://" + t.TempDir()
+	for _, bad := range []string{
+		dir + "/disks/x#frag", "s3://b/disks/x#frag", "s3://b/disks/x#", dir + "/disks/a%2Fb", "s3://b/disks/a%2fb", dir + "/disks/x?", "s3://b/disks/x?",
+		dir + "/disks/a%0Ab", "s3://b/disks/x%00", "s3://b/disks/x%7f", "s3://b/p/../q/disks/x", "s3://b/p//disks/x", "s3://b/./disks/x", "s3://b/%2E%2E/disks/x",
+	} {
+		_, _, splitErr := blobs.SplitDiskURL(bad)
+		_, _, logErr := blobs.SplitLogURL(bad)
+		_, _, asLogErr := blobs.SplitLogURL("file:///d/m?log=" + url.QueryEscape(bad))
+		_, openErr := blobs.Open(t.Context(), bad)
+		for what, err := range map[string]error{"split": splitErr, "split the log off": logErr, "as a log": asLogErr, "open": openErr} {
+			if !errs.Is(err, errs.Invalid) || errs.RemedyOf(err) == "" {
+				t.Errorf("%s %q: %v", what, bad, err)
+			}
+		}
+	}
+	for _, good := range []string{dir + "/my pool/disks/x", dir + "/my%20pool/disks/x", dir + "//disks/x", "s3://b/disks/x%23", "s3://b/disks/x/", "s3://b/a%25b/disks/x"} {
+		pool, path, err := blobs.SplitDiskURL(good)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		one, err := blobs.JoinDiskURL(pool, path)
+		if err != nil {
+			t.Error(err)
+		}
+		if again, againPath, err := blobs.SplitDiskURL(one); err != nil || blobs.Canonical(again) != blobs.Canonical(pool) || againPath != path {
+			t.Errorf("%s is written as %s: %q %q %v", good, one, again, againPath, err)
 		}
 	}
 }
