@@ -11,15 +11,18 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
-	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
 	"github.com/sluice-platform/sluice/internal/disk/transfer"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-const rawFormat = "raw"
+const (
+	rawFormat = "raw"
+	stdStream = "-" // stdin or stdout
+)
 
 func newDiskImportCommand(d *deps) *cobra.Command {
 	var format, size string
@@ -27,12 +30,14 @@ func newDiskImportCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE URL",
 		Short: "Make a new disk from an image file",
-		Long: `Make a new disk from an image file. Raw images are read as they are; qcow2, which is recognized, and whatever
-else --format names are read by qemu-img, where that is installed. Holes and zeros are not stored. An image
-that refers to other files is refused. If it fails, no disk is left.
+		Long: `Make a new disk from an image file, or from a block device. Raw images are read as they are; qcow2, which is recognized,
+and what else --format names are read by qemu-img, where that is installed. Holes and zeros are not stored. An image
+that refers to other files is refused. With - for FILE, or a pipe, a raw image is read from there, and --size says how
+large the disk is. If it fails, no disk is left.
 ` + exitTable,
 		Example: `  sluice disk import debian.qcow2 s3://bucket/disks/vm-1 --size 20GiB
-  sluice disk import disk.img file:///srv/pool/disks/vm-1`,
+  sluice disk import disk.img file:///srv/pool/disks/vm-1
+  zstdcat disk.img.zst | sluice disk import - s3://bucket/disks/vm-1 --size 20GiB`,
 		Args: exactly("an image file", "a disk URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := d.importDisk(cmd.Context(), args[0], args[1], format, size, encrypt)
@@ -45,67 +50,10 @@ that refers to other files is refused. If it fails, no disk is left.
 			})
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "", "format of the image: raw, qcow2, vmdk, … (default: qcow2 if it is one, else raw)")
+	cmd.Flags().StringVar(&format, "format", "", "format of the image: raw, qcow2, qcow, qed, vdi, vhdx, vmdk, vpc or parallels (default: qcow2 if it is one, else raw)")
 	cmd.Flags().StringVar(&size, "size", "", "size of the disk; a bare number is in GiB (default: the image's)")
 	addEncrypt(cmd, &encrypt)
 	return d.addKeyFlags(cmd)
-}
-
-func (d *deps) importDisk(ctx context.Context, file, url, format, size string, encrypt bool) (api.DiskInfo, error) {
-	f, err := os.Open(file)
-	if errors.Is(err, os.ErrNotExist) {
-		return api.DiskInfo{}, errs.Wrap(errs.NotFound, err, "there is no image").WithRemedy("check the path; the image comes first, then the URL")
-	}
-	if err != nil {
-		return api.DiskInfo{}, errs.Wrap(errs.Denied, err, "open the image")
-	}
-	defer f.Close()
-	image, err := probeImage(ctx, f, format)
-	if err != nil {
-		return api.DiskInfo{}, err
-	}
-	bytes := wholeBlocks(image.Size)
-	if size != "" {
-		if bytes, err = diskSize(size); err != nil {
-			return api.DiskInfo{}, err
-		}
-	}
-	if bytes < image.Size || bytes == 0 {
-		return api.DiskInfo{}, errs.New(errs.Invalid, "a disk of %s for an image of %s", byteCount(bytes), byteCount(image.Size)).
-			WithRemedy("give it at least the image's size")
-	}
-	key, err := d.newDiskKey(encrypt)
-	if err != nil {
-		return api.DiskInfo{}, err
-	}
-	return d.newDisk(ctx, url, disk.CreateOptions{Size: bytes, Key: key}, func(ctx context.Context, dev disk.Device) error {
-		bar := d.newDiskBar(ctx, "importing", countsBytes)
-		defer bar.end()
-		if image.Format == rawFormat {
-			_, err := transfer.Import(ctx, dev, f, bar.set)
-			return err
-		}
-		return transfer.ImportImage(ctx, dev, file, image.Format, bar.set)
-	})
-}
-
-// probeImage returns an image's format and size.
-func probeImage(ctx context.Context, f *os.File, format string) (transfer.Image, error) {
-	info, err := f.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return transfer.Image{}, errs.New(errs.Invalid, "%s is no regular file", f.Name()).WithRemedy("copy it to a file first")
-	}
-	magic := make([]byte, 4)
-	if n, err := f.ReadAt(magic, 0); err != nil && !(errors.Is(err, io.EOF) && n < 4) {
-		return transfer.Image{}, errs.Wrap(errs.Unavailable, err, "read the image")
-	}
-	if format == "" && string(magic) == "QFI\xfb" {
-		format = "qcow2"
-	}
-	if format == "" || format == rawFormat {
-		return transfer.Image{Format: rawFormat, Size: info.Size()}, nil
-	}
-	return transfer.Probe(ctx, f.Name(), format)
 }
 
 func newDiskExportCommand(d *deps) *cobra.Command {
@@ -115,15 +63,16 @@ func newDiskExportCommand(d *deps) *cobra.Command {
 		Use:   "export URL FILE",
 		Short: "Write a disk, or a checkpoint of it, to an image file",
 		Long: `Write a disk to an image file that isn't there yet: raw and sparse, or qcow2 and other formats by qemu-img,
-where that is installed. A checkpoint can be exported at any time. A disk without --checkpoint must not be
+where that is installed. With - for FILE a raw image goes to stdout, with its zeros. A checkpoint can be exported at any time. A disk without --checkpoint must not be
 attached, because what its writer has written last would be missing.
 ` + exitTable,
 		Example: `  sluice disk export s3://bucket/disks/vm-1 vm-1.img
-  sluice disk export s3://bucket/disks/vm-1 vm-1.qcow2 --checkpoint monday`,
+  sluice disk export s3://bucket/disks/vm-1 vm-1.qcow2 --checkpoint monday
+  sluice disk export s3://bucket/disks/vm-1 - | zstd > vm-1.img.zst`,
 		Args: exactly("a disk URL", "a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			out, err := d.exportDisk(cmd.Context(), args[0], args[1], format, checkpoint, takeOver, noPin)
-			if err != nil {
+			if err != nil || args[1] == stdStream {
 				return err
 			}
 			return d.result(out, func(w io.Writer) error {
@@ -132,7 +81,7 @@ attached, because what its writer has written last would be missing.
 			})
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "", "format of the image: raw, qcow2, vmdk, … (default: by the file's ending .qcow2, else raw)")
+	cmd.Flags().StringVar(&format, "format", "", "format of the image: raw, qcow2, qcow, qed, vdi, vhdx, vmdk, vpc or parallels (default: by the file's ending .qcow2, else raw)")
 	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "the checkpoint to export")
 	cmd.Flags().BoolVar(&noPin, "no-pin", false, "write nothing to the store, though a collector may delete what is read")
 	addTakeOver(cmd, &takeOver)
@@ -155,6 +104,9 @@ func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint str
 		if strings.HasSuffix(file, ".qcow2") {
 			format = "qcow2"
 		}
+	}
+	if file == stdStream && format != rawFormat {
+		return exported{}, usageError("only a raw image can be written to a pipe")
 	}
 	ref, err := openDisk(ctx, url)
 	if err != nil {
@@ -180,6 +132,11 @@ func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint str
 	}
 	defer dev.Close()
 	out := exported{URL: ref.url, Checkpoint: checkpoint, File: file, Format: format, SizeBytes: dev.Size()}
+	if file == stdStream {
+		bar := d.newDiskBar(ctx, "exporting", countsBytes)
+		defer bar.end()
+		return out, transfer.ExportStream(ctx, dev, d.stdout, bar.set)
+	}
 	if err := d.exportTo(ctx, dev, file, format); err != nil {
 		return exported{}, err
 	}
@@ -190,13 +147,14 @@ func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint str
 // exportTo writes beside the file and gives it its name when it is whole, so that there is never half an image.
 func (d *deps) exportTo(ctx context.Context, dev disk.Device, file, format string) (err error) {
 	if _, err := os.Lstat(file); err == nil {
-		return errs.New(errs.Exists, "%s is there already", file).WithRemedy("choose another name, or remove it")
+		return errs.New(errs.Exists, "%s is there already", file).WithRemedy("choose another name, or remove it; - is stdout")
 	}
-	part := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".part")
-	f, err := os.OpenFile(part, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	base := filepath.Base(file)
+	f, err := os.CreateTemp(filepath.Dir(file), "."+base[:min(len(base), maxPartName)]+".*.part") // two exports never share one
 	if err != nil {
-		return errs.Wrap(errs.Denied, err, "make %s", part)
+		return errs.Wrap(errs.Denied, err, "make a file beside %s", file)
 	}
+	part := f.Name()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, os.Remove(part))
@@ -210,16 +168,34 @@ func (d *deps) exportTo(ctx context.Context, dev disk.Device, file, format strin
 	} else {
 		err = transfer.ExportImage(ctx, dev, part, format, bar.set)
 	}
+	if err == nil {
+		err = nameNew(part, file)
+	}
 	if err != nil {
 		return err
 	}
-	if err := os.Link(part, file); err != nil { // unlike a rename, it doesn't replace what has come meanwhile
-		return errs.Wrap(errs.Exists, err, "name the image")
-	}
-	if err := os.Remove(part); err != nil {
-		return errs.Wrap(errs.Unavailable, err, "remove %s", part)
-	}
 	return syncDir(filepath.Dir(file))
+}
+
+// maxPartName is how many bytes of a file's name are in the one that it has while it is written.
+const maxPartName = 100
+
+// nameNew gives a file its name, unless somebody else has that by now. Not all file systems can do so in one step.
+func nameNew(part, file string) error {
+	err := unix.Renameat2(unix.AT_FDCWD, part, unix.AT_FDCWD, file, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
+		var claim *os.File
+		if claim, err = os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
+			err = errors.Join(claim.Close(), os.Rename(part, file))
+		}
+	}
+	if errors.Is(err, os.ErrExist) {
+		return errs.Wrap(errs.Exists, err, "%s has come to be there meanwhile", file).WithRemedy("choose another name, or remove it")
+	}
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "name the image %s", file)
+	}
+	return nil
 }
 
 func syncDir(dir string) error {

@@ -35,18 +35,32 @@ type Image struct {
 }
 
 // Probe asks qemu-img about an image. An image that refers to other files is refused as Invalid: who reads it
-// would read whatever files of this host it names.
+// would read whatever files of this host it names. So is a format that stands for anything but a file.
 func Probe(ctx context.Context, file, format string) (Image, error) {
-	out, err := qemu(ctx, nil, "info", "--output=json", "-f", format, file)
+	if err := checkFormat(format); err != nil {
+		return Image{}, err
+	}
+	if err := checkWhole(file, format); err != nil { // qemu-img would open what the image refers to
+		return Image{}, err
+	}
+	named, err := literal(file)
+	if err != nil {
+		return Image{}, err
+	}
+	out, err := qemu(ctx, nil, "info", "--output=json", "-f", format, named)
 	if err != nil {
 		return Image{}, err
 	}
 	var info struct {
 		Image
+		Name    string `json:"filename"`
 		Backing string `json:"backing-filename"`
 		Special struct {
 			Data struct {
 				DataFile string `json:"data-file"`
+				Extents  []struct {
+					Name string `json:"filename"`
+				} `json:"extents"`
 			} `json:"data"`
 		} `json:"format-specific"`
 	}
@@ -54,16 +68,34 @@ func Probe(ctx context.Context, file, format string) (Image, error) {
 		return Image{}, errs.Wrap(errs.Internal, err, "understand what qemu-img says about %s", file)
 	}
 	if info.Backing != "" || info.Special.Data.DataFile != "" {
-		return Image{}, errs.New(errs.Invalid, "image %s is not whole: it refers to %s", file, info.Backing+info.Special.Data.DataFile).
-			WithRemedy("if you trust it, make it whole: qemu-img convert -O %s %s WHOLE", format, file)
+		return Image{}, notWhole(file, format, info.Backing+info.Special.Data.DataFile)
+	}
+	for _, e := range info.Special.Data.Extents {
+		if e.Name != info.Name {
+			return Image{}, notWhole(file, format, e.Name)
+		}
 	}
 	return info.Image, nil
 }
 
-// ImportImage copies an image of any format that qemu-img knows to a device that reads as zeros so far.
+// literal returns a file's name as qemu-img takes it for nothing but that. In its own notation a colon ends the name of a
+// protocol.
+func literal(file string) (string, error) {
+	abs, err := filepath.Abs(file)
+	if err != nil {
+		return "", errs.Wrap(errs.Invalid, err, "file %s", file)
+	}
+	return "file:" + abs, nil
+}
+
+// ImportImage copies an image, of which Probe had nothing to say, to a device that reads as zeros so far.
 func ImportImage(ctx context.Context, dev disk.Device, file, format string, progress Progress) error {
-	err := serve(ctx, nbd.Export{Device: dev}, func(ctx context.Context, uri string) error {
-		_, err := qemu(ctx, percent(progress, dev.Size()), "convert", "-p", "-n", "--target-is-zero", "-f", format, "-O", "raw", file, uri)
+	named, err := literal(file)
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, nbd.Export{Device: dev}, func(ctx context.Context, uri string) error {
+		_, err := qemu(ctx, percent(progress, dev.Size()), "convert", "-p", "-n", "--target-is-zero", "-f", format, "-O", "raw", named, uri)
 		return err
 	})
 	if err != nil {
@@ -72,10 +104,17 @@ func ImportImage(ctx context.Context, dev disk.Device, file, format string, prog
 	return dev.Flush(ctx)
 }
 
-// ExportImage copies a device to a file that it makes, of any format that qemu-img knows.
+// ExportImage copies a device to an image file, of a format that qemu-img writes.
 func ExportImage(ctx context.Context, dev disk.Device, file, format string, progress Progress) error {
-	err := serve(ctx, nbd.Export{Device: dev, ReadOnly: true}, func(ctx context.Context, uri string) error {
-		_, err := qemu(ctx, percent(progress, dev.Size()), "convert", "-p", "-f", "raw", "-O", format, uri, file)
+	if err := checkFormat(format); err != nil {
+		return err
+	}
+	named, err := literal(file)
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, nbd.Export{Device: dev, ReadOnly: true}, func(ctx context.Context, uri string) error {
+		_, err := qemu(ctx, percent(progress, dev.Size()), "convert", "-p", "-f", "raw", "-O", format, uri, named)
 		return err
 	})
 	if err != nil {

@@ -28,14 +28,13 @@ func (p Progress) tell(done, total int64) {
 	}
 }
 
-// Import copies a raw image to a device that reads as zeros so far and is at least as large; the image's size
-// may be any. It returns how many bytes it has written.
+// Import copies a raw image, a file or a block device, to a device that reads as zeros so far and is at least as large; the
+// image's size may be any. It returns how many bytes it has written.
 func Import(ctx context.Context, dev disk.Device, raw *os.File, progress Progress) (written int64, err error) {
-	info, err := raw.Stat()
+	size, err := raw.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, errs.Wrap(errs.Unavailable, err, "import")
 	}
-	size := info.Size()
 	if size > dev.Size() {
 		return 0, errs.New(errs.Invalid, "an image of %d bytes for a disk of %d", size, dev.Size())
 	}
@@ -68,6 +67,55 @@ func Import(ctx context.Context, dev disk.Device, raw *os.File, progress Progres
 	return written, dev.Flush(ctx)
 }
 
+// ImportStream copies a raw image that can be read only once, such as from a pipe, to a device that reads as zeros so far. It
+// returns how many bytes it has read. One that goes on past the device is Invalid.
+func ImportStream(ctx context.Context, dev disk.Device, raw io.Reader, progress Progress) (read int64, err error) {
+	buf := make([]byte, chunk)
+	for {
+		n, err := io.ReadFull(raw, buf)
+		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			return read, errs.Wrap(errs.Unavailable, err, "read the image at %d", read)
+		}
+		if ctx.Err() != nil {
+			return read, ctx.Err()
+		}
+		if n == 0 {
+			return read, dev.Flush(ctx)
+		}
+		if int64(n) > dev.Size()-read {
+			return read, errs.New(errs.Invalid, "the image is larger than the disk of %d bytes", dev.Size()).WithRemedy("give it the image's size, by --size")
+		}
+		whole := (n + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize
+		clear(buf[n:whole])
+		werr := eachNonZero(buf[:whole], func(from, to int) error { return dev.WriteAt(ctx, buf[from:to], read+int64(from)) })
+		if werr != nil {
+			return read, errs.Wrap(errs.KindOf(werr), werr, "write the disk at %d", read)
+		}
+		read += int64(n)
+		progress.tell(read, dev.Size())
+		if err != nil {
+			return read, dev.Flush(ctx)
+		}
+	}
+}
+
+// ExportStream writes all of a device, with its zeros, to a pipe.
+func ExportStream(ctx context.Context, dev disk.Device, to io.Writer, progress Progress) error {
+	buf := make([]byte, chunk)
+	for off := int64(0); off < dev.Size(); {
+		p := buf[:min(chunk, dev.Size()-off)]
+		if err := dev.ReadAt(ctx, p, off); err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "read the disk at %d", off)
+		}
+		if _, err := to.Write(p); err != nil {
+			return errs.Wrap(errs.Unavailable, err, "write the image at %d", off)
+		}
+		off += int64(len(p))
+		progress.tell(off, dev.Size())
+	}
+	return nil
+}
+
 type span struct{ from, to int64 }
 
 // dataOf returns the parts of a file that aren't holes, widened to blocks, and how much they are.
@@ -76,6 +124,9 @@ func dataOf(raw *os.File, size int64) (spans []span, total int64, err error) {
 		from, err := unix.Seek(int(raw.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			break // no more data
+		}
+		if errors.Is(err, unix.EINVAL) && at == 0 { // a block device knows of no holes
+			return []span{{0, (size + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize}}, size, nil
 		}
 		if err != nil {
 			return nil, 0, errs.Wrap(errs.Unavailable, err, "look for data in the image")
