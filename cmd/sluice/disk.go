@@ -111,7 +111,7 @@ func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (loc
 		info, err := d.attachedDiskInfo(ctx, machine)
 		return localDisk{DiskInfo: info}, err
 	}
-	ref, err := openDisk(ctx, args[0])
+	ref, err := d.openDisk(ctx, args[0])
 	if err != nil {
 		return localDisk{}, err
 	}
@@ -351,7 +351,7 @@ func (d *deps) checkpoint(ctx context.Context, machine string, args []string, ta
 		}
 		return c.CheckpointMachine(ctx, machine, args[0])
 	}
-	ref, err := openDisk(ctx, args[0])
+	ref, err := d.openDisk(ctx, args[0])
 	if err != nil {
 		return api.DiskCheckpoint{}, err
 	}
@@ -393,7 +393,7 @@ objects, wherever the other disk's log is, unless NEW-URL has ?log=STORE-URL.
 			if err != nil {
 				return err
 			}
-			info, err := forkDisk(cmd.Context(), args[0], args[1], args[2], opts)
+			info, err := d.forkDisk(cmd.Context(), args[0], args[1], args[2], opts)
 			if err != nil {
 				return err
 			}
@@ -431,8 +431,8 @@ func (d *deps) forkOptions(size string, encrypt bool, childKey *keyFlags) (disk.
 	return opts, nil
 }
 
-func forkDisk(ctx context.Context, parent, checkpoint, child string, opts disk.ForkOptions) (api.DiskInfo, error) {
-	ref, err := openDisk(ctx, parent)
+func (d *deps) forkDisk(ctx context.Context, parent, checkpoint, child string, opts disk.ForkOptions) (api.DiskInfo, error) {
+	ref, err := d.openDisk(ctx, parent)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}

@@ -42,7 +42,7 @@ Who may write the disk is as with disk mount. Needs root.
 			if f.background {
 				return d.inBackground(cmd.Context(), args[0], append(append([]string{"disk", "attach", args[0]}, f.args()...), d.holdArgs()...))
 			}
-			return d.attachDevice(cmd.Context(), args[0], &f)
+			return d.behind(cmd.Context(), func(ctx context.Context) error { return d.attachDevice(ctx, args[0], &f) })
 		},
 	}
 	addHoldFlags(cmd, &f)

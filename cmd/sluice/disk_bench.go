@@ -66,7 +66,7 @@ func (d *deps) benchDisk(ctx context.Context, url string, cfg benchmark.Config, 
 	if err := mustBeOutside(ctx, url); err != nil {
 		return diskBenchmark{}, err
 	}
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return diskBenchmark{}, err
 	}

@@ -54,7 +54,7 @@ checkpoint, whose name is printed: restoring that undoes it. Only metadata is wr
 
 // changeDisk changes a disk that nobody has attached, after a crash of its writer on this host too.
 func (d *deps) changeDisk(ctx context.Context, url string, takeOver bool, change func(context.Context, *diskRef) error) (api.DiskInfo, error) {
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}

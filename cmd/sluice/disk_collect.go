@@ -78,6 +78,7 @@ func (d *deps) collect(ctx context.Context, pool string, f *collectFlags) (colle
 	if err != nil {
 		return out, err
 	}
+	store, _ = d.noticing(store, pool)
 	defer store.Close()
 	p := &phaseBar{d: d, ctx: ctx}
 	defer p.end()

@@ -47,7 +47,7 @@ counts it as unreachable unless checkpoints or forks need it, until disk collect
 }
 
 func (d *deps) compactDisk(ctx context.Context, url string, takeOver bool, target float64) (compacted, error) {
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return compacted{}, err
 	}

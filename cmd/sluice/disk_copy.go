@@ -108,7 +108,7 @@ func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint str
 	if file == stdStream && format != rawFormat {
 		return exported{}, usageError("only a raw image can be written to a pipe")
 	}
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return exported{}, err
 	}

@@ -111,7 +111,7 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 	if err := mustBeOutside(ctx, url); err != nil {
 		return api.DiskInfo{}, err
 	}
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}

@@ -47,7 +47,7 @@ It can be repeated. What it has in a log store is removed first. If that store i
 }
 
 func (d *deps) destroyDisk(ctx context.Context, url string, yes, lostLog bool) (destroyed, error) {
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return destroyed{}, err
 	}

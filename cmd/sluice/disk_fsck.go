@@ -51,7 +51,7 @@ Damage is exit status 1; so is whatever else fails without a code of its own.`,
 }
 
 func (d *deps) fsck(ctx context.Context, url string, o fsck.Options, garbage bool) (*fsck.Report, error) {
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return nil, err
 	}

@@ -88,7 +88,7 @@ func (d *deps) hold(ctx context.Context, url string, mode attachment.Mode, f *ho
 		// Whoever writes much through this host's kernel may then hang, as with any server of a device on the same host.
 		d.diskLogger().InfoContext(ctx, "this process may have to wait for what it serves", "error", err)
 	}
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +159,7 @@ func (h *held) announce(ctx context.Context, text string, serve func(ctx context
 	if err := reg.Prepare(); err != nil {
 		return err
 	}
+	h.record.Log = h.d.env(backgroundLog)
 	defer func() { err = errors.Join(err, reg.Remove(&h.record)) }()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -176,6 +177,7 @@ func (h *held) announce(ctx context.Context, text string, serve func(ctx context
 			return nil
 		})
 	}
+	h.ref.quiet()
 	if err = reg.Put(&h.record); err == nil {
 		err = h.ready(text)
 	}

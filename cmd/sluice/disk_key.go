@@ -133,7 +133,7 @@ func (d *deps) rekey(ctx context.Context, url string, next *keyFlags) (api.DiskI
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}

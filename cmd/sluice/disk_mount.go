@@ -55,7 +55,7 @@ newest map, while another writes it. Needs root.
 			if f.background {
 				return d.inBackground(cmd.Context(), args[0], append(append([]string{"disk", "mount", args[0], dir}, f.args()...), d.holdArgs()...))
 			}
-			return d.mountDisk(cmd.Context(), args[0], dir, &f)
+			return d.behind(cmd.Context(), func(ctx context.Context) error { return d.mountDisk(ctx, args[0], dir, &f) })
 		},
 	}
 	addHoldFlags(cmd, &f)
@@ -74,7 +74,7 @@ func addHoldFlags(cmd *cobra.Command, f *holdFlags) {
 	cmd.Flags().StringVar(&f.checkpoint, "checkpoint", "", "the checkpoint to read, with --read-only")
 	cmd.Flags().BoolVar(&f.takeOver, "take-over", false, "cut off another writer, which must be gone for good")
 	cmd.Flags().DurationVar(&f.stallTimeout, "stall-timeout", defaultStallTimeout, "how long who uses the disk waits for the store before an I/O error; 0: for ever")
-	cmd.Flags().BoolVar(&f.background, "background", false, "return when it is ready, and end by: sluice disk detach")
+	cmd.Flags().BoolVar(&f.background, "background", false, backgroundHelp)
 }
 
 // mountDir returns the directory to mount on. What a process that was killed has left mounted there is mounted over, since

@@ -25,21 +25,22 @@ const diskCloseWait = 5 * time.Minute
 
 // diskRef is a disk in an open store. It may not exist.
 type diskRef struct {
-	url    string // as it is always written, so that two names of one disk are alike
-	pool   string // URL of the store
-	path   string
-	store  blob.Store
-	logURL string // where the log of a new one is to be; empty: beside its other objects
+	url     string // as it is always written, so that two names of one disk are alike
+	pool    string // URL of the store
+	path    string
+	store   blob.Store
+	notices []*storeNotice // of its stores that may be silent
+	logURL  string         // where the log of a new one is to be; empty: beside its other objects
 }
 
 // openDisk opens the store that a disk is in. A disk that there is has its log where its head says: a URL that says
 // otherwise is of another disk, or wrong.
-func openDisk(ctx context.Context, url string) (*diskRef, error) {
+func (d *deps) openDisk(ctx context.Context, url string) (*diskRef, error) {
 	bare, logURL, err := blobs.SplitLogURL(url)
 	if err != nil {
 		return nil, err
 	}
-	ref, err := openBare(ctx, bare)
+	ref, err := d.openBare(ctx, bare)
 	if err != nil || logURL == "" {
 		return ref, err
 	}
@@ -62,7 +63,7 @@ func openDisk(ctx context.Context, url string) (*diskRef, error) {
 	return ref, nil
 }
 
-func openBare(ctx context.Context, url string) (*diskRef, error) {
+func (d *deps) openBare(ctx context.Context, url string) (*diskRef, error) {
 	pool, path, err := blobs.SplitDiskURL(url)
 	if err != nil {
 		return nil, err
@@ -75,7 +76,43 @@ func openBare(ctx context.Context, url string) (*diskRef, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &diskRef{url: canonical, pool: blobs.Canonical(pool), path: path, store: store}, nil
+	ref := &diskRef{url: canonical, pool: blobs.Canonical(pool), path: path, store: store}
+	if !strings.HasPrefix(pool, "file:") { // a directory answers, or the whole host waits for it
+		var n *storeNotice
+		ref.store, n = d.noticing(store, ref.pool)
+		ref.notices = append(ref.notices, n)
+	}
+	return ref, nil
+}
+
+// within says how long its stores are waited for, where that is not as usual.
+func (r *diskRef) within(limit time.Duration) {
+	for _, n := range r.notices {
+		if limit > 0 {
+			n.within(limit)
+		}
+	}
+}
+
+// quiet has nothing told of its stores any more: an attachment does so itself.
+func (r *diskRef) quiet() {
+	for _, n := range r.notices {
+		n.end()
+	}
+}
+
+// openLogOf opens the store of a disk's log for an attach of it.
+func (d *deps) openLogOf(ref *diskRef, limit time.Duration) disk.OpenStore {
+	return func(ctx context.Context, url string) (blob.Store, error) {
+		store, err := openLog(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		noticed, n := d.noticing(store, url)
+		ref.notices = append(ref.notices, n)
+		ref.within(limit)
+		return noticed, nil
+	}
 }
 
 // registry returns where the attachments of this host are recorded.
@@ -136,11 +173,12 @@ func (d *deps) attachTuned(ctx context.Context, ref *diskRef, takeOver bool, tun
 	if err != nil {
 		return nil, err
 	}
+	ref.within(tuning.StallTimeout)
 	w := &diskWriter{holder: self.Holder(), journal: j}
 	if w.journalFile, err = filepath.Abs(d.journal.file); err != nil && j != nil {
 		return nil, errors.Join(errs.Wrap(errs.Invalid, err, "journal %s", d.journal.file), j.Close())
 	}
-	w.Disk, err = disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{Key: key, Journal: j, OpenLog: openLog,
+	w.Disk, err = disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{Key: key, Journal: j, OpenLog: d.openLogOf(ref, tuning.StallTimeout),
 		Generation: head.Generation + 1, Holder: w.holder, Logger: d.diskLogger(), Tuning: tuning})
 	if err != nil {
 		return nil, errors.Join(err, w.closeJournal())

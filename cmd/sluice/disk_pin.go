@@ -62,7 +62,7 @@ of his own. Read-only mounts, exports and restores pin what they need by themsel
 }
 
 func (d *deps) pinDisk(ctx context.Context, url, name, checkpoint string) (diskPin, error) {
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return diskPin{}, err
 	}
@@ -88,7 +88,7 @@ minutes.
 		Example: "  sluice disk unpin s3://bucket/disks/data backup-run",
 		Args:    exactly("a disk URL", "a name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ref, err := openDisk(cmd.Context(), args[0])
+			ref, err := d.openDisk(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -114,7 +114,7 @@ nothing else needs is freed by disk collect. The disk may be attached.
 		Example: "  sluice disk checkpoint rm s3://bucket/disks/data monday",
 		Args:    exactly("a disk URL", "a checkpoint"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ref, err := openDisk(cmd.Context(), args[0])
+			ref, err := d.openDisk(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -97,7 +98,7 @@ func TestDisksMadeAtOnceDontNest(t *testing.T) {
 		}
 	}
 	// The same, with the other one made at just the wrong moment.
-	ref, err := openDisk(t.Context(), h.url("app/log"))
+	ref, err := (&deps{stderr: io.Discard, env: h.getenv}).openDisk(t.Context(), h.url("app/log"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,7 +53,7 @@ Who may write the disk is as with disk mount.
 			if f.background {
 				return d.inBackground(cmd.Context(), args[0], append(f.args(args[0]), d.holdArgs()...))
 			}
-			return d.serveDisk(cmd.Context(), args[0], &f)
+			return d.behind(cmd.Context(), func(ctx context.Context) error { return d.serveDisk(ctx, args[0], &f) })
 		},
 	}
 	addHoldFlags(cmd, &f.holdFlags)

@@ -88,7 +88,7 @@ func (d *deps) setBound(ctx context.Context, url string, bound time.Duration, ta
 
 // changeAnywhere changes a disk: rec is the attachment of this host that writes it, or nil if nobody has it attached.
 func (d *deps) changeAnywhere(ctx context.Context, url string, takeOver bool, change func(context.Context, *diskRef, *attachment.Record) error) (api.DiskInfo, error) {
-	ref, err := openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}

@@ -169,11 +169,11 @@ func TestStoreStopsUnderAMount(t *testing.T) {
 
 func (h *diskHost) logOf(url string) string {
 	h.t.Helper()
-	canonical, err := canonicalURL(url)
-	if err != nil {
-		h.t.Fatal(err)
+	x := h.info(url)
+	if len(x.Attachments) != 1 || x.Attachments[0].Log == "" {
+		h.t.Fatalf("%+v", x)
 	}
-	return (&deps{env: h.getenv}).registry().LogPath(canonical)
+	return x.Attachments[0].Log
 }
 
 // TestStoreStopsForTooLong: after the bound the file system gets an I/O error and turns read-only; mounted again on

@@ -54,6 +54,7 @@ type Record struct {
 	Control     string    `json:"control,omitempty"` // unix socket that takes commands
 	// Ended is why the disk has stopped under an attachment that is kept, and gives I/O errors, until somebody ends it.
 	Ended string `json:"ended,omitempty"`
+	Log   string `json:"log,omitempty"` // of one in the background
 }
 
 // Registry is a directory of records.
@@ -64,18 +65,16 @@ func Open(dir string) *Registry { return &Registry{dir: dir} }
 
 // name returns a record's file, without an ending. Any number of readers, and one writer, attach one disk.
 func (g *Registry) name(r *Record) string {
-	sum := sha256.Sum256([]byte(r.URL))
-	return filepath.Join(g.dir, fmt.Sprintf("%s-%d-%d", hex.EncodeToString(sum[:8]), r.Process.PID, r.Process.Start))
+	return filepath.Join(g.dir, fmt.Sprintf("%s-%d-%d", urlHash(r.URL), r.Process.PID, r.Process.Start))
+}
+
+func urlHash(url string) string {
+	sum := sha256.Sum256([]byte(url))
+	return hex.EncodeToString(sum[:8])
 }
 
 // ControlPath returns where a record's control socket belongs.
 func (g *Registry) ControlPath(r *Record) string { return g.name(r) + ".sock" }
-
-// LogPath returns where an attachment of a disk that has no terminal logs.
-func (g *Registry) LogPath(url string) string {
-	sum := sha256.Sum256([]byte(url))
-	return filepath.Join(g.dir, hex.EncodeToString(sum[:8])+".log")
-}
 
 // Prepare makes the directory.
 func (g *Registry) Prepare() error {
