@@ -101,7 +101,7 @@ func (d *deps) benchDisk(ctx context.Context, url string, cfg benchmark.Config, 
 func temporaryCache(size int64) (*cache.Cache, func(), error) {
 	dir, err := os.MkdirTemp("", "sluice-bench-")
 	if err != nil {
-		return nil, nil, errs.Wrap(errs.Unavailable, err, "make a directory for the cache")
+		return nil, nil, errs.Wrap(errs.Unavailable, err, "make a directory for the cache").WithRemedy("set TMPDIR to a directory that can be written")
 	}
 	c, err := cache.Open(filepath.Join(dir, "cache"), size)
 	if err != nil {

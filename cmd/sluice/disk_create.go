@@ -203,7 +203,7 @@ func unmake(ctx context.Context, ref *diskRef, why error) error {
 func fillWithFileSystem(ctx context.Context, dev disk.Device, label string) (err error) {
 	dir, err := os.MkdirTemp("", "sluice-mkfs-")
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "make a temporary directory")
+		return errs.Wrap(errs.Unavailable, err, "make a temporary directory").WithRemedy("set TMPDIR to a directory that can be written")
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	f, err := os.OpenFile(filepath.Join(dir, "raw"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -44,7 +46,7 @@ func newDiskDetachCommand(d *deps) *cobra.Command {
 		Short: "End the attachments of a disk on this host",
 		Long: `End the attachments of a disk on this host: unmount what is mounted, hang up on NBD clients, and close the disk.
 It returns when the processes are gone. A directory in use keeps its mount, and the command fails after --wait;
---force cuts off who uses it.
+--force cuts off who uses it. If a process in the background ends with an error, so does this.
 ` + exitTable,
 		Example: "  sluice disk detach s3://bucket/disks/data\n  sluice disk detach /mnt",
 		Args:    exactly("a disk URL, a directory or a block device"),
@@ -77,7 +79,47 @@ func (d *deps) detach(ctx context.Context, what string, wait time.Duration, forc
 			return nil, err
 		}
 	}
-	return found, nil
+	var all error
+	for i := range found {
+		all = errors.Join(all, endedBadly(&found[i]))
+	}
+	return found, all
+}
+
+// lastWords is how much of a log is looked at for why a process has ended.
+const lastWords = 4 << 10
+
+// endedBadly returns why a process in the background has not ended in order, or nil. It has then left its log.
+func endedBadly(r *attachment.Record) error {
+	if r.Log == "" {
+		return nil
+	}
+	f, err := os.Open(r.Log)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return errs.Wrap(errs.Denied, err, "look how process %d has ended", r.PID)
+	}
+	defer f.Close()
+	said := make([]byte, lastWords)
+	info, err := f.Stat()
+	if err == nil {
+		var n int
+		if n, err = f.ReadAt(said, max(0, info.Size()-lastWords)); errors.Is(err, io.EOF) {
+			err = nil
+		}
+		said = said[:n]
+	}
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "look how process %d has ended", r.PID)
+	}
+	why := "it was killed"
+	if at := strings.LastIndex(string(said), "error: "); at >= 0 {
+		why, _, _ = strings.Cut(string(said[at+len("error: "):]), "\n")
+	}
+	return errs.New(errs.Unavailable, "%s is detached, and process %d has not ended in order: %s", r.URL, r.PID, why).
+		WithRemedy("read its log %s; what was flushed is there when the disk is attached again", r.Log)
 }
 
 func (d *deps) attachmentsOf(what string) ([]attachment.Record, error) {

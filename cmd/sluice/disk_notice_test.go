@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -118,6 +119,17 @@ func TestBackgroundLogs(t *testing.T) {
 	if there := logs(); len(there) != 0 {
 		t.Errorf("left after a failure: %v", there)
 	}
+	h.must("mount", url, dir, "--background")
+	h.must("attach", url, "--background", "--take-over")
+	waitFor(t, "the mount is cut off", func() bool {
+		_ = errors.Join(os.WriteFile(dir+"/a", []byte("late"), 0o600), syncMount(dir)) // it may be so already
+		return h.info(url).Attachments[0].Ended != ""
+	})
+	h.refused(exitUnavailable, "not ended in order", "detach", dir)
+	h.must("detach", url)
+	if there := logs(); len(there) != 1 {
+		t.Errorf("the log of the one that was cut off: %v", there)
+	}
 	old := time.Now().Add(-time.Hour)
 	for range attachment.KeptLogs + 5 {
 		f, err := attachment.Open(h.dir + "/run/disks").NewLog(url)
@@ -130,7 +142,7 @@ func TestBackgroundLogs(t *testing.T) {
 		}
 	}
 	h.must("mount", url, dir, "--background")
-	if there := logs(); len(there) > attachment.KeptLogs+3 { // and its own, its record and its socket
+	if there := logs(); len(there) > attachment.KeptLogs+1+3 { // that one is too new to go; its own, its record and its socket are there
 		t.Errorf("%d are kept: %v", len(there), there)
 	}
 	h.must("detach", url)

@@ -33,7 +33,11 @@ func failure(err error, format string, args ...any) error {
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
 		kind = errs.Denied
 	}
-	return errs.Wrap(kind, err, format, args...)
+	e := errs.Wrap(kind, err, format, args...)
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		e = e.WithRemedy("make room on the file system that the store's directory is on, or raise its quota")
+	}
+	return e
 }
 
 // find opens an object and returns its size and ETag with the descriptor.

@@ -134,7 +134,7 @@ func ExportImage(ctx context.Context, dev disk.Device, file, format string, prog
 func serve(ctx context.Context, e nbd.Export, f func(ctx context.Context, uri string) error) (err error) {
 	dir, err := os.MkdirTemp("", "sluice-nbd-") // nobody else can enter it
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "make a temporary directory")
+		return errs.Wrap(errs.Unavailable, err, "make a temporary directory").WithRemedy("set TMPDIR to a directory that can be written")
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	socket := filepath.Join(dir, "s")
