@@ -44,7 +44,7 @@ func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptio
 		kick: make(chan struct{}, 1), stop: make(chan struct{}), turn: make(chan struct{}, 1),
 		room: make(chan struct{}), nextSeq: 1, packTurn: make(chan struct{}, 1), packKick: make(chan struct{}, 1),
 		sealEvery: opts.SealInterval, sealKick: make(chan struct{}, 1), modeTurn: make(chan struct{}, 1),
-		stageTurn: make(chan struct{}, 1), stageKick: make(chan struct{}, 1),
+		stageTurn: make(chan struct{}, 1), stageKick: make(chan struct{}, 1), proofKick: make(chan struct{}, 1),
 	}
 	d.lo = d.o
 	d.turn <- struct{}{}
@@ -120,6 +120,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 // begin makes the head, which is ours, and the map under it what the disk goes on from.
 func (d *Disk) begin(head *format.Head, etag blob.ETag, root *format.Root) error {
 	d.head, d.etag, d.epoch = *head, etag, head.Epoch
+	d.rd.frames.heal = d.healUnproven
 	if d.second != nil {
 		d.second.at = *head.LogStore
 		d.tasks.spawn(d.destageLoop)

@@ -16,6 +16,7 @@ func (d *Disk) startBackground() {
 	d.o.inUse.Store(true)
 	d.tasks.spawn(d.sealLoop)
 	d.tasks.spawn(d.checkpointLoop)
+	d.tasks.spawn(d.proofLoop)
 	d.tasks.spawn(func(ctx context.Context) { d.rd.idleLoop(ctx, d.opts.FrameIdle) })
 	if d.opts.CompactBytes > 0 {
 		d.tasks.spawn(d.compactLoop)

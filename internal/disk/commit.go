@@ -97,7 +97,7 @@ func (d *Disk) sealLocked() {
 // pumpLocked starts as many uploads as may run, and seals the forming batch for a flush when one of them
 // could be its. Until then, later flushes join it.
 func (d *Disk) pumpLocked() {
-	for d.err == nil && d.started < d.lo.pace.uploads() {
+	for d.err == nil && d.started < d.lo.pace.uploads() && !d.tooMuchUnproven() {
 		seq := d.nextSeq - uint64(len(d.queue)-d.started) // of the object to start
 		if seq-d.mapped > d.maxReplay() && !d.recovering {
 			d.wakeCheckpointer()
@@ -120,6 +120,9 @@ func (d *Disk) pumpLocked() {
 // upload compresses and writes one batch's log object, however long that takes, and commits what can be.
 func (d *Disk) upload(ctx context.Context, b *batch) {
 	h := format.LogHeader{Kind: format.KindLog, Disk: d.uid, Nonce: newID(), Epoch: d.epoch, Seq: b.seq, Created: now().UnixMilli()}
+	d.mu.RLock()
+	h.SetAcknowledged(d.acked)
+	d.mu.RUnlock()
 	sealer, err := d.sealer(&h)
 	if err != nil {
 		d.fail(err)
@@ -137,10 +140,11 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 		d.uploadFailed(ctx, key, err)
 		return
 	}
-	if attempts == 1 { // after more, a lost attempt may still be reading it
+	if attempts == 1 {
 		d.lo.pace.uploaded()
-		d.bodies.put(body, d.opts.InFlight)
 	}
+	// After more attempts than one, a lost one may still be reading the body.
+	d.keepUnproven(&unprovenObject{at: d.lo, seq: b.seq, key: key, body: body, owned: attempts == 1})
 	d.o.n.logObjects.Add(1)
 	if d.second == nil {
 		d.rd.frames.keepHeader(&b.seg, b.frames, b.runs, sealer)

@@ -49,6 +49,9 @@ type Disk struct {
 	packKick chan struct{} // wakes the background compaction
 	packed   segNumbers
 
+	unproven  unproven      // written, acknowledged, and not seen yet
+	proofKick chan struct{} // wakes the proof of that
+
 	stageTurn chan struct{} // one token: who holds it may destage
 	stageKick chan struct{} // wakes the background destaging
 	replaying *replayed     // by recovery, alone
@@ -140,7 +143,7 @@ func (d *Disk) Stats() Stats {
 		s.Acknowledges = AcknowledgedByJournal
 	}
 	d.mu.RUnlock()
-	s.MapBytes, s.Uploads = d.rd.m.Bytes(), d.lo.pace.uploads()
+	s.MapBytes, s.Uploads, s.UnprovenBytes = d.rd.m.Bytes(), d.lo.pace.uploads(), d.unproven.size()
 	s.Stall, _ = d.Stalled()
 	if d.opts.Cache != nil {
 		cs := d.opts.Cache.Stats()

@@ -34,7 +34,8 @@ type frames struct {
 	dev     *cache.Cache
 	spaces  []uint32 // of the lineage, in keys
 	tasks   *tasks
-	filling atomic.Int64 // bytes on their way to dev
+	heal    func(ctx context.Context, key string) bool // stores again what was lost, if it can; nil: nothing can
+	filling atomic.Int64                               // bytes on their way to dev
 
 	mu      sync.Mutex
 	ram     ramFrames
@@ -189,6 +190,9 @@ func (f *frames) start(missing []pending) {
 func (f *frames) fly(ctx context.Context, r *frameRun) {
 	data, err := f.readRun(ctx, r)
 	if errs.Is(err, errs.Corrupt) {
+		if f.heal != nil {
+			f.heal(ctx, segmentKey(f.lineage[r.seg.Lineage].Path, &r.seg))
+		}
 		data, err = f.readRun(ctx, r) // once more: the way here may have bent it, not the store
 	}
 	f.land(r, data, err)

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	pathpkg "path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -136,4 +137,10 @@ func checkName(name string) error {
 			WithRemedy("use up to 128 letters, digits, dots, dashes and underscores, and don't begin with a dot")
 	}
 	return nil
+}
+
+// seqOf parses the last part of a log object's key.
+func seqOf(name string) (uint64, bool) {
+	seq, err := strconv.ParseUint(name, 16, 64)
+	return seq, err == nil && len(name) == 16
 }

@@ -25,7 +25,7 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 	}
 	defer d.giveTurn()
 	if change == nil && !d.rd.m.Changed() {
-		return false, nil
+		return false, d.proveForMap(ctx)
 	}
 	return true, d.writeMapInTurn(ctx, change, nil)
 }
@@ -53,11 +53,13 @@ func (d *Disk) writeMapInTurn(ctx context.Context, change func(*format.Head), n 
 	d.rd.pages.forget()
 	d.o.n.mapWrites.Add(1)
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if snap.Position.Epoch == d.epoch {
 		d.mapped = snap.Position.Seq - 1
 	}
+	mapped := d.mapped
 	d.pumpLocked()
+	d.mu.Unlock()
+	d.dropMapped(mapped)
 	select {
 	case d.packKick <- struct{}{}:
 	default:
@@ -88,11 +90,14 @@ func (d *Disk) snapshot(ctx context.Context) (*blockmap.Snapshot, error) {
 	}
 }
 
+// writeSnapshot stores a snapshot and points the head at it. Beside the map's objects, the store shows those that the map
+// refers to, and beside the swap of the head the map's own: nothing waits longer for that.
 func (d *Disk) writeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *naming, change func(*format.Head)) error {
-	ref, err := d.storeSnapshot(ctx, snap, n)
+	stored, err := d.storeSnapshot(ctx, snap, n)
 	if err != nil {
 		return err
 	}
+	ref := stored.ref
 	next := func(h *format.Head) {
 		if ref != nil {
 			h.Root = ref
@@ -100,41 +105,64 @@ func (d *Disk) writeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *na
 		h.Log = snap.Position
 		change(h)
 	}
-	if n == nil {
-		return d.updateHead(ctx, next)
-	}
-	h := d.Head()
-	next(&h)
 	var g errgroup.Group
-	g.Go(func() error {
-		n.put(ctx, &h)
-		return nil
-	})
+	g.Go(func() error { return stored.prove(ctx, d.o) })
+	if n != nil {
+		h := d.Head()
+		next(&h)
+		g.Go(func() error {
+			n.put(ctx, &h) // which keeps its own error
+			return nil
+		})
+	}
 	err = d.updateHead(ctx, next)
-	_ = g.Wait() // the naming keeps its own error
+	if unproven := g.Wait(); err == nil {
+		err = unproven
+	}
 	return err
 }
 
-// storeSnapshot writes a snapshot's map, if it has one, and before that is named sees that the disk is still ours: who slept since it was
-// may name what is deleted by now, and die before it can take that back.
-func (d *Disk) storeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *naming) (ref *format.RootRef, err error) {
+// storedMap is the objects of a map that was written; an empty map has none.
+type storedMap struct {
+	ref    *format.RootRef
+	bodies map[string][]byte // by key
+}
+
+// prove returns when the store has shown them.
+func (m *storedMap) prove(ctx context.Context, o *objects) error {
 	var g errgroup.Group
+	for key, body := range m.bodies {
+		g.Go(func() error { return o.prove(ctx, key, body) })
+	}
+	if err := g.Wait(); err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "see that the map is stored")
+	}
+	return nil
+}
+
+// storeSnapshot writes a snapshot's map, if it has one, and sees beside it that the store has what that refers to. Before it is
+// named it sees that the disk is still ours: who slept since it was may name what is deleted by now, and die before it
+// can take that back.
+func (d *Disk) storeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *naming) (stored *storedMap, err error) {
+	var g errgroup.Group
+	g.Go(func() error { return d.proveForMap(ctx) })
 	if n != nil {
 		g.Go(func() error { return d.revalidate(ctx) })
 	}
+	stored = &storedMap{}
 	if !snap.Empty() {
-		if ref, err = d.storeMap(ctx, snap); err != nil {
+		if stored, err = d.storeMap(ctx, snap); err != nil {
 			err = errs.Wrap(errs.KindOf(err), err, "write map checkpoint")
 		}
 	}
-	if ours := g.Wait(); err == nil {
-		err = ours
+	if other := g.Wait(); err == nil {
+		err = other
 	}
-	return ref, err
+	return stored, err
 }
 
 // storeMap writes the pages and the root of a snapshot side by side, under a version never used before.
-func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*format.RootRef, error) {
+func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*storedMap, error) {
 	d.mapN++
 	v := blockmap.Version{Epoch: d.epoch, N: d.mapN, Nonce: newID()}
 	var err error
@@ -146,18 +174,17 @@ func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*format.R
 	pages, root := d.rd.m.Encode(snap, d.rd.codec, v)
 	root.Size, root.Lineage, root.Created = d.Size(), d.rd.pages.lineage, now().UnixMilli()
 	body := d.rd.codec.EncodeRoot(root, v.Key)
-	ref := &format.RootRef{Epoch: v.Epoch, N: v.N, Size: int64(len(body)), CRC: format.CRC(body)}
-
-	g, gctx := errgroup.WithContext(ctx)
+	m := &storedMap{bodies: map[string][]byte{rootKey(d.path, v.Epoch, v.N): body},
+		ref: &format.RootRef{Epoch: v.Epoch, N: v.N, Size: int64(len(body)), CRC: format.CRC(body)}}
 	if len(pages) > format.PagesHeaderLen {
-		ref.PagesSize = int64(len(pages))
-		g.Go(func() error { return d.o.putNew(gctx, pagesKey(d.path, v.Epoch, v.N), pages) })
+		m.ref.PagesSize = int64(len(pages))
+		m.bodies[pagesKey(d.path, v.Epoch, v.N)] = pages
 	}
-	err = d.o.putNew(ctx, rootKey(d.path, v.Epoch, v.N), body)
-	if gerr := g.Wait(); err == nil {
-		err = gerr
+	var g errgroup.Group
+	for key, body := range m.bodies {
+		g.Go(func() error { return d.o.putNew(ctx, key, body) })
 	}
-	return ref, err
+	return m, g.Wait()
 }
 
 // updateHead swaps the head. Whoever holds the turn may call it. When the head is another's, the disk is

@@ -106,7 +106,7 @@ func TestCheckpointRequests(t *testing.T) {
 	if err := d.WriteAt(ctx, make([]byte, 4096), 0); err != nil {
 		t.Fatal(err)
 	}
-	if n := requestsOf(c, checkpoint("changed")); n != 7 { // log object; pages, root and head; head and name; head
+	if n := requestsOf(c, checkpoint("changed")); n != 10 { // log object; pages, root, head and a look at the log object; head, name and a look at the map; head
 		t.Errorf("with a write: %d requests", n)
 	}
 	_, err := d.Checkpoint(ctx, "clean")

@@ -81,6 +81,7 @@ func (d *Disk) writePacked(ctx context.Context, runs []format.Run, content []byt
 	if _, err := d.o.putOnce(ctx, key, body, d.o.bound, func(got []byte) bool { return format.SameLogObject(got, body) }); err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "write %s", key)
 	}
+	d.keepUnproven(&unprovenObject{at: d.o, key: key, body: body})
 	d.rd.frames.keepHeader(&w.seg, h.Frames, h.Runs, sealer)
 	if d.opts.Cache != nil || fresh {
 		d.rd.frames.fill(len(content), func() {

@@ -54,11 +54,12 @@ func (d *Disk) recover(ctx context.Context, pos format.Position) (map[uint64]uin
 }
 
 // recoverEpoch replays one epoch's log up to the first fence, which it writes where there is none, and returns
-// the fence's place.
+// the fence's place. A hole that was acknowledged is Corrupt, and gets no fence.
 func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, error) {
 	window, lost := firstWindow, 0
+	ahead := d.listAhead(ctx, epoch, seq)
 	for {
-		slots, err := d.readSlots(ctx, epoch, seq, window)
+		slots, beyond, err := d.readSlots(ctx, epoch, seq, window)
 		if err != nil {
 			return 0, err
 		}
@@ -79,7 +80,10 @@ func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, err
 			continue
 		}
 		// Slots were read at the same time, so a full one after this hole proves nothing: it stays unread
-		// until the hole is decided.
+		// until the hole is decided. But it may tell that the hole was none once.
+		if err := d.mayBeHole(ctx, epoch, seq, beyond, ahead); err != nil {
+			return 0, err
+		}
 		won, err := d.fence(ctx, epoch, seq)
 		if won || err != nil {
 			return seq, err
@@ -113,8 +117,8 @@ func (d *Disk) fence(ctx context.Context, epoch, seq uint64) (bool, error) {
 	return err == nil, err
 }
 
-// readSlots reads n slots at once, cut after the first hole.
-func (d *Disk) readSlots(ctx context.Context, epoch, seq uint64, n int) ([]logSlot, error) {
+// readSlots reads n slots at once, cut after the first hole. beyond is those after that one.
+func (d *Disk) readSlots(ctx context.Context, epoch, seq uint64, n int) (upTo, beyond []logSlot, err error) {
 	slots := make([]logSlot, n)
 	g, gctx := errgroup.WithContext(ctx)
 	for i := range slots {
@@ -124,14 +128,14 @@ func (d *Disk) readSlots(ctx context.Context, epoch, seq uint64, n int) ([]logSl
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i := range slots {
 		if slots[i].h == nil {
-			return slots[:i+1], nil
+			return slots[:i+1], slots[i+1:], nil
 		}
 	}
-	return slots, nil
+	return slots, nil, nil
 }
 
 // readSlot reads the header of one log object.

@@ -42,6 +42,7 @@ const (
 	dieBefore         // the client is dead from here on
 	dieAfter          // it happens, then the client is dead
 	forget            // a broken store: it says yes, and nothing happened
+	halve             // a broken store: it says yes, and keeps the first half of what it was given
 )
 
 // simClient is one process's way to the store.
@@ -93,6 +94,11 @@ func (c *simClient) count(op string) int {
 
 // do runs one request under its verdict.
 func (c *simClient) do(ctx context.Context, op, key string, f func() error) error {
+	return c.doEither(ctx, op, key, f, f)
+}
+
+// doEither is do of what is another thing when it is halved.
+func (c *simClient) doEither(ctx context.Context, op, key string, f, half func() error) error {
 	c.mu.Lock()
 	c.n++
 	c.counts[op]++
@@ -125,6 +131,8 @@ func (c *simClient) do(ctx context.Context, op, key string, f func() error) erro
 		return gone
 	case forget:
 		return nil
+	case halve:
+		return half()
 	case loseReply, dieAfter:
 		_ = f()
 		return gone
@@ -161,7 +169,7 @@ func (c *simClient) Get(ctx context.Context, key string, r blob.Range) (blob.Obj
 func (c *simClient) put(ctx context.Context, op, key string, body []byte, cond func(simObject, bool) error) (blob.ETag, error) {
 	var shared blob.ETag
 	body = append([]byte(nil), body...)
-	err := c.do(ctx, op, key, func() error {
+	store := func(body []byte) error {
 		c.s.mu.Lock()
 		defer c.s.mu.Unlock()
 		old, ok := c.s.objs[key]
@@ -179,7 +187,8 @@ func (c *simClient) put(ctx context.Context, op, key string, body []byte, cond f
 		c.s.objs[key] = simObject{body, tag}
 		c.s.history = append(c.s.history, op+" "+key)
 		return nil
-	})
+	}
+	err := c.doEither(ctx, op, key, func() error { return store(body) }, func() error { return store(body[:len(body)/2]) })
 	c.s.mu.Lock() // a late request may still write it
 	defer c.s.mu.Unlock()
 	return shared, err

@@ -48,6 +48,7 @@ type request struct {
 	key   string
 	began time.Time
 	err   error // of the newest attempt
+	shows bool  // it only looks whether something was done: that it ends proves nothing
 }
 
 // monitor notices when the store stops doing what it is asked for, and when it begins again. It is told of every
@@ -107,6 +108,14 @@ func (m *monitor) failed(r *request, err error) {
 	r.err = err
 }
 
+// lost notes that the store has acknowledged an object and did not have it, or a part of it only, and that it was written
+// again.
+func (m *monitor) lost(key, what string) {
+	if m != nil {
+		m.log.Error("the store did not keep what it had acknowledged; it was written again", "disk", m.disk, "object", key, "it", what)
+	}
+}
+
 // end notes that a request is over: done by the store, or given up.
 func (m *monitor) end(r *request, done bool) {
 	if m == nil {
@@ -114,7 +123,7 @@ func (m *monitor) end(r *request, done bool) {
 	}
 	m.mu.Lock()
 	delete(m.pending, r)
-	if done {
+	if done = done && !r.shows; done {
 		m.good[r.dir] = time.Now()
 	}
 	var over *Stall

@@ -33,10 +33,14 @@ type Stats struct {
 	FrameMisses uint64 `json:"frame_misses"`
 	CacheSkips  uint64 `json:"cache_skips"` // reads and log objects that went past a cache device that was behind
 	ReadAheads  uint64 `json:"readahead_frames"`
-	Hedges      uint64 `json:"hedged_gets"` // reads asked twice because the store was late; counted in gets too
-	HedgeWins   uint64 `json:"hedge_wins"`  // of them, answered by the second request first
-	DirtyBytes  int64  `json:"dirty_bytes"` // of writes, in memory
-	MapBytes    int64  `json:"map_bytes"`   // memory, about
+	Hedges      uint64 `json:"hedged_gets"`    // reads asked twice because the store was late; counted in gets too
+	HedgeWins   uint64 `json:"hedge_wins"`     // of them, answered by the second request first
+	Proven      uint64 `json:"proven_objects"` // acknowledged by the store, and then shown
+	// Lost counts objects that the store acknowledged and did not have, and that were written again. One is too many.
+	Lost          uint64 `json:"lost_objects"`
+	UnprovenBytes int64  `json:"unproven_bytes"` // of objects that were acknowledged, and are kept in memory until they are shown
+	DirtyBytes    int64  `json:"dirty_bytes"`    // of writes, in memory
+	MapBytes      int64  `json:"map_bytes"`      // memory, about
 
 	LogStore    string `json:"log_store,omitempty"`    // its URL, if the log is in a second store
 	StagedBytes int64  `json:"staged_bytes,omitempty"` // of the dirty ones: those that the log store has and the disk's own store lacks
@@ -67,6 +71,7 @@ type counters struct {
 	packed, packedBytes                                              atomic.Uint64
 	writeBytes, readBytes, frameHits, frameMisses, readAheads        atomic.Uint64
 	hedges, hedgeWins, cacheSkips                                    atomic.Uint64
+	proven, lost                                                     atomic.Uint64
 }
 
 func (c *counters) stats() Stats {
@@ -78,5 +83,6 @@ func (c *counters) stats() Stats {
 		Flushes: c.flushes.Load(), WriteBytes: c.writeBytes.Load(), ReadBytes: c.readBytes.Load(),
 		FrameHits: c.frameHits.Load(), FrameMisses: c.frameMisses.Load(), ReadAheads: c.readAheads.Load(),
 		Hedges: c.hedges.Load(), HedgeWins: c.hedgeWins.Load(), CacheSkips: c.cacheSkips.Load(),
+		Proven: c.proven.Load(), Lost: c.lost.Load(),
 	}
 }

@@ -2,6 +2,7 @@ package format
 
 import (
 	"bytes"
+	"math"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -38,6 +39,8 @@ const (
 	runLen      = 16
 	frameLen    = 16
 	logMagic    = "SLUICLOG"
+	timeBits    = 48 // of the time written, until the year 10889
+	timeMask    = 1<<timeBits - 1
 )
 
 // Run is Count adjacent blocks from LBA (in blocks). Data runs take the segment's blocks in order.
@@ -65,11 +68,14 @@ type LogHeader struct {
 	Nonce   ID // fresh per object; tells one's own earlier success from another's object
 	Epoch   uint64
 	Seq     uint64
-	Created int64 // Unix milliseconds
-	Blocks  uint32
-	Body    uint32 // bytes of frames after the header
-	Runs    []Run
-	Frames  []Frame
+	Created int64 // Unix milliseconds; 48 bits of it are kept
+	// Behind is one more than the number of objects right before this one that the writer had not been told are stored
+	// when it made this one. All earlier ones of the epoch were acknowledged to it. 0: it doesn't tell.
+	Behind uint16
+	Blocks uint32
+	Body   uint32 // bytes of frames after the header
+	Runs   []Run
+	Frames []Frame
 
 	Cipher uint8  // CipherNone, or what encrypts runs and frames
 	KeyID  uint32 // of the disk's data keys; 0 without a cipher
@@ -86,6 +92,23 @@ type sealedRuns struct {
 
 // IsFence reports whether the object ends its epoch's log.
 func (h *LogHeader) IsFence() bool { return h.Flags&FlagFence != 0 }
+
+// Acknowledged returns the sequence number up to which the store had acknowledged all objects of the epoch when this one
+// was made, and 0 if the object doesn't tell.
+func (h *LogHeader) Acknowledged() uint64 {
+	if h.Behind == 0 || uint64(h.Behind) > h.Seq {
+		return 0
+	}
+	return h.Seq - uint64(h.Behind)
+}
+
+// SetAcknowledged notes up to which sequence number the store has acknowledged all objects of the epoch.
+func (h *LogHeader) SetAcknowledged(seq uint64) {
+	h.Behind = 0
+	if n := h.Seq - seq; seq < h.Seq && n <= math.MaxUint16 {
+		h.Behind = uint16(n)
+	}
+}
 
 // Len returns the length of the encoded header in bytes.
 func (h *LogHeader) Len() int {
@@ -155,7 +178,7 @@ func (h *LogHeader) put(dst []byte) {
 	le.PutUint64(dst[24:], h.Seq)
 	copy(dst[32:48], h.Disk[:])
 	copy(dst[48:64], h.Nonce[:])
-	le.PutUint64(dst[64:], uint64(h.Created))
+	le.PutUint64(dst[64:], uint64(h.Created)&timeMask|uint64(h.Behind)<<timeBits)
 	le.PutUint32(dst[72:], h.Blocks)
 	le.PutUint32(dst[76:], uint32(len(h.Runs)))
 	le.PutUint32(dst[80:], uint32(len(h.Frames)))
@@ -232,7 +255,7 @@ func DecodeLogHeader(b []byte) (*LogHeader, error) {
 	}
 	h := &LogHeader{
 		Flags: le.Uint16(b[10:]), Epoch: le.Uint64(b[16:]), Seq: le.Uint64(b[24:]),
-		Created: int64(le.Uint64(b[64:])), Blocks: le.Uint32(b[72:]), Body: le.Uint32(b[84:]), Kind: b[88],
+		Created: int64(le.Uint64(b[64:]) & timeMask), Behind: le.Uint16(b[70:]), Blocks: le.Uint32(b[72:]), Body: le.Uint32(b[84:]), Kind: b[88],
 		Cipher: b[89], KeyID: le.Uint32(b[92:]), Frames: make([]Frame, le.Uint32(b[80:])),
 	}
 	copy(h.Disk[:], b[32:])

@@ -187,7 +187,9 @@ func (c *checker) checkLog(ctx context.Context, uid format.ID, l *epochLog) erro
 		key := fmt.Sprintf("%s/%016x", l.dir, seq)
 		replay := next != 0 && seq == next
 		if next != 0 && seq > next {
-			c.log.note("the log of epoch %d has a hole at %d, and goes on at %d: what lies beyond was never acknowledged", l.epoch, next, seq)
+			if err := c.checkHole(ctx, uid, l, next, seq); err != nil {
+				return err
+			}
 			next = 0
 		}
 		fenceSize := l.sizes[key] == int64(format.LogHeaderLen(0, 0))
@@ -214,6 +216,31 @@ func (c *checker) checkLog(ctx context.Context, uid format.ID, l *epochLog) erro
 			c.checkRuns(key, h)
 		}
 	}
+	return nil
+}
+
+// checkHole tells of a hole in a log that goes on at a later number: damage, if an object beyond says that what was there had been
+// acknowledged. The last object that is no fence knows most.
+func (c *checker) checkHole(ctx context.Context, uid format.ID, l *epochLog, hole, after uint64) error {
+	for i := len(l.seqs) - 1; i >= 0 && l.seqs[i] > hole; i-- {
+		key := fmt.Sprintf("%s/%016x", l.dir, l.seqs[i])
+		if l.sizes[key] == int64(format.LogHeaderLen(0, 0)) {
+			continue
+		}
+		h, _, err := c.readLog(ctx, l.store, key, uid, l.epoch, l.seqs[i])
+		if errs.Is(err, errs.NotFound) || errs.Is(err, errs.Corrupt) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if h.Acknowledged() >= hole {
+			c.log.damage(fmt.Sprintf("%s/%016x", l.dir, hole), "is missing, and was acknowledged to the writer: object %d of the log says so", h.Seq)
+			return nil
+		}
+		break
+	}
+	c.log.note("the log of epoch %d has a hole at %d, and goes on at %d: what lies beyond was never acknowledged", l.epoch, hole, after)
 	return nil
 }
 

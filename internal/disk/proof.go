@@ -1,0 +1,271 @@
+package disk
+
+import (
+	"cmp"
+	"context"
+	"path"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// What a store says is not what it did: a write that was acknowledged may not have been made. So the bytes of every log
+// object stay in memory until the store has shown that it has it, which is asked for beside uploads, in time for a map to
+// refer to them. What is not there is written again. See docs/decisions/0021-proof-of-what-is-stored.md.
+
+const (
+	// proofByList is how many objects one listing proves more cheaply than as many reads.
+	proofByList = 8
+	// proofReads is how many objects are looked at at a time.
+	proofReads = 8
+	// maxUnprovenFactor times ObjectBytes is what waits for its proof at most: then uploads wait, too.
+	maxUnprovenFactor = 3
+	// proofPrefix is what of an object is compared: it has the nonce.
+	proofPrefix = format.LogFixedLen
+)
+
+// unprovenObject is what the store has acknowledged and not shown.
+type unprovenObject struct {
+	at    *objects
+	seq   uint64 // of a log object; 0: it is a packed segment
+	key   string
+	body  []byte
+	owned bool // nobody else reads the body, and it may be used again
+	users int  // who read it for a proof; guarded by the list's lock
+}
+
+// unproven is all of them. Safe for concurrent use.
+type unproven struct {
+	mu      sync.Mutex
+	objects []*unprovenObject
+	bytes   int64
+}
+
+// add keeps an object and returns how much is kept now.
+func (u *unproven) add(o *unprovenObject) int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.objects = append(u.objects, o)
+	u.bytes += int64(len(o.body))
+	return u.bytes
+}
+
+func (u *unproven) size() int64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.bytes
+}
+
+// take returns the objects that are wanted, whose bodies stay as they are until done is called.
+func (u *unproven) take(want func(*unprovenObject) bool) (taken []*unprovenObject) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, o := range u.objects {
+		if want(o) {
+			o.users++
+			taken = append(taken, o)
+		}
+	}
+	return taken
+}
+
+// done gives back what take has returned, and if it is proven, or not needed any more, lets go of it. It returns bodies
+// that nobody reads any more.
+func (u *unproven) done(taken []*unprovenObject, proven bool) (bodies [][]byte, gone int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, o := range taken {
+		o.users--
+	}
+	if !proven {
+		return nil, 0
+	}
+	u.objects = slices.DeleteFunc(u.objects, func(o *unprovenObject) bool {
+		if !slices.Contains(taken, o) {
+			return false
+		}
+		u.bytes -= int64(len(o.body))
+		gone++
+		if o.owned && o.users == 0 {
+			bodies = append(bodies, o.body)
+		}
+		return true
+	})
+	return bodies, gone
+}
+
+// keepUnproven keeps what the store has just acknowledged, until it is proven.
+func (d *Disk) keepUnproven(o *unprovenObject) {
+	if d.unproven.add(o) < int64(d.opts.ObjectBytes) {
+		return
+	}
+	select {
+	case d.proofKick <- struct{}{}:
+	default:
+	}
+}
+
+// tooMuchUnproven reports whether uploads must wait for a proof.
+func (d *Disk) tooMuchUnproven() bool {
+	return d.unproven.size() >= maxUnprovenFactor*int64(d.opts.ObjectBytes)
+}
+
+// proofLoop proves what was written when much of it waits for that.
+func (d *Disk) proofLoop(ctx context.Context) {
+	for d.due(ctx, d.proofKick, nil) {
+		for d.prove(ctx, func(*unprovenObject) bool { return true }) != nil && d.Err() == nil {
+			if sleep(ctx, checkpointRetry) != nil {
+				return
+			}
+		}
+	}
+}
+
+// proveForMap returns when the store has shown all that a map refers to which is written next. Of a disk with a log store
+// that is no log object.
+func (d *Disk) proveForMap(ctx context.Context) error {
+	return d.prove(ctx, func(o *unprovenObject) bool { return o.at == d.o })
+}
+
+// prove returns when the store has shown that it has what it had acknowledged before the call. What it lacks is written
+// again. An object that is another's fences the disk.
+func (d *Disk) prove(ctx context.Context, want func(*unprovenObject) bool) error {
+	objects := d.unproven.take(want)
+	if len(objects) == 0 {
+		return nil
+	}
+	listed := d.listUnproven(ctx, objects)
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(proofReads)
+	for _, o := range objects {
+		if size, ok := listed[o.key]; ok && size == int64(len(o.body)) {
+			continue
+		}
+		g.Go(func() error { return o.at.prove(gctx, o.key, o.body) })
+	}
+	err := g.Wait()
+	d.provenUnproven(objects, err == nil)
+	if errs.Is(err, errs.Conflict) {
+		d.uploadFailed(ctx, "the log of "+d.path, err)
+		return d.Err()
+	}
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "see that the log is stored")
+	}
+	return nil
+}
+
+// listUnproven lists where the log objects must be, if that is cheaper than to look at each. A listing that can't be had
+// is as good as an empty one: what it doesn't show is looked at.
+func (d *Disk) listUnproven(ctx context.Context, objects []*unprovenObject) map[string]int64 {
+	logs := slices.DeleteFunc(slices.Clone(objects), func(o *unprovenObject) bool { return o.seq == 0 })
+	if len(logs) < proofByList {
+		return nil
+	}
+	bySeq := func(a, b *unprovenObject) int { return cmp.Compare(a.seq, b.seq) }
+	first, last := slices.MinFunc(logs, bySeq), slices.MaxFunc(logs, bySeq)
+	before, err := d.logKey(d.epoch, first.seq-1)
+	if err != nil {
+		return nil
+	}
+	prefix, listed := path.Dir(first.key)+"/", map[string]int64{}
+	err = d.lo.ask(ctx, d.lo.bound, d.lo.begin(toRead, "list", prefix), func(ctx context.Context) error {
+		d.lo.n.lists.Add(1)
+		clear(listed)
+		return d.lo.store.List(ctx, prefix, before, func(e blob.Entry) bool {
+			listed[e.Key] = e.Size
+			return e.Key < last.key
+		})
+	})
+	if err != nil {
+		return nil
+	}
+	return listed
+}
+
+// provenUnproven gives objects back; proven ones are let go of, and uploads go on that waited for it.
+func (d *Disk) provenUnproven(objects []*unprovenObject, proven bool) {
+	bodies, gone := d.unproven.done(objects, proven)
+	for _, b := range bodies {
+		d.bodies.put(b, d.opts.InFlight)
+	}
+	if gone > 0 {
+		d.o.n.proven.Add(uint64(gone))
+		d.mu.Lock()
+		d.pumpLocked()
+		d.mu.Unlock()
+	}
+}
+
+// dropMapped lets go of log objects of a log store that a written map makes superfluous.
+func (d *Disk) dropMapped(last uint64) {
+	if d.second != nil {
+		d.provenUnproven(d.unproven.take(func(o *unprovenObject) bool { return o.seq > 0 && o.seq <= last }), true)
+	}
+}
+
+// healUnproven sees that what a reader has not found is there, and reports whether that could be done.
+func (d *Disk) healUnproven(ctx context.Context, key string) bool {
+	objects := d.unproven.take(func(o *unprovenObject) bool { return o.key == key })
+	if len(objects) == 0 {
+		return false
+	}
+	err := objects[0].at.prove(ctx, key, objects[0].body)
+	d.provenUnproven(objects, err == nil)
+	return err == nil
+}
+
+// prove returns when the store has shown that it has an object which it had acknowledged, written once and under a nonce.
+// It is written again if it isn't there, and put in its own place if it was cut. Conflict: another one is there. As long
+// as the store goes on saying that it has stored what it hasn't, that is a stall, which is named as what it is.
+func (o *objects) prove(ctx context.Context, key string, body []byte) error {
+	r := o.begin(toWrite, "prove", key)
+	r.shows = true
+	return o.ask(ctx, o.bound, r, func(ctx context.Context) error {
+		o.n.gets.Add(1)
+		obj, err := o.getWhole(ctx, key, blob.Range{Offset: 0, Length: min(int64(len(body)), proofPrefix)})
+		if err == nil && obj.Size == int64(len(body)) && isSame(body)(obj.Data) {
+			return nil
+		}
+		if err != nil && !errs.Is(err, errs.NotFound) {
+			return err
+		}
+		return o.writeAgain(ctx, key, body, obj, err)
+	})
+}
+
+// writeAgain makes one attempt to write an object that the store lacks, or has a part of. It never returns nil: what
+// became of it is looked at like the first.
+func (o *objects) writeAgain(ctx context.Context, key string, body []byte, obj blob.Object, missing error) error {
+	what := "lacks"
+	o.n.puts.Add(1)
+	o.n.putBytes.Add(uint64(len(body)))
+	var err error
+	if missing != nil {
+		_, err = o.store.PutIfAbsent(ctx, key, body)
+	} else if what = "has cut"; !isPartOf(obj, body) {
+		return errs.New(errs.Conflict, "%s is another's, although the store had acknowledged this one", key)
+	} else {
+		_, err = o.store.PutIfMatch(ctx, key, body, obj.ETag)
+	}
+	switch {
+	case err == nil:
+		o.n.lost.Add(1)
+		o.watch.lost(key, what)
+	case !errs.Is(err, errs.Conflict) && !errs.Is(err, errs.NotFound): // it came late, or the reading was old
+		return err
+	}
+	return errs.New(errs.Unavailable, "the store acknowledged %s and %s it", key, what).
+		WithRemedy("don't trust this store or what is before it: it loses what it says it has stored")
+}
+
+// isPartOf reports whether what is stored is the beginning of a body: an object of ours that was cut. Nobody writes an
+// empty one.
+func isPartOf(obj blob.Object, body []byte) bool {
+	return obj.Size < int64(len(body)) && (len(obj.Data) == 0 || isSame(body)(obj.Data))
+}
