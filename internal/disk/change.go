@@ -135,7 +135,11 @@ func (o *objects) restorePinned(ctx context.Context, p *pin, path, checkpoint st
 			return false, errs.New(errs.Corrupt, "checkpoint %s of %s is of another disk", checkpoint, path)
 		}
 		// Of the very head that is about to be replaced: the swap fails if it isn't that any more.
-		if _, _, err := o.putCheckpoint(ctx, path, saved, h); err != nil {
+		_, body, err := o.putCheckpoint(ctx, path, saved, h)
+		if err == nil {
+			_, err = o.shown(ctx, checkpointKey(path, saved), body)
+		}
+		if err != nil {
 			return false, err
 		}
 		h.Root = c.Root

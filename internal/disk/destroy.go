@@ -2,11 +2,13 @@ package disk
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -26,25 +28,31 @@ type DestroyOptions struct {
 // Then go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork that was
 // under way has registered itself by then, or will miss its checkpoint and fail; so has a reader its pin. What a
 // registered fork or a reader may refer to stays, and is the collector's. That needs listings which show all that was stored before,
-// as blob.Store promises: a collector's grace covers old ones, and nothing does here.
+// as blob.Store promises: a collector's grace covers old ones, and nothing does here. So it lists before it removes anything, too:
+// a listing that lacks the head that is there is Unavailable, and what one of them shows counts.
 func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOptions) error {
 	if err := checkPath(path); err != nil {
 		return err
 	}
 	o := oneShot(store)
 	h, _, err := o.loadHead(ctx, path)
+	if errs.Is(err, errs.Unavailable) || errs.Is(err, errs.Denied) {
+		return err // what can't be decoded can be destroyed
+	}
+	before, lerr := o.listDisk(ctx, path, h, !errs.Is(err, errs.NotFound))
+	if lerr != nil {
+		return errs.Wrap(errs.KindOf(lerr), lerr, "destroy disk %s: nothing was removed", path)
+	}
 	if err == nil && h.LogStore != nil {
 		if err := destroyLog(ctx, h, path, opts); err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "destroy the log of disk %s", path)
 		}
-	} else if errs.Is(err, errs.Unavailable) || errs.Is(err, errs.Denied) {
-		return err // what can't be decoded can be destroyed
 	}
 	if err := o.remove(ctx, headKey(path)); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "destroy disk %s", path)
 	}
 	names, err := o.names(ctx, checkpointPrefix(path))
-	for _, name := range names {
+	for _, name := range union(names, below(before, "ckpt/")) {
 		if err == nil && ownKey("ckpt/"+name) {
 			err = o.remove(ctx, checkpointKey(path, name))
 		}
@@ -52,26 +60,106 @@ func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOpt
 	if err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "destroy the checkpoints of disk %s", path)
 	}
-	for _, users := range []string{refPrefix(path), pinPrefix(path)} {
-		if left, err := o.names(ctx, users); err != nil || len(left) > 0 {
-			return err
+	if used, err := o.needed(ctx, path, before); err != nil || used {
+		return err
+	}
+	return o.removeRest(ctx, path, before)
+}
+
+// listDisk lists a disk's objects, by their names below its path. Of a disk that is there a listing that lacks its head, or its
+// newest map, is Unavailable: it says nothing about what there is. h is nil if the head can't be decoded.
+func (o *objects) listDisk(ctx context.Context, path string, h *format.Head, there bool) ([]string, error) {
+	names, err := o.names(ctx, path+"/")
+	if err != nil || !there {
+		return names, err
+	}
+	must := []string{headKey(path)}
+	if h != nil && h.Root != nil && h.Root.Lineage == 0 {
+		must = append(must, rootKey(path, h.Root.Epoch, h.Root.N))
+	}
+	for _, key := range must {
+		if slices.Contains(names, strings.TrimPrefix(key, path+"/")) {
+			continue
+		}
+		if _, err := o.get(ctx, key, blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+			return nil, unlisted(key, err)
 		}
 	}
-	rest, err := o.names(ctx, path+"/")
+	return names, nil
+}
+
+// unlisted is the error of a listing that lacks an object; err is that of reading it.
+func unlisted(key string, err error) error {
 	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "list what is left of disk %s", path)
+		return err
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(8)
-	for _, name := range rest {
-		if ownKey(name) && !strings.HasPrefix(name, "refs/") && !strings.HasPrefix(name, "pins/") { // one that came since is of a fork or a reader that fails
+	return errs.New(errs.Unavailable, "the store has %s and doesn't list it: its listings can't be believed", key).
+		WithRemedy("try again later; if it stays so, find out what is wrong with the store, or with what is before it")
+}
+
+// needed reports whether a destroyed disk has forks or readers. One that was listed before and isn't now is asked for.
+func (o *objects) needed(ctx context.Context, path string, before []string) (bool, error) {
+	for _, users := range []string{"refs/", "pins/"} {
+		left, err := o.names(ctx, path+"/"+users)
+		if err != nil || len(left) > 0 {
+			return len(left) > 0, err
+		}
+		for _, name := range below(before, users) {
+			_, err := o.get(ctx, path+"/"+users+name, blob.Range{Offset: 0, Length: 1})
+			if !errs.Is(err, errs.NotFound) {
+				return true, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// removeRest removes all that is left of a destroyed disk that nobody uses, and looks that it is gone. before has the names
+// that were listed when it began.
+func (o *objects) removeRest(ctx context.Context, path string, before []string) error {
+	for try := 0; ; try++ {
+		rest, err := o.names(ctx, path+"/")
+		if err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "list what is left of disk %s", path)
+		}
+		rest = slices.DeleteFunc(union(rest, before), func(name string) bool { // what came since is of a fork or a reader that fails
+			return !ownKey(name) || strings.HasPrefix(name, "refs/") || strings.HasPrefix(name, "pins/")
+		})
+		if len(rest) == 0 {
+			return nil
+		}
+		if try == removals {
+			return errs.New(errs.Unavailable, "disk %s is destroyed, and %d objects of it are still listed, such as %s", path, len(rest), rest[0]).
+				WithRemedy("destroy it once more; if it stays so, a collection frees them: sluice disk collect")
+		}
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(8)
+		for _, name := range rest {
 			g.Go(func() error { return o.remove(gctx, path+"/"+name) })
 		}
+		if err := g.Wait(); err != nil {
+			return errs.Wrap(errs.KindOf(err), err, "remove what is left of disk %s", path)
+		}
+		before = nil
 	}
-	if err := g.Wait(); err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "remove what is left of disk %s", path)
+}
+
+// removals is how often what is left of a disk is removed, while writers that don't know yet go on writing.
+const removals = 4
+
+// below returns the names that begin with a prefix, without it.
+func below(names []string, prefix string) (out []string) {
+	for _, name := range names {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			out = append(out, rest)
+		}
 	}
-	return nil
+	return out
+}
+
+// union returns the names of both, each once.
+func union(a, b []string) []string {
+	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
 }
 
 func (o *objects) remove(ctx context.Context, key string) error {

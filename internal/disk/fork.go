@@ -5,6 +5,8 @@ import (
 	"context"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -58,7 +60,8 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 		return nil, err
 	}
 	begun := time.Now()
-	if err := o.putRef(ctx, path, child, checkpoint); err != nil {
+	ref, err := o.putRef(ctx, path, child, checkpoint)
+	if err != nil {
 		return nil, err
 	}
 	done, err := newLogStore(ctx, h, opts.LogURL, opts.Pool, opts.OpenLog)
@@ -68,7 +71,7 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	if err := putHead(ctx, o, child, h, done); err != nil {
 		return nil, err
 	}
-	err = o.confirmFork(ctx, c, path, child)
+	err = o.confirmFork(ctx, c, path, h, ref)
 	switch took := elapsed(begun); {
 	case errs.Is(err, errs.NotFound):
 		return nil, o.takeBackFork(ctx, child, h, err)
@@ -99,9 +102,30 @@ func (o *objects) takeBackFork(ctx context.Context, child string, h *format.Head
 	return why
 }
 
-// confirmFork sees that what was forked was there all the time. Who removes the checkpoint looks for references
-// after it, so that one of us sees the other.
-func (o *objects) confirmFork(ctx context.Context, c *format.Checkpoint, path, child string) error {
+// confirmFork sees that what was forked was there all the time, and that the store has what was written. Who removes the
+// checkpoint looks for references after it, so that one of us sees the other.
+func (o *objects) confirmFork(ctx context.Context, c *format.Checkpoint, path string, h *format.Head, ref []byte) error {
+	child := h.Lineage[0].Path
+	head, err := format.Encode(h)
+	if err != nil {
+		return err
+	}
+	for again := true; again && err == nil; {
+		var g errgroup.Group
+		g.Go(func() (err error) {
+			again, err = o.forkShown(ctx, path, child, head, ref)
+			return err
+		})
+		err = o.sameCheckpoint(ctx, c, path, child)
+		if serr := g.Wait(); err == nil {
+			err = serr
+		}
+	}
+	return err
+}
+
+// sameCheckpoint sees that a checkpoint is there that was read before.
+func (o *objects) sameCheckpoint(ctx context.Context, c *format.Checkpoint, path, child string) error {
 	again, err := o.loadCheckpoint(ctx, path, c.Name)
 	if err == nil && again.Nonce != c.Nonce {
 		err = errs.New(errs.NotFound, "checkpoint %s was replaced by another", c.Name)
@@ -175,14 +199,15 @@ func Register(ctx context.Context, store blob.Store, path, child, checkpoint str
 	if err := checkPath(child); err != nil {
 		return err
 	}
-	return oneShot(store).putRef(ctx, path, child, checkpoint)
+	_, err := oneShot(store).putRef(ctx, path, child, checkpoint)
+	return err
 }
 
-// putRef registers a child. A reference of an earlier attempt at the same child does as well.
-func (o *objects) putRef(ctx context.Context, path, child, checkpoint string) error {
+// putRef registers a child, and returns the reference. One of an earlier attempt at the same child does as well.
+func (o *objects) putRef(ctx context.Context, path, child, checkpoint string) ([]byte, error) {
 	body, err := format.Encode(&format.Ref{Version: format.Version, Child: child, Checkpoint: checkpoint, Created: now()})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	key := refKey(path, child)
 	_, err = o.putOnce(ctx, key, body, o.bound, func(got []byte) bool {
@@ -190,11 +215,11 @@ func (o *objects) putRef(ctx context.Context, path, child, checkpoint string) er
 		return err == nil && r.Child == child && r.Checkpoint == checkpoint
 	})
 	if errs.Is(err, errs.Conflict) {
-		return errs.Wrap(errs.Exists, err, "%s was forked from another checkpoint of %s", child, path).
+		return nil, errs.Wrap(errs.Exists, err, "%s was forked from another checkpoint of %s", child, path).
 			WithRemedy("choose another path for the fork")
 	}
 	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "register fork %s", child)
+		return nil, errs.Wrap(errs.KindOf(err), err, "register fork %s", child)
 	}
-	return nil
+	return body, nil
 }

@@ -39,14 +39,21 @@ func Info(ctx context.Context, store blob.Store, path string) (*Details, error) 
 		return nil, err
 	}
 	var d *Details
+	var listed bool // the head is
 	if err := o.retry(ctx, o.bound, func(ctx context.Context) error {
 		d = &Details{Path: path, Head: h, Checkpoints: []string{}, Forks: []string{}}
 		return o.store.List(ctx, path+"/", "", func(e blob.Entry) bool {
+			listed = listed || e.Key == headKey(path)
 			d.count(strings.TrimPrefix(e.Key, path+"/"), e.Size)
 			return true
 		})
 	}); err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "list objects of %s", path)
+	}
+	if !listed {
+		if _, err := o.get(ctx, headKey(path), blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+			return nil, unlisted(headKey(path), err)
+		}
 	}
 	src := &pageSource{o: o, codec: codec, lineage: h.Lineage}
 	root, err := src.loadRoot(ctx, h.Root)

@@ -92,10 +92,7 @@ func (d *Disk) lostObject(ctx context.Context, epoch, seq uint64, h *format.LogH
 	if err != nil {
 		return err
 	}
-	if s, err := d.readSlot(ctx, epoch, seq); err != nil || s.h != nil { // it was late, or the reading old
-		if err == nil {
-			err = errs.New(errs.Unavailable, "%s was not there, and now is", key)
-		}
+	if s, err := d.readSlot(ctx, epoch, seq); err != nil || s.h != nil { // filled since, which a fence will run into
 		return err
 	}
 	return errs.New(errs.Corrupt, "%s is gone, which the store had acknowledged: object %d of the same log says so; "+

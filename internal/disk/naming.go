@@ -47,19 +47,22 @@ func (n *naming) unsure(err error) error {
 		WithRemedy("look with sluice disk info, and make another when the store answers")
 }
 
-// confirm sees that the head still has the map that is named. If not, what the checkpoint refers to may be on its way to be
+// confirm sees that the store shows the name, and that the head still has the map that is named. If not, what the checkpoint refers to may be on its way to be
 // deleted, and it is replaced by one of the map there is now.
 func (n *naming) confirm(ctx context.Context) (*format.Checkpoint, error) {
 	if n.err != nil {
 		return nil, n.err
 	}
 	for range maxMovedMaps {
-		h, _, err := n.o.loadHead(ctx, n.path)
+		h, again, err := n.look(ctx)
 		if errs.Is(err, errs.NotFound) {
 			return nil, n.takeBack(ctx, err)
 		}
 		if err != nil {
 			return nil, n.unsure(err)
+		}
+		if again {
+			continue
 		}
 		if sameRoot(h.Root, n.made.Root) {
 			return n.made, nil

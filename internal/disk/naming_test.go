@@ -100,13 +100,14 @@ func TestCheckpointRequests(t *testing.T) {
 			}
 		}
 	}
-	if n := requestsOf(c, checkpoint("clean")); n != 3 { // head, name, head
+	if n := requestsOf(c, checkpoint("clean")); n != 4 { // head, name, head and a listing of the name
 		t.Errorf("with nothing new: %d requests", n)
 	}
 	if err := d.WriteAt(ctx, make([]byte, 4096), 0); err != nil {
 		t.Fatal(err)
 	}
-	if n := requestsOf(c, checkpoint("changed")); n != 10 { // log object; pages, root, head and a look at the log object; head, name and a look at the map; head
+	if n := requestsOf(c, checkpoint("changed")); n != 11 {
+		// log object; pages, root, head and a look at the log object; head, name and a look at the map; head and a listing of the name
 		t.Errorf("with a write: %d requests", n)
 	}
 	_, err := d.Checkpoint(ctx, "clean")

@@ -49,6 +49,10 @@ func (o *objects) takePin(ctx context.Context, path, holder string, lease time.D
 		}
 		return nil, e
 	}
+	if _, err := o.shown(ctx, p.key, body); err != nil {
+		p.release(ctx)
+		return nil, errs.Wrap(errs.KindOf(err), err, "pin disk %s", path)
+	}
 	return p, nil
 }
 

@@ -20,9 +20,10 @@ const (
 // Mark is what one reading of a whole pool by a collector found unreachable. What a second one finds so too, a
 // grace later, may be deleted.
 type Mark struct {
-	Created time.Time         // when the reading began, by the collector's clock
-	Pins    map[string]string // keys of the pins that there were, and the nonce of each
-	Disks   []MarkedDisk
+	Created time.Time // when the reading began, by the collector's clock
+	// Documents has the keys of the heads, checkpoints, references and pins that there were, and the nonce of each pin.
+	Documents map[string]string
+	Disks     []MarkedDisk
 }
 
 // MarkedDisk is the garbage of one disk.
@@ -33,9 +34,9 @@ type MarkedDisk struct {
 }
 
 type markHeader struct {
-	Version int               `json:"version"`
-	Created time.Time         `json:"created"`
-	Pins    map[string]string `json:"pins"`
+	Version   int               `json:"version"`
+	Created   time.Time         `json:"created"`
+	Documents map[string]string `json:"pins"` // there were only pins once
 }
 
 // EncodeMark returns the stored form of a mark: JSON lines, a header and then disks, in chunks.
@@ -57,7 +58,7 @@ func (c *Codec) EncodeMark(m *Mark) ([]byte, error) {
 		chunks++
 	}
 	enc := json.NewEncoder(&raw)
-	if err := enc.Encode(markHeader{Version, m.Created, m.Pins}); err != nil {
+	if err := enc.Encode(markHeader{Version, m.Created, m.Documents}); err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "encode a mark")
 	}
 	for _, d := range m.Disks {
@@ -136,7 +137,7 @@ func (m *Mark) line(line []byte, first bool) error {
 		if h.Version != Version {
 			return unsupported("mark of version %d", h.Version)
 		}
-		m.Created, m.Pins = h.Created, h.Pins
+		m.Created, m.Documents = h.Created, h.Documents
 		return nil
 	}
 	var x MarkedDisk

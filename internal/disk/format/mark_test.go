@@ -10,7 +10,7 @@ import (
 )
 
 func sampleMark() *Mark {
-	m := &Mark{Created: time.Unix(1_700_000_000, 0).UTC(), Pins: map[string]string{"disks/a/pins/lease-1": "N"},
+	m := &Mark{Created: time.Unix(1_700_000_000, 0).UTC(), Documents: map[string]string{"disks/a/pins/lease-1": "N"},
 		Disks: []MarkedDisk{{Path: "disks/a", UID: "U"}, {Path: "disks/gone"}}}
 	for i := range 3 * markKeys / 2 { // several lines of one disk
 		m.Disks[0].Garbage = append(m.Disks[0].Garbage, fmt.Sprintf("log/%016x/%016x", 1, i))

@@ -139,7 +139,14 @@ func (c *checker) list(ctx context.Context) error {
 	if err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "list objects of %s", c.path)
 	}
-	return nil
+	if _, ok := c.own[headKey(c.path)]; ok {
+		return nil
+	}
+	if _, _, err := c.get(ctx, headKey(c.path), blob.All()); err != nil {
+		return err
+	}
+	return errs.New(errs.Unavailable, "the store has %s and doesn't list it: its listings can't be believed, and a check means nothing", headKey(c.path)).
+		WithRemedy("check again later; if it stays so, find out what is wrong with the store, or with what is before it")
 }
 
 // below returns the sorted keys of the disk's objects of one kind, such as "ckpt/".

@@ -3,6 +3,8 @@ package fsck
 import (
 	"context"
 	"hash/maphash"
+	"maps"
+	"slices"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -40,3 +42,10 @@ func (r *Reach) Has(key string) bool { return r.c.isReached(key) }
 
 // Maps returns how many maps were noted.
 func (r *Reach) Maps() int { return r.c.log.r.Roots }
+
+// Named returns the keys of the roots and pages of maps that were noted.
+func (r *Reach) Named() []string {
+	r.c.mu.Lock()
+	defer r.c.mu.Unlock()
+	return slices.Collect(maps.Keys(r.c.reached))
+}

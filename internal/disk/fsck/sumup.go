@@ -11,6 +11,7 @@ import (
 
 // sumUp counts what wasn't reached.
 func (c *checker) sumUp() {
+	c.unlisted()
 	for _, key := range c.below("") {
 		rel, size := strings.TrimPrefix(key, c.path+"/"), c.own[key]
 		kind := kindOf(rel)
@@ -20,6 +21,20 @@ func (c *checker) sumUp() {
 		for _, key := range slices.Sorted(maps.Keys(c.second.objects)) {
 			epoch, _, seq, ok := secondLog(c.head.UID, key)
 			c.count(key, "log", c.second.objects[key], ok && c.inFlightLog(format.Position{Epoch: epoch, Seq: seq}))
+		}
+	}
+}
+
+// unlisted tells of objects that were read, and that the listing lacks: it may also lack others, which were not read then.
+func (c *checker) unlisted() {
+	damaged := map[string]bool{}
+	for _, f := range c.log.r.Damage {
+		damaged[f.Object] = true
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.reached)) {
+		rel, own := strings.CutPrefix(key, c.path+"/")
+		if _, listed := c.own[key]; own && !listed && !damaged[key] && kindOf(rel) != "other" && kindOf(rel) != "boot" && !c.inFlight(kindOf(rel), rel) {
+			c.log.damage(key, "is there, and the store doesn't list it: what else its listings lack was not checked")
 		}
 	}
 }

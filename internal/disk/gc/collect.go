@@ -83,7 +83,7 @@ func Collect(ctx context.Context, store blob.Store, opts Options) (*Report, erro
 		defer m.closeLogs()
 	}
 	if err != nil {
-		return nil, stopped(err)
+		return nil, stopped(c.remember(ctx, m, err))
 	}
 	victims := c.judge(m)
 	if opts.DryRun {

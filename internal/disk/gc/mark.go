@@ -23,6 +23,12 @@ type mark struct {
 	unknown Tally
 	reach   *fsck.Reach
 	sizes   map[string]int64 // of objects with map pages, by key
+	walked  int              // of the roots
+
+	documents map[string]kind // keys at which there may be documents: all that anything tells of
+	read      map[string]bool // of them, those that were looked for
+
+	disbelieved bool // a listing lacked what is there
 
 	mu       sync.Mutex
 	logs     map[string]*logStore // by the disk's path
@@ -36,6 +42,7 @@ type mark struct {
 	held     map[string]string      // paths of which everything is held, and by which pin
 	hold     string                 // a pin that holds everything there is
 	edges    map[edge]string        // of all lineages → the checkpoint that was forked, "" if nothing says which
+	found    []string               // keys of documents that are there
 }
 
 // poolDisk is one path at which there is, or was, a disk.
@@ -60,15 +67,20 @@ func (m *mark) empty() bool { return len(m.disks) == 0 }
 // tryMark reads the pool in the one order that is safe; see the package comment.
 func (c *collector) tryMark(ctx context.Context) (*mark, error) {
 	m := &mark{c: c, disks: map[string]*poolDisk{}, sizes: map[string]int64{}, pins: map[string]*format.Pin{},
-		logs: map[string]*logStore{}, dead: map[string]int64{}, refs: map[string]*format.Ref{}, ckpts: map[string]bool{}, left: map[string]bool{}, held: map[string]string{}}
+		logs: map[string]*logStore{}, dead: map[string]int64{}, refs: map[string]*format.Ref{}, ckpts: map[string]bool{}, left: map[string]bool{}, held: map[string]string{},
+		documents: map[string]kind{}, read: map[string]bool{}, pinSizes: map[string]int64{}}
+	m.reach = fsck.NewReach(c.store, c.codec, m.sizes)
 	if err := m.list(ctx); err != nil {
 		return nil, err
 	}
 	if m.empty() {
+		if err := m.believe(ctx, nil); err != nil {
+			return nil, err
+		}
 		return m, errs.New(errs.NotFound, "there is no disk in the store").
 			WithRemedy("name the pool, which is a disk's URL without what begins at /disks/")
 	}
-	for _, read := range []func(context.Context) error{m.firstHeads, m.logStores, m.checkpoints, m.references, m.lastHeads, m.heed, m.walk} {
+	for _, read := range []func(context.Context) error{m.firstHeads, m.logStores, m.checkpoints, m.walk, m.references, m.lastHeads, m.heed, m.walk} {
 		if err := read(ctx); err != nil {
 			return m, err
 		}
@@ -91,10 +103,11 @@ func (m *mark) disk(path string) *poolDisk {
 func (m *mark) list(ctx context.Context) error {
 	m.c.report.Objects = Tally{}
 	seen := int64(0)
-	err := m.c.store.List(ctx, "", "", func(e blob.Entry) bool {
+	err := m.c.listAll(ctx, "", func(e blob.Entry) {
 		if isMark(e.Key) {
-			return true
+			return
 		}
+		m.noteDocument(e.Key)
 		m.c.report.Objects.add(e.Size)
 		if seen++; seen%1000 == 0 {
 			m.c.opts.Progress("listing", seen, 0)
@@ -102,7 +115,7 @@ func (m *mark) list(ctx context.Context) error {
 		path, o, ok := parse(e.Key)
 		if !ok {
 			m.unknown.add(e.Size)
-			return true
+			return
 		}
 		o.size = e.Size
 		d := m.disk(path)
@@ -110,10 +123,9 @@ func (m *mark) list(ctx context.Context) error {
 		if o.kind == kindMap {
 			m.sizes[e.Key] = e.Size
 		}
-		return true
 	})
 	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "list the pool")
+		return err
 	}
 	for path, d := range m.disks { // a document of its own makes no disk
 		if !slices.ContainsFunc(d.objects, func(o object) bool { return o.kind != kindOwner }) {
@@ -126,13 +138,21 @@ func (m *mark) list(ctx context.Context) error {
 	return nil
 }
 
-// firstHeads reads the head of every disk. Of its own epoch, only what this one calls superseded can be garbage.
+// firstHeads reads the head of every disk, also of those that only others tell of. Of its own epoch, only what this one
+// calls superseded can be garbage.
 func (m *mark) firstHeads(ctx context.Context) error {
-	return each(ctx, m, "reading", slices.Sorted(maps.Keys(m.disks)), func(ctx context.Context, path string) error {
-		h, err := m.head(ctx, path)
-		m.disks[path].first = h
-		return err
-	})
+	paths := slices.Sorted(maps.Keys(m.disks))
+	for len(paths) > 0 {
+		if err := each(ctx, m, "reading", paths, func(ctx context.Context, path string) error {
+			h, err := m.head(ctx, path)
+			m.disks[path].first = h
+			return err
+		}); err != nil {
+			return err
+		}
+		paths = m.evidence()
+	}
+	return nil
 }
 
 // lastHeads reads all heads again, and those of forks that came since.
@@ -176,15 +196,15 @@ func (m *mark) head(ctx context.Context, path string) (*format.Head, error) {
 
 // checkpoints lists and reads all checkpoints, of destroyed disks too.
 func (m *mark) checkpoints(ctx context.Context) error {
-	var keys []string
-	if err := m.relist(ctx, func(path, key string, o object) {
-		if o.kind == kindCkpt {
-			keys = append(keys, key)
-		}
-	}); err != nil {
+	if err := m.relist(ctx, func(string, string, object) {}); err != nil {
 		return err
 	}
-	return each(ctx, m, "reading", keys, func(ctx context.Context, key string) error {
+	return m.readCheckpoints(ctx)
+}
+
+// readCheckpoints reads those that were not read yet.
+func (m *mark) readCheckpoints(ctx context.Context) error {
+	return each(ctx, m, "reading", m.unread(kindCkpt), func(ctx context.Context, key string) error {
 		b, err := m.c.get(ctx, key)
 		if errs.Is(err, errs.NotFound) {
 			return nil
@@ -206,6 +226,7 @@ func (m *mark) checkpoints(ctx context.Context) error {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.ckpts[key] = true
+		m.found = append(m.found, key)
 		m.roots = append(m.roots, source{key, ck.Lineage, ck.Root, ck.Size, nil})
 		return nil
 	})
@@ -221,14 +242,20 @@ func (m *mark) isOther(key string) bool {
 	return d != nil && d.first != nil
 }
 
-// relist lists the pool once more, and hands over what may be a document: heads by both their names.
+// relist lists the pool once more, sees that the listing is to be believed, and hands over what may be a document: heads by
+// both their names.
 func (m *mark) relist(ctx context.Context, found func(path, key string, o object)) error {
-	err := m.c.store.List(ctx, "", "", func(e blob.Entry) bool {
+	shown := map[string]bool{}
+	if err := m.c.listAll(ctx, "", func(e blob.Entry) {
 		path, o, ok := parse(e.Key)
 		if !ok || isMark(e.Key) {
-			return true
+			return
 		}
 		o.size = e.Size
+		if o.kind.isEvidence() {
+			shown[e.Key] = true
+			m.noteDocument(e.Key)
+		}
 		found(path, e.Key, o)
 		if o.kind == kindHead || o.kind == kindOwner {
 			if path, o, ok := leaf(e.Key); ok {
@@ -236,18 +263,17 @@ func (m *mark) relist(ctx context.Context, found func(path, key string, o object
 				found(path, e.Key, o)
 			}
 		}
-		return true
-	})
-	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "list the pool")
+	}); err != nil {
+		return err
 	}
-	return nil
+	return m.believe(ctx, shown)
 }
 
-// walk notes all that was found to be reached.
+// walk notes all that was found to be reached since it was last called.
 func (m *mark) walk(ctx context.Context) error {
-	m.reach = fsck.NewReach(m.c.store, m.c.codec, m.sizes)
-	return each(ctx, m, "walking", m.roots, func(ctx context.Context, s source) error {
+	roots := m.roots[m.walked:]
+	m.walked = len(m.roots)
+	return each(ctx, m, "walking", roots, func(ctx context.Context, s source) error {
 		err := m.reach.Map(ctx, s.lineage, s.root, s.size)
 		if errs.Is(err, errs.NotFound) && (m.unfinished(ctx, s) || m.leftBehind(ctx, s)) {
 			return nil

@@ -31,10 +31,7 @@ type storedMark struct {
 // loadMarks reads the marks of earlier collections. One of the future is of a clock that is wrong, and is not used.
 func (c *collector) loadMarks(ctx context.Context) error {
 	var keys []string
-	if err := c.store.List(ctx, markPrefix, "", func(e blob.Entry) bool {
-		keys = append(keys, e.Key)
-		return true
-	}); err != nil {
+	if err := c.listAll(ctx, markPrefix, func(e blob.Entry) { keys = append(keys, e.Key) }); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "list the marks of earlier collections")
 	}
 	for _, key := range keys {
@@ -61,7 +58,7 @@ func (c *collector) loadMarks(ctx context.Context) error {
 	}
 	for i := range c.past {
 		if &c.past[i] != c.base {
-			c.past[i].mark.Disks = nil // of these only the pins are looked at
+			c.past[i].mark.Disks = nil // of these only the documents are looked at
 		}
 	}
 	return nil
@@ -81,14 +78,43 @@ func (c *collector) wanted(m *mark) bool {
 	return n == 0 || m.created.Sub(c.past[n-1].mark.Created) >= c.opts.Grace/marksPerGrace
 }
 
+func (c *collector) putMark(ctx context.Context, doc *format.Mark) error {
+	body, err := c.codec.EncodeMark(doc)
+	if err != nil {
+		return err
+	}
+	// Nobody else writes this key, so that writing it twice does no harm.
+	if _, err := c.store.Put(ctx, markPrefix+strings.ToLower(ulid.Make().String()), body); err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "keep the mark for the next collection")
+	}
+	return nil
+}
+
+// seen returns the keys of all heads and documents that there are, and the nonces of pins. A later listing may lack them.
+func (m *mark) seen() map[string]string {
+	keys := map[string]string{}
+	for path, d := range m.disks {
+		if d.first != nil || d.last != nil {
+			keys[path+"/head"] = ""
+		}
+	}
+	for key := range m.ckpts {
+		keys[key] = ""
+	}
+	for key := range m.refs {
+		keys[key] = ""
+	}
+	for key, p := range m.pins {
+		keys[key] = p.Nonce
+	}
+	return keys
+}
+
 // storeMark keeps the mark for later collections, and removes those that none needs any more: with a newer one that
 // is old enough too. Of two collectors each keeps what it needs; at worst there are more marks than needed.
 func (c *collector) storeMark(ctx context.Context, m *mark) error {
 	if c.wanted(m) {
-		doc := &format.Mark{Created: m.created, Pins: map[string]string{}}
-		for key, p := range m.pins {
-			doc.Pins[key] = p.Nonce
-		}
+		doc := &format.Mark{Created: m.created, Documents: m.seen()}
 		for _, path := range slices.Sorted(maps.Keys(m.disks)) {
 			d := m.disks[path]
 			x := format.MarkedDisk{Path: path, UID: d.uid()}
@@ -99,13 +125,8 @@ func (c *collector) storeMark(ctx context.Context, m *mark) error {
 				doc.Disks = append(doc.Disks, x)
 			}
 		}
-		body, err := c.codec.EncodeMark(doc)
-		if err != nil {
+		if err := c.putMark(ctx, doc); err != nil {
 			return err
-		}
-		// Nobody else writes this key, so that writing it twice does no harm.
-		if _, err := c.store.Put(ctx, markPrefix+strings.ToLower(ulid.Make().String()), body); err != nil {
-			return errs.Wrap(errs.KindOf(err), err, "keep the mark for the next collection")
 		}
 	}
 	for i := range c.past {

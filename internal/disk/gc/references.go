@@ -14,24 +14,31 @@ import (
 
 // references lists and reads references of forks and pins, and finds disks that came since the first listing.
 func (m *mark) references(ctx context.Context) error {
-	refs, pins, sizes := []string{}, []string{}, map[string]int64{}
 	if err := m.relist(ctx, func(path, key string, o object) {
 		switch o.kind {
 		case kindHead:
 			m.disk(path)
-		case kindRef:
-			refs = append(refs, key)
 		case kindPin:
-			m.disk(path)
-			pins, sizes[key] = append(pins, key), o.size
+			m.pinSizes[key] = o.size
 		}
 	}); err != nil {
 		return err
 	}
-	if err := each(ctx, m, "reading", refs, m.ref); err != nil {
+	if err := each(ctx, m, "reading", m.unread(kindRef), m.ref); err != nil {
 		return err
 	}
-	m.pinSizes = sizes
+	for key, r := range m.refs {
+		path, _, _ := leaf(key)
+		m.noteDocument(path + "/ckpt/" + r.Checkpoint)
+	}
+	if err := m.readCheckpoints(ctx); err != nil { // those that came since, and those that only forks tell of
+		return err
+	}
+	pins := m.unread(kindPin)
+	for _, key := range pins {
+		path, _, _ := leaf(key)
+		m.disk(path)
+	}
 	return each(ctx, m, "reading", pins, m.pin)
 }
 
@@ -57,6 +64,7 @@ func (m *mark) ref(ctx context.Context, key string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refs[key] = r
+	m.found = append(m.found, key)
 	return nil
 }
 
@@ -82,6 +90,7 @@ func (m *mark) pin(ctx context.Context, key string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.pins[key] = p
+	m.found = append(m.found, key)
 	return nil
 }
 
@@ -113,7 +122,7 @@ func (c *collector) ended(key string, p *format.Pin) bool {
 	}
 	lease := time.Duration(p.LeaseMS) * time.Millisecond
 	return slices.ContainsFunc(c.past, func(s storedMark) bool {
-		return s.mark.Pins[key] == p.Nonce && c.report.Started.Sub(s.mark.Created) >= 2*lease
+		return s.mark.Documents[key] == p.Nonce && c.report.Started.Sub(s.mark.Created) >= 2*lease
 	})
 }
 

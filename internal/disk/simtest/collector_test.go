@@ -95,7 +95,7 @@ func (b *blinkered) List(ctx context.Context, prefix, after string, yield func(b
 
 // forgery is a mark of long ago in which all there is now is garbage.
 func (b *blinkered) forgery(ctx context.Context) (blob.Object, error) {
-	m := &format.Mark{Created: time.Now().Add(-time.Hour), Pins: map[string]string{}}
+	m := &format.Mark{Created: time.Now().Add(-time.Hour), Documents: map[string]string{}}
 	all := map[string][]string{}
 	if err := b.p.Store.List(ctx, "", "", func(e blob.Entry) bool {
 		e1 := strings.SplitN(e.Key, "/", 3)
