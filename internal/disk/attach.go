@@ -141,8 +141,14 @@ func (d *Disk) recoverAll(ctx context.Context, pos format.Position, believed boo
 	if err != nil {
 		return err
 	}
+	var g errgroup.Group
+	g.Go(func() error { return d.proveFences(ctx) })
 	// A hole may be one that a collector made, long after somebody else took over.
-	return d.revalidate(ctx)
+	err = d.revalidate(ctx)
+	if unproven := g.Wait(); err == nil {
+		err = unproven
+	}
+	return err
 }
 
 // mayAttach is the rule of generations; see AttachOptions.

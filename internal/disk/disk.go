@@ -54,7 +54,8 @@ type Disk struct {
 
 	stageTurn chan struct{} // one token: who holds it may destage
 	stageKick chan struct{} // wakes the background destaging
-	replaying *replayed     // by recovery, alone
+	replaying *replayed     // by recovery, alone, as are the fences
+	fences    []unprovenObject
 
 	headMu sync.Mutex
 	head   format.Head

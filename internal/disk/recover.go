@@ -114,7 +114,27 @@ func (d *Disk) fence(ctx context.Context, epoch, seq uint64) (bool, error) {
 	if errs.Is(err, errs.Conflict) {
 		return false, nil
 	}
+	if err == nil {
+		d.fences = append(d.fences, unprovenObject{key: key, body: body})
+	}
 	return err == nil, err
+}
+
+// proveFences sees that the store has the fences that this recovery wrote: one that it only acknowledged stops no writer.
+func (d *Disk) proveFences(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	for _, f := range d.fences {
+		g.Go(func() error {
+			err := d.lo.prove(gctx, f.key, f.body)
+			if errs.Is(err, errs.Conflict) {
+				return errs.Wrap(errs.Unavailable, err, "a fence was not stored, and the old writer went on").WithRemedy("attach again")
+			}
+			return err
+		})
+	}
+	err := g.Wait()
+	d.fences = nil
+	return err
 }
 
 // readSlots reads n slots at once, cut after the first hole. beyond is those after that one.

@@ -19,7 +19,8 @@ type sim struct {
 	mu         sync.Mutex
 	objs       map[string]simObject
 	tags       int
-	dropFence  bool // a broken store: fences are acknowledged and not kept
+	dropFence  bool // a broken store: fences are acknowledged, shown to who asks for them, and not kept
+	dropped    map[string]simObject
 	overwrites bool // a broken store: what may be written once may be written again
 	history    []string
 }
@@ -29,7 +30,7 @@ type simObject struct {
 	etag blob.ETag
 }
 
-func newSim() *sim { return &sim{objs: map[string]simObject{}} }
+func newSim() *sim { return &sim{objs: map[string]simObject{}, dropped: map[string]simObject{}} }
 
 // verdict is what happens to one request.
 type verdict int
@@ -150,6 +151,9 @@ func (c *simClient) Get(ctx context.Context, key string, r blob.Range) (blob.Obj
 		defer c.s.mu.Unlock()
 		o, ok := c.s.objs[key]
 		if !ok {
+			o, ok = c.s.dropped[key]
+		}
+		if !ok {
 			return errs.New(errs.NotFound, "no %s", key)
 		}
 		size := int64(len(o.body))
@@ -181,6 +185,7 @@ func (c *simClient) put(ctx context.Context, op, key string, body []byte, cond f
 		shared = tag
 		if c.s.dropFence && strings.Contains(key, "/log/") {
 			if h, err := format.DecodeLogHeader(body); err == nil && h.IsFence() {
+				c.s.dropped[key] = simObject{body, tag}
 				return nil
 			}
 		}

@@ -25,7 +25,7 @@ type bug int
 
 const (
 	noBug           bug = iota
-	dropFence           // a fence is acknowledged and not kept
+	dropFence           // a fence is acknowledged, shown, and not kept
 	skipNonce           // a writer takes any object in its slot for its own
 	ackBeforePut        // a log object is acknowledged before it is stored
 	collectFence        // the collector takes fences for garbage
@@ -64,12 +64,18 @@ type pool struct {
 	created []creation      // for old listings
 	settled map[string]bool // keys and folders, see settle
 	counts  counts
+	feigned map[string][]byte // fences that aren't there, and are shown all the same
 }
 
-func newPool(b bug) *pool { return &pool{Store: memblob.New(), bug: b, settled: map[string]bool{}} }
+func newPool(b bug) *pool {
+	return &pool{Store: memblob.New(), bug: b, settled: map[string]bool{}, feigned: map[string][]byte{}}
+}
 
 // addLogs makes it a pool whose disks have their logs in a second store, with faults of its own.
-func (p *pool) addLogs() { p.logs = &pool{Store: memblob.New(), bug: p.bug, main: p} }
+func (p *pool) addLogs() {
+	p.logs = newPool(p.bug)
+	p.logs.main = p
+}
 
 type counts struct{ requests, faults int }
 
@@ -118,13 +124,14 @@ type client struct {
 	seed   uint64
 	rate   int           // faults per 256 requests; 0: none
 	slow   time.Duration // at most this long it takes until a request is sent
-	noPins bool          // pins are acknowledged and not kept
+	noPins bool          // pins are acknowledged, listed to it, and not kept
 	fresh  bool          // listings are never old
 
-	mu   sync.Mutex
-	nth  map[string]int // requests by kind and key
-	dead bool
-	logs *client // the same process's way to the log store
+	mu     sync.Mutex
+	nth    map[string]int // requests by kind and key
+	dead   bool
+	pinned blob.Entry // with noPins
+	logs   *client    // the same process's way to the log store
 }
 
 func (p *pool) client(seed uint64, rate int) *client {
@@ -252,6 +259,9 @@ func (c *client) Get(ctx context.Context, key string, r blob.Range) (blob.Object
 	var out blob.Object
 	v, rng, err := c.do(ctx, "get", key, func() (err error) {
 		out, err = c.p.Store.Get(context.Background(), key, r)
+		if errs.Is(err, errs.NotFound) && c.shown(key) {
+			out, err = c.p.feignedFence(key, r)
+		}
 		return err
 	})
 	if v == short && err == nil && len(out.Data) > 0 {
@@ -288,15 +298,24 @@ func (c *client) PutIfAbsent(ctx context.Context, key string, body []byte) (blob
 	put := func() (blob.ETag, error) { return c.p.Store.PutIfAbsent(context.Background(), key, body) }
 	if c.noPins && strings.Contains(key, "/pins/") {
 		put = func() (blob.ETag, error) { return "dropped", nil }
+		c.mu.Lock()
+		c.pinned = blob.Entry{Key: key, Size: int64(len(body))}
+		c.mu.Unlock()
 	}
 	if strings.Contains(key, "/log/") && c.p.bug != noBug {
 		h, err := format.DecodeLogHeader(body)
 		fence := err == nil && h.IsFence()
 		switch {
 		case c.p.bug == fenceElsewhere && fence && c.p.main != nil:
-			put = func() (blob.ETag, error) { return c.p.main.Store.PutIfAbsent(context.Background(), key, body) }
+			put = func() (blob.ETag, error) {
+				c.p.feign(key, body)
+				return c.p.main.Store.PutIfAbsent(context.Background(), key, body)
+			}
 		case c.p.bug == dropFence && fence:
-			put = func() (blob.ETag, error) { return "dropped", nil }
+			put = func() (blob.ETag, error) {
+				c.p.feign(key, body)
+				return "dropped", nil
+			}
 		case c.p.bug == ackBeforePut && !fence:
 			return c.putLater(ctx, key, put)
 		case c.p.bug == skipNonce && !fence:
@@ -308,6 +327,30 @@ func (c *client) PutIfAbsent(ctx context.Context, key string, body []byte) (blob
 		}
 	}
 	return c.mutate(ctx, "absent", key, put)
+}
+
+// feign shows a fence from now on that isn't there.
+func (p *pool) feign(key string, body []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.feigned[key] = body
+}
+
+func (c *client) shown(key string) bool {
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	return c.p.feigned[key] != nil
+}
+
+func (p *pool) feignedFence(key string, r blob.Range) (blob.Object, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	body := p.feigned[key]
+	off, n, err := r.Resolve(int64(len(body)))
+	if err != nil {
+		return blob.Object{}, err
+	}
+	return blob.Object{Data: body[off : off+n], Size: int64(len(body)), ETag: "feigned"}, nil
 }
 
 // putLater acknowledges at once and stores some time later, unless the client died.
@@ -348,6 +391,11 @@ func (c *client) List(ctx context.Context, prefix, after string, yield func(blob
 	if v == short && !c.fresh {
 		list = c.p.before(list, time.Duration(rng.Int64N(int64(staleness))))
 	}
+	c.mu.Lock()
+	if c.pinned.Key == prefix && prefix != "" {
+		list = append(list, c.pinned)
+	}
+	c.mu.Unlock()
 	for _, e := range list {
 		if err != nil || !yield(e) {
 			break
