@@ -132,6 +132,9 @@ func (w *world) collect() {
 			freed = fmt.Sprint(r.Freed)
 		}
 		w.log("collect: freed %s, %v", freed, err)
+		if err != nil && w.brokeByLies(err) {
+			return
+		}
 		if err != nil && !(errs.Is(err, errs.Corrupt) && w.logDestroys.Load() > destroyed) {
 			w.violate("the collector stopped: %v", err)
 		}

@@ -364,6 +364,10 @@ func (w *world) finish() {
 		v.cur, v.past = nil, nil
 	}
 	time.Sleep(settled) // what was late has arrived
+	w.p.bringBack()
+	if w.p.logs != nil {
+		w.p.logs.bringBack()
+	}
 	w.bury()
 	for _, v := range w.disks {
 		if w.attach(v, w.p.client(0, 0)); v.cur != nil {

@@ -39,6 +39,7 @@ const (
 	ignoreBound         // a flush is acknowledged however old what the store lacks is
 	destroyForked       // a disk is destroyed without a look at its forks
 	destroyPinned       // a disk is destroyed without a look at its pins
+	believeAcks         // what the store only said that it has stored is shown to who wrote it
 	fenceElsewhere      // a fence is written to the disk's own store, where its log isn't
 	bugs
 )
@@ -50,7 +51,7 @@ func (b bug) String() string {
 	return [...]string{"none", "drop the fence", "skip the nonce check", "acknowledge before the PUT", "collect a fence",
 		"collect a fork's segment", "delete after one mark", "skip pins", "restore without a pin",
 		"trust a stale journal", "acknowledge before the journal's sync", "recover without a claim", "ignore the bound",
-		"destroy under a fork", "destroy under a reader", "fence in the wrong store"}[b]
+		"destroy under a fork", "destroy under a reader", "believe what a store says", "fence in the wrong store"}[b]
 }
 
 // pool is the store that all clients of a run share.
@@ -64,11 +65,13 @@ type pool struct {
 	created []creation      // for old listings
 	settled map[string]bool // keys and folders, see settle
 	counts  counts
+	lies    bool
+	lost    map[string][]byte // what was acknowledged and not stored
 	feigned map[string][]byte // fences that aren't there, and are shown all the same
 }
 
 func newPool(b bug) *pool {
-	return &pool{Store: memblob.New(), bug: b, settled: map[string]bool{}, feigned: map[string][]byte{}}
+	return &pool{Store: memblob.New(), bug: b, settled: map[string]bool{}, lost: map[string][]byte{}, feigned: map[string][]byte{}}
 }
 
 // addLogs makes it a pool whose disks have their logs in a second store, with faults of its own.
@@ -77,13 +80,14 @@ func (p *pool) addLogs() {
 	p.logs.main = p
 }
 
-type counts struct{ requests, faults int }
+type counts struct{ requests, faults, lies int }
 
 // total returns what was counted in both stores.
 func (p *pool) total() counts {
 	n := p.counts
 	if p.logs != nil {
-		n.requests, n.faults = n.requests+p.logs.counts.requests, n.faults+p.logs.counts.faults
+		l := p.logs.counts
+		n.requests, n.faults, n.lies = n.requests+l.requests, n.faults+l.faults, n.lies+l.lies
 	}
 	return n
 }
@@ -302,6 +306,25 @@ func (c *client) PutIfAbsent(ctx context.Context, key string, body []byte) (blob
 		c.pinned = blob.Entry{Key: key, Size: int64(len(body))}
 		c.mu.Unlock()
 	}
+	if c.rate > 0 && c.p.lies {
+		honest := put
+		id := "lie " + key
+		c.mu.Lock()
+		c.nth[id]++
+		h := fnv.New64a()
+		fmt.Fprint(h, c.seed, id, c.nth[id])
+		c.mu.Unlock()
+		lie := c.p.lie(key, body, rand.New(rand.NewPCG(h.Sum64(), c.seed)))
+		put = func() (blob.ETag, error) {
+			if !lie {
+				return honest()
+			}
+			if c.p.bug == believeAcks {
+				c.p.feign(key, body)
+			}
+			return "lie", nil
+		}
+	}
 	if strings.Contains(key, "/log/") && c.p.bug != noBug {
 		h, err := format.DecodeLogHeader(body)
 		fence := err == nil && h.IsFence()
@@ -390,6 +413,9 @@ func (c *client) List(ctx context.Context, prefix, after string, yield func(blob
 	})
 	if v == short && !c.fresh {
 		list = c.p.before(list, time.Duration(rng.Int64N(int64(staleness))))
+	}
+	if c.p.lies && !c.fresh && c.rate > 0 && rng.IntN(16) == 0 {
+		list = leaveOut(list, rng)
 	}
 	c.mu.Lock()
 	if c.pinned.Key == prefix && prefix != "" {

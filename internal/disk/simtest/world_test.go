@@ -96,6 +96,10 @@ func newWorld(ctx context.Context, seed uint64, b bug) *world {
 	if seed%5 == 2 || b == fenceElsewhere {
 		w.p.addLogs()
 	}
+	w.p.lies = b == noBug && seed%7 == 3 || b == believeAcks
+	if w.p.logs != nil {
+		w.p.logs.lies = w.p.lies
+	}
 	w.create()
 	return w
 }
@@ -226,6 +230,10 @@ func (w *world) attach(v *vdisk, c *client) *session {
 	}
 	if err != nil {
 		w.unmount(v, h)
+		if w.brokeByLies(err) {
+			v.closed = false
+			return nil
+		}
 		if !errs.Is(err, errs.Unavailable) && !v.dead.Load() {
 			w.violate("attach %s, or read it then: %v", v.path, err)
 		}
@@ -313,6 +321,10 @@ func (w *world) flush(s *session) {
 	n := s.count()
 	if err := s.d.Flush(w.ctx); err != nil {
 		w.ended(s, err)
+	} else if w.p.lies { // an acknowledgement is worth nothing here
+		if n%2 == 0 {
+			w.prove(s)
+		}
 	} else if err := s.ack(n); err != nil && !s.v.dead.Load() { // of a destroyed disk fences go too
 		w.violate("%v", err)
 	}
