@@ -54,6 +54,7 @@ type topRow struct {
 	StoreGets     float64         `json:"store_gets"`
 	StorePuts     float64         `json:"store_puts"`
 	StoreRetries  float64         `json:"store_retries"`
+	StoreLost     uint64          `json:"store_lost"` // objects that the store acknowledged and did not have, since it was attached; they were written again
 	DirtyBytes    int64           `json:"dirty_bytes"`
 	CacheHitRatio float64         `json:"cache_hit_ratio"` // of frames, in memory and in the cache; 0 also when none was read
 	State         string          `json:"state"`           // ok, retrying (the store fails requests), stalled (it does nothing), silent (the process doesn't answer)
@@ -116,7 +117,7 @@ func (d *deps) readTop(ctx context.Context, before map[string]reading) ([]topRow
 }
 
 func compareTop(r *attachment.Record, a, b reading) topRow {
-	row := topRow{URL: r.URL, PID: r.PID, Mode: r.Mode, State: "ok", DirtyBytes: b.stats.DirtyBytes}
+	row := topRow{URL: r.URL, PID: r.PID, Mode: r.Mode, State: "ok", DirtyBytes: b.stats.DirtyBytes, StoreLost: b.stats.Lost}
 	switch {
 	case !b.ok:
 		row.State = "silent"
@@ -168,6 +169,10 @@ func printTop(w io.Writer, rows []topRow) error {
 	for i := range rows {
 		if r := &rows[i]; r.Stall != nil && err == nil {
 			err = printStall(w, lastPart(r.URL), r.Stall)
+		}
+		if r := &rows[i]; r.StoreLost > 0 && err == nil {
+			_, err = fmt.Fprintf(w, "%s: the store did not have %d objects that it had acknowledged; they were written again. Don't trust it.\n",
+				lastPart(r.URL), r.StoreLost)
 		}
 	}
 	return err

@@ -132,7 +132,7 @@ func (w *world) collect() {
 			freed = fmt.Sprint(r.Freed)
 		}
 		w.log("collect: freed %s, %v", freed, err)
-		if err != nil && w.brokeByLies(err) {
+		if err != nil && (w.brokeByLies(err) || w.p.lies && errs.Is(err, errs.NotFound)) { // a pool of which nothing is listed
 			return
 		}
 		if err != nil && !(errs.Is(err, errs.Corrupt) && w.logDestroys.Load() > destroyed) {
