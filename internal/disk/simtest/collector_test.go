@@ -3,6 +3,7 @@ package simtest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,12 +86,36 @@ func (b *blinkered) List(ctx context.Context, prefix, after string, yield func(b
 	if b.p.bug == collectOnce && strings.HasPrefix(forged, prefix) && forged > after && !yield(blob.Entry{Key: forged, Size: 1}) {
 		return nil
 	}
+	if b.p.bug == collectOnce {
+		return b.listOld(ctx, prefix, after, yield)
+	}
 	return b.client.List(ctx, prefix, after, func(e blob.Entry) bool {
 		if b.p.bug == collectFence && strings.Contains(e.Key, "/log/") {
 			e.Size += 1000 // no fence is that large
 		}
 		return b.hidden(e.Key) || yield(e)
 	})
+}
+
+// listOld shows every listing as old as one may be, as far as checkpoints, references and pins go: a second mark, a grace later,
+// would see what this one doesn't.
+func (b *blinkered) listOld(ctx context.Context, prefix, after string, yield func(blob.Entry) bool) error {
+	var list []blob.Entry
+	err := b.client.List(ctx, prefix, after, func(e blob.Entry) bool {
+		list = append(list, e)
+		return true
+	})
+	old := map[string]bool{}
+	for _, e := range b.p.before(slices.Clone(list), staleness) {
+		old[e.Key] = true
+	}
+	for _, e := range list {
+		document := strings.Contains(e.Key, "/ckpt/") || strings.Contains(e.Key, "/refs/") || strings.Contains(e.Key, "/pins/")
+		if err != nil || (!document || old[e.Key]) && !yield(e) {
+			break
+		}
+	}
+	return err
 }
 
 // forgery is a mark of long ago in which all there is now is garbage.
