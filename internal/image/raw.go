@@ -6,10 +6,8 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
@@ -51,8 +49,7 @@ func makeRaw(ctx context.Context, path, name, tree string, size int64) error {
 		UUID:      uuidOf(name),
 		Tree:      tree,
 		JournalMB: journalMB(size),
-		// Newer versions of mkfs take the one, older ones the other.
-		Env: []string{"SOURCE_DATE_EPOCH=" + epoch, "E2FSPROGS_FAKE_TIME=" + epoch},
+		Env:       fakeTime(),
 	})
 	if err != nil {
 		if s := err.Error(); strings.Contains(s, "Could not allocate") || strings.Contains(s, "No free space") {
@@ -61,7 +58,7 @@ func makeRaw(ctx context.Context, path, name, tree string, size int64) error {
 		}
 		return err
 	}
-	return dropIdentity(ctx, path, tree)
+	return dropLeftovers(ctx, path, tree)
 }
 
 // label returns a name cut to what ext4 has room for.
@@ -74,32 +71,9 @@ func uuidOf(name string) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
 }
 
-// dropIdentity removes from a file system what each machine must have of its own: the platform or the first
-// boot makes it anew. /etc/machine-id stays as an empty file, which systemd takes as "make one".
-func dropIdentity(ctx context.Context, raw, tree string) error {
-	var script strings.Builder
-	for _, pattern := range []string{"etc/ssh/ssh_host_*_key", "etc/ssh/ssh_host_*_key.pub", "var/lib/systemd/random-seed", "var/lib/dbus/machine-id", "etc/machine-id"} {
-		found, err := fs.Glob(os.DirFS(tree), pattern)
-		if err != nil {
-			return errs.Wrap(errs.Internal, err, "look for %s", pattern)
-		}
-		for _, file := range found {
-			if strings.ContainsFunc(file, func(r rune) bool { return r < ' ' || r == '"' }) {
-				return errs.New(errs.Invalid, "file name %q", file) // must not become a debugfs command
-			}
-			fmt.Fprintf(&script, "rm \"/%s\"\n", file)
-		}
-	}
-	if info, err := os.Lstat(filepath.Join(tree, "etc")); err == nil && info.IsDir() {
-		fmt.Fprintf(&script, "cd /etc\nwrite /dev/null machine-id\nsif machine-id mode 0100444\n")
-		for _, stamp := range []string{"atime", "ctime", "mtime", "crtime"} {
-			fmt.Fprintf(&script, "sif machine-id %s @%s\n", stamp, epoch)
-		}
-	}
-	if script.Len() == 0 {
-		return nil
-	}
-	return debugfs(ctx, raw, script.String())
+// fakeTime makes e2fsprogs take the epoch for now. Newer versions take the one variable, older ones the other.
+func fakeTime() []string {
+	return []string{"SOURCE_DATE_EPOCH=" + epoch, "E2FSPROGS_FAKE_TIME=" + epoch}
 }
 
 // debugfs runs a script on a file system that isn't mounted. It exits with 0 whatever goes wrong, so what it
@@ -107,7 +81,7 @@ func dropIdentity(ctx context.Context, raw, tree string) error {
 func debugfs(ctx context.Context, raw, script string) error {
 	cmd := exec.CommandContext(ctx, "debugfs", "-w", "-f", "/dev/stdin", raw)
 	cmd.Stdin = strings.NewReader(script)
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+epoch, "E2FSPROGS_FAKE_TIME="+epoch)
+	cmd.Env = append(os.Environ(), fakeTime()...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
