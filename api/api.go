@@ -268,6 +268,20 @@ type Image struct {
 	Checkpoint string    `json:"checkpoint"`
 	SizeBytes  int64     `json:"size_bytes"`
 	CreatedAt  time.Time `json:"created_at"`
+	// Config is what the OCI or Docker image that it was made from says. Machines don't follow it.
+	Config *ImageConfig `json:"config,omitempty"`
+	// Notes say what it leaves out or has otherwise than what it was made from, for people.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// ImageConfig is how an OCI or Docker image wants to be run.
+type ImageConfig struct {
+	Env        []string `json:"env,omitempty"`
+	Entrypoint []string `json:"entrypoint,omitempty"`
+	Cmd        []string `json:"cmd,omitempty"`
+	WorkingDir string   `json:"working_dir,omitempty"`
+	User       string   `json:"user,omitempty"`
+	StopSignal string   `json:"stop_signal,omitempty"`
 }
 
 // Server describes the server and its fleet.

@@ -51,8 +51,14 @@ func newImageCreateCommand(d *deps) *cobra.Command {
 		Use:   "create NAME --from SOURCE",
 		Short: "Build an image",
 		Long: `Build an image: a template disk with a file tree, of which the disks of machines are forks. SOURCE is a
-directory, a tar archive (plain, .gz or .zst; also of an OCI image layout), or the word debian for a minimal
-Debian made on this machine, which needs root. The archive is streamed to the server; half an upload never becomes an image.
+directory, a tar archive (plain, .gz or .zst), or the word debian for a minimal Debian made on this machine,
+which needs root. A directory or archive may also be an OCI image layout or what docker save writes; then the
+files of its one image are taken, and of its config (Env, Cmd, …) nothing but a note: machines don't follow it.
+The archive is streamed to the server; half an upload never becomes an image.
+
+No image has what the host that built it uses for itself, or what each machine makes for itself, whatever its
+SOURCE holds: /etc/resolv.conf, hosts and hostname, proxies and credentials of apt, ssh host keys, machine-id,
+the caches of apt, and what is in files below /var/log. Users and groups above 65535 become nobody.
 ` + exitTable,
 		Example: `  sluice image create base --from debian --include busybox,curl
   sluice image create site --from ./rootfs --size 2GiB
@@ -74,6 +80,9 @@ Debian made on this machine, which needs root. The archive is streamed to the se
 			bar.end()
 			if err != nil {
 				return err
+			}
+			for _, note := range image.Notes {
+				fmt.Fprintln(d.stderr, "note: "+note)
 			}
 			return d.result(image, func(w io.Writer) error {
 				_, err := fmt.Fprintf(w, "%s  %s  %s\n", image.Name, byteCount(image.SizeBytes), image.DiskURL)

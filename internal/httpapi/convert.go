@@ -137,8 +137,13 @@ func moveToAPI(v fleet.MoveView) api.Move {
 }
 
 func imageToAPI(i fleet.Image) api.Image {
-	return api.Image{Name: string(i.Name), DiskURL: i.DiskURL, Checkpoint: i.Checkpoint, SizeBytes: i.SizeBytes,
-		CreatedAt: i.CreatedAt}
+	out := api.Image{Name: string(i.Name), DiskURL: i.DiskURL, Checkpoint: i.Checkpoint, SizeBytes: i.SizeBytes,
+		CreatedAt: i.CreatedAt, Notes: i.Notes}
+	if i.Config != nil {
+		config := api.ImageConfig(*i.Config)
+		out.Config = &config
+	}
+	return out
 }
 
 // seconds turns a wire duration into ours; the range was checked before.

@@ -42,6 +42,9 @@ type Result struct {
 	Checkpoint string
 	SizeBytes  int64 // of the disk
 	DataBytes  int64 // of it, written
+
+	Config *Config  // of an OCI or Docker image; nil for files alone
+	Notes  []string // what the image leaves out or has otherwise than its source, for people
 }
 
 // Build makes a template disk. It can be called again after any error: each call makes a disk of its own
@@ -60,15 +63,21 @@ func Build(ctx context.Context, cfg BuildConfig) (_ Result, err error) {
 			err = errs.Wrap(errs.Unavailable, removeErr, "remove temporary files")
 		}
 	}()
-	tree, err := cfg.Source.tree(ctx, temp, cfg.Size)
+	source, err := cfg.Source.tree(ctx, temp, cfg.Size)
 	if err != nil {
 		return Result{}, fmt.Errorf("files of image %s: %w", cfg.Name, err)
 	}
 	raw := filepath.Join(temp, "raw.img")
-	if err := makeRaw(ctx, raw, cfg.Name, tree, cfg.Size); err != nil {
+	notes, err := makeRaw(ctx, raw, cfg.Name, source.dir, cfg.Size)
+	if err != nil {
 		return Result{}, fmt.Errorf("file system of image %s: %w", cfg.Name, err)
 	}
-	return cfg.store(ctx, raw)
+	if note := source.config.note(); note != "" {
+		notes = append(notes, note)
+	}
+	res, err := cfg.store(ctx, raw)
+	res.Config, res.Notes = source.config, notes
+	return res, err
 }
 
 func (cfg *BuildConfig) validate() error {

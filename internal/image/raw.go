@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
@@ -35,8 +36,30 @@ func journalMB(size int64) int {
 
 // makeRaw makes a sparse file with an ext4 file system of size bytes that holds the tree. The same name, size
 // and tree give the same bytes; the tree's times of access and change belong to it, and reading a tree may
-// change the former.
-func makeRaw(ctx context.Context, path, name, tree string, size int64) error {
+// change the former. It returns what people should know of the tree.
+func makeRaw(ctx context.Context, path, name, tree string, size int64) ([]string, error) {
+	owners, err := findStrangers(tree)
+	if err != nil {
+		return nil, err
+	}
+	shell, err := shellNote(tree)
+	if err != nil {
+		return nil, err
+	}
+	if err := format(ctx, path, name, tree, size); err != nil {
+		return nil, err
+	}
+	if owners.count > 0 {
+		if err := debugfs(ctx, path, owners.script.String()); err != nil {
+			return nil, fmt.Errorf("change owners: %w", err)
+		}
+	}
+	notes := slices.DeleteFunc([]string{owners.note(), shell}, func(s string) bool { return s == "" })
+	return notes, dropLeftovers(ctx, path, tree)
+}
+
+// format makes the file and the file system in it.
+func format(ctx context.Context, path, name, tree string, size int64) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "make a temporary file")
@@ -58,7 +81,7 @@ func makeRaw(ctx context.Context, path, name, tree string, size int64) error {
 		}
 		return err
 	}
-	return dropLeftovers(ctx, path, tree)
+	return nil
 }
 
 // label returns a name cut to what ext4 has room for.

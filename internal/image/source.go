@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -22,55 +23,95 @@ import (
 type Source interface {
 	// tree returns a directory with the files, which it may have made in the empty directory temp, and which
 	// isn't changed. limit bounds the bytes of content.
-	tree(ctx context.Context, temp string, limit int64) (string, error)
+	tree(ctx context.Context, temp string, limit int64) (contents, error)
 }
 
-// Dir is a directory as a Source, owners and all. Nothing in it may change meanwhile.
+// contents is what a source holds.
+type contents struct {
+	dir    string
+	config *Config // of an OCI or Docker image; nil for files alone
+}
+
+// Dir is a directory as a Source, owners and all. Nothing in it may change meanwhile. If what it holds is an OCI
+// image layout or an unpacked Docker archive, the image's files are meant.
 type Dir string
 
-func (d Dir) tree(context.Context, string, int64) (string, error) {
+func (d Dir) tree(ctx context.Context, temp string, limit int64) (contents, error) {
 	info, err := os.Stat(string(d))
 	if err != nil || !info.IsDir() {
-		return "", errs.Wrap(errs.NotFound, err, "%s is not a directory", string(d))
+		return contents{}, errs.Wrap(errs.NotFound, err, "%s is not a directory", string(d))
 	}
-	return string(d), nil
+	if packaged := packagedImage(string(d)); packaged != nil {
+		return packaged.tree(ctx, temp, limit)
+	}
+	return contents{dir: string(d)}, nil
 }
 
-// Tar returns a Source that reads a tar stream once, plain or compressed with gzip or zstd. If what it holds
-// is an OCI image layout, the image's files are meant.
+// Tar returns a Source that reads a tar stream once, plain or compressed with gzip or zstd. What it holds is taken as
+// by Dir.
 func Tar(r io.Reader) Source { return &tarSource{r: r} }
 
 type tarSource struct{ r io.Reader }
 
-func (s *tarSource) tree(ctx context.Context, temp string, limit int64) (string, error) {
+func (s *tarSource) tree(ctx context.Context, temp string, limit int64) (contents, error) {
 	dir := filepath.Join(temp, "tar")
 	if err := fill(dir, limit, func(t *tree) error { return unpack(ctx, t, s.r, false) }); err != nil {
-		return "", err
+		return contents{}, err
 	}
-	if _, err := os.Lstat(filepath.Join(dir, "oci-layout")); err != nil {
-		return dir, nil //nolint:nilerr // whatever the reason, it isn't one
+	return Dir(dir).tree(ctx, temp, limit)
+}
+
+// packagedImage returns the image that a directory packages, itself or in the one directory that it holds; nil if it
+// is a tree of files.
+func packagedImage(dir string) Source {
+	for range 2 {
+		if plainFile(filepath.Join(dir, "oci-layout")) {
+			return OCI(dir)
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return nil
+		}
+		// A root directory may have a file of that name too, and has directories by which it is known.
+		isRoot := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return slices.Contains([]string{"bin", "etc", "usr"}, e.Name()) })
+		if !isRoot && plainFile(filepath.Join(dir, dockerManifest)) {
+			return saved(dir)
+		}
+		if len(entries) != 1 || !entries[0].IsDir() {
+			return nil
+		}
+		dir = filepath.Join(dir, entries[0].Name())
 	}
-	return OCI(dir).tree(ctx, temp, limit)
+	return nil
+}
+
+func plainFile(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode().IsRegular()
 }
 
 // OCI is the directory of an OCI image layout as a Source, with one image for this architecture.
 type OCI string
 
-func (o OCI) tree(ctx context.Context, temp string, limit int64) (string, error) {
+func (o OCI) tree(ctx context.Context, temp string, limit int64) (contents, error) {
 	index, err := layout.ImageIndexFromPath(string(o))
 	if err != nil {
-		return "", errs.Wrap(errs.Invalid, err, "read the OCI layout")
+		return contents{}, errs.Wrap(errs.Invalid, err, "read the OCI layout")
 	}
 	img, err := pick(index)
 	if err != nil {
-		return "", err
+		return contents{}, err
 	}
 	layers, err := img.Layers()
 	if err != nil {
-		return "", errs.Wrap(errs.Invalid, err, "read the OCI image")
+		return contents{}, errs.Wrap(errs.Invalid, err, "read the OCI image")
+	}
+	config, err := img.ConfigFile()
+	if err != nil {
+		return contents{}, errs.Wrap(errs.Invalid, err, "read the OCI image's config")
 	}
 	dir := filepath.Join(temp, "oci")
-	return dir, fill(dir, limit, func(t *tree) error {
+	return contents{dir: dir, config: configOf(config)}, fill(dir, limit, func(t *tree) error {
 		for i, layer := range layers {
 			if err := applyLayer(ctx, t, layer); err != nil {
 				return fmt.Errorf("layer %d of %d: %w", i+1, len(layers), err)
@@ -95,7 +136,7 @@ func applyLayer(ctx context.Context, t *tree, layer v1.Layer) error {
 	unpackErr := unpack(ctx, t, hashed, true)
 	_, err = io.Copy(io.Discard, hashed)
 	if err = errors.Join(err, r.Close()); err != nil {
-		return errs.Wrap(errs.Unavailable, err, "read")
+		return readError(err)
 	}
 	if got := hex.EncodeToString(hash.Sum(nil)); want.Algorithm != "sha256" || got != want.Hex {
 		return errs.New(errs.Corrupt, "digest is sha256:%s, should be %s", got, want).WithRemedy("export or copy the archive again")

@@ -217,6 +217,10 @@ func (t *tree) link(dir int, base, target string) error {
 
 // setAttributes sets owner, mode, extended attributes and time, in the order in which none undoes another.
 func setAttributes(dir int, base string, h *tar.Header) error {
+	const top = 1<<32 - 1 // which means "as it is" to the kernel, and whose successors are root again
+	if h.Uid < 0 || h.Uid >= top || h.Gid < 0 || h.Gid >= top {
+		return errs.New(errs.Invalid, "owner %d:%d", h.Uid, h.Gid).WithRemedy("give the file another owner")
+	}
 	if err := unix.Fchownat(dir, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func unpack(ctx context.Context, t *tree, r io.Reader, asLayer bool) error {
 			return end.check()
 		}
 		if err != nil {
-			return errs.Wrap(errs.Invalid, err, "read the archive")
+			return readError(err)
 		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
@@ -90,9 +90,18 @@ func (t *trailer) Read(p []byte) (int, error) {
 
 func (t *trailer) check() error {
 	if t.zeros < 1024 {
-		return errs.New(errs.Invalid, "archive is cut short").WithRemedy("send it again")
+		return readError(io.ErrUnexpectedEOF)
 	}
 	return nil
+}
+
+// readError says what is wrong with an archive that can't be read to its end.
+func readError(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errs.New(errs.Invalid, "the archive is cut short").
+			WithRemedy("make or copy the archive again, and compare its size with the original's")
+	}
+	return errs.Wrap(errs.Invalid, err, "read the archive")
 }
 
 // classify gives an error of unpacking its kind, unless it has one.
@@ -101,6 +110,8 @@ func classify(err error) error {
 	switch {
 	case errors.As(err, &known):
 		return err
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return readError(err)
 	case errors.Is(err, unix.ENOSPC):
 		return errs.Wrap(errs.Exhausted, err, "unpack").WithRemedy("free space for temporary files")
 	case errors.Is(err, unix.EPERM):
@@ -198,13 +209,13 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
 		z, err := gzip.NewReader(b)
 		if err != nil {
-			return nil, errs.Wrap(errs.Invalid, err, "read the archive")
+			return nil, readError(err)
 		}
 		return z, nil
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(b)
 		if err != nil {
-			return nil, errs.Wrap(errs.Invalid, err, "read the archive")
+			return nil, readError(err)
 		}
 		return z.IOReadCloser(), nil
 	default:

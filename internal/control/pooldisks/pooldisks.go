@@ -124,6 +124,11 @@ func (p *Pool) Build(ctx context.Context, name fleet.ImageName, sizeBytes int64,
 	if err != nil {
 		return fleet.Image{}, err
 	}
-	return fleet.Image{Name: name, DiskURL: p.base + "/" + built.DiskPath + p.query, Checkpoint: built.Checkpoint,
-		SizeBytes: built.SizeBytes, CreatedAt: time.Now()}, nil
+	img := fleet.Image{Name: name, DiskURL: p.base + "/" + built.DiskPath + p.query, Checkpoint: built.Checkpoint,
+		SizeBytes: built.SizeBytes, CreatedAt: time.Now(), Notes: built.Notes}
+	if built.Config != nil {
+		config := fleet.ImageConfig(*built.Config)
+		img.Config = &config
+	}
+	return img, nil
 }
