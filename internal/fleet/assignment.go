@@ -94,6 +94,8 @@ type VMReport struct {
 	Disk DiskReport `json:"disk"`
 	// Stall is set while the disk's store has stalled.
 	Stall *DiskStall `json:"stall,omitempty"`
+	// OOM is set once a process of the machine was killed for lack of memory. Its contents are never changed.
+	OOM *OOMReport `json:"oom,omitempty"`
 	// Timeline has the time each phase of this incarnation was first reached.
 	Timeline map[Phase]time.Time `json:"timeline,omitempty"`
 	Services []ServiceReport     `json:"services,omitempty"`
@@ -141,6 +143,12 @@ type ServiceReport struct {
 	PID      int    `json:"pid,omitempty"`
 	Restarts int    `json:"restarts,omitempty"`
 	Error    string `json:"error,omitempty"`
+}
+
+// OOMReport counts the processes of a machine that the kernel has killed for lack of memory in this incarnation.
+type OOMReport struct {
+	Kills int64     `json:"kills"`
+	Last  time.Time `json:"last"` // when the newest was noticed
 }
 
 // WorkerReport is everything a worker observes; sent whole at least once a second and at every change.

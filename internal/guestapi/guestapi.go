@@ -91,6 +91,7 @@ type Health struct {
 	Remedy     string                `json:"remedy,omitempty"`
 	Disk       fleet.DiskReport      `json:"disk"`
 	Stall      *fleet.DiskStall      `json:"stall,omitempty"` // while the disk's store has stalled
+	OOM        *fleet.OOMReport      `json:"oom,omitempty"`   // once a process was killed for lack of memory
 	Services   []fleet.ServiceReport `json:"services,omitempty"`
 	// Timeline has when each state was first reached.
 	Timeline map[State]time.Time `json:"timeline"`

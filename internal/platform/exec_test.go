@@ -137,6 +137,8 @@ func TestExec(t *testing.T) {
 	t.Run("Resize", func(t *testing.T) { testResize(t, v) })
 	t.Run("Signal", func(t *testing.T) { testSignal(t, v) })
 	t.Run("ClientGone", func(t *testing.T) { testClientGone(t, v) })
+	t.Run("Background", func(t *testing.T) { testBackground(t, v) })
+	t.Run("OutOfMemory", func(t *testing.T) { testOutOfMemory(t, v) })
 	t.Run("Inside", func(t *testing.T) { testInside(t, v, b) })
 	v.release(b)
 	fsck(t, id)

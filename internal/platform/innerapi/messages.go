@@ -54,6 +54,8 @@ type Start struct {
 	Rows uint16 `json:"rows,omitempty"`
 	Cols uint16 `json:"cols,omitempty"`
 	Keep bool   `json:"keep,omitempty"`
+	// Leave alone what the command has left in its group when it ends; without it that is killed.
+	Leave bool `json:"leave,omitempty"`
 }
 
 // Exit is how a process ended: Code is 128+n for signal n.

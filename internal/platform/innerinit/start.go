@@ -67,7 +67,7 @@ func (t *table) fork(id, path string, s innerapi.Start, attr *syscall.ProcAttr) 
 	if err != nil {
 		return nil, cantRun(s.Args[0], attr.Dir, err)
 	}
-	p := &process{id: id, pid: pid, keep: s.Keep, done: make(chan struct{})}
+	p := &process{id: id, pid: pid, keep: s.Keep, leave: s.Leave, done: make(chan struct{})}
 	t.byID[id] = p
 	t.byPID[pid] = p
 	return p, nil

@@ -14,7 +14,9 @@ type process struct {
 	id   string
 	pid  int // also its group and session
 	keep bool
-	done chan struct{} // closed once status is set
+	// leave: what is left in its group when it ends stays.
+	leave bool
+	done  chan struct{} // closed once status is set
 	// status is written before done is closed, and read after.
 	status unix.WaitStatus
 }
@@ -63,9 +65,11 @@ func (t *table) reapOne() bool {
 		return true
 	}
 	delete(t.byPID, pid)
-	// What the process left in its group goes too: it would keep a service's port from the next run.
+	// What a service or a check left in its group goes too: it would keep the port from the next run, or add up.
 	// What made itself a session of its own stays.
-	_ = unix.Kill(-pid, unix.SIGKILL)
+	if !p.leave {
+		_ = unix.Kill(-pid, unix.SIGKILL)
+	}
 	p.status = status
 	close(p.done)
 	if !p.keep {

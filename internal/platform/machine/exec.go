@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -45,6 +46,8 @@ func (p *Platform) getExec(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // Accept has answered
 	}
+	began := time.Now()
+	opts.Remark = func(exit innerapi.Exit) string { return p.oomWords(r.Context(), exit, began) }
 	session.Serve(r.Context(), conn, c.Client(), opts, p.log)
 }
 
@@ -66,7 +69,7 @@ func execOptions(r *http.Request, b guestapi.Bind) (session.Options, error) {
 		more[k] = v
 	}
 	start := innerapi.Start{Args: q["cmd"], Env: environment(b, more), Dir: q.Get("dir"), User: q.Get("user"), TTY: tty,
-		Rows: size(q.Get("rows"), 24), Cols: size(q.Get("cols"), 80)}
+		Rows: size(q.Get("rows"), 24), Cols: size(q.Get("cols"), 80), Leave: true}
 	return session.Options{ID: "exec/" + rand.Text(), Start: start, Stdin: tty || q.Get("stdin") == "1"}, nil
 }
 

@@ -29,6 +29,8 @@ type kept struct {
 	*innerapi.Process
 	id     string
 	client *innerapi.Client
+	p      *Platform
+	began  time.Time
 }
 
 var _ service.Process = (*kept)(nil)
@@ -37,9 +39,12 @@ var _ service.Process = (*kept)(nil)
 func (k *kept) PID() int { return k.Process.PID }
 
 // Wait implements service.Process.
-func (k *kept) Wait(ctx context.Context) (int, error) {
+func (k *kept) Wait(ctx context.Context) (string, error) {
 	exit, err := k.Process.Wait(ctx)
-	return exit.Code, err
+	if err != nil {
+		return "", err
+	}
+	return k.p.endWords(ctx, exit, k.began), nil
 }
 
 // Forget implements service.Process.
@@ -72,7 +77,7 @@ func (p *Platform) startKept(ctx context.Context, b guestapi.Bind, svc fleet.Ser
 	if err != nil {
 		return nil, err
 	}
-	return &kept{Process: process, id: id, client: c.Client()}, nil
+	return &kept{Process: process, id: id, client: c.Client(), p: p, began: time.Now()}, nil
 }
 
 // adoptKept finds the process that a service has already. One that has ended meanwhile is given too: its end
@@ -99,7 +104,7 @@ func (p *Platform) adoptKept(ctx context.Context, name string) (service.Process,
 	if err != nil {
 		return nil, err
 	}
-	return &kept{Process: process, id: found.ID, client: c.Client()}, nil
+	return &kept{Process: process, id: found.ID, client: c.Client(), p: p}, nil // it began before all we know of
 }
 
 // prober asks services from inside the container's network.

@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,7 +14,10 @@ import (
 
 // keep runs one service until ctx ends, over all its restarts. p is what runs already, or nil.
 func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
-	backoff := backoffFirst
+	backoff, settle := backoffFirst, time.Duration(0) // what runs already has shown that it does
+	if p == nil {
+		settle = u.firstSettle()
+	}
 	var err error
 	for ctx.Err() == nil {
 		if p == nil {
@@ -26,7 +28,7 @@ func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
 		}
 		upSince := time.Now()
 		if p != nil {
-			err = m.attend(ctx, u, p)
+			err = m.attend(ctx, u, p, settle)
 			p = nil
 		}
 		if ctx.Err() != nil {
@@ -36,9 +38,10 @@ func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
 			backoff = backoffFirst
 		}
 		if !m.endedByItself(u, err) {
-			backoff = backoffFirst
+			backoff, settle = backoffFirst, u.firstSettle()
 			continue
 		}
+		settle = 2 * backoff
 		m.pause(ctx, u, backoff)
 		backoff = min(2*backoff, backoffMost)
 	}
@@ -60,13 +63,13 @@ func (m *Manager) endedByItself(u *unit, err error) bool {
 	defer m.noteLocked()
 	u.pid = 0
 	if !m.wantedLocked(u) {
-		u.state, u.again, u.err = Stopped, false, ""
+		u.state, u.again, u.err, u.last = Stopped, false, "", ""
 		return false
 	}
 	u.state = Failed
 	u.restarts++
 	if err != nil {
-		u.err = err.Error()
+		u.err, u.last = err.Error(), err.Error()
 	}
 	return true
 }
@@ -76,32 +79,38 @@ func (m *Manager) pause(ctx context.Context, u *unit, d time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	if m.await(ctx, func() bool { return !m.wantedLocked(u) }) == nil {
-		m.set(u, func() { u.state, u.again, u.err = Stopped, false, "" })
+		m.set(u, func() { u.state, u.again, u.err, u.last = Stopped, false, "", "" })
 	}
 }
 
-// attend follows one process to its end, and stops it when that is wanted. The error says how it ended.
-func (m *Manager) attend(ctx context.Context, u *unit, p Process) error {
-	m.set(u, func() { u.state, u.pid = Running, p.PID() })
+// attend follows one process to its end, and stops it when that is wanted. It isn't ready before it has stayed up for
+// settle. The error says how it ended.
+func (m *Manager) attend(ctx context.Context, u *unit, p Process, settle time.Duration) error {
+	m.set(u, func() {
+		u.state, u.pid = Running, p.PID()
+		if u.last != "" {
+			u.err = "started again after: " + u.last
+		}
+	})
 	alive, gone := context.WithCancel(ctx)
 	defer gone()
 	var side errgroup.Group
 	side.Go(func() error {
-		m.probe(alive, u)
+		m.probe(alive, u, settle)
 		return nil
 	})
 	side.Go(func() error {
 		m.stopWhenUnwanted(alive, u, p)
 		return nil
 	})
-	code, err := p.Wait(ctx)
+	how, err := p.Wait(ctx)
 	gone()
 	_ = side.Wait()
 	if err != nil {
 		return err
 	}
 	p.Forget()
-	return fmt.Errorf("exit code %d", code)
+	return errors.New(how)
 }
 
 // stopWhenUnwanted asks the process to stop once nobody wants it, and kills it if it doesn't.
@@ -131,10 +140,10 @@ func (m *Manager) stopWhenUnwanted(ctx context.Context, u *unit, p Process) {
 }
 
 // probe turns a running service into a ready one, and back when its check fails later.
-func (m *Manager) probe(ctx context.Context, u *unit) {
-	check := u.svc.Check
+func (m *Manager) probe(ctx context.Context, u *unit, settle time.Duration) {
+	check, settled := u.svc.Check, time.Now().Add(settle)
 	if check == nil {
-		m.setIfUp(u, Ready, "")
+		m.awaitSettled(ctx, u, settled)
 		return
 	}
 	began, wait, passed, missed := time.Now(), checkFirst, false, 0
@@ -143,6 +152,9 @@ func (m *Manager) probe(ctx context.Context, u *unit) {
 		switch {
 		case ctx.Err() != nil:
 			return
+		case err == nil && time.Now().Before(settled):
+			m.awaitSettled(ctx, u, settled)
+			wait = checkFirst // and is asked again
 		case err == nil:
 			passed, missed, wait = true, 0, orDefault(check.Interval, checkEvery)
 			m.setIfUp(u, Ready, "")
@@ -165,6 +177,28 @@ func (m *Manager) probe(ctx context.Context, u *unit) {
 			wait = min(wait+wait/2, orDefault(check.Interval, checkEvery))
 		}
 	}
+}
+
+// awaitSettled makes a service ready once it has stayed up until then.
+func (m *Manager) awaitSettled(ctx context.Context, u *unit, then time.Time) {
+	timer := time.NewTimer(time.Until(then))
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return
+	case <-timer.C:
+	}
+	if u.svc.Check == nil {
+		m.setIfUp(u, Ready, "")
+	}
+}
+
+// firstSettle is for how long a service has to stay up at first until it is ready. A check can tell by itself.
+func (u *unit) firstSettle() time.Duration {
+	if u.svc.Check != nil {
+		return 0
+	}
+	return settleFirst
 }
 
 // probeOnce asks a service's check once; late: it didn't answer in time.

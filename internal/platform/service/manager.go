@@ -32,6 +32,7 @@ type unit struct {
 	pid      int
 	restarts int
 	err      string
+	last     string // how it last ended by itself
 }
 
 // New returns a manager of services for which Check has returned nil.

@@ -3,7 +3,8 @@
 //
 // Invariants: of one service at most one process runs; a service that somebody stopped stays stopped until
 // somebody starts it; the end of Run leaves processes as they are, and a later Manager takes them over; once
-// StopAll was called nothing is started any more.
+// StopAll was called nothing is started any more. A service that ends over and over isn't ready in between: it has to
+// stay up for longer each time.
 package service
 
 import (
@@ -30,8 +31,8 @@ const (
 // Process is a running process of a service.
 type Process interface {
 	PID() int
-	// Wait returns its exit code once it has ended. Unavailable: nobody can tell any more.
-	Wait(ctx context.Context) (int, error)
+	// Wait returns in words how it has ended, once it has. Unavailable: nobody can tell any more.
+	Wait(ctx context.Context) (how string, err error)
 	// Signal reaches it and its children.
 	Signal(sig unix.Signal) error
 	// Forget lets go of a process that has ended.
@@ -73,6 +74,10 @@ const (
 	backoffFirst = 100 * time.Millisecond
 	backoffMost  = 10 * time.Second
 	backoffReset = 30 * time.Second // up for this long: the next restart is quick again
+
+	// settleFirst is how long a service without a check has to stay up until it is ready: one that ends at once never
+	// is. After it has ended by itself, any service has to for twice the wait before its restart.
+	settleFirst = 250 * time.Millisecond
 
 	checkFirst   = 2 * time.Millisecond // between tries until the first success, growing
 	checkEvery   = time.Second

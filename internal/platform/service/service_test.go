@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -56,12 +57,12 @@ func (p *pretended) end(code int) {
 	})
 }
 
-func (p *pretended) Wait(ctx context.Context) (int, error) {
+func (p *pretended) Wait(ctx context.Context) (string, error) {
 	select {
 	case code := <-p.done:
-		return code, nil
+		return fmt.Sprintf("exit code %d", code), nil
 	case <-ctx.Done():
-		return 0, ctx.Err()
+		return "", ctx.Err()
 	}
 }
 
@@ -173,6 +174,7 @@ func stateOf(m *Manager, name string) fleet.ServiceReport {
 
 func TestStartsAndStopsInOrder(t *testing.T) {
 	run(t, newWorld, []fleet.Service{svc("c", "b"), svc("a"), svc("b", "a")}, func(t *testing.T, w *world, m *Manager) {
+		time.Sleep(4 * settleFirst) // one after the other
 		if started, ready := m.Progress(); !started || !ready {
 			t.Error("not all ready")
 		}
@@ -240,6 +242,7 @@ func TestStubbornServiceIsKilled(t *testing.T) {
 
 func TestStopIsSticky(t *testing.T) {
 	run(t, newWorld, []fleet.Service{svc("a"), svc("b", "a")}, func(t *testing.T, w *world, m *Manager) {
+		time.Sleep(2 * settleFirst)
 		if err := m.Stop("a"); err != nil {
 			t.Fatal(err)
 		}
@@ -253,6 +256,7 @@ func TestStopIsSticky(t *testing.T) {
 		if err := m.Start("a"); err != nil {
 			t.Fatal(err)
 		}
+		time.Sleep(settleFirst)
 		synctest.Wait()
 		if r := stateOf(m, "a"); r.State != Ready || r.Restarts != 0 {
 			t.Errorf("%+v", r)
@@ -260,6 +264,7 @@ func TestStopIsSticky(t *testing.T) {
 		if err := m.Restart("a"); err != nil {
 			t.Fatal(err)
 		}
+		time.Sleep(settleFirst)
 		synctest.Wait()
 		if r := stateOf(m, "a"); r.State != Ready || r.Restarts != 0 || len(w.starts("a")) != 3 {
 			t.Errorf("after a restart %+v, starts %v", r, w.starts("a"))
@@ -352,6 +357,42 @@ func TestALateCheckUnderPressureIsNoFailure(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A service that ends over and over is never ready, however often it is looked at, whether it ends at once or has
+// passed its check first; what is known of its last end is said meanwhile.
+func TestCrashLoopIsNeverReady(t *testing.T) {
+	checked := svc("b")
+	checked.Check = &fleet.Check{Kind: fleet.CheckTCP, Port: 1}
+	fragile := func() *world {
+		w := newWorld()
+		w.fragile["a"], w.fragile["b"] = 2*time.Millisecond, 150*time.Millisecond
+		return w
+	}
+	run(t, fragile, []fleet.Service{svc("a"), checked}, func(t *testing.T, w *world, m *Manager) {
+		time.Sleep(200 * time.Millisecond) // the first run of b passes its check
+		for range 60_000 {
+			time.Sleep(time.Millisecond)
+			for _, name := range []string{"a", "b"} {
+				r := stateOf(m, name)
+				if r.State == Ready {
+					t.Fatalf("%s is ready after %d restarts", name, r.Restarts)
+				}
+				if r.State != Starting && r.Restarts > 0 && !strings.Contains(r.Error, "exit code 1") {
+					t.Fatalf("%+v doesn't say how it ended", r)
+				}
+			}
+		}
+		w.mu.Lock()
+		clear(w.fragile)
+		w.mu.Unlock()
+		time.Sleep(time.Minute)
+		for _, name := range []string{"a", "b"} {
+			if r := stateOf(m, name); r.State != Ready || r.Error != "" {
+				t.Errorf("once it stays up: %+v", r)
+			}
+		}
+	})
 }
 
 func TestTakeOver(t *testing.T) {

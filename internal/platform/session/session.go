@@ -4,7 +4,8 @@
 // Invariants: all that the command itself wrote is sent before its exit code, however fast it was; a client that
 // reads slowly slows the command down, and nothing is dropped; the command's standard input ends when the client
 // says so, and never by itself while the client is there; when the client goes away the command is hung up
-// on, and killed shortly after.
+// on, and killed shortly after. A session ends with its command: what that has left in the background stays, and
+// may go on writing, which nobody reads.
 package session
 
 import (
@@ -27,10 +28,10 @@ import (
 )
 
 const (
+	discardFor   = 3 * time.Second  // what a command writes to a terminal whose user has gone; longer than it lives
 	chunk        = 32 << 10         // bytes of output in one message, at most
 	terminalTail = 2 * time.Second  // for a terminal that others still hold after the command's end
 	terminalRest = 256 << 10        // bytes of what they write meanwhile
-	discardFor   = 3 * time.Second  // what a command writes after its client has gone; longer than it lives
 	pingEvery    = 15 * time.Second // so that a client that vanished is noticed
 	pongWithin   = 45 * time.Second
 	stdinQueue   = 64 // messages of input that the command may be behind
@@ -48,6 +49,8 @@ type Options struct {
 	ID    string
 	Start innerapi.Start
 	Stdin bool // the client sends input; without it the command reads end of file at once
+	// Remark returns what the client's user should know of how the command ended; "" for nothing. May be nil.
+	Remark func(innerapi.Exit) string
 }
 
 // Serve runs the command and returns when the session is over. It closes conn.
@@ -99,9 +102,9 @@ func (s *session) run(ctx context.Context, client *innerapi.Client) error {
 		io3.useTerminal(process.Terminal)
 	}
 	err = s.converse(ctx, process, io3)
-	if errors.Is(err, errGone) {
+	if err == nil || errors.Is(err, errGone) {
 		process.Close() // by which a command that still runs is hung up on
-		io3.discard()
+		io3.afterwards(ctx, err != nil)
 	}
 	return err
 }
@@ -112,15 +115,18 @@ func (s *session) notRun(ctx context.Context, err error) error {
 	if errs.Is(err, errs.NotFound) {
 		code = exitNotFound
 	}
-	stream := guestapi.FrameStderr
-	if s.opts.Start.TTY {
-		stream = guestapi.FrameStdout
-	}
-	message := innerMessage(err) + "\n"
-	if err := s.send(ctx, stream, []byte(message)); err != nil {
+	if err := s.say(ctx, innerMessage(err)); err != nil {
 		return err
 	}
 	return s.send(ctx, guestapi.FrameExit, []byte{code})
+}
+
+// say tells the client's user something where the command's own complaints go.
+func (s *session) say(ctx context.Context, text string) error {
+	if s.opts.Start.TTY {
+		return s.send(ctx, guestapi.FrameStdout, []byte(text+"\r\n"))
+	}
+	return s.send(ctx, guestapi.FrameStderr, []byte(text+"\n"))
 }
 
 // innerMessage is what the container's init said, without how it was asked.
@@ -157,7 +163,7 @@ func (s *session) converse(ctx context.Context, process *innerapi.Process, st *s
 		err = errGone
 	}
 	if err == nil {
-		err = s.send(ctx, guestapi.FrameExit, []byte{byte(exit.Code)})
+		err = s.end(ctx, exit)
 	}
 	if err == nil {
 		_ = s.conn.Close(websocket.StatusNormalClosure, "") // ends receive; how the client closes is its business
@@ -165,6 +171,18 @@ func (s *session) converse(ctx context.Context, process *innerapi.Process, st *s
 	cancel(errGone)
 	_ = input.Wait() // its end was caused above, or is the client's, which ctx tells
 	return err
+}
+
+// end tells the client how the command ended.
+func (s *session) end(ctx context.Context, exit innerapi.Exit) error {
+	if s.opts.Remark != nil {
+		if remark := s.opts.Remark(exit); remark != "" {
+			if err := s.say(ctx, "sluice: "+remark); err != nil {
+				return err
+			}
+		}
+	}
+	return s.send(ctx, guestapi.FrameExit, []byte{byte(exit.Code)})
 }
 
 // pump sends one output stream. It gives up when the client has gone. Once the command has ended it sends what is there and stops: a child that it

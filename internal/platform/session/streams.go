@@ -130,15 +130,30 @@ func (st *streams) feed(ctx context.Context, queue <-chan []byte) error {
 // interrupt wakes a blocked read, so that it looks whether the command has ended.
 func (o *output) interrupt() { _ = o.file.SetReadDeadline(time.Unix(1, 0)) }
 
-// discard reads what the command still writes, so that being hung up on isn't made worse by broken pipes.
-func (st *streams) discard() {
-	until := time.Now().Add(discardFor)
+// afterwards reads what is still written when the client has been told the end, or is gone: by a command that was hung
+// up on, or by what it left in the background, which broken pipes would end. It returns once nobody has them open, or
+// ctx ends. A terminal is closed instead, as by whoever leaves one.
+func (st *streams) afterwards(ctx context.Context, hungUp bool) {
+	switch {
+	case !st.isTTY:
+		if st.stdin != nil {
+			st.stdin.Close()
+		}
+	case hungUp:
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, discardFor)
+		defer cancel()
+	default:
+		return
+	}
 	var g errgroup.Group
 	for _, o := range st.outputs {
 		g.Go(func() error {
-			if err := o.file.SetReadDeadline(until); err != nil {
+			if err := o.file.SetReadDeadline(time.Time{}); err != nil {
 				return err
 			}
+			stop := context.AfterFunc(ctx, o.interrupt)
+			defer stop()
 			_, err := io.Copy(io.Discard, o.file)
 			return err
 		})
