@@ -99,7 +99,9 @@ type Machine struct {
 	Services   []ServiceInfo `json:"services,omitempty"`
 	Disk       DiskActivity  `json:"disk"`
 	DiskStall  *DiskStall    `json:"disk_stall,omitempty"` // while the disk's store has stalled
-	CreatedAt  time.Time     `json:"created_at"`
+	// OutOfMemory is set once the kernel has killed a process of the machine for lack of memory.
+	OutOfMemory *OutOfMemory `json:"out_of_memory,omitempty"`
+	CreatedAt   time.Time    `json:"created_at"`
 	UpdatedAt  time.Time     `json:"updated_at"`
 	Events     []Event       `json:"events,omitempty"` // in a single machine's answer
 }
@@ -121,6 +123,13 @@ type DiskActivity struct {
 	BytesWritten int64  `json:"bytes_written"`
 	Replayed     int64  `json:"replayed,omitempty"`
 	FrontEnd     string `json:"front_end,omitempty"` // how the VM's kernel gets the disk: fuse or nbd
+}
+
+// OutOfMemory counts the processes of a machine that the kernel has killed for lack of memory since it was started
+// where it is.
+type OutOfMemory struct {
+	Kills int64     `json:"kills"`
+	Last  time.Time `json:"last"` // when the newest was noticed
 }
 
 // DiskStall tells of an object store that doesn't do what a machine's disk waits for.

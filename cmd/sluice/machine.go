@@ -116,6 +116,10 @@ func printMachine(w io.Writer, m api.Machine) error {
 	if s := m.DiskStall; s != nil {
 		fmt.Fprintf(w, "\nDisk stalled since %s (%s): %s\n  try: %s\n", timestamp(s.Since), s.Operation, s.Reason, s.Remedy)
 	}
+	if o := m.OutOfMemory; o != nil {
+		fmt.Fprintf(w, "\nOut of memory: since it was started here the kernel has killed %d of its processes, the last at %s\n"+
+			"  try: a machine with more --memory, or less in this one\n", o.Kills, timestamp(o.Last))
+	}
 	if err := printServices(w, m); err != nil {
 		return err
 	}
@@ -231,16 +235,27 @@ func infoText(info map[string]string) string {
 	return strings.Join(parts, ",")
 }
 
-// waitStarted waits until a machine runs and is healthy, or failed.
+// hopeless is how often a service has ended by itself when it isn't waited for any more; that takes six seconds at least.
+const hopeless = 6
+
+// keepsEnding returns a service that ends over and over.
+func keepsEnding(m api.Machine) bool {
+	return slices.ContainsFunc(m.Services, func(s api.ServiceInfo) bool { return s.Restarts >= hopeless && s.State != "ready" })
+}
+
+// waitStarted waits until a machine runs and is healthy, or failed, or has a service that ends over and over.
 func waitStarted(ctx context.Context, c *client.Client, id string) (api.Machine, error) {
 	m, err := c.WaitMachine(ctx, id, client.UntilStarted, func(m api.Machine) bool {
-		return m.Healthy || m.State == "failed" || m.Desired != "started"
+		return m.Healthy || m.State == "failed" || m.Desired != "started" || keepsEnding(m)
 	})
 	switch {
 	case err != nil:
 		return m, err
 	case m.Healthy:
 		return m, nil
+	case m.State == "started" && m.Desired == "started":
+		return m, &api.Error{Code: "failed", Message: "machine " + m.Name + " (" + m.ID + ") doesn't get healthy: a service ends over and over",
+			Cause: whatItWaitsFor(m), Remedy: "see: sluice machine logs " + m.ID + "; it is tried again for ever, and for a command that is to run once there is: sluice machine exec"}
 	default:
 		return m, &api.Error{Code: "failed", Message: "machine " + m.Name + " is " + m.State + " and not started", Cause: m.Reason,
 			Remedy: "see: sluice machine status " + m.ID + " and: sluice machine logs " + m.ID}

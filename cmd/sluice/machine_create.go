@@ -37,6 +37,14 @@ A service is written as key=value pairs, separated by commas: name, cmd (words, 
 shell), port (its HTTP port), dir, env=K=V and needs=NAME (both may come several times), and check:
 http:/path, http:PORT/path, tcp:PORT, or exec:command. --service-file takes the same as JSON, in the
 form of the API: a list of {"name", "cmd", "http_port", "check", …}.
+
+A service is to run for ever: one that ends, with whatever exit code, is started again, after a pause that
+grows up to 10 s. It is ready once its check passes, or without a check once it has stayed up for 250 ms; one
+that has ended by itself has to stay up for longer each time. The machine is healthy while all are ready. A
+command that is to run once is one for sluice machine exec.
+
+Programs that ask how large the machine is (top, free, nproc) are told of the worker's processors and memory,
+not of --cpus and --memory, which hold all the same: set what sizes itself by them (heaps, worker counts).
 ` + exitTable,
 		Example: `  sluice machine create db-1 --app shop --network prod --memory 512MiB
   sluice machine create web-1 --app shop --network prod --env MODE=live \

@@ -33,6 +33,12 @@ func newMachineExecCommand(d *deps) *cobra.Command {
 		Long: `Run a command in a machine, with this command's stdin, stdout and stderr. Its exit code becomes this
 command's. With --tty it gets a terminal of the size of yours.
 
+It ends with the command. What that has left in the background stays, as with ssh and docker exec, and may go
+on writing, which nobody reads; with --tty the terminal is closed, and what is on it gets HUP, which
+nohup and setsid keep away. If this process goes, the command gets HUP, and KILL two seconds later.
+
+A command that the kernel has killed because the machine is out of memory exits with 137, and says so.
+
 Without --tty, INT, TERM, HUP and QUIT are passed on to the command; the second one cuts the connection.
 
 EXIT STATUS

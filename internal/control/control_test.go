@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -75,6 +76,58 @@ func TestPausedForItsStore(t *testing.T) {
 		if begun != round || ended != round || e.Info["reason"] != "no answer" || e.Info["operation"] != "write log/1/2" || e.Instance != m.Placement.Instance {
 			t.Errorf("%d and %d events, the last %+v", begun, ended, e)
 		}
+	}
+}
+
+// TestOutOfMemory: each kill is in the history once, however often it is reported; those in a row share a line.
+func TestOutOfMemory(t *testing.T) {
+	f := newFixture(t)
+	w := f.worker("w1")
+	m := f.create("db", "net").Machine
+	history := func() string {
+		events, err := f.c.MachineEvents(t.Context(), "db")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		for _, e := range events {
+			if e.Event == "out_of_memory" && e.Instance == m.Placement.Instance && e.Source == "worker/w1" {
+				said = append(said, e.Info["kills"])
+			} else {
+				said = append(said, e.Event)
+			}
+		}
+		return strings.Join(said, " ")
+	}
+	before := history()
+	for _, c := range []struct {
+		kills int64
+		want  string
+	}{{1, " 1"}, {1, " 1"}, {4, " 4"}, {4, " 4"}} {
+		w.set(func() { w.oom = &fleet.OOMReport{Kills: c.kills, Last: time.Now()} })
+		f.eventually("told of", func() bool { return history() == before+c.want })
+	}
+	w.set(func() { w.stall = &fleet.DiskStall{Since: time.Now(), Kind: "unavailable", Paused: true} })
+	f.eventually("paused", func() bool { return history() == before+" 4 disk_stall" })
+	w.set(func() { w.oom = &fleet.OOMReport{Kills: 5, Last: time.Now()} })
+	f.eventually("told of", func() bool { return history() == before+" 4 disk_stall 5" })
+}
+
+// TestMoveOfAMachineThatIsNotHealthy: one with a service that ends over and over is moved as it is; a drain doesn't
+// wait for it to get well on the target.
+func TestMoveOfAMachineThatIsNotHealthy(t *testing.T) {
+	f := newFixture(t)
+	w := f.worker("w1")
+	w.set(func() { w.services = []fleet.ServiceReport{{Name: "web", State: "failed", Restarts: 9, Error: "exit code 0"}} })
+	m := f.create("db", "net").Machine
+	f.eventually("reported", func() bool { r := f.machine("db").Report; return r != nil && len(r.Services) == 1 })
+	f.worker("w2")
+	mv, err := f.c.Migrate(t.Context(), string(m.ID), "w2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !mv.Move.WasUnhealthy {
+		t.Errorf("the move takes it for healthy: %+v", mv.Move)
 	}
 }
 

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"slices"
+	"strconv"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -22,6 +23,7 @@ const (
 	eventDestroy = "destroy"
 	eventStall   = "disk_stall" // the machine is paused because its disk's store has stalled
 	eventResume  = "disk_resume"
+	eventOOM     = "out_of_memory" // the kernel has killed a process of the machine
 )
 
 // Sources of events.
@@ -49,6 +51,40 @@ func (c *Control) events(ctx context.Context, t *txn, id fleet.MachineID, lines 
 	}
 	t.put(keyEvents(id), rev, ring)
 	return nil
+}
+
+// settleOOM notes that processes of a machine were killed for lack of memory, and reports whether that was news. The
+// newest line is counted up where it tells of it already: a machine that does nothing else must not push out the rest.
+func (c *Control) settleOOM(ctx context.Context, m row[fleet.Machine], s sight) (bool, error) {
+	if s.vm.OOM == nil {
+		return false, nil
+	}
+	ring, rev, err := c.readEvents(ctx, m.val.ID)
+	if err != nil {
+		return false, err
+	}
+	line := fleet.MachineEvent{Time: s.vm.OOM.Last, State: m.val.State, Event: eventOOM, Source: sourceWorker(s.worker),
+		Instance: m.val.Placement.Instance, Info: map[string]string{"kills": strconv.FormatInt(s.vm.OOM.Kills, 10)}}
+	isSame := func(e fleet.MachineEvent) bool { return e.Event == eventOOM && e.Instance == line.Instance }
+	for _, e := range slices.Backward(ring) {
+		if isSame(e) {
+			if known, err := strconv.ParseInt(e.Info["kills"], 10, 64); err == nil && known >= s.vm.OOM.Kills {
+				return false, nil
+			}
+			break
+		}
+	}
+	if n := len(ring); n > 0 && isSame(ring[n-1]) {
+		t := c.begin()
+		ring[n-1] = line
+		t.put(keyEvents(m.val.ID), rev, ring)
+		return true, t.commit(ctx)
+	}
+	t := c.begin()
+	if err := c.events(ctx, t, m.val.ID, line); err != nil {
+		return false, err
+	}
+	return true, t.commit(ctx)
 }
 
 // readEvents returns a machine's history, oldest first, and the revision of its record; 0 if it has none.

@@ -24,7 +24,7 @@ func (c *Control) startMove(ctx context.Context, m row[fleet.Machine], mv fleet.
 	mv.From, mv.FromGen, mv.ToGen = m.val.Placement.Worker, m.val.Placement.Generation, m.val.Generation+1
 	mv.Instance, mv.Attempt, mv.StartedAt = fleet.InstanceID(c.deps.IDs.ULID(now)), 1, now
 	if v := c.see(m.val).vm; v != nil && v.Generation == mv.FromGen {
-		mv.WasUnhealthy = v.Phase != fleet.PhaseHealthy
+		mv.WasUnhealthy = !v.Healthy()
 	}
 	mv.Step = fleet.StepReserved
 	mv.Steps = []fleet.StepRecord{{Step: fleet.StepPlanned, At: now}, {Step: fleet.StepReserved, At: now, Note: "on " + string(mv.To)}}

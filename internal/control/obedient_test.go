@@ -132,6 +132,8 @@ type obedient struct {
 	further  bool // and get further, with each report
 	steps    int64
 	pressure *fleet.Pressure
+	oom      *fleet.OOMReport
+	services []fleet.ServiceReport
 	seq      int64
 	seen     int64
 	again    bool // take the newest set once more
@@ -206,7 +208,7 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 	told := map[fleet.MachineID]bool{}
 	for _, a := range set.Assignments {
 		told[a.Machine] = true
-		v := fleet.VMReport{Machine: a.Machine, Generation: a.Generation, Instance: a.Instance, HasVM: true, Phase: fleet.PhaseHealthy, Stall: w.stall}
+		v := fleet.VMReport{Machine: a.Machine, Generation: a.Generation, Instance: a.Instance, HasVM: true, Phase: fleet.PhaseHealthy, Stall: w.stall, OOM: w.oom, Services: w.services}
 		switch {
 		case a.Want == fleet.WantDiscarded:
 			delete(w.vms, a.Machine)

@@ -144,6 +144,9 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 	switch s.vm.Phase {
 	case fleet.PhaseRunning, fleet.PhaseHealthy:
 		if m.val.State == fleet.MachineStarted {
+			if news, err := c.settleOOM(ctx, m, s); news || err != nil {
+				return err
+			}
 			return c.settlePaused(ctx, m, s)
 		}
 		return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventStart, Source: sourceWorker(s.worker)})

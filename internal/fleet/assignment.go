@@ -104,6 +104,21 @@ type VMReport struct {
 	Progress int64 `json:"progress,omitempty"`
 }
 
+// Healthy reports whether the machine has been brought up and each service that is wanted is ready now.
+func (r *VMReport) Healthy() bool {
+	if r.Phase != PhaseHealthy {
+		return false
+	}
+	for _, s := range r.Services {
+		switch s.State {
+		case "ready", "stopped", "stopping": // the latter two because somebody wants it
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // DiskReport is what one incarnation's disk asked of the store.
 type DiskReport struct {
 	Epoch        uint64 `json:"epoch,omitempty"`
@@ -149,6 +164,11 @@ type ServiceReport struct {
 type OOMReport struct {
 	Kills int64     `json:"kills"`
 	Last  time.Time `json:"last"` // when the newest was noticed
+}
+
+// Same reports whether two reports say the same.
+func (r *OOMReport) Same(o *OOMReport) bool {
+	return r == o || r != nil && o != nil && r.Kills == o.Kills
 }
 
 // WorkerReport is everything a worker observes; sent whole at least once a second and at every change.

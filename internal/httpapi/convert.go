@@ -31,6 +31,10 @@ func machineToAPI(v fleet.MachineView) api.Machine {
 			stall := api.DiskStall(*r.Stall)
 			out.DiskStall = &stall
 		}
+		if r.OOM != nil {
+			oom := api.OutOfMemory(*r.OOM)
+			out.OutOfMemory = &oom
+		}
 		for _, s := range r.Services {
 			out.Services = append(out.Services, api.ServiceInfo(s))
 		}

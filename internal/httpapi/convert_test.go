@@ -107,3 +107,20 @@ func TestAStalledMachine(t *testing.T) {
 		t.Errorf("neither: %+v, healthy %v", m.DiskStall, m.Healthy)
 	}
 }
+
+// TestServicesThatEnd: a machine with a service that isn't ready is not healthy, although it has been; one whose
+// service was stopped by somebody is. Lack of memory is shown.
+func TestServicesThatEnd(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for state, want := range map[string]bool{"ready": true, "stopped": true, "stopping": true, "failed": false, "running": false, "starting": false} {
+		m := machineToAPI(fleet.MachineView{Machine: fleet.Machine{State: fleet.MachineStarted, Placement: &fleet.Placement{Generation: 1}},
+			Report: &fleet.VMReport{Generation: 1, Phase: fleet.PhaseHealthy, OOM: &fleet.OOMReport{Kills: 3, Last: at},
+				Services: []fleet.ServiceReport{{Name: "a", State: "ready"}, {Name: "b", State: state}}}})
+		if m.Healthy != want {
+			t.Errorf("a service is %s: healthy %v", state, m.Healthy)
+		}
+		if m.OutOfMemory == nil || *m.OutOfMemory != (api.OutOfMemory{Kills: 3, Last: at}) {
+			t.Errorf("%+v", m.OutOfMemory)
+		}
+	}
+}

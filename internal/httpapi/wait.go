@@ -68,7 +68,7 @@ func machineCondition(wait string) (func(fleet.MachineView) bool, error) {
 
 // healthy: started, and every check passes on the placement that counts.
 func healthy(v fleet.MachineView) bool {
-	return v.Machine.State == fleet.MachineStarted && v.Report != nil && v.Report.Phase == fleet.PhaseHealthy &&
+	return v.Machine.State == fleet.MachineStarted && v.Report != nil && v.Report.Healthy() &&
 		v.Machine.Placement != nil && v.Report.Generation == v.Machine.Placement.Generation && (v.Report.Stall == nil || !v.Report.Stall.Paused)
 }
 
