@@ -118,7 +118,9 @@ func TestOutOfMemory(t *testing.T) {
 func TestMoveOfAMachineThatIsNotHealthy(t *testing.T) {
 	f := newFixture(t)
 	w := f.worker("w1")
-	w.set(func() { w.services = []fleet.ServiceReport{{Name: "web", State: "failed", Restarts: 9, Error: "exit code 0"}} })
+	w.set(func() {
+		w.services = []fleet.ServiceReport{{Name: "web", State: "failed", Restarts: 9, Error: "exit code 0"}}
+	})
 	m := f.create("db", "net").Machine
 	f.eventually("reported", func() bool { r := f.machine("db").Report; return r != nil && len(r.Services) == 1 })
 	f.worker("w2")

@@ -110,6 +110,7 @@ var stdinEOF = []byte{guestapi.FrameStdinEOF}
 func TestExec(t *testing.T) {
 	id := newDisk(t)
 	b := bindOf(id, 1)
+	b.Config.Resources.MemoryMiB = 96
 	v := startVM(t)
 	v.bind(b)
 	v.await("healthy", inState(guestapi.StateHealthy))

@@ -1,12 +1,14 @@
-// Package memcg bounds the memory of cgroups, of either version.
+// Package memcg bounds the memory of cgroups, of either version, and tells what the kernel has killed for that.
 package memcg
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -57,6 +59,25 @@ func (c Cgroup) Protect(bytes int64) error {
 		return nil
 	}
 	return optional(c.write("memory.min", strconv.FormatInt(bytes, 10)))
+}
+
+// OOMKills returns how many of its processes the kernel has killed for lack of memory, with v2 also of all below it.
+// It has counted one before that ends. fs.ErrNotExist: it has no memory controller, or the kernel doesn't count.
+func (c Cgroup) OOMKills() (int64, error) {
+	name := "memory.oom_control"
+	if c.V2 {
+		name = "memory.events"
+	}
+	text, err := os.ReadFile(filepath.Join(c.Dir, name))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if key, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && key == "oom_kill" {
+			return strconv.ParseInt(value, 10, 64)
+		}
+	}
+	return 0, fmt.Errorf("no oom_kill in %s: %w", name, fs.ErrNotExist)
 }
 
 // write writes a control file, which must exist, in one write.
