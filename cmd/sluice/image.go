@@ -13,6 +13,7 @@ func newImageCommand(d *deps) *cobra.Command {
 	return newNoun("image", "Build and list images: base file trees that machines start from",
 		newImageCreateCommand(d),
 		newImageListCommand(d),
+		newImageCacheCommand(d),
 	)
 }
 
@@ -40,9 +41,10 @@ func newImageListCommand(d *deps) *cobra.Command {
 }
 
 type imageFlags struct {
-	from, size   string
-	include      []string
-	suite, cache string
+	from, size    string
+	include       []string
+	suite, mirror string
+	cache         imageCache
 }
 
 func newImageCreateCommand(d *deps) *cobra.Command {
@@ -59,6 +61,11 @@ The archive is streamed to the server; half an upload never becomes an image.
 No image has what the host that built it uses for itself, or what each machine makes for itself, whatever its
 SOURCE holds: /etc/resolv.conf, hosts and hostname, proxies and credentials of apt, ssh host keys, machine-id,
 the caches of apt, and what is in files below /var/log. Users and groups above 65535 become nobody.
+
+A Debian is made by debootstrap, from the mirror that this machine's apt uses or --mirror. The first one takes
+as long as fetching and configuring 90 packages does, often half a minute and on a slow line or a busy machine
+some. It is kept (see sluice image cache), and packages are added to a copy of it. Its sources.list names --mirror,
+or else the public mirror that is debootstrap's default.
 ` + exitTable,
 		Example: `  sluice image create base --from debian --include busybox,curl
   sluice image create site --from ./rootfs --size 2GiB
@@ -70,14 +77,16 @@ the caches of apt, and what is in files below /var/log. Users and groups above 6
 			if err != nil {
 				return err
 			}
-			source, err := d.openImageSource(cmd.Context(), f)
+			at := d.newSteps(cmd.Context(), "image "+args[0])
+			defer at.end()
+			source, err := d.openImageSource(cmd.Context(), f, at)
 			if err != nil {
 				return err
 			}
 			defer source.Close()
-			bar := d.newUploadBar(cmd.Context(), "image "+args[0], source.bytes)
-			image, err := c.CreateImage(cmd.Context(), args[0], size, bar.reader(source))
-			bar.end()
+			body := at.reader(source, "sending its files", source.bytes, "sent; the server makes its disk")
+			image, err := c.CreateImage(cmd.Context(), args[0], size, body)
+			at.end()
 			if err != nil {
 				return err
 			}
@@ -94,6 +103,7 @@ the caches of apt, and what is in files below /var/log. Users and groups above 6
 	cmd.Flags().StringVar(&f.size, "size", "1GiB", "size of the disk; a bare number is in GiB")
 	cmd.Flags().StringSliceVar(&f.include, "include", nil, "with --from debian: more packages, separated by commas")
 	cmd.Flags().StringVar(&f.suite, "suite", "bookworm", "with --from debian: which one")
-	cmd.Flags().StringVar(&f.cache, "cache", d.env("SLUICE_IMAGE_CACHE"), "with --from debian: where trees are kept (SLUICE_IMAGE_CACHE)")
+	cmd.Flags().StringVar(&f.mirror, "mirror", "", "with --from debian: URL of the mirror, also for the machines' apt")
+	f.cache.add(cmd, d)
 	return cmd
 }

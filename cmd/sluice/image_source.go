@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sync/errgroup"
 
@@ -25,12 +23,12 @@ type imageSource struct {
 // Close ends what feeds the archive.
 func (s *imageSource) Close() error { return s.close() }
 
-func (d *deps) openImageSource(ctx context.Context, f imageFlags) (*imageSource, error) {
-	if f.from != sourceDebian && len(f.include) > 0 {
-		return nil, usageError("--include goes with --from debian only")
+func (d *deps) openImageSource(ctx context.Context, f imageFlags, at *steps) (*imageSource, error) {
+	if f.from != sourceDebian && (len(f.include) > 0 || f.mirror != "") {
+		return nil, usageError("--include and --mirror go with --from debian only")
 	}
 	if f.from == sourceDebian {
-		return d.openDebian(ctx, f)
+		return openDebian(ctx, f, at)
 	}
 	info, err := os.Stat(f.from)
 	switch {
@@ -74,14 +72,20 @@ func openArchive(path string, size int64) (*imageSource, error) {
 const sourceDebian = "debian"
 
 // openDebian archives a minimal Debian, which is made the first time and kept.
-func (d *deps) openDebian(ctx context.Context, f imageFlags) (*imageSource, error) {
-	if f.cache == "" {
-		f.cache = filepath.Join(os.TempDir(), "sluice-images")
-	}
-	fmt.Fprintln(d.stderr, "making a minimal Debian (half a minute the first time)")
-	dir, err := image.Debian(ctx, image.DebianOptions{Suite: f.suite, Include: f.include, CacheDir: f.cache})
+func openDebian(ctx context.Context, f imageFlags, at *steps) (*imageSource, error) {
+	cache, err := f.cache.cache()
 	if err != nil {
 		return nil, err
 	}
-	return openDirectory(ctx, string(dir))
+	tree, err := image.Debian(ctx, image.DebianOptions{Suite: f.suite, Include: f.include, Mirror: f.mirror, Cache: cache, Step: at.step})
+	if err != nil {
+		return nil, err
+	}
+	source, err := openDirectory(ctx, tree.Dir())
+	if err != nil {
+		return nil, errors.Join(err, tree.Close())
+	}
+	packed := source.close
+	source.close = func() error { return errors.Join(packed(), tree.Close()) }
+	return source, nil
 }

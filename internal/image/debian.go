@@ -3,7 +3,6 @@ package image
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -16,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -29,79 +26,180 @@ const (
 
 // DebianOptions say which Debian tree.
 type DebianOptions struct {
-	Suite    string   // default bookworm
-	Include  []string // packages beyond the minimal base
-	CacheDir string   // where trees are kept, each in a directory of its own
-	Mirror   string   // default what this host's own apt is configured with
+	Suite   string   // default bookworm
+	Include []string // packages beyond the minimal base
+	Mirror  string   // default what this host's own apt is configured with; one that is given is also the tree's
+	Cache   Cache    // where trees are kept
+	Step    func(what string)
 }
 
-// Debian returns a directory with a minimal Debian of the given suite, made by debootstrap the first time
-// and found in the cache afterwards. A tree that was not finished is never used.
-func Debian(ctx context.Context, o DebianOptions) (Dir, error) {
+// Debian returns a minimal Debian of the given suite, made by debootstrap the first time and found in the cache
+// afterwards. With packages it is a copy of that one, to which they are added. A tree that was not finished is never
+// used. The caller closes it: until then it stays in the cache.
+func Debian(ctx context.Context, o DebianOptions) (*Tree, error) {
 	if o.Suite == "" {
 		o.Suite = defaultSuite
 	}
-	o.Include = slices.Sorted(slices.Values(o.Include))
-	done := filepath.Join(o.CacheDir, o.cacheName())
-	if _, err := os.Stat(done); err == nil {
-		return Dir(done), nil
+	if o.Step == nil {
+		o.Step = func(string) {}
 	}
-	if o.Mirror == "" {
-		mirror, err := aptMirror(aptDir, o.Suite)
-		if err != nil {
-			return "", err
+	o.Include = slices.Compact(slices.Sorted(slices.Values(o.Include)))
+	t, err := o.Cache.open(o.cacheName())
+	if !errs.Is(err, errs.NotFound) {
+		return t, err
+	}
+	mirror := o.Mirror
+	if mirror == "" {
+		if mirror, err = aptMirror(aptDir, o.Suite); err != nil {
+			return nil, err
 		}
-		o.Mirror = mirror
 	}
-	if err := os.MkdirAll(o.CacheDir, 0o755); err != nil {
-		return "", errs.Wrap(errs.Unavailable, err, "make the cache directory")
-	}
-	building := done + ".building-" + strings.ToLower(rand.Text()[:8])
-	if err := o.bootstrap(ctx, building); err != nil {
-		return "", errors.Join(err, os.RemoveAll(building))
-	}
-	err := os.Rename(building, done)
-	if errors.Is(err, fs.ErrExist) || errors.Is(err, unix.ENOTEMPTY) {
-		return Dir(done), os.RemoveAll(building) // another one was faster
-	}
+	t, err = o.Cache.add(o.cacheName(), func(dir string) error { return o.fill(ctx, dir, mirror) })
 	if err != nil {
-		return "", errs.Wrap(errs.Unavailable, err, "keep the tree")
+		return nil, err
 	}
-	return Dir(done), nil
+	if _, err := o.Cache.Prune(); err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
 }
 
 // cacheName follows from what is in the tree.
 func (o *DebianOptions) cacheName() string {
-	sum := sha256.Sum256([]byte(strings.Join(o.Include, "\n")))
+	sum := sha256.Sum256([]byte(strings.Join(append([]string{o.Mirror}, o.Include...), "\n")))
 	return fmt.Sprintf("debian-%s-%x", o.Suite, sum[:6])
 }
 
-// bootstrap runs debootstrap in a mount namespace of its own, because it mounts things and leaves them there
-// when it is killed.
-func (o *DebianOptions) bootstrap(ctx context.Context, dir string) error {
+// fill makes the tree in a directory that doesn't exist yet.
+func (o *DebianOptions) fill(ctx context.Context, dir, mirror string) error {
+	if len(o.Include) == 0 {
+		return o.bootstrap(ctx, dir, mirror)
+	}
+	if !strings.HasPrefix(mirror, "http") { // apt in the tree sees no directory of the host
+		return o.bootstrap(ctx, dir, mirror)
+	}
+	base := *o
+	base.Include = nil
+	from, err := Debian(ctx, base)
+	if err != nil {
+		return err
+	}
+	o.Step("copying the minimal Debian")
+	err = o.run(ctx, "cp", "-a", "--reflink=auto", from.Dir(), dir)
+	if err = errors.Join(err, from.Close()); err != nil {
+		return err
+	}
+	return o.install(ctx, dir, mirror)
+}
+
+func (o *DebianOptions) bootstrap(ctx context.Context, dir, mirror string) error {
 	args := []string{"--variant=minbase"}
 	if len(o.Include) > 0 {
 		args = append(args, "--include="+strings.Join(o.Include, ","))
 	}
-	cmd := exec.CommandContext(ctx, "debootstrap", append(args, o.Suite, dir, o.Mirror)...)
+	if err := o.run(ctx, "debootstrap", append(args, o.Suite, dir, mirror)...); err != nil {
+		return err
+	}
+	return o.settle(dir)
+}
+
+// installScript adds packages to a tree: its own apt, with the host's resolver and certificates, on the mirror in use.
+// No service is started. Mounts go with the mount namespace.
+const installScript = `set -e
+tree=$1; list=$2; shift 2
+mount --make-rprivate /
+mount -t proc proc "$tree/proc"
+mkdir -p "$tree/dev/shm" "$tree/tmp/.sluice"
+mount -t tmpfs tmpfs "$tree/dev/shm"
+trap 'rm -rf "$tree/tmp/.sluice" "$tree/usr/sbin/policy-rc.d"' EXIT
+rm -f "$tree/etc/resolv.conf"
+cp -L /etc/resolv.conf "$tree/etc/resolv.conf"
+echo "$list" >"$tree/tmp/.sluice/sources.list"
+printf '#!/bin/sh\nexit 101\n' >"$tree/usr/sbin/policy-rc.d"
+chmod 755 "$tree/usr/sbin/policy-rc.d"
+apt="apt-get -q -o Dir::Etc::SourceList=/tmp/.sluice/sources.list -o Dir::Etc::SourceParts=- -o APT::Sandbox::User=root"
+if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
+  cp -L /etc/ssl/certs/ca-certificates.crt "$tree/tmp/.sluice/"
+  apt="$apt -o Acquire::https::CAInfo=/tmp/.sluice/ca-certificates.crt"
+fi
+in_tree() { chroot "$tree" /usr/bin/env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
+in_tree $apt update
+in_tree $apt -y install --no-install-recommends "$@"
+`
+
+func (o *DebianOptions) install(ctx context.Context, dir, mirror string) error {
+	list := fmt.Sprintf("deb %s %s main", mirror, o.Suite)
+	if err := o.run(ctx, "sh", append([]string{"-c", installScript, "sh", dir, list}, o.Include...)...); err != nil {
+		return err
+	}
+	return o.settle(dir)
+}
+
+// run runs a program in a mount namespace of its own, because it mounts things and leaves them there when it is killed.
+func (o *DebianOptions) run(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killWait
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out := &narrator{step: o.Step}
+	cmd.Stdout, cmd.Stderr = out, out
 	switch err := cmd.Run(); {
 	case errors.Is(err, exec.ErrNotFound):
-		return errs.Wrap(errs.Unsupported, err, "make a Debian tree").WithRemedy("install debootstrap")
+		return errs.Wrap(errs.Unsupported, err, "make a Debian tree").WithRemedy("install %s", name)
 	case err != nil:
-		return errs.Wrap(errs.Unavailable, err, "debootstrap: %s", lastLines(out.String(), 5))
+		return errs.Wrap(errs.Unavailable, err, "make a Debian tree: %s", lastLines(out.text.String(), 5))
 	}
-	return slim(dir)
+	return nil
 }
 
-// slim removes what apt fetches again by itself, and debootstrap's notes.
-func slim(dir string) error {
-	for _, pattern := range []string{"var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/lib/apt/lists/*_*", "var/log/bootstrap.log"} {
+// narrator keeps what a program says, and tells by it which step it is at.
+type narrator struct {
+	step func(string)
+	text bytes.Buffer
+	told string
+	seen int // bytes of text that were looked at
+}
+
+// Write implements io.Writer. The program's stdout and stderr are one stream, so that calls don't overlap.
+func (n *narrator) Write(p []byte) (int, error) {
+	n.text.Write(p)
+	for {
+		rest := n.text.Bytes()[n.seen:]
+		end := bytes.IndexByte(rest, '\n')
+		if end < 0 {
+			return len(p), nil
+		}
+		n.seen += end + 1
+		if what := stepOf(string(rest[:end])); what != "" && what != n.told {
+			n.told = what
+			n.step(what)
+		}
+	}
+}
+
+// stepOf translates a line of debootstrap or of apt.
+func stepOf(line string) string {
+	for _, s := range []struct{ prefix, step string }{
+		{"I: Retrieving InRelease", "reading the mirror's index"}, {"I: Retrieving", "fetching packages"},
+		{"I: Extracting", "unpacking the base"}, {"I: Unpacking", "unpacking packages"}, {"I: Configuring", "configuring packages"},
+		{"Reading package lists", "reading the mirror's index"}, {"Get:", "fetching packages"},
+		{"Unpacking ", "unpacking packages"}, {"Setting up ", "configuring packages"},
+	} {
+		if strings.HasPrefix(line, s.prefix) {
+			return s.step
+		}
+	}
+	return ""
+}
+
+// settle leaves in a tree what doesn't depend on the host, as far as that isn't said for all images (see leftovers).
+func (o *DebianOptions) settle(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, "etc/apt/sources.list"), []byte(sourcesList(o.Suite, o.Mirror)), 0o644); err != nil { //nolint:gosec // everybody reads it
+		return errs.Wrap(errs.Unavailable, err, "write apt's sources")
+	}
+	// No image has these; they need no room in the cache either.
+	for _, pattern := range []string{"var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/lib/apt/lists/*_*"} {
 		found, err := fs.Glob(os.DirFS(dir), pattern)
 		if err != nil {
 			return errs.Wrap(errs.Internal, err, "look for %s", pattern)
@@ -118,69 +216,4 @@ func slim(dir string) error {
 func lastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "; ")
-}
-
-// aptMirror returns the first mirror that apt is configured to get the suite's main component from.
-func aptMirror(dir, suite string) (string, error) {
-	files := []string{filepath.Join(dir, "sources.list")}
-	for _, pattern := range []string{"*.list", "*.sources"} {
-		found, err := filepath.Glob(filepath.Join(dir, "sources.list.d", pattern))
-		if err != nil {
-			return "", errs.Wrap(errs.Internal, err, "look for apt sources")
-		}
-		files = append(files, found...)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return "", errs.Wrap(errs.Unavailable, err, "read apt sources")
-		}
-		mirror := mirrorInList(string(text), suite)
-		if strings.HasSuffix(file, ".sources") {
-			mirror = mirrorInSources(string(text), suite)
-		}
-		if mirror != "" {
-			return mirror, nil
-		}
-	}
-	return "", errs.New(errs.NotFound, "apt has no source for Debian %s", suite).WithRemedy("name a mirror")
-}
-
-// mirrorInList reads lines such as "deb [options] URI suite component…".
-func mirrorInList(text, suite string) string {
-	for line := range strings.Lines(text) {
-		line, _, _ = strings.Cut(line, "#")
-		if before, rest, ok := strings.Cut(line, "["); ok {
-			if _, after, ok := strings.Cut(rest, "]"); ok {
-				line = before + after
-			}
-		}
-		f := strings.Fields(line)
-		if len(f) >= 4 && f[0] == "deb" && f[2] == suite && slices.Contains(f[3:], "main") {
-			return f[1]
-		}
-	}
-	return ""
-}
-
-// mirrorInSources reads stanzas of "Field: value" lines.
-func mirrorInSources(text, suite string) string {
-	for stanza := range strings.SplitSeq(text, "\n\n") {
-		fields := map[string][]string{}
-		for line := range strings.Lines(stanza) {
-			name, value, ok := strings.Cut(line, ":")
-			if ok && !strings.HasPrefix(line, "#") {
-				fields[strings.ToLower(strings.TrimSpace(name))] = strings.Fields(value)
-			}
-		}
-		enabled := len(fields["enabled"]) == 0 || fields["enabled"][0] != "no"
-		if enabled && slices.Contains(fields["types"], "deb") && slices.Contains(fields["suites"], suite) &&
-			slices.Contains(fields["components"], "main") && len(fields["uris"]) > 0 {
-			return fields["uris"][0]
-		}
-	}
-	return ""
 }

@@ -1,8 +1,11 @@
 package image
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -34,28 +37,101 @@ func TestAptMirror(t *testing.T) {
 	}
 }
 
-func TestDebianTreeIsReused(t *testing.T) {
-	o := DebianOptions{Include: []string{"b", "a"}, CacheDir: t.TempDir(), Mirror: "http://never.invalid/"}
-	same := DebianOptions{Suite: "bookworm", Include: []string{"a", "b"}}
-	cached := filepath.Join(o.CacheDir, same.cacheName())
-	if err := os.Mkdir(cached, 0o755); err != nil {
+func TestSourcesList(t *testing.T) {
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "debootstrap"), []byte("#!/bin/sh\nX=1\nDEF_MIRROR=\"http://public.example/debian\"\n"), 0o755); err != nil { //nolint:gosec // it stands for a program
 		t.Fatal(err)
 	}
-	got, err := Debian(t.Context(), o)
-	if err != nil || string(got) != cached {
-		t.Fatalf("%q, want %q: %v", got, cached, err)
-	}
-	if other := (&DebianOptions{Suite: "bookworm", Include: []string{"a"}}).cacheName(); other == same.cacheName() {
-		t.Error("another list of packages has the same tree")
+	for what, c := range map[string]struct{ path, asked, want string }{
+		"asked for":    {bin, "http://asked.example/debian", "deb http://asked.example/debian trixie main"},
+		"the default":  {bin, "", "deb http://public.example/debian trixie main"},
+		"none is said": {t.TempDir(), "", "# Name a mirror: deb URL trixie main"},
+	} {
+		t.Setenv("PATH", c.path)
+		if got := sourcesList("trixie", c.asked); !strings.HasSuffix(got, "\n"+c.want+"\n") {
+			t.Errorf("%s: %q", what, got)
+		}
 	}
 }
 
-func TestFailedBootstrapLeavesNothing(t *testing.T) {
-	o := DebianOptions{CacheDir: t.TempDir(), Mirror: "http://127.0.0.1:1/debian"}
-	if got, err := Debian(t.Context(), o); !errs.Is(err, errs.Unavailable) {
-		t.Fatalf("%q %v", got, err)
+// fakeHost puts programs in the way of those that make a Debian, which note how they were called.
+func fakeHost(t *testing.T, broken string) (calls func() string) {
+	t.Helper()
+	bin, log := t.TempDir(), filepath.Join(t.TempDir(), "calls")
+	for name, body := range map[string]string{
+		"debootstrap": `for d; do case $d in */tree) mkdir -p "$d/etc/apt" "$d/var/cache/apt/archives"; echo base >"$d/base"; echo x >"$d/var/cache/apt/archives/a.deb";; esac; done; echo "I: Retrieving a"; echo "I: Configuring a"`,
+		"sh":          `shift; shift; shift; tree=$1; shift; shift; for p; do echo "$p" >>"$tree/added"; done; echo "Get:1 a"; echo "Setting up a"`,
+	} {
+		fail := ""
+		if name == broken {
+			fail = "; echo E: it is broken; exit 1"
+		}
+		script := "#!/bin/bash\necho " + name + " \"${@: -1}\" >>" + log + "\n" + body + fail + "\n"
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil { //nolint:gosec // it is run
+			t.Fatal(err)
+		}
 	}
-	if left, err := os.ReadDir(o.CacheDir); err != nil || len(left) > 0 {
-		t.Fatalf("left %v %v", left, err)
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	return func() string {
+		said, err := os.ReadFile(log)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		_ = os.Remove(log)
+		return strings.ReplaceAll(string(said), "\n", ";")
+	}
+}
+
+// Another list of packages begins with the base that there is, and the same list makes nothing at all.
+func TestPackagesAreAddedToTheCachedBase(t *testing.T) {
+	calls := fakeHost(t, "")
+	var steps []string
+	o := DebianOptions{Cache: Cache{Dir: t.TempDir()}, Mirror: "http://m.example/debian", Step: func(s string) { steps = append(steps, s) }}
+	for _, c := range []struct {
+		include      []string
+		calls, added string
+	}{
+		{[]string{"b", "a", "a"}, "debootstrap http://m.example/debian;sh b;", "a\nb\n"},
+		{[]string{"a", "b"}, "", "a\nb\n"},
+		{[]string{"c"}, "sh c;", "c\n"},
+		{nil, "", ""},
+	} {
+		o.Include = c.include
+		tree, err := Debian(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := calls(); got != c.calls {
+			t.Errorf("%v: ran %q, want %q", c.include, got, c.calls)
+		}
+		if added, err := os.ReadFile(filepath.Join(tree.Dir(), "added")); string(added) != c.added || err != nil && c.added != "" {
+			t.Errorf("%v: added %q: %v", c.include, added, err)
+		}
+		if base, err := os.ReadFile(filepath.Join(tree.Dir(), "base")); err != nil || string(base) != "base\n" {
+			t.Errorf("%v: no base: %v", c.include, err)
+		}
+		if left, err := filepath.Glob(filepath.Join(tree.Dir(), "var/cache/apt/archives/*")); err != nil || len(left) > 0 {
+			t.Errorf("%v: left %v %v", c.include, left, err)
+		}
+		if err := tree.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := strings.Join(steps[:5], "; "); got != "fetching packages; configuring packages; copying the minimal Debian; fetching packages; configuring packages" {
+		t.Errorf("steps: %s", got)
+	}
+}
+
+func TestFailedDebianLeavesNothing(t *testing.T) {
+	for broken, want := range map[string]int{"debootstrap": 0, "sh": 1} { // the base is whole
+		calls := fakeHost(t, broken)
+		o := DebianOptions{Cache: Cache{Dir: t.TempDir()}, Mirror: "http://m.example/debian", Include: []string{"a"}}
+		if _, err := Debian(t.Context(), o); !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "it is broken") {
+			t.Errorf("%s: %v", broken, err)
+		}
+		calls()
+		if left, err := os.ReadDir(o.Cache.Dir); err != nil || len(left) != want {
+			t.Errorf("%s: left %v %v", broken, left, err)
+		}
 	}
 }

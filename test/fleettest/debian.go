@@ -15,15 +15,16 @@ import (
 func (f *Fleet) CreateDebianImage(name string, size int64, packages ...string) api.Image {
 	f.t.Helper()
 	tree, err := image.Debian(f.t.Context(), image.DebianOptions{
-		Include: packages, CacheDir: filepath.Join(repositoryRoot(f.t), ".cache/debian"),
+		Include: packages, Cache: image.Cache{Dir: filepath.Join(repositoryRoot(f.t), ".cache/debian")},
 	})
 	if err != nil {
 		f.t.Fatalf("make a Debian with %v: %v", packages, err)
 	}
+	defer tree.Close()
 	ctx, cancel := context.WithCancel(f.t.Context())
 	out, in := io.Pipe()
 	var packing sync.WaitGroup
-	packing.Go(func() { in.CloseWithError(image.Pack(ctx, string(tree), in)) }) // the reader gets the error
+	packing.Go(func() { in.CloseWithError(image.Pack(ctx, tree.Dir(), in)) }) // the reader gets the error
 	img, err := f.CreateImage(ctx, name, size, out)
 	cancel()
 	out.Close()
