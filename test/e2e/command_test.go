@@ -32,6 +32,9 @@ func TestCommandLine(t *testing.T) {
 	t.Run("terminal", func(t *testing.T) { execWithTerminal(t, f) })
 	t.Run("logs", func(t *testing.T) { logsFollow(t, f) })
 	t.Run("mistakes", func(t *testing.T) { mistakes(t, f) })
+	t.Run("memory", func(t *testing.T) { memoryRunsOut(t, f) })
+	t.Run("images", func(t *testing.T) { imagesAreRead(t, f) })
+	t.Run("crash loop", func(t *testing.T) { crashLoops(t, f) })
 	t.Run("a wait in vain says why", func(t *testing.T) {
 		got := f.Sluice("machine", "create", "sick", "--app", "test", "--network", "green", "--image", fleettest.Image, "--cpus", "0.1", "--memory", "64",
 			"--timeout", "3s", "--service", "name=good,cmd=sleep 9999", "--service", "name=bad,cmd=sleep 9999,check=tcp:81")
