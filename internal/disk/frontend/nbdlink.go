@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -46,12 +45,56 @@ type nbdLink struct{ family uint16 }
 
 // openNBDLink finds the client. It is Unsupported where the kernel has none, or none for this network namespace.
 func openNBDLink() (nbdLink, error) {
-	f, err := netlink.GenlFamilyGet(nbdFamily)
+	family, err := genlFamily(nbdFamily)
 	if err != nil {
 		return nbdLink{}, errs.Wrap(errs.Unsupported, err, "find the kernel's NBD client").
 			WithRemedy("load the module: modprobe nbd; it serves the initial network namespace only")
 	}
-	return nbdLink{f.ID}, nil
+	return nbdLink{family}, nil
+}
+
+// genlFamily returns the number that the kernel has given to a family of generic netlink.
+func genlFamily(name string) (uint16, error) {
+	answers, err := genl(nl.GENL_ID_CTRL, 0, nl.GENL_CTRL_CMD_GETFAMILY, nl.GENL_CTRL_VERSION,
+		nl.NewRtAttr(nl.GENL_CTRL_ATTR_FAMILY_NAME, nl.ZeroTerminated(name)))
+	if err != nil {
+		return 0, err
+	}
+	id, err := genlValue(answers, nl.GENL_CTRL_ATTR_FAMILY_ID, 2)
+	if err != nil {
+		return 0, err
+	}
+	return binary.NativeEndian.Uint16(id), nil
+}
+
+// genl asks a family of generic netlink for something. It is not by the library's own calls: its header has two bytes of
+// the four that it sends, and the others are what lies behind it in memory, some other goroutine's.
+func genl(family uint16, flags int, command, version uint8, attrs ...*nl.RtAttr) ([][]byte, error) {
+	req := nl.NewNetlinkRequest(int(family), flags)
+	req.AddRawData([]byte{command, version, 0, 0})
+	for _, a := range attrs {
+		req.AddRawData(a.Serialize())
+	}
+	return req.Execute(unix.NETLINK_GENERIC, 0)
+}
+
+// genlValue returns the first attribute of a kind that has at least size bytes.
+func genlValue(answers [][]byte, kind uint16, size int) ([]byte, error) {
+	for _, a := range answers {
+		if len(a) < nl.SizeofGenlmsg {
+			continue
+		}
+		attrs, err := nl.ParseRouteAttr(a[nl.SizeofGenlmsg:])
+		if err != nil {
+			return nil, errs.Wrap(errs.Internal, err, "read the kernel's answer")
+		}
+		for _, at := range attrs {
+			if at.Attr.Type == kind && len(at.Value) >= size {
+				return at.Value, nil
+			}
+		}
+	}
+	return nil, errs.New(errs.Internal, "the kernel's answer has no attribute %d", kind)
 }
 
 // HasKernelNBD reports whether the kernel's NBD client is there for this process.
@@ -61,12 +104,7 @@ func HasKernelNBD() bool {
 }
 
 func (l nbdLink) do(command uint8, attrs ...*nl.RtAttr) ([][]byte, error) {
-	req := nl.NewNetlinkRequest(int(l.family), unix.NLM_F_ACK)
-	req.AddData(&nl.Genlmsg{Command: command, Version: nbdVersion})
-	for _, a := range attrs {
-		req.AddData(a)
-	}
-	return req.Execute(unix.NETLINK_GENERIC, 0)
+	return genl(l.family, unix.NLM_F_ACK, command, nbdVersion, attrs...)
 }
 
 func attr32(kind int, v uint32) *nl.RtAttr {
@@ -95,21 +133,11 @@ func (l nbdLink) connect(size int64, flags uint64, backend string, socket int) (
 	if err != nil {
 		return 0, errs.Wrap(errs.Unavailable, err, "connect an NBD device")
 	}
-	for _, a := range answers {
-		if len(a) < nl.SizeofGenlmsg {
-			continue
-		}
-		attrs, err := nl.ParseRouteAttr(a[nl.SizeofGenlmsg:])
-		if err != nil {
-			return 0, errs.Wrap(errs.Internal, err, "read which NBD device was connected")
-		}
-		for _, at := range attrs {
-			if at.Attr.Type == nbdAttrIndex && len(at.Value) >= 4 {
-				return binary.NativeEndian.Uint32(at.Value), nil
-			}
-		}
+	index, err := genlValue(answers, nbdAttrIndex, 4)
+	if err != nil {
+		return 0, errs.Wrap(errs.Internal, err, "find which NBD device was connected")
 	}
-	return 0, errs.New(errs.Internal, "the kernel doesn't say which NBD device was connected")
+	return binary.NativeEndian.Uint32(index), nil
 }
 
 // endOnClose has the kernel end the device when the last one who has it open lets go of it.
