@@ -1,20 +1,46 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that Sluice's build, demo and tests need, and with the argument bench those that
-# the benchmarks need too. Quick where they are there.
+# Installs the Debian packages that Sluice's build, demo and tests need. Says nothing where they are there.
+#
+#   scripts/setup.sh            what every target needs
+#   scripts/setup.sh bench      and what only the benchmarks need
+#   scripts/setup.sh fresh      only what make fresh needs of its host
 set -euo pipefail
 
-declare -A package=(
-  [runc]=runc [debootstrap]=debootstrap [mkfs.ext4]=e2fsprogs [e2fsck]=e2fsprogs [busybox]=busybox-static
-  [qemu-img]=qemu-utils [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin
-  [ip]=iproute2 [nft]=nftables [losetup]=mount [fio]=fio [fstrim]=util-linux [gcc]=gcc [git]=git [make]=make
+# A program, or a file by its path, and the package that has it. What a package of Debian's minimal base has is named
+# only where tests or the product call it: internal/lint compares what they call with these tables.
+declare -A base=(
+  [runc]=runc [debootstrap]=debootstrap [busybox]=busybox-static [git]=git [make]=make
+  [mkfs.ext4]=e2fsprogs [e2fsck]=e2fsprogs [debugfs]=e2fsprogs
+  [mkfs.xfs]=xfsprogs [xfs_repair]=xfsprogs [xfs_growfs]=xfsprogs
+  [qemu-img]=qemu-utils [qemu-io]=qemu-utils [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin
+  [ip]=iproute2 [nft]=nftables [losetup]=mount [mount]=mount [umount]=mount [fstrim]=util-linux [blockdev]=util-linux
+  [flock]=util-linux [gcc]=gcc [/usr/include/stdlib.h]=libc6-dev # the race detector needs both
 )
 # VMs with a kernel of their own are for this architecture only.
-[ "$(uname -m)" = x86_64 ] && package+=([qemu-system-x86_64]=qemu-system-x86 [lz4]=lz4)
-# What only the benchmarks need: peers to measure beside, and file systems other than ext4.
-[ "${1:-}" = bench ] && package+=([s3backer]=s3backer [mkfs.xfs]=xfsprogs [mkfs.btrfs]=btrfs-progs [pgbench]=postgresql)
-missing=()
-for tool in "${!package[@]}"; do
-  command -v "$tool" >/dev/null 2>&1 || PATH=$PATH:/usr/sbin:/sbin command -v "$tool" >/dev/null 2>&1 || missing+=("${package[$tool]}")
+[ "$(uname -m)" = x86_64 ] && base+=([qemu-system-x86_64]=qemu-system-x86 [lz4]=lz4)
+declare -A bench=( # peers to measure beside, and file systems that they use
+  [fio]=fio [s3backer]=s3backer [mkfs.btrfs]=btrfs-progs [btrfs]=btrfs-progs [pgbench]=postgresql
+)
+declare -A fresh=([debootstrap]=debootstrap [git]=git [unshare]=util-linux [ip]=iproute2)
+
+declare -A wanted=()
+want() { local -n table=$1; local name; for name in "${!table[@]}"; do wanted[$name]=${table[$name]}; done; }
+case ${1:-base} in
+  base) want base ;;
+  bench) want base; want bench ;;
+  fresh) want fresh ;;
+  *) echo "error: scripts/setup.sh knows no $1" >&2; echo "try:   scripts/setup.sh, with bench, fresh or nothing" >&2; exit 2 ;;
+esac
+
+has() {
+  case $1 in
+    /*) [ -e "$1" ] ;;
+    *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null 2>&1 ;;
+  esac
+}
+declare -A missing=() # as a set: many programs are of one package
+for name in "${!wanted[@]}"; do
+  has "$name" || missing[${wanted[$name]}]=1
 done
 if ! command -v go >/dev/null 2>&1; then
   echo "error: Go is not installed" >&2
@@ -22,12 +48,17 @@ if ! command -v go >/dev/null 2>&1; then
   exit 1
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
+mapfile -t packages < <(printf '%s\n' "${!missing[@]}" | sort)
 if [ "$(id -u)" -ne 0 ]; then
-  echo "error: these packages are missing: ${missing[*]}" >&2
-  echo "try:   sudo apt-get install ${missing[*]}" >&2
+  echo "error: these packages are missing: ${packages[*]}" >&2
+  echo "try:   sudo apt-get install ${packages[*]}" >&2
   exit 1
 fi
-echo "installing ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
-apt-get -q -o DPkg::Lock::Timeout=120 update >/dev/null
-apt-get -q -o DPkg::Lock::Timeout=120 install -y --no-install-recommends "${missing[@]}" >/dev/null
+apt=(apt-get -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0)
+echo "setup: asking Debian's mirror for its list of packages"
+"${apt[@]}" update >/dev/null
+install=("${apt[@]}" install -y --no-install-recommends "${packages[@]}")
+size=$("${install[@]}" --assume-no 2>/dev/null | sed -n 's/^Need to get \(.*\) of archives.*/, \1 to fetch/p' || true)
+echo "setup: installing ${packages[*]}$size (once)"
+"${install[@]}" >/dev/null
