@@ -56,33 +56,6 @@ type Fleet struct {
 	t        testing.TB
 }
 
-// Build makes sure that the binaries are those of this tree.
-func Build(t testing.TB) string {
-	t.Helper()
-	root := repositoryRoot(t)
-	cmd := exec.CommandContext(context.Background(), filepath.Join(root, "scripts/build.sh"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, out)
-	}
-	return root
-}
-
-// Release is the directory of this tree's release.
-func Release(t testing.TB) string {
-	t.Helper()
-	return release(t, Build(t))
-}
-
-// release is the directory of the newest release; its own name is the release's identity.
-func release(t testing.TB, root string) string {
-	t.Helper()
-	dir, err := filepath.EvalSymlinks(filepath.Join(root, "bin/release"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // Start brings up a fleet and removes it when the test ends.
 func Start(t testing.TB, o Options) *Fleet {
 	t.Helper()

@@ -13,8 +13,13 @@ import (
 	"testing"
 )
 
-// ImageTar builds the image that tests run: busybox with its applets, and the programs of test/guest.
+// ImageTar is the image that tests run: busybox with its applets, and the programs of test/guest. Nobody may change it.
 func ImageTar(t testing.TB) []byte {
+	t.Helper()
+	return testImage.get(func() []byte { return buildImage(t) })
+}
+
+func buildImage(t testing.TB) []byte {
 	t.Helper()
 	guests := t.TempDir()
 	build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", guests, "./test/guest/...")
