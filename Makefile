@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 export DEMO_DIR STORE RUNTIME
 export SLUICE_ARGS := $(value ARGS)
 
-.PHONY: help setup build test test-load test-qemu fresh lint bench soak fuzz demo demo-down clean
+.PHONY: help setup build test test-load test-qemu fresh lint bench soak demo demo-down clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
