@@ -23,7 +23,7 @@ cgroups() {
 # sweep WORK: removes what a run of which no process lives has left. Of its fleets, each names what it has by the
 # directory it is in.
 sweep() {
-  local work=$1 state dir id link device backing group
+  local work=$1 state dir id link device backing group try
   while read -r state; do
     dir=${state%/dev.json}
     id=$(printf %s "${dir#"$work/root"}" | sha256sum | cut -c1-6)
@@ -37,7 +37,11 @@ sweep() {
     case $(cat "$backing" 2>/dev/null) in "$work"/*) losetup -d "/dev/${device%%/*}" || true ;; esac
   done
   while read -r _ group; do
-    if [ -d "$group" ]; then find "$group" -depth -type d -exec rmdir {} + || true; fi
+    for try in {1..50}; do # the kernel is slow to forget the last process of a group
+      [ -d "$group" ] || break
+      find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.2
+    done
+    [ ! -d "$group" ] || echo "fresh: the group $group is left: a process in it doesn't end" >&2
   done < <(cat "$work/cgroups" 2>/dev/null)
   rm -rf --one-file-system "$work"
 }

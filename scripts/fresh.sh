@@ -84,8 +84,11 @@ finish() {
   trap '' INT TERM HUP
   if [ -n "$inside" ]; then
     say "ending what runs in the empty root"
-    kill -KILL "$inside" 2>/dev/null || true
-    wait "$inside" 2>/dev/null || true
+    # Its first process: unshare, which waits for it, ends once the kernel has ended all others. Ended itself, it wouldn't.
+    for first in $(cat "/proc/$inside/task/$inside/children" 2>/dev/null) "$inside"; do
+      kill -KILL "$first" 2>/dev/null || true
+      wait "$inside" 2>/dev/null || true
+    done
   fi
   sweep "$work"
   exit "$code"
