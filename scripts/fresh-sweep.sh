@@ -23,7 +23,7 @@ cgroups() {
 # sweep WORK: removes what a run of which no process lives has left. Of its fleets, each names what it has by the
 # directory it is in.
 sweep() {
-  local work=$1 state dir id link device backing group try
+  local work=$1 state dir id link device inode backing group try
   while read -r state; do
     dir=${state%/dev.json}
     id=$(printf %s "${dir#"$work/root"}" | sha256sum | cut -c1-6)
@@ -31,11 +31,10 @@ sweep() {
       if [ -e "$link" ]; then ip link del "${link##*/}" || true; fi
     done
   done < <(find "$work/root/tmp" "$work/root/var/tmp" -maxdepth 6 -name dev.json 2>/dev/null)
-  for backing in /sys/block/loop*/loop/backing_file; do
-    [ -e "$backing" ] || continue
-    device=${backing#/sys/block/}
-    case $(cat "$backing" 2>/dev/null) in "$work"/*) losetup -d "/dev/${device%%/*}" || true ;; esac
-  done
+  # The kernel tells a loop device's file as a path in the root that it was opened in.
+  while read -r device inode backing; do
+    if [ "$(stat -c %i "$work/root$backing" 2>/dev/null)" = "$inode" ]; then losetup -d "$device" || true; fi
+  done < <(losetup --list --noheadings --output NAME,BACK-INO,BACK-FILE)
   while read -r _ group; do
     for try in {1..50}; do # the kernel is slow to forget the last process of a group
       [ -d "$group" ] || break
