@@ -34,6 +34,7 @@ fetch_kernel() {
     package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: //p' | head -n 1)
   fi
   [ -n "$package" ] || fail "apt knows no linux-image-cloud-amd64 (run apt-get update)"
+  echo "build: fetching the kernel of qemu VMs, $(apt-cache show "$package" | awk '/^Size: / { printf "%d MB", $2 / 1e6; exit }') (once)" >&2
   (cd "$stage" && apt-get -q -o DPkg::Lock::Timeout=120 -o APT::Sandbox::User=root download "$package" >/dev/null) || fail "can't download $package"
   dpkg-deb -x "$stage"/*.deb "$stage/tree"
   local image version at

@@ -69,6 +69,7 @@ configure() {
   rm -rf "$1"/etc/apt/sources.list.d/*
   sources >"$1/etc/apt/sources.list"
   apt-config dump | grep -E '^Acquire::(https?::|Check-|Retries|ForceIPv)' >"$1/etc/apt/apt.conf.d/90host" || true
+  echo force-unsafe-io >"$1/etc/dpkg/dpkg.cfg.d/fresh" # nobody needs this root after a crash
   cp -L /etc/resolv.conf /etc/hosts "$1/etc/"
   if [ -e /etc/ssl/certs/ca-certificates.crt ]; then cp -L /etc/ssl/certs/ca-certificates.crt "$1/etc/ssl/certs/"; fi
 }
