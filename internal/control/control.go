@@ -166,17 +166,6 @@ func (c *Control) learn(events ...state.Event) error {
 	return err
 }
 
-func (c *Control) ticks(ctx context.Context) error {
-	for {
-		if c.loaded.Load() {
-			c.tick()
-		}
-		if err := c.pause(ctx); err != nil {
-			return nil
-		}
-	}
-}
-
 func (c *Control) execute(ctx context.Context, q *queue) error {
 	for {
 		name, ok := q.take(ctx)

@@ -1,0 +1,74 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
+)
+
+// longestRest is the longest time between two looks at the clock.
+const longestRest = time.Second
+
+// ticks looks at the clock: at each tick while something waits for time to pass, and otherwise only when the
+// next worker's silence would begin to count. Any change ends such a rest. So an idle fleet costs little, and
+// no failure is found later than by looking at each tick.
+func (c *Control) ticks(ctx context.Context) error {
+	for {
+		changed := c.Changed() // before the look, so that no change is slept through
+		if c.loaded.Load() {
+			c.tick()
+			waitForChange(ctx, changed, c.rest(c.now())-c.cfg.Tick)
+		}
+		if err := c.pause(ctx); err != nil {
+			return nil
+		}
+	}
+}
+
+func waitForChange(ctx context.Context, changed <-chan struct{}, bound time.Duration) {
+	if bound <= 0 {
+		return
+	}
+	timer := time.NewTimer(bound)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-changed:
+	case <-timer.C:
+	}
+}
+
+// rest returns how long nothing needs the clock, if nothing changes; 0 where something waits for time to pass.
+func (c *Control) rest(now time.Time) time.Duration {
+	c.mu.Lock()
+	again := len(c.again)
+	c.mu.Unlock()
+	if again > 0 || len(c.cache.unsettled()) > 0 {
+		return 0
+	}
+	for _, d := range all(c.cache, c.cache.drains) {
+		if !d.val.State.Final() {
+			return 0
+		}
+	}
+	rest := longestRest
+	for _, w := range all(c.cache, c.cache.workers) {
+		rest = min(rest, c.obs.untilJudged(w.val.ID, now))
+	}
+	return rest
+}
+
+// untilJudged returns how long the judgement of a worker can't change by silence alone.
+func (o *observer) untilJudged(id fleet.WorkerID, now time.Time) time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch o.healthLocked(id, now) {
+	case plan.Alive:
+		return max(o.getLocked(id).contact.Last.Add(o.policy.WorkerSuspect).Sub(now), 0)
+	case plan.Suspect:
+		return 0
+	}
+	return longestRest // down: only a sign of life changes that
+}
