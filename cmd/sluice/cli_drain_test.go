@@ -124,7 +124,7 @@ func TestMigrateWaitsAndTellsUndone(t *testing.T) {
 				})
 			}
 		}()
-		stdout, _, code := c.run("machine", "migrate", "web-1", "--to", "w2")
+		stdout, _, code := c.run("machine", "migrate", "web-1", "--to", "w1")
 		if code != x.code || !strings.Contains(stdout, x.text) {
 			t.Errorf("exit %d: %s", code, stdout)
 		}

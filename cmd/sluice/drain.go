@@ -154,7 +154,7 @@ var errStaysBlocked = errors.New("the drain stays blocked")
 
 // followDrain shows a drain's progress on stderr and its result on stdout.
 func (d *deps) followDrain(ctx context.Context, c *client.Client, drain api.Drain, f drainFlags) error {
-	progress := d.newDrainProgress()
+	progress := d.newDrainProgress(!f.wait)
 	drain, err := lookOn(ctx, c, drain, f, progress.show)
 	progress.end()
 	if printErr := d.result(drain, func(w io.Writer) error { return printDrain(w, drain) }); printErr != nil {

@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/term"
 
@@ -78,20 +77,21 @@ type drainProgress interface {
 	end()
 }
 
-// newDrainProgress redraws a table on a terminal, and writes one line per step elsewhere.
-func (d *deps) newDrainProgress() drainProgress {
+// newDrainProgress redraws a table on a terminal, and writes one line per step elsewhere. Where the result
+// follows as soon as the drain stays blocked, blockers are left to that.
+func (d *deps) newDrainProgress(resultFollows bool) drainProgress {
 	if f := terminal(d.stderr); f != nil && d.env("TERM") != "dumb" {
 		return &drainTable{w: d.stderr, file: f}
 	}
-	return &drainLines{w: d.stderr, steps: map[string]int{}, since: map[string]time.Time{}, said: map[string]bool{}}
+	return &drainLines{w: d.stderr, steps: map[string]int{}, said: map[string]bool{}, resultFollows: resultFollows}
 }
 
 // drainLines writes a line for each step of each move, and for each new blocker.
 type drainLines struct {
-	w     io.Writer
-	steps map[string]int       // of each move, how many were written
-	since map[string]time.Time // blockers, when first seen
-	said  map[string]bool      // blockers written
+	w             io.Writer
+	steps         map[string]int  // of each move, how many were written
+	said          map[string]bool // blockers written
+	resultFollows bool
 }
 
 func (p *drainLines) show(x api.Drain) error {
@@ -108,15 +108,13 @@ func (p *drainLines) show(x api.Drain) error {
 		p.steps[m.ID] = len(m.Steps)
 	}
 	for _, b := range x.Blockers {
-		key := b.Code + " " + b.Object + " " + b.Detail
-		if _, seen := p.since[key]; !seen {
-			p.since[key] = time.Now()
+		// Its detail changes with every move, and is no news.
+		key := b.Code + " " + b.Object
+		if p.said[key] || p.resultFollows && x.State == "blocked" {
+			continue
 		}
-		// What blocks for a moment only is how a drain goes, and no news.
-		if !p.said[key] && (x.State == "blocked" || time.Since(p.since[key]) > noticeable) {
-			p.said[key] = true
-			printBlocker(p.w, b)
-		}
+		p.said[key] = true
+		printBlocker(p.w, b)
 	}
 	return nil
 }

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -46,6 +48,9 @@ EXIT STATUS
 type codedError struct {
 	code int
 	err  error
+	// usage: the command was called wrongly, so that its usage line helps. No code says that by itself: a
+	// command in a machine may exit with any.
+	usage bool
 }
 
 func (e *codedError) Error() string {
@@ -59,7 +64,7 @@ func (e *codedError) Unwrap() error { return e.err }
 
 // usageError is for wrong arguments.
 func usageError(format string, args ...any) error {
-	return &codedError{code: exitUsage, err: fmt.Errorf(format, args...)}
+	return &codedError{code: exitUsage, usage: true, err: errs.New(errs.Invalid, format, args...)}
 }
 
 // finish prints an error, if there is one, and returns the exit code.
@@ -68,17 +73,25 @@ func finish(d *deps, cmd *cobra.Command, err error) int {
 		return exitOK
 	}
 	var coded *codedError
-	if errors.As(err, &coded) {
-		if coded.err != nil {
-			printError(d.stderr, coded.err)
-		}
-		if coded.code == exitUsage && cmd != nil {
-			fmt.Fprintf(d.stderr, "usage: %s\n", cmd.UseLine())
-		}
+	if !errors.As(err, &coded) {
+		coded = &codedError{code: exitCode(err), err: err}
+	}
+	if coded.err == nil {
 		return coded.code
 	}
-	printError(d.stderr, err)
-	return exitCode(err)
+	usage := ""
+	if coded.usage && cmd != nil {
+		usage = "usage: " + cmd.UseLine()
+	}
+	if d.json {
+		printErrorJSON(d.stderr, coded.err, usage)
+		return coded.code
+	}
+	printError(d.stderr, coded.err)
+	if usage != "" {
+		fmt.Fprintln(d.stderr, usage)
+	}
+	return coded.code
 }
 
 // exitCode is the one table from errors to exit codes.
@@ -111,6 +124,38 @@ func errorKind(err error) errs.Kind {
 		return errs.Kind(remote.Code)
 	}
 	return errs.KindOf(err)
+}
+
+// explain splits an error into what went wrong, why, and what to do.
+func explain(err error) api.Error {
+	var remote *api.Error
+	if errors.As(err, &remote) {
+		return *remote
+	}
+	if errors.Is(err, context.Canceled) {
+		return api.Error{Code: "interrupted", Message: "interrupted"}
+	}
+	out := api.Error{Code: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)}
+	var e *errs.Error
+	if errors.As(err, &e) && e.Cause != nil {
+		cause := e.Cause.Error()
+		if message, ok := strings.CutSuffix(out.Message, ": "+cause); ok {
+			out.Message, out.Cause = message, cause
+		}
+	}
+	return out
+}
+
+// printErrorJSON writes an error as programs get it from the API too: one line, the last on stderr. The usage
+// line, where there is one, is the remedy.
+func printErrorJSON(w io.Writer, err error, usage string) {
+	e := explain(err)
+	if e.Remedy == "" {
+		e.Remedy = usage
+	}
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(api.ErrorBody{Error: e}) // nobody is left to tell that stderr is closed
 }
 
 // printError writes what went wrong, why, and what to do.

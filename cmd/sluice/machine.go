@@ -47,6 +47,7 @@ func newMachineListCommand(d *deps) *cobra.Command {
 	var f client.MachineFilter
 	cmd := &cobra.Command{
 		Use:     "list",
+		Aliases: []string{"ps"},
 		Short:   "List machines",
 		Long:    "List machines, by app and name." + exitTable,
 		Example: "  sluice machine list\n  sluice machine list --app shop --json\n  sluice machine list --worker w1",
@@ -81,7 +82,7 @@ func newMachineStatusCommand(d *deps) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status MACHINE",
 		Short: "Show one machine: where it is, its disk, its services, what happened to it",
-		Long: `Show one machine: where it is, its disk, its services, and what happened to it, newest first. A line
+		Long: `Show one machine: where it is, its disk, its services, and what happened to it, oldest first. A line
 with migrated=true says that the machine was started on another worker: its instance id and its
 private address changed, its id, name, config and disk did not.
 ` + exitTable,
@@ -200,8 +201,8 @@ func checkText(s api.Service) string {
 func newMachineEventsCommand(d *deps) *cobra.Command {
 	return &cobra.Command{
 		Use:     "events MACHINE",
-		Short:   "Show what happened to a machine, newest first",
-		Long:    "Show what happened to a machine, newest first." + exitTable,
+		Short:   "Show what happened to a machine, oldest first",
+		Long:    "Show what happened to a machine, oldest first." + exitTable,
 		Example: "  sluice machine events web-1",
 		Args:    exactly("a machine"),
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
@@ -216,7 +217,7 @@ func newMachineEventsCommand(d *deps) *cobra.Command {
 
 func printEvents(w io.Writer, events []api.Event) error {
 	rows := make([][]string, 0, len(events))
-	for _, e := range slices.Backward(events) {
+	for _, e := range events {
 		rows = append(rows, []string{e.State, e.Event, e.Source, timestamp(e.Time), infoText(e.Info)})
 	}
 	return printTable(w, []string{"STATE", "EVENT", "SOURCE", "TIMESTAMP", "INFO"}, rows)

@@ -59,7 +59,7 @@ not of --cpus and --memory, which hold all the same: set what sizes itself by th
 	fl := cmd.Flags()
 	fl.StringVar(&f.req.App, "app", "", "app that the machine belongs to (required)")
 	fl.StringVar(&f.req.Network, "network", "", "private network that it is in (required)")
-	fl.StringVar(&f.req.Config.Image, "image", "debian", "image that its disk starts from")
+	fl.StringVar(&f.req.Config.Image, "image", "base", "image that its disk starts from")
 	fl.StringVar(&f.req.Worker, "worker", "", "start it on this worker, and on no other until it has come up (default: the best)")
 	fl.BoolVar(&f.req.SkipStart, "no-start", false, "only create it")
 	fl.StringArrayVar(&f.env, "env", nil, "environment variable K=V; may be repeated")

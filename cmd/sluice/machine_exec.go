@@ -21,17 +21,21 @@ import (
 
 type execFlags struct {
 	tty, noStdin bool
+	interactive  bool
 	env          []string
 	dir          string
 }
 
 func newMachineExecCommand(d *deps) *cobra.Command {
 	var f execFlags
+	var machine string
+	var command []string
 	cmd := &cobra.Command{
-		Use:   "exec MACHINE [--tty] [--env K=V] [--workdir DIR] -- COMMAND [ARG...]",
+		Use:   "exec [--tty] [--env K=V] [--workdir DIR] MACHINE [--] COMMAND [ARG...]",
 		Short: "Run a command in a machine",
 		Long: `Run a command in a machine, with this command's stdin, stdout and stderr. Its exit code becomes this
-command's. With --tty it gets a terminal of the size of yours.
+command's. With --tty it gets a terminal of the size of yours. Flags of this command end where COMMAND
+begins: what follows is COMMAND's, with or without -- before it.
 
 It ends with the command. What that has left in the background stays, as with ssh and docker exec, and may go
 on writing, which nobody reads; with --tty the terminal is closed, and what is on it gets HUP, which
@@ -46,21 +50,28 @@ EXIT STATUS
   125  the command's fate isn't known: the machine can't be reached, or the connection was lost
   126  the command could not be run
   127  there is no such command`,
-		Example: `  sluice machine exec web-1 -- cat /etc/os-release
-  sluice machine exec web-1 --tty -- bash
+		Example: `  sluice machine exec web-1 cat /etc/os-release
+  sluice machine exec -it web-1 bash
   tar -c site | sluice machine exec web-1 -- tar -x -C /srv`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 2 {
+		Args: func(cmd *cobra.Command, args []string) (err error) {
+			if machine, command, err = untilCommand(cmd, args); err != nil {
+				return err
+			}
+			if len(command) == 0 {
 				return usageError("%s needs a machine and a command", cmd.CommandPath())
+			}
+			if f.interactive && f.noStdin {
+				return usageError("--interactive and --no-stdin exclude each other")
 			}
 			return nil
 		},
-		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			return d.exec(cmd.Context(), c, args[0], args[1:], f)
+		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, _ []string) error {
+			return d.exec(cmd.Context(), c, machine, command, f)
 		}),
 	}
-	cmd.Flags().SetInterspersed(true)
+	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
+	cmd.Flags().BoolVarP(&f.interactive, "interactive", "i", false, "pass on stdin, which is done anyway")
 	cmd.Flags().BoolVarP(&f.noStdin, "no-stdin", "n", false, "give the command an empty stdin")
 	cmd.Flags().StringArrayVar(&f.env, "env", nil, "environment variable K=V; may be repeated")
 	cmd.Flags().StringVar(&f.dir, "workdir", "", "directory to run the command in")

@@ -31,5 +31,19 @@ func run(ctx context.Context, d *deps, args []string) int {
 	root := newRootCommand(d)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
+	d.json = d.json || err != nil && asksForJSON(args) // parsing may have ended before it
 	return finish(d, cmd, err)
+}
+
+// asksForJSON says whether --json is among the arguments that are ours in any case.
+func asksForJSON(args []string) bool {
+	for _, a := range args {
+		switch a {
+		case "--":
+			return false
+		case "--json", "--json=true":
+			return true
+		}
+	}
+	return false
 }

@@ -1,13 +1,12 @@
 package main
 
 import (
-	"strings"
-
 	"github.com/spf13/cobra"
 )
 
 // newRootCommand assembles the command from one file per noun.
 func newRootCommand(d *deps) *cobra.Command {
+	version := false
 	root := &cobra.Command{
 		Use:   "sluice",
 		Short: "Durable machines on your own hosts: draining a host is a button press",
@@ -22,17 +21,24 @@ SLUICE_TOKEN.`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
-		RunE:          needsSubcommand,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if version && len(args) == 0 {
+				return d.printVersion()
+			}
+			return needsSubcommand(cmd, args)
+		},
 	}
+	root.Flags().BoolVarP(&version, "version", "v", false, "print the version of this binary")
 	root.SetOut(d.stdout)
 	root.SetErr(d.stderr)
 	root.SetIn(d.stdin)
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError("%w", err) })
+	root.SetHelpCommand(newHelpCommand())
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError("%s", err) })
 	root.PersistentFlags().StringVar(&d.dir, "dir", "", "directory of a fleet on this machine (SLUICE_DIR)")
 	root.PersistentFlags().BoolVar(&d.json, "json", false, "print the result as JSON")
 	root.AddCommand(nounCommands(d)...)
+	root.AddCommand(shortcuts(d)...)
 	return root
 }
 
@@ -49,34 +55,6 @@ func nounCommands(d *deps) []*cobra.Command {
 		newVersionCommand(d),
 		newWorkerCommand(d),
 	}
-}
-
-// newNoun returns a command that does nothing but hold its verbs.
-func newNoun(name, short string, verbs ...*cobra.Command) *cobra.Command {
-	cmd := &cobra.Command{Use: name, Short: short, Args: cobra.ArbitraryArgs, RunE: needsSubcommand}
-	cmd.AddCommand(verbs...)
-	return cmd
-}
-
-// needsSubcommand shows the help when there is no verb, and refuses an unknown one.
-func needsSubcommand(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError("%q is no verb of %s; its verbs are: %s", args[0], cmd.CommandPath(), verbs(cmd))
-	}
-	if err := cmd.Help(); err != nil {
-		return err
-	}
-	return &codedError{code: exitUsage}
-}
-
-func verbs(cmd *cobra.Command) string {
-	var names []string
-	for _, c := range cmd.Commands() {
-		if !c.Hidden {
-			names = append(names, c.Name())
-		}
-	}
-	return strings.Join(names, " ")
 }
 
 // exactly takes n arguments, named for the error message.

@@ -15,14 +15,16 @@ func newVersionCommand(d *deps) *cobra.Command {
 		Short:   "Print the version of this binary",
 		Example: "  sluice version",
 		Args:    exactly(),
-		RunE: func(*cobra.Command, []string) error {
-			v := map[string]string{"version": buildVersion(), "go": runtime.Version()}
-			return d.result(v, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "sluice %s (%s)\n", v["version"], v["go"])
-				return err
-			})
-		},
+		RunE:    func(*cobra.Command, []string) error { return d.printVersion() },
 	}
+}
+
+func (d *deps) printVersion() error {
+	v := map[string]string{"version": buildVersion(), "go": runtime.Version()}
+	return d.result(v, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "sluice %s (%s)\n", v["version"], v["go"])
+		return err
+	})
 }
 
 // version is set by the linker: -X main.version=…

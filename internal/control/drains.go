@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
@@ -265,11 +266,30 @@ func (c *Control) Drains(context.Context) ([]fleet.DrainView, error) {
 
 func (c *Control) drainView(d fleet.Drain) fleet.DrainView {
 	d.WasCordoned = maps.Clone(d.WasCordoned)
-	v := fleet.DrainView{Drain: d}
+	v := fleet.DrainView{Drain: lasting(d, c.now())}
 	for _, mv := range c.cache.drainMoves(d.ID) {
 		v.Moves = append(v.Moves, c.moveView(mv))
 	}
 	return v
+}
+
+// newsAfter is how long something must have kept a drain from going on before it is told to anybody: what
+// passes by itself is how a drain goes, and what it suggests would be wrong a moment later.
+const newsAfter = time.Second
+
+// lasting returns the drain as people see it: with the blockers that have lasted.
+func lasting(d fleet.Drain, now time.Time) fleet.Drain {
+	var told []fleet.Blocker
+	for _, b := range d.Blockers {
+		if now.Sub(b.Since) >= newsAfter {
+			told = append(told, b)
+		}
+	}
+	if d.State == fleet.DrainBlocked && len(told) == 0 {
+		d.State = fleet.DrainRunning
+	}
+	d.Blockers = told
+	return d
 }
 
 // busyWith says who owns a machine, for errors.

@@ -98,6 +98,10 @@ func (c *Control) Migrate(ctx context.Context, ref string, to fleet.WorkerID) (f
 			return errs.New(errs.Conflict, "machine %s doesn't run: it is %s", m.val.Name, m.val.State).
 				WithRemedy("it is placed when it starts: sluice machine start %s/%s", m.val.App, m.val.Name)
 		}
+		if m.val.Placement.Worker == to {
+			return errs.New(errs.Conflict, "machine %s is on %s already", m.val.Name, to).
+				WithRemedy("nothing is to be done; to move it elsewhere: sluice machine migrate %s/%s --to WORKER", m.val.App, m.val.Name)
+		}
 		need := needOf(m.val, map[fleet.WorkerID]string{m.val.Placement.Worker: "the machine is on it"})
 		if need.Only = to; to != "" {
 			if _, err := c.knownWorker(to); err != nil {

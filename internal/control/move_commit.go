@@ -24,6 +24,8 @@ func (c *Control) noteReleased(mv *fleet.Move, l moveLook) {
 	if !gone {
 		proof = fleet.ProofStorage
 		note = string(mv.From) + " is down"
+	} else if why := unclean(l.source, mv.FromGen); why != "" {
+		note = "not cleanly: " + why + "; " + whatIsLost
 	}
 	mv.Proof = proof
 	c.step(mv, fleet.StepReleased, note)
@@ -168,7 +170,8 @@ func (c *Control) settleMove(ctx context.Context, r row[fleet.Move], m row[fleet
 	c.noteReleased(&next, l)
 	c.step(&next, fleet.StepDone, "stopped by its user meanwhile")
 	t, machine := c.begin(), m.val
-	machine.Owner, machine.Placement, machine.State, machine.Reason = "", nil, fleet.MachineStopped, ""
+	exit, reason := exitEvent(m.val, l.source, fleet.MachineStopped)
+	machine.Owner, machine.Placement, machine.State, machine.Reason = "", nil, fleet.MachineStopped, reason
 	t.machine(m, machine)
 	t.release(next.From, m.val.ID)
 	t.release(next.To, m.val.ID)
@@ -177,7 +180,7 @@ func (c *Control) settleMove(ctx context.Context, r row[fleet.Move], m row[fleet
 	if l.source.health == plan.Down && m.val.Desired == fleet.WantDestroyed {
 		t.bury(m.val, next.From)
 	}
-	if err := c.events(ctx, t, m.val.ID, fleet.MachineEvent{State: fleet.MachineStopped, Event: eventExit, Source: sourceWorker(next.From), Instance: m.val.Placement.Instance}); err != nil {
+	if err := c.events(ctx, t, m.val.ID, exit); err != nil {
 		return err
 	}
 	return t.commit(ctx)

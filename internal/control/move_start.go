@@ -146,6 +146,16 @@ func reached(mv fleet.Move, s fleet.Step) time.Time {
 	return time.Time{}
 }
 
+// noteOf returns what was noted when a move last reached a step.
+func noteOf(mv fleet.Move, s fleet.Step) string {
+	for i := len(mv.Steps) - 1; i >= 0; i-- {
+		if mv.Steps[i].Step == s {
+			return mv.Steps[i].Note
+		}
+	}
+	return ""
+}
+
 // block notes why a move waits, or that nothing blocks it any more.
 func (c *Control) block(ctx context.Context, r row[fleet.Move], why *fleet.Blocker) error {
 	old := r.val.Blocker

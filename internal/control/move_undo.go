@@ -112,7 +112,11 @@ func moveEvents(mv fleet.Move, m fleet.Machine) []fleet.MachineEvent {
 	if at := reached(mv, fleet.StepReleased); !at.IsZero() {
 		exit := fleet.MachineEvent{Time: at, State: fleet.MachineStopped, Event: eventExit, Source: sourceWorker(mv.From)}
 		if mv.Proof == fleet.ProofStorage { // nobody there said so
-			exit.Source, exit.Info = sourceControl, map[string]string{"reason": string(mv.From) + " is down"}
+			why := noteOf(mv, fleet.StepReleased)
+			if why == "" {
+				why = string(mv.From) + " says nothing of it"
+			}
+			exit.Source, exit.Info = sourceControl, map[string]string{"reason": why}
 		}
 		lines = append(lines, exit)
 	}

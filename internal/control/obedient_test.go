@@ -126,6 +126,7 @@ type obedient struct {
 	silent   bool
 	holds    bool   // doesn't release anything yet
 	boots    bool   // has no VM ready: it is still booting one
+	unclean  string // how it releases machines, if not cleanly
 	bootless string // why it can't boot any; "": it can
 	stall    *fleet.DiskStall
 	all      bool // starts of whatever machine go on and on
@@ -216,7 +217,7 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 		case a.Want == fleet.WantReleased && w.holds:
 			v.Phase = fleet.PhaseStopping
 		case a.Want == fleet.WantReleased:
-			v.Phase, v.HasVM = fleet.PhaseReleased, false
+			v.Phase, v.HasVM, v.Error = fleet.PhaseReleased, false, w.unclean
 		case a.Want == fleet.WantPrepared && w.bootless != "":
 			v.Phase, v.HasVM, v.Error, v.ErrorKind = fleet.PhaseFailed, false, w.bootless, string(errs.Unavailable)
 		case a.Want == fleet.WantPrepared && w.boots:

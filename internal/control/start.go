@@ -103,12 +103,15 @@ func (c *Control) settleLeaving(ctx context.Context, m row[fleet.Machine]) error
 	if next.State == fleet.MachineStopping {
 		next.State = fleet.MachineStopped
 	}
+	ev, reason := exitEvent(m.val, s, next.State)
+	if reason != "" {
+		next.Reason = reason
+	}
 	t.machine(m, next)
 	t.release(s.worker, m.val.ID)
 	if lost && m.val.Desired == fleet.WantDestroyed {
 		t.bury(m.val, s.worker)
 	}
-	ev := fleet.MachineEvent{State: next.State, Event: eventExit, Source: sourceWorker(s.worker), Instance: m.val.Placement.Instance}
 	if lost {
 		ev.Source, ev.Info = sourceControl, map[string]string{"worker_down": string(s.worker)}
 	}

@@ -214,6 +214,9 @@ func (c *Control) WorkerOf(_ context.Context, ref string) (fleet.MachineID, stri
 			WithRemedy("sluice machine status %s/%s", m.val.App, m.val.Name)
 	}
 	switch {
+	case m.val.Placement == nil && m.val.Desired == fleet.WantStopped:
+		return m.val.ID, "", errs.New(errs.Conflict, "machine %s is %s", m.val.Name, v.Machine.State).
+			WithRemedy("sluice machine start %s/%s", m.val.App, m.val.Name)
 	case m.val.Placement == nil:
 		return no("is %s", v.Machine.State)
 	case c.obs.health(m.val.Placement.Worker, c.now()) == plan.Down:

@@ -64,11 +64,20 @@ func (a *API) authorize(need role, next http.HandlerFunc) http.HandlerFunc {
 			next(w, r)
 		case have == "":
 			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
-			writeErrorStatus(w, http.StatusUnauthorized, errs.New(errs.Denied, "no valid token came with the request").
-				WithRemedy("send Authorization: Bearer TOKEN, with the token of this fleet (SLUICE_TOKEN)"))
+			writeErrorStatus(w, http.StatusUnauthorized, noToken(r))
 		default:
 			writeError(w, errs.New(errs.Denied, "a %s token may not call this", have).
 				WithRemedy("use the fleet's %s token", need))
 		}
 	}
+}
+
+// noToken tells a request without a token from one with a token that isn't this fleet's: what to do differs.
+func noToken(r *http.Request) error {
+	if r.Header.Get("Authorization") == "" {
+		return errs.New(errs.Denied, "no token came with the request").
+			WithRemedy("send Authorization: Bearer TOKEN, with the operator token of this fleet")
+	}
+	return errs.New(errs.Denied, "the token that came with the request is not this fleet's").
+		WithRemedy("check SLUICE_TOKEN, or that --dir or SLUICE_DIR names the directory of this fleet")
 }

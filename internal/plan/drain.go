@@ -74,6 +74,10 @@ func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan 
 			turn = append(turn, *blocker)
 		default:
 			blocker.Detail = string(m.App) + "/" + string(m.Name) + " " + blocker.Detail
+			if len(in.Drain.Workers) > 1 && blocker.Code == codeNoCapacity {
+				// The drain itself takes room away, which may be all that is missing.
+				blocker.Remedy = "drain fewer workers at once: sluice drain cancel " + string(in.Drain.ID) + "; or " + blocker.Remedy
+			}
 			add(*blocker)
 		}
 	}

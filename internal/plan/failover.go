@@ -44,6 +44,9 @@ const (
 	codeBusy   = "too-many-moves"
 )
 
+// codeNoCapacity is the code of a blocker that no move's end clears for sure.
+const codeNoCapacity = "no-capacity"
+
 // next returns the target of a machine's move if it may start now. Otherwise it returns why not: there is no
 // target, or it is merely not its turn (codeLocked, codeBusy).
 func (d *desk) next(m fleet.Machine, exclude map[fleet.WorkerID]string) (fleet.WorkerID, *fleet.Blocker) {
