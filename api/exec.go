@@ -2,7 +2,8 @@ package api
 
 // Frames of an exec session: a WebSocket at /v1/machines/{ref}/exec. Each binary message starts with one
 // of these bytes; the rest of it is the payload. Query of the request: cmd (repeated), env (repeated
-// K=V), dir, tty=1, rows, cols, stdin=1.
+// K=V), dir, tty=1, rows, cols, stdin=1. A query is bounded by every server on the way: with command=1 in
+// place of cmd and env the first message is a FrameCommand.
 const (
 	FrameStdin    byte = 0 // from the client: bytes for the process
 	FrameStdout   byte = 1 // to the client; with a TTY all output comes here
@@ -10,6 +11,7 @@ const (
 	FrameExit     byte = 3 // one more byte: the exit code; the last message of a session
 	FrameStdinEOF byte = 4 // from the client: the process' stdin ends here
 	FrameError    byte = 5 // the rest is an ExecError as JSON: the command could not be run; the last message
+	FrameCommand  byte = 6 // from the client, the first message: the rest is an ExecCommand as JSON
 )
 
 // ExecControl is a text message from the client during a session: {"type":"resize","rows":R,"cols":C} or
@@ -19,6 +21,12 @@ type ExecControl struct {
 	Rows   int    `json:"rows,omitempty"`
 	Cols   int    `json:"cols,omitempty"`
 	Signal string `json:"signal,omitempty"`
+}
+
+// ExecCommand is a command that is too long for a query.
+type ExecCommand struct {
+	Cmd []string `json:"cmd"`
+	Env []string `json:"env,omitempty"` // K=V
 }
 
 // ExecError says why a command could not be run.

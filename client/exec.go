@@ -61,6 +61,10 @@ func (c *Client) RunExec(ctx context.Context, ref string, e Exec) (int, error) {
 
 func (c *Client) dialExec(ctx context.Context, ref string, e Exec) (*websocket.Conn, error) {
 	q := url.Values{"cmd": e.Cmd, "env": e.Env}
+	long := longCommand(q)
+	if long {
+		q = url.Values{"command": {"1"}}
+	}
 	if e.Dir != "" {
 		q.Set("dir", e.Dir)
 	}
@@ -81,12 +85,44 @@ func (c *Client) dialExec(ctx context.Context, ref string, e Exec) (*websocket.C
 		&websocket.DialOptions{HTTPClient: c.http, HTTPHeader: header})
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols && resp.Body != nil {
-			return nil, errorOf(resp)
+			return nil, tooLongFor(long, errorOf(resp))
 		}
 		return nil, c.transportError(ctx, err)
 	}
 	conn.SetReadLimit(16 << 20)
+	if !long {
+		return conn, nil
+	}
+	data, err := json.Marshal(api.ExecCommand{Cmd: e.Cmd, Env: e.Env})
+	if err == nil {
+		err = conn.Write(ctx, websocket.MessageBinary, append([]byte{api.FrameCommand}, data...))
+	}
+	if err != nil {
+		_ = conn.CloseNow()
+		return nil, c.transportError(ctx, err)
+	}
 	return conn, nil
+}
+
+// What goes into a query at most. Servers on the way refuse 1 MiB of headers, and 10,000 parameters.
+const (
+	queryArguments = 1000
+	queryBytes     = 32 << 10
+)
+
+// longCommand says whether a command is to be sent as a message.
+func longCommand(q url.Values) bool {
+	return len(q["cmd"])+len(q["env"]) > queryArguments || len(q.Encode()) > queryBytes
+}
+
+// tooLongFor explains the refusal of a platform that doesn't know that a command may come as a message.
+func tooLongFor(long bool, err error) error {
+	var e *api.Error
+	if !long || !errors.As(err, &e) || e.Code != codeInvalid {
+		return err
+	}
+	return &api.Error{Code: e.Code, Message: "the command is too long for the release that this machine runs", Cause: e.Message, RequestID: e.RequestID,
+		Remedy: "hand its arguments over by stdin, or stop and start the machine, so that it gets the newest release"}
 }
 
 // execSession is one running command.

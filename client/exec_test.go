@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,5 +155,38 @@ func TestExecEndsThoughStdinBlocks(t *testing.T) {
 	defer cancel()
 	if code, err := c.RunExec(ctx, m.ID, client.Exec{Cmd: []string{"true"}, Stdin: silent}); err != nil || code != 0 {
 		t.Fatalf("%d %v", code, err)
+	}
+}
+
+// TestLongCommandsAreSentWhole: as a message where they don't fit into a query, and in one where they do, which
+// platforms of older releases understand.
+func TestLongCommandsAreSentWhole(t *testing.T) {
+	got := make(chan []string, 1)
+	c, m := platform(t, func(ctx context.Context, r *http.Request, conn *websocket.Conn) {
+		args := r.URL.Query()["cmd"]
+		if r.URL.Query().Get("command") == "1" {
+			conn.SetReadLimit(8 << 20)
+			_, data, err := conn.Read(ctx)
+			var command api.ExecCommand
+			if err != nil || data[0] != api.FrameCommand || json.Unmarshal(data[1:], &command) != nil {
+				return
+			}
+			args = append([]string{"message"}, command.Cmd...)
+		}
+		got <- args
+		_ = conn.Write(ctx, websocket.MessageBinary, frame(api.FrameExit, "\x00"))
+	})
+	for n, message := range map[int]bool{3: false, 12_000: true} {
+		cmd := slices.Repeat([]string{"a"}, n)
+		if code, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: cmd}); err != nil || code != 0 {
+			t.Fatalf("%d arguments: exit %d, %v", n, code, err)
+		}
+		args := <-got
+		if message {
+			cmd = append([]string{"message"}, cmd...)
+		}
+		if !slices.Equal(args, cmd) {
+			t.Errorf("%d arguments: %d arrived", n, len(args))
+		}
 	}
 }

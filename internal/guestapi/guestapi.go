@@ -150,7 +150,8 @@ type Error struct {
 }
 
 // Exec frames, on a WebSocket at PathMachine+"exec": each binary message starts with one of these bytes.
-// Query: cmd (repeated), env (repeated K=V), dir, tty=1, rows, cols, stdin=1.
+// Query: cmd (repeated), env (repeated K=V), dir, tty=1, rows, cols, stdin=1; or command=1 in place of cmd and
+// env, which then come in the first message.
 // Text messages are JSON, from the client: {"type":"resize","rows":R,"cols":C} or
 // {"type":"signal","signal":"SIGTERM"}; an unknown type is ignored.
 const (
@@ -160,4 +161,11 @@ const (
 	FrameExit     byte = 3 // one more byte: the exit code; the last message of a session
 	FrameStdinEOF byte = 4
 	FrameError    byte = 5 // the rest is an Error as JSON: the command could not be run; the last message
+	FrameCommand  byte = 6 // from the client, the first message: the rest is an ExecCommand as JSON
 )
+
+// ExecCommand is a command that is too long for a query.
+type ExecCommand struct {
+	Cmd []string `json:"cmd"`
+	Env []string `json:"env,omitempty"` // K=V
+}

@@ -82,8 +82,8 @@ func TestViewsAreWhole(t *testing.T) {
 
 // TestExecFramesAreTheGuests: both ends of an exec session mean the same bytes.
 func TestExecFramesAreTheGuests(t *testing.T) {
-	ours := []byte{api.FrameStdin, api.FrameStdout, api.FrameStderr, api.FrameExit, api.FrameStdinEOF, api.FrameError}
-	theirs := []byte{guestapi.FrameStdin, guestapi.FrameStdout, guestapi.FrameStderr, guestapi.FrameExit, guestapi.FrameStdinEOF, guestapi.FrameError}
+	ours := []byte{api.FrameStdin, api.FrameStdout, api.FrameStderr, api.FrameExit, api.FrameStdinEOF, api.FrameError, api.FrameCommand}
+	theirs := []byte{guestapi.FrameStdin, guestapi.FrameStdout, guestapi.FrameStderr, guestapi.FrameExit, guestapi.FrameStdinEOF, guestapi.FrameError, guestapi.FrameCommand}
 	if !reflect.DeepEqual(ours, theirs) {
 		t.Fatalf("%v, %v", ours, theirs)
 	}

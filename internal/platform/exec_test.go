@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // result is what a client saw of a session.
@@ -128,6 +130,7 @@ func TestExec(t *testing.T) {
 			t.Fatalf("code %d, %d bytes", r.code, len(r.stdout))
 		}
 	})
+	t.Run("LongCommand", func(t *testing.T) { testLongCommand(t, v) })
 	t.Run("BackPressure", func(t *testing.T) { testBackPressure(t, v) })
 	t.Run("LeftoverChildKeepsNothing", func(t *testing.T) {
 		began := time.Now()
@@ -289,5 +292,29 @@ func testInside(t *testing.T, v *testVM, b guestapi.Bind) {
 		if got := v.sh(script); got != want {
 			t.Errorf("%s: %q, want %q", script, got, want)
 		}
+	}
+}
+
+// testLongCommand: a command that no query carries comes as a message. What is too long for the container's init,
+// or for the kernel, is refused by its size, or as a shell would.
+func testLongCommand(t *testing.T, v *testVM) {
+	run := func(args ...string) result {
+		data, err := json.Marshal(guestapi.ExecCommand{Cmd: append([]string{"sh", "-c", "echo $# $LONG"}, args...), Env: []string{"LONG=yes"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.exec(url.Values{"command": {"1"}}, append([]byte{guestapi.FrameCommand}, data...))
+	}
+	if r := run(slices.Repeat([]string{"argument"}, 50_001)...); r.code != 0 || r.stdout != "50000 yes\n" {
+		t.Errorf("50,000 arguments: %+v", r)
+	}
+	if r := run("x", strings.Repeat("x", 200<<10)); r.code != 126 || !strings.Contains(r.stderr, "too long") {
+		t.Errorf("one of 200 KiB: code %d, %q", r.code, r.stderr)
+	}
+	if r := run(slices.Repeat([]string{"argument"}, 200_000)...); r.failure.Kind != string(errs.Invalid) || !strings.Contains(r.failure.Message, "at most") {
+		t.Errorf("more than fits: %+v", r.failure)
+	}
+	if r := v.exec(url.Values{"command": {"1"}}, stdin("ls")); r.failure.Kind != string(errs.Invalid) {
+		t.Errorf("no command in the first message: %+v", r)
 	}
 }

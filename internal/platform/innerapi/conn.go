@@ -23,7 +23,8 @@ func Send(conn *net.UnixConn, message any, files ...*os.File) error {
 		return fmt.Errorf("encode message: %w", err)
 	}
 	if len(data) > MaxMessage {
-		return errs.New(errs.Invalid, "command and environment take %d bytes, at most %d", len(data), MaxMessage)
+		return errs.New(errs.Invalid, "command and environment take %d bytes, at most %d", len(data), MaxMessage).
+			WithRemedy("hand over by stdin or in a file what is so long")
 	}
 	var oob []byte
 	if len(files) > 0 {

@@ -1,8 +1,11 @@
 package machine
 
 import (
+	"context"
 	"crypto/rand"
+	"encoding/json"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -37,23 +40,56 @@ func (p *Platform) getExec(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	opts, err := execOptions(r, b)
-	if err != nil {
-		writeError(w, err)
-		return
+	q, later := r.URL.Query(), r.URL.Query().Get("command") == "1"
+	var opts session.Options
+	if !later {
+		if opts, err = execOptions(q, guestapi.ExecCommand{Cmd: q["cmd"], Env: q["env"]}, b); err != nil {
+			writeError(w, err)
+			return
+		}
 	}
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // no browser comes here: there is a token
 	if err != nil {
 		return // Accept has answered
+	}
+	if later {
+		if opts, err = longExecOptions(r.Context(), conn, q, b); err != nil {
+			session.Refuse(r.Context(), conn, err)
+			return
+		}
 	}
 	began := time.Now()
 	opts.Remark = func(exit innerapi.Exit) string { return p.oomWords(r.Context(), exit, began) }
 	session.Serve(r.Context(), conn, c.Client(), opts, p.log)
 }
 
-func execOptions(r *http.Request, b guestapi.Bind) (session.Options, error) {
-	q := r.URL.Query()
-	if len(q["cmd"]) == 0 || q["cmd"][0] == "" {
+// Bounds of a command that comes as a message. What fits is still bounded by the container's init, and by its kernel.
+const (
+	maxCommand  = 8 << 20
+	commandWait = 30 * time.Second
+)
+
+// longExecOptions reads the command from the first message.
+func longExecOptions(ctx context.Context, conn *websocket.Conn, q url.Values, b guestapi.Bind) (session.Options, error) {
+	ctx, cancel := context.WithTimeout(ctx, commandWait)
+	defer cancel()
+	conn.SetReadLimit(maxCommand)
+	_, data, err := conn.Read(ctx)
+	if err != nil {
+		return session.Options{}, errs.Wrap(errs.Invalid, err, "read the command")
+	}
+	var command guestapi.ExecCommand
+	if len(data) == 0 || data[0] != guestapi.FrameCommand {
+		return session.Options{}, errs.New(errs.Invalid, "the first message is not the command")
+	}
+	if err := json.Unmarshal(data[1:], &command); err != nil {
+		return session.Options{}, errs.Wrap(errs.Invalid, err, "read the command")
+	}
+	return execOptions(q, command, b)
+}
+
+func execOptions(q url.Values, command guestapi.ExecCommand, b guestapi.Bind) (session.Options, error) {
+	if len(command.Cmd) == 0 || command.Cmd[0] == "" {
 		return session.Options{}, errs.New(errs.Invalid, "exec without a command").WithRemedy("give cmd=, once for each argument")
 	}
 	more := map[string]string{}
@@ -61,14 +97,14 @@ func execOptions(r *http.Request, b guestapi.Bind) (session.Options, error) {
 	if tty {
 		more["TERM"] = "xterm-256color"
 	}
-	for _, kv := range q["env"] {
+	for _, kv := range command.Env {
 		k, v, ok := strings.Cut(kv, "=")
 		if !ok || k == "" {
 			return session.Options{}, errs.New(errs.Invalid, "environment %q is not of the form K=V", kv)
 		}
 		more[k] = v
 	}
-	start := innerapi.Start{Args: q["cmd"], Env: environment(b, more), Dir: q.Get("dir"), User: q.Get("user"), TTY: tty,
+	start := innerapi.Start{Args: command.Cmd, Env: environment(b, more), Dir: q.Get("dir"), User: q.Get("user"), TTY: tty,
 		Rows: size(q.Get("rows"), 24), Cols: size(q.Get("cols"), 80), Leave: true}
 	return session.Options{ID: "exec/" + rand.Text(), Start: start, Stdin: tty || q.Get("stdin") == "1"}, nil
 }

@@ -66,10 +66,15 @@ func Serve(ctx context.Context, conn *websocket.Conn, client *innerapi.Client, o
 	case ctx.Err() != nil || errors.Is(err, errGone):
 		_ = conn.CloseNow() // it is gone, or goes
 	default:
-		body, _ := json.Marshal(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)})
-		_ = s.send(ctx, guestapi.FrameError, body) // or else the client has gone too
-		conn.Close(websocket.StatusNormalClosure, "")
+		Refuse(ctx, conn, err)
 	}
+}
+
+// Refuse says why a command could not be run, and closes conn.
+func Refuse(ctx context.Context, conn *websocket.Conn, err error) {
+	body, _ := json.Marshal(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)})
+	_ = conn.Write(ctx, websocket.MessageBinary, append([]byte{guestapi.FrameError}, body...)) // or else the client has gone too
+	conn.Close(websocket.StatusNormalClosure, "")
 }
 
 // errGone says that the client is gone.
