@@ -184,10 +184,7 @@ const maxPartName = 100
 func nameNew(part, file string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, part, unix.AT_FDCWD, file, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
-		var claim *os.File
-		if claim, err = os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600); err == nil {
-			err = errors.Join(claim.Close(), os.Rename(part, file))
-		}
+		err = claimName(part, file)
 	}
 	if errors.Is(err, os.ErrExist) {
 		return errs.Wrap(errs.Exists, err, "%s has come to be there meanwhile", file).WithRemedy("choose another name, or remove it")
@@ -196,6 +193,15 @@ func nameNew(part, file string) error {
 		return errs.Wrap(errs.Unavailable, err, "name the image %s", file)
 	}
 	return nil
+}
+
+// claimName makes an empty file of that name first, which nobody else can then make.
+func claimName(part, file string) error {
+	claim, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	return errors.Join(claim.Close(), os.Rename(part, file))
 }
 
 func syncDir(dir string) error {

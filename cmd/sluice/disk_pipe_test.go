@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -148,26 +147,28 @@ func TestExportNames(t *testing.T) {
 	}
 }
 
-// TestNameNew gives a name in one step or in two, and never one that is taken.
+// TestNameNew gives a name in one step and in two, and never one that is taken.
 func TestNameNew(t *testing.T) {
-	dir := t.TempDir()
-	for i, taken := range []bool{false, true} {
-		part, file := fmt.Sprintf("%s/part%d", dir, i), fmt.Sprintf("%s/file%d", dir, i)
-		if err := os.WriteFile(part, []byte("new"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		want := "new"
-		if taken {
-			want = "old"
-			if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+	for how, name := range map[string]func(part, file string) error{"one": nameNew, "two": claimName} {
+		for _, taken := range []bool{false, true} {
+			dir := t.TempDir()
+			part, file, want := dir+"/part", dir+"/file", "new"
+			if err := os.WriteFile(part, []byte("new"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-		}
-		if err := nameNew(part, file); errs.Is(err, errs.Exists) != taken || err != nil && !taken {
-			t.Errorf("taken %v: %v", taken, err)
-		}
-		if got, err := os.ReadFile(file); string(got) != want || err != nil {
-			t.Errorf("%q %v", got, err)
+			if taken {
+				want = "old"
+				if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := name(part, file)
+			if (errs.Is(err, errs.Exists) || errors.Is(err, os.ErrExist)) != taken || err != nil && !taken {
+				t.Errorf("in %s, taken %v: %v", how, taken, err)
+			}
+			if got, err := os.ReadFile(file); string(got) != want || err != nil {
+				t.Errorf("in %s, taken %v: %q %v", how, taken, got, err)
+			}
 		}
 	}
 }
