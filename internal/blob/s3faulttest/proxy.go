@@ -51,9 +51,8 @@ type Proxy struct {
 	client *http.Transport
 
 	mu     sync.Mutex
-	broken *Kind
-	match  func(*http.Request) bool
-	healed chan struct{} // closed when the present fault ends
+	choose func(*http.Request) *Kind // nil: the proxy is a good one
+	healed chan struct{}             // closed when the present fault ends
 	hits   int
 	first  map[string]*reply // the first answer to each read, by its path, query and range
 	stored map[string][]byte // what was put last, by its path
@@ -85,16 +84,27 @@ func Start(t testing.TB, addr string) *Proxy {
 // Break has the requests that a kind is for, and for which match is true, answered falsely until Heal. A nil match is
 // true for all.
 func (p *Proxy) Break(k Kind, match func(*http.Request) bool) {
+	p.BreakEach(func(r *http.Request) *Kind {
+		if match != nil && !match(r) {
+			return nil
+		}
+		return &k
+	})
+}
+
+// BreakEach asks choose how each request is answered until Heal: nil, or a kind that isn't for it, is well. It is called
+// by one request at a time.
+func (p *Proxy) BreakEach(choose func(*http.Request) *Kind) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.broken, p.match, p.hits = &k, match, 0
+	p.choose, p.hits = choose, 0
 }
 
 // Heal makes the proxy a good one. Requests that are being held lose their connection.
 func (p *Proxy) Heal() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.broken = nil
+	p.choose = nil
 	close(p.healed)
 	p.healed = make(chan struct{})
 }
@@ -114,8 +124,11 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	x := &exchange{w: w, r: r, body: body, p: p}
 	p.mu.Lock()
-	k := p.broken
-	if k != nil && (OpOf(r)&k.Ops == 0 || p.match != nil && !p.match(r)) {
+	var k *Kind
+	if p.choose != nil {
+		k = p.choose(r)
+	}
+	if k != nil && OpOf(r)&k.Ops == 0 {
 		k = nil
 	}
 	if k != nil {
