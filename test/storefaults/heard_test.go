@@ -2,8 +2,10 @@ package storefaults
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -35,6 +37,22 @@ func (h *heard) all() []error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.said
+}
+
+// soonNames is names, given the time that an answer to a request of the background takes, which nobody waited for. One that was
+// given up, as the later of two reads is, says nothing.
+func (h *heard) soonNames(what string) bool {
+	for deadline := time.Now().Add(20 * time.Second); !h.names(what); time.Sleep(10 * time.Millisecond) {
+		for _, err := range h.all() {
+			if errors.Is(err, context.Canceled) {
+				return true
+			}
+		}
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
 }
 
 func (h *heard) names(what string) bool {
