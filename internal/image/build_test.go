@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -283,6 +284,9 @@ func TestBuildIsRepeatable(t *testing.T) {
 	accessLater(t, tree)
 	var contents [2][]byte
 	for i := range contents {
+		if i > 0 {
+			time.Sleep(1100 * time.Millisecond) // file systems count in seconds
+		}
 		store := memblob.New()
 		res := build(t, store, image.Dir(tree))
 		d, err := disk.Attach(t.Context(), store, res.DiskPath, disk.AttachOptions{Generation: 2, Holder: "test"})
@@ -368,6 +372,26 @@ func TestTreeThatDoesNotFit(t *testing.T) {
 	}
 	if err := store.List(t.Context(), "", "", func(e blob.Entry) bool { t.Errorf("left %s", e.Key); return true }); err != nil {
 		t.Error(err)
+	}
+}
+
+// A tree of many small files fits as long as its blocks do, and leaves room for more files.
+func TestManySmallFiles(t *testing.T) {
+	const size, files = 16 << 20, 5000
+	tree := t.TempDir()
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(tree, strconv.Itoa(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	store := memblob.New()
+	res, err := image.Build(t.Context(), image.BuildConfig{Store: store, Name: "many", Size: size, Source: image.Dir(tree), TempDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(mountFork(t, store, res), &st); err != nil || st.Ffree < files {
+		t.Errorf("%d of %d files are free, %v", st.Ffree, st.Files, err)
 	}
 }
 

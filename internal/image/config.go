@@ -68,6 +68,7 @@ const (
 
 // strangers are files of users or groups that a machine doesn't have. Its root could not even remove them.
 type strangers struct {
+	entries int64 // of the tree, all of them
 	count   int
 	example string
 	script  strings.Builder // for debugfs: they become nobody's
@@ -80,6 +81,7 @@ func findStrangers(dir string) (*strangers, error) {
 		if err != nil {
 			return err
 		}
+		s.entries++
 		info, err := e.Info()
 		if err != nil {
 			return err

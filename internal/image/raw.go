@@ -34,6 +34,16 @@ func journalMB(size int64) int {
 	}
 }
 
+// inodes returns how many files a file system is to have room for, or 0 for what mkfs makes of its size. A tree of many
+// small files takes more than that, and as many again may be added to it.
+func inodes(entries, size int64) int64 {
+	const usual = 16 << 10 // bytes for each; mkfs takes fewer for a small file system
+	if 2*entries <= size/usual {
+		return 0
+	}
+	return 2*entries + 1024
+}
+
 // makeRaw makes a sparse file with an ext4 file system of size bytes that holds the tree. The same name, size
 // and tree give the same bytes; the tree's times of access and change belong to it, and reading a tree may
 // change the former. It returns what people should know of the tree.
@@ -46,7 +56,7 @@ func makeRaw(ctx context.Context, path, name, tree string, size int64) ([]string
 	if err != nil {
 		return nil, err
 	}
-	if err := format(ctx, path, name, tree, size); err != nil {
+	if err := format(ctx, path, name, tree, size, inodes(owners.entries, size)); err != nil {
 		return nil, err
 	}
 	if owners.count > 0 {
@@ -59,7 +69,7 @@ func makeRaw(ctx context.Context, path, name, tree string, size int64) ([]string
 }
 
 // format makes the file and the file system in it.
-func format(ctx context.Context, path, name, tree string, size int64) error {
+func format(ctx context.Context, path, name, tree string, size, inodes int64) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "make a temporary file")
@@ -72,6 +82,7 @@ func format(ctx context.Context, path, name, tree string, size int64) error {
 		UUID:      uuidOf(name),
 		Tree:      tree,
 		JournalMB: journalMB(size),
+		Inodes:    inodes,
 		Env:       fakeTime(),
 	})
 	if err != nil {
@@ -94,9 +105,10 @@ func uuidOf(name string) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16])
 }
 
-// fakeTime makes e2fsprogs take the epoch for now. Newer versions take the one variable, older ones the other.
+// fakeTime makes e2fsprogs take the epoch for now. Newer versions take the first variable, older ones the second, and
+// e2fsck the third.
 func fakeTime() []string {
-	return []string{"SOURCE_DATE_EPOCH=" + epoch, "E2FSPROGS_FAKE_TIME=" + epoch}
+	return []string{"SOURCE_DATE_EPOCH=" + epoch, "E2FSPROGS_FAKE_TIME=" + epoch, "E2FSCK_TIME=" + epoch}
 }
 
 // debugfs runs a script on a file system that isn't mounted. It exits with 0 whatever goes wrong, so what it

@@ -28,6 +28,7 @@ type MkfsOptions struct {
 	UUID      string   // also seeds directory hashes
 	Tree      string   // a directory whose content the file system starts with
 	JournalMB int      // size of the journal
+	Inodes    int64    // files that there is room for at least; mkfs chooses by the size, which may be fewer
 	Env       []string // added to the environment, such as SOURCE_DATE_EPOCH=…
 }
 
@@ -49,6 +50,9 @@ func Mkfs(ctx context.Context, target string, o MkfsOptions) error {
 	}
 	if o.JournalMB > 0 {
 		args = append(args, "-J", "size="+strconv.Itoa(o.JournalMB))
+	}
+	if o.Inodes > 0 {
+		args = append(args, "-N", strconv.FormatInt(o.Inodes, 10))
 	}
 	args = append(args, "-E", extended, target)
 	cmd := exec.CommandContext(ctx, "mkfs.ext4", args...)
