@@ -6,7 +6,7 @@ STORE    ?= file
 RUNTIME  ?= sandbox
 export CGO_ENABLED ?= 0
 # Recipes get these by the environment, as they were given: in the text of a command the shell would run what is in them.
-export DEMO_DIR STORE RUNTIME
+export DEMO_DIR STORE RUNTIME LOAD RUNS
 export SLUICE_ARGS := $(value ARGS)
 
 .PHONY: help setup build test test-load test-qemu fresh lint bench soak demo demo-down clean
@@ -27,7 +27,7 @@ fresh: ## the README's commands, in a clone in an empty Debian with make, Go and
 	@scripts/fresh.sh
 
 test-load: setup build ## all tests, beside a load of 30; hours on two cores (LOAD=30, RUNS=1, ARGS='./test/chaos')
-	@LOAD=$(or $(LOAD),30) RUNS=$(or $(RUNS),1) scripts/with-args.sh scripts/test-load.sh
+	@scripts/with-args.sh scripts/test-load.sh
 
 test-qemu: setup build ## fleets of VMs with a kernel of their own (make test has the runtime's own suite); minutes without KVM
 	@scripts/test.sh -v -tags qemu -timeout 60m -run 'Qemu|Runtimes|Postgres' ./internal/disk/frontend ./test/e2e

@@ -15,7 +15,7 @@ import (
 
 // minimal are the programs that tests and the product call and a Debian has that has nothing: those of its essential
 // packages, apt, and Go, which the README asks for.
-var minimal = []string{"cat", "cmp", "cp", "dd", "grep", "perl", "sh", "sleep", "sync", "apt-get", "go"}
+var minimal = []string{"cat", "cmp", "cp", "dd", "grep", "perl", "sh", "sleep", "stdbuf", "sync", "apt-get", "go"}
 
 // optional are programs without which the product does less, and says which package to install.
 var optional = []string{"btrfs"}
