@@ -2,7 +2,7 @@
 # Long runs of what `make test` runs briefly.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-SLUICE_SIM_SEEDS=${SLUICE_SIM_SEEDS:-20000} SLUICE_CHAOS_ROUNDS=${SLUICE_CHAOS_ROUNDS:-200} \
+SLUICE_TORTURE=${SLUICE_TORTURE:-30m} SLUICE_SIM_SEEDS=${SLUICE_SIM_SEEDS:-20000} SLUICE_CHAOS_ROUNDS=${SLUICE_CHAOS_ROUNDS:-200} \
   CGO_ENABLED=1 go test -race -count=1 -p 1 -timeout 6h -tags soak,qemu "$@" ./internal/disk/... ./internal/runtime/... ./test/...
 # 2,400 cuts of an ext4's writes, each checked by e2fsck.
 SLUICE_DISK_CUTS=${SLUICE_DISK_CUTS:-2400} go test -count=1 -timeout 2h -run 'TestCrashCuts$' -v ./internal/disk

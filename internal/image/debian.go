@@ -85,7 +85,7 @@ func (o *DebianOptions) fill(ctx context.Context, dir, mirror string) error {
 		return err
 	}
 	o.Step("copying the minimal Debian")
-	err = o.run(ctx, "cp", "-a", "--reflink=auto", from.Dir(), dir)
+	err = o.run(ctx, "", "cp", "-a", "--reflink=auto", from.Dir(), dir)
 	if err = errors.Join(err, from.Close()); err != nil {
 		return err
 	}
@@ -97,10 +97,33 @@ func (o *DebianOptions) bootstrap(ctx context.Context, dir, mirror string) error
 	if len(o.Include) > 0 {
 		args = append(args, "--include="+strings.Join(o.Include, ","))
 	}
-	if err := o.run(ctx, "debootstrap", append(args, o.Suite, dir, mirror)...); err != nil {
+	bin, err := ownSync(dir)
+	if err != nil {
+		return err
+	}
+	err = o.run(ctx, "PATH="+bin+":"+os.Getenv("PATH"), "debootstrap", append(args, o.Suite, dir, mirror)...)
+	if err = errors.Join(err, os.RemoveAll(bin)); err != nil {
 		return err
 	}
 	return o.settle(dir)
+}
+
+// ownSync returns a directory with a program sync that is for a PATH: it writes out the file system of dir alone. debootstrap
+// ends with a sync, which the kernel would make one of the whole host: it would wait for the disks of all machines on it.
+func ownSync(dir string) (string, error) {
+	program, err := exec.LookPath("sync")
+	if err != nil {
+		return "", errs.Wrap(errs.Unsupported, err, "make a Debian tree").WithRemedy("install coreutils")
+	}
+	bin, err := os.MkdirTemp("", "sluice-sync-")
+	if err != nil {
+		return "", errs.Wrap(errs.Exhausted, err, "make a Debian tree")
+	}
+	script := fmt.Sprintf("#!/bin/sh\nexec '%s' -f '%s'\n", program, filepath.Dir(dir))
+	if err := os.WriteFile(filepath.Join(bin, "sync"), []byte(script), 0o755); err != nil { //nolint:gosec // it is run
+		return "", errors.Join(errs.Wrap(errs.Exhausted, err, "make a Debian tree"), os.RemoveAll(bin))
+	}
+	return bin, nil
 }
 
 // installScript adds packages to a tree: its own apt, with the host's resolver and certificates, on the mirror in use.
@@ -129,19 +152,23 @@ in_tree $apt -y install --no-install-recommends "$@"
 
 func (o *DebianOptions) install(ctx context.Context, dir, mirror string) error {
 	list := fmt.Sprintf("deb %s %s main", mirror, o.Suite)
-	if err := o.run(ctx, "sh", append([]string{"-c", installScript, "sh", dir, list}, o.Include...)...); err != nil {
+	if err := o.run(ctx, "", "sh", append([]string{"-c", installScript, "sh", dir, list}, o.Include...)...); err != nil {
 		return err
 	}
 	return o.settle(dir)
 }
 
-// run runs a program in a mount namespace of its own, because it mounts things and leaves them there when it is killed.
-func (o *DebianOptions) run(ctx context.Context, name string, args ...string) error {
+// run runs a program in a mount namespace of its own, because it mounts things and leaves them there when it is killed. extra
+// is one more variable of its environment, or "".
+func (o *DebianOptions) run(ctx context.Context, extra, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = killWait
 	cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
+	if extra != "" {
+		cmd.Env = append(cmd.Env, extra)
+	}
 	out := &narrator{step: o.Step}
 	cmd.Stdout, cmd.Stderr = out, out
 	switch err := cmd.Run(); {

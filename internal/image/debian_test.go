@@ -59,14 +59,19 @@ func fakeHost(t *testing.T, broken string) (calls func() string) {
 	t.Helper()
 	bin, log := t.TempDir(), filepath.Join(t.TempDir(), "calls")
 	for name, body := range map[string]string{
-		"debootstrap": `for d; do case $d in */tree) mkdir -p "$d/etc/apt" "$d/var/cache/apt/archives"; echo base >"$d/base"; echo x >"$d/var/cache/apt/archives/a.deb";; esac; done; echo "I: Retrieving a"; echo "I: Configuring a"`,
+		"debootstrap": `sync; for d; do case $d in */tree) mkdir -p "$d/etc/apt" "$d/var/cache/apt/archives"; echo base >"$d/base"; echo x >"$d/var/cache/apt/archives/a.deb";; esac; done; echo "I: Retrieving a"; echo "I: Configuring a"`,
+		"sync":        "",
 		"sh":          `shift; shift; shift; tree=$1; shift; shift; for p; do echo "$p" >>"$tree/added"; done; echo "Get:1 a"; echo "Setting up a"`,
 	} {
 		fail := ""
 		if name == broken {
 			fail = "; echo E: it is broken; exit 1"
 		}
-		script := "#!/bin/bash\necho " + name + " \"${@: -1}\" >>" + log + "\n" + body + fail + "\n"
+		said := `"${@: -1}"`
+		if name == "sync" {
+			said = `"$1"` // of the whole host it would be nothing
+		}
+		script := "#!/bin/bash\necho " + name + " " + said + " >>" + log + "\n" + body + fail + "\n"
 		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil { //nolint:gosec // it is run
 			t.Fatal(err)
 		}
@@ -91,7 +96,7 @@ func TestPackagesAreAddedToTheCachedBase(t *testing.T) {
 		include      []string
 		calls, added string
 	}{
-		{[]string{"b", "a", "a"}, "debootstrap http://m.example/debian;sh b;", "a\nb\n"},
+		{[]string{"b", "a", "a"}, "debootstrap http://m.example/debian;sync -f;sh b;", "a\nb\n"},
 		{[]string{"a", "b"}, "", "a\nb\n"},
 		{[]string{"c"}, "sh c;", "c\n"},
 		{nil, "", ""},
