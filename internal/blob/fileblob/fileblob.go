@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,8 +44,10 @@ const (
 type Store struct {
 	root, tmp, locks string
 
+	syncs atomic.Int64 // of directories
+
 	mu      sync.Mutex
-	durable map[string]struct{} // directories whose own names this process has made durable
+	durable map[string]struct{} // directories whose own names are known to be durable
 }
 
 var _ blob.Store = (*Store)(nil)
@@ -62,27 +65,37 @@ func Open(root string) (*Store, error) {
 		locks:   filepath.Join(root, privateDir, "locks"),
 		durable: map[string]struct{}{},
 	}
-	if err := mkdir(root); err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil, errs.Wrap(errs.NotFound, err, "open store").WithRemedy("create %s first", filepath.Dir(root))
+	if _, err := os.Stat(s.tmp); err != nil || !isMarked(s.locks) { // the last that is made
+		if err := s.create(); err != nil {
+			return nil, err
 		}
-		return nil, failure(err, "open store")
-	}
-	for _, dir := range []string{filepath.Join(root, privateDir), s.tmp, s.locks} {
-		if err := mkdir(dir); err != nil {
-			return nil, failure(err, "open store")
-		}
-	}
-	if err := errors.Join(syncDir(filepath.Dir(root)), syncDir(root), syncDir(filepath.Dir(s.tmp))); err != nil {
-		return nil, failure(err, "open store")
-	}
-	if err := s.tryAttribute(); err != nil {
-		return nil, err
 	}
 	if _, err := s.Sweep(staleAfter); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+// create makes the store's own directories, durably. They may be there, from one that was cut short.
+func (s *Store) create() error {
+	if err := mkdir(s.root); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return errs.Wrap(errs.NotFound, err, "open store").WithRemedy("create %s first", filepath.Dir(s.root))
+		}
+		return failure(err, "open store")
+	}
+	for _, dir := range []string{filepath.Join(s.root, privateDir), s.tmp, s.locks} {
+		if err := mkdir(dir); err != nil {
+			return failure(err, "open store")
+		}
+	}
+	if err := s.tryAttribute(); err != nil {
+		return err
+	}
+	err := s.mark(s.locks, func() error {
+		return errors.Join(s.syncDir(filepath.Dir(s.root)), s.syncDir(s.root), s.syncDir(filepath.Dir(s.tmp)))
+	})
+	return failure(err, "open store")
 }
 
 // mkdir makes one directory; one that is there already is fine.
@@ -211,7 +224,7 @@ func (s *Store) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.
 	if err != nil {
 		return "", err
 	}
-	if err := refused(path, key); err != nil { // spares the loser of a race two fsyncs
+	if err := s.refused(path, key); err != nil { // spares the loser of a race two fsyncs
 		return "", err
 	}
 	name, etag, err := s.writeTemp(body)
@@ -221,7 +234,7 @@ func (s *Store) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.
 	err = s.publish(path, func() error {
 		err := rename(name, path, unix.RENAME_NOREPLACE)
 		if errors.Is(err, unix.EEXIST) {
-			return errors.Join(refused(path, key), err)
+			return errors.Join(s.refused(path, key), err)
 		}
 		return err
 	})
@@ -233,7 +246,7 @@ func (s *Store) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.
 
 // refused returns why a new object can't be published at path, or nil if nothing is there. A Conflict is
 // also the answer to one who repeats a write that lost its response, so what is there is made durable first.
-func refused(path, key string) error {
+func (s *Store) refused(path, key string) error {
 	var st unix.Stat_t
 	switch err := unix.Lstat(path, &st); {
 	case errors.Is(err, unix.ENOENT):
@@ -243,7 +256,7 @@ func refused(path, key string) error {
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return errs.New(errs.Invalid, "object %s is a directory of other objects", key)
 	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := s.syncDir(filepath.Dir(path)); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "object %s exists, perhaps not durably", key)
 	}
 	return errs.New(errs.Conflict, "object %s exists already", key)
@@ -268,7 +281,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return failure(err, "delete object %s", key)
 	}
 	dir := filepath.Dir(path)
-	if err = syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+	if err = s.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
 		return failure(err, "delete object %s", key)
 	}
 	for ; dir != s.root && unix.Rmdir(dir) == nil; dir = filepath.Dir(dir) {

@@ -70,55 +70,12 @@ func (s *Store) publish(path string, act func() error) error {
 		if err != nil {
 			return err
 		}
-		err = syncDir(dir)
+		err = s.syncDir(dir)
 		if err == nil || errors.Is(err, fs.ErrNotExist) {
 			return nil // where the directory is gone, somebody has deleted the object since
 		}
 		return errs.Wrap(errs.Unavailable, err, "make %s durable", path)
 	}
-}
-
-// ensureDir makes dir and its parents, and makes their names durable the first time this process meets
-// them, whoever made them.
-func (s *Store) ensureDir(dir string) error {
-	if dir == s.root || s.isDurable(dir) {
-		return nil
-	}
-	parent := filepath.Dir(dir)
-	for {
-		if err := s.ensureDir(parent); err != nil {
-			return err
-		}
-		err := mkdir(dir)
-		if errors.Is(err, fs.ErrNotExist) { // the parent was emptied and removed meanwhile
-			s.forget(parent)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		break
-	}
-	if err := syncDir(parent); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	s.mu.Lock()
-	s.durable[dir] = struct{}{}
-	s.mu.Unlock()
-	return nil
-}
-
-func (s *Store) isDurable(dir string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	_, ok := s.durable[dir]
-	return ok
-}
-
-func (s *Store) forget(dir string) {
-	s.mu.Lock()
-	delete(s.durable, dir)
-	s.mu.Unlock()
 }
 
 // lock takes the lock of key, among all goroutines and processes, and returns what lets go of it.

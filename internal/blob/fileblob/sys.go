@@ -103,15 +103,6 @@ func removeIfThere(name string) error {
 	return nil
 }
 
-func syncDir(dir string) error {
-	fd, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer release(fd)
-	return fsync(fd)
-}
-
 func open(path string, flags int, mode uint32) (fd int, err error) {
 	err = retry(func() error { fd, err = unix.Open(path, flags, mode); return err })
 	return fd, err
