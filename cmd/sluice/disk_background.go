@@ -20,6 +20,9 @@ import (
 const (
 	// backgroundLog is the variable that names the log of a process in the background to itself.
 	backgroundLog = "SLUICE_BACKGROUND_LOG"
+	// backgroundErrors is the variable that has one tell its errors as text, although its result is JSON: the command that has
+	// started it passes them on to whoever asked for no JSON.
+	backgroundErrors = "SLUICE_BACKGROUND_ERRORS"
 	// maxBackgroundLog is the size beyond which a log is emptied.
 	maxBackgroundLog = 1 << 20
 	logLimitLook     = 5 * time.Second
@@ -61,6 +64,9 @@ func (d *deps) startBehind(ctx context.Context, args []string, logged *os.File) 
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, append(args, "--json")...)
 	cmd.Env = append(os.Environ(), "SLUICE_RUN_DIR="+d.env("SLUICE_RUN_DIR"), backgroundLog+"="+logged.Name())
+	if !d.json {
+		cmd.Env = append(cmd.Env, backgroundErrors+"=text")
+	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Stderr = logged
 	out, err := cmd.StdoutPipe()

@@ -23,7 +23,7 @@ func TestLogOnASecondServer(t *testing.T) {
 	uri := "nbd+unix:///?socket=" + socket
 
 	h.refused(exitUsage, "log store", "create", disk+"&log=mem://", "--size", "20MiB")
-	h.refused(exitUsage, "no-such-bucket", "create", withLog(disk, strings.Replace(logs, "s3://bucket/", "s3://no-such-bucket/", 1)), "--size", "20MiB")
+	h.refused(exitDenied, "no-such-bucket", "create", withLog(disk, strings.Replace(logs, "s3://bucket/", "s3://no-such-bucket/", 1)), "--size", "20MiB")
 	h.must("create", withLog(disk, logs), "--size", "20MiB")
 	if x := h.info(disk); x.LogStore != logs || x.Log == nil || x.LogError != "" {
 		t.Fatalf("%+v", x)

@@ -83,7 +83,7 @@ func finish(d *deps, cmd *cobra.Command, err error) int {
 	if coded.usage && cmd != nil {
 		usage = "usage: " + cmd.UseLine()
 	}
-	if d.json {
+	if d.json && d.env(backgroundErrors) == "" {
 		printErrorJSON(d.stderr, coded.err, usage)
 		return coded.code
 	}
