@@ -102,8 +102,8 @@ type Machine struct {
 	// OutOfMemory is set once the kernel has killed a process of the machine for lack of memory.
 	OutOfMemory *OutOfMemory `json:"out_of_memory,omitempty"`
 	CreatedAt   time.Time    `json:"created_at"`
-	UpdatedAt  time.Time     `json:"updated_at"`
-	Events     []Event       `json:"events,omitempty"` // in a single machine's answer
+	UpdatedAt   time.Time    `json:"updated_at"`
+	Events      []Event      `json:"events,omitempty"` // in a single machine's answer
 }
 
 // ServiceInfo is one service's state.

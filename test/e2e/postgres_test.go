@@ -14,7 +14,7 @@ import (
 const (
 	pgScale   = 2
 	pgClients = 4
-	pgSeconds = 8 * time.Second
+	pgTime = 8 * time.Second
 )
 
 // TestPostgresMovesBetweenRuntimes moves a database from a sandbox worker to a qemu worker and back, under its own benchmark
@@ -92,7 +92,7 @@ func startPostgres(t *testing.T, f *fleettest.Fleet) (api.Machine, fleettest.Pos
 
 func bench(t *testing.T, pg fleettest.Postgres, what string) {
 	t.Helper()
-	tps, err := pg.Bench(t.Context(), pgClients, pgSeconds)
+	tps, err := pg.Bench(t.Context(), pgClients, pgTime)
 	if err != nil {
 		t.Fatal(err)
 	}

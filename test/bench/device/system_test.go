@@ -107,20 +107,6 @@ func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond)
 
 func result(format string, args ...any) { fmt.Printf("RESULT "+format+"\n", args...) }
 
-func diskFile(t *testing.T, size int64) string {
-	t.Helper()
-	name := filepath.Join(t.TempDir(), "plain")
-	f, err := os.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := f.Truncate(size); err != nil {
-		t.Fatal(err)
-	}
-	return name
-}
-
 // loop returns a loop device over a file until the test ends or the function is called.
 func loop(t *testing.T, file string) (dev string, detach func()) {
 	t.Helper()
