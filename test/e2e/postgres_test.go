@@ -14,7 +14,7 @@ import (
 const (
 	pgScale   = 2
 	pgClients = 4
-	pgTime = 8 * time.Second
+	pgTime    = 8 * time.Second
 )
 
 // TestPostgresMovesBetweenRuntimes moves a database from a sandbox worker to a qemu worker and back, under its own benchmark
