@@ -71,10 +71,11 @@ func needsSubcommand(cmd *cobra.Command, args []string) error {
 
 // noVerb says that a word is no verb of a command, and which one may have been meant.
 func noVerb(cmd *cobra.Command, word string) error {
+	hint := ""
 	if like := meant(cmd, word); len(like) > 0 {
-		return usageError("%q is no verb of %s; did you mean: %s", word, cmd.CommandPath(), strings.Join(like, ", "))
+		hint = "; did you mean: " + strings.Join(like, ", ")
 	}
-	return usageError("%q is no verb of %s; its verbs are: %s", word, cmd.CommandPath(), strings.Join(verbs(cmd), " "))
+	return usageError("%q is no verb of %s%s; its verbs are: %s", word, cmd.CommandPath(), hint, strings.Join(verbs(cmd), " "))
 }
 
 // meant returns the commands that a word may stand for: verbs that are spelled like it, and, where none is,

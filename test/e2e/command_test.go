@@ -232,7 +232,6 @@ func mistakes(t *testing.T, f *fleettest.Fleet) {
 		{3, "machine destroy nobody --yes", "try: "},
 		{2, "machine destroy m", "--yes"},
 		{3, "machine migrate m --to w9", "try: the workers are: w1, w2"},
-		{4, "machine migrate m --to w1", "try: "},
 		{3, "worker show w9", "try: the workers are"},
 		{3, "worker drain w9", "try: the workers are"},
 		{3, "drain status nope", "try: list them: sluice drain list"},

@@ -221,11 +221,20 @@ func drainTwoOfThree(t *testing.T, f *fleettest.Fleet) {
 	if got.Code != 0 || !strings.Contains(got.Stdout, "w1, w2: safe to power off") || strings.Count(got.Stdout, "→ w3") != 3 {
 		t.Fatalf("drain: %+v", got)
 	}
-	drains, err := f.Drains(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := drains[len(drains)-1]
+	var last api.Drain
+	f.Eventually(time.Minute, func() error { // a source that is clean is noted once the drain, too, has seen it
+		drains, err := f.Drains(t.Context())
+		if err != nil {
+			return err
+		}
+		last = drains[len(drains)-1]
+		for _, move := range last.Moves {
+			if n := len(move.Steps); n == 0 || move.Steps[n-1].Step != "done" {
+				return fmt.Errorf("the move of %s is at %+v", move.MachineName, move.Steps)
+			}
+		}
+		return nil
+	})
 	for _, move := range last.Moves {
 		stepsInOrder(t, move)
 	}

@@ -17,9 +17,6 @@ const (
 	// the platform room for its threads.
 	maxProcesses = 30000
 
-	// oomScoreAdj has the kernel kill the machine's processes for want of memory before any of the platform's.
-	oomScoreAdj = 300
-
 	cgroupName = "machine"
 
 	newRoot = "newroot" // where the machine's disk is attached before it becomes the root
@@ -51,7 +48,7 @@ func writeBundle(dir, initBinary string) error {
 func spec(initBinary string) *specs.Spec {
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: idBase, Size: idSize}}
 	caps := capabilities()
-	processes, killFirst := int64(maxProcesses), oomScoreAdj
+	processes, likeAny := int64(maxProcesses), 0
 	return &specs.Spec{
 		Version:  "1.0.2",
 		Hostname: "sluice",
@@ -61,7 +58,7 @@ func spec(initBinary string) *specs.Spec {
 			Env:          []string{"PATH=/", "GOMAXPROCS=2", "GOGC=50"},
 			Cwd:          "/",
 			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
-			OOMScoreAdj:  &killFirst,
+			OOMScoreAdj:  &likeAny, // not the platform's; what its init starts has a score that goes first
 			// NoNewPrivileges stays off: root inside is root inside, and sudo works.
 		},
 		Mounts: mounts(initBinary),

@@ -28,7 +28,7 @@ func prepare() error {
 			return err
 		}
 	}
-	// Refused without CAP_SYS_RESOURCE. The machine's processes go before the platform all the same: see package inner.
+	// Refused without CAP_SYS_RESOURCE. The machine's processes go before the platform all the same: see package innerinit.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte(lastToKill), 0)
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
