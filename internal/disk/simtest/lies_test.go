@@ -22,6 +22,7 @@ func (p *pool) lie(key string, body []byte, rng *rand.Rand) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, again := p.lost[key]; again || !p.lies || rng.IntN(12) > 0 || !slices.ContainsFunc(liesAbout, func(part string) bool { return strings.Contains(key, part) }) {
+		p.mended = p.mended || again
 		delete(p.lost, key)
 		return false
 	}
@@ -30,13 +31,16 @@ func (p *pool) lie(key string, body []byte, rng *rand.Rand) bool {
 	return true
 }
 
-// bringBack stores what was lost, as one does who has a backup, and reports whether there was anything. Documents stay away.
+// bringBack stores what was lost, as one does who has a backup, and reports whether there was anything, or its writer, which
+// still lives, has done so first. Documents stay away.
 func (p *pool) bringBack() bool {
 	p.mu.Lock()
-	lost := p.lost
-	p.lost = map[string][]byte{}
+	lost, n := p.lost, 0
+	if p.mended {
+		n = 1
+	}
+	p.lost, p.mended = map[string][]byte{}, false
 	p.mu.Unlock()
-	n := 0
 	for key, body := range lost {
 		if strings.Contains(key, "/log/") || strings.Contains(key, "/seg/") || strings.Contains(key, "/map/") {
 			_, err := p.Store.PutIfAbsent(context.Background(), key, body)

@@ -67,6 +67,7 @@ type pool struct {
 	counts  counts
 	lies    bool
 	lost    map[string][]byte // what was acknowledged and not stored
+	mended  bool              // some of it was written again by its writer since anything was last brought back
 	feigned map[string][]byte // fences that aren't there, and are shown all the same
 }
 
