@@ -14,11 +14,9 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/server/v3/embed"
-	"go.etcd.io/etcd/server/v3/etcdserver"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
-	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -28,12 +26,10 @@ const (
 	// memberURL is the peer address of a member that has no peers: an identity, which nothing listens on.
 	memberURL = "http://127.0.0.1:1"
 
-	// Each tick wakes an idle process, so there are few. The start doesn't wait for one: see campaign. Five
-	// ticks make an election, the least that etcd takes, and leases of one second stay possible.
-	tickMs, electionMs = 100, 500
-
-	// campaignEvery is how often a member that starts is told to lead, until it does.
-	campaignEvery = 5 * time.Millisecond
+	// Each tick wakes an idle process, so there are few. Five ticks make an election, the least that etcd takes: with nobody to
+	// vote against, waiting for other candidates only delays the start. A member must not be told to lead sooner: until it has
+	// taken in what its log holds, raft may look for entries there that etcd has compacted meanwhile, and panics.
+	tickMs, electionMs = 50, 250
 
 	// batchInterval bounds how long commits wait to be written into the database. They are in the log by
 	// then, which is what was acknowledged; the timer alone wakes an idle process.
@@ -195,37 +191,18 @@ func startMember(ctx context.Context, ec *embed.Config) (etcd *embed.Etcd, err e
 	return etcd, nil
 }
 
-// awaitReady has the member lead, and returns once it takes requests.
+// awaitReady returns once the member takes requests.
 func awaitReady(ctx context.Context, ec *embed.Config, etcd *embed.Etcd) error {
-	again := time.NewTicker(campaignEvery)
-	defer again.Stop()
-	for {
-		select {
-		case <-etcd.Server.ReadyNotify():
-			return nil
-		case err := <-etcd.Err():
-			return errStart(ec, err)
-		case <-etcd.Server.StopNotify():
-			return errs.New(errs.Unavailable, "etcd on %s stopped while starting", ec.Dir)
-		case <-ctx.Done():
-			return errs.Wrap(errs.Unavailable, ctx.Err(), "start etcd on %s", ec.Dir)
-		case <-again.C:
-			campaign(ctx, etcd.Server)
-		}
+	select {
+	case <-etcd.Server.ReadyNotify():
+		return nil
+	case err := <-etcd.Err():
+		return errStart(ec, err)
+	case <-etcd.Server.StopNotify():
+		return errs.New(errs.Unavailable, "etcd on %s stopped while starting", ec.Dir)
+	case <-ctx.Done():
+		return errs.Wrap(errs.Unavailable, ctx.Err(), "start etcd on %s", ec.Dir)
 	}
-}
-
-// campaign has a member that has no peers lead at once, instead of after an election's silence: there is
-// nobody to hear from. One that leads, or isn't as far yet, takes no notice.
-func campaign(ctx context.Context, s *etcdserver.EtcdServer) {
-	if s.Lead() != 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, campaignEvery)
-	defer cancel()
-	id := uint64(s.MemberID())
-	// An error means that the member is stopping or busy: it is asked again, or has said so itself.
-	_ = s.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), From: &id, To: &id})
 }
 
 func errStart(ec *embed.Config, err error) error {
