@@ -26,7 +26,8 @@ type Control struct {
 	slow  *queue // machines whose disk is to be made or destroyed
 
 	started time.Time
-	ticked  time.Time // the last tick; owned by tick
+	ticked  time.Time // the last tick; owned by tick, as is due
+	due     time.Time // the next one, if nothing changes before
 	loaded  atomic.Bool
 	brake   atomic.Pointer[string]
 

@@ -79,16 +79,17 @@ func (c *Control) touchWaiting() {
 	c.fast.add(lookFleet)
 }
 
-// starved is a time between two ticks from which this server itself was held up.
+// starved is how late a tick is from which this server itself was held up.
 const starved = time.Second
 
 // tick judges the workers, and has looked at everything that time alone may change.
 func (c *Control) tick() {
 	now := c.now()
-	if gap := now.Sub(c.ticked); !c.ticked.IsZero() && gap > starved {
-		c.obs.forgive(gap, now)
+	if !c.ticked.IsZero() && now.Sub(c.due) > starved {
+		c.obs.forgive(now.Sub(c.ticked), now)
 	}
 	c.ticked = now
+	defer func() { c.due = now.Add(max(c.rest(now), c.cfg.Tick)) }() // it rests on purpose, too
 	c.obs.tidy(now)
 	c.retryFailed()
 	for _, w := range all(c.cache, c.cache.workers) {

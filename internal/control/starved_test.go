@@ -24,8 +24,9 @@ func TestAServerThatWasHeldUpHoldsItAgainstNobody(t *testing.T) {
 	if err := c.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Join(t.Context(), fleet.JoinRequest{Worker: "w1", Address: netip.MustParseAddr("fd00::1"), APIURL: "http://w1",
-		Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 1024}, Runtime: "sandbox"}); err != nil {
+	join := fleet.JoinRequest{Worker: "w1", Address: netip.MustParseAddr("fd00::1"), APIURL: "http://w1",
+		Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 1024}, Runtime: "sandbox"}
+	if _, err := c.Join(t.Context(), join); err != nil {
 		t.Fatal(err)
 	}
 	// pass lets time go by, with looks that far apart, and says whether the worker is down then.
@@ -42,6 +43,13 @@ func TestAServerThatWasHeldUpHoldsItAgainstNobody(t *testing.T) {
 		return w.State == fleet.WorkerDown
 	}
 	const tick = 100 * time.Millisecond
+	const rest = 1050 * time.Millisecond // after which a server looks that has nothing else to do, and a little late
+	if !pass(12*time.Second, rest) {
+		t.Error("not down after 12 s in which the server rested on purpose")
+	}
+	if _, err := c.Join(t.Context(), join); err != nil { // it is back
+		t.Fatal(err)
+	}
 	if pass(9*time.Second, tick) {
 		t.Error("down after 9 s")
 	}

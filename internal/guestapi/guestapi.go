@@ -24,7 +24,7 @@ const (
 )
 
 // PlatformMemory is what a VM has, in bytes, beyond its machine's memory: for blockd, platformd and init.
-const PlatformMemory = 256 << 20
+const PlatformMemory = 512 << 20
 
 // Files in a VM by which its runtime and its init meet.
 const (

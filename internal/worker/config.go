@@ -31,7 +31,7 @@ type Config struct {
 	Pool       int             // VMs kept ready
 	CacheBytes int64           // cache device of each VM
 	FrontEnd   string          // how a VM's kernel gets its disk, as guestapi.Boot has it
-	Overhead   fleet.Resources // what a VM gets beyond its machine, for the platform; default 1 core, 256 MiB
+	Overhead   fleet.Resources // what a VM gets beyond its machine, for the platform; default 1 core, 512 MiB
 
 	BootTimeout  time.Duration // start of a VM → first answer; default 30 s
 	StepTimeout  time.Duration // a step that only fails is given up after it; default 30 s

@@ -130,18 +130,22 @@ func (m *Manager) Stopped() []string {
 	return names
 }
 
-// Progress reports whether each service that is wanted has been started, and whether each is ready.
+// Progress reports whether all has been tried of the services that are wanted, and whether each is ready. One that can't be
+// started, or ends at once, has been tried, and with it those that may wait for it: they are kept trying, and nobody is to
+// wait for more than that.
 func (m *Manager) Progress() (started, ready bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	started, ready = true, true
+	failed := false
 	for _, u := range m.units {
 		if u.up {
 			started = started && (u.state == Running || u.state == Ready)
 			ready = ready && u.state == Ready
+			failed = failed || u.restarts > 0
 		}
 	}
-	return started, ready
+	return started || failed, ready
 }
 
 // Start wants a service to run. NotFound if there is none of that name; Conflict while all are being stopped.
