@@ -80,7 +80,7 @@ func run(role string, log *slog.Logger) error {
 // blockdHeap is how much memory blockd's Go runtime aims to stay within, in bytes: with the rest of the platform it fits in
 // guestapi.PlatformMemory. A writer that is faster than the store has it hold some 200 MiB, of which little is garbage: writes,
 // what of them is being uploaded, and what the store has not shown yet. The map of a disk that is fragmented all over is as much.
-const blockdHeap = 384 << 20
+const blockdHeap = 320 << 20
 
 func runBlockd(ctx context.Context, log *slog.Logger) error {
 	// Before it has many threads, and before it serves what the kernel would have it wait for.
