@@ -22,8 +22,11 @@ func (p *pool) lie(key string, body []byte, rng *rand.Rand) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, again := p.lost[key]; again || !p.lies || rng.IntN(12) > 0 || !slices.ContainsFunc(liesAbout, func(part string) bool { return strings.Contains(key, part) }) {
-		p.mended = p.mended || again
-		delete(p.lost, key)
+		if again { // by its writer, which may die before that has arrived
+			p.mended = true
+			p.retried[key] = p.lost[key]
+			delete(p.lost, key)
+		}
 		return false
 	}
 	p.lost[key] = body
@@ -31,13 +34,18 @@ func (p *pool) lie(key string, body []byte, rng *rand.Rand) bool {
 	return true
 }
 
-// bringBack stores what was lost, as one does who has a backup, and reports whether there was anything, or its writer, which
+// bringBack stores what was lost and is missing now, why says which, as one does who has a backup, and reports whether there was anything, or its writer, which
 // still lives, has done so first. Documents stay away.
-func (p *pool) bringBack() bool {
+func (p *pool) bringBack(why string) bool {
 	p.mu.Lock()
 	lost, n := p.lost, 0
 	if p.mended {
 		n = 1
+	}
+	for key, body := range p.retried {
+		if strings.Contains(why, key) {
+			lost[key] = body
+		}
 	}
 	p.lost, p.mended = map[string][]byte{}, false
 	p.mu.Unlock()
@@ -62,8 +70,8 @@ func (w *world) brokeByLies(err error) bool {
 	if !w.p.lies || !errs.Is(err, errs.Corrupt) && !errs.Is(err, errs.NotFound) {
 		return false
 	}
-	found := w.p.bringBack()
-	if w.p.logs != nil && w.p.logs.bringBack() {
+	found := w.p.bringBack(err.Error())
+	if w.p.logs != nil && w.p.logs.bringBack(err.Error()) {
 		found = true
 	}
 	w.log("  the store had lost something, which is brought back: %v", found)

@@ -364,9 +364,9 @@ func (w *world) finish() {
 		v.cur, v.past = nil, nil
 	}
 	time.Sleep(settled) // what was late has arrived
-	w.p.bringBack()
+	w.p.bringBack("")
 	if w.p.logs != nil {
-		w.p.logs.bringBack()
+		w.p.logs.bringBack("")
 	}
 	w.bury()
 	for _, v := range w.disks {

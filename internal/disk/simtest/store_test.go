@@ -67,12 +67,13 @@ type pool struct {
 	counts  counts
 	lies    bool
 	lost    map[string][]byte // what was acknowledged and not stored
+	retried map[string][]byte // what of it was written again, or was about to be
 	mended  bool              // some of it was written again by its writer since anything was last brought back
 	feigned map[string][]byte // fences that aren't there, and are shown all the same
 }
 
 func newPool(b bug) *pool {
-	return &pool{Store: memblob.New(), bug: b, settled: map[string]bool{}, lost: map[string][]byte{}, feigned: map[string][]byte{}}
+	return &pool{Store: memblob.New(), bug: b, settled: map[string]bool{}, lost: map[string][]byte{}, retried: map[string][]byte{}, feigned: map[string][]byte{}}
 }
 
 // addLogs makes it a pool whose disks have their logs in a second store, with faults of its own.
