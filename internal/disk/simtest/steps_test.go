@@ -370,7 +370,11 @@ func (w *world) finish() {
 	}
 	w.bury()
 	for _, v := range w.disks {
-		if w.attach(v, w.p.client(0, 0)); v.cur != nil {
+		w.attach(v, w.p.client(0, 0))
+		for again := 0; w.p.lies && v.cur == nil && again < 3 && w.failed() == nil; again++ { // what it missed is back by now
+			w.attach(v, w.p.client(0, 0))
+		}
+		if v.cur != nil {
 			w.close(v)
 		}
 		if !v.closed && w.failed() == nil {
