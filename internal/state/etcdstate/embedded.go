@@ -29,7 +29,7 @@ const (
 	// Each tick wakes an idle process, so there are few. Five ticks make an election, the least that etcd takes: with nobody to
 	// vote against, waiting for other candidates only delays the start. A member must not be told to lead sooner: until it has
 	// taken in what its log holds, raft may look for entries there that etcd has compacted meanwhile, and panics.
-	tickMs, electionMs = 50, 250
+	tickMs, electionMs = 200, 1000
 
 	// batchInterval bounds how long commits wait to be written into the database. They are in the log by
 	// then, which is what was acknowledged; the timer alone wakes an idle process.
