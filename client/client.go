@@ -144,23 +144,47 @@ func codeOfStatus(status int) string {
 	}
 }
 
-// call does one JSON call. in and out may be nil.
-func (c *Client) call(ctx context.Context, method, path string, q url.Values, in, out any) error {
+// get reads the JSON document at a path into out.
+func (c *Client) get(ctx context.Context, path string, q url.Values, out any) error {
+	req, err := c.newRequest(ctx, http.MethodGet, path, q, nil)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, req, out)
+}
+
+// post sends in as JSON, and reads the answer into out. Both may be nil.
+func (c *Client) post(ctx context.Context, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		data, err := json.Marshal(in)
 		if err != nil {
-			return &api.Error{Code: codeInvalid, Message: "the request can't be encoded", Cause: err.Error(), Err: err}
+			return &api.Error{Code: codeInvalid, Message: "the request can't be encoded",
+				Cause: err.Error(), Err: err}
 		}
 		body = bytes.NewReader(data)
 	}
-	req, err := c.newRequest(ctx, method, path, q, body)
+	req, err := c.newRequest(ctx, http.MethodPost, path, nil, body)
 	if err != nil {
 		return err
 	}
 	if in != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	return c.call(ctx, req, out)
+}
+
+// delete removes what is at a path.
+func (c *Client) delete(ctx context.Context, path string) error {
+	req, err := c.newRequest(ctx, http.MethodDelete, path, nil, nil)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, req, nil)
+}
+
+// call sends a request, and decodes the answer into out, which may be nil.
+func (c *Client) call(ctx context.Context, req *http.Request, out any) error {
 	resp, err := c.send(req)
 	if err != nil {
 		return err
@@ -179,7 +203,7 @@ func listAll[T any](ctx context.Context, c *Client, path string, q url.Values) (
 	q = cloneValues(q)
 	for {
 		var list api.List[T]
-		if err := c.call(ctx, http.MethodGet, path, q, nil, &list); err != nil {
+		if err := c.get(ctx, path, q, &list); err != nil {
 			return nil, err
 		}
 		all = append(all, list.Items...)

@@ -15,7 +15,7 @@ import (
 // Server describes the server and its fleet.
 func (c *Client) Server(ctx context.Context) (api.Server, error) {
 	var s api.Server
-	err := c.call(ctx, http.MethodGet, pathOf("server"), nil, nil, &s)
+	err := c.get(ctx, pathOf("server"), nil, &s)
 	return s, err
 }
 
@@ -27,28 +27,28 @@ func (c *Client) Workers(ctx context.Context) ([]api.Worker, error) {
 // Worker returns one worker.
 func (c *Client) Worker(ctx context.Context, id string) (api.Worker, error) {
 	var w api.Worker
-	err := c.call(ctx, http.MethodGet, pathOf("workers", id), nil, nil, &w)
+	err := c.get(ctx, pathOf("workers", id), nil, &w)
 	return w, err
 }
 
 // Cordon keeps new machines off a worker.
 func (c *Client) Cordon(ctx context.Context, id, reason string) (api.Worker, error) {
 	var w api.Worker
-	err := c.call(ctx, http.MethodPost, pathOf("workers", id, "cordon"), nil, api.Cordon{Reason: reason}, &w)
+	err := c.post(ctx, pathOf("workers", id, "cordon"), api.Cordon{Reason: reason}, &w)
 	return w, err
 }
 
 // Uncordon lets a worker take machines again.
 func (c *Client) Uncordon(ctx context.Context, id string) (api.Worker, error) {
 	var w api.Worker
-	err := c.call(ctx, http.MethodPost, pathOf("workers", id, "uncordon"), nil, nil, &w)
+	err := c.post(ctx, pathOf("workers", id, "uncordon"), nil, &w)
 	return w, err
 }
 
 // StartDrain begins to empty workers.
 func (c *Client) StartDrain(ctx context.Context, workers ...string) (api.Drain, error) {
 	var d api.Drain
-	err := c.call(ctx, http.MethodPost, pathOf("drains"), nil, api.CreateDrain{Workers: workers}, &d)
+	err := c.post(ctx, pathOf("drains"), api.CreateDrain{Workers: workers}, &d)
 	return d, err
 }
 
@@ -60,21 +60,21 @@ func (c *Client) Drains(ctx context.Context) ([]api.Drain, error) {
 // Drain returns one drain with its moves.
 func (c *Client) Drain(ctx context.Context, id string) (api.Drain, error) {
 	var d api.Drain
-	err := c.call(ctx, http.MethodGet, pathOf("drains", id), nil, nil, &d)
+	err := c.get(ctx, pathOf("drains", id), nil, &d)
 	return d, err
 }
 
 // CancelDrain stops a drain: moves before their point of no return are undone, the others finished.
 func (c *Client) CancelDrain(ctx context.Context, id string) (api.Drain, error) {
 	var d api.Drain
-	err := c.call(ctx, http.MethodPost, pathOf("drains", id, "cancel"), nil, nil, &d)
+	err := c.post(ctx, pathOf("drains", id, "cancel"), nil, &d)
 	return d, err
 }
 
 // Move returns one move.
 func (c *Client) Move(ctx context.Context, id string) (api.Move, error) {
 	var m api.Move
-	err := c.call(ctx, http.MethodGet, pathOf("moves", id), nil, nil, &m)
+	err := c.get(ctx, pathOf("moves", id), nil, &m)
 	return m, err
 }
 
@@ -82,7 +82,7 @@ func (c *Client) Move(ctx context.Context, id string) (api.Move, error) {
 func (c *Client) WaitMove(ctx context.Context, id string) (api.Move, error) {
 	return waitFor(ctx, func() (api.Move, error) {
 		var m api.Move
-		err := c.call(ctx, http.MethodGet, pathOf("moves", id), url.Values{"wait": {"done"}}, nil, &m)
+		err := c.get(ctx, pathOf("moves", id), url.Values{"wait": {"done"}}, &m)
 		return m, err
 	}, MoveEnded)
 }

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -21,7 +22,7 @@ type MachineFilter struct {
 // CreateMachine creates a machine. It returns before the machine runs; see WaitMachine.
 func (c *Client) CreateMachine(ctx context.Context, req api.CreateMachine) (api.Machine, error) {
 	var m api.Machine
-	err := c.call(ctx, http.MethodPost, pathOf("machines"), nil, req, &m)
+	err := c.post(ctx, pathOf("machines"), req, &m)
 	return m, err
 }
 
@@ -39,7 +40,7 @@ func (c *Client) Machines(ctx context.Context, f MachineFilter) ([]api.Machine, 
 // Machine returns one machine with its events.
 func (c *Client) Machine(ctx context.Context, ref string) (api.Machine, error) {
 	var m api.Machine
-	err := c.call(ctx, http.MethodGet, machinePath(ref), nil, nil, &m)
+	err := c.get(ctx, machinePath(ref), nil, &m)
 	return m, err
 }
 
@@ -56,7 +57,7 @@ const (
 func (c *Client) WaitMachine(ctx context.Context, ref, until string, over func(api.Machine) bool) (api.Machine, error) {
 	return waitFor(ctx, func() (api.Machine, error) {
 		var m api.Machine
-		err := c.call(ctx, http.MethodGet, machinePath(ref), url.Values{"wait": {until}}, nil, &m)
+		err := c.get(ctx, machinePath(ref), url.Values{"wait": {until}}, &m)
 		return m, err
 	}, over)
 }
@@ -95,26 +96,26 @@ func pause(ctx context.Context, d time.Duration) error {
 // StartMachine asks for a machine to run.
 func (c *Client) StartMachine(ctx context.Context, ref string) (api.Machine, error) {
 	var m api.Machine
-	err := c.call(ctx, http.MethodPost, machinePath(ref, "start"), nil, nil, &m)
+	err := c.post(ctx, machinePath(ref, "start"), nil, &m)
 	return m, err
 }
 
 // StopMachine asks for a machine to stop, cleanly.
 func (c *Client) StopMachine(ctx context.Context, ref string) (api.Machine, error) {
 	var m api.Machine
-	err := c.call(ctx, http.MethodPost, machinePath(ref, "stop"), nil, nil, &m)
+	err := c.post(ctx, machinePath(ref, "stop"), nil, &m)
 	return m, err
 }
 
 // DestroyMachine removes a machine for good. It returns once the wish is durable.
 func (c *Client) DestroyMachine(ctx context.Context, ref string) error {
-	return c.call(ctx, http.MethodDelete, machinePath(ref), nil, nil, nil)
+	return c.delete(ctx, machinePath(ref))
 }
 
 // MigrateMachine starts a move, to a worker or ("") to the best.
 func (c *Client) MigrateMachine(ctx context.Context, ref, to string) (api.Move, error) {
 	var m api.Move
-	err := c.call(ctx, http.MethodPost, machinePath(ref, "migrate"), nil, api.Migrate{To: to}, &m)
+	err := c.post(ctx, machinePath(ref, "migrate"), api.Migrate{To: to}, &m)
 	return m, err
 }
 
@@ -130,20 +131,20 @@ func (c *Client) Services(ctx context.Context, ref string) ([]api.ServiceInfo, e
 
 // SignalService does one of start, stop and restart to a service of a running machine.
 func (c *Client) SignalService(ctx context.Context, ref, service, action string) error {
-	return c.call(ctx, http.MethodPost, machinePath(ref, "services", service, action), nil, nil, nil)
+	return c.post(ctx, machinePath(ref, "services", service, action), nil, nil)
 }
 
 // MachineDisk describes the disk of a running machine.
 func (c *Client) MachineDisk(ctx context.Context, ref string) (api.DiskInfo, error) {
 	var d api.DiskInfo
-	err := c.call(ctx, http.MethodGet, machinePath(ref, "disk"), nil, nil, &d)
+	err := c.get(ctx, machinePath(ref, "disk"), nil, &d)
 	return d, err
 }
 
 // CheckpointMachine makes a named point of a running machine's disk.
 func (c *Client) CheckpointMachine(ctx context.Context, ref, name string) (api.DiskCheckpoint, error) {
 	var p api.DiskCheckpoint
-	err := c.call(ctx, http.MethodPost, machinePath(ref, "checkpoints", name), nil, nil, &p)
+	err := c.post(ctx, machinePath(ref, "checkpoints", name), nil, &p)
 	return p, err
 }
 
@@ -183,10 +184,19 @@ func (c *Client) Logs(ctx context.Context, ref string, o LogOptions) (io.ReadClo
 	return resp.Body, nil
 }
 
-// Do sends a request to one of a machine's ports and returns the machine's answer, whatever its status;
-// the caller closes its body. The path begins with a slash.
-func (c *Client) Do(ctx context.Context, ref, method string, port int, path string, body io.Reader) (*http.Response, error) {
-	req, err := c.newRequest(ctx, method, machinePath(ref, "ports", strconv.Itoa(port))+path, nil, body)
+// PortRequest is a request to a program in a machine.
+type PortRequest struct {
+	Port   int
+	Method string    // GET where it is ""
+	Path   string    // begins with a slash
+	Body   io.Reader // nil: none
+}
+
+// Do sends a request to one of a machine's ports and returns the machine's answer, whatever its status.
+// The caller closes its body.
+func (c *Client) Do(ctx context.Context, ref string, r PortRequest) (*http.Response, error) {
+	path := machinePath(ref, "ports", strconv.Itoa(r.Port)) + r.Path
+	req, err := c.newRequest(ctx, cmp.Or(r.Method, http.MethodGet), path, nil, r.Body)
 	if err != nil {
 		return nil, err
 	}

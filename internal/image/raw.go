@@ -56,7 +56,15 @@ func makeRaw(ctx context.Context, path, name, tree string, size int64) ([]string
 	if err != nil {
 		return nil, err
 	}
-	if err := format(ctx, path, name, tree, size, inodes(owners.entries, size)); err != nil {
+	err = format(ctx, path, size, frontend.MkfsOptions{
+		Label:     label(name),
+		UUID:      uuidOf(name),
+		Tree:      tree,
+		JournalMB: journalMB(size),
+		Inodes:    inodes(owners.entries, size),
+		Env:       fakeTime(),
+	})
+	if err != nil {
 		return nil, err
 	}
 	if owners.count > 0 {
@@ -68,8 +76,8 @@ func makeRaw(ctx context.Context, path, name, tree string, size int64) ([]string
 	return notes, dropLeftovers(ctx, path, tree)
 }
 
-// format makes the file and the file system in it.
-func format(ctx context.Context, path, name, tree string, size, inodes int64) error {
+// format makes a sparse file of size bytes and the file system in it. Exhausted: the tree doesn't fit.
+func format(ctx context.Context, path string, size int64, fs frontend.MkfsOptions) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "make a temporary file")
@@ -77,17 +85,9 @@ func format(ctx context.Context, path, name, tree string, size, inodes int64) er
 	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "make a sparse file of %d bytes", size)
 	}
-	err = frontend.Mkfs(ctx, path, frontend.MkfsOptions{
-		Label:     label(name),
-		UUID:      uuidOf(name),
-		Tree:      tree,
-		JournalMB: journalMB(size),
-		Inodes:    inodes,
-		Env:       fakeTime(),
-	})
-	if err != nil {
+	if err := frontend.Mkfs(ctx, path, fs); err != nil {
 		if s := err.Error(); strings.Contains(s, "Could not allocate") || strings.Contains(s, "No free space") {
-			return errs.Wrap(errs.Exhausted, err, "image %s doesn't fit into %d bytes", name, size).
+			return errs.Wrap(errs.Exhausted, err, "the image's tree doesn't fit into %d bytes", size).
 				WithRemedy("give it a larger disk")
 		}
 		return err

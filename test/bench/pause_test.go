@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/client"
 	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
@@ -136,7 +137,7 @@ func httpdConfig() api.MachineConfig {
 
 // answers asks the machine's service for its page.
 func answers(ctx context.Context, f *fleettest.Fleet, id string) bool {
-	resp, err := f.Do(ctx, id, "GET", 8080, "/index.html", nil)
+	resp, err := f.Do(ctx, id, client.PortRequest{Port: 8080, Path: "/index.html"})
 	if err != nil {
 		return false
 	}

@@ -241,7 +241,7 @@ func (f *Fleet) TryRun(ctx context.Context, ref string, cmd ...string) (string, 
 
 // Ledger asks a machine's ledger for a number: acked, append or verify.
 func (f *Fleet) Ledger(ctx context.Context, ref, what string) (uint64, error) {
-	resp, err := f.Do(ctx, ref, "GET", 8080, "/"+what, nil)
+	resp, err := f.Do(ctx, ref, client.PortRequest{Port: 8080, Path: "/" + what})
 	if err != nil {
 		return 0, err
 	}

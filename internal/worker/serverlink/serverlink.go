@@ -63,25 +63,35 @@ func (l *Link) Close() { l.transport.CloseIdleConnections() }
 // Join introduces the worker.
 func (l *Link) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAnswer, error) {
 	var a fleet.JoinAnswer
-	return a, l.call(ctx, callTimeout, http.MethodPost, "/internal/v1/join", req, &a)
+	err := l.post(ctx, "/internal/v1/join", req, &a)
+	return a, err
 }
 
 // Assignments waits for a set with another revision than after.
 func (l *Link) Assignments(ctx context.Context, worker fleet.WorkerID, after int64) (fleet.AssignmentSet, error) {
 	var set fleet.AssignmentSet
 	path := "/internal/v1/workers/" + url.PathEscape(string(worker)) + "/assignments?after=" + strconv.FormatInt(after, 10)
-	return set, l.call(ctx, pollTimeout, http.MethodGet, path, nil, &set)
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	err := l.call(ctx, http.MethodGet, path, nil, &set)
+	return set, err
 }
 
 // Report posts the worker's whole state.
 func (l *Link) Report(ctx context.Context, report fleet.WorkerReport) error {
 	path := "/internal/v1/workers/" + url.PathEscape(string(report.Worker)) + "/report"
-	return l.call(ctx, callTimeout, http.MethodPost, path, report, nil)
+	return l.post(ctx, path, report, nil)
 }
 
-func (l *Link) call(ctx context.Context, timeout time.Duration, method, path string, in, out any) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+// post sends in as JSON and reads the answer into out, which may be nil.
+func (l *Link) post(ctx context.Context, path string, in, out any) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
+	return l.call(ctx, http.MethodPost, path, in, out)
+}
+
+// call asks the server once. in and out may be nil.
+func (l *Link) call(ctx context.Context, method, path string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)
