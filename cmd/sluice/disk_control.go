@@ -97,26 +97,40 @@ func checkpointAttached(ctx context.Context, r *attachment.Record, name string) 
 		}
 	}
 	var p api.DiskCheckpoint
-	return p, askAttached(ctx, r, http.MethodPost, "/checkpoints/"+url.PathEscape(name), nil, &p)
+	return p, tellAttached(ctx, r, "/checkpoints/"+url.PathEscape(name), nil, &p)
 }
 
-// askAttached asks the process that has a disk, with a question unless that is nil, and decodes what it answers.
-func askAttached(ctx context.Context, r *attachment.Record, method, path string, question, answer any) error {
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", r.Control)
-	}}}
+// askAttached reads what the process that has a disk says at a path.
+func askAttached(ctx context.Context, r *attachment.Record, path string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://disk"+path, nil)
+	if err != nil {
+		return errs.Wrap(errs.Invalid, err, "ask for %s", path)
+	}
+	return callAttached(req, r, answer)
+}
+
+// tellAttached has the process that has a disk do something. The message is nil where the path says it all.
+func tellAttached(ctx context.Context, r *attachment.Record, path string, message, answer any) error {
 	var body io.Reader = http.NoBody
-	if question != nil {
-		b, err := json.Marshal(question)
+	if message != nil {
+		b, err := json.Marshal(message)
 		if err != nil {
 			return errs.Wrap(errs.Internal, err, "ask for %s", path)
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://disk"+path, body)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://disk"+path, body)
 	if err != nil {
 		return errs.Wrap(errs.Invalid, err, "ask for %s", path)
 	}
+	return callAttached(req, r, answer)
+}
+
+// callAttached sends a request to the process that has a disk, and decodes what it answers.
+func callAttached(req *http.Request, r *attachment.Record, answer any) error {
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", r.Control)
+	}}}
 	answered := make(chan struct{})
 	var watch errgroup.Group
 	watch.Go(func() error { return freeIfStuck(r.Process, answered) })

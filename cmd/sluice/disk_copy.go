@@ -25,8 +25,7 @@ const (
 )
 
 func newDiskImportCommand(d *deps) *cobra.Command {
-	var format, size string
-	var encrypt bool
+	var in diskImport
 	cmd := &cobra.Command{
 		Use:   "import FILE URL",
 		Short: "Make a new disk from an image file",
@@ -40,7 +39,8 @@ large the disk is. If it fails, no disk is left.
   zstdcat disk.img.zst | sluice disk import - s3://bucket/disks/vm-1 --size 20GiB`,
 		Args: exactly("an image file", "a disk URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			info, err := d.importDisk(cmd.Context(), args[0], args[1], format, size, encrypt)
+			in.file, in.url = args[0], args[1]
+			info, err := d.importDisk(cmd.Context(), in)
 			if err != nil {
 				return err
 			}
@@ -50,15 +50,14 @@ large the disk is. If it fails, no disk is left.
 			})
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "", "format of the image: raw, qcow2, qcow, qed, vdi, vhdx, vmdk, vpc or parallels (default: qcow2 if it is one, else raw)")
-	cmd.Flags().StringVar(&size, "size", "", "size of the disk; a bare number is in GiB (default: the image's)")
-	addEncrypt(cmd, &encrypt)
+	cmd.Flags().StringVar(&in.format, "format", "", "format of the image: raw, qcow2, qcow, qed, vdi, vhdx, vmdk, vpc or parallels (default: qcow2 if it is one, else raw)")
+	cmd.Flags().StringVar(&in.size, "size", "", "size of the disk; a bare number is in GiB (default: the image's)")
+	addEncrypt(cmd, &in.encrypt)
 	return d.addKeyFlags(cmd)
 }
 
 func newDiskExportCommand(d *deps) *cobra.Command {
-	var format, checkpoint string
-	var takeOver, noPin bool
+	var out diskExport
 	cmd := &cobra.Command{
 		Use:   "export URL FILE",
 		Short: "Write a disk, or a checkpoint of it, to an image file",
@@ -71,20 +70,22 @@ attached, because what its writer has written last would be missing.
   sluice disk export s3://bucket/disks/vm-1 - | zstd > vm-1.img.zst`,
 		Args: exactly("a disk URL", "a file"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			out, err := d.exportDisk(cmd.Context(), args[0], args[1], format, checkpoint, takeOver, noPin)
+			out.url, out.file = args[0], args[1]
+			done, err := d.exportDisk(cmd.Context(), out)
 			if err != nil || args[1] == stdStream {
 				return err
 			}
-			return d.result(out, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s  %s, %s of it on disk\n", out.File, byteCount(out.SizeBytes), byteCount(out.StoredBytes))
+			return d.result(done, func(w io.Writer) error {
+				_, err := fmt.Fprintf(w, "%s  %s, %s of it on disk\n", done.File,
+					byteCount(done.SizeBytes), byteCount(done.StoredBytes))
 				return err
 			})
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", "", "format of the image: raw, qcow2, qcow, qed, vdi, vhdx, vmdk, vpc or parallels (default: by the file's ending .qcow2, else raw)")
-	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "the checkpoint to export")
-	cmd.Flags().BoolVar(&noPin, "no-pin", false, "write nothing to the store, though a collector may delete what is read")
-	addTakeOver(cmd, &takeOver)
+	cmd.Flags().StringVar(&out.format, "format", "", "format of the image: raw, qcow2, qcow, qed, vdi, vhdx, vmdk, vpc or parallels (default: by the file's ending .qcow2, else raw)")
+	cmd.Flags().StringVar(&out.checkpoint, "checkpoint", "", "the checkpoint to export")
+	cmd.Flags().BoolVar(&out.noPin, "no-pin", false, "write nothing to the store, though a collector may delete what is read")
+	addTakeOver(cmd, &out.takeOver)
 	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
@@ -98,7 +99,15 @@ type exported struct {
 	StoredBytes int64  `json:"stored_bytes"` // that the file takes
 }
 
-func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint string, takeOver, noPin bool) (exported, error) {
+// diskExport says what is written of which disk, and where to.
+type diskExport struct {
+	url, checkpoint string
+	file, format    string
+	takeOver, noPin bool
+}
+
+func (d *deps) exportDisk(ctx context.Context, out diskExport) (exported, error) {
+	file, format, checkpoint := out.file, out.format, out.checkpoint
 	if format == "" {
 		format = rawFormat
 		if strings.HasSuffix(file, ".qcow2") {
@@ -108,13 +117,13 @@ func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint str
 	if file == stdStream && format != rawFormat {
 		return exported{}, usageError("only a raw image can be written to a pipe")
 	}
-	ref, err := d.openDisk(ctx, url)
+	ref, err := d.openDisk(ctx, out.url)
 	if err != nil {
 		return exported{}, err
 	}
 	defer ref.store.Close()
 	if checkpoint == "" {
-		if err := d.settle(ctx, ref, takeOver); err != nil {
+		if err := d.settle(ctx, ref, out.takeOver); err != nil {
 			return exported{}, err
 		}
 	}
@@ -126,22 +135,22 @@ func (d *deps) exportDisk(ctx context.Context, url, file, format, checkpoint str
 	if err != nil {
 		return exported{}, err
 	}
-	dev, err := disk.OpenReadOnly(ctx, ref.store, ref.path, checkpoint, disk.ReadOnlyOptions{Key: key, Holder: self.Holder(), Unpinned: noPin})
+	dev, err := disk.OpenReadOnly(ctx, ref.store, ref.path, checkpoint, disk.ReadOnlyOptions{Key: key, Holder: self.Holder(), Unpinned: out.noPin})
 	if err != nil {
 		return exported{}, d.explainMissing(ctx, ref, err)
 	}
 	defer dev.Close()
-	out := exported{URL: ref.url, Checkpoint: checkpoint, File: file, Format: format, SizeBytes: dev.Size()}
+	done := exported{URL: ref.url, Checkpoint: checkpoint, File: file, Format: format, SizeBytes: dev.Size()}
 	if file == stdStream {
 		bar := d.newDiskBar(ctx, "exporting", countsBytes)
 		defer bar.end()
-		return out, transfer.ExportStream(ctx, dev, d.stdout, bar.set)
+		return done, transfer.ExportStream(ctx, dev, d.stdout, bar.set)
 	}
 	if err := d.exportTo(ctx, dev, file, format); err != nil {
 		return exported{}, err
 	}
-	out.StoredBytes, err = storedBytes(file)
-	return out, err
+	done.StoredBytes, err = storedBytes(file)
+	return done, err
 }
 
 // exportTo writes beside the file and gives it its name when it is whole, so that there is never half an image.

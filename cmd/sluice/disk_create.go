@@ -21,8 +21,7 @@ import (
 )
 
 func newDiskCreateCommand(d *deps) *cobra.Command {
-	var size, fs, label, mode string
-	var encrypt bool
+	var f diskCreateFlags
 	cmd := &cobra.Command{
 		Use:   "create URL --size SIZE",
 		Short: "Make a new disk, with a file system if you like",
@@ -43,24 +42,11 @@ other commands need no ?log=. With --encrypt all data and the map of blocks are 
 		Args:    exactly("a disk URL"),
 		PreRunE: requires("size"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			bytes, err := diskSize(size)
+			opts, err := f.options(d)
 			if err != nil {
 				return err
 			}
-			if fs != "" && fs != "ext4" {
-				return usageError("--fs knows ext4, not %q; serve the disk and make another one there", fs)
-			}
-			if label != "" && (fs == "" || len(label) > 16) {
-				return usageError("--label names a file system, by up to 16 bytes")
-			}
-			bound, err := parseMode(mode)
-			if err != nil {
-				return err
-			}
-			if encrypt && bound > 0 {
-				return usageError("an encrypted disk is of mode durable: a journal would hold its writes in the clear")
-			}
-			info, err := d.createDisk(cmd.Context(), args[0], disk.CreateOptions{Size: bytes, Bound: bound}, fs, label, encrypt)
+			info, err := d.createDisk(cmd.Context(), args[0], opts, f)
 			if err != nil {
 				return err
 			}
@@ -70,12 +56,40 @@ other commands need no ?log=. With --encrypt all data and the map of blocks are 
 			})
 		},
 	}
-	cmd.Flags().StringVar(&size, "size", "", "size of the disk; a bare number is in GiB")
-	cmd.Flags().StringVar(&fs, "fs", "", "make a file system on it: ext4")
-	cmd.Flags().StringVar(&mode, "mode", "durable", "what acknowledges a flush: durable (the store), or bounded=T (a journal; T from 100ms to 1h)")
-	cmd.Flags().StringVar(&label, "label", "", "the file system's label")
-	addEncrypt(cmd, &encrypt)
+	cmd.Flags().StringVar(&f.size, "size", "", "size of the disk; a bare number is in GiB")
+	cmd.Flags().StringVar(&f.fs, "fs", "", "make a file system on it: ext4")
+	cmd.Flags().StringVar(&f.mode, "mode", "durable", "what acknowledges a flush: durable (the store), or bounded=T (a journal; T from 100ms to 1h)")
+	cmd.Flags().StringVar(&f.label, "label", "", "the file system's label")
+	addEncrypt(cmd, &f.encrypt)
 	return d.addKeyFlags(cmd)
+}
+
+// diskCreateFlags are what disk create was asked for.
+type diskCreateFlags struct {
+	size, mode string
+	fs, label  string // the file system to make; none where fs is ""
+	encrypt    bool
+}
+
+// options returns what to make the disk with, its key included. Invalid: the flags contradict each other.
+func (f diskCreateFlags) options(d *deps) (disk.CreateOptions, error) {
+	bytes, err := diskSize(f.size)
+	if err != nil {
+		return disk.CreateOptions{}, err
+	}
+	bound, err := parseMode(f.mode)
+	switch {
+	case err != nil:
+		return disk.CreateOptions{}, err
+	case f.fs != "" && f.fs != "ext4":
+		return disk.CreateOptions{}, usageError("--fs knows ext4, not %q; serve the disk and make another one there", f.fs)
+	case f.label != "" && (f.fs == "" || len(f.label) > 16):
+		return disk.CreateOptions{}, usageError("--label names a file system, by up to 16 bytes")
+	case f.encrypt && bound > 0:
+		return disk.CreateOptions{}, usageError("an encrypted disk is of mode durable: a journal would hold its writes in the clear")
+	}
+	key, err := d.newDiskKey(f.encrypt)
+	return disk.CreateOptions{Size: bytes, Bound: bound, Key: key}, err
 }
 
 // diskSize reads a size and rounds it up to whole blocks.
@@ -92,17 +106,12 @@ func diskSize(s string) (int64, error) {
 
 func wholeBlocks(n int64) int64 { return (n + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize }
 
-func (d *deps) createDisk(ctx context.Context, url string, opts disk.CreateOptions, fs, label string, encrypt bool) (api.DiskInfo, error) {
-	key, err := d.newDiskKey(encrypt)
-	if err != nil {
-		return api.DiskInfo{}, err
-	}
-	opts.Key = key
-	if fs == "" {
+func (d *deps) createDisk(ctx context.Context, url string, opts disk.CreateOptions, f diskCreateFlags) (api.DiskInfo, error) {
+	if f.fs == "" {
 		return d.newDisk(ctx, url, opts, nil)
 	}
 	return d.newDisk(ctx, url, opts, func(ctx context.Context, dev disk.Device) error {
-		return fillWithFileSystem(ctx, dev, label)
+		return fillWithFileSystem(ctx, dev, f.label)
 	})
 }
 

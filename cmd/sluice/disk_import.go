@@ -15,9 +15,18 @@ import (
 
 const qcow2Magic = "QFI\xfb"
 
-func (d *deps) importDisk(ctx context.Context, file, url, format, size string, encrypt bool) (api.DiskInfo, error) {
+// diskImport says which image becomes which disk.
+type diskImport struct {
+	file, format string
+	url, size    string
+	encrypt      bool
+}
+
+func (d *deps) importDisk(ctx context.Context, in diskImport) (api.DiskInfo, error) {
+	file := in.file
 	if file == stdStream {
-		return d.importStream(ctx, d.stdin, "stdin", url, format, size, encrypt)
+		in.file = "stdin"
+		return d.importStream(ctx, d.stdin, in)
 	}
 	f, err := openImage(file)
 	if err != nil {
@@ -31,17 +40,17 @@ func (d *deps) importDisk(ctx context.Context, file, url, format, size string, e
 	switch kind := info.Mode() & os.ModeType; kind {
 	case 0, os.ModeDevice:
 	case os.ModeNamedPipe:
-		return d.importStream(ctx, f, file, url, format, size, encrypt)
+		return d.importStream(ctx, f, in)
 	default:
 		return api.DiskInfo{}, errs.New(errs.Invalid, "%s is no file, block device or pipe", file).WithRemedy("copy it to a file first")
 	}
-	image, err := probeImage(ctx, f, format)
+	image, err := probeImage(ctx, f, in.format)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
 	total := wholeBlocks(image.Size)
-	if size != "" {
-		if total, err = diskSize(size); err != nil {
+	if in.size != "" {
+		if total, err = diskSize(in.size); err != nil {
 			return api.DiskInfo{}, err
 		}
 	}
@@ -49,11 +58,11 @@ func (d *deps) importDisk(ctx context.Context, file, url, format, size string, e
 		return api.DiskInfo{}, errs.New(errs.Invalid, "a disk of %s for an image of %s", byteCount(total), byteCount(image.Size)).
 			WithRemedy("give it at least the image's size")
 	}
-	key, err := d.newDiskKey(encrypt)
+	key, err := d.newDiskKey(in.encrypt)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	return d.newDisk(ctx, url, disk.CreateOptions{Size: total, Key: key}, func(ctx context.Context, dev disk.Device) error {
+	return d.newDisk(ctx, in.url, disk.CreateOptions{Size: total, Key: key}, func(ctx context.Context, dev disk.Device) error {
 		bar := d.newDiskBar(ctx, "importing", countsBytes)
 		defer bar.end()
 		if image.Format == rawFormat {
@@ -77,22 +86,23 @@ func openImage(file string) (*os.File, error) {
 }
 
 // importStream makes a disk from what can be read only once, whose size and format can't be seen beforehand.
-func (d *deps) importStream(ctx context.Context, from io.Reader, name, url, format, size string, encrypt bool) (api.DiskInfo, error) {
+func (d *deps) importStream(ctx context.Context, from io.Reader, in diskImport) (api.DiskInfo, error) {
+	name, format := in.file, in.format
 	if format != "" && format != rawFormat {
 		return api.DiskInfo{}, usageError("only a raw image can be read from %s; of format %s, write it to a file first", name, format)
 	}
-	if size == "" {
+	if in.size == "" {
 		return api.DiskInfo{}, usageError("how large an image from %s is can't be seen: say by --size how large the disk is", name)
 	}
-	total, err := diskSize(size)
+	total, err := diskSize(in.size)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	key, err := d.newDiskKey(encrypt)
+	key, err := d.newDiskKey(in.encrypt)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	return d.newDisk(ctx, url, disk.CreateOptions{Size: total, Key: key}, func(ctx context.Context, dev disk.Device) error {
+	return d.newDisk(ctx, in.url, disk.CreateOptions{Size: total, Key: key}, func(ctx context.Context, dev disk.Device) error {
 		bar := d.newDiskBar(ctx, "importing", countsBytes)
 		defer bar.end()
 		begin := make([]byte, len(qcow2Magic))

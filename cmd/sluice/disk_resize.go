@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net/http"
 	"os/exec"
 
 	"github.com/spf13/cobra"
@@ -70,7 +69,7 @@ func (d *deps) resize(ctx context.Context, url string, size int64, takeOver bool
 			_, err := disk.Grow(ctx, ref.store, ref.path, size)
 			return err
 		}
-		if err := askAttached(ctx, rec, http.MethodPost, "/size", sizeRequest{Size: size}, &struct{}{}); err != nil {
+		if err := tellAttached(ctx, rec, "/size", sizeRequest{Size: size}, &struct{}{}); err != nil {
 			return err
 		}
 		switch rec.Mode {

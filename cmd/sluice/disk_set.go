@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"path/filepath"
 	"time"
 
@@ -82,7 +81,7 @@ func (d *deps) setBound(ctx context.Context, url string, bound time.Duration, ta
 				return errs.Wrap(errs.Invalid, err, "journal %s", f)
 			}
 		}
-		return askAttached(ctx, rec, http.MethodPost, "/mode", req, &struct{}{})
+		return tellAttached(ctx, rec, "/mode", req, &struct{}{})
 	})
 }
 

@@ -48,7 +48,7 @@ func attachedStats(ctx context.Context, r *attachment.Record) *disk.Stats {
 	ctx, cancel := context.WithTimeout(ctx, statsWait)
 	defer cancel()
 	var stats disk.Stats
-	if askAttached(ctx, r, "GET", "/stats", nil, &stats) != nil {
+	if askAttached(ctx, r, "/stats", &stats) != nil {
 		return nil
 	}
 	return &stats

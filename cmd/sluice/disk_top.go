@@ -107,7 +107,7 @@ func (d *deps) readTop(ctx context.Context, before map[string]reading) ([]topRow
 		}
 		now := reading{}
 		sctx, cancel := context.WithTimeout(ctx, time.Second)
-		err := askAttached(sctx, r, "GET", "/stats", nil, &now.stats)
+		err := askAttached(sctx, r, "/stats", &now.stats)
 		cancel()
 		now.at, now.ok = time.Now(), err == nil
 		rows = append(rows, compareTop(r, before[r.Control], now))
