@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -78,27 +79,19 @@ func (cfg Config) withDefaults() Config {
 		cfg.Cell = "01"
 	}
 	def, p := fleet.DefaultPolicy(), &cfg.Policy
-	p.MovesPerNetwork = orDefault(p.MovesPerNetwork, def.MovesPerNetwork)
-	p.MovesOut = orDefault(p.MovesOut, def.MovesOut)
-	p.MovesIn = orDefault(p.MovesIn, def.MovesIn)
-	p.MovesFleet = orDefault(p.MovesFleet, def.MovesFleet)
-	p.BrakeFraction = orDefault(p.BrakeFraction, def.BrakeFraction)
-	p.WorkerSuspect = orDefault(p.WorkerSuspect, def.WorkerSuspect)
-	p.WorkerDown = orDefault(p.WorkerDown, def.WorkerDown)
-	p.StartTimeout = orDefault(p.StartTimeout, def.StartTimeout)
-	cfg.Executors = orDefault(cfg.Executors, 8)
-	cfg.Tick = orDefault(cfg.Tick, 100*time.Millisecond)
-	cfg.PrepareWait = orDefault(cfg.PrepareWait, time.Second)
-	cfg.MaxAttempts = orDefault(cfg.MaxAttempts, 3)
+	p.MovesPerNetwork = cmp.Or(p.MovesPerNetwork, def.MovesPerNetwork)
+	p.MovesOut = cmp.Or(p.MovesOut, def.MovesOut)
+	p.MovesIn = cmp.Or(p.MovesIn, def.MovesIn)
+	p.MovesFleet = cmp.Or(p.MovesFleet, def.MovesFleet)
+	p.BrakeFraction = cmp.Or(p.BrakeFraction, def.BrakeFraction)
+	p.WorkerSuspect = cmp.Or(p.WorkerSuspect, def.WorkerSuspect)
+	p.WorkerDown = cmp.Or(p.WorkerDown, def.WorkerDown)
+	p.StartTimeout = cmp.Or(p.StartTimeout, def.StartTimeout)
+	cfg.Executors = cmp.Or(cfg.Executors, 8)
+	cfg.Tick = cmp.Or(cfg.Tick, 100*time.Millisecond)
+	cfg.PrepareWait = cmp.Or(cfg.PrepareWait, time.Second)
+	cfg.MaxAttempts = cmp.Or(cfg.MaxAttempts, 3)
 	return cfg
-}
-
-func orDefault[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
 }
 
 // randomIDs draws identities from the system's random source.

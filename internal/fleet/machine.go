@@ -52,54 +52,6 @@ func (r Resources) Sub(o Resources) Resources {
 	return Resources{r.CPUMillis - o.CPUMillis, r.MemoryMiB - o.MemoryMiB}
 }
 
-// MachineConfig is what the user asked for. It survives every move unchanged.
-type MachineConfig struct {
-	Image     ImageName         `json:"image"`
-	Resources Resources         `json:"resources"`
-	DiskGiB   int64             `json:"disk_gib,omitempty"` // 0: the image's size
-	Env       map[string]string `json:"env,omitempty"`
-	Services  []Service         `json:"services,omitempty"`
-	Stop      StopConfig        `json:"stop"`
-}
-
-// Service is a process that the platform keeps running inside the machine.
-type Service struct {
-	Name     string            `json:"name"`
-	Cmd      []string          `json:"cmd"`
-	Env      map[string]string `json:"env,omitempty"`
-	Dir      string            `json:"dir,omitempty"`
-	HTTPPort int               `json:"http_port,omitempty"`
-	Needs    []string          `json:"needs,omitempty"` // started before this one
-	Check    *Check            `json:"check,omitempty"` // readiness; none: ready once started
-}
-
-// CheckKind is how a check asks.
-type CheckKind string
-
-// Check kinds.
-const (
-	CheckTCP  CheckKind = "tcp"
-	CheckHTTP CheckKind = "http"
-	CheckExec CheckKind = "exec"
-)
-
-// Check tells whether a service is ready.
-type Check struct {
-	Kind     CheckKind     `json:"kind"`
-	Port     int           `json:"port,omitempty"`
-	Path     string        `json:"path,omitempty"`
-	Cmd      []string      `json:"cmd,omitempty"`
-	Interval time.Duration `json:"interval_ns,omitempty"` // default 1 s; much shorter until first success
-	Timeout  time.Duration `json:"timeout_ns,omitempty"`  // default 5 s
-	Grace    time.Duration `json:"grace_ns,omitempty"`    // failures before this don't count; default 30 s
-}
-
-// StopConfig is how a machine is asked to stop: Signal, then SIGKILL after Timeout (0: 5 s; at most 300 s).
-type StopConfig struct {
-	Signal  string        `json:"signal,omitempty"` // default SIGTERM
-	Timeout time.Duration `json:"timeout_ns,omitempty"`
-}
-
 // Placement is where a machine is, or was last.
 type Placement struct {
 	Worker     WorkerID   `json:"worker"`

@@ -1,8 +1,6 @@
 package httpapi
 
 import (
-	"time"
-
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
@@ -151,4 +149,3 @@ func imageToAPI(i fleet.Image) api.Image {
 }
 
 // seconds turns a wire duration into ours; the range was checked before.
-func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

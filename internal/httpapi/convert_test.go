@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"math"
 	"reflect"
 	"testing"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // TestConfigSurvivesTheRoundTrip: what is asked for is what is shown.
@@ -41,9 +43,23 @@ func TestConfigDefaults(t *testing.T) {
 }
 
 func TestSignalNames(t *testing.T) {
-	for in, want := range map[string]string{"": "SIGTERM", "int": "SIGINT", "SIGHUP": "SIGHUP", "Usr1": "SIGUSR1", "CONT": "", "9": ""} {
-		if got, err := signalName(in); got != want || (err != nil) != (want == "") {
-			t.Errorf("%q = %q, %v", in, got, err)
+	for in, want := range map[string]string{
+		"": "SIGTERM", "int": "SIGINT", "SIGHUP": "SIGHUP", "Usr1": "SIGUSR1", "CONT": "", "9": "",
+	} {
+		c, err := configFromAPI(api.MachineConfig{Image: "base", StopSignal: in})
+		if err != nil != (want == "") || err == nil && c.Stop.Signal != want {
+			t.Errorf("%q = %q, %v", in, c.Stop.Signal, err)
+		}
+	}
+}
+
+func TestSecondsAreNumbers(t *testing.T) {
+	for _, bad := range []float64{-1, math.NaN(), math.Inf(1), 1e300} {
+		if _, err := configFromAPI(api.MachineConfig{Image: "base", StopTimeout: bad}); !errs.Is(err, errs.Invalid) {
+			t.Errorf("a stop timeout of %v: %v", bad, err)
+		}
+		if _, err := configFromAPI(api.MachineConfig{Image: "base", CPUs: bad}); !errs.Is(err, errs.Invalid) {
+			t.Errorf("%v cpus: %v", bad, err)
 		}
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 const (
 	minImageBytes = 16 << 20
-	maxImageBytes = maxDiskGiB << 30
+	maxImageBytes = fleet.MaxDiskGiB << 30
 	maxTarBytes   = 1 << 40
 )
 

@@ -1,8 +1,10 @@
 package httpapi
 
 import (
+	"cmp"
 	"math"
 	"strings"
+	"time"
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -12,17 +14,10 @@ import (
 // This file turns requests into the domain, and refuses what no fleet could do. Whether a name is taken
 // or a worker has room is the control plane's to say.
 
-// Bounds of a machine's config.
+// What a machine gets where the request says nothing.
 const (
-	maxCPUs        = 1024
-	minMemoryMiB   = 16
-	maxMemoryMiB   = 16 << 20 // 16 TiB
-	maxDiskGiB     = 16 << 10 // 16 TiB: the format's limit
-	maxStopSeconds = 300
-	maxServices    = 64
-	defaultCPUs    = 1
-	defaultMemory  = 256
-	defaultSignal  = "SIGTERM"
+	defaultCPUs   = 1
+	defaultMemory = 256 // MiB
 )
 
 func createFromAPI(req api.CreateMachine) (fleet.CreateMachine, error) {
@@ -47,67 +42,74 @@ func createFromAPI(req api.CreateMachine) (fleet.CreateMachine, error) {
 	return out, err
 }
 
+// configFromAPI returns the config with its defaults. Invalid: see fleet.MachineConfig.Validate.
 func configFromAPI(c api.MachineConfig) (fleet.MachineConfig, error) {
 	out := fleet.MachineConfig{Image: fleet.ImageName(c.Image), DiskGiB: c.DiskGiB, Env: c.Env}
-	if c.CPUs == 0 {
-		c.CPUs = defaultCPUs
-	}
-	if c.MemoryMiB == 0 {
-		c.MemoryMiB = defaultMemory
-	}
-	millis := math.Round(c.CPUs * 1000)
-	switch {
-	case math.IsNaN(c.CPUs) || millis < 1 || millis > maxCPUs*1000:
-		return out, errs.New(errs.Invalid, "cpus %v is not from 0.001 to %d", c.CPUs, maxCPUs).
+	cpus := cmp.Or(c.CPUs, defaultCPUs)
+	if millis := math.Round(cpus * 1000); millis >= 1 && millis <= fleet.MaxCPUs*1000 {
+		out.Resources.CPUMillis = int64(millis)
+	} else {
+		return out, errs.New(errs.Invalid, "cpus %v is not from 0.001 to %d", c.CPUs, fleet.MaxCPUs).
 			WithRemedy("ask for a value in that range")
-	case c.MemoryMiB < minMemoryMiB || c.MemoryMiB > maxMemoryMiB:
-		return out, errs.New(errs.Invalid, "memory of %d MiB is not from %d to %d MiB", c.MemoryMiB, minMemoryMiB, maxMemoryMiB).
-			WithRemedy("ask for a value in that range")
-	case c.DiskGiB < 0 || c.DiskGiB > maxDiskGiB:
-		return out, errs.New(errs.Invalid, "disk of %d GiB is not from 1 to %d GiB", c.DiskGiB, maxDiskGiB).
-			WithRemedy("leave it out for the image's size")
-	case math.IsNaN(c.StopTimeout) || c.StopTimeout < 0 || c.StopTimeout > maxStopSeconds:
-		return out, errs.New(errs.Invalid, "stop timeout of %v s is not from 0 to %d s", c.StopTimeout, maxStopSeconds).
-			WithRemedy("ask for a value in that range")
-	case len(c.Services) > maxServices:
-		return out, errs.New(errs.Invalid, "%d services; a machine has at most %d", len(c.Services), maxServices).
-			WithRemedy("start more processes from one of them, or use more machines")
 	}
-	out.Resources = fleet.Resources{CPUMillis: int64(millis), MemoryMiB: c.MemoryMiB}
-	signal, err := signalName(c.StopSignal)
+	out.Resources.MemoryMiB = cmp.Or(c.MemoryMiB, defaultMemory)
+	timeout, err := seconds("stop timeout", c.StopTimeout)
 	if err != nil {
 		return out, err
 	}
-	out.Stop = fleet.StopConfig{Signal: signal, Timeout: seconds(c.StopTimeout)}
-	if err := checkEnv("the machine", c.Env); err != nil {
+	out.Stop = fleet.StopConfig{Signal: signalName(c.StopSignal), Timeout: timeout}
+	for _, s := range c.Services {
+		service, err := serviceFromAPI(s)
+		if err != nil {
+			return out, err
+		}
+		out.Services = append(out.Services, service)
+	}
+	return out, out.Validate()
+}
+
+// signalName gives a signal its full name.
+func signalName(s string) string {
+	if s == "" {
+		return fleet.DefaultStopSignal
+	}
+	return "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")
+}
+
+func serviceFromAPI(s api.Service) (fleet.Service, error) {
+	out := fleet.Service{Name: s.Name, Cmd: s.Cmd, Env: s.Env, Dir: s.Dir, HTTPPort: s.HTTPPort, Needs: s.Needs}
+	if s.Check == nil {
+		return out, nil
+	}
+	c, whose := *s.Check, "check of service "+s.Name+": "
+	interval, err := seconds(whose+"interval", c.Interval)
+	if err != nil {
 		return out, err
 	}
-	out.Services, err = servicesFromAPI(c.Services)
-	return out, err
+	timeout, err := seconds(whose+"timeout", c.Timeout)
+	if err != nil {
+		return out, err
+	}
+	grace, err := seconds(whose+"grace", c.Grace)
+	if err != nil {
+		return out, err
+	}
+	out.Check = &fleet.Check{Kind: fleet.CheckKind(c.Kind), Port: cmp.Or(c.Port, s.HTTPPort), Path: c.Path,
+		Cmd: c.Cmd, Interval: interval, Timeout: timeout, Grace: grace}
+	if out.Check.Kind == fleet.CheckHTTP {
+		out.Check.Path = cmp.Or(c.Path, "/")
+	}
+	return out, nil
 }
 
-// signalName checks a stop signal and gives it its full name. The list is that of signals which a process
-// can be asked to end with.
-func signalName(s string) (string, error) {
-	if s == "" {
-		return defaultSignal, nil
-	}
-	name := "SIG" + strings.TrimPrefix(strings.ToUpper(s), "SIG")
-	switch name {
-	case "SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGKILL", "SIGWINCH", "SIGABRT":
-		return name, nil
-	default:
-		return "", errs.New(errs.Invalid, "stop signal %q is not one that stops a machine", s).
-			WithRemedy("use SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH, SIGABRT or SIGKILL")
-	}
-}
+// maxSeconds keeps durations from overflowing; each has a smaller bound of its own.
+const maxSeconds = 1e9
 
-func checkEnv(whose string, env map[string]string) error {
-	for k, v := range env {
-		if k == "" || strings.ContainsAny(k, "=\x00") || strings.Contains(v, "\x00") {
-			return errs.New(errs.Invalid, "environment variable %q of %s is not allowed", k, whose).
-				WithRemedy("names have no '=', and neither names nor values have NUL bytes")
-		}
+// seconds turns seconds into a duration. Invalid: they are negative, or no number.
+func seconds(what string, s float64) (time.Duration, error) {
+	if !(s >= 0 && s <= maxSeconds) {
+		return 0, errs.New(errs.Invalid, "%s of %v s is out of range", what, s).
+			WithRemedy("give seconds, 0 or more")
 	}
-	return nil
+	return time.Duration(s * float64(time.Second)), nil
 }

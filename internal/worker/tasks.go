@@ -20,7 +20,6 @@ const (
 	prepareTimeout  = time.Minute
 	bindTimeout     = 10 * time.Second
 	removeTimeout   = time.Minute
-	stopTimeout     = 5 * time.Second // of a machine that says none
 	releaseTryAgain = 100 * time.Millisecond
 	muteAfter       = 1900 * time.Millisecond // of a platform that says nothing: just under one question's time
 )
@@ -235,10 +234,7 @@ func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, 
 
 // release asks for a clean end until the disk is closed, the platform refuses, or doesn't answer in time.
 func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assignment) error {
-	stop := a.Config.Stop.Timeout
-	if stop == 0 {
-		stop = stopTimeout
-	}
+	stop := a.Config.Stop.TimeoutOrDefault()
 	began := time.Now()
 	for {
 		err := m.releaseOnce(ctx, vm, guestapi.Release{Machine: m.id, Generation: l.BoundGeneration}, stop+m.host.patient(m.host.cfg.ReleaseGrace))

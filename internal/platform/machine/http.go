@@ -14,7 +14,6 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
-	"github.com/sluice-platform/sluice/internal/platform/service"
 	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -155,7 +154,7 @@ func checkBind(b guestapi.Bind) error {
 	if err := fleet.CheckName("machine", string(b.Name)); err != nil {
 		return err
 	}
-	return service.Check(b.Config.Services, b.Config.Stop)
+	return b.Config.ValidateServices()
 }
 
 // accepted answers with the state once a request is on file.

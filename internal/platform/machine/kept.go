@@ -126,7 +126,7 @@ func (pr *prober) Probe(ctx context.Context, svc fleet.Service) error {
 	case fleet.CheckHTTP:
 		return pr.http(ctx, c, svc)
 	default:
-		conn, err := c.DialPort(ctx, pr.bind.Address, uint16(service.Port(svc)))
+		conn, err := c.DialPort(ctx, pr.bind.Address, uint16(svc.CheckPort()))
 		if err != nil {
 			return err
 		}
@@ -137,7 +137,7 @@ func (pr *prober) Probe(ctx context.Context, svc fleet.Service) error {
 // http wants a status below 400 within the check's timeout.
 func (pr *prober) http(ctx context.Context, c *inner.Container, svc fleet.Service) error {
 	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return c.DialPort(ctx, pr.bind.Address, uint16(service.Port(svc)))
+		return c.DialPort(ctx, pr.bind.Address, uint16(svc.CheckPort()))
 	}}
 	path := "/" + strings.TrimPrefix(svc.Check.Path, "/")
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(pr.bind.Name)+path, nil)

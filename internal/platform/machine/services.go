@@ -85,10 +85,7 @@ func (h *serviceHolder) stop(ctx context.Context, now saved, margin time.Duratio
 	if err != nil || now.Bind == nil {
 		return nil
 	}
-	timeout := now.Bind.Config.Stop.Timeout
-	if timeout == 0 {
-		timeout = margin
-	}
+	timeout := now.Bind.Config.Stop.TimeoutOrDefault()
 	// Those that need each other stop one after the other, each with the whole time.
 	total := time.Duration(max(1, len(now.Bind.Config.Services)))*timeout + margin
 	ctx, cancel := context.WithTimeout(ctx, total)
@@ -100,7 +97,7 @@ func (h *serviceHolder) stop(ctx context.Context, now saved, margin time.Duratio
 
 // runServices begins to keep the machine's services and goes on with that in the background.
 func (p *Platform) runServices(ctx context.Context, running *errgroup.Group, now saved) error {
-	if err := service.Check(now.Bind.Config.Services, now.Bind.Config.Stop); err != nil {
+	if err := now.Bind.Config.ValidateServices(); err != nil {
 		p.fail(ctx, err)
 		return nil
 	}

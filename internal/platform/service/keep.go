@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -126,14 +127,14 @@ func (m *Manager) stopWhenUnwanted(ctx context.Context, u *unit, p Process) {
 	if err != nil {
 		m.cfg.Log.WarnContext(ctx, "stop signal not sent", "service", u.svc.Name, "error", err)
 	}
-	timer := time.NewTimer(m.stopTimeout())
+	timer := time.NewTimer(m.cfg.Stop.TimeoutOrDefault())
 	defer timer.Stop()
 	select {
 	case <-ctx.Done():
 		return
 	case <-timer.C:
 	}
-	m.cfg.Log.WarnContext(ctx, "service killed", "service", u.svc.Name, "timeout_ms", m.stopTimeout().Milliseconds())
+	m.cfg.Log.WarnContext(ctx, "service killed", "service", u.svc.Name, "timeout_ms", m.cfg.Stop.TimeoutOrDefault().Milliseconds())
 	if err := p.Signal(unix.SIGKILL); err != nil {
 		m.cfg.Log.WarnContext(ctx, "service not killed", "service", u.svc.Name, "error", err)
 	}
@@ -156,13 +157,13 @@ func (m *Manager) probe(ctx context.Context, u *unit, settle time.Duration) {
 			m.awaitSettled(ctx, u, settled)
 			wait = checkFirst // and is asked again
 		case err == nil:
-			passed, missed, wait = true, 0, orDefault(check.Interval, checkEvery)
+			passed, missed, wait = true, 0, cmp.Or(check.Interval, fleet.DefaultCheckInterval)
 			m.setIfUp(u, Ready, "")
 		case passed && late && missed+1 < checkMisses && m.pressed():
 			missed++ // nobody got to answer in time: that says nothing of the service
 		case passed:
 			m.setIfUp(u, Running, "check: "+err.Error())
-		case time.Since(began) > orDefault(check.Grace, checkGrace):
+		case time.Since(began) > cmp.Or(check.Grace, fleet.DefaultCheckGrace):
 			m.setIfUp(u, Running, "not ready: "+err.Error())
 		case time.Since(began) > checkQuiet:
 			m.setIfUp(u, Running, "not ready yet: "+err.Error())
@@ -174,7 +175,7 @@ func (m *Manager) probe(ctx context.Context, u *unit, settle time.Duration) {
 		}
 		timer.Stop()
 		if !passed {
-			wait = min(wait+wait/2, orDefault(check.Interval, checkEvery))
+			wait = min(wait+wait/2, cmp.Or(check.Interval, fleet.DefaultCheckInterval))
 		}
 	}
 }
@@ -203,7 +204,7 @@ func (u *unit) firstSettle() time.Duration {
 
 // probeOnce asks a service's check once; late: it didn't answer in time.
 func (m *Manager) probeOnce(ctx context.Context, svc fleet.Service) (late bool, err error) {
-	ctx, cancel := context.WithTimeout(ctx, orDefault(svc.Check.Timeout, checkTimeout))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(svc.Check.Timeout, fleet.DefaultCheckTimeout))
 	defer cancel()
 	err = m.cfg.Prober.Probe(ctx, svc)
 	return err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded), err
@@ -223,11 +224,4 @@ func (m *Manager) setIfUp(u *unit, state, reason string) {
 	}
 	u.state, u.err = state, reason
 	m.noteLocked()
-}
-
-func orDefault(d, def time.Duration) time.Duration {
-	if d > 0 {
-		return d
-	}
-	return def
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -256,11 +255,4 @@ func (m *Manager) mayStopLocked(u *unit) bool {
 		}
 	}
 	return true
-}
-
-func (m *Manager) stopTimeout() time.Duration {
-	if m.cfg.Stop.Timeout == 0 {
-		return stopTimeout
-	}
-	return m.cfg.Stop.Timeout
 }

@@ -79,101 +79,10 @@ const (
 	// is. After it has ended by itself, any service has to for twice the wait before its restart.
 	settleFirst = 250 * time.Millisecond
 
-	checkFirst   = 2 * time.Millisecond // between tries until the first success, growing
-	checkEvery   = time.Second
-	checkTimeout = 5 * time.Second
-	checkGrace   = 30 * time.Second
-	checkQuiet   = time.Second // for which failing is no news
-	checkMisses  = 3           // times in a row that a check of a ready service may run out of time under pressure
-
-	stopTimeout = 5 * time.Second
-	stopMost    = 300 * time.Second
+	checkFirst  = 2 * time.Millisecond // between tries until the first success, growing
+	checkQuiet  = time.Second          // for which failing is no news
+	checkMisses = 3                    // times in a row that a check of a ready service may run out of time under pressure
 )
-
-// Check says whether services can be run as they are: names unique, commands there, needs known and
-// without a circle, checks complete. Errors are Invalid.
-func Check(services []fleet.Service, stop fleet.StopConfig) error {
-	byName := map[string]fleet.Service{}
-	for _, s := range services {
-		if err := fleet.CheckName("service", s.Name); err != nil {
-			return err
-		}
-		if _, ok := byName[s.Name]; ok {
-			return errs.New(errs.Invalid, "two services are called %q", s.Name)
-		}
-		if len(s.Cmd) == 0 || s.Cmd[0] == "" {
-			return errs.New(errs.Invalid, "service %q has no command", s.Name)
-		}
-		if err := checkCheck(s); err != nil {
-			return err
-		}
-		byName[s.Name] = s
-	}
-	if _, err := StopSignal(stop); err != nil {
-		return err
-	}
-	if stop.Timeout < 0 || stop.Timeout > stopMost {
-		return errs.New(errs.Invalid, "stop timeout %s is not between 0 and %s", stop.Timeout, stopMost)
-	}
-	return checkNeeds(services, byName)
-}
-
-func checkCheck(s fleet.Service) error {
-	c := s.Check
-	switch {
-	case c == nil:
-		return nil
-	case c.Kind == fleet.CheckExec && len(c.Cmd) == 0:
-		return errs.New(errs.Invalid, "the check of service %q has no command", s.Name)
-	case c.Kind == fleet.CheckExec:
-		return nil
-	case c.Kind != fleet.CheckTCP && c.Kind != fleet.CheckHTTP:
-		return errs.New(errs.Invalid, "the check of service %q is of unknown kind %q", s.Name, c.Kind).
-			WithRemedy("use tcp, http or exec")
-	case Port(s) < 1 || Port(s) > 65535:
-		return errs.New(errs.Invalid, "the check of service %q has no valid port", s.Name)
-	}
-	return nil
-}
-
-// Port returns the port that a check asks: its own, or the service's HTTP port.
-func Port(s fleet.Service) int {
-	if s.Check != nil && s.Check.Port != 0 {
-		return s.Check.Port
-	}
-	return s.HTTPPort
-}
-
-func checkNeeds(services []fleet.Service, byName map[string]fleet.Service) error {
-	const walking, done = 1, 2
-	seen := map[string]int{}
-	var walk func(name string) error
-	walk = func(name string) error {
-		switch seen[name] {
-		case walking:
-			return errs.New(errs.Invalid, "service %q needs itself, by way of others", name)
-		case done:
-			return nil
-		}
-		seen[name] = walking
-		for _, n := range byName[name].Needs {
-			if _, ok := byName[n]; !ok {
-				return errs.New(errs.Invalid, "service %q needs %q, which isn't there", name, n)
-			}
-			if err := walk(n); err != nil {
-				return err
-			}
-		}
-		seen[name] = done
-		return nil
-	}
-	for _, s := range services {
-		if err := walk(s.Name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // StopSignal returns the signal that asks a service to stop.
 func StopSignal(stop fleet.StopConfig) (unix.Signal, error) {

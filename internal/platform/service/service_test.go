@@ -234,7 +234,7 @@ func TestStubbornServiceIsKilled(t *testing.T) {
 		if err := m.StopAll(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(began); took != stopTimeout || w.story() != "start a, SIGTERM a, SIGKILL a" {
+		if took := time.Since(began); took != fleet.DefaultStopTimeout || w.story() != "start a, SIGTERM a, SIGKILL a" {
 			t.Errorf("%v: %s", took, w.story())
 		}
 	})

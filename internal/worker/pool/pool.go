@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	runtimes "runtime"
@@ -88,23 +89,16 @@ type claimed struct {
 
 // New returns a pool that fills once Run is called.
 func New(cfg Config, deps Deps) *Pool {
-	cfg.Parallel = orDefault(cfg.Parallel, 1)
-	cfg.Quiet = orDefault(cfg.Quiet, 200*time.Millisecond)
-	cfg.QuietMax = orDefault(cfg.QuietMax, 5*time.Second)
-	cfg.BootTimeout = orDefault(cfg.BootTimeout, 30*time.Second)
-	cfg.PressedMax = orDefault(cfg.PressedMax, time.Minute)
-	cfg.Starts = orDefault(cfg.Starts, min(runtimes.NumCPU(), mostStarts))
+	cfg.Parallel = cmp.Or(cfg.Parallel, 1)
+	cfg.Quiet = cmp.Or(cfg.Quiet, 200*time.Millisecond)
+	cfg.QuietMax = cmp.Or(cfg.QuietMax, 5*time.Second)
+	cfg.BootTimeout = cmp.Or(cfg.BootTimeout, 30*time.Second)
+	cfg.PressedMax = cmp.Or(cfg.PressedMax, time.Minute)
+	cfg.Starts = cmp.Or(cfg.Starts, min(runtimes.NumCPU(), mostStarts))
 	if deps.Share == nil {
 		deps.Share = func() float64 { return 0 }
 	}
 	return &Pool{cfg: cfg, deps: deps, log: deps.Logger, wake: make(chan struct{}, 1)}
-}
-
-func orDefault[T ~int | ~int64](v, def T) T {
-	if v == 0 {
-		return def
-	}
-	return v
 }
 
 // Run fills the pool until ctx ends. Its VMs stay.
