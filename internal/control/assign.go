@@ -118,5 +118,5 @@ func placedAssignment(m fleet.Machine, want fleet.Want) fleet.Assignment {
 
 func assignment(m fleet.Machine, want fleet.Want, gen fleet.Generation, instance fleet.InstanceID, p fleet.Placement) fleet.Assignment {
 	return fleet.Assignment{Machine: m.ID, Generation: gen, Want: want, Instance: instance, Name: m.Name, App: m.App,
-		Network: m.Network, NetworkID: m.NetworkID, Address: p.Address, DiskURL: m.DiskURL, Config: m.Config}
+		Network: m.Network, NetworkID: m.NetworkID, Address: p.Address, Disk: m.Disk, Config: m.Config}
 }

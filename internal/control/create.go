@@ -43,7 +43,7 @@ func (c *Control) recordMachine(ctx context.Context, req fleet.CreateMachine) (f
 	}
 	now := c.now()
 	id := c.deps.IDs.Machine(c.cfg.Cell)
-	m := fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network, Config: req.Config, DiskURL: c.diskURL(id),
+	m := fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network, Config: req.Config, Disk: fleet.StoreDisk(c.diskURL(id)),
 		Desired: fleet.WantStarted, State: fleet.MachineCreated, Owner: ownerCreate + c.deps.IDs.ULID(now), CreatedAt: now}
 	t := c.begin()
 	c.numberIn(t, &m)
@@ -131,14 +131,14 @@ func (c *Control) makeDisk(ctx context.Context, id fleet.MachineID) error {
 	if !ok {
 		return noImage(m.val.Config.Image)
 	}
-	if err := c.deps.Disks.ForkImage(ctx, image.val, m.val.DiskURL, m.val.Config.DiskGiB<<30); err != nil {
+	if err := c.deps.Disks.ForkImage(ctx, image.val, m.val.Disk.URL, m.val.Config.DiskGiB<<30); err != nil {
 		return fmt.Errorf("fork image %s for machine %s: %w", image.val.Name, m.val.Name, err)
 	}
 	doc, err := json.Marshal(ownerDoc{Format: 1, ID: id, Name: m.val.Name, App: m.val.App, Network: m.val.Network, Config: m.val.Config, Fleet: c.cfg.FleetID})
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "encode the owner's document of machine %s", id)
 	}
-	if err := c.deps.Disks.WriteOwner(ctx, m.val.DiskURL, doc); err != nil {
+	if err := c.deps.Disks.WriteOwner(ctx, m.val.Disk.URL, doc); err != nil {
 		return fmt.Errorf("write the owner's document of machine %s: %w", m.val.Name, err)
 	}
 	return c.try(ctx, func() error { return c.letGoCreated(ctx, id) })
@@ -226,8 +226,8 @@ func (c *Control) erase(ctx context.Context, id fleet.MachineID) error {
 	if !ok || m.val.Desired != fleet.WantDestroyed || m.val.Placement != nil || m.val.Owner != "" {
 		return nil
 	}
-	if err := c.deps.Disks.Destroy(ctx, m.val.DiskURL); err != nil {
-		return fmt.Errorf("destroy disk %s: %w", m.val.DiskURL, err)
+	if err := c.deps.Disks.Destroy(ctx, m.val.Disk.URL); err != nil {
+		return fmt.Errorf("destroy disk %s: %w", m.val.Disk.URL, err)
 	}
 	t := c.begin()
 	t.del(keyMachine(id), m.rev)

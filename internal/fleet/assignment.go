@@ -34,7 +34,7 @@ type Assignment struct {
 	Network    NetworkName   `json:"network"`
 	NetworkID  uint32        `json:"network_id"`
 	Address    netip.Addr    `json:"address"`
-	DiskURL    string        `json:"disk_url"`
+	Disk       Disk          `json:"disk_url"`
 	Config     MachineConfig `json:"config"`
 	// Restart asks for a fresh VM where the one at this generation has failed; bumped by each start.
 	Attempt int `json:"attempt,omitempty"`

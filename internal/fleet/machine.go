@@ -73,7 +73,7 @@ type Machine struct {
 	NetworkID uint32        `json:"network_id"`
 	Number    uint32        `json:"number"` // in private addresses; unique in its network
 	Config    MachineConfig `json:"config"`
-	DiskURL   string        `json:"disk_url"`
+	Disk      Disk          `json:"disk_url"`
 	Desired   Desired       `json:"desired"`
 	State     MachineState  `json:"state"`
 	Reason    string        `json:"reason,omitempty"`    // why it is in State, where that needs words

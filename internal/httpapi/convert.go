@@ -12,7 +12,7 @@ func machineToAPI(v fleet.MachineView) api.Machine {
 	out := api.Machine{
 		ID: string(m.ID), Name: string(m.Name), App: string(m.App), Network: string(m.Network),
 		State: string(m.State), Desired: string(m.Desired), Reason: m.Reason,
-		Generation: uint64(m.Generation), DiskURL: m.DiskURL, Operation: m.Owner,
+		Generation: uint64(m.Generation), DiskURL: m.Disk.URL, Operation: m.Owner,
 		Config: configToAPI(m.Config), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt,
 	}
 	if p := m.Placement; p != nil {

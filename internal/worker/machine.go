@@ -212,7 +212,7 @@ func (m *machine) carriesOver(l *life, old, a fleet.Assignment) bool {
 	if a.Want == fleet.WantReleased || a.Want == fleet.WantDiscarded {
 		return true
 	}
-	return !l.Bound && l.End == nil && old.DiskURL == a.DiskURL
+	return !l.Bound && l.End == nil && old.Disk == a.Disk
 }
 
 func (m *machine) situation() situation {

@@ -252,7 +252,7 @@ func assignment(id fleet.MachineID, g fleet.Generation, want fleet.Want) fleet.A
 	return fleet.Assignment{
 		Machine: id, Generation: g, Want: want, Instance: fleet.InstanceID(fmt.Sprintf("i%d", g)),
 		Name: "web", App: "shop", Network: "front", NetworkID: 7,
-		Address: fleet.PrivateAddress(7, 1, 2), DiskURL: "s3://bucket/fleet/disks/" + string(id),
+		Address: fleet.PrivateAddress(7, 1, 2), Disk: fleet.StoreDisk("s3://bucket/fleet/disks/" + string(id)),
 		Config: fleet.MachineConfig{
 			Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: 256},
 			Stop:      fleet.StopConfig{Timeout: 50 * time.Millisecond},

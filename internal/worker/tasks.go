@@ -75,7 +75,7 @@ func (m *machine) start(ctx context.Context, s step) {
 
 // claimVM takes a VM from the pool and reads from the store what the VM will be let at, side by side.
 func (m *machine) claimVM(ctx context.Context, a fleet.Assignment) result {
-	path, err := diskPath(m.host.storeURL, a.DiskURL)
+	path, err := diskPath(m.host.storeURL, a.Disk.URL)
 	if err != nil {
 		return result{err: err}
 	}

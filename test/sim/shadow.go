@@ -102,7 +102,7 @@ func (s *shadow) checkChange(old, now fleet.Machine, workers map[fleet.WorkerID]
 	if now.Generation < old.Generation || now.Placement != nil && now.Placement.Generation > now.Generation {
 		s.w.violated("(4) machine %s: generation went from %d to %d, placement %+v", now.ID, old.Generation, now.Generation, now.Placement)
 	}
-	if now.Name != old.Name || now.App != old.App || now.Network != old.Network || now.DiskURL != old.DiskURL || !reflect.DeepEqual(now.Config, old.Config) {
+	if now.Name != old.Name || now.App != old.App || now.Network != old.Network || now.Disk != old.Disk || !reflect.DeepEqual(now.Config, old.Config) {
 		s.w.violated("(9) machine %s became another: %+v was %+v", now.ID, now, old)
 	}
 	s.checkPatience(old, now)

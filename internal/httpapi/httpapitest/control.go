@@ -36,7 +36,7 @@ func (f *Fleet) CreateMachine(_ context.Context, req fleet.CreateMachine) (fleet
 	f.next++
 	id := fleet.MachineID(fmt.Sprintf("01%012x", f.next))
 	v := &fleet.MachineView{Machine: fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network, NetworkID: 1,
-		Number: uint32(f.next), Config: req.Config, DiskURL: "file:///pool/disks/" + string(id), Desired: fleet.WantStarted,
+		Number: uint32(f.next), Config: req.Config, Disk: fleet.StoreDisk("file:///pool/disks/" + string(id)), Desired: fleet.WantStarted,
 		State: fleet.MachineStarted, Generation: 1, CreatedAt: f.now, UpdatedAt: f.now,
 		Placement: &fleet.Placement{Worker: worker, Generation: 1, Instance: "01J08P60K8NK33K9P5MQ5M4QN8",
 			Address: fleet.PrivateAddress(1, 1, uint32(f.next)), Since: f.now}},

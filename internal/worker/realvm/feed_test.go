@@ -123,7 +123,7 @@ func assignment(id fleet.MachineID, g fleet.Generation, want fleet.Want) fleet.A
 	return fleet.Assignment{
 		Machine: id, Generation: g, Want: want, Instance: fleet.InstanceID(fmt.Sprintf("i%d", g)),
 		Name: "web", App: "shop", Network: "front", NetworkID: 7, Address: fleet.PrivateAddress(7, 1, 2),
-		DiskURL: storeURL + "/disks/" + string(id),
+		Disk: fleet.StoreDisk(storeURL + "/disks/" + string(id)),
 		Config: fleet.MachineConfig{
 			Resources: fleet.Resources{CPUMillis: 1000, MemoryMiB: 128},
 			Services: []fleet.Service{{
