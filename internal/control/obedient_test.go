@@ -39,7 +39,7 @@ func newFixture(t *testing.T, workers ...string) *fixture {
 
 func newFixtureOn(t *testing.T, store state.Store, workers ...string) *fixture {
 	f := &fixture{t: t, store: store, disks: &memDisks{docs: map[string][]byte{}}}
-	f.policy = fleet.Policy{WorkerSuspect: 300 * time.Millisecond, WorkerDown: 600 * time.Millisecond, StartTimeout: 2 * time.Second}
+	f.policy = fleet.Policy{WorkerSuspect: time.Second, WorkerDown: 2 * time.Second, StartTimeout: 2 * time.Second}
 	f.serve()
 	for _, w := range workers {
 		f.worker(w)
