@@ -318,7 +318,12 @@ type DiskInfo struct {
 	Parent      string           `json:"parent,omitempty"`
 	Checkpoints []DiskCheckpoint `json:"checkpoints,omitempty"`
 	UpdatedAt   time.Time        `json:"updated_at"`
-	Stall       *DiskStall       `json:"stall,omitempty"` // of a machine's disk; then no checkpoints are told
+	// Of a machine's disk: the block device in its VM, how the VM's kernel gets it (fuse or nbd), what it asked of
+	// the store, and what it waits for. In a stall no checkpoints are told.
+	Device   string        `json:"device,omitempty"`
+	FrontEnd string        `json:"front_end,omitempty"`
+	Activity *DiskActivity `json:"activity,omitempty"`
+	Stall    *DiskStall    `json:"stall,omitempty"`
 	// Of an encrypted disk: its cipher, the id of its data key, and which key-encryption key has wrapped that.
 	Cipher string `json:"cipher,omitempty"`
 	KeyID  uint32 `json:"key_id,omitempty"`
@@ -333,7 +338,7 @@ type DiskInfo struct {
 // DiskCheckpoint is a named point of a disk.
 type DiskCheckpoint struct {
 	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"created_at"`
+	CreatedAt time.Time `json:"created_at,omitzero"` // not told by the call that makes it
 }
 
 // List wraps every list answer. Next is an opaque token for the next page, "" on the last.

@@ -28,7 +28,7 @@ var layers = map[string][]string{
 	"internal/runtime":  {"internal/runtime", "internal/guestapi", "internal/fleet", "internal/x"},
 	"internal/hostnet":  {"internal/hostnet", "internal/guestapi", "internal/fleet", "internal/x"},
 	"internal/worker":   {"internal/worker", "internal/runtime", "internal/guestapi", "internal/blob", "internal/disk/format", "internal/fleet", "internal/x", "api"},
-	"internal/platform": {"internal/platform", "internal/guestapi", "internal/disk", "internal/blob", "internal/fleet", "internal/x"},
+	"internal/platform": {"internal/platform", "api", "internal/guestapi", "internal/disk", "internal/blob", "internal/fleet", "internal/x"},
 	"internal/httpapi":  {"internal/httpapi", "internal/fleet", "internal/guestapi", "internal/x", "api"},
 	"internal/devfleet": {"internal/devfleet", "internal/runtime", "internal/x"},
 	"internal/release":  {"internal/release", "internal/fleet", "internal/blob", "internal/x"},

@@ -56,7 +56,7 @@ func (p *Platform) handler() http.Handler {
 	mux.HandleFunc("POST "+guestapi.PathRelease, p.postRelease)
 	mux.HandleFunc("GET "+guestapi.PathEvents, p.getEvents)
 	inside := http.NewServeMux()
-	p.machineRoutes(inside)
+	p.addMachineRoutes(inside)
 	mux.Handle(guestapi.PathMachine, p.takenOver(inside))
 	inside.HandleFunc("/", unknownPath)
 	mux.HandleFunc("/", unknownPath)

@@ -2,25 +2,41 @@ package machine
 
 import (
 	"net/http"
+	"strings"
 
+	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// machineRoutes are what the fleet's API passes on, below /v1/machines/{id}/.
-func (p *Platform) machineRoutes(mux *http.ServeMux) {
-	at := func(method, path string) string { return method + " " + guestapi.PathMachine + path }
-	mux.HandleFunc(at("GET", "exec"), p.getExec)
-	mux.HandleFunc(at("GET", "logs"), p.getLogs)
-	mux.HandleFunc(at("GET", "services"), p.getServices)
-	mux.HandleFunc(at("POST", "services/{name}/{action}"), p.postService)
-	mux.HandleFunc(guestapi.PathMachine+"ports/{port}", p.anyPorts)
-	mux.HandleFunc(guestapi.PathMachine+"ports/{port}/{path...}", p.anyPorts)
-	mux.HandleFunc(at("GET", "disk"), p.getDisk)
-	mux.HandleFunc(at("GET", "checkpoints"), p.getCheckpoints)
-	mux.HandleFunc(at("POST", "checkpoints/{name}"), p.postCheckpoint)
+// route is a call that the fleet's API passes on, below /v1/machines/{id}/. api/openapi.yaml has each of them.
+type route struct {
+	method string // "": all
+	path   string
+	handle http.HandlerFunc
+}
+
+func (p *Platform) machineRoutes() []route {
+	return []route{
+		{"GET", "exec", p.getExec},
+		{"GET", "logs", p.getLogs},
+		{"GET", "services", p.getServices},
+		{"POST", "services/{name}/{action}", p.postService},
+		{"", "ports/{port}", p.anyPorts},
+		{"", "ports/{port}/{path...}", p.anyPorts},
+		{"GET", "disk", p.getDisk},
+		{"GET", "checkpoints", p.getCheckpoints},
+		{"POST", "checkpoints/{name}", p.postCheckpoint},
+	}
+}
+
+// addMachineRoutes serves them.
+func (p *Platform) addMachineRoutes(mux *http.ServeMux) {
+	for _, r := range p.machineRoutes() {
+		mux.HandleFunc(strings.TrimSpace(r.method+" "+guestapi.PathMachine+r.path), r.handle)
+	}
 }
 
 func (p *Platform) getServices(w http.ResponseWriter, _ *http.Request) {
@@ -29,7 +45,7 @@ func (p *Platform) getServices(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, errs.New(errs.Unavailable, "this VM is no machine yet"))
 		return
 	}
-	writeJSON(w, list[fleet.ServiceReport]{Items: now.Health.Services})
+	writeJSON(w, servicesToAPI(now.Health.Services))
 }
 
 // postService starts, stops or restarts a service, and answers with all of them as they are right then.
@@ -52,23 +68,33 @@ func (p *Platform) postService(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, list[fleet.ServiceReport]{Items: m.Reports()})
+	writeJSON(w, servicesToAPI(m.Reports()))
 }
 
-// list is the form of every list that the fleet's API passes on.
-type list[T any] struct {
-	Items []T `json:"items"`
+func servicesToAPI(reports []fleet.ServiceReport) api.List[api.ServiceInfo] {
+	out := api.List[api.ServiceInfo]{Items: []api.ServiceInfo{}}
+	for _, r := range reports {
+		out.Items = append(out.Items, api.ServiceInfo(r))
+	}
+	return out
 }
 
-// diskAnswer describes the attached disk: what its head says, and what it asked of the store.
-type diskAnswer struct {
-	URL string `json:"url"` // relative to the pool: the rest isn't known in a VM
-	blockapi.Description
-	SizeBytes   int64                 `json:"size_bytes"`
-	Device      string                `json:"device"`
-	Activity    fleet.DiskReport      `json:"activity"`
-	Stall       *fleet.DiskStall      `json:"stall,omitempty"` // then no checkpoints are told
-	Checkpoints []blockapi.Checkpoint `json:"checkpoints,omitempty"`
+func checkpointsToAPI(all []blockapi.Checkpoint) []api.DiskCheckpoint {
+	out := []api.DiskCheckpoint{}
+	for _, c := range all {
+		out = append(out, api.DiskCheckpoint(c))
+	}
+	return out
+}
+
+// diskToAPI describes the attached disk. Its URL is relative to the pool, the rest of which isn't known in a VM.
+func diskToAPI(info blockapi.Info) api.DiskInfo {
+	d, activity := info.Description, api.DiskActivity(info.Report)
+	return api.DiskInfo{
+		URL: info.Path, ID: d.ID, SizeBytes: info.SizeBytes, State: d.State, Mode: d.Mode, Epoch: d.Epoch,
+		Generation: d.Generation, Holder: d.Holder, UpdatedAt: d.UpdatedAt, Device: info.Device,
+		FrontEnd: d.FrontEnd, Activity: &activity, Stall: (*api.DiskStall)(info.Stall),
+	}
 }
 
 func (p *Platform) getDisk(w http.ResponseWriter, r *http.Request) {
@@ -91,8 +117,11 @@ func (p *Platform) getDisk(w http.ResponseWriter, r *http.Request) {
 	if info.Stall != nil && now.Health.Stall != nil {
 		info.Stall.Paused = now.Health.Stall.Paused
 	}
-	writeJSON(w, diskAnswer{URL: info.Path, Description: info.Description, SizeBytes: info.SizeBytes, Device: info.Device,
-		Activity: info.Report, Stall: info.Stall, Checkpoints: all})
+	answer := diskToAPI(info)
+	if len(all) > 0 {
+		answer.Checkpoints = checkpointsToAPI(all)
+	}
+	writeJSON(w, answer)
 }
 
 func (p *Platform) getCheckpoints(w http.ResponseWriter, r *http.Request) {
@@ -101,7 +130,7 @@ func (p *Platform) getCheckpoints(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, list[blockapi.Checkpoint]{Items: all})
+	writeJSON(w, api.List[api.DiskCheckpoint]{Items: checkpointsToAPI(all)})
 }
 
 // postCheckpoint writes out the file system and names that state. What a program has not yet written to its files
@@ -120,5 +149,5 @@ func (p *Platform) postCheckpoint(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, blockapi.Checkpoint{Name: name})
+	writeJSON(w, api.DiskCheckpoint{Name: name})
 }
