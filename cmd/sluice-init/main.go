@@ -115,9 +115,13 @@ func runPlatformd(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	restarts, err := vminit.Restarts()
+	if err != nil {
+		return err
+	}
 	p, err := machine.New(machine.Config{
 		Boot: boot, Version: version(boot), Dir: dir, DiskDir: filepath.Join(machineDir, "disk"), Block: blockapi.NewClient(socket), Log: log,
-		Inner: container,
+		Inner: container, Restarts: restarts,
 	})
 	if err != nil {
 		return err

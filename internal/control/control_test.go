@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,6 +112,46 @@ func TestOutOfMemory(t *testing.T) {
 	f.eventually("paused", func() bool { return history() == before+" 4 disk_stall" })
 	w.set(func() { w.oom = &fleet.OOMReport{Kills: 5, Last: time.Now()} })
 	f.eventually("told of", func() bool { return history() == before+" 4 disk_stall 5" })
+}
+
+// TestSilentPlatform: the record, the view and the history say since when the platform of a machine's VM is silent, that it
+// answers again, and that it was started again; once each, however often that is reported.
+func TestSilentPlatform(t *testing.T) {
+	f := newFixture(t)
+	w := f.worker("w1")
+	f.create("db", "net")
+	events := func() (all []string) {
+		lines, err := f.c.MachineEvents(t.Context(), "db")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range lines {
+			if strings.HasPrefix(e.Event, "platform_") {
+				all = append(all, strings.TrimSpace(e.Event+" "+e.Info["since"]+e.Info["restarts"]+e.Info["reason"]))
+			}
+		}
+		return all
+	}
+	since := time.Date(2026, 5, 4, 3, 2, 1, 0, time.UTC)
+	w.set(func() { w.mute = since })
+	f.eventually("silent", func() bool { return f.machine("db").Machine.Reason != "" })
+	v := f.machine("db")
+	if v.Machine.State != fleet.MachineStarted || v.Report.Healthy() ||
+		v.Machine.Reason != "platformd of the VM has been silent since 2026-05-04T03:02:01Z" {
+		t.Errorf("it is %s, healthy %v, %q", v.Machine.State, v.Report.Healthy(), v.Machine.Reason)
+	}
+	w.set(func() {})
+	w.set(func() { w.restarts = &fleet.PlatformReport{Count: 1, Last: time.Now(), Reason: "killed"} })
+	f.eventually("restarted", func() bool { return len(events()) == 2 })
+	w.set(func() { w.mute = time.Time{} })
+	f.eventually("answers", func() bool { return f.machine("db").Machine.Reason == "" })
+	want := []string{"platform_silent 2026-05-04T03:02:01Z", "platform_restart 1killed", "platform_answers"}
+	if got := events(); !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+	if !f.machine("db").Report.Healthy() {
+		t.Error("it isn't healthy again")
+	}
 }
 
 // TestMoveOfAMachineThatIsNotHealthy: one with a service that ends over and over is moved as it is; a drain doesn't

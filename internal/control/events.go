@@ -2,8 +2,10 @@ package control
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -23,7 +25,10 @@ const (
 	eventDestroy = "destroy"
 	eventStall   = "disk_stall" // the machine is paused because its disk's store has stalled
 	eventResume  = "disk_resume"
-	eventOOM     = "out_of_memory" // the kernel has killed a process of the machine
+	eventOOM     = "out_of_memory"   // the kernel has killed a process of the machine
+	eventSilent  = "platform_silent" // the platform in its VM answers nothing
+	eventAnswers = "platform_answers"
+	eventRestart = "platform_restart" // it was started again, while the machine went on
 )
 
 // Sources of events.
@@ -53,34 +58,52 @@ func (c *Control) events(ctx context.Context, t *txn, id fleet.MachineID, lines 
 	return nil
 }
 
-// settleOOM notes that processes of a machine were killed for lack of memory, and reports whether that was news. The
-// newest line is counted up where it tells of it already: a machine that does nothing else must not push out the rest.
-func (c *Control) settleOOM(ctx context.Context, m row[fleet.Machine], s sight) (bool, error) {
-	if s.vm.OOM == nil {
-		return false, nil
+// tally is something that a VM only counts, told by an event that says how many there were by now.
+type tally struct {
+	event, key string
+	count      int64
+	last       time.Time
+	info       map[string]string // what else the event says
+}
+
+// tallies returns what a VM has counted.
+func tallies(v *fleet.VMReport) []tally {
+	var all []tally
+	if v.OOM != nil {
+		all = append(all, tally{event: eventOOM, key: "kills", count: v.OOM.Kills, last: v.OOM.Last})
 	}
+	if p := v.Platform; p != nil {
+		all = append(all, tally{event: eventRestart, key: "restarts", count: p.Count, last: p.Last, info: map[string]string{"reason": p.Reason}})
+	}
+	return all
+}
+
+// settleTally notes what a machine's VM has counted, and reports whether that was news. The newest line is counted up where it
+// tells of it already: a machine that does nothing else must not push out the rest.
+func (c *Control) settleTally(ctx context.Context, m row[fleet.Machine], s sight, y tally) (bool, error) {
 	ring, rev, err := c.readEvents(ctx, m.val.ID)
 	if err != nil {
 		return false, err
 	}
-	line := fleet.MachineEvent{Time: s.vm.OOM.Last, State: m.val.State, Event: eventOOM, Source: sourceWorker(s.worker),
-		Instance: m.val.Placement.Instance, Info: map[string]string{"kills": strconv.FormatInt(s.vm.OOM.Kills, 10)}}
-	isSame := func(e fleet.MachineEvent) bool { return e.Event == eventOOM && e.Instance == line.Instance }
+	count := strconv.FormatInt(y.count, 10)
+	line := fleet.MachineEvent{Time: y.last, State: m.val.State, Event: y.event, Source: sourceWorker(s.worker),
+		Instance: m.val.Placement.Instance, Info: map[string]string{y.key: count}}
+	maps.Copy(line.Info, y.info)
+	isSame := func(e fleet.MachineEvent) bool { return e.Event == y.event && e.Instance == line.Instance }
 	for _, e := range slices.Backward(ring) {
 		if isSame(e) {
-			if known, err := strconv.ParseInt(e.Info["kills"], 10, 64); err == nil && known >= s.vm.OOM.Kills {
+			if known, err := strconv.ParseInt(e.Info[y.key], 10, 64); err == nil && known >= y.count {
 				return false, nil
 			}
 			break
 		}
 	}
+	t := c.begin()
 	if n := len(ring); n > 0 && isSame(ring[n-1]) {
-		t := c.begin()
 		ring[n-1] = line
 		t.put(keyEvents(m.val.ID), rev, ring)
 		return true, t.commit(ctx)
 	}
-	t := c.begin()
 	if err := c.events(ctx, t, m.val.ID, line); err != nil {
 		return false, err
 	}

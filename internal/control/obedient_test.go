@@ -134,6 +134,8 @@ type obedient struct {
 	steps    int64
 	pressure *fleet.Pressure
 	oom      *fleet.OOMReport
+	mute     time.Time // since when its platforms are
+	restarts *fleet.PlatformReport
 	services []fleet.ServiceReport
 	seq      int64
 	seen     int64
@@ -209,7 +211,7 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 	told := map[fleet.MachineID]bool{}
 	for _, a := range set.Assignments {
 		told[a.Machine] = true
-		v := fleet.VMReport{Machine: a.Machine, Generation: a.Generation, Instance: a.Instance, HasVM: true, Phase: fleet.PhaseHealthy, Stall: w.stall, OOM: w.oom, Services: w.services}
+		v := fleet.VMReport{Machine: a.Machine, Generation: a.Generation, Instance: a.Instance, HasVM: true, Phase: fleet.PhaseHealthy, Stall: w.stall, OOM: w.oom, SilentSince: w.mute, Platform: w.restarts, Services: w.services}
 		switch {
 		case a.Want == fleet.WantDiscarded:
 			delete(w.vms, a.Machine)

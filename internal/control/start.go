@@ -147,10 +147,12 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 	switch s.vm.Phase {
 	case fleet.PhaseRunning, fleet.PhaseHealthy:
 		if m.val.State == fleet.MachineStarted {
-			if news, err := c.settleOOM(ctx, m, s); news || err != nil {
-				return err
+			for _, y := range tallies(s.vm) {
+				if news, err := c.settleTally(ctx, m, s, y); news || err != nil {
+					return err
+				}
 			}
-			return c.settlePaused(ctx, m, s)
+			return c.settleHeld(ctx, m, s)
 		}
 		return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventStart, Source: sourceWorker(s.worker)})
 	case fleet.PhaseFailed, fleet.PhaseFenced:
@@ -167,17 +169,40 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 // reasonPaused is why a started machine does nothing.
 const reasonPaused = "paused: the store of its disk has stalled"
 
-// settlePaused notes that a started machine has been paused for its store, or goes on.
-func (c *Control) settlePaused(ctx context.Context, m row[fleet.Machine], s sight) error {
-	paused := s.vm.Stall != nil && s.vm.Stall.Paused
-	switch noted := m.val.Reason == reasonPaused; {
-	case paused == noted:
-		return nil
-	case paused:
-		return c.setState(ctx, m, fleet.MachineStarted, reasonPaused, &fleet.MachineEvent{Event: eventStall, Source: sourceWorker(s.worker),
-			Info: map[string]string{"since": s.vm.Stall.Since.UTC().Format(time.RFC3339), "operation": s.vm.Stall.Operation, "reason": s.vm.Stall.Reason}})
+// reasonSilent, with a time after it, is why nobody knows what a started machine does.
+const reasonSilent = "platformd of the VM has been silent since "
+
+// held returns why a started machine isn't what it should be, and the event by which that is told; "" if it is.
+func held(v *fleet.VMReport) (reason string, ev fleet.MachineEvent) {
+	switch {
+	case !v.SilentSince.IsZero(): // what its platform said last may not be so any more
+		since := v.SilentSince.UTC().Format(time.RFC3339)
+		return reasonSilent + since,
+			fleet.MachineEvent{Event: eventSilent, Info: map[string]string{"since": since}}
+	case v.Stall != nil && v.Stall.Paused:
+		return reasonPaused, fleet.MachineEvent{Event: eventStall,
+			Info: map[string]string{"since": v.Stall.Since.UTC().Format(time.RFC3339), "operation": v.Stall.Operation, "reason": v.Stall.Reason}}
 	}
-	return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventResume, Source: sourceWorker(s.worker)})
+	return "", fleet.MachineEvent{}
+}
+
+// settleHeld notes that a started machine has been paused for its store, or that its platform is silent, or that it goes on.
+func (c *Control) settleHeld(ctx context.Context, m row[fleet.Machine], s sight) error {
+	reason, ev := held(s.vm)
+	if reason == m.val.Reason {
+		return nil
+	}
+	switch {
+	case reason != "":
+	case m.val.Reason == reasonPaused:
+		ev.Event = eventResume
+	case strings.HasPrefix(m.val.Reason, reasonSilent):
+		ev.Event = eventAnswers
+	default:
+		return nil
+	}
+	ev.Source = sourceWorker(s.worker)
+	return c.setState(ctx, m, fleet.MachineStarted, reason, &ev)
 }
 
 // settleSilent is for a machine of which the worker hasn't said yet that it runs.

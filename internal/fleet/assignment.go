@@ -96,6 +96,10 @@ type VMReport struct {
 	Stall *DiskStall `json:"stall,omitempty"`
 	// OOM is set once a process of the machine was killed for lack of memory. Its contents are never changed.
 	OOM *OOMReport `json:"oom,omitempty"`
+	// SilentSince is since when the platform in the VM answers nothing; zero: it answers.
+	SilentSince time.Time `json:"silent_since,omitzero"`
+	// Platform is set once the platform had to be started again in its VM. Its contents are never changed.
+	Platform *PlatformReport `json:"platform,omitempty"`
 	// Timeline has the time each phase of this incarnation was first reached.
 	Timeline map[Phase]time.Time `json:"timeline,omitempty"`
 	Services []ServiceReport     `json:"services,omitempty"`
@@ -104,9 +108,10 @@ type VMReport struct {
 	Progress int64 `json:"progress,omitempty"`
 }
 
-// Healthy reports whether the machine has been brought up and each service that is wanted is ready now.
+// Healthy reports whether the machine has been brought up and each service that is wanted is ready now, as far as its platform
+// says anything.
 func (r *VMReport) Healthy() bool {
-	if r.Phase != PhaseHealthy {
+	if r.Phase != PhaseHealthy || !r.SilentSince.IsZero() {
 		return false
 	}
 	for _, s := range r.Services {
@@ -169,6 +174,18 @@ type OOMReport struct {
 // Same reports whether two reports say the same.
 func (r *OOMReport) Same(o *OOMReport) bool {
 	return r == o || r != nil && o != nil && r.Kills == o.Kills
+}
+
+// PlatformReport tells of a platform that was started again in its VM, while its machine went on.
+type PlatformReport struct {
+	Count  int64     `json:"count"`
+	Last   time.Time `json:"last"`
+	Reason string    `json:"reason"` // how the one before the last start ended
+}
+
+// Same reports whether two reports say the same.
+func (r *PlatformReport) Same(o *PlatformReport) bool {
+	return r == o || r != nil && o != nil && r.Count == o.Count
 }
 
 // WorkerReport is everything a worker observes; sent whole at least once a second and at every change.

@@ -7,6 +7,7 @@
 package guestapi
 
 import (
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -25,6 +26,11 @@ const (
 
 // PlatformMemory is what a VM has, in bytes, beyond its machine's memory: for blockd, platformd and init.
 const PlatformMemory = 512 << 20
+
+// PlatformOutOfMemory says in words that PlatformMemory was not enough.
+func PlatformOutOfMemory() string {
+	return fmt.Sprintf("the platform of the VM is out of memory (it has %d MiB)", PlatformMemory>>20)
+}
 
 // Files in a VM by which its runtime and its init meet.
 const (
@@ -52,6 +58,7 @@ type Boot struct {
 // /v1/machines/{id}/, after it has checked who asks.
 const (
 	PathHealth  = "/v1/health"  // GET → Health
+	PathAlive   = "/v1/alive"   // GET → 204 if the platform itself is well, whatever it waits for; any answer says so
 	PathPrepare = "/v1/prepare" // POST Prepare → Health
 	PathBind    = "/v1/bind"    // POST Bind → Health; returns once accepted, progress is in events
 	PathRelease = "/v1/release" // POST Release → Health in StateReleased; returns when the disk is closed
@@ -93,6 +100,8 @@ type Health struct {
 	Stall      *fleet.DiskStall      `json:"stall,omitempty"` // while the disk's store has stalled
 	OOM        *fleet.OOMReport      `json:"oom,omitempty"`   // once a process was killed for lack of memory
 	Services   []fleet.ServiceReport `json:"services,omitempty"`
+	// Platform is set once platformd was started again in this VM.
+	Platform *fleet.PlatformReport `json:"platform,omitempty"`
 	// Timeline has when each state was first reached.
 	Timeline map[State]time.Time `json:"timeline"`
 	// Steps has how long the parts of what was done took, in the order in which they ended; for people.

@@ -50,8 +50,18 @@ func (v *testVM) kill(role string) {
 	}
 }
 
-// processes returns the VM's processes of sluice-init with a role.
+// processes returns the VM's process of sluice-init with a role, of which there must be one.
 func (v *testVM) processes(role string) []int {
+	v.t.Helper()
+	found := v.findProcesses(role)
+	if len(found) != 1 {
+		v.t.Fatalf("%d processes of %s in VM %s", len(found), role, v.ID())
+	}
+	return found
+}
+
+// findProcesses returns the VM's processes of sluice-init with a role.
+func (v *testVM) findProcesses(role string) []int {
 	v.t.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -68,9 +78,6 @@ func (v *testVM) processes(role string) []int {
 		if string(cmd) == "/usr/bin/sluice-init\x00"+role+"\x00" && startedByInit(e.Name()) && strings.Contains(string(group), string(v.ID())) {
 			found = append(found, pid)
 		}
-	}
-	if len(found) != 1 {
-		v.t.Fatalf("%d processes of %s in VM %s", len(found), role, v.ID())
 	}
 	return found
 }

@@ -37,6 +37,7 @@ type Config struct {
 	StepTimeout  time.Duration // a step that only fails is given up after it; default 30 s
 	ReleaseGrace time.Duration // beyond the machine's stop timeout, for unmount and flush; default 30 s
 	ReleaseMax   time.Duration // beyond that, while the platform still answers; default 5 min
+	SilentAfter  time.Duration // a platform that answers nothing is reported so; default 10 s
 	Heartbeat    time.Duration // longest between two reports; default 1 s
 	Coalesce     time.Duration // changes this close go into one report; default 1 ms
 	PoolQuiet    time.Duration // how long after a claim the pool isn't refilled; default 200 ms
@@ -68,6 +69,7 @@ func (c *Config) setDefaults() {
 	set(&c.StepTimeout, 30*time.Second)
 	set(&c.ReleaseGrace, 30*time.Second)
 	set(&c.ReleaseMax, 5*time.Minute)
+	set(&c.SilentAfter, 10*time.Second)
 	set(&c.Heartbeat, time.Second)
 	set(&c.Coalesce, time.Millisecond)
 	if c.Overhead == (fleet.Resources{}) {

@@ -40,6 +40,7 @@ type machine struct {
 	steps     string            // how far the platform is with it, by its own account
 	mark      startMark         // how far its start was seen to be
 	settled   bool              // what it was when the worker started has been looked at
+	silent    time.Time         // since when the VM's platform answers nothing; zero: it does
 
 	// The rest belongs to run.
 	found     *pool.VM // by adopt, for resume
@@ -159,7 +160,11 @@ func (m *machine) look() {
 	if l == nil || l.End != nil || m.graceEnd.IsZero() || time.Now().Before(m.graceEnd) {
 		return
 	}
-	m.ended("the VM ended by itself: " + m.vm.Status().Exit)
+	how := "the VM ended by itself: " + m.vm.Status().Exit
+	if since := m.silence(); !since.IsZero() {
+		how += "; its platformd had been silent since " + since.UTC().Format(time.RFC3339)
+	}
+	m.ended(how)
 }
 
 // ended closes a life whose VM is gone without a word.

@@ -57,9 +57,9 @@ func (m *machine) observed() *fleet.VMReport {
 		Services: slices.Clone(m.health.Services),
 	}
 	if l.Bound && l.End == nil {
-		r.Stall = m.health.Stall
+		r.Stall, r.SilentSince = m.health.Stall, m.silence()
 	}
-	r.OOM = m.health.OOM
+	r.OOM, r.Platform = m.health.OOM, m.health.Platform
 	r.Disk.Epoch = max(r.Disk.Epoch, m.health.Disk.Epoch)
 	r.Disk.Replayed = max(r.Disk.Replayed, m.health.Disk.Replayed)
 	r.Disk.FrontEnd = cmp.Or(m.health.Disk.FrontEnd, r.Disk.FrontEnd)
@@ -75,7 +75,8 @@ func sameReport(a, b *fleet.VMReport) bool {
 		return a == b
 	}
 	return a.Generation == b.Generation && a.Attempt == b.Attempt && a.Phase == b.Phase && a.VM == b.VM &&
-		a.Error == b.Error && a.Stall.Same(b.Stall) && a.OOM.Same(b.OOM) && slices.Equal(a.Services, b.Services)
+		a.Error == b.Error && a.Stall.Same(b.Stall) && a.OOM.Same(b.OOM) &&
+		a.SilentSince.Equal(b.SilentSince) && a.Platform.Same(b.Platform) && slices.Equal(a.Services, b.Services)
 }
 
 // diskReport is what the disk did in this life: counted by the gateway, or by the platform itself, which

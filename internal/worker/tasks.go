@@ -123,7 +123,7 @@ func (m *machine) hold(vm *pool.VM) {
 		Listen: m.host.listenOn(vm.HostLink()),
 	})
 	m.mu.Lock()
-	m.gate = gate
+	m.gate, m.silent = gate, time.Time{}
 	m.mu.Unlock()
 	var gctx, fctx context.Context
 	gctx, m.gateStop = context.WithCancel(m.ctx)
@@ -136,6 +136,10 @@ func (m *machine) hold(vm *pool.VM) {
 	})
 	m.group.Go(func() error {
 		vm.Guest.Follow(fctx, func(h guestapi.Health) { m.deliver(event{vm.ID(), h}) })
+		return nil
+	})
+	m.group.Go(func() error {
+		m.listen(fctx, vm)
 		return nil
 	})
 }

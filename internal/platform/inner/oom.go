@@ -5,6 +5,7 @@ import (
 	"io/fs"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
 // OOMKills returns how many of the container's processes the kernel has killed for lack of memory since it was made.
@@ -14,14 +15,12 @@ func (c *Container) OOMKills() (int64, error) {
 	if err != nil {
 		return 0, errs.Wrap(errs.NotFound, err, "the container has ended")
 	}
-	for _, g := range own {
-		n, err := g.OOMKills()
-		if err == nil {
-			return n, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) { // else there is no memory controller in this hierarchy
-			return 0, errs.Wrap(errs.Unavailable, err, "count processes killed for lack of memory")
-		}
+	n, err := memcg.Kills(own)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return 0, errs.New(errs.Unsupported, "the container has no memory cgroup of its own")
+	case err != nil:
+		return 0, errs.Wrap(errs.Unavailable, err, "count processes killed for lack of memory")
 	}
-	return 0, errs.New(errs.Unsupported, "the container has no memory cgroup of its own")
+	return n, nil
 }

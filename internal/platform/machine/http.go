@@ -51,6 +51,7 @@ func (p *Platform) authorized(next http.Handler) http.Handler {
 func (p *Platform) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+guestapi.PathHealth, p.getHealth)
+	mux.HandleFunc("GET "+guestapi.PathAlive, p.getAlive)
 	mux.HandleFunc("POST "+guestapi.PathPrepare, p.postPrepare)
 	mux.HandleFunc("POST "+guestapi.PathBind, p.postBind)
 	mux.HandleFunc("POST "+guestapi.PathRelease, p.postRelease)
@@ -95,6 +96,12 @@ func (p *Platform) getHealth(w http.ResponseWriter, r *http.Request) {
 		now.Health.Disk = info.Report
 	}
 	writeJSON(w, now.Health)
+}
+
+// getAlive answers who asks only whether this process is well. It waits for nothing but the locks that all else needs, too.
+func (p *Platform) getAlive(w http.ResponseWriter, _ *http.Request) {
+	p.status.touch()
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func (p *Platform) postPrepare(w http.ResponseWriter, r *http.Request) {

@@ -29,6 +29,7 @@ func (p *Platform) watchMemory(ctx context.Context) error {
 			return nil
 		case <-ticker.C:
 			p.lookForOOM(ctx)
+			p.ownKills.Look()
 		}
 	}
 }

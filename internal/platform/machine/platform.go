@@ -4,16 +4,19 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 	"github.com/sluice-platform/sluice/internal/platform/inner"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
 // Config of platformd.
@@ -24,7 +27,9 @@ type Config struct {
 	DiskDir string // where the disk is mounted; made if missing
 	Block   *blockapi.Client
 	Inner   inner.Config
-	Log     *slog.Logger
+	// Restarts tells of earlier platformds of this VM; nil: there was none.
+	Restarts *fleet.PlatformReport
+	Log      *slog.Logger
 }
 
 // Platform is platformd.
@@ -39,18 +44,23 @@ type Platform struct {
 	services  *serviceHolder
 	// interrupt ends what a bind is doing, for a release or a failure.
 	interrupt *interrupter
+	ownKills  *memcg.Counter // of the platform itself
 	// killing is set before the container is killed on purpose.
 	killing atomic.Bool
 }
 
 // New returns a platform in the state in which an earlier one of this VM left it.
 func New(cfg Config) (*Platform, error) {
-	st, err := loadStatus(filepath.Join(cfg.Dir, "platform.json"), cfg.Boot, cfg.Version)
+	st, err := loadStatus(filepath.Join(cfg.Dir, "platform.json"), cfg)
 	if err != nil {
 		return nil, err
 	}
+	own, err := memcg.Of(os.Getpid())
+	if err != nil {
+		return nil, errs.Wrap(errs.Unavailable, err, "find the platform's cgroup")
+	}
 	return &Platform{cfg: cfg, log: cfg.Log, status: st, block: cfg.Block, container: newBox(),
-		services: newServiceHolder(), interrupt: newInterrupter()}, nil
+		services: newServiceHolder(), interrupt: newInterrupter(), ownKills: memcg.NewCounter(own)}, nil
 }
 
 func (p *Platform) diskDir() string { return p.cfg.DiskDir }

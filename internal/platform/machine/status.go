@@ -38,7 +38,7 @@ type status struct {
 	changed chan struct{} // closed at the next change
 }
 
-func loadStatus(path string, boot guestapi.Boot, version string) (*status, error) {
+func loadStatus(path string, cfg Config) (*status, error) {
 	s := &status{path: path, changed: make(chan struct{})}
 	data, err := os.ReadFile(path)
 	switch {
@@ -53,7 +53,7 @@ func loadStatus(path string, boot guestapi.Boot, version string) (*status, error
 			return nil, errs.Wrap(errs.Corrupt, err, "read platform state")
 		}
 	}
-	s.now.Health.VM, s.now.Health.Version = boot.VM, version
+	s.now.Health.VM, s.now.Health.Version, s.now.Health.Platform = cfg.Boot.VM, cfg.Version, cfg.Restarts
 	return s, s.update(func(*saved) {})
 }
 
@@ -106,6 +106,14 @@ func (s *status) update(change func(*saved)) error {
 	s.changed = make(chan struct{})
 	s.mu.Unlock()
 	return nil
+}
+
+// touch returns once nobody holds the state.
+func (s *status) touch() {
+	s.write.Lock()
+	defer s.write.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 }
 
 // final reports whether nothing comes after st.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -22,18 +23,26 @@ func (p *Platform) watchDisk(ctx context.Context) error {
 }
 
 func (p *Platform) ended(ctx context.Context, err error) error {
-	switch {
-	case ctx.Err() != nil:
-	case errs.Is(err, errs.Fenced):
-		p.fail(ctx, errs.Wrap(errs.Fenced, err, "the store refuses this disk's writes").
-			WithRemedy("nothing is to be done here: the machine belongs to a newer owner"))
-	case !errs.Is(err, errs.Unavailable):
-		p.fail(ctx, err)
-	default:
-		p.fail(ctx, errs.Wrap(errs.Unavailable, err, "the process that holds the disk has ended").
-			WithRemedy("start the machine again: what was acknowledged is in the store"))
+	if ctx.Err() == nil {
+		p.fail(ctx, endOfDisk(err, p.ownKills.Recent(oomRecent)))
 	}
 	return nil
+}
+
+// endOfDisk says why a machine has lost its disk. outOfMemory: the kernel has just killed a process of the platform.
+func endOfDisk(err error, outOfMemory bool) error {
+	switch {
+	case errs.Is(err, errs.Fenced):
+		return errs.Wrap(errs.Fenced, err, "the store refuses this disk's writes").
+			WithRemedy("nothing is to be done here: the machine belongs to a newer owner")
+	case !errs.Is(err, errs.Unavailable):
+		return err
+	case outOfMemory:
+		return errs.New(errs.Unavailable, "the process that holds the disk was killed: %s", guestapi.PlatformOutOfMemory()).
+			WithRemedy("nothing is to be done: the machine is started again, and what was acknowledged is in the store")
+	}
+	return errs.Wrap(errs.Unavailable, err, "the process that holds the disk has ended").
+		WithRemedy("start the machine again: what was acknowledged is in the store")
 }
 
 // awaitBlockd waits for blockd to come up, which init starts at the same time as this.

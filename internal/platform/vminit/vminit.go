@@ -1,13 +1,14 @@
 // Package vminit is PID 1 of a VM. It is kept tiny, because nothing can restart it.
 //
 // Invariants: it starts blockd and platformd, and ends with the VM; a platformd that dies is started again,
-// and what it looked after goes on meanwhile; with blockd the VM ends, because the disk can't be trusted any
+// and what it looked after goes on meanwhile; one that is stuck is killed for that; with blockd the VM ends, because the disk can't be trusted any
 // more: what was acknowledged is in the store, and another VM finds it there.
 package vminit
 
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,18 +16,22 @@ import (
 	"os/exec"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
 const (
 	lastWords  = time.Second            // between blockd's end and the VM's, for platformd to say why
 	restartGap = 100 * time.Millisecond // between starts of platformd
+	oomRecent  = 5 * time.Second        // between the kernel's count and the end of what it has killed, and more
 	powerOff   = 2 * time.Second        // for the others to end at SIGTERM
 )
 
@@ -45,13 +50,18 @@ type Init struct {
 	// mu is held over start and wait, neither of which blocks, so that no child ends before it is known.
 	mu       sync.Mutex
 	children map[int]*child
+
+	killed    *memcg.Counter        // of the platform's own processes, for lack of memory
+	platformd atomic.Pointer[child] // the newest
+	restarts  fleet.PlatformReport  // of platformd; supervise alone has it
 }
 
 type child struct {
-	role string
-	pid  int
-	done chan struct{} // closed once status is set
-	how  string
+	role  string
+	pid   int
+	stuck string        // why it was killed; by mu
+	done  chan struct{} // closed once how is set
+	how   string
 }
 
 // New returns an Init.
@@ -64,26 +74,32 @@ func (in *Init) Run(ctx context.Context) error {
 	if err := prepare(); err != nil {
 		return err
 	}
+	own, err := memcg.Of(os.Getpid())
+	if err != nil {
+		return fmt.Errorf("find the platform's cgroup: %w", err)
+	}
+	in.killed = memcg.NewCounter(own)
 	var g errgroup.Group
 	reaping, stopReaping := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return in.reap(reaping) })
 	living, stopLiving := context.WithCancel(ctx)
+	started := make(chan struct{})
 	g.Go(func() error {
-		err := in.awaitIdentity(living)
+		err := in.care(living, started)
 		if err != nil {
-			stopLiving() // it must not become anybody's
+			stopLiving() // it must not become anybody's, or can't be what it is
 		}
 		return err
 	})
-	err := in.supervise(living)
+	err = in.supervise(living, started)
 	stopLiving()
 	stopReaping()
 	return errors.Join(err, g.Wait())
 }
 
-// awaitIdentity waits for the boot document, for which the others wait by themselves. With one that can't be read, or that
-// can't be followed, the VM ends.
-func (in *Init) awaitIdentity(ctx context.Context) error {
+// care waits for the boot document, for which the others wait by themselves, and then watches platformd. With a document that
+// can't be read, or that can't be followed, the VM ends.
+func (in *Init) care(ctx context.Context, started <-chan struct{}) error {
 	boot, err := in.cfg.Boot(ctx)
 	if err == nil {
 		err = identify(boot)
@@ -91,18 +107,28 @@ func (in *Init) awaitIdentity(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	select {
+	case <-started:
+	case <-ctx.Done():
+		return nil
+	}
+	return in.watchPlatformd(ctx, boot)
 }
 
-func (in *Init) supervise(ctx context.Context) error {
+// supervise starts blockd and platformd, says so, and keeps them going.
+func (in *Init) supervise(ctx context.Context, started chan<- struct{}) error {
 	blockd, err := in.start("blockd")
 	if err != nil {
 		return err
 	}
-	platformd, err := in.start("platformd")
+	platformd, err := in.startPlatformd()
 	if err != nil {
 		return err
 	}
+	close(started)
 	for {
 		select {
 		case <-blockd.done:
@@ -112,13 +138,48 @@ func (in *Init) supervise(ctx context.Context) error {
 		case <-platformd.done:
 			in.cfg.Log.ErrorContext(ctx, "platformd has ended, and is started again", "how", platformd.how)
 			in.await(ctx, restartGap)
-			if platformd, err = in.start("platformd"); err != nil {
+			in.restarts.Count++
+			in.restarts.Last, in.restarts.Reason = time.Now(), platformd.how
+			if platformd, err = in.startPlatformd(); err != nil {
 				return err
 			}
 		case <-ctx.Done():
 			return in.end(blockd, platformd)
 		}
 	}
+}
+
+// startPlatformd starts one that knows what has become of those before it.
+func (in *Init) startPlatformd() (*child, error) {
+	var env []string
+	if in.restarts.Count > 0 {
+		data, err := json.Marshal(in.restarts)
+		if err != nil {
+			return nil, fmt.Errorf("encode restarts of platformd: %w", err)
+		}
+		env = append(env, envRestarts+"="+string(data))
+	}
+	c, err := in.start("platformd", env...)
+	if err == nil {
+		in.platformd.Store(c)
+	}
+	return c, err
+}
+
+// envRestarts is the variable by which a platformd is told of those before it.
+const envRestarts = "SLUICE_PLATFORMD_RESTARTS"
+
+// Restarts returns what the init of this process, a platformd, has told it of those before it; nil: it is the first.
+func Restarts() (*fleet.PlatformReport, error) {
+	data := os.Getenv(envRestarts)
+	if data == "" {
+		return nil, nil
+	}
+	var r fleet.PlatformReport
+	if err := json.Unmarshal([]byte(data), &r); err != nil {
+		return nil, fmt.Errorf("read %s: %w", envRestarts, err)
+	}
+	return &r, nil
 }
 
 // end powers the VM off.
@@ -148,10 +209,11 @@ func (in *Init) await(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (in *Init) start(role string) (*child, error) {
+func (in *Init) start(role string, env ...string) (*child, error) {
 	cmd := exec.Command(in.cfg.Binary, role) //nolint:noctx // ended by signal, and reaped below
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	cmd.Env = append(cmd.Env, env...)
 	if role == "blockd" {
 		// A process unmounts what it was the last to see when it ends, and before it closes its files. If that
 		// were the machine's file system, blockd would wait for itself, for ever. So it never sees it.
@@ -196,12 +258,23 @@ func (in *Init) reapOne() bool {
 		return true
 	}
 	delete(in.children, pid)
-	c.how = fmt.Sprintf("exit code %d", status.ExitStatus())
-	if status.Signaled() {
-		c.how = "killed by " + unix.SignalName(status.Signal())
-	}
+	c.how = ending(status, c.stuck, in.killed.Recent(oomRecent))
 	close(c.done)
 	return true
+}
+
+// ending says in words how a process has ended: why init has killed it for being stuck, if it has, and whether the kernel has
+// just killed one of the platform for lack of memory.
+func ending(status unix.WaitStatus, stuck string, outOfMemory bool) string {
+	switch {
+	case stuck != "":
+		return "killed because " + stuck
+	case status.Signaled() && status.Signal() == unix.SIGKILL && outOfMemory:
+		return "killed: " + guestapi.PlatformOutOfMemory()
+	case status.Signaled():
+		return "killed by " + unix.SignalName(status.Signal())
+	}
+	return fmt.Sprintf("exit code %d", status.ExitStatus())
 }
 
 // seed stirs fresh bytes into the kernel's random numbers: a VM that was saved must not repeat them.

@@ -69,6 +69,15 @@ func (c *Client) Health(ctx context.Context) (guestapi.Health, error) {
 	return h, c.call(ctx, http.MethodGet, guestapi.PathHealth, nil, &h)
 }
 
+// Alive returns once the platform has answered at all: one of an older release that doesn't know the question, too.
+func (c *Client) Alive(ctx context.Context) error {
+	err := c.call(ctx, http.MethodGet, guestapi.PathAlive, nil, nil)
+	if errs.Is(err, errs.Unavailable) {
+		return err
+	}
+	return nil // what it says is of no interest
+}
+
 // Prepare warms an empty VM. Repeating it has no further effect.
 func (c *Client) Prepare(ctx context.Context, p guestapi.Prepare) (guestapi.Health, error) {
 	var h guestapi.Health

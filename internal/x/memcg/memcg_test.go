@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
@@ -32,5 +33,32 @@ func TestOOMKills(t *testing.T) {
 		if got != c.want || errors.Is(err, fs.ErrNotExist) != c.missing || (err != nil) != c.missing {
 			t.Errorf("%s: %d, %v", what, got, err)
 		}
+	}
+}
+
+// A counter notices a kill that is new, for as long as it is asked for, and none that was there before.
+func TestCounter(t *testing.T) {
+	g := memcg.Cgroup{Dir: t.TempDir(), V2: true}
+	count := func(n string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(g.Dir, "memory.events"), []byte("oom_kill "+n+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count("3")
+	c := memcg.NewCounter([]memcg.Cgroup{{Dir: t.TempDir()}, g})
+	if c.Recent(time.Hour) {
+		t.Error("an old kill is taken for a new one")
+	}
+	count("4")
+	c.Look() // however often somebody looks
+	if first := c.Recent(time.Hour); !first || !c.Recent(time.Hour) {
+		t.Error("a new kill isn't noticed")
+	}
+	if c.Recent(0) {
+		t.Error("a kill is recent for ever")
+	}
+	if memcg.NewCounter(nil).Recent(time.Hour) {
+		t.Error("a kill where nothing counts")
 	}
 }

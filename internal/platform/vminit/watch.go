@@ -1,0 +1,137 @@
+package vminit
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/platform/watchdog"
+)
+
+const (
+	// askTimeout is how long one question to platformd waits. An answer counts however late it is.
+	askTimeout = 20 * time.Second
+	askFirst   = 20 * time.Millisecond // between questions until the first answer
+	// comesUp is how long a platformd that has never answered is let be: a VM that doesn't come up is its worker's to remove.
+	comesUp = 3 * time.Minute
+	// mostKills is how often in a row platformd is killed for its silence without having answered in between. Then
+	// starting it again is no cure, and the VM ends.
+	mostKills = 3
+)
+
+// watchPlatformd has a platformd that is stuck started again, until ctx ends. An error ends the VM.
+func (in *Init) watchPlatformd(ctx context.Context, boot guestapi.Boot) error {
+	var answers atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		askPlatformd(ctx, boot.ControlToken, &answers)
+		return nil
+	})
+	g.Go(func() error { return in.judgePlatformd(ctx, &answers) })
+	return g.Wait()
+}
+
+// judgePlatformd looks at every platformd of the VM in turn.
+func (in *Init) judgePlatformd(ctx context.Context, answers *atomic.Int64) error {
+	var (
+		watched *child
+		judge   watchdog.Judge
+		threads *watchdog.Threads
+		known   int64
+		kills   int
+	)
+	began := time.Now()
+	tick := time.NewTicker(watchdog.Interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		in.killed.Look()
+		now, c := answers.Load(), in.platformd.Load()
+		if c != watched {
+			watched, judge, threads = c, watchdog.Judge{}, watchdog.NewThreads(c.pid)
+		}
+		if now == 0 && time.Since(began) < comesUp {
+			continue
+		}
+		s := watchdog.Sample{At: time.Now(), Answered: now != known}
+		if known = now; s.Answered {
+			kills = 0
+		} else if look, err := threads.Look(); err == nil { // else it has ended, and is started again anyway
+			s.Stuck, s.Starved = look.Stuck, look.Starved
+		}
+		why := judge.Look(s)
+		if why == "" {
+			continue
+		}
+		if kills++; kills > mostKills {
+			return fmt.Errorf("platformd was killed %d times and is as silent as before: %s", mostKills, why)
+		}
+		in.killStuck(ctx, c, why)
+		judge = watchdog.Judge{}
+	}
+}
+
+// killStuck ends a platformd; supervise starts the next one. What it looked after goes on meanwhile.
+func (in *Init) killStuck(ctx context.Context, c *child, why string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.children[c.pid] != c {
+		return // it has ended just now
+	}
+	in.cfg.Log.ErrorContext(ctx, "platformd is stuck, and is killed", "why", why)
+	c.stuck = why
+	if err := unix.Kill(c.pid, unix.SIGKILL); err != nil {
+		in.cfg.Log.ErrorContext(ctx, "platformd is not killed", "error", err)
+	}
+}
+
+// askPlatformd counts platformd's answers, one question after the other, until ctx ends. It asks where the worker does.
+func askPlatformd(ctx context.Context, token string, answers *atomic.Int64) {
+	address := net.JoinHostPort(guestapi.GuestLinkIP+"%"+guestapi.LinkName, strconv.Itoa(guestapi.ControlPort))
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "tcp6", address)
+	}}
+	defer transport.CloseIdleConnections()
+	for ctx.Err() == nil {
+		if askOnce(ctx, transport, token) == nil {
+			answers.Add(1)
+		}
+		wait := watchdog.Interval
+		if answers.Load() == 0 {
+			wait = askFirst
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// askOnce waits for any answer: one that refuses is one, too.
+func askOnce(ctx context.Context, transport *http.Transport, token string) error {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://platformd"+guestapi.PathAlive, nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}

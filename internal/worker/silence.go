@@ -1,0 +1,64 @@
+package worker
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/sluice-platform/sluice/internal/worker/pool"
+	"github.com/sluice-platform/sluice/internal/x/patience"
+)
+
+// listen asks a VM's platform whether it is well, until ctx ends, and has its silence reported. The VM's init has a platform
+// that is stuck started again; here it is only told.
+func (m *machine) listen(ctx context.Context, vm *pool.VM) {
+	after := m.host.cfg.SilentAfter
+	limit := after / 5 // of one question; patience.Watch counts no longer gaps than 2 s
+	var silent patience.Watch
+	answers, last := 0, m.host.now()
+	for ctx.Err() == nil {
+		began := time.Now()
+		asking, cancel := context.WithTimeout(ctx, limit)
+		err := vm.Guest.Alive(asking)
+		cancel()
+		if err == nil {
+			answers, last = answers+1, m.host.now()
+		}
+		spent := silent.Look(time.Now(), strconv.Itoa(answers), m.host.share())
+		switch {
+		case err == nil:
+			m.hush(ctx, time.Time{})
+			sleep(ctx, after/2)
+			continue
+		case spent >= after:
+			m.hush(ctx, last)
+		}
+		sleep(ctx, limit-time.Since(began)) // one that refuses is asked no more often than one that is mute
+	}
+}
+
+// hush notes since when the platform is silent, zero if it isn't, unless ctx has ended: then it is of an earlier VM.
+func (m *machine) hush(ctx context.Context, since time.Time) {
+	m.mu.Lock()
+	changed := ctx.Err() == nil && !m.silent.Equal(since)
+	if changed {
+		m.silent = since
+	}
+	m.mu.Unlock()
+	if !changed {
+		return
+	}
+	if since.IsZero() {
+		m.log.WarnContext(ctx, "platformd of the VM answers again")
+	} else {
+		m.log.WarnContext(ctx, "platformd of the VM answers nothing", "since", since)
+	}
+	m.nudge()
+}
+
+// silence is since when the VM's platform answers nothing; zero: it does.
+func (m *machine) silence() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.silent
+}
