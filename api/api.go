@@ -123,6 +123,7 @@ type DiskActivity struct {
 	BytesWritten int64  `json:"bytes_written"`
 	Replayed     int64  `json:"replayed,omitempty"`
 	FrontEnd     string `json:"front_end,omitempty"` // how the VM's kernel gets the disk: fuse or nbd
+	Ungrown      string `json:"ungrown,omitempty"`   // why the file system is smaller than the disk; "" if it isn't
 }
 
 // OutOfMemory counts the processes of a machine that the kernel has killed for lack of memory since it was started

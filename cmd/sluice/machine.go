@@ -114,6 +114,9 @@ func printMachine(w io.Writer, m api.Machine) error {
 	if err != nil {
 		return err
 	}
+	if m.Disk.Ungrown != "" {
+		fmt.Fprintf(w, "\nDisk: %s\n", m.Disk.Ungrown)
+	}
 	if s := m.DiskStall; s != nil {
 		fmt.Fprintf(w, "\nDisk stalled since %s (%s): %s\n  try: %s\n", timestamp(s.Since), s.Operation, s.Reason, s.Remedy)
 	}

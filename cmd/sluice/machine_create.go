@@ -88,6 +88,9 @@ func (d *deps) createMachine(ctx context.Context, c *client.Client, f *createFla
 			return err
 		}
 	}
+	if m.Disk.Ungrown != "" {
+		fmt.Fprintf(d.stderr, "%s: %s\n", m.Name, m.Disk.Ungrown)
+	}
 	return d.result(m, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s  %s  %s  %s  %s\n", m.ID, m.Name, stateOf(m), orDash(m.Worker), orDash(m.PrivateIP))
 		return err

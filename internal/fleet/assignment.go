@@ -124,7 +124,7 @@ func (r *VMReport) Healthy() bool {
 	return true
 }
 
-// DiskReport is what one incarnation's disk asked of the store.
+// DiskReport is what one incarnation's disk asked of the store, and what people should know of it.
 type DiskReport struct {
 	Epoch        uint64 `json:"epoch,omitempty"`
 	Requests     int64  `json:"requests"`
@@ -132,6 +132,7 @@ type DiskReport struct {
 	BytesWritten int64  `json:"bytes_written"`
 	Replayed     int64  `json:"replayed,omitempty"`  // log objects replayed at attach
 	FrontEnd     string `json:"front_end,omitempty"` // how the VM's kernel gets the disk: fuse or nbd
+	Ungrown      string `json:"ungrown,omitempty"`   // why its file system is smaller than the disk; "" if it isn't
 }
 
 // DiskStall tells of a store that doesn't do what a machine's disk waits for.

@@ -200,6 +200,16 @@ func newDisk(t *testing.T) fleet.MachineID {
 	return id
 }
 
+// newLargeDisk forks the image into a disk that is larger than it.
+func newLargeDisk(t *testing.T, size int64) fleet.MachineID {
+	t.Helper()
+	id := newDisk(t)
+	if _, err := disk.Grow(t.Context(), shared.store, "disks/"+string(id), size); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
 // testVM is a VM with its gateway and a client of its platform.
 type testVM struct {
 	runtime.VM

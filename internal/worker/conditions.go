@@ -159,6 +159,7 @@ func countDisk(kept, said fleet.DiskReport, gate *gateway.Gateway) fleet.DiskRep
 		Epoch:        max(kept.Epoch, said.Epoch),
 		Replayed:     max(kept.Replayed, said.Replayed),
 		FrontEnd:     cmp.Or(said.FrontEnd, kept.FrontEnd),
+		Ungrown:      cmp.Or(said.Ungrown, kept.Ungrown),
 		Requests:     max(kept.Requests, said.Requests, c.Reads+c.Writes),
 		BytesRead:    max(kept.BytesRead, said.BytesRead, c.BytesRead),
 		BytesWritten: max(kept.BytesWritten, said.BytesWritten, c.BytesWritten),

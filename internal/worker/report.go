@@ -63,6 +63,7 @@ func (m *machine) observed() *fleet.VMReport {
 	r.Disk.Epoch = max(r.Disk.Epoch, m.health.Disk.Epoch)
 	r.Disk.Replayed = max(r.Disk.Replayed, m.health.Disk.Replayed)
 	r.Disk.FrontEnd = cmp.Or(m.health.Disk.FrontEnd, r.Disk.FrontEnd)
+	r.Disk.Ungrown = cmp.Or(m.health.Disk.Ungrown, r.Disk.Ungrown)
 	if l.End != nil {
 		r.ErrorKind, r.Error, r.Remedy = l.End.ErrorKind, l.End.Error, l.End.Remedy
 	}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,13 +16,15 @@ const qemuPatience = 5 * time.Minute
 
 // TestQemuMachineMoves is the shortest life that a machine can have in a VM with a kernel of its own: it is made there, it
 // writes, it moves to a worker of the other runtime, and it reads. The long ones, back again and between two workers
-// of this runtime, have the tag qemu.
+// of this runtime, have the tag qemu. Its disk is larger than its image, and so is its file system: a VM with a kernel of
+// its own may always grow it, and it stays so.
 func TestQemuMachineMoves(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Runtime: "mixed"})
 	checkRuntimes(t, f, "sandbox", "qemu")
 	cfg := idle()
-	cfg.CPUs = 1
+	cfg.CPUs, cfg.DiskGiB = 1, largeGiB
 	m := f.Create("one", "green", "w2", cfg)
+	checkGrown(t, f, m)
 	ownKernel := kernelOf(f, m)
 	checkFrontEnd(t, f, m, "nbd", "/dev/nbd")
 	sum := f.Run(m.ID, "sh", "-c", "head -c 1000000 /dev/urandom > /data/random && sync && sha256sum /data/random")
@@ -41,8 +44,26 @@ func TestQemuMachineMoves(t *testing.T) {
 	if got := f.Run(m.ID, "sha256sum", "/data/random"); got != sum {
 		t.Errorf("written %s, read %s", sum, got)
 	}
+	checkGrown(t, f, after)
 	if kernel := kernelOf(f, after); kernel == ownKernel {
 		t.Errorf("the qemu worker's machine ran on the host's kernel, %s", kernel)
+	}
+}
+
+// largeGiB is more than any image of the tests has.
+const largeGiB = 8
+
+// checkGrown compares a machine's file system with its disk.
+func checkGrown(t *testing.T, f *fleettest.Fleet, m api.Machine) {
+	t.Helper()
+	out := f.Run(m.ID, "sh", "-c", "df -m / | tail -n 1")
+	fields := strings.Fields(out)
+	if len(fields) < 2 {
+		t.Fatalf("df says %q", out)
+	}
+	mib, err := strconv.Atoi(fields[1])
+	if now, mErr := f.Machine(t.Context(), m.ID); err != nil || mErr != nil || mib < largeGiB*900 || now.Disk.Ungrown != "" {
+		t.Errorf("the file system of %s has %d MiB of %d GiB (%v), and its report says %q (%v)", m.Name, mib, largeGiB, err, now.Disk.Ungrown, mErr)
 	}
 }
 

@@ -28,7 +28,7 @@ const (
 // than 16 MiB. Call it in another process than the one that serves the device (see the package comment). Needs
 // CAP_SYS_RESOURCE. Doing it again is safe, also after it was interrupted.
 func GrowExt4(blockdev, dir string) (bool, error) {
-	blocks, want, err := ext4Blocks(blockdev)
+	blocks, want, _, err := ext4Blocks(blockdev)
 	if err != nil || want <= blocks {
 		return false, err
 	}
@@ -47,30 +47,38 @@ func GrowExt4(blockdev, dir string) (bool, error) {
 	return true, nil
 }
 
-// ext4Blocks returns how many blocks an ext4 file system has, and how many it could have on its device.
-func ext4Blocks(blockdev string) (have, could uint64, err error) {
+// Ext4Bytes returns how large an ext4 file system is, and how large GrowExt4 would make it, in bytes.
+func Ext4Bytes(blockdev string) (has, could int64, err error) {
+	h, c, log, err := ext4Blocks(blockdev)
+	return int64(h << log), int64(c << log), err //nolint:gosec // sizes
+}
+
+// ext4Blocks returns how many blocks an ext4 file system has, how many it could have on its device, and how large they are, as
+// the power of 2.
+func ext4Blocks(blockdev string) (have, could uint64, log uint32, err error) {
 	f, err := os.Open(blockdev)
 	if err != nil {
-		return 0, 0, errs.Wrap(errs.Unavailable, err, "look at the file system on %s", blockdev)
+		return 0, 0, 0, errs.Wrap(errs.Unavailable, err, "look at the file system on %s", blockdev)
 	}
 	defer f.Close()
 	sb := make([]byte, ext4SuperBytes)
 	if _, err := f.ReadAt(sb, ext4Super); err != nil {
-		return 0, 0, errs.Wrap(errs.Unavailable, err, "read the superblock of %s", blockdev)
+		return 0, 0, 0, errs.Wrap(errs.Unavailable, err, "read the superblock of %s", blockdev)
 	}
 	size, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
-		return 0, 0, errs.Wrap(errs.Unavailable, err, "look at the size of %s", blockdev)
+		return 0, 0, 0, errs.Wrap(errs.Unavailable, err, "look at the size of %s", blockdev)
 	}
 	le := binary.LittleEndian
 	have = uint64(le.Uint32(sb[0x04:])) | uint64(le.Uint32(sb[0x150:]))<<32
 	logBlock, perGroup := le.Uint32(sb[0x18:]), uint64(le.Uint32(sb[0x20:]))
 	if le.Uint16(sb[0x38:]) != ext4Magic || logBlock > 6 || perGroup == 0 {
-		return 0, 0, errs.New(errs.Invalid, "there is no ext4 file system on %s", blockdev)
+		return 0, 0, 0, errs.New(errs.Invalid, "there is no ext4 file system on %s", blockdev)
 	}
-	could = uint64(size) >> (10 + logBlock) //nolint:gosec // a size
+	log = 10 + logBlock
+	could = uint64(size) >> log //nolint:gosec // a size
 	if rest := could % perGroup; rest < leastGroup {
 		could -= rest
 	}
-	return have, could, nil
+	return have, could, log, nil
 }

@@ -84,6 +84,9 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 	if err := p.timed(ctx, "mount", func() error { return mountDisk(ctx, device, p.diskDir()) }); err != nil {
 		return err
 	}
+	if err := p.timed(ctx, "grow", func() error { return p.growDisk(ctx, device) }); err != nil {
+		return err
+	}
 	err := p.timed(ctx, "enter container", func() error {
 		return c.Enter(ctx, inner.Machine{ID: string(b.Machine), Hostname: string(b.Name), Address: b.Address, Disk: p.diskDir()})
 	})
@@ -101,7 +104,7 @@ func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, err
 	}
 	p.took(ctx, "attach", time.Since(start))
 	return info.Device, p.status.update(func(s *saved) {
-		s.Health.Disk = info.Report
+		setDisk(s, info.Report)
 		for _, step := range info.Steps {
 			addStep(s, "attach: "+step.Name, step.Took)
 		}

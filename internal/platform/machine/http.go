@@ -93,7 +93,7 @@ func (p *Platform) getHealth(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
 	if info, err := p.block.Info(ctx); err == nil && info.Attached {
-		now.Health.Disk = info.Report
+		setDisk(&now, info.Report)
 	}
 	writeJSON(w, now.Health)
 }

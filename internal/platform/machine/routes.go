@@ -117,6 +117,7 @@ func (p *Platform) getDisk(w http.ResponseWriter, r *http.Request) {
 	if info.Stall != nil && now.Health.Stall != nil {
 		info.Stall.Paused = now.Health.Stall.Paused
 	}
+	info.Report.Ungrown = now.Health.Disk.Ungrown
 	answer := diskToAPI(info)
 	if len(all) > 0 {
 		answer.Checkpoints = checkpointsToAPI(all)

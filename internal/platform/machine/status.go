@@ -154,6 +154,12 @@ func end(s *saved, st guestapi.State, err error) {
 	}
 }
 
+// setDisk takes over what blockd says of the disk; what it has no part in stays.
+func setDisk(s *saved, said fleet.DiskReport) {
+	said.Ungrown = s.Health.Disk.Ungrown
+	s.Health.Disk = said
+}
+
 // describe takes over who the machine is.
 func describe(s *saved, b guestapi.Bind) {
 	s.Bind = &b

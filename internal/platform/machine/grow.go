@@ -1,0 +1,40 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
+)
+
+// growDisk makes the mounted file system as large as its disk, which may have been made larger than its image. Where it can't
+// grow, the machine has what there is, and its report says so.
+func (p *Platform) growDisk(ctx context.Context, device string) error {
+	_, err := frontend.GrowExt4(device, p.diskDir())
+	note := ""
+	if err != nil {
+		p.log.WarnContext(ctx, "the machine's file system has not grown", "error", err)
+		has, could, sizeErr := frontend.Ext4Bytes(device)
+		if sizeErr != nil {
+			return sizeErr
+		}
+		note = ungrown(has, could, err)
+	}
+	return p.status.update(func(s *saved) { s.Health.Disk.Ungrown = note })
+}
+
+// ungrown says in words how much a file system lacks, why, and what to do.
+func ungrown(has, could int64, err error) string {
+	var errno unix.Errno
+	why, remedy := err.Error(), "look in the kernel's log of the machine's worker, and start the machine again"
+	if errors.As(err, &errno) {
+		why = errno.Error()
+	}
+	if errno == unix.EPERM {
+		remedy = "give the worker the capability CAP_SYS_RESOURCE, and start the machine again; if it has that, check the file system on a fork of the disk"
+	}
+	return fmt.Sprintf("the file system has %d MiB of the disk's %d MiB, and can't grow: %s (%s)", has>>20, could>>20, why, remedy)
+}
