@@ -88,3 +88,22 @@ func TestTheGatewayOfAnEndedMachineIsClosed(t *testing.T) {
 	<-removed
 	r.awaitGone(m1)
 }
+
+// TestWhatIsWrongWithADiskIsReported: the platform's word that a file system could not grow goes on to the fleet, beside what
+// the worker counts itself.
+func TestWhatIsWrongWithADiskIsReported(t *testing.T) {
+	r := newRig(t, 0)
+	r.newDisk(m1)
+	r.start()
+	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
+	if v := r.awaitPhase(m1, 1, fleet.PhaseHealthy); v.Disk.Ungrown != "" {
+		t.Errorf("nothing was said, and %q is reported", v.Disk.Ungrown)
+	}
+	vm := r.host.bound()[0]
+	vm.mu.Lock()
+	vm.health.Disk.Ungrown = "too small"
+	close(vm.changed)
+	vm.changed = make(chan struct{})
+	vm.mu.Unlock()
+	r.eventually("reported", func() bool { v := r.feed.vm(m1); return v.Disk.Ungrown == "too small" && v.Disk.Requests > 0 })
+}
