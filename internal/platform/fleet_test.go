@@ -339,7 +339,13 @@ const awaitLimit = 2 * time.Minute
 // await waits until the platform answers and cond holds.
 func (v *testVM) await(what string, cond func(guestapi.Health) bool) guestapi.Health {
 	v.t.Helper()
-	deadline := time.Now().Add(awaitLimit)
+	return v.awaitFor(awaitLimit, what, cond)
+}
+
+// awaitFor is await with a limit of its own.
+func (v *testVM) awaitFor(limit time.Duration, what string, cond func(guestapi.Health) bool) guestapi.Health {
+	v.t.Helper()
+	deadline := time.Now().Add(limit)
 	var last guestapi.Health
 	for time.Now().Before(deadline) {
 		ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Second)
@@ -351,7 +357,7 @@ func (v *testVM) await(what string, cond func(guestapi.Health) bool) guestapi.He
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	v.t.Fatalf("%s: not within %v; health %+v", what, awaitLimit, last)
+	v.t.Fatalf("%s: not within %v; health %+v", what, limit, last)
 	return last
 }
 

@@ -65,7 +65,8 @@ func TestStuckPlatformdIsStartedAgain(t *testing.T) {
 	if err := unix.Kill(stopped, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	h := v.await("answers again", func(h guestapi.Health) bool { return h.Platform != nil })
+	// A platformd that init has not heard yet is let be for minutes: on a busy host this one may be stopped before that.
+	h := v.awaitFor(10*time.Minute, "answers again", func(h guestapi.Health) bool { return h.Platform != nil })
 	if p := h.Platform; p.Count != 1 || !strings.Contains(p.Reason, "it has not answered for") ||
 		!strings.Contains(p.Reason, "state T") || p.Last.IsZero() {
 		t.Errorf("the VM says of its platform: %+v", p)

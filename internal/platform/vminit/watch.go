@@ -20,6 +20,9 @@ const (
 	// askTimeout is how long one question to platformd waits. An answer counts however late it is.
 	askTimeout = 20 * time.Second
 	askFirst   = 20 * time.Millisecond // between questions until the first answer
+	// dialTimeout is for the kernel alone, which connects whatever platformd does. Before the link has its address a dial
+	// waits for a neighbour that there isn't, for seconds.
+	dialTimeout = 500 * time.Millisecond
 	// comesUp is how long a platformd that has never answered is let be: a VM that doesn't come up is its worker's to remove.
 	comesUp = 3 * time.Minute
 	// mostKills is how often in a row platformd is killed for its silence without having answered in between. Then
@@ -101,7 +104,7 @@ func (in *Init) killStuck(ctx context.Context, c *child, why string) {
 func askPlatformd(ctx context.Context, token string, answers *atomic.Int64) {
 	address := net.JoinHostPort(guestapi.GuestLinkIP+"%"+guestapi.LinkName, strconv.Itoa(guestapi.ControlPort))
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		var d net.Dialer
+		d := net.Dialer{Timeout: dialTimeout}
 		return d.DialContext(ctx, "tcp6", address)
 	}}
 	defer transport.CloseIdleConnections()
