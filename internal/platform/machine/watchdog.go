@@ -48,9 +48,11 @@ func (p *Platform) sample(ctx context.Context, threads *watchdog.Threads) watchd
 	defer cancel()
 	info, err := p.block.Info(asking)
 	if err != nil {
-		if s.Stuck, err = threads.Stuck(); err != nil && ctx.Err() == nil {
+		look, err := threads.Look()
+		if err != nil && ctx.Err() == nil {
 			p.log.DebugContext(ctx, "blockd's threads not seen", "error", err) // it has ended, and watchDisk sees it
 		}
+		s.Stuck, s.Starved = look.Stuck, look.Starved
 		return s
 	}
 	s.Answered = true

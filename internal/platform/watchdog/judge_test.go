@@ -34,7 +34,12 @@ func TestJudge(t *testing.T) {
 		{name: "answers now and then", look: func(i int) Sample {
 			return Sample{Answered: i%4 == 0, Device: Device{Done: uint64(i), InFlight: 1}, Stuck: hung}
 		}},
-		{name: "gets no processor", look: func(int) Sample { return Sample{} }, stuck: silent, words: "not answered for 1m0s"},
+		{name: "does nothing, and could", look: func(int) Sample { return Sample{} }, stuck: silent, words: "not answered for 1m0s"},
+		{name: "gets half of the processor that it asks for", look: func(int) Sample { return Sample{Starved: 0.5} },
+			stuck: 2 * silent, words: "not answered for 2m0s"},
+		{name: "gets no processor", look: func(i int) Sample { return Sample{Answered: i%250 == 249, Starved: 1} }},
+		{name: "a thread hangs, and the others get no processor", look: func(int) Sample { return Sample{Stuck: hung, Starved: 1} },
+			stuck: 10 * silentStuck, words: "thread 12"},
 		{name: "a thread hangs", look: func(int) Sample { return Sample{Stuck: hung} },
 			stuck: silentStuck + Interval, words: "folio_wait_bit"},
 		{name: "threads wait in turn", look: func(i int) Sample {
@@ -110,11 +115,11 @@ func TestThreads(t *testing.T) {
 	threads := NewThreads(cmd.Process.Pid)
 	look := func() []Thread {
 		t.Helper()
-		stuck, err := threads.Stuck()
+		l, err := threads.Look()
 		if err != nil {
 			t.Fatal(err)
 		}
-		return stuck
+		return l.Stuck
 	}
 	look()
 	if stuck := look(); len(stuck) != 0 {
@@ -132,7 +137,64 @@ func TestThreads(t *testing.T) {
 			t.Fatal("one that was stopped isn't found")
 		}
 	}
-	if _, err := NewThreads(os.Getpid() + 1<<22).Stuck(); err == nil {
+	if _, err := NewThreads(os.Getpid() + 1<<22).Look(); err == nil {
 		t.Error("no process")
+	}
+}
+
+// TestStarved: a process that could run and gets no processor is told from one that sleeps and from one that runs.
+func TestStarved(t *testing.T) {
+	starved := func(pid int, holds func(float64) bool) (last float64) {
+		t.Helper()
+		threads := NewThreads(pid)
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+			l, err := threads.Look()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if last = l.Starved; holds(last) {
+				return last
+			}
+		}
+		t.Fatalf("pid %d is never seen so, at last as %v", pid, last)
+		return last
+	}
+	var cpus unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &cpus); err != nil {
+		t.Fatal(err)
+	}
+	var one unix.CPUSet
+	for cpu := range 1024 {
+		if cpus.IsSet(cpu) {
+			one.Set(cpu)
+			break
+		}
+	}
+	var spinning [8]int
+	for i := range spinning {
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", "while :; do :; done")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		})
+		if err := unix.SchedSetaffinity(cmd.Process.Pid, &one); err != nil {
+			t.Fatal(err)
+		}
+		spinning[i] = cmd.Process.Pid
+	}
+	starved(spinning[0], func(s float64) bool { return s > 0.5 })
+	sleeping := exec.CommandContext(t.Context(), "sleep", "600")
+	if err := sleeping.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = sleeping.Process.Kill()
+		_ = sleeping.Wait()
+	})
+	for range 2 { // the first look knows nothing yet
+		starved(sleeping.Process.Pid, func(s float64) bool { return s < 0.1 })
 	}
 }

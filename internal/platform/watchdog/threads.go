@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -33,66 +36,113 @@ func describe(stuck []Thread) string {
 	return text
 }
 
-// Threads remembers how often each thread of a process has run, by which those are found that no longer do. Not safe for
-// concurrent use.
+// Threads remembers how often and for how long each thread of a process has run, by which those are found that no longer do.
+// Not safe for concurrent use.
 type Threads struct {
 	pid  int
-	runs map[int]string // by thread: its counts of context switches
+	at   time.Time // of the last look; zero: none
+	seen map[int]thread
+}
+
+// thread is what the kernel counts of one.
+type thread struct {
+	state    string
+	switches string        // how often it was put on and off a processor
+	ran      time.Duration // on one
+	waited   time.Duration // for one
+}
+
+// Look is what has become of a process since the last look.
+type Look struct {
+	// Stuck are the threads that have not run, and could not: they wait in the kernel without an end, or were stopped.
+	Stuck []Thread
+	// Starved is how much of the time the process waited for a processor, at most 1; 0 where the kernel doesn't tell.
+	Starved float64
 }
 
 // NewThreads returns a look at the threads of process pid.
-func NewThreads(pid int) *Threads { return &Threads{pid: pid, runs: map[int]string{}} }
+func NewThreads(pid int) *Threads { return &Threads{pid: pid, seen: map[int]thread{}} }
 
-// Stuck returns the threads that have not run since the last call, and could not: they wait in the kernel without an end, or
-// were stopped.
-func (t *Threads) Stuck() ([]Thread, error) {
+// Look looks. NotFound: the process has ended.
+func (t *Threads) Look() (Look, error) {
 	dirs, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(t.pid), "task"))
 	if err != nil {
-		return nil, errs.Wrap(errs.NotFound, err, "look at the threads of process %d", t.pid)
+		return Look{}, errs.Wrap(errs.NotFound, err, "look at the threads of process %d", t.pid)
 	}
-	runs := make(map[int]string, len(dirs))
-	var stuck []Thread
+	now := time.Now()
+	passed := now.Sub(t.at)
+	seen := make(map[int]thread, len(dirs))
+	var l Look
+	var waited time.Duration
 	for _, d := range dirs {
 		tid, err := strconv.Atoi(d.Name())
 		if err != nil {
 			continue
 		}
-		state, switches, err := t.look(tid)
-		if errors.Is(err, fs.ErrNotExist) {
+		is, err := t.look(tid)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			continue // it has ended meanwhile
 		}
 		if err != nil {
-			return nil, err
+			return Look{}, err
 		}
-		runs[tid] = switches
-		if t.runs[tid] == switches && (state == "D" || state == "T" || state == "t") {
-			stuck = append(stuck, Thread{TID: tid, State: state, Waits: t.waits(tid)})
+		was, known := t.seen[tid]
+		seen[tid] = is
+		idle := known && is.switches == was.switches && is.ran == was.ran
+		switch {
+		case idle && (is.state == "D" || is.state == "T" || is.state == "t"):
+			l.Stuck = append(l.Stuck, Thread{TID: tid, State: is.state, Waits: t.waits(tid)})
+		case idle && is.state == "R":
+			waited += passed // what a thread waits for at this moment isn't counted yet
+		case known:
+			waited += is.waited - was.waited
 		}
 	}
-	t.runs = runs
-	return stuck, nil
+	if !t.at.IsZero() && passed > 0 {
+		l.Starved = min(1, float64(waited)/float64(passed))
+	}
+	t.at, t.seen = now, seen
+	return l, nil
 }
 
 func (t *Threads) path(tid int, file string) string {
 	return filepath.Join("/proc", strconv.Itoa(t.pid), "task", strconv.Itoa(tid), file)
 }
 
-// look returns a thread's state, and how often it has been put on and off a processor.
-func (t *Threads) look(tid int) (state, switches string, err error) {
+// look reads what the kernel counts of a thread.
+func (t *Threads) look(tid int) (thread, error) {
 	text, err := os.ReadFile(t.path(tid, "status"))
 	if err != nil {
-		return "", "", err
+		return thread{}, err
 	}
+	var is thread
 	for line := range strings.Lines(string(text)) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch value = strings.TrimSpace(value); name {
 		case "State":
-			state, _, _ = strings.Cut(value, " ")
+			is.state, _, _ = strings.Cut(value, " ")
 		case "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches":
-			switches += value + " "
+			is.switches += value + " "
 		}
 	}
-	return state, switches, nil
+	is.ran, is.waited = t.times(tid)
+	return is, nil
+}
+
+// times returns how long a thread has run and waited to run, in the kernel's Documentation/scheduler/sched-stats.rst; 0 where
+// the kernel doesn't tell.
+func (t *Threads) times(tid int) (ran, waited time.Duration) {
+	text, err := os.ReadFile(t.path(tid, "schedstat"))
+	if err != nil {
+		return 0, 0
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) < 2 {
+		return 0, 0
+	}
+	r, _ := strconv.ParseInt(fields[0], 10, 64)
+	w, _ := strconv.ParseInt(fields[1], 10, 64)
+	return time.Duration(r), time.Duration(w)
 }
 
 // waits returns the kernel's function that a thread is in; "" where the kernel doesn't tell.
