@@ -31,6 +31,20 @@ func TestHabits(t *testing.T) {
 		{"rm web-1", "", "--yes", 2}, {"machine rm web-1", "", "--yes", 2}, {"disk rm", "", "disk destroy needs", 2},
 		{"machin list", "", "did you mean: sluice machine", 2}, {"machine lst", "", "did you mean: sluice machine list", 2},
 		{"exec web-1", "", "did you mean: sluice machine exec", 2}, {"machine drain w1", "", "sluice worker drain", 2}, {"worker lsit", "", "did you mean: sluice worker list", 2},
+		{"machine help", "sluice machine [", "", 0}, {"machine help exec", "Run a command in a machine", "", 0}, {"help machine exec", "Run a command in a machine", "", 0},
+		{"machine help exce", "", "did you mean: sluice machine exec", 2}, {"image cache help prune", "sluice image cache prune", "", 0}, {"worker help drain", "Empty workers", "", 0},
+		{"image cache prnue", "", "did you mean: sluice image cache prune", 2}, {"completion bash", "__sluice", "", 0},
+		{"machine list --worke w1", "", "did you mean: --worker", 2}, {"worker drain w1 --wiat", "", "did you mean: --wait", 2}, {"machine logs web-1 --folow", "", "did you mean: --follow", 2},
+		{"machine exec web-1 --ttty sh", "", "did you mean: --tty", 2}, {"machine exec --ttty web-1 sh", "", "did you mean: --tty", 2}, {"machine list --jsno", "", "did you mean: --json", 2}, {"machine list --zzzz", "", "unknown flag: --zzzz\nusage", 2},
+		{"ls -o json", "", "did you mean: --json", 2}, {"worker list --output json", "", "did you mean: --json", 2}, {"rm -f web-1", "", "did you mean: --yes", 2},
+		{"ls -a", "", "leave it out", 2}, {"worker drain w1 --ignore-daemonsets", "", "leave it out", 2}, {"machine list -z", "", "'z' in -z\nusage", 2},
+		{"run -it debian bash", "", "did you mean: sluice machine create", 2}, {"machine run", "", "did you mean: sluice machine create", 2}, {"ssh web-1", "", "did you mean: sluice machine exec", 2},
+		{"machine ssh web-1", "", "did you mean: sluice machine exec", 2}, {"machine inspect web-1", "", "did you mean: sluice machine status;", 2}, {"machine show web-1", "", "did you mean: sluice machine status;", 2},
+		{"worker describe w1", "", "did you mean: sluice worker show;", 2}, {"machine delete web-1", "", "did you mean: sluice machine destroy", 2}, {"machine move web-1", "", "did you mean: sluice machine migrate", 2},
+		{"get machines", "", "sluice machine list", 2}, {"nodes", "", "did you mean: sluice worker", 2}, {"vm list", "", "did you mean: sluice machine", 2}, {"volume ls", "", "did you mean: sluice disk", 2},
+		{"cp a web-1:/b", "", "try: copy through a command: tar", 2}, {"machine cp a b", "", "try: copy through a command: tar", 2}, {"machine restart web-1", "", "try: sluice machine stop", 2},
+		{"machine snapshot web-1", "", "try: sluice disk checkpoint --machine", 2}, {"disk snapshot x", "", "did you mean: sluice disk checkpoint", 2}, {"login", "", "SLUICE_TOKEN", 2},
+		{"--nope", "", "unknown flag: --nope", 2}, {"machine --nope", "", "unknown flag: --nope", 2},
 		{"drain cancle x", "", "did you mean: sluice drain cancel", 2}, {"qqqqqq", "", "its verbs are", 2},
 	} {
 		stdout, stderr, code := c.run(strings.Fields(x.args)...)
@@ -214,5 +228,39 @@ func TestBlockersOnce(t *testing.T) {
 		if got := strings.Count(out.String(), "blocked:"); got != want {
 			t.Errorf("result follows %v: told %d times\n%s", follows, got, out.String())
 		}
+	}
+}
+
+// TestCordonSeveral: each worker is tried and told of, and the exit code is that of the worst.
+func TestCordonSeveral(t *testing.T) {
+	c := newCLI(t)
+	if stdout, stderr, code := c.run("worker", "cordon", "w1", "w2", "--reason", "x"); code != 0 || stdout != "w1  cordoned\nw2  cordoned\n" || stderr != "" {
+		t.Errorf("exit %d, %q, %q", code, stdout, stderr)
+	}
+	stdout, stderr, code := c.run("worker", "uncordon", "nobody", "w1", "no one", "w2")
+	if code != exitNotFound || stdout != "w1  ready\nw2  ready\n" || strings.Count(stderr, "error: ") != 2 || !strings.Contains(stderr, `"nobody"`) || !strings.Contains(stderr, `"no one"`) {
+		t.Errorf("exit %d, %q, %q", code, stdout, stderr)
+	}
+	var both []api.Worker
+	if err := json.Unmarshal([]byte(c.must("worker", "cordon", "w1", "w2", "--json")), &both); err != nil || len(both) != 2 || both[1].State != "cordoned" {
+		t.Errorf("%v %+v", err, both)
+	}
+	var one api.Worker
+	if err := json.Unmarshal([]byte(c.must("worker", "uncordon", "w1", "--json")), &one); err != nil || one.State != "ready" {
+		t.Errorf("%v %+v", err, one)
+	}
+	stdout, stderr, code = c.run("worker", "cordon", "nobody", "w1", "--json")
+	var body api.ErrorBody
+	if err := json.Unmarshal([]byte(stderr), &body); err != nil || body.Error.Code != "not_found" || code != exitNotFound || !strings.HasPrefix(stdout, "[") {
+		t.Errorf("exit %d, %v, %q, %q", code, err, stdout, stderr)
+	}
+}
+
+// TestSeveralErrors: all are printed, and the highest code counts, wherever it comes.
+func TestSeveralErrors(t *testing.T) {
+	var out strings.Builder
+	err := several{&api.Error{Code: "denied", Message: "first"}, &api.Error{Code: "not_found", Message: "second"}}
+	if code := finish(&deps{stderr: &out, env: func(string) string { return "" }}, nil, err); code != exitDenied || out.String() != "error: first\nerror: second\n" {
+		t.Errorf("exit %d, %q", code, out.String())
 	}
 }

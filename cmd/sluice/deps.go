@@ -18,8 +18,9 @@ type deps struct {
 	stdout, stderr io.Writer
 	env            func(string) string
 
-	dir  string // --dir
-	json bool   // --json
+	args []string // of the command line
+	dir  string   // --dir
+	json bool     // --json
 
 	key     keyFlags     // of disk commands
 	journal journalFlags // of disk commands that attach

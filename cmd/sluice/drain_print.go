@@ -27,6 +27,7 @@ func printDrain(w io.Writer, x api.Drain) error {
 	fmt.Fprintln(w)
 	if x.State == "drained" {
 		fmt.Fprintf(w, "%s: safe to power off\n", workers)
+		fmt.Fprintf(w, "to give them machines again: sluice worker uncordon %s\n", strings.Join(x.Workers, " "))
 	}
 	for _, b := range x.Blockers {
 		printBlocker(w, b)

@@ -67,10 +67,23 @@ func usageError(format string, args ...any) error {
 	return &codedError{code: exitUsage, usage: true, err: errs.New(errs.Invalid, format, args...)}
 }
 
+// several are the errors of a command that does the same to many things; it is never empty. Each is printed, and the
+// highest exit code is the command's.
+type several []error
+
+func (s several) Error() string { return errors.Join(s...).Error() }
+
 // finish prints an error, if there is one, and returns the exit code.
 func finish(d *deps, cmd *cobra.Command, err error) int {
 	if err == nil {
 		return exitOK
+	}
+	if all, ok := err.(several); ok { //nolint:errorlint // it is the outermost, or one of its parts is matched
+		code := exitOK
+		for _, one := range all {
+			code = max(code, finish(d, cmd, one))
+		}
+		return code
 	}
 	var coded *codedError
 	if !errors.As(err, &coded) {

@@ -29,6 +29,7 @@ func mainCode() int {
 // run is the whole command with everything it touches handed in; it returns the exit code.
 func run(ctx context.Context, d *deps, args []string) int {
 	root := newRootCommand(d)
+	d.args = args
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	d.json = d.json || err != nil && asksForJSON(args) // parsing may have ended before it

@@ -1,21 +1,18 @@
 package main
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
 
-// habits are names that people bring along from other tools, by the verb that they mean here.
-var habits = map[string][]string{"list": {"ls"}, "destroy": {"rm"}}
-
 // newNoun returns a command that does nothing but hold its verbs.
 func newNoun(name, short string, verbs ...*cobra.Command) *cobra.Command {
 	cmd := &cobra.Command{Use: name, Short: short, Args: cobra.ArbitraryArgs, RunE: needsSubcommand}
 	for _, v := range verbs {
-		v.Aliases = append(v.Aliases, habits[v.Name()]...)
+		v.Aliases = append(v.Aliases, habits[v.Name()].is...)
+		v.SuggestFor = append(v.SuggestFor, habits[v.Name()].like...)
 	}
 	cmd.AddCommand(verbs...)
 	return cmd
@@ -35,18 +32,20 @@ func newHelpCommand() *cobra.Command {
 		Use:     "help [COMMAND...]",
 		Short:   "Show the help of a command",
 		Example: "  sluice help machine create",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			at := cmd.Root()
-			for i, word := range args {
-				next := verbOf(at, word)
-				if next == nil {
-					return noVerb(at, args[i])
-				}
-				at = next
-			}
-			return at.Help()
-		},
+		RunE:    func(cmd *cobra.Command, args []string) error { return showHelp(cmd.Root(), args) },
 	}
+}
+
+// showHelp shows the help of the command that words name below another one.
+func showHelp(at *cobra.Command, words []string) error {
+	for _, word := range words {
+		next := verbOf(at, word)
+		if next == nil {
+			return noVerb(at, word)
+		}
+		at = next
+	}
+	return at.Help()
 }
 
 func verbOf(cmd *cobra.Command, word string) *cobra.Command {
@@ -58,8 +57,11 @@ func verbOf(cmd *cobra.Command, word string) *cobra.Command {
 	return nil
 }
 
-// needsSubcommand shows the help when there is no verb, and refuses an unknown one.
+// needsSubcommand shows the help when there is no verb, or the verb is help, and refuses an unknown one.
 func needsSubcommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 && args[0] == "help" {
+		return showHelp(cmd, args[1:])
+	}
 	if len(args) > 0 {
 		return noVerb(cmd, args[0])
 	}
@@ -67,44 +69,6 @@ func needsSubcommand(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	return &codedError{code: exitUsage}
-}
-
-// noVerb says that a word is no verb of a command, and which one may have been meant.
-func noVerb(cmd *cobra.Command, word string) error {
-	hint := ""
-	if like := meant(cmd, word); len(like) > 0 {
-		hint = "; did you mean: " + strings.Join(like, ", ")
-	}
-	return usageError("%q is no verb of %s%s; its verbs are: %s", word, cmd.CommandPath(), hint, strings.Join(verbs(cmd), " "))
-}
-
-// meant returns the commands that a word may stand for: verbs that are spelled like it, and, where none is,
-// verbs of that name elsewhere.
-func meant(cmd *cobra.Command, word string) []string {
-	if cmd.SuggestionsMinimumDistance == 0 {
-		cmd.SuggestionsMinimumDistance = 2
-	}
-	var like []string
-	for _, name := range cmd.SuggestionsFor(word) {
-		if slices.Contains(verbs(cmd), name) {
-			like = append(like, cmd.CommandPath()+" "+name)
-		}
-	}
-	if len(like) > 0 {
-		return like
-	}
-	for _, noun := range cmd.Root().Commands() {
-		if noun.Hidden {
-			continue
-		}
-		if noun.Name() == word {
-			like = append(like, noun.CommandPath())
-		}
-		if v := verbOf(noun, word); v != nil && !v.Hidden {
-			like = append(like, v.CommandPath())
-		}
-	}
-	return like
 }
 
 func verbs(cmd *cobra.Command) []string {
@@ -128,7 +92,7 @@ func untilCommand(cmd *cobra.Command, args []string) (first string, command []st
 		return first, command, nil
 	}
 	if err := cmd.Flags().Parse(command); err != nil {
-		return "", nil, usageError("%s", err)
+		return "", nil, flagError(cmd, err)
 	}
 	if help, err := cmd.Flags().GetBool("help"); err == nil && help {
 		return "", nil, pflag.ErrHelp

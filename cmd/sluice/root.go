@@ -34,7 +34,7 @@ SLUICE_TOKEN.`,
 	root.SetIn(d.stdin)
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(newHelpCommand())
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError("%s", err) })
+	root.SetFlagErrorFunc(d.flagErrors)
 	root.PersistentFlags().StringVar(&d.dir, "dir", "", "directory of a fleet on this machine (SLUICE_DIR)")
 	root.PersistentFlags().BoolVar(&d.json, "json", false, "print the result as JSON")
 	root.AddCommand(nounCommands(d)...)

@@ -124,13 +124,13 @@ func acceleration(x api.Worker) string {
 func newWorkerCordonCommand(d *deps) *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use:     "cordon WORKER",
-		Short:   "Keep new machines off a worker; those on it stay",
-		Long:    "Keep new machines off a worker; those on it stay." + exitTable,
-		Example: "  sluice worker cordon w1 --reason 'fan is loud'",
-		Args:    exactly("a worker"),
+		Use:     "cordon WORKER [WORKER...]",
+		Short:   "Keep new machines off workers; those on them stay",
+		Long:    "Keep new machines off workers; those on them stay." + severalExit + exitTable,
+		Example: "  sluice worker cordon w1 --reason 'fan is loud'\n  sluice worker cordon w1 w2",
+		Args:    atLeastOne("a worker"),
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			return d.workerLine(c.Cordon(cmd.Context(), args[0], reason))
+			return d.eachWorker(args, func(id string) (api.Worker, error) { return c.Cordon(cmd.Context(), id, reason) })
 		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for people")
@@ -139,25 +139,59 @@ func newWorkerCordonCommand(d *deps) *cobra.Command {
 
 func newWorkerUncordonCommand(d *deps) *cobra.Command {
 	return &cobra.Command{
-		Use:     "uncordon WORKER",
-		Short:   "Let a worker take machines again",
-		Long:    "Let a worker take machines again, also after a drain." + exitTable,
-		Example: "  sluice worker uncordon w1",
-		Args:    exactly("a worker"),
+		Use:     "uncordon WORKER [WORKER...]",
+		Short:   "Let workers take machines again",
+		Long:    "Let workers take machines again, also after a drain." + severalExit + exitTable,
+		Example: "  sluice worker uncordon w1\n  sluice worker uncordon w1 w2",
+		Args:    atLeastOne("a worker"),
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			return d.workerLine(c.Uncordon(cmd.Context(), args[0]))
+			return d.eachWorker(args, func(id string) (api.Worker, error) { return c.Uncordon(cmd.Context(), id) })
 		}),
 	}
 }
 
-func (d *deps) workerLine(x api.Worker, err error) error {
-	if err != nil {
+const severalExit = `
+Of several workers each is tried and told of, also after one that fails; the exit code is then the
+highest. With --json several are an array of those that were changed.
+`
+
+// eachWorker does something to each worker, and prints what became of it. One that fails keeps no other from its turn.
+func (d *deps) eachWorker(ids []string, do func(id string) (api.Worker, error)) error {
+	done := make([]api.Worker, 0, len(ids))
+	var failed several
+	for _, id := range ids {
+		x, err := do(id)
+		if err != nil {
+			failed = append(failed, err)
+			continue
+		}
+		done = append(done, x)
+	}
+	if err := d.printWorkerStates(ids, done); err != nil {
 		return err
 	}
-	return d.result(x, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s  %s\n", x.ID, x.State)
-		return err
-	})
+	if len(failed) > 0 {
+		return failed
+	}
+	return nil
+}
+
+// printWorkerStates prints a line for each worker; as JSON one that was asked for alone is no array.
+func (d *deps) printWorkerStates(asked []string, done []api.Worker) error {
+	switch {
+	case d.json && len(asked) > 1:
+		return d.printJSON(done)
+	case d.json && len(done) == 1:
+		return d.printJSON(done[0])
+	case d.json:
+		return nil
+	}
+	for _, x := range done {
+		if _, err := fmt.Fprintf(d.stdout, "%s  %s\n", x.ID, x.State); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func newWorkerDrainCommand(d *deps) *cobra.Command {

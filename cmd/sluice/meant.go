@@ -1,0 +1,212 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// habits are words that people bring along from other tools, by the verb that they mean here: is are taken for it, of
+// like it is only said that they mean it.
+var habits = map[string]struct{ is, like []string }{
+	"list":       {is: []string{"ls"}, like: []string{"ps", "get"}},
+	"destroy":    {is: []string{"rm"}, like: []string{"delete", "remove", "del", "kill"}},
+	"create":     {like: []string{"run", "launch", "new", "add", "deploy", "apply", "build", "pull", "import"}},
+	"status":     {like: []string{"inspect", "show", "describe", "info", "get"}},
+	"show":       {like: []string{"inspect", "status", "describe", "info", "get"}},
+	"exec":       {like: []string{"ssh", "sh", "shell", "bash", "console", "attach", "enter"}},
+	"logs":       {like: []string{"log", "journal"}},
+	"migrate":    {like: []string{"move", "mv"}},
+	"events":     {like: []string{"history"}},
+	"checkpoint": {like: []string{"snapshot"}},
+	"uncordon":   {like: []string{"resume", "enable", "undrain"}},
+	"cordon":     {like: []string{"disable", "taint"}},
+	"drain":      {like: []string{"evacuate", "evict"}},
+	"cancel":     {like: []string{"stop", "abort", "rm"}},
+}
+
+// nouns are what other tools call the nouns.
+var nouns = map[string][]string{
+	"machine": {"machines", "m", "container", "containers", "instance", "instances", "vm", "vms", "pod", "pods", "app", "apps"},
+	"worker":  {"workers", "node", "nodes", "host", "hosts", "cluster", "member", "members"},
+	"image":   {"images"},
+	"disk":    {"disks", "volume", "volumes", "storage"},
+	"drain":   {"drains"},
+	"doctor":  {"check", "diagnose"},
+	"server":  {"serve", "daemon"},
+}
+
+// ways are of what no verb does by itself, but others together; by the word that other tools have for it.
+var ways = map[string]string{
+	"cp":           "copy through a command: tar -c DIR | sluice machine exec MACHINE -- tar -x -C /TARGET, or the other way round",
+	"restart":      "sluice machine stop MACHINE && sluice machine start MACHINE",
+	"reboot":       "sluice machine stop MACHINE && sluice machine start MACHINE",
+	"snapshot":     "sluice disk checkpoint --machine MACHINE NAME",
+	"port-forward": "a machine's port is at /v1/machines/MACHINE/ports/PORT/ of the fleet's API",
+	"port":         "a machine's port is at /v1/machines/MACHINE/ports/PORT/ of the fleet's API",
+	"proxy":        "a machine's port is at /v1/machines/MACHINE/ports/PORT/ of the fleet's API",
+	"login":        "there is no login: set SLUICE_URL and SLUICE_TOKEN, or --dir",
+	"context":      "the fleet is the one of SLUICE_URL and SLUICE_TOKEN, or of --dir",
+	"config":       "the fleet is the one of SLUICE_URL and SLUICE_TOKEN, or of --dir",
+	"remote":       "the fleet is the one of SLUICE_URL and SLUICE_TOKEN, or of --dir",
+	"up":           "a fleet on this machine: sluice dev up",
+	"down":         "a fleet on this machine: sluice dev down",
+	"top":          "sluice machine status MACHINE, sluice worker show WORKER, sluice disk top",
+	"stats":        "sluice machine status MACHINE, sluice worker show WORKER, sluice disk top",
+	"update":       "a machine's config is fixed when it is created: sluice machine create",
+	"scale":        "a machine's config is fixed when it is created: sluice machine create",
+	"rename":       "a machine keeps its name: sluice machine create",
+}
+
+// flagHabits are what other tools call flags.
+var flagHabits = map[string][]string{
+	"json":    {"output", "o", "format"},
+	"yes":     {"force", "f", "y"},
+	"worker":  {"node", "host", "target"},
+	"to":      {"target", "worker", "node", "host"},
+	"env":     {"e", "environment"},
+	"service": {"c", "container", "s"},
+	"tail":    {"num", "number"},
+	"image":   {"i", "from"},
+	"memory":  {"m", "mem"},
+	"cpus":    {"c", "cpu"},
+	"workdir": {"w", "cwd", "chdir"},
+	"wait":    {"w"},
+	"detach":  {"d"},
+}
+
+// pointless are flags of other tools that do here what is done without them.
+var pointless = map[string]string{
+	"all": "nothing is left out without it", "a": "nothing is left out without it",
+	"all-namespaces": "nothing is left out without it", "A": "nothing is left out without it",
+	"ignore-daemonsets": "a drain moves every machine", "delete-emptydir-data": "a drain moves the disks, too",
+	"timestamps": "each line has its time", "rm": "a machine stays until it is destroyed",
+}
+
+// called returns the names that have a word among their other names.
+func called(word string, names []string, others func(name string) []string) []string {
+	var found []string
+	for _, name := range names {
+		if slices.Contains(others(name), word) {
+			found = append(found, name)
+		}
+	}
+	return found
+}
+
+// spelled returns the names that are spelled like a word, or begin with it. How near is near enough is for the library
+// of the commands to say, so that flags and verbs are told alike.
+func spelled(word string, names []string) []string {
+	all := &cobra.Command{SuggestionsMinimumDistance: 2}
+	if len(word) <= 3 {
+		all.SuggestionsMinimumDistance = 1
+	}
+	for _, name := range names {
+		all.AddCommand(&cobra.Command{Use: name, Run: func(*cobra.Command, []string) {}})
+	}
+	return all.SuggestionsFor(word)
+}
+
+// didYouMean is what is added to an error about a word; "" without anything to add.
+func didYouMean(like []string) string {
+	if len(like) == 0 {
+		return ""
+	}
+	return "; did you mean: " + strings.Join(like, ", ")
+}
+
+// flagErrors says what is wrong about a flag. Where a noun has no such verb, that is what is wrong: the flag was the
+// verb's.
+func (d *deps) flagErrors(cmd *cobra.Command, err error) error {
+	if cmd.HasAvailableSubCommands() {
+		_, rest, findErr := cmd.Root().Find(d.args)
+		cmd.Flags().ParseErrorsAllowlist.UnknownFlags = true
+		if findErr == nil && cmd.Flags().Parse(rest) == nil && cmd.Flags().NArg() > 0 {
+			return noVerb(cmd, cmd.Flags().Arg(0))
+		}
+	}
+	return flagError(cmd, err)
+}
+
+// flagError says what is wrong about a flag, and which one may have been meant.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if !errors.As(err, &unknown) {
+		return usageError("%s", err)
+	}
+	word := unknown.GetSpecifiedName()
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	like := called(word, names, func(name string) []string { return flagHabits[name] })
+	if len(like) == 0 && unknown.GetSpecifiedShortnames() == "" { // one letter is spelled like any other
+		like = spelled(word, names)
+	}
+	for i := range like {
+		like[i] = "--" + like[i]
+	}
+	if why, ok := pointless[word]; ok {
+		return usageError("%s; leave it out: %s", err, why)
+	}
+	return usageError("%s%s", err, didYouMean(like))
+}
+
+// noVerb says that a word is no verb of a command, and which one may have been meant.
+func noVerb(cmd *cobra.Command, word string) error {
+	like := below(cmd, called(word, verbs(cmd), func(name string) []string { return namesOf(cmd, name) }))
+	if way, ok := ways[word]; ok && len(like) == 0 {
+		return &codedError{code: exitUsage, err: errs.New(errs.Invalid, "%q is no verb of %s", word, cmd.CommandPath()).WithRemedy("%s", way)}
+	}
+	if len(like) == 0 {
+		like = meant(cmd, word)
+	}
+	return usageError("%q is no verb of %s%s; its verbs are: %s", word, cmd.CommandPath(), didYouMean(like), strings.Join(verbs(cmd), " "))
+}
+
+// meant returns the commands that a word may stand for: verbs that are spelled like it, and, where there are none, verbs
+// of that name elsewhere, and then those of machines that other tools call so.
+func meant(cmd *cobra.Command, word string) []string {
+	if like := below(cmd, spelled(word, verbs(cmd))); len(like) > 0 {
+		return like
+	}
+	var like []string
+	for _, noun := range cmd.Root().Commands() {
+		if noun.Hidden {
+			continue
+		}
+		if noun.Name() == word {
+			like = append(like, noun.CommandPath())
+		}
+		if v := verbOf(noun, word); v != nil && !v.Hidden {
+			like = append(like, v.CommandPath())
+		}
+	}
+	if machine := verbOf(cmd.Root(), "machine"); len(like) == 0 && machine != nil {
+		like = below(machine, called(word, verbs(machine), func(name string) []string { return namesOf(machine, name) }))
+	}
+	return like
+}
+
+// namesOf are the names that others have for a verb.
+func namesOf(cmd *cobra.Command, name string) []string {
+	if !cmd.HasParent() {
+		return nouns[name]
+	}
+	return verbOf(cmd, name).SuggestFor
+}
+
+func below(cmd *cobra.Command, names []string) []string {
+	var paths []string
+	for _, name := range names {
+		paths = append(paths, cmd.CommandPath()+" "+name)
+	}
+	return paths
+}
