@@ -14,6 +14,9 @@ const (
 	FrameCommand  byte = 6 // from the client, the first message: the rest is an ExecCommand as JSON
 )
 
+// HeaderInstance is in the answer of a machine's logs: the instance id of the incarnation that wrote them.
+const HeaderInstance = "Sluice-Instance"
+
 // ExecControl is a text message from the client during a session: {"type":"resize","rows":R,"cols":C} or
 // {"type":"signal","signal":"SIGTERM"}. A platform that doesn't know a type ignores it.
 type ExecControl struct {

@@ -156,18 +156,30 @@ func (c *Client) MachineCheckpoints(ctx context.Context, ref string) ([]api.Disk
 // LogOptions choose what Logs returns.
 type LogOptions struct {
 	Service string // "" for all
-	Lines   int    // newest lines to begin with; 0 leaves it to the platform
+	Lines   int    // newest lines to begin with; negative for all, 0 leaves it to the platform
+	OnlyNew bool   // none of the lines that there are
 	Follow  bool
 }
 
-// Logs returns a machine's log as text lines; the caller closes it. Following lasts until ctx ends or the
-// machine stops or moves.
-func (c *Client) Logs(ctx context.Context, ref string, o LogOptions) (io.ReadCloser, error) {
+// LogStream is a machine's log as text lines.
+type LogStream struct {
+	io.ReadCloser
+	// InstanceID is the incarnation of the machine that wrote them: each has a log of its own. "" if its platform
+	// doesn't tell.
+	InstanceID string
+}
+
+// Logs returns a machine's log; the caller closes it. Following lasts until ctx ends or the machine stops or moves, or
+// the reader falls too far behind.
+func (c *Client) Logs(ctx context.Context, ref string, o LogOptions) (*LogStream, error) {
 	q := url.Values{}
 	if o.Service != "" {
 		q.Set("service", o.Service)
 	}
-	if o.Lines > 0 {
+	switch {
+	case o.OnlyNew:
+		q.Set("lines", "0")
+	case o.Lines != 0:
 		q.Set("lines", strconv.Itoa(o.Lines))
 	}
 	if o.Follow {
@@ -181,7 +193,7 @@ func (c *Client) Logs(ctx context.Context, ref string, o LogOptions) (io.ReadClo
 	if err != nil {
 		return nil, err
 	}
-	return resp.Body, nil
+	return &LogStream{ReadCloser: resp.Body, InstanceID: resp.Header.Get(api.HeaderInstance)}, nil
 }
 
 // PortRequest is a request to a program in a machine.

@@ -158,10 +158,17 @@ func TestEmptyLogIsExplained(t *testing.T) {
 	if stdout, stderr, code := c.run("machine", "logs", "db-1"); code != 0 || stdout != "" || !strings.Contains(stderr, "no services") {
 		t.Errorf("exit %d, %q, %q", code, stdout, stderr)
 	}
+	if _, stderr, code := c.run("machine", "logs", "db-1", "-f"); code != 0 || !strings.Contains(stderr, "no services") {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
 	if _, stderr, code := c.run("machine", "logs", "web-1"); code != 0 || stderr != "" {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
-	if _, stderr, code := c.run("machine", "logs", "web-1", "-f"); code != 0 || !strings.Contains(stderr, "ended here") || !strings.Contains(stderr, "w2") {
+	c.fleet.Update(func(tx *httpapitest.Tx) {
+		s := &tx.Machines["01000000000001"].Report.Services[0]
+		s.State, s.Error = "failed", "nonesuch: command not found"
+	})
+	if _, stderr, code := c.run("machine", "logs", "web-1"); code != 0 || !strings.Contains(stderr, "service web is failed: nonesuch: command not found; see: sluice machine status web-1") {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
 }

@@ -186,7 +186,7 @@ func TestRefusals(t *testing.T) {
 		{"machine create x --app a --network n --image base --worker w9", 3, "w9"},
 		{"machine destroy web-1", 2, "--yes"}, {"machine destroy web --yes", 3, "web"},
 		{"machine migrate web-1 --to w9", 3, "w9"}, {"machine exec web-1", 2, "command"}, {"machine exec none -- true", 125, "none"},
-		{"machine logs none", 3, "none"}, {"machine logs web-1 --lines -1", 2, "negative"},
+		{"machine logs none", 3, "none"}, {"machine logs web-1 --lines -2", 2, "--tail -2 is neither"}, {"machine logs web-1 -n some", 2, "neither a number of lines nor all"}, {"machine logs web-1 --since yesterday", 2, "neither a duration"},
 		{"worker show w9", 3, "w9"}, {"worker drain", 2, "needs a worker"}, {"worker drain w9", 3, "w9"}, {"worker drain w1", 4, "drain watch"},
 		{"worker drain w2 --wait --detach", 2, "exclude"}, {"worker cordon w9", 3, "w9"}, {"worker --name w1", 2, "needs --"},
 		{"drain status none", 3, "none"}, {"drain cancel none", 3, "none"}, {"drain watch none", 3, "none"},

@@ -151,6 +151,9 @@ type Release struct {
 // answers through ports/.
 const HeaderError = "Sluice-Error"
 
+// HeaderInstance is in the answer of logs: which incarnation of the machine wrote them.
+const HeaderInstance = "Sluice-Instance"
+
 // Error is the body of every answer that isn't 2xx.
 type Error struct {
 	Kind    string `json:"kind"`

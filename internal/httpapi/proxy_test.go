@@ -96,6 +96,14 @@ func TestProxyOfAMovingMachineAndADeadWorker(t *testing.T) {
 	check("can't be reached")
 }
 
+// TestHeaderOfLogs: what the platform says of a log's instance reaches clients under the name that they know.
+func TestHeaderOfLogs(t *testing.T) {
+	_, s, _ := proxied(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set(guestapi.HeaderInstance, "A") })
+	if _, header, _ := request(t, s, "GET", "/v1/machines/web-1/logs", operatorToken, ""); header.Get(api.HeaderInstance) != "A" {
+		t.Errorf("%v", header)
+	}
+}
+
 // TestProxyStreams: each line arrives before the next is written.
 func TestProxyStreams(t *testing.T) {
 	next := make(chan struct{})

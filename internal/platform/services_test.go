@@ -67,7 +67,8 @@ func TestServices(t *testing.T) {
 	web.Check = &fleet.Check{Kind: fleet.CheckHTTP, Path: "page"}
 	checked := loop("checked")
 	checked.Check = &fleet.Check{Kind: fleet.CheckExec, Cmd: []string{"test", "-e", "/data/go"}}
-	b := bindOf(id, 1, web, loop("b", "a"), loop("a"), flaky, checked)
+	missing := fleet.Service{Name: "missing", Cmd: []string{"nonesuch", "-x"}}
+	b := bindOf(id, 1, web, loop("b", "a"), loop("a"), flaky, checked, missing)
 	v := startVM(t)
 	v.bind(b)
 	v.awaitService("b", "ready", func(s fleet.ServiceReport) bool { return s.State == "ready" })
@@ -95,8 +96,10 @@ func TestServices(t *testing.T) {
 	t.Run("Logs", func(t *testing.T) { testLogs(t, v) })
 	t.Run("Ports", func(t *testing.T) { testPorts(t, v) })
 	// flaky never stays up, so the machine as a whole isn't healthy until it is stopped.
-	if err := v.post("services/flaky/stop"); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"flaky", "missing"} {
+		if err := v.post("services/" + name + "/stop"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	v.await("healthy", inState(guestapi.StateHealthy))
 	v.sh("rm /data/order")
@@ -143,6 +146,10 @@ func testLogs(t *testing.T, v *testVM) {
 	if text, err = v.get("logs?lines=-1"); err != nil || !strings.Contains(text, " a stdout hello") || !strings.Contains(text, " b stdout hello") {
 		t.Errorf("log of all: %q %v", text, err)
 	}
+	v.awaitService("missing", "tried twice", func(s fleet.ServiceReport) bool { return s.Restarts >= 2 })
+	if text, err = v.get("logs?service=missing"); err != nil || !strings.Contains(text, " missing sluice can't be started: ") || !strings.Contains(text, "nonesuch: command not found\n") {
+		t.Errorf("log of a service without a command: %q %v", text, err)
+	}
 	if _, err := v.get("logs?service=nobody"); !errs.Is(err, errs.NotFound) {
 		t.Errorf("log of nobody: %v", err)
 	}
@@ -155,6 +162,9 @@ func testLogs(t *testing.T, v *testVM) {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	if got := resp.Header.Get(guestapi.HeaderInstance); got == "" || got != string(v.health().Instance) {
+		t.Errorf("log of instance %q", got)
+	}
 	v.sh("echo from outside > /proc/$(cat /proc/sys/kernel/ns_last_pid)/fd/1 || true") // whatever: must not break the log
 	if err := v.post("services/a/restart"); err != nil {
 		t.Fatal(err)

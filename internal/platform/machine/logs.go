@@ -3,12 +3,14 @@ package machine
 import (
 	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/servicelog"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -18,6 +20,11 @@ const defaultLines = 100
 // getLogs gives the last lines of one service's log, or of all in the order of their times; and with follow=1 goes
 // on with each new line. Lines are "time service stream text".
 func (p *Platform) getLogs(w http.ResponseWriter, r *http.Request) {
+	now, _ := p.status.get()
+	if now.Bind == nil || !p.services.started() {
+		writeError(w, errs.New(errs.Unavailable, "the machine's services haven't been started yet").WithRemedy("try again in a moment"))
+		return
+	}
 	logs, err := p.chooseLogs(r.URL.Query().Get("service"))
 	if err != nil {
 		writeError(w, err)
@@ -31,6 +38,7 @@ func (p *Platform) getLogs(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set(guestapi.HeaderInstance, string(now.Bind.Instance))
 	if r.URL.Query().Get("follow") == "1" {
 		p.followLogs(w, r, logs, lines)
 		return
@@ -70,11 +78,17 @@ func tails(ctx context.Context, logs []*servicelog.Log, lines int) ([][]byte, er
 		}
 		all = append(all, tail...)
 	}
+	return newest(all, lines), nil
+}
+
+// newest puts lines of several logs into the order of their times and returns the last of them; all for a negative
+// number.
+func newest(all [][]byte, lines int) [][]byte {
 	slices.SortStableFunc(all, func(a, b []byte) int { return bytes.Compare(timeOf(a), timeOf(b)) })
 	if lines >= 0 && len(all) > lines {
 		all = all[len(all)-lines:]
 	}
-	return all, nil
+	return all
 }
 
 func timeOf(line []byte) []byte {
@@ -82,29 +96,24 @@ func timeOf(line []byte) []byte {
 	return t
 }
 
-// followLogs writes lines as they come, from one goroutine.
+// followLogs writes lines as they come, from one goroutine. It ends as soon as one of the logs does, or the reader is too
+// slow for it: who reads on asks again, and doesn't miss what one service wrote because the others still do.
 func (p *Platform) followLogs(w http.ResponseWriter, r *http.Request, logs []*servicelog.Log, lines int) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	merged := make(chan []byte)
-	var g errgroup.Group
-	for _, l := range logs {
-		g.Go(func() error {
-			return l.Follow(ctx, lines, func(line []byte) error {
-				select {
-				case merged <- line:
-					return nil
-				case <-ctx.Done():
-					return context.Cause(ctx)
-				}
-			})
-		})
+	give := func(line []byte) error {
+		select {
+		case merged <- line:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 	var closer errgroup.Group
 	closer.Go(func() error {
-		err := g.Wait()
-		close(merged)
-		return err
+		defer close(merged)
+		return followAll(ctx, logs, lines, give)
 	})
 	out := http.NewResponseController(w)
 	_ = out.Flush()
@@ -114,4 +123,38 @@ func (p *Platform) followLogs(w http.ResponseWriter, r *http.Request, logs []*se
 		}
 	}
 	_ = closer.Wait() // the reader has gone, or the machine
+}
+
+// followAll gives the last lines of all logs together, and then each new line, until one of the logs ends.
+func followAll(ctx context.Context, logs []*servicelog.Log, lines int, give func(line []byte) error) error {
+	var first [][]byte
+	readers := make([]*servicelog.Reader, 0, len(logs))
+	g, following := errgroup.WithContext(ctx)
+	defer func() {
+		for _, r := range readers {
+			r.Leave()
+		}
+	}()
+	for _, l := range logs {
+		r, err := l.Join(ctx, lines)
+		if err != nil {
+			return err
+		}
+		readers, first = append(readers, r), append(first, r.First...)
+	}
+	for _, line := range newest(first, lines) {
+		if err := give(line); err != nil {
+			return err
+		}
+	}
+	for _, r := range readers {
+		g.Go(func() error {
+			if err := r.Rest(following, give); err != nil {
+				return err
+			}
+			return io.EOF
+		})
+	}
+	readers = nil
+	return g.Wait()
 }

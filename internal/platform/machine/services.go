@@ -212,9 +212,13 @@ type runner struct {
 	logs map[string]*servicelog.Log
 }
 
-// Start implements service.Runner.
+// Start implements service.Runner. Why a service can't be started is in its log, where its own words would be.
 func (r *runner) Start(ctx context.Context, svc fleet.Service) (service.Process, error) {
-	return r.p.startKept(ctx, r.bind, svc, r.logs[svc.Name])
+	process, err := r.p.startKept(ctx, r.bind, svc, r.logs[svc.Name])
+	if err != nil && ctx.Err() == nil {
+		r.logs[svc.Name].Note(ctx, "can't be started: "+err.Error())
+	}
+	return process, err
 }
 
 // Adopt implements service.Runner.

@@ -133,35 +133,77 @@ func (l *Log) join(ctx context.Context, fo *follower) ([][]byte, error) {
 // returns an error, or the log ends. A reader that falls behind by more than 1024 lines is cut off, with
 // io.ErrShortWrite.
 func (l *Log) Follow(ctx context.Context, n int, yield func(line []byte) error) error {
-	fo := &follower{tail: n, start: make(chan [][]byte, 1), lines: make(chan []byte, followBuffer)}
-	first, err := l.join(ctx, fo)
+	r, err := l.Join(ctx, n)
 	if err != nil {
 		return err
 	}
-	defer func() {
-		select {
-		case l.leave <- fo:
-		case <-l.done:
-		}
-	}()
-	for _, line := range first {
+	for _, line := range r.First {
 		if err := yield(line); err != nil {
+			r.Leave()
 			return err
 		}
 	}
+	return r.Rest(ctx, yield)
+}
+
+// Reader reads a log from where it joined it. It calls Rest or Leave once.
+type Reader struct {
+	First [][]byte // the last lines that there were
+	l     *Log
+	fo    *follower
+}
+
+// Join begins to read: what is written from now on waits for Rest.
+func (l *Log) Join(ctx context.Context, n int) (*Reader, error) {
+	fo := &follower{tail: n, start: make(chan [][]byte, 1), lines: make(chan []byte, followBuffer)}
+	first, err := l.join(ctx, fo)
+	if err != nil {
+		return nil, err
+	}
+	return &Reader{First: first, l: l, fo: fo}, nil
+}
+
+// Leave ends the reading.
+func (r *Reader) Leave() {
+	select {
+	case r.l.leave <- r.fo:
+	case <-r.l.done:
+	}
+}
+
+// Rest gives each line that is new since Join, as Follow does.
+func (r *Reader) Rest(ctx context.Context, yield func(line []byte) error) error {
+	defer r.Leave()
 	for {
 		select {
-		case line, ok := <-fo.lines:
+		case line, ok := <-r.fo.lines:
 			if !ok {
 				return io.ErrShortWrite
 			}
 			if err := yield(line); err != nil {
 				return err
 			}
-		case <-l.done:
-			return nil
+		case <-r.l.done:
+			return r.last(yield)
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		}
+	}
+}
+
+// last gives what was still on its way when the log ended.
+func (r *Reader) last(yield func(line []byte) error) error {
+	for {
+		select {
+		case line, ok := <-r.fo.lines:
+			if !ok {
+				return io.ErrShortWrite
+			}
+			if err := yield(line); err != nil {
+				return err
+			}
+		default:
+			return nil
 		}
 	}
 }

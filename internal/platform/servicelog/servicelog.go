@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -142,6 +143,11 @@ func ended(ctx context.Context, err error) error {
 	return fmt.Errorf("read service output: %w", err)
 }
 
+// Note adds a line of the platform's own, in the place of the stream it says "sluice". It waits until Run takes it.
+func (l *Log) Note(ctx context.Context, text string) {
+	l.emit(ctx, "sluice", []byte(strings.Join(strings.Fields(text), " ")))
+}
+
 func (l *Log) emit(ctx context.Context, stream string, text []byte) bool {
 	line := make([]byte, 0, len(text)+64)
 	line = time.Now().UTC().AppendFormat(line, timeFormat)
@@ -154,6 +160,8 @@ func (l *Log) emit(ctx context.Context, stream string, text []byte) bool {
 	select {
 	case l.lines <- line:
 		return true
+	case <-l.done:
+		return false
 	case <-ctx.Done():
 		return false
 	}

@@ -140,3 +140,31 @@ func TestFollowMissesNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNote: the platform's own line is told from the service's by its stream, and is one line.
+func TestNote(t *testing.T) {
+	l, stop := open(t, t.TempDir(), 0)
+	l.Note(t.Context(), "can't be started:\nno such thing")
+	if text := await(t, l, "\n"); !strings.HasSuffix(text, "Z a sluice can't be started: no such thing\n") || strings.Count(text, "\n") != 1 {
+		t.Errorf("%q", text)
+	}
+	stop()
+	l.Note(t.Context(), "after the end nobody takes it, and nobody waits")
+}
+
+// TestWhatIsOnItsWayIsGiven: lines that were taken before the log's end are given after it.
+func TestWhatIsOnItsWayIsGiven(t *testing.T) {
+	l, stop := open(t, t.TempDir(), 0)
+	r, err := l.Join(t.Context(), -1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		l.Note(t.Context(), "x")
+	}
+	stop()
+	got := 0
+	if err := r.Rest(t.Context(), func([]byte) error { got++; return nil }); err != nil || got != 100 {
+		t.Errorf("%d lines, %v", got, err)
+	}
+}
