@@ -113,6 +113,13 @@ type ServiceInfo struct {
 	PID      int    `json:"pid,omitempty"`
 	Restarts int    `json:"restarts,omitempty"`
 	Error    string `json:"error,omitempty"`
+	// StartedAt is when its process was started; zero: never, or it isn't known any more.
+	StartedAt time.Time `json:"started_at,omitzero"`
+	// Exit is how it last ended by itself, at ExitedAt, or, where Unstartable, why it could not be started then.
+	Exit        string    `json:"exit,omitempty"`
+	ExitedAt    time.Time `json:"exited_at,omitzero"`
+	Unstartable bool      `json:"unstartable,omitempty"`
+	RetryMS     int64     `json:"retry_ms,omitempty"` // for how long it waited then until the next try
 }
 
 // DiskActivity is what the machine's disk asked of the store since it was attached.

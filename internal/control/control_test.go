@@ -154,6 +154,45 @@ func TestSilentPlatform(t *testing.T) {
 	}
 }
 
+// TestServicesInTheHistory: what a worker reports of services is in the machine's history, once.
+func TestServicesInTheHistory(t *testing.T) {
+	f := newFixture(t)
+	w := f.worker("w1")
+	f.create("db", "net")
+	history := func() string {
+		events, err := f.c.MachineEvents(t.Context(), "db")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var said []string
+		for _, e := range events {
+			if strings.HasPrefix(e.Event, "service_") {
+				said = append(said, e.Event+" "+e.Info["service"]+" "+e.Info["reason"]+e.Info["times"])
+			}
+		}
+		return strings.Join(said, ", ")
+	}
+	began := time.Now().UTC()
+	r := fleet.ServiceReport{Name: "web", State: "running", StartedAt: began}
+	report := func() { w.set(func() { w.services = []fleet.ServiceReport{r} }) }
+	report()
+	f.eventually("started", func() bool { return history() == "service_start web " })
+	for range 3 {
+		r.State, r.Restarts, r.Exit, r.ExitedAt = "failed", r.Restarts+1, "exit code 3", time.Now().UTC()
+		report()
+		f.eventually("told of", func() bool {
+			v := f.machine("db").Report
+			return len(v.Services) == 1 && v.Services[0].Restarts == r.Restarts && strings.HasPrefix(history(), "service_start web , service_exit web exit code 3")
+		})
+	}
+	f.eventually("counted", func() bool { return history() == "service_start web , service_exit web exit code 33" })
+	f.serve() // another server knows what was told
+	f.eventually("reported to it", func() bool { return f.machine("db").Report != nil })
+	r.State, r.StartedAt = "ready", time.Now().UTC()
+	report()
+	f.eventually("back", func() bool { return history() == "service_exit web exit code 33, service_start web " })
+}
+
 // TestMoveOfAMachineThatIsNotHealthy: one with a service that ends over and over is moved as it is; a drain doesn't
 // wait for it to get well on the target.
 func TestMoveOfAMachineThatIsNotHealthy(t *testing.T) {

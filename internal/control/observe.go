@@ -35,8 +35,9 @@ type observed struct {
 
 // sighting is when a machine's VM was first heard of.
 type sighting struct {
-	vm fleet.VMID
-	at time.Time
+	vm   fleet.VMID
+	at   time.Time
+	told []fleet.ServiceReport // what the machine's history has been told of its services
 }
 
 // noteVMs remembers since when a worker has reported each machine's VM.
@@ -49,7 +50,7 @@ func (w *observed) noteVMs(reports []fleet.VMReport, now time.Time) {
 		}
 		s, known := old[v.Machine]
 		if !known || s.vm != v.VM {
-			s = sighting{v.VM, now}
+			s = sighting{vm: v.VM, at: now}
 		}
 		w.vms[v.Machine] = s
 	}
@@ -189,6 +190,7 @@ type sight struct {
 	unheard  bool            // not heard of since this server started: nothing speaks for it, nor against it
 	vm       *fleet.VMReport // nil: the newest report doesn't mention it
 	vmSince  time.Time       // when this server first heard of the machine's VM there
+	told     []fleet.ServiceReport
 	reported bool            // there is a report at all
 	current  bool            // the report acted on the newest assignments
 	since    time.Time       // when the newest assignments became what they are
@@ -209,10 +211,24 @@ func (o *observer) sight(id fleet.WorkerID, machine fleet.MachineID, now time.Ti
 	s.current = w.report.Seen == w.feed.set.Revision && w.feed.set.Revision != 0
 	for i := range w.report.VMs {
 		if w.report.VMs[i].Machine == machine {
-			s.vm, s.vmSince = &w.report.VMs[i], w.vms[machine].at
+			s.vm, s.vmSince, s.told = &w.report.VMs[i], w.vms[machine].at, w.vms[machine].told
 		}
 	}
 	return s
+}
+
+// toldServices notes what a machine's history has been told of its services.
+func (o *observer) toldServices(id fleet.WorkerID, vm *fleet.VMReport) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.workers[id]
+	if w == nil {
+		return
+	}
+	if s, ok := w.vms[vm.Machine]; ok && s.vm == vm.VM {
+		s.told = vm.Services
+		w.vms[vm.Machine] = s
+	}
 }
 
 // report returns a worker's newest report (nil: none), its contact, and whether it acted on the newest

@@ -152,6 +152,9 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 					return err
 				}
 			}
+			if err := c.settleServices(ctx, m, s); err != nil {
+				return err
+			}
 			return c.settleHeld(ctx, m, s)
 		}
 		return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventStart, Source: sourceWorker(s.worker)})

@@ -164,6 +164,13 @@ type ServiceReport struct {
 	PID      int    `json:"pid,omitempty"`
 	Restarts int    `json:"restarts,omitempty"`
 	Error    string `json:"error,omitempty"`
+	// StartedAt is when its process was started, in UTC; zero: never, or it isn't known any more.
+	StartedAt time.Time `json:"started_at,omitzero"`
+	// Exit is how it last ended by itself, at ExitedAt, or, where Unstartable, why it could not be started then.
+	Exit        string    `json:"exit,omitempty"`
+	ExitedAt    time.Time `json:"exited_at,omitzero"` // in UTC
+	Unstartable bool      `json:"unstartable,omitempty"`
+	RetryMS     int64     `json:"retry_ms,omitempty"` // for how long it waited then until the next try
 }
 
 // OOMReport counts the processes of a machine that the kernel has killed for lack of memory in this incarnation.

@@ -27,8 +27,8 @@ func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
 			}
 			p, err = m.start(ctx, u)
 		}
-		upSince := time.Now()
-		if p != nil {
+		upSince, ran := time.Now(), p != nil
+		if ran {
 			err = m.attend(ctx, u, p, settle)
 			p = nil
 		}
@@ -38,7 +38,7 @@ func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
 		if time.Since(upSince) >= backoffReset {
 			backoff = backoffFirst
 		}
-		if !m.endedByItself(u, err) {
+		if !m.endedByItself(u, err, ran, backoff) {
 			backoff, settle = backoffFirst, u.firstSettle()
 			continue
 		}
@@ -54,11 +54,16 @@ func (m *Manager) start(ctx context.Context, u *unit) (Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	m.set(u, func() { u.startedAt = wallClock() })
 	return p, nil
 }
 
-// endedByItself notes the end of a run, and reports whether nobody had asked for it.
-func (m *Manager) endedByItself(u *unit, err error) bool {
+// wallClock is the time as reports have it, which are compared.
+func wallClock() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
+
+// endedByItself notes the end of a run, or that there was none, and reports whether nobody had asked for it. It is
+// tried again after that time.
+func (m *Manager) endedByItself(u *unit, err error, ran bool, again time.Duration) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	defer m.noteLocked()
@@ -71,6 +76,7 @@ func (m *Manager) endedByItself(u *unit, err error) bool {
 	u.restarts++
 	if err != nil {
 		u.err, u.last = err.Error(), err.Error()
+		u.exit, u.exitedAt, u.unstartable, u.retry = err.Error(), wallClock(), !ran, again
 	}
 	return true
 }

@@ -31,7 +31,13 @@ type unit struct {
 	pid      int
 	restarts int
 	err      string
-	last     string // how it last ended by itself
+	last     string // how it last ended by itself; forgotten when somebody stops it
+
+	startedAt   time.Time // zero for a process that was taken over
+	exit        string    // as last, and kept
+	exitedAt    time.Time
+	unstartable bool
+	retry       time.Duration
 }
 
 // New returns a manager of services for which Check has returned nil.
@@ -111,7 +117,8 @@ func (m *Manager) peek() ([]fleet.ServiceReport, <-chan struct{}) {
 	defer m.mu.Unlock()
 	all := make([]fleet.ServiceReport, 0, len(m.units))
 	for _, u := range m.units {
-		all = append(all, fleet.ServiceReport{Name: u.svc.Name, State: u.state, PID: u.pid, Restarts: u.restarts, Error: u.err})
+		all = append(all, fleet.ServiceReport{Name: u.svc.Name, State: u.state, PID: u.pid, Restarts: u.restarts, Error: u.err,
+			StartedAt: u.startedAt, Exit: u.exit, ExitedAt: u.exitedAt, Unstartable: u.unstartable, RetryMS: u.retry.Milliseconds()})
 	}
 	return all, m.changed
 }

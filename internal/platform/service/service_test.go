@@ -395,6 +395,37 @@ func TestCrashLoopIsNeverReady(t *testing.T) {
 	})
 }
 
+// TestReportsTellOfEnds: when a service was started, how it ended by itself, and when it is tried again.
+func TestReportsTellOfEnds(t *testing.T) {
+	broken := func() *world {
+		w := newWorld()
+		w.fragile["a"], w.failing["b"] = 2*time.Second, true
+		return w
+	}
+	run(t, broken, []fleet.Service{svc("a"), svc("b")}, func(t *testing.T, w *world, m *Manager) {
+		began := time.Now()
+		time.Sleep(time.Second)
+		if r := stateOf(m, "a"); r.StartedAt.Sub(began).Abs() > time.Millisecond || r.Exit != "" || !r.ExitedAt.IsZero() || r.StartedAt.Location() != time.UTC {
+			t.Errorf("%+v", r)
+		}
+		r := stateOf(m, "b") // tried after 100, 300, 700 ms
+		if !r.StartedAt.IsZero() || r.Exit != "no such command" || !r.Unstartable || r.RetryMS != 800 || r.ExitedAt.Sub(began) != 700*time.Millisecond {
+			t.Errorf("%+v", r)
+		}
+		time.Sleep(time.Second + 50*time.Millisecond)
+		if r := stateOf(m, "a"); r.Exit != "exit code 1" || r.Unstartable || r.RetryMS != 100 || r.ExitedAt.Sub(r.StartedAt) != 2*time.Second {
+			t.Errorf("%+v", r)
+		}
+		if err := m.Stop("a"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if r := stateOf(m, "a"); r.State != Stopped || r.Exit != "exit code 1" {
+			t.Errorf("what happened stays: %+v", r)
+		}
+	})
+}
+
 func TestTakeOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
