@@ -15,12 +15,14 @@ import (
 )
 
 func newDrainCommand(d *deps) *cobra.Command {
-	return newNoun("drain", "Watch and cancel drains (begin one with: sluice worker drain)",
+	cmd := newNoun("drain", "Watch and cancel drains (begin one with: sluice worker drain)",
 		newDrainListCommand(d),
 		newDrainStatusCommand(d),
 		newDrainWatchCommand(d),
 		newDrainCancelCommand(d),
 	)
+	cmd.Annotations = map[string]string{beginWith: "sluice worker drain"}
+	return cmd
 }
 
 func newDrainListCommand(d *deps) *cobra.Command {

@@ -32,7 +32,7 @@ var habits = map[string]struct{ is, like []string }{
 
 // nouns are what other tools call the nouns.
 var nouns = map[string][]string{
-	"machine": {"machines", "m", "container", "containers", "instance", "instances", "vm", "vms", "pod", "pods", "app", "apps"},
+	"machine": {"machines", "m", "container", "containers", "instance", "instances", "vm", "vms", "pod", "pods"},
 	"worker":  {"workers", "node", "nodes", "host", "hosts", "cluster", "member", "members"},
 	"image":   {"images"},
 	"disk":    {"disks", "volume", "volumes", "storage"},
@@ -41,16 +41,20 @@ var nouns = map[string][]string{
 	"server":  {"serve", "daemon"},
 }
 
-// ways are of what no verb does by itself, but others together; by the word that other tools have for it.
+// ways are of what no verb does by itself, but something else does: by the word that other tools have for it, after a
+// noun of ours where it means something else elsewhere.
 var ways = map[string]string{
 	"cp":           "copy through a command: tar -c DIR | sluice machine exec MACHINE -- tar -x -C /TARGET, or the other way round",
 	"restart":      "sluice machine stop MACHINE && sluice machine start MACHINE",
 	"reboot":       "sluice machine stop MACHINE && sluice machine start MACHINE",
+	"pause":        "sluice machine stop MACHINE",
 	"snapshot":     "sluice disk checkpoint --machine MACHINE NAME",
+	"wait":         "create, start, stop, destroy and migrate wait by themselves, unless --wait=false",
 	"port-forward": "a machine's port is at /v1/machines/MACHINE/ports/PORT/ of the fleet's API",
 	"port":         "a machine's port is at /v1/machines/MACHINE/ports/PORT/ of the fleet's API",
 	"proxy":        "a machine's port is at /v1/machines/MACHINE/ports/PORT/ of the fleet's API",
-	"login":        "there is no login: set SLUICE_URL and SLUICE_TOKEN, or --dir",
+	"login":        "there is no login: set SLUICE_URL and SLUICE_TOKEN, or give --dir",
+	"auth":         "there is no login: set SLUICE_URL and SLUICE_TOKEN, or give --dir",
 	"context":      "the fleet is the one of SLUICE_URL and SLUICE_TOKEN, or of --dir",
 	"config":       "the fleet is the one of SLUICE_URL and SLUICE_TOKEN, or of --dir",
 	"remote":       "the fleet is the one of SLUICE_URL and SLUICE_TOKEN, or of --dir",
@@ -59,13 +63,39 @@ var ways = map[string]string{
 	"top":          "sluice machine status MACHINE, sluice worker show WORKER, sluice disk top",
 	"stats":        "sluice machine status MACHINE, sluice worker show WORKER, sluice disk top",
 	"update":       "a machine's config is fixed when it is created: sluice machine create",
+	"edit":         "a machine's config is fixed when it is created: sluice machine create",
 	"scale":        "a machine's config is fixed when it is created: sluice machine create",
 	"rename":       "a machine keeps its name: sluice machine create",
+	"app":          "apps come and go with their machines: sluice machine list --app APP",
+	"apps":         "apps come and go with their machines: sluice machine list --app APP",
+	"network":      "networks come and go with their machines: sluice machine list --network NETWORK",
+	"networks":     "networks come and go with their machines: sluice machine list --network NETWORK",
+
+	"machine set":   "a machine's config is fixed when it is created: sluice machine create",
+	"disk list":     "a disk is a URL: sluice disk info URL; those of machines are told by: sluice machine status MACHINE",
+	"worker remove": "empty it, and then stop its daemon: sluice worker drain WORKER",
+	"worker create": "a worker joins by itself once its daemon runs: sluice worker --name …, see: sluice worker --help",
+	"image remove":  "an image stays: the disks of machines are forks of it; see: sluice image list",
+	"image show":    "sluice image list, and of its disk: sluice disk info URL",
+}
+
+// wayOf returns what to do in place of a verb that isn't there; "" where nothing is known.
+func wayOf(cmd *cobra.Command, word string) string {
+	if !cmd.HasParent() {
+		return ways[word]
+	}
+	for _, same := range [][]string{{"remove", "rm", "delete", "destroy", "leave"}, {"list", "ls"}, {"create", "add", "join", "new"},
+		{"show", "status", "inspect", "info", "describe"}, {"set"}} {
+		if way := ways[cmd.Name()+" "+same[0]]; way != "" && slices.Contains(same, word) {
+			return way
+		}
+	}
+	return ways[word]
 }
 
 // flagHabits are what other tools call flags.
 var flagHabits = map[string][]string{
-	"json":    {"output", "o", "format"},
+	"json":    {"output", "o", "format", "quiet", "q"},
 	"yes":     {"force", "f", "y"},
 	"worker":  {"node", "host", "target"},
 	"to":      {"target", "worker", "node", "host"},
@@ -76,16 +106,19 @@ var flagHabits = map[string][]string{
 	"memory":  {"m", "mem"},
 	"cpus":    {"c", "cpu"},
 	"workdir": {"w", "cwd", "chdir"},
-	"wait":    {"w"},
+	"wait":    {"w", "d"},
 	"detach":  {"d"},
 }
 
-// pointless are flags of other tools that do here what is done without them.
+// pointless are flags of other tools that a verb here does without, with the reason.
 var pointless = map[string]string{
-	"all": "nothing is left out without it", "a": "nothing is left out without it",
-	"all-namespaces": "nothing is left out without it", "A": "nothing is left out without it",
-	"ignore-daemonsets": "a drain moves every machine", "delete-emptydir-data": "a drain moves the disks, too",
-	"timestamps": "each line has its time", "rm": "a machine stays until it is destroyed",
+	"list all": "all are listed", "list a": "all are listed", "list all-namespaces": "all are listed", "list A": "all are listed",
+	"list watch": "watch(1) runs a command again and again", "list w": "watch(1) runs a command again and again",
+	"events watch": "watch(1) runs a command again and again", "events w": "watch(1) runs a command again and again",
+	"events follow": "watch(1) runs a command again and again", "events f": "watch(1) runs a command again and again",
+	"drain ignore-daemonsets": "a drain moves every machine", "drain delete-emptydir-data": "a drain moves the disks, too",
+	"logs timestamps": "each line has its time", "logs t": "each line has its time",
+	"create name": "the name is an argument of its own", "create rm": "a machine stays until it is destroyed",
 }
 
 // called returns the names that have a word among their other names.
@@ -127,7 +160,7 @@ func (d *deps) flagErrors(cmd *cobra.Command, err error) error {
 		_, rest, findErr := cmd.Root().Find(d.args)
 		cmd.Flags().ParseErrorsAllowlist.UnknownFlags = true
 		if findErr == nil && cmd.Flags().Parse(rest) == nil && cmd.Flags().NArg() > 0 {
-			return noVerb(cmd, cmd.Flags().Arg(0))
+			return noVerb(cmd, cmd.Flags().Args())
 		}
 	}
 	return flagError(cmd, err)
@@ -153,26 +186,59 @@ func flagError(cmd *cobra.Command, err error) error {
 	for i := range like {
 		like[i] = "--" + like[i]
 	}
-	if why, ok := pointless[word]; ok {
+	verb := cmd.Name()
+	for name, habit := range habits { // of a shortcut
+		if slices.Contains(habit.is, verb) {
+			verb = name
+		}
+	}
+	if why, ok := pointless[verb+" "+word]; ok {
 		return usageError("%s; leave it out: %s", err, why)
 	}
 	return usageError("%s%s", err, didYouMean(like))
 }
 
-// noVerb says that a word is no verb of a command, and which one may have been meant.
-func noVerb(cmd *cobra.Command, word string) error {
-	like := below(cmd, called(word, verbs(cmd), func(name string) []string { return namesOf(cmd, name) }))
-	if way, ok := ways[word]; ok && len(like) == 0 {
+// noVerb says that the first word is no verb of a command, and which one may have been meant.
+func noVerb(cmd *cobra.Command, words []string) error {
+	word := words[0]
+	like := verbFirst(cmd, words)
+	if len(like) == 0 {
+		like = below(cmd, called(word, verbs(cmd), func(name string) []string { return namesOf(cmd, name) }))
+	}
+	if way := wayOf(cmd, word); way != "" && len(like) == 0 {
 		return &codedError{code: exitUsage, err: errs.New(errs.Invalid, "%q is no verb of %s", word, cmd.CommandPath()).WithRemedy("%s", way)}
 	}
 	if len(like) == 0 {
 		like = meant(cmd, word)
 	}
+	if len(like) == 0 && cmd.Annotations[beginWith] != "" {
+		like = []string{cmd.Annotations[beginWith] + " " + word}
+	}
 	return usageError("%q is no verb of %s%s; its verbs are: %s", word, cmd.CommandPath(), didYouMean(like), strings.Join(verbs(cmd), " "))
 }
 
+// beginWith annotates a noun whose things are made by a verb of another.
+const beginWith = "begin-with"
+
+// verbFirst returns the command for which the words are in the order of other tools: get nodes.
+func verbFirst(cmd *cobra.Command, words []string) []string {
+	if cmd.HasParent() || len(words) < 2 {
+		return nil
+	}
+	for _, noun := range cmd.Commands() {
+		if noun.Name() != words[1] && !slices.Contains(nouns[noun.Name()], words[1]) {
+			continue
+		}
+		if v := verbOf(noun, words[0]); v != nil {
+			return []string{v.CommandPath()}
+		}
+		return below(noun, called(words[0], verbs(noun), func(name string) []string { return namesOf(noun, name) }))
+	}
+	return nil
+}
+
 // meant returns the commands that a word may stand for: verbs that are spelled like it, and, where there are none, verbs
-// of that name elsewhere, and then those of machines that other tools call so.
+// of that name elsewhere, and those of machines that other tools call so.
 func meant(cmd *cobra.Command, word string) []string {
 	if like := below(cmd, spelled(word, verbs(cmd))); len(like) > 0 {
 		return like
@@ -185,14 +251,17 @@ func meant(cmd *cobra.Command, word string) []string {
 		if noun.Name() == word {
 			like = append(like, noun.CommandPath())
 		}
-		if v := verbOf(noun, word); v != nil && !v.Hidden {
-			like = append(like, v.CommandPath())
+		v := verbOf(noun, word)
+		if v == nil || v.Hidden || cmd.HasParent() && v.Name() == "destroy" { // who wants another thing gone shouldn't be led to this
+			continue
 		}
+		like = append(like, v.CommandPath())
 	}
-	if machine := verbOf(cmd.Root(), "machine"); len(like) == 0 && machine != nil {
-		like = below(machine, called(word, verbs(machine), func(name string) []string { return namesOf(machine, name) }))
+	if machine := verbOf(cmd.Root(), "machine"); machine != nil && !cmd.HasParent() {
+		like = append(like, below(machine, called(word, verbs(machine), func(name string) []string { return namesOf(machine, name) }))...)
 	}
-	return like
+	slices.Sort(like)
+	return slices.Compact(like)
 }
 
 // namesOf are the names that others have for a verb.

@@ -38,10 +38,10 @@ func newHelpCommand() *cobra.Command {
 
 // showHelp shows the help of the command that words name below another one.
 func showHelp(at *cobra.Command, words []string) error {
-	for _, word := range words {
+	for i, word := range words {
 		next := verbOf(at, word)
 		if next == nil {
-			return noVerb(at, word)
+			return noVerb(at, words[i:])
 		}
 		at = next
 	}
@@ -63,7 +63,7 @@ func needsSubcommand(cmd *cobra.Command, args []string) error {
 		return showHelp(cmd, args[1:])
 	}
 	if len(args) > 0 {
-		return noVerb(cmd, args[0])
+		return noVerb(cmd, args)
 	}
 	if err := cmd.Help(); err != nil {
 		return err
