@@ -91,7 +91,7 @@ type Machine struct {
 type MachineEvent struct {
 	Time     time.Time         `json:"time"`
 	State    MachineState      `json:"state"`
-	Event    string            `json:"event"`  // create launch start stop exit migrate lost destroy
+	Event    string            `json:"event"`  // create launch start stop exit migrate lost destroy; see internal/control for all
 	Source   string            `json:"source"` // user, control, worker/<id>
 	Instance InstanceID        `json:"instance,omitempty"`
 	Info     map[string]string `json:"info,omitempty"` // for example migrated=true, from, to, pause_ms
