@@ -111,7 +111,9 @@ func TestSlowReaderIsCutOffWhole(t *testing.T) {
 	fmt.Fprint(outs[0], "first\n")
 	awaitLines(t, logs[0], 1)
 	const many = 3000
-	err := followAll(t.Context(), logs, -1, func(line []byte) error {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	err := followAll(ctx, logs, -1, func(line []byte) error {
 		if bytes.HasSuffix(line, []byte(" first\n")) {
 			for i := range many {
 				fmt.Fprintf(outs[0], "line %d\n", i)
