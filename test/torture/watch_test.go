@@ -84,11 +84,11 @@ func (w *watch) look() {
 		if w.seen[pid] == nil {
 			w.seen[pid] = watchdog.NewThreads(pid)
 		}
-		stuck, err := w.seen[pid].Stuck()
+		look, err := w.seen[pid].Look()
 		if err != nil || w.stalled != "" && strings.Contains(string(group), "/"+w.stalled+"/") {
 			continue // it has ended, or is forgiven and begins anew
 		}
-		for _, thread := range stuck {
+		for _, thread := range look.Stuck {
 			still[thread.TID] = w.waits(dir, thread, now)
 		}
 	}
