@@ -49,7 +49,7 @@ func newCLI(t *testing.T) *cli {
 // run returns what one command prints and its exit code.
 func (c *cli) run(args ...string) (stdout, stderr string, code int) {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 2*time.Minute)
 	defer cancel()
 	return c.runContext(ctx, args...)
 }

@@ -83,7 +83,7 @@ func (h *diskHost) mkdir(name string) string {
 }
 
 func (h *diskHost) command(args ...string) *exec.Cmd {
-	ctx, cancel := context.WithTimeout(h.t.Context(), 50*time.Second)
+	ctx, cancel := context.WithTimeout(h.t.Context(), 2*time.Minute)
 	h.t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, os.Args[0], args...)
 	cmd.Env = append(os.Environ(), h.env...)
@@ -95,7 +95,7 @@ func (h *diskHost) run(args ...string) (stdout, stderr string, code int) {
 	h.t.Helper()
 	var out, bad bytes.Buffer
 	if len(h.env) == 1 {
-		ctx, cancel := context.WithTimeout(h.t.Context(), 50*time.Second)
+		ctx, cancel := context.WithTimeout(h.t.Context(), 2*time.Minute)
 		defer cancel()
 		code = run(ctx, &deps{stdin: strings.NewReader(""), stdout: &out, stderr: &bad, env: h.getenv}, args)
 		return out.String(), bad.String(), code

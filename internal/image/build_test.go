@@ -102,7 +102,7 @@ func mountFork(t *testing.T, store blob.Store, res image.Result) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	t.Cleanup(func() {
 		if err := d.Close(ctx); err != nil {

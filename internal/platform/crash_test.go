@@ -177,7 +177,7 @@ func TestBlockdKilled(t *testing.T) {
 	}
 	select {
 	case <-v.Done():
-	case <-time.After(10 * time.Second):
+	case <-time.After(2*time.Minute):
 		t.Fatal("the VM doesn't end")
 	}
 	b := bindOf(id, 1) // the same placement, once more, in a fresh VM
@@ -197,12 +197,12 @@ func TestFenced(t *testing.T) {
 	old := startVM(t)
 	old.bind(bindOf(id, 1, loop("a")))
 	old.await("healthy", inState(guestapi.StateHealthy))
+	writing := old.dialExec(shell("while :; do date > /data/zombie; sync; done"))
+	defer writing.CloseNow()
 	b := bindOf(id, 2)
 	v := startVM(t)
 	v.bind(b)
 	v.await("healthy", inState(guestapi.StateHealthy))
-	writing := old.dialExec(shell("while :; do date > /data/zombie; sync; done"))
-	defer writing.CloseNow()
 	h := old.await("fenced", inState(guestapi.StateFenced))
 	if h.ErrorKind != string(errs.Fenced) || h.Remedy == "" {
 		t.Errorf("health %+v", h)
@@ -320,7 +320,7 @@ func TestReleaseWithoutStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(2*time.Minute):
 		t.Fatalf("not released: %+v", v.health())
 	}
 	fsck(t, id)

@@ -28,7 +28,7 @@ type result struct {
 // dialExec opens a session.
 func (v *testVM) dialExec(q url.Values) *websocket.Conn {
 	v.t.Helper()
-	ctx, cancel := context.WithTimeout(v.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Minute)
 	defer cancel()
 	conn, resp, err := websocket.Dial(ctx, "ws://vm"+guestapi.PathMachine+"exec?"+q.Encode(), &websocket.DialOptions{
 		HTTPClient: v.http, HTTPHeader: http.Header{"Authorization": {"Bearer " + v.token}}})
@@ -74,7 +74,7 @@ func (v *testVM) exec(q url.Values, input ...[]byte) result {
 	v.t.Helper()
 	conn := v.dialExec(q)
 	defer conn.CloseNow()
-	ctx, cancel := context.WithTimeout(v.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Minute)
 	defer cancel()
 	for _, frame := range input {
 		if err := conn.Write(ctx, websocket.MessageBinary, frame); err != nil {
@@ -201,7 +201,7 @@ func testBackPressure(t *testing.T, v *testVM) {
 	if r := v.exec(shell("cat /tmp/finished")); r.code == 0 {
 		t.Error("32 MiB went somewhere while nobody read")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	r, err := drain(ctx, conn)
 	if err != nil || r.code != 0 || len(r.stdout) != 32<<20 {
@@ -212,7 +212,7 @@ func testBackPressure(t *testing.T, v *testVM) {
 func testResize(t *testing.T, v *testVM) {
 	conn := v.dialExec(shell("trap 'stty size; exit 4' WINCH; echo ready; while :; do sleep 0.05; done", "tty", "1"))
 	defer conn.CloseNow()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if _, first, err := conn.Read(ctx); err != nil || !bytes.Contains(first, []byte("ready")) {
 		t.Fatalf("%q %v", first, err)
@@ -229,7 +229,7 @@ func testResize(t *testing.T, v *testVM) {
 func testSignal(t *testing.T, v *testVM) {
 	conn := v.dialExec(shell("trap 'echo asked; exit 6' TERM; echo ready; while :; do sleep 0.05; done"))
 	defer conn.CloseNow()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if _, first, err := conn.Read(ctx); err != nil || !bytes.Contains(first, []byte("ready")) {
 		t.Fatalf("%q %v", first, err)
@@ -256,7 +256,7 @@ func testClientGone(t *testing.T, v *testVM) {
 			t.Fatalf("%q %v", first, err)
 		}
 		conn.CloseNow()
-		deadline := time.Now().Add(8 * time.Second)
+		deadline := time.Now().Add(2*time.Minute)
 		for v.exec(shell("kill -0 $(cat /tmp/"+name+")")).code == 0 {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: still runs", name)

@@ -243,7 +243,7 @@ func startVM(t *testing.T) *testVM {
 }
 
 func (v *testVM) remove() {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if v.t.Failed() || os.Getenv("SLUICE_TEST_CONSOLE") != "" {
 		console, _ := os.ReadFile(v.ConsolePath())
@@ -324,7 +324,7 @@ func (v *testVM) call(ctx context.Context, method, path string, body, out any) e
 
 func (v *testVM) health() guestapi.Health {
 	v.t.Helper()
-	ctx, cancel := context.WithTimeout(v.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Minute)
 	defer cancel()
 	var h guestapi.Health
 	if err := v.call(ctx, http.MethodGet, guestapi.PathHealth, nil, &h); err != nil {
@@ -384,7 +384,7 @@ func (v *testVM) bind(b guestapi.Bind) {
 
 func (v *testVM) release(b guestapi.Bind) guestapi.Health {
 	v.t.Helper()
-	ctx, cancel := context.WithTimeout(v.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Minute)
 	defer cancel()
 	var h guestapi.Health
 	if err := v.call(ctx, http.MethodPost, guestapi.PathRelease, guestapi.Release{Machine: b.Machine, Generation: b.Generation}, &h); err != nil {

@@ -41,7 +41,7 @@ func (v *testVM) awaitService(name, what string, cond func(fleet.ServiceReport) 
 }
 
 func (v *testVM) get(path string) (string, error) {
-	ctx, cancel := context.WithTimeout(v.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Minute)
 	defer cancel()
 	var body string
 	err := v.call(ctx, http.MethodGet, guestapi.PathMachine+path, nil, &body)
@@ -153,7 +153,7 @@ func testLogs(t *testing.T, v *testVM) {
 	if _, err := v.get("logs?service=nobody"); !errs.Is(err, errs.NotFound) {
 		t.Errorf("log of nobody: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://vm"+guestapi.PathMachine+"logs?service=flaky&lines=0&follow=1", nil)
 	req.Header.Set("Authorization", "Bearer "+v.token)
@@ -188,7 +188,7 @@ func testPorts(t *testing.T, v *testVM) {
 	// A service that listens on the machine's loopback alone is reached too.
 	conn := v.dialExec(shell("httpd -f -p 127.0.0.1:8081 -h /data"))
 	defer conn.CloseNow()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(2*time.Minute)
 	for {
 		text, err := v.get("ports/8081/page")
 		if err == nil && text == "page\n" {
@@ -208,7 +208,7 @@ func TestLogRotationAndFollow(t *testing.T) {
 	v := startVM(t)
 	v.bind(b)
 	v.await("healthy", inState(guestapi.StateHealthy))
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2*time.Minute)
 	for {
 		text, err := v.get("logs?service=noisy&lines=2000")
 		if err == nil && strings.Contains(text, " 400000\n") && strings.Contains(text, "stdout last\n") {
@@ -223,7 +223,7 @@ func TestLogRotationAndFollow(t *testing.T) {
 	if err != nil || len(all) > 2<<20 {
 		t.Errorf("log takes %d bytes, %v", len(all), err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://vm"+guestapi.PathMachine+"logs?lines=1&follow=1", nil)
 	req.Header.Set("Authorization", "Bearer "+v.token)
@@ -248,7 +248,7 @@ func TestLogRotationAndFollow(t *testing.T) {
 func testUpgrade(t *testing.T, v *testVM) {
 	server := v.dialExec(shell(`printf 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\nhello' | nc -l -p 8082`))
 	defer server.CloseNow()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(2*time.Minute)
 	for {
 		req := "GET " + guestapi.PathMachine + "ports/8082/ws HTTP/1.1\r\nHost: vm\r\nAuthorization: Bearer " + v.token +
 			"\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"

@@ -83,7 +83,7 @@ func (r *rig) write(n byte) {
 		r.t.Fatalf("%d bound VMs", len(vms))
 	}
 	d := vms[0].theDisk()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
 	defer cancel()
 	block := make([]byte, 4096)
 	rand.Read(block) // doesn't compress

@@ -105,7 +105,7 @@ func (c *chaos) round(n int, fault fault) {
 	struck := fmt.Sprintf("round %d: %s of %s after %s", n, fault.name, c.source, delay)
 	c.ends(d.ID, struck)
 	for _, m := range c.machines {
-		now := c.f.WaitHealthy(m.ID, 90*time.Second)
+		now := c.f.WaitHealthy(m.ID, 2*time.Minute)
 		if now.Worker == c.source {
 			c.t.Fatalf("%s: the drain ended, yet %s is on %s", struck, m.Name, now.Worker)
 		}
@@ -121,7 +121,7 @@ func (c *chaos) round(n int, fault fault) {
 func (c *chaos) pickSource() {
 	c.t.Helper()
 	c.victim = c.machines[c.rng.IntN(len(c.machines))]
-	now := c.f.WaitHealthy(c.victim.ID, 60*time.Second)
+	now := c.f.WaitHealthy(c.victim.ID, 2*time.Minute)
 	c.source = now.Worker
 }
 

@@ -123,7 +123,7 @@ func execWithTerminal(t *testing.T, f *fleettest.Fleet) {
 		t.Fatal(err)
 	}
 	defer terminal.Close()
-	bound := time.AfterFunc(30*time.Second, func() { _ = cmd.Process.Kill() })
+	bound := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer bound.Stop()
 	seen := &transcript{t: t, terminal: terminal}
 	seen.say("stty size\n", "31 101")
@@ -183,7 +183,7 @@ func logsFollow(t *testing.T, f *fleettest.Fleet) {
 	}
 	defer func() { _ = cmd.Wait() }()
 	defer func() { _ = cmd.Process.Kill() }()
-	bound := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+	bound := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
 	defer bound.Stop()
 	read := func(n int) (lines int) {
 		for buf := make([]byte, 1); lines < n; {

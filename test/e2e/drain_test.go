@@ -34,7 +34,7 @@ func TestDrainBackAndForth(t *testing.T) {
 		if d.State != "drained" || len(d.Moves) != 1 || d.Moves[0].DiskBytesCopied != 0 {
 			t.Fatalf("round %d: drain ended as %+v", round, d)
 		}
-		after := f.WaitHealthy(m.ID, 30*time.Second)
+		after := f.WaitHealthy(m.ID, 2*time.Minute)
 		checkSameMachine(t, before, after, to)
 		acked.MustBeIn(f, after.ID)
 		f.StopFsckStart(after)
@@ -103,7 +103,7 @@ func TestDrainWithoutATargetKeepsMachinesRunning(t *testing.T) {
 	if err := f.DestroyMachine(t.Context(), b.ID); err != nil {
 		t.Fatal(err)
 	}
-	if d = f.WaitDrain(d.ID, 30*time.Second); d.State != "drained" {
+	if d = f.WaitDrain(d.ID, 2*time.Minute); d.State != "drained" {
 		t.Fatalf("with room again the drain ended as %+v", d)
 	}
 }
@@ -129,12 +129,12 @@ func TestCancelDrain(t *testing.T) {
 	if _, err := f.CancelDrain(t.Context(), d.ID); err != nil {
 		t.Fatal(err)
 	}
-	d = f.WaitDrain(d.ID, 30*time.Second)
+	d = f.WaitDrain(d.ID, 2*time.Minute)
 	if d.State != "cancelled" {
 		t.Fatalf("drain ended as %s", d.State)
 	}
 	for _, m := range machines {
-		now := f.WaitHealthy(m.ID, 30*time.Second)
+		now := f.WaitHealthy(m.ID, 2*time.Minute)
 		if _, err := f.Ledger(t.Context(), m.ID, "verify"); err != nil {
 			t.Errorf("%s on %s: %v", now.Name, now.Worker, err)
 		}

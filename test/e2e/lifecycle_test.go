@@ -190,7 +190,7 @@ func stopWhileDraining(t *testing.T, f *fleettest.Fleet) {
 			t.Fatalf("stop: %+v", got)
 		}
 	}
-	if d = f.WaitDrain(d.ID, 30*time.Second); d.State != "drained" {
+	if d = f.WaitDrain(d.ID, 2*time.Minute); d.State != "drained" {
 		t.Fatalf("drain ended as %+v", d)
 	}
 	for _, m := range []api.Machine{a, b} {
@@ -267,7 +267,7 @@ func drainAll(t *testing.T, f *fleettest.Fleet) {
 	if got := f.Sluice("drain", "cancel", strings.TrimSpace(id)); got.Code != 0 {
 		t.Fatalf("cancel: %+v", got)
 	}
-	if d := f.WaitDrain(strings.TrimSpace(id), 10*time.Second); d.State != "cancelled" {
+	if d := f.WaitDrain(strings.TrimSpace(id), 2*time.Minute); d.State != "cancelled" {
 		t.Errorf("drain is %s", d.State)
 	}
 	for _, name := range []string{"a", "b", "c"} {
@@ -316,7 +316,7 @@ func daemonRestart(t *testing.T, f *fleettest.Fleet) {
 		t.Fatal(err)
 	}
 	hears("with the next daemon")
-	if now := f.WaitHealthy(m.ID, 10*time.Second); now.InstanceID != m.InstanceID || len(ownEvents(now)) != len(ownEvents(m)) || now.Services[0].PID != m.Services[0].PID {
+	if now := f.WaitHealthy(m.ID, 2*time.Minute); now.InstanceID != m.InstanceID || len(ownEvents(now)) != len(ownEvents(m)) || now.Services[0].PID != m.Services[0].PID {
 		t.Errorf("a restart of the daemon touched the machine: %+v", now)
 	}
 	f.Run(m.ID, "true")
@@ -342,7 +342,7 @@ func serverDiesInADrain(t *testing.T, f *fleettest.Fleet) {
 	if err := f.StartServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if d = f.WaitDrain(d.ID, 40*time.Second); d.State != "drained" || d.Moved != 4 {
+	if d = f.WaitDrain(d.ID, 2*time.Minute); d.State != "drained" || d.Moved != 4 {
 		t.Fatalf("drain ended as %+v", d)
 	}
 	uncordon(t, f, "w3")
@@ -362,7 +362,7 @@ func failoverAndReturn(t *testing.T, f *fleettest.Fleet) {
 		}
 		return err
 	})
-	now := f.WaitHealthy(m.ID, 10*time.Second)
+	now := f.WaitHealthy(m.ID, 2*time.Minute)
 	last := now.Events[slices.IndexFunc(now.Events, func(e api.Event) bool { return e.Info["reason"] == "failover" })]
 	if last.Info["migrated"] != "true" || last.Info["proof"] != "storage" || last.Info["from"] != "w1" {
 		t.Errorf("the failover's event: %+v", last)

@@ -165,7 +165,7 @@ func TestStoreWithoutSpace(t *testing.T) {
 	if move.Code != 0 {
 		t.Fatalf("migrate: %+v", move)
 	}
-	f.WaitHealthy(m.ID, 20*time.Second)
+	f.WaitHealthy(m.ID, 2*time.Minute)
 	if n, err := f.Ledger(t.Context(), m.ID, "verify"); err != nil || n <= acked {
 		t.Errorf("record %d was acknowledged, the ledger ends at %d: %v", acked, n, err)
 	}

@@ -33,7 +33,7 @@ func TestZombieIsFenced(t *testing.T) {
 	}
 	var acked, afterCut uint64
 	var refused error
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(2*time.Minute)
 	for refused == nil && time.Now().Before(deadline) {
 		n, err := zombie("append")
 		if err != nil {
@@ -50,7 +50,7 @@ func TestZombieIsFenced(t *testing.T) {
 	if afterCut < 50 {
 		t.Fatalf("the zombie acknowledged only %d records after the cut: this run proves nothing", afterCut)
 	}
-	now := f.WaitHealthy(m.ID, 60*time.Second)
+	now := f.WaitHealthy(m.ID, 2*time.Minute)
 	if now.Worker != "w2" {
 		t.Fatalf("the machine is on %s", now.Worker)
 	}

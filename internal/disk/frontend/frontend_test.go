@@ -41,7 +41,7 @@ func attach(t testing.TB, dev *fileDevice, name string) frontend.Shown {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		_ = f.Close(ctx) // again, where the test has closed it; its result was looked at there
 	})
@@ -67,7 +67,7 @@ func mount(t testing.TB, f frontend.Shown) string {
 
 func unmount(t testing.TB, target string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := frontend.Unmount(ctx, target); err != nil {
 		t.Fatal(err)
@@ -76,7 +76,7 @@ func unmount(t testing.TB, target string) {
 
 func closeClean(t testing.TB, f frontend.Shown) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := f.Close(ctx); err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ func TestAVMWithAStuckDiskServerCanBeKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 		defer cancel()
 		if err := vm.Remove(ctx); err != nil {
 			t.Error(err)
@@ -44,7 +44,7 @@ func TestAVMWithAStuckDiskServerCanBeKilled(t *testing.T) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, thread))
 		return err == nil && strings.Contains(string(stat), ") D ")
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if err := vm.KillAndWait(ctx); err != nil {
 		t.Fatal(err)

@@ -73,23 +73,25 @@ func testClock(t *testing.T, e *env) {
 }
 
 // testLimitCPU checks that a VM gets no more than its bound, and more with a higher one. How much more depends
-// on what else the host does; it is tried for a while.
+// on what else the host does: any share counts that the lower bound would not have let it have.
 func testLimitCPU(t *testing.T, e *env) {
 	const wall = 500 * time.Millisecond
 	vm := e.start(func(s *runtime.Spec) { s.Limits = fleet.Resources{CPUMillis: 200} })
 	share := func() float64 { return e.cpuShare(vm, wall) }
-	if got := share(); got > 0.45 {
-		t.Fatalf("got %.2f cores with a bound of 0.2", got)
+	bounded := share()
+	if bounded > 0.45 {
+		t.Fatalf("got %.2f cores with a bound of 0.2", bounded)
 	}
 	if err := vm.SetLimits(e.context(), fleet.Resources{CPUMillis: 2000}); err != nil {
 		t.Fatal(err)
 	}
+	best := 0.0
 	for began := time.Now(); time.Since(began) < e.Pace.Step; {
-		if share() > 0.5 {
+		if best = max(best, share()); best > max(0.3, 1.5*bounded) {
 			return
 		}
 	}
-	t.Fatal("a higher bound changes nothing")
+	t.Fatalf("a higher bound changes nothing: %.2f cores, and %.2f before", best, bounded)
 }
 
 // cpuShare has a VM burn CPU for a while, by its own clock, and returns how much it got, in cores.

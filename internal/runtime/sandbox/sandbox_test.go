@@ -163,7 +163,7 @@ func checkConsole(t *testing.T, vm runtime.VM) {
 	for range 6 {
 		ask(t, vm, runtimetest.Request{Op: "print", Text: text})
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	err := onhost.Poll(ctx, func() (bool, error) {
 		st, err := os.Stat(vm.ConsolePath())
@@ -185,7 +185,7 @@ func checkConsole(t *testing.T, vm runtime.VM) {
 
 func ask(t *testing.T, vm runtime.VM, req runtimetest.Request) runtimetest.Answer {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	ans, err := runtimetest.Ask(ctx, vm, req)
 	if err != nil {

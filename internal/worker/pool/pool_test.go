@@ -190,10 +190,10 @@ func newRig(t *testing.T, cfg pool.Config, d *driver) *rig {
 
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(2*time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
-			r.t.Fatalf("%s: not within 10 s", what)
+			r.t.Fatalf("%s: not within 2 min", what)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -207,7 +207,7 @@ func (r *rig) starts() int {
 
 func (r *rig) claim() *pool.VM {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
 	defer cancel()
 	vm, err := r.pool.Claim(ctx)
 	if err != nil {

@@ -71,7 +71,7 @@ func TestLifeOfAMachine(t *testing.T) {
 // killVM ends a VM as a power cut would.
 func (h *host) killVM(id fleet.VMID) {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(h.t.Context(), 2*time.Minute)
 	defer cancel()
 	vms, err := h.driver.Adopt(ctx)
 	if err != nil {
