@@ -177,7 +177,7 @@ func TestBlockdKilled(t *testing.T) {
 	}
 	select {
 	case <-v.Done():
-	case <-time.After(2*time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the VM doesn't end")
 	}
 	b := bindOf(id, 1) // the same placement, once more, in a fresh VM
@@ -320,7 +320,7 @@ func TestReleaseWithoutStore(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	case <-time.After(2*time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatalf("not released: %+v", v.health())
 	}
 	fsck(t, id)

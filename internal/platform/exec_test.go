@@ -256,7 +256,7 @@ func testClientGone(t *testing.T, v *testVM) {
 			t.Fatalf("%q %v", first, err)
 		}
 		conn.CloseNow()
-		deadline := time.Now().Add(2*time.Minute)
+		deadline := time.Now().Add(2 * time.Minute)
 		for v.exec(shell("kill -0 $(cat /tmp/"+name+")")).code == 0 {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: still runs", name)

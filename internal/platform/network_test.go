@@ -76,7 +76,7 @@ func TestNetwork(t *testing.T) {
 
 	ip(t, "addr", "add", "fdaa:0:1:0:1:0:9:2/128", "dev", v.HostLink(), "nodad")
 	ip(t, "route", "add", b.Address.String()+"/128", "via", guestapi.GuestLinkIP, "dev", v.HostLink(), "src", "fdaa:0:1:0:1:0:9:2")
-	client := &http.Client{Timeout: 2*time.Minute}
+	client := &http.Client{Timeout: 2 * time.Minute}
 	resp, err := client.Get(fmt.Sprintf("http://[%s]:8080/page", b.Address))
 	if err != nil {
 		t.Fatalf("from the worker: %v", err)

@@ -188,7 +188,7 @@ func testPorts(t *testing.T, v *testVM) {
 	// A service that listens on the machine's loopback alone is reached too.
 	conn := v.dialExec(shell("httpd -f -p 127.0.0.1:8081 -h /data"))
 	defer conn.CloseNow()
-	deadline := time.Now().Add(2*time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		text, err := v.get("ports/8081/page")
 		if err == nil && text == "page\n" {
@@ -208,7 +208,7 @@ func TestLogRotationAndFollow(t *testing.T) {
 	v := startVM(t)
 	v.bind(b)
 	v.await("healthy", inState(guestapi.StateHealthy))
-	deadline := time.Now().Add(2*time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		text, err := v.get("logs?service=noisy&lines=2000")
 		if err == nil && strings.Contains(text, " 400000\n") && strings.Contains(text, "stdout last\n") {
@@ -248,7 +248,7 @@ func TestLogRotationAndFollow(t *testing.T) {
 func testUpgrade(t *testing.T, v *testVM) {
 	server := v.dialExec(shell(`printf 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\nhello' | nc -l -p 8082`))
 	defer server.CloseNow()
-	deadline := time.Now().Add(2*time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		req := "GET " + guestapi.PathMachine + "ports/8082/ws HTTP/1.1\r\nHost: vm\r\nAuthorization: Bearer " + v.token +
 			"\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"

@@ -235,7 +235,7 @@ func (r *rig) start() {
 				if err != nil {
 					r.t.Errorf("worker ended with %v", err)
 				}
-			case <-time.After(2*time.Minute):
+			case <-time.After(2 * time.Minute):
 				r.t.Error("worker did not end")
 			}
 		})
@@ -263,7 +263,7 @@ func assignment(id fleet.MachineID, g fleet.Generation, want fleet.Want) fleet.A
 // eventually waits until ok, for at most 2 min.
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(2*time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%s: not within 2 min; last report: %+v", what, r.feed.last())

@@ -33,7 +33,7 @@ func TestZombieIsFenced(t *testing.T) {
 	}
 	var acked, afterCut uint64
 	var refused error
-	deadline := time.Now().Add(2*time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	for refused == nil && time.Now().Before(deadline) {
 		n, err := zombie("append")
 		if err != nil {

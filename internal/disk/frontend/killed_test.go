@@ -270,7 +270,7 @@ func TestAbortFreesAStuckOne(t *testing.T) {
 	}
 	select {
 	case <-ended:
-	case <-time.After(2*time.Minute):
+	case <-time.After(2 * time.Minute):
 		t.Fatal("the process can't be killed")
 	}
 }

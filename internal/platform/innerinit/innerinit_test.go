@@ -204,7 +204,7 @@ func TestCallerGoneEndsTheProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		p.Close()
-		_ = r.SetReadDeadline(time.Now().Add(2*time.Minute))
+		_ = r.SetReadDeadline(time.Now().Add(2 * time.Minute))
 		if _, err := io.ReadAll(r); err != nil {
 			t.Errorf("%s: still there: %v", name, err)
 		}
@@ -222,7 +222,7 @@ func TestTerminal(t *testing.T) {
 	}
 	defer p.Close()
 	defer p.Terminal.Close()
-	_ = p.Terminal.SetReadDeadline(time.Now().Add(2*time.Minute))
+	_ = p.Terminal.SetReadDeadline(time.Now().Add(2 * time.Minute))
 	out, err := io.ReadAll(p.Terminal)
 	if !errors.Is(err, unix.EIO) {
 		t.Fatalf("end of terminal: %v", err)

@@ -33,7 +33,7 @@ func open(t *testing.T, dir string, size int64) (*Log, func()) {
 // await returns the log once it ends with want.
 func await(t *testing.T, l *Log, want string) string {
 	t.Helper()
-	deadline := time.Now().Add(2*time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		lines, err := l.Tail(t.Context(), -1)
 		if err != nil {

@@ -190,7 +190,7 @@ func newRig(t *testing.T, cfg pool.Config, d *driver) *rig {
 
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(2*time.Minute)
+	deadline := time.Now().Add(2 * time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%s: not within 2 min", what)

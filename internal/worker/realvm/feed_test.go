@@ -70,7 +70,7 @@ func (f *feed) assign(as ...fleet.Assignment) {
 // await waits for a report that satisfies ok, without polling, at most 30 s.
 func (f *feed) await(t *testing.T, what string, ok func(fleet.WorkerReport) bool) {
 	t.Helper()
-	deadline := time.After(2*time.Minute)
+	deadline := time.After(2 * time.Minute)
 	for {
 		f.mu.Lock()
 		r, changed := f.report, f.changed
