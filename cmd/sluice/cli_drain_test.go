@@ -93,12 +93,12 @@ func TestDrainCancelledIsNoSuccess(t *testing.T) {
 
 func TestDrainTimeoutAndInterrupt(t *testing.T) {
 	c := newCLI(t)
-	_, stderr, code := c.run("worker", "drain", "w1", "--timeout", "50ms")
+	_, stderr, code := c.run("worker", "drain", "w1", "--timeout", "2s")
 	if code != exitBlocked || !strings.Contains(stderr, "not ended in time") {
 		t.Fatalf("exit %d: %s", code, stderr)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	time.AfterFunc(100*time.Millisecond, cancel)
+	time.AfterFunc(2*time.Second, cancel)
 	_, stderr, code = c.runContext(ctx, "drain", "watch", "01DRAIN0000000000000000001")
 	if code != exitInterrupted || !strings.Contains(stderr, "goes on by itself") {
 		t.Fatalf("exit %d: %s", code, stderr)
