@@ -1,5 +1,5 @@
 // Command mkinitramfs makes the initramfs of qemu VMs: one program as /init, and the kernel modules named on the
-// command line with those that they need, in the order in which they are to be loaded.
+// command line with those that they need, in the order in which they are to be loaded. With -add, also a directory's files.
 //
 // Invariant: the same input gives the same bytes.
 package main
@@ -18,15 +18,16 @@ import (
 func main() {
 	initFile := flag.String("init", "", "the program that becomes /init")
 	modules := flag.String("modules", "", "directory of the kernel's modules")
+	add := flag.String("add", "", "directory whose files are added, at their places below it")
 	out := flag.String("o", "", "file to write")
 	flag.Parse()
-	if err := run(*initFile, *modules, *out, flag.Args()); err != nil {
+	if err := run(*initFile, *modules, *add, *out, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "mkinitramfs:", err)
 		os.Exit(1)
 	}
 }
 
-func run(initFile, modulesDir, out string, names []string) error {
+func run(initFile, modulesDir, added, out string, names []string) error {
 	program, err := os.ReadFile(initFile)
 	if err != nil {
 		return err
@@ -48,10 +49,17 @@ func run(initFile, modulesDir, out string, names []string) error {
 	a.add("dev/console", modeChar|0o600, 5, 1, nil)
 	a.add("dev/null", modeChar|0o666, 1, 3, nil)
 	a.add("init", modeFile|0o755, 0, 0, program)
+	var load strings.Builder
 	for i, name := range l.order {
 		a.add("modules/"+name+".ko", modeFile|0o644, 0, 0, l.content[i])
+		load.WriteString(name + ".ko\n")
 	}
-	a.add("modules/load", modeFile|0o644, 0, 0, []byte(strings.Join(l.order, ".ko\n")+".ko\n"))
+	a.add("modules/load", modeFile|0o644, 0, 0, []byte(load.String()))
+	if added != "" {
+		if err := a.addTree(added); err != nil {
+			return err
+		}
+	}
 	a.end()
 	return os.WriteFile(out, a.Bytes(), 0o644) //nolint:gosec // not a secret
 }
