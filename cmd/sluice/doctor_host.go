@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/platform/ownsync"
+	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -105,50 +106,20 @@ func tryIDMap(dir string, userns int) error {
 	return unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns)})
 }
 
-// checkCgroups wants the controllers that bound a VM, in either version.
+// checkCgroups wants the controllers that bound a VM, in either version, as a worker does.
 func checkCgroups(context.Context) (string, error) {
-	have := map[string]string{}
-	for _, line := range readLines("/proc/self/mountinfo") {
-		fields := strings.Fields(line)
-		sep := strings.Index(line, " - ")
-		if sep < 0 || len(fields) < 5 {
-			continue
-		}
-		after := strings.Fields(line[sep+3:])
-		if len(after) >= 3 && after[0] == "cgroup" {
-			for _, o := range strings.Split(after[2], ",") {
-				have[o] = "v1"
-			}
-		}
-		if len(after) >= 1 && after[0] == "cgroup2" {
-			for _, line := range readLines(filepath.Join(fields[4], "cgroup.controllers")) {
-				for _, o := range strings.Fields(line) {
-					have[o] = "v2"
-				}
-			}
-		}
-	}
-	var detail, missing []string
-	for _, want := range []string{"cpu", "memory", "pids"} {
-		if have[want] == "" {
-			missing = append(missing, want)
-			continue
-		}
-		detail = append(detail, want+" "+have[want])
-	}
-	if len(missing) > 0 {
-		return "", errs.New(errs.Unsupported, "no cgroup controller for %s", strings.Join(missing, ", ")).
-			WithRemedy("mount cgroup2 at /sys/fs/cgroup with these controllers")
-	}
-	return strings.Join(detail, ", "), nil
-}
-
-func readLines(path string) []string {
-	data, err := os.ReadFile(path)
+	l, err := onhost.HostLayout()
 	if err != nil {
-		return nil // what can't be read has nothing to offer
+		return "", err
 	}
-	return strings.Split(strings.TrimSpace(string(data)), "\n")
+	if err := l.CheckLimits(); err != nil {
+		return "", err
+	}
+	detail := l.Describe()
+	if _, err := l.AllV2(); err != nil {
+		return detail + "; for --runtime qemu alone", nil
+	}
+	return detail, nil
 }
 
 // checkSync tries what keeps a machine's sync from waiting for the disks of all others.

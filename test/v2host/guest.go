@@ -19,7 +19,7 @@ const (
 	exitMark = "v2host: the tests exited with "
 	testPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-	guestPatience = 8 * time.Minute // after which a VM ends whatever its tests do
+	guestPatience = 6 * time.Minute // after which a VM ends whatever its tests do
 )
 
 // Inside reports whether this process runs in a VM that Run has made.
@@ -54,9 +54,13 @@ func runTests() (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	tests := exec.Command("/init", strings.Fields(string(args))...)
+	const program = "/v2host.test" // its name is in its processes', and init's is in those of VMs
+	if err := os.Link("/init", program); err != nil {
+		return -1, err
+	}
+	tests := exec.Command(program, strings.Fields(string(args))...)
 	tests.Stdout, tests.Stderr, tests.Dir = os.Stdout, os.Stderr, "/tmp"
-	tests.Env = []string{testPath, "HOME=/root", "TMPDIR=/tmp", guestEnv + "=" + os.Getenv(guestEnv)}
+	tests.Env = append(os.Environ(), testPath, "HOME=/tmp", "TMPDIR=/tmp")
 	if err := tests.Start(); err != nil {
 		return -1, err
 	}
@@ -80,14 +84,15 @@ func prepare() error {
 	if err := leaveFirstRoot(); err != nil {
 		return err
 	}
-	for _, m := range []struct{ kind, dir string }{
-		{"proc", "/proc"}, {"sysfs", "/sys"}, {"devtmpfs", "/dev"}, {"tmpfs", "/tmp"}, {"tmpfs", "/run"}, {"tmpfs", "/root"},
-		{"tmpfs", "/var/tmp"}, {"cgroup2", "/sys/fs/cgroup"}, {"devpts", "/dev/pts"}, {"tmpfs", "/dev/shm"},
+	for _, m := range []struct{ kind, dir, options string }{
+		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""}, {"tmpfs", "/tmp", ""}, {"tmpfs", "/run", ""},
+		{"tmpfs", "/var/tmp", ""}, {"devpts", "/dev/pts", ""}, {"tmpfs", "/dev/shm", ""},
+		{"cgroup2", "/sys/fs/cgroup", "nsdelegate,memory_recursiveprot"}, // as systemd has it
 	} {
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount(m.kind, m.dir, m.kind, 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
+		if err := unix.Mount(m.kind, m.dir, m.kind, 0, m.options); err != nil && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
 	}

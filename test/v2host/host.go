@@ -81,11 +81,11 @@ func build(t *testing.T, root, dir string, h Host) string {
 	t.Helper()
 	program, initramfs, tree := filepath.Join(dir, "tests"), filepath.Join(dir, "initramfs"), filepath.Join(dir, "tree")
 	if h.Add != "" {
-		command(t, root, "cp", "-r", h.Add, tree)
+		Copy(t, h.Add, tree)
 	} else if err := os.Mkdir(tree, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	arguments := []string{"-test.v", "-test.count=1", "-test.timeout=7m", "-test.run=" + h.Run}
+	arguments := []string{"-test.v", "-test.count=1", "-test.timeout=5m", "-test.run=" + h.Run}
 	if err := os.WriteFile(filepath.Join(tree, argsFile), []byte(strings.Join(arguments, "\n")), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +97,12 @@ func build(t *testing.T, root, dir string, h Host) string {
 		"-modules", filepath.Join(root, ".cache/kernel/current/modules"), "-o", initramfs}
 	command(t, root, "go", append(pack, h.Modules...)...)
 	return initramfs
+}
+
+// Copy copies a directory, to where nothing is yet.
+func Copy(t *testing.T, from, to string) {
+	t.Helper()
+	command(t, "/", "cp", "-r", from, to)
 }
 
 func command(t *testing.T, dir, name string, args ...string) {

@@ -25,11 +25,12 @@ type Hierarchy struct {
 	Controllers []string // empty for a named one
 }
 
-// Layout is how this host has its cgroups. Kill and freeze always use v2; limits use whichever version
-// holds the controller. V1 is empty on a pure v2 host.
+// Layout is how this host has its cgroups. Kill and freeze always use v2; each limit uses whichever version
+// holds its controller. V1 is empty on a pure v2 host.
 type Layout struct {
 	Unified string
 	V1      []Hierarchy
+	V2      []string // controllers that Unified has
 }
 
 // ReadLayout finds the host's cgroups from a mountinfo file and a list of v1 controllers (/proc/cgroups).
@@ -112,7 +113,14 @@ func HostLayout() (Layout, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // a kernel without v1 has no such file
 		return Layout{}, fmt.Errorf("read cgroup controllers: %w", err)
 	}
-	return ReadLayout(mounts, strings.NewReader(string(controllers)))
+	l, err := ReadLayout(mounts, strings.NewReader(string(controllers)))
+	if err != nil {
+		return Layout{}, err
+	}
+	if l.V2, err = controllersOf(l.Unified); err != nil {
+		return Layout{}, fmt.Errorf("read cgroup controllers: %w", err)
+	}
+	return l, nil
 }
 
 // V1For returns where the host has a v1 controller, or "".
@@ -154,14 +162,21 @@ func (c Cgroups) Outer(mount string) string { return filepath.Join(mount, c.Pare
 func (c Cgroups) Inner(mount string) string { return filepath.Join(c.Outer(mount), innerCgroup) }
 
 // Create makes the VM's cgroups. Parents are removed with the last VM below them, maybe right now by
-// somebody else, which is why making them is tried more than once.
+// somebody else, which is why making them is tried more than once. Unsupported, and none is made, if the host can't bound
+// a VM; Conflict if the place for them has processes of its own.
 func (c Cgroups) Create() error {
+	if err := c.CheckLimits(); err != nil {
+		return err
+	}
 	for _, mount := range c.mounts() {
 		var err error
 		for range 5 {
 			if err = c.createIn(mount); !errors.Is(err, fs.ErrNotExist) {
 				break
 			}
+		}
+		if errs.RemedyOf(err) != "" { // it says what it is about
+			return err
 		}
 		if err != nil {
 			return errs.Wrap(errs.Internal, err, "create cgroup %s", c.Inner(mount))
@@ -171,21 +186,31 @@ func (c Cgroups) Create() error {
 }
 
 func (c Cgroups) createIn(mount string) error {
-	dir := mount
+	dir, from := mount, c.arrangedFrom()
 	for part := range strings.SplitSeq(filepath.Join(c.Parent, c.ID, innerCgroup), "/") {
-		if mount == c.Unified && len(c.V1) == 0 {
-			if err := Delegate(dir); err != nil {
+		if mount == c.Unified && strings.HasPrefix(dir+"/", from+"/") {
+			if err := c.delegate(dir); err != nil {
 				return err
 			}
 		}
 		up := dir
 		dir = filepath.Join(dir, part)
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		err := os.Mkdir(dir, 0o755)
+		if err == nil && mount == c.Unified {
+			err = unix.Setxattr(dir, madeMark, []byte("1"), 0)
+			if errors.Is(err, unix.EOPNOTSUPP) { // a kernel before 5.7 has none in v2
+				err = nil
+			}
+		}
+		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 		if err := c.adjust(mount, up, dir); err != nil {
 			return err
 		}
+	}
+	if mount == c.Unified {
+		return c.checkBounded()
 	}
 	return nil
 }
@@ -199,23 +224,6 @@ func (c Cgroups) adjust(mount, up, dir string) error {
 	}
 	if mount == c.V1For("devices") && dir == c.Outer(mount) { // refused once it has children
 		return allowDevices(dir, c.Devices)
-	}
-	return nil
-}
-
-// Delegate lets dir's children use the controllers that limits need, as far as dir has them itself.
-func Delegate(dir string) error {
-	have, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
-	if err != nil {
-		return err
-	}
-	for _, controller := range []string{"cpuset", "cpu", "io", "memory", "pids"} {
-		if !slices.Contains(strings.Fields(string(have)), controller) {
-			continue
-		}
-		if err := WriteFile(filepath.Join(dir, "cgroup.subtree_control"), "+"+controller); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -299,6 +307,9 @@ func (c Cgroups) Remove(ctx context.Context) error {
 			return errs.Wrap(errs.Unavailable, err, "remove cgroup %s (processes %v)", c.Outer(mount), c.PIDs())
 		}
 		c.removeParents(mount)
+	}
+	if err := c.protectParents(); err != nil { // what the VM had been promised is nobody's
+		return errs.Wrap(errs.Unavailable, err, "remove cgroup %s", c.Outer(c.Unified))
 	}
 	return nil
 }

@@ -66,14 +66,14 @@ func TestLimitsOnPureV2(t *testing.T) {
 	bytes := func(mib int64) string { return strconv.FormatInt(mib<<20+memorySlack, 10) }
 	protected := strconv.Itoa(guestapi.PlatformMemory)
 	for _, step := range []struct {
-		limits      fleet.Resources
-		cpu, memory string
+		limits            fleet.Resources
+		cpu, memory, swap string
 	}{
-		{fleet.Resources{CPUMillis: 1500, MemoryMiB: 64}, "150000 100000", bytes(64)},
-		{fleet.Resources{CPUMillis: 1}, "1000 100000", "max"},
-		{fleet.Resources{MemoryMiB: 1}, "max 100000", bytes(1)},
+		{fleet.Resources{CPUMillis: 1500, MemoryMiB: 64}, "150000 100000", bytes(64), "0"},
+		{fleet.Resources{CPUMillis: 1}, "1000 100000", "max", "max"},
+		{fleet.Resources{MemoryMiB: 1}, "max 100000", bytes(1), "0"},
 	} {
-		for _, f := range []string{"cpu.max", "memory.max"} { // a real one doesn't keep what was there
+		for _, f := range []string{"cpu.max", "memory.max", "memory.swap.max"} { // a real one doesn't keep what was there
 			if err := os.Truncate(filepath.Join(dir, f), 0); err != nil {
 				t.Fatal(err)
 			}
@@ -81,7 +81,7 @@ func TestLimitsOnPureV2(t *testing.T) {
 		if err := c.SetLimits(step.limits); err != nil {
 			t.Fatal(err)
 		}
-		for f, want := range map[string]string{"cpu.max": step.cpu, "memory.max": step.memory, "memory.swap.max": "0",
+		for f, want := range map[string]string{"cpu.max": step.cpu, "memory.max": step.memory, "memory.swap.max": step.swap,
 			"memory.min": protected, "vm/memory.min": protected} {
 			if got, _ := os.ReadFile(filepath.Join(dir, f)); string(got) != want {
 				t.Errorf("%+v: %s is %q, want %q", step.limits, f, got, want)

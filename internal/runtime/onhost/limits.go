@@ -15,7 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
-	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/fuseabort"
 	"github.com/sluice-platform/sluice/internal/x/memcg"
@@ -75,20 +74,6 @@ func (c Cgroups) setMemory(bytes int64) error {
 		return memcg.Cgroup{Dir: c.Outer(v1)}.Limit(bytes)
 	}
 	return memcg.Cgroup{Dir: c.Outer(c.Unified), V2: true}.Limit(bytes)
-}
-
-// protectPlatform keeps the kernel from taking the platform's memory for the sake of other VMs. In between, the platform
-// gives it all to its own processes.
-func (c Cgroups) protectPlatform() error {
-	if c.V1For("memory") != "" {
-		return nil // v1 has nothing of the kind
-	}
-	for _, dir := range []string{c.Outer(c.Unified), c.Inner(c.Unified)} {
-		if err := (memcg.Cgroup{Dir: dir, V2: true}).Protect(guestapi.PlatformMemory); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (c Cgroups) setProcesses() error {
@@ -232,7 +217,11 @@ func (c Cgroups) noneRuns() bool {
 // KillAll sends SIGKILL to everything in the VM's cgroup. What the platform froze by a v1 freezer must be
 // thawed, or the signal would wait for ever.
 func (c Cgroups) KillAll() error {
-	err := optional(WriteFile(filepath.Join(c.Outer(c.Unified), "cgroup.kill"), "1"))
+	err := WriteFile(filepath.Join(c.Outer(c.Unified), "cgroup.kill"), "1")
+	if errors.Is(err, fs.ErrNotExist) { // a kernel before 5.14, if the VM isn't gone
+		err = c.killEach()
+	}
+	err = optional(err)
 	freezer := c.V1For("freezer")
 	if freezer == "" {
 		return err
@@ -244,6 +233,20 @@ func (c Cgroups) KillAll() error {
 		return optional(WriteFile(filepath.Join(path, "freezer.state"), "THAWED"))
 	})
 	return errors.Join(err, walkErr)
+}
+
+// killEach sends SIGKILL to each process of the VM, one after the other. With the init of a namespace all in it go.
+func (c Cgroups) killEach() error {
+	for _, text := range c.PIDs() {
+		pid, err := strconv.Atoi(text)
+		if err != nil || pid <= 0 { // 0 is one outside of what this process sees
+			continue
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("kill process %d: %w", pid, err)
+		}
+	}
+	return nil
 }
 
 // optional forgives what isn't there.

@@ -29,7 +29,7 @@ const (
 	controlFD = 3
 	statusFD  = 4
 	// initCgroup is where the platform's processes are, beside the inner container's. What the machine has dirtied is then
-	// never theirs to wait for when they need memory. On a pure v2 host they must also not sit in a cgroup that delegates
+	// never theirs to wait for when they need memory. With v2 they must also not sit in a cgroup that delegates
 	// controllers.
 	initCgroup = "init"
 	cgroupRoot = "/sys/fs/cgroup" // as the VM sees it
@@ -45,9 +45,9 @@ type setup struct {
 	Hostname string        `json:"hostname"`
 	Join     []string      `json:"join"` // cgroup.procs files
 	Mounts   []cgroupMount `json:"mounts"`
-	PureV2   bool          `json:"pure_v2"`
-	Cache    int           `json:"cache"` // number of a loop device, or noCache
-	Probe    bool          `json:"probe"` // try what can be tried without a VM, and exit
+	AllV2    bool          `json:"all_v2"` // what bounds the VM is in v2, and that is all it sees
+	Cache    int           `json:"cache"`  // number of a loop device, or noCache
+	Probe    bool          `json:"probe"`  // try what can be tried without a VM, and exit
 }
 
 // Child is to be called first in main, before flags are read. In a process that a Driver started to become a
@@ -205,8 +205,8 @@ func execInit(s setup, status *os.File) error {
 
 // enterInitCgroup moves init into a cgroup of its own, in all that bounds memory.
 func enterInitCgroup(s setup) error {
-	own := memcg.Cgroup{Dir: filepath.Join(cgroupRoot, initCgroup), V2: s.PureV2}
-	if !s.PureV2 {
+	own := memcg.Cgroup{Dir: filepath.Join(cgroupRoot, initCgroup), V2: s.AllV2}
+	if !s.AllV2 {
 		at := slices.IndexFunc(s.Mounts, func(m cgroupMount) bool {
 			return slices.Contains(strings.Split(m.Options, ","), "memory")
 		})
@@ -221,7 +221,7 @@ func enterInitCgroup(s setup) error {
 	if err := onhost.WriteFile(filepath.Join(own.Dir, "cgroup.procs"), "0"); err != nil {
 		return fmt.Errorf("enter cgroup of init: %w", err)
 	}
-	if s.PureV2 { // now that its root has no process any more
+	if s.AllV2 { // now that its root has no process any more
 		if err := onhost.Delegate(cgroupRoot); err != nil {
 			return fmt.Errorf("delegate controllers: %w", err)
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 func TestGuestMountsOnPureV2(t *testing.T) {
-	if m := guestMounts(onhost.Layout{Unified: "/sys/fs/cgroup"}); len(m) != 1 || m[0].Type != "cgroup2" || m[0].Dir != "" {
+	if m := guestMounts(onhost.Layout{Unified: "/sys/fs/cgroup"}, true); len(m) != 1 || m[0].Type != "cgroup2" || m[0].Dir != "" {
 		t.Errorf("the VM would see %+v", m)
 	}
 }

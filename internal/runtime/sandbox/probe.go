@@ -31,6 +31,9 @@ func (d *Driver) Probe(ctx context.Context) error {
 }
 
 func (v *vm) probe(ctx context.Context) error {
+	if _, err := v.Cgroups.AllV2(); err != nil {
+		return err
+	}
 	if err := v.Cgroups.Create(); err != nil {
 		return err
 	}

@@ -19,9 +19,10 @@ type cgroupMount struct {
 	Options string `json:"options"`
 }
 
-// guestMounts shows the VM its hierarchies under the same names as the host has them.
-func guestMounts(c onhost.Layout) []cgroupMount {
-	if len(c.V1) == 0 {
+// guestMounts shows the VM its hierarchies under the same names as the host has them. v1 hierarchies that bound nothing, as
+// some programs make them on a host with v2, would only have its container runtime take it for one with v1.
+func guestMounts(c onhost.Layout, allV2 bool) []cgroupMount {
+	if allV2 {
 		return []cgroupMount{{Type: "cgroup2"}}
 	}
 	var all []cgroupMount

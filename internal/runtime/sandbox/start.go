@@ -60,6 +60,10 @@ func checkSpec(spec runtime.Spec) error {
 
 // launch does the work of Start, up to the watching.
 func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
+	allV2, err := v.Cgroups.AllV2()
+	if err != nil {
+		return err
+	}
 	cache, err := v.prepare(spec)
 	if err != nil {
 		return err
@@ -78,7 +82,7 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	}
 	s := setup{
 		Root: root, Release: spec.Release, Boot: spec.Boot, Hostname: "vm-" + string(spec.ID),
-		Join: v.Cgroups.Joins(), Mounts: guestMounts(v.Cgroups.Layout), PureV2: len(v.Cgroups.V1) == 0, Cache: cache,
+		Join: v.Cgroups.Joins(), Mounts: guestMounts(v.Cgroups.Layout, allV2), AllV2: allV2, Cache: cache,
 	}
 	if err := p.send(s); err != nil {
 		return err

@@ -20,19 +20,56 @@ type Cgroup struct {
 }
 
 // Limit bounds its memory and that of all below it, swap included, in bytes; 0 lifts the bound. EBUSY: it uses more now, and
-// the kernel can't take it away (v1 alone; v2 kills until it fits).
+// the kernel can't take it away. No process is killed for a new bound.
 func (c Cgroup) Limit(bytes int64) error {
 	if !c.V2 {
 		return c.limitV1(bytes)
 	}
-	value := "max"
+	value, swap := "max", "max"
 	if bytes > 0 {
-		value = strconv.FormatInt(bytes, 10)
+		value, swap = strconv.FormatInt(bytes, 10), "0"
 	}
-	if err := c.write("memory.max", value); err != nil {
-		return err
+	err := c.makeRoom(bytes)
+	if err == nil {
+		err = c.write("memory.max", value)
 	}
-	return optional(c.write("memory.swap.max", "0"))
+	if err == nil {
+		err = optional(c.write("memory.swap.max", swap))
+	}
+	return errors.Join(err, optional(c.write("memory.high", "max"))) // also after one who died in between
+}
+
+// reclaimTries is how often the kernel is asked for what is above a new bound: a signal ends its work early.
+const reclaimTries = 5
+
+// makeRoom has the kernel take back what is used above bytes. memory.max would have it kill for that; with memory.high it
+// slows the processes down, and no more. It leaves that low.
+func (c Cgroup) makeRoom(bytes int64) error {
+	for range reclaimTries {
+		used, err := c.used()
+		if errors.Is(err, fs.ErrNotExist) || bytes == 0 || err == nil && used <= bytes {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := optional(c.write("memory.high", strconv.FormatInt(bytes, 10))); err != nil {
+			return err
+		}
+	}
+	used, err := c.used()
+	if err == nil && used > bytes {
+		err = fmt.Errorf("%d bytes are in use, which is more than %d: %w", used, bytes, unix.EBUSY)
+	}
+	return err
+}
+
+func (c Cgroup) used() (int64, error) {
+	text, err := os.ReadFile(filepath.Join(c.Dir, "memory.current"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 }
 
 // limitV1 sets the bound for memory, and the same for memory and swap together, which means no swap. The second must never be
