@@ -145,7 +145,8 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Run(ctx) })
 	g.Go(func() error { return apiServer.Run(ctx, listeners...) })
-	g.Go(func() error { return etcdEnds(ctx, etcd) })
+	g.Go(func() error { return etcd.Wait(ctx) }) // without state there is nothing to serve
+	g.Go(func() error { return warnOfFullDisk(ctx, f.data, log) })
 	g.Go(func() error { return whenReady(ctx, f.readyFile, c, listeners, log) })
 	return g.Wait()
 }
@@ -159,16 +160,6 @@ func emptyDir(dir string) (string, error) {
 		return "", fmt.Errorf("make the directory for image builds: %w", err)
 	}
 	return dir, nil
-}
-
-// etcdEnds ends the server when its etcd does: without state there is nothing to serve.
-func etcdEnds(ctx context.Context, etcd *etcdstate.Embedded) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-etcd.Done():
-		return errs.New(errs.Unavailable, "the embedded etcd ended")
-	}
 }
 
 // whenReady says where the API is served, once the control plane has read its state.

@@ -17,6 +17,8 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -59,6 +61,7 @@ type Config struct {
 // Embedded is a running member in this process.
 type Embedded struct {
 	etcd  *embed.Etcd
+	gave  *giveUp
 	store *Store
 	lock  *dirLock
 	close func() error
@@ -66,7 +69,7 @@ type Embedded struct {
 
 // Start runs a member on cfg.Dir and returns when it takes requests. Error kinds: Conflict where another
 // process has the directory, Corrupt where its contents can't be read, Invalid for a bad ClientURL,
-// Unavailable when ctx ends first.
+// Unavailable when ctx ends first, or the directory's file system is full.
 func Start(ctx context.Context, cfg Config) (*Embedded, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -74,7 +77,8 @@ func Start(ctx context.Context, cfg Config) (*Embedded, error) {
 	if cfg.Dir == "" {
 		return nil, errs.New(errs.Invalid, "no directory for the state")
 	}
-	ec, err := embedConfig(cfg)
+	gave := newGiveUp(cfg.Dir)
+	ec, err := embedConfig(cfg, gave)
 	if err != nil {
 		return nil, err
 	}
@@ -85,14 +89,22 @@ func Start(ctx context.Context, cfg Config) (*Embedded, error) {
 	if err != nil {
 		return nil, err
 	}
-	etcd, err := found(ctx, ec, cfg.Dir)
+	etcd, err := found(ctx, ec, gave)
+	if full := errNoRoom(cfg.Dir, err); full != nil && errs.RemedyOf(err) == "" {
+		err = full
+	}
 	if err != nil {
-		_ = lock.release() // the process may try again; the error that matters is err
+		if gave.reason() == nil { // else a part of it holds the files for as long as the process lives
+			_ = lock.release() // the process may try again; the error that matters is err
+		}
 		return nil, err
 	}
-	e := &Embedded{etcd: etcd, store: newStore(v3client.New(etcd.Server), ""), lock: lock}
+	e := &Embedded{etcd: etcd, gave: gave, store: newStore(v3client.New(etcd.Server), ""), lock: lock}
 	e.close = sync.OnceValue(func() error {
 		err := e.store.Close()
+		if reason := gave.reason(); reason != nil {
+			return reason // etcd never comes to an end
+		}
 		e.etcd.Close()
 		if releaseErr := e.lock.release(); err == nil {
 			err = releaseErr
@@ -103,22 +115,22 @@ func Start(ctx context.Context, cfg Config) (*Embedded, error) {
 }
 
 // found starts the member, and founds it first if it is a new one.
-func found(ctx context.Context, ec *embed.Config, dir string) (*embed.Etcd, error) {
-	if err := beginFounding(dir); err != nil {
+func found(ctx context.Context, ec *embed.Config, gave *giveUp) (*embed.Etcd, error) {
+	if err := beginFounding(gave.dir); err != nil {
 		return nil, err
 	}
-	etcd, err := startMember(ctx, ec)
+	etcd, err := startMember(ctx, ec, gave)
 	if err != nil {
 		return nil, err
 	}
-	if err := endFounding(dir); err != nil {
+	if err := endFounding(gave.dir); err != nil {
 		etcd.Close()
 		return nil, err
 	}
 	return etcd, nil
 }
 
-func embedConfig(cfg Config) (*embed.Config, error) {
+func embedConfig(cfg Config, gave *giveUp) (*embed.Config, error) {
 	peer, err := url.Parse(memberURL)
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "parse the member's address")
@@ -148,7 +160,8 @@ func embedConfig(cfg Config) (*embed.Config, error) {
 		keep = cfg.KeepRevisions
 	}
 	ec.AutoCompactionMode, ec.AutoCompactionRetention = embed.CompactorModeRevision, strconv.Itoa(keep)
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(newZapLogger(cfg.Log))
+	log := newZapLogger(cfg.Log).WithOptions(zap.WithFatalHook(gave), zap.WithPanicHook(gave))
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
 	return ec, nil
 }
 
@@ -172,28 +185,60 @@ func loopbackURL(raw string) (*url.URL, error) {
 		WithRemedy("use http://127.0.0.1:PORT or unix:///path; there is no authentication on it")
 }
 
-// startMember turns etcd's ways of giving up, panics and exits included, into errors.
-func startMember(ctx context.Context, ec *embed.Config) (etcd *embed.Etcd, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			etcd, err = nil, errs.New(errs.Corrupt, "start etcd on %s: %s", ec.Dir, fmt.Sprint(r)).
-				WithRemedy(remedyRestore)
-		}
-	}()
-	etcd, err = embed.StartEtcd(ec)
-	if err != nil {
-		return nil, errStart(ec, err)
+// startMember starts a member, and returns when it takes requests or has failed, whichever of its goroutines says so.
+func startMember(ctx context.Context, ec *embed.Config, gave *giveUp) (*embed.Etcd, error) {
+	var etcd *embed.Etcd
+	var err error
+	var start errgroup.Group
+	started := make(chan struct{})
+	start.Go(func() error {
+		defer close(started)
+		etcd, err = startHere(ec)
+		return nil
+	})
+	select {
+	case <-started:
+	case <-gave.done: // then the start may never end
+		return nil, gave.reason()
 	}
-	if err := awaitReady(ctx, ec, etcd); err != nil {
-		etcd.Close()
+	if err != nil {
+		return nil, err
+	}
+	if err := awaitReady(ctx, ec, etcd, gave); err != nil {
+		if gave.reason() == nil {
+			etcd.Close()
+		}
 		return nil, err
 	}
 	return etcd, nil
 }
 
+// startHere turns etcd's ways of giving up, panics and exits included, into errors.
+func startHere(ec *embed.Config) (etcd *embed.Etcd, err error) {
+	defer func() {
+		r := recover()
+		if r == nil {
+			return
+		}
+		etcd = nil
+		if failed, ok := r.(*etcdError); ok {
+			err = errNoRoom(filepath.Dir(ec.Dir), failed)
+		}
+		if err == nil {
+			err = errs.New(errs.Corrupt, "start etcd on %s: %s", ec.Dir, fmt.Sprint(r)).WithRemedy(remedyRestore)
+		}
+	}()
+	if etcd, err = embed.StartEtcd(ec); err != nil {
+		return nil, errStart(ec, err)
+	}
+	return etcd, nil
+}
+
 // awaitReady returns once the member takes requests.
-func awaitReady(ctx context.Context, ec *embed.Config, etcd *embed.Etcd) error {
+func awaitReady(ctx context.Context, ec *embed.Config, etcd *embed.Etcd, gave *giveUp) error {
 	select {
+	case <-gave.done:
+		return gave.reason()
 	case <-etcd.Server.ReadyNotify():
 		return nil
 	case err := <-etcd.Err():
@@ -227,8 +272,19 @@ func (e *Embedded) Endpoint() string {
 	return "http://" + addr.String()
 }
 
-// Done is closed when the member has stopped, by Close or by itself.
-func (e *Embedded) Done() <-chan struct{} { return e.etcd.Server.StopNotify() }
+// Wait returns why the member has stopped by itself, and nil once ctx ends. A process in which etcd has given up has to end:
+// parts of it are held, and so is the directory. Unavailable, with its remedy, if the directory's file system was full.
+func (e *Embedded) Wait(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-e.gave.done:
+		return e.gave.reason()
+	case <-e.etcd.Server.StopNotify():
+		return errs.New(errs.Unavailable, "the embedded etcd ended")
+	}
+}
 
-// Close ends every call of the store, stops the member and frees the directory. It may be called twice.
+// Close ends every call of the store, stops the member and frees the directory. It may be called twice. After etcd has given
+// up, it returns why, and leaves the rest to the end of the process.
 func (e *Embedded) Close() error { return e.close() }

@@ -125,7 +125,9 @@ func TestRestartKeepsStateAndRevisions(t *testing.T) {
 		if err := e.Close(); err != nil {
 			t.Fatal(err)
 		}
-		<-e.Done()
+		if err := e.Wait(t.Context()); err == nil {
+			t.Error("a closed member is said to go on")
+		}
 	}
 }
 

@@ -8,15 +8,15 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// slogCore hands etcd's log to ours. Warnings go to level debug, since an orderly Close alone writes several
-// lines at level error; what ends the process is an error here too.
+// slogCore hands etcd's log to ours, all of it at level debug: an orderly Close alone writes several lines at level error,
+// and what etcd gives up for becomes an error, of Start or Wait.
 type slogCore struct {
 	log    *slog.Logger
 	fields []zapcore.Field
 }
 
-// newZapLogger returns a logger whose "fatal" is a panic, so that Start can return it as an error: by default
-// it would end the process, even where the line itself is dropped.
+// newZapLogger returns a logger whose "fatal" is a panic, so that Restore can return it as an error: by default
+// it would end the process, even where the line itself is dropped. A running member has giveUp for it.
 func newZapLogger(log *slog.Logger) *zap.Logger {
 	return zap.New(slogCore{log: log}, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
@@ -39,11 +39,7 @@ func (c slogCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zap
 
 // Write implements zapcore.Core.
 func (c slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
-	level := slog.LevelDebug
-	if entry.Level >= zapcore.DPanicLevel {
-		level = slog.LevelError
-	}
-	if !c.log.Enabled(context.Background(), level) {
+	if !c.log.Enabled(context.Background(), slog.LevelDebug) {
 		return nil
 	}
 	enc := zapcore.NewMapObjectEncoder()
@@ -53,7 +49,7 @@ func (c slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	for _, f := range fields {
 		f.AddTo(enc)
 	}
-	c.log.Log(context.Background(), level, "etcd says",
+	c.log.DebugContext(context.Background(), "etcd says",
 		"etcd_level", entry.Level.String(), "etcd_message", entry.Message, "etcd_fields", enc.Fields)
 	return nil
 }

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/client"
+)
+
+// serverPatience is for a server's start, or its end, on a host that has other things to do.
+const serverPatience = 3 * time.Minute
+
+// TestServerOnAFullDisk fills the file system of a server's state: the server ends by saying so, in one line with a remedy,
+// and goes on with all that it has acknowledged once there is room.
+func TestServerOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", data, "tmpfs", 0, "size=320m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(data, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	s := newServer(t, dir, data)
+	s.start()
+	s.image()
+	fill(t, filepath.Join(data, "filler"))
+	acked := s.createUntilRefused()
+	if code := s.wait(); code != exitUnavailable {
+		t.Errorf("the server's exit code is %d, want %d", code, exitUnavailable)
+	}
+	s.wantOneError(data)
+	t.Logf("%d machines were acknowledged; the server said last:\n%s", len(acked), s.stderr.String())
+
+	s.start() // it may get by for as long as nobody wants anything, or end again
+	if code := s.stop(); code != exitOK && code != exitUnavailable || strings.Contains(s.stderr.String(), "goroutine ") {
+		t.Errorf("a start on a full disk: exit code %d\n%s", code, s.stderr.String())
+	}
+	t.Logf("on a full disk, the server said:\n%s", s.stderr.String())
+	if err := os.Remove(filepath.Join(data, "filler")); err != nil {
+		t.Fatal(err)
+	}
+	s.start()
+	machines, err := s.client.Machines(t.Context(), client.MachineFilter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := map[string]bool{}
+	for _, m := range machines {
+		there[m.Name] = true
+	}
+	for _, name := range acked {
+		if !there[name] {
+			t.Errorf("machine %s was acknowledged, and is lost", name)
+		}
+	}
+	if !strings.Contains(s.stderr.String(), "almost full") {
+		t.Errorf("no warning that the directory is almost full:\n%s", s.stderr.String())
+	}
+	if code := s.stop(); code != exitOK {
+		t.Errorf("the server ends with exit code %d:\n%s", code, s.stderr.String())
+	}
+}
+
+// testServer is a server in a process of its own.
+type testServer struct {
+	t      *testing.T
+	args   []string
+	ready  string
+	cmd    *exec.Cmd
+	ended  chan struct{}
+	stderr *bytes.Buffer // read once it has ended, or said that it is ready
+	client *client.Client
+}
+
+const testToken = "operator-token-for-tests"
+
+func newServer(t *testing.T, dir, data string) *testServer {
+	t.Helper()
+	s := &testServer{t: t, ready: filepath.Join(dir, "ready")}
+	s.args = []string{"server", "--data", data, "--listen", "127.0.0.1:0", "--ready-file", s.ready, "--store", "file://" + filepath.Join(dir, "pool")}
+	for name, token := range map[string]string{"operator": testToken, "worker": "worker-token-for-tests"} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s.args = append(s.args, "--"+name+"-token-file", file)
+	}
+	return s
+}
+
+// start returns once the server takes requests, or has ended.
+func (s *testServer) start() {
+	s.t.Helper()
+	if err := os.Remove(s.ready); err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.t.Fatal(err)
+	}
+	cmd, ended := exec.CommandContext(s.t.Context(), os.Args[0], s.args...), make(chan struct{})
+	s.cmd, s.ended, s.stderr = cmd, ended, &bytes.Buffer{}
+	cmd.Stderr = s.stderr
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	go func() { _ = cmd.Wait(); close(ended) }()
+	for began := time.Now(); time.Since(began) < serverPatience; {
+		var urls []string
+		if text, err := os.ReadFile(s.ready); err == nil && json.Unmarshal(text, &urls) == nil {
+			if s.client, err = client.New(urls[0], testToken); err != nil {
+				s.t.Fatal(err)
+			}
+			return
+		}
+		select {
+		case <-ended:
+			return
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	s.t.Fatal("the server is never ready")
+}
+
+// wait returns the exit code of a server that ends by itself.
+func (s *testServer) wait() int {
+	s.t.Helper()
+	select {
+	case <-s.ended:
+	case <-time.After(serverPatience):
+		_ = s.cmd.Process.Signal(unix.SIGQUIT)
+		<-s.ended
+		s.t.Fatalf("the server doesn't end:\n%s", s.stderr.String())
+	}
+	return s.cmd.ProcessState.ExitCode()
+}
+
+func (s *testServer) stop() int {
+	s.t.Helper()
+	_ = s.cmd.Process.Signal(unix.SIGTERM) // it may have ended
+	return s.wait()
+}
+
+// image makes what machines need to be created.
+func (s *testServer) image() {
+	s.t.Helper()
+	var content bytes.Buffer
+	w := tar.NewWriter(&content)
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "etc/hello", Mode: 0o644}), w.Close()); err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.client.CreateImage(s.t.Context(), "tiny", 16<<20, &content); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// createUntilRefused makes machines for as long as the server takes them, and returns the names of those that it has acknowledged.
+func (s *testServer) createUntilRefused() (acked []string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), serverPatience)
+	defer cancel()
+	for {
+		name := fmt.Sprintf("m%d", len(acked))
+		_, err := s.client.CreateMachine(ctx, api.CreateMachine{Name: name, App: "a", Network: "n", SkipStart: true, Config: api.MachineConfig{Image: "tiny"}})
+		if ctx.Err() != nil {
+			s.t.Fatal("the server takes machines on a full disk for ever")
+		}
+		if err != nil {
+			s.t.Logf("machine %s is refused: %v", name, err)
+			return acked
+		}
+		acked = append(acked, name)
+	}
+}
+
+// wantOneError wants one line of an error, with the directory, the cause and the remedy, and no stack trace.
+func (s *testServer) wantOneError(dir string) {
+	s.t.Helper()
+	said := s.stderr.String()
+	var lines []string
+	for line := range strings.Lines(said) {
+		if strings.HasPrefix(line, "error: ") || strings.Contains(line, `"level":"ERROR"`) {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) != 1 || !strings.Contains(lines[0], dir) || !strings.Contains(lines[0], "no space left on device") {
+		s.t.Errorf("error lines: %q", lines)
+	}
+	if !strings.Contains(said, "try: ") || !strings.Contains(said, "free space on the file system of "+dir) {
+		s.t.Errorf("no remedy:\n%s", said)
+	}
+	if strings.Contains(said, "goroutine ") || strings.Contains(said, "panic") {
+		s.t.Errorf("a stack trace:\n%s", said)
+	}
+}
+
+// fill takes all that is free of a file system.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for size := 1 << 20; size > 0; {
+		if _, err := f.Write(make([]byte, size)); errors.Is(err, unix.ENOSPC) {
+			size /= 2
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
