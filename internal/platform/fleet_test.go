@@ -27,8 +27,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/runtime/runtimetest"
 	"github.com/sluice-platform/sluice/internal/runtime/sandbox"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/test/v2host"
 )
 
 // The parts that all tests share: a release, an image, a store, a driver. Everything in them is real.
@@ -49,6 +51,7 @@ const (
 var shared *bench
 
 func TestMain(m *testing.M) {
+	v2host.Main()
 	sandbox.Child()
 	os.Exit(runAll(m))
 }
@@ -78,15 +81,18 @@ func newBench(dir string) (*bench, error) {
 	b := &bench{dir: dir}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, "../../scripts/build-release.sh", filepath.Join(dir, "releases")).CombinedOutput()
-	if err != nil {
-		return nil, fmt.Errorf("build release: %w: %s", err, out)
+	if b.release = os.Getenv(runtimetest.ReleaseEnv); b.release == "" {
+		out, err := exec.CommandContext(ctx, "../../scripts/build-release.sh", filepath.Join(dir, "releases")).CombinedOutput()
+		if err != nil {
+			return nil, fmt.Errorf("build release: %w: %s", err, out)
+		}
+		b.release = filepath.Join(dir, "releases", strings.TrimSpace(string(out)))
 	}
-	b.release = filepath.Join(dir, "releases", strings.TrimSpace(string(out)))
 	if b.store = memblob.New(); b.store == nil {
 		return nil, errors.New("no store")
 	}
-	if err := b.makeImage(ctx); err != nil {
+	err := b.makeImage(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("make image: %w", err)
 	}
 	b.driver, err = sandbox.New(sandbox.Config{Dir: filepath.Join(dir, "vms"), CgroupParent: "sluice-test/" + filepath.Base(dir),

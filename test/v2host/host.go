@@ -39,7 +39,7 @@ func Run(t *testing.T, h Host) string {
 	root := repository(t)
 	dir := t.TempDir()
 	initramfs := build(t, root, dir, h)
-	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35", "-m", "1024M",
+	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35", "-m", "1536M",
 		"-accel", "tcg,tb-size=128", "-cpu", "max,-erms,-fsrm", "-serial", "stdio",
 		"-kernel", filepath.Join(root, ".cache/kernel/current/vmlinux"), "-initrd", initramfs,
 		"-append", "console=ttyS0 quiet 8250.nr_uarts=1 panic=-1 reboot=t cryptomgr.notests random.trust_cpu=on mitigations=off " +
