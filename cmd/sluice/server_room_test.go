@@ -73,11 +73,11 @@ func TestServerOnAFullDisk(t *testing.T) {
 			t.Errorf("machine %s was acknowledged, and is lost", name)
 		}
 	}
-	if !strings.Contains(s.stderr.String(), "almost full") {
-		t.Errorf("no warning that the directory is almost full:\n%s", s.stderr.String())
-	}
 	if code := s.stop(); code != exitOK {
 		t.Errorf("the server ends with exit code %d:\n%s", code, s.stderr.String())
+	}
+	if !strings.Contains(s.stderr.String(), "almost full") {
+		t.Errorf("no warning that the directory is almost full:\n%s", s.stderr.String())
 	}
 }
 
@@ -88,7 +88,7 @@ type testServer struct {
 	ready  string
 	cmd    *exec.Cmd
 	ended  chan struct{}
-	stderr *bytes.Buffer // read once it has ended, or said that it is ready
+	stderr *bytes.Buffer // to be read once it has ended
 	client *client.Client
 }
 
@@ -97,6 +97,12 @@ const testToken = "operator-token-for-tests"
 func newServer(t *testing.T, dir, data string) *testServer {
 	t.Helper()
 	s := &testServer{t: t, ready: filepath.Join(dir, "ready")}
+	t.Cleanup(func() {
+		if s.cmd != nil && s.cmd.Process != nil { // else a failed test leaves it, and its file system in use
+			_ = s.cmd.Process.Kill()
+			<-s.ended
+		}
+	})
 	s.args = []string{"server", "--data", data, "--listen", "127.0.0.1:0", "--ready-file", s.ready, "--store", "file://" + filepath.Join(dir, "pool")}
 	for name, token := range map[string]string{"operator": testToken, "worker": "worker-token-for-tests"} {
 		file := filepath.Join(dir, name)
