@@ -343,6 +343,28 @@ type DiskInfo struct {
 	Forks       []string `json:"forks,omitempty"`
 }
 
+// DiskStats counts what a machine's disk did since it was attached. Bytes to and from the store are of object bodies.
+type DiskStats struct {
+	Reads       uint64 `json:"reads"` // requests of the machine, as are writes and flushes
+	Writes      uint64 `json:"writes"`
+	ReadBytes   uint64 `json:"read_bytes"`
+	WriteBytes  uint64 `json:"write_bytes"`
+	Flushes     uint64 `json:"flushes"`
+	Gets        uint64 `json:"gets"` // requests to the store
+	Puts        uint64 `json:"puts"`
+	HeadSwaps   uint64 `json:"head_swaps"`
+	Retries     uint64 `json:"retries"`      // requests that the store failed
+	Throttled   uint64 `json:"throttled"`    // of them, those that it answered by asking for fewer
+	LostObjects uint64 `json:"lost_objects"` // acknowledged by the store, and not there; they were written again
+	FrameHits   uint64 `json:"frame_hits"`   // in memory or in the cache
+	FrameMisses uint64 `json:"frame_misses"`
+	DirtyBytes  int64  `json:"dirty_bytes"` // of writes, in memory
+	// FlushTimes counts flushes by the time they took: bucket 0 those below a microsecond, bucket i those from 2^(i-1)
+	// up to 2^i microseconds.
+	FlushTimes []uint64   `json:"flush_times"`
+	Stall      *DiskStall `json:"stall,omitempty"`
+}
+
 // DiskCheckpoint is a named point of a disk.
 type DiskCheckpoint struct {
 	Name      string    `json:"name"`

@@ -34,7 +34,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 		api.ErrorBody{}, api.Error{}, api.Server{}, api.CreateMachine{}, api.Machine{}, api.MachineConfig{},
 		api.Service{}, api.Check{}, api.ServiceInfo{}, api.DiskActivity{}, api.DiskStall{}, api.Event{},
 		api.Migrate{}, api.Worker{}, api.Condition{}, api.Cordon{}, api.CreateDrain{}, api.Drain{},
-		api.Blocker{}, api.Move{}, api.Step{}, api.Image{}, api.DiskInfo{}, api.DiskCheckpoint{},
+		api.Blocker{}, api.Move{}, api.Step{}, api.Image{}, api.DiskInfo{}, api.DiskStats{}, api.DiskCheckpoint{},
 	} {
 		typ := reflect.TypeOf(v)
 		schema := schemas[typ.Name()]

@@ -134,6 +134,13 @@ func (c *Client) SignalService(ctx context.Context, ref, service, action string)
 	return c.post(ctx, machinePath(ref, "services", service, action), nil, nil)
 }
 
+// MachineDiskStats returns what the disk of a running machine did since it was attached.
+func (c *Client) MachineDiskStats(ctx context.Context, ref string) (api.DiskStats, error) {
+	var s api.DiskStats
+	err := c.get(ctx, machinePath(ref, "disk", "stats"), nil, &s)
+	return s, err
+}
+
 // MachineDisk describes the disk of a running machine.
 func (c *Client) MachineDisk(ctx context.Context, ref string) (api.DiskInfo, error) {
 	var d api.DiskInfo

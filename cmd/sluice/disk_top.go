@@ -1,15 +1,20 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/client"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // clearScreen moves a terminal's cursor home and clears what is below.
@@ -18,32 +23,42 @@ const clearScreen = "\x1b[H\x1b[J"
 func newDiskTopCommand(d *deps) *cobra.Command {
 	var once bool
 	var every time.Duration
+	var machines []string
 	cmd := &cobra.Command{
 		Use:   "top",
-		Short: "Watch what the disks attached on this host do",
-		Long: `Watch what the disks that are attached for writing on this host do, by the second: requests and bytes of who uses
-them, flushes with the time they took, requests to the store, and what waits to be written there. Times are upper bounds,
-to a factor of two. On a terminal it goes on until it is interrupted; else, and with --once, it looks once.
+		Short: "Watch what the disks attached on this host do, or machines' disks",
+		Long: `Watch what the disks that are attached for writing on this host do, by the second: requests and bytes
+of who uses them, flushes with the time they took, requests to the store, and what waits to be written
+there. With --machine it is the disks of those machines, wherever they run. Times are upper bounds, to a
+factor of two. On a terminal it goes on until it is interrupted; else, and with --once, it looks once.
 ` + exitTable,
-		Example: "  sluice disk top\n  sluice disk top --once --json",
-		Args:    exactly(),
+		Example: `  sluice disk top
+  sluice disk top --machine web-1 --machine web-2
+  sluice disk top --once --json`,
+		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if every < 100*time.Millisecond || every > time.Hour {
 				return usageError("--every is between 100ms and 1h")
 			}
-			return d.top(cmd.Context(), every, once || d.json || terminal(d.stdout) == nil)
+			source, err := d.topSource(machines)
+			if err != nil {
+				return err
+			}
+			return d.top(cmd.Context(), source, every, once || d.json || terminal(d.stdout) == nil)
 		},
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "look once, over one interval")
 	cmd.Flags().DurationVar(&every, "every", time.Second, "the interval")
+	cmd.Flags().StringArrayVar(&machines, "machine", nil, "a machine whose disk to watch; repeat it")
 	return cmd
 }
 
 // topRow is what one attachment did in an interval. Rates are per second.
 type topRow struct {
 	URL           string          `json:"url"`
-	PID           int             `json:"pid"`
-	Mode          attachment.Mode `json:"mode"`
+	Machine       string          `json:"machine,omitempty"`
+	PID           int             `json:"pid,omitempty"`  // of an attachment on this host
+	Mode          attachment.Mode `json:"mode,omitempty"` // likewise
 	Reads         float64         `json:"reads"`
 	Writes        float64         `json:"writes"`
 	ReadBytes     float64         `json:"read_bytes"`
@@ -68,9 +83,86 @@ type reading struct {
 	ok    bool
 }
 
-func (d *deps) top(ctx context.Context, every time.Duration, once bool) error {
+// attached is an attachment as it is looked at: a row that has its names, and what it says now.
+type attached struct {
+	key string // the same at each look
+	row topRow
+	now reading
+}
+
+// topSource returns what looks at the attachments of this host, or of machines.
+func (d *deps) topSource(machines []string) (func(ctx context.Context) ([]attached, error), error) {
+	if len(machines) == 0 {
+		return d.lookHere, nil
+	}
+	c, err := d.client()
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) ([]attached, error) { return lookAtMachines(ctx, c, machines) }, nil
+}
+
+// topTimeout is how long one attachment has to say what it does, before it is called silent.
+const topTimeout = time.Second
+
+// lookHere asks the processes that have disks attached on this host.
+func (d *deps) lookHere(ctx context.Context) ([]attached, error) {
+	live, _, err := d.registry().List()
+	if err != nil {
+		return nil, err
+	}
+	var all []attached
+	for i := range live {
+		r := &live[i]
+		if r.Control == "" {
+			continue
+		}
+		a := attached{key: r.Control, row: topRow{URL: r.URL, PID: r.PID, Mode: r.Mode}}
+		sctx, cancel := context.WithTimeout(ctx, topTimeout)
+		err := askAttached(sctx, r, "/stats", &a.now.stats)
+		cancel()
+		a.now.at, a.now.ok = time.Now(), err == nil
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// lookAtMachines asks the platforms of machines. One that runs nowhere is silent.
+func lookAtMachines(ctx context.Context, c *client.Client, names []string) ([]attached, error) {
+	var all []attached
+	for _, name := range names {
+		m, err := c.Machine(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		a := attached{key: m.ID + " " + m.InstanceID, row: topRow{URL: m.DiskURL, Machine: m.Name}}
+		sctx, cancel := context.WithTimeout(ctx, topTimeout)
+		s, err := c.MachineDiskStats(sctx, m.ID)
+		cancel()
+		a.now = reading{at: time.Now(), stats: statsOfMachine(s), ok: err == nil}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// statsOfMachine returns the engine's form of what the API says of a disk.
+func statsOfMachine(s api.DiskStats) disk.Stats {
+	out := disk.Stats{
+		Reads: s.Reads, Writes: s.Writes, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes, Flushes: s.Flushes,
+		Gets: s.Gets, Puts: s.Puts, HeadSwaps: s.HeadSwaps, Retries: s.Retries, Throttled: s.Throttled,
+		Lost: s.LostObjects, FrameHits: s.FrameHits, FrameMisses: s.FrameMisses, DirtyBytes: s.DirtyBytes,
+	}
+	copy(out.FlushTimes[:], s.FlushTimes)
+	if x := s.Stall; x != nil {
+		out.Stall = &disk.Stall{Since: x.Since, Operation: x.Operation, Kind: errs.Kind(x.Kind), Reason: x.Reason,
+			Remedy: x.Remedy, HeldSince: x.HeldSince}
+	}
+	return out
+}
+
+func (d *deps) top(ctx context.Context, look func(context.Context) ([]attached, error), every time.Duration, once bool) error {
 	before := map[string]reading{}
-	if _, err := d.readTop(ctx, before); err != nil {
+	if _, err := readTop(ctx, look, before); err != nil {
 		return err
 	}
 	for {
@@ -79,7 +171,7 @@ func (d *deps) top(ctx context.Context, every time.Duration, once bool) error {
 			return nil
 		case <-time.After(every):
 		}
-		rows, err := d.readTop(ctx, before)
+		rows, err := readTop(ctx, look, before)
 		if err != nil {
 			return err
 		}
@@ -94,30 +186,22 @@ func (d *deps) top(ctx context.Context, every time.Duration, once bool) error {
 }
 
 // readTop asks all attachments, and compares with what they said before, which it replaces.
-func (d *deps) readTop(ctx context.Context, before map[string]reading) ([]topRow, error) {
-	live, _, err := d.registry().List()
+func readTop(ctx context.Context, look func(context.Context) ([]attached, error), before map[string]reading) ([]topRow, error) {
+	all, err := look(ctx)
 	if err != nil {
 		return nil, err
 	}
 	rows := []topRow{}
-	for i := range live {
-		r := &live[i]
-		if r.Control == "" {
-			continue
-		}
-		now := reading{}
-		sctx, cancel := context.WithTimeout(ctx, time.Second)
-		err := askAttached(sctx, r, "/stats", &now.stats)
-		cancel()
-		now.at, now.ok = time.Now(), err == nil
-		rows = append(rows, compareTop(r, before[r.Control], now))
-		before[r.Control] = now
+	for _, a := range all {
+		rows = append(rows, compareTop(a.row, before[a.key], a.now))
+		before[a.key] = a.now
 	}
 	return rows, nil
 }
 
-func compareTop(r *attachment.Record, a, b reading) topRow {
-	row := topRow{URL: r.URL, PID: r.PID, Mode: r.Mode, State: "ok", DirtyBytes: b.stats.DirtyBytes, StoreLost: b.stats.Lost}
+// compareTop fills in a row by two readings.
+func compareTop(row topRow, a, b reading) topRow {
+	row.State, row.DirtyBytes, row.StoreLost = "ok", b.stats.DirtyBytes, b.stats.Lost
 	switch {
 	case !b.ok:
 		row.State = "silent"
@@ -152,6 +236,17 @@ func (r *topRow) setStall(s *disk.Stats) {
 	}
 }
 
+// name is what people call the disk: its machine, or the end of its URL.
+func (r *topRow) name() string { return cmp.Or(r.Machine, lastPart(r.URL)) }
+
+// process is the process on this host that has the disk.
+func (r *topRow) process() string {
+	if r.PID == 0 {
+		return "-"
+	}
+	return strconv.Itoa(r.PID)
+}
+
 func printTop(w io.Writer, rows []topRow) error {
 	if len(rows) == 0 {
 		_, err := fmt.Fprintln(w, "no disk is attached for writing on this host")
@@ -160,7 +255,7 @@ func printTop(w io.Writer, rows []topRow) error {
 	table := make([][]string, 0, len(rows))
 	for i := range rows {
 		r := &rows[i]
-		table = append(table, []string{lastPart(r.URL), fmt.Sprint(r.PID), string(r.Mode), perSecond(r.Reads), perSecond(r.Writes),
+		table = append(table, []string{r.name(), r.process(), orDash(string(r.Mode)), perSecond(r.Reads), perSecond(r.Writes),
 			byteCount(int64(r.ReadBytes)), byteCount(int64(r.WriteBytes)), perSecond(r.Flushes),
 			fmt.Sprintf("%.1f", r.FlushP50MS), fmt.Sprintf("%.1f", r.FlushP99MS), perSecond(r.StoreGets), perSecond(r.StorePuts),
 			byteCount(r.DirtyBytes), fmt.Sprintf("%.0f%%", 100*r.CacheHitRatio), r.State})
@@ -168,11 +263,11 @@ func printTop(w io.Writer, rows []topRow) error {
 	err := printTable(w, []string{"DISK", "PID", "MODE", "R/S", "W/S", "READ/S", "WRITE/S", "FLUSH/S", "P50MS", "P99MS", "GET/S", "PUT/S", "DIRTY", "HITS", "STATE"}, table)
 	for i := range rows {
 		if r := &rows[i]; r.Stall != nil && err == nil {
-			err = printStall(w, lastPart(r.URL), r.Stall)
+			err = printStall(w, r.name(), r.Stall)
 		}
 		if r := &rows[i]; r.StoreLost > 0 && err == nil {
 			_, err = fmt.Fprintf(w, "%s: the store did not have %d objects that it had acknowledged; they were written again. Don't trust it.\n",
-				lastPart(r.URL), r.StoreLost)
+				r.name(), r.StoreLost)
 		}
 	}
 	return err

@@ -93,6 +93,10 @@ func servicesAreKept(t *testing.T, f *fleettest.Fleet) {
 // destroyed machine's objects go (invariant 4).
 func diskIsGuarded(t *testing.T, f *fleettest.Fleet) {
 	m := f.Create("guarded", "green", "w1", idle())
+	if got := f.Sluice("disk", "top", "--machine", m.ID, "--once", "--json"); got.Code != 0 ||
+		!strings.Contains(got.Stdout, `"machine": "`+m.Name+`"`) || !strings.Contains(got.Stdout, `"state": "ok"`) {
+		t.Errorf("disk top --machine: %+v", got)
+	}
 	if got := f.Sluice("disk", "checkpoint", m.DiskURL, "behind"); got.Code != 4 || !strings.Contains(got.Stderr, "--machine") {
 		t.Errorf("checkpoint of an attached disk: %+v", got)
 	}

@@ -15,6 +15,7 @@ import (
 // Paths on the socket.
 const (
 	PathInfo        = "/info"        // GET → Info
+	PathStats       = "/stats"       // GET → disk.Stats
 	PathPrepare     = "/prepare"     // POST guestapi.StoreAccess
 	PathAttach      = "/attach"      // POST Attach → Info
 	PathClose       = "/close"       // POST → Info; the disk is closed cleanly

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -35,6 +36,13 @@ func NewClient(socket string) *Client {
 func (c *Client) Info(ctx context.Context) (Info, error) {
 	var info Info
 	return info, c.call(ctx, http.MethodGet, PathInfo, nil, &info)
+}
+
+// Stats returns what the disk did since it was attached. Unavailable: none is.
+func (c *Client) Stats(ctx context.Context) (disk.Stats, error) {
+	var s disk.Stats
+	err := c.call(ctx, http.MethodGet, PathStats, nil, &s)
+	return s, err
 }
 
 // PID returns the process that listens on blockd's socket, also of one that answers nothing any more.

@@ -29,6 +29,7 @@ type Disk interface {
 	Checkpoints(ctx context.Context) ([]blockapi.Checkpoint, error)
 	Describe() blockapi.Description
 	Report() fleet.DiskReport
+	Stats() disk.Stats
 }
 
 // Engine attaches disks.

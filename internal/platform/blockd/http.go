@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -47,6 +48,13 @@ func (s *Server) Run(ctx context.Context, socket string) error {
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+blockapi.PathInfo, answering(func(context.Context, struct{}) (blockapi.Info, error) { return s.info(), nil }))
+	mux.HandleFunc("GET "+blockapi.PathStats, answering(func(context.Context, struct{}) (disk.Stats, error) {
+		d, err := s.current()
+		if err != nil {
+			return disk.Stats{}, err
+		}
+		return d.Stats(), nil
+	}))
 	mux.HandleFunc("POST "+blockapi.PathPrepare, answering(func(ctx context.Context, store guestapi.StoreAccess) (struct{}, error) {
 		return struct{}{}, s.prepare(ctx, store)
 	}))

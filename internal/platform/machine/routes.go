@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
@@ -27,6 +28,7 @@ func (p *Platform) machineRoutes() []route {
 		{"", "ports/{port}", p.anyPorts},
 		{"", "ports/{port}/{path...}", p.anyPorts},
 		{"GET", "disk", p.getDisk},
+		{"GET", "disk/stats", p.getDiskStats},
 		{"GET", "checkpoints", p.getCheckpoints},
 		{"POST", "checkpoints/{name}", p.postCheckpoint},
 	}
@@ -123,6 +125,27 @@ func (p *Platform) getDisk(w http.ResponseWriter, r *http.Request) {
 		answer.Checkpoints = checkpointsToAPI(all)
 	}
 	writeJSON(w, answer)
+}
+
+func (p *Platform) getDiskStats(w http.ResponseWriter, r *http.Request) {
+	s, err := p.block.Stats(r.Context())
+	if err != nil {
+		writeError(w, err)
+		return
+	}
+	now, _ := p.status.get()
+	writeJSON(w, statsToAPI(s, now.Health.Stall))
+}
+
+// statsToAPI returns what a fleet is told of a disk's counts. The stall is the platform's, which knows whether the
+// machine is paused.
+func statsToAPI(s disk.Stats, stall *fleet.DiskStall) api.DiskStats {
+	return api.DiskStats{
+		Reads: s.Reads, Writes: s.Writes, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes, Flushes: s.Flushes,
+		Gets: s.Gets, Puts: s.Puts, HeadSwaps: s.HeadSwaps, Retries: s.Retries, Throttled: s.Throttled,
+		LostObjects: s.Lost, FrameHits: s.FrameHits, FrameMisses: s.FrameMisses, DirtyBytes: s.DirtyBytes,
+		FlushTimes: s.FlushTimes[:], Stall: (*api.DiskStall)(stall),
+	}
 }
 
 func (p *Platform) getCheckpoints(w http.ResponseWriter, r *http.Request) {

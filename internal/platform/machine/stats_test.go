@@ -1,0 +1,45 @@
+package machine
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/fleet"
+)
+
+// TestCountsKeepTheirNames: what the API says of a machine's disk has the names and the values that the engine's
+// own counts have, and leaves out none of its fields.
+func TestCountsKeepTheirNames(t *testing.T) {
+	engine := disk.Stats{Reads: 1, Writes: 2, ReadBytes: 3, WriteBytes: 4, Flushes: 5, Gets: 6, Puts: 7,
+		HeadSwaps: 8, Retries: 9, Throttled: 10, Lost: 11, FrameHits: 12, FrameMisses: 13, DirtyBytes: 14,
+		Stall: &disk.Stall{Reason: "x"}}
+	engine.FlushTimes[3] = 15
+	ours := fields(t, engine)
+	theirs := fields(t, statsToAPI(engine, &fleet.DiskStall{Reason: "x"}))
+	delete(theirs, "stall") // the platform's own, which also says that the machine is paused
+	for name, value := range theirs {
+		if string(ours[name]) != string(value) {
+			t.Errorf("%s: the engine has %s, the API %s", name, ours[name], value)
+		}
+	}
+	for name, nothing := range fields(t, api.DiskStats{}) {
+		if string(theirs[name]) == string(nothing) {
+			t.Errorf("%s is not told", name)
+		}
+	}
+}
+
+func fields(t *testing.T, v any) map[string]json.RawMessage {
+	t.Helper()
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(text, &m); err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
