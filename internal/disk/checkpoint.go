@@ -150,7 +150,7 @@ func (o *objects) noCheckpoint(ctx context.Context, path, name string, cause err
 		return err
 	}
 	e := errs.Wrap(errs.NotFound, cause, "disk %s has no checkpoint %q", path, name)
-	names, err := o.names(ctx, checkpointPrefix(path))
+	names, err := o.names(ctx, format.KeyCheckpoint.Folder(path))
 	switch {
 	case err != nil:
 		return e
@@ -183,7 +183,7 @@ func ListCheckpoints(ctx context.Context, store blob.Store, path string) ([]*for
 	if _, _, err := o.loadHead(ctx, path); err != nil {
 		return nil, err
 	}
-	names, err := o.names(ctx, checkpointPrefix(path))
+	names, err := o.names(ctx, format.KeyCheckpoint.Folder(path))
 	if err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "list checkpoints of %s", path)
 	}

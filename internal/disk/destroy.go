@@ -51,7 +51,7 @@ func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOpt
 	if err := o.remove(ctx, headKey(path)); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "destroy disk %s", path)
 	}
-	names, err := o.names(ctx, checkpointPrefix(path))
+	names, err := o.names(ctx, format.KeyCheckpoint.Folder(path))
 	for _, name := range union(names, below(before, "ckpt/")) {
 		if err == nil && ownKey("ckpt/"+name) {
 			err = o.remove(ctx, checkpointKey(path, name))
@@ -146,6 +146,13 @@ func (o *objects) removeRest(ctx context.Context, path string, before []string) 
 
 // removals is how often what is left of a disk is removed, while writers that don't know yet go on writing.
 const removals = 4
+
+// ownKey reports whether an object whose key below a disk's path is rel may be the disk's own.
+// Others are those of disks whose paths lie below this one's.
+func ownKey(rel string) bool {
+	_, ok := format.ParseKey(rel)
+	return ok
+}
 
 // below returns the names that begin with a prefix, without it.
 func below(names []string, prefix string) (out []string) {

@@ -2,7 +2,6 @@ package disk
 
 import (
 	"context"
-	"net/url"
 	"strings"
 
 	"github.com/sluice-platform/sluice/internal/blob"
@@ -69,18 +68,22 @@ func Info(ctx context.Context, store blob.Store, path string) (*Details, error) 
 func (d *Details) count(key string, size int64) {
 	d.Objects++
 	d.Bytes += size
-	kind, name, _ := strings.Cut(key, "/")
-	switch kind {
-	case "log":
+	k, ok := format.ParseKey(key)
+	if !ok {
+		return // of a disk whose path lies below this one's
+	}
+	switch k.Kind {
+	case format.KeyLog:
 		d.LogObjects++
-	case "map":
+	case format.KeyMap:
 		d.MapObjects++
-	case "seg":
+	case format.KeySeg:
 		d.Segments++
-	case "ckpt":
-		d.Checkpoints = append(d.Checkpoints, name)
-	case "refs":
-		if child, err := url.PathUnescape(name); err == nil {
+	case format.KeyCheckpoint:
+		d.Checkpoints = append(d.Checkpoints, k.Name)
+	case format.KeyRef:
+		name := k.Name
+		if child, ok := format.ChildOf(name); ok {
 			name = child
 		}
 		d.Forks = append(d.Forks, name)

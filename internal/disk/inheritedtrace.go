@@ -3,7 +3,6 @@ package disk
 import (
 	"context"
 	"math/rand/v2"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -81,9 +80,8 @@ func (o *objects) someForks(ctx context.Context, path string) []string {
 	var children []string
 	err := o.once(ctx, func(ctx context.Context) error {
 		o.n.lists.Add(1)
-		return o.store.List(ctx, refPrefix(path), "", func(e blob.Entry) bool {
-			child, err := url.PathUnescape(strings.TrimPrefix(e.Key, refPrefix(path)))
-			if err == nil && checkPath(child) == nil && !strings.HasPrefix(child, "sha256-") {
+		return o.store.List(ctx, format.KeyRef.Folder(path), "", func(e blob.Entry) bool {
+			if child, ok := format.ChildOf(strings.TrimPrefix(e.Key, format.KeyRef.Folder(path))); ok {
 				children = append(children, child)
 			}
 			return len(children) < traceListed

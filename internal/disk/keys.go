@@ -1,95 +1,64 @@
 package disk
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
-	"net/url"
 	pathpkg "path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Keys are the disk's path in the pool followed by these. Numbers are in hex and padded, so that they sort.
+// The grammar of keys is format.Key's. These name those that the disk uses.
 
-func headKey(path string) string  { return path + "/head" }
-func ownerKey(path string) string { return path + "/machine.json" }
+func headKey(path string) string  { return format.Key{Kind: format.KeyHead}.In(path) }
+func ownerKey(path string) string { return format.Key{Kind: format.KeyOwner}.In(path) }
 
 func logKey(path string, epoch, seq uint64) string {
-	return fmt.Sprintf("%s/log/%016x/%016x", path, epoch, seq)
+	return format.Key{Kind: format.KeyLog, Epoch: epoch, N: seq}.In(path)
 }
 
-// Keys in a log store, which may hold the logs of disks of many pools, and of disks that were at one path one after the
-// other, are by the disk's uid.
+// Keys in a log store are by the disk's uid: it may hold the logs of disks of many pools, and of
+// disks that were at one path one after the other.
 
-func identityKey(uid string) string { return uid + "/disk" }
+func identityKey(uid string) string { return format.Key{Kind: format.KeyIdentity}.In(uid) }
 
-// onceKey is of an object that is there for one reason: that the store can be seen to refuse a second write of it.
-func onceKey(uid string) string { return uid + "/once" }
-
-func secondLogPrefix(uid string) string { return uid + "/log/" }
+// onceKey returns the key of an object that has one purpose: the store can be seen to refuse a
+// second write of it.
+func onceKey(uid string) string { return format.Key{Kind: format.KeyOnce}.In(uid) }
 
 func secondLogKey(uid string, epoch uint64, session string, seq uint64) string {
-	return fmt.Sprintf("%s%016x-%s/%016x", secondLogPrefix(uid), epoch, session, seq)
+	return format.Key{Kind: format.KeyRunLog, Epoch: epoch, Name: session, N: seq}.In(uid)
 }
 
-func segmentKey(path string, e *format.SegmentEntry) string {
-	if e.Kind == format.KindSeg {
-		return fmt.Sprintf("%s/seg/%016x-%08x", path, e.Epoch, e.Seq)
-	}
-	return logKey(path, e.Epoch, e.Seq)
-}
+func segmentKey(path string, e *format.SegmentEntry) string { return format.SegmentKey(e).In(path) }
 
 func pagesKey(path string, epoch uint64, n uint32) string {
-	return fmt.Sprintf("%s/map/%016x-%08x/pages", path, epoch, n)
+	return format.MapKey(epoch, n, format.PagesName).In(path)
 }
 
 func rootKey(path string, epoch uint64, n uint32) string {
-	return fmt.Sprintf("%s/map/%016x-%08x/root", path, epoch, n)
+	return format.MapKey(epoch, n, format.RootName).In(path)
 }
 
-func checkpointPrefix(path string) string { return path + "/ckpt/" }
 func checkpointKey(path, name string) string {
-	return checkpointPrefix(path) + name
+	return format.Key{Kind: format.KeyCheckpoint, Name: name}.In(path)
 }
 
-func traceKey(path string, epoch uint64) string { return fmt.Sprintf("%s/boot/%016x", path, epoch) }
-
-// checkpointTraceKey is of the trace that forks of a checkpoint begin with.
-func checkpointTraceKey(path, name string) string { return path + "/boot/of/" + name }
-
-func pinPrefix(path string) string { return path + "/pins/" }
-func pinKey(path, name string) string {
-	return pinPrefix(path) + name
+func traceKey(path string, epoch uint64) string {
+	return format.Key{Kind: format.KeyBoot, Epoch: epoch}.In(path)
 }
 
-func refPrefix(path string) string { return path + "/refs/" }
+// checkpointTraceKey returns the key of the trace that forks of a checkpoint begin with.
+func checkpointTraceKey(path, name string) string {
+	return format.Key{Kind: format.KeyBoot, Name: name}.In(path)
+}
 
-// refKey names a child by its escaped path, or by a digest of it where that is too long for a key element.
+func pinKey(path, name string) string { return format.Key{Kind: format.KeyPin, Name: name}.In(path) }
+
+// refKey returns the key of the reference that a fork at child has with the disk at path.
 func refKey(path, child string) string {
-	name := url.PathEscape(child)
-	if len(name) > 200 {
-		sum := sha256.Sum256([]byte(child))
-		name = "sha256-" + hex.EncodeToString(sum[:])
-	}
-	return refPrefix(path) + name
-}
-
-// ownKey reports whether an object whose key below a disk's path is rel may be the disk's own. Others are those of
-// disks whose paths lie below this one's.
-func ownKey(rel string) bool {
-	const epoch, n = "????????????????", "????????"
-	for _, pattern := range []string{"head", "machine.json", "log/" + epoch + "/" + epoch, "seg/" + epoch + "-" + n,
-		"map/" + epoch + "-" + n + "/pages", "map/" + epoch + "-" + n + "/root", "ckpt/*", "boot/" + epoch, "boot/of/*", "refs/*", "pins/*"} {
-		if ok, _ := pathpkg.Match(pattern, rel); ok { // the patterns are well-formed
-			return true
-		}
-	}
-	return false
+	return format.Key{Kind: format.KeyRef, Name: format.RefName(child)}.In(path)
 }
 
 func checkPath(path string) error {
@@ -100,8 +69,8 @@ func checkPath(path string) error {
 	return nil
 }
 
-// checkNewPath also refuses places where a disk's head would have the key of another disk's object: the checkpoint
-// "head" of disk "a" is the head of a disk "a/ckpt".
+// checkNewPath also refuses paths at which a head would have the key of another disk's object: the
+// checkpoint "head" of disk "a" is the head of a disk "a/ckpt".
 func checkNewPath(path string) error {
 	if err := checkPath(path); err != nil {
 		return err
@@ -125,22 +94,17 @@ func checkPinName(name string) error {
 	return nil
 }
 
-// checkName accepts checkpoint names of 1 to 128 letters, digits, dots, dashes and underscores that don't
-// begin with a dot.
+// checkName accepts checkpoint names of 1 to 128 letters, digits, dots, dashes and underscores that
+// don't begin with a dot.
 func checkName(name string) error {
 	ok := name != "" && len(name) <= 128 && name[0] != '.'
 	for _, c := range []byte(name) {
-		ok = ok && (c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.')
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+		ok = ok && (letter || c >= '0' && c <= '9' || c == '-' || c == '_' || c == '.')
 	}
 	if !ok {
 		return errs.New(errs.Invalid, "bad checkpoint name %q", name).
 			WithRemedy("use up to 128 letters, digits, dots, dashes and underscores, and don't begin with a dot")
 	}
 	return nil
-}
-
-// seqOf parses the last part of a log object's key.
-func seqOf(name string) (uint64, bool) {
-	seq, err := strconv.ParseUint(name, 16, 64)
-	return seq, err == nil && len(name) == 16
 }

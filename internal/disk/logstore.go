@@ -217,7 +217,7 @@ func InspectLog(ctx context.Context, h *format.Head, open OpenStore) (*LogDetail
 	out := &LogDetails{URL: h.LogStore.URL}
 	err = o.retry(ctx, o.bound, func(ctx context.Context) error {
 		out.Objects, out.Bytes = 0, 0
-		return store.List(ctx, secondLogPrefix(h.UID), "", func(e blob.Entry) bool {
+		return store.List(ctx, format.KeyRunLog.Folder(h.UID), "", func(e blob.Entry) bool {
 			out.Objects++
 			out.Bytes += e.Size
 			return true
@@ -277,10 +277,10 @@ func destroyLog(ctx context.Context, h *format.Head, path string, opts DestroyOp
 	if err := o.remove(ctx, identityKey(h.UID)); err != nil {
 		return ofLogStore(h.LogStore.URL, err)
 	}
-	names, err := o.names(ctx, secondLogPrefix(h.UID))
+	names, err := o.names(ctx, format.KeyRunLog.Folder(h.UID))
 	for _, name := range names {
 		if err == nil {
-			err = o.remove(ctx, secondLogPrefix(h.UID)+name)
+			err = o.remove(ctx, format.KeyRunLog.Folder(h.UID)+name)
 		}
 	}
 	if err == nil {

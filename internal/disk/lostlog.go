@@ -46,7 +46,7 @@ func (l *aheadLog) list(ctx context.Context, o *objects, first string) {
 		o.n.lists.Add(1)
 		l.seqs = l.seqs[:0]
 		return o.store.List(ctx, prefix, first, func(e blob.Entry) bool {
-			if seq, ok := seqOf(path.Base(e.Key)); ok && e.Size > fence {
+			if seq, ok := format.LogSeq(e.Key); ok && e.Size > fence {
 				l.seqs = append(l.seqs, seq)
 			}
 			return true

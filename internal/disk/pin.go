@@ -45,7 +45,7 @@ func (o *objects) takePin(ctx context.Context, path, holder string, lease time.D
 	if err := o.putNew(ctx, p.key, body); err != nil {
 		e := errs.Wrap(errs.KindOf(err), err, "pin disk %s", path)
 		if errs.Is(err, errs.Denied) {
-			e = e.WithRemedy("allow writes below %s; or read with --no-pin, if no collector runs", pinPrefix(path))
+			e = e.WithRemedy("allow writes below %s; or read with --no-pin, if no collector runs", format.KeyPin.Folder(path))
 		}
 		return nil, e
 	}
@@ -252,7 +252,7 @@ func Unpin(ctx context.Context, store blob.Store, path, name string) error {
 		return err
 	}
 	o := oneShot(store)
-	pins, err := o.names(ctx, pinPrefix(path))
+	pins, err := o.names(ctx, format.KeyPin.Folder(path))
 	if err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "list pins of %s", path)
 	}
@@ -275,7 +275,7 @@ func ListPins(ctx context.Context, store blob.Store, path string) ([]*format.Pin
 		return nil, err
 	}
 	o := oneShot(store)
-	names, err := o.names(ctx, pinPrefix(path))
+	names, err := o.names(ctx, format.KeyPin.Folder(path))
 	if err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "list pins of %s", path)
 	}

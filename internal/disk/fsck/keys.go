@@ -10,7 +10,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// Keys, as docs/formats/disk.md has them.
+// Keys, as docs/formats/disk.md has them. They are written down a second time on purpose, beside
+// format.Key: a check that took the engine's word for where its objects are would be no witness
+// against it. A change of the grammar must be made in both places, and the document.
 
 func headKey(path string) string { return path + "/head" }
 

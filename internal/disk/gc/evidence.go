@@ -16,12 +16,14 @@ import (
 // earlier collections, which have all that those saw.
 
 // isEvidence reports whether objects of a kind are looked for in listings that are held against what is known to be there.
-func (k kind) isEvidence() bool {
-	return k == kindHead || k == kindOwner || k == kindMap || k.isDocument()
+func isEvidence(k format.KeyKind) bool {
+	return k == format.KeyHead || k == format.KeyOwner || k == format.KeyMap || isDocument(k)
 }
 
 // isDocument reports whether objects of a kind keep others from being collected, and are found by listing.
-func (k kind) isDocument() bool { return k == kindCkpt || k == kindRef || k == kindPin }
+func isDocument(k format.KeyKind) bool {
+	return k == format.KeyCheckpoint || k == format.KeyRef || k == format.KeyPin
+}
 
 // listAll lists the pool. A listing that ends early is gone on with: only an empty rest is its end.
 func (c *collector) listAll(ctx context.Context, prefix string, yield func(blob.Entry)) error {
@@ -54,8 +56,8 @@ func (c *collector) known() []string {
 
 // noteDocument notes a key at which there may be a document.
 func (m *mark) noteDocument(key string) {
-	if _, o, ok := leaf(key); ok && o.kind.isDocument() {
-		m.documents[key] = o.kind
+	if _, o, ok := format.SplitNamed(key); ok && isDocument(o.Kind) {
+		m.documents[key] = o.Kind
 	}
 }
 
@@ -64,8 +66,8 @@ func (m *mark) noteDocument(key string) {
 func (m *mark) evidence() (paths []string) {
 	for path, d := range m.disks {
 		for _, o := range d.objects {
-			if o.kind == kindBoot && o.name != "" {
-				m.noteDocument(path + "/ckpt/" + o.name)
+			if o.Kind == format.KeyBoot && o.Name != "" {
+				m.noteDocument(checkpointKey(path, o.Name))
 			}
 		}
 	}
@@ -77,14 +79,14 @@ func (m *mark) evidence() (paths []string) {
 			}
 		}
 		if h := m.roots[i].head; h != nil && h.Parent != nil {
-			m.noteDocument(h.Parent.Path + "/ckpt/" + h.Parent.Checkpoint)
+			m.noteDocument(checkpointKey(h.Parent.Path, h.Parent.Checkpoint))
 		}
 	}
 	return paths
 }
 
 // unread returns the keys of documents of a kind that this mark has not read yet, and takes them for read.
-func (m *mark) unread(k kind) (keys []string) {
+func (m *mark) unread(k format.KeyKind) (keys []string) {
 	for key, kind := range m.documents {
 		if kind == k && !m.read[key] {
 			m.read[key] = true
@@ -101,9 +103,9 @@ func (m *mark) believe(ctx context.Context, shown map[string]bool) error {
 	must := m.c.known()
 	for path, d := range m.disks {
 		if d.first != nil {
-			must = append(must, path+"/head")
+			must = append(must, headKey(path))
 			if r := d.first.Root; r != nil {
-				must = append(must, d.first.Lineage[r.Lineage].Path+"/"+rootOf(r).rel())
+				must = append(must, rootKey(d.first.Lineage, r))
 			}
 		}
 	}
@@ -145,8 +147,4 @@ func (c *collector) remember(ctx context.Context, m *mark, why error) error {
 		return errs.Wrap(errs.KindOf(why), why, "what was seen all the same could not be kept (%v)", err)
 	}
 	return why
-}
-
-func rootOf(r *format.RootRef) *object {
-	return &object{kind: kindMap, epoch: r.Epoch, n: uint64(r.N), name: "root"}
 }

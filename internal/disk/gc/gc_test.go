@@ -426,6 +426,33 @@ func TestLeavesOthersAlone(t *testing.T) {
 	p.reads("disks/a", "", "b")
 }
 
+// TestPathsLikeFolders has disks whose paths end as the folders of a disk are called. Their documents
+// are found like any other's, and their garbage is collected.
+func TestPathsLikeFolders(t *testing.T) {
+	for path, checkpoint := range map[string]string{"disks/log": "v1", "disks/map": "root", "disks/seg": "v1", "log/boot": "v1"} {
+		p := newPool(t)
+		p.create(path)
+		p.session(path, func(d *disk.Disk) { p.write(d, 0, 'a'); p.checkpoint(d, checkpoint) })
+		p.session(path, func(d *disk.Disk) { p.write(d, 0, 'b') })
+		before := p.count(path)
+		for range 3 {
+			if r, err := p.tryCollect(); err != nil || r.Kept[gc.KeptUnknown].Objects > 0 {
+				t.Fatalf("collect a pool with a disk at %s: %v, %+v", path, err, r)
+			}
+		}
+		p.reads(path, checkpoint, "a")
+		p.reads(path, "", "b")
+		p.must(disk.RemoveCheckpoint(p.ctx, p.store, path, checkpoint))
+		for range 3 {
+			p.collect()
+		}
+		if n := p.count(path); n >= before-1 {
+			t.Fatalf("%d objects of %d are left of %s without its checkpoint", n, before, path)
+		}
+		p.noGarbage(path)
+	}
+}
+
 // TestReferences removes a reference only when its fork is gone for good, and writes one that was lost.
 func TestReferences(t *testing.T) {
 	p := newPool(t)

@@ -32,18 +32,17 @@ func (c *collector) judge(m *mark) map[string][]object {
 		}
 		for _, o := range d.garbage {
 			if before[o.rel()] {
-				r.Freed.add(o.kind.String(), o.size)
+				r.Freed.add(o.Kind.String(), o.size)
 				victims[path] = append(victims[path], o)
 			} else {
-				r.Waiting.add(o.kind.String(), o.size)
+				r.Waiting.add(o.Kind.String(), o.size)
 			}
 		}
 	}
 	for key, size := range m.dead { // two marks have seen them
-		r.Freed.add(kindPin.String(), size)
-		path, o, _ := leaf(key)
-		o.size = size
-		victims[path] = append(victims[path], o)
+		r.Freed.add(format.KeyPin.String(), size)
+		path, k, _ := format.SplitNamed(key)
+		victims[path] = append(victims[path], object{k, size})
 	}
 	if next := c.next(m); r.Waiting.Total().Objects > 0 {
 		r.Next = &next
@@ -81,14 +80,14 @@ func (c *collector) judgeDisk(m *mark, d *poolDisk) {
 		case why != "":
 		case changed:
 			why = KeptUncertain
-		case held && o.kind != kindRef:
+		case held && o.Kind != format.KeyRef:
 			why = KeptPinned
 			r.note("everything of %s is held by %s", d.path, holder)
 		default:
 			d.garbage = append(d.garbage, o)
 			continue
 		}
-		if o.kind != kindPin || m.dead[d.path+"/"+o.rel()] == 0 {
+		if o.Kind != format.KeyPin || m.dead[d.path+"/"+o.rel()] == 0 {
 			r.Kept.add(why, o.size)
 		}
 	}
@@ -96,7 +95,7 @@ func (c *collector) judgeDisk(m *mark, d *poolDisk) {
 
 // destroyed reports whether a path without a head has what only disks have.
 func (d *poolDisk) destroyed() bool {
-	return slices.ContainsFunc(d.objects, func(o object) bool { return o.kind == kindLog || o.kind == kindMap || o.kind == kindSeg })
+	return slices.ContainsFunc(d.objects, func(o object) bool { return o.isLog() || o.Kind == format.KeyMap || o.Kind == format.KeySeg })
 }
 
 // keep returns why an object is no garbage, or "".
@@ -105,20 +104,20 @@ func (m *mark) keep(d *poolDisk, o *object) string {
 	if m.reach.Has(key) {
 		return KeptReached
 	}
-	switch o.kind {
-	case kindHead, kindPin: // pins that have ended have their own way
+	switch o.Kind {
+	case format.KeyHead, format.KeyPin: // pins that have ended have their own way
 		return KeptDocument
-	case kindCkpt:
+	case format.KeyCheckpoint:
 		if m.left[key] {
 			return ""
 		}
 		return KeptDocument
-	case kindOwner:
-		if _, _, named := leaf(key); d.last != nil || named || !d.destroyed() {
+	case format.KeyOwner:
+		if _, _, named := format.SplitNamed(key); d.last != nil || named || !d.destroyed() {
 			return KeptDocument
 		}
 		return ""
-	case kindRef:
+	case format.KeyRef:
 		r := m.refs[key]
 		if r == nil || m.hold != "" || m.disks[r.Child].last != nil || m.disks[r.Child].first != nil {
 			return KeptDocument
@@ -128,8 +127,8 @@ func (m *mark) keep(d *poolDisk, o *object) string {
 		}
 		return ""
 	}
-	if o.kind == kindBoot && o.name != "" {
-		if m.ckpts[d.path+"/ckpt/"+o.name] || o.name == "head" || o.name == "machine.json" {
+	if o.Kind == format.KeyBoot && o.Name != "" {
+		if m.ckpts[checkpointKey(d.path, o.Name)] || o.Name == "head" || o.Name == "machine.json" {
 			return KeptDocument
 		}
 		return ""
@@ -137,7 +136,7 @@ func (m *mark) keep(d *poolDisk, o *object) string {
 	if d.first == nil {
 		return ""
 	}
-	if o.kind == kindBoot && (o.epoch == d.first.Boot || d.last != nil && o.epoch == d.last.Boot) {
+	if o.Kind == format.KeyBoot && (o.Epoch == d.first.Boot || d.last != nil && o.Epoch == d.last.Boot) {
 		return KeptDocument
 	}
 	return keptByHead(d.first, o)
@@ -146,20 +145,20 @@ func (m *mark) keep(d *poolDisk, o *object) string {
 // keptByHead returns why an object that no map reaches is kept all the same: by the head as it was before anything
 // else was read.
 func keptByHead(h *format.Head, o *object) string {
-	if o.kind == kindLog && isFenceSized(o.size) {
+	if o.isLog() && isFenceSized(o.size) {
 		return KeptFence
 	}
-	inFlight := o.epoch > h.Epoch
-	switch o.kind {
-	case kindLog: // a replay would begin there
-		inFlight = inFlight || o.epoch > h.Log.Epoch || o.epoch == h.Log.Epoch && o.n >= h.Log.Seq
-	case kindSeg:
-		inFlight = inFlight || o.epoch == h.Epoch && o.n >= uint64(h.Packed)
-	case kindMap:
+	inFlight := o.Epoch > h.Epoch
+	switch o.Kind {
+	case format.KeyLog, format.KeyRunLog: // a replay would begin there
+		inFlight = inFlight || o.Epoch > h.Log.Epoch || o.Epoch == h.Log.Epoch && o.N >= h.Log.Seq
+	case format.KeySeg:
+		inFlight = inFlight || o.Epoch == h.Epoch && o.N >= uint64(h.Packed)
+	case format.KeyMap:
 		r := h.Root
-		inFlight = inFlight || o.epoch == h.Epoch && (r == nil || r.Lineage > 0 || r.Epoch < o.epoch || o.n > uint64(r.N))
-	case kindBoot:
-		inFlight = inFlight || o.epoch == h.Epoch
+		inFlight = inFlight || o.Epoch == h.Epoch && (r == nil || r.Lineage > 0 || r.Epoch < o.Epoch || o.N > uint64(r.N))
+	case format.KeyBoot:
+		inFlight = inFlight || o.Epoch == h.Epoch
 	}
 	if inFlight {
 		return KeptInFlight

@@ -2,7 +2,6 @@ package gc
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -14,22 +13,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// secondLog begins, in marks, the keys of what is in a disk's log store. In there they are below <uid>/log/.
-const secondLog = "log-store/"
-
 // logStore is the log store of a disk.
 type logStore struct {
 	store blob.Store
 	uid   string
 	close func()
 }
-
-func (s *logStore) key(o *object) string {
-	return s.uid + "/log/" + o.secondRel()
-}
-
-// secondRel returns the key of an object in a log store below <uid>/log/.
-func (o *object) secondRel() string { return fmt.Sprintf("%016x-%s/%016x", o.epoch, o.name, o.n) }
 
 // logStores lists the log stores of all disks that have one. Heads were read before, so that what they call superseded
 // is. Nothing else refers to a log store; one that isn't the disk's, or can't be read, stops the collector all the same.
@@ -63,13 +52,14 @@ func (m *mark) listLog(ctx context.Context, d *poolDisk) error {
 	m.mu.Lock()
 	m.logs[d.path] = s
 	m.mu.Unlock()
-	obj, err := s.store.Get(ctx, h.UID+"/disk", blob.All())
+	key := format.Key{Kind: format.KeyIdentity}.In(h.UID)
+	obj, err := s.store.Get(ctx, key, blob.All())
 	if errs.Is(err, errs.NotFound) {
 		return errs.Wrap(errs.NotFound, err, "it has nothing of the disk").
 			WithRemedy("bring the log store back; a disk that is being destroyed is gone soon: if that was cut short, sluice disk destroy %s once more", d.path)
 	}
 	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "read %s", h.UID+"/disk")
+		return errs.Wrap(errs.KindOf(err), err, "read %s", key)
 	}
 	id, err := format.DecodeLogIdentity(obj.Data)
 	if err == nil && (id.UID != h.UID || id.Binding != h.LogStore.Binding) {
@@ -86,10 +76,9 @@ func (m *mark) listLog(ctx context.Context, d *poolDisk) error {
 	}
 	var found []object
 	var unknown Tally
-	if err := s.store.List(ctx, h.UID+"/log/", "", func(e blob.Entry) bool {
-		if o, ok := parseSecond(strings.TrimPrefix(e.Key, h.UID+"/log/")); ok {
-			o.size = e.Size
-			found = append(found, o)
+	if err := s.store.List(ctx, format.KeyRunLog.Folder(h.UID), "", func(e blob.Entry) bool {
+		if k, ok := format.ParseLogKey(strings.TrimPrefix(e.Key, h.UID+"/")); ok {
+			found = append(found, object{k, e.Size})
 		} else {
 			unknown.add(e.Size)
 		}
@@ -110,17 +99,6 @@ func (m *mark) listLog(ctx context.Context, d *poolDisk) error {
 	return nil
 }
 
-// parseSecond parses <epoch>-<session>/<seq>.
-func parseSecond(rel string) (o object, ok bool) {
-	run, seq, ok := strings.Cut(rel, "/")
-	epoch, session, ok2 := strings.Cut(run, "-")
-	o.name, o.kind, o.second = strings.Clone(session), kindLog, true
-	var good, good2 bool
-	o.epoch, good = hex(epoch, 16)
-	o.n, good2 = hex(seq, 16)
-	return o, ok && ok2 && good && good2 && session != "" && rel == o.secondRel()
-}
-
 // closeLogs closes all log stores.
 func (m *mark) closeLogs() {
 	for _, s := range m.logs {
@@ -130,9 +108,9 @@ func (m *mark) closeLogs() {
 
 // place returns the store and the key of an object of a disk.
 func (m *mark) place(d *poolDisk, o *object) (blob.Store, string) {
-	if o.second {
+	if o.second() {
 		s := m.logs[d.path]
-		return s.store, s.key(o)
+		return s.store, o.In(s.uid)
 	}
-	return m.c.store, d.path + "/" + o.rel()
+	return m.c.store, o.In(d.path)
 }

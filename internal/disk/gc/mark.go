@@ -25,8 +25,8 @@ type mark struct {
 	sizes   map[string]int64 // of objects with map pages, by key
 	walked  int              // of the roots
 
-	documents map[string]kind // keys at which there may be documents: all that anything tells of
-	read      map[string]bool // of them, those that were looked for
+	documents map[string]format.KeyKind // keys at which there may be documents: all that anything tells of
+	read      map[string]bool           // of them, those that were looked for
 
 	disbelieved bool // a listing lacked what is there
 
@@ -68,7 +68,7 @@ func (m *mark) empty() bool { return len(m.disks) == 0 }
 func (c *collector) tryMark(ctx context.Context) (*mark, error) {
 	m := &mark{c: c, disks: map[string]*poolDisk{}, sizes: map[string]int64{}, pins: map[string]*format.Pin{},
 		logs: map[string]*logStore{}, dead: map[string]int64{}, refs: map[string]*format.Ref{}, ckpts: map[string]bool{}, left: map[string]bool{}, held: map[string]string{},
-		documents: map[string]kind{}, read: map[string]bool{}, pinSizes: map[string]int64{}}
+		documents: map[string]format.KeyKind{}, read: map[string]bool{}, pinSizes: map[string]int64{}}
 	m.reach = fsck.NewReach(c.store, c.codec, m.sizes)
 	if err := m.list(ctx); err != nil {
 		return nil, err
@@ -112,15 +112,14 @@ func (m *mark) list(ctx context.Context) error {
 		if seen++; seen%1000 == 0 {
 			m.c.opts.Progress("listing", seen, 0)
 		}
-		path, o, ok := parse(e.Key)
+		path, k, ok := format.SplitKey(e.Key)
 		if !ok {
 			m.unknown.add(e.Size)
 			return
 		}
-		o.size = e.Size
 		d := m.disk(path)
-		d.objects = append(d.objects, o)
-		if o.kind == kindMap {
+		d.objects = append(d.objects, object{k, e.Size})
+		if k.Kind == format.KeyMap {
 			m.sizes[e.Key] = e.Size
 		}
 	})
@@ -128,7 +127,7 @@ func (m *mark) list(ctx context.Context) error {
 		return err
 	}
 	for path, d := range m.disks { // a document of its own makes no disk
-		if !slices.ContainsFunc(d.objects, func(o object) bool { return o.kind != kindOwner }) {
+		if !slices.ContainsFunc(d.objects, func(o object) bool { return o.Kind != format.KeyOwner }) {
 			for _, o := range d.objects {
 				m.unknown.add(o.size)
 			}
@@ -169,7 +168,7 @@ func (m *mark) lastHeads(ctx context.Context) error {
 
 // head reads a head and notes what it refers to; nil if there is none.
 func (m *mark) head(ctx context.Context, path string) (*format.Head, error) {
-	key := path + "/head"
+	key := headKey(path)
 	b, err := m.c.get(ctx, key)
 	if errs.Is(err, errs.NotFound) {
 		return nil, nil
@@ -178,7 +177,7 @@ func (m *mark) head(ctx context.Context, path string) (*format.Head, error) {
 		return nil, err
 	}
 	h, err := format.DecodeHead(b)
-	if _, _, named := leaf(key); named && errs.Is(err, errs.Corrupt) {
+	if _, _, named := format.SplitNamed(key); named && errs.Is(err, errs.Corrupt) {
 		return nil, nil // it is the checkpoint, the reference or the pin of that name
 	}
 	switch {
@@ -204,7 +203,7 @@ func (m *mark) checkpoints(ctx context.Context) error {
 
 // readCheckpoints reads those that were not read yet.
 func (m *mark) readCheckpoints(ctx context.Context) error {
-	return each(ctx, m, "reading", m.unread(kindCkpt), func(ctx context.Context, key string) error {
+	return each(ctx, m, "reading", m.unread(format.KeyCheckpoint), func(ctx context.Context, key string) error {
 		b, err := m.c.get(ctx, key)
 		if errs.Is(err, errs.NotFound) {
 			return nil
@@ -216,8 +215,8 @@ func (m *mark) readCheckpoints(ctx context.Context) error {
 		if err != nil && m.isOther(key) {
 			return nil
 		}
-		path, o, _ := leaf(key)
-		if err == nil && (ck.Name != o.name || ck.Lineage[0].Path != path || ck.Lineage[0].UID != ck.UID) {
+		path, o, _ := format.SplitNamed(key)
+		if err == nil && (ck.Name != o.Name || ck.Lineage[0].Path != path || ck.Lineage[0].UID != ck.UID) {
 			err = errs.New(errs.Corrupt, "it is checkpoint %q of disk %s", ck.Name, ck.Lineage[0].Path)
 		}
 		if err != nil {
@@ -234,8 +233,8 @@ func (m *mark) readCheckpoints(ctx context.Context) error {
 
 // isOther reports whether a key that could be a checkpoint's is the head or the document of a disk with an odd path.
 func (m *mark) isOther(key string) bool {
-	path, o, _ := parse(key)
-	if o.kind != kindHead && o.kind != kindOwner {
+	path, o, _ := format.SplitKey(key)
+	if o.Kind != format.KeyHead && o.Kind != format.KeyOwner {
 		return false
 	}
 	d := m.disks[path]
@@ -247,20 +246,18 @@ func (m *mark) isOther(key string) bool {
 func (m *mark) relist(ctx context.Context, found func(path, key string, o object)) error {
 	shown := map[string]bool{}
 	if err := m.c.listAll(ctx, "", func(e blob.Entry) {
-		path, o, ok := parse(e.Key)
+		path, k, ok := format.SplitKey(e.Key)
 		if !ok || isMark(e.Key) {
 			return
 		}
-		o.size = e.Size
-		if o.kind.isEvidence() {
+		if isEvidence(k.Kind) {
 			shown[e.Key] = true
 			m.noteDocument(e.Key)
 		}
-		found(path, e.Key, o)
-		if o.kind == kindHead || o.kind == kindOwner {
-			if path, o, ok := leaf(e.Key); ok {
-				o.size = e.Size
-				found(path, e.Key, o)
+		found(path, e.Key, object{k, e.Size})
+		if k.Kind == format.KeyHead || k.Kind == format.KeyOwner {
+			if path, k, ok := format.SplitNamed(e.Key); ok {
+				found(path, e.Key, object{k, e.Size})
 			}
 		}
 	}); err != nil {

@@ -95,7 +95,7 @@ func (m *mark) seen() map[string]string {
 	keys := map[string]string{}
 	for path, d := range m.disks {
 		if d.first != nil || d.last != nil {
-			keys[path+"/head"] = ""
+			keys[headKey(path)] = ""
 		}
 	}
 	for key := range m.ckpts {

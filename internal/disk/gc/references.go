@@ -15,28 +15,28 @@ import (
 // references lists and reads references of forks and pins, and finds disks that came since the first listing.
 func (m *mark) references(ctx context.Context) error {
 	if err := m.relist(ctx, func(path, key string, o object) {
-		switch o.kind {
-		case kindHead:
+		switch o.Kind {
+		case format.KeyHead:
 			m.disk(path)
-		case kindPin:
+		case format.KeyPin:
 			m.pinSizes[key] = o.size
 		}
 	}); err != nil {
 		return err
 	}
-	if err := each(ctx, m, "reading", m.unread(kindRef), m.ref); err != nil {
+	if err := each(ctx, m, "reading", m.unread(format.KeyRef), m.ref); err != nil {
 		return err
 	}
 	for key, r := range m.refs {
-		path, _, _ := leaf(key)
-		m.noteDocument(path + "/ckpt/" + r.Checkpoint)
+		path, _, _ := format.SplitNamed(key)
+		m.noteDocument(checkpointKey(path, r.Checkpoint))
 	}
 	if err := m.readCheckpoints(ctx); err != nil { // those that came since, and those that only forks tell of
 		return err
 	}
-	pins := m.unread(kindPin)
+	pins := m.unread(format.KeyPin)
 	for _, key := range pins {
-		path, _, _ := leaf(key)
+		path, _, _ := format.SplitNamed(key)
 		m.disk(path)
 	}
 	return each(ctx, m, "reading", pins, m.pin)
@@ -54,8 +54,8 @@ func (m *mark) ref(ctx context.Context, key string) error {
 	if err != nil && m.isOther(key) {
 		return nil
 	}
-	_, o, _ := leaf(key)
-	if err == nil && (!format.ValidPath(r.Child) || !refNamesChild(o.name, r.Child)) {
+	_, o, _ := format.SplitNamed(key)
+	if err == nil && (!format.ValidPath(r.Child) || o.Name != format.RefName(r.Child)) {
 		err = errs.New(errs.Corrupt, "it names %q", r.Child)
 	}
 	if err != nil {
@@ -80,8 +80,8 @@ func (m *mark) pin(ctx context.Context, key string) error {
 	if err != nil && m.isOther(key) {
 		return nil
 	}
-	_, o, _ := leaf(key)
-	if err == nil && p.ID != o.name {
+	_, o, _ := format.SplitNamed(key)
+	if err == nil && p.ID != o.Name {
 		err = errs.New(errs.Corrupt, "it is pin %q", p.ID)
 	}
 	if err != nil {
@@ -98,7 +98,7 @@ func (m *mark) pin(ctx context.Context, key string) error {
 func (m *mark) heed(context.Context) error {
 	for _, key := range slices.Sorted(maps.Keys(m.pins)) {
 		p := m.pins[key]
-		path, _, _ := leaf(key)
+		path, _, _ := format.SplitNamed(key)
 		switch {
 		case m.c.ended(key, p):
 			m.dead[key] = m.pinSizes[key]
@@ -158,7 +158,7 @@ func (m *mark) unfinished(ctx context.Context, s source) bool {
 	if h == nil || h.Epoch != 0 || h.Parent == nil {
 		return false
 	}
-	b, err := m.c.get(ctx, h.Parent.Path+"/ckpt/"+h.Parent.Checkpoint)
+	b, err := m.c.get(ctx, checkpointKey(h.Parent.Path, h.Parent.Checkpoint))
 	if err == nil {
 		ck, derr := format.DecodeCheckpoint(b)
 		if derr != nil || forkedFrom(h, ck) {
@@ -181,15 +181,14 @@ func (m *mark) unfinished(ctx context.Context, s source) bool {
 // disk removes its head, then its checkpoints, then the rest: a name that a writer was about to give it then may come after all that. Without its
 // root nothing of a map can be reached.
 func (m *mark) leftBehind(ctx context.Context, s source) bool {
-	path, o, ok := leaf(s.what)
-	if !ok || o.kind != kindCkpt || s.head != nil || s.root == nil || s.root.Lineage >= len(s.lineage) {
+	path, o, ok := format.SplitNamed(s.what)
+	if !ok || o.Kind != format.KeyCheckpoint || s.head != nil || s.root == nil || s.root.Lineage >= len(s.lineage) {
 		return false
 	}
 	if d := m.disks[path]; d == nil || d.first != nil || d.last != nil {
 		return false
 	}
-	root := object{kind: kindMap, epoch: s.root.Epoch, n: uint64(s.root.N), name: "root"}
-	if _, err := m.c.store.Get(ctx, s.lineage[s.root.Lineage].Path+"/"+root.rel(), blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+	if _, err := m.c.store.Get(ctx, rootKey(s.lineage, s.root), blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
 		return false
 	}
 	m.mu.Lock()
@@ -212,7 +211,7 @@ func forkedFrom(h *format.Head, ck *format.Checkpoint) bool {
 func (c *collector) register(ctx context.Context, m *mark) error {
 	registered := map[edge]bool{}
 	for key, r := range m.refs {
-		path, _, _ := leaf(key)
+		path, _, _ := format.SplitNamed(key)
 		registered[edge{path, r.Child}] = true
 	}
 	for e, checkpoint := range m.edges {

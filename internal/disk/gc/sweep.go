@@ -61,7 +61,7 @@ func (s *sweeper) disk(ctx context.Context, path string, victims []object) error
 
 // same reports whether the disk at a path is the one with the uid; none for an empty one.
 func (s *sweeper) same(ctx context.Context, path, uid string) (bool, error) {
-	b, err := s.c.get(ctx, path+"/head")
+	b, err := s.c.get(ctx, headKey(path))
 	if errs.Is(err, errs.NotFound) {
 		return uid == "", nil
 	}
@@ -69,7 +69,7 @@ func (s *sweeper) same(ctx context.Context, path, uid string) (bool, error) {
 		return false, err
 	}
 	h, err := format.DecodeHead(b)
-	if _, _, named := leaf(path + "/head"); named && errs.Is(err, errs.Corrupt) {
+	if _, _, named := format.SplitNamed(headKey(path)); named && errs.Is(err, errs.Corrupt) {
 		return uid == "", nil
 	}
 	return err == nil && h.UID == uid, err
@@ -91,7 +91,7 @@ func (s *sweeper) object(ctx context.Context, d *poolDisk, o object) error {
 	s.done++
 	s.c.opts.Progress("deleting", s.done, s.total)
 	if ok {
-		s.c.report.Freed.add(o.kind.String(), o.size)
+		s.c.report.Freed.add(o.Kind.String(), o.size)
 	} else {
 		s.c.report.Kept.add(KeptUncertain, o.size)
 	}
@@ -102,13 +102,13 @@ func (s *sweeper) object(ctx context.Context, d *poolDisk, o object) error {
 // vouch for it, whether an object is what its key says.
 func (s *sweeper) mayDelete(ctx context.Context, d *poolDisk, o *object, key string) (bool, error) {
 	switch {
-	case o.kind == kindRef:
-		_, err := s.c.store.Get(ctx, s.m.refs[key].Child+"/head", blob.Range{Offset: 0, Length: 1})
+	case o.Kind == format.KeyRef:
+		_, err := s.c.store.Get(ctx, headKey(s.m.refs[key].Child), blob.Range{Offset: 0, Length: 1})
 		if errs.Is(err, errs.NotFound) {
 			return true, nil
 		}
 		return false, err
-	case d.last != nil, o.kind == kindOwner, o.kind == kindPin:
+	case d.last != nil, o.Kind == format.KeyOwner, o.Kind == format.KeyPin:
 		return true, nil
 	}
 	obj, err := s.c.store.Get(ctx, key, blob.Range{Offset: 0, Length: format.MagicLen})
@@ -118,7 +118,7 @@ func (s *sweeper) mayDelete(ctx context.Context, d *poolDisk, o *object, key str
 	if err != nil {
 		return false, errs.Wrap(errs.KindOf(err), err, "read %s", key)
 	}
-	if o.kind != kindCkpt && !format.IsObject(obj.Data) { // a checkpoint was read by this mark
+	if o.Kind != format.KeyCheckpoint && !format.IsObject(obj.Data) { // a checkpoint was read by this mark
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.c.report.note("%s has the name of a disk's object and is none, and is left alone", key)

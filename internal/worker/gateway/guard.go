@@ -11,19 +11,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-const (
-	headName = "head"
-	slash    = "/"
-)
+const slash = "/"
 
-// What a disk's writer writes beside its head, and what its forks read: the folders below a disk's path.
-var (
-	ownFolders     = []string{"log/", "seg/", "map/", "ckpt/", "boot/"}
-	lineageFolders = []string{"log/", "seg/", "map/", "ckpt/", "boot/"}
-)
-
-// Access is what one token lets at. It is immutable, and durable in the worker's memory, so that a
-// restarted worker opens the same gateway again.
+// Access is what the bearer of one token may do: read and write the objects of one disk, and read
+// what its ancestors' writers made. It is immutable. The worker keeps it, so that a restarted one
+// opens the same gateway again.
 type Access struct {
 	Token      string           `json:"token"`
 	DiskPath   string           `json:"disk_path"` // relative to the pool
@@ -34,13 +26,13 @@ type Access struct {
 
 type accessKey struct{}
 
-// withAccess says on whose behalf the store is asked.
+// withAccess returns a context of requests that are made with this access.
 func withAccess(ctx context.Context, a *Access) context.Context {
 	return context.WithValue(ctx, accessKey{}, a)
 }
 
-// guard is a blob.Store that does what the access in the context lets at, and refuses the rest with
-// Denied before it asks the store.
+// guard is a blob.Store that does what the access in the context allows. It refuses the rest as
+// Denied, before it asks the store.
 type guard struct {
 	store   blob.Store
 	refused *atomic.Int64
@@ -69,7 +61,7 @@ func (g guard) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.E
 		return "", g.refuse(err)
 	}
 	rel, own := strings.CutPrefix(key, a.DiskPath+slash)
-	if !a.Writable || !own || !hasFolder(rel, ownFolders) {
+	if !a.Writable || !own || !writersOwn(rel) {
 		return "", g.refuse(denied("write %s", key))
 	}
 	return g.store.PutIfAbsent(ctx, key, body)
@@ -80,7 +72,7 @@ func (g guard) PutIfMatch(ctx context.Context, key string, body []byte, match bl
 	if err != nil {
 		return "", g.refuse(err)
 	}
-	if !a.Writable || key != a.DiskPath+slash+headName {
+	if !a.Writable || key != headKey(a.DiskPath) {
 		return "", g.refuse(denied("replace %s", key))
 	}
 	if err := a.checkHead(body); err != nil {
@@ -107,7 +99,7 @@ func (g guard) List(ctx context.Context, prefix, startAfter string, yield func(b
 // Close leaves the store open: it is the worker's.
 func (g guard) Close() error { return nil }
 
-// refuse counts what the gateway itself turned away.
+// refuse returns err, and counts it as a request that the gateway itself turned away.
 func (g guard) refuse(err error) error {
 	g.refused.Add(1)
 	return err
@@ -126,14 +118,14 @@ func (a *Access) reads(key string) bool {
 		return true
 	}
 	for _, ancestor := range a.Disk.Lineage {
-		if rel, ok := strings.CutPrefix(key, ancestor.Path+slash); ok && hasFolder(rel, lineageFolders) {
+		if rel, ok := strings.CutPrefix(key, ancestor.Path+slash); ok && writersOwn(rel) {
 			return true
 		}
 	}
 	return false
 }
 
-// checkHead refuses a head that says it is another disk, or another placement's.
+// checkHead returns nil for a head of this very disk and placement, else Denied.
 func (a *Access) checkHead(body []byte) error {
 	h, err := format.DecodeHead(body)
 	if err != nil {
@@ -149,14 +141,18 @@ func (a *Access) checkHead(body []byte) error {
 	return nil
 }
 
-func hasFolder(rel string, folders []string) bool {
-	for _, f := range folders {
+// writersOwn reports whether a key below a disk's path is of what the disk's writer makes beside
+// its head, and its forks read.
+func writersOwn(rel string) bool {
+	for _, f := range format.WriterFolders {
 		if len(rel) > len(f) && strings.HasPrefix(rel, f) {
 			return true
 		}
 	}
 	return false
 }
+
+func headKey(path string) string { return format.Key{Kind: format.KeyHead}.In(path) }
 
 func denied(format string, args ...any) error {
 	return errs.New(errs.Denied, "the store gateway doesn't let this VM "+format, args...)

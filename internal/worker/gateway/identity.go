@@ -23,7 +23,7 @@ type Identity struct {
 // ReadIdentity reads it from the disk at path. NotFound where there is no disk, Unavailable where the
 // store can't be asked, Corrupt or Unsupported where its head can't be read by this release.
 func ReadIdentity(ctx context.Context, store blob.Store, path string) (Identity, error) {
-	obj, err := store.Get(ctx, path+"/"+headName, blob.All())
+	obj, err := store.Get(ctx, headKey(path), blob.All())
 	if err != nil {
 		if errs.Is(err, errs.NotFound) {
 			return Identity{}, errs.Wrap(errs.NotFound, err, "there is no disk at %s", path).
