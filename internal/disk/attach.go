@@ -40,22 +40,21 @@ func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptio
 		return nil, err
 	}
 	d := &Disk{
-		o: newObjects(store, opts.Tuning), path: path, opts: opts, log: opts.Logger, tasks: newTasks(ctx),
+		store: newClient(store, opts.Tuning), counters: &counters{}, path: path, opts: opts, log: opts.Logger, tasks: newTasks(ctx),
 		kick: make(chan struct{}, 1), stop: make(chan struct{}), turn: make(chan struct{}, 1),
 		room: make(chan struct{}), nextSeq: 1, packTurn: make(chan struct{}, 1), packKick: make(chan struct{}, 1),
 		sealEvery: opts.SealInterval, sealKick: make(chan struct{}, 1), modeTurn: make(chan struct{}, 1),
 		stageTurn: make(chan struct{}, 1), stageKick: make(chan struct{}, 1), proofKick: make(chan struct{}, 1),
 	}
-	d.lo = d.o
+	d.logStore = d.store
 	d.turn <- struct{}{}
 	d.modeTurn <- struct{}{}
 	d.packTurn <- struct{}{}
 	d.stageTurn <- struct{}{}
-	d.o.watch = newMonitor(opts.StallAfter, path, opts.Logger)
-	d.o.watch.probe = d.probeStore
+	d.store.Watch(opts.StallAfter, path, opts.Logger, d.probeStore)
 	if err := d.attach(ctx, codec); err != nil {
 		d.tasks.stop()
-		d.o.watch.stop()
+		d.store.StopWatching()
 		d.leaveLog()
 		return nil, err
 	}
@@ -63,7 +62,7 @@ func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptio
 }
 
 func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
-	head, etag, err := d.o.loadHead(ctx, d.path)
+	head, etag, err := d.store.LoadHead(ctx, d.path)
 	if err != nil {
 		return err
 	}
@@ -111,7 +110,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 		d.rd.trace = &bootTrace{seen: make(map[uint64]uint64)}
 	}
 	if key, ok := traceOf(head); ok && !d.opts.Prepared.warmed() {
-		d.tasks.spawn(func(ctx context.Context) { warmTrace(ctx, d.o, key, d.rd) })
+		d.tasks.spawn(func(ctx context.Context) { warmTrace(ctx, d.store, key, d.rd) })
 	}
 	d.startBackground()
 	return nil
@@ -206,11 +205,11 @@ func (d *Disk) prepareReader(ctx context.Context, head *format.Head, codec *form
 	}
 	d.uid, d.own = uid, keys[head.UID]
 	d.size.Store(head.Size)
-	pages := &pageSource{o: d.o, codec: codec, lineage: head.Lineage, keys: keys}
+	pages := &pageSource{store: d.store, codec: codec, lineage: head.Lineage, keys: keys}
 	if p := d.opts.Prepared; p != nil && p.head.UID == head.UID {
 		pages.stored = p.takePages()
 	}
-	d.rd = newReader(pages, head.Size, d.opts.Cache, d.tasks, d.opts.Tuning)
+	d.rd = newReader(pages, head.Size, d.opts.Cache, d.tasks, d.counters, d.opts.Tuning)
 	return nil
 }
 
@@ -225,7 +224,7 @@ func (d *Disk) swapAndLoad(ctx context.Context, next *format.Head, etag blob.ETa
 			return err
 		})
 	}
-	cur, curTag, err := d.o.swapHead(ctx, d.path, next, etag)
+	cur, curTag, err := d.store.SwapHead(ctx, d.path, next, etag)
 	if rerr := g.Wait(); err == nil {
 		err = rerr
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -13,7 +14,7 @@ import (
 const checkpointRetry = time.Second
 
 func (d *Disk) startBackground() {
-	d.o.inUse.Store(true)
+	d.store.InUse()
 	d.tasks.spawn(d.sealLoop)
 	d.tasks.spawn(d.checkpointLoop)
 	d.tasks.spawn(d.proofLoop)
@@ -86,7 +87,7 @@ func (d *Disk) checkpointLoop(ctx context.Context) {
 		}
 		// Not lost: the log holds everything. Attaching after a crash takes longer until it works again.
 		d.log.Warn("map checkpoint put off", "disk", d.path, "error", err.Error())
-		if sleep(ctx, checkpointRetry) != nil {
+		if store.Sleep(ctx, checkpointRetry) != nil {
 			return
 		}
 		d.wakeCheckpointer()
@@ -100,7 +101,7 @@ func (d *Disk) revalidateLoop(ctx context.Context) {
 	defer t.Stop()
 	for d.due(ctx, nil, t.C) {
 		if d.busy.Swap(false) {
-			release := d.o.watch.hold() // if it fails for too long, so do reads that need nothing of the store
+			release := d.store.Waiting() // if it fails for too long, so do reads that need nothing of the store
 			d.stale.Store(errs.Is(d.revalidate(ctx), errs.Unavailable))
 			release()
 		}
@@ -109,7 +110,7 @@ func (d *Disk) revalidateLoop(ctx context.Context) {
 
 // revalidate reads the head and fences the disk if it is not ours.
 func (d *Disk) revalidate(ctx context.Context) error {
-	obj, err := d.o.get(ctx, headKey(d.path), blob.All())
+	obj, err := d.store.Get(ctx, headKey(d.path), blob.All())
 	if errs.Is(err, errs.NotFound) {
 		d.fail(errs.Wrap(errs.Fenced, err, "disk %s is gone", d.path))
 	}

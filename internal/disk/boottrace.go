@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 )
 
 const (
@@ -76,7 +77,7 @@ func (d *Disk) saveTrace(ctx context.Context) {
 	if len(runs) == 0 {
 		return
 	}
-	if err := d.o.putNew(ctx, traceKey(d.path, d.epoch), format.EncodeTrace(runs)); err != nil {
+	if err := d.store.PutNew(ctx, traceKey(d.path, d.epoch), format.EncodeTrace(runs)); err != nil {
 		d.log.Debug("boot trace not saved", "disk", d.path, "error", err.Error())
 		return
 	}
@@ -85,8 +86,8 @@ func (d *Disk) saveTrace(ctx context.Context) {
 
 // warmTrace brings the blocks of the trace under key into the cache, in the trace's order. Errors are left to the reader
 // who comes for the blocks. It ends with the first refusal, after which each of hundreds of requests would be refused.
-func warmTrace(ctx context.Context, o *objects, key string, rd *reader) {
-	obj, err := o.get(ctx, key, blob.All())
+func warmTrace(ctx context.Context, client *store.Client, key string, rd *reader) {
+	obj, err := client.Get(ctx, key, blob.All())
 	if err != nil {
 		return
 	}

@@ -254,7 +254,7 @@ func (d *Disk) flushJournalAndUnlock(ctx context.Context) error {
 			return err
 		}
 	}
-	d.o.n.flushes.Add(1)
+	d.counters.flushes.Add(1)
 	d.mu.Lock()
 	for d.err == nil && last != nil && d.overdueLocked() && !last.isCommitted() {
 		d.want = d.forming != nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -96,16 +97,16 @@ func Restore(ctx context.Context, store blob.Store, path, checkpoint string) (h 
 	if err := checkPath(path); err != nil {
 		return nil, "", err
 	}
-	o := oneShot(store)
+	client := oneShot(store)
 	// Before anything is written: a pin at a path without a disk would hold up the whole pool's collector.
-	if _, err := o.loadCheckpoint(ctx, path, checkpoint); err != nil {
+	if _, err := loadCheckpoint(ctx, client, path, checkpoint); err != nil {
 		return nil, "", err
 	}
-	p, err := o.takePin(ctx, path, "restore of "+checkpoint, pinLease)
+	p, err := takePin(ctx, client, path, "restore of "+checkpoint, pinLease)
 	if err != nil {
 		return nil, "", err
 	}
-	h, saved, err = o.restorePinned(ctx, p, path, checkpoint)
+	h, saved, err = restorePinned(ctx, client, p, path, checkpoint)
 	if !errs.Is(err, errs.Unavailable) { // else the swap may still arrive, and the pin stays as long as its lease
 		p.release(ctx)
 	}
@@ -114,15 +115,15 @@ func Restore(ctx context.Context, store blob.Store, path, checkpoint string) (h 
 
 // restorePinned restores while everything is pinned: what the checkpoint refers to can't go between reading it and
 // swapping the head.
-func (o *objects) restorePinned(ctx context.Context, p *pin, path, checkpoint string) (h *format.Head, saved string, err error) {
+func restorePinned(ctx context.Context, client *store.Client, p *pin, path, checkpoint string) (h *format.Head, saved string, err error) {
 	var head *format.Head
 	var etag blob.ETag
 	var g errgroup.Group
 	g.Go(func() (err error) {
-		head, etag, err = o.loadHead(ctx, path)
+		head, etag, err = client.LoadHead(ctx, path)
 		return err
 	})
-	c, err := o.loadCheckpoint(ctx, path, checkpoint)
+	c, err := loadCheckpoint(ctx, client, path, checkpoint)
 	if herr := g.Wait(); err == nil {
 		err = herr
 	}
@@ -130,14 +131,14 @@ func (o *objects) restorePinned(ctx context.Context, p *pin, path, checkpoint st
 		return nil, "", err
 	}
 	saved = "before-restore-" + strings.ToLower(newNonce())
-	h, err = o.changeLoaded(ctx, path, head, etag, func(h *format.Head) (bool, error) {
+	h, err = changeLoaded(ctx, client, path, head, etag, func(h *format.Head) (bool, error) {
 		if c.UID != h.UID || !slices.Equal(c.Lineage, h.Lineage) || c.Size > h.Size {
 			return false, errs.New(errs.Corrupt, "checkpoint %s of %s is of another disk", checkpoint, path)
 		}
 		// Of the very head that is about to be replaced: the swap fails if it isn't that any more.
-		_, body, err := o.putCheckpoint(ctx, path, saved, h)
+		_, body, err := putCheckpoint(ctx, client, path, saved, h)
 		if err == nil {
-			_, err = o.shown(ctx, checkpointKey(path, saved), body)
+			_, err = client.Shown(ctx, checkpointKey(path, saved), body)
 		}
 		if err != nil {
 			return false, err
@@ -154,19 +155,16 @@ func changeClosed(ctx context.Context, store blob.Store, path string, change fun
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	return oneShot(store).changeClosed(ctx, path, change)
-}
-
-func (o *objects) changeClosed(ctx context.Context, path string, change func(*format.Head) (bool, error)) (*format.Head, error) {
-	h, etag, err := o.loadHead(ctx, path)
+	client := oneShot(store)
+	h, etag, err := client.LoadHead(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	return o.changeLoaded(ctx, path, h, etag, change)
+	return changeLoaded(ctx, client, path, h, etag, change)
 }
 
 // changeLoaded is changeClosed of a head that was just read.
-func (o *objects) changeLoaded(ctx context.Context, path string, h *format.Head, etag blob.ETag, change func(*format.Head) (bool, error)) (*format.Head, error) {
+func changeLoaded(ctx context.Context, client *store.Client, path string, h *format.Head, etag blob.ETag, change func(*format.Head) (bool, error)) (*format.Head, error) {
 	if h.State != format.StateClosed {
 		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d", path, h.Holder, h.Generation).
 			WithRemedy("detach it first (after a crash: attach and close)")
@@ -175,7 +173,7 @@ func (o *objects) changeLoaded(ctx context.Context, path string, h *format.Head,
 		return h, err
 	}
 	h.Nonce, h.Updated = newNonce(), now()
-	if _, _, err := o.swapHead(ctx, path, h, etag); err != nil {
+	if _, _, err := client.SwapHead(ctx, path, h, etag); err != nil {
 		if errs.Is(err, errs.Conflict) {
 			return nil, errs.Wrap(errs.Conflict, err, "disk %s was attached or changed meanwhile", path).WithRemedy("look at it, and try again")
 		}
@@ -189,6 +187,6 @@ func ReadHead(ctx context.Context, store blob.Store, path string) (*format.Head,
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	h, _, err := oneShot(store).loadHead(ctx, path)
+	h, _, err := oneShot(store).LoadHead(ctx, path)
 	return h, err
 }

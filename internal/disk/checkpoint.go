@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -29,7 +30,7 @@ func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint,
 		return nil, err
 	}
 	defer d.giveTurn()
-	n := &naming{o: d.o, path: d.path, name: name, mine: d.checkHead}
+	n := &naming{store: d.store, path: d.path, name: name, mine: d.checkHead}
 	if d.rd.m.Changed() {
 		return n.end(ctx, d.writeMapInTurn(ctx, nil, n))
 	}
@@ -49,8 +50,8 @@ func CheckpointClosed(ctx context.Context, store blob.Store, path, name string) 
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	o := oneShot(store)
-	h, _, err := o.loadHead(ctx, path)
+	client := oneShot(store)
+	h, _, err := client.LoadHead(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +59,7 @@ func CheckpointClosed(ctx context.Context, store blob.Store, path, name string) 
 		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d", path, h.Holder, h.Generation).
 			WithRemedy("checkpoint it where it is attached, or close it first (after a crash: attach and close)")
 	}
-	n := &naming{o: o, path: path, name: name, mine: func(h *format.Head) error {
+	n := &naming{store: client, path: path, name: name, mine: func(h *format.Head) error {
 		if h.State == format.StateClosed {
 			return nil
 		}
@@ -79,12 +80,12 @@ func newCheckpoint(name string, h *format.Head) (*format.Checkpoint, []byte, err
 	return c, body, err
 }
 
-func (o *objects) putCheckpoint(ctx context.Context, path, name string, h *format.Head) (*format.Checkpoint, []byte, error) {
+func putCheckpoint(ctx context.Context, client *store.Client, path, name string, h *format.Head) (*format.Checkpoint, []byte, error) {
 	c, body, err := newCheckpoint(name, h)
 	if err != nil {
 		return nil, nil, err
 	}
-	err = o.putNew(ctx, checkpointKey(path, name), body)
+	err = client.PutNew(ctx, checkpointKey(path, name), body)
 	switch {
 	case errs.Is(err, errs.Conflict):
 		return nil, nil, errs.Wrap(errs.Exists, err, "disk %s has a checkpoint %q", path, name).WithRemedy("choose another name")
@@ -100,24 +101,24 @@ func RemoveCheckpoint(ctx context.Context, store blob.Store, path, name string) 
 	if err := checkPath(path); err != nil {
 		return err
 	}
-	o := oneShot(store)
-	if _, err := o.loadCheckpoint(ctx, path, name); err != nil && !errs.Is(err, errs.Corrupt) {
+	client := oneShot(store)
+	if _, err := loadCheckpoint(ctx, client, path, name); err != nil && !errs.Is(err, errs.Corrupt) {
 		return err
 	}
-	if err := o.remove(ctx, checkpointKey(path, name)); err != nil {
+	if err := client.Remove(ctx, checkpointKey(path, name)); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "remove checkpoint %s of %s", name, path)
 	}
 	return nil
 }
 
 // loadCheckpoint reads a checkpoint. NotFound lists those that there are.
-func (o *objects) loadCheckpoint(ctx context.Context, path, name string) (*format.Checkpoint, error) {
+func loadCheckpoint(ctx context.Context, client *store.Client, path, name string) (*format.Checkpoint, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	obj, err := o.get(ctx, checkpointKey(path, name), blob.All())
+	obj, err := client.Get(ctx, checkpointKey(path, name), blob.All())
 	if errs.Is(err, errs.NotFound) {
-		return nil, o.noCheckpoint(ctx, path, name, err)
+		return nil, noCheckpoint(ctx, client, path, name, err)
 	}
 	if err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "read checkpoint %s of %s", name, path)
@@ -131,11 +132,11 @@ func (o *objects) loadCheckpoint(ctx context.Context, path, name string) (*forma
 
 // checkpointKeys returns the keys of what a checkpoint refers to. They are in the head of its disk alone, so that
 // rekeying has one object to change, and leaves nothing behind that the old key opens.
-func (o *objects) checkpointKeys(ctx context.Context, c *format.Checkpoint, path string, key KEK) (format.Keys, error) {
+func checkpointKeys(ctx context.Context, client *store.Client, c *format.Checkpoint, path string, key KEK) (format.Keys, error) {
 	if !c.Encrypted() {
 		return nil, nil
 	}
-	h, _, err := o.loadHead(ctx, path)
+	h, _, err := client.LoadHead(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -145,12 +146,12 @@ func (o *objects) checkpointKeys(ctx context.Context, c *format.Checkpoint, path
 	return Unlock(ctx, h, key)
 }
 
-func (o *objects) noCheckpoint(ctx context.Context, path, name string, cause error) error {
-	if _, _, err := o.loadHead(ctx, path); err != nil {
+func noCheckpoint(ctx context.Context, client *store.Client, path, name string, cause error) error {
+	if _, _, err := client.LoadHead(ctx, path); err != nil {
 		return err
 	}
 	e := errs.Wrap(errs.NotFound, cause, "disk %s has no checkpoint %q", path, name)
-	names, err := o.names(ctx, format.KeyCheckpoint.Folder(path))
+	names, err := client.Names(ctx, format.KeyCheckpoint.Folder(path))
 	switch {
 	case err != nil:
 		return e
@@ -160,30 +161,16 @@ func (o *objects) noCheckpoint(ctx context.Context, path, name string, cause err
 	return e.WithRemedy("use one of: %s", strings.Join(names, ", "))
 }
 
-// names lists what is directly under a prefix.
-func (o *objects) names(ctx context.Context, prefix string) ([]string, error) {
-	var names []string
-	err := o.retry(ctx, o.bound, func(ctx context.Context) error {
-		o.n.lists.Add(1)
-		names = names[:0]
-		return o.store.List(ctx, prefix, "", func(e blob.Entry) bool {
-			names = append(names, strings.TrimPrefix(e.Key, prefix))
-			return true
-		})
-	})
-	return names, err
-}
-
 // ListCheckpoints returns a disk's checkpoints by name.
 func ListCheckpoints(ctx context.Context, store blob.Store, path string) ([]*format.Checkpoint, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	o := oneShot(store)
-	if _, _, err := o.loadHead(ctx, path); err != nil {
+	client := oneShot(store)
+	if _, _, err := client.LoadHead(ctx, path); err != nil {
 		return nil, err
 	}
-	names, err := o.names(ctx, format.KeyCheckpoint.Folder(path))
+	names, err := client.Names(ctx, format.KeyCheckpoint.Folder(path))
 	if err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "list checkpoints of %s", path)
 	}
@@ -192,7 +179,7 @@ func ListCheckpoints(ctx context.Context, store blob.Store, path string) ([]*for
 	g.SetLimit(8)
 	for i, name := range names {
 		g.Go(func() (err error) {
-			list[i], err = o.loadCheckpoint(gctx, path, name)
+			list[i], err = loadCheckpoint(gctx, client, path, name)
 			return err
 		})
 	}

@@ -35,7 +35,7 @@ func (d *Disk) Flush(ctx context.Context) error {
 		return err
 	}
 	start := time.Now()
-	defer func() { d.o.n.flushTimes.note(time.Since(start)) }()
+	defer func() { d.counters.flushTimes.note(time.Since(start)) }()
 	if d.jr.acknowledgesLocked(d.acked) {
 		return d.flushJournalAndUnlock(ctx)
 	}
@@ -53,7 +53,7 @@ func (d *Disk) flushStore(ctx context.Context) error {
 }
 
 func (d *Disk) flushAndUnlock(ctx context.Context) error {
-	d.o.n.flushes.Add(1)
+	d.counters.flushes.Add(1)
 	var last *batch
 	if d.forming != nil {
 		last, d.want = d.forming, true
@@ -97,7 +97,7 @@ func (d *Disk) sealLocked() {
 // pumpLocked starts as many uploads as may run, and seals the forming batch for a flush when one of them
 // could be its. Until then, later flushes join it.
 func (d *Disk) pumpLocked() {
-	for d.err == nil && d.started < d.lo.pace.uploads() && !d.tooMuchUnproven() {
+	for d.err == nil && d.started < d.logStore.Uploads() && !d.tooMuchUnproven() {
 		seq := d.nextSeq - uint64(len(d.queue)-d.started) // of the object to start
 		if seq-d.mapped > d.maxReplay() && !d.recovering {
 			d.wakeCheckpointer()
@@ -135,17 +135,14 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 		d.fail(err)
 		return
 	}
-	attempts, err := d.lo.putOnce(ctx, key, body, unbounded, func(got []byte) bool { return format.SameLogObject(got, body) })
+	mine := func(got []byte) bool { return format.SameLogObject(got, body) }
+	owned, err := d.logStore.Upload(ctx, key, body, mine)
 	if err != nil {
 		d.uploadFailed(ctx, key, err)
 		return
 	}
-	if attempts == 1 {
-		d.lo.pace.uploaded()
-	}
-	// After more attempts than one, a lost one may still be reading the body.
-	d.keepUnproven(&unprovenObject{at: d.lo, seq: b.seq, key: key, body: body, owned: attempts == 1})
-	d.o.n.logObjects.Add(1)
+	d.keepUnproven(&unprovenObject{at: d.logStore, seq: b.seq, key: key, body: body, owned: owned})
+	d.counters.logObjects.Add(1)
 	if d.second == nil {
 		d.rd.frames.keepHeader(&b.seg, b.frames, b.runs, sealer)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk/blockmap"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -240,8 +241,8 @@ func (d *Disk) pack(ctx context.Context, moves []blockmap.Move, content []byte) 
 		return err
 	}
 	defer w.finish()
-	d.o.n.packed.Add(1)
-	d.o.n.packedBytes.Add(w.seg.Size)
+	d.counters.packed.Add(1)
+	d.counters.packedBytes.Add(w.seg.Size)
 	if _, err := d.rd.m.Relocate(ctx, w.seg, moves); err != nil {
 		return d.readError(ctx, err)
 	}
@@ -283,7 +284,9 @@ func (d *Disk) compactSome(ctx context.Context) error {
 	defer d.givePackTurn()
 	victims := d.cheapVictims()
 	for len(victims) > 0 {
-		if float64(d.o.n.packedBytes.Load()) > d.opts.CompactShare*float64(d.o.n.putBytes.Load()-d.o.n.packedBytes.Load()) {
+		packed := d.counters.packedBytes.Load()
+		written := d.store.Counts().PutBytes - packed
+		if float64(packed) > d.opts.CompactShare*float64(written) {
 			return nil
 		}
 		start := time.Now()
@@ -293,7 +296,7 @@ func (d *Disk) compactSome(ctx context.Context) error {
 			return err
 		}
 		victims = victims[n:]
-		if err := sleep(ctx, 3*time.Since(start)); err != nil {
+		if err := store.Sleep(ctx, 3*time.Since(start)); err != nil {
 			return nil
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -109,13 +110,13 @@ func lastElement(path string) string {
 
 // putHead writes the head of a new disk. done ends the making of its log store, of which nothing is left if another
 // disk is there.
-func putHead(ctx context.Context, o *objects, path string, h *format.Head, done func(ctx context.Context, remove bool)) error {
+func putHead(ctx context.Context, client *store.Client, path string, h *format.Head, done func(ctx context.Context, remove bool)) error {
 	body, err := format.Encode(h)
 	if err != nil {
 		done(ctx, true)
 		return err
 	}
-	err = o.putNew(ctx, headKey(path), body)
+	err = client.PutNew(ctx, headKey(path), body)
 	done(ctx, errs.Is(err, errs.Conflict))
 	if errs.Is(err, errs.Conflict) {
 		return errs.Wrap(errs.Exists, err, "there is a disk at %s", path).WithRemedy("use it, or choose another path")

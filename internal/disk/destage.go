@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -83,7 +84,7 @@ func (d *Disk) destageLoop(ctx context.Context) {
 			}
 			// Not lost: the log store has it. It stays in memory, and writers wait when that is full.
 			d.log.Warn("moving the log's content to the disk's own store put off", "disk", d.path, "error", err.Error())
-			if sleep(ctx, checkpointRetry) != nil {
+			if store.Sleep(ctx, checkpointRetry) != nil {
 				return
 			}
 		}
@@ -225,7 +226,7 @@ func (d *Disk) slotContent(ctx context.Context, s *logSlot) ([]byte, error) {
 	object := s.object
 	if object == nil {
 		var err error
-		if object, err = d.lo.getExact(ctx, s.where, 0, s.size); err != nil {
+		if object, err = d.logStore.GetExact(ctx, s.where, 0, s.size); err != nil {
 			return nil, err
 		}
 	}

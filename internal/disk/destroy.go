@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -34,12 +35,12 @@ func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOpt
 	if err := checkPath(path); err != nil {
 		return err
 	}
-	o := oneShot(store)
-	h, _, err := o.loadHead(ctx, path)
+	client := oneShot(store)
+	h, _, err := client.LoadHead(ctx, path)
 	if errs.Is(err, errs.Unavailable) || errs.Is(err, errs.Denied) {
 		return err // what can't be decoded can be destroyed
 	}
-	before, lerr := o.listDisk(ctx, path, h, !errs.Is(err, errs.NotFound))
+	before, lerr := listDisk(ctx, client, path, h, !errs.Is(err, errs.NotFound))
 	if lerr != nil {
 		return errs.Wrap(errs.KindOf(lerr), lerr, "destroy disk %s: nothing was removed", path)
 	}
@@ -48,28 +49,28 @@ func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOpt
 			return errs.Wrap(errs.KindOf(err), err, "destroy the log of disk %s", path)
 		}
 	}
-	if err := o.remove(ctx, headKey(path)); err != nil {
+	if err := client.Remove(ctx, headKey(path)); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "destroy disk %s", path)
 	}
-	names, err := o.names(ctx, format.KeyCheckpoint.Folder(path))
+	names, err := client.Names(ctx, format.KeyCheckpoint.Folder(path))
 	for _, name := range union(names, below(before, "ckpt/")) {
 		if err == nil && ownKey("ckpt/"+name) {
-			err = o.remove(ctx, checkpointKey(path, name))
+			err = client.Remove(ctx, checkpointKey(path, name))
 		}
 	}
 	if err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "destroy the checkpoints of disk %s", path)
 	}
-	if used, err := o.needed(ctx, path, before); err != nil || used {
+	if used, err := isNeeded(ctx, client, path, before); err != nil || used {
 		return err
 	}
-	return o.removeRest(ctx, path, before)
+	return removeRest(ctx, client, path, before)
 }
 
 // listDisk lists a disk's objects, by their names below its path. Of a disk that is there a listing that lacks its head, or its
 // newest map, is Unavailable: it says nothing about what there is. h is nil if the head can't be decoded.
-func (o *objects) listDisk(ctx context.Context, path string, h *format.Head, there bool) ([]string, error) {
-	names, err := o.names(ctx, path+"/")
+func listDisk(ctx context.Context, client *store.Client, path string, h *format.Head, there bool) ([]string, error) {
+	names, err := client.Names(ctx, path+"/")
 	if err != nil || !there {
 		return names, err
 	}
@@ -81,7 +82,7 @@ func (o *objects) listDisk(ctx context.Context, path string, h *format.Head, the
 		if slices.Contains(names, strings.TrimPrefix(key, path+"/")) {
 			continue
 		}
-		if _, err := o.get(ctx, key, blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+		if _, err := client.Get(ctx, key, blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
 			return nil, unlisted(key, err)
 		}
 	}
@@ -98,14 +99,14 @@ func unlisted(key string, err error) error {
 }
 
 // needed reports whether a destroyed disk has forks or readers. One that was listed before and isn't now is asked for.
-func (o *objects) needed(ctx context.Context, path string, before []string) (bool, error) {
+func isNeeded(ctx context.Context, client *store.Client, path string, before []string) (bool, error) {
 	for _, users := range []string{"refs/", "pins/"} {
-		left, err := o.names(ctx, path+"/"+users)
+		left, err := client.Names(ctx, path+"/"+users)
 		if err != nil || len(left) > 0 {
 			return len(left) > 0, err
 		}
 		for _, name := range below(before, users) {
-			_, err := o.get(ctx, path+"/"+users+name, blob.Range{Offset: 0, Length: 1})
+			_, err := client.Get(ctx, path+"/"+users+name, blob.Range{Offset: 0, Length: 1})
 			if !errs.Is(err, errs.NotFound) {
 				return true, err
 			}
@@ -116,9 +117,9 @@ func (o *objects) needed(ctx context.Context, path string, before []string) (boo
 
 // removeRest removes all that is left of a destroyed disk that nobody uses, and looks that it is gone. before has the names
 // that were listed when it began.
-func (o *objects) removeRest(ctx context.Context, path string, before []string) error {
+func removeRest(ctx context.Context, client *store.Client, path string, before []string) error {
 	for try := 0; ; try++ {
-		rest, err := o.names(ctx, path+"/")
+		rest, err := client.Names(ctx, path+"/")
 		if err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "list what is left of disk %s", path)
 		}
@@ -135,7 +136,7 @@ func (o *objects) removeRest(ctx context.Context, path string, before []string) 
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(8)
 		for _, name := range rest {
-			g.Go(func() error { return o.remove(gctx, path+"/"+name) })
+			g.Go(func() error { return client.Remove(gctx, path+"/"+name) })
 		}
 		if err := g.Wait(); err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "remove what is left of disk %s", path)
@@ -167,8 +168,4 @@ func below(names []string, prefix string) (out []string) {
 // union returns the names of both, each once.
 func union(a, b []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
-}
-
-func (o *objects) remove(ctx context.Context, key string) error {
-	return o.retry(ctx, o.bound, func(ctx context.Context) error { return o.store.Delete(ctx, key) })
 }

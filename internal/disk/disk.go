@@ -2,7 +2,6 @@ package disk
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -11,6 +10,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -24,9 +24,9 @@ import (
 //
 // Lock order: commitMu, mu, the map's lock. No I/O happens under any of them.
 type Disk struct {
-	o        *objects
-	lo       *objects  // the store of the log; mostly o
-	second   *logPlace // nil: the log is beside all other objects
+	store    *store.Client
+	logStore *store.Client // where log objects go; equal to store unless a log store is configured
+	second   *logPlace     // nil: the log is beside all other objects
 	path     string
 	opts     AttachOptions
 	log      *slog.Logger
@@ -36,6 +36,7 @@ type Disk struct {
 	own      *format.DataKey    // encrypts what is written; nil: nothing does
 	unlocked *format.Encryption // what the keys came from, while attaching
 	rd       *reader
+	counters *counters
 	tasks    *tasks
 	pool     blockPool
 	bodies   bodyPool
@@ -124,7 +125,7 @@ func (d *Disk) Cache() *cache.Cache { return d.opts.Cache }
 
 // Stats returns what was counted since attach.
 func (d *Disk) Stats() Stats {
-	s := d.o.n.stats()
+	s := d.counters.stats(d.store.Counts())
 	d.mu.RLock()
 	s.DirtyBytes, s.Acknowledges = d.dirty, AcknowledgedByStore
 	if d.second != nil {
@@ -144,7 +145,7 @@ func (d *Disk) Stats() Stats {
 		s.Acknowledges = AcknowledgedByJournal
 	}
 	d.mu.RUnlock()
-	s.MapBytes, s.Uploads, s.UnprovenBytes = d.rd.m.Bytes(), d.lo.pace.uploads(), d.unproven.size()
+	s.MapBytes, s.Uploads, s.UnprovenBytes = d.rd.m.Bytes(), d.logStore.Uploads(), d.unproven.size()
 	s.Stall, _ = d.Stalled()
 	if d.opts.Cache != nil {
 		cs := d.opts.Cache.Stats()
@@ -189,8 +190,8 @@ func (d *Disk) checkRange(off, length int64) error {
 // stall returns a context that ends when the store was waited for as long as the stall bound, for a request of the
 // device's user.
 func (d *Disk) stall(ctx context.Context) (context.Context, context.CancelFunc) {
-	release := d.o.watch.hold()
-	ctx, cancel := d.o.patience.within(ctx, d.opts.StallTimeout)
+	release := d.store.Waiting()
+	ctx, cancel := d.store.Within(ctx, d.opts.StallTimeout)
 	return ctx, func() {
 		release()
 		cancel()
@@ -200,9 +201,8 @@ func (d *Disk) stall(ctx context.Context) (context.Context, context.CancelFunc) 
 // stalled is the error of a request that the end of such a context has ended. A full store is Exhausted, one that
 // refuses us Denied.
 func (d *Disk) stalled(ctx context.Context, what string) error {
-	cause := context.Cause(ctx)
-	if !errors.Is(cause, errOutOfPatience) {
-		return errs.Wrap(errs.Unavailable, cause, "%s given up", what)
+	if !store.WaitedOut(ctx) {
+		return errs.Wrap(errs.Unavailable, context.Cause(ctx), "%s given up", what)
 	}
 	kind, reason, remedy := errs.Unavailable, "no answer", "check the object store and the way to it"
 	if s, _ := d.Stalled(); s != nil {
@@ -223,7 +223,7 @@ func (d *Disk) Abandon() {
 // detach ends all background work.
 func (d *Disk) detach() {
 	d.tasks.stop()
-	d.o.watch.stop()
+	d.store.StopWatching()
 	if d.second != nil {
 		d.second.close()
 	}

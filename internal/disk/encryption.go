@@ -114,8 +114,8 @@ func Rekey(ctx context.Context, store blob.Store, path string, old, next KEK) (*
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	o := oneShot(store)
-	h, etag, err := o.loadHead(ctx, path)
+	client := oneShot(store)
+	h, etag, err := client.LoadHead(ctx, path)
 	for range maxHeadRaces {
 		if err != nil {
 			return nil, err
@@ -132,7 +132,7 @@ func Rekey(ctx context.Context, store blob.Store, path string, old, next KEK) (*
 			return nil, err
 		}
 		h.Nonce, h.Updated = newNonce(), now()
-		cur, tag, serr := o.swapHead(ctx, path, h, etag)
+		cur, tag, serr := client.SwapHead(ctx, path, h, etag)
 		if !errs.Is(serr, errs.Conflict) {
 			return cur, serr
 		}

@@ -14,12 +14,12 @@ func TestCacheDeviceThatIsBehindIsPassedBy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer dev.Close()
-	f := &frames{o: &objects{n: &counters{}}, dev: dev}
+	f := &frames{counters: &counters{}, dev: dev}
 	kept := 0
 	f.fill(maxFilling, func() { // the device takes its time over as much as may wait
 		f.fill(1, func() { kept++ })
 	})
-	if skips := f.o.n.cacheSkips.Load(); kept != 0 || skips != 1 {
+	if skips := f.counters.cacheSkips.Load(); kept != 0 || skips != 1 {
 		t.Errorf("kept %d and skipped %d while the device was behind, want 0 and 1", kept, skips)
 	}
 	if f.fill(maxFilling, func() { kept++ }); kept != 1 {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -47,8 +48,8 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	if err := checkNewPath(child); err != nil {
 		return nil, err
 	}
-	o := oneShot(store)
-	c, err := o.loadCheckpoint(ctx, path, checkpoint)
+	client := oneShot(store)
+	c, err := loadCheckpoint(ctx, client, path, checkpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -56,11 +57,11 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	if err != nil {
 		return nil, err
 	}
-	if err := o.encryptChild(ctx, c, path, h, &opts); err != nil {
+	if err := encryptChild(ctx, client, c, path, h, &opts); err != nil {
 		return nil, err
 	}
 	begun := time.Now()
-	ref, err := o.putRef(ctx, path, child, checkpoint)
+	ref, err := putRef(ctx, client, path, child, checkpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -68,18 +69,18 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	if err != nil {
 		return nil, err
 	}
-	if err := putHead(ctx, o, child, h, done); err != nil {
+	if err := putHead(ctx, client, child, h, done); err != nil {
 		return nil, err
 	}
-	err = o.confirmFork(ctx, c, path, h, ref)
+	err = confirmFork(ctx, client, c, path, h, ref)
 	switch took := elapsed(begun); {
 	case errs.Is(err, errs.NotFound):
-		return nil, o.takeBackFork(ctx, child, h, err)
+		return nil, takeBackFork(ctx, client, child, h, err)
 	case err != nil:
 		return nil, errs.Wrap(errs.KindOf(err), err, "whether fork %s is whole is not known", child).WithRemedy("destroy %s, and fork again", child)
 	case took > cmp.Or(opts.Limit, forkLimit):
 		// A collector may have taken the child for given up, because its head took so long, and be about to remove its reference.
-		return nil, o.takeBackFork(ctx, child, h, errs.New(errs.Unavailable, "fork %s took %v, longer than is safe beside a collector", child, took.Round(time.Second)).
+		return nil, takeBackFork(ctx, client, child, h, errs.New(errs.Unavailable, "fork %s took %v, longer than is safe beside a collector", child, took.Round(time.Second)).
 			WithRemedy("fork again when the store is quicker"))
 	}
 	return h, nil
@@ -87,13 +88,13 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 
 // takeBackFork removes the head of a fork that failed, because its checkpoint turned out to be gone or because it took too long, and returns why: what
 // it refers to may be gone too. A head that somebody has attached since stays.
-func (o *objects) takeBackFork(ctx context.Context, child string, h *format.Head, why error) error {
-	now, _, err := o.loadHead(ctx, child)
+func takeBackFork(ctx context.Context, client *store.Client, child string, h *format.Head, why error) error {
+	now, _, err := client.LoadHead(ctx, child)
 	switch {
 	case errs.Is(err, errs.NotFound):
 		return why
 	case err == nil && now.UID == h.UID && now.Epoch == h.Epoch && now.State == h.State:
-		err = o.remove(ctx, headKey(child))
+		err = client.Remove(ctx, headKey(child))
 	}
 	if err != nil {
 		return errs.Wrap(errs.KindOf(why), why, "%s could not be taken back (%v)", child, err).
@@ -104,7 +105,7 @@ func (o *objects) takeBackFork(ctx context.Context, child string, h *format.Head
 
 // confirmFork sees that what was forked was there all the time, and that the store has what was written. Who removes the
 // checkpoint looks for references after it, so that one of us sees the other.
-func (o *objects) confirmFork(ctx context.Context, c *format.Checkpoint, path string, h *format.Head, ref []byte) error {
+func confirmFork(ctx context.Context, client *store.Client, c *format.Checkpoint, path string, h *format.Head, ref []byte) error {
 	child := h.Lineage[0].Path
 	head, err := format.Encode(h)
 	if err != nil {
@@ -113,10 +114,10 @@ func (o *objects) confirmFork(ctx context.Context, c *format.Checkpoint, path st
 	for again := true; again && err == nil; {
 		var g errgroup.Group
 		g.Go(func() (err error) {
-			again, err = o.forkShown(ctx, path, child, head, ref)
+			again, err = forkShown(ctx, client, path, child, head, ref)
 			return err
 		})
-		err = o.sameCheckpoint(ctx, c, path, child)
+		err = sameCheckpoint(ctx, client, c, path, child)
 		if serr := g.Wait(); err == nil {
 			err = serr
 		}
@@ -125,8 +126,8 @@ func (o *objects) confirmFork(ctx context.Context, c *format.Checkpoint, path st
 }
 
 // sameCheckpoint sees that a checkpoint is there that was read before.
-func (o *objects) sameCheckpoint(ctx context.Context, c *format.Checkpoint, path, child string) error {
-	again, err := o.loadCheckpoint(ctx, path, c.Name)
+func sameCheckpoint(ctx context.Context, client *store.Client, c *format.Checkpoint, path, child string) error {
+	again, err := loadCheckpoint(ctx, client, path, c.Name)
 	if err == nil && again.Nonce != c.Nonce {
 		err = errs.New(errs.NotFound, "checkpoint %s was replaced by another", c.Name)
 	}
@@ -169,7 +170,7 @@ func childHead(c *format.Checkpoint, path, child string, opts ForkOptions) (*for
 }
 
 // encryptChild gives the child its keys, if it is to have any.
-func (o *objects) encryptChild(ctx context.Context, c *format.Checkpoint, path string, h *format.Head, opts *ForkOptions) error {
+func encryptChild(ctx context.Context, client *store.Client, c *format.Checkpoint, path string, h *format.Head, opts *ForkOptions) error {
 	if !c.Encrypted() {
 		if opts.Key == nil {
 			return nil
@@ -180,7 +181,7 @@ func (o *objects) encryptChild(ctx context.Context, c *format.Checkpoint, path s
 	if parentKey == nil {
 		parentKey = opts.Key
 	}
-	keys, err := o.checkpointKeys(ctx, c, path, parentKey)
+	keys, err := checkpointKeys(ctx, client, c, path, parentKey)
 	if err != nil {
 		return err
 	}
@@ -199,18 +200,18 @@ func Register(ctx context.Context, store blob.Store, path, child, checkpoint str
 	if err := checkPath(child); err != nil {
 		return err
 	}
-	_, err := oneShot(store).putRef(ctx, path, child, checkpoint)
+	_, err := putRef(ctx, oneShot(store), path, child, checkpoint)
 	return err
 }
 
 // putRef registers a child, and returns the reference. One of an earlier attempt at the same child does as well.
-func (o *objects) putRef(ctx context.Context, path, child, checkpoint string) ([]byte, error) {
+func putRef(ctx context.Context, client *store.Client, path, child, checkpoint string) ([]byte, error) {
 	body, err := format.Encode(&format.Ref{Version: format.Version, Child: child, Checkpoint: checkpoint, Created: now()})
 	if err != nil {
 		return nil, err
 	}
 	key := refKey(path, child)
-	_, err = o.putOnce(ctx, key, body, o.bound, func(got []byte) bool {
+	err = client.PutOnce(ctx, key, body, func(got []byte) bool {
 		r, err := format.DecodeRef(got)
 		return err == nil && r.Child == child && r.Checkpoint == checkpoint
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/blockmap"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -27,15 +28,16 @@ const (
 // frames reads frames of segments: from memory, from the cache device, or from the store. Concurrent readers
 // of one frame share one request. Content it hands out is immutable.
 type frames struct {
-	o       *objects
-	codec   *format.Codec
-	lineage []format.Ancestor
-	keys    format.Keys
-	dev     *cache.Cache
-	spaces  []uint32 // of the lineage, in keys
-	tasks   *tasks
-	heal    func(ctx context.Context, key string) bool // stores again what was lost, if it can; nil: nothing can
-	filling atomic.Int64                               // bytes on their way to dev
+	store    *store.Client
+	counters *counters
+	codec    *format.Codec
+	lineage  []format.Ancestor
+	keys     format.Keys
+	dev      *cache.Cache
+	spaces   []uint32 // of the lineage, in keys
+	tasks    *tasks
+	heal     func(ctx context.Context, key string) bool // stores again what was lost, if it can; nil: nothing can
+	filling  atomic.Int64                               // bytes on their way to dev
 
 	mu      sync.Mutex
 	ram     ramFrames
@@ -61,8 +63,8 @@ type pending struct {
 	fl    *frameFlight
 }
 
-func newFrames(pages *pageSource, dev *cache.Cache, t *tasks, ramBytes int64) *frames {
-	f := &frames{o: pages.o, codec: pages.codec, lineage: pages.lineage, keys: pages.keys, dev: dev, tasks: t,
+func newFrames(pages *pageSource, dev *cache.Cache, t *tasks, n *counters, ramBytes int64) *frames {
+	f := &frames{store: pages.store, counters: n, codec: pages.codec, lineage: pages.lineage, keys: pages.keys, dev: dev, tasks: t,
 		flights: make(map[cache.Key]*frameFlight), headers: make(map[cache.Key]*segmentHeader),
 		ram: newRAMFrames(ramBytes)}
 	for i, a := range f.lineage {
@@ -115,14 +117,14 @@ func (f *frames) cached(key cache.Key, first int, dst []byte) bool {
 	f.mu.Unlock()
 	if end := first*BlockSize + len(dst); data != nil && end <= len(data) {
 		copy(dst, data[first*BlockSize:end])
-		f.o.n.frameHits.Add(1)
+		f.counters.frameHits.Add(1)
 		return true
 	}
 	if f.dev != nil && f.dev.ReadAt(key, dst, first) {
-		f.o.n.frameHits.Add(1)
+		f.counters.frameHits.Add(1)
 		return true
 	}
-	f.o.n.frameMisses.Add(1)
+	f.counters.frameMisses.Add(1)
 	return false
 }
 
@@ -214,7 +216,7 @@ func (f *frames) fill(n int, insert func()) {
 	}
 	defer f.filling.Add(-int64(n))
 	if f.filling.Add(int64(n)) > maxFilling {
-		f.o.n.cacheSkips.Add(1)
+		f.counters.cacheSkips.Add(1)
 		return
 	}
 	insert()
@@ -253,7 +255,7 @@ func (f *frames) readRun(ctx context.Context, r *frameRun) ([][]byte, error) {
 	var body []byte
 	if int64(len(whole)) >= end {
 		body = whole[start:end]
-	} else if body, err = f.o.getExact(ctx, key, start, end-start); err != nil {
+	} else if body, err = f.store.GetExact(ctx, key, start, end-start); err != nil {
 		return nil, errs.Wrap(errs.KindOf(notMissing(err)), err, "read frames of %s", key)
 	}
 	data := make([][]byte, n)

@@ -62,7 +62,7 @@ func (f *frames) readHeader(ctx context.Context, seg *format.SegmentEntry, key s
 	if seg.Size <= wholeObject {
 		n = int64(seg.Size)
 	}
-	obj, err := f.o.getFixed(ctx, key, blob.Range{Offset: 0, Length: n})
+	obj, err := f.store.GetFixed(ctx, key, blob.Range{Offset: 0, Length: n})
 	if err != nil {
 		return nil, nil, notMissing(err)
 	}

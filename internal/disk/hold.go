@@ -21,7 +21,7 @@ func TakeHold(ctx context.Context, store blob.Store, path, holder string, lease 
 		return nil, err
 	}
 	t := Tuning{PinLease: lease}.withDefaults(false)
-	p, err := oneShot(store).takePin(ctx, path, holder, t.PinLease)
+	p, err := takePin(ctx, oneShot(store), path, holder, t.PinLease)
 	if err != nil {
 		return nil, err
 	}

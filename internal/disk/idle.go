@@ -21,7 +21,7 @@ func (r *reader) idleLoop(ctx context.Context, after time.Duration) {
 			return
 		case <-t.C:
 		}
-		n := r.frames.o.n
+		n := r.frames.counters
 		used := n.frameHits.Load() + n.frameMisses.Load() + n.logObjects.Load()
 		if used != last {
 			last, given = used, false

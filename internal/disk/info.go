@@ -28,8 +28,8 @@ func Info(ctx context.Context, store blob.Store, path string) (*Details, error) 
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	o := oneShot(store)
-	h, _, err := o.loadHead(ctx, path)
+	client := oneShot(store)
+	h, _, err := client.LoadHead(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -39,22 +39,20 @@ func Info(ctx context.Context, store blob.Store, path string) (*Details, error) 
 	}
 	var d *Details
 	var listed bool // the head is
-	if err := o.retry(ctx, o.bound, func(ctx context.Context) error {
-		d = &Details{Path: path, Head: h, Checkpoints: []string{}, Forks: []string{}}
-		return o.store.List(ctx, path+"/", "", func(e blob.Entry) bool {
-			listed = listed || e.Key == headKey(path)
-			d.count(strings.TrimPrefix(e.Key, path+"/"), e.Size)
-			return true
-		})
+	begin := func() { d = &Details{Path: path, Head: h, Checkpoints: []string{}, Forks: []string{}} }
+	if err := client.List(ctx, path+"/", "", begin, func(e blob.Entry) bool {
+		listed = listed || e.Key == headKey(path)
+		d.count(strings.TrimPrefix(e.Key, path+"/"), e.Size)
+		return true
 	}); err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "list objects of %s", path)
 	}
 	if !listed {
-		if _, err := o.get(ctx, headKey(path), blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+		if _, err := client.Get(ctx, headKey(path), blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
 			return nil, unlisted(headKey(path), err)
 		}
 	}
-	src := &pageSource{o: o, codec: codec, lineage: h.Lineage}
+	src := &pageSource{store: client, codec: codec, lineage: h.Lineage}
 	root, err := src.loadRoot(ctx, h.Root)
 	if err != nil {
 		return nil, err
@@ -96,7 +94,7 @@ func ReadOwnerDoc(ctx context.Context, store blob.Store, path string) ([]byte, b
 	if err := checkPath(path); err != nil {
 		return nil, "", err
 	}
-	obj, err := oneShot(store).get(ctx, ownerKey(path), blob.All())
+	obj, err := oneShot(store).Get(ctx, ownerKey(path), blob.All())
 	if err != nil {
 		return nil, "", errs.Wrap(errs.KindOf(err), err, "read machine.json of %s", path)
 	}

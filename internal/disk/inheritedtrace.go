@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -45,29 +46,29 @@ func AdoptTrace(ctx context.Context, store blob.Store, path, checkpoint string) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, traceAdopt)
 	defer cancel()
-	o, key := oneShot(store), checkpointTraceKey(path, checkpoint)
-	if _, err := o.get(ctx, key, blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+	client, key := oneShot(store), checkpointTraceKey(path, checkpoint)
+	if _, err := client.Get(ctx, key, blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
 		return
 	}
-	c, err := o.loadCheckpoint(ctx, path, checkpoint)
+	c, err := loadCheckpoint(ctx, client, path, checkpoint)
 	if err != nil {
 		return
 	}
-	for _, h := range o.headsOf(ctx, append(o.someForks(ctx, path), path)) {
+	for _, h := range headsOf(ctx, client, append(someForks(ctx, client, path), path)) {
 		fork := h.Parent != nil && h.Parent.UID == c.UID && h.Parent.Checkpoint == c.Name
-		if h.Boot != 0 && (fork || h.UID == c.UID) && o.copyTrace(ctx, traceKey(h.Lineage[0].Path, h.Boot), key) {
+		if h.Boot != 0 && (fork || h.UID == c.UID) && copyTrace(ctx, client, traceKey(h.Lineage[0].Path, h.Boot), key) {
 			return
 		}
 	}
 }
 
 // headsOf returns the heads of those disks that have one that can be read, in order.
-func (o *objects) headsOf(ctx context.Context, paths []string) []*format.Head {
+func headsOf(ctx context.Context, client *store.Client, paths []string) []*format.Head {
 	heads := make([]*format.Head, len(paths))
 	var g errgroup.Group
 	for i, p := range paths {
 		g.Go(func() error {
-			heads[i], _, _ = o.loadHead(ctx, p)
+			heads[i], _, _ = client.LoadHead(ctx, p)
 			return nil
 		})
 	}
@@ -76,16 +77,14 @@ func (o *objects) headsOf(ctx context.Context, paths []string) []*format.Head {
 }
 
 // someForks returns the paths of a few forks of a disk, by chance which.
-func (o *objects) someForks(ctx context.Context, path string) []string {
+func someForks(ctx context.Context, client *store.Client, path string) []string {
 	var children []string
-	err := o.once(ctx, func(ctx context.Context) error {
-		o.n.lists.Add(1)
-		return o.store.List(ctx, format.KeyRef.Folder(path), "", func(e blob.Entry) bool {
-			if child, ok := format.ChildOf(strings.TrimPrefix(e.Key, format.KeyRef.Folder(path))); ok {
-				children = append(children, child)
-			}
-			return len(children) < traceListed
-		})
+	folder := format.KeyRef.Folder(path)
+	err := client.TryList(ctx, folder, func(e blob.Entry) bool {
+		if child, ok := format.ChildOf(strings.TrimPrefix(e.Key, folder)); ok {
+			children = append(children, child)
+		}
+		return len(children) < traceListed
 	})
 	if err != nil {
 		return nil
@@ -95,14 +94,14 @@ func (o *objects) someForks(ctx context.Context, path string) []string {
 }
 
 // copyTrace copies a boot trace that can be read, and reports whether there is one now.
-func (o *objects) copyTrace(ctx context.Context, from, to string) bool {
-	obj, err := o.get(ctx, from, blob.All())
+func copyTrace(ctx context.Context, client *store.Client, from, to string) bool {
+	obj, err := client.Get(ctx, from, blob.All())
 	if err != nil {
 		return false
 	}
 	if _, err := format.DecodeTrace(obj.Data); err != nil {
 		return false
 	}
-	err = o.putNew(ctx, to, obj.Data)
+	err = client.PutNew(ctx, to, obj.Data)
 	return err == nil || errs.Is(err, errs.Conflict) // another fork was faster
 }

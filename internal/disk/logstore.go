@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -22,7 +23,7 @@ type OpenStore func(ctx context.Context, url string) (blob.Store, error)
 type logPlace struct {
 	at    format.LogStore
 	uid   string
-	o     *objects
+	store *store.Client
 	close func()
 }
 
@@ -38,14 +39,14 @@ func newLogStore(ctx context.Context, h *format.Head, url, pool string, open Ope
 	if err != nil {
 		return nil, err
 	}
-	o, key := oneShot(store), identityKey(h.UID)
+	client, key := oneShot(store), identityKey(h.UID)
 	body, err := format.Encode(&format.LogIdentity{Version: format.Version, UID: h.UID, ID: h.ID, Path: h.Lineage[0].Path, Pool: pool,
 		Binding: h.LogStore.Binding, Created: h.Created})
 	if err == nil {
-		err = o.putNew(ctx, key, body)
+		err = client.PutNew(ctx, key, body)
 	}
 	if err == nil {
-		err = o.provesWriteOnce(ctx, h.UID)
+		err = provesWriteOnce(ctx, client, h.UID)
 	}
 	if err != nil {
 		_ = store.Close()
@@ -53,8 +54,8 @@ func newLogStore(ctx context.Context, h *format.Head, url, pool string, open Ope
 	}
 	return func(ctx context.Context, remove bool) {
 		if remove {
-			_ = o.remove(ctx, key)
-			_ = o.remove(ctx, onceKey(h.UID))
+			_ = client.Remove(ctx, key)
+			_ = client.Remove(ctx, onceKey(h.UID))
 		}
 		_ = store.Close()
 	}, nil
@@ -85,9 +86,9 @@ func ofLogStore(url string, err error) error {
 // verifyLog sees that a log store is the one that a disk was bound to, and that it can be written and refuses to
 // write an object twice. It changes nothing that tells of the disk: above all it writes no identity, which a Destroy may
 // have removed since.
-func (o *objects) verifyLog(ctx context.Context, h *format.Head) error {
+func verifyLog(ctx context.Context, client *store.Client, h *format.Head) error {
 	url := h.LogStore.URL
-	obj, err := o.get(ctx, identityKey(h.UID), blob.All())
+	obj, err := client.Get(ctx, identityKey(h.UID), blob.All())
 	if errs.Is(err, errs.NotFound) {
 		return errs.Wrap(errs.Corrupt, err, "log store %s has nothing of disk %s: it is another store, or was emptied", url, h.ID).
 			WithRemedy("bring the store back; what the disk's newest map has can be read without: sluice disk mount or serve, --read-only")
@@ -103,7 +104,7 @@ func (o *objects) verifyLog(ctx context.Context, h *format.Head) error {
 		return errs.New(errs.Conflict, "log store %s holds the log of another disk, %s, which was made at %s", url, id.ID, id.Path).
 			WithRemedy("bring back the store that the disk was made with")
 	}
-	if err := o.provesWriteOnce(ctx, h.UID); err != nil {
+	if err := provesWriteOnce(ctx, client, h.UID); err != nil {
 		return ofLogStore(url, err)
 	}
 	return nil
@@ -114,7 +115,7 @@ func (d *Disk) sameLog(ctx context.Context) error {
 	if d.second == nil {
 		return nil
 	}
-	_, err := d.lo.get(ctx, identityKey(d.second.uid), blob.All())
+	_, err := d.logStore.Get(ctx, identityKey(d.second.uid), blob.All())
 	if errs.Is(err, errs.NotFound) {
 		return errs.Wrap(errs.Corrupt, err, "log store %s was emptied while it was read", d.second.at.URL).
 			WithRemedy("a disk that is being destroyed can't be attached; else bring the store back")
@@ -124,14 +125,10 @@ func (d *Disk) sameLog(ctx context.Context) error {
 
 // provesWriteOnce writes an object, of which nothing else is asked, until it has been there before: a store that lets it
 // be written again would let a writer of an old epoch overwrite a fence. The first time that takes two requests, then one.
-func (o *objects) provesWriteOnce(ctx context.Context, uid string) error {
+func provesWriteOnce(ctx context.Context, client *store.Client, uid string) error {
 	key := onceKey(uid)
 	for range 2 {
-		err := o.ask(ctx, o.bound, o.begin(toWrite, "write", key), func(ctx context.Context) error {
-			o.n.puts.Add(1)
-			_, err := o.store.PutIfAbsent(ctx, key, []byte("written once\n"))
-			return err
-		})
+		err := client.PutIfAbsent(ctx, key, []byte("written once\n"))
 		if errs.Is(err, errs.Conflict) {
 			return nil
 		}
@@ -163,15 +160,14 @@ func (d *Disk) useLog(ctx context.Context, h *format.Head) error {
 		return err
 	}
 	var once sync.Once
-	place := &logPlace{at: *h.LogStore, uid: h.UID, o: newObjects(store, d.opts.Tuning),
+	place := &logPlace{at: *h.LogStore, uid: h.UID, store: newClient(store, d.opts.Tuning),
 		close: func() { once.Do(func() { _ = store.Close() }) }}
-	place.o.beside(d.o)
-	d.o.watch.nameLog(h.LogStore.URL)
-	if err := place.o.verifyLog(ctx, h); err != nil {
+	place.store.LogStoreOf(d.store, h.LogStore.URL)
+	if err := verifyLog(ctx, place.store, h); err != nil {
 		place.close()
 		return errs.Wrap(errs.KindOf(err), err, "attach %s", d.path)
 	}
-	d.second, d.lo = place, place.o
+	d.second, d.logStore = place, place.store
 	return nil
 }
 
@@ -180,7 +176,7 @@ func (d *Disk) leaveLog() {
 	if d.second != nil {
 		d.second.close()
 	}
-	d.second, d.lo = nil, d.o
+	d.second, d.logStore = nil, d.store
 }
 
 // logKey returns the key, in the store of the log, of a log object of an epoch that may have to be replayed, or of ours.
@@ -210,18 +206,16 @@ func InspectLog(ctx context.Context, h *format.Head, open OpenStore) (*LogDetail
 		return nil, err
 	}
 	defer store.Close()
-	o := oneShot(store)
-	if err := o.verifyLog(ctx, h); err != nil {
+	client := oneShot(store)
+	if err := verifyLog(ctx, client, h); err != nil {
 		return nil, err
 	}
 	out := &LogDetails{URL: h.LogStore.URL}
-	err = o.retry(ctx, o.bound, func(ctx context.Context) error {
-		out.Objects, out.Bytes = 0, 0
-		return store.List(ctx, format.KeyRunLog.Folder(h.UID), "", func(e blob.Entry) bool {
-			out.Objects++
-			out.Bytes += e.Size
-			return true
-		})
+	begin := func() { out.Objects, out.Bytes = 0, 0 }
+	err = client.List(ctx, format.KeyRunLog.Folder(h.UID), "", begin, func(e blob.Entry) bool {
+		out.Objects++
+		out.Bytes += e.Size
+		return true
 	})
 	if err != nil {
 		return nil, ofLogStore(out.URL, err)
@@ -241,8 +235,8 @@ func ElsewhereLog(id *format.LogIdentity, url, pool, path string) error {
 }
 
 // mayDestroyLog sees that a log is this disk's and no copy's. One without identity is being destroyed.
-func (o *objects) mayDestroyLog(ctx context.Context, h *format.Head, pool, path string) error {
-	obj, err := o.get(ctx, identityKey(h.UID), blob.All())
+func mayDestroyLog(ctx context.Context, client *store.Client, h *format.Head, pool, path string) error {
+	obj, err := client.Get(ctx, identityKey(h.UID), blob.All())
 	if errs.Is(err, errs.NotFound) {
 		return nil
 	}
@@ -270,21 +264,21 @@ func destroyLog(ctx context.Context, h *format.Head, path string, opts DestroyOp
 		return err
 	}
 	defer store.Close()
-	o := oneShot(store)
-	if err := o.mayDestroyLog(ctx, h, opts.Pool, path); err != nil {
+	client := oneShot(store)
+	if err := mayDestroyLog(ctx, client, h, opts.Pool, path); err != nil {
 		return err
 	}
-	if err := o.remove(ctx, identityKey(h.UID)); err != nil {
+	if err := client.Remove(ctx, identityKey(h.UID)); err != nil {
 		return ofLogStore(h.LogStore.URL, err)
 	}
-	names, err := o.names(ctx, format.KeyRunLog.Folder(h.UID))
+	names, err := client.Names(ctx, format.KeyRunLog.Folder(h.UID))
 	for _, name := range names {
 		if err == nil {
-			err = o.remove(ctx, format.KeyRunLog.Folder(h.UID)+name)
+			err = client.Remove(ctx, format.KeyRunLog.Folder(h.UID)+name)
 		}
 	}
 	if err == nil {
-		err = o.remove(ctx, onceKey(h.UID))
+		err = client.Remove(ctx, onceKey(h.UID))
 	}
 	if err != nil {
 		return ofLogStore(h.LogStore.URL, err)

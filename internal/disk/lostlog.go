@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -32,25 +33,21 @@ func (d *Disk) listAhead(ctx context.Context, epoch, seq uint64) *aheadLog {
 		ctx, cancel := context.WithCancel(ctx)
 		defer context.AfterFunc(tctx, cancel)()
 		defer cancel()
-		l.list(ctx, d.lo, first)
+		l.list(ctx, d.logStore, first)
 	}) {
 		close(l.done)
 	}
 	return l
 }
 
-func (l *aheadLog) list(ctx context.Context, o *objects, first string) {
+func (l *aheadLog) list(ctx context.Context, client *store.Client, first string) {
 	prefix := path.Dir(first) + "/"
 	fence := int64(format.LogHeaderLen(0, 0))
-	err := o.ask(ctx, o.bound, o.begin(toRead, "list", prefix), func(ctx context.Context) error {
-		o.n.lists.Add(1)
-		l.seqs = l.seqs[:0]
-		return o.store.List(ctx, prefix, first, func(e blob.Entry) bool {
-			if seq, ok := format.LogSeq(e.Key); ok && e.Size > fence {
-				l.seqs = append(l.seqs, seq)
-			}
-			return true
-		})
+	err := client.List(ctx, prefix, first, func() { l.seqs = l.seqs[:0] }, func(e blob.Entry) bool {
+		if seq, ok := format.LogSeq(e.Key); ok && e.Size > fence {
+			l.seqs = append(l.seqs, seq)
+		}
+		return true
 	})
 	if err != nil {
 		l.seqs = nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk/blockmap"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -51,7 +52,7 @@ func (d *Disk) writeMapInTurn(ctx context.Context, change func(*format.Head), n 
 	}
 	d.rd.m.Commit(snap)
 	d.rd.pages.forget()
-	d.o.n.mapWrites.Add(1)
+	d.counters.mapWrites.Add(1)
 	d.mu.Lock()
 	if snap.Position.Epoch == d.epoch {
 		d.mapped = snap.Position.Seq - 1
@@ -106,7 +107,7 @@ func (d *Disk) writeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *na
 		change(h)
 	}
 	var g errgroup.Group
-	g.Go(func() error { return stored.prove(ctx, d.o) })
+	g.Go(func() error { return stored.prove(ctx, d.store) })
 	if n != nil {
 		h := d.Head()
 		next(&h)
@@ -129,10 +130,10 @@ type storedMap struct {
 }
 
 // prove returns when the store has shown them.
-func (m *storedMap) prove(ctx context.Context, o *objects) error {
+func (m *storedMap) prove(ctx context.Context, client *store.Client) error {
 	var g errgroup.Group
 	for key, body := range m.bodies {
-		g.Go(func() error { return o.prove(ctx, key, body) })
+		g.Go(func() error { return client.Prove(ctx, key, body) })
 	}
 	if err := g.Wait(); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "see that the map is stored")
@@ -182,7 +183,7 @@ func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*storedMa
 	}
 	var g errgroup.Group
 	for key, body := range m.bodies {
-		g.Go(func() error { return d.o.putNew(ctx, key, body) })
+		g.Go(func() error { return d.store.PutNew(ctx, key, body) })
 	}
 	return m, g.Wait()
 }
@@ -202,7 +203,7 @@ func (d *Disk) updateHead(ctx context.Context, change func(*format.Head)) error 
 			next.Boot = d.epoch
 		}
 		next.Nonce, next.Updated = newNonce(), now()
-		cur, curTag, err := d.o.swapHead(ctx, d.path, &next, etag)
+		cur, curTag, err := d.store.SwapHead(ctx, d.path, &next, etag)
 		if err != nil && !errs.Is(err, errs.Conflict) {
 			return errs.Wrap(errs.KindOf(err), err, "write head of %s", d.path)
 		}

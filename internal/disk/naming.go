@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -13,7 +14,7 @@ const maxMovedMaps = 8 // times that a head's map may move while it is given a n
 
 // naming is the making of one checkpoint: put, and then end or confirm.
 type naming struct {
-	o          *objects
+	store      *store.Client
 	path, name string
 	mine       func(*format.Head) error // why a head that moved must not be named instead; then there is no checkpoint
 
@@ -24,7 +25,7 @@ type naming struct {
 
 // put writes the name for the map that h has. h was the head a moment ago, or becomes it meanwhile.
 func (n *naming) put(ctx context.Context, h *format.Head) {
-	n.made, n.body, n.err = n.o.putCheckpoint(ctx, n.path, n.name, h)
+	n.made, n.body, n.err = putCheckpoint(ctx, n.store, n.path, n.name, h)
 }
 
 // end returns the checkpoint, unless failed says that the head has not become what put was told.
@@ -81,7 +82,7 @@ func sameRoot(a, b *format.RootRef) bool { return a == b || a != nil && b != nil
 
 // takeBack removes the checkpoint, which was not reported made, and returns why.
 func (n *naming) takeBack(ctx context.Context, why error) error {
-	if err := n.o.remove(ctx, checkpointKey(n.path, n.name)); err != nil {
+	if err := n.store.Remove(ctx, checkpointKey(n.path, n.name)); err != nil {
 		return errs.Wrap(errs.KindOf(why), why, "checkpoint %s of %s is of no use and could not be removed (%v)", n.name, n.path, err).
 			WithRemedy("remove it: sluice disk checkpoint rm")
 	}
@@ -95,9 +96,8 @@ func (n *naming) replace(ctx context.Context, h *format.Head) error {
 		return err
 	}
 	key := checkpointKey(n.path, n.name)
-	err = n.o.retry(ctx, n.o.bound, func(ctx context.Context) error {
-		n.o.n.gets.Add(1)
-		obj, err := n.o.getWhole(ctx, key, blob.All())
+	err = n.store.Retry(ctx, func(ctx context.Context) error {
+		obj, err := n.store.TryGet(ctx, key, blob.All())
 		switch {
 		case err != nil:
 			return err
@@ -106,7 +106,7 @@ func (n *naming) replace(ctx context.Context, h *format.Head) error {
 		case !bytes.Equal(obj.Data, n.body):
 			return errs.New(errs.Conflict, "checkpoint %s of %s was replaced meanwhile", n.name, n.path)
 		}
-		_, err = n.o.store.PutIfMatch(ctx, key, body, obj.ETag)
+		_, err = n.store.TrySwap(ctx, key, body, obj.ETag)
 		if errs.Is(err, errs.Conflict) { // by a late attempt of ours
 			err = errs.Wrap(errs.Unavailable, err, "checkpoint %s of %s", n.name, n.path)
 		}

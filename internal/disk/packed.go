@@ -78,10 +78,10 @@ func (d *Disk) writePacked(ctx context.Context, runs []format.Run, content []byt
 	w.seg = format.SegmentEntry{Kind: format.KindSeg, Epoch: d.epoch, Seq: h.Seq, Size: uint64(len(body)),
 		HeaderLen: uint32(h.Len()), Blocks: h.Blocks}
 	key := segmentKey(d.path, &w.seg)
-	if _, err := d.o.putOnce(ctx, key, body, d.o.bound, func(got []byte) bool { return format.SameLogObject(got, body) }); err != nil {
+	if err := d.store.PutOnce(ctx, key, body, func(got []byte) bool { return format.SameLogObject(got, body) }); err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "write %s", key)
 	}
-	d.keepUnproven(&unprovenObject{at: d.o, key: key, body: body})
+	d.keepUnproven(&unprovenObject{at: d.store, key: key, body: body})
 	d.rd.frames.keepHeader(&w.seg, h.Frames, h.Runs, sealer)
 	if d.opts.Cache != nil || fresh {
 		d.rd.frames.fill(len(content), func() {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk/blockmap"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -21,7 +22,7 @@ const (
 
 // pageSource reads map pages: from what was read ahead, else by ranged GETs.
 type pageSource struct {
-	o       *objects
+	store   *store.Client
 	codec   *format.Codec
 	lineage []format.Ancestor
 	keys    format.Keys // of the lineage; nil: none of it is encrypted
@@ -69,7 +70,7 @@ func (s *pageSource) read(ctx context.Context, ref format.PageRef) ([]byte, erro
 	if key == "" {
 		return nil, errs.New(errs.Corrupt, "map refers to disk %d of a lineage of %d", ref.Lineage, len(s.lineage))
 	}
-	b, err := s.o.getExact(ctx, key, int64(ref.Offset), int64(ref.Length))
+	b, err := s.store.GetExact(ctx, key, int64(ref.Offset), int64(ref.Length))
 	if err != nil {
 		return nil, notMissing(err)
 	}
@@ -126,7 +127,7 @@ func (s *pageSource) prefetch(t *tasks, root *format.RootRef) {
 	key := pagesKey(s.lineage[root.Lineage].Path, root.Epoch, root.N)
 	if t.spawn(func(ctx context.Context) {
 		defer close(p.done)
-		if b, err := s.o.getExact(ctx, key, 0, root.PagesSize); err == nil {
+		if b, err := s.store.GetExact(ctx, key, 0, root.PagesSize); err == nil {
 			p.data = b
 		}
 	}) {
@@ -181,7 +182,7 @@ func (s *pageSource) readGroup(ctx context.Context, refs []format.PageRef) error
 	}
 	start := int64(refs[0].Offset)
 	last := refs[len(refs)-1]
-	b, err := s.o.getExact(ctx, key, start, int64(last.Offset)+int64(last.Length)-start)
+	b, err := s.store.GetExact(ctx, key, start, int64(last.Offset)+int64(last.Length)-start)
 	if err != nil {
 		return notMissing(err)
 	}
@@ -203,7 +204,7 @@ func (s *pageSource) loadRoot(ctx context.Context, ref *format.RootRef) (*format
 		return nil, nil
 	}
 	key := rootKey(s.lineage[ref.Lineage].Path, ref.Epoch, ref.N)
-	b, err := s.o.getExact(ctx, key, 0, ref.Size)
+	b, err := s.store.GetExact(ctx, key, 0, ref.Size)
 	if err != nil {
 		return nil, errs.Wrap(errs.KindOf(notMissing(err)), err, "read map root")
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -19,7 +20,7 @@ const leasePrefix = "lease-"
 // twice its lease, by the collector's own observation: no two clocks are compared. Here it counts as lost a whole
 // lease earlier, so that nothing is read that may be gone.
 type pin struct {
-	o     *objects
+	store *store.Client
 	key   string
 	lease time.Duration
 
@@ -33,23 +34,23 @@ type pin struct {
 
 // takePin pins everything of a disk. What is read after it and is in the store by then stays there while the
 // pin is valid.
-func (o *objects) takePin(ctx context.Context, path, holder string, lease time.Duration) (*pin, error) {
+func takePin(ctx context.Context, client *store.Client, path, holder string, lease time.Duration) (*pin, error) {
 	t := now()
-	p := &pin{o: o, lease: lease, held: time.Now(), doc: format.Pin{Version: format.Version, ID: leasePrefix + strings.ToLower(newNonce()), Nonce: newNonce(),
+	p := &pin{store: client, lease: lease, held: time.Now(), doc: format.Pin{Version: format.Version, ID: leasePrefix + strings.ToLower(newNonce()), Nonce: newNonce(),
 		Holder: holder, LeaseMS: lease.Milliseconds(), All: true, Created: t, Renewed: t}}
 	p.key = pinKey(path, p.doc.ID)
 	body, err := format.Encode(&p.doc)
 	if err != nil {
 		return nil, err
 	}
-	if err := o.putNew(ctx, p.key, body); err != nil {
+	if err := client.PutNew(ctx, p.key, body); err != nil {
 		e := errs.Wrap(errs.KindOf(err), err, "pin disk %s", path)
 		if errs.Is(err, errs.Denied) {
 			e = e.WithRemedy("allow writes below %s; or read with --no-pin, if no collector runs", format.KeyPin.Folder(path))
 		}
 		return nil, e
 	}
-	if _, err := o.shown(ctx, p.key, body); err != nil {
+	if _, err := client.Shown(ctx, p.key, body); err != nil {
 		p.release(ctx)
 		return nil, errs.Wrap(errs.KindOf(err), err, "pin disk %s", path)
 	}
@@ -86,7 +87,7 @@ func (p *pin) write(ctx context.Context, change func(*format.Pin)) error {
 	if err != nil {
 		return err
 	}
-	if err = p.o.retry(ctx, p.lease/4, func(ctx context.Context) error { return p.swap(ctx, body, &next, &etag) }); err != nil {
+	if err = p.store.RetryFor(ctx, p.lease/4, func(ctx context.Context) error { return p.swap(ctx, body, &next, &etag) }); err != nil {
 		err = errs.Wrap(errs.KindOf(err), err, "renew pin %s", p.key)
 	}
 	p.mu.Lock()
@@ -108,8 +109,7 @@ func (p *pin) swap(ctx context.Context, body []byte, next *format.Pin, etag *blo
 			return err
 		}
 	}
-	p.o.n.swaps.Add(1)
-	tag, err := p.o.store.PutIfMatch(ctx, p.key, body, *etag)
+	tag, err := p.store.TrySwap(ctx, p.key, body, *etag)
 	if err == nil {
 		*etag = tag
 		return nil
@@ -126,8 +126,7 @@ func (p *pin) swap(ctx context.Context, body []byte, next *format.Pin, etag *blo
 
 // look reads the pin's ETag, and reports whether next is stored. What is there must be ours.
 func (p *pin) look(ctx context.Context, next *format.Pin, etag *blob.ETag) (bool, error) {
-	p.o.n.gets.Add(1)
-	obj, err := p.o.getWhole(ctx, p.key, blob.All())
+	obj, err := p.store.TryGet(ctx, p.key, blob.All())
 	if err != nil {
 		return false, err
 	}
@@ -167,13 +166,13 @@ func elapsed(t time.Time) time.Duration {
 
 // release removes the pin. One that can't be removed ends with its lease.
 func (p *pin) release(ctx context.Context) {
-	_ = p.o.retry(ctx, p.o.bound, func(ctx context.Context) error { return p.o.store.Delete(ctx, p.key) })
+	_ = p.store.Remove(ctx, p.key)
 }
 
 // keep renews the pin until ctx ends or it is lost.
 func (p *pin) keep(ctx context.Context) {
 	for {
-		if sleep(ctx, p.lease/3) != nil {
+		if store.Sleep(ctx, p.lease/3) != nil {
 			return
 		}
 		if err := p.renew(ctx); err != nil && p.valid() != nil {
@@ -192,16 +191,16 @@ func PinMap(ctx context.Context, store blob.Store, path, name, checkpoint, holde
 	if err := checkPinName(name); err != nil {
 		return nil, err
 	}
-	o := oneShot(store)
-	if _, _, err := o.mapOf(ctx, path, checkpoint); err != nil { // before anything is written
+	client := oneShot(store)
+	if _, _, err := mapOf(ctx, client, path, checkpoint); err != nil { // before anything is written
 		return nil, err
 	}
-	p, err := o.takePin(ctx, path, holder, pinLease)
+	p, err := takePin(ctx, client, path, holder, pinLease)
 	if err != nil {
 		return nil, err
 	}
 	defer p.release(ctx)
-	m, _, err := o.mapOf(ctx, path, checkpoint)
+	m, _, err := mapOf(ctx, client, path, checkpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -217,7 +216,7 @@ func PinMap(ctx context.Context, store blob.Store, path, name, checkpoint, holde
 	if err := p.valid(); err != nil {
 		return nil, err
 	}
-	err = o.putNew(ctx, pinKey(path, name), body)
+	err = client.PutNew(ctx, pinKey(path, name), body)
 	if errs.Is(err, errs.Conflict) {
 		return nil, errs.Wrap(errs.Exists, err, "disk %s has a pin %q", path, name).WithRemedy("choose another name, or unpin it first")
 	}
@@ -225,22 +224,24 @@ func PinMap(ctx context.Context, store blob.Store, path, name, checkpoint, holde
 }
 
 // mapOf returns a disk's newest map, or a checkpoint's if one is named, and what opens its keys.
-func (o *objects) mapOf(ctx context.Context, path, checkpoint string) (*format.PinnedMap, func(context.Context, KEK) (format.Keys, error), error) {
+func mapOf(ctx context.Context, client *store.Client, path, checkpoint string) (*format.PinnedMap, func(context.Context, KEK) (format.Keys, error), error) {
 	m := &format.PinnedMap{Checkpoint: checkpoint}
 	if checkpoint == "" {
-		h, _, err := o.loadHead(ctx, path)
+		h, _, err := client.LoadHead(ctx, path)
 		if err != nil {
 			return nil, nil, err
 		}
 		m.Size, m.Root, m.Lineage = h.Size, h.Root, h.Lineage
 		return m, func(ctx context.Context, key KEK) (format.Keys, error) { return Unlock(ctx, h, key) }, nil
 	}
-	c, err := o.loadCheckpoint(ctx, path, checkpoint)
+	c, err := loadCheckpoint(ctx, client, path, checkpoint)
 	if err != nil {
 		return nil, nil, err
 	}
 	m.Size, m.Root, m.Lineage = c.Size, c.Root, c.Lineage
-	return m, func(ctx context.Context, key KEK) (format.Keys, error) { return o.checkpointKeys(ctx, c, path, key) }, nil
+	return m, func(ctx context.Context, key KEK) (format.Keys, error) {
+		return checkpointKeys(ctx, client, c, path, key)
+	}, nil
 }
 
 // Unpin removes a pin by name. NotFound lists those that there are. A reader whose pin is removed stops.
@@ -251,8 +252,8 @@ func Unpin(ctx context.Context, store blob.Store, path, name string) error {
 	if err := checkName(name); err != nil {
 		return err
 	}
-	o := oneShot(store)
-	pins, err := o.names(ctx, format.KeyPin.Folder(path))
+	client := oneShot(store)
+	pins, err := client.Names(ctx, format.KeyPin.Folder(path))
 	if err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "list pins of %s", path)
 	}
@@ -263,7 +264,7 @@ func Unpin(ctx context.Context, store blob.Store, path, name string) error {
 		}
 		return e.WithRemedy("use one of: %s", strings.Join(pins, ", "))
 	}
-	if err := o.remove(ctx, pinKey(path, name)); err != nil {
+	if err := client.Remove(ctx, pinKey(path, name)); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "remove pin %s of %s", name, path)
 	}
 	return nil
@@ -274,14 +275,14 @@ func ListPins(ctx context.Context, store blob.Store, path string) ([]*format.Pin
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	o := oneShot(store)
-	names, err := o.names(ctx, format.KeyPin.Folder(path))
+	client := oneShot(store)
+	names, err := client.Names(ctx, format.KeyPin.Folder(path))
 	if err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "list pins of %s", path)
 	}
 	var pins []*format.Pin
 	for _, name := range names {
-		obj, err := o.get(ctx, pinKey(path, name), blob.All())
+		obj, err := client.Get(ctx, pinKey(path, name), blob.All())
 		if errs.Is(err, errs.NotFound) {
 			continue // a reader has just ended
 		}

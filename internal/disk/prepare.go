@@ -9,6 +9,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 )
 
 const (
@@ -46,12 +47,12 @@ func Prepare(ctx context.Context, store blob.Store, path string, opts PrepareOpt
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	o := oneShot(store)
+	client := oneShot(store)
 	codec, err := format.NewCodec()
 	if err != nil {
 		return nil, err
 	}
-	head, _, err := o.loadHead(ctx, path)
+	head, _, err := client.LoadHead(ctx, path)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +64,7 @@ func Prepare(ctx context.Context, store blob.Store, path string, opts PrepareOpt
 	if err != nil {
 		return nil, err
 	}
-	src := &pageSource{o: o, codec: codec, lineage: head.Lineage, keys: keys}
+	src := &pageSource{store: client, codec: codec, lineage: head.Lineage, keys: keys}
 	if p.root, err = src.loadRoot(ctx, head.Root); err != nil {
 		return nil, err
 	}
@@ -80,11 +81,11 @@ func Prepare(ctx context.Context, store blob.Store, path string, opts PrepareOpt
 		return nil, err
 	}
 	p.stored = src.stored
-	return p, p.warmBoot(ctx, o, src, path, opts)
+	return p, p.warmBoot(ctx, client, src, path, opts)
 }
 
 // warmBoot reads what the last boot read first, as it is in the newest map, into the cache.
-func (p *Prepared) warmBoot(ctx context.Context, o *objects, src *pageSource, path string, opts PrepareOptions) error {
+func (p *Prepared) warmBoot(ctx context.Context, client *store.Client, src *pageSource, path string, opts PrepareOptions) error {
 	key, ok := traceOf(p.head)
 	if opts.Cache == nil || !ok {
 		return nil
@@ -94,13 +95,13 @@ func (p *Prepared) warmBoot(ctx context.Context, o *objects, src *pageSource, pa
 	defer cancel()
 	t := newTasks(ctx)
 	defer t.stop()
-	pages := &pageSource{o: o, codec: src.codec, lineage: src.lineage, keys: src.keys, stored: maps.Clone(src.stored)}
+	pages := &pageSource{store: client, codec: src.codec, lineage: src.lineage, keys: src.keys, stored: maps.Clone(src.stored)}
 	tune := Tuning{}.withDefaults(true)
-	rd := newReader(pages, p.head.Size, opts.Cache, t, tune)
+	rd := newReader(pages, p.head.Size, opts.Cache, t, &counters{}, tune)
 	if err := rd.use(p.root, p.head.Root.Lineage, tune.MapBytes); err != nil {
 		return err
 	}
-	warmTrace(ctx, o, key, rd)
+	warmTrace(ctx, client, key, rd)
 	p.warm = ctx.Err() == nil
 	return nil
 }

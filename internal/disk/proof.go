@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/blob"
-	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -25,13 +25,11 @@ const (
 	proofReads = 8
 	// maxUnprovenFactor times ObjectBytes is what waits for its proof at most: then uploads wait, too.
 	maxUnprovenFactor = 3
-	// proofPrefix is what of an object is compared: it has the nonce.
-	proofPrefix = format.LogFixedLen
 )
 
 // unprovenObject is what the store has acknowledged and not shown.
 type unprovenObject struct {
-	at    *objects
+	at    *store.Client
 	seq   uint64 // of a log object; 0: it is a packed segment
 	key   string
 	body  []byte
@@ -119,7 +117,7 @@ func (d *Disk) tooMuchUnproven() bool {
 func (d *Disk) proofLoop(ctx context.Context) {
 	for d.due(ctx, d.proofKick, nil) {
 		for d.prove(ctx, func(*unprovenObject) bool { return true }) != nil && d.Err() == nil {
-			if sleep(ctx, checkpointRetry) != nil {
+			if store.Sleep(ctx, checkpointRetry) != nil {
 				return
 			}
 		}
@@ -129,7 +127,7 @@ func (d *Disk) proofLoop(ctx context.Context) {
 // proveForMap returns when the store has shown all that a map refers to which is written next. Of a disk with a log store
 // that is no log object.
 func (d *Disk) proveForMap(ctx context.Context) error {
-	return d.prove(ctx, func(o *unprovenObject) bool { return o.at == d.o })
+	return d.prove(ctx, func(o *unprovenObject) bool { return o.at == d.store })
 }
 
 // prove returns when the store has shown that it has what it had acknowledged before the call. What it lacks is written
@@ -146,7 +144,7 @@ func (d *Disk) prove(ctx context.Context, want func(*unprovenObject) bool) error
 		if size, ok := listed[o.key]; ok && size == int64(len(o.body)) {
 			continue
 		}
-		g.Go(func() error { return o.at.prove(gctx, o.key, o.body) })
+		g.Go(func() error { return o.at.Prove(gctx, o.key, o.body) })
 	}
 	err := g.Wait()
 	d.provenUnproven(objects, err == nil)
@@ -174,13 +172,9 @@ func (d *Disk) listUnproven(ctx context.Context, objects []*unprovenObject) map[
 		return nil
 	}
 	prefix, listed := path.Dir(first.key)+"/", map[string]int64{}
-	err = d.lo.ask(ctx, d.lo.bound, d.lo.begin(toRead, "list", prefix), func(ctx context.Context) error {
-		d.lo.n.lists.Add(1)
-		clear(listed)
-		return d.lo.store.List(ctx, prefix, before, func(e blob.Entry) bool {
-			listed[e.Key] = e.Size
-			return e.Key < last.key
-		})
+	err = d.logStore.List(ctx, prefix, before, func() { clear(listed) }, func(e blob.Entry) bool {
+		listed[e.Key] = e.Size
+		return e.Key < last.key
 	})
 	if err != nil {
 		return nil
@@ -195,7 +189,7 @@ func (d *Disk) provenUnproven(objects []*unprovenObject, proven bool) {
 		d.bodies.put(b, d.opts.InFlight)
 	}
 	if gone > 0 {
-		d.o.n.proven.Add(uint64(gone))
+		d.counters.proven.Add(uint64(gone))
 		d.mu.Lock()
 		d.pumpLocked()
 		d.mu.Unlock()
@@ -215,57 +209,7 @@ func (d *Disk) healUnproven(ctx context.Context, key string) bool {
 	if len(objects) == 0 {
 		return false
 	}
-	err := objects[0].at.prove(ctx, key, objects[0].body)
+	err := objects[0].at.Prove(ctx, key, objects[0].body)
 	d.provenUnproven(objects, err == nil)
 	return err == nil
-}
-
-// prove returns when the store has shown that it has an object which it had acknowledged, written once and under a nonce.
-// It is written again if it isn't there, and put in its own place if it was cut. Conflict: another one is there. As long
-// as the store goes on saying that it has stored what it hasn't, that is a stall, which is named as what it is.
-func (o *objects) prove(ctx context.Context, key string, body []byte) error {
-	r := o.begin(toWrite, "prove", key)
-	r.shows = true
-	return o.ask(ctx, o.bound, r, func(ctx context.Context) error {
-		o.n.gets.Add(1)
-		obj, err := o.getWhole(ctx, key, blob.Range{Offset: 0, Length: min(int64(len(body)), proofPrefix)})
-		if err == nil && obj.Size == int64(len(body)) && isSame(body)(obj.Data) {
-			return nil
-		}
-		if err != nil && !errs.Is(err, errs.NotFound) {
-			return err
-		}
-		return o.writeAgain(ctx, key, body, obj, err)
-	})
-}
-
-// writeAgain makes one attempt to write an object that the store lacks, or has a part of. It never returns nil: what
-// became of it is looked at like the first.
-func (o *objects) writeAgain(ctx context.Context, key string, body []byte, obj blob.Object, missing error) error {
-	what := "lacks"
-	o.n.puts.Add(1)
-	o.n.putBytes.Add(uint64(len(body)))
-	var err error
-	if missing != nil {
-		_, err = o.store.PutIfAbsent(ctx, key, body)
-	} else if what = "has cut"; !isPartOf(obj, body) {
-		return errs.New(errs.Conflict, "%s is another's, although the store had acknowledged this one", key)
-	} else {
-		_, err = o.store.PutIfMatch(ctx, key, body, obj.ETag)
-	}
-	switch {
-	case err == nil:
-		o.n.lost.Add(1)
-		o.watch.lost(key, what)
-	case !errs.Is(err, errs.Conflict) && !errs.Is(err, errs.NotFound): // it came late, or the reading was old
-		return err
-	}
-	return errs.New(errs.Unavailable, "the store acknowledged %s and %s it", key, what).
-		WithRemedy("don't trust this store or what is before it: it loses what it says it has stored")
-}
-
-// isPartOf reports whether what is stored is the beginning of a body: an object of ours that was cut. Nobody writes an
-// empty one.
-func isPartOf(obj blob.Object, body []byte) bool {
-	return obj.Size < int64(len(body)) && (len(obj.Data) == 0 || isSame(body)(obj.Data))
 }

@@ -12,8 +12,8 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	d.touch()
-	d.o.n.reads.Add(1)
-	d.o.n.readBytes.Add(uint64(len(p)))
+	d.counters.reads.Add(1)
+	d.counters.readBytes.Add(uint64(len(p)))
 	return readAligned(p, off, func(p []byte, block uint64) error { return d.readBlocks(ctx, p, block) })
 }
 
@@ -50,7 +50,7 @@ func (d *Disk) readBlocks(ctx context.Context, p []byte, block uint64) error {
 	missing := d.readDirtyLocked(p, block, arr[:0])
 	d.mu.RUnlock()
 	if len(missing) > 0 {
-		defer d.o.watch.hold()()
+		defer d.store.Waiting()()
 	}
 	for _, m := range missing {
 		if err := d.rd.read(ctx, p[(m.from-block)*BlockSize:(m.to-block)*BlockSize], m.from); err != nil {

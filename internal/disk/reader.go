@@ -25,13 +25,13 @@ type reader struct {
 }
 
 // newReader builds a reader of the map under root, which the lineage's disk at the given distance wrote.
-func newReader(pages *pageSource, size int64, dev *cache.Cache, t *tasks, tune Tuning) *reader {
+func newReader(pages *pageSource, size int64, dev *cache.Cache, t *tasks, n *counters, tune Tuning) *reader {
 	if !tune.NoHedge {
-		pages.o.spawn = t.spawn
+		pages.store.Hedge(t.spawn)
 	}
 	r := &reader{
 		pages: pages, codec: pages.codec, tasks: t,
-		frames: newFrames(pages, dev, t, tune.FrameBytes),
+		frames: newFrames(pages, dev, t, n, tune.FrameBytes),
 		ahead:  streams{most: uint64(max(0, tune.ReadAhead)) / BlockSize, slots: make(chan struct{}, maxReadAheads)},
 	}
 	r.blocks.Store(uint64(size) / BlockSize)
@@ -122,7 +122,7 @@ func (r *reader) warm(ctx context.Context, from, to uint64) error {
 			}
 		}
 	}
-	r.frames.o.n.readAheads.Add(uint64(len(missing)))
+	r.frames.counters.readAheads.Add(uint64(len(missing)))
 	r.frames.start(missing)
 	for i := range missing {
 		select {

@@ -7,6 +7,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -17,11 +18,12 @@ import (
 // pin was lost, because the store could not be reached for too long or because somebody removed it, reads fail as
 // Conflict: what they would find might be gone.
 type ReadOnly struct {
-	rd    *reader
-	size  int64
-	tasks *tasks
-	o     *objects
-	pin   *pin // nil: unpinned
+	rd       *reader
+	size     int64
+	tasks    *tasks
+	store    *store.Client
+	counters *counters
+	pin      *pin // nil: unpinned
 }
 
 var _ Device = (*ReadOnly)(nil)
@@ -49,19 +51,19 @@ func OpenReadOnly(ctx context.Context, store blob.Store, path, checkpoint string
 	if err != nil {
 		return nil, err
 	}
-	o := newObjects(store, opts.Tuning)
-	src := &pageSource{o: o, codec: codec}
-	m, err := o.readable(ctx, src, path, checkpoint, opts.Key)
+	client := newClient(store, opts.Tuning)
+	src := &pageSource{store: client, codec: codec}
+	m, err := readableMap(ctx, client, src, path, checkpoint, opts.Key)
 	if err != nil {
 		return nil, err
 	}
 	var p *pin
 	if !opts.Unpinned {
 		// Everything first: what was read may be on its way to be deleted, what is read again can't be.
-		if p, err = o.takePin(ctx, path, opts.Holder, opts.PinLease); err != nil {
+		if p, err = takePin(ctx, client, path, opts.Holder, opts.PinLease); err != nil {
 			return nil, err
 		}
-		if m, err = o.readable(ctx, src, path, checkpoint, opts.Key); err == nil {
+		if m, err = readableMap(ctx, client, src, path, checkpoint, opts.Key); err == nil {
 			err = p.narrow(ctx, m)
 		}
 	}
@@ -79,8 +81,8 @@ func OpenReadOnly(ctx context.Context, store blob.Store, path, checkpoint string
 }
 
 // readable returns the map to read, without a root if it is empty, and sets what a page source needs for it.
-func (o *objects) readable(ctx context.Context, src *pageSource, path, checkpoint string, key KEK) (*format.PinnedMap, error) {
-	m, keys, err := o.mapOf(ctx, path, checkpoint)
+func readableMap(ctx context.Context, client *store.Client, src *pageSource, path, checkpoint string, key KEK) (*format.PinnedMap, error) {
+	m, keys, err := mapOf(ctx, client, path, checkpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -94,8 +96,8 @@ func newReadOnly(ctx context.Context, src *pageSource, m *format.PinnedMap, p *p
 	if err != nil {
 		return nil, err
 	}
-	r := &ReadOnly{size: m.Size, tasks: newTasks(ctx), o: src.o, pin: p}
-	r.rd = newReader(src, m.Size, opts.Cache, r.tasks, opts.Tuning)
+	r := &ReadOnly{size: m.Size, tasks: newTasks(ctx), store: src.store, counters: &counters{}, pin: p}
+	r.rd = newReader(src, m.Size, opts.Cache, r.tasks, r.counters, opts.Tuning)
 	distance := 0
 	if m.Root != nil {
 		distance = m.Root.Lineage
@@ -122,7 +124,7 @@ func (r *ReadOnly) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if err := r.pinned(); err != nil {
 		return err
 	}
-	r.o.n.readBytes.Add(uint64(len(p)))
+	r.counters.readBytes.Add(uint64(len(p)))
 	err := readAligned(p, off, func(p []byte, block uint64) error { return r.rd.read(ctx, p, block) })
 	if lost := r.pinned(); errs.Is(err, errs.Corrupt) && lost != nil {
 		return lost
@@ -155,7 +157,7 @@ func (r *ReadOnly) Zero(context.Context, int64, int64) error { return r.denied()
 func (r *ReadOnly) Flush(context.Context) error { return nil }
 
 // Stats returns what was counted since it was opened.
-func (r *ReadOnly) Stats() Stats { return r.o.n.stats() }
+func (r *ReadOnly) Stats() Stats { return r.counters.stats(r.store.Counts()) }
 
 // releaseWait bounds how long a reader that is closed tries to remove its pin. One that stays ends with its lease.
 const releaseWait = 10 * time.Second

@@ -108,7 +108,7 @@ func (d *Disk) fence(ctx context.Context, epoch, seq uint64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	_, err = d.lo.putOnce(ctx, key, body, d.o.bound, func(got []byte) bool {
+	err = d.logStore.PutOnce(ctx, key, body, func(got []byte) bool {
 		return format.SameLogObject(got, body)
 	})
 	if errs.Is(err, errs.Conflict) {
@@ -125,7 +125,7 @@ func (d *Disk) proveFences(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	for _, f := range d.fences {
 		g.Go(func() error {
-			err := d.lo.prove(gctx, f.key, f.body)
+			err := d.logStore.Prove(gctx, f.key, f.body)
 			if errs.Is(err, errs.Conflict) {
 				return errs.Wrap(errs.Unavailable, err, "a fence was not stored, and the old writer went on").WithRemedy("attach again")
 			}
@@ -164,7 +164,7 @@ func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error)
 	if err != nil {
 		return logSlot{}, err
 	}
-	obj, err := d.lo.get(ctx, key, blob.Range{Offset: 0, Length: headerGuess})
+	obj, err := d.logStore.Get(ctx, key, blob.Range{Offset: 0, Length: headerGuess})
 	if errs.Is(err, errs.NotFound) {
 		return logSlot{}, nil
 	}
@@ -177,7 +177,7 @@ func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error)
 		return logSlot{}, errs.Wrap(errs.KindOf(err), err, "%s", key)
 	}
 	if n > len(b) && int64(n) <= obj.Size {
-		if b, err = d.lo.getExact(ctx, key, 0, int64(n)); err != nil {
+		if b, err = d.logStore.GetExact(ctx, key, 0, int64(n)); err != nil {
 			return logSlot{}, err
 		}
 	}
@@ -206,7 +206,7 @@ func (d *Disk) replay(ctx context.Context, s logSlot) error {
 			return errs.New(errs.Corrupt, "log object %d writes past the end of the disk", s.h.Seq)
 		}
 	}
-	d.o.n.replayed.Add(1)
+	d.counters.replayed.Add(1)
 	if d.second != nil {
 		return d.restage(ctx, &s)
 	}

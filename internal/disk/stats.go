@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/journal"
+	"github.com/sluice-platform/sluice/internal/disk/store"
 )
 
 // Stats counts since attach. Bytes are of object bodies.
@@ -63,26 +64,28 @@ const (
 	AcknowledgedByJournal = "journal"
 )
 
+// counters are what a disk counts beside what its store does.
 type counters struct {
-	reads, writes                                                    atomic.Uint64
-	flushTimes                                                       latency
-	gets, getBytes, puts, putBytes, swaps, lists, retries, throttled atomic.Uint64
-	logObjects, mapWrites, replayed, flushes                         atomic.Uint64
-	packed, packedBytes                                              atomic.Uint64
-	writeBytes, readBytes, frameHits, frameMisses, readAheads        atomic.Uint64
-	hedges, hedgeWins, cacheSkips                                    atomic.Uint64
-	proven, lost                                                     atomic.Uint64
+	reads, writes, readBytes, writeBytes, flushes  atomic.Uint64
+	flushTimes                                     latency
+	logObjects, mapWrites, replayed, proven        atomic.Uint64
+	packed, packedBytes                            atomic.Uint64
+	frameHits, frameMisses, readAheads, cacheSkips atomic.Uint64
 }
 
-func (c *counters) stats() Stats {
+func (c *counters) stats(n store.Counts) Stats {
 	return Stats{
-		Reads: c.reads.Load(), Writes: c.writes.Load(), FlushTimes: c.flushTimes.load(),
-		Gets: c.gets.Load(), GetBytes: c.getBytes.Load(), Puts: c.puts.Load(), PutBytes: c.putBytes.Load(),
-		HeadSwaps: c.swaps.Load(), Lists: c.lists.Load(), Retries: c.retries.Load(), Throttled: c.throttled.Load(),
-		LogObjects: c.logObjects.Load(), MapWrites: c.mapWrites.Load(), Packed: c.packed.Load(), PackedBytes: c.packedBytes.Load(), Replayed: c.replayed.Load(),
-		Flushes: c.flushes.Load(), WriteBytes: c.writeBytes.Load(), ReadBytes: c.readBytes.Load(),
-		FrameHits: c.frameHits.Load(), FrameMisses: c.frameMisses.Load(), ReadAheads: c.readAheads.Load(),
-		Hedges: c.hedges.Load(), HedgeWins: c.hedgeWins.Load(), CacheSkips: c.cacheSkips.Load(),
-		Proven: c.proven.Load(), Lost: c.lost.Load(),
+		Gets: n.Gets, GetBytes: n.GetBytes, Puts: n.Puts, PutBytes: n.PutBytes,
+		HeadSwaps: n.Swaps, Lists: n.Lists, Retries: n.Retries, Throttled: n.Throttled,
+		Hedges: n.Hedges, HedgeWins: n.HedgeWins, Lost: n.Lost,
+
+		Reads: c.reads.Load(), ReadBytes: c.readBytes.Load(),
+		Writes: c.writes.Load(), WriteBytes: c.writeBytes.Load(),
+		Flushes: c.flushes.Load(), FlushTimes: c.flushTimes.load(),
+		LogObjects: c.logObjects.Load(), MapWrites: c.mapWrites.Load(),
+		Replayed: c.replayed.Load(), Proven: c.proven.Load(),
+		Packed: c.packed.Load(), PackedBytes: c.packedBytes.Load(),
+		FrameHits: c.frameHits.Load(), FrameMisses: c.frameMisses.Load(),
+		ReadAheads: c.readAheads.Load(), CacheSkips: c.cacheSkips.Load(),
 	}
 }

@@ -18,8 +18,8 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	d.touch()
-	d.o.n.writes.Add(1)
-	d.o.n.writeBytes.Add(uint64(len(p)))
+	d.counters.writes.Add(1)
+	d.counters.writeBytes.Add(uint64(len(p)))
 	for len(p) > 0 {
 		block, at := uint64(off/BlockSize), int(off%BlockSize)
 		var n int
@@ -98,7 +98,7 @@ func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) er
 		}
 		seen, have = d.commits, true
 		d.mu.Unlock()
-		release := d.o.watch.hold()
+		release := d.store.Waiting()
 		err := d.rd.read(ctx, buf[:], block)
 		release()
 		if err != nil {

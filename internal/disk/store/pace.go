@@ -1,4 +1,4 @@
-package disk
+package store
 
 import (
 	"context"
@@ -9,9 +9,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// pace is how fast the store may be asked. A store that asks for fewer requests gets half as many uploads at a time
-// and no request at all before the time that it names; each upload that it takes without complaint then adds a part
-// of one, until there are as many again as were asked for. Safe for concurrent use.
+// pace says how fast the store may be asked. A store that asks for fewer requests gets half as many
+// uploads at a time, and no request at all before the time that it names. Each upload that it then
+// takes without complaint adds a part of one, up to as many as were configured. Safe for concurrent
+// use.
 type pace struct {
 	most int // uploads at a time
 
@@ -21,8 +22,8 @@ type pace struct {
 	until time.Time // no request before
 }
 
-// paceCut is how long a cut has to take effect before there is another: answers to what was sent before it say
-// nothing new.
+// paceCut is how long a cut has to take effect before there is another: answers to what was sent
+// before it say nothing new.
 const paceCut = time.Second
 
 func newPace(most int) *pace { return &pace{most: most, limit: float64(most)} }
@@ -34,7 +35,7 @@ func (p *pace) uploads() int {
 	return max(1, int(p.limit))
 }
 
-// throttled notes that the store asks for fewer requests, and for none within after.
+// throttled slows down: the store asks for fewer requests, and for none within after.
 func (p *pace) throttled(after time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -47,15 +48,15 @@ func (p *pace) throttled(after time.Duration) {
 	}
 }
 
-// uploaded notes an upload that the store took at once.
+// uploaded speeds up a little: the store took an upload at once.
 func (p *pace) uploaded() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.limit = min(p.limit+1/max(1, p.limit), float64(p.most))
 }
 
-// wait returns when the store may be asked again, as far as it has said. All who wait for the same moment are
-// spread over the next part of a second.
+// wait returns when the store may be asked again, as far as it has said. It spreads all who wait for
+// the same moment over the next part of a second.
 func (p *pace) wait(ctx context.Context) error {
 	p.mu.Lock()
 	left := time.Until(p.until)
@@ -63,7 +64,7 @@ func (p *pace) wait(ctx context.Context) error {
 	if left <= 0 {
 		return nil
 	}
-	if err := sleep(ctx, left+rand.N(firstThrottle)); err != nil {
+	if err := Sleep(ctx, left+rand.N(firstThrottle)); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "wait until the store may be asked again")
 	}
 	return nil

@@ -1,4 +1,4 @@
-package disk
+package store
 
 import (
 	"context"
@@ -16,20 +16,21 @@ const (
 	hedgeShare   = 0.05                 // of the requests, at most; the rest of what is due is left to wait
 	hedgeBurst   = 8                    // hedges that may be saved up
 	hedgeSmall   = 256 << 10            // bytes; larger reads have latencies of their own
-	hedgeRecalc  = hedgeLearn / 4       // latencies between two looks at the 95th percentile
+	hedgeRecalc  = hedgeLearn / 4       // latencies after which the 95th percentile is computed again
 	hedgeFloor   = 2 * time.Millisecond // below that a second request can't gain what it costs
 )
 
-// hedge decides when a read that the store is slow to answer is worth asking a second time: after the store's
-// own 95th percentile, and for a small share of the requests. A store that is slow as a whole is not asked
-// twice as much. Only reads of objects that never change are hedged, writes never.
+// hedge decides when a read that the store is slow to answer is worth a second request: after the
+// store's own 95th percentile, and for a small share of the requests. A store that is slow as a whole
+// is not asked twice as much. Only reads of objects that never change are hedged, writes never. Safe
+// for concurrent use.
 type hedge struct {
 	mu      sync.Mutex
 	classes [2]latencies
 	credit  float64
 }
 
-// latencies are the newest of one class of sizes.
+// latencies are the newest ones of one class of sizes.
 type latencies struct {
 	ring [hedgeSamples]time.Duration
 	n    int // ever seen
@@ -80,35 +81,24 @@ func (h *hedge) spend() bool {
 	return true
 }
 
-// getFixed reads a range of an object that never changes, with a second request where the first is late.
-func (o *objects) getFixed(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
-	var obj blob.Object
-	err := o.ask(ctx, o.bound, o.begin(toRead, "read", key), func(ctx context.Context) (err error) {
-		obj, err = o.getHedged(ctx, key, r)
-		return err
-	})
-	o.n.getBytes.Add(uint64(len(obj.Data)))
-	return obj, err
-}
-
-// getHedged makes one attempt, of one or two requests.
-func (o *objects) getHedged(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
+// getHedged makes one attempt at a read, of one or two requests.
+func (c *Client) getHedged(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
 	wait := time.Duration(0)
-	if o.spawn != nil {
-		wait = o.hedge.after(r)
+	if c.spawn != nil {
+		wait = c.hedge.after(r)
 	}
 	start := time.Now()
 	if wait == 0 {
-		o.n.gets.Add(1)
-		obj, err := o.getWhole(ctx, key, r)
+		obj, err := c.TryGet(ctx, key, r)
 		if err == nil {
-			o.hedge.note(r, time.Since(start))
+			c.hedge.note(r, time.Since(start))
 		}
 		return obj, err
 	}
-	obj, err := o.race(ctx, key, r, wait)
+	obj, err := c.race(ctx, key, r, wait)
 	if err == nil {
-		o.hedge.note(r, time.Since(start)) // of the first request, where the second won: at least as long
+		// Where the second request won, the first took at least as long.
+		c.hedge.note(r, time.Since(start))
 	}
 	return obj, err
 }
@@ -119,16 +109,17 @@ type getAnswer struct {
 	second bool
 }
 
-// race asks, and after wait asks again, and takes the first good answer. The loser is cancelled; nobody waits
-// for it but the end of the disk.
-func (o *objects) race(ctx context.Context, key string, r blob.Range, wait time.Duration) (blob.Object, error) {
+// race makes a request, and after wait another one, and returns the first good answer. It cancels the
+// loser, for which only the end of the disk waits.
+func (c *Client) race(
+	ctx context.Context, key string, r blob.Range, wait time.Duration,
+) (blob.Object, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	answers := make(chan getAnswer, 2)
 	ask := func(second bool) bool {
-		return o.spawn(func(context.Context) {
-			o.n.gets.Add(1)
-			obj, err := o.getWhole(ctx, key, r)
+		return c.spawn(func(context.Context) {
+			obj, err := c.TryGet(ctx, key, r)
 			answers <- getAnswer{obj, err, second}
 		})
 	}
@@ -140,8 +131,8 @@ func (o *objects) race(ctx context.Context, key string, r blob.Range, wait time.
 	for asked := 1; ; {
 		select {
 		case <-late.C:
-			if o.hedge.spend() && ask(true) {
-				o.n.hedges.Add(1)
+			if c.hedge.spend() && ask(true) {
+				c.counters.hedges.Add(1)
 				asked++
 			}
 		case a := <-answers:
@@ -150,7 +141,7 @@ func (o *objects) race(ctx context.Context, key string, r blob.Range, wait time.
 				continue // the other one may do better
 			}
 			if a.second && a.err == nil {
-				o.n.hedgeWins.Add(1)
+				c.counters.hedgeWins.Add(1)
 			}
 			return a.obj, a.err
 		}

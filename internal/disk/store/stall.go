@@ -1,4 +1,4 @@
-package disk
+package store
 
 import (
 	"context"
@@ -6,28 +6,28 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Stall tells of a store that doesn't do what a disk waits for.
+// Stall tells of a store that doesn't complete what a disk waits for.
 type Stall struct {
-	// LogStore is the URL of the log store, if it is that one; empty: it is the store of the disk itself.
+	// LogStore is the URL of the log store, if that has stalled. Empty: the disk's own store has.
 	LogStore string `json:"log_store,omitempty"`
-	// Since is when what waits longest began to wait, or when the store last did something of its kind, reads or
-	// writes, whichever is later.
+	// Since is when the oldest pending request began, or when the store last completed one of its
+	// kind, reads or writes, whichever is later.
 	Since     time.Time `json:"since"`
 	Operation string    `json:"operation"` // such as "write log/3/17"
-	// Kind and Reason are of the newest answer: Unavailable, where there is none; Exhausted, if the store is full;
-	// Denied, if it refuses us.
+	// Kind and Reason are of the newest answer: Unavailable if there is none, Exhausted if the store
+	// is full, Denied if it refuses access.
 	Kind   errs.Kind `json:"kind"`
 	Reason string    `json:"reason"`
 	Remedy string    `json:"remedy"`
-	// HeldSince is since when some request of the device's user waits for the store; zero: none does.
+	// HeldSince is since when some request of the device's user waits for the store. Zero: none does.
 	HeldSince time.Time `json:"held_since,omitzero"`
 }
 
-// direction is what a store may do and not do by itself: a full one can be read, and of two stores one may be away.
+// direction tells requests apart that may fail each by itself: a full store can be read, and of two
+// stores one may be away.
 type direction int
 
 const (
@@ -48,12 +48,13 @@ type request struct {
 	key   string
 	began time.Time
 	err   error // of the newest attempt
-	shows bool  // it only looks whether something was done: that it ends proves nothing
+	shows bool  // it only checks whether something was done: that it ends proves nothing
 }
 
-// monitor notices when the store stops doing what it is asked for, and when it begins again. It is told of every
-// request. It makes none itself, but for probe: that asks for something small, when a stall was left behind by
-// requests that have been given up, and nobody else would notice its end. Safe for concurrent use.
+// monitor notices when the store stops completing requests, and when it begins again. It is told of
+// every request. It makes none itself, but calls probe when a stall was left behind by requests that
+// have been given up: nobody else would notice its end. A nil monitor notes nothing. Safe for
+// concurrent use; no I/O and no callback happens under its lock.
 type monitor struct {
 	after time.Duration
 	disk  string
@@ -63,9 +64,9 @@ type monitor struct {
 	mu        sync.Mutex
 	logURL    string // of the log store, if there is one
 	pending   map[*request]struct{}
-	good      [directions]time.Time // when the store last did one
+	good      [directions]time.Time // when the store last completed one
 	recovered time.Time             // when the last stall ended: what waited until then was a part of it
-	stall     *Stall                // immutable; but for HeldSince, which is added when it is asked for
+	stall     *Stall                // immutable; HeldSince is set in copies of it
 	dir       direction             // of the stall
 	changed   chan struct{}         // closed when stall changes
 	held      int
@@ -74,18 +75,24 @@ type monitor struct {
 	stopped   bool
 }
 
-func newMonitor(after time.Duration, disk string, log *slog.Logger) *monitor {
-	return &monitor{after: after, disk: disk, log: log, probe: func(bool) {}, pending: map[*request]struct{}{}, changed: make(chan struct{})}
+func newMonitor(
+	after time.Duration, disk string, log *slog.Logger, probe func(ofLog bool),
+) *monitor {
+	return &monitor{after: after, disk: disk, log: log, probe: probe,
+		pending: map[*request]struct{}{}, changed: make(chan struct{})}
 }
 
-// nameLog says where the log store is.
+// nameLog notes where the log store is.
 func (m *monitor) nameLog(url string) {
+	if m == nil {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.logURL = url
 }
 
-// begin notes a request. A nil monitor notes nothing.
+// begin notes a request, which end must be told of.
 func (m *monitor) begin(dir direction, what, key string) *request {
 	r := &request{dir: dir, what: what, key: key, began: time.Now()}
 	if m == nil {
@@ -108,11 +115,12 @@ func (m *monitor) failed(r *request, err error) {
 	r.err = err
 }
 
-// lost notes that the store has acknowledged an object and did not have it, or a part of it only, and that it was written
-// again.
+// lost logs that the store had acknowledged an object which it did not have, or a part of only, and
+// that the object was written again.
 func (m *monitor) lost(key, what string) {
 	if m != nil {
-		m.log.Error("the store did not keep what it had acknowledged; it was written again", "disk", m.disk, "object", key, "it", what)
+		m.log.Error("the store did not keep what it had acknowledged; it was written again",
+			"disk", m.disk, "object", key, "it", what)
 	}
 }
 
@@ -127,18 +135,20 @@ func (m *monitor) end(r *request, done bool) {
 		m.good[r.dir] = time.Now()
 	}
 	var over *Stall
-	if done && m.stall != nil && (r.dir == m.dir || r.dir.ofLog() == m.dir.ofLog() && m.oldestLocked(m.dir) == nil) {
+	ends := r.dir == m.dir || r.dir.ofLog() == m.dir.ofLog() && m.oldestLocked(m.dir) == nil
+	if done && m.stall != nil && ends {
 		over, m.recovered = m.stall, time.Now()
 		m.setLocked(nil)
 	}
 	m.mu.Unlock()
 	if over != nil {
-		m.log.Warn("the store answers again", "disk", m.disk, "log_store", over.LogStore, "stalled_ms", time.Since(over.Since).Milliseconds())
+		m.log.Warn("the store answers again", "disk", m.disk, "log_store", over.LogStore,
+			"stalled_ms", time.Since(over.Since).Milliseconds())
 	}
 }
 
-// hold notes that a request of the device's user waits for the store; the function it returns, that it doesn't any
-// more.
+// hold notes that a request of the device's user waits for the store, until the function that it
+// returns is called.
 func (m *monitor) hold() func() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -195,15 +205,16 @@ func (m *monitor) setLocked(s *Stall) {
 
 func (m *monitor) armLocked(d time.Duration) {
 	if m.timer == nil && !m.stopped {
-		m.timer = time.AfterFunc(d, m.look)
+		m.timer = time.AfterFunc(d, m.check)
 	}
 }
 
-// look is called some times per stall limit while anything waits.
-func (m *monitor) look() {
+// check begins a stall if there is one. It runs several times per stall limit while anything waits.
+func (m *monitor) check() {
 	m.mu.Lock()
 	m.timer = nil
-	probe, ofLog := m.stall != nil && !m.waitsForLocked(m.dir.ofLog()), m.dir.ofLog()
+	ofLog := m.dir.ofLog()
+	probe := m.stall != nil && !m.waitsForLocked(ofLog)
 	var began *Stall
 	if m.stall == nil {
 		began = m.noticeLocked()
@@ -213,7 +224,9 @@ func (m *monitor) look() {
 	}
 	m.mu.Unlock()
 	if began != nil {
-		m.log.Warn("the store has stalled", "disk", m.disk, "log_store", began.LogStore, "operation", began.Operation, "since", began.Since, "reason", began.Reason, "remedy", began.Remedy)
+		m.log.Warn("the store has stalled", "disk", m.disk, "log_store", began.LogStore,
+			"operation", began.Operation, "since", began.Since,
+			"reason", began.Reason, "remedy", began.Remedy)
 	}
 	if probe {
 		m.probe(ofLog)
@@ -276,11 +289,13 @@ func (s *Stall) place() string {
 	return "the store"
 }
 
-// explain names what is wrong with the store, and what to do about it. A nil error: it doesn't answer.
+// explain sets what is wrong with the store, and what to do about it. A nil error: it doesn't answer.
 func (s *Stall) explain(err error) {
-	s.Kind, s.Reason, s.Remedy = errs.Unavailable, "no answer", "check the object store and the way to it"
+	s.Kind, s.Reason = errs.Unavailable, "no answer"
+	s.Remedy = "check the object store and the way to it"
 	if s.LogStore != "" {
-		s.Reason, s.Remedy = s.place()+": no answer", "check the log store "+s.LogStore+" and the way to it"
+		s.Reason = s.place() + ": no answer"
+		s.Remedy = "check the log store " + s.LogStore + " and the way to it"
 	}
 	if err == nil {
 		return
@@ -288,9 +303,11 @@ func (s *Stall) explain(err error) {
 	s.Kind, s.Reason = errs.KindOf(err), err.Error()
 	switch s.Kind {
 	case errs.Exhausted:
-		s.Reason, s.Remedy = s.place()+" is full: "+s.Reason, "make room in the object store, or raise its quota"
+		s.Reason = s.place() + " is full: " + s.Reason
+		s.Remedy = "make room in the object store, or raise its quota"
 	case errs.Denied:
-		s.Reason, s.Remedy = s.place()+" refuses access: "+s.Reason, "correct the store's credentials or its policy"
+		s.Reason = s.place() + " refuses access: " + s.Reason
+		s.Remedy = "correct the store's credentials or its policy"
 	}
 	if s.LogStore != "" && s.Kind == errs.Unavailable {
 		s.Reason = s.place() + ": " + s.Reason
@@ -300,23 +317,25 @@ func (s *Stall) explain(err error) {
 	}
 }
 
-// Stalled returns what the store has not done for StallAfter or longer although it was asked to, nil if it does
-// what it is asked for, and a channel that is closed when that changes. Meanwhile writes are kept in memory, up to
-// DirtyBytes, and whoever needs the store waits, up to StallTimeout. It ends by itself.
-func (d *Disk) Stalled() (*Stall, <-chan struct{}) { return d.o.watch.now() }
+// Stalled returns what the store has not completed for the time that Watch was given, nil if it does
+// what it is asked for, and a channel that is closed when that changes. A stall ends by itself.
+func (c *Client) Stalled() (*Stall, <-chan struct{}) { return c.monitor.now() }
 
-// HoldIO says that nobody would notice however long a request takes, as when all who use the device are frozen:
-// while it is on, the time that requests wait for the store doesn't count towards StallTimeout, and none fails
-// because of it. It may be said any number of times.
-func (d *Disk) HoldIO(on bool) { d.o.patience.hold(on) }
+// StopWatching ends the monitoring. A stall stays as it is.
+func (c *Client) StopWatching() { c.monitor.stop() }
 
-// probeStore asks for the head, or for the identity of the log, in the background, which ends a stall if it is answered.
-func (d *Disk) probeStore(ofLog bool) {
-	d.tasks.spawn(func(ctx context.Context) {
-		if ofLog {
-			_, _ = d.lo.get(ctx, identityKey(d.second.uid), blob.Range{Offset: 0, Length: 1})
-			return
-		}
-		_ = d.revalidate(ctx) // it has stopped the disk, if that was to be done
-	})
+// Waiting notes that a request of the device's user waits for the store, until the function that it
+// returns is called. Only a client that is watched may be told.
+func (c *Client) Waiting() (done func()) { return c.monitor.hold() }
+
+// HoldIO(true) suspends the bound of Within, and of requests: no time counts while every user of the
+// device is frozen. Idempotent.
+func (c *Client) HoldIO(on bool) { c.waiting.hold(on) }
+
+// Within returns a context that ends when the store was waited for that long. With a bound below zero
+// it never does. See WaitedOut.
+func (c *Client) Within(
+	ctx context.Context, bound time.Duration,
+) (context.Context, context.CancelFunc) {
+	return c.waiting.within(ctx, bound)
 }
