@@ -133,7 +133,7 @@ func (h *held) fenced() <-chan struct{} {
 	if h.writer == nil {
 		return nil
 	}
-	return h.writer.Fenced()
+	return h.writer.Stopped()
 }
 
 // close ends everything that hold has begun. why is what else has gone wrong, if anything.

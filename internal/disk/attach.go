@@ -40,17 +40,11 @@ func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptio
 		return nil, err
 	}
 	d := &Disk{
-		store: newClient(store, opts.Tuning), counters: &counters{}, path: path, opts: opts, log: opts.Logger, tasks: newTasks(ctx),
-		kick: make(chan struct{}, 1), stop: make(chan struct{}), turn: make(chan struct{}, 1),
-		room: make(chan struct{}), nextSeq: 1, packTurn: make(chan struct{}, 1), packKick: make(chan struct{}, 1),
-		sealEvery: opts.SealInterval, sealKick: make(chan struct{}, 1), modeTurn: make(chan struct{}, 1),
-		stageTurn: make(chan struct{}, 1), stageKick: make(chan struct{}, 1), proofKick: make(chan struct{}, 1),
+		path: path, opts: opts, store: newClient(store, opts.Tuning), counters: &counters{},
+		tasks: newTasks(ctx), pipe: newPipeline(), mapping: newMapWriting(), packing: newPacking(),
+		unproven: newUnproven(), staging: newStaging(), bounding: newBounding(opts.SealInterval),
 	}
 	d.logStore = d.store
-	d.turn <- struct{}{}
-	d.modeTurn <- struct{}{}
-	d.packTurn <- struct{}{}
-	d.stageTurn <- struct{}{}
 	d.store.Watch(opts.StallAfter, path, opts.Logger, d.probeStore)
 	if err := d.attach(ctx, codec); err != nil {
 		d.tasks.stop()
@@ -96,21 +90,21 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	if err := d.begin(head, etag, root); err != nil {
 		return err
 	}
-	d.rd.m.Begin(head.Log)
+	d.reader.m.Begin(head.Log)
 	if !clean {
 		if err := d.recoverAll(ctx, head.Log, believed); err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "recover %s", d.path)
 		}
-		d.wakeCheckpointer()
+		d.wakeMapWriter()
 	}
 	if err := d.beginJournal(head, believed); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "attach %s", d.path)
 	}
 	if d.opts.BootWindow > 0 {
-		d.rd.trace = &bootTrace{seen: make(map[uint64]uint64)}
+		d.reader.trace = &bootTrace{seen: make(map[uint64]uint64)}
 	}
 	if key, ok := traceOf(head); ok && !d.opts.Prepared.warmed() {
-		d.tasks.spawn(func(ctx context.Context) { warmTrace(ctx, d.store, key, d.rd) })
+		d.tasks.spawn(func(ctx context.Context) { warmTrace(ctx, d.store, key, d.reader) })
 	}
 	d.startBackground()
 	return nil
@@ -118,22 +112,24 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 
 // begin makes the head, which is ours, and the map under it what the disk goes on from.
 func (d *Disk) begin(head *format.Head, etag blob.ETag, root *format.Root) error {
-	d.head, d.etag, d.epoch = *head, etag, head.Epoch
-	d.rd.frames.heal = d.healUnproven
-	if d.second != nil {
-		d.second.at = *head.LogStore
+	d.head.set(head, etag)
+	d.epoch = head.Epoch
+	d.reader.frames.heal = d.healUnproven
+	if d.logPlace != nil {
+		d.logPlace.at = *head.LogStore
 		d.tasks.spawn(d.destageLoop)
 	}
 	distance := 0
 	if head.Root != nil {
 		distance = head.Root.Lineage
 	}
-	return d.rd.use(root, distance, d.opts.MapBytes)
+	return d.reader.use(root, distance, d.opts.MapBytes)
 }
 
 // recoverAll recovers the log, and the journal if that is believed.
 func (d *Disk) recoverAll(ctx context.Context, pos format.Position, believed bool) error {
-	last, err := d.recover(ctx, pos)
+	rec := &recovery{disk: d}
+	last, err := rec.run(ctx, pos)
 	if err == nil && believed {
 		err = d.recoverJournal(ctx, pos, last)
 	}
@@ -141,7 +137,7 @@ func (d *Disk) recoverAll(ctx context.Context, pos format.Position, believed boo
 		return err
 	}
 	var g errgroup.Group
-	g.Go(func() error { return d.proveFences(ctx) })
+	g.Go(func() error { return rec.proveFences(ctx) })
 	// A hole may be one that a collector made, long after somebody else took over.
 	err = d.revalidate(ctx)
 	if unproven := g.Wait(); err == nil {
@@ -187,8 +183,8 @@ func claim(h *format.Head, o *AttachOptions) *format.Head {
 //
 // Here too the disk's key is asked for: a wrong one is refused before anything has changed.
 func (d *Disk) prepareReader(ctx context.Context, head *format.Head, codec *format.Codec) error {
-	if d.rd != nil && d.Size() == head.Size && slices.Equal(d.rd.pages.lineage, head.Lineage) &&
-		reflect.DeepEqual(d.unlocked, head.Encryption) {
+	if d.reader != nil && d.Size() == head.Size && slices.Equal(d.reader.pages.lineage, head.Lineage) &&
+		reflect.DeepEqual(d.keys.unlocked, head.Encryption) {
 		return nil
 	}
 	if err := sealedMode(head); err != nil {
@@ -198,18 +194,17 @@ func (d *Disk) prepareReader(ctx context.Context, head *format.Head, codec *form
 	if err != nil {
 		return err
 	}
-	d.unlocked = head.Encryption
+	d.keys.unlocked = head.Encryption
 	uid, err := parseUID(head.UID)
 	if err != nil {
 		return err
 	}
-	d.uid, d.own = uid, keys[head.UID]
-	d.size.Store(head.Size)
+	d.uid, d.keys.own = uid, keys[head.UID]
 	pages := &pageSource{store: d.store, codec: codec, lineage: head.Lineage, keys: keys}
 	if p := d.opts.Prepared; p != nil && p.head.UID == head.UID {
 		pages.stored = p.takePages()
 	}
-	d.rd = newReader(pages, head.Size, d.opts.Cache, d.tasks, d.counters, d.opts.Tuning)
+	d.reader = newReader(pages, head.Size, d.opts.Cache, d.tasks, d.counters, d.opts.Tuning)
 	return nil
 }
 
@@ -218,9 +213,9 @@ func (d *Disk) swapAndLoad(ctx context.Context, next *format.Head, etag blob.ETa
 	root, known := d.opts.Prepared.rootFor(next)
 	g, gctx := errgroup.WithContext(ctx)
 	if !known {
-		d.rd.pages.prefetch(d.tasks, next.Root)
+		d.reader.pages.prefetch(d.tasks, next.Root)
 		g.Go(func() (err error) {
-			root, err = d.rd.pages.loadRoot(gctx, next.Root)
+			root, err = d.reader.pages.loadRoot(gctx, next.Root)
 			return err
 		})
 	}

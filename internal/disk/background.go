@@ -16,13 +16,13 @@ const checkpointRetry = time.Second
 func (d *Disk) startBackground() {
 	d.store.InUse()
 	d.tasks.spawn(d.sealLoop)
-	d.tasks.spawn(d.checkpointLoop)
+	d.tasks.spawn(d.mapLoop)
 	d.tasks.spawn(d.proofLoop)
-	d.tasks.spawn(func(ctx context.Context) { d.rd.idleLoop(ctx, d.opts.FrameIdle) })
+	d.tasks.spawn(func(ctx context.Context) { d.reader.idleLoop(ctx, d.opts.FrameIdle) })
 	if d.opts.CompactBytes > 0 {
 		d.tasks.spawn(d.compactLoop)
 	}
-	if d.rd.trace != nil {
+	if d.reader.trace != nil {
 		d.tasks.spawn(d.traceLoop)
 	}
 	if d.opts.Revalidate > 0 {
@@ -30,14 +30,15 @@ func (d *Disk) startBackground() {
 	}
 }
 
-// due waits for kick or for tick, either of which may be nil, and reports false when the disk has stopped.
-func (d *Disk) due(ctx context.Context, kick <-chan struct{}, tick <-chan time.Time) bool {
+// due waits for a signal or for tick, either of which may be nil. It reports false when the disk has
+// stopped.
+func (d *Disk) due(ctx context.Context, wake signal, tick <-chan time.Time) bool {
 	select {
 	case <-ctx.Done():
 		return false
-	case <-d.stop:
+	case <-d.pipe.stopped:
 		return false
-	case <-kick:
+	case <-wake:
 	case <-tick:
 	}
 	return true
@@ -53,44 +54,42 @@ func (d *Disk) sealLoop(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-d.sealKick:
+		case <-d.bounding.changed:
 		case <-t.C:
 		}
-		d.mu.Lock()
-		if d.sealEvery != every {
-			every = d.sealEvery
+		d.pipe.mu.Lock()
+		if d.bounding.sealEvery != every {
+			every = d.bounding.sealEvery
 			t.Reset(every)
 		}
-		if d.forming != nil && time.Since(d.forming.since) >= every {
-			d.want = true
+		if d.pipe.forming != nil && time.Since(d.pipe.forming.since) >= every {
+			d.pipe.flushWanted = true
 			d.pumpLocked()
 		}
-		idle := d.dirty == 0 && d.commits == commits
-		commits = d.commits
-		d.mu.Unlock()
+		idle := d.pipe.dirty == 0 && d.pipe.commits == commits
+		commits = d.pipe.commits
+		d.pipe.mu.Unlock()
 		if idle {
-			d.pool.drain()
-			d.bodies.drain()
-			d.tables.drain()
+			d.memory.drain()
 		}
 	}
 }
 
-// checkpointLoop writes the map when the log has grown, or after a while.
-func (d *Disk) checkpointLoop(ctx context.Context) {
+// mapLoop writes the map when the log has grown, or after a while.
+func (d *Disk) mapLoop(ctx context.Context) {
 	t := time.NewTicker(d.opts.CheckpointInterval)
 	defer t.Stop()
-	for d.due(ctx, d.kick, t.C) {
+	for d.due(ctx, d.mapping.wake, t.C) {
 		_, err := d.writeMap(ctx, nil)
 		if err == nil || ctx.Err() != nil || d.Err() != nil {
 			continue
 		}
 		// Not lost: the log holds everything. Attaching after a crash takes longer until it works again.
-		d.log.Warn("map checkpoint put off", "disk", d.path, "error", err.Error())
+		d.opts.Logger.Warn("map checkpoint put off", "disk", d.path, "error", err.Error())
 		if store.Sleep(ctx, checkpointRetry) != nil {
 			return
 		}
-		d.wakeCheckpointer()
+		d.wakeMapWriter()
 	}
 }
 
@@ -100,9 +99,9 @@ func (d *Disk) revalidateLoop(ctx context.Context) {
 	t := time.NewTicker(d.opts.Revalidate)
 	defer t.Stop()
 	for d.due(ctx, nil, t.C) {
-		if d.busy.Swap(false) {
+		if d.use.busy.Swap(false) {
 			release := d.store.Waiting() // if it fails for too long, so do reads that need nothing of the store
-			d.stale.Store(errs.Is(d.revalidate(ctx), errs.Unavailable))
+			d.use.stale.Store(errs.Is(d.revalidate(ctx), errs.Unavailable))
 			release()
 		}
 	}

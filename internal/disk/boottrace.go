@@ -73,15 +73,15 @@ func (d *Disk) traceLoop(ctx context.Context) {
 // saveTrace stores what was recorded; the next swap of the head points at it. A trace that is lost costs the
 // next boot some time and nothing else.
 func (d *Disk) saveTrace(ctx context.Context) {
-	runs := d.rd.trace.end()
+	runs := d.reader.trace.end()
 	if len(runs) == 0 {
 		return
 	}
 	if err := d.store.PutNew(ctx, traceKey(d.path, d.epoch), format.EncodeTrace(runs)); err != nil {
-		d.log.Debug("boot trace not saved", "disk", d.path, "error", err.Error())
+		d.opts.Logger.Debug("boot trace not saved", "disk", d.path, "error", err.Error())
 		return
 	}
-	d.traced.Store(true)
+	d.mapping.traced.Store(true)
 }
 
 // warmTrace brings the blocks of the trace under key into the cache, in the trace's order. Errors are left to the reader

@@ -71,9 +71,9 @@ func (d *Disk) recoverJournal(ctx context.Context, pos format.Position, last map
 	for epoch := source; epoch < d.epoch; epoch++ {
 		done += last[epoch]
 	}
-	d.mu.Lock()
-	d.recovering = true
-	d.mu.Unlock()
+	d.pipe.mu.Lock()
+	d.bounding.recovering = true
+	d.pipe.mu.Unlock()
 	records := 0
 	err := d.opts.Journal.Replay(func(r *journal.Record) error {
 		if r.Seq <= done {
@@ -88,11 +88,11 @@ func (d *Disk) recoverJournal(ctx context.Context, pos format.Position, last map
 	if err == nil {
 		err = d.flushStore(ctx)
 	}
-	d.mu.Lock()
-	d.recovering = false
-	d.mu.Unlock()
+	d.pipe.mu.Lock()
+	d.bounding.recovering = false
+	d.pipe.mu.Unlock()
 	if err == nil && records > 0 {
-		d.log.Info("recovered acknowledged writes from the journal", "disk", d.path, "epoch", source, "writes", records)
+		d.opts.Logger.Info("recovered acknowledged writes from the journal", "disk", d.path, "epoch", source, "writes", records)
 	}
 	return err
 }
@@ -102,21 +102,21 @@ var errJournalGap = errs.New(errs.Corrupt, "the journal lacks a batch")
 
 // writeAgain puts a journal's record into the batch that it was in. Batches up to done are in the store.
 func (d *Disk) writeAgain(ctx context.Context, r *journal.Record, done uint64) error {
-	if r.Block+r.Count > d.rd.blocks.Load() {
+	if r.Block+r.Count > d.reader.blocks.Load() {
 		return errs.New(errs.Corrupt, "the journal has a write of %d blocks at %d, past the end of the disk", r.Count, r.Block)
 	}
-	d.mu.Lock()
-	at := done + d.nextSeq // of the forming batch, in the source's log
-	if r.Seq == at+1 && d.forming != nil {
+	d.pipe.mu.Lock()
+	at := done + d.pipe.nextSeq // of the forming batch, in the source's log
+	if r.Seq == at+1 && d.pipe.forming != nil {
 		d.sealLocked()
 		d.pumpLocked()
-		d.mu.Unlock()
+		d.pipe.mu.Unlock()
 		if err := d.lockForWrite(ctx, 0); err != nil {
 			return err
 		}
 		at++
 	}
-	defer d.mu.Unlock()
+	defer d.pipe.mu.Unlock()
 	if r.Seq != at {
 		return errJournalGap
 	}
@@ -136,13 +136,13 @@ func (d *Disk) writeAgain(ctx context.Context, r *journal.Record, done uint64) e
 func (d *Disk) beginJournal(head *format.Head, believed bool) error {
 	j := d.opts.Journal
 	if head.Mode == format.ModeBounded {
-		d.bound = time.Duration(head.BoundMS) * time.Millisecond
+		d.bounding.bound = time.Duration(head.BoundMS) * time.Millisecond
 	}
 	switch {
-	case j == nil && d.bound > 0:
-		d.log.Warn("no journal: flushes of a bounded disk wait for the store", "disk", d.path)
+	case j == nil && d.bounding.bound > 0:
+		d.opts.Logger.Warn("no journal: flushes of a bounded disk wait for the store", "disk", d.path)
 		return nil
-	case j == nil || (d.bound == 0 && !believed):
+	case j == nil || (d.bounding.bound == 0 && !believed):
 		return nil
 	}
 	own, err := sessionOf(head)
@@ -154,21 +154,21 @@ func (d *Disk) beginJournal(head *format.Head, believed bool) error {
 		return err
 	}
 	if err != nil {
-		d.log.Warn("no journal: flushes of a bounded disk wait for the store", "disk", d.path, "error", err.Error())
+		d.opts.Logger.Warn("no journal: flushes of a bounded disk wait for the store", "disk", d.path, "error", err.Error())
 		return nil
 	}
-	if d.bound > 0 {
-		d.jr = d.runJournal(j)
-		d.setBoundLocked(d.bound) // nobody else knows of the disk yet
+	if d.bounding.bound > 0 {
+		d.bounding.journal = d.runJournal(j)
+		d.setBoundLocked(d.bounding.bound) // nobody else knows of the disk yet
 	}
 	return nil
 }
 
 // clearJournal says that nothing in the journal is needed any more, after a clean close.
 func (d *Disk) clearJournal() {
-	d.mu.RLock()
-	last := d.jr.last
-	d.mu.RUnlock()
+	d.pipe.mu.RLock()
+	last := d.bounding.journal.last
+	d.pipe.mu.RUnlock()
 	if last != nil {
 		d.clear(last)
 	}
@@ -176,26 +176,26 @@ func (d *Disk) clearJournal() {
 
 // logLocked appends a write to the journal, in the order of the batches.
 func (d *Disk) logLocked(b *batch, r journal.Record) {
-	if d.jr.j == nil || r.Count == 0 {
+	if d.bounding.journal.active == nil || r.Count == 0 {
 		return
 	}
-	r.Seq = d.nextSeq // only one batch forms at a time, and it gets that when it is sealed
+	r.Seq = d.pipe.nextSeq // only one batch forms at a time, and it gets that when it is sealed
 	b.logged += len(r.Blocks)
-	d.jr.j.Append(r)
+	d.bounding.journal.active.Append(r)
 }
 
 // journalShareLocked reports whether the forming batch holds so much of the journal that it must go.
 func (d *Disk) journalShareLocked() bool {
-	return d.jr.j != nil && int64(d.forming.logged) >= d.jr.j.Stats().Size/sealShare
+	return d.bounding.journal.active != nil && int64(d.pipe.forming.logged) >= d.bounding.journal.active.Stats().Size/sealShare
 }
 
 // oldestLocked returns when the oldest write that the store lacks was made.
 func (d *Disk) oldestLocked() (time.Time, bool) {
 	switch {
-	case len(d.queue) > 0:
-		return d.queue[0].since, true
-	case d.forming != nil:
-		return d.forming.since, true
+	case len(d.pipe.queue) > 0:
+		return d.pipe.queue[0].since, true
+	case d.pipe.forming != nil:
+		return d.pipe.forming.since, true
 	}
 	return time.Time{}, false
 }
@@ -203,27 +203,27 @@ func (d *Disk) oldestLocked() (time.Time, bool) {
 // overdueLocked reports whether a write that the store lacks is older than the bound.
 func (d *Disk) overdueLocked() bool {
 	at, ok := d.oldestLocked()
-	return ok && time.Since(at) > d.bound
+	return ok && time.Since(at) > d.bounding.bound
 }
 
 // journalMustWaitLocked returns what to wait for before a write of n bytes, or nil.
 func (d *Disk) journalMustWaitLocked(n int) <-chan struct{} {
-	if d.jr.j == nil {
+	if d.bounding.journal.active == nil {
 		return nil
 	}
-	if err := d.jr.j.Err(); err != nil {
-		d.dropJournalLocked(d.jr.j, err)
+	if err := d.bounding.journal.active.Err(); err != nil {
+		d.dropJournalLocked(d.bounding.journal.active, err)
 		return nil
 	}
-	var changed <-chan struct{} = d.room
+	var changed <-chan struct{} = d.pipe.room
 	if !d.overdueLocked() {
 		var ok bool
-		if ok, changed = d.jr.j.Room(n); ok {
+		if ok, changed = d.bounding.journal.active.Room(n); ok {
 			return nil
 		}
 	}
-	if d.forming != nil { // it may be what holds the journal's space, or is overdue
-		d.want = true
+	if d.pipe.forming != nil { // it may be what holds the journal's space, or is overdue
+		d.pipe.flushWanted = true
 		d.pumpLocked()
 	}
 	return changed
@@ -232,22 +232,22 @@ func (d *Disk) journalMustWaitLocked(n int) <-chan struct{} {
 // dropJournalLocked goes on without a journal that has failed. What it holds stays true: the records up to where
 // it failed are in write order, and those of batches that reach the store are skipped by a recovery.
 func (d *Disk) dropJournalLocked(j *journal.Journal, err error) {
-	if d.jr.j != j {
+	if d.bounding.journal.active != j {
 		return
 	}
-	d.jr.j = nil
-	d.log.Warn("the journal failed: flushes of a bounded disk wait for the store", "disk", d.path, "error", err.Error())
+	d.bounding.journal.active = nil
+	d.opts.Logger.Warn("the journal failed: flushes of a bounded disk wait for the store", "disk", d.path, "error", err.Error())
 }
 
 // flushJournalAndUnlock is Flush of a disk with a journal.
 func (d *Disk) flushJournalAndUnlock(ctx context.Context) error {
-	j, last := d.jr.j, d.lastLocked()
-	d.mu.Unlock()
+	j, last := d.bounding.journal.active, d.lastLocked()
+	d.pipe.mu.Unlock()
 	sctx, cancel := d.stall(ctx)
 	defer cancel()
 	if last != nil {
 		if err := j.Sync(sctx); j.Err() != nil {
-			d.mu.Lock()
+			d.pipe.mu.Lock()
 			d.dropJournalLocked(j, j.Err())
 			return d.flushAndUnlock(ctx)
 		} else if err != nil {
@@ -255,33 +255,33 @@ func (d *Disk) flushJournalAndUnlock(ctx context.Context) error {
 		}
 	}
 	d.counters.flushes.Add(1)
-	d.mu.Lock()
-	for d.err == nil && last != nil && d.overdueLocked() && !last.isCommitted() {
-		d.want = d.forming != nil
+	d.pipe.mu.Lock()
+	for d.pipe.err == nil && last != nil && d.overdueLocked() && !last.isCommitted() {
+		d.pipe.flushWanted = d.pipe.forming != nil
 		d.pumpLocked()
-		room := d.room
-		d.mu.Unlock()
+		room := d.pipe.room
+		d.pipe.mu.Unlock()
 		select {
 		case <-room:
-		case <-d.stop:
+		case <-d.pipe.stopped:
 		case <-sctx.Done():
 			return d.stalled(sctx, "flush")
 		}
-		d.mu.Lock()
+		d.pipe.mu.Lock()
 	}
-	defer d.mu.Unlock()
-	if d.err != nil && (last == nil || !last.isCommitted()) {
-		return d.err
+	defer d.pipe.mu.Unlock()
+	if d.pipe.err != nil && (last == nil || !last.isCommitted()) {
+		return d.pipe.err
 	}
 	return nil
 }
 
 // lastLocked returns the newest batch in memory, or nil.
 func (d *Disk) lastLocked() *batch {
-	if n := len(d.queue); d.forming == nil && n > 0 {
-		return d.queue[n-1]
+	if n := len(d.pipe.queue); d.pipe.forming == nil && n > 0 {
+		return d.pipe.queue[n-1]
 	}
-	return d.forming
+	return d.pipe.forming
 }
 
 func (b *batch) isCommitted() bool {

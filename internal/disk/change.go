@@ -53,13 +53,13 @@ func (d *Disk) Grow(ctx context.Context, size int64) error {
 	if err := mayGrow(d.path, &head, size); err != nil {
 		return err
 	}
-	if err := d.takeTurn(ctx); err != nil { // so that no map is being written
+	if err := d.mapping.take(ctx); err != nil { // so that no map is being written
 		return err
 	}
-	defer d.giveTurn()
-	d.mu.RLock()
+	defer d.mapping.give()
+	d.pipe.mu.RLock()
 	err := d.mutableLocked()
-	d.mu.RUnlock()
+	d.pipe.mu.RUnlock()
 	if head = d.Head(); err == nil {
 		err = mayGrow(d.path, &head, size)
 	}
@@ -70,9 +70,8 @@ func (d *Disk) Grow(ctx context.Context, size int64) error {
 		return err
 	}
 	size = d.Head().Size // more, if an earlier call has succeeded after all
-	d.rd.m.Grow(size)
-	d.rd.blocks.Store(uint64(size) / BlockSize)
-	d.size.Store(size)
+	d.reader.m.Grow(size)
+	d.reader.blocks.Store(uint64(size) / BlockSize)
 	return nil
 }
 

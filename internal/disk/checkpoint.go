@@ -26,12 +26,12 @@ func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint,
 	if err := d.destageAll(ctx); err != nil {
 		return nil, err
 	}
-	if err := d.takeTurn(ctx); err != nil { // so that the head's map stays until it is named
+	if err := d.mapping.take(ctx); err != nil { // so that the head's map stays until it is named
 		return nil, err
 	}
-	defer d.giveTurn()
+	defer d.mapping.give()
 	n := &naming{store: d.store, path: d.path, name: name, mine: d.checkHead}
-	if d.rd.m.Changed() {
+	if d.reader.m.Changed() {
 		return n.end(ctx, d.writeMapInTurn(ctx, nil, n))
 	}
 	if err := d.revalidate(ctx); err != nil { // a fenced session must not name an old state

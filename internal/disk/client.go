@@ -35,7 +35,7 @@ func (d *Disk) HoldIO(on bool) { d.store.HoldIO(on) }
 func (d *Disk) probeStore(ofLog bool) {
 	d.tasks.spawn(func(ctx context.Context) {
 		if ofLog {
-			_, _ = d.logStore.Get(ctx, identityKey(d.second.uid), blob.Range{Offset: 0, Length: 1})
+			_, _ = d.logStore.Get(ctx, identityKey(d.logPlace.uid), blob.Range{Offset: 0, Length: 1})
 			return
 		}
 		_ = d.revalidate(ctx) // it stops the disk where it must

@@ -26,21 +26,21 @@ func (d *Disk) Settle(ctx context.Context) error {
 // From its start on mutations are refused. When it fails as Unavailable the disk stays attached, with all
 // its data, and Close may be called again. A disk that had stopped before returns why.
 func (d *Disk) Close(ctx context.Context) error {
-	d.mu.Lock()
-	if d.err != nil {
-		err, detached := d.err, d.detached
-		d.mu.Unlock()
+	d.pipe.mu.Lock()
+	if d.pipe.err != nil {
+		err, detached := d.pipe.err, d.pipe.detached
+		d.pipe.mu.Unlock()
 		d.detach()
 		if detached {
 			return nil
 		}
 		return err
 	}
-	d.closing = true
+	d.pipe.closing = true
 	// A session shorter than the boot window leaves a trace only where there is none, and only beside other
 	// writes, so that it takes no time of its own.
 	var g errgroup.Group
-	if d.rd.trace != nil && d.Head().Boot == 0 && (d.forming != nil || len(d.queue) > 0 || d.rd.m.Changed()) {
+	if d.reader.trace != nil && d.Head().Boot == 0 && (d.pipe.forming != nil || len(d.pipe.queue) > 0 || d.reader.m.Changed()) {
 		g.Go(func() error {
 			d.saveTrace(ctx)
 			return nil

@@ -18,7 +18,7 @@ const secondReplayFactor = 64
 
 func (d *Disk) maxReplay() uint64 {
 	factor := maxReplayFactor
-	if d.second != nil {
+	if d.logPlace != nil {
 		factor = secondReplayFactor
 	}
 	return uint64(factor * d.opts.CheckpointObjects)
@@ -29,14 +29,14 @@ func (d *Disk) maxReplay() uint64 {
 // request. After the stall bound it fails as Unavailable; the data stays and goes on being sent.
 func (d *Disk) Flush(ctx context.Context) error {
 	d.touch()
-	d.mu.Lock()
+	d.pipe.mu.Lock()
 	if err := d.mutableLocked(); err != nil {
-		d.mu.Unlock()
+		d.pipe.mu.Unlock()
 		return err
 	}
 	start := time.Now()
 	defer func() { d.counters.flushTimes.note(time.Since(start)) }()
-	if d.jr.acknowledgesLocked(d.acked) {
+	if d.bounding.journal.acknowledgesLocked(d.pipe.acked) {
 		return d.flushJournalAndUnlock(ctx)
 	}
 	return d.flushAndUnlock(ctx)
@@ -44,9 +44,9 @@ func (d *Disk) Flush(ctx context.Context) error {
 
 // flushStore is Flush into the store, in every mode.
 func (d *Disk) flushStore(ctx context.Context) error {
-	d.mu.Lock()
+	d.pipe.mu.Lock()
 	if err := d.mutableLocked(); err != nil {
-		d.mu.Unlock()
+		d.pipe.mu.Unlock()
 		return err
 	}
 	return d.flushAndUnlock(ctx)
@@ -55,13 +55,13 @@ func (d *Disk) flushStore(ctx context.Context) error {
 func (d *Disk) flushAndUnlock(ctx context.Context) error {
 	d.counters.flushes.Add(1)
 	var last *batch
-	if d.forming != nil {
-		last, d.want = d.forming, true
+	if d.pipe.forming != nil {
+		last, d.pipe.flushWanted = d.pipe.forming, true
 		d.pumpLocked()
-	} else if n := len(d.queue); n > 0 {
-		last = d.queue[n-1]
+	} else if n := len(d.pipe.queue); n > 0 {
+		last = d.pipe.queue[n-1]
 	}
-	d.mu.Unlock()
+	d.pipe.mu.Unlock()
 	if last == nil {
 		return nil
 	}
@@ -70,7 +70,7 @@ func (d *Disk) flushAndUnlock(ctx context.Context) error {
 	select {
 	case <-last.committed:
 		return nil
-	case <-d.stop:
+	case <-d.pipe.stopped:
 		select { // it may have been committed all the same
 		case <-last.committed:
 			return nil
@@ -84,51 +84,51 @@ func (d *Disk) flushAndUnlock(ctx context.Context) error {
 
 // sealLocked ends the forming batch and queues it.
 func (d *Disk) sealLocked() {
-	b := d.forming
-	d.forming, d.want = nil, false
-	b.seq = d.nextSeq
-	d.nextSeq++
-	if d.jr.j != nil {
-		b.mark = d.jr.j.Mark()
+	b := d.pipe.forming
+	d.pipe.forming, d.pipe.flushWanted = nil, false
+	b.seq = d.pipe.nextSeq
+	d.pipe.nextSeq++
+	if d.bounding.journal.active != nil {
+		b.mark = d.bounding.journal.active.Mark()
 	}
-	d.queue = append(d.queue, b)
+	d.pipe.queue = append(d.pipe.queue, b)
 }
 
 // pumpLocked starts as many uploads as may run, and seals the forming batch for a flush when one of them
 // could be its. Until then, later flushes join it.
 func (d *Disk) pumpLocked() {
-	for d.err == nil && d.started < d.logStore.Uploads() && !d.tooMuchUnproven() {
-		seq := d.nextSeq - uint64(len(d.queue)-d.started) // of the object to start
-		if seq-d.mapped > d.maxReplay() && !d.recovering {
-			d.wakeCheckpointer()
+	for d.pipe.err == nil && d.pipe.started < d.logStore.Uploads() && !d.tooMuchUnproven() {
+		seq := d.pipe.nextSeq - uint64(len(d.pipe.queue)-d.pipe.started) // of the object to start
+		if seq-d.pipe.mapped > d.maxReplay() && !d.bounding.recovering {
+			d.wakeMapWriter()
 			return
 		}
-		if d.started == len(d.queue) {
-			if !d.want || d.forming == nil {
+		if d.pipe.started == len(d.pipe.queue) {
+			if !d.pipe.flushWanted || d.pipe.forming == nil {
 				return
 			}
 			d.sealLocked()
 		}
-		b := d.queue[d.started]
+		b := d.pipe.queue[d.pipe.started]
 		if !d.tasks.spawn(func(ctx context.Context) { d.upload(ctx, b) }) {
 			return
 		}
-		d.started++
+		d.pipe.started++
 	}
 }
 
 // upload compresses and writes one batch's log object, however long that takes, and commits what can be.
 func (d *Disk) upload(ctx context.Context, b *batch) {
 	h := format.LogHeader{Kind: format.KindLog, Disk: d.uid, Nonce: newID(), Epoch: d.epoch, Seq: b.seq, Created: now().UnixMilli()}
-	d.mu.RLock()
-	h.SetAcknowledged(d.acked)
-	d.mu.RUnlock()
+	d.pipe.mu.RLock()
+	h.SetAcknowledged(d.pipe.acked)
+	d.pipe.mu.RUnlock()
 	sealer, err := d.sealer(&h)
 	if err != nil {
 		d.fail(err)
 		return
 	}
-	body := b.encode(d.rd.codec, h, sealer, &d.bodies)
+	body := b.encode(d.reader.codec, h, sealer, &d.memory.bodies)
 	d.preload(b.runs)
 	key, err := d.logKey(d.epoch, b.seq)
 	if err != nil {
@@ -143,15 +143,15 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 	}
 	d.keepUnproven(&unprovenObject{at: d.logStore, seq: b.seq, key: key, body: body, owned: owned})
 	d.counters.logObjects.Add(1)
-	if d.second == nil {
-		d.rd.frames.keepHeader(&b.seg, b.frames, b.runs, sealer)
+	if d.logPlace == nil {
+		d.reader.frames.keepHeader(&b.seg, b.frames, b.runs, sealer)
 	}
-	d.mu.Lock()
+	d.pipe.mu.Lock()
 	b.uploaded = true
-	d.mu.Unlock()
+	d.pipe.mu.Unlock()
 	for _, b := range d.commit() {
 		d.keepFrames(b)
-		b.release(&d.pool, &d.tables)
+		b.release(&d.memory.blocks, &d.memory.tables)
 	}
 }
 
@@ -159,15 +159,15 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 // them, and somebody may be waiting for that. One at a time, so that it doesn't take the uploads' bandwidth: the checkpoint reads
 // what is left.
 func (d *Disk) preload(runs []format.Run) {
-	if !d.preloading.CompareAndSwap(false, true) {
+	if !d.mapping.preloading.CompareAndSwap(false, true) {
 		return
 	}
-	parts := d.rd.m.Missing(runs)
+	parts := d.reader.m.Missing(runs)
 	if len(parts) == 0 || !d.tasks.spawn(func(ctx context.Context) {
-		defer d.preloading.Store(false)
-		_ = d.rd.m.Preload(ctx, parts)
+		defer d.mapping.preloading.Store(false)
+		_ = d.reader.m.Preload(ctx, parts)
 	}) {
-		d.preloading.Store(false)
+		d.mapping.preloading.Store(false)
 	}
 }
 
@@ -186,26 +186,26 @@ func (d *Disk) uploadFailed(ctx context.Context, key string, err error) {
 // returns the batches that left memory; nobody else reads those any more. What is in a log store is applied later,
 // and stays.
 func (d *Disk) commit() []*batch {
-	d.commitMu.Lock()
-	defer d.commitMu.Unlock()
+	d.pipe.commitMu.Lock()
+	defer d.pipe.commitMu.Unlock()
 	var gone []*batch
 	for {
-		d.mu.RLock()
-		ready := d.err == nil && len(d.queue) > 0 && d.queue[0].uploaded
+		d.pipe.mu.RLock()
+		ready := d.pipe.err == nil && len(d.pipe.queue) > 0 && d.pipe.queue[0].uploaded
 		var b *batch
 		if ready {
-			b = d.queue[0]
+			b = d.pipe.queue[0]
 		}
-		d.mu.RUnlock()
+		d.pipe.mu.RUnlock()
 		if !ready {
 			return gone
 		}
-		if d.second != nil {
+		if d.logPlace != nil {
 			d.popCommitted(b)
 			continue
 		}
 		next := format.Position{Epoch: d.epoch, Seq: b.seq + 1}
-		if err := d.rd.m.Apply(b.seg, b.runs, next); err != nil {
+		if err := d.reader.m.Apply(b.seg, b.runs, next); err != nil {
 			d.fail(errs.Wrap(errs.KindOf(err), err, "commit log object %d", b.seq))
 			return gone
 		}
@@ -215,44 +215,39 @@ func (d *Disk) commit() []*batch {
 }
 
 func (d *Disk) popCommitted(b *batch) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.queue[0] = nil
-	d.queue = d.queue[1:]
-	d.started--
-	d.acked = b.seq
-	if d.second != nil {
+	d.pipe.mu.Lock()
+	defer d.pipe.mu.Unlock()
+	d.pipe.queue[0] = nil
+	d.pipe.queue = d.pipe.queue[1:]
+	d.pipe.started--
+	d.pipe.acked = b.seq
+	if d.logPlace != nil {
 		d.stageLocked(b)
 	} else {
-		d.commits++
-		d.dirty -= int64(b.blocks()) * BlockSize
+		d.pipe.commits++
+		d.pipe.dirty -= int64(b.blocks()) * BlockSize
 	}
-	if d.jr.j != nil {
-		d.jr.j.Release(b.mark)
+	if d.bounding.journal.active != nil {
+		d.bounding.journal.active.Release(b.mark)
 	}
 	close(b.committed)
-	close(d.room)
-	d.room = make(chan struct{})
-	if d.acked-d.mapped >= uint64(d.opts.CheckpointObjects) {
-		d.wakeCheckpointer()
+	d.pipe.madeRoomLocked()
+	if d.pipe.acked-d.pipe.mapped >= uint64(d.opts.CheckpointObjects) {
+		d.wakeMapWriter()
 	}
 	d.pumpLocked()
 }
 
 // keepFrames puts a committed batch's frames into the cache, from memory.
 func (d *Disk) keepFrames(b *batch) {
-	d.rd.frames.fill(len(b.order)*BlockSize, func() {
+	d.reader.frames.fill(len(b.order)*BlockSize, func() {
 		pieces := make([][]byte, 0, format.FrameBlocks)
 		for i := range b.frames {
-			key := d.rd.frames.key(&b.seg, uint32(i))
-			d.rd.frames.keep(key, b.frame(i, pieces)...)
+			key := d.reader.frames.key(&b.seg, uint32(i))
+			d.reader.frames.keep(key, b.frame(i, pieces)...)
 		}
 	})
 }
 
-func (d *Disk) wakeCheckpointer() {
-	select {
-	case d.kick <- struct{}{}:
-	default:
-	}
-}
+// wakeMapWriter has a map checkpoint written soon.
+func (d *Disk) wakeMapWriter() { d.mapping.wake.notify() }

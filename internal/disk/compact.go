@@ -62,10 +62,10 @@ func (d *Disk) Compact(ctx context.Context, opts CompactOptions) (Compaction, er
 		return done, err
 	}
 	defer d.givePackTurn()
-	if err := d.rd.m.LoadSegments(ctx); err != nil {
+	if err := d.reader.m.LoadSegments(ctx); err != nil {
 		return done, d.readError(ctx, err)
 	}
-	victims := chooseVictims(ownSegments(d.rd.m.Segments()), opts.Target)
+	victims := chooseVictims(ownSegments(d.reader.m.Segments()), opts.Target)
 	for len(victims) > 0 {
 		n, err := d.packSome(ctx, victims, &done)
 		if why := d.Err(); why != nil && err != nil {
@@ -83,7 +83,7 @@ func (d *Disk) Compact(ctx context.Context, opts CompactOptions) (Compaction, er
 			opts.Progress(done)
 		}
 	}
-	for _, s := range ownSegments(d.rd.m.Segments()) {
+	for _, s := range ownSegments(d.reader.m.Segments()) {
 		done.LiveBytes += int64(s.Entry.Live) * BlockSize
 		done.SpaceBytes += int64(s.Entry.Blocks) * BlockSize
 	}
@@ -93,16 +93,16 @@ func (d *Disk) Compact(ctx context.Context, opts CompactOptions) (Compaction, er
 
 func (d *Disk) takePackTurn(ctx context.Context) error {
 	select {
-	case <-d.packTurn:
+	case <-d.packing.turn:
 		return nil
-	case <-d.stop:
+	case <-d.pipe.stopped:
 		return d.Err()
 	case <-ctx.Done():
 		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for a compaction")
 	}
 }
 
-func (d *Disk) givePackTurn() { d.packTurn <- struct{}{} }
+func (d *Disk) givePackTurn() { d.packing.turn.give() }
 
 // ownSegments returns those that the disk wrote itself: an ancestor's are its ancestor's to repack.
 func ownSegments(all []blockmap.Segment) []blockmap.Segment {
@@ -187,7 +187,7 @@ func (d *Disk) packSome(ctx context.Context, victims []blockmap.Segment, done *C
 
 // livePieces returns what of a segment the map still refers to. The header's runs tell where to look.
 func (d *Disk) livePieces(ctx context.Context, v *blockmap.Segment) ([]blockmap.Piece, error) {
-	h, _, err := d.rd.frames.header(ctx, &v.Entry, segmentKey(d.path, &v.Entry))
+	h, _, err := d.reader.frames.header(ctx, &v.Entry, segmentKey(d.path, &v.Entry))
 	if err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "read header of %s", segmentKey(d.path, &v.Entry))
 	}
@@ -197,7 +197,7 @@ func (d *Disk) livePieces(ctx context.Context, v *blockmap.Segment) ([]blockmap.
 		if r.Kind != format.RunData {
 			continue
 		}
-		pieces, err := d.rd.m.Lookup(ctx, r.LBA, r.Count, nil)
+		pieces, err := d.reader.m.Lookup(ctx, r.LBA, r.Count, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -221,7 +221,7 @@ func (d *Disk) readPieces(ctx context.Context, pieces []blockmap.Piece, content 
 		n := int(pieces[i].Count) * BlockSize
 		dst := content[:n]
 		content = content[n:]
-		g.Go(func() error { return d.rd.frames.read(gctx, pieces[i:i+1], pieces[i].Block, dst) })
+		g.Go(func() error { return d.reader.frames.read(gctx, pieces[i:i+1], pieces[i].Block, dst) })
 	}
 	return g.Wait()
 }
@@ -243,7 +243,7 @@ func (d *Disk) pack(ctx context.Context, moves []blockmap.Move, content []byte) 
 	defer w.finish()
 	d.counters.packed.Add(1)
 	d.counters.packedBytes.Add(w.seg.Size)
-	if _, err := d.rd.m.Relocate(ctx, w.seg, moves); err != nil {
+	if _, err := d.reader.m.Relocate(ctx, w.seg, moves); err != nil {
 		return d.readError(ctx, err)
 	}
 	return nil
@@ -267,10 +267,10 @@ func encodePacked(c *format.Codec, h *format.LogHeader, key *format.ObjectKey, c
 
 // compactLoop repacks in the background, after map checkpoints, when enough of this session's segments is dead.
 func (d *Disk) compactLoop(ctx context.Context) {
-	for d.due(ctx, d.packKick, nil) {
+	for d.due(ctx, d.packing.wake, nil) {
 		if err := d.compactSome(ctx); err != nil && ctx.Err() == nil && d.Err() == nil {
 			// Nothing is lost: what could not be repacked stays where it is.
-			d.log.Warn("compaction put off", "disk", d.path, "error", err.Error())
+			d.opts.Logger.Warn("compaction put off", "disk", d.path, "error", err.Error())
 		}
 	}
 }
@@ -307,12 +307,12 @@ func (d *Disk) compactSome(ctx context.Context) error {
 // part; none while less than CompactBytes would be won. Only what is in memory is looked at: a request to find
 // out would cost more than it could win.
 func (d *Disk) cheapVictims() []blockmap.Segment {
-	d.mu.RLock()
-	newest := d.acked
-	d.mu.RUnlock()
+	d.pipe.mu.RLock()
+	newest := d.pipe.acked
+	d.pipe.mu.RUnlock()
 	var dead int64
 	var out []blockmap.Segment
-	for _, s := range ownSegments(d.rd.m.Segments()) {
+	for _, s := range ownSegments(d.reader.m.Segments()) {
 		e := &s.Entry
 		young := e.Kind == format.KindLog && e.Epoch == d.epoch && e.Seq+youngObjects > newest
 		if !young && 2*e.Live < e.Blocks {

@@ -18,6 +18,16 @@ import (
 // Crash safety: a segment of a stage that no written map refers to is garbage, and the log still holds all after the
 // head's position, which moves on with the map.
 
+// staging is what the log store has and the map lacks. The pipeline's lock guards the stages. Whoever
+// has the turn may destage.
+type staging struct {
+	turn   turn
+	wake   signal   // wakes destageLoop
+	stages []*stage // from old to new
+}
+
+func newStaging() staging { return staging{turn: newTurn(), wake: newSignal()} }
+
 // stage is the content of log objects that are in the log store, and in no segment.
 type stage struct {
 	b      *batch
@@ -49,24 +59,21 @@ func (d *Disk) stageBytes() int64 { return min(int64(d.opts.ObjectBytes), d.opts
 
 // stageLocked keeps a batch that the log store has until it is destaged.
 func (d *Disk) stageLocked(b *batch) {
-	n := len(d.stages)
-	if n == 0 || d.stages[n-1].frozen || d.fullStage(d.stages[n-1]) {
-		d.stages = append(d.stages, &stage{b: newBatch(b.since, &d.tables), from: b.seq})
+	n := len(d.staging.stages)
+	if n == 0 || d.staging.stages[n-1].frozen || d.fullStage(d.staging.stages[n-1]) {
+		d.staging.stages = append(d.staging.stages, &stage{b: newBatch(b.since, &d.memory.tables), from: b.seq})
 		n++
 	}
-	s := d.stages[n-1]
+	s := d.staging.stages[n-1]
 	before := s.b.blocks() + b.blocks()
 	unused := s.add(b)
-	d.dirty += int64(s.b.blocks()-before) * BlockSize
+	d.pipe.dirty += int64(s.b.blocks()-before) * BlockSize
 	s.next = format.Position{Epoch: d.epoch, Seq: b.seq + 1}
-	d.pool.put(unused)
-	d.tables.put(b.slotTable)
+	d.memory.blocks.put(unused)
+	d.memory.tables.put(b.slotTable)
 	b.slotTable = slotTable{}
 	if d.fullStage(s) {
-		select {
-		case d.stageKick <- struct{}{}:
-		default:
-		}
+		d.staging.wake.notify()
 	}
 }
 
@@ -76,14 +83,14 @@ func (d *Disk) fullStage(s *stage) bool {
 
 // destageLoop destages what is full, in the background.
 func (d *Disk) destageLoop(ctx context.Context) {
-	for d.due(ctx, d.stageKick, nil) {
+	for d.due(ctx, d.staging.wake, nil) {
 		for {
 			err := d.destage(ctx, d.fullStage)
 			if err == nil || ctx.Err() != nil || d.Err() != nil {
 				break
 			}
 			// Not lost: the log store has it. It stays in memory, and writers wait when that is full.
-			d.log.Warn("moving the log's content to the disk's own store put off", "disk", d.path, "error", err.Error())
+			d.opts.Logger.Warn("moving the log's content to the disk's own store put off", "disk", d.path, "error", err.Error())
 			if store.Sleep(ctx, checkpointRetry) != nil {
 				return
 			}
@@ -93,24 +100,22 @@ func (d *Disk) destageLoop(ctx context.Context) {
 
 // destageAll returns when the map has all that was acknowledged before the call.
 func (d *Disk) destageAll(ctx context.Context) error {
-	if d.second == nil {
+	if d.logPlace == nil {
 		return nil
 	}
-	d.mu.RLock()
-	last := d.acked
-	d.mu.RUnlock()
+	d.pipe.mu.RLock()
+	last := d.pipe.acked
+	d.pipe.mu.RUnlock()
 	return d.destage(ctx, func(s *stage) bool { return s.from <= last })
 }
 
 // destage destages from the oldest stage on as long as want says so. Some are written at a time, and the map is told of them in
 // order.
 func (d *Disk) destage(ctx context.Context, want func(*stage) bool) error {
-	select {
-	case <-d.stageTurn:
-	case <-ctx.Done():
-		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for the log's content to be moved")
+	if err := d.staging.turn.take(ctx, "the log's content to be moved"); err != nil {
+		return err
 	}
-	defer func() { d.stageTurn <- struct{}{} }()
+	defer d.staging.turn.give()
 	for {
 		group := d.freeze(want)
 		if len(group) == 0 {
@@ -127,7 +132,7 @@ func (d *Disk) destage(ctx context.Context, want func(*stage) bool) error {
 		err := g.Wait()
 		for i, s := range group {
 			if err == nil {
-				err = d.rd.m.Apply(writes[i].seg, s.b.runs, s.next)
+				err = d.reader.m.Apply(writes[i].seg, s.b.runs, s.next)
 			}
 			if err == nil {
 				d.unstage(s)
@@ -142,27 +147,26 @@ func (d *Disk) destage(ctx context.Context, want func(*stage) bool) error {
 
 // freeze returns the oldest stages that are wanted, a few at most, to which nothing is added any more.
 func (d *Disk) freeze(want func(*stage) bool) []*stage {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.pipe.mu.Lock()
+	defer d.pipe.mu.Unlock()
 	n := 0
-	for n < len(d.stages) && n < d.opts.InFlight && want(d.stages[n]) {
-		d.stages[n].frozen = true
+	for n < len(d.staging.stages) && n < d.opts.InFlight && want(d.staging.stages[n]) {
+		d.staging.stages[n].frozen = true
 		n++
 	}
-	return append([]*stage(nil), d.stages[:n]...)
+	return append([]*stage(nil), d.staging.stages[:n]...)
 }
 
 // unstage drops the oldest stage, which the map has.
 func (d *Disk) unstage(s *stage) {
-	d.mu.Lock()
-	d.stages[0] = nil
-	d.stages = d.stages[1:]
-	d.commits++
-	d.dirty -= int64(s.b.blocks()) * BlockSize
-	close(d.room)
-	d.room = make(chan struct{})
-	d.mu.Unlock()
-	s.b.release(&d.pool, &d.tables)
+	d.pipe.mu.Lock()
+	d.staging.stages[0] = nil
+	d.staging.stages = d.staging.stages[1:]
+	d.pipe.commits++
+	d.pipe.dirty -= int64(s.b.blocks()) * BlockSize
+	d.pipe.madeRoomLocked()
+	d.pipe.mu.Unlock()
+	s.b.release(&d.memory.blocks, &d.memory.tables)
 }
 
 // writeStage writes the data of a frozen batch as a packed segment. A batch of zeros alone needs none.
@@ -184,74 +188,4 @@ func (d *Disk) writeStage(ctx context.Context, b *batch) (*packedWrite, error) {
 		content = append(content, b.slots[i][:]...)
 	}
 	return d.writePacked(ctx, runs, content, true)
-}
-
-// replayed is what recovery has read from a log store, and not brought into a segment yet.
-type replayed struct {
-	b    *batch
-	next format.Position
-}
-
-// restage replays one log object of a log store: its content is gathered, and destaged when there is enough.
-func (d *Disk) restage(ctx context.Context, s *logSlot) error {
-	if d.replaying == nil {
-		d.replaying = &replayed{b: newBatch(now(), &d.tables)}
-	}
-	b := d.replaying.b
-	for _, r := range s.h.Runs {
-		if r.Kind == format.RunZero {
-			b.zero(r.LBA, r.LBA+r.Count)
-		}
-	}
-	content, err := d.slotContent(ctx, s)
-	if err != nil {
-		return err
-	}
-	for _, r := range s.h.Runs {
-		for i := uint64(0); r.Kind == format.RunData && i < r.Count; i++ {
-			mem := blockMem(content)
-			b.put(r.LBA+i, &mem)
-			content = content[BlockSize:]
-		}
-	}
-	d.replaying.next = format.Position{Epoch: s.h.Epoch, Seq: s.h.Seq + 1}
-	if b.blocks() < packBlocks && len(b.zeros) < maxZeroRuns {
-		return nil
-	}
-	return d.endRestage(ctx)
-}
-
-// slotContent returns the blocks of a log object.
-func (d *Disk) slotContent(ctx context.Context, s *logSlot) ([]byte, error) {
-	object := s.object
-	if object == nil {
-		var err error
-		if object, err = d.logStore.GetExact(ctx, s.where, 0, s.size); err != nil {
-			return nil, err
-		}
-	}
-	body := object[s.h.Len():]
-	content := make([]byte, 0, int(s.h.Blocks)*BlockSize)
-	for i, f := range s.h.Frames {
-		var err error
-		if content, err = d.rd.codec.DecodeFrame(content, body[f.Offset:f.Offset+f.Length], f, s.key, i); err != nil {
-			return nil, errs.Wrap(errs.KindOf(err), err, "frame %d of %s", i, s.where)
-		}
-	}
-	return content, nil
-}
-
-// endRestage destages what was gathered.
-func (d *Disk) endRestage(ctx context.Context) error {
-	r := d.replaying
-	if r == nil {
-		return nil
-	}
-	w, err := d.writeStage(ctx, r.b)
-	if err != nil {
-		return err
-	}
-	defer w.finish()
-	d.replaying = nil
-	return d.rd.m.Apply(w.seg, r.b.runs, r.next)
 }

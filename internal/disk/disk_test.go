@@ -333,7 +333,7 @@ func TestNothingRunsAfterDetach(t *testing.T) {
 		}
 		d.Abandon()
 		select {
-		case <-d.Fenced():
+		case <-d.Stopped():
 		default:
 			t.Error("still open")
 		}

@@ -20,6 +20,12 @@ type KEK interface {
 	Unwrap(ctx context.Context, uid string, wrapped []byte) ([]byte, error)
 }
 
+// diskKeys are the keys of an attached disk. They don't change once it is attached.
+type diskKeys struct {
+	own      *format.DataKey    // encrypts what is written; nil: nothing does
+	unlocked *format.Encryption // what the keys came from
+}
+
 // firstKeyID is the id of the data key that a disk is made with.
 const firstKeyID = 1
 
@@ -145,11 +151,11 @@ func Rekey(ctx context.Context, store blob.Store, path string, old, next KEK) (*
 // object's header, which has kind, epoch and sequence number already. It is called once per object: the nonce is
 // fresh with every call, and with it the key.
 func (d *Disk) sealer(h *format.LogHeader) (*format.ObjectKey, error) {
-	if d.own == nil {
+	if d.keys.own == nil {
 		return nil, nil
 	}
-	h.Nonce, h.Cipher, h.KeyID = format.NewObjectNonce(), format.CipherAES256GCM, d.own.ID()
-	return d.own.Object(h.Kind, h.Epoch, h.Seq, h.Nonce)
+	h.Nonce, h.Cipher, h.KeyID = format.NewObjectNonce(), format.CipherAES256GCM, d.keys.own.ID()
+	return d.keys.own.Object(h.Kind, h.Epoch, h.Seq, h.Nonce)
 }
 
 // sealedMode refuses to write an encrypted disk in a mode that keeps writes elsewhere than in log objects: only

@@ -35,17 +35,17 @@ func (d *Disk) NextExtent(ctx context.Context, off, limit int64) (int64, bool, e
 	}
 	d.touch()
 	return joinExtents(off, limit, func(block, count uint64) (uint64, bool, error) {
-		d.mu.RLock()
-		if err := d.err; err != nil {
-			d.mu.RUnlock()
+		d.pipe.mu.RLock()
+		if err := d.pipe.err; err != nil {
+			d.pipe.mu.RUnlock()
 			return 0, false, err
 		}
 		n, kind := d.dirtyKindLocked(block, count)
-		d.mu.RUnlock()
+		d.pipe.mu.RUnlock()
 		if kind != kindUnknown {
 			return n, kind == kindData, nil
 		}
-		n, data, err := d.rd.nextExtent(ctx, block, n)
+		n, data, err := d.reader.nextExtent(ctx, block, n)
 		if err != nil {
 			err = d.readError(ctx, err)
 		}
@@ -62,7 +62,7 @@ func (r *ReadOnly) NextExtent(ctx context.Context, off, limit int64) (int64, boo
 		return 0, false, err
 	}
 	return joinExtents(off, limit, func(block, count uint64) (uint64, bool, error) {
-		return r.rd.nextExtent(ctx, block, count)
+		return r.reader.nextExtent(ctx, block, count)
 	})
 }
 
@@ -104,7 +104,7 @@ const (
 
 // dirtyKindLocked says what the batches make of the blocks from block on, and of how many that holds.
 func (d *Disk) dirtyKindLocked(block, count uint64) (uint64, blockKind) {
-	if d.forming == nil && len(d.queue) == 0 {
+	if d.pipe.forming == nil && len(d.pipe.queue) == 0 {
 		return count, kindUnknown
 	}
 	count = min(count, dirtyWindow)
@@ -117,13 +117,13 @@ func (d *Disk) dirtyKindLocked(block, count uint64) (uint64, blockKind) {
 }
 
 func (d *Disk) dirtyBlockKindLocked(block uint64) blockKind {
-	if d.forming != nil {
-		if k := d.forming.kind(block); k != kindUnknown {
+	if d.pipe.forming != nil {
+		if k := d.pipe.forming.kind(block); k != kindUnknown {
 			return k
 		}
 	}
-	for i := len(d.queue) - 1; i >= 0; i-- {
-		if k := d.queue[i].kind(block); k != kindUnknown {
+	for i := len(d.pipe.queue) - 1; i >= 0; i-- {
+		if k := d.pipe.queue[i].kind(block); k != kindUnknown {
 			return k
 		}
 	}

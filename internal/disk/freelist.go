@@ -42,6 +42,20 @@ func (l *freeList[T]) drain() {
 	l.free = nil
 }
 
+// memory is what the writes of a disk take and give back.
+type memory struct {
+	blocks blockPool
+	bodies bodyPool
+	tables tablePool
+}
+
+// drain gives all of it back to the system.
+func (m *memory) drain() {
+	m.blocks.drain()
+	m.bodies.drain()
+	m.tables.drain()
+}
+
 // blockPool is memory for the blocks of batches, up to maxIdleBlocks.
 type blockPool struct{ freeList[*blockMem] }
 

@@ -112,12 +112,12 @@ func verifyLog(ctx context.Context, client *store.Client, h *format.Head) error 
 
 // sameLog sees, after a log was read to its end, that it was whole all the time.
 func (d *Disk) sameLog(ctx context.Context) error {
-	if d.second == nil {
+	if d.logPlace == nil {
 		return nil
 	}
-	_, err := d.logStore.Get(ctx, identityKey(d.second.uid), blob.All())
+	_, err := d.logStore.Get(ctx, identityKey(d.logPlace.uid), blob.All())
 	if errs.Is(err, errs.NotFound) {
-		return errs.Wrap(errs.Corrupt, err, "log store %s was emptied while it was read", d.second.at.URL).
+		return errs.Wrap(errs.Corrupt, err, "log store %s was emptied while it was read", d.logPlace.at.URL).
 			WithRemedy("a disk that is being destroyed can't be attached; else bring the store back")
 	}
 	return err
@@ -143,8 +143,8 @@ func provesWriteOnce(ctx context.Context, client *store.Client, uid string) erro
 // useLog makes the log store that a head names the place of the log; without one, the disk's own store is. Nothing
 // has been changed yet, and nothing is if this fails.
 func (d *Disk) useLog(ctx context.Context, h *format.Head) error {
-	if d.second != nil && h.LogStore != nil && d.second.uid == h.UID && d.second.at.URL == h.LogStore.URL &&
-		d.second.at.Binding == h.LogStore.Binding {
+	if d.logPlace != nil && h.LogStore != nil && d.logPlace.uid == h.UID && d.logPlace.at.URL == h.LogStore.URL &&
+		d.logPlace.at.Binding == h.LogStore.Binding {
 		return nil
 	}
 	d.leaveLog()
@@ -167,28 +167,28 @@ func (d *Disk) useLog(ctx context.Context, h *format.Head) error {
 		place.close()
 		return errs.Wrap(errs.KindOf(err), err, "attach %s", d.path)
 	}
-	d.second, d.logStore = place, place.store
+	d.logPlace, d.logStore = place, place.store
 	return nil
 }
 
 // leaveLog lets go of the log store.
 func (d *Disk) leaveLog() {
-	if d.second != nil {
-		d.second.close()
+	if d.logPlace != nil {
+		d.logPlace.close()
 	}
-	d.second, d.logStore = nil, d.store
+	d.logPlace, d.logStore = nil, d.store
 }
 
 // logKey returns the key, in the store of the log, of a log object of an epoch that may have to be replayed, or of ours.
 func (d *Disk) logKey(epoch, seq uint64) (string, error) {
-	if d.second == nil {
+	if d.logPlace == nil {
 		return logKey(d.path, epoch, seq), nil
 	}
-	session, ok := d.second.at.Session(epoch)
+	session, ok := d.logPlace.at.Session(epoch)
 	if !ok {
 		return "", errs.New(errs.Corrupt, "the head doesn't tell whose the log of epoch %d is", epoch)
 	}
-	return secondLogKey(d.second.uid, epoch, session, seq), nil
+	return secondLogKey(d.logPlace.uid, epoch, session, seq), nil
 }
 
 // LogDetails is what is in a disk's log store.

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -10,6 +11,22 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/store"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
+
+// mapWriting is the making of map checkpoints. Whoever has the turn may write the map and the head,
+// and may use n.
+type mapWriting struct {
+	turn turn
+	n    uint32 // of map versions, in this epoch
+	wake signal // wakes mapLoop
+
+	traced     atomic.Bool // this session's boot trace is stored: the next head points at it
+	preloading atomic.Bool // map pages are being read beside an upload
+}
+
+func newMapWriting() mapWriting { return mapWriting{turn: newTurn(), wake: newSignal()} }
+
+func (w *mapWriting) take(ctx context.Context) error { return w.turn.take(ctx, "a map checkpoint") }
+func (w *mapWriting) give()                          { w.turn.give() }
 
 // writeMap writes a map checkpoint of all that is committed and points the head at it. change, if not nil,
 // changes the head in the same swap; without it an unchanged map costs nothing. It reports whether it swapped
@@ -21,11 +38,11 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 	if err := d.destageAll(ctx); err != nil {
 		return false, err
 	}
-	if err := d.takeTurn(ctx); err != nil {
+	if err := d.mapping.take(ctx); err != nil {
 		return false, err
 	}
-	defer d.giveTurn()
-	if change == nil && !d.rd.m.Changed() {
+	defer d.mapping.give()
+	if change == nil && !d.reader.m.Changed() {
 		return false, d.proveForMap(ctx)
 	}
 	return true, d.writeMapInTurn(ctx, change, nil)
@@ -33,7 +50,7 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 
 // writeMapInTurn is writeMap for who holds the turn. The map gets a name if n is not nil.
 func (d *Disk) writeMapInTurn(ctx context.Context, change func(*format.Head), n *naming) error {
-	packed := d.packed.unfinished() // before the snapshot: what is finished by now is in it
+	packed := d.packing.numbers.unfinished() // before the snapshot: what is finished by now is in it
 	snap, err := d.snapshot(ctx)
 	if err != nil {
 		return d.readError(ctx, err)
@@ -47,45 +64,30 @@ func (d *Disk) writeMapInTurn(ctx context.Context, change func(*format.Head), n 
 		}
 	})
 	if err != nil {
-		d.rd.m.Rollback(snap)
+		d.reader.m.Rollback(snap)
 		return err
 	}
-	d.rd.m.Commit(snap)
-	d.rd.pages.forget()
+	d.reader.m.Commit(snap)
+	d.reader.pages.forget()
 	d.counters.mapWrites.Add(1)
-	d.mu.Lock()
+	d.pipe.mu.Lock()
 	if snap.Position.Epoch == d.epoch {
-		d.mapped = snap.Position.Seq - 1
+		d.pipe.mapped = snap.Position.Seq - 1
 	}
-	mapped := d.mapped
+	mapped := d.pipe.mapped
 	d.pumpLocked()
-	d.mu.Unlock()
+	d.pipe.mu.Unlock()
 	d.dropMapped(mapped)
-	select {
-	case d.packKick <- struct{}{}:
-	default:
-	}
+	d.packing.wake.notify()
 	return nil
 }
 
-// takeTurn waits for the right to write the map and the head.
-func (d *Disk) takeTurn(ctx context.Context) error {
-	select {
-	case <-d.turn:
-		return nil
-	case <-ctx.Done():
-		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for a map checkpoint")
-	}
-}
-
-func (d *Disk) giveTurn() { d.turn <- struct{}{} }
-
 func (d *Disk) snapshot(ctx context.Context) (*blockmap.Snapshot, error) {
 	for {
-		if err := d.rd.m.Complete(ctx); err != nil {
+		if err := d.reader.m.Complete(ctx); err != nil {
 			return nil, err
 		}
-		if s, ok := d.rd.m.Snapshot(); ok {
+		if s, ok := d.reader.m.Snapshot(); ok {
 			return s, nil
 		}
 	}
@@ -164,17 +166,17 @@ func (d *Disk) storeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *na
 
 // storeMap writes the pages and the root of a snapshot side by side, under a version never used before.
 func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*storedMap, error) {
-	d.mapN++
-	v := blockmap.Version{Epoch: d.epoch, N: d.mapN, Nonce: newID()}
+	d.mapping.n++
+	v := blockmap.Version{Epoch: d.epoch, N: d.mapping.n, Nonce: newID()}
 	var err error
-	if d.own != nil {
-		if v.Key, err = d.own.Pages(v.Epoch, v.N); err != nil {
+	if d.keys.own != nil {
+		if v.Key, err = d.keys.own.Pages(v.Epoch, v.N); err != nil {
 			return nil, err
 		}
 	}
-	pages, root := d.rd.m.Encode(snap, d.rd.codec, v)
-	root.Size, root.Lineage, root.Created = d.Size(), d.rd.pages.lineage, now().UnixMilli()
-	body := d.rd.codec.EncodeRoot(root, v.Key)
+	pages, root := d.reader.m.Encode(snap, d.reader.codec, v)
+	root.Size, root.Lineage, root.Created = d.Size(), d.reader.pages.lineage, now().UnixMilli()
+	body := d.reader.codec.EncodeRoot(root, v.Key)
 	m := &storedMap{bodies: map[string][]byte{rootKey(d.path, v.Epoch, v.N): body},
 		ref: &format.RootRef{Epoch: v.Epoch, N: v.N, Size: int64(len(body)), CRC: format.CRC(body)}}
 	if len(pages) > format.PagesHeaderLen {
@@ -192,14 +194,12 @@ func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*storedMa
 // fenced.
 func (d *Disk) updateHead(ctx context.Context, change func(*format.Head)) error {
 	for {
-		d.headMu.Lock()
-		next, etag := d.head, d.etag
-		d.headMu.Unlock()
+		next, etag := d.head.get()
 		change(&next)
 		if next.LogStore != nil {
 			next.LogStore = next.LogStore.Since(next.Log.Epoch)
 		}
-		if d.traced.Load() {
+		if d.mapping.traced.Load() {
 			next.Boot = d.epoch
 		}
 		next.Nonce, next.Updated = newNonce(), now()
@@ -210,9 +210,7 @@ func (d *Disk) updateHead(ctx context.Context, change func(*format.Head)) error 
 		if ferr := d.checkHead(cur); ferr != nil {
 			return ferr
 		}
-		d.headMu.Lock()
-		d.head, d.etag = *cur, curTag
-		d.headMu.Unlock()
+		d.head.set(cur, curTag)
 		if err == nil {
 			return nil
 		}

@@ -14,10 +14,27 @@ import (
 //   - The journal acknowledges nothing before the head says bounded: who attaches next knows that it is needed.
 //   - The head says durable only after the store has all that the journal has acknowledged.
 
-// journalUse is a session's use of a journal. The disk's lock guards it.
+// bounding is how flushes are acknowledged. The pipeline's lock guards the journal's use, bound,
+// sealEvery and recovering. Whoever has the turn may change the mode, and may use unsure.
+type bounding struct {
+	journal    journalUse
+	bound      time.Duration // of mode bounded; 0: the disk is durable
+	sealEvery  time.Duration // age at which unflushed writes are uploaded anyway
+	recovering bool          // the journal is being written to the store; no map is written meanwhile
+
+	changed signal // wakes sealLoop: sealEvery is another
+	turn    turn
+	unsure  bool // the head may have another mode than is known here
+}
+
+func newBounding(sealEvery time.Duration) bounding {
+	return bounding{sealEvery: sealEvery, changed: newSignal(), turn: newTurn()}
+}
+
+// journalUse is a session's use of a journal.
 type journalUse struct {
-	j    *journal.Journal // logged to; nil: flushes are acknowledged by the store
-	from uint64           // the first batch that it has whole: those before are acknowledged by the store
+	active *journal.Journal // logged to; nil: flushes are acknowledged by the store
+	from   uint64           // the first batch that is in it whole; the store acknowledges those before
 
 	// storeOnly makes the store acknowledge, although the journal is logged to: the head may say durable by now, or
 	// will soon.
@@ -41,12 +58,10 @@ func (d *Disk) SetBound(ctx context.Context, bound time.Duration, j *journal.Jou
 	if err := MayHaveBound(&head, bound); err != nil {
 		return err
 	}
-	select {
-	case <-d.modeTurn:
-		defer func() { d.modeTurn <- struct{}{} }()
-	case <-ctx.Done():
-		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for another change of the disk's mode")
+	if err := d.bounding.turn.take(ctx, "another change of the disk's mode"); err != nil {
+		return err
 	}
+	defer d.bounding.turn.give()
 	if d.hasBound(bound, j) {
 		return nil
 	}
@@ -65,39 +80,39 @@ func (d *Disk) SetBound(ctx context.Context, bound time.Duration, j *journal.Jou
 // hasBound reports whether there is nothing to change. After a change whose outcome is not known there is.
 func (d *Disk) hasBound(bound time.Duration, j *journal.Journal) bool {
 	h := d.Head()
-	if d.modeUnsure || time.Duration(h.BoundMS)*time.Millisecond != bound {
+	if d.bounding.unsure || time.Duration(h.BoundMS)*time.Millisecond != bound {
 		return false
 	}
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	return d.err == nil && !d.closing && (bound == 0 || d.jr.j != nil && (j == nil || j == d.jr.j))
+	d.pipe.mu.RLock()
+	defer d.pipe.mu.RUnlock()
+	return d.pipe.err == nil && !d.pipe.closing && (bound == 0 || d.bounding.journal.active != nil && (j == nil || j == d.bounding.journal.active))
 }
 
 func (d *Disk) beDurable(ctx context.Context) error {
-	d.mu.Lock()
-	before := d.jr.storeOnly
-	d.jr.storeOnly = true
-	d.mu.Unlock()
+	d.pipe.mu.Lock()
+	before := d.bounding.journal.storeOnly
+	d.bounding.journal.storeOnly = true
+	d.pipe.mu.Unlock()
 	if err := d.flushStore(ctx); err != nil {
-		d.mu.Lock()
-		d.jr.storeOnly = before // the head is what it was
-		d.mu.Unlock()
+		d.pipe.mu.Lock()
+		d.bounding.journal.storeOnly = before // the head is what it was
+		d.pipe.mu.Unlock()
 		return err
 	}
 	// From here on it stays so, also if the swap fails: it may arrive later on.
 	if err := d.writeBound(ctx, 0); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	use := d.jr
-	d.jr, d.bound, d.sealEvery = journalUse{}, 0, d.opts.SealInterval
-	d.mu.Unlock()
+	d.pipe.mu.Lock()
+	use := d.bounding.journal
+	d.bounding.journal, d.bounding.bound, d.bounding.sealEvery = journalUse{}, 0, d.opts.SealInterval
+	d.pipe.mu.Unlock()
 	if use.last == nil {
 		return nil
 	}
 	// Flushes that are about to ask the journal are answered: nothing is appended any more.
-	if use.j != nil {
-		_ = use.j.Sync(ctx) // if it fails, they ask the store
+	if use.active != nil {
+		_ = use.active.Sync(ctx) // if it fails, they ask the store
 	}
 	use.stop()
 	d.clear(use.last)
@@ -105,17 +120,17 @@ func (d *Disk) beDurable(ctx context.Context) error {
 }
 
 func (d *Disk) beBounded(ctx context.Context, bound time.Duration, j *journal.Journal) error {
-	d.mu.Lock()
-	use := d.jr
-	tighter := use.j != nil && bound < d.bound
+	d.pipe.mu.Lock()
+	use := d.bounding.journal
+	tighter := use.active != nil && bound < d.bounding.bound
 	if tighter {
-		d.bound = bound
+		d.bounding.bound = bound
 	}
-	d.mu.Unlock()
+	d.pipe.mu.Unlock()
 	switch {
-	case use.j != nil && j != nil && j != use.j:
+	case use.active != nil && j != nil && j != use.active:
 		return errs.New(errs.Conflict, "the disk has another journal in use").WithRemedy("keep that, or make the disk durable first")
-	case use.j == nil:
+	case use.active == nil:
 		return d.beginBounded(ctx, bound, j, use)
 	case tighter:
 		if err := d.flushStore(ctx); err != nil { // what is older than the new bound allows
@@ -125,10 +140,10 @@ func (d *Disk) beBounded(ctx context.Context, bound time.Duration, j *journal.Jo
 	if err := d.writeBound(ctx, bound); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	d.jr.storeOnly = false
+	d.pipe.mu.Lock()
+	d.bounding.journal.storeOnly = false
 	d.setBoundLocked(bound)
-	d.mu.Unlock()
+	d.pipe.mu.Unlock()
 	return nil
 }
 
@@ -172,50 +187,47 @@ func (d *Disk) beginBounded(ctx context.Context, bound time.Duration, j *journal
 
 // useJournal has the next batch, and all that follow, logged.
 func (d *Disk) useJournal(use journalUse, bound time.Duration) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.pipe.mu.Lock()
+	defer d.pipe.mu.Unlock()
 	if err := d.mutableLocked(); err != nil {
 		return err
 	}
-	if d.forming != nil {
+	if d.pipe.forming != nil {
 		d.sealLocked()
 		d.pumpLocked()
 	}
-	use.from = d.nextSeq
-	d.jr = use
+	use.from = d.pipe.nextSeq
+	d.bounding.journal = use
 	d.setBoundLocked(bound)
 	return nil
 }
 
 // setBoundLocked has writes uploaded well within the bound.
 func (d *Disk) setBoundLocked(bound time.Duration) {
-	d.bound = bound
-	d.sealEvery = min(d.opts.SealInterval, bound/sealShare)
-	select {
-	case d.sealKick <- struct{}{}:
-	default:
-	}
+	d.bounding.bound = bound
+	d.bounding.sealEvery = min(d.opts.SealInterval, bound/sealShare)
+	d.bounding.changed.notify()
 }
 
 // writeBound writes the mode into the head, unless the disk is being closed.
 func (d *Disk) writeBound(ctx context.Context, bound time.Duration) error {
-	d.modeUnsure = true
+	d.bounding.unsure = true
 	err := d.changeHead(ctx, func(h *format.Head) { _ = setBound(h, bound) }) // it was tried before
 	if err == nil {
-		d.modeUnsure = false
+		d.bounding.unsure = false
 	}
 	return err
 }
 
 // changeHead changes the head of a disk in use.
 func (d *Disk) changeHead(ctx context.Context, change func(*format.Head)) error {
-	if err := d.takeTurn(ctx); err != nil {
+	if err := d.mapping.take(ctx); err != nil {
 		return err
 	}
-	defer d.giveTurn()
-	d.mu.RLock()
+	defer d.mapping.give()
+	d.pipe.mu.RLock()
 	err := d.mutableLocked()
-	d.mu.RUnlock()
+	d.pipe.mu.RUnlock()
 	if err != nil {
 		return err
 	}
@@ -224,7 +236,7 @@ func (d *Disk) changeHead(ctx context.Context, change func(*format.Head)) error 
 
 // runJournal starts what writes a journal out.
 func (d *Disk) runJournal(j *journal.Journal) journalUse {
-	use := journalUse{j: j, last: j, done: make(chan struct{})}
+	use := journalUse{active: j, last: j, done: make(chan struct{})}
 	ctx, cancel := context.WithCancel(d.tasks.ctx)
 	use.end = cancel
 	if !d.tasks.spawn(func(context.Context) {
@@ -248,11 +260,11 @@ func (u *journalUse) stop() {
 // clear says that nothing in a journal is needed any more.
 func (d *Disk) clear(j *journal.Journal) {
 	if err := j.Clear(d.uid); err != nil {
-		d.log.Warn("a journal that isn't needed any more could not be emptied", "disk", d.path, "error", err.Error())
+		d.opts.Logger.Warn("a journal that isn't needed any more could not be emptied", "disk", d.path, "error", err.Error())
 	}
 }
 
 // acknowledgesLocked reports whether the journal acknowledges flushes.
 func (u *journalUse) acknowledgesLocked(acked uint64) bool {
-	return u.j != nil && !u.storeOnly && acked+1 >= u.from
+	return u.active != nil && !u.storeOnly && acked+1 >= u.from
 }

@@ -45,6 +45,16 @@ func (s *segNumbers) unfinished() uint32 {
 	return first
 }
 
+// packing is the writing of packed segments. Whoever has the turn may compact; destaging needs no
+// turn of it.
+type packing struct {
+	turn    turn
+	wake    signal // wakes compactLoop
+	numbers segNumbers
+}
+
+func newPacking() packing { return packing{turn: newTurn(), wake: newSignal()} }
+
 // packedWrite is a packed segment that is stored. finish says that the map has it, or never will; a nil one has
 // nothing to finish.
 type packedWrite struct {
@@ -61,8 +71,8 @@ func (w *packedWrite) finish() {
 // writePacked writes one packed segment of content in runs, and keeps it in the caches: on the cache device if there
 // is one, and, where it was written just now, else in memory.
 func (d *Disk) writePacked(ctx context.Context, runs []format.Run, content []byte, fresh bool) (_ *packedWrite, err error) {
-	n := d.packed.take()
-	w := &packedWrite{done: func() { d.packed.done(n) }}
+	n := d.packing.numbers.take()
+	w := &packedWrite{done: func() { d.packing.numbers.done(n) }}
 	defer func() {
 		if err != nil {
 			w.finish()
@@ -74,7 +84,7 @@ func (d *Disk) writePacked(ctx context.Context, runs []format.Run, content []byt
 	if err != nil {
 		return nil, err
 	}
-	body := encodePacked(d.rd.codec, &h, sealer, content)
+	body := encodePacked(d.reader.codec, &h, sealer, content)
 	w.seg = format.SegmentEntry{Kind: format.KindSeg, Epoch: d.epoch, Seq: h.Seq, Size: uint64(len(body)),
 		HeaderLen: uint32(h.Len()), Blocks: h.Blocks}
 	key := segmentKey(d.path, &w.seg)
@@ -82,12 +92,12 @@ func (d *Disk) writePacked(ctx context.Context, runs []format.Run, content []byt
 		return nil, errs.Wrap(errs.KindOf(err), err, "write %s", key)
 	}
 	d.keepUnproven(&unprovenObject{at: d.store, key: key, body: body})
-	d.rd.frames.keepHeader(&w.seg, h.Frames, h.Runs, sealer)
+	d.reader.frames.keepHeader(&w.seg, h.Frames, h.Runs, sealer)
 	if d.opts.Cache != nil || fresh {
-		d.rd.frames.fill(len(content), func() {
+		d.reader.frames.fill(len(content), func() {
 			for i := range h.Frames {
 				off := i * format.FrameSize
-				d.rd.frames.keep(d.rd.frames.key(&w.seg, uint32(i)), content[off:min(off+format.FrameSize, len(content))])
+				d.reader.frames.keep(d.reader.frames.key(&w.seg, uint32(i)), content[off:min(off+format.FrameSize, len(content))])
 			}
 		})
 	}

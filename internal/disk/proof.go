@@ -39,10 +39,14 @@ type unprovenObject struct {
 
 // unproven is all of them. Safe for concurrent use.
 type unproven struct {
+	wake signal // wakes proofLoop
+
 	mu      sync.Mutex
 	objects []*unprovenObject
 	bytes   int64
 }
+
+func newUnproven() unproven { return unproven{wake: newSignal()} }
 
 // add keeps an object and returns how much is kept now.
 func (u *unproven) add(o *unprovenObject) int64 {
@@ -102,10 +106,7 @@ func (d *Disk) keepUnproven(o *unprovenObject) {
 	if d.unproven.add(o) < int64(d.opts.ObjectBytes) {
 		return
 	}
-	select {
-	case d.proofKick <- struct{}{}:
-	default:
-	}
+	d.unproven.wake.notify()
 }
 
 // tooMuchUnproven reports whether uploads must wait for a proof.
@@ -115,7 +116,7 @@ func (d *Disk) tooMuchUnproven() bool {
 
 // proofLoop proves what was written when much of it waits for that.
 func (d *Disk) proofLoop(ctx context.Context) {
-	for d.due(ctx, d.proofKick, nil) {
+	for d.due(ctx, d.unproven.wake, nil) {
 		for d.prove(ctx, func(*unprovenObject) bool { return true }) != nil && d.Err() == nil {
 			if store.Sleep(ctx, checkpointRetry) != nil {
 				return
@@ -186,19 +187,19 @@ func (d *Disk) listUnproven(ctx context.Context, objects []*unprovenObject) map[
 func (d *Disk) provenUnproven(objects []*unprovenObject, proven bool) {
 	bodies, gone := d.unproven.done(objects, proven)
 	for _, b := range bodies {
-		d.bodies.put(b, d.opts.InFlight)
+		d.memory.bodies.put(b, d.opts.InFlight)
 	}
 	if gone > 0 {
 		d.counters.proven.Add(uint64(gone))
-		d.mu.Lock()
+		d.pipe.mu.Lock()
 		d.pumpLocked()
-		d.mu.Unlock()
+		d.pipe.mu.Unlock()
 	}
 }
 
 // dropMapped lets go of log objects of a log store that a written map makes superfluous.
 func (d *Disk) dropMapped(last uint64) {
-	if d.second != nil {
+	if d.logPlace != nil {
 		d.provenUnproven(d.unproven.take(func(o *unprovenObject) bool { return o.seq > 0 && o.seq <= last }), true)
 	}
 }

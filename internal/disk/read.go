@@ -37,23 +37,23 @@ func readAligned(p []byte, off int64, read func(p []byte, block uint64) error) e
 
 // readBlocks fills p, whole blocks, from memory where it can and from the store for the rest.
 func (d *Disk) readBlocks(ctx context.Context, p []byte, block uint64) error {
-	if d.stale.Load() {
+	if d.use.stale.Load() {
 		return errs.New(errs.Unavailable, "the store has not confirmed for %v that disk %s has no newer writer",
 			d.opts.StallTimeout, d.path)
 	}
 	var arr [8]blockRange
-	d.mu.RLock()
-	if err := d.err; err != nil && !errs.Is(err, errs.Corrupt) {
-		d.mu.RUnlock()
+	d.pipe.mu.RLock()
+	if err := d.pipe.err; err != nil && !errs.Is(err, errs.Corrupt) {
+		d.pipe.mu.RUnlock()
 		return err
 	}
 	missing := d.readDirtyLocked(p, block, arr[:0])
-	d.mu.RUnlock()
+	d.pipe.mu.RUnlock()
 	if len(missing) > 0 {
 		defer d.store.Waiting()()
 	}
 	for _, m := range missing {
-		if err := d.rd.read(ctx, p[(m.from-block)*BlockSize:(m.to-block)*BlockSize], m.from); err != nil {
+		if err := d.reader.read(ctx, p[(m.from-block)*BlockSize:(m.to-block)*BlockSize], m.from); err != nil {
 			return d.readError(ctx, err)
 		}
 	}
@@ -63,7 +63,7 @@ func (d *Disk) readBlocks(ctx context.Context, p []byte, block uint64) error {
 // readDirtyLocked copies what the batches have to p, and appends the ranges that they don't to missing.
 func (d *Disk) readDirtyLocked(p []byte, block uint64, missing []blockRange) []blockRange {
 	end := block + uint64(len(p)/BlockSize)
-	if d.forming == nil && len(d.queue) == 0 && len(d.stages) == 0 {
+	if d.pipe.forming == nil && len(d.pipe.queue) == 0 && len(d.staging.stages) == 0 {
 		return append(missing, blockRange{block, end})
 	}
 	for b := block; b < end; b++ {
@@ -81,16 +81,16 @@ func (d *Disk) readDirtyLocked(p []byte, block uint64, missing []blockRange) []b
 }
 
 func (d *Disk) readDirtyBlockLocked(dst []byte, block uint64) bool {
-	if d.forming != nil && d.forming.read(dst, block) {
+	if d.pipe.forming != nil && d.pipe.forming.read(dst, block) {
 		return true
 	}
-	for i := len(d.queue) - 1; i >= 0; i-- {
-		if d.queue[i].read(dst, block) {
+	for i := len(d.pipe.queue) - 1; i >= 0; i-- {
+		if d.pipe.queue[i].read(dst, block) {
 			return true
 		}
 	}
-	for i := len(d.stages) - 1; i >= 0; i-- {
-		if d.stages[i].b.read(dst, block) {
+	for i := len(d.staging.stages) - 1; i >= 0; i-- {
+		if d.staging.stages[i].b.read(dst, block) {
 			return true
 		}
 	}

@@ -18,7 +18,7 @@ import (
 // pin was lost, because the store could not be reached for too long or because somebody removed it, reads fail as
 // Conflict: what they would find might be gone.
 type ReadOnly struct {
-	rd       *reader
+	reader   *reader
 	size     int64
 	tasks    *tasks
 	store    *store.Client
@@ -97,16 +97,16 @@ func newReadOnly(ctx context.Context, src *pageSource, m *format.PinnedMap, p *p
 		return nil, err
 	}
 	r := &ReadOnly{size: m.Size, tasks: newTasks(ctx), store: src.store, counters: &counters{}, pin: p}
-	r.rd = newReader(src, m.Size, opts.Cache, r.tasks, r.counters, opts.Tuning)
+	r.reader = newReader(src, m.Size, opts.Cache, r.tasks, r.counters, opts.Tuning)
 	distance := 0
 	if m.Root != nil {
 		distance = m.Root.Lineage
 	}
-	if err := r.rd.use(root, distance, opts.MapBytes); err != nil {
+	if err := r.reader.use(root, distance, opts.MapBytes); err != nil {
 		r.tasks.stop()
 		return nil, err
 	}
-	r.tasks.spawn(func(ctx context.Context) { r.rd.idleLoop(ctx, opts.FrameIdle) })
+	r.tasks.spawn(func(ctx context.Context) { r.reader.idleLoop(ctx, opts.FrameIdle) })
 	if p != nil {
 		r.tasks.spawn(p.keep)
 	}
@@ -125,7 +125,7 @@ func (r *ReadOnly) ReadAt(ctx context.Context, p []byte, off int64) error {
 		return err
 	}
 	r.counters.readBytes.Add(uint64(len(p)))
-	err := readAligned(p, off, func(p []byte, block uint64) error { return r.rd.read(ctx, p, block) })
+	err := readAligned(p, off, func(p []byte, block uint64) error { return r.reader.read(ctx, p, block) })
 	if lost := r.pinned(); errs.Is(err, errs.Corrupt) && lost != nil {
 		return lost
 	}

@@ -28,16 +28,24 @@ type logSlot struct {
 	key    *format.ObjectKey // of its frames; nil: they are in the clear
 }
 
-// recover replays every log before our epoch from pos on, and makes sure that each ends in a fence, so that
+// recovery is one replay of what earlier writers have left. It belongs to the goroutine of an attach.
+type recovery struct {
+	disk      *Disk
+	replaying *replayed
+	fences    []unprovenObject // that it wrote, and the store has not shown yet
+}
+
+// run replays every log before our epoch from pos on, and makes sure that each ends in a fence, so that
 // no writer of an old epoch can ever have another write acknowledged.
 //
 // It is safe to die at any point: the head still says where replay starts, and fences are written once.
 //
 // It returns the sequence number of the last object that counts, per epoch.
-func (d *Disk) recover(ctx context.Context, pos format.Position) (map[uint64]uint64, error) {
+func (rec *recovery) run(ctx context.Context, pos format.Position) (map[uint64]uint64, error) {
+	d := rec.disk
 	last := make(map[uint64]uint64)
 	for ; pos.Epoch < d.epoch; pos = (format.Position{Epoch: pos.Epoch + 1, Seq: 1}) {
-		seq, err := d.recoverEpoch(ctx, pos.Epoch, pos.Seq)
+		seq, err := rec.recoverEpoch(ctx, pos.Epoch, pos.Seq)
 		if err != nil {
 			return nil, errs.Wrap(errs.KindOf(err), err, "replay log of epoch %d", pos.Epoch)
 		}
@@ -46,16 +54,17 @@ func (d *Disk) recover(ctx context.Context, pos format.Position) (map[uint64]uin
 	if err := d.sameLog(ctx); err != nil {
 		return nil, err
 	}
-	if err := d.endRestage(ctx); err != nil {
+	if err := rec.endRestage(ctx); err != nil {
 		return nil, err
 	}
-	d.rd.m.SetPosition(pos)
+	d.reader.m.SetPosition(pos)
 	return last, nil
 }
 
 // recoverEpoch replays one epoch's log up to the first fence, which it writes where there is none, and returns
 // the fence's place. A hole that was acknowledged is Corrupt, and gets no fence.
-func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, error) {
+func (rec *recovery) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, error) {
+	d := rec.disk
 	window, lost := firstWindow, 0
 	ahead := d.listAhead(ctx, epoch, seq)
 	for {
@@ -71,7 +80,7 @@ func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, err
 			if s.h.IsFence() {
 				return seq, nil
 			}
-			if err := d.replay(ctx, s); err != nil {
+			if err := rec.replay(ctx, s); err != nil {
 				return 0, err
 			}
 			seq++
@@ -84,13 +93,13 @@ func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, err
 		if err := d.mayBeHole(ctx, epoch, seq, beyond, ahead); err != nil {
 			return 0, err
 		}
-		won, err := d.fence(ctx, epoch, seq)
+		won, err := rec.fence(ctx, epoch, seq)
 		if won || err != nil {
 			return seq, err
 		}
 		if lost++; lost >= racesForAFar {
 			// The old writer is as fast as we are. A fence further on is one that it will run into.
-			if _, err := d.fence(ctx, epoch, seq+farFence<<min(lost-racesForAFar, 6)); err != nil {
+			if _, err := rec.fence(ctx, epoch, seq+farFence<<min(lost-racesForAFar, 6)); err != nil {
 				return 0, err
 			}
 		}
@@ -102,7 +111,8 @@ func (d *Disk) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, err
 
 // fence puts a fence into a slot and reports whether ours is there now; false means that somebody else's
 // object is.
-func (d *Disk) fence(ctx context.Context, epoch, seq uint64) (bool, error) {
+func (rec *recovery) fence(ctx context.Context, epoch, seq uint64) (bool, error) {
+	d := rec.disk
 	body := format.EncodeFence(d.uid, newID(), epoch, seq, now().UnixMilli())
 	key, err := d.logKey(epoch, seq)
 	if err != nil {
@@ -115,15 +125,16 @@ func (d *Disk) fence(ctx context.Context, epoch, seq uint64) (bool, error) {
 		return false, nil
 	}
 	if err == nil {
-		d.fences = append(d.fences, unprovenObject{key: key, body: body})
+		rec.fences = append(rec.fences, unprovenObject{key: key, body: body})
 	}
 	return err == nil, err
 }
 
 // proveFences sees that the store has the fences that this recovery wrote: one that it only acknowledged stops no writer.
-func (d *Disk) proveFences(ctx context.Context) error {
+func (rec *recovery) proveFences(ctx context.Context) error {
+	d := rec.disk
 	g, gctx := errgroup.WithContext(ctx)
-	for _, f := range d.fences {
+	for _, f := range rec.fences {
 		g.Go(func() error {
 			err := d.logStore.Prove(gctx, f.key, f.body)
 			if errs.Is(err, errs.Conflict) {
@@ -133,7 +144,7 @@ func (d *Disk) proveFences(ctx context.Context) error {
 		})
 	}
 	err := g.Wait()
-	d.fences = nil
+	rec.fences = nil
 	return err
 }
 
@@ -190,7 +201,7 @@ func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error)
 		return logSlot{}, errs.New(errs.Corrupt, "%s holds another object", key)
 	}
 	s := logSlot{h: h, size: obj.Size, where: key}
-	if s.key, err = d.rd.pages.keys.Open(d.rd.pages.lineage[0].UID, h); err != nil {
+	if s.key, err = d.reader.pages.keys.Open(d.reader.pages.lineage[0].UID, h); err != nil {
 		return logSlot{}, errs.Wrap(errs.KindOf(err), err, "%s", key)
 	}
 	if int64(len(obj.Data)) == obj.Size {
@@ -200,17 +211,18 @@ func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error)
 }
 
 // replay applies one log object to the map. What is in a log store must be brought to the disk's own first.
-func (d *Disk) replay(ctx context.Context, s logSlot) error {
+func (rec *recovery) replay(ctx context.Context, s logSlot) error {
+	d := rec.disk
 	for _, r := range s.h.Runs {
-		if r.LBA+r.Count > d.rd.blocks.Load() {
+		if r.LBA+r.Count > d.reader.blocks.Load() {
 			return errs.New(errs.Corrupt, "log object %d writes past the end of the disk", s.h.Seq)
 		}
 	}
 	d.counters.replayed.Add(1)
-	if d.second != nil {
-		return d.restage(ctx, &s)
+	if d.logPlace != nil {
+		return rec.restage(ctx, &s)
 	}
 	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: s.h.Epoch, Seq: s.h.Seq, Size: uint64(s.size),
 		HeaderLen: uint32(s.h.Len()), Blocks: s.h.Blocks}
-	return d.rd.m.Apply(seg, s.h.Runs, format.Position{Epoch: s.h.Epoch, Seq: s.h.Seq + 1})
+	return d.reader.m.Apply(seg, s.h.Runs, format.Position{Epoch: s.h.Epoch, Seq: s.h.Seq + 1})
 }

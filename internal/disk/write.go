@@ -48,12 +48,12 @@ func (d *Disk) writeBlocks(ctx context.Context, block uint64, p []byte) (int, er
 		p = p[:min(len(p), d.opts.Journal.MaxContent())]
 	}
 	mems := arr[:len(p)/BlockSize]
-	d.pool.get(mems)
+	d.memory.blocks.get(mems)
 	for i, m := range mems {
 		copy(m[:], p[i*BlockSize:])
 	}
 	if err := d.lockForWrite(ctx, len(p)); err != nil {
-		d.pool.put(mems)
+		d.memory.blocks.put(mems)
 		return 0, err
 	}
 	b, n := d.formLocked(), 0
@@ -63,8 +63,8 @@ func (d *Disk) writeBlocks(ctx context.Context, block uint64, p []byte) (int, er
 	}
 	d.logLocked(b, journal.Record{Kind: journal.Data, Block: block, Count: uint64(n), Blocks: p[:n*BlockSize]})
 	d.sealIfFullLocked()
-	d.mu.Unlock()
-	d.pool.put(slices.DeleteFunc(mems, func(m *blockMem) bool { return m == nil })) // what was overwritten or did not fit
+	d.pipe.mu.Unlock()
+	d.memory.blocks.put(slices.DeleteFunc(mems, func(m *blockMem) bool { return m == nil })) // what was overwritten or did not fit
 	return n * BlockSize, nil
 }
 
@@ -72,7 +72,7 @@ func (d *Disk) writeBlocks(ctx context.Context, block uint64, p []byte) (int, er
 func (d *Disk) putLocked(b *batch, block uint64, content *blockMem) *blockMem {
 	old := b.put(block, content)
 	if old == nil {
-		d.dirty += BlockSize
+		d.pipe.dirty += BlockSize
 	}
 	return old
 }
@@ -87,19 +87,19 @@ func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) er
 		if err := d.lockForWrite(ctx, BlockSize); err != nil {
 			return err
 		}
-		if d.readDirtyBlockLocked(buf[:], block) || (have && seen == d.commits) {
+		if d.readDirtyBlockLocked(buf[:], block) || (have && seen == d.pipe.commits) {
 			copy(buf[at:], p)
 			b := d.formLocked()
 			d.putLocked(b, block, buf)
 			d.logLocked(b, journal.Record{Kind: journal.Data, Block: block, Count: 1, Blocks: buf[:]})
 			d.sealIfFullLocked()
-			d.mu.Unlock()
+			d.pipe.mu.Unlock()
 			return nil
 		}
-		seen, have = d.commits, true
-		d.mu.Unlock()
+		seen, have = d.pipe.commits, true
+		d.pipe.mu.Unlock()
 		release := d.store.Waiting()
-		err := d.rd.read(ctx, buf[:], block)
+		err := d.reader.read(ctx, buf[:], block)
 		release()
 		if err != nil {
 			return d.readError(ctx, err)
@@ -139,7 +139,7 @@ func (d *Disk) zeroBlocks(ctx context.Context, from, to uint64) error {
 	if err := d.lockForWrite(ctx, 0); err != nil {
 		return err
 	}
-	defer d.mu.Unlock()
+	defer d.pipe.mu.Unlock()
 	b := d.formLocked()
 	b.zero(from, to)
 	d.logLocked(b, journal.Record{Kind: journal.Zero, Block: from, Count: to - from})
@@ -147,53 +147,53 @@ func (d *Disk) zeroBlocks(ctx context.Context, from, to uint64) error {
 	return nil
 }
 
-// lockForWrite takes d.mu when the disk accepts a mutation of n bytes of content and has room for it.
+// lockForWrite takes d.pipe.mu when the disk accepts a mutation of n bytes of content and has room for it.
 func (d *Disk) lockForWrite(ctx context.Context, n int) error {
-	d.mu.Lock()
-	if d.err == nil && !d.closing && d.mustWaitLocked(n) == nil {
+	d.pipe.mu.Lock()
+	if d.pipe.err == nil && !d.pipe.closing && d.mustWaitLocked(n) == nil {
 		return nil
 	}
 	sctx, cancel := d.stall(ctx)
 	defer cancel()
 	for {
 		if err := d.mutableLocked(); err != nil {
-			d.mu.Unlock()
+			d.pipe.mu.Unlock()
 			return err
 		}
 		room := d.mustWaitLocked(n)
 		if room == nil {
 			return nil
 		}
-		d.mu.Unlock()
+		d.pipe.mu.Unlock()
 		select {
 		case <-room:
-		case <-d.stop:
+		case <-d.pipe.stopped:
 		case <-sctx.Done():
 			return d.stalled(sctx, "write")
 		}
-		d.mu.Lock()
+		d.pipe.mu.Lock()
 	}
 }
 
 // mustWaitLocked returns what to wait for before a write of n bytes of content, or nil.
 func (d *Disk) mustWaitLocked(n int) <-chan struct{} {
-	if d.dirty >= d.opts.DirtyBytes {
-		return d.room
+	if d.pipe.dirty >= d.opts.DirtyBytes {
+		return d.pipe.room
 	}
 	return d.journalMustWaitLocked(n)
 }
 
 // formLocked returns the forming batch, made when there is none.
 func (d *Disk) formLocked() *batch {
-	if d.forming == nil {
-		d.forming = newBatch(now(), &d.tables)
+	if d.pipe.forming == nil {
+		d.pipe.forming = newBatch(now(), &d.memory.tables)
 	}
-	return d.forming
+	return d.pipe.forming
 }
 
 func (d *Disk) fullLocked() bool {
-	return d.forming.blocks()*BlockSize >= d.opts.ObjectBytes || len(d.forming.zeros) >= maxZeroRuns ||
-		d.forming.blocks() >= format.MaxSegBlocks || d.journalShareLocked()
+	return d.pipe.forming.blocks()*BlockSize >= d.opts.ObjectBytes || len(d.pipe.forming.zeros) >= maxZeroRuns ||
+		d.pipe.forming.blocks() >= format.MaxSegBlocks || d.journalShareLocked()
 }
 
 func (d *Disk) sealIfFullLocked() {

@@ -99,7 +99,7 @@ func TestAZombieIsFenced(t *testing.T) {
 	}
 	wantKind(t, "flush", put(t, ctx, zombie, 0, 66), errs.Fenced)
 	select {
-	case <-zombie.Fenced():
+	case <-zombie.Stopped():
 	default:
 		t.Error("Fenced is open")
 	}

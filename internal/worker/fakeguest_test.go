@@ -211,7 +211,7 @@ func (v *fakeVM) bringUp(ctx context.Context, b guestapi.Bind) {
 	v.work(func(ctx context.Context) {
 		select {
 		case <-ctx.Done():
-		case <-d.Fenced():
+		case <-d.Stopped():
 			if errs.Is(d.Err(), errs.Fenced) {
 				v.fail(d.Err())
 			}

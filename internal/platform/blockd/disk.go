@@ -17,8 +17,8 @@ type Disk interface {
 	Close(ctx context.Context) error
 	// Abandon stops everything without writing.
 	Abandon()
-	// Fenced is closed when the disk has stopped for good, in whatever way; Err says in which.
-	Fenced() <-chan struct{}
+	// Stopped is closed when the disk has stopped for good, in whatever way; Err says in which.
+	Stopped() <-chan struct{}
 	Err() error
 	// Settle flushes and writes the map, so that Close has little left to do.
 	Settle(ctx context.Context) error

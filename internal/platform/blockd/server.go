@@ -204,7 +204,7 @@ func (s *Server) awaitStopped(ctx context.Context) error {
 	d := s.disk
 	s.mu.Unlock()
 	select {
-	case <-d.Fenced():
+	case <-d.Stopped():
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -42,7 +42,7 @@ func (s *Server) awaitStall(ctx context.Context, known blockapi.Stall) (blockapi
 		case d.Err() != nil:
 			changed = nil // nothing more comes
 		}
-		stopped := d.Fenced()
+		stopped := d.Stopped()
 		if d.Err() != nil {
 			stopped = nil
 		}
