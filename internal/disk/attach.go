@@ -12,19 +12,21 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// maxHeadRaces bounds how often an attach starts over because the head changed under it: the old writer's
-// map checkpoints and other attaches do that.
+// maxHeadRaces bounds how often an attach starts over because the head changed under it: the old
+// writer's map checkpoints and other attaches do that.
 const maxHeadRaces = 32
 
-// Attach makes the caller the one writer of the disk at path in the pool. After a clean close it costs one
-// GET and one swap of the head, and the map root beside the swap. After a crash it also replays the log
-// from the newest map on and ends it with a fence.
+// Attach makes the caller the one writer of the disk at path in the pool. After a clean close it
+// costs one GET and one swap of the head, and the map root beside the swap. After a crash it also
+// replays the log from the newest map on and ends it with a fence.
 //
 // Of a disk with a log store it first sees that this is the right one, by two requests there.
 //
-// Errors: NotFound (no disk), Fenced (an older Generation than the head's), Conflict (the same Generation
-// by another Holder; or the log store is of another disk), Denied (it is encrypted, and Key is not its key; nothing has changed), Unsupported, Corrupt, Unavailable. An attach that fails after the swap leaves the
-// head open; attaching again, also with the same Generation and Holder, is safe.
+// Errors: NotFound (no disk), Fenced (an older Generation than the head's), Conflict (the same
+// Generation by another Holder; or the log store is of another disk), Denied (it is encrypted, and
+// Key is not its key; nothing has changed), Unsupported, Corrupt, Unavailable. An attach that fails
+// after the swap leaves the head open; attaching again, also with the same Generation and Holder,
+// is safe.
 func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptions) (*Disk, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
@@ -150,7 +152,8 @@ func (d *Disk) recoverAll(ctx context.Context, pos format.Position, believed boo
 func mayAttach(path string, h *format.Head, o *AttachOptions) error {
 	switch {
 	case o.Generation < h.Generation:
-		return errs.New(errs.Fenced, "disk %s: attach with generation %d, but %q attached it with generation %d (%s)",
+		return errs.New(errs.Fenced,
+			"disk %s: attach with generation %d, but %q attached it with generation %d (%s)",
 			path, o.Generation, h.Holder, h.Generation, h.State).
 			WithRemedy("stop this one; the machine belongs to generation %d", h.Generation)
 	case o.Generation == h.Generation && h.Holder != "" && h.Holder != o.Holder:
@@ -161,8 +164,8 @@ func mayAttach(path string, h *format.Head, o *AttachOptions) error {
 	return nil
 }
 
-// claim returns the head that makes us the writer. After a clean close nothing of older logs is left to
-// replay, so that the position moves on to our own log.
+// claim returns the head that makes us the writer. After a clean close nothing of older logs is
+// left to replay, so that the position moves on to our own log.
 func claim(h *format.Head, o *AttachOptions) *format.Head {
 	next := *h
 	next.Epoch++
@@ -173,17 +176,19 @@ func claim(h *format.Head, o *AttachOptions) *format.Head {
 		next.Log = format.Position{Epoch: next.Epoch, Seq: 1}
 	}
 	if h.LogStore != nil {
-		next.LogStore = h.LogStore.With(format.LogRun{Epoch: next.Epoch, Session: next.Session}, next.Log.Epoch)
+		next.LogStore = h.LogStore.With(format.LogRun{Epoch: next.Epoch, Session: next.Session},
+			next.Log.Epoch)
 	}
 	return &next
 }
 
-// prepareReader builds the reader for a head's lineage, with what was prepared for this very disk. When the
-// head changes under an attach the disk may have grown, or be another one.
+// prepareReader builds the reader for a head's lineage, with what was prepared for this very disk.
+// When the head changes under an attach the disk may have grown, or be another one.
 //
 // Here too the disk's key is asked for: a wrong one is refused before anything has changed.
 func (d *Disk) prepareReader(ctx context.Context, head *format.Head, codec *format.Codec) error {
-	if d.reader != nil && d.Size() == head.Size && slices.Equal(d.reader.pages.lineage, head.Lineage) &&
+	if d.reader != nil && d.Size() == head.Size &&
+		slices.Equal(d.reader.pages.lineage, head.Lineage) &&
 		reflect.DeepEqual(d.keys.unlocked, head.Encryption) {
 		return nil
 	}
@@ -209,7 +214,9 @@ func (d *Disk) prepareReader(ctx context.Context, head *format.Head, codec *form
 }
 
 // swapAndLoad swaps the head and reads the map root at the same time.
-func (d *Disk) swapAndLoad(ctx context.Context, next *format.Head, etag blob.ETag) (*format.Head, blob.ETag, *format.Root, error) {
+func (d *Disk) swapAndLoad(
+	ctx context.Context, next *format.Head, etag blob.ETag,
+) (*format.Head, blob.ETag, *format.Root, error) {
 	root, known := d.opts.Prepared.rootFor(next)
 	g, gctx := errgroup.WithContext(ctx)
 	if !known {

@@ -30,8 +30,8 @@ func (d *Disk) startBackground() {
 	}
 }
 
-// due waits for a signal or for tick, either of which may be nil. It reports false when the disk has
-// stopped.
+// due waits for a signal or for tick, either of which may be nil. It reports false when the disk
+// has stopped.
 func (d *Disk) due(ctx context.Context, wake signal, tick <-chan time.Time) bool {
 	select {
 	case <-ctx.Done():
@@ -84,7 +84,8 @@ func (d *Disk) mapLoop(ctx context.Context) {
 		if err == nil || ctx.Err() != nil || d.Err() != nil {
 			continue
 		}
-		// Not lost: the log holds everything. Attaching after a crash takes longer until it works again.
+		// Not lost: the log holds everything. Attaching after a crash takes longer until it works
+		// again.
 		d.opts.Logger.Warn("map checkpoint put off", "disk", d.path, "error", err.Error())
 		if store.Sleep(ctx, checkpointRetry) != nil {
 			return
@@ -93,14 +94,15 @@ func (d *Disk) mapLoop(ctx context.Context) {
 	}
 }
 
-// revalidateLoop asks the store whether we are still the writer, so that a fenced session whose reads are
-// all served from the cache stops too.
+// revalidateLoop asks the store whether we are still the writer, so that a fenced session whose
+// reads are all served from the cache stops too.
 func (d *Disk) revalidateLoop(ctx context.Context) {
 	t := time.NewTicker(d.opts.Revalidate)
 	defer t.Stop()
 	for d.due(ctx, nil, t.C) {
 		if d.use.busy.Swap(false) {
-			release := d.store.Waiting() // if it fails for too long, so do reads that need nothing of the store
+			// if it fails for too long, so do reads that need nothing of the store
+			release := d.store.Waiting()
 			d.use.stale.Store(errs.Is(d.revalidate(ctx), errs.Unavailable))
 			release()
 		}

@@ -14,9 +14,9 @@ const (
 	maxZeroRuns = 4096 // in one log object
 )
 
-// batch is the content of one log object while it is in memory: data blocks by number, and ranges of
-// zeros. A block in both holds the data. The disk's lock guards a batch until it is sealed; then nothing
-// in it changes.
+// batch is the content of one log object while it is in memory: data blocks by number, and ranges
+// of zeros. A block in both holds the data. The disk's lock guards a batch until it is sealed; then
+// nothing in it changes.
 type batch struct {
 	seq uint64
 	slotTable
@@ -26,7 +26,8 @@ type batch struct {
 	committed chan struct{} // closed when it and all before it are in the store and in the map
 	uploaded  bool          // guarded by the disk's lock
 
-	logged int          // bytes of content in the journal, also of blocks that were overwritten since
+	// bytes of content in the journal, also of blocks that were overwritten since
+	logged int
 	mark   journal.Mark // the journal's end when it was sealed
 
 	// What encode made, for the map and the cache.
@@ -50,8 +51,8 @@ func newBatch(now time.Time, tables *tablePool) *batch {
 // blocks returns the number of slots taken, of dead ones too.
 func (b *batch) blocks() int { return len(b.lbas) }
 
-// put makes mem, which is the batch's from now on, the content of a block. It returns the memory of the content
-// that the block had in the batch, or nil.
+// put makes mem, which is the batch's from now on, the content of a block. It returns the memory of
+// the content that the block had in the batch, or nil.
 func (b *batch) put(block uint64, mem *blockMem) *blockMem {
 	if i, ok := b.index[block]; ok {
 		old := b.slots[i]
@@ -134,9 +135,11 @@ func (b *batch) frame(n int, pieces [][]byte) [][]byte {
 	return pieces
 }
 
-// encode fixes the batch as a log object, in memory from bodies, and returns it. The first call decides the
-// bytes for good. h lacks what the batch knows; key is nil on a disk in the clear.
-func (b *batch) encode(c *format.Codec, h format.LogHeader, key *format.ObjectKey, bodies *bodyPool) []byte {
+// encode fixes the batch as a log object, in memory from bodies, and returns it. The first call
+// decides the bytes for good. h lacks what the batch knows; key is nil on a disk in the clear.
+func (b *batch) encode(
+	c *format.Codec, h format.LogHeader, key *format.ObjectKey, bodies *bodyPool,
+) []byte {
 	b.plan()
 	n := (len(b.order) + format.FrameBlocks - 1) / format.FrameBlocks
 	b.frames = make([]format.Frame, n)
@@ -151,7 +154,8 @@ func (b *batch) encode(c *format.Codec, h format.LogHeader, key *format.ObjectKe
 	}
 	h.Body = uint32(len(body) - hlen)
 	h.Seal(body[:hlen], key)
-	b.seg = format.SegmentEntry{Kind: format.KindLog, Epoch: h.Epoch, Seq: b.seq, Size: uint64(len(body)),
+	b.seg = format.SegmentEntry{Kind: format.KindLog, Epoch: h.Epoch, Seq: b.seq,
+		Size:      uint64(len(body)),
 		HeaderLen: uint32(hlen), Blocks: h.Blocks}
 	return body
 }

@@ -17,8 +17,9 @@ const (
 	traceReaders   = 32       // runs prefetched at a time
 )
 
-// bootTrace records which blocks were read first after an attach, each once, in that order. The next attach
-// reads exactly those ahead: what a machine touches while it starts is much the same each time.
+// bootTrace records which blocks were read first after an attach, each once, in that order. The
+// next attach reads exactly those ahead: what a machine touches while it starts is much the same
+// each time.
 type bootTrace struct {
 	mu     sync.Mutex
 	seen   map[uint64]uint64 // bits of 64 blocks
@@ -70,8 +71,8 @@ func (d *Disk) traceLoop(ctx context.Context) {
 	}
 }
 
-// saveTrace stores what was recorded; the next swap of the head points at it. A trace that is lost costs the
-// next boot some time and nothing else.
+// saveTrace stores what was recorded; the next swap of the head points at it. A trace that is lost
+// costs the next boot some time and nothing else.
 func (d *Disk) saveTrace(ctx context.Context) {
 	runs := d.reader.trace.end()
 	if len(runs) == 0 {
@@ -84,8 +85,9 @@ func (d *Disk) saveTrace(ctx context.Context) {
 	d.mapping.traced.Store(true)
 }
 
-// warmTrace brings the blocks of the trace under key into the cache, in the trace's order. Errors are left to the reader
-// who comes for the blocks. It ends with the first refusal, after which each of hundreds of requests would be refused.
+// warmTrace brings the blocks of the trace under key into the cache, in the trace's order. Errors
+// are left to the reader who comes for the blocks. It ends with the first refusal, after which each
+// of hundreds of requests would be refused.
 func warmTrace(ctx context.Context, client *store.Client, key string, rd *reader) {
 	obj, err := client.Get(ctx, key, blob.All())
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Mode bounded: a flush is acknowledged once the local journal has it, as long as no write that the store lacks
-// is older than the bound. The batches go to the store as ever, and the journal keeps what they hold until they
-// are there. See package journal for what is believed after a crash.
+// Mode bounded: a flush is acknowledged once the local journal has it, as long as no write that the
+// store lacks is older than the bound. The batches go to the store as ever, and the journal keeps
+// what they hold until they are there. See package journal for what is believed after a crash.
 
 // sealShare is the part of the bound after which writes are uploaded at the latest.
 const sealShare = 4
@@ -22,8 +22,9 @@ func sessionOf(h *format.Head) (journal.Session, error) {
 	return journal.Session{Epoch: h.Epoch, ID: id}, err
 }
 
-// JournalHas reports whether an attach of the disk with that head would write to the store what the journal has.
-// Of an open disk of mode bounded whose journal this isn't, acknowledged writes may be elsewhere.
+// JournalHas reports whether an attach of the disk with that head would write to the store what the
+// journal has. Of an open disk of mode bounded whose journal this isn't, acknowledged writes may be
+// elsewhere.
 func JournalHas(j *journal.Journal, head *format.Head) (bool, error) {
 	uid, err := parseUID(head.UID)
 	if err != nil || head.State != format.StateOpen {
@@ -33,9 +34,9 @@ func JournalHas(j *journal.Journal, head *format.Head) (bool, error) {
 	return err == nil && j.Matches(uid, found), err
 }
 
-// claimJournal reports whether the journal holds what the store may lack, and records the claim that is about to
-// be made of the head, so that dying after it loses nothing. A journal that another disk may need is refused here,
-// before anything has changed.
+// claimJournal reports whether the journal holds what the store may lack, and records the claim
+// that is about to be made of the head, so that dying after it loses nothing. A journal that
+// another disk may need is refused here, before anything has changed.
 func (d *Disk) claimJournal(head, next *format.Head) (bool, error) {
 	if d.opts.Journal == nil {
 		return false, nil
@@ -59,10 +60,12 @@ func (d *Disk) claimJournal(head, next *format.Head) (bool, error) {
 	return true, d.opts.Journal.Claim(found, own)
 }
 
-// recoverJournal writes the journal's batches that the store lacks to our log, each as the one log object that it
-// was to be. last has the end of each log since the journal's epoch: those after it hold what earlier recoveries
-// have written of the same.
-func (d *Disk) recoverJournal(ctx context.Context, pos format.Position, last map[uint64]uint64) error {
+// recoverJournal writes the journal's batches that the store lacks to our log, each as the one log
+// object that it was to be. last has the end of each log since the journal's epoch: those after it
+// hold what earlier recoveries have written of the same.
+func (d *Disk) recoverJournal(
+	ctx context.Context, pos format.Position, last map[uint64]uint64,
+) error {
 	source := d.opts.Journal.Source().Epoch
 	if pos.Epoch > source {
 		return nil // a map has been written since, which none is before all is recovered
@@ -92,7 +95,8 @@ func (d *Disk) recoverJournal(ctx context.Context, pos format.Position, last map
 	d.bounding.recovering = false
 	d.pipe.mu.Unlock()
 	if err == nil && records > 0 {
-		d.opts.Logger.Info("recovered acknowledged writes from the journal", "disk", d.path, "epoch", source, "writes", records)
+		d.opts.Logger.Info("recovered acknowledged writes from the journal",
+			"disk", d.path, "epoch", source, "writes", records)
 	}
 	return err
 }
@@ -100,10 +104,13 @@ func (d *Disk) recoverJournal(ctx context.Context, pos format.Position, last map
 // errJournalGap ends the reading of a journal that lacks a batch.
 var errJournalGap = errs.New(errs.Corrupt, "the journal lacks a batch")
 
-// writeAgain puts a journal's record into the batch that it was in. Batches up to done are in the store.
+// writeAgain puts a journal's record into the batch that it was in. Batches up to done are in the
+// store.
 func (d *Disk) writeAgain(ctx context.Context, r *journal.Record, done uint64) error {
 	if r.Block+r.Count > d.reader.blocks.Load() {
-		return errs.New(errs.Corrupt, "the journal has a write of %d blocks at %d, past the end of the disk", r.Count, r.Block)
+		return errs.New(errs.Corrupt,
+			"the journal has a write of %d blocks at %d, past the end of the disk",
+			r.Count, r.Block)
 	}
 	d.pipe.mu.Lock()
 	at := done + d.pipe.nextSeq // of the forming batch, in the source's log
@@ -132,7 +139,8 @@ func (d *Disk) writeAgain(ctx context.Context, r *journal.Record, done uint64) e
 	return nil
 }
 
-// beginJournal makes the journal ours, empty. A journal that fails is done without: then the store acknowledges.
+// beginJournal makes the journal ours, empty. A journal that fails is done without: then the store
+// acknowledges.
 func (d *Disk) beginJournal(head *format.Head, believed bool) error {
 	j := d.opts.Journal
 	if head.Mode == format.ModeBounded {
@@ -140,7 +148,8 @@ func (d *Disk) beginJournal(head *format.Head, believed bool) error {
 	}
 	switch {
 	case j == nil && d.bounding.bound > 0:
-		d.opts.Logger.Warn("no journal: flushes of a bounded disk wait for the store", "disk", d.path)
+		d.opts.Logger.Warn("no journal: flushes of a bounded disk wait for the store",
+			"disk", d.path)
 		return nil
 	case j == nil || (d.bounding.bound == 0 && !believed):
 		return nil
@@ -154,7 +163,8 @@ func (d *Disk) beginJournal(head *format.Head, believed bool) error {
 		return err
 	}
 	if err != nil {
-		d.opts.Logger.Warn("no journal: flushes of a bounded disk wait for the store", "disk", d.path, "error", err.Error())
+		d.opts.Logger.Warn("no journal: flushes of a bounded disk wait for the store",
+			"disk", d.path, "error", err.Error())
 		return nil
 	}
 	if d.bounding.bound > 0 {
@@ -184,9 +194,11 @@ func (d *Disk) logLocked(b *batch, r journal.Record) {
 	d.bounding.journal.active.Append(r)
 }
 
-// journalShareLocked reports whether the forming batch holds so much of the journal that it must go.
+// journalShareLocked reports whether the forming batch holds so much of the journal that it must
+// go.
 func (d *Disk) journalShareLocked() bool {
-	return d.bounding.journal.active != nil && int64(d.pipe.forming.logged) >= d.bounding.journal.active.Stats().Size/sealShare
+	return d.bounding.journal.active != nil &&
+		int64(d.pipe.forming.logged) >= d.bounding.journal.active.Stats().Size/sealShare
 }
 
 // oldestLocked returns when the oldest write that the store lacks was made.
@@ -229,14 +241,16 @@ func (d *Disk) journalMustWaitLocked(n int) <-chan struct{} {
 	return changed
 }
 
-// dropJournalLocked goes on without a journal that has failed. What it holds stays true: the records up to where
-// it failed are in write order, and those of batches that reach the store are skipped by a recovery.
+// dropJournalLocked goes on without a journal that has failed. What it holds stays true: the
+// records up to where it failed are in write order, and those of batches that reach the store are
+// skipped by a recovery.
 func (d *Disk) dropJournalLocked(j *journal.Journal, err error) {
 	if d.bounding.journal.active != j {
 		return
 	}
 	d.bounding.journal.active = nil
-	d.opts.Logger.Warn("the journal failed: flushes of a bounded disk wait for the store", "disk", d.path, "error", err.Error())
+	d.opts.Logger.Warn("the journal failed: flushes of a bounded disk wait for the store",
+		"disk", d.path, "error", err.Error())
 }
 
 // flushJournalAndUnlock is Flush of a disk with a journal.

@@ -14,9 +14,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Grow makes a disk larger that nobody has attached. Its content stays, and what is new reads as zeros. A disk
-// that is that large already is left alone. Conflict if its head is open, or changes meanwhile; Invalid if
-// size is smaller than the disk.
+// Grow makes a disk larger that nobody has attached. Its content stays, and what is new reads as
+// zeros. A disk that is that large already is left alone. Conflict if its head is open, or changes
+// meanwhile; Invalid if size is smaller than the disk.
 func Grow(ctx context.Context, store blob.Store, path string, size int64) (*format.Head, error) {
 	if err := checkSize(size); err != nil {
 		return nil, err
@@ -33,18 +33,20 @@ func Grow(ctx context.Context, store blob.Store, path string, size int64) (*form
 
 func mayGrow(path string, h *format.Head, size int64) error {
 	if size < h.Size {
-		return errs.New(errs.Invalid, "disk %s has %d bytes, and would shrink to %d", path, h.Size, size).
+		return errs.New(errs.Invalid, "disk %s has %d bytes, and would shrink to %d",
+			path, h.Size, size).
 			WithRemedy("disks can grow but not shrink")
 	}
 	return nil
 }
 
-// Grow makes the disk, which is in use, larger. Its content stays, and what is new reads as zeros. A disk that is that
-// large already is left alone. The head has the new size before anything can be written beyond the old one: who dies
-// in between leaves a disk of the new size. A front end that shows the device must be told; see frontend.Shown.
+// Grow makes the disk, which is in use, larger. Its content stays, and what is new reads as zeros.
+// A disk that is that large already is left alone. The head has the new size before anything can be
+// written beyond the old one: who dies in between leaves a disk of the new size. A front end that
+// shows the device must be told; see frontend.Shown.
 //
-// Errors: Invalid (size is smaller than the disk, or none that a disk can have), Unavailable (it may have grown or not;
-// call it again).
+// Errors: Invalid (size is smaller than the disk, or none that a disk can have), Unavailable (it
+// may have grown or not; call it again).
 func (d *Disk) Grow(ctx context.Context, size int64) error {
 	if err := checkSize(size); err != nil {
 		return err
@@ -75,10 +77,12 @@ func (d *Disk) Grow(ctx context.Context, size int64) error {
 	return nil
 }
 
-// SetBound changes how a disk that nobody has attached acknowledges flushes: by a local journal, with no write
-// older than bound that the store lacks, or for a bound of 0 by the store alone. Conflict if its head is open, or
-// changes meanwhile.
-func SetBound(ctx context.Context, store blob.Store, path string, bound time.Duration) (*format.Head, error) {
+// SetBound changes how a disk that nobody has attached acknowledges flushes: by a local journal,
+// with no write older than bound that the store lacks, or for a bound of 0 by the store alone.
+// Conflict if its head is open, or changes meanwhile.
+func SetBound(
+	ctx context.Context, store blob.Store, path string, bound time.Duration,
+) (*format.Head, error) {
 	return changeClosed(ctx, store, path, func(h *format.Head) (bool, error) {
 		mode, ms := h.Mode, h.BoundMS
 		err := setBound(h, bound)
@@ -86,18 +90,22 @@ func SetBound(ctx context.Context, store blob.Store, path string, bound time.Dur
 	})
 }
 
-// Restore makes a disk that nobody has attached what it was at one of its checkpoints. What it was until then
-// is kept as a checkpoint that Restore makes first, and whose name it returns. The size stays: what a larger
-// disk has beyond its checkpoint's size reads as zeros. It moves metadata only.
+// Restore makes a disk that nobody has attached what it was at one of its checkpoints. What it was
+// until then is kept as a checkpoint that Restore makes first, and whose name it returns. The size
+// stays: what a larger disk has beyond its checkpoint's size reads as zeros. It moves metadata
+// only.
 //
-// Errors: NotFound (no disk or checkpoint), Conflict (its head is open, or changes meanwhile; then the
-// checkpoint of what it was may be there already, and does no harm).
-func Restore(ctx context.Context, store blob.Store, path, checkpoint string) (h *format.Head, saved string, err error) {
+// Errors: NotFound (no disk or checkpoint), Conflict (its head is open, or changes meanwhile; then
+// the checkpoint of what it was may be there already, and does no harm).
+func Restore(
+	ctx context.Context, store blob.Store, path, checkpoint string,
+) (h *format.Head, saved string, err error) {
 	if err := checkPath(path); err != nil {
 		return nil, "", err
 	}
 	client := oneShot(store)
-	// Before anything is written: a pin at a path without a disk would hold up the whole pool's collector.
+	// Before anything is written: a pin at a path without a disk would hold up the whole pool's
+	// collector.
 	if _, err := loadCheckpoint(ctx, client, path, checkpoint); err != nil {
 		return nil, "", err
 	}
@@ -106,15 +114,18 @@ func Restore(ctx context.Context, store blob.Store, path, checkpoint string) (h 
 		return nil, "", err
 	}
 	h, saved, err = restorePinned(ctx, client, p, path, checkpoint)
-	if !errs.Is(err, errs.Unavailable) { // else the swap may still arrive, and the pin stays as long as its lease
+	if !errs.Is(err, errs.Unavailable) {
+		// else the swap may still arrive, and the pin stays as long as its lease
 		p.release(ctx)
 	}
 	return h, saved, err
 }
 
-// restorePinned restores while everything is pinned: what the checkpoint refers to can't go between reading it and
-// swapping the head.
-func restorePinned(ctx context.Context, client *store.Client, p *pin, path, checkpoint string) (h *format.Head, saved string, err error) {
+// restorePinned restores while everything is pinned: what the checkpoint refers to can't go between
+// reading it and swapping the head.
+func restorePinned(
+	ctx context.Context, client *store.Client, p *pin, path, checkpoint string,
+) (h *format.Head, saved string, err error) {
 	var head *format.Head
 	var etag blob.ETag
 	var g errgroup.Group
@@ -132,7 +143,8 @@ func restorePinned(ctx context.Context, client *store.Client, p *pin, path, chec
 	saved = "before-restore-" + strings.ToLower(newNonce())
 	h, err = changeLoaded(ctx, client, path, head, etag, func(h *format.Head) (bool, error) {
 		if c.UID != h.UID || !slices.Equal(c.Lineage, h.Lineage) || c.Size > h.Size {
-			return false, errs.New(errs.Corrupt, "checkpoint %s of %s is of another disk", checkpoint, path)
+			return false, errs.New(errs.Corrupt, "checkpoint %s of %s is of another disk",
+				checkpoint, path)
 		}
 		// Of the very head that is about to be replaced: the swap fails if it isn't that any more.
 		_, body, err := putCheckpoint(ctx, client, path, saved, h)
@@ -148,9 +160,12 @@ func restorePinned(ctx context.Context, client *store.Client, p *pin, path, chec
 	return h, saved, err
 }
 
-// changeClosed changes the head of a disk that nobody has attached, if change says that there is something to
-// change. Nothing of the disk's log is left to replay then, so that the head and its map are all there is.
-func changeClosed(ctx context.Context, store blob.Store, path string, change func(*format.Head) (bool, error)) (*format.Head, error) {
+// changeClosed changes the head of a disk that nobody has attached, if change says that there is
+// something to change. Nothing of the disk's log is left to replay then, so that the head and its
+// map are all there is.
+func changeClosed(
+	ctx context.Context, store blob.Store, path string, change func(*format.Head) (bool, error),
+) (*format.Head, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
@@ -163,9 +178,13 @@ func changeClosed(ctx context.Context, store blob.Store, path string, change fun
 }
 
 // changeLoaded is changeClosed of a head that was just read.
-func changeLoaded(ctx context.Context, client *store.Client, path string, h *format.Head, etag blob.ETag, change func(*format.Head) (bool, error)) (*format.Head, error) {
+func changeLoaded(
+	ctx context.Context, client *store.Client, path string, h *format.Head, etag blob.ETag,
+	change func(*format.Head) (bool, error),
+) (*format.Head, error) {
 	if h.State != format.StateClosed {
-		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d", path, h.Holder, h.Generation).
+		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d",
+			path, h.Holder, h.Generation).
 			WithRemedy("detach it first (after a crash: attach and close)")
 	}
 	if changed, err := change(h); !changed || err != nil {
@@ -174,7 +193,9 @@ func changeLoaded(ctx context.Context, client *store.Client, path string, h *for
 	h.Nonce, h.Updated = newNonce(), now()
 	if _, _, err := client.SwapHead(ctx, path, h, etag); err != nil {
 		if errs.Is(err, errs.Conflict) {
-			return nil, errs.Wrap(errs.Conflict, err, "disk %s was attached or changed meanwhile", path).WithRemedy("look at it, and try again")
+			return nil, errs.Wrap(errs.Conflict, err,
+				"disk %s was attached or changed meanwhile", path).
+				WithRemedy("look at it, and try again")
 		}
 		return nil, errs.Wrap(errs.KindOf(err), err, "change %s", path)
 	}

@@ -13,9 +13,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Checkpoint names the disk's present content: everything written before the call is in it. It moves
-// metadata only. It takes four round trips: the log object; the map; the head, with the name beside it; and to see that the head still has
-// that map. With nothing new it takes three: is the disk still ours, the name, and the last. Exists if the name is taken.
+// Checkpoint names the disk's present content: everything written before the call is in it. It
+// moves metadata only. It takes four round trips: the log object; the map; the head, with the name
+// beside it; and to see that the head still has that map. With nothing new it takes three: is the
+// disk still ours, the name, and the last. Exists if the name is taken.
 func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -42,8 +43,11 @@ func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint,
 	return n.confirm(ctx)
 }
 
-// CheckpointClosed names the content of a disk that nobody has attached. Conflict if its head is open.
-func CheckpointClosed(ctx context.Context, store blob.Store, path, name string) (*format.Checkpoint, error) {
+// CheckpointClosed names the content of a disk that nobody has attached. Conflict if its head is
+// open.
+func CheckpointClosed(
+	ctx context.Context, store blob.Store, path, name string,
+) (*format.Checkpoint, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
@@ -56,14 +60,17 @@ func CheckpointClosed(ctx context.Context, store blob.Store, path, name string) 
 		return nil, err
 	}
 	if h.State != format.StateClosed {
-		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d", path, h.Holder, h.Generation).
-			WithRemedy("checkpoint it where it is attached, or close it first (after a crash: attach and close)")
+		return nil, errs.New(errs.Conflict, "disk %s is open: %q attached it with generation %d",
+			path, h.Holder, h.Generation).
+			WithRemedy("checkpoint it where it is attached, or close it first (after a crash: " +
+				"attach and close)")
 	}
 	n := &naming{store: client, path: path, name: name, mine: func(h *format.Head) error {
 		if h.State == format.StateClosed {
 			return nil
 		}
-		return errs.New(errs.Conflict, "disk %s was attached meanwhile, by %q", path, h.Holder).WithRemedy("checkpoint it where it is attached")
+		return errs.New(errs.Conflict, "disk %s was attached meanwhile, by %q", path, h.Holder).
+			WithRemedy("checkpoint it where it is attached")
 	}}
 	n.put(ctx, h)
 	return n.confirm(ctx)
@@ -71,7 +78,8 @@ func CheckpointClosed(ctx context.Context, store blob.Store, path, name string) 
 
 // newCheckpoint returns a checkpoint of a head's map, and how it is stored.
 func newCheckpoint(name string, h *format.Head) (*format.Checkpoint, []byte, error) {
-	c := &format.Checkpoint{Version: format.Version, Name: name, UID: h.UID, Nonce: newNonce(), Size: h.Size,
+	c := &format.Checkpoint{Version: format.Version, Name: name, UID: h.UID, Nonce: newNonce(),
+		Size: h.Size,
 		Mode: h.Mode, Root: h.Root, Lineage: h.Lineage, Created: now()}
 	if h.Encryption != nil {
 		c.Features = []string{format.FeatureEncryption}
@@ -80,7 +88,9 @@ func newCheckpoint(name string, h *format.Head) (*format.Checkpoint, []byte, err
 	return c, body, err
 }
 
-func putCheckpoint(ctx context.Context, client *store.Client, path, name string, h *format.Head) (*format.Checkpoint, []byte, error) {
+func putCheckpoint(
+	ctx context.Context, client *store.Client, path, name string, h *format.Head,
+) (*format.Checkpoint, []byte, error) {
 	c, body, err := newCheckpoint(name, h)
 	if err != nil {
 		return nil, nil, err
@@ -88,21 +98,23 @@ func putCheckpoint(ctx context.Context, client *store.Client, path, name string,
 	err = client.PutNew(ctx, checkpointKey(path, name), body)
 	switch {
 	case errs.Is(err, errs.Conflict):
-		return nil, nil, errs.Wrap(errs.Exists, err, "disk %s has a checkpoint %q", path, name).WithRemedy("choose another name")
+		return nil, nil, errs.Wrap(errs.Exists, err, "disk %s has a checkpoint %q", path, name).
+			WithRemedy("choose another name")
 	case err != nil:
 		return nil, nil, errs.Wrap(errs.KindOf(err), err, "checkpoint %s", path)
 	}
 	return c, body, nil
 }
 
-// RemoveCheckpoint removes a checkpoint for good. Forks of it keep what they need, and so do pins: a collector frees
-// what nothing else refers to. NotFound lists the checkpoints that there are.
+// RemoveCheckpoint removes a checkpoint for good. Forks of it keep what they need, and so do pins:
+// a collector frees what nothing else refers to. NotFound lists the checkpoints that there are.
 func RemoveCheckpoint(ctx context.Context, store blob.Store, path, name string) error {
 	if err := checkPath(path); err != nil {
 		return err
 	}
 	client := oneShot(store)
-	if _, err := loadCheckpoint(ctx, client, path, name); err != nil && !errs.Is(err, errs.Corrupt) {
+	if _, err := loadCheckpoint(ctx, client, path, name); err != nil &&
+		!errs.Is(err, errs.Corrupt) {
 		return err
 	}
 	if err := client.Remove(ctx, checkpointKey(path, name)); err != nil {
@@ -112,7 +124,9 @@ func RemoveCheckpoint(ctx context.Context, store blob.Store, path, name string) 
 }
 
 // loadCheckpoint reads a checkpoint. NotFound lists those that there are.
-func loadCheckpoint(ctx context.Context, client *store.Client, path, name string) (*format.Checkpoint, error) {
+func loadCheckpoint(
+	ctx context.Context, client *store.Client, path, name string,
+) (*format.Checkpoint, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
@@ -130,9 +144,12 @@ func loadCheckpoint(ctx context.Context, client *store.Client, path, name string
 	return c, nil
 }
 
-// checkpointKeys returns the keys of what a checkpoint refers to. They are in the head of its disk alone, so that
-// rekeying has one object to change, and leaves nothing behind that the old key opens.
-func checkpointKeys(ctx context.Context, client *store.Client, c *format.Checkpoint, path string, key KEK) (format.Keys, error) {
+// checkpointKeys returns the keys of what a checkpoint refers to. They are in the head of its disk
+// alone, so that rekeying has one object to change, and leaves nothing behind that the old key
+// opens.
+func checkpointKeys(
+	ctx context.Context, client *store.Client, c *format.Checkpoint, path string, key KEK,
+) (format.Keys, error) {
 	if !c.Encrypted() {
 		return nil, nil
 	}
@@ -162,7 +179,9 @@ func noCheckpoint(ctx context.Context, client *store.Client, path, name string, 
 }
 
 // ListCheckpoints returns a disk's checkpoints by name.
-func ListCheckpoints(ctx context.Context, store blob.Store, path string) ([]*format.Checkpoint, error) {
+func ListCheckpoints(
+	ctx context.Context, store blob.Store, path string,
+) ([]*format.Checkpoint, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}

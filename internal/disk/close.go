@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Settle flushes and writes the map, so that a Close soon after has little left to do, and that Prepare
-// elsewhere sees nearly all. It costs nothing when nothing changed.
+// Settle flushes and writes the map, so that a Close soon after has little left to do, and that
+// Prepare elsewhere sees nearly all. It costs nothing when nothing changed.
 func (d *Disk) Settle(ctx context.Context) error {
 	if err := d.flushStore(ctx); err != nil {
 		return err
@@ -19,12 +19,13 @@ func (d *Disk) Settle(ctx context.Context) error {
 	return err
 }
 
-// Close flushes, writes the map and marks the head closed, so that the next attach replays nothing. Then
-// nothing of the disk runs any more. With nothing dirty since the last map checkpoint it costs one swap of
-// the head; else the log object, then the map's two objects side by side, then the swap.
+// Close flushes, writes the map and marks the head closed, so that the next attach replays nothing.
+// Then nothing of the disk runs any more. With nothing dirty since the last map checkpoint it costs
+// one swap of the head; else the log object, then the map's two objects side by side, then the
+// swap.
 //
-// From its start on mutations are refused. When it fails as Unavailable the disk stays attached, with all
-// its data, and Close may be called again. A disk that had stopped before returns why.
+// From its start on mutations are refused. When it fails as Unavailable the disk stays attached,
+// with all its data, and Close may be called again. A disk that had stopped before returns why.
 func (d *Disk) Close(ctx context.Context) error {
 	d.pipe.mu.Lock()
 	if d.pipe.err != nil {
@@ -37,10 +38,11 @@ func (d *Disk) Close(ctx context.Context) error {
 		return err
 	}
 	d.pipe.closing = true
-	// A session shorter than the boot window leaves a trace only where there is none, and only beside other
-	// writes, so that it takes no time of its own.
+	// A session shorter than the boot window leaves a trace only where there is none, and only
+	// beside other writes, so that it takes no time of its own.
 	var g errgroup.Group
-	if d.reader.trace != nil && d.Head().Boot == 0 && (d.pipe.forming != nil || len(d.pipe.queue) > 0 || d.reader.m.Changed()) {
+	if d.reader.trace != nil && d.Head().Boot == 0 &&
+		(d.pipe.forming != nil || len(d.pipe.queue) > 0 || d.reader.m.Changed()) {
 		g.Go(func() error {
 			d.saveTrace(ctx)
 			return nil

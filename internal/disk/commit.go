@@ -8,12 +8,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// maxReplayFactor bounds a crash replay when the map can't be written as fast as the log: at this many
-// times CheckpointObjects, uploads wait for the map.
+// maxReplayFactor bounds a crash replay when the map can't be written as fast as the log: at this
+// many times CheckpointObjects, uploads wait for the map.
 const maxReplayFactor = 4
 
-// secondReplayFactor is instead of it with a log store, which is there to go on when the disk's own store stalls: a map
-// can't be written then, and one log object is read sooner.
+// secondReplayFactor is instead of it with a log store, which is there to go on when the disk's own
+// store stalls: a map can't be written then, and one log object is read sooner.
 const secondReplayFactor = 64
 
 func (d *Disk) maxReplay() uint64 {
@@ -24,9 +24,10 @@ func (d *Disk) maxReplay() uint64 {
 	return uint64(factor * d.opts.CheckpointObjects)
 }
 
-// Flush returns when every write that returned before is in the store; in mode bounded with a journal, when they
-// are in that, and none that the store lacks is older than the bound. With nothing to wait for it makes no
-// request. After the stall bound it fails as Unavailable; the data stays and goes on being sent.
+// Flush returns when every write that returned before is in the store; in mode bounded with a
+// journal, when they are in that, and none that the store lacks is older than the bound. With
+// nothing to wait for it makes no request. After the stall bound it fails as Unavailable; the data
+// stays and goes on being sent.
 func (d *Disk) Flush(ctx context.Context) error {
 	d.touch()
 	d.pipe.mu.Lock()
@@ -94,8 +95,8 @@ func (d *Disk) sealLocked() {
 	d.pipe.queue = append(d.pipe.queue, b)
 }
 
-// pumpLocked starts as many uploads as may run, and seals the forming batch for a flush when one of them
-// could be its. Until then, later flushes join it.
+// pumpLocked starts as many uploads as may run, and seals the forming batch for a flush when one of
+// them could be its. Until then, later flushes join it.
 func (d *Disk) pumpLocked() {
 	for d.pipe.err == nil && d.pipe.started < d.logStore.Uploads() && !d.tooMuchUnproven() {
 		seq := d.pipe.nextSeq - uint64(len(d.pipe.queue)-d.pipe.started) // of the object to start
@@ -117,9 +118,11 @@ func (d *Disk) pumpLocked() {
 	}
 }
 
-// upload compresses and writes one batch's log object, however long that takes, and commits what can be.
+// upload compresses and writes one batch's log object, however long that takes, and commits what
+// can be.
 func (d *Disk) upload(ctx context.Context, b *batch) {
-	h := format.LogHeader{Kind: format.KindLog, Disk: d.uid, Nonce: newID(), Epoch: d.epoch, Seq: b.seq, Created: now().UnixMilli()}
+	h := format.LogHeader{Kind: format.KindLog, Disk: d.uid, Nonce: newID(), Epoch: d.epoch,
+		Seq: b.seq, Created: now().UnixMilli()}
 	d.pipe.mu.RLock()
 	h.SetAcknowledged(d.pipe.acked)
 	d.pipe.mu.RUnlock()
@@ -155,9 +158,9 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 	}
 }
 
-// preload begins to read the map pages below what a log object changes, beside its upload: the next map checkpoint needs
-// them, and somebody may be waiting for that. One at a time, so that it doesn't take the uploads' bandwidth: the checkpoint reads
-// what is left.
+// preload begins to read the map pages below what a log object changes, beside its upload: the next
+// map checkpoint needs them, and somebody may be waiting for that. One at a time, so that it
+// doesn't take the uploads' bandwidth: the checkpoint reads what is left.
 func (d *Disk) preload(runs []format.Run) {
 	if !d.mapping.preloading.CompareAndSwap(false, true) {
 		return
@@ -175,16 +178,17 @@ func (d *Disk) preload(runs []format.Run) {
 func (d *Disk) uploadFailed(ctx context.Context, key string, err error) {
 	switch {
 	case errs.Is(err, errs.Conflict):
-		d.fail(errs.Wrap(errs.Fenced, err, "%s: a newer writer of the disk ended this one's log", key).
+		d.fail(errs.Wrap(errs.Fenced, err,
+			"%s: a newer writer of the disk ended this one's log", key).
 			WithRemedy("stop; the disk is attached elsewhere"))
 	case ctx.Err() == nil:
 		d.fail(errs.Wrap(errs.KindOf(err), err, "write %s", key))
 	}
 }
 
-// commit applies uploaded batches to the map and acknowledges them, in order, as far as there is no gap. It
-// returns the batches that left memory; nobody else reads those any more. What is in a log store is applied later,
-// and stays.
+// commit applies uploaded batches to the map and acknowledges them, in order, as far as there is no
+// gap. It returns the batches that left memory; nobody else reads those any more. What is in a log
+// store is applied later, and stays.
 func (d *Disk) commit() []*batch {
 	d.pipe.commitMu.Lock()
 	defer d.pipe.commitMu.Unlock()

@@ -15,16 +15,18 @@ import (
 )
 
 const (
-	packBlocks    = 4096 // blocks in a packed segment: 16 MiB of content
-	packReads     = 8    // pieces read at a time
-	smallBlocks   = 64   // segments of fewer blocks are folded together
-	youngObjects  = 64   // newest log objects, left alone in the background: they are likely to be overwritten soon
+	packBlocks  = 4096 // blocks in a packed segment: 16 MiB of content
+	packReads   = 8    // pieces read at a time
+	smallBlocks = 64   // segments of fewer blocks are folded together
+	// newest log objects, left alone in the background: they are likely to be overwritten soon
+	youngObjects  = 64
 	defaultTarget = 1.2
 )
 
 // CompactOptions says how far a compaction goes.
 type CompactOptions struct {
-	// Target is the space that segments take beside what is live in them; at least 1.01, default 1.2.
+	// Target is the space that segments take beside what is live in them; at least 1.01, default
+	// 1.2.
 	Target float64
 	// Progress is told of every packed segment, and may be nil.
 	Progress func(Compaction)
@@ -32,7 +34,8 @@ type CompactOptions struct {
 
 // Compaction is what a compaction has done. Bytes are of content, before compression.
 type Compaction struct {
-	Segments   int   `json:"segments"`    // repacked: nothing refers to them any more, but checkpoints and forks may
+	// repacked: nothing refers to them any more, but checkpoints and forks may
+	Segments   int   `json:"segments"`
 	Packed     int   `json:"packed"`      // written
 	MovedBytes int64 `json:"moved_bytes"` // copied
 	RestBytes  int64 `json:"-"`           // to be copied yet, for progress
@@ -41,19 +44,21 @@ type Compaction struct {
 	SpaceBytes int64 `json:"space_bytes"` // that those hold, dead content with it
 }
 
-// Compact repacks the disk's own segments that hold least, until what they hold is within the target of what is
-// live, and folds small ones together. It returns when the map that says so is written. What was repacked
-// stays in the store, where checkpoints and forks may need it. Reads, writes and flushes go on beside it; a
-// background compaction waits.
+// Compact repacks the disk's own segments that hold least, until what they hold is within the
+// target of what is live, and folds small ones together. It returns when the map that says so is
+// written. What was repacked stays in the store, where checkpoints and forks may need it. Reads,
+// writes and flushes go on beside it; a background compaction waits.
 //
-// Crash safety: a packed segment that no written map refers to is garbage, and the old ones still hold all.
+// Crash safety: a packed segment that no written map refers to is garbage, and the old ones still
+// hold all.
 func (d *Disk) Compact(ctx context.Context, opts CompactOptions) (Compaction, error) {
 	var done Compaction
 	if opts.Target == 0 {
 		opts.Target = defaultTarget
 	}
 	if opts.Target < 1.01 {
-		return done, errs.New(errs.Invalid, "a compaction to %.2f times the content", opts.Target).WithRemedy("use 1.01 or more")
+		return done, errs.New(errs.Invalid, "a compaction to %.2f times the content", opts.Target).
+			WithRemedy("use 1.01 or more")
 	}
 	if err := d.Flush(ctx); err != nil {
 		return done, err
@@ -109,8 +114,8 @@ func ownSegments(all []blockmap.Segment) []blockmap.Segment {
 	return slices.DeleteFunc(all, func(s blockmap.Segment) bool { return s.Entry.Lineage != 0 })
 }
 
-// chooseVictims returns what to repack so that all segments together hold at most target times what is live: the
-// emptiest first, and small ones where there is more than one.
+// chooseVictims returns what to repack so that all segments together hold at most target times what
+// is live: the emptiest first, and small ones where there is more than one.
 func chooseVictims(segs []blockmap.Segment, target float64) []blockmap.Segment {
 	var live, space float64
 	var small, rest []blockmap.Segment
@@ -132,7 +137,9 @@ func chooseVictims(segs []blockmap.Segment, target float64) []blockmap.Segment {
 	} else {
 		rest = append(rest, small...)
 	}
-	slices.SortFunc(rest, func(a, b blockmap.Segment) int { return cmp.Compare(liveShare(&a.Entry), liveShare(&b.Entry)) })
+	slices.SortFunc(rest, func(a, b blockmap.Segment) int {
+		return cmp.Compare(liveShare(&a.Entry), liveShare(&b.Entry))
+	})
 	for _, s := range rest {
 		if space <= target*live || s.Entry.Live == s.Entry.Blocks {
 			break
@@ -145,9 +152,11 @@ func chooseVictims(segs []blockmap.Segment, target float64) []blockmap.Segment {
 
 func liveShare(e *format.SegmentEntry) float64 { return float64(e.Live) / float64(e.Blocks) }
 
-// packSome repacks as many of the victims as fit into one segment, at least one, and returns how many. The
-// caller has the pack turn.
-func (d *Disk) packSome(ctx context.Context, victims []blockmap.Segment, done *Compaction) (int, error) {
+// packSome repacks as many of the victims as fit into one segment, at least one, and returns how
+// many. The caller has the pack turn.
+func (d *Disk) packSome(
+	ctx context.Context, victims []blockmap.Segment, done *Compaction,
+) (int, error) {
 	var pieces []blockmap.Piece
 	var moves []blockmap.Move
 	blocks, n := 0, 0
@@ -161,7 +170,8 @@ func (d *Disk) packSome(ctx context.Context, victims []blockmap.Segment, done *C
 			return 0, err
 		}
 		for _, p := range vp {
-			moves = append(moves, blockmap.Move{Block: p.Block, Count: p.Count, First: p.First, From: v})
+			moves = append(moves,
+				blockmap.Move{Block: p.Block, Count: p.Count, First: p.First, From: v})
 			blocks += int(p.Count)
 		}
 		pieces = append(pieces, vp...)
@@ -185,11 +195,13 @@ func (d *Disk) packSome(ctx context.Context, victims []blockmap.Segment, done *C
 	return n, nil
 }
 
-// livePieces returns what of a segment the map still refers to. The header's runs tell where to look.
+// livePieces returns what of a segment the map still refers to. The header's runs tell where to
+// look.
 func (d *Disk) livePieces(ctx context.Context, v *blockmap.Segment) ([]blockmap.Piece, error) {
 	h, _, err := d.reader.frames.header(ctx, &v.Entry, segmentKey(d.path, &v.Entry))
 	if err != nil {
-		return nil, errs.Wrap(errs.KindOf(err), err, "read header of %s", segmentKey(d.path, &v.Entry))
+		return nil, errs.Wrap(errs.KindOf(err), err, "read header of %s",
+			segmentKey(d.path, &v.Entry))
 	}
 	var out []blockmap.Piece
 	at := uint32(0)
@@ -203,7 +215,8 @@ func (d *Disk) livePieces(ctx context.Context, v *blockmap.Segment) ([]blockmap.
 		}
 		for _, p := range pieces {
 			e := &p.Seg
-			if e.Kind == v.Entry.Kind && e.Lineage == 0 && e.Epoch == v.Entry.Epoch && e.Seq == v.Entry.Seq &&
+			if e.Kind == v.Entry.Kind && e.Lineage == 0 && e.Epoch == v.Entry.Epoch &&
+				e.Seq == v.Entry.Seq &&
 				p.First == at+uint32(p.Block-r.LBA) {
 				out = append(out, p)
 			}
@@ -221,7 +234,9 @@ func (d *Disk) readPieces(ctx context.Context, pieces []blockmap.Piece, content 
 		n := int(pieces[i].Count) * BlockSize
 		dst := content[:n]
 		content = content[n:]
-		g.Go(func() error { return d.reader.frames.read(gctx, pieces[i:i+1], pieces[i].Block, dst) })
+		g.Go(func() error {
+			return d.reader.frames.read(gctx, pieces[i:i+1], pieces[i].Block, dst)
+		})
 	}
 	return g.Wait()
 }
@@ -249,8 +264,11 @@ func (d *Disk) pack(ctx context.Context, moves []blockmap.Move, content []byte) 
 	return nil
 }
 
-// encodePacked returns a packed segment, and completes its header. key is nil on a disk in the clear.
-func encodePacked(c *format.Codec, h *format.LogHeader, key *format.ObjectKey, content []byte) []byte {
+// encodePacked returns a packed segment, and completes its header. key is nil on a disk in the
+// clear.
+func encodePacked(
+	c *format.Codec, h *format.LogHeader, key *format.ObjectKey, content []byte,
+) []byte {
 	n := (len(content) + format.FrameSize - 1) / format.FrameSize
 	h.Frames = make([]format.Frame, n)
 	hlen := h.Len()
@@ -258,14 +276,16 @@ func encodePacked(c *format.Codec, h *format.LogHeader, key *format.ObjectKey, c
 	frames := c.FrameWriter(h.Kind, hlen, key)
 	for i := range n {
 		off := i * format.FrameSize
-		body, h.Frames[i] = frames.Append(body, content[off:min(off+format.FrameSize, len(content))])
+		body, h.Frames[i] = frames.Append(body,
+			content[off:min(off+format.FrameSize, len(content))])
 	}
 	h.Body = uint32(len(body) - hlen)
 	h.Seal(body[:hlen], key)
 	return body
 }
 
-// compactLoop repacks in the background, after map checkpoints, when enough of this session's segments is dead.
+// compactLoop repacks in the background, after map checkpoints, when enough of this session's
+// segments is dead.
 func (d *Disk) compactLoop(ctx context.Context) {
 	for d.due(ctx, d.packing.wake, nil) {
 		if err := d.compactSome(ctx); err != nil && ctx.Err() == nil && d.Err() == nil {
@@ -275,8 +295,8 @@ func (d *Disk) compactLoop(ctx context.Context) {
 	}
 }
 
-// compactSome repacks the segments whose repacking gains most for what it costs, within its share of what the
-// disk has written, and rests three times as long as it works.
+// compactSome repacks the segments whose repacking gains most for what it costs, within its share
+// of what the disk has written, and rests three times as long as it works.
 func (d *Disk) compactSome(ctx context.Context) error {
 	if err := d.takePackTurn(ctx); err != nil {
 		return err
@@ -303,9 +323,9 @@ func (d *Disk) compactSome(ctx context.Context) error {
 	return nil
 }
 
-// cheapVictims returns own segments that are less than half live, the best first by dead × age for their live
-// part; none while less than CompactBytes would be won. Only what is in memory is looked at: a request to find
-// out would cost more than it could win.
+// cheapVictims returns own segments that are less than half live, the best first by dead × age for
+// their live part; none while less than CompactBytes would be won. Only what is in memory is looked
+// at: a request to find out would cost more than it could win.
 func (d *Disk) cheapVictims() []blockmap.Segment {
 	d.pipe.mu.RLock()
 	newest := d.pipe.acked
@@ -331,6 +351,8 @@ func (d *Disk) cheapVictims() []blockmap.Segment {
 		u := liveShare(e)
 		return (1 - u) * age / (1 + u)
 	}
-	slices.SortFunc(out, func(a, b blockmap.Segment) int { return cmp.Compare(gain(&b.Entry), gain(&a.Entry)) })
+	slices.SortFunc(out, func(a, b blockmap.Segment) int {
+		return cmp.Compare(gain(&b.Entry), gain(&a.Entry))
+	})
 	return out
 }

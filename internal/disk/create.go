@@ -18,19 +18,23 @@ type CreateOptions struct {
 	ID   string // the owner's name for it; the path's last element if empty
 	Size int64  // bytes; a multiple of BlockSize up to MaxSize
 	Key  KEK    // nil: the disk is in the clear; else it is encrypted, and this wraps its key
-	// Bound makes a disk of mode bounded: a flush may be acknowledged by a local journal while no write that the
-	// store lacks is older than this. Between 100 ms and 1 h, in whole milliseconds; 0: a durable disk.
+	// Bound makes a disk of mode bounded: a flush may be acknowledged by a local journal while no
+	// write that the store lacks is older than this. Between 100 ms and 1 h, in whole milliseconds;
+	// 0: a durable disk.
 	Bound time.Duration
 	// LogURL is where the log is, if it is in a second store; OpenLog opens that.
 	LogURL  string
 	OpenLog OpenStore
-	// Pool is the URL of the store that the disk is in, for its log store: so that a copy of it is told from it. See ElsewhereLog.
+	// Pool is the URL of the store that the disk is in, for its log store: so that a copy of it is
+	// told from it. See ElsewhereLog.
 	Pool string
 }
 
-// Create makes an empty disk at path in the pool, by one request whatever its size, and three in its log store if it has
-// one. Exists if there is one.
-func Create(ctx context.Context, store blob.Store, path string, opts CreateOptions) (*format.Head, error) {
+// Create makes an empty disk at path in the pool, by one request whatever its size, and three in
+// its log store if it has one. Exists if there is one.
+func Create(
+	ctx context.Context, store blob.Store, path string, opts CreateOptions,
+) (*format.Head, error) {
 	if err := checkNewPath(path); err != nil {
 		return nil, err
 	}
@@ -70,7 +74,8 @@ func setBound(h *format.Head, bound time.Duration) error {
 		h.SetMode(format.ModeDurable, 0)
 		return nil
 	case ms < format.MinBoundMS || ms > format.MaxBoundMS || bound%time.Millisecond != 0:
-		return errs.New(errs.Invalid, "a bound of %v", bound).WithRemedy("use 100ms to 1h in whole milliseconds, or 0 for a durable disk")
+		return errs.New(errs.Invalid, "a bound of %v", bound).
+			WithRemedy("use 100ms to 1h in whole milliseconds, or 0 for a durable disk")
 	}
 	next := *h
 	next.SetMode(format.ModeBounded, ms)
@@ -81,7 +86,8 @@ func setBound(h *format.Head, bound time.Duration) error {
 	return nil
 }
 
-// MayHaveBound returns why a disk with that head can't be of mode bounded with that bound, or nil. 0 is durable.
+// MayHaveBound returns why a disk with that head can't be of mode bounded with that bound, or nil.
+// 0 is durable.
 func MayHaveBound(h *format.Head, bound time.Duration) error {
 	next := *h
 	return setBound(&next, bound)
@@ -95,7 +101,8 @@ func newHead(path, id string, size int64) *format.Head {
 	t := now()
 	return &format.Head{
 		Version: format.Version, ID: id, UID: newNonce(), Size: size, Mode: format.ModeDurable,
-		State: format.StateClosed, Nonce: newNonce(), Log: format.Position{Epoch: 1, Seq: 1}, Created: t, Updated: t,
+		State: format.StateClosed, Nonce: newNonce(), Log: format.Position{Epoch: 1, Seq: 1},
+		Created: t, Updated: t,
 	}
 }
 
@@ -108,9 +115,12 @@ func lastElement(path string) string {
 	return path
 }
 
-// putHead writes the head of a new disk. done ends the making of its log store, of which nothing is left if another
-// disk is there.
-func putHead(ctx context.Context, client *store.Client, path string, h *format.Head, done func(ctx context.Context, remove bool)) error {
+// putHead writes the head of a new disk. done ends the making of its log store, of which nothing is
+// left if another disk is there.
+func putHead(
+	ctx context.Context, client *store.Client, path string, h *format.Head,
+	done func(ctx context.Context, remove bool),
+) error {
 	body, err := format.Encode(h)
 	if err != nil {
 		done(ctx, true)
@@ -119,7 +129,8 @@ func putHead(ctx context.Context, client *store.Client, path string, h *format.H
 	err = client.PutNew(ctx, headKey(path), body)
 	done(ctx, errs.Is(err, errs.Conflict))
 	if errs.Is(err, errs.Conflict) {
-		return errs.Wrap(errs.Exists, err, "there is a disk at %s", path).WithRemedy("use it, or choose another path")
+		return errs.Wrap(errs.Exists, err, "there is a disk at %s", path).
+			WithRemedy("use it, or choose another path")
 	}
 	if err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "create disk %s", path)

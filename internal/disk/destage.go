@@ -10,16 +10,16 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Destaging brings what the log store has into the disk's own store. Acknowledged batches are laid over each other
-// in memory, in order, and a stage of them at a time is written as a packed segment, of which the map is told then.
-// So the map never refers to a log object of another store, and content that was overwritten meanwhile is written
-// there not at all.
+// Destaging brings what the log store has into the disk's own store. Acknowledged batches are laid
+// over each other in memory, in order, and a stage of them at a time is written as a packed
+// segment, of which the map is told then. So the map never refers to a log object of another store,
+// and content that was overwritten meanwhile is written there not at all.
 //
-// Crash safety: a segment of a stage that no written map refers to is garbage, and the log still holds all after the
-// head's position, which moves on with the map.
+// Crash safety: a segment of a stage that no written map refers to is garbage, and the log still
+// holds all after the head's position, which moves on with the map.
 
-// staging is what the log store has and the map lacks. The pipeline's lock guards the stages. Whoever
-// has the turn may destage.
+// staging is what the log store has and the map lacks. The pipeline's lock guards the stages.
+// Whoever has the turn may destage.
 type staging struct {
 	turn   turn
 	wake   signal   // wakes destageLoop
@@ -36,7 +36,8 @@ type stage struct {
 	frozen bool            // being written; guarded by the disk's lock
 }
 
-// add lays a batch over the stage. It returns memory that nobody uses any more. The batch is not to be used again.
+// add lays a batch over the stage. It returns memory that nobody uses any more. The batch is not to
+// be used again.
 func (s *stage) add(b *batch) (unused []*blockMem) {
 	for _, z := range b.zeros {
 		s.b.zero(z.from, z.to)
@@ -53,15 +54,16 @@ func (s *stage) add(b *batch) (unused []*blockMem) {
 	return unused
 }
 
-// stageBytes is the content at which a stage is full: so little that writers that wait for memory always wait for a
-// full one.
+// stageBytes is the content at which a stage is full: so little that writers that wait for memory
+// always wait for a full one.
 func (d *Disk) stageBytes() int64 { return min(int64(d.opts.ObjectBytes), d.opts.DirtyBytes/4) }
 
 // stageLocked keeps a batch that the log store has until it is destaged.
 func (d *Disk) stageLocked(b *batch) {
 	n := len(d.staging.stages)
 	if n == 0 || d.staging.stages[n-1].frozen || d.fullStage(d.staging.stages[n-1]) {
-		d.staging.stages = append(d.staging.stages, &stage{b: newBatch(b.since, &d.memory.tables), from: b.seq})
+		d.staging.stages = append(d.staging.stages,
+			&stage{b: newBatch(b.since, &d.memory.tables), from: b.seq})
 		n++
 	}
 	s := d.staging.stages[n-1]
@@ -89,8 +91,10 @@ func (d *Disk) destageLoop(ctx context.Context) {
 			if err == nil || ctx.Err() != nil || d.Err() != nil {
 				break
 			}
-			// Not lost: the log store has it. It stays in memory, and writers wait when that is full.
-			d.opts.Logger.Warn("moving the log's content to the disk's own store put off", "disk", d.path, "error", err.Error())
+			// Not lost: the log store has it. It stays in memory, and writers wait when that is
+			// full.
+			d.opts.Logger.Warn("moving the log's content to the disk's own store put off",
+				"disk", d.path, "error", err.Error())
 			if store.Sleep(ctx, checkpointRetry) != nil {
 				return
 			}
@@ -109,8 +113,8 @@ func (d *Disk) destageAll(ctx context.Context) error {
 	return d.destage(ctx, func(s *stage) bool { return s.from <= last })
 }
 
-// destage destages from the oldest stage on as long as want says so. Some are written at a time, and the map is told of them in
-// order.
+// destage destages from the oldest stage on as long as want says so. Some are written at a time,
+// and the map is told of them in order.
 func (d *Disk) destage(ctx context.Context, want func(*stage) bool) error {
 	if err := d.staging.turn.take(ctx, "the log's content to be moved"); err != nil {
 		return err
@@ -140,12 +144,14 @@ func (d *Disk) destage(ctx context.Context, want func(*stage) bool) error {
 			writes[i].finish()
 		}
 		if err != nil {
-			return errs.Wrap(errs.KindOf(err), err, "move the log's content to the disk's own store")
+			return errs.Wrap(errs.KindOf(err), err,
+				"move the log's content to the disk's own store")
 		}
 	}
 }
 
-// freeze returns the oldest stages that are wanted, a few at most, to which nothing is added any more.
+// freeze returns the oldest stages that are wanted, a few at most, to which nothing is added any
+// more.
 func (d *Disk) freeze(want func(*stage) bool) []*stage {
 	d.pipe.mu.Lock()
 	defer d.pipe.mu.Unlock()
@@ -169,7 +175,8 @@ func (d *Disk) unstage(s *stage) {
 	s.b.release(&d.memory.blocks, &d.memory.tables)
 }
 
-// writeStage writes the data of a frozen batch as a packed segment. A batch of zeros alone needs none.
+// writeStage writes the data of a frozen batch as a packed segment. A batch of zeros alone needs
+// none.
 func (d *Disk) writeStage(ctx context.Context, b *batch) (*packedWrite, error) {
 	if b.order == nil { // else it is not the first attempt
 		b.plan()

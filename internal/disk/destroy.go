@@ -19,18 +19,20 @@ type DestroyOptions struct {
 	Pool    string    // URL of the store that the disk is in; see ElsewhereLog
 }
 
-// Destroy removes a disk for good. A missing one is no error, so that it can be repeated after a crash. The
-// owner sees to it that nobody has it attached: a writer that is left over is fenced by the missing head. Disks whose
-// paths lie below this one's are left alone.
+// Destroy removes a disk for good. A missing one is no error, so that it can be repeated after a
+// crash. The owner sees to it that nobody has it attached: a writer that is left over is fenced by
+// the missing head. Disks whose paths lie below this one's are left alone.
 //
 // Of a disk with a log store that is emptied first, while the head says where it is. Nobody can
-// attach the disk from then on. A log store that can't be reached is an error, and so is one of a disk in another pool.
+// attach the disk from then on. A log store that can't be reached is an error, and so is one of a
+// disk in another pool.
 //
-// Then go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork that was
-// under way has registered itself by then, or will miss its checkpoint and fail; so has a reader its pin. What a
-// registered fork or a reader may refer to stays, and is the collector's. That needs listings which show all that was stored before,
-// as blob.Store promises: a collector's grace covers old ones, and nothing does here. So it lists before it removes anything, too:
-// a listing that lacks the head that is there is Unavailable, and what one of them shows counts.
+// Then go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork
+// that was under way has registered itself by then, or will miss its checkpoint and fail; so has a
+// reader its pin. What a registered fork or a reader may refer to stays, and is the collector's.
+// That needs listings which show all that was stored before, as blob.Store promises: a collector's
+// grace covers old ones, and nothing does here. So it lists before it removes anything, too: a
+// listing that lacks the head that is there is Unavailable, and what one of them shows counts.
 func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOptions) error {
 	if err := checkPath(path); err != nil {
 		return err
@@ -67,9 +69,12 @@ func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOpt
 	return removeRest(ctx, client, path, before)
 }
 
-// listDisk lists a disk's objects, by their names below its path. Of a disk that is there a listing that lacks its head, or its
-// newest map, is Unavailable: it says nothing about what there is. h is nil if the head can't be decoded.
-func listDisk(ctx context.Context, client *store.Client, path string, h *format.Head, there bool) ([]string, error) {
+// listDisk lists a disk's objects, by their names below its path. Of a disk that is there a listing
+// that lacks its head, or its newest map, is Unavailable: it says nothing about what there is. h is
+// nil if the head can't be decoded.
+func listDisk(
+	ctx context.Context, client *store.Client, path string, h *format.Head, there bool,
+) ([]string, error) {
 	names, err := client.Names(ctx, path+"/")
 	if err != nil || !there {
 		return names, err
@@ -82,7 +87,7 @@ func listDisk(ctx context.Context, client *store.Client, path string, h *format.
 		if slices.Contains(names, strings.TrimPrefix(key, path+"/")) {
 			continue
 		}
-		if _, err := client.Get(ctx, key, blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+		if there, err := client.Exists(ctx, key); there || err != nil {
 			return nil, unlisted(key, err)
 		}
 	}
@@ -94,20 +99,24 @@ func unlisted(key string, err error) error {
 	if err != nil {
 		return err
 	}
-	return errs.New(errs.Unavailable, "the store has %s and doesn't list it: its listings can't be believed", key).
-		WithRemedy("try again later; if it stays so, find out what is wrong with the store, or with what is before it")
+	return errs.New(errs.Unavailable,
+		"the store has %s and doesn't list it: its listings can't be believed", key).
+		WithRemedy("try again later; if it stays so, find out what is wrong with the store, or " +
+			"with what is before it")
 }
 
-// needed reports whether a destroyed disk has forks or readers. One that was listed before and isn't now is asked for.
-func isNeeded(ctx context.Context, client *store.Client, path string, before []string) (bool, error) {
+// needed reports whether a destroyed disk has forks or readers. One that was listed before and
+// isn't now is asked for.
+func isNeeded(
+	ctx context.Context, client *store.Client, path string, before []string,
+) (bool, error) {
 	for _, users := range []string{"refs/", "pins/"} {
 		left, err := client.Names(ctx, path+"/"+users)
 		if err != nil || len(left) > 0 {
 			return len(left) > 0, err
 		}
 		for _, name := range below(before, users) {
-			_, err := client.Get(ctx, path+"/"+users+name, blob.Range{Offset: 0, Length: 1})
-			if !errs.Is(err, errs.NotFound) {
+			if there, err := client.Exists(ctx, path+"/"+users+name); there || err != nil {
 				return true, err
 			}
 		}
@@ -115,23 +124,28 @@ func isNeeded(ctx context.Context, client *store.Client, path string, before []s
 	return false, nil
 }
 
-// removeRest removes all that is left of a destroyed disk that nobody uses, and looks that it is gone. before has the names
-// that were listed when it began.
+// removeRest removes all that is left of a destroyed disk that nobody uses, and looks that it is
+// gone. before has the names that were listed when it began.
 func removeRest(ctx context.Context, client *store.Client, path string, before []string) error {
 	for try := 0; ; try++ {
 		rest, err := client.Names(ctx, path+"/")
 		if err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "list what is left of disk %s", path)
 		}
-		rest = slices.DeleteFunc(union(rest, before), func(name string) bool { // what came since is of a fork or a reader that fails
-			return !ownKey(name) || strings.HasPrefix(name, "refs/") || strings.HasPrefix(name, "pins/")
+		rest = slices.DeleteFunc(union(rest, before), func(name string) bool {
+			// what came since is of a fork or a reader that fails
+			return !ownKey(name) || strings.HasPrefix(name, "refs/") ||
+				strings.HasPrefix(name, "pins/")
 		})
 		if len(rest) == 0 {
 			return nil
 		}
 		if try == removals {
-			return errs.New(errs.Unavailable, "disk %s is destroyed, and %d objects of it are still listed, such as %s", path, len(rest), rest[0]).
-				WithRemedy("destroy it once more; if it stays so, a collection frees them: sluice disk collect")
+			return errs.New(errs.Unavailable,
+				"disk %s is destroyed, and %d objects of it are still listed, such as %s",
+				path, len(rest), rest[0]).
+				WithRemedy("destroy it once more; if it stays so, a collection frees them: " +
+					"sluice disk collect")
 		}
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(8)
@@ -145,7 +159,8 @@ func removeRest(ctx context.Context, client *store.Client, path string, before [
 	}
 }
 
-// removals is how often what is left of a disk is removed, while writers that don't know yet go on writing.
+// removals is how often what is left of a disk is removed, while writers that don't know yet go on
+// writing.
 const removals = 4
 
 // ownKey reports whether an object whose key below a disk's path is rel may be the disk's own.

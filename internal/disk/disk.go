@@ -13,10 +13,10 @@ import (
 
 // Disk is an attached disk: the one writer of its epoch.
 //
-// Writes gather in one forming batch. A flush, its age or its size seals it. A few sealed batches are
-// uploaded at a time, and they are committed strictly in order: applied to the map, then
-// acknowledged, then dropped from memory. A read looks at the forming batch, then at the sealed ones
-// from new to old, then at the map.
+// Writes gather in one forming batch. A flush, its age or its size seals it. A few sealed batches
+// are uploaded at a time, and they are committed strictly in order: applied to the map, then
+// acknowledged, then dropped from memory. A read looks at the forming batch, then at the sealed
+// ones from new to old, then at the map.
 //
 // On a disk with a log store, what was acknowledged stays in memory, in stages, until it is in the
 // disk's own store; only then is it applied to the map. A read looks at the stages before the map.
@@ -59,9 +59,9 @@ var _ Device = (*Disk)(nil)
 // Size returns the disk's size in bytes.
 func (d *Disk) Size() int64 { return int64(d.reader.blocks.Load()) * BlockSize }
 
-// Stopped returns a channel that is closed when the disk has stopped for good: because a newer writer
-// took over, because stored bytes are corrupt, because the store refuses access, or by Close or
-// Abandon. Err says which.
+// Stopped returns a channel that is closed when the disk has stopped for good: because a newer
+// writer took over, because stored bytes are corrupt, because the store refuses access, or by Close
+// or Abandon. Err says which.
 func (d *Disk) Stopped() <-chan struct{} { return d.pipe.stopped }
 
 // Err returns why the disk stopped, or nil while it serves.
@@ -102,7 +102,8 @@ func (d *Disk) Stats() Stats {
 		s.Acknowledges = AcknowledgedByJournal
 	}
 	d.pipe.mu.RUnlock()
-	s.MapBytes, s.Uploads, s.UnprovenBytes = d.reader.m.Bytes(), d.logStore.Uploads(), d.unproven.size()
+	s.MapBytes, s.UnprovenBytes = d.reader.m.Bytes(), d.unproven.size()
+	s.Uploads = d.logStore.Uploads()
 	s.Stall, _ = d.Stalled()
 	if d.opts.Cache != nil {
 		cs := d.opts.Cache.Stats()
@@ -139,13 +140,14 @@ func (d *Disk) mutableLocked() error {
 
 func (d *Disk) checkRange(off, length int64) error {
 	if size := d.Size(); off < 0 || length < 0 || off > size-length {
-		return errs.New(errs.Invalid, "range of %d bytes at %d is outside the disk of %d", length, off, size)
+		return errs.New(errs.Invalid, "range of %d bytes at %d is outside the disk of %d", length,
+			off, size)
 	}
 	return nil
 }
 
-// stall returns a context that ends when the store was waited for as long as the stall bound, for a request of the
-// device's user.
+// stall returns a context that ends when the store was waited for as long as the stall bound, for a
+// request of the device's user.
 func (d *Disk) stall(ctx context.Context) (context.Context, context.CancelFunc) {
 	release := d.store.Waiting()
 	ctx, cancel := d.store.Within(ctx, d.opts.StallTimeout)
@@ -155,23 +157,25 @@ func (d *Disk) stall(ctx context.Context) (context.Context, context.CancelFunc) 
 	}
 }
 
-// stalled is the error of a request that the end of such a context has ended. A full store is Exhausted, one that
-// refuses us Denied.
+// stalled is the error of a request that the end of such a context has ended. A full store is
+// Exhausted, one that refuses us Denied.
 func (d *Disk) stalled(ctx context.Context, what string) error {
 	if !store.WaitedOut(ctx) {
 		return errs.Wrap(errs.Unavailable, context.Cause(ctx), "%s given up", what)
 	}
-	kind, reason, remedy := errs.Unavailable, "no answer", "check the object store and the way to it"
+	kind, reason := errs.Unavailable, "no answer"
+	remedy := "check the object store and the way to it"
 	if s, _ := d.Stalled(); s != nil {
 		kind, reason, remedy = s.Kind, s.Reason, s.Remedy
 	}
-	return errs.New(kind, "%s: the store did not take all writes within %v: %s", what, d.opts.StallTimeout, reason).
+	return errs.New(kind, "%s: the store did not take all writes within %v: %s", what,
+		d.opts.StallTimeout, reason).
 		WithRemedy("%s; the data stays in memory and goes on being sent", remedy)
 }
 
-// Abandon drops the disk without touching the store: unflushed writes are lost, and the head stays open
-// until the next attach. It returns when nothing of the disk runs any more. It may be called at any time,
-// also twice or after Close.
+// Abandon drops the disk without touching the store: unflushed writes are lost, and the head stays
+// open until the next attach. It returns when nothing of the disk runs any more. It may be called
+// at any time, also twice or after Close.
 func (d *Disk) Abandon() {
 	d.fail(errs.New(errs.Invalid, "disk %s is detached", d.path))
 	d.detach()

@@ -10,9 +10,10 @@ import (
 
 // Extents is what a device has that knows where it holds content. Both kinds of disk do.
 type Extents interface {
-	// NextExtent says what lies at off: up to end the device holds content (data), or reads as zeros and takes
-	// no space. off < end ≤ limit, and limit is at most the size; end may be short of where the kind changes.
-	// Bounds are in bytes, and end is a multiple of BlockSize or limit. It is as fresh as a ReadAt would be.
+	// NextExtent says what lies at off: up to end the device holds content (data), or reads as
+	// zeros and takes no space. off < end ≤ limit, and limit is at most the size; end may be short
+	// of where the kind changes. Bounds are in bytes, and end is a multiple of BlockSize or limit.
+	// It is as fresh as a ReadAt would be.
 	NextExtent(ctx context.Context, off, limit int64) (end int64, data bool, err error)
 }
 
@@ -74,7 +75,9 @@ func checkExtent(off, limit, size int64) error {
 }
 
 // joinExtents asks next for window after window for as long as the answers are of one kind.
-func joinExtents(off, limit int64, next func(block, count uint64) (uint64, bool, error)) (int64, bool, error) {
+func joinExtents(
+	off, limit int64, next func(block, count uint64) (uint64, bool, error),
+) (int64, bool, error) {
 	block, end := uint64(off)/BlockSize, (uint64(limit)+BlockSize-1)/BlockSize
 	at, window, kind := block, uint64(firstExtentWindow), false
 	for step := 0; at < end && step < maxExtentSteps; step++ {
@@ -102,7 +105,8 @@ const (
 	kindZero
 )
 
-// dirtyKindLocked says what the batches make of the blocks from block on, and of how many that holds.
+// dirtyKindLocked says what the batches make of the blocks from block on, and of how many that
+// holds.
 func (d *Disk) dirtyKindLocked(block, count uint64) (uint64, blockKind) {
 	if d.pipe.forming == nil && len(d.pipe.queue) == 0 {
 		return count, kindUnknown

@@ -20,28 +20,34 @@ type ForkOptions struct {
 	Size       int64  // bytes; 0: the checkpoint's size; may be larger, never smaller
 	Key        KEK    // wraps the child's keys; nil: a fork of a disk in the clear is in the clear
 	ParentKey  KEK    // of an encrypted parent; nil: Key is
-	LogURL     string // where the child's log is, if in a second store, which OpenLog opens; the parent's log store is none of the child's
-	OpenLog    OpenStore
-	Pool       string // URL of the store that both are in, as in CreateOptions
-	// Limit is how long it may take from the child's registration on; default a minute. It must be below the grace of any collector, which
-	// takes a reference whose child has no head for garbage.
+	// where the child's log is, if in a second store, which OpenLog opens; the parent's log store
+	// is none of the child's
+	LogURL  string
+	OpenLog OpenStore
+	Pool    string // URL of the store that both are in, as in CreateOptions
+	// Limit is how long it may take from the child's registration on; default a minute. It must be
+	// below the grace of any collector, which takes a reference whose child has no head for
+	// garbage.
 	Limit time.Duration
 }
 
 // forkLimit is the default of ForkOptions.Limit.
 const forkLimit = time.Minute
 
-// Fork makes a disk at child that begins as a checkpoint of the disk at path, in the same pool. It copies no
-// data: the child's map refers to the parent's objects. It takes four round trips: read the checkpoint,
-// register the child with the parent, write the child's head, and see that the checkpoint is still there. Of an
-// encrypted parent it also reads the head, for the keys.
+// Fork makes a disk at child that begins as a checkpoint of the disk at path, in the same pool. It
+// copies no data: the child's map refers to the parent's objects. It takes four round trips: read
+// the checkpoint, register the child with the parent, write the child's head, and see that the
+// checkpoint is still there. Of an encrypted parent it also reads the head, for the keys.
 //
-// A fork of an encrypted disk is encrypted, under a key of its own for what it writes. A fork of one in the clear
-// is encrypted if there is a Key, and what it inherits stays as it is.
+// A fork of an encrypted disk is encrypted, under a key of its own for what it writes. A fork of
+// one in the clear is encrypted if there is a Key, and what it inherits stays as it is.
 //
-// Errors: NotFound (no disk or checkpoint), Exists (something at child), Invalid, Denied (no key, or a wrong one), Unavailable (the store; or it took
-// longer than the Limit, and nothing of it is left).
-func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string, opts ForkOptions) (*format.Head, error) {
+// Errors: NotFound (no disk or checkpoint), Exists (something at child), Invalid, Denied (no key,
+// or a wrong one), Unavailable (the store; or it took longer than the Limit, and nothing of it is
+// left).
+func Fork(
+	ctx context.Context, store blob.Store, path, checkpoint, child string, opts ForkOptions,
+) (*format.Head, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
@@ -77,18 +83,26 @@ func Fork(ctx context.Context, store blob.Store, path, checkpoint, child string,
 	case errs.Is(err, errs.NotFound):
 		return nil, takeBackFork(ctx, client, child, h, err)
 	case err != nil:
-		return nil, errs.Wrap(errs.KindOf(err), err, "whether fork %s is whole is not known", child).WithRemedy("destroy %s, and fork again", child)
+		return nil, errs.Wrap(errs.KindOf(err), err, "whether fork %s is whole is not known",
+			child).
+			WithRemedy("destroy %s, and fork again", child)
 	case took > cmp.Or(opts.Limit, forkLimit):
-		// A collector may have taken the child for given up, because its head took so long, and be about to remove its reference.
-		return nil, takeBackFork(ctx, client, child, h, errs.New(errs.Unavailable, "fork %s took %v, longer than is safe beside a collector", child, took.Round(time.Second)).
-			WithRemedy("fork again when the store is quicker"))
+		// A collector may have taken the child for given up, because its head took so long, and be
+		// about to remove its reference.
+		return nil, takeBackFork(ctx, client, child, h,
+			errs.New(errs.Unavailable, "fork %s took %v, longer than is safe beside a collector",
+				child, took.Round(time.Second)).
+				WithRemedy("fork again when the store is quicker"))
 	}
 	return h, nil
 }
 
-// takeBackFork removes the head of a fork that failed, because its checkpoint turned out to be gone or because it took too long, and returns why: what
-// it refers to may be gone too. A head that somebody has attached since stays.
-func takeBackFork(ctx context.Context, client *store.Client, child string, h *format.Head, why error) error {
+// takeBackFork removes the head of a fork that failed, because its checkpoint turned out to be gone
+// or because it took too long, and returns why: what it refers to may be gone too. A head that
+// somebody has attached since stays.
+func takeBackFork(
+	ctx context.Context, client *store.Client, child string, h *format.Head, why error,
+) error {
 	now, _, err := client.LoadHead(ctx, child)
 	switch {
 	case errs.Is(err, errs.NotFound):
@@ -103,9 +117,13 @@ func takeBackFork(ctx context.Context, client *store.Client, child string, h *fo
 	return why
 }
 
-// confirmFork sees that what was forked was there all the time, and that the store has what was written. Who removes the
-// checkpoint looks for references after it, so that one of us sees the other.
-func confirmFork(ctx context.Context, client *store.Client, c *format.Checkpoint, path string, h *format.Head, ref []byte) error {
+// confirmFork sees that what was forked was there all the time, and that the store has what was
+// written. Who removes the checkpoint looks for references after it, so that one of us sees the
+// other.
+func confirmFork(
+	ctx context.Context, client *store.Client, c *format.Checkpoint, path string,
+	h *format.Head, ref []byte,
+) error {
 	child := h.Lineage[0].Path
 	head, err := format.Encode(h)
 	if err != nil {
@@ -126,17 +144,21 @@ func confirmFork(ctx context.Context, client *store.Client, c *format.Checkpoint
 }
 
 // sameCheckpoint sees that a checkpoint is there that was read before.
-func sameCheckpoint(ctx context.Context, client *store.Client, c *format.Checkpoint, path, child string) error {
+func sameCheckpoint(
+	ctx context.Context, client *store.Client, c *format.Checkpoint, path, child string,
+) error {
 	again, err := loadCheckpoint(ctx, client, path, c.Name)
 	if err == nil && again.Nonce != c.Nonce {
 		err = errs.New(errs.NotFound, "checkpoint %s was replaced by another", c.Name)
 	}
 	switch {
 	case errs.Is(err, errs.NotFound):
-		return errs.Wrap(errs.NotFound, err, "disk %s was forked from a checkpoint that is gone", child).
+		return errs.Wrap(errs.NotFound, err, "disk %s was forked from a checkpoint that is gone",
+			child).
 			WithRemedy("fork another checkpoint")
 	case err != nil:
-		return errs.Wrap(errs.KindOf(err), err, "look for the checkpoint again that %s was forked from", child)
+		return errs.Wrap(errs.KindOf(err), err,
+			"look for the checkpoint again that %s was forked from", child)
 	}
 	return nil
 }
@@ -154,7 +176,8 @@ func childHead(c *format.Checkpoint, path, child string, opts ForkOptions) (*for
 			WithRemedy("forks can grow but not shrink")
 	}
 	if len(c.Lineage) >= format.MaxLineage {
-		return nil, errs.New(errs.Exhausted, "disk %s is the end of a line of %d forks", path, len(c.Lineage)).
+		return nil, errs.New(errs.Exhausted, "disk %s is the end of a line of %d forks", path,
+			len(c.Lineage)).
 			WithRemedy("fork an earlier one, or copy")
 	}
 	h := newHead(child, opts.ID, size)
@@ -170,7 +193,10 @@ func childHead(c *format.Checkpoint, path, child string, opts ForkOptions) (*for
 }
 
 // encryptChild gives the child its keys, if it is to have any.
-func encryptChild(ctx context.Context, client *store.Client, c *format.Checkpoint, path string, h *format.Head, opts *ForkOptions) error {
+func encryptChild(
+	ctx context.Context, client *store.Client, c *format.Checkpoint, path string,
+	h *format.Head, opts *ForkOptions,
+) error {
 	if !c.Encrypted() {
 		if opts.Key == nil {
 			return nil
@@ -191,8 +217,8 @@ func encryptChild(ctx context.Context, client *store.Client, c *format.Checkpoin
 	return encrypt(ctx, h, keys, opts.Key)
 }
 
-// Register writes the reference of a fork that has lost it; the checkpoint may be empty if nobody knows any more which it was. Exists
-// if there is one of another checkpoint.
+// Register writes the reference of a fork that has lost it; the checkpoint may be empty if nobody
+// knows any more which it was. Exists if there is one of another checkpoint.
 func Register(ctx context.Context, store blob.Store, path, child, checkpoint string) error {
 	if err := checkPath(path); err != nil {
 		return err
@@ -204,9 +230,13 @@ func Register(ctx context.Context, store blob.Store, path, child, checkpoint str
 	return err
 }
 
-// putRef registers a child, and returns the reference. One of an earlier attempt at the same child does as well.
-func putRef(ctx context.Context, client *store.Client, path, child, checkpoint string) ([]byte, error) {
-	body, err := format.Encode(&format.Ref{Version: format.Version, Child: child, Checkpoint: checkpoint, Created: now()})
+// putRef registers a child, and returns the reference. One of an earlier attempt at the same child
+// does as well.
+func putRef(
+	ctx context.Context, client *store.Client, path, child, checkpoint string,
+) ([]byte, error) {
+	body, err := format.Encode(&format.Ref{Version: format.Version, Child: child,
+		Checkpoint: checkpoint, Created: now()})
 	if err != nil {
 		return nil, err
 	}
@@ -216,7 +246,8 @@ func putRef(ctx context.Context, client *store.Client, path, child, checkpoint s
 		return err == nil && r.Child == child && r.Checkpoint == checkpoint
 	})
 	if errs.Is(err, errs.Conflict) {
-		return nil, errs.Wrap(errs.Exists, err, "%s was forked from another checkpoint of %s", child, path).
+		return nil, errs.Wrap(errs.Exists, err, "%s was forked from another checkpoint of %s",
+			child, path).
 			WithRemedy("choose another path for the fork")
 	}
 	if err != nil {

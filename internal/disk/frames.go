@@ -20,13 +20,14 @@ const (
 	headerFrame   = math.MaxUint32
 	maxHeaderRefs = 1 << 20 // frame table entries kept: 16 MiB
 
-	// maxFilling bounds the content that waits in memory for the cache device. While the device takes less than what
-	// is read and written, the rest goes past it: nobody ever waits for the cache.
+	// maxFilling bounds the content that waits in memory for the cache device. While the device
+	// takes less than what is read and written, the rest goes past it: nobody ever waits for the
+	// cache.
 	maxFilling = 32 << 20
 )
 
-// frames reads frames of segments: from memory, from the cache device, or from the store. Concurrent readers
-// of one frame share one request. Content it hands out is immutable.
+// frames reads frames of segments: from memory, from the cache device, or from the store.
+// Concurrent readers of one frame share one request. Content it hands out is immutable.
 type frames struct {
 	store    *store.Client
 	counters *counters
@@ -36,8 +37,9 @@ type frames struct {
 	dev      *cache.Cache
 	spaces   []uint32 // of the lineage, in keys
 	tasks    *tasks
-	heal     func(ctx context.Context, key string) bool // stores again what was lost, if it can; nil: nothing can
-	filling  atomic.Int64                               // bytes on their way to dev
+	// stores again what was lost, if it can; nil: nothing can
+	heal    func(ctx context.Context, key string) bool
+	filling atomic.Int64 // bytes on their way to dev
 
 	mu      sync.Mutex
 	ram     ramFrames
@@ -64,7 +66,8 @@ type pending struct {
 }
 
 func newFrames(pages *pageSource, dev *cache.Cache, t *tasks, n *counters, ramBytes int64) *frames {
-	f := &frames{store: pages.store, counters: n, codec: pages.codec, lineage: pages.lineage, keys: pages.keys, dev: dev, tasks: t,
+	f := &frames{store: pages.store, counters: n, codec: pages.codec, lineage: pages.lineage,
+		keys: pages.keys, dev: dev, tasks: t,
 		flights: make(map[cache.Key]*frameFlight), headers: make(map[cache.Key]*segmentHeader),
 		ram: newRAMFrames(ramBytes)}
 	for i, a := range f.lineage {
@@ -78,7 +81,8 @@ func newFrames(pages *pageSource, dev *cache.Cache, t *tasks, n *counters, ramBy
 }
 
 func (f *frames) key(seg *format.SegmentEntry, frame uint32) cache.Key {
-	return cache.Key{Space: f.spaces[seg.Lineage], Kind: seg.Kind, Frame: frame, Epoch: seg.Epoch, Seq: seg.Seq}
+	return cache.Key{Space: f.spaces[seg.Lineage], Kind: seg.Kind, Frame: frame, Epoch: seg.Epoch,
+		Seq: seg.Seq}
 }
 
 // read fills p, which begins at block base of the disk, from pieces that cover it.
@@ -92,14 +96,16 @@ func (f *frames) read(ctx context.Context, pieces []blockmap.Piece, base uint64,
 			continue
 		}
 		if int(pc.Seg.Lineage) >= len(f.lineage) {
-			return errs.New(errs.Corrupt, "map refers to disk %d of a lineage of %d", pc.Seg.Lineage, len(f.lineage))
+			return errs.New(errs.Corrupt, "map refers to disk %d of a lineage of %d",
+				pc.Seg.Lineage, len(f.lineage))
 		}
 		for b := pc.First; len(dst) > 0; {
 			first := b % format.FrameBlocks
 			n := min(len(dst), int(format.FrameBlocks-first)*BlockSize)
 			key := f.key(&pc.Seg, b/format.FrameBlocks)
 			if !f.cached(key, int(first), dst[:n]) {
-				missing = append(missing, pending{key: key, seg: pc.Seg, first: int(first), dst: dst[:n]})
+				missing = append(missing,
+					pending{key: key, seg: pc.Seg, first: int(first), dst: dst[:n]})
 			}
 			dst, b = dst[n:], b+uint32(n/BlockSize)
 		}
@@ -143,7 +149,8 @@ func (f *frames) fetch(ctx context.Context, missing []pending) error {
 		}
 		off := m.first * BlockSize
 		if off+len(m.dst) > len(m.fl.data) {
-			return errs.New(errs.Corrupt, "frame of %d bytes, want %d at %d", len(m.fl.data), len(m.dst), off)
+			return errs.New(errs.Corrupt, "frame of %d bytes, want %d at %d", len(m.fl.data),
+				len(m.dst), off)
 		}
 		copy(m.dst, m.fl.data[off:])
 	}
@@ -172,7 +179,8 @@ func (f *frames) start(missing []pending) {
 			continue
 		}
 		f.flights[m.key] = m.fl
-		if n := len(runs); n > 0 && runs[n-1].seg == m.seg && len(runs[n-1].flights) < framesPerGet &&
+		if n := len(runs); n > 0 && runs[n-1].seg == m.seg &&
+			len(runs[n-1].flights) < framesPerGet &&
 			runs[n-1].from+uint32(len(runs[n-1].flights)) == m.key.Frame {
 			runs[n-1].flights = append(runs[n-1].flights, m.fl)
 			continue
@@ -208,7 +216,8 @@ func (f *frames) fly(ctx context.Context, r *frameRun) {
 	})
 }
 
-// fill calls insert, which keeps n bytes of content, unless so much waits for the cache device already.
+// fill calls insert, which keeps n bytes of content, unless so much waits for the cache device
+// already.
 func (f *frames) fill(n int, insert func()) {
 	if f.dev == nil {
 		insert()
@@ -247,7 +256,8 @@ func (f *frames) readRun(ctx context.Context, r *frameRun) ([][]byte, error) {
 	}
 	n := uint32(len(r.flights))
 	if uint64(r.from)+uint64(n) > uint64(len(h.frames)) {
-		return nil, errs.New(errs.Corrupt, "%s has %d frames, want %d", key, len(h.frames), r.from+n)
+		return nil, errs.New(errs.Corrupt, "%s has %d frames, want %d", key, len(h.frames),
+			r.from+n)
 	}
 	fr := h.frames[r.from : r.from+n]
 	start, last := h.length+int64(fr[0].Offset), fr[n-1]
@@ -262,7 +272,9 @@ func (f *frames) readRun(ctx context.Context, r *frameRun) ([][]byte, error) {
 	for i := range fr {
 		off := fr[i].Offset - fr[0].Offset
 		stored := body[off : off+fr[i].Length]
-		if data[i], err = f.codec.DecodeFrame(make([]byte, 0, int(fr[i].Blocks)*BlockSize), stored, fr[i], h.key, int(r.from)+i); err != nil {
+		content := make([]byte, 0, int(fr[i].Blocks)*BlockSize)
+		data[i], err = f.codec.DecodeFrame(content, stored, fr[i], h.key, int(r.from)+i)
+		if err != nil {
 			return nil, errs.Wrap(errs.KindOf(err), err, "frame %d of %s", int(r.from)+i, key)
 		}
 	}
@@ -277,7 +289,8 @@ func (f *frames) has(key cache.Key) bool {
 	return there || (f.dev != nil && f.dev.Contains(key))
 }
 
-// keep remembers a frame that we wrote: on the device if there is one, else in memory. content is not kept.
+// keep remembers a frame that we wrote: on the device if there is one, else in memory. content is
+// not kept.
 func (f *frames) keep(key cache.Key, content ...[]byte) {
 	if f.dev != nil {
 		f.dev.Insert(key, content...)

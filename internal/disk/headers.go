@@ -17,7 +17,8 @@ type segmentHeader struct {
 	key    *format.ObjectKey // of the frames; nil: they are in the clear
 }
 
-// entries is what a header counts for among those that are kept: about its size in entries of a frame table.
+// entries is what a header counts for among those that are kept: about its size in entries of a
+// frame table.
 func (h *segmentHeader) entries() int {
 	if h.key != nil {
 		return len(h.frames) + len(h.runs) + 64
@@ -25,8 +26,11 @@ func (h *segmentHeader) entries() int {
 	return len(h.frames) + len(h.runs) + 4
 }
 
-// header returns a segment's header, and the whole object where it was small enough to be read at once.
-func (f *frames) header(ctx context.Context, seg *format.SegmentEntry, key string) (*segmentHeader, []byte, error) {
+// header returns a segment's header, and the whole object where it was small enough to be read at
+// once.
+func (f *frames) header(
+	ctx context.Context, seg *format.SegmentEntry, key string,
+) (*segmentHeader, []byte, error) {
 	hk := f.key(seg, headerFrame)
 	f.mu.Lock()
 	if h := f.headers[hk]; h != nil {
@@ -57,7 +61,9 @@ func (f *frames) header(ctx context.Context, seg *format.SegmentEntry, key strin
 	return fl.header, fl.data, fl.err
 }
 
-func (f *frames) readHeader(ctx context.Context, seg *format.SegmentEntry, key string) (*segmentHeader, []byte, error) {
+func (f *frames) readHeader(
+	ctx context.Context, seg *format.SegmentEntry, key string,
+) (*segmentHeader, []byte, error) {
 	n := int64(seg.HeaderLen)
 	if seg.Size <= wholeObject {
 		n = int64(seg.Size)
@@ -70,7 +76,8 @@ func (f *frames) readHeader(ctx context.Context, seg *format.SegmentEntry, key s
 	if err != nil {
 		return nil, nil, err
 	}
-	if h.Epoch != seg.Epoch || h.Seq != seg.Seq || h.Kind != seg.Kind || h.Len() != int(seg.HeaderLen) ||
+	if h.Epoch != seg.Epoch || h.Seq != seg.Seq || h.Kind != seg.Kind ||
+		h.Len() != int(seg.HeaderLen) ||
 		h.Blocks != seg.Blocks || obj.Size != int64(seg.Size) {
 		return nil, nil, errs.New(errs.Corrupt, "header doesn't match the segment table")
 	}
@@ -78,14 +85,18 @@ func (f *frames) readHeader(ctx context.Context, seg *format.SegmentEntry, key s
 	if err != nil {
 		return nil, nil, err
 	}
-	return &segmentHeader{length: int64(h.Len()), frames: h.Frames, runs: h.Runs, key: sealed}, obj.Data, nil
+	return &segmentHeader{length: int64(h.Len()), frames: h.Frames, runs: h.Runs,
+		key: sealed}, obj.Data, nil
 }
 
 // keepHeader remembers the header of a segment that we wrote.
-func (f *frames) keepHeader(seg *format.SegmentEntry, fr []format.Frame, runs []format.Run, key *format.ObjectKey) {
+func (f *frames) keepHeader(
+	seg *format.SegmentEntry, fr []format.Frame, runs []format.Run, key *format.ObjectKey,
+) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.keepHeaderLocked(f.key(seg, headerFrame), &segmentHeader{length: int64(seg.HeaderLen), frames: fr, runs: runs, key: key})
+	f.keepHeaderLocked(f.key(seg, headerFrame),
+		&segmentHeader{length: int64(seg.HeaderLen), frames: fr, runs: runs, key: key})
 }
 
 // keepHeaderLocked keeps a header, and drops any others when there are too many.

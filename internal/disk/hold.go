@@ -7,16 +7,19 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 )
 
-// Hold is a pin of everything of a disk and of its lineage. What is read of the disk after it was taken, and what that refers to, isn't
-// collected until it is released. Safe for concurrent use.
+// Hold is a pin of everything of a disk and of its lineage. What is read of the disk after it was
+// taken, and what that refers to, isn't collected until it is released. Safe for concurrent use.
 type Hold struct {
 	pin   *pin
 	tasks *tasks
 }
 
-// TakeHold pins all of the disk at path, and renews the pin in the background; lease is how long it lasts if this process dies, 0 for the
-// usual time. Holder is for people. Errors: Invalid, Denied (it may not write to the store), Unavailable.
-func TakeHold(ctx context.Context, store blob.Store, path, holder string, lease time.Duration) (*Hold, error) {
+// TakeHold pins all of the disk at path, and renews the pin in the background; lease is how long it
+// lasts if this process dies, 0 for the usual time. Holder is for people. Errors: Invalid, Denied
+// (it may not write to the store), Unavailable.
+func TakeHold(
+	ctx context.Context, store blob.Store, path, holder string, lease time.Duration,
+) (*Hold, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
@@ -33,7 +36,8 @@ func TakeHold(ctx context.Context, store blob.Store, path, holder string, lease 
 // Key returns the key of the pin's object.
 func (h *Hold) Key() string { return h.pin.key }
 
-// Valid returns nil while collectors must heed the hold. Once it was lost, what was read may have been deleted meanwhile: Conflict.
+// Valid returns nil while collectors must heed the hold. Once it was lost, what was read may have
+// been deleted meanwhile: Conflict.
 func (h *Hold) Valid() error { return h.pin.valid() }
 
 // Release ends the hold. One whose pin can't be removed ends with its lease.

@@ -6,11 +6,13 @@ import (
 	"time"
 )
 
-// idleFrameBytes is what a disk without a cache device keeps of its frames in memory when nobody reads.
+// idleFrameBytes is what a disk without a cache device keeps of its frames in memory when nobody
+// reads.
 const idleFrameBytes = 8 << 20
 
-// idleLoop gives memory back when nobody has read or written for a while: a host has many disks attached, and most
-// of them do nothing at a time. The runtime by itself would collect after two minutes, and give back over many more.
+// idleLoop gives memory back when nobody has read or written for a while: a host has many disks
+// attached, and most of them do nothing at a time. The runtime by itself would collect after two
+// minutes, and give back over many more.
 func (r *reader) idleLoop(ctx context.Context, after time.Duration) {
 	t := time.NewTicker(after)
 	defer t.Stop()

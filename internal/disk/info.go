@@ -11,16 +11,18 @@ import (
 
 // Details is what the store says about a disk.
 type Details struct {
-	Path        string       `json:"path"`
-	Head        *format.Head `json:"head"`
-	MappedBytes int64        `json:"mapped_bytes"` // content in the newest map, a fork's inherited part too
-	Checkpoints []string     `json:"checkpoints"`
-	Forks       []string     `json:"forks"` // paths of children; escaped or digests where they are odd
-	LogObjects  int          `json:"log_objects"`
-	MapObjects  int          `json:"map_objects"`
-	Segments    int          `json:"segments"`
-	Objects     int          `json:"objects"`
-	Bytes       int64        `json:"bytes"` // of all the disk's own objects
+	Path string       `json:"path"`
+	Head *format.Head `json:"head"`
+	// content in the newest map, a fork's inherited part too
+	MappedBytes int64    `json:"mapped_bytes"`
+	Checkpoints []string `json:"checkpoints"`
+	// paths of children; escaped or digests where they are odd
+	Forks      []string `json:"forks"`
+	LogObjects int      `json:"log_objects"`
+	MapObjects int      `json:"map_objects"`
+	Segments   int      `json:"segments"`
+	Objects    int      `json:"objects"`
+	Bytes      int64    `json:"bytes"` // of all the disk's own objects
 }
 
 // Info reads a disk's head and lists its objects. It costs time in proportion to their number.
@@ -39,7 +41,9 @@ func Info(ctx context.Context, store blob.Store, path string) (*Details, error) 
 	}
 	var d *Details
 	var listed bool // the head is
-	begin := func() { d = &Details{Path: path, Head: h, Checkpoints: []string{}, Forks: []string{}} }
+	begin := func() {
+		d = &Details{Path: path, Head: h, Checkpoints: []string{}, Forks: []string{}}
+	}
 	if err := client.List(ctx, path+"/", "", begin, func(e blob.Entry) bool {
 		listed = listed || e.Key == headKey(path)
 		d.count(strings.TrimPrefix(e.Key, path+"/"), e.Size)
@@ -48,7 +52,7 @@ func Info(ctx context.Context, store blob.Store, path string) (*Details, error) 
 		return nil, errs.Wrap(errs.KindOf(err), err, "list objects of %s", path)
 	}
 	if !listed {
-		if _, err := client.Get(ctx, headKey(path), blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+		if there, err := client.Exists(ctx, headKey(path)); there || err != nil {
 			return nil, unlisted(headKey(path), err)
 		}
 	}
@@ -88,8 +92,8 @@ func (d *Details) count(key string, size int64) {
 	}
 }
 
-// ReadOwnerDoc reads machine.json, which the disk keeps for its owner and doesn't look into. NotFound if
-// there is none.
+// ReadOwnerDoc reads machine.json, which the disk keeps for its owner and doesn't look into.
+// NotFound if there is none.
 func ReadOwnerDoc(ctx context.Context, store blob.Store, path string) ([]byte, blob.ETag, error) {
 	if err := checkPath(path); err != nil {
 		return nil, "", err
@@ -101,10 +105,12 @@ func ReadOwnerDoc(ctx context.Context, store blob.Store, path string) ([]byte, b
 	return obj.Data, obj.ETag, nil
 }
 
-// WriteOwnerDoc replaces the version of machine.json that has the ETag match, or creates it if match is
-// empty. Conflict if another one is there; a caller whose earlier attempt was Unavailable reads and compares
-// before it tries again. It makes one attempt.
-func WriteOwnerDoc(ctx context.Context, store blob.Store, path string, doc []byte, match blob.ETag) (blob.ETag, error) {
+// WriteOwnerDoc replaces the version of machine.json that has the ETag match, or creates it if
+// match is empty. Conflict if another one is there; a caller whose earlier attempt was Unavailable
+// reads and compares before it tries again. It makes one attempt.
+func WriteOwnerDoc(
+	ctx context.Context, store blob.Store, path string, doc []byte, match blob.ETag,
+) (blob.ETag, error) {
 	if err := checkPath(path); err != nil {
 		return "", err
 	}

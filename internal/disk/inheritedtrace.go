@@ -15,9 +15,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// A disk's boot trace is its own where it has one, else that of the checkpoint it was forked from. A fork
-// can't write to its parent: who makes the next fork takes the trace of an earlier one, and keeps it beside
-// the checkpoint, once and for all forks to come.
+// A disk's boot trace is its own where it has one, else that of the checkpoint it was forked from.
+// A fork can't write to its parent: who makes the next fork takes the trace of an earlier one, and
+// keeps it beside the checkpoint, once and for all forks to come.
 
 const (
 	traceSiblings = 16              // forks looked at for a trace, of
@@ -36,10 +36,11 @@ func traceOf(h *format.Head) (string, bool) {
 	return "", false
 }
 
-// AdoptTrace gives a checkpoint of the disk at path the boot trace of one of its forks, or else of its own
-// disk, if it has none yet: forks that have never run read it ahead when they are attached. It costs one
-// request where there is a trace, and a few more, and at most 2 s, where one is looked for. Call it beside
-// Fork. Without a trace, first boots are slower and nothing else: no failure here is an error.
+// AdoptTrace gives a checkpoint of the disk at path the boot trace of one of its forks, or else of
+// its own disk, if it has none yet: forks that have never run read it ahead when they are attached.
+// It costs one request where there is a trace, and a few more, and at most 2 s, where one is looked
+// for. Call it beside Fork. Without a trace, first boots are slower and nothing else: no failure
+// here is an error.
 func AdoptTrace(ctx context.Context, store blob.Store, path, checkpoint string) {
 	if checkPath(path) != nil || checkName(checkpoint) != nil {
 		return
@@ -47,7 +48,7 @@ func AdoptTrace(ctx context.Context, store blob.Store, path, checkpoint string) 
 	ctx, cancel := context.WithTimeout(ctx, traceAdopt)
 	defer cancel()
 	client, key := oneShot(store), checkpointTraceKey(path, checkpoint)
-	if _, err := client.Get(ctx, key, blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+	if there, err := client.Exists(ctx, key); there || err != nil {
 		return
 	}
 	c, err := loadCheckpoint(ctx, client, path, checkpoint)
@@ -56,7 +57,8 @@ func AdoptTrace(ctx context.Context, store blob.Store, path, checkpoint string) 
 	}
 	for _, h := range headsOf(ctx, client, append(someForks(ctx, client, path), path)) {
 		fork := h.Parent != nil && h.Parent.UID == c.UID && h.Parent.Checkpoint == c.Name
-		if h.Boot != 0 && (fork || h.UID == c.UID) && copyTrace(ctx, client, traceKey(h.Lineage[0].Path, h.Boot), key) {
+		if h.Boot != 0 && (fork || h.UID == c.UID) &&
+			copyTrace(ctx, client, traceKey(h.Lineage[0].Path, h.Boot), key) {
 			return
 		}
 	}
@@ -89,7 +91,9 @@ func someForks(ctx context.Context, client *store.Client, path string) []string 
 	if err != nil {
 		return nil
 	}
-	rand.Shuffle(len(children), func(i, j int) { children[i], children[j] = children[j], children[i] })
+	rand.Shuffle(len(children), func(i, j int) {
+		children[i], children[j] = children[j], children[i]
+	})
 	return children[:min(len(children), traceSiblings)]
 }
 

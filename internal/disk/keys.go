@@ -54,7 +54,9 @@ func checkpointTraceKey(path, name string) string {
 	return format.Key{Kind: format.KeyBoot, Name: name}.In(path)
 }
 
-func pinKey(path, name string) string { return format.Key{Kind: format.KeyPin, Name: name}.In(path) }
+func pinKey(path, name string) string {
+	return format.Key{Kind: format.KeyPin, Name: name}.In(path)
+}
 
 // refKey returns the key of the reference that a fork at child has with the disk at path.
 func refKey(path, child string) string {
@@ -75,21 +77,26 @@ func checkNewPath(path string) error {
 	if err := checkPath(path); err != nil {
 		return err
 	}
-	if last := lastElement(path); last != path && slices.Contains([]string{"ckpt", "refs", "pins", "of"}, last) {
-		return errs.New(errs.Invalid, "a disk at %s could be mistaken for a part of one at %s", path, pathpkg.Dir(path)).
+	if last := lastElement(path); last != path &&
+		slices.Contains([]string{"ckpt", "refs", "pins", "of"}, last) {
+		return errs.New(errs.Invalid, "a disk at %s could be mistaken for a part of one at %s",
+			path, pathpkg.Dir(path)).
 			WithRemedy("choose a path that doesn't end in /%s", last)
 	}
 	return nil
 }
 
-// checkPinName accepts checkpoint names, but for those of leased pins and of a disk's own documents.
+// checkPinName accepts checkpoint names, but for those of leased pins and of a disk's own
+// documents.
 func checkPinName(name string) error {
 	if err := checkName(name); err != nil {
 		return errs.New(errs.Invalid, "bad pin name %q", name).
-			WithRemedy("use up to 128 letters, digits, dots, dashes and underscores, and don't begin with a dot")
+			WithRemedy("use up to 128 letters, digits, dots, dashes and underscores, and don't " +
+				"begin with a dot")
 	}
 	if strings.HasPrefix(name, leasePrefix) || name == "head" || name == "machine.json" {
-		return errs.New(errs.Invalid, "pin name %q is reserved", name).WithRemedy("choose another name")
+		return errs.New(errs.Invalid, "pin name %q is reserved", name).
+			WithRemedy("choose another name")
 	}
 	return nil
 }
@@ -104,7 +111,8 @@ func checkName(name string) error {
 	}
 	if !ok {
 		return errs.New(errs.Invalid, "bad checkpoint name %q", name).
-			WithRemedy("use up to 128 letters, digits, dots, dashes and underscores, and don't begin with a dot")
+			WithRemedy("use up to 128 letters, digits, dots, dashes and underscores, and don't " +
+				"begin with a dot")
 	}
 	return nil
 }

@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-// latencyBuckets is how many there are; the last holds all that took a quarter of an hour or longer.
+// latencyBuckets is how many there are; the last holds all that took a quarter of an hour or
+// longer.
 const latencyBuckets = 31
 
 // latency counts durations by their order of magnitude in base 2.
@@ -23,7 +24,8 @@ func (l *latency) load() (h Histogram) {
 	return h
 }
 
-// Histogram counts durations: bucket 0 those below a microsecond, bucket i those from 2^(i-1) up to 2^i microseconds.
+// Histogram counts durations: bucket 0 those below a microsecond, bucket i those from 2^(i-1) up to
+// 2^i microseconds.
 type Histogram [latencyBuckets]uint64
 
 // Since returns what was counted after an earlier reading.
@@ -34,7 +36,8 @@ func (h Histogram) Since(earlier Histogram) Histogram {
 	return h
 }
 
-// Quantile returns the upper bound of the bucket that holds quantile q, such as 0.99; 0 if nothing was counted.
+// Quantile returns the upper bound of the bucket that holds quantile q, such as 0.99; 0 if nothing
+// was counted.
 func (h Histogram) Quantile(q float64) time.Duration {
 	var total, seen uint64
 	for _, n := range h {

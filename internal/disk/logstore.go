@@ -11,10 +11,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// The log of a disk may be in a second store, which is faster or nearer than the one of all its other objects. What
-// is there is a log and nothing else: no map refers to it. The content of log objects stays in memory until it is in
-// packed segments of the disk's own store (destage.go), and after a crash it is read from the log store once more.
-// So checkpoints, forks and readers need nothing of the log store, and who loses it loses the end of the log.
+// The log of a disk may be in a second store, which is faster or nearer than the one of all its
+// other objects. What is there is a log and nothing else: no map refers to it. The content of log
+// objects stays in memory until it is in packed segments of the disk's own store (destage.go), and
+// after a crash it is read from the log store once more. So checkpoints, forks and readers need
+// nothing of the log store, and who loses it loses the end of the log.
 
 // OpenStore opens the object store at a URL.
 type OpenStore func(ctx context.Context, url string) (blob.Store, error)
@@ -27,10 +28,12 @@ type logPlace struct {
 	close func()
 }
 
-// newLogStore binds a new disk, whose head this is, to a log store, of which it writes the identity. What is left of
-// it when the disk then isn't made is one small object that nobody looks for. done is to be called in the end, and
-// removes that if it is told to.
-func newLogStore(ctx context.Context, h *format.Head, url, pool string, open OpenStore) (done func(ctx context.Context, remove bool), err error) {
+// newLogStore binds a new disk, whose head this is, to a log store, of which it writes the
+// identity. What is left of it when the disk then isn't made is one small object that nobody looks
+// for. done is to be called in the end, and removes that if it is told to.
+func newLogStore(
+	ctx context.Context, h *format.Head, url, pool string, open OpenStore,
+) (done func(ctx context.Context, remove bool), err error) {
 	if url == "" {
 		return func(context.Context, bool) {}, nil
 	}
@@ -40,7 +43,8 @@ func newLogStore(ctx context.Context, h *format.Head, url, pool string, open Ope
 		return nil, err
 	}
 	client, key := oneShot(store), identityKey(h.UID)
-	body, err := format.Encode(&format.LogIdentity{Version: format.Version, UID: h.UID, ID: h.ID, Path: h.Lineage[0].Path, Pool: pool,
+	body, err := format.Encode(&format.LogIdentity{Version: format.Version, UID: h.UID, ID: h.ID,
+		Path: h.Lineage[0].Path, Pool: pool,
 		Binding: h.LogStore.Binding, Created: h.Created})
 	if err == nil {
 		err = client.PutNew(ctx, key, body)
@@ -64,8 +68,11 @@ func newLogStore(ctx context.Context, h *format.Head, url, pool string, open Ope
 // openLogStore opens a head's log store, and sees nothing of it yet.
 func openLogStore(ctx context.Context, h *format.Head, open OpenStore) (blob.Store, error) {
 	if open == nil {
-		return nil, errs.New(errs.Unsupported, "disk %s has its log in a second store, %s, which can't be reached from here", h.ID, h.LogStore.URL).
-			WithRemedy("use sluice disk where that store can be reached; machines need a disk without one: fork a checkpoint of it")
+		return nil, errs.New(errs.Unsupported,
+			"disk %s has its log in a second store, %s, which can't be reached from here",
+			h.ID, h.LogStore.URL).
+			WithRemedy("use sluice disk where that store can be reached; machines need a disk " +
+				"without one: fork a checkpoint of it")
 	}
 	store, err := open(ctx, h.LogStore.URL)
 	if err != nil {
@@ -78,20 +85,23 @@ func openLogStore(ctx context.Context, h *format.Head, open OpenStore) (blob.Sto
 func ofLogStore(url string, err error) error {
 	e := errs.Wrap(errs.KindOf(err), err, "log store %s", url)
 	if errs.RemedyOf(err) == "" && errs.Is(err, errs.Unavailable) {
-		return e.WithRemedy("check the log store and the way to it; what the disk's newest map has can be read without: sluice disk mount or serve, --read-only")
+		return e.WithRemedy("check the log store and the way to it; what the disk's newest map " +
+			"has can be read without: sluice disk mount or serve, --read-only")
 	}
 	return e
 }
 
-// verifyLog sees that a log store is the one that a disk was bound to, and that it can be written and refuses to
-// write an object twice. It changes nothing that tells of the disk: above all it writes no identity, which a Destroy may
-// have removed since.
+// verifyLog sees that a log store is the one that a disk was bound to, and that it can be written
+// and refuses to write an object twice. It changes nothing that tells of the disk: above all it
+// writes no identity, which a Destroy may have removed since.
 func verifyLog(ctx context.Context, client *store.Client, h *format.Head) error {
 	url := h.LogStore.URL
 	obj, err := client.Get(ctx, identityKey(h.UID), blob.All())
 	if errs.Is(err, errs.NotFound) {
-		return errs.Wrap(errs.Corrupt, err, "log store %s has nothing of disk %s: it is another store, or was emptied", url, h.ID).
-			WithRemedy("bring the store back; what the disk's newest map has can be read without: sluice disk mount or serve, --read-only")
+		return errs.Wrap(errs.Corrupt, err,
+			"log store %s has nothing of disk %s: it is another store, or was emptied", url, h.ID).
+			WithRemedy("bring the store back; what the disk's newest map has can be read " +
+				"without: sluice disk mount or serve, --read-only")
 	}
 	if err != nil {
 		return ofLogStore(url, err)
@@ -101,7 +111,9 @@ func verifyLog(ctx context.Context, client *store.Client, h *format.Head) error 
 		return errs.Wrap(errs.KindOf(err), err, "%s in log store %s", identityKey(h.UID), url)
 	}
 	if id.UID != h.UID || id.Binding != h.LogStore.Binding {
-		return errs.New(errs.Conflict, "log store %s holds the log of another disk, %s, which was made at %s", url, id.ID, id.Path).
+		return errs.New(errs.Conflict,
+			"log store %s holds the log of another disk, %s, which was made at %s",
+			url, id.ID, id.Path).
 			WithRemedy("bring back the store that the disk was made with")
 	}
 	if err := provesWriteOnce(ctx, client, h.UID); err != nil {
@@ -117,14 +129,17 @@ func (d *Disk) sameLog(ctx context.Context) error {
 	}
 	_, err := d.logStore.Get(ctx, identityKey(d.logPlace.uid), blob.All())
 	if errs.Is(err, errs.NotFound) {
-		return errs.Wrap(errs.Corrupt, err, "log store %s was emptied while it was read", d.logPlace.at.URL).
-			WithRemedy("a disk that is being destroyed can't be attached; else bring the store back")
+		return errs.Wrap(errs.Corrupt, err, "log store %s was emptied while it was read",
+			d.logPlace.at.URL).
+			WithRemedy("a disk that is being destroyed can't be attached; else bring the store " +
+				"back")
 	}
 	return err
 }
 
-// provesWriteOnce writes an object, of which nothing else is asked, until it has been there before: a store that lets it
-// be written again would let a writer of an old epoch overwrite a fence. The first time that takes two requests, then one.
+// provesWriteOnce writes an object, of which nothing else is asked, until it has been there before:
+// a store that lets it be written again would let a writer of an old epoch overwrite a fence. The
+// first time that takes two requests, then one.
 func provesWriteOnce(ctx context.Context, client *store.Client, uid string) error {
 	key := onceKey(uid)
 	for range 2 {
@@ -136,14 +151,16 @@ func provesWriteOnce(ctx context.Context, client *store.Client, uid string) erro
 			return err
 		}
 	}
-	return errs.New(errs.Unsupported, "it accepts a second write of an object that may be written once").
+	return errs.New(errs.Unsupported,
+		"it accepts a second write of an object that may be written once").
 		WithRemedy("use a store with conditional writes (If-None-Match)")
 }
 
-// useLog makes the log store that a head names the place of the log; without one, the disk's own store is. Nothing
-// has been changed yet, and nothing is if this fails.
+// useLog makes the log store that a head names the place of the log; without one, the disk's own
+// store is. Nothing has been changed yet, and nothing is if this fails.
 func (d *Disk) useLog(ctx context.Context, h *format.Head) error {
-	if d.logPlace != nil && h.LogStore != nil && d.logPlace.uid == h.UID && d.logPlace.at.URL == h.LogStore.URL &&
+	if d.logPlace != nil && h.LogStore != nil && d.logPlace.uid == h.UID &&
+		d.logPlace.at.URL == h.LogStore.URL &&
 		d.logPlace.at.Binding == h.LogStore.Binding {
 		return nil
 	}
@@ -152,8 +169,10 @@ func (d *Disk) useLog(ctx context.Context, h *format.Head) error {
 		return nil
 	}
 	if len(h.LogStore.Runs) >= format.MaxLogRuns {
-		return errs.New(errs.Exhausted, "disk %s was attached %d times without a map being written", h.ID, len(h.LogStore.Runs)).
-			WithRemedy("find out why its writers die; what its newest map has can be read: sluice disk mount or serve, --read-only")
+		return errs.New(errs.Exhausted, "disk %s was attached %d times without a map being written",
+			h.ID, len(h.LogStore.Runs)).
+			WithRemedy("find out why its writers die; what its newest map has can be read: " +
+				"sluice disk mount or serve, --read-only")
 	}
 	store, err := openLogStore(ctx, h, d.opts.OpenLog)
 	if err != nil {
@@ -179,27 +198,30 @@ func (d *Disk) leaveLog() {
 	d.logPlace, d.logStore = nil, d.store
 }
 
-// logKey returns the key, in the store of the log, of a log object of an epoch that may have to be replayed, or of ours.
+// logKey returns the key, in the store of the log, of a log object of an epoch that may have to be
+// replayed, or of ours.
 func (d *Disk) logKey(epoch, seq uint64) (string, error) {
 	if d.logPlace == nil {
 		return logKey(d.path, epoch, seq), nil
 	}
 	session, ok := d.logPlace.at.Session(epoch)
 	if !ok {
-		return "", errs.New(errs.Corrupt, "the head doesn't tell whose the log of epoch %d is", epoch)
+		return "", errs.New(errs.Corrupt, "the head doesn't tell whose the log of epoch %d is",
+			epoch)
 	}
 	return secondLogKey(d.logPlace.uid, epoch, session, seq), nil
 }
 
 // LogDetails is what is in a disk's log store.
 type LogDetails struct {
-	URL     string `json:"url"`
-	Objects int    `json:"objects"` // log objects and fences; those before the head's position are garbage
-	Bytes   int64  `json:"bytes"`
+	URL string `json:"url"`
+	// log objects and fences; those before the head's position are garbage
+	Objects int   `json:"objects"`
+	Bytes   int64 `json:"bytes"`
 }
 
-// InspectLog looks at the log store of a head that has one, and sees that it is the one that the disk was bound to.
-// Errors are those of Attach that concern it.
+// InspectLog looks at the log store of a head that has one, and sees that it is the one that the
+// disk was bound to. Errors are those of Attach that concern it.
 func InspectLog(ctx context.Context, h *format.Head, open OpenStore) (*LogDetails, error) {
 	store, err := openLogStore(ctx, h, open)
 	if err != nil {
@@ -223,19 +245,23 @@ func InspectLog(ctx context.Context, h *format.Head, open OpenStore) (*LogDetail
 	return out, nil
 }
 
-// ElsewhereLog returns why whoever has a disk at a path of a pool must not remove any of its log, or nil: the log store was
-// bound to a disk at another place, of which this one may be a copy, with the same head. What that doesn't need, the
-// other may.
+// ElsewhereLog returns why whoever has a disk at a path of a pool must not remove any of its log,
+// or nil: the log store was bound to a disk at another place, of which this one may be a copy, with
+// the same head. What that doesn't need, the other may.
 func ElsewhereLog(id *format.LogIdentity, url, pool, path string) error {
 	if id.Path == path && (id.Pool == "" || id.Pool == pool) {
 		return nil
 	}
-	return errs.New(errs.Conflict, "log store %s has the log of %s in %s; the disk here may be a copy of it", url, id.Path,
+	return errs.New(errs.Conflict,
+		"log store %s has the log of %s in %s; the disk here may be a copy of it", url, id.Path,
 		cmp.Or(id.Pool, "the same pool"))
 }
 
-// mayDestroyLog sees that a log is this disk's and no copy's. One without identity is being destroyed.
-func mayDestroyLog(ctx context.Context, client *store.Client, h *format.Head, pool, path string) error {
+// mayDestroyLog sees that a log is this disk's and no copy's. One without identity is being
+// destroyed.
+func mayDestroyLog(
+	ctx context.Context, client *store.Client, h *format.Head, pool, path string,
+) error {
 	obj, err := client.Get(ctx, identityKey(h.UID), blob.All())
 	if errs.Is(err, errs.NotFound) {
 		return nil
@@ -251,13 +277,16 @@ func mayDestroyLog(ctx context.Context, client *store.Client, h *format.Head, po
 		err = ElsewhereLog(id, h.LogStore.URL, pool, path)
 	}
 	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "it stays").WithRemedy("leave it alone: --lost-log; what it then has for nobody is below %s/ there", h.UID)
+		return errs.Wrap(errs.KindOf(err), err, "it stays").
+			WithRemedy("leave it alone: --lost-log; what it then has for nobody is below %s/ there",
+				h.UID)
 	}
 	return nil
 }
 
-// destroyLog removes what a disk has in its log store. The identity goes first, so that an attach that has read a part
-// of the log doesn't take the rest for never written (sameLog). It can be repeated as long as the head is there.
+// destroyLog removes what a disk has in its log store. The identity goes first, so that an attach
+// that has read a part of the log doesn't take the rest for never written (sameLog). It can be
+// repeated as long as the head is there.
 func destroyLog(ctx context.Context, h *format.Head, path string, opts DestroyOptions) error {
 	store, err := openLogStore(ctx, h, opts.OpenLog)
 	if err != nil {

@@ -10,21 +10,24 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// A hole in a log is where it ends: what lies beyond was in flight when its writer died, and never acknowledged. But a
-// store can lose what it has acknowledged, and then a log that was cut at the hole would lose more, silently. Each log
-// object tells up to where the store had acknowledged the log when it was made. So a hole before that is damage.
+// A hole in a log is where it ends: what lies beyond was in flight when its writer died, and never
+// acknowledged. But a store can lose what it has acknowledged, and then a log that was cut at the
+// hole would lose more, silently. Each log object tells up to where the store had acknowledged the
+// log when it was made. So a hole before that is damage.
 
-// lastAhead is how many of the last objects of a log are read at a hole: the last one tells most, if it is whole.
+// lastAhead is how many of the last objects of a log are read at a hole: the last one tells most,
+// if it is whole.
 const lastAhead = 4
 
-// aheadLog is what a listing shows of an epoch's log: sequence numbers of what can't be a fence, from low to high.
+// aheadLog is what a listing shows of an epoch's log: sequence numbers of what can't be a fence,
+// from low to high.
 type aheadLog struct {
 	done chan struct{} // closed when it is there
 	seqs []uint64
 }
 
-// listAhead lists the log of an epoch from a slot on, beside the first reads of it. A listing only adds to what those
-// tell, so that one that fails shows nothing.
+// listAhead lists the log of an epoch from a slot on, beside the first reads of it. A listing only
+// adds to what those tell, so that one that fails shows nothing.
 func (d *Disk) listAhead(ctx context.Context, epoch, seq uint64) *aheadLog {
 	l := &aheadLog{done: make(chan struct{})}
 	first, err := d.logKey(epoch, seq)
@@ -54,9 +57,11 @@ func (l *aheadLog) list(ctx context.Context, client *store.Client, first string)
 	}
 }
 
-// mayBeHole returns nil if a slot that was found empty may have been so all the time. Corrupt: a later object tells that it
-// was acknowledged.
-func (d *Disk) mayBeHole(ctx context.Context, epoch, seq uint64, beyond []logSlot, ahead *aheadLog) error {
+// mayBeHole returns nil if a slot that was found empty may have been so all the time. Corrupt: a
+// later object tells that it was acknowledged.
+func (d *Disk) mayBeHole(
+	ctx context.Context, epoch, seq uint64, beyond []logSlot, ahead *aheadLog,
+) error {
 	for i := range beyond {
 		if h := beyond[i].h; h != nil && h.Acknowledged() >= seq {
 			return d.lostObject(ctx, epoch, seq, h)
@@ -67,9 +72,11 @@ func (d *Disk) mayBeHole(ctx context.Context, epoch, seq uint64, beyond []logSlo
 	case <-ctx.Done():
 		return errs.Wrap(errs.Unavailable, ctx.Err(), "list the log")
 	}
-	for i, read := len(ahead.seqs)-1, 0; i >= 0 && ahead.seqs[i] > seq && read < lastAhead; i, read = i-1, read+1 {
+	for i, read := len(ahead.seqs)-1, 0; i >= 0 && ahead.seqs[i] > seq &&
+		read < lastAhead; i, read = i-1, read+1 {
 		s, err := d.readSlot(ctx, epoch, ahead.seqs[i])
-		if err != nil && !errs.Is(err, errs.Corrupt) { // what is broken beyond a hole may never have counted
+		if err != nil && !errs.Is(err, errs.Corrupt) {
+			// what is broken beyond a hole may never have counted
 			return err
 		}
 		if s.h != nil && s.h.Acknowledged() >= seq {
@@ -79,8 +86,8 @@ func (d *Disk) mayBeHole(ctx context.Context, epoch, seq uint64, beyond []logSlo
 	return nil
 }
 
-// lostObject is the error of a slot that is empty and mustn't be, of which h tells. A hole may also be one that a collector made,
-// long after somebody else took over.
+// lostObject is the error of a slot that is empty and mustn't be, of which h tells. A hole may also
+// be one that a collector made, long after somebody else took over.
 func (d *Disk) lostObject(ctx context.Context, epoch, seq uint64, h *format.LogHeader) error {
 	if err := d.revalidate(ctx); err != nil {
 		return err
@@ -89,11 +96,15 @@ func (d *Disk) lostObject(ctx context.Context, epoch, seq uint64, h *format.LogH
 	if err != nil {
 		return err
 	}
-	if s, err := d.readSlot(ctx, epoch, seq); err != nil || s.h != nil { // filled since, which a fence will run into
+	if s, err := d.readSlot(ctx, epoch, seq); err != nil || s.h != nil {
+		// filled since, which a fence will run into
 		return err
 	}
-	return errs.New(errs.Corrupt, "%s is gone, which the store had acknowledged: object %d of the same log says so; "+
-		"acknowledged writes are lost, from this one on", key, h.Seq).
-		WithRemedy("bring the object back, from a version or a backup of the store, and attach again; what the disk's newest map has can be read: " +
-			"sluice disk mount or serve, --read-only; a checkpoint can be forked; sluice disk fsck tells what else is damaged")
+	return errs.New(errs.Corrupt,
+		"%s is gone, which the store had acknowledged: object %d of the same log says so; "+
+			"acknowledged writes are lost, from this one on", key, h.Seq).
+		WithRemedy("bring the object back, from a version or a backup of the store, and attach " +
+			"again; what the disk's newest map has can be read: " +
+			"sluice disk mount or serve, --read-only; a checkpoint can be forked; sluice disk " +
+			"fsck tells what else is damaged")
 }

@@ -28,12 +28,13 @@ func newMapWriting() mapWriting { return mapWriting{turn: newTurn(), wake: newSi
 func (w *mapWriting) take(ctx context.Context) error { return w.turn.take(ctx, "a map checkpoint") }
 func (w *mapWriting) give()                          { w.turn.give() }
 
-// writeMap writes a map checkpoint of all that is committed and points the head at it. change, if not nil,
-// changes the head in the same swap; without it an unchanged map costs nothing. It reports whether it swapped
-// the head. When it returns nil, the head's root has all that was committed before the call.
+// writeMap writes a map checkpoint of all that is committed and points the head at it. change, if
+// not nil, changes the head in the same swap; without it an unchanged map costs nothing. It reports
+// whether it swapped the head. When it returns nil, the head's root has all that was committed
+// before the call.
 //
-// Objects come first and the head last: until the swap, the head points at the old map, and the log from
-// there is complete.
+// Objects come first and the head last: until the swap, the head points at the old map, and the log
+// from there is complete.
 func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, error) {
 	if err := d.destageAll(ctx); err != nil {
 		return false, err
@@ -50,7 +51,8 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 
 // writeMapInTurn is writeMap for who holds the turn. The map gets a name if n is not nil.
 func (d *Disk) writeMapInTurn(ctx context.Context, change func(*format.Head), n *naming) error {
-	packed := d.packing.numbers.unfinished() // before the snapshot: what is finished by now is in it
+	// before the snapshot: what is finished by now is in it
+	packed := d.packing.numbers.unfinished()
 	snap, err := d.snapshot(ctx)
 	if err != nil {
 		return d.readError(ctx, err)
@@ -93,9 +95,12 @@ func (d *Disk) snapshot(ctx context.Context) (*blockmap.Snapshot, error) {
 	}
 }
 
-// writeSnapshot stores a snapshot and points the head at it. Beside the map's objects, the store shows those that the map
-// refers to, and beside the swap of the head the map's own: nothing waits longer for that.
-func (d *Disk) writeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *naming, change func(*format.Head)) error {
+// writeSnapshot stores a snapshot and points the head at it. Beside the map's objects, the store
+// shows those that the map refers to, and beside the swap of the head the map's own: nothing waits
+// longer for that.
+func (d *Disk) writeSnapshot(
+	ctx context.Context, snap *blockmap.Snapshot, n *naming, change func(*format.Head),
+) error {
 	stored, err := d.storeSnapshot(ctx, snap, n)
 	if err != nil {
 		return err
@@ -143,10 +148,12 @@ func (m *storedMap) prove(ctx context.Context, client *store.Client) error {
 	return nil
 }
 
-// storeSnapshot writes a snapshot's map, if it has one, and sees beside it that the store has what that refers to. Before it is
-// named it sees that the disk is still ours: who slept since it was may name what is deleted by now, and die before it
-// can take that back.
-func (d *Disk) storeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *naming) (stored *storedMap, err error) {
+// storeSnapshot writes a snapshot's map, if it has one, and sees beside it that the store has what
+// that refers to. Before it is named it sees that the disk is still ours: who slept since it was
+// may name what is deleted by now, and die before it can take that back.
+func (d *Disk) storeSnapshot(
+	ctx context.Context, snap *blockmap.Snapshot, n *naming,
+) (stored *storedMap, err error) {
 	var g errgroup.Group
 	g.Go(func() error { return d.proveForMap(ctx) })
 	if n != nil {
@@ -164,7 +171,8 @@ func (d *Disk) storeSnapshot(ctx context.Context, snap *blockmap.Snapshot, n *na
 	return stored, err
 }
 
-// storeMap writes the pages and the root of a snapshot side by side, under a version never used before.
+// storeMap writes the pages and the root of a snapshot side by side, under a version never used
+// before.
 func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*storedMap, error) {
 	d.mapping.n++
 	v := blockmap.Version{Epoch: d.epoch, N: d.mapping.n, Nonce: newID()}
@@ -190,8 +198,8 @@ func (d *Disk) storeMap(ctx context.Context, snap *blockmap.Snapshot) (*storedMa
 	return m, g.Wait()
 }
 
-// updateHead swaps the head. Whoever holds the turn may call it. When the head is another's, the disk is
-// fenced.
+// updateHead swaps the head. Whoever holds the turn may call it. When the head is another's, the
+// disk is fenced.
 func (d *Disk) updateHead(ctx context.Context, change func(*format.Head)) error {
 	for {
 		next, etag := d.head.get()
@@ -224,7 +232,9 @@ func (d *Disk) checkHead(h *format.Head) error {
 	if h.Epoch == own.Epoch && h.Session == own.Session {
 		return nil
 	}
-	err := errs.New(errs.Fenced, "disk %s: %q attached it with generation %d (epoch %d); this session has generation %d (epoch %d)",
+	err := errs.New(errs.Fenced,
+		"disk %s: %q attached it with generation %d (epoch %d); this session has generation %d "+
+			"(epoch %d)",
 		d.path, h.Holder, h.Generation, h.Epoch, own.Generation, own.Epoch).
 		WithRemedy("stop; the disk is attached elsewhere")
 	d.fail(err)

@@ -9,18 +9,21 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// What acknowledges flushes can change while the disk is in use. Two rules make that safe at any crash:
+// What acknowledges flushes can change while the disk is in use. Two rules make that safe at any
+// crash:
 //
-//   - The journal acknowledges nothing before the head says bounded: who attaches next knows that it is needed.
+//   - The journal acknowledges nothing before the head says bounded: who attaches next knows that
+//     it is needed.
 //   - The head says durable only after the store has all that the journal has acknowledged.
 
 // bounding is how flushes are acknowledged. The pipeline's lock guards the journal's use, bound,
 // sealEvery and recovering. Whoever has the turn may change the mode, and may use unsure.
 type bounding struct {
-	journal    journalUse
-	bound      time.Duration // of mode bounded; 0: the disk is durable
-	sealEvery  time.Duration // age at which unflushed writes are uploaded anyway
-	recovering bool          // the journal is being written to the store; no map is written meanwhile
+	journal   journalUse
+	bound     time.Duration // of mode bounded; 0: the disk is durable
+	sealEvery time.Duration // age at which unflushed writes are uploaded anyway
+	// the journal is being written to the store; no map is written meanwhile
+	recovering bool
 
 	changed signal // wakes sealLoop: sealEvery is another
 	turn    turn
@@ -34,10 +37,11 @@ func newBounding(sealEvery time.Duration) bounding {
 // journalUse is a session's use of a journal.
 type journalUse struct {
 	active *journal.Journal // logged to; nil: flushes are acknowledged by the store
-	from   uint64           // the first batch that is in it whole; the store acknowledges those before
+	// the first batch that is in it whole; the store acknowledges those before
+	from uint64
 
-	// storeOnly makes the store acknowledge, although the journal is logged to: the head may say durable by now, or
-	// will soon.
+	// storeOnly makes the store acknowledge, although the journal is logged to: the head may say
+	// durable by now, or will soon.
 	storeOnly bool
 
 	last *journal.Journal   // the one that was last logged to
@@ -45,14 +49,16 @@ type journalUse struct {
 	done chan struct{}      // closed when that has ended
 }
 
-// SetBound changes how the disk, which is in use, acknowledges flushes: by a local journal, with no write older than
-// bound that the store lacks, or for a bound of 0 by the store alone. For a bound, j is the journal, nil for the one that the
-// disk was attached with or has by now; it stays the caller's to close, after the disk or after SetBound with 0. When it
-// returns nil the head says so, and for 0 the store has every write acknowledged before. When it returns an error the disk
-// goes on, and what it acknowledges keeps the promise of the mode before and of the new one: SetBound can be called again.
+// SetBound changes how the disk, which is in use, acknowledges flushes: by a local journal, with no
+// write older than bound that the store lacks, or for a bound of 0 by the store alone. For a bound,
+// j is the journal, nil for the one that the disk was attached with or has by now; it stays the
+// caller's to close, after the disk or after SetBound with 0. When it returns nil the head says so,
+// and for 0 the store has every write acknowledged before. When it returns an error the disk goes
+// on, and what it acknowledges keeps the promise of the mode before and of the new one: SetBound
+// can be called again.
 //
-// Errors: Invalid (no such bound; no journal, or too small a one), Unsupported (encrypted), Conflict (j is another
-// disk's, or the disk uses another one), Unavailable (store or journal).
+// Errors: Invalid (no such bound; no journal, or too small a one), Unsupported (encrypted),
+// Conflict (j is another disk's, or the disk uses another one), Unavailable (store or journal).
 func (d *Disk) SetBound(ctx context.Context, bound time.Duration, j *journal.Journal) error {
 	head := d.Head()
 	if err := MayHaveBound(&head, bound); err != nil {
@@ -72,12 +78,14 @@ func (d *Disk) SetBound(ctx context.Context, bound time.Duration, j *journal.Jou
 		err = d.beBounded(ctx, bound, j)
 	}
 	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "change the mode of disk %s", d.path).WithRemedy("%s", errs.RemedyOf(err))
+		return errs.Wrap(errs.KindOf(err), err, "change the mode of disk %s", d.path).
+			WithRemedy("%s", errs.RemedyOf(err))
 	}
 	return nil
 }
 
-// hasBound reports whether there is nothing to change. After a change whose outcome is not known there is.
+// hasBound reports whether there is nothing to change. After a change whose outcome is not known
+// there is.
 func (d *Disk) hasBound(bound time.Duration, j *journal.Journal) bool {
 	h := d.Head()
 	if d.bounding.unsure || time.Duration(h.BoundMS)*time.Millisecond != bound {
@@ -85,7 +93,9 @@ func (d *Disk) hasBound(bound time.Duration, j *journal.Journal) bool {
 	}
 	d.pipe.mu.RLock()
 	defer d.pipe.mu.RUnlock()
-	return d.pipe.err == nil && !d.pipe.closing && (bound == 0 || d.bounding.journal.active != nil && (j == nil || j == d.bounding.journal.active))
+	return d.pipe.err == nil && !d.pipe.closing &&
+		(bound == 0 || d.bounding.journal.active != nil &&
+			(j == nil || j == d.bounding.journal.active))
 }
 
 func (d *Disk) beDurable(ctx context.Context) error {
@@ -105,7 +115,8 @@ func (d *Disk) beDurable(ctx context.Context) error {
 	}
 	d.pipe.mu.Lock()
 	use := d.bounding.journal
-	d.bounding.journal, d.bounding.bound, d.bounding.sealEvery = journalUse{}, 0, d.opts.SealInterval
+	d.bounding.journal, d.bounding.bound = journalUse{}, 0
+	d.bounding.sealEvery = d.opts.SealInterval
 	d.pipe.mu.Unlock()
 	if use.last == nil {
 		return nil
@@ -129,7 +140,8 @@ func (d *Disk) beBounded(ctx context.Context, bound time.Duration, j *journal.Jo
 	d.pipe.mu.Unlock()
 	switch {
 	case use.active != nil && j != nil && j != use.active:
-		return errs.New(errs.Conflict, "the disk has another journal in use").WithRemedy("keep that, or make the disk durable first")
+		return errs.New(errs.Conflict, "the disk has another journal in use").
+			WithRemedy("keep that, or make the disk durable first")
 	case use.active == nil:
 		return d.beginBounded(ctx, bound, j, use)
 	case tighter:
@@ -147,18 +159,24 @@ func (d *Disk) beBounded(ctx context.Context, bound time.Duration, j *journal.Jo
 	return nil
 }
 
-// beginBounded begins to use a journal. It is logged to from a batch of its own on, and acknowledges flushes once the
-// store has all batches before: a recovery takes up the log where the store's ends, or does without the journal.
-func (d *Disk) beginBounded(ctx context.Context, bound time.Duration, j *journal.Journal, old journalUse) error {
+// beginBounded begins to use a journal. It is logged to from a batch of its own on, and
+// acknowledges flushes once the store has all batches before: a recovery takes up the log where the
+// store's ends, or does without the journal.
+func (d *Disk) beginBounded(
+	ctx context.Context, bound time.Duration, j *journal.Journal, old journalUse,
+) error {
 	if j == nil {
 		j = d.opts.Journal
 	}
 	if j == nil {
-		return errs.New(errs.Invalid, "mode bounded needs a journal, and the disk was attached without one").WithRemedy("name one")
+		return errs.New(errs.Invalid,
+			"mode bounded needs a journal, and the disk was attached without one").
+			WithRemedy("name one")
 	}
 	// Writes that are under way are of up to that, unless the disk has known the journal all along.
 	if least := writeGroup * BlockSize; j != d.opts.Journal && j.MaxContent() < least {
-		return errs.New(errs.Invalid, "the journal is too small to be begun while the disk is in use").
+		return errs.New(errs.Invalid,
+			"the journal is too small to be begun while the disk is in use").
 			WithRemedy("use one of at least %d KiB", 4*least>>10+64)
 	}
 	old.stop()
@@ -179,7 +197,8 @@ func (d *Disk) beginBounded(ctx context.Context, bound time.Duration, j *journal
 		return nil
 	}
 	use.stop()
-	if !errs.Is(err, errs.Unavailable) { // else the head may say bounded yet, and the next attach asks for this one
+	if !errs.Is(err, errs.Unavailable) {
+		// else the head may say bounded yet, and the next attach asks for this one
 		d.clear(j)
 	}
 	return err
@@ -260,7 +279,8 @@ func (u *journalUse) stop() {
 // clear says that nothing in a journal is needed any more.
 func (d *Disk) clear(j *journal.Journal) {
 	if err := j.Clear(d.uid); err != nil {
-		d.opts.Logger.Warn("a journal that isn't needed any more could not be emptied", "disk", d.path, "error", err.Error())
+		d.opts.Logger.Warn("a journal that isn't needed any more could not be emptied",
+			"disk", d.path, "error", err.Error())
 	}
 }
 

@@ -16,7 +16,8 @@ const maxMovedMaps = 8 // times that a head's map may move while it is given a n
 type naming struct {
 	store      *store.Client
 	path, name string
-	mine       func(*format.Head) error // why a head that moved must not be named instead; then there is no checkpoint
+	// why a head that moved must not be named instead; then there is no checkpoint
+	mine func(*format.Head) error
 
 	made *format.Checkpoint // by put; nil if that failed
 	body []byte
@@ -41,15 +42,18 @@ func (n *naming) end(ctx context.Context, failed error) (*format.Checkpoint, err
 	return nil, n.takeBack(ctx, failed)
 }
 
-// unsure says that the checkpoint may be there. It stays if it is: its map is whole, and a removal that the store holds back for as long as
-// it does everything else could take the next one of that name.
+// unsure says that the checkpoint may be there. It stays if it is: its map is whole, and a removal
+// that the store holds back for as long as it does everything else could take the next one of that
+// name.
 func (n *naming) unsure(err error) error {
-	return errs.Wrap(errs.KindOf(err), err, "checkpoint %s of %s may have been made or not", n.name, n.path).
+	return errs.Wrap(errs.KindOf(err), err,
+		"checkpoint %s of %s may have been made or not", n.name, n.path).
 		WithRemedy("look with sluice disk info, and make another when the store answers")
 }
 
-// confirm sees that the store shows the name, and that the head still has the map that is named. If not, what the checkpoint refers to may be on its way to be
-// deleted, and it is replaced by one of the map there is now.
+// confirm sees that the store shows the name, and that the head still has the map that is named. If
+// not, what the checkpoint refers to may be on its way to be deleted, and it is replaced by one of
+// the map there is now.
 func (n *naming) confirm(ctx context.Context) (*format.Checkpoint, error) {
 	if n.err != nil {
 		return nil, n.err
@@ -75,7 +79,8 @@ func (n *naming) confirm(ctx context.Context) (*format.Checkpoint, error) {
 			return nil, err
 		}
 	}
-	return nil, n.takeBack(ctx, errs.New(errs.Unavailable, "the map of disk %s moves too fast to be named", n.path))
+	return nil, n.takeBack(ctx,
+		errs.New(errs.Unavailable, "the map of disk %s moves too fast to be named", n.path))
 }
 
 func sameRoot(a, b *format.RootRef) bool { return a == b || a != nil && b != nil && *a == *b }
@@ -83,7 +88,8 @@ func sameRoot(a, b *format.RootRef) bool { return a == b || a != nil && b != nil
 // takeBack removes the checkpoint, which was not reported made, and returns why.
 func (n *naming) takeBack(ctx context.Context, why error) error {
 	if err := n.store.Remove(ctx, checkpointKey(n.path, n.name)); err != nil {
-		return errs.Wrap(errs.KindOf(why), why, "checkpoint %s of %s is of no use and could not be removed (%v)", n.name, n.path, err).
+		return errs.Wrap(errs.KindOf(why), why,
+			"checkpoint %s of %s is of no use and could not be removed (%v)", n.name, n.path, err).
 			WithRemedy("remove it: sluice disk checkpoint rm")
 	}
 	return why
@@ -104,7 +110,8 @@ func (n *naming) replace(ctx context.Context, h *format.Head) error {
 		case bytes.Equal(obj.Data, body):
 			return nil // a lost answer of ours
 		case !bytes.Equal(obj.Data, n.body):
-			return errs.New(errs.Conflict, "checkpoint %s of %s was replaced meanwhile", n.name, n.path)
+			return errs.New(errs.Conflict,
+				"checkpoint %s of %s was replaced meanwhile", n.name, n.path)
 		}
 		_, err = n.store.TrySwap(ctx, key, body, obj.ETag)
 		if errs.Is(err, errs.Conflict) { // by a late attempt of ours

@@ -11,22 +11,24 @@ import (
 
 // AttachOptions says who attaches and with what.
 type AttachOptions struct {
-	// Generation is the owner's counter of placements, at least 1. An attach with an older one than the
-	// head's is refused as Fenced. The same one is accepted from the same Holder only (it takes over from
-	// its own earlier session, which is fenced), and from others refused as Conflict.
+	// Generation is the owner's counter of placements, at least 1. An attach with an older one than
+	// the head's is refused as Fenced. The same one is accepted from the same Holder only (it takes
+	// over from its own earlier session, which is fenced), and from others refused as Conflict.
 	Generation uint64
 	// Holder names the incarnation of the VM that attaches; for people, and for the rule above.
 	Holder string
-	// Cache is a local frame cache, or nil. It may serve several disks and stays the caller's to close.
+	// Cache is a local frame cache, or nil. It may serve several disks and stays the caller's to
+	// close.
 	Cache *cache.Cache
 	// Key unwraps the keys of an encrypted disk; nil for one in the clear.
 	Key KEK
-	// Journal is what a disk of mode bounded acknowledges flushes by, or nil: then it acknowledges them like a
-	// durable one. Acknowledged writes that it has and the store lacks are written to the store before the attach
-	// returns. One disk uses it at a time; it stays the caller's to close, after the disk.
+	// Journal is what a disk of mode bounded acknowledges flushes by, or nil: then it acknowledges
+	// them like a durable one. Acknowledged writes that it has and the store lacks are written to
+	// the store before the attach returns. One disk uses it at a time; it stays the caller's to
+	// close, after the disk.
 	Journal *journal.Journal
-	// OpenLog opens the log store of a disk that has its log in a second one, by the URL in its head; the disk closes
-	// it. nil: such a disk is refused as Unsupported.
+	// OpenLog opens the log store of a disk that has its log in a second one, by the URL in its
+	// head; the disk closes it. nil: such a disk is refused as Unsupported.
 	OpenLog OpenStore
 	// Prepared is what Prepare read earlier, or nil. What no longer holds of it is not used.
 	Prepared *Prepared
@@ -40,25 +42,36 @@ const pinLease = 15 * time.Minute
 
 // Tuning has knobs whose zero value is a good default.
 type Tuning struct {
-	InFlight           int           // log objects being uploaded at a time; 4
-	ObjectBytes        int           // data at which a log object is sealed; 8 MiB, at most 64 MiB
-	DirtyBytes         int64         // unacknowledged data held in memory before writes wait; 64 MiB
-	SealInterval       time.Duration // age at which unflushed writes are uploaded anyway; 1 s
-	StallAfter         time.Duration // how long the store does nothing it was asked for until it is said to have stalled; 2 s
-	StallTimeout       time.Duration // how long a flush, read or write waits for the store before EIO; 60 s, negative: for ever
-	OpTimeout          time.Duration // one attempt of a store request; 30 s
-	Revalidate         time.Duration // how often a busy disk asks whether it is still the writer; 2 s, negative: never
+	InFlight    int // log objects being uploaded at a time; 4
+	ObjectBytes int // data at which a log object is sealed; 8 MiB, at most 64 MiB
+	// unacknowledged data held in memory before writes wait; 64 MiB
+	DirtyBytes   int64
+	SealInterval time.Duration // age at which unflushed writes are uploaded anyway; 1 s
+	// how long the store does nothing it was asked for until it is said to have stalled; 2 s
+	StallAfter time.Duration
+	// how long a flush, read or write waits for the store before EIO; 60 s, negative: for ever
+	StallTimeout time.Duration
+	OpTimeout    time.Duration // one attempt of a store request; 30 s
+	// how often a busy disk asks whether it is still the writer; 2 s, negative: never
+	Revalidate         time.Duration
 	CheckpointObjects  int           // log objects between map checkpoints; 64
 	CheckpointInterval time.Duration // time between map checkpoints of a changing disk; 60 s
 	MapBytes           int64         // clean map regions kept in memory; 128 MiB, at least 1 MiB
-	FrameBytes         int64         // frames kept in memory; 32 MiB, or 8 MiB beside a cache device
-	BootWindow         time.Duration // how long after an attach first reads are recorded for the next one; 10 s, negative: never
-	NoHedge            bool          // never ask the store a second time for a read that is late
-	FrameIdle          time.Duration // how long nobody reads or writes until memory for frames over 8 MiB is given back; 1 min
-	ReadAhead          int64         // most to read ahead of a sequential reader; 8 MiB, negative: none
-	PinLease           time.Duration // how long the pin of a reader lasts that doesn't renew it; 15 min, from 1 s to 24 h
-	CompactBytes       int64         // dead content at which the background compaction begins; 64 MiB, negative: never
-	CompactShare       float64       // of what the disk writes, the most that the background compaction adds; 0.25
+	// frames kept in memory; 32 MiB, or 8 MiB beside a cache device
+	FrameBytes int64
+	// how long after an attach first reads are recorded for the next one; 10 s, negative: never
+	BootWindow time.Duration
+	NoHedge    bool // never ask the store a second time for a read that is late
+	// how long nobody reads or writes until memory for frames over 8 MiB is given back; 1 min
+	FrameIdle time.Duration
+	// most to read ahead of a sequential reader; 8 MiB, negative: none
+	ReadAhead int64
+	// how long the pin of a reader lasts that doesn't renew it; 15 min, from 1 s to 24 h
+	PinLease time.Duration
+	// dead content at which the background compaction begins; 64 MiB, negative: never
+	CompactBytes int64
+	// of what the disk writes, the most that the background compaction adds; 0.25
+	CompactShare float64
 }
 
 func def[T int | int64 | float64 | time.Duration](v *T, d T) {

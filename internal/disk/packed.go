@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// segNumbers hands out the numbers of this epoch's packed segments. Each is used once, for good or not: an attempt
-// that was given up may still arrive. Safe for concurrent use.
+// segNumbers hands out the numbers of this epoch's packed segments. Each is used once, for good or
+// not: an attempt that was given up may still arrive. Safe for concurrent use.
 type segNumbers struct {
 	mu   sync.Mutex
 	last uint32
@@ -55,8 +55,8 @@ type packing struct {
 
 func newPacking() packing { return packing{turn: newTurn(), wake: newSignal()} }
 
-// packedWrite is a packed segment that is stored. finish says that the map has it, or never will; a nil one has
-// nothing to finish.
+// packedWrite is a packed segment that is stored. finish says that the map has it, or never will; a
+// nil one has nothing to finish.
 type packedWrite struct {
 	seg  format.SegmentEntry
 	done func()
@@ -68,9 +68,11 @@ func (w *packedWrite) finish() {
 	}
 }
 
-// writePacked writes one packed segment of content in runs, and keeps it in the caches: on the cache device if there
-// is one, and, where it was written just now, else in memory.
-func (d *Disk) writePacked(ctx context.Context, runs []format.Run, content []byte, fresh bool) (_ *packedWrite, err error) {
+// writePacked writes one packed segment of content in runs, and keeps it in the caches: on the
+// cache device if there is one, and, where it was written just now, else in memory.
+func (d *Disk) writePacked(
+	ctx context.Context, runs []format.Run, content []byte, fresh bool,
+) (_ *packedWrite, err error) {
 	n := d.packing.numbers.take()
 	w := &packedWrite{done: func() { d.packing.numbers.done(n) }}
 	defer func() {
@@ -78,17 +80,21 @@ func (d *Disk) writePacked(ctx context.Context, runs []format.Run, content []byt
 			w.finish()
 		}
 	}()
-	h := format.LogHeader{Kind: format.KindSeg, Disk: d.uid, Nonce: newID(), Epoch: d.epoch, Seq: uint64(n), Created: now().UnixMilli(),
+	h := format.LogHeader{Kind: format.KindSeg, Disk: d.uid, Nonce: newID(), Epoch: d.epoch,
+		Seq: uint64(n), Created: now().UnixMilli(),
 		Blocks: uint32(len(content) / BlockSize), Runs: runs}
 	sealer, err := d.sealer(&h)
 	if err != nil {
 		return nil, err
 	}
 	body := encodePacked(d.reader.codec, &h, sealer, content)
-	w.seg = format.SegmentEntry{Kind: format.KindSeg, Epoch: d.epoch, Seq: h.Seq, Size: uint64(len(body)),
+	w.seg = format.SegmentEntry{Kind: format.KindSeg, Epoch: d.epoch, Seq: h.Seq,
+		Size:      uint64(len(body)),
 		HeaderLen: uint32(h.Len()), Blocks: h.Blocks}
 	key := segmentKey(d.path, &w.seg)
-	if err := d.store.PutOnce(ctx, key, body, func(got []byte) bool { return format.SameLogObject(got, body) }); err != nil {
+	if err := d.store.PutOnce(ctx, key, body, func(got []byte) bool {
+		return format.SameLogObject(got, body)
+	}); err != nil {
 		return nil, errs.Wrap(errs.KindOf(err), err, "write %s", key)
 	}
 	d.keepUnproven(&unprovenObject{at: d.store, key: key, body: body})
@@ -97,7 +103,8 @@ func (d *Disk) writePacked(ctx context.Context, runs []format.Run, content []byt
 		d.reader.frames.fill(len(content), func() {
 			for i := range h.Frames {
 				off := i * format.FrameSize
-				d.reader.frames.keep(d.reader.frames.key(&w.seg, uint32(i)), content[off:min(off+format.FrameSize, len(content))])
+				d.reader.frames.keep(d.reader.frames.key(&w.seg, uint32(i)),
+					content[off:min(off+format.FrameSize, len(content))])
 			}
 		})
 	}

@@ -53,7 +53,8 @@ func (s *pageSource) ReadPage(ctx context.Context, ref format.PageRef) ([]byte, 
 		page, err = s.read(ctx, ref) // once more: the way here may have bent it, not the store
 	}
 	if err != nil {
-		return nil, errs.Wrap(errs.KindOf(err), err, "read map page at %d of %s", ref.Offset, s.key(ref))
+		return nil, errs.Wrap(errs.KindOf(err), err, "read map page at %d of %s", ref.Offset,
+			s.key(ref))
 	}
 	return page, nil
 }
@@ -68,7 +69,8 @@ func (s *pageSource) key(ref format.PageRef) string {
 func (s *pageSource) read(ctx context.Context, ref format.PageRef) ([]byte, error) {
 	key := s.key(ref)
 	if key == "" {
-		return nil, errs.New(errs.Corrupt, "map refers to disk %d of a lineage of %d", ref.Lineage, len(s.lineage))
+		return nil, errs.New(errs.Corrupt, "map refers to disk %d of a lineage of %d", ref.Lineage,
+			len(s.lineage))
 	}
 	b, err := s.store.GetExact(ctx, key, int64(ref.Offset), int64(ref.Length))
 	if err != nil {
@@ -103,7 +105,8 @@ func (s *pageSource) ahead(ctx context.Context, ref format.PageRef) []byte {
 	if b != nil {
 		return b
 	}
-	if n == nil || n.ref.Lineage != int(ref.Lineage) || n.ref.Epoch != ref.Epoch || n.ref.N != ref.N {
+	if n == nil || n.ref.Lineage != int(ref.Lineage) || n.ref.Epoch != ref.Epoch ||
+		n.ref.N != ref.N {
 		return nil
 	}
 	select {
@@ -117,10 +120,11 @@ func (s *pageSource) ahead(ctx context.Context, ref format.PageRef) []byte {
 	return nil
 }
 
-// prefetch begins to read the pages object of a root whole, if it is small: what changed last is what an
-// attach after a move needs first.
+// prefetch begins to read the pages object of a root whole, if it is small: what changed last is
+// what an attach after a move needs first.
 func (s *pageSource) prefetch(t *tasks, root *format.RootRef) {
-	if root == nil || root.PagesSize == 0 || root.PagesSize > maxPagesPrefetch || root.Lineage >= len(s.lineage) {
+	if root == nil || root.PagesSize == 0 || root.PagesSize > maxPagesPrefetch ||
+		root.Lineage >= len(s.lineage) {
 		return
 	}
 	p := &pagesObject{ref: *root, done: make(chan struct{})}

@@ -16,9 +16,9 @@ import (
 // leasePrefix begins the names of pins that have a lease. Named ones, which last, don't begin so.
 const leasePrefix = "lease-"
 
-// pin is a leased pin that this process holds. A collector takes it for dead when nobody has written it for
-// twice its lease, by the collector's own observation: no two clocks are compared. Here it counts as lost a whole
-// lease earlier, so that nothing is read that may be gone.
+// pin is a leased pin that this process holds. A collector takes it for dead when nobody has
+// written it for twice its lease, by the collector's own observation: no two clocks are compared.
+// Here it counts as lost a whole lease earlier, so that nothing is read that may be gone.
 type pin struct {
 	store *store.Client
 	key   string
@@ -32,12 +32,16 @@ type pin struct {
 	gone error     // the pin was removed
 }
 
-// takePin pins everything of a disk. What is read after it and is in the store by then stays there while the
-// pin is valid.
-func takePin(ctx context.Context, client *store.Client, path, holder string, lease time.Duration) (*pin, error) {
+// takePin pins everything of a disk. What is read after it and is in the store by then stays there
+// while the pin is valid.
+func takePin(
+	ctx context.Context, client *store.Client, path, holder string, lease time.Duration,
+) (*pin, error) {
 	t := now()
-	p := &pin{store: client, lease: lease, held: time.Now(), doc: format.Pin{Version: format.Version, ID: leasePrefix + strings.ToLower(newNonce()), Nonce: newNonce(),
-		Holder: holder, LeaseMS: lease.Milliseconds(), All: true, Created: t, Renewed: t}}
+	p := &pin{store: client, lease: lease, held: time.Now(),
+		doc: format.Pin{Version: format.Version, ID: leasePrefix + strings.ToLower(newNonce()),
+			Nonce:  newNonce(),
+			Holder: holder, LeaseMS: lease.Milliseconds(), All: true, Created: t, Renewed: t}}
 	p.key = pinKey(path, p.doc.ID)
 	body, err := format.Encode(&p.doc)
 	if err != nil {
@@ -46,7 +50,8 @@ func takePin(ctx context.Context, client *store.Client, path, holder string, lea
 	if err := client.PutNew(ctx, p.key, body); err != nil {
 		e := errs.Wrap(errs.KindOf(err), err, "pin disk %s", path)
 		if errs.Is(err, errs.Denied) {
-			e = e.WithRemedy("allow writes below %s; or read with --no-pin, if no collector runs", format.KeyPin.Folder(path))
+			e = e.WithRemedy("allow writes below %s; or read with --no-pin, if no collector runs",
+				format.KeyPin.Folder(path))
 		}
 		return nil, e
 	}
@@ -67,8 +72,8 @@ func (p *pin) narrow(ctx context.Context, m *format.PinnedMap) error {
 
 func (p *pin) renew(ctx context.Context) error { return p.write(ctx, func(*format.Pin) {}) }
 
-// write changes the pin by compare-and-swap: one that a collector has removed must not come back. One caller at
-// a time.
+// write changes the pin by compare-and-swap: one that a collector has removed must not come back.
+// One caller at a time.
 func (p *pin) write(ctx context.Context, change func(*format.Pin)) error {
 	// A collector that has taken it for dead may be at work, and the pin still be there.
 	if err := p.valid(); err != nil {
@@ -87,7 +92,9 @@ func (p *pin) write(ctx context.Context, change func(*format.Pin)) error {
 	if err != nil {
 		return err
 	}
-	if err = p.store.RetryFor(ctx, p.lease/4, func(ctx context.Context) error { return p.swap(ctx, body, &next, &etag) }); err != nil {
+	if err = p.store.RetryFor(ctx, p.lease/4, func(ctx context.Context) error {
+		return p.swap(ctx, body, &next, &etag)
+	}); err != nil {
 		err = errs.Wrap(errs.KindOf(err), err, "renew pin %s", p.key)
 	}
 	p.mu.Lock()
@@ -97,7 +104,8 @@ func (p *pin) write(ctx context.Context, change func(*format.Pin)) error {
 	case err == nil:
 		p.doc, p.held, p.sent = next, begin, nil // what was sent before can't arrive any more
 	case errs.Is(err, errs.NotFound), errs.Is(err, errs.Conflict):
-		p.gone = errs.Wrap(errs.Conflict, err, "pin %s was taken away", p.key).WithRemedy("open the disk again")
+		p.gone = errs.Wrap(errs.Conflict, err, "pin %s was taken away", p.key).
+			WithRemedy("open the disk again")
 	}
 	return err
 }
@@ -121,7 +129,8 @@ func (p *pin) swap(ctx context.Context, body []byte, next *format.Pin, etag *blo
 	if done || lerr != nil {
 		return lerr
 	}
-	return errs.Wrap(errs.Unavailable, err, "write %s", p.key) // unchanged so far, or an older write of ours: again
+	// unchanged so far, or an older write of ours: again
+	return errs.Wrap(errs.Unavailable, err, "write %s", p.key)
 }
 
 // look reads the pin's ETag, and reports whether next is stored. What is there must be ours.
@@ -154,12 +163,14 @@ func (p *pin) valid() error {
 	if age < p.lease {
 		return nil
 	}
-	return errs.New(errs.Conflict, "pin %s was last renewed %v ago, and lasts %v: what it held may be collected", p.key, age.Round(time.Second), p.lease).
+	return errs.New(errs.Conflict,
+		"pin %s was last renewed %v ago, and lasts %v: what it held may be collected",
+		p.key, age.Round(time.Second), p.lease).
 		WithRemedy("check the way to the store, and open the disk again")
 }
 
-// elapsed returns the time since t. One clock stands still while a host sleeps, and the other may be set: the
-// longer time counts.
+// elapsed returns the time since t. One clock stands still while a host sleeps, and the other may
+// be set: the longer time counts.
 func elapsed(t time.Time) time.Duration {
 	return max(time.Since(t), time.Now().Round(0).Sub(t.Round(0)))
 }
@@ -181,10 +192,13 @@ func (p *pin) keep(ctx context.Context) {
 	}
 }
 
-// PinMap keeps what a disk refers to, by its newest map or by a checkpoint if one is named, from being collected
-// until Unpin, whatever becomes of the disk and its checkpoints. What is pinned can be read by who knows the pin's
-// map, and neither forked nor restored. Errors: NotFound, Exists (the name is taken), Invalid.
-func PinMap(ctx context.Context, store blob.Store, path, name, checkpoint, holder string) (*format.Pin, error) {
+// PinMap keeps what a disk refers to, by its newest map or by a checkpoint if one is named, from
+// being collected until Unpin, whatever becomes of the disk and its checkpoints. What is pinned can
+// be read by who knows the pin's map, and neither forked nor restored. Errors: NotFound, Exists
+// (the name is taken), Invalid.
+func PinMap(
+	ctx context.Context, store blob.Store, path, name, checkpoint, holder string,
+) (*format.Pin, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
@@ -208,7 +222,8 @@ func PinMap(ctx context.Context, store blob.Store, path, name, checkpoint, holde
 		m = nil // an empty map needs nothing
 	}
 	t := now()
-	doc := &format.Pin{Version: format.Version, ID: name, Nonce: newNonce(), Holder: holder, Map: m, Created: t, Renewed: t}
+	doc := &format.Pin{Version: format.Version, ID: name, Nonce: newNonce(), Holder: holder, Map: m,
+		Created: t, Renewed: t}
 	body, err := format.Encode(doc)
 	if err != nil {
 		return nil, err
@@ -218,13 +233,16 @@ func PinMap(ctx context.Context, store blob.Store, path, name, checkpoint, holde
 	}
 	err = client.PutNew(ctx, pinKey(path, name), body)
 	if errs.Is(err, errs.Conflict) {
-		return nil, errs.Wrap(errs.Exists, err, "disk %s has a pin %q", path, name).WithRemedy("choose another name, or unpin it first")
+		return nil, errs.Wrap(errs.Exists, err, "disk %s has a pin %q", path, name).
+			WithRemedy("choose another name, or unpin it first")
 	}
 	return doc, err
 }
 
 // mapOf returns a disk's newest map, or a checkpoint's if one is named, and what opens its keys.
-func mapOf(ctx context.Context, client *store.Client, path, checkpoint string) (*format.PinnedMap, func(context.Context, KEK) (format.Keys, error), error) {
+func mapOf(
+	ctx context.Context, client *store.Client, path, checkpoint string,
+) (*format.PinnedMap, func(context.Context, KEK) (format.Keys, error), error) {
 	m := &format.PinnedMap{Checkpoint: checkpoint}
 	if checkpoint == "" {
 		h, _, err := client.LoadHead(ctx, path)
@@ -232,7 +250,9 @@ func mapOf(ctx context.Context, client *store.Client, path, checkpoint string) (
 			return nil, nil, err
 		}
 		m.Size, m.Root, m.Lineage = h.Size, h.Root, h.Lineage
-		return m, func(ctx context.Context, key KEK) (format.Keys, error) { return Unlock(ctx, h, key) }, nil
+		return m, func(ctx context.Context, key KEK) (format.Keys, error) {
+			return Unlock(ctx, h, key)
+		}, nil
 	}
 	c, err := loadCheckpoint(ctx, client, path, checkpoint)
 	if err != nil {
@@ -244,7 +264,8 @@ func mapOf(ctx context.Context, client *store.Client, path, checkpoint string) (
 	}, nil
 }
 
-// Unpin removes a pin by name. NotFound lists those that there are. A reader whose pin is removed stops.
+// Unpin removes a pin by name. NotFound lists those that there are. A reader whose pin is removed
+// stops.
 func Unpin(ctx context.Context, store blob.Store, path, name string) error {
 	if err := checkPath(path); err != nil {
 		return err

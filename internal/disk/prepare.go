@@ -18,8 +18,8 @@ const (
 	maxPreparedRegions = 8192 // region pages: 32 GiB of disk
 )
 
-// Prepared is what was read of a disk ahead of an attach, while another still writes it. It is good for one
-// Attach; of what changed meanwhile nothing is used.
+// Prepared is what was read of a disk ahead of an attach, while another still writes it. It is good
+// for one Attach; of what changed meanwhile nothing is used.
 type Prepared struct {
 	head *format.Head
 	root *format.Root
@@ -31,8 +31,8 @@ type Prepared struct {
 
 // PrepareOptions has what Prepare can use.
 type PrepareOptions struct {
-	// Cache gets the blocks that the last boot read first; nil: they are left to the attach. The attach must
-	// be given the same one.
+	// Cache gets the blocks that the last boot read first; nil: they are left to the attach. The
+	// attach must be given the same one.
 	Cache *cache.Cache
 	// Key unwraps the keys of an encrypted disk; nil for one in the clear.
 	Key KEK
@@ -40,10 +40,12 @@ type PrepareOptions struct {
 	Boot time.Duration
 }
 
-// Prepare reads the head, the map root and map pages, newest disk areas not preferred, up to a bound. It
-// writes nothing and disturbs nobody. Map pages are immutable, so that after the writer's clean close all
-// but the few that changed still hold.
-func Prepare(ctx context.Context, store blob.Store, path string, opts PrepareOptions) (*Prepared, error) {
+// Prepare reads the head, the map root and map pages, newest disk areas not preferred, up to a
+// bound. It writes nothing and disturbs nobody. Map pages are immutable, so that after the writer's
+// clean close all but the few that changed still hold.
+func Prepare(
+	ctx context.Context, store blob.Store, path string, opts PrepareOptions,
+) (*Prepared, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
@@ -85,7 +87,9 @@ func Prepare(ctx context.Context, store blob.Store, path string, opts PrepareOpt
 }
 
 // warmBoot reads what the last boot read first, as it is in the newest map, into the cache.
-func (p *Prepared) warmBoot(ctx context.Context, client *store.Client, src *pageSource, path string, opts PrepareOptions) error {
+func (p *Prepared) warmBoot(
+	ctx context.Context, client *store.Client, src *pageSource, path string, opts PrepareOptions,
+) error {
 	key, ok := traceOf(p.head)
 	if opts.Cache == nil || !ok {
 		return nil
@@ -95,7 +99,8 @@ func (p *Prepared) warmBoot(ctx context.Context, client *store.Client, src *page
 	defer cancel()
 	t := newTasks(ctx)
 	defer t.stop()
-	pages := &pageSource{store: client, codec: src.codec, lineage: src.lineage, keys: src.keys, stored: maps.Clone(src.stored)}
+	pages := &pageSource{store: client, codec: src.codec, lineage: src.lineage, keys: src.keys,
+		stored: maps.Clone(src.stored)}
 	tune := Tuning{}.withDefaults(true)
 	rd := newReader(pages, p.head.Size, opts.Cache, t, &counters{}, tune)
 	if err := rd.use(p.root, p.head.Root.Lineage, tune.MapBytes); err != nil {
@@ -161,8 +166,8 @@ func (p *Prepared) takePages() map[format.PageRef][]byte {
 	return s
 }
 
-// rootFor returns the root that a head points at, if it is the one that was prepared. A head without a root
-// needs none.
+// rootFor returns the root that a head points at, if it is the one that was prepared. A head
+// without a root needs none.
 func (p *Prepared) rootFor(h *format.Head) (*format.Root, bool) {
 	if h.Root == nil {
 		return nil, true

@@ -14,16 +14,18 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// What a store says is not what it did: a write that was acknowledged may not have been made. So the bytes of every log
-// object stay in memory until the store has shown that it has it, which is asked for beside uploads, in time for a map to
-// refer to them. What is not there is written again. See docs/decisions/0021-proof-of-what-is-stored.md.
+// What a store says is not what it did: a write that was acknowledged may not have been made. So
+// the bytes of every log object stay in memory until the store has shown that it has it, which is
+// asked for beside uploads, in time for a map to refer to them. What is not there is written again.
+// See docs/decisions/0021-proof-of-what-is-stored.md.
 
 const (
 	// proofByList is how many objects one listing proves more cheaply than as many reads.
 	proofByList = 8
 	// proofReads is how many objects are looked at at a time.
 	proofReads = 8
-	// maxUnprovenFactor times ObjectBytes is what waits for its proof at most: then uploads wait, too.
+	// maxUnprovenFactor times ObjectBytes is what waits for its proof at most: then uploads wait,
+	// too.
 	maxUnprovenFactor = 3
 )
 
@@ -76,8 +78,8 @@ func (u *unproven) take(want func(*unprovenObject) bool) (taken []*unprovenObjec
 	return taken
 }
 
-// done gives back what take has returned, and if it is proven, or not needed any more, lets go of it. It returns bodies
-// that nobody reads any more.
+// done gives back what take has returned, and if it is proven, or not needed any more, lets go of
+// it. It returns bodies that nobody reads any more.
 func (u *unproven) done(taken []*unprovenObject, proven bool) (bodies [][]byte, gone int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -125,14 +127,14 @@ func (d *Disk) proofLoop(ctx context.Context) {
 	}
 }
 
-// proveForMap returns when the store has shown all that a map refers to which is written next. Of a disk with a log store
-// that is no log object.
+// proveForMap returns when the store has shown all that a map refers to which is written next. Of a
+// disk with a log store that is no log object.
 func (d *Disk) proveForMap(ctx context.Context) error {
 	return d.prove(ctx, func(o *unprovenObject) bool { return o.at == d.store })
 }
 
-// prove returns when the store has shown that it has what it had acknowledged before the call. What it lacks is written
-// again. An object that is another's fences the disk.
+// prove returns when the store has shown that it has what it had acknowledged before the call. What
+// it lacks is written again. An object that is another's fences the disk.
 func (d *Disk) prove(ctx context.Context, want func(*unprovenObject) bool) error {
 	objects := d.unproven.take(want)
 	if len(objects) == 0 {
@@ -159,10 +161,12 @@ func (d *Disk) prove(ctx context.Context, want func(*unprovenObject) bool) error
 	return nil
 }
 
-// listUnproven lists where the log objects must be, if that is cheaper than to look at each. A listing that can't be had
-// is as good as an empty one: what it doesn't show is looked at.
+// listUnproven lists where the log objects must be, if that is cheaper than to look at each. A
+// listing that can't be had is as good as an empty one: what it doesn't show is looked at.
 func (d *Disk) listUnproven(ctx context.Context, objects []*unprovenObject) map[string]int64 {
-	logs := slices.DeleteFunc(slices.Clone(objects), func(o *unprovenObject) bool { return o.seq == 0 })
+	logs := slices.DeleteFunc(slices.Clone(objects), func(o *unprovenObject) bool {
+		return o.seq == 0
+	})
 	if len(logs) < proofByList {
 		return nil
 	}
@@ -183,7 +187,8 @@ func (d *Disk) listUnproven(ctx context.Context, objects []*unprovenObject) map[
 	return listed
 }
 
-// provenUnproven gives objects back; proven ones are let go of, and uploads go on that waited for it.
+// provenUnproven gives objects back; proven ones are let go of, and uploads go on that waited for
+// it.
 func (d *Disk) provenUnproven(objects []*unprovenObject, proven bool) {
 	bodies, gone := d.unproven.done(objects, proven)
 	for _, b := range bodies {
@@ -200,11 +205,14 @@ func (d *Disk) provenUnproven(objects []*unprovenObject, proven bool) {
 // dropMapped lets go of log objects of a log store that a written map makes superfluous.
 func (d *Disk) dropMapped(last uint64) {
 	if d.logPlace != nil {
-		d.provenUnproven(d.unproven.take(func(o *unprovenObject) bool { return o.seq > 0 && o.seq <= last }), true)
+		d.provenUnproven(d.unproven.take(func(o *unprovenObject) bool {
+			return o.seq > 0 && o.seq <= last
+		}), true)
 	}
 }
 
-// healUnproven sees that what a reader has not found is there, and reports whether that could be done.
+// healUnproven sees that what a reader has not found is there, and reports whether that could be
+// done.
 func (d *Disk) healUnproven(ctx context.Context, key string) bool {
 	objects := d.unproven.take(func(o *unprovenObject) bool { return o.key == key })
 	if len(objects) == 0 {

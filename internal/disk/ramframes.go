@@ -5,8 +5,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// ramFrames is a small in-memory frame cache: a clock over a fixed number of frames. The owner's lock
-// guards it.
+// ramFrames is a small in-memory frame cache: a clock over a fixed number of frames. The owner's
+// lock guards it.
 type ramFrames struct {
 	index map[cache.Key]int
 	ring  []ramFrame
@@ -56,7 +56,8 @@ func (r *ramFrames) put(k cache.Key, data []byte) {
 	r.hand = (r.hand + 1) % r.size
 }
 
-// shrink drops what is more than bytes, first what was not asked for again. The cache may grow again.
+// shrink drops what is more than bytes, first what was not asked for again. The cache may grow
+// again.
 func (r *ramFrames) shrink(bytes int64) {
 	n := max(16, int(bytes/format.FrameSize))
 	if len(r.ring) <= n {

@@ -14,7 +14,9 @@ func (d *Disk) ReadAt(ctx context.Context, p []byte, off int64) error {
 	d.touch()
 	d.counters.reads.Add(1)
 	d.counters.readBytes.Add(uint64(len(p)))
-	return readAligned(p, off, func(p []byte, block uint64) error { return d.readBlocks(ctx, p, block) })
+	return readAligned(p, off, func(p []byte, block uint64) error {
+		return d.readBlocks(ctx, p, block)
+	})
 }
 
 // readAligned turns a read of any range into one of whole blocks.
@@ -38,7 +40,8 @@ func readAligned(p []byte, off int64, read func(p []byte, block uint64) error) e
 // readBlocks fills p, whole blocks, from memory where it can and from the store for the rest.
 func (d *Disk) readBlocks(ctx context.Context, p []byte, block uint64) error {
 	if d.use.stale.Load() {
-		return errs.New(errs.Unavailable, "the store has not confirmed for %v that disk %s has no newer writer",
+		return errs.New(errs.Unavailable,
+			"the store has not confirmed for %v that disk %s has no newer writer",
 			d.opts.StallTimeout, d.path)
 	}
 	var arr [8]blockRange
@@ -53,14 +56,16 @@ func (d *Disk) readBlocks(ctx context.Context, p []byte, block uint64) error {
 		defer d.store.Waiting()()
 	}
 	for _, m := range missing {
-		if err := d.reader.read(ctx, p[(m.from-block)*BlockSize:(m.to-block)*BlockSize], m.from); err != nil {
+		part := p[(m.from-block)*BlockSize : (m.to-block)*BlockSize]
+		if err := d.reader.read(ctx, part, m.from); err != nil {
 			return d.readError(ctx, err)
 		}
 	}
 	return nil
 }
 
-// readDirtyLocked copies what the batches have to p, and appends the ranges that they don't to missing.
+// readDirtyLocked copies what the batches have to p, and appends the ranges that they don't to
+// missing.
 func (d *Disk) readDirtyLocked(p []byte, block uint64, missing []blockRange) []blockRange {
 	end := block + uint64(len(p)/BlockSize)
 	if d.pipe.forming == nil && len(d.pipe.queue) == 0 && len(d.staging.stages) == 0 {
@@ -97,10 +102,11 @@ func (d *Disk) readDirtyBlockLocked(dst []byte, block uint64) bool {
 	return false
 }
 
-// readError stops the disk's writes when what is stored is broken: nothing may be written on top. A read
-// that was given up because the disk stopped says why that was.
+// readError stops the disk's writes when what is stored is broken: nothing may be written on top. A
+// read that was given up because the disk stopped says why that was.
 //
-// What is missing may have been collected, long after this session was replaced: then that is the reason.
+// What is missing may have been collected, long after this session was replaced: then that is the
+// reason.
 func (d *Disk) readError(ctx context.Context, err error) error {
 	if errs.Is(err, errs.Corrupt) {
 		if fenced := d.revalidate(ctx); errs.Is(fenced, errs.Fenced) {

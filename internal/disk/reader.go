@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// reader reads what is in the store: map, frames, readahead. Disk lays its unacknowledged writes over it.
+// reader reads what is in the store: map, frames, readahead. Disk lays its unacknowledged writes
+// over it.
 type reader struct {
 	m      *blockmap.Map
 	frames *frames
@@ -24,15 +25,19 @@ type reader struct {
 	trace  *bootTrace // nil: nothing is recorded
 }
 
-// newReader builds a reader of the map under root, which the lineage's disk at the given distance wrote.
-func newReader(pages *pageSource, size int64, dev *cache.Cache, t *tasks, n *counters, tune Tuning) *reader {
+// newReader builds a reader of the map under root, which the lineage's disk at the given distance
+// wrote.
+func newReader(
+	pages *pageSource, size int64, dev *cache.Cache, t *tasks, n *counters, tune Tuning,
+) *reader {
 	if !tune.NoHedge {
 		pages.store.Hedge(t.spawn)
 	}
 	r := &reader{
 		pages: pages, codec: pages.codec, tasks: t,
 		frames: newFrames(pages, dev, t, n, tune.FrameBytes),
-		ahead:  streams{most: uint64(max(0, tune.ReadAhead)) / BlockSize, slots: make(chan struct{}, maxReadAheads)},
+		ahead: streams{most: uint64(max(0, tune.ReadAhead)) / BlockSize,
+			slots: make(chan struct{}, maxReadAheads)},
 	}
 	r.blocks.Store(uint64(size) / BlockSize)
 	return r
@@ -46,7 +51,8 @@ func (r *reader) use(root *format.Root, distance int, budget int64) error {
 			return errs.New(errs.Corrupt, "map of %d bytes under a disk of %d", root.Size, size)
 		}
 		if distance+len(root.Lineage) != len(r.pages.lineage) {
-			return errs.New(errs.Corrupt, "map root has a lineage of %d at distance %d, the disk has %d",
+			return errs.New(errs.Corrupt,
+				"map root has a lineage of %d at distance %d, the disk has %d",
 				len(root.Lineage), distance, len(r.pages.lineage))
 		}
 	}
@@ -62,8 +68,11 @@ func (r *reader) read(ctx context.Context, p []byte, block uint64) error {
 	if err != nil {
 		return err
 	}
-	for err = r.frames.read(ctx, pieces, block, p); errs.Is(err, errs.Corrupt); err = r.frames.read(ctx, pieces, block, p) {
-		// What was moved meanwhile may be collected: only if the map still says the same it is lost.
+	for {
+		if err = r.frames.read(ctx, pieces, block, p); !errs.Is(err, errs.Corrupt) {
+			break
+		}
+		// What was moved meanwhile may be collected. It is lost only if the map says the same.
 		again, lerr := r.m.Lookup(ctx, block, n, nil)
 		if lerr != nil || samePlaces(pieces, again) {
 			return err
@@ -90,7 +99,8 @@ func samePlaces(a, b []blockmap.Piece) bool {
 	})
 }
 
-// prefetch reads the frames of a range into the cache in the background. The caller has taken a slot for it.
+// prefetch reads the frames of a range into the cache in the background. The caller has taken a
+// slot for it.
 func (r *reader) prefetch(from, to uint64) {
 	if !r.tasks.spawn(func(ctx context.Context) {
 		defer func() { <-r.ahead.slots }()
@@ -100,8 +110,8 @@ func (r *reader) prefetch(from, to uint64) {
 	}
 }
 
-// warm brings the frames of a range into the cache. Errors are left to the reader who comes for them, but for a
-// refusal: Denied says that there is no use in asking for more.
+// warm brings the frames of a range into the cache. Errors are left to the reader who comes for
+// them, but for a refusal: Denied says that there is no use in asking for more.
 func (r *reader) warm(ctx context.Context, from, to uint64) error {
 	pieces, err := r.m.Lookup(ctx, from, to-from, nil)
 	if errs.Is(err, errs.Denied) {
@@ -138,9 +148,10 @@ func (r *reader) warm(ctx context.Context, from, to uint64) error {
 }
 
 const (
-	maxReadAheads = 16  // under way at a time
-	firstAhead    = 32  // blocks: 128 KiB
-	aheadStep     = 256 // blocks: 1 MiB, what one request reads; a full window moves on in such steps
+	maxReadAheads = 16 // under way at a time
+	firstAhead    = 32 // blocks: 128 KiB
+	// blocks: 1 MiB, what one request reads; a full window moves on in such steps
+	aheadStep = 256
 )
 
 // streams notices sequential readers.
@@ -155,8 +166,9 @@ type streams struct {
 
 type stream struct{ next, ahead, window uint64 }
 
-// note records a read of [from, to) and returns the range to read ahead, empty if none; for another one it
-// has taken a slot. The window doubles with each range up to its limit, and from then on moves with the reader.
+// note records a read of [from, to) and returns the range to read ahead, empty if none; for another
+// one it has taken a slot. The window doubles with each range up to its limit, and from then on
+// moves with the reader.
 func (st *streams) note(from, to, end uint64) (uint64, uint64) {
 	if st.most == 0 {
 		return 0, 0

@@ -11,12 +11,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// ReadOnly reads a disk as it was at a map checkpoint. Any number of them may be open beside a writer, which
-// they don't disturb and whose later writes they don't see.
+// ReadOnly reads a disk as it was at a map checkpoint. Any number of them may be open beside a
+// writer, which they don't disturb and whose later writes they don't see.
 //
-// It holds a pin, which it renews: what it reads is not collected, whatever becomes of the disk meanwhile. If the
-// pin was lost, because the store could not be reached for too long or because somebody removed it, reads fail as
-// Conflict: what they would find might be gone.
+// It holds a pin, which it renews: what it reads is not collected, whatever becomes of the disk
+// meanwhile. If the pin was lost, because the store could not be reached for too long or because
+// somebody removed it, reads fail as Conflict: what they would find might be gone.
 type ReadOnly struct {
 	reader   *reader
 	size     int64
@@ -32,17 +32,19 @@ var _ Device = (*ReadOnly)(nil)
 type ReadOnlyOptions struct {
 	Cache *cache.Cache // a local frame cache, or nil
 	Key   KEK          // unwraps the keys of an encrypted disk; nil for one in the clear
-	// Unpinned reads without a pin, for who may not write to the store: a collector that runs meanwhile may take
-	// what is being read away, and reads then fail as Corrupt.
+	// Unpinned reads without a pin, for who may not write to the store: a collector that runs
+	// meanwhile may take what is being read away, and reads then fail as Corrupt.
 	Unpinned bool
 	// Holder names the reader in its pin, for people.
 	Holder string
 	Tuning
 }
 
-// OpenReadOnly opens a named checkpoint of the disk at path, or its newest map if the name is empty: for an
-// open disk that is up to a minute old.
-func OpenReadOnly(ctx context.Context, store blob.Store, path, checkpoint string, opts ReadOnlyOptions) (*ReadOnly, error) {
+// OpenReadOnly opens a named checkpoint of the disk at path, or its newest map if the name is
+// empty: for an open disk that is up to a minute old.
+func OpenReadOnly(
+	ctx context.Context, store blob.Store, path, checkpoint string, opts ReadOnlyOptions,
+) (*ReadOnly, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
@@ -59,7 +61,8 @@ func OpenReadOnly(ctx context.Context, store blob.Store, path, checkpoint string
 	}
 	var p *pin
 	if !opts.Unpinned {
-		// Everything first: what was read may be on its way to be deleted, what is read again can't be.
+		// Everything first: what was read may be on its way to be deleted, what is read again can't
+		// be.
 		if p, err = takePin(ctx, client, path, opts.Holder, opts.PinLease); err != nil {
 			return nil, err
 		}
@@ -80,8 +83,11 @@ func OpenReadOnly(ctx context.Context, store blob.Store, path, checkpoint string
 	return r, nil
 }
 
-// readable returns the map to read, without a root if it is empty, and sets what a page source needs for it.
-func readableMap(ctx context.Context, client *store.Client, src *pageSource, path, checkpoint string, key KEK) (*format.PinnedMap, error) {
+// readable returns the map to read, without a root if it is empty, and sets what a page source
+// needs for it.
+func readableMap(
+	ctx context.Context, client *store.Client, src *pageSource, path, checkpoint string, key KEK,
+) (*format.PinnedMap, error) {
 	m, keys, err := mapOf(ctx, client, path, checkpoint)
 	if err != nil {
 		return nil, err
@@ -91,12 +97,15 @@ func readableMap(ctx context.Context, client *store.Client, src *pageSource, pat
 	return m, err
 }
 
-func newReadOnly(ctx context.Context, src *pageSource, m *format.PinnedMap, p *pin, opts *ReadOnlyOptions) (*ReadOnly, error) {
+func newReadOnly(
+	ctx context.Context, src *pageSource, m *format.PinnedMap, p *pin, opts *ReadOnlyOptions,
+) (*ReadOnly, error) {
 	root, err := src.loadRoot(ctx, m.Root)
 	if err != nil {
 		return nil, err
 	}
-	r := &ReadOnly{size: m.Size, tasks: newTasks(ctx), store: src.store, counters: &counters{}, pin: p}
+	r := &ReadOnly{size: m.Size, tasks: newTasks(ctx), store: src.store, counters: &counters{},
+		pin: p}
 	r.reader = newReader(src, m.Size, opts.Cache, r.tasks, r.counters, opts.Tuning)
 	distance := 0
 	if m.Root != nil {
@@ -119,13 +128,16 @@ func (r *ReadOnly) Size() int64 { return r.size }
 // ReadAt fills p from off.
 func (r *ReadOnly) ReadAt(ctx context.Context, p []byte, off int64) error {
 	if off < 0 || off > r.size-int64(len(p)) {
-		return errs.New(errs.Invalid, "range of %d bytes at %d is outside the disk of %d", len(p), off, r.size)
+		return errs.New(errs.Invalid, "range of %d bytes at %d is outside the disk of %d", len(p),
+			off, r.size)
 	}
 	if err := r.pinned(); err != nil {
 		return err
 	}
 	r.counters.readBytes.Add(uint64(len(p)))
-	err := readAligned(p, off, func(p []byte, block uint64) error { return r.reader.read(ctx, p, block) })
+	err := readAligned(p, off, func(p []byte, block uint64) error {
+		return r.reader.read(ctx, p, block)
+	})
 	if lost := r.pinned(); errs.Is(err, errs.Corrupt) && lost != nil {
 		return lost
 	}
@@ -159,7 +171,8 @@ func (r *ReadOnly) Flush(context.Context) error { return nil }
 // Stats returns what was counted since it was opened.
 func (r *ReadOnly) Stats() Stats { return r.counters.stats(r.store.Counts()) }
 
-// releaseWait bounds how long a reader that is closed tries to remove its pin. One that stays ends with its lease.
+// releaseWait bounds how long a reader that is closed tries to remove its pin. One that stays ends
+// with its lease.
 const releaseWait = 10 * time.Second
 
 // Close ends it. It returns when nothing of it runs any more.

@@ -28,17 +28,19 @@ type logSlot struct {
 	key    *format.ObjectKey // of its frames; nil: they are in the clear
 }
 
-// recovery is one replay of what earlier writers have left. It belongs to the goroutine of an attach.
+// recovery is one replay of what earlier writers have left. It belongs to the goroutine of an
+// attach.
 type recovery struct {
 	disk      *Disk
 	replaying *replayed
 	fences    []unprovenObject // that it wrote, and the store has not shown yet
 }
 
-// run replays every log before our epoch from pos on, and makes sure that each ends in a fence, so that
-// no writer of an old epoch can ever have another write acknowledged.
+// run replays every log before our epoch from pos on, and makes sure that each ends in a fence, so
+// that no writer of an old epoch can ever have another write acknowledged.
 //
-// It is safe to die at any point: the head still says where replay starts, and fences are written once.
+// It is safe to die at any point: the head still says where replay starts, and fences are written
+// once.
 //
 // It returns the sequence number of the last object that counts, per epoch.
 func (rec *recovery) run(ctx context.Context, pos format.Position) (map[uint64]uint64, error) {
@@ -61,8 +63,8 @@ func (rec *recovery) run(ctx context.Context, pos format.Position) (map[uint64]u
 	return last, nil
 }
 
-// recoverEpoch replays one epoch's log up to the first fence, which it writes where there is none, and returns
-// the fence's place. A hole that was acknowledged is Corrupt, and gets no fence.
+// recoverEpoch replays one epoch's log up to the first fence, which it writes where there is none,
+// and returns the fence's place. A hole that was acknowledged is Corrupt, and gets no fence.
 func (rec *recovery) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint64, error) {
 	d := rec.disk
 	window, lost := firstWindow, 0
@@ -88,8 +90,8 @@ func (rec *recovery) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint6
 		if slots[len(slots)-1].h != nil {
 			continue
 		}
-		// Slots were read at the same time, so a full one after this hole proves nothing: it stays unread
-		// until the hole is decided. But it may tell that the hole was none once.
+		// Slots were read at the same time, so a full one after this hole proves nothing: it stays
+		// unread until the hole is decided. But it may tell that the hole was none once.
 		if err := d.mayBeHole(ctx, epoch, seq, beyond, ahead); err != nil {
 			return 0, err
 		}
@@ -99,7 +101,8 @@ func (rec *recovery) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint6
 		}
 		if lost++; lost >= racesForAFar {
 			// The old writer is as fast as we are. A fence further on is one that it will run into.
-			if _, err := rec.fence(ctx, epoch, seq+farFence<<min(lost-racesForAFar, 6)); err != nil {
+			further := uint64(farFence) << min(lost-racesForAFar, 6)
+			if _, err := rec.fence(ctx, epoch, seq+further); err != nil {
 				return 0, err
 			}
 		}
@@ -109,8 +112,8 @@ func (rec *recovery) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint6
 	}
 }
 
-// fence puts a fence into a slot and reports whether ours is there now; false means that somebody else's
-// object is.
+// fence puts a fence into a slot and reports whether ours is there now; false means that somebody
+// else's object is.
 func (rec *recovery) fence(ctx context.Context, epoch, seq uint64) (bool, error) {
 	d := rec.disk
 	body := format.EncodeFence(d.uid, newID(), epoch, seq, now().UnixMilli())
@@ -130,7 +133,8 @@ func (rec *recovery) fence(ctx context.Context, epoch, seq uint64) (bool, error)
 	return err == nil, err
 }
 
-// proveFences sees that the store has the fences that this recovery wrote: one that it only acknowledged stops no writer.
+// proveFences sees that the store has the fences that this recovery wrote: one that it only
+// acknowledged stops no writer.
 func (rec *recovery) proveFences(ctx context.Context) error {
 	d := rec.disk
 	g, gctx := errgroup.WithContext(ctx)
@@ -138,7 +142,9 @@ func (rec *recovery) proveFences(ctx context.Context) error {
 		g.Go(func() error {
 			err := d.logStore.Prove(gctx, f.key, f.body)
 			if errs.Is(err, errs.Conflict) {
-				return errs.Wrap(errs.Unavailable, err, "a fence was not stored, and the old writer went on").WithRemedy("attach again")
+				return errs.Wrap(errs.Unavailable, err,
+					"a fence was not stored, and the old writer went on").
+					WithRemedy("attach again")
 			}
 			return err
 		})
@@ -149,7 +155,9 @@ func (rec *recovery) proveFences(ctx context.Context) error {
 }
 
 // readSlots reads n slots at once, cut after the first hole. beyond is those after that one.
-func (d *Disk) readSlots(ctx context.Context, epoch, seq uint64, n int) (upTo, beyond []logSlot, err error) {
+func (d *Disk) readSlots(
+	ctx context.Context, epoch, seq uint64, n int,
+) (upTo, beyond []logSlot, err error) {
 	slots := make([]logSlot, n)
 	g, gctx := errgroup.WithContext(ctx)
 	for i := range slots {
@@ -210,7 +218,8 @@ func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error)
 	return s, nil
 }
 
-// replay applies one log object to the map. What is in a log store must be brought to the disk's own first.
+// replay applies one log object to the map. What is in a log store must be brought to the disk's
+// own first.
 func (rec *recovery) replay(ctx context.Context, s logSlot) error {
 	d := rec.disk
 	for _, r := range s.h.Runs {
@@ -222,7 +231,8 @@ func (rec *recovery) replay(ctx context.Context, s logSlot) error {
 	if d.logPlace != nil {
 		return rec.restage(ctx, &s)
 	}
-	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: s.h.Epoch, Seq: s.h.Seq, Size: uint64(s.size),
+	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: s.h.Epoch, Seq: s.h.Seq,
+		Size:      uint64(s.size),
 		HeaderLen: uint32(s.h.Len()), Blocks: s.h.Blocks}
 	return d.reader.m.Apply(seg, s.h.Runs, format.Position{Epoch: s.h.Epoch, Seq: s.h.Seq + 1})
 }

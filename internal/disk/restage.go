@@ -13,7 +13,8 @@ type replayed struct {
 	next format.Position
 }
 
-// restage replays one log object of a log store: its content is gathered, and destaged when there is enough.
+// restage replays one log object of a log store: its content is gathered, and destaged when there
+// is enough.
 func (rec *recovery) restage(ctx context.Context, s *logSlot) error {
 	if rec.replaying == nil {
 		rec.replaying = &replayed{b: newBatch(now(), &rec.disk.memory.tables)}
@@ -55,7 +56,8 @@ func (d *Disk) slotContent(ctx context.Context, s *logSlot) ([]byte, error) {
 	content := make([]byte, 0, int(s.h.Blocks)*BlockSize)
 	for i, f := range s.h.Frames {
 		var err error
-		if content, err = d.reader.codec.DecodeFrame(content, body[f.Offset:f.Offset+f.Length], f, s.key, i); err != nil {
+		stored := body[f.Offset : f.Offset+f.Length]
+		if content, err = d.reader.codec.DecodeFrame(content, stored, f, s.key, i); err != nil {
 			return nil, errs.Wrap(errs.KindOf(err), err, "frame %d of %s", i, s.where)
 		}
 	}

@@ -10,11 +10,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Checkpoints, references of forks and pins keep others' hands off what they refer to. Who must heed
-// them finds them by listing. So whoever makes one sees that a listing shows it, before anybody
-// builds on it.
+// Checkpoints, references of forks and pins keep others' hands off what they refer to. Who must
+// heed them finds them by listing. So whoever makes one sees that a listing shows it, before
+// anybody builds on it.
 
-// look reads the head, and beside it sees that the name is shown. again says that it wasn't, and is to be looked at once more.
+// look reads the head, and beside it sees that the name is shown. again says that it wasn't, and is
+// to be looked at once more.
 func (n *naming) look(ctx context.Context) (h *format.Head, again bool, err error) {
 	var g errgroup.Group
 	g.Go(func() (err error) {
@@ -31,9 +32,11 @@ func (n *naming) look(ctx context.Context) (h *format.Head, again bool, err erro
 	return h, again, err
 }
 
-// forkShown sees that the store has the head of a new fork, and shows its reference. again says that one of them was written
-// once more.
-func forkShown(ctx context.Context, client *store.Client, path, child string, head, ref []byte) (again bool, err error) {
+// forkShown sees that the store has the head of a new fork, and shows its reference. again says
+// that one of them was written once more.
+func forkShown(
+	ctx context.Context, client *store.Client, path, child string, head, ref []byte,
+) (again bool, err error) {
 	var g errgroup.Group
 	var lostRef bool
 	g.Go(func() (err error) {

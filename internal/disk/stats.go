@@ -11,15 +11,16 @@ import (
 
 // Stats counts since attach. Bytes are of object bodies.
 type Stats struct {
-	Gets        uint64 `json:"gets"`
-	GetBytes    uint64 `json:"get_bytes"`
-	Puts        uint64 `json:"puts"` // write-once objects
-	PutBytes    uint64 `json:"put_bytes"`
-	HeadSwaps   uint64 `json:"head_swaps"`
-	Lists       uint64 `json:"lists"`
-	Retries     uint64 `json:"retries"`   // attempts that the store did not answer
-	Throttled   uint64 `json:"throttled"` // of them, those that it answered by asking for fewer requests
-	Uploads     int    `json:"uploads"`   // log objects that may be uploaded at a time now
+	Gets      uint64 `json:"gets"`
+	GetBytes  uint64 `json:"get_bytes"`
+	Puts      uint64 `json:"puts"` // write-once objects
+	PutBytes  uint64 `json:"put_bytes"`
+	HeadSwaps uint64 `json:"head_swaps"`
+	Lists     uint64 `json:"lists"`
+	Retries   uint64 `json:"retries"` // attempts that the store did not answer
+	// of them, those that it answered by asking for fewer requests
+	Throttled   uint64 `json:"throttled"`
+	Uploads     int    `json:"uploads"` // log objects that may be uploaded at a time now
 	LogObjects  uint64 `json:"log_objects"`
 	MapWrites   uint64 `json:"map_checkpoints"`
 	Packed      uint64 `json:"packed_segments"` // written by compaction
@@ -32,30 +33,37 @@ type Stats struct {
 	ReadBytes   uint64 `json:"read_bytes"`
 	FrameHits   uint64 `json:"frame_hits"` // in memory or in the cache
 	FrameMisses uint64 `json:"frame_misses"`
-	CacheSkips  uint64 `json:"cache_skips"` // reads and log objects that went past a cache device that was behind
-	ReadAheads  uint64 `json:"readahead_frames"`
-	Hedges      uint64 `json:"hedged_gets"`    // reads asked twice because the store was late; counted in gets too
-	HedgeWins   uint64 `json:"hedge_wins"`     // of them, answered by the second request first
-	Proven      uint64 `json:"proven_objects"` // acknowledged by the store, and then shown
-	// Lost counts objects that the store acknowledged and did not have, and that were written again. One is too many.
-	Lost          uint64 `json:"lost_objects"`
-	UnprovenBytes int64  `json:"unproven_bytes"` // of objects that were acknowledged, and are kept in memory until they are shown
-	DirtyBytes    int64  `json:"dirty_bytes"`    // of writes, in memory
-	MapBytes      int64  `json:"map_bytes"`      // memory, about
+	// reads and log objects that went past a cache device that was behind
+	CacheSkips uint64 `json:"cache_skips"`
+	ReadAheads uint64 `json:"readahead_frames"`
+	// reads asked twice because the store was late; counted in gets too
+	Hedges    uint64 `json:"hedged_gets"`
+	HedgeWins uint64 `json:"hedge_wins"`     // of them, answered by the second request first
+	Proven    uint64 `json:"proven_objects"` // acknowledged by the store, and then shown
+	// Lost counts objects that the store acknowledged and did not have, and that were written
+	// again. One is too many.
+	Lost uint64 `json:"lost_objects"`
+	// of objects that were acknowledged, and are kept in memory until they are shown
+	UnprovenBytes int64 `json:"unproven_bytes"`
+	DirtyBytes    int64 `json:"dirty_bytes"` // of writes, in memory
+	MapBytes      int64 `json:"map_bytes"`   // memory, about
 
-	LogStore    string `json:"log_store,omitempty"`    // its URL, if the log is in a second store
-	StagedBytes int64  `json:"staged_bytes,omitempty"` // of the dirty ones: those that the log store has and the disk's own store lacks
+	LogStore string `json:"log_store,omitempty"` // its URL, if the log is in a second store
+	// of the dirty ones: those that the log store has and the disk's own store lacks
+	StagedBytes int64 `json:"staged_bytes,omitempty"`
 
 	Stall *Stall `json:"stall,omitempty"` // nil: the store does what it is asked for
 
 	FlushTimes Histogram `json:"flush_times"` // of the user's flushes
-	// Acknowledges says what a flush waits for: AcknowledgedByStore, or AcknowledgedByJournal in mode bounded with
-	// a journal that works.
-	Acknowledges string         `json:"acknowledges,omitempty"`
-	OldestWrite  time.Duration  `json:"oldest_write_ns,omitempty"` // age of the oldest write that the store lacks
-	Journal      *journal.Stats `json:"journal,omitempty"`
+	// Acknowledges says what a flush waits for: AcknowledgedByStore, or AcknowledgedByJournal in
+	// mode bounded with a journal that works.
+	Acknowledges string `json:"acknowledges,omitempty"`
+	// age of the oldest write that the store lacks
+	OldestWrite time.Duration  `json:"oldest_write_ns,omitempty"`
+	Journal     *journal.Stats `json:"journal,omitempty"`
 
-	Cache *cache.Stats `json:"cache,omitempty"` // of the whole cache device, with other disks' use of it
+	// of the whole cache device, with other disks' use of it
+	Cache *cache.Stats `json:"cache,omitempty"`
 }
 
 // What acknowledges a flush.

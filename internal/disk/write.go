@@ -38,9 +38,9 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 	return nil
 }
 
-// writeBlocks puts whole blocks into the forming batch, as many as fit, and returns how many bytes. The content is
-// copied before the lock is taken: all who read, write or flush wait for that lock, and a copy may be interrupted
-// by a page fault or the scheduler.
+// writeBlocks puts whole blocks into the forming batch, as many as fit, and returns how many bytes.
+// The content is copied before the lock is taken: all who read, write or flush wait for that lock,
+// and a copy may be interrupted by a page fault or the scheduler.
 func (d *Disk) writeBlocks(ctx context.Context, block uint64, p []byte) (int, error) {
 	var arr [writeGroup]*blockMem
 	p = p[:min(len(p), writeGroup*BlockSize)]
@@ -61,14 +61,17 @@ func (d *Disk) writeBlocks(ctx context.Context, block uint64, p []byte) (int, er
 		mems[n] = d.putLocked(b, block+uint64(n), mems[n])
 		n++
 	}
-	d.logLocked(b, journal.Record{Kind: journal.Data, Block: block, Count: uint64(n), Blocks: p[:n*BlockSize]})
+	d.logLocked(b, journal.Record{Kind: journal.Data, Block: block, Count: uint64(n),
+		Blocks: p[:n*BlockSize]})
 	d.sealIfFullLocked()
 	d.pipe.mu.Unlock()
-	d.memory.blocks.put(slices.DeleteFunc(mems, func(m *blockMem) bool { return m == nil })) // what was overwritten or did not fit
+	// what was overwritten or did not fit
+	d.memory.blocks.put(slices.DeleteFunc(mems, func(m *blockMem) bool { return m == nil }))
 	return n * BlockSize, nil
 }
 
-// putLocked gives a block's content to a batch, and returns memory that nobody uses any more, or nil.
+// putLocked gives a block's content to a batch, and returns memory that nobody uses any more, or
+// nil.
 func (d *Disk) putLocked(b *batch, block uint64, content *blockMem) *blockMem {
 	old := b.put(block, content)
 	if old == nil {
@@ -77,9 +80,9 @@ func (d *Disk) putLocked(b *batch, block uint64, content *blockMem) *blockMem {
 	return old
 }
 
-// writePart changes part of one block. The rest comes from memory, or is read from the store without the
-// lock and used only if the block can't have changed meanwhile: it is in no batch, and no batch has left
-// memory since.
+// writePart changes part of one block. The rest comes from memory, or is read from the store
+// without the lock and used only if the block can't have changed meanwhile: it is in no batch, and
+// no batch has left memory since.
 func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) error {
 	buf := new(blockMem)
 	have, seen := false, uint64(0)
@@ -91,7 +94,8 @@ func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) er
 			copy(buf[at:], p)
 			b := d.formLocked()
 			d.putLocked(b, block, buf)
-			d.logLocked(b, journal.Record{Kind: journal.Data, Block: block, Count: 1, Blocks: buf[:]})
+			d.logLocked(b, journal.Record{Kind: journal.Data, Block: block, Count: 1,
+				Blocks: buf[:]})
 			d.sealIfFullLocked()
 			d.pipe.mu.Unlock()
 			return nil
@@ -108,7 +112,9 @@ func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) er
 }
 
 // Trim makes the range read as zeros and its space unused.
-func (d *Disk) Trim(ctx context.Context, off, length int64) error { return d.Zero(ctx, off, length) }
+func (d *Disk) Trim(ctx context.Context, off, length int64) error {
+	return d.Zero(ctx, off, length)
+}
 
 // Zero makes the range read as zeros. Whole blocks cost a few bytes of log, whatever their number.
 func (d *Disk) Zero(ctx context.Context, off, length int64) error {
@@ -147,7 +153,8 @@ func (d *Disk) zeroBlocks(ctx context.Context, from, to uint64) error {
 	return nil
 }
 
-// lockForWrite takes d.pipe.mu when the disk accepts a mutation of n bytes of content and has room for it.
+// lockForWrite takes d.pipe.mu when the disk accepts a mutation of n bytes of content and has room
+// for it.
 func (d *Disk) lockForWrite(ctx context.Context, n int) error {
 	d.pipe.mu.Lock()
 	if d.pipe.err == nil && !d.pipe.closing && d.mustWaitLocked(n) == nil {
@@ -192,7 +199,8 @@ func (d *Disk) formLocked() *batch {
 }
 
 func (d *Disk) fullLocked() bool {
-	return d.pipe.forming.blocks()*BlockSize >= d.opts.ObjectBytes || len(d.pipe.forming.zeros) >= maxZeroRuns ||
+	return d.pipe.forming.blocks()*BlockSize >= d.opts.ObjectBytes ||
+		len(d.pipe.forming.zeros) >= maxZeroRuns ||
 		d.pipe.forming.blocks() >= format.MaxSegBlocks || d.journalShareLocked()
 }
 

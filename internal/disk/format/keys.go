@@ -237,8 +237,8 @@ func LogSeq(key string) (seq uint64, ok bool) {
 	return parseHex(key[strings.LastIndexByte(key, '/')+1:], epochDigits)
 }
 
-// SplitKey tells whose object a key in a pool is, by the end of it: paths of disks are arbitrary.
-// A key that may also be that of a document (SplitNamed) is taken for a head or an owner's document.
+// SplitKey tells whose object a key in a pool is, by the end of it: paths of disks are arbitrary. A
+// key that may also be that of a document (SplitNamed) is taken for a head or an owner's document.
 func SplitKey(key string) (path string, k Key, ok bool) {
 	at := len(key)
 	for range 3 { // elements that a key below a path has at most

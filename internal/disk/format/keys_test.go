@@ -19,14 +19,16 @@ func TestKeys(t *testing.T) {
 		"log/000000000000001a/0000000000000002": {Kind: KeyLog, Epoch: epochA, N: 2},
 		"log/ffffffffffffffff/ffffffffffffffff": {Kind: KeyLog, Epoch: 1<<64 - 1, N: 1<<64 - 1},
 		"seg/000000000000001a-00000002":         {Kind: KeySeg, Epoch: epochA, N: 2},
-		"map/000000000000001a-fffffff0/pages":   {Kind: KeyMap, Epoch: epochA, N: 0xfffffff0, Name: PagesName},
-		"map/000000000000001a-00000002/root":    {Kind: KeyMap, Epoch: epochA, N: 2, Name: RootName},
-		"ckpt/v1":                               {Kind: KeyCheckpoint, Name: "v1"},
-		"ckpt/head":                             {Kind: KeyCheckpoint, Name: "head"},
-		"refs/disks%2Fb":                        {Kind: KeyRef, Name: "disks%2Fb"},
-		"pins/lease-1":                          {Kind: KeyPin, Name: "lease-1"},
-		"boot/000000000000001a":                 {Kind: KeyBoot, Epoch: epochA},
-		"boot/of/v1":                            {Kind: KeyBoot, Name: "v1"},
+		"map/000000000000001a-fffffff0/pages": {Kind: KeyMap, Epoch: epochA, N: 0xfffffff0,
+			Name: PagesName},
+		"map/000000000000001a-00000002/root": {Kind: KeyMap, Epoch: epochA, N: 2,
+			Name: RootName},
+		"ckpt/v1":               {Kind: KeyCheckpoint, Name: "v1"},
+		"ckpt/head":             {Kind: KeyCheckpoint, Name: "head"},
+		"refs/disks%2Fb":        {Kind: KeyRef, Name: "disks%2Fb"},
+		"pins/lease-1":          {Kind: KeyPin, Name: "lease-1"},
+		"boot/000000000000001a": {Kind: KeyBoot, Epoch: epochA},
+		"boot/of/v1":            {Kind: KeyBoot, Name: "v1"},
 	} {
 		if got := k.String(); got != rel {
 			t.Errorf("%+v is %q, want %q", k, got, rel)
@@ -38,8 +40,10 @@ func TestKeys(t *testing.T) {
 			t.Errorf("%q is taken for %+v, %v", rel, got, ok)
 		}
 		// Whatever the path ends in, also a folder's name.
-		for _, path := range []string{"a", "disks/a", "disks/log", "a/map", "a/seg", "a/boot", "log/log"} {
-			if p, got, ok := SplitKey(path + "/" + rel); rel != "ckpt/head" && (p != path || got != k || !ok) {
+		for _, path := range []string{"a", "disks/a", "disks/log", "a/map", "a/seg", "a/boot",
+			"log/log"} {
+			if p, got, ok := SplitKey(path + "/" + rel); rel != "ckpt/head" &&
+				(p != path || got != k || !ok) {
 				t.Errorf("%q of %q is taken for %+v of %q, %v", rel, path, got, p, ok)
 			}
 		}
@@ -47,7 +51,8 @@ func TestKeys(t *testing.T) {
 	for rel, k := range map[string]Key{
 		"disk": {Kind: KeyIdentity},
 		"once": {Kind: KeyOnce},
-		"log/000000000000001a-" + session + "/0000000000000002": {Kind: KeyRunLog, Epoch: epochA, N: 2, Name: session},
+		"log/000000000000001a-" + session + "/0000000000000002": {Kind: KeyRunLog, Epoch: epochA,
+			N: 2, Name: session},
 	} {
 		if got := k.String(); got != rel {
 			t.Errorf("%+v is %q, want %q", k, got, rel)
@@ -62,7 +67,8 @@ func TestKeys(t *testing.T) {
 }
 
 func TestKeysOfNoDisk(t *testing.T) {
-	for _, rel := range []string{"", "/", "heads", "head/", "log", "log/1/2", "log/000000000000001A/0000000000000002",
+	for _, rel := range []string{"", "/", "heads", "head/", "log", "log/1/2",
+		"log/000000000000001A/0000000000000002",
 		"log/000000000000001a/0000000000000002/x", "log/000000000000001a/00000000000000002", "seg/000000000000001a-2",
 		"seg/000000000000001a00000002", "map/000000000000001a-00000002", "map/000000000000001a-00000002/leaf",
 		"ckpt/", "ckpt/a/b", "refs/", "pins/", "boot/", "boot/of", "boot/of/", "boot/1", "b/head"} {
@@ -81,7 +87,8 @@ func TestKeyOfBothKinds(t *testing.T) {
 	if path, k, ok := SplitKey(key); path != "a/ckpt" || k.Kind != KeyHead || !ok {
 		t.Errorf("%q is taken for %+v of %q", key, k, path)
 	}
-	if path, k, ok := SplitNamed(key); path != "a" || k != (Key{Kind: KeyCheckpoint, Name: "head"}) || !ok {
+	if path, k, ok := SplitNamed(key); path != "a" ||
+		k != (Key{Kind: KeyCheckpoint, Name: "head"}) || !ok {
 		t.Errorf("%q as a document is taken for %+v of %q", key, k, path)
 	}
 }
@@ -100,10 +107,11 @@ func TestRefNames(t *testing.T) {
 	}
 }
 
-// FuzzKeys: a key is taken apart as a disk would put it together, or not at all. A collector deletes
-// what it has parsed by the key that is made of it.
+// FuzzKeys: a key is taken apart as a disk would put it together, or not at all. A collector
+// deletes what it has parsed by the key that is made of it.
 func FuzzKeys(f *testing.F) {
-	for _, key := range []string{"disks/a/head", "a/log/0000000000000001/0000000000000002", "a/seg/0000000000000001-00000002",
+	for _, key := range []string{"disks/a/head", "a/log/0000000000000001/0000000000000002",
+		"a/seg/0000000000000001-00000002",
 		"a/map/0000000000000001-00000002/pages", "a/ckpt/v1", "a/boot/of/v1", "a/boot/0000000000000001", "head", "ckpt/head",
 		"log/0000000000000005-" + session + "/0000000000000001"} {
 		f.Add(key, uint64(1), uint64(2), "v1", uint8(0))

@@ -11,11 +11,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// DefaultGrace is the time between two marks. No safety hangs on its length but this: it must be longer than a
-// listing can be old, and than a request can be on its way.
+// DefaultGrace is the time between two marks. No safety hangs on its length but this: it must be
+// longer than a listing can be old, and than a request can be on its way.
 const DefaultGrace = 24 * time.Hour
 
-// MinGrace is the shortest that makes sense beside writers: a checkpoint can take two stall timeouts.
+// MinGrace is the shortest that makes sense beside writers: a checkpoint can take two stall
+// timeouts.
 const MinGrace = 10 * time.Minute
 
 const (
@@ -25,16 +26,19 @@ const (
 
 // Options says how to collect.
 type Options struct {
-	// Grace is the time between two marks; default DefaultGrace. Nothing here refuses one that is shorter than
-	// MinGrace, for pools that nobody uses.
+	// Grace is the time between two marks; default DefaultGrace. Nothing here refuses one that is
+	// shorter than MinGrace, for pools that nobody uses.
 	Grace time.Duration
-	// OpenLog opens the log stores of disks that have their log in a second one; nil: such a disk stops the collector.
+	// OpenLog opens the log stores of disks that have their log in a second one; nil: such a disk
+	// stops the collector.
 	OpenLog disk.OpenStore
-	// Pool is the URL of the store: the logs of disks that were made elsewhere are left alone. See disk.ElsewhereLog.
+	// Pool is the URL of the store: the logs of disks that were made elsewhere are left alone. See
+	// disk.ElsewhereLog.
 	Pool string
 	// DryRun changes nothing, and tells what would be.
 	DryRun bool
-	// Progress tells how far a phase is: listing (objects; no total), reading, walking, deleting. It may be nil.
+	// Progress tells how far a phase is: listing (objects; no total), reading, walking, deleting.
+	// It may be nil.
 	Progress func(phase string, done, total int64)
 	// Now is the clock; default time.Now.
 	Now func() time.Time
@@ -50,19 +54,20 @@ type collector struct {
 	base   *storedMark  // the newest that is old enough, or nil
 }
 
-// Collect makes a mark of the pool, and deletes what it and an earlier one found unreachable. It reads every head,
-// checkpoint, reference, pin, map root, directory and segment table of the pool, and lists it three times; and the log
-// stores of its disks once.
+// Collect makes a mark of the pool, and deletes what it and an earlier one found unreachable. It
+// reads every head, checkpoint, reference, pin, map root, directory and segment table of the pool,
+// and lists it three times; and the log stores of its disks once.
 //
-// Errors: NotFound (no disk in the store), Corrupt and Unsupported (something in the pool, which it names: nothing was
-// deleted), Unavailable (nothing, or not all, was deleted; again does the rest). A report comes with any error that
-// happened while deleting.
+// Errors: NotFound (no disk in the store), Corrupt and Unsupported (something in the pool, which it
+// names: nothing was deleted), Unavailable (nothing, or not all, was deleted; again does the rest).
+// A report comes with any error that happened while deleting.
 func Collect(ctx context.Context, store blob.Store, opts Options) (*Report, error) {
 	if opts.Grace == 0 {
 		opts.Grace = DefaultGrace
 	}
 	if opts.Grace < 0 {
-		return nil, errs.New(errs.Invalid, "a grace of %v", opts.Grace).WithRemedy("use %v or more", MinGrace)
+		return nil, errs.New(errs.Invalid, "a grace of %v", opts.Grace).
+			WithRemedy("use %v or more", MinGrace)
 	}
 	if opts.Now == nil {
 		opts.Now = func() time.Time { return time.Now().UTC() }
@@ -74,7 +79,8 @@ func Collect(ctx context.Context, store blob.Store, opts Options) (*Report, erro
 	if err != nil {
 		return nil, err
 	}
-	c := &collector{store: decorate.Retry(decorate.Whole(store), decorate.DefaultRetry()), opts: opts, codec: codec, report: newReport(&opts)}
+	c := &collector{store: decorate.Retry(decorate.Whole(store), decorate.DefaultRetry()),
+		opts: opts, codec: codec, report: newReport(&opts)}
 	if err := c.loadMarks(ctx); err != nil {
 		return nil, stopped(err)
 	}
@@ -102,7 +108,8 @@ func Collect(ctx context.Context, store blob.Store, opts Options) (*Report, erro
 func stopped(err error) error {
 	e := errs.Wrap(errs.KindOf(err), err, "the collection stopped, and nothing was deleted")
 	if errs.RemedyOf(err) == "" && (errs.Is(err, errs.Corrupt) || errs.Is(err, errs.NotFound)) {
-		return e.WithRemedy("look at it with sluice disk fsck; what can't be repaired must be removed (disk checkpoint rm, disk destroy)")
+		return e.WithRemedy("look at it with sluice disk fsck; what can't be repaired must be " +
+			"removed (disk checkpoint rm, disk destroy)")
 	}
 	return e
 }

@@ -1,8 +1,10 @@
-// Package gc is the collector of a pool: it deletes the objects of disks that nothing can reach any more.
+// Package gc is the collector of a pool: it deletes the objects of disks that nothing can reach any
+// more.
 //
-// One Collect reads the whole pool and makes a mark: what heads, checkpoints, forks and pins do not reach. A mark is
-// kept in the pool. What an earlier mark, older than the grace, and the present one both found is deleted. So the
-// collector has no state of its own, can die anywhere, and any number of them can run at once.
+// One Collect reads the whole pool and makes a mark: what heads, checkpoints, forks and pins do not
+// reach. A mark is kept in the pool. What an earlier mark, older than the grace, and the present
+// one both found is deleted. So the collector has no state of its own, can die anywhere, and any
+// number of them can run at once.
 //
 // Invariants:
 //
@@ -20,6 +22,7 @@
 //     has passed is garbage. Fences and the identity stay.
 //   - No key of an encrypted disk is needed.
 //
-// What it trusts: that a path isn't used for a new disk while objects of an old one there are being deleted. It looks
-// at the head immediately before, but deletes have no condition. Disks of machines never share a path.
+// What it trusts: that a path isn't used for a new disk while objects of an old one there are being
+// deleted. It looks at the head immediately before, but deletes have no condition. Disks of
+// machines never share a path.
 package gc

@@ -10,17 +10,20 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// A listing may be short, old or wrong, and what it doesn't show may live. So nothing is taken for gone because a listing
-// lacks it. What refers to anything is looked for in all listings of a mark and in what else names it, and each is then
-// read by its key. A listing that lacks what is known to be there stops the collection: by other ways, or by the marks of
-// earlier collections, which have all that those saw.
+// A listing may be short, old or wrong, and what it doesn't show may live. So nothing is taken for
+// gone because a listing lacks it. What refers to anything is looked for in all listings of a mark
+// and in what else names it, and each is then read by its key. A listing that lacks what is known
+// to be there stops the collection: by other ways, or by the marks of earlier collections, which
+// have all that those saw.
 
-// isEvidence reports whether objects of a kind are looked for in listings that are held against what is known to be there.
+// isEvidence reports whether objects of a kind are looked for in listings that are held against
+// what is known to be there.
 func isEvidence(k format.KeyKind) bool {
 	return k == format.KeyHead || k == format.KeyOwner || k == format.KeyMap || isDocument(k)
 }
 
-// isDocument reports whether objects of a kind keep others from being collected, and are found by listing.
+// isDocument reports whether objects of a kind keep others from being collected, and are found by
+// listing.
 func isDocument(k format.KeyKind) bool {
 	return k == format.KeyCheckpoint || k == format.KeyRef || k == format.KeyPin
 }
@@ -61,8 +64,8 @@ func (m *mark) noteDocument(key string) {
 	}
 }
 
-// evidence notes what tells of checkpoints beside listings: the forks of them, and the boot traces that forks begin with. Paths
-// of disks that only lineages tell of are added, and returned.
+// evidence notes what tells of checkpoints beside listings: the forks of them, and the boot traces
+// that forks begin with. Paths of disks that only lineages tell of are added, and returned.
 func (m *mark) evidence() (paths []string) {
 	for path, d := range m.disks {
 		for _, o := range d.objects {
@@ -85,7 +88,8 @@ func (m *mark) evidence() (paths []string) {
 	return paths
 }
 
-// unread returns the keys of documents of a kind that this mark has not read yet, and takes them for read.
+// unread returns the keys of documents of a kind that this mark has not read yet, and takes them
+// for read.
 func (m *mark) unread(k format.KeyKind) (keys []string) {
 	for key, kind := range m.documents {
 		if kind == k && !m.read[key] {
@@ -97,8 +101,9 @@ func (m *mark) unread(k format.KeyKind) (keys []string) {
 	return keys
 }
 
-// believe returns nil if a listing shows all that this mark has read of what was there before the listing began: heads,
-// documents, and the maps they refer to. Unavailable: it lacks one that is still there.
+// believe returns nil if a listing shows all that this mark has read of what was there before the
+// listing began: heads, documents, and the maps they refer to. Unavailable: it lacks one that is
+// still there.
 func (m *mark) believe(ctx context.Context, shown map[string]bool) error {
 	must := m.c.known()
 	for path, d := range m.disks {
@@ -121,15 +126,17 @@ func (m *mark) believe(ctx context.Context, shown map[string]bool) error {
 		if err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "read %s", key)
 		}
-		return errs.New(errs.Unavailable, "the store has %s and doesn't list it: its listings can't be believed", key).
-			WithRemedy("nothing is collected until they can; find out what is wrong with the store, or with what is before it")
+		return errs.New(errs.Unavailable,
+			"the store has %s and doesn't list it: its listings can't be believed", key).
+			WithRemedy("nothing is collected until they can; find out what is wrong with the " +
+				"store, or with what is before it")
 	})
 	m.disbelieved = m.disbelieved || errs.Is(err, errs.Unavailable)
 	return err
 }
 
-// remember keeps what a mark has seen whose listings could not be believed, so that later ones know of it, and returns why it
-// ended. There is no garbage in what it keeps.
+// remember keeps what a mark has seen whose listings could not be believed, so that later ones know
+// of it, and returns why it ended. There is no garbage in what it keeps.
 func (c *collector) remember(ctx context.Context, m *mark, why error) error {
 	if m == nil || !m.disbelieved || c.opts.DryRun {
 		return why
@@ -144,7 +151,8 @@ func (c *collector) remember(ctx context.Context, m *mark, why error) error {
 		return why
 	}
 	if err := c.putMark(ctx, &format.Mark{Created: c.opts.Now(), Documents: m.seen()}); err != nil {
-		return errs.Wrap(errs.KindOf(why), why, "what was seen all the same could not be kept (%v)", err)
+		return errs.Wrap(errs.KindOf(why), why, "what was seen all the same could not be kept (%v)",
+			err)
 	}
 	return why
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// judge says of every object why it is kept, or that it is garbage; and returns what an earlier mark has found so
-// too, by disk.
+// judge says of every object why it is kept, or that it is garbage; and returns what an earlier
+// mark has found so too, by disk.
 func (c *collector) judge(m *mark) map[string][]object {
 	r := c.report
 	r.Maps, r.Pins, r.Forks, r.Checkpoints = m.reach.Maps(), len(m.pins), len(m.refs), len(m.ckpts)
@@ -95,7 +95,9 @@ func (c *collector) judgeDisk(m *mark, d *poolDisk) {
 
 // destroyed reports whether a path without a head has what only disks have.
 func (d *poolDisk) destroyed() bool {
-	return slices.ContainsFunc(d.objects, func(o object) bool { return o.isLog() || o.Kind == format.KeyMap || o.Kind == format.KeySeg })
+	return slices.ContainsFunc(d.objects, func(o object) bool {
+		return o.isLog() || o.Kind == format.KeyMap || o.Kind == format.KeySeg
+	})
 }
 
 // keep returns why an object is no garbage, or "".
@@ -119,10 +121,12 @@ func (m *mark) keep(d *poolDisk, o *object) string {
 		return ""
 	case format.KeyRef:
 		r := m.refs[key]
-		if r == nil || m.hold != "" || m.disks[r.Child].last != nil || m.disks[r.Child].first != nil {
+		if r == nil || m.hold != "" || m.disks[r.Child].last != nil ||
+			m.disks[r.Child].first != nil {
 			return KeptDocument
 		}
-		if _, needed := m.edges[edge{d.path, r.Child}]; needed { // by forks and readers of the child, which is destroyed
+		if _, needed := m.edges[edge{d.path, r.Child}]; needed {
+			// by forks and readers of the child, which is destroyed
 			return KeptDocument
 		}
 		return ""
@@ -136,14 +140,15 @@ func (m *mark) keep(d *poolDisk, o *object) string {
 	if d.first == nil {
 		return ""
 	}
-	if o.Kind == format.KeyBoot && (o.Epoch == d.first.Boot || d.last != nil && o.Epoch == d.last.Boot) {
+	if o.Kind == format.KeyBoot &&
+		(o.Epoch == d.first.Boot || d.last != nil && o.Epoch == d.last.Boot) {
 		return KeptDocument
 	}
 	return keptByHead(d.first, o)
 }
 
-// keptByHead returns why an object that no map reaches is kept all the same: by the head as it was before anything
-// else was read.
+// keptByHead returns why an object that no map reaches is kept all the same: by the head as it was
+// before anything else was read.
 func keptByHead(h *format.Head, o *object) string {
 	if o.isLog() && isFenceSized(o.size) {
 		return KeptFence
@@ -156,7 +161,8 @@ func keptByHead(h *format.Head, o *object) string {
 		inFlight = inFlight || o.Epoch == h.Epoch && o.N >= uint64(h.Packed)
 	case format.KeyMap:
 		r := h.Root
-		inFlight = inFlight || o.Epoch == h.Epoch && (r == nil || r.Lineage > 0 || r.Epoch < o.Epoch || o.N > uint64(r.N))
+		inFlight = inFlight || o.Epoch == h.Epoch &&
+			(r == nil || r.Lineage > 0 || r.Epoch < o.Epoch || o.N > uint64(r.N))
 	case format.KeyBoot:
 		inFlight = inFlight || o.Epoch == h.Epoch
 	}

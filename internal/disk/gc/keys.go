@@ -17,7 +17,8 @@ type object struct {
 // <uid>/log/.
 const secondLog = "log-store/"
 
-// rel returns the object's key in marks: that below the disk's path, but for what is in a log store.
+// rel returns the object's key in marks: that below the disk's path, but for what is in a log
+// store.
 func (o *object) rel() string {
 	if o.second() {
 		return secondLog + strings.TrimPrefix(o.String(), "log/")

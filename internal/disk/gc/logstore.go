@@ -20,8 +20,9 @@ type logStore struct {
 	close func()
 }
 
-// logStores lists the log stores of all disks that have one. Heads were read before, so that what they call superseded
-// is. Nothing else refers to a log store; one that isn't the disk's, or can't be read, stops the collector all the same.
+// logStores lists the log stores of all disks that have one. Heads were read before, so that what
+// they call superseded is. Nothing else refers to a log store; one that isn't the disk's, or can't
+// be read, stops the collector all the same.
 func (m *mark) logStores(ctx context.Context) error {
 	var paths []string
 	for _, path := range slices.Sorted(maps.Keys(m.disks)) {
@@ -42,36 +43,29 @@ func (m *mark) logStores(ctx context.Context) error {
 func (m *mark) listLog(ctx context.Context, d *poolDisk) error {
 	h := d.first
 	if m.c.opts.OpenLog == nil {
-		return errs.New(errs.Unsupported, "it can't be reached from here").WithRemedy("collect where it can be: sluice disk collect")
+		return errs.New(errs.Unsupported, "it can't be reached from here").
+			WithRemedy("collect where it can be: sluice disk collect")
 	}
 	store, err := m.c.opts.OpenLog(ctx, h.LogStore.URL)
 	if err != nil {
 		return err
 	}
-	s := &logStore{store: decorate.Retry(decorate.Whole(store), decorate.DefaultRetry()), uid: h.UID, close: func() { _ = store.Close() }}
+	s := &logStore{store: decorate.Retry(decorate.Whole(store), decorate.DefaultRetry()),
+		uid: h.UID, close: func() {
+			_ = store.Close()
+		}}
 	m.mu.Lock()
 	m.logs[d.path] = s
 	m.mu.Unlock()
-	key := format.Key{Kind: format.KeyIdentity}.In(h.UID)
-	obj, err := s.store.Get(ctx, key, blob.All())
-	if errs.Is(err, errs.NotFound) {
-		return errs.Wrap(errs.NotFound, err, "it has nothing of the disk").
-			WithRemedy("bring the log store back; a disk that is being destroyed is gone soon: if that was cut short, sluice disk destroy %s once more", d.path)
-	}
-	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "read %s", key)
-	}
-	id, err := format.DecodeLogIdentity(obj.Data)
-	if err == nil && (id.UID != h.UID || id.Binding != h.LogStore.Binding) {
-		err = errs.New(errs.Corrupt, "it holds the log of another disk, %s, which was made at %s", id.ID, id.Path)
-	}
+	id, err := s.identity(ctx, d)
 	if err != nil {
 		return err
 	}
 	if why := disk.ElsewhereLog(id, h.LogStore.URL, m.c.opts.Pool, d.path); why != nil {
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		m.c.report.note("the log of %s is left alone: %v; if the pool was moved: a fork of the disk has a log of its own", d.path, why)
+		m.c.report.note("the log of %s is left alone: %v; if the pool was moved: a fork of the "+
+			"disk has a log of its own", d.path, why)
 		return nil
 	}
 	var found []object
@@ -97,6 +91,27 @@ func (m *mark) listLog(ctx context.Context, d *poolDisk) error {
 	m.c.report.Objects.Objects += unknown.Objects
 	m.c.report.Objects.Bytes += unknown.Bytes
 	return nil
+}
+
+// identity reads what tells whose log it is, and fails unless it is that of the disk.
+func (s *logStore) identity(ctx context.Context, d *poolDisk) (*format.LogIdentity, error) {
+	h := d.first
+	key := format.Key{Kind: format.KeyIdentity}.In(h.UID)
+	obj, err := s.store.Get(ctx, key, blob.All())
+	if errs.Is(err, errs.NotFound) {
+		return nil, errs.Wrap(errs.NotFound, err, "it has nothing of the disk").
+			WithRemedy("bring the log store back; a disk that is being destroyed is gone soon: "+
+				"if that was cut short, sluice disk destroy %s once more", d.path)
+	}
+	if err != nil {
+		return nil, errs.Wrap(errs.KindOf(err), err, "read %s", key)
+	}
+	id, err := format.DecodeLogIdentity(obj.Data)
+	if err == nil && (id.UID != h.UID || id.Binding != h.LogStore.Binding) {
+		err = errs.New(errs.Corrupt, "it holds the log of another disk, %s, which was made at %s",
+			id.ID, id.Path)
+	}
+	return id, err
 }
 
 // closeLogs closes all log stores.

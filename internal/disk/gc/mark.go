@@ -25,8 +25,9 @@ type mark struct {
 	sizes   map[string]int64 // of objects with map pages, by key
 	walked  int              // of the roots
 
-	documents map[string]format.KeyKind // keys at which there may be documents: all that anything tells of
-	read      map[string]bool           // of them, those that were looked for
+	// keys at which there may be documents: all that anything tells of
+	documents map[string]format.KeyKind
+	read      map[string]bool // of them, those that were looked for
 
 	disbelieved bool // a listing lacked what is there
 
@@ -41,8 +42,9 @@ type mark struct {
 	left     map[string]bool        // of them, those that a destroyed disk left without a map
 	held     map[string]string      // paths of which everything is held, and by which pin
 	hold     string                 // a pin that holds everything there is
-	edges    map[edge]string        // of all lineages → the checkpoint that was forked, "" if nothing says which
-	found    []string               // keys of documents that are there
+	// of all lineages → the checkpoint that was forked, "" if nothing says which
+	edges map[edge]string
+	found []string // keys of documents that are there
 }
 
 // poolDisk is one path at which there is, or was, a disk.
@@ -66,9 +68,12 @@ func (m *mark) empty() bool { return len(m.disks) == 0 }
 
 // tryMark reads the pool in the one order that is safe; see the package comment.
 func (c *collector) tryMark(ctx context.Context) (*mark, error) {
-	m := &mark{c: c, disks: map[string]*poolDisk{}, sizes: map[string]int64{}, pins: map[string]*format.Pin{},
-		logs: map[string]*logStore{}, dead: map[string]int64{}, refs: map[string]*format.Ref{}, ckpts: map[string]bool{}, left: map[string]bool{}, held: map[string]string{},
-		documents: map[string]format.KeyKind{}, read: map[string]bool{}, pinSizes: map[string]int64{}}
+	m := &mark{c: c, disks: map[string]*poolDisk{}, sizes: map[string]int64{},
+		pins: map[string]*format.Pin{},
+		logs: map[string]*logStore{}, dead: map[string]int64{}, refs: map[string]*format.Ref{},
+		ckpts: map[string]bool{}, left: map[string]bool{}, held: map[string]string{},
+		documents: map[string]format.KeyKind{}, read: map[string]bool{},
+		pinSizes: map[string]int64{}}
 	m.reach = fsck.NewReach(c.store, c.codec, m.sizes)
 	if err := m.list(ctx); err != nil {
 		return nil, err
@@ -80,13 +85,15 @@ func (c *collector) tryMark(ctx context.Context) (*mark, error) {
 		return m, errs.New(errs.NotFound, "there is no disk in the store").
 			WithRemedy("name the pool, which is a disk's URL without what begins at /disks/")
 	}
-	for _, read := range []func(context.Context) error{m.firstHeads, m.logStores, m.checkpoints, m.walk, m.references, m.lastHeads, m.heed, m.walk} {
+	for _, read := range []func(context.Context) error{m.firstHeads, m.logStores, m.checkpoints,
+		m.walk, m.references, m.lastHeads, m.heed, m.walk} {
 		if err := read(ctx); err != nil {
 			return m, err
 		}
 	}
 	m.lines()
-	m.created = c.opts.Now() // its end: who does something within a grace may count on no two marks in that time
+	// its end: who does something within a grace may count on no two marks in that time
+	m.created = c.opts.Now()
 	return m, nil
 }
 
@@ -127,7 +134,9 @@ func (m *mark) list(ctx context.Context) error {
 		return err
 	}
 	for path, d := range m.disks { // a document of its own makes no disk
-		if !slices.ContainsFunc(d.objects, func(o object) bool { return o.Kind != format.KeyOwner }) {
+		if !slices.ContainsFunc(d.objects, func(o object) bool {
+			return o.Kind != format.KeyOwner
+		}) {
 			for _, o := range d.objects {
 				m.unknown.add(o.size)
 			}
@@ -137,8 +146,8 @@ func (m *mark) list(ctx context.Context) error {
 	return nil
 }
 
-// firstHeads reads the head of every disk, also of those that only others tell of. Of its own epoch, only what this one
-// calls superseded can be garbage.
+// firstHeads reads the head of every disk, also of those that only others tell of. Of its own
+// epoch, only what this one calls superseded can be garbage.
 func (m *mark) firstHeads(ctx context.Context) error {
 	paths := slices.Sorted(maps.Keys(m.disks))
 	for len(paths) > 0 {
@@ -159,11 +168,12 @@ func (m *mark) lastHeads(ctx context.Context) error {
 	for _, r := range m.refs {
 		m.disk(r.Child)
 	}
-	return each(ctx, m, "reading", slices.Sorted(maps.Keys(m.disks)), func(ctx context.Context, path string) error {
-		h, err := m.head(ctx, path)
-		m.disks[path].last = h
-		return err
-	})
+	return each(ctx, m, "reading", slices.Sorted(maps.Keys(m.disks)),
+		func(ctx context.Context, path string) error {
+			h, err := m.head(ctx, path)
+			m.disks[path].last = h
+			return err
+		})
 }
 
 // head reads a head and notes what it refers to; nil if there is none.
@@ -184,8 +194,10 @@ func (m *mark) head(ctx context.Context, path string) (*format.Head, error) {
 	case err != nil:
 		return nil, errs.Wrap(errs.KindOf(err), err, "%s", key)
 	case h.Lineage[0].Path != path || h.Lineage[0].UID != h.UID:
-		return nil, errs.New(errs.Corrupt, "%s is the head of disk %s (%s), and not of one at %s", key, h.Lineage[0].Path, h.Lineage[0].UID, path).
-			WithRemedy("name the pool that the disks were made in; a copy of a disk within its pool must be moved away")
+		return nil, errs.New(errs.Corrupt, "%s is the head of disk %s (%s), and not of one at %s",
+			key, h.Lineage[0].Path, h.Lineage[0].UID, path).
+			WithRemedy("name the pool that the disks were made in; a copy of a disk within its " +
+				"pool must be moved away")
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -203,35 +215,39 @@ func (m *mark) checkpoints(ctx context.Context) error {
 
 // readCheckpoints reads those that were not read yet.
 func (m *mark) readCheckpoints(ctx context.Context) error {
-	return each(ctx, m, "reading", m.unread(format.KeyCheckpoint), func(ctx context.Context, key string) error {
-		b, err := m.c.get(ctx, key)
-		if errs.Is(err, errs.NotFound) {
+	return each(ctx, m, "reading", m.unread(format.KeyCheckpoint),
+		func(ctx context.Context, key string) error {
+			b, err := m.c.get(ctx, key)
+			if errs.Is(err, errs.NotFound) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			ck, err := format.DecodeCheckpoint(b)
+			if err != nil && m.isOther(key) {
+				return nil
+			}
+			path, o, _ := format.SplitNamed(key)
+			if err == nil &&
+				(ck.Name != o.Name || ck.Lineage[0].Path != path || ck.Lineage[0].UID != ck.UID) {
+				err = errs.New(errs.Corrupt, "it is checkpoint %q of disk %s", ck.Name,
+					ck.Lineage[0].Path)
+			}
+			if err != nil {
+				return errs.Wrap(errs.KindOf(err), err, "%s", key)
+			}
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.ckpts[key] = true
+			m.found = append(m.found, key)
+			m.roots = append(m.roots, source{key, ck.Lineage, ck.Root, ck.Size, nil})
 			return nil
-		}
-		if err != nil {
-			return err
-		}
-		ck, err := format.DecodeCheckpoint(b)
-		if err != nil && m.isOther(key) {
-			return nil
-		}
-		path, o, _ := format.SplitNamed(key)
-		if err == nil && (ck.Name != o.Name || ck.Lineage[0].Path != path || ck.Lineage[0].UID != ck.UID) {
-			err = errs.New(errs.Corrupt, "it is checkpoint %q of disk %s", ck.Name, ck.Lineage[0].Path)
-		}
-		if err != nil {
-			return errs.Wrap(errs.KindOf(err), err, "%s", key)
-		}
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.ckpts[key] = true
-		m.found = append(m.found, key)
-		m.roots = append(m.roots, source{key, ck.Lineage, ck.Root, ck.Size, nil})
-		return nil
-	})
+		})
 }
 
-// isOther reports whether a key that could be a checkpoint's is the head or the document of a disk with an odd path.
+// isOther reports whether a key that could be a checkpoint's is the head or the document of a disk
+// with an odd path.
 func (m *mark) isOther(key string) bool {
 	path, o, _ := format.SplitKey(key)
 	if o.Kind != format.KeyHead && o.Kind != format.KeyOwner {
@@ -241,8 +257,8 @@ func (m *mark) isOther(key string) bool {
 	return d != nil && d.first != nil
 }
 
-// relist lists the pool once more, sees that the listing is to be believed, and hands over what may be a document: heads by
-// both their names.
+// relist lists the pool once more, sees that the listing is to be believed, and hands over what may
+// be a document: heads by both their names.
 func (m *mark) relist(ctx context.Context, found func(path, key string, o object)) error {
 	shown := map[string]bool{}
 	if err := m.c.listAll(ctx, "", func(e blob.Entry) {
@@ -283,7 +299,9 @@ func (m *mark) walk(ctx context.Context) error {
 }
 
 // each runs f over all items, some at a time.
-func each[T any](ctx context.Context, m *mark, phase string, items []T, f func(context.Context, T) error) error {
+func each[T any](
+	ctx context.Context, m *mark, phase string, items []T, f func(context.Context, T) error,
+) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	var mu sync.Mutex

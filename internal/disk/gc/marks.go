@@ -28,10 +28,13 @@ type storedMark struct {
 	mark *format.Mark
 }
 
-// loadMarks reads the marks of earlier collections. One of the future is of a clock that is wrong, and is not used.
+// loadMarks reads the marks of earlier collections. One of the future is of a clock that is wrong,
+// and is not used.
 func (c *collector) loadMarks(ctx context.Context) error {
 	var keys []string
-	if err := c.listAll(ctx, markPrefix, func(e blob.Entry) { keys = append(keys, e.Key) }); err != nil {
+	if err := c.listAll(ctx, markPrefix, func(e blob.Entry) {
+		keys = append(keys, e.Key)
+	}); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "list the marks of earlier collections")
 	}
 	for _, key := range keys {
@@ -50,7 +53,9 @@ func (c *collector) loadMarks(ctx context.Context) error {
 			c.past = append(c.past, storedMark{key, m})
 		}
 	}
-	slices.SortFunc(c.past, func(a, b storedMark) int { return a.mark.Created.Compare(b.mark.Created) })
+	slices.SortFunc(c.past, func(a, b storedMark) int {
+		return a.mark.Created.Compare(b.mark.Created)
+	})
 	for i := range c.past {
 		if c.report.Started.Sub(c.past[i].mark.Created) >= c.opts.Grace {
 			c.base = &c.past[i]
@@ -84,13 +89,15 @@ func (c *collector) putMark(ctx context.Context, doc *format.Mark) error {
 		return err
 	}
 	// Nobody else writes this key, so that writing it twice does no harm.
-	if _, err := c.store.Put(ctx, markPrefix+strings.ToLower(ulid.Make().String()), body); err != nil {
+	key := markPrefix + strings.ToLower(ulid.Make().String())
+	if _, err := c.store.Put(ctx, key, body); err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "keep the mark for the next collection")
 	}
 	return nil
 }
 
-// seen returns the keys of all heads and documents that there are, and the nonces of pins. A later listing may lack them.
+// seen returns the keys of all heads and documents that there are, and the nonces of pins. A later
+// listing may lack them.
 func (m *mark) seen() map[string]string {
 	keys := map[string]string{}
 	for path, d := range m.disks {
@@ -110,8 +117,9 @@ func (m *mark) seen() map[string]string {
 	return keys
 }
 
-// storeMark keeps the mark for later collections, and removes those that none needs any more: with a newer one that
-// is old enough too. Of two collectors each keeps what it needs; at worst there are more marks than needed.
+// storeMark keeps the mark for later collections, and removes those that none needs any more: with
+// a newer one that is old enough too. Of two collectors each keeps what it needs; at worst there
+// are more marks than needed.
 func (c *collector) storeMark(ctx context.Context, m *mark) error {
 	if c.wanted(m) {
 		doc := &format.Mark{Created: m.created, Documents: m.seen()}

@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// references lists and reads references of forks and pins, and finds disks that came since the first listing.
+// references lists and reads references of forks and pins, and finds disks that came since the
+// first listing.
 func (m *mark) references(ctx context.Context) error {
 	if err := m.relist(ctx, func(path, key string, o object) {
 		switch o.Kind {
@@ -31,7 +32,8 @@ func (m *mark) references(ctx context.Context) error {
 		path, _, _ := format.SplitNamed(key)
 		m.noteDocument(checkpointKey(path, r.Checkpoint))
 	}
-	if err := m.readCheckpoints(ctx); err != nil { // those that came since, and those that only forks tell of
+	if err := m.readCheckpoints(ctx); err != nil {
+		// those that came since, and those that only forks tell of
 		return err
 	}
 	pins := m.unread(format.KeyPin)
@@ -115,7 +117,8 @@ func (m *mark) heed(context.Context) error {
 	return nil
 }
 
-// ended reports whether a pin has a lease and was the same twice that time ago, by this collector's own marks.
+// ended reports whether a pin has a lease and was the same twice that time ago, by this collector's
+// own marks.
 func (c *collector) ended(key string, p *format.Pin) bool {
 	if p.LeaseMS == 0 {
 		return false
@@ -129,9 +132,10 @@ func (c *collector) ended(key string, p *format.Pin) bool {
 // edge is the step of a lineage from a disk to one that was forked from it.
 type edge struct{ parent, child string }
 
-// lines notes every step of the lineage of what refers to a map, and the checkpoint that was forked where that is known. While
-// anything is left of a line of forks, the references along all of it stay: each is what keeps a Destroy of its
-// disk from taking what the end of the line needs, also when a disk between the two is gone.
+// lines notes every step of the lineage of what refers to a map, and the checkpoint that was forked
+// where that is known. While anything is left of a line of forks, the references along all of it
+// stay: each is what keeps a Destroy of its disk from taking what the end of the line needs, also
+// when a disk between the two is gone.
 func (m *mark) lines() {
 	m.edges = map[edge]string{}
 	for _, s := range m.roots {
@@ -148,11 +152,12 @@ func (m *mark) lines() {
 	}
 }
 
-// unfinished reports whether what refers to a map that is gone is the head of a fork that failed: it was never attached, and the
-// checkpoint that it was made from is gone too. A fork that dies before it has looked at its checkpoint again leaves
-// such a head, and so does one whose head is stored only after it was given up. Whether it is that, or a whole fork that has been damaged,
-// can't be told for certain, so that the head stays, and with it all that its lineage has: only who asked for the
-// fork knows. The rest of the pool is none of its business.
+// unfinished reports whether what refers to a map that is gone is the head of a fork that failed:
+// it was never attached, and the checkpoint that it was made from is gone too. A fork that dies
+// before it has looked at its checkpoint again leaves such a head, and so does one whose head is
+// stored only after it was given up. Whether it is that, or a whole fork that has been damaged,
+// can't be told for certain, so that the head stays, and with it all that its lineage has: only who
+// asked for the fork knows. The rest of the pool is none of its business.
 func (m *mark) unfinished(ctx context.Context, s source) bool {
 	h := s.head
 	if h == nil || h.Epoch != 0 || h.Parent == nil {
@@ -172,23 +177,28 @@ func (m *mark) unfinished(ctx context.Context, s source) bool {
 	for _, a := range h.Lineage {
 		m.held[a.Path] = "the unfinished fork " + h.Lineage[0].Path
 	}
-	m.c.report.note("fork %s was never finished, or is damaged: what it refers to is gone, as is its checkpoint %s of %s; what it was forked from "+
-		"is not collected until it is removed: sluice disk destroy %s", h.Lineage[0].Path, h.Parent.Checkpoint, h.Parent.Path, h.Lineage[0].Path)
+	m.c.report.note("fork %s was never finished, or is damaged: what it refers to is gone, as is "+
+		"its checkpoint %s of %s; what it was forked from "+
+		"is not collected until it is removed: sluice disk destroy %s",
+		h.Lineage[0].Path, h.Parent.Checkpoint, h.Parent.Path, h.Lineage[0].Path)
 	return true
 }
 
-// leftBehind reports whether what refers to a map that is gone is a checkpoint of a destroyed disk, and notes it as garbage. Destroying a
-// disk removes its head, then its checkpoints, then the rest: a name that a writer was about to give it then may come after all that. Without its
-// root nothing of a map can be reached.
+// leftBehind reports whether what refers to a map that is gone is a checkpoint of a destroyed disk,
+// and notes it as garbage. Destroying a disk removes its head, then its checkpoints, then the rest:
+// a name that a writer was about to give it then may come after all that. Without its root nothing
+// of a map can be reached.
 func (m *mark) leftBehind(ctx context.Context, s source) bool {
 	path, o, ok := format.SplitNamed(s.what)
-	if !ok || o.Kind != format.KeyCheckpoint || s.head != nil || s.root == nil || s.root.Lineage >= len(s.lineage) {
+	if !ok || o.Kind != format.KeyCheckpoint || s.head != nil || s.root == nil ||
+		s.root.Lineage >= len(s.lineage) {
 		return false
 	}
 	if d := m.disks[path]; d == nil || d.first != nil || d.last != nil {
 		return false
 	}
-	if _, err := m.c.store.Get(ctx, rootKey(s.lineage, s.root), blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
+	if _, err := m.c.store.Get(ctx, rootKey(s.lineage, s.root),
+		blob.Range{Offset: 0, Length: 1}); !errs.Is(err, errs.NotFound) {
 		return false
 	}
 	m.mu.Lock()
@@ -206,8 +216,8 @@ func forkedFrom(h *format.Head, ck *format.Checkpoint) bool {
 	return h.Root == nil || h.Root.Epoch == ck.Root.Epoch && h.Root.N == ck.Root.N
 }
 
-// register writes references of forks that have none. A fork that took very long may have lost its own to a
-// collector, and destroying its parent would take what it needs with it.
+// register writes references of forks that have none. A fork that took very long may have lost its
+// own to a collector, and destroying its parent would take what it needs with it.
 func (c *collector) register(ctx context.Context, m *mark) error {
 	registered := map[edge]bool{}
 	for key, r := range m.refs {

@@ -17,7 +17,8 @@ func (t *Tally) add(size int64) {
 	t.Bytes += size
 }
 
-// Tallies counts objects by what they are: log, seg, map, boot, refs, pins, owner; or by why they are kept.
+// Tallies counts objects by what they are: log, seg, map, boot, refs, pins, owner; or by why they
+// are kept.
 type Tallies map[string]Tally
 
 func (t Tallies) add(what string, size int64) {
@@ -37,11 +38,13 @@ func (t Tallies) Total() (sum Tally) {
 
 // Why an object is kept.
 const (
-	KeptReached   = "reached"   // by a head, a checkpoint, a fork or a pin
-	KeptInFlight  = "in_flight" // a writer may be about to refer to it, or a replay needs it
-	KeptFence     = "fence"     // it keeps a writer of an old epoch out
-	KeptPinned    = "pinned"    // a reader or a restore, or a fork that was never finished, holds all of the disk
-	KeptDocument  = "document"  // heads, checkpoints, references, pins, owners' documents, and their boot traces
+	KeptReached  = "reached"   // by a head, a checkpoint, a fork or a pin
+	KeptInFlight = "in_flight" // a writer may be about to refer to it, or a replay needs it
+	KeptFence    = "fence"     // it keeps a writer of an old epoch out
+	// a reader or a restore, or a fork that was never finished, holds all of the disk
+	KeptPinned = "pinned"
+	// heads, checkpoints, references, pins, owners' documents, and their boot traces
+	KeptDocument  = "document"
 	KeptUncertain = "uncertain" // its disk changed while it was looked at
 	KeptUnknown   = "unknown"   // no object of a disk
 )
@@ -51,25 +54,31 @@ const maxNotes = 200
 
 // Report is what a collection has found and done.
 type Report struct {
-	DryRun      bool       `json:"dry_run"`
-	Started     time.Time  `json:"started"`
-	Marked      *time.Time `json:"marked,omitempty"` // when the earlier mark was made that this one was held against; nil: there was none that is old enough
-	Disks       int        `json:"disks"`
-	Destroyed   int        `json:"destroyed"` // paths of disks that are gone, whose objects are not all
-	Checkpoints int        `json:"checkpoints"`
-	Forks       int        `json:"forks"`
-	Pins        int        `json:"pins"`
-	Maps        int        `json:"maps"`           // walked
-	Objects     Tally      `json:"objects"`        // all objects that there were
-	Kept        Tallies    `json:"kept"`           // by why
-	Freed       Tallies    `json:"freed"`          // by kind; in a dry run: what would have been
-	Waiting     Tallies    `json:"waiting"`        // garbage by kind, that the earlier mark has not, or that was not there
-	Next        *time.Time `json:"next,omitempty"` // when what is waiting may be deleted by the next run
-	Notes       []string   `json:"notes"`
+	DryRun  bool      `json:"dry_run"`
+	Started time.Time `json:"started"`
+	// when the earlier mark was made that this one was held against; nil: there was none that is
+	// old enough
+	Marked *time.Time `json:"marked,omitempty"`
+	Disks  int        `json:"disks"`
+	// paths of disks that are gone, whose objects are not all
+	Destroyed   int     `json:"destroyed"`
+	Checkpoints int     `json:"checkpoints"`
+	Forks       int     `json:"forks"`
+	Pins        int     `json:"pins"`
+	Maps        int     `json:"maps"`    // walked
+	Objects     Tally   `json:"objects"` // all objects that there were
+	Kept        Tallies `json:"kept"`    // by why
+	Freed       Tallies `json:"freed"`   // by kind; in a dry run: what would have been
+	// garbage by kind, that the earlier mark has not, or that was not there
+	Waiting Tallies `json:"waiting"`
+	// when what is waiting may be deleted by the next run
+	Next  *time.Time `json:"next,omitempty"`
+	Notes []string   `json:"notes"`
 }
 
 func newReport(o *Options) *Report {
-	return &Report{DryRun: o.DryRun, Started: o.Now(), Kept: Tallies{}, Freed: Tallies{}, Waiting: Tallies{}, Notes: []string{}}
+	return &Report{DryRun: o.DryRun, Started: o.Now(), Kept: Tallies{}, Freed: Tallies{},
+		Waiting: Tallies{}, Notes: []string{}}
 }
 
 func (r *Report) note(format string, args ...any) {

@@ -98,8 +98,8 @@ func (s *sweeper) object(ctx context.Context, d *poolDisk, o object) error {
 	return nil
 }
 
-// mayDelete looks once more at what a wrong guess would be dear for: a fork's head, and, where there is no head to
-// vouch for it, whether an object is what its key says.
+// mayDelete looks once more at what a wrong guess would be dear for: a fork's head, and, where
+// there is no head to vouch for it, whether an object is what its key says.
 func (s *sweeper) mayDelete(ctx context.Context, d *poolDisk, o *object, key string) (bool, error) {
 	switch {
 	case o.Kind == format.KeyRef:
@@ -118,7 +118,8 @@ func (s *sweeper) mayDelete(ctx context.Context, d *poolDisk, o *object, key str
 	if err != nil {
 		return false, errs.Wrap(errs.KindOf(err), err, "read %s", key)
 	}
-	if o.Kind != format.KeyCheckpoint && !format.IsObject(obj.Data) { // a checkpoint was read by this mark
+	if o.Kind != format.KeyCheckpoint && !format.IsObject(obj.Data) {
+		// a checkpoint was read by this mark
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.c.report.note("%s has the name of a disk's object and is none, and is left alone", key)

@@ -57,8 +57,9 @@ func New(store blob.Store, cfg Config) *Client {
 }
 
 // Watch begins to notice when the store stalls: when it completes none of its pending requests for
-// that long. disk names the disk in logs. The client calls probe when only the end of a stall is left
-// to be noticed: it must make a small request in the background, of the log store if ofLog is set.
+// that long. disk names the disk in logs. The client calls probe when only the end of a stall is
+// left to be noticed: it must make a small request in the background, of the log store if ofLog is
+// set.
 func (c *Client) Watch(after time.Duration, disk string, log *slog.Logger, probe func(ofLog bool)) {
 	c.monitor = newMonitor(after, disk, log, probe)
 }
@@ -115,8 +116,8 @@ func (c *Client) RetryFor(
 }
 
 // ask repeats f while it is Unavailable, until ctx ends or the store was waited for that long. A
-// negative bound is none. Unbounded requests also wait for space, and for a store that refuses access
-// to be put right. For the latter a disk that is in use waits with its reads, too.
+// negative bound is none. Unbounded requests also wait for space, and for a store that refuses
+// access to be put right. For the latter a disk that is in use waits with its reads, too.
 func (c *Client) ask(
 	ctx context.Context, bound time.Duration, r *request, f func(context.Context) error,
 ) error {

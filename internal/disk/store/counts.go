@@ -2,7 +2,8 @@ package store
 
 import "sync/atomic"
 
-// Counts is what a client, and the log store's beside it, have asked for. Bytes are of object bodies.
+// Counts is what a client, and the log store's beside it, have asked for. Bytes are of object
+// bodies.
 type Counts struct {
 	Gets      uint64
 	GetBytes  uint64

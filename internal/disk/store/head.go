@@ -27,9 +27,9 @@ func (c *Client) LoadHead(ctx context.Context, path string) (*format.Head, blob.
 	return h, obj.ETag, nil
 }
 
-// SwapHead replaces the head that has the ETag match by next, which carries a fresh nonce. It settles
-// a lost response by reading back. On Conflict it returns the head that is there instead, with its
-// ETag.
+// SwapHead replaces the head that has the ETag match by next, which carries a fresh nonce. It
+// settles a lost response by reading back. On Conflict it returns the head that is there instead,
+// with its ETag.
 func (c *Client) SwapHead(
 	ctx context.Context, path string, next *format.Head, match blob.ETag,
 ) (cur *format.Head, etag blob.ETag, err error) {
@@ -59,7 +59,8 @@ func (c *Client) SwapHead(
 		switch {
 		case cur.Nonce == next.Nonce:
 			return nil
-		case etag == match: // unchanged so far; the lost attempt may still arrive, with the same bytes
+		case etag == match:
+			// unchanged so far; the lost attempt may still arrive, with the same bytes
 			return errs.Wrap(errs.Unavailable, perr, "swap head of %s", path)
 		}
 		return errs.New(errs.Conflict, "head of %s changed", path)

@@ -11,19 +11,21 @@ import (
 )
 
 const (
-	hedgeSamples = 128                  // latencies remembered of each class of sizes
-	hedgeLearn   = 32                   // latencies seen before the first hedge
-	hedgeShare   = 0.05                 // of the requests, at most; the rest of what is due is left to wait
-	hedgeBurst   = 8                    // hedges that may be saved up
-	hedgeSmall   = 256 << 10            // bytes; larger reads have latencies of their own
-	hedgeRecalc  = hedgeLearn / 4       // latencies after which the 95th percentile is computed again
-	hedgeFloor   = 2 * time.Millisecond // below that a second request can't gain what it costs
+	hedgeSamples = 128 // latencies remembered of each class of sizes
+	hedgeLearn   = 32  // latencies seen before the first hedge
+	// of the requests, at most; the rest of what is due is left to wait
+	hedgeShare = 0.05
+	hedgeBurst = 8         // hedges that may be saved up
+	hedgeSmall = 256 << 10 // bytes; larger reads have latencies of their own
+	// latencies after which the 95th percentile is computed again
+	hedgeRecalc = hedgeLearn / 4
+	hedgeFloor  = 2 * time.Millisecond // below that a second request can't gain what it costs
 )
 
 // hedge decides when a read that the store is slow to answer is worth a second request: after the
-// store's own 95th percentile, and for a small share of the requests. A store that is slow as a whole
-// is not asked twice as much. Only reads of objects that never change are hedged, writes never. Safe
-// for concurrent use.
+// store's own 95th percentile, and for a small share of the requests. A store that is slow as a
+// whole is not asked twice as much. Only reads of objects that never change are hedged, writes
+// never. Safe for concurrent use.
 type hedge struct {
 	mu      sync.Mutex
 	classes [2]latencies
@@ -109,8 +111,8 @@ type getAnswer struct {
 	second bool
 }
 
-// race makes a request, and after wait another one, and returns the first good answer. It cancels the
-// loser, for which only the end of the disk waits.
+// race makes a request, and after wait another one, and returns the first good answer. It cancels
+// the loser, for which only the end of the disk waits.
 func (c *Client) race(
 	ctx context.Context, key string, r blob.Range, wait time.Duration,
 ) (blob.Object, error) {

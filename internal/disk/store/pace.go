@@ -55,8 +55,8 @@ func (p *pace) uploaded() {
 	p.limit = min(p.limit+1/max(1, p.limit), float64(p.most))
 }
 
-// wait returns when the store may be asked again, as far as it has said. It spreads all who wait for
-// the same moment over the next part of a second.
+// wait returns when the store may be asked again, as far as it has said. It spreads all who wait
+// for the same moment over the next part of a second.
 func (p *pace) wait(ctx context.Context) error {
 	p.mu.Lock()
 	left := time.Until(p.until)

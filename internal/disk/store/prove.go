@@ -17,9 +17,9 @@ import (
 const proofPrefix = format.LogFixedLen
 
 // Prove returns when the store has shown that it has an object which it had acknowledged, written
-// once and under a nonce. It writes the object again if it isn't there, and puts it in its own place
-// if it was cut. Conflict: another one is there. As long as the store goes on saying that it has
-// stored what it hasn't, that is a stall, which is named as what it is.
+// once and under a nonce. It writes the object again if it isn't there, and puts it in its own
+// place if it was cut. Conflict: another one is there. As long as the store goes on saying that it
+// has stored what it hasn't, that is a stall, which is named as what it is.
 func (c *Client) Prove(ctx context.Context, key string, body []byte) error {
 	r := c.begin(toWrite, "prove", key)
 	r.shows = true
@@ -77,7 +77,8 @@ func (c *Client) Shown(ctx context.Context, key string, body []byte) (again bool
 			return nil
 		case bytes.Equal(obj.Data, body):
 			return errs.New(errs.Unavailable, "the store has %s and doesn't list it", key).
-				WithRemedy("don't trust this store or what is before it: its listings lack what it has")
+				WithRemedy("don't trust this store or what is before it: its listings lack what " +
+					"it has")
 		case !isPartOf(obj, body):
 			return errs.New(errs.Conflict, "%s was replaced meanwhile", key)
 		}
@@ -110,15 +111,17 @@ func (c *Client) writeAgain(
 	case err == nil:
 		c.counters.lost.Add(1)
 		c.monitor.lost(key, what)
-	case !errs.Is(err, errs.Conflict) && !errs.Is(err, errs.NotFound): // it came late, or the reading was old
+	case !errs.Is(err, errs.Conflict) && !errs.Is(err, errs.NotFound):
+		// it came late, or the reading was old
 		return err
 	}
 	return errs.New(errs.Unavailable, "the store acknowledged %s and %s it", key, what).
-		WithRemedy("don't trust this store or what is before it: it loses what it says it has stored")
+		WithRemedy("don't trust this store or what is before it: it loses what it says it has " +
+			"stored")
 }
 
-// isPartOf reports whether what is stored is the beginning of a body: an object of ours that was cut.
-// Nobody writes an empty one.
+// isPartOf reports whether what is stored is the beginning of a body: an object of ours that was
+// cut. Nobody writes an empty one.
 func isPartOf(obj blob.Object, body []byte) bool {
 	return obj.Size < int64(len(body)) && (len(obj.Data) == 0 || beginsWith(body)(obj.Data))
 }

@@ -11,21 +11,24 @@ import (
 // Get reads an object or a range of it.
 func (c *Client) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
 	var obj blob.Object
-	err := c.ask(ctx, c.cfg.Bound, c.begin(toRead, "read", key), func(ctx context.Context) (err error) {
-		obj, err = c.TryGet(ctx, key, r)
-		return err
-	})
+	err := c.ask(ctx, c.cfg.Bound, c.begin(toRead, "read", key),
+		func(ctx context.Context) (err error) {
+			obj, err = c.TryGet(ctx, key, r)
+			return err
+		})
 	c.counters.getBytes.Add(uint64(len(obj.Data)))
 	return obj, err
 }
 
-// GetFixed is Get of an object that never changes. Where the first request is late it makes a second.
+// GetFixed is Get of an object that never changes. Where the first request is late it makes a
+// second.
 func (c *Client) GetFixed(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
 	var obj blob.Object
-	err := c.ask(ctx, c.cfg.Bound, c.begin(toRead, "read", key), func(ctx context.Context) (err error) {
-		obj, err = c.getHedged(ctx, key, r)
-		return err
-	})
+	err := c.ask(ctx, c.cfg.Bound, c.begin(toRead, "read", key),
+		func(ctx context.Context) (err error) {
+			obj, err = c.getHedged(ctx, key, r)
+			return err
+		})
 	c.counters.getBytes.Add(uint64(len(obj.Data)))
 	return obj, err
 }
@@ -40,6 +43,15 @@ func (c *Client) GetExact(ctx context.Context, key string, off, length int64) ([
 		return nil, errs.New(errs.Corrupt, "%s: %d bytes at %d, want %d", key, got, off, length)
 	}
 	return obj.Data, nil
+}
+
+// Exists reports whether there is an object at key, by reading a byte of it.
+func (c *Client) Exists(ctx context.Context, key string) (bool, error) {
+	_, err := c.Get(ctx, key, blob.Range{Offset: 0, Length: 1})
+	if errs.Is(err, errs.NotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // TryGet makes one attempt at a read. An answer that is shorter than the object allows is
@@ -61,9 +73,9 @@ func (c *Client) TryGet(ctx context.Context, key string, r blob.Range) (blob.Obj
 	return obj, nil
 }
 
-// List hands over the objects whose keys begin with prefix and come after startAfter, in order, until
-// yield returns false. It calls begin before each attempt: what earlier ones have yielded doesn't
-// count.
+// List hands over the objects whose keys begin with prefix and come after startAfter, in order,
+// until yield returns false. It calls begin before each attempt: what earlier ones have yielded
+// doesn't count.
 func (c *Client) List(
 	ctx context.Context, prefix, startAfter string, begin func(), yield func(blob.Entry) bool,
 ) error {

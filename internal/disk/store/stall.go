@@ -17,12 +17,13 @@ type Stall struct {
 	// kind, reads or writes, whichever is later.
 	Since     time.Time `json:"since"`
 	Operation string    `json:"operation"` // such as "write log/3/17"
-	// Kind and Reason are of the newest answer: Unavailable if there is none, Exhausted if the store
-	// is full, Denied if it refuses access.
+	// Kind and Reason are of the newest answer: Unavailable if there is none, Exhausted if the
+	// store is full, Denied if it refuses access.
 	Kind   errs.Kind `json:"kind"`
 	Reason string    `json:"reason"`
 	Remedy string    `json:"remedy"`
-	// HeldSince is since when some request of the device's user waits for the store. Zero: none does.
+	// HeldSince is since when some request of the device's user waits for the store. Zero: none
+	// does.
 	HeldSince time.Time `json:"held_since,omitzero"`
 }
 
@@ -52,8 +53,8 @@ type request struct {
 }
 
 // monitor notices when the store stops completing requests, and when it begins again. It is told of
-// every request. It makes none itself, but calls probe when a stall was left behind by requests that
-// have been given up: nobody else would notice its end. A nil monitor notes nothing. Safe for
+// every request. It makes none itself, but calls probe when a stall was left behind by requests
+// that have been given up: nobody else would notice its end. A nil monitor notes nothing. Safe for
 // concurrent use; no I/O and no callback happens under its lock.
 type monitor struct {
 	after time.Duration
@@ -61,14 +62,15 @@ type monitor struct {
 	log   *slog.Logger
 	probe func(ofLog bool)
 
-	mu        sync.Mutex
-	logURL    string // of the log store, if there is one
-	pending   map[*request]struct{}
-	good      [directions]time.Time // when the store last completed one
-	recovered time.Time             // when the last stall ended: what waited until then was a part of it
-	stall     *Stall                // immutable; HeldSince is set in copies of it
-	dir       direction             // of the stall
-	changed   chan struct{}         // closed when stall changes
+	mu      sync.Mutex
+	logURL  string // of the log store, if there is one
+	pending map[*request]struct{}
+	good    [directions]time.Time // when the store last completed one
+	// when the last stall ended: what waited until then was a part of it
+	recovered time.Time
+	stall     *Stall        // immutable; HeldSince is set in copies of it
+	dir       direction     // of the stall
+	changed   chan struct{} // closed when stall changes
 	held      int
 	heldSince time.Time
 	timer     *time.Timer // nil: nothing waits
@@ -164,7 +166,8 @@ func (m *monitor) release() {
 	m.held--
 }
 
-// now returns the stall, nil if there is none, and a channel that is closed when one begins or ends.
+// now returns the stall, nil if there is none, and a channel that is closed when one begins or
+// ends.
 func (m *monitor) now() (*Stall, <-chan struct{}) {
 	if m == nil {
 		return nil, nil
@@ -289,7 +292,8 @@ func (s *Stall) place() string {
 	return "the store"
 }
 
-// explain sets what is wrong with the store, and what to do about it. A nil error: it doesn't answer.
+// explain sets what is wrong with the store, and what to do about it. A nil error: it doesn't
+// answer.
 func (s *Stall) explain(err error) {
 	s.Kind, s.Reason = errs.Unavailable, "no answer"
 	s.Remedy = "check the object store and the way to it"
@@ -317,8 +321,9 @@ func (s *Stall) explain(err error) {
 	}
 }
 
-// Stalled returns what the store has not completed for the time that Watch was given, nil if it does
-// what it is asked for, and a channel that is closed when that changes. A stall ends by itself.
+// Stalled returns what the store has not completed for the time that Watch was given, nil if it
+// does what it is asked for, and a channel that is closed when that changes. A stall ends by
+// itself.
 func (c *Client) Stalled() (*Stall, <-chan struct{}) { return c.monitor.now() }
 
 // StopWatching ends the monitoring. A stall stays as it is.
@@ -328,12 +333,12 @@ func (c *Client) StopWatching() { c.monitor.stop() }
 // returns is called. Only a client that is watched may be told.
 func (c *Client) Waiting() (done func()) { return c.monitor.hold() }
 
-// HoldIO(true) suspends the bound of Within, and of requests: no time counts while every user of the
-// device is frozen. Idempotent.
+// HoldIO(true) suspends the bound of Within, and of requests: no time counts while every user of
+// the device is frozen. Idempotent.
 func (c *Client) HoldIO(on bool) { c.waiting.hold(on) }
 
-// Within returns a context that ends when the store was waited for that long. With a bound below zero
-// it never does. See WaitedOut.
+// Within returns a context that ends when the store was waited for that long. With a bound below
+// zero it never does. See WaitedOut.
 func (c *Client) Within(
 	ctx context.Context, bound time.Duration,
 ) (context.Context, context.CancelFunc) {

@@ -62,8 +62,8 @@ func WaitedOut(ctx context.Context) bool { return errors.Is(context.Cause(ctx), 
 // recheckEvery is how often an expired wait under a hold is examined again.
 const recheckEvery = 50 * time.Millisecond
 
-// within returns a context that ends when the store was waited for that long. With a bound below zero
-// it never does.
+// within returns a context that ends when the store was waited for that long. With a bound below
+// zero it never does.
 func (b *waitBudget) within(
 	ctx context.Context, bound time.Duration,
 ) (context.Context, context.CancelFunc) {

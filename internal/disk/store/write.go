@@ -12,9 +12,9 @@ import (
 // readBack is how much of an object is read to tell whose it is.
 const readBack = 64 << 10
 
-// Upload writes a log object, for as long as that takes. It is PutOnce without a bound, and tells the
-// pace when the store took the object at once. reusable says that nobody reads body any more: after
-// more attempts than one, a lost one may still be under way.
+// Upload writes a log object, for as long as that takes. It is PutOnce without a bound, and tells
+// the pace when the store took the object at once. reusable says that nobody reads body any more:
+// after more attempts than one, a lost one may still be under way.
 func (c *Client) Upload(
 	ctx context.Context, key string, body []byte, mine func([]byte) bool,
 ) (reusable bool, err error) {
@@ -64,8 +64,8 @@ func (c *Client) putOnce(
 	return attempts, err
 }
 
-// PutIfAbsent writes an object where there is none, and says nothing about whose it is that is there:
-// Conflict may be of an earlier attempt.
+// PutIfAbsent writes an object where there is none, and says nothing about whose it is that is
+// there: Conflict may be of an earlier attempt.
 func (c *Client) PutIfAbsent(ctx context.Context, key string, body []byte) error {
 	r := c.begin(toWrite, "write", key)
 	return c.ask(ctx, c.cfg.Bound, r, func(ctx context.Context) error {

@@ -67,7 +67,9 @@ func (g guard) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.E
 	return g.store.PutIfAbsent(ctx, key, body)
 }
 
-func (g guard) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (g guard) PutIfMatch(
+	ctx context.Context, key string, body []byte, match blob.ETag,
+) (blob.ETag, error) {
 	a, err := accessTo(ctx, key)
 	if err != nil {
 		return "", g.refuse(err)
@@ -81,9 +83,13 @@ func (g guard) PutIfMatch(ctx context.Context, key string, body []byte, match bl
 	return g.store.PutIfMatch(ctx, key, body, match)
 }
 
-func (g guard) Delete(_ context.Context, key string) error { return g.refuse(denied("delete %s", key)) }
+func (g guard) Delete(_ context.Context, key string) error {
+	return g.refuse(denied("delete %s", key))
+}
 
-func (g guard) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (g guard) List(
+	ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool,
+) error {
 	a, ok := ctx.Value(accessKey{}).(*Access)
 	if !ok {
 		return g.refuse(denied("list %s", prefix))
