@@ -18,15 +18,15 @@ const maxHeadRaces = 32
 
 // Attach makes the caller the one writer of the disk at path in the pool. After a clean close it
 // costs one GET and one swap of the head, and the map root beside the swap. After a crash it also
-// replays the log from the newest map on and ends it with a fence.
+// replays the log from the newest map on, and ends it with a fence. On a disk with a log store it
+// first checks that this is the right one, by two requests there.
 //
-// Of a disk with a log store it first sees that this is the right one, by two requests there.
+// Errors: NotFound (no disk). Fenced (Generation is older than the head's). Conflict (another
+// Holder has the same Generation, or the log store is another disk's). Denied (it is encrypted, and
+// Key is not its key; nothing has changed). Unsupported, Corrupt, Unavailable.
 //
-// Errors: NotFound (no disk), Fenced (an older Generation than the head's), Conflict (the same
-// Generation by another Holder; or the log store is of another disk), Denied (it is encrypted, and
-// Key is not its key; nothing has changed), Unsupported, Corrupt, Unavailable. An attach that fails
-// after the swap leaves the head open; attaching again, also with the same Generation and Holder,
-// is safe.
+// An attach that fails after the swap of the head leaves it open. Attaching again, also with the
+// same Generation and Holder, is safe.
 func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptions) (*Disk, error) {
 	if err := checkPath(path); err != nil {
 		return nil, err

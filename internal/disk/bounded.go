@@ -10,9 +10,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Mode bounded: a flush is acknowledged once the local journal has it, as long as no write that the
-// store lacks is older than the bound. The batches go to the store as ever, and the journal keeps
-// what they hold until they are there. See package journal for what is believed after a crash.
+// In mode bounded the local journal acknowledges flushes, as long as no write that the store lacks
+// is older than the bound. Batches go to the store as ever, and the journal keeps what they hold
+// until they are there. See package journal for what is believed after a crash.
 
 // sealShare is the part of the bound after which writes are uploaded at the latest.
 const sealShare = 4
@@ -34,9 +34,9 @@ func JournalHas(j *journal.Journal, head *format.Head) (bool, error) {
 	return err == nil && j.Matches(uid, found), err
 }
 
-// claimJournal reports whether the journal holds what the store may lack, and records the claim
-// that is about to be made of the head, so that dying after it loses nothing. A journal that
-// another disk may need is refused here, before anything has changed.
+// claimJournal reports whether the journal holds what the store may lack. It records the claim that
+// is about to be made of the head, so that dying after that loses nothing. It refuses a journal
+// that another disk may need, before anything has changed.
 func (d *Disk) claimJournal(head, next *format.Head) (bool, error) {
 	if d.opts.Journal == nil {
 		return false, nil
@@ -241,9 +241,9 @@ func (d *Disk) journalMustWaitLocked(n int) <-chan struct{} {
 	return changed
 }
 
-// dropJournalLocked goes on without a journal that has failed. What it holds stays true: the
-// records up to where it failed are in write order, and those of batches that reach the store are
-// skipped by a recovery.
+// dropJournalLocked goes on without a journal that has failed. What the journal holds stays true:
+// its records are in write order, up to where it failed. A recovery skips those of batches that
+// have reached the store.
 func (d *Disk) dropJournalLocked(j *journal.Journal, err error) {
 	if d.bounding.journal.active != j {
 		return

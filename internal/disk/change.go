@@ -41,12 +41,14 @@ func mayGrow(path string, h *format.Head, size int64) error {
 }
 
 // Grow makes the disk, which is in use, larger. Its content stays, and what is new reads as zeros.
-// A disk that is that large already is left alone. The head has the new size before anything can be
-// written beyond the old one: who dies in between leaves a disk of the new size. A front end that
-// shows the device must be told; see frontend.Shown.
+// A disk that is that large already is left alone. A front end that shows the device must be told;
+// see frontend.Shown.
 //
-// Errors: Invalid (size is smaller than the disk, or none that a disk can have), Unavailable (it
-// may have grown or not; call it again).
+// The head has the new size before anything can be written beyond the old one. A crash in between
+// leaves a disk of the new size.
+//
+// Errors: Invalid (size is smaller than the disk, or no disk's), Unavailable (the disk may have
+// grown or not; call it again).
 func (d *Disk) Grow(ctx context.Context, size int64) error {
 	if err := checkSize(size); err != nil {
 		return err
@@ -77,9 +79,9 @@ func (d *Disk) Grow(ctx context.Context, size int64) error {
 	return nil
 }
 
-// SetBound changes how a disk that nobody has attached acknowledges flushes: by a local journal,
-// with no write older than bound that the store lacks, or for a bound of 0 by the store alone.
-// Conflict if its head is open, or changes meanwhile.
+// SetBound changes the mode of a disk that nobody has attached. With a bound, a local journal
+// acknowledges flushes, and the store lacks no write older than that. With a bound of 0, only the
+// store acknowledges them. Conflict if its head is open, or changes meanwhile.
 func SetBound(
 	ctx context.Context, store blob.Store, path string, bound time.Duration,
 ) (*format.Head, error) {
@@ -90,13 +92,12 @@ func SetBound(
 	})
 }
 
-// Restore makes a disk that nobody has attached what it was at one of its checkpoints. What it was
-// until then is kept as a checkpoint that Restore makes first, and whose name it returns. The size
-// stays: what a larger disk has beyond its checkpoint's size reads as zeros. It moves metadata
-// only.
+// Restore makes a disk that nobody has attached what it was at one of its checkpoints. It first
+// makes a checkpoint of what the disk is now, and returns the name of that. The size stays: what a
+// larger disk has beyond its checkpoint's size reads as zeros. It moves metadata only.
 //
-// Errors: NotFound (no disk or checkpoint), Conflict (its head is open, or changes meanwhile; then
-// the checkpoint of what it was may be there already, and does no harm).
+// Errors: NotFound (no disk or checkpoint), Conflict (its head is open, or changes meanwhile).
+// After a Conflict the checkpoint of what the disk was may be there already, and does no harm.
 func Restore(
 	ctx context.Context, store blob.Store, path, checkpoint string,
 ) (h *format.Head, saved string, err error) {

@@ -14,9 +14,11 @@ import (
 )
 
 // Checkpoint names the disk's present content: everything written before the call is in it. It
-// moves metadata only. It takes four round trips: the log object; the map; the head, with the name
-// beside it; and to see that the head still has that map. With nothing new it takes three: is the
-// disk still ours, the name, and the last. Exists if the name is taken.
+// moves metadata only. Exists if the name is taken.
+//
+// It takes four round trips: the log object, the map, the head with the name beside it, and a check
+// that the head still has that map. With nothing new it takes three: a check that the disk is still
+// ours, the name, and the last.
 func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -145,8 +147,7 @@ func loadCheckpoint(
 }
 
 // checkpointKeys returns the keys of what a checkpoint refers to. They are in the head of its disk
-// alone, so that rekeying has one object to change, and leaves nothing behind that the old key
-// opens.
+// alone. So rekeying has one object to change, and leaves nothing that the old key opens.
 func checkpointKeys(
 	ctx context.Context, client *store.Client, c *format.Checkpoint, path string, key KEK,
 ) (format.Keys, error) {

@@ -20,10 +20,10 @@ func newClient(s blob.Store, t Tuning) *store.Client {
 // oneShot returns a client for the functions that need no attachment. It waits by default.
 func oneShot(s blob.Store) *store.Client { return newClient(s, Tuning{}.withDefaults(false)) }
 
-// Stalled returns what the store has not completed for StallAfter or longer although it was asked
-// to, nil if it does what it is asked for, and a channel that is closed when that changes. During a
-// stall writes are kept in memory, up to DirtyBytes, and whoever needs the store waits, up to
-// StallTimeout. A stall ends by itself.
+// Stalled returns what the store has not completed for StallAfter or longer, or nil if it does what
+// it is asked for. The channel is closed when that changes. During a stall, writes are kept in
+// memory, up to DirtyBytes. Whoever needs the store waits, up to StallTimeout. A stall ends by
+// itself.
 func (d *Disk) Stalled() (*Stall, <-chan struct{}) { return d.store.Stalled() }
 
 // HoldIO(true) suspends StallTimeout: use it while every user of the device is frozen. No request

@@ -20,9 +20,9 @@ func (d *Disk) Settle(ctx context.Context) error {
 }
 
 // Close flushes, writes the map and marks the head closed, so that the next attach replays nothing.
-// Then nothing of the disk runs any more. With nothing dirty since the last map checkpoint it costs
-// one swap of the head; else the log object, then the map's two objects side by side, then the
-// swap.
+// Then nothing of the disk runs any more. With nothing new since the last map checkpoint it costs
+// one swap of the head. Else it first writes the log object, and then the map's two objects side by
+// side.
 //
 // From its start on mutations are refused. When it fails as Unavailable the disk stays attached,
 // with all its data, and Close may be called again. A disk that had stopped before returns why.
@@ -38,8 +38,8 @@ func (d *Disk) Close(ctx context.Context) error {
 		return err
 	}
 	d.pipe.closing = true
-	// A session shorter than the boot window leaves a trace only where there is none, and only
-	// beside other writes, so that it takes no time of its own.
+	// A session shorter than the boot window leaves a trace only where there is none. It does so
+	// only beside other writes, so that the trace takes no time of its own.
 	var g errgroup.Group
 	if d.reader.trace != nil && d.Head().Boot == 0 &&
 		(d.pipe.forming != nil || len(d.pipe.queue) > 0 || d.reader.m.Changed()) {

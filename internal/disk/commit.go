@@ -8,12 +8,13 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// maxReplayFactor bounds a crash replay when the map can't be written as fast as the log: at this
+// maxReplayFactor bounds a crash replay when the map can't be written as fast as the log. At this
 // many times CheckpointObjects, uploads wait for the map.
 const maxReplayFactor = 4
 
-// secondReplayFactor is instead of it with a log store, which is there to go on when the disk's own
-// store stalls: a map can't be written then, and one log object is read sooner.
+// secondReplayFactor replaces maxReplayFactor on a disk with a log store. That is there to go on
+// when the disk's own store stalls, and no map can be written then. Its objects are also read
+// faster.
 const secondReplayFactor = 64
 
 func (d *Disk) maxReplay() uint64 {
@@ -24,10 +25,10 @@ func (d *Disk) maxReplay() uint64 {
 	return uint64(factor * d.opts.CheckpointObjects)
 }
 
-// Flush returns when every write that returned before is in the store; in mode bounded with a
-// journal, when they are in that, and none that the store lacks is older than the bound. With
-// nothing to wait for it makes no request. After the stall bound it fails as Unavailable; the data
-// stays and goes on being sent.
+// Flush returns when the store has every write that returned before. In mode bounded with a journal
+// it returns when the journal has them, and the store lacks none older than the bound. With nothing
+// to wait for it makes no request. After StallTimeout it fails as Unavailable; the data stays and
+// goes on being sent.
 func (d *Disk) Flush(ctx context.Context) error {
 	d.touch()
 	d.pipe.mu.Lock()
@@ -158,9 +159,9 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 	}
 }
 
-// preload begins to read the map pages below what a log object changes, beside its upload: the next
-// map checkpoint needs them, and somebody may be waiting for that. One at a time, so that it
-// doesn't take the uploads' bandwidth: the checkpoint reads what is left.
+// preload begins to read the map pages below what a log object changes, beside its upload. The next
+// map checkpoint needs them, and somebody may be waiting for that. One preload runs at a time, so
+// that they don't take the uploads' bandwidth; the checkpoint reads what is left.
 func (d *Disk) preload(runs []format.Run) {
 	if !d.mapping.preloading.CompareAndSwap(false, true) {
 		return

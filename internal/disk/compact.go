@@ -44,10 +44,10 @@ type Compaction struct {
 	SpaceBytes int64 `json:"space_bytes"` // that those hold, dead content with it
 }
 
-// Compact repacks the disk's own segments that hold least, until what they hold is within the
-// target of what is live, and folds small ones together. It returns when the map that says so is
-// written. What was repacked stays in the store, where checkpoints and forks may need it. Reads,
-// writes and flushes go on beside it; a background compaction waits.
+// Compact repacks the disk's own segments that hold least, and folds small ones together. It goes
+// on until what they hold is within the target of what is live. It returns when the map that says
+// so is written. What was repacked stays in the store, where checkpoints and forks may need it.
+// Reads, writes and flushes go on beside it; a background compaction waits.
 //
 // Crash safety: a packed segment that no written map refers to is garbage, and the old ones still
 // hold all.
@@ -115,7 +115,7 @@ func ownSegments(all []blockmap.Segment) []blockmap.Segment {
 }
 
 // chooseVictims returns what to repack so that all segments together hold at most target times what
-// is live: the emptiest first, and small ones where there is more than one.
+// is live. It takes the emptiest first, and all small ones if there is more than one.
 func chooseVictims(segs []blockmap.Segment, target float64) []blockmap.Segment {
 	var live, space float64
 	var small, rest []blockmap.Segment
@@ -295,8 +295,8 @@ func (d *Disk) compactLoop(ctx context.Context) {
 	}
 }
 
-// compactSome repacks the segments whose repacking gains most for what it costs, within its share
-// of what the disk has written, and rests three times as long as it works.
+// compactSome repacks the segments whose repacking gains most for what it costs. It stays within
+// its share of what the disk has written, and rests three times as long as it works.
 func (d *Disk) compactSome(ctx context.Context) error {
 	if err := d.takePackTurn(ctx); err != nil {
 		return err
@@ -324,8 +324,8 @@ func (d *Disk) compactSome(ctx context.Context) error {
 }
 
 // cheapVictims returns own segments that are less than half live, the best first by dead × age for
-// their live part; none while less than CompactBytes would be won. Only what is in memory is looked
-// at: a request to find out would cost more than it could win.
+// their live part. It returns none while less than CompactBytes would be won. It looks only at what
+// is in memory: a request to find out would cost more than it could win.
 func (d *Disk) cheapVictims() []blockmap.Segment {
 	d.pipe.mu.RLock()
 	newest := d.pipe.acked

@@ -18,20 +18,20 @@ type CreateOptions struct {
 	ID   string // the owner's name for it; the path's last element if empty
 	Size int64  // bytes; a multiple of BlockSize up to MaxSize
 	Key  KEK    // nil: the disk is in the clear; else it is encrypted, and this wraps its key
-	// Bound makes a disk of mode bounded: a flush may be acknowledged by a local journal while no
-	// write that the store lacks is older than this. Between 100 ms and 1 h, in whole milliseconds;
-	// 0: a durable disk.
+	// Bound makes a disk of mode bounded: a local journal may acknowledge a flush while the store
+	// lacks no write older than this. Between 100 ms and 1 h, in whole milliseconds; 0: a durable
+	// disk.
 	Bound time.Duration
 	// LogURL is where the log is, if it is in a second store; OpenLog opens that.
 	LogURL  string
 	OpenLog OpenStore
-	// Pool is the URL of the store that the disk is in, for its log store: so that a copy of it is
-	// told from it. See ElsewhereLog.
+	// Pool is the URL of the store that the disk is in. Its log store keeps it, to tell a copy of
+	// the disk from the disk. See ElsewhereLog.
 	Pool string
 }
 
-// Create makes an empty disk at path in the pool, by one request whatever its size, and three in
-// its log store if it has one. Exists if there is one.
+// Create makes an empty disk at path in the pool. It costs one request whatever the size, and three
+// in its log store if it has one. Exists if there is a disk.
 func Create(
 	ctx context.Context, store blob.Store, path string, opts CreateOptions,
 ) (*format.Head, error) {

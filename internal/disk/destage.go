@@ -11,12 +11,12 @@ import (
 )
 
 // Destaging brings what the log store has into the disk's own store. Acknowledged batches are laid
-// over each other in memory, in order, and a stage of them at a time is written as a packed
-// segment, of which the map is told then. So the map never refers to a log object of another store,
-// and content that was overwritten meanwhile is written there not at all.
+// over each other in memory, in order and in stages. Each stage is written as a packed segment, and
+// then the map is told of it. So the map never refers to a log object of another store, and content
+// that was overwritten meanwhile is not written there at all.
 //
-// Crash safety: a segment of a stage that no written map refers to is garbage, and the log still
-// holds all after the head's position, which moves on with the map.
+// Crash safety: a segment of a stage that no written map refers to is garbage. The log still holds
+// all after the head's position, which moves on with the map.
 
 // staging is what the log store has and the map lacks. The pipeline's lock guards the stages.
 // Whoever has the turn may destage.

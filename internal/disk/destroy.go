@@ -23,16 +23,17 @@ type DestroyOptions struct {
 // crash. The owner sees to it that nobody has it attached: a writer that is left over is fenced by
 // the missing head. Disks whose paths lie below this one's are left alone.
 //
-// Of a disk with a log store that is emptied first, while the head says where it is. Nobody can
-// attach the disk from then on. A log store that can't be reached is an error, and so is one of a
-// disk in another pool.
+// A log store is emptied first, while the head says where it is. Nobody can attach the disk from
+// then on. A log store that can't be reached is an error, and so is one of a disk in another pool.
 //
 // Then go the head and the checkpoints, so that nobody attaches or forks the disk any more. A fork
-// that was under way has registered itself by then, or will miss its checkpoint and fail; so has a
-// reader its pin. What a registered fork or a reader may refer to stays, and is the collector's.
-// That needs listings which show all that was stored before, as blob.Store promises: a collector's
-// grace covers old ones, and nothing does here. So it lists before it removes anything, too: a
-// listing that lacks the head that is there is Unavailable, and what one of them shows counts.
+// that was under way has registered itself by then, or will miss its checkpoint and fail; a reader
+// has its pin, or fails. What a registered fork or a reader may refer to stays, and is the
+// collector's.
+//
+// That needs listings which show all that was stored before, as blob.Store promises. A collector's
+// grace covers old ones, and nothing does here. So it also lists before it removes anything. A
+// listing that lacks the head that is there is Unavailable, and what either shows counts.
 func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOptions) error {
 	if err := checkPath(path); err != nil {
 		return err

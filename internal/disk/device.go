@@ -6,11 +6,11 @@ import "context"
 const BlockSize = 4096
 
 // Device is what a front end serves: the virtual disk engine, and later a local volume or a clone
-// being hydrated. Offsets and lengths are in bytes and may be unaligned (the engine merges partial
-// blocks under its own lock, so that two writers of one block never lose each other's half).
+// being hydrated. Offsets and lengths are in bytes and may be unaligned. The engine merges partial
+// blocks under its own lock, so that two writers of one block never lose each other's half.
 //
 // Safe for concurrent use. ReadAt of a range never written, trimmed or zeroed gives zeros. A write
-// is visible to every later read as soon as WriteAt returns; it is durable once a Flush that began
+// is visible to every later read as soon as WriteAt returns. It is durable once a Flush that began
 // after that has returned nil. After an error of kind Fenced or Corrupt every later mutation fails
 // too.
 type Device interface {

@@ -14,12 +14,12 @@ import (
 // Disk is an attached disk: the one writer of its epoch.
 //
 // Writes gather in one forming batch. A flush, its age or its size seals it. A few sealed batches
-// are uploaded at a time, and they are committed strictly in order: applied to the map, then
+// are uploaded at a time. They are committed strictly in order: applied to the map, then
 // acknowledged, then dropped from memory. A read looks at the forming batch, then at the sealed
 // ones from new to old, then at the map.
 //
-// On a disk with a log store, what was acknowledged stays in memory, in stages, until it is in the
-// disk's own store; only then is it applied to the map. A read looks at the stages before the map.
+// With a log store, acknowledged batches stay in memory, in stages, until they are in the disk's
+// own store. Only then are they applied to the map. A read looks at the stages before the map.
 //
 // Each part of the state has an owner, whose comment says who may touch it. Lock order: the
 // pipeline's commitMu, its mu, then any one of the others. No I/O happens under any of them.
@@ -59,9 +59,9 @@ var _ Device = (*Disk)(nil)
 // Size returns the disk's size in bytes.
 func (d *Disk) Size() int64 { return int64(d.reader.blocks.Load()) * BlockSize }
 
-// Stopped returns a channel that is closed when the disk has stopped for good: because a newer
-// writer took over, because stored bytes are corrupt, because the store refuses access, or by Close
-// or Abandon. Err says which.
+// Stopped returns a channel that is closed when the disk has stopped for good. It was closed or
+// abandoned, or a newer writer took over, or stored bytes are corrupt, or the store refuses access.
+// Err says which.
 func (d *Disk) Stopped() <-chan struct{} { return d.pipe.stopped }
 
 // Err returns why the disk stopped, or nil while it serves.

@@ -155,9 +155,9 @@ func Rekey(
 		WithRemedy("try again")
 }
 
-// sealer returns the key of a new log object or segment of ours, nil on a disk in the clear, and
-// notes it in the object's header, which has kind, epoch and sequence number already. It is called
-// once per object: the nonce is fresh with every call, and with it the key.
+// sealer returns the key of a new log object or segment of ours; nil on a disk in the clear. It
+// notes the key in the object's header, which has kind, epoch and sequence number already. It is
+// called once per object: the nonce is fresh with every call, and with it the key.
 func (d *Disk) sealer(h *format.LogHeader) (*format.ObjectKey, error) {
 	if d.keys.own == nil {
 		return nil, nil

@@ -35,16 +35,16 @@ type ForkOptions struct {
 const forkLimit = time.Minute
 
 // Fork makes a disk at child that begins as a checkpoint of the disk at path, in the same pool. It
-// copies no data: the child's map refers to the parent's objects. It takes four round trips: read
-// the checkpoint, register the child with the parent, write the child's head, and see that the
+// copies no data: the child's map refers to the parent's objects. It takes four round trips: the
+// checkpoint, the child's reference at its parent, the child's head, and a check that the
 // checkpoint is still there. Of an encrypted parent it also reads the head, for the keys.
 //
 // A fork of an encrypted disk is encrypted, under a key of its own for what it writes. A fork of
 // one in the clear is encrypted if there is a Key, and what it inherits stays as it is.
 //
 // Errors: NotFound (no disk or checkpoint), Exists (something at child), Invalid, Denied (no key,
-// or a wrong one), Unavailable (the store; or it took longer than the Limit, and nothing of it is
-// left).
+// or a wrong one), Unavailable. A fork that took longer than its Limit is Unavailable, too, and
+// nothing of it is left.
 func Fork(
 	ctx context.Context, store blob.Store, path, checkpoint, child string, opts ForkOptions,
 ) (*format.Head, error) {
@@ -97,9 +97,9 @@ func Fork(
 	return h, nil
 }
 
-// takeBackFork removes the head of a fork that failed, because its checkpoint turned out to be gone
-// or because it took too long, and returns why: what it refers to may be gone too. A head that
-// somebody has attached since stays.
+// takeBackFork removes the head of a fork that failed, and returns why it has. Its checkpoint is
+// gone, or it took too long, so that what it refers to may be gone too. A head that somebody has
+// attached since stays.
 func takeBackFork(
 	ctx context.Context, client *store.Client, child string, h *format.Head, why error,
 ) error {

@@ -8,9 +8,9 @@ const maxIdleBlocks = 32 << 20 / BlockSize
 // blockMem is memory for the content of one block.
 type blockMem [BlockSize]byte
 
-// freeList keeps memory that is used again and again, so that steady writing makes no garbage:
-// memory that is new to the process costs a page fault for each page, which is several times what
-// copying into it costs. It is bounded by its users. Its methods are safe for concurrent use.
+// freeList keeps memory that is used again and again, so that steady writing makes no garbage.
+// Memory that is new to the process costs a page fault for each page, several times what copying
+// into it costs. Its users bound it. Its methods are safe for concurrent use.
 type freeList[T any] struct {
 	mu   sync.Mutex
 	free []T

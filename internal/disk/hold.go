@@ -14,9 +14,9 @@ type Hold struct {
 	tasks *tasks
 }
 
-// TakeHold pins all of the disk at path, and renews the pin in the background; lease is how long it
-// lasts if this process dies, 0 for the usual time. Holder is for people. Errors: Invalid, Denied
-// (it may not write to the store), Unavailable.
+// TakeHold pins all of the disk at path, and renews the pin in the background. The pin lasts for
+// lease if this process dies; 0: the usual time. Holder is for people. Errors: Invalid, Denied (it
+// may not write to the store), Unavailable.
 func TakeHold(
 	ctx context.Context, store blob.Store, path, holder string, lease time.Duration,
 ) (*Hold, error) {

@@ -10,8 +10,8 @@ import (
 // reads.
 const idleFrameBytes = 8 << 20
 
-// idleLoop gives memory back when nobody has read or written for a while: a host has many disks
-// attached, and most of them do nothing at a time. The runtime by itself would collect after two
+// idleLoop gives memory back when nobody has read or written for a while. A host has many disks
+// attached, and most of them are idle at any time. The runtime by itself would collect after two
 // minutes, and give back over many more.
 func (r *reader) idleLoop(ctx context.Context, after time.Duration) {
 	t := time.NewTicker(after)

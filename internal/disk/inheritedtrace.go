@@ -16,8 +16,8 @@ import (
 )
 
 // A disk's boot trace is its own where it has one, else that of the checkpoint it was forked from.
-// A fork can't write to its parent: who makes the next fork takes the trace of an earlier one, and
-// keeps it beside the checkpoint, once and for all forks to come.
+// A fork can't write to its parent. So whoever makes the next fork takes the trace of an earlier
+// one, and keeps it beside the checkpoint, once for all forks to come.
 
 const (
 	traceSiblings = 16              // forks looked at for a trace, of
@@ -36,11 +36,11 @@ func traceOf(h *format.Head) (string, bool) {
 	return "", false
 }
 
-// AdoptTrace gives a checkpoint of the disk at path the boot trace of one of its forks, or else of
-// its own disk, if it has none yet: forks that have never run read it ahead when they are attached.
-// It costs one request where there is a trace, and a few more, and at most 2 s, where one is looked
-// for. Call it beside Fork. Without a trace, first boots are slower and nothing else: no failure
-// here is an error.
+// AdoptTrace gives a checkpoint of the disk at path a boot trace, if it has none yet. It takes that
+// of one of its forks, or else of its own disk. Forks that have never run read it ahead when they
+// are attached. It costs one request where there is a trace. Where it must look for one it makes a
+// few more, for at most 2 s. Call it beside Fork. Without a trace, first boots are slower and
+// nothing else: no failure here is an error.
 func AdoptTrace(ctx context.Context, store blob.Store, path, checkpoint string) {
 	if checkPath(path) != nil || checkName(checkpoint) != nil {
 		return

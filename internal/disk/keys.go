@@ -18,8 +18,8 @@ func logKey(path string, epoch, seq uint64) string {
 	return format.Key{Kind: format.KeyLog, Epoch: epoch, N: seq}.In(path)
 }
 
-// Keys in a log store are by the disk's uid: it may hold the logs of disks of many pools, and of
-// disks that were at one path one after the other.
+// Keys in a log store begin with the disk's uid. The store may hold the logs of disks of many
+// pools, and of disks that were at one path one after the other.
 
 func identityKey(uid string) string { return format.Key{Kind: format.KeyIdentity}.In(uid) }
 
@@ -71,7 +71,7 @@ func checkPath(path string) error {
 	return nil
 }
 
-// checkNewPath also refuses paths at which a head would have the key of another disk's object: the
+// checkNewPath also refuses paths at which a head would have the key of another disk's object. The
 // checkpoint "head" of disk "a" is the head of a disk "a/ckpt".
 func checkNewPath(path string) error {
 	if err := checkPath(path); err != nil {

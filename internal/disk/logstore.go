@@ -13,9 +13,9 @@ import (
 
 // The log of a disk may be in a second store, which is faster or nearer than the one of all its
 // other objects. What is there is a log and nothing else: no map refers to it. The content of log
-// objects stays in memory until it is in packed segments of the disk's own store (destage.go), and
-// after a crash it is read from the log store once more. So checkpoints, forks and readers need
-// nothing of the log store, and who loses it loses the end of the log.
+// objects stays in memory until packed segments of the disk's own store have it (destage.go). After
+// a crash it is read from the log store once more. So checkpoints, forks and readers need nothing
+// of the log store, and losing it loses the end of the log.
 
 // OpenStore opens the object store at a URL.
 type OpenStore func(ctx context.Context, url string) (blob.Store, error)
@@ -91,9 +91,9 @@ func ofLogStore(url string, err error) error {
 	return e
 }
 
-// verifyLog sees that a log store is the one that a disk was bound to, and that it can be written
-// and refuses to write an object twice. It changes nothing that tells of the disk: above all it
-// writes no identity, which a Destroy may have removed since.
+// verifyLog returns nil if a log store is the one that a disk was bound to, and can be written. It
+// must also refuse to write an object twice. It changes nothing that tells of the disk. Above all
+// it writes no identity, which a Destroy may have removed since.
 func verifyLog(ctx context.Context, client *store.Client, h *format.Head) error {
 	url := h.LogStore.URL
 	obj, err := client.Get(ctx, identityKey(h.UID), blob.All())
@@ -137,9 +137,9 @@ func (d *Disk) sameLog(ctx context.Context) error {
 	return err
 }
 
-// provesWriteOnce writes an object, of which nothing else is asked, until it has been there before:
-// a store that lets it be written again would let a writer of an old epoch overwrite a fence. The
-// first time that takes two requests, then one.
+// provesWriteOnce returns nil if the store refuses a second write of an object. A store that
+// accepts it would let a writer of an old epoch overwrite a fence. It takes two requests the first
+// time, for an object that has no other purpose, and then one.
 func provesWriteOnce(ctx context.Context, client *store.Client, uid string) error {
 	key := onceKey(uid)
 	for range 2 {
@@ -198,8 +198,8 @@ func (d *Disk) leaveLog() {
 	d.logPlace, d.logStore = nil, d.store
 }
 
-// logKey returns the key, in the store of the log, of a log object of an epoch that may have to be
-// replayed, or of ours.
+// logKey returns the key of a log object, in the store of the log. Its epoch is this session's, or
+// one that may have to be replayed.
 func (d *Disk) logKey(epoch, seq uint64) (string, error) {
 	if d.logPlace == nil {
 		return logKey(d.path, epoch, seq), nil
@@ -245,9 +245,9 @@ func InspectLog(ctx context.Context, h *format.Head, open OpenStore) (*LogDetail
 	return out, nil
 }
 
-// ElsewhereLog returns why whoever has a disk at a path of a pool must not remove any of its log,
-// or nil: the log store was bound to a disk at another place, of which this one may be a copy, with
-// the same head. What that doesn't need, the other may.
+// ElsewhereLog returns nil if the log store with this identity belongs to the disk at path in pool.
+// Else it returns why nobody may remove any of that log. The disk may be a copy of the one to which
+// the log store was bound, with the same head. The other one may need what the copy doesn't.
 func ElsewhereLog(id *format.LogIdentity, url, pool, path string) error {
 	if id.Path == path && (id.Pool == "" || id.Pool == pool) {
 		return nil

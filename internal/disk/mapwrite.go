@@ -95,9 +95,9 @@ func (d *Disk) snapshot(ctx context.Context) (*blockmap.Snapshot, error) {
 	}
 }
 
-// writeSnapshot stores a snapshot and points the head at it. Beside the map's objects, the store
-// shows those that the map refers to, and beside the swap of the head the map's own: nothing waits
-// longer for that.
+// writeSnapshot stores a snapshot and points the head at it. The store must show every object that
+// a head refers to. It shows those that the map refers to beside the writing of the map, and the
+// map's own beside the swap of the head. So nothing waits longer for that.
 func (d *Disk) writeSnapshot(
 	ctx context.Context, snap *blockmap.Snapshot, n *naming, change func(*format.Head),
 ) error {
@@ -148,9 +148,9 @@ func (m *storedMap) prove(ctx context.Context, client *store.Client) error {
 	return nil
 }
 
-// storeSnapshot writes a snapshot's map, if it has one, and sees beside it that the store has what
-// that refers to. Before it is named it sees that the disk is still ours: who slept since it was
-// may name what is deleted by now, and die before it can take that back.
+// storeSnapshot writes a snapshot's map, if it has one. Beside that the store shows what the map
+// refers to. Before the map is named, it checks that the disk is still ours. A host that slept
+// since may name what is deleted by now, and die before it can take that back.
 func (d *Disk) storeSnapshot(
 	ctx context.Context, snap *blockmap.Snapshot, n *naming,
 ) (stored *storedMap, err error) {

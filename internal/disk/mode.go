@@ -49,16 +49,17 @@ type journalUse struct {
 	done chan struct{}      // closed when that has ended
 }
 
-// SetBound changes how the disk, which is in use, acknowledges flushes: by a local journal, with no
-// write older than bound that the store lacks, or for a bound of 0 by the store alone. For a bound,
-// j is the journal, nil for the one that the disk was attached with or has by now; it stays the
-// caller's to close, after the disk or after SetBound with 0. When it returns nil the head says so,
-// and for 0 the store has every write acknowledged before. When it returns an error the disk goes
-// on, and what it acknowledges keeps the promise of the mode before and of the new one: SetBound
-// can be called again.
+// SetBound changes the mode of the disk, which is in use. With a bound, a local journal
+// acknowledges flushes, and the store lacks no write older than that. With a bound of 0, only the
+// store acknowledges them. When it returns nil the head says so. For 0, the store then has every
+// write acknowledged before.
 //
-// Errors: Invalid (no such bound; no journal, or too small a one), Unsupported (encrypted),
-// Conflict (j is another disk's, or the disk uses another one), Unavailable (store or journal).
+// For a bound, j is the journal; nil: the one in use, or that the disk was attached with. It stays
+// the caller's to close, after the disk or after SetBound with 0.
+//
+// When it returns an error the disk goes on, and flushes keep the promise of both modes. SetBound
+// can be called again. Errors: Invalid (no such bound; no journal, or too small a one). Unsupported
+// (encrypted). Conflict (j is another disk's, or the disk uses another one). Unavailable.
 func (d *Disk) SetBound(ctx context.Context, bound time.Duration, j *journal.Journal) error {
 	head := d.Head()
 	if err := MayHaveBound(&head, bound); err != nil {
@@ -159,9 +160,9 @@ func (d *Disk) beBounded(ctx context.Context, bound time.Duration, j *journal.Jo
 	return nil
 }
 
-// beginBounded begins to use a journal. It is logged to from a batch of its own on, and
-// acknowledges flushes once the store has all batches before: a recovery takes up the log where the
-// store's ends, or does without the journal.
+// beginBounded begins to use a journal. The first batch that is logged is a new one. The journal
+// acknowledges flushes once the store has all batches before it. So a recovery takes up the log
+// where the store's ends, or does without the journal.
 func (d *Disk) beginBounded(
 	ctx context.Context, bound time.Duration, j *journal.Journal, old journalUse,
 ) error {

@@ -42,8 +42,8 @@ func (n *naming) end(ctx context.Context, failed error) (*format.Checkpoint, err
 	return nil, n.takeBack(ctx, failed)
 }
 
-// unsure says that the checkpoint may be there. It stays if it is: its map is whole, and a removal
-// that the store holds back for as long as it does everything else could take the next one of that
+// unsure returns the error of a checkpoint that may have been made or not. If it is there it stays,
+// since its map is whole. A removal that the store delays could take the next checkpoint of that
 // name.
 func (n *naming) unsure(err error) error {
 	return errs.Wrap(errs.KindOf(err), err,
@@ -51,9 +51,9 @@ func (n *naming) unsure(err error) error {
 		WithRemedy("look with sluice disk info, and make another when the store answers")
 }
 
-// confirm sees that the store shows the name, and that the head still has the map that is named. If
-// not, what the checkpoint refers to may be on its way to be deleted, and it is replaced by one of
-// the map there is now.
+// confirm returns the checkpoint once the store shows its name and the head still has the map that
+// is named. If the head has another map, what the checkpoint refers to may be on its way to be
+// deleted. Then it is replaced by one of the map that the head has now.
 func (n *naming) confirm(ctx context.Context) (*format.Checkpoint, error) {
 	if n.err != nil {
 		return nil, n.err

@@ -12,8 +12,8 @@ import (
 // AttachOptions says who attaches and with what.
 type AttachOptions struct {
 	// Generation is the owner's counter of placements, at least 1. An attach with an older one than
-	// the head's is refused as Fenced. The same one is accepted from the same Holder only (it takes
-	// over from its own earlier session, which is fenced), and from others refused as Conflict.
+	// the head's is refused as Fenced. The same one is accepted from the same Holder only, which
+	// takes over from its own earlier session and fences it. From others it is refused as Conflict.
 	Generation uint64
 	// Holder names the incarnation of the VM that attaches; for people, and for the rule above.
 	Holder string
@@ -27,8 +27,8 @@ type AttachOptions struct {
 	// the store before the attach returns. One disk uses it at a time; it stays the caller's to
 	// close, after the disk.
 	Journal *journal.Journal
-	// OpenLog opens the log store of a disk that has its log in a second one, by the URL in its
-	// head; the disk closes it. nil: such a disk is refused as Unsupported.
+	// OpenLog opens the log store of a disk that has one, by the URL in its head. The disk closes
+	// it. nil: such a disk is refused as Unsupported.
 	OpenLog OpenStore
 	// Prepared is what Prepare read earlier, or nil. What no longer holds of it is not used.
 	Prepared *Prepared
@@ -40,37 +40,46 @@ type AttachOptions struct {
 // pinLease is how long a pin lasts without being renewed.
 const pinLease = 15 * time.Minute
 
-// Tuning has knobs whose zero value is a good default.
+// Tuning has knobs whose zero value is a good default, which each comment ends with.
 type Tuning struct {
-	InFlight    int // log objects being uploaded at a time; 4
-	ObjectBytes int // data at which a log object is sealed; 8 MiB, at most 64 MiB
-	// unacknowledged data held in memory before writes wait; 64 MiB
-	DirtyBytes   int64
+	InFlight     int           // log objects being uploaded at a time; 4
+	ObjectBytes  int           // content at which a log object is sealed, at most 64 MiB; 8 MiB
+	DirtyBytes   int64         // written content in memory at which writes wait; 64 MiB
 	SealInterval time.Duration // age at which unflushed writes are uploaded anyway; 1 s
-	// how long the store does nothing it was asked for until it is said to have stalled; 2 s
+
+	// StallAfter is how long a store completes none of its pending requests until it is reported as
+	// stalled; 2 s.
 	StallAfter time.Duration
-	// how long a flush, read or write waits for the store before EIO; 60 s, negative: for ever
+	// StallTimeout is how long a flush, read or write waits for the store before it fails. Negative:
+	// for ever; 60 s.
 	StallTimeout time.Duration
-	OpTimeout    time.Duration // one attempt of a store request; 30 s
-	// how often a busy disk asks whether it is still the writer; 2 s, negative: never
-	Revalidate         time.Duration
+	// OpTimeout bounds one attempt of a request to the store; 30 s.
+	OpTimeout time.Duration
+	// Revalidate is how often a busy disk asks whether it is still the writer. Negative: never; 2 s.
+	Revalidate time.Duration
+
 	CheckpointObjects  int           // log objects between map checkpoints; 64
 	CheckpointInterval time.Duration // time between map checkpoints of a changing disk; 60 s
-	MapBytes           int64         // clean map regions kept in memory; 128 MiB, at least 1 MiB
-	// frames kept in memory; 32 MiB, or 8 MiB beside a cache device
-	FrameBytes int64
-	// how long after an attach first reads are recorded for the next one; 10 s, negative: never
+	MapBytes           int64         // clean map regions in memory, at least 1 MiB; 128 MiB
+	FrameBytes         int64         // frames in memory; 32 MiB, or 8 MiB beside a cache device
+
+	// BootWindow is how long after an attach first reads are recorded for the next one. Negative:
+	// never; 10 s.
 	BootWindow time.Duration
 	NoHedge    bool // never ask the store a second time for a read that is late
-	// how long nobody reads or writes until memory for frames over 8 MiB is given back; 1 min
+	// FrameIdle is how long nobody reads or writes until memory for frames beyond 8 MiB is given
+	// back; 1 min.
 	FrameIdle time.Duration
-	// most to read ahead of a sequential reader; 8 MiB, negative: none
+	// ReadAhead is the most to read ahead of a sequential reader, in bytes. Negative: nothing;
+	// 8 MiB.
 	ReadAhead int64
-	// how long the pin of a reader lasts that doesn't renew it; 15 min, from 1 s to 24 h
+	// PinLease is how long a reader's pin lasts that is not renewed, from 1 s to 24 h; 15 min.
 	PinLease time.Duration
-	// dead content at which the background compaction begins; 64 MiB, negative: never
+	// CompactBytes is the dead content at which the background compaction begins. Negative: never;
+	// 64 MiB.
 	CompactBytes int64
-	// of what the disk writes, the most that the background compaction adds; 0.25
+	// CompactShare is the most that the background compaction adds, as a share of what the disk
+	// writes; 0.25.
 	CompactShare float64
 }
 

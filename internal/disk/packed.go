@@ -68,8 +68,8 @@ func (w *packedWrite) finish() {
 	}
 }
 
-// writePacked writes one packed segment of content in runs, and keeps it in the caches: on the
-// cache device if there is one, and, where it was written just now, else in memory.
+// writePacked writes one packed segment of content in runs. It keeps the content on the cache
+// device if there is one. Without one it keeps it in memory if it is fresh: written just now.
 func (d *Disk) writePacked(
 	ctx context.Context, runs []format.Run, content []byte, fresh bool,
 ) (_ *packedWrite, err error) {

@@ -120,7 +120,7 @@ func (s *pageSource) ahead(ctx context.Context, ref format.PageRef) []byte {
 	return nil
 }
 
-// prefetch begins to read the pages object of a root whole, if it is small: what changed last is
+// prefetch begins to read the pages object of a root whole, if it is small. What changed last is
 // what an attach after a move needs first.
 func (s *pageSource) prefetch(t *tasks, root *format.RootRef) {
 	if root == nil || root.PagesSize == 0 || root.PagesSize > maxPagesPrefetch ||

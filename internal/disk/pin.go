@@ -192,10 +192,10 @@ func (p *pin) keep(ctx context.Context) {
 	}
 }
 
-// PinMap keeps what a disk refers to, by its newest map or by a checkpoint if one is named, from
-// being collected until Unpin, whatever becomes of the disk and its checkpoints. What is pinned can
-// be read by who knows the pin's map, and neither forked nor restored. Errors: NotFound, Exists
-// (the name is taken), Invalid.
+// PinMap keeps what a disk refers to from being collected until Unpin, whatever becomes of the disk
+// and its checkpoints. It pins the newest map, or a checkpoint's if one is named. Whoever knows the
+// pin's map can read it; it can't be forked or restored. Errors: NotFound, Exists (the name is
+// taken), Invalid.
 func PinMap(
 	ctx context.Context, store blob.Store, path, name, checkpoint, holder string,
 ) (*format.Pin, error) {

@@ -15,9 +15,9 @@ import (
 )
 
 // What a store says is not what it did: a write that was acknowledged may not have been made. So
-// the bytes of every log object stay in memory until the store has shown that it has it, which is
-// asked for beside uploads, in time for a map to refer to them. What is not there is written again.
-// See docs/decisions/0021-proof-of-what-is-stored.md.
+// the bytes of every log object stay in memory until the store has shown that it has it. It is
+// asked for that beside uploads, in time for a map to refer to them. What is not there is written
+// again. See docs/decisions/0021-proof-of-what-is-stored.md.
 
 const (
 	// proofByList is how many objects one listing proves more cheaply than as many reads.

@@ -15,8 +15,8 @@ import (
 // writer, which they don't disturb and whose later writes they don't see.
 //
 // It holds a pin, which it renews: what it reads is not collected, whatever becomes of the disk
-// meanwhile. If the pin was lost, because the store could not be reached for too long or because
-// somebody removed it, reads fail as Conflict: what they would find might be gone.
+// meanwhile. The pin is lost if the store can't be reached for too long, or somebody removes it.
+// Then reads fail as Conflict: what they would find might be gone.
 type ReadOnly struct {
 	reader   *reader
 	size     int64
@@ -32,16 +32,16 @@ var _ Device = (*ReadOnly)(nil)
 type ReadOnlyOptions struct {
 	Cache *cache.Cache // a local frame cache, or nil
 	Key   KEK          // unwraps the keys of an encrypted disk; nil for one in the clear
-	// Unpinned reads without a pin, for who may not write to the store: a collector that runs
-	// meanwhile may take what is being read away, and reads then fail as Corrupt.
+	// Unpinned reads without a pin, where the caller may not write to the store. A collector that
+	// runs meanwhile may take what is being read away. Reads then fail as Corrupt.
 	Unpinned bool
 	// Holder names the reader in its pin, for people.
 	Holder string
 	Tuning
 }
 
-// OpenReadOnly opens a named checkpoint of the disk at path, or its newest map if the name is
-// empty: for an open disk that is up to a minute old.
+// OpenReadOnly opens a named checkpoint of the disk at path. Without a name it opens the newest
+// map, which for an open disk is up to a minute old.
 func OpenReadOnly(
 	ctx context.Context, store blob.Store, path, checkpoint string, opts ReadOnlyOptions,
 ) (*ReadOnly, error) {

@@ -36,13 +36,12 @@ type recovery struct {
 	fences    []unprovenObject // that it wrote, and the store has not shown yet
 }
 
-// run replays every log before our epoch from pos on, and makes sure that each ends in a fence, so
-// that no writer of an old epoch can ever have another write acknowledged.
+// run replays every log before our epoch from pos on. It makes sure that each ends in a fence, so
+// that no writer of an old epoch can ever have another write acknowledged. It returns the sequence
+// number of the last object that counts, per epoch.
 //
 // It is safe to die at any point: the head still says where replay starts, and fences are written
 // once.
-//
-// It returns the sequence number of the last object that counts, per epoch.
 func (rec *recovery) run(ctx context.Context, pos format.Position) (map[uint64]uint64, error) {
 	d := rec.disk
 	last := make(map[uint64]uint64)

@@ -11,59 +11,59 @@ import (
 
 // Stats counts since attach. Bytes are of object bodies.
 type Stats struct {
+	// Of requests to the store, and the log store: see store.Counts.
 	Gets      uint64 `json:"gets"`
 	GetBytes  uint64 `json:"get_bytes"`
-	Puts      uint64 `json:"puts"` // write-once objects
+	Puts      uint64 `json:"puts"`
 	PutBytes  uint64 `json:"put_bytes"`
 	HeadSwaps uint64 `json:"head_swaps"`
 	Lists     uint64 `json:"lists"`
-	Retries   uint64 `json:"retries"` // attempts that the store did not answer
-	// of them, those that it answered by asking for fewer requests
-	Throttled   uint64 `json:"throttled"`
-	Uploads     int    `json:"uploads"` // log objects that may be uploaded at a time now
+	Retries   uint64 `json:"retries"`
+	Throttled uint64 `json:"throttled"`
+	Hedges    uint64 `json:"hedged_gets"`
+	HedgeWins uint64 `json:"hedge_wins"`
+	Lost      uint64 `json:"lost_objects"` // one is too many
+	Uploads   int    `json:"uploads"`      // log objects that may be uploaded at a time now
+
+	// Of requests of the device's user.
+	Reads      uint64    `json:"reads"`
+	ReadBytes  uint64    `json:"read_bytes"`
+	Writes     uint64    `json:"writes"`
+	WriteBytes uint64    `json:"write_bytes"`
+	Flushes    uint64    `json:"flushes"`
+	FlushTimes Histogram `json:"flush_times"`
+
+	// Of objects written and read.
 	LogObjects  uint64 `json:"log_objects"`
 	MapWrites   uint64 `json:"map_checkpoints"`
-	Packed      uint64 `json:"packed_segments"` // written by compaction
+	Packed      uint64 `json:"packed_segments"` // by compaction
 	PackedBytes uint64 `json:"packed_bytes"`    // of those
+	Proven      uint64 `json:"proven_objects"`  // acknowledged by the store, and then shown
 	Replayed    uint64 `json:"replayed_objects"`
-	Flushes     uint64 `json:"flushes"`
-	Reads       uint64 `json:"reads"` // requests of the device's user, as are writes
-	Writes      uint64 `json:"writes"`
-	WriteBytes  uint64 `json:"write_bytes"` // by the device's user
-	ReadBytes   uint64 `json:"read_bytes"`
+
+	// Of frames read.
 	FrameHits   uint64 `json:"frame_hits"` // in memory or in the cache
 	FrameMisses uint64 `json:"frame_misses"`
-	// reads and log objects that went past a cache device that was behind
-	CacheSkips uint64 `json:"cache_skips"`
-	ReadAheads uint64 `json:"readahead_frames"`
-	// reads asked twice because the store was late; counted in gets too
-	Hedges    uint64 `json:"hedged_gets"`
-	HedgeWins uint64 `json:"hedge_wins"`     // of them, answered by the second request first
-	Proven    uint64 `json:"proven_objects"` // acknowledged by the store, and then shown
-	// Lost counts objects that the store acknowledged and did not have, and that were written
-	// again. One is too many.
-	Lost uint64 `json:"lost_objects"`
-	// of objects that were acknowledged, and are kept in memory until they are shown
+	ReadAheads  uint64 `json:"readahead_frames"`
+	CacheSkips  uint64 `json:"cache_skips"` // reads and log objects that a slow cache did not get
+
+	// Of memory. UnprovenBytes are of objects that the store has acknowledged and not shown.
+	// StagedBytes are those dirty ones that the log store has and the disk's own store lacks.
 	UnprovenBytes int64 `json:"unproven_bytes"`
-	DirtyBytes    int64 `json:"dirty_bytes"` // of writes, in memory
-	MapBytes      int64 `json:"map_bytes"`   // memory, about
+	DirtyBytes    int64 `json:"dirty_bytes"`
+	StagedBytes   int64 `json:"staged_bytes,omitempty"`
+	MapBytes      int64 `json:"map_bytes"` // about
 
-	LogStore string `json:"log_store,omitempty"` // its URL, if the log is in a second store
-	// of the dirty ones: those that the log store has and the disk's own store lacks
-	StagedBytes int64 `json:"staged_bytes,omitempty"`
+	LogStore string `json:"log_store,omitempty"` // its URL, if there is one
+	Stall    *Stall `json:"stall,omitempty"`     // nil: the store does what it is asked for
 
-	Stall *Stall `json:"stall,omitempty"` // nil: the store does what it is asked for
-
-	FlushTimes Histogram `json:"flush_times"` // of the user's flushes
 	// Acknowledges says what a flush waits for: AcknowledgedByStore, or AcknowledgedByJournal in
 	// mode bounded with a journal that works.
 	Acknowledges string `json:"acknowledges,omitempty"`
-	// age of the oldest write that the store lacks
+	// OldestWrite is the age of the oldest write that the store lacks.
 	OldestWrite time.Duration  `json:"oldest_write_ns,omitempty"`
 	Journal     *journal.Stats `json:"journal,omitempty"`
-
-	// of the whole cache device, with other disks' use of it
-	Cache *cache.Stats `json:"cache,omitempty"`
+	Cache       *cache.Stats   `json:"cache,omitempty"` // with other disks' use of the device
 }
 
 // What acknowledges a flush.

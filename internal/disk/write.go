@@ -39,8 +39,8 @@ func (d *Disk) WriteAt(ctx context.Context, p []byte, off int64) error {
 }
 
 // writeBlocks puts whole blocks into the forming batch, as many as fit, and returns how many bytes.
-// The content is copied before the lock is taken: all who read, write or flush wait for that lock,
-// and a copy may be interrupted by a page fault or the scheduler.
+// It copies the content before it takes the lock, for which all reads, writes and flushes wait. A
+// page fault or the scheduler may interrupt a copy.
 func (d *Disk) writeBlocks(ctx context.Context, block uint64, p []byte) (int, error) {
 	var arr [writeGroup]*blockMem
 	p = p[:min(len(p), writeGroup*BlockSize)]
@@ -80,9 +80,9 @@ func (d *Disk) putLocked(b *batch, block uint64, content *blockMem) *blockMem {
 	return old
 }
 
-// writePart changes part of one block. The rest comes from memory, or is read from the store
-// without the lock and used only if the block can't have changed meanwhile: it is in no batch, and
-// no batch has left memory since.
+// writePart changes part of one block. The rest comes from memory, or else from the store, which it
+// reads without the lock. It uses that only if the block can't have changed meanwhile: it is in no
+// batch, and no batch has left memory since.
 func (d *Disk) writePart(ctx context.Context, block uint64, at int, p []byte) error {
 	buf := new(blockMem)
 	have, seen := false, uint64(0)

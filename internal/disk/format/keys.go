@@ -270,8 +270,8 @@ func SplitNamed(key string) (path string, k Key, ok bool) {
 	return key[:folder], k, true
 }
 
-// RefName returns the name of the reference of a fork at a path: the path, escaped, or a digest of
-// it where that is too long for an element of a key.
+// RefName returns the name of the reference of a fork at a path. It is the path, escaped, or a
+// digest of that where it is too long for an element of a key.
 func RefName(child string) string {
 	name := url.PathEscape(child)
 	if len(name) > maxRefName {

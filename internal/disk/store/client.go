@@ -57,9 +57,9 @@ func New(store blob.Store, cfg Config) *Client {
 }
 
 // Watch begins to notice when the store stalls: when it completes none of its pending requests for
-// that long. disk names the disk in logs. The client calls probe when only the end of a stall is
-// left to be noticed: it must make a small request in the background, of the log store if ofLog is
-// set.
+// that long. disk names the disk in logs. The client calls probe when nothing is pending during a
+// stall, so that only probe can show its end. It must make a small request in the background; ofLog
+// says whether of the log store.
 func (c *Client) Watch(after time.Duration, disk string, log *slog.Logger, probe func(ofLog bool)) {
 	c.monitor = newMonitor(after, disk, log, probe)
 }

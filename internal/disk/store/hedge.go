@@ -22,10 +22,9 @@ const (
 	hedgeFloor  = 2 * time.Millisecond // below that a second request can't gain what it costs
 )
 
-// hedge decides when a read that the store is slow to answer is worth a second request: after the
-// store's own 95th percentile, and for a small share of the requests. A store that is slow as a
-// whole is not asked twice as much. Only reads of objects that never change are hedged, writes
-// never. Safe for concurrent use.
+// hedge decides when a slow read is worth a second request: after the store's own 95th percentile,
+// and for a small share of the requests. A store that is slow as a whole is not asked twice as
+// much. Only reads of objects that never change are hedged, writes never. Safe for concurrent use.
 type hedge struct {
 	mu      sync.Mutex
 	classes [2]latencies

@@ -10,9 +10,9 @@ import (
 )
 
 // pace says how fast the store may be asked. A store that asks for fewer requests gets half as many
-// uploads at a time, and no request at all before the time that it names. Each upload that it then
-// takes without complaint adds a part of one, up to as many as were configured. Safe for concurrent
-// use.
+// uploads at a time. Before the time that it names it gets no request at all. Each upload that it
+// then takes without complaint adds a part of one, up to as many as were configured. Safe for
+// concurrent use.
 type pace struct {
 	most int // uploads at a time
 

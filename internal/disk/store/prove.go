@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// What a store says is not what it did: a write that was acknowledged may not have been made, and a
+// What a store says is not what it did. A write that was acknowledged may not have been made, and a
 // listing may lack what is there. Whoever builds on an object has the store show it first. See
 // docs/decisions/0021-proof-of-what-is-stored.md.
 
@@ -18,8 +18,8 @@ const proofPrefix = format.LogFixedLen
 
 // Prove returns when the store has shown that it has an object which it had acknowledged, written
 // once and under a nonce. It writes the object again if it isn't there, and puts it in its own
-// place if it was cut. Conflict: another one is there. As long as the store goes on saying that it
-// has stored what it hasn't, that is a stall, which is named as what it is.
+// place if it was cut. Conflict: another one is there. A store that goes on acknowledging what it
+// doesn't keep has stalled, and the stall says so.
 func (c *Client) Prove(ctx context.Context, key string, body []byte) error {
 	r := c.begin(toWrite, "prove", key)
 	r.shows = true

@@ -53,9 +53,9 @@ type request struct {
 }
 
 // monitor notices when the store stops completing requests, and when it begins again. It is told of
-// every request. It makes none itself, but calls probe when a stall was left behind by requests
-// that have been given up: nobody else would notice its end. A nil monitor notes nothing. Safe for
-// concurrent use; no I/O and no callback happens under its lock.
+// every request, and makes none itself. When a stall was left behind by requests that have been
+// given up, it calls probe, as nobody else would notice the end. A nil monitor notes nothing. Safe
+// for concurrent use; no I/O and no callback happens under its lock.
 type monitor struct {
 	after time.Duration
 	disk  string
@@ -117,8 +117,8 @@ func (m *monitor) failed(r *request, err error) {
 	r.err = err
 }
 
-// lost logs that the store had acknowledged an object which it did not have, or a part of only, and
-// that the object was written again.
+// lost logs that the store did not have what it had acknowledged, or had a part of it only. It was
+// written again.
 func (m *monitor) lost(key, what string) {
 	if m != nil {
 		m.log.Error("the store did not keep what it had acknowledged; it was written again",
@@ -321,9 +321,8 @@ func (s *Stall) explain(err error) {
 	}
 }
 
-// Stalled returns what the store has not completed for the time that Watch was given, nil if it
-// does what it is asked for, and a channel that is closed when that changes. A stall ends by
-// itself.
+// Stalled returns what the store has not completed for the time that Watch was given, or nil if it
+// does what it is asked for. The channel is closed when that changes. A stall ends by itself.
 func (c *Client) Stalled() (*Stall, <-chan struct{}) { return c.monitor.now() }
 
 // StopWatching ends the monitoring. A stall stays as it is.
