@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// maxHeadRaces bounds how often an attach starts over because the head changed under it: the old
-// writer's map checkpoints and other attaches do that.
+// maxHeadRaces bounds how often an attach starts over because somebody changed the head meanwhile:
+// the old writer's map checkpoints and other attaches do.
 const maxHeadRaces = 32
 
 // Attach makes the caller the one writer of the disk at path in the pool. After a clean close it
@@ -112,7 +112,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	return nil
 }
 
-// begin makes the head, which is ours, and the map under it what the disk goes on from.
+// begin sets what the disk goes on from: the head, which is ours now, and the map under it.
 func (d *Disk) begin(head *format.Head, etag blob.ETag, root *format.Root) error {
 	d.head.set(head, etag)
 	d.epoch = head.Epoch
@@ -128,7 +128,7 @@ func (d *Disk) begin(head *format.Head, etag blob.ETag, root *format.Root) error
 	return d.reader.use(root, distance, d.opts.MapBytes)
 }
 
-// recoverAll recovers the log, and the journal if that is believed.
+// recoverAll recovers the log, and also the journal if that is believed.
 func (d *Disk) recoverAll(ctx context.Context, pos format.Position, believed bool) error {
 	rec := &recovery{disk: d}
 	last, err := rec.run(ctx, pos)
@@ -148,7 +148,7 @@ func (d *Disk) recoverAll(ctx context.Context, pos format.Position, believed boo
 	return err
 }
 
-// mayAttach is the rule of generations; see AttachOptions.
+// mayAttach returns nil if the rule of generations allows the attach; see AttachOptions.
 func mayAttach(path string, h *format.Head, o *AttachOptions) error {
 	switch {
 	case o.Generation < h.Generation:

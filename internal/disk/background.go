@@ -94,8 +94,8 @@ func (d *Disk) mapLoop(ctx context.Context) {
 	}
 }
 
-// revalidateLoop asks the store whether we are still the writer, so that a fenced session whose
-// reads are all served from the cache stops too.
+// revalidateLoop asks the store regularly whether we are still the writer. Without it a fenced
+// session would go on as long as the cache serves all its reads.
 func (d *Disk) revalidateLoop(ctx context.Context) {
 	t := time.NewTicker(d.opts.Revalidate)
 	defer t.Stop()

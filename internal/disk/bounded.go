@@ -139,8 +139,8 @@ func (d *Disk) writeAgain(ctx context.Context, r *journal.Record, done uint64) e
 	return nil
 }
 
-// beginJournal makes the journal ours, empty. A journal that fails is done without: then the store
-// acknowledges.
+// beginJournal makes the journal ours, empty. If that fails, the disk goes on without a journal:
+// the store acknowledges.
 func (d *Disk) beginJournal(head *format.Head, believed bool) error {
 	j := d.opts.Journal
 	if head.Mode == format.ModeBounded {
@@ -174,7 +174,7 @@ func (d *Disk) beginJournal(head *format.Head, believed bool) error {
 	return nil
 }
 
-// clearJournal says that nothing in the journal is needed any more, after a clean close.
+// clearJournal empties the journal after a clean close: nothing in it is needed any more.
 func (d *Disk) clearJournal() {
 	d.pipe.mu.RLock()
 	last := d.bounding.journal.last

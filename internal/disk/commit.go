@@ -119,8 +119,8 @@ func (d *Disk) pumpLocked() {
 	}
 }
 
-// upload compresses and writes one batch's log object, however long that takes, and commits what
-// can be.
+// upload compresses a batch and writes its log object, however long that takes. Then it commits all
+// batches that can be.
 func (d *Disk) upload(ctx context.Context, b *batch) {
 	h := format.LogHeader{Kind: format.KindLog, Disk: d.uid, Nonce: newID(), Epoch: d.epoch,
 		Seq: b.seq, Created: now().UnixMilli()}
@@ -175,7 +175,7 @@ func (d *Disk) preload(runs []format.Run) {
 	}
 }
 
-// uploadFailed stops the disk, for all that retrying doesn't cure.
+// uploadFailed stops the disk if a retry doesn't cure the error.
 func (d *Disk) uploadFailed(ctx context.Context, key string, err error) {
 	switch {
 	case errs.Is(err, errs.Conflict):
@@ -254,5 +254,5 @@ func (d *Disk) keepFrames(b *batch) {
 	})
 }
 
-// wakeMapWriter has a map checkpoint written soon.
+// wakeMapWriter wakes the loop that writes map checkpoints.
 func (d *Disk) wakeMapWriter() { d.mapping.wake.notify() }

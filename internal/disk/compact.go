@@ -109,7 +109,7 @@ func (d *Disk) takePackTurn(ctx context.Context) error {
 
 func (d *Disk) givePackTurn() { d.packing.turn.give() }
 
-// ownSegments returns those that the disk wrote itself: an ancestor's are its ancestor's to repack.
+// ownSegments returns the segments that the disk wrote itself. Only an ancestor may repack its own.
 func ownSegments(all []blockmap.Segment) []blockmap.Segment {
 	return slices.DeleteFunc(all, func(s blockmap.Segment) bool { return s.Entry.Lineage != 0 })
 }

@@ -115,8 +115,8 @@ func lastElement(path string) string {
 	return path
 }
 
-// putHead writes the head of a new disk. done ends the making of its log store, of which nothing is
-// left if another disk is there.
+// putHead writes the head of a new disk. It ends the making of the log store by done, which removes
+// what was made there if another disk is at path.
 func putHead(
 	ctx context.Context, client *store.Client, path string, h *format.Head,
 	done func(ctx context.Context, remove bool),

@@ -36,8 +36,8 @@ type stage struct {
 	frozen bool            // being written; guarded by the disk's lock
 }
 
-// add lays a batch over the stage. It returns memory that nobody uses any more. The batch is not to
-// be used again.
+// add lays a batch over the stage, after which nobody may use the batch. It returns memory that
+// nobody uses any more.
 func (s *stage) add(b *batch) (unused []*blockMem) {
 	for _, z := range b.zeros {
 		s.b.zero(z.from, z.to)
@@ -54,8 +54,8 @@ func (s *stage) add(b *batch) (unused []*blockMem) {
 	return unused
 }
 
-// stageBytes is the content at which a stage is full: so little that writers that wait for memory
-// always wait for a full one.
+// stageBytes returns the content at which a stage is full. It is so little that writers that wait
+// for memory always wait for a full stage.
 func (d *Disk) stageBytes() int64 { return min(int64(d.opts.ObjectBytes), d.opts.DirtyBytes/4) }
 
 // stageLocked keeps a batch that the log store has until it is destaged.
@@ -113,8 +113,8 @@ func (d *Disk) destageAll(ctx context.Context) error {
 	return d.destage(ctx, func(s *stage) bool { return s.from <= last })
 }
 
-// destage destages from the oldest stage on as long as want says so. Some are written at a time,
-// and the map is told of them in order.
+// destage writes stages into the disk's own store, from the oldest on, as long as want says so. It
+// writes several at a time, and tells the map of them in order.
 func (d *Disk) destage(ctx context.Context, want func(*stage) bool) error {
 	if err := d.staging.turn.take(ctx, "the log's content to be moved"); err != nil {
 		return err
@@ -150,7 +150,7 @@ func (d *Disk) destage(ctx context.Context, want func(*stage) bool) error {
 	}
 }
 
-// freeze returns the oldest stages that are wanted, a few at most, to which nothing is added any
+// freeze returns the oldest stages that are wanted, a few at most. Nothing is added to them any
 // more.
 func (d *Disk) freeze(want func(*stage) bool) []*stage {
 	d.pipe.mu.Lock()

@@ -70,8 +70,8 @@ func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOpt
 	return removeRest(ctx, client, path, before)
 }
 
-// listDisk lists a disk's objects, by their names below its path. Of a disk that is there a listing
-// that lacks its head, or its newest map, is Unavailable: it says nothing about what there is. h is
+// listDisk lists a disk's objects, by their names below its path. If the disk is there and the
+// listing lacks its head, or its newest map, it is Unavailable: such a listing says nothing. h is
 // nil if the head can't be decoded.
 func listDisk(
 	ctx context.Context, client *store.Client, path string, h *format.Head, there bool,
@@ -95,7 +95,7 @@ func listDisk(
 	return names, nil
 }
 
-// unlisted is the error of a listing that lacks an object; err is that of reading it.
+// unlisted returns the error of a listing that lacks an object; err is that of reading the object.
 func unlisted(key string, err error) error {
 	if err != nil {
 		return err
@@ -106,8 +106,8 @@ func unlisted(key string, err error) error {
 			"with what is before it")
 }
 
-// needed reports whether a destroyed disk has forks or readers. One that was listed before and
-// isn't now is asked for.
+// isNeeded reports whether a destroyed disk has forks or readers. It reads those that were listed
+// before and aren't now.
 func isNeeded(
 	ctx context.Context, client *store.Client, path string, before []string,
 ) (bool, error) {
@@ -125,8 +125,8 @@ func isNeeded(
 	return false, nil
 }
 
-// removeRest removes all that is left of a destroyed disk that nobody uses, and looks that it is
-// gone. before has the names that were listed when it began.
+// removeRest removes all that is left of a destroyed disk that nobody uses, and checks that it is
+// gone. before has the names that were listed at the beginning.
 func removeRest(ctx context.Context, client *store.Client, path string, before []string) error {
 	for try := 0; ; try++ {
 		rest, err := client.Names(ctx, path+"/")
@@ -160,8 +160,8 @@ func removeRest(ctx context.Context, client *store.Client, path string, before [
 	}
 }
 
-// removals is how often what is left of a disk is removed, while writers that don't know yet go on
-// writing.
+// removals is how often removeRest removes what it finds. Writers that don't know of the Destroy
+// yet may write more.
 const removals = 4
 
 // ownKey reports whether an object whose key below a disk's path is rel may be the disk's own.

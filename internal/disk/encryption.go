@@ -80,7 +80,8 @@ func encrypt(ctx context.Context, h *format.Head, inherited format.Keys, key KEK
 	return wrapKeys(ctx, h, keys, firstKeyID, key)
 }
 
-// wrapKeys puts keys into a head, under a key-encryption key that is seen to give them back.
+// wrapKeys puts keys into a head, under a key-encryption key. It checks that the key gives them
+// back.
 func wrapKeys(ctx context.Context, h *format.Head, keys format.Keys, id uint32, key KEK) error {
 	uid, err := parseUID(h.UID)
 	if err != nil {

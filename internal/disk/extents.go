@@ -105,8 +105,8 @@ const (
 	kindZero
 )
 
-// dirtyKindLocked says what the batches make of the blocks from block on, and of how many that
-// holds.
+// dirtyKindLocked returns the kind of the blocks from block on, as the batches have it, and how
+// many are of that kind.
 func (d *Disk) dirtyKindLocked(block, count uint64) (uint64, blockKind) {
 	if d.pipe.forming == nil && len(d.pipe.queue) == 0 {
 		return count, kindUnknown
@@ -144,7 +144,8 @@ func (b *batch) kind(block uint64) blockKind {
 	return kindUnknown
 }
 
-// nextExtent says of how many of the blocks from block on the map holds content, or doesn't.
+// nextExtent returns how many of the blocks from block on are alike in the map, and whether it
+// holds content for them.
 func (r *reader) nextExtent(ctx context.Context, block, count uint64) (uint64, bool, error) {
 	var arr [64]blockmap.Piece
 	pieces, err := r.m.Lookup(ctx, block, count, arr[:0])

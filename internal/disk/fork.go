@@ -117,9 +117,9 @@ func takeBackFork(
 	return why
 }
 
-// confirmFork sees that what was forked was there all the time, and that the store has what was
-// written. Who removes the checkpoint looks for references after it, so that one of us sees the
-// other.
+// confirmFork returns nil if what was forked was there all the time, and the store has what was
+// written. Whoever removes the checkpoint looks for references after that, so that one of the two
+// sees the other.
 func confirmFork(
 	ctx context.Context, client *store.Client, c *format.Checkpoint, path string,
 	h *format.Head, ref []byte,
@@ -143,7 +143,7 @@ func confirmFork(
 	return err
 }
 
-// sameCheckpoint sees that a checkpoint is there that was read before.
+// sameCheckpoint returns nil if a checkpoint that was read before is still there.
 func sameCheckpoint(
 	ctx context.Context, client *store.Client, c *format.Checkpoint, path, child string,
 ) error {
@@ -230,8 +230,8 @@ func Register(ctx context.Context, store blob.Store, path, child, checkpoint str
 	return err
 }
 
-// putRef registers a child, and returns the reference. One of an earlier attempt at the same child
-// does as well.
+// putRef registers a child at its parent, and returns the reference. It accepts one of an earlier
+// attempt at the same child.
 func putRef(
 	ctx context.Context, client *store.Client, path, child, checkpoint string,
 ) ([]byte, error) {

@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 )
 
-// Hold is a pin of everything of a disk and of its lineage. What is read of the disk after it was
-// taken, and what that refers to, isn't collected until it is released. Safe for concurrent use.
+// Hold is a pin of everything of a disk and its lineage. What is read of the disk under it, and
+// what that refers to, isn't collected until Release. Safe for concurrent use.
 type Hold struct {
 	pin   *pin
 	tasks *tasks
@@ -36,8 +36,8 @@ func TakeHold(
 // Key returns the key of the pin's object.
 func (h *Hold) Key() string { return h.pin.key }
 
-// Valid returns nil while collectors must heed the hold. Once it was lost, what was read may have
-// been deleted meanwhile: Conflict.
+// Valid returns nil while collectors must heed the hold. Conflict: the hold was lost, and what was
+// read may have been deleted.
 func (h *Hold) Valid() error { return h.pin.valid() }
 
 // Release ends the hold. One whose pin can't be removed ends with its lease.

@@ -25,7 +25,8 @@ const (
 	traceAdopt    = 2 * time.Second // for finding one
 )
 
-// traceOf returns where to find which blocks a boot of the disk reads first, and false if nowhere.
+// traceOf returns the key of the trace of what a boot of the disk reads first, and false if there
+// is none.
 func traceOf(h *format.Head) (string, bool) {
 	switch {
 	case h.Boot != 0:

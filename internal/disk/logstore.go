@@ -20,7 +20,7 @@ import (
 // OpenStore opens the object store at a URL.
 type OpenStore func(ctx context.Context, url string) (blob.Store, error)
 
-// logPlace is an open log store that was seen to be the disk's.
+// logPlace is an open log store that is known to be the disk's.
 type logPlace struct {
 	at    format.LogStore
 	uid   string
@@ -28,9 +28,9 @@ type logPlace struct {
 	close func()
 }
 
-// newLogStore binds a new disk, whose head this is, to a log store, of which it writes the
-// identity. What is left of it when the disk then isn't made is one small object that nobody looks
-// for. done is to be called in the end, and removes that if it is told to.
+// newLogStore binds a new disk, whose head is h, to a log store, and writes its identity there. The
+// caller calls done in the end, which removes the identity if it is told to. A crash before that
+// leaves one small object that nobody looks for.
 func newLogStore(
 	ctx context.Context, h *format.Head, url, pool string, open OpenStore,
 ) (done func(ctx context.Context, remove bool), err error) {
@@ -65,7 +65,7 @@ func newLogStore(
 	}, nil
 }
 
-// openLogStore opens a head's log store, and sees nothing of it yet.
+// openLogStore opens a head's log store, and reads nothing of it yet.
 func openLogStore(ctx context.Context, h *format.Head, open OpenStore) (blob.Store, error) {
 	if open == nil {
 		return nil, errs.New(errs.Unsupported,
@@ -81,7 +81,7 @@ func openLogStore(ctx context.Context, h *format.Head, open OpenStore) (blob.Sto
 	return store, nil
 }
 
-// ofLogStore says of an error which store it is about.
+// ofLogStore wraps an error with the log store that it is about.
 func ofLogStore(url string, err error) error {
 	e := errs.Wrap(errs.KindOf(err), err, "log store %s", url)
 	if errs.RemedyOf(err) == "" && errs.Is(err, errs.Unavailable) {
@@ -122,7 +122,7 @@ func verifyLog(ctx context.Context, client *store.Client, h *format.Head) error 
 	return nil
 }
 
-// sameLog sees, after a log was read to its end, that it was whole all the time.
+// sameLog returns nil if the log that was just read to its end was whole all the time.
 func (d *Disk) sameLog(ctx context.Context) error {
 	if d.logPlace == nil {
 		return nil
@@ -156,8 +156,8 @@ func provesWriteOnce(ctx context.Context, client *store.Client, uid string) erro
 		WithRemedy("use a store with conditional writes (If-None-Match)")
 }
 
-// useLog makes the log store that a head names the place of the log; without one, the disk's own
-// store is. Nothing has been changed yet, and nothing is if this fails.
+// useLog makes the log store that a head names the place of the log, or the disk's own store if it
+// names none. It runs before the attach changes anything.
 func (d *Disk) useLog(ctx context.Context, h *format.Head) error {
 	if d.logPlace != nil && h.LogStore != nil && d.logPlace.uid == h.UID &&
 		d.logPlace.at.URL == h.LogStore.URL &&
@@ -190,7 +190,7 @@ func (d *Disk) useLog(ctx context.Context, h *format.Head) error {
 	return nil
 }
 
-// leaveLog lets go of the log store.
+// leaveLog closes the log store, if there is one.
 func (d *Disk) leaveLog() {
 	if d.logPlace != nil {
 		d.logPlace.close()
@@ -220,8 +220,8 @@ type LogDetails struct {
 	Bytes   int64 `json:"bytes"`
 }
 
-// InspectLog looks at the log store of a head that has one, and sees that it is the one that the
-// disk was bound to. Errors are those of Attach that concern it.
+// InspectLog counts what is in the log store of a head that has one. It checks first that this is
+// the disk's. Errors are those of Attach that concern it.
 func InspectLog(ctx context.Context, h *format.Head, open OpenStore) (*LogDetails, error) {
 	store, err := openLogStore(ctx, h, open)
 	if err != nil {
@@ -257,8 +257,8 @@ func ElsewhereLog(id *format.LogIdentity, url, pool, path string) error {
 		cmp.Or(id.Pool, "the same pool"))
 }
 
-// mayDestroyLog sees that a log is this disk's and no copy's. One without identity is being
-// destroyed.
+// mayDestroyLog returns nil if a log is this disk's, and no copy's. One without identity is being
+// destroyed already.
 func mayDestroyLog(
 	ctx context.Context, client *store.Client, h *format.Head, pool, path string,
 ) error {

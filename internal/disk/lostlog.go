@@ -26,8 +26,8 @@ type aheadLog struct {
 	seqs []uint64
 }
 
-// listAhead lists the log of an epoch from a slot on, beside the first reads of it. A listing only
-// adds to what those tell, so that one that fails shows nothing.
+// listAhead lists the log of an epoch from a slot on, beside the first reads of it. A listing that
+// fails shows nothing: it only adds to what the reads tell.
 func (d *Disk) listAhead(ctx context.Context, epoch, seq uint64) *aheadLog {
 	l := &aheadLog{done: make(chan struct{})}
 	first, err := d.logKey(epoch, seq)
@@ -86,8 +86,8 @@ func (d *Disk) mayBeHole(
 	return nil
 }
 
-// lostObject is the error of a slot that is empty and mustn't be, of which h tells. A hole may also
-// be one that a collector made, long after somebody else took over.
+// lostObject returns the error of a slot that is empty and mustn't be, as h says. But a collector
+// may have made the hole, long after somebody else took over.
 func (d *Disk) lostObject(ctx context.Context, epoch, seq uint64, h *format.LogHeader) error {
 	if err := d.revalidate(ctx); err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// mapWriting is the making of map checkpoints. Whoever has the turn may write the map and the head,
+// mapWriting is the state of map checkpoints. Whoever has the turn may write the map and the head,
 // and may use n.
 type mapWriting struct {
 	turn turn
@@ -49,7 +49,7 @@ func (d *Disk) writeMap(ctx context.Context, change func(*format.Head)) (bool, e
 	return true, d.writeMapInTurn(ctx, change, nil)
 }
 
-// writeMapInTurn is writeMap for who holds the turn. The map gets a name if n is not nil.
+// writeMapInTurn is writeMap for a caller that has the turn. The map gets a name if n is not nil.
 func (d *Disk) writeMapInTurn(ctx context.Context, change func(*format.Head), n *naming) error {
 	// before the snapshot: what is finished by now is in it
 	packed := d.packing.numbers.unfinished()
@@ -226,7 +226,7 @@ func (d *Disk) updateHead(ctx context.Context, change func(*format.Head)) error 
 	}
 }
 
-// checkHead fences the disk if the head is not ours any more.
+// checkHead returns nil if the head is ours. Else it fences the disk.
 func (d *Disk) checkHead(h *format.Head) error {
 	own := d.Head()
 	if h.Epoch == own.Epoch && h.Session == own.Session {

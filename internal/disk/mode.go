@@ -16,8 +16,9 @@ import (
 //     it is needed.
 //   - The head says durable only after the store has all that the journal has acknowledged.
 
-// bounding is how flushes are acknowledged. The pipeline's lock guards the journal's use, bound,
-// sealEvery and recovering. Whoever has the turn may change the mode, and may use unsure.
+// bounding is the state of how flushes are acknowledged. The pipeline's lock guards the journal's
+// use, bound, sealEvery and recovering. Whoever has the turn may change the mode, and may use
+// unsure.
 type bounding struct {
 	journal   journalUse
 	bound     time.Duration // of mode bounded; 0: the disk is durable
@@ -85,8 +86,8 @@ func (d *Disk) SetBound(ctx context.Context, bound time.Duration, j *journal.Jou
 	return nil
 }
 
-// hasBound reports whether there is nothing to change. After a change whose outcome is not known
-// there is.
+// hasBound reports whether the disk has that mode already. It doesn't count as such after a change
+// whose outcome is not known.
 func (d *Disk) hasBound(bound time.Duration, j *journal.Journal) bool {
 	h := d.Head()
 	if d.bounding.unsure || time.Duration(h.BoundMS)*time.Millisecond != bound {
@@ -205,7 +206,7 @@ func (d *Disk) beginBounded(
 	return err
 }
 
-// useJournal has the next batch, and all that follow, logged.
+// useJournal logs the next batch, and all that follow, to a journal.
 func (d *Disk) useJournal(use journalUse, bound time.Duration) error {
 	d.pipe.mu.Lock()
 	defer d.pipe.mu.Unlock()
@@ -222,7 +223,7 @@ func (d *Disk) useJournal(use journalUse, bound time.Duration) error {
 	return nil
 }
 
-// setBoundLocked has writes uploaded well within the bound.
+// setBoundLocked sets the bound, and lets writes be uploaded well within it.
 func (d *Disk) setBoundLocked(bound time.Duration) {
 	d.bounding.bound = bound
 	d.bounding.sealEvery = min(d.opts.SealInterval, bound/sealShare)
@@ -254,7 +255,7 @@ func (d *Disk) changeHead(ctx context.Context, change func(*format.Head)) error 
 	return d.updateHead(ctx, change)
 }
 
-// runJournal starts what writes a journal out.
+// runJournal starts the task that writes a journal out.
 func (d *Disk) runJournal(j *journal.Journal) journalUse {
 	use := journalUse{active: j, last: j, done: make(chan struct{})}
 	ctx, cancel := context.WithCancel(d.tasks.ctx)
@@ -277,7 +278,7 @@ func (u *journalUse) stop() {
 	<-u.done
 }
 
-// clear says that nothing in a journal is needed any more.
+// clear empties a journal of which nothing is needed any more.
 func (d *Disk) clear(j *journal.Journal) {
 	if err := j.Clear(d.uid); err != nil {
 		d.opts.Logger.Warn("a journal that isn't needed any more could not be emptied",

@@ -29,7 +29,8 @@ func (n *naming) put(ctx context.Context, h *format.Head) {
 	n.made, n.body, n.err = putCheckpoint(ctx, n.store, n.path, n.name, h)
 }
 
-// end returns the checkpoint, unless failed says that the head has not become what put was told.
+// end returns the checkpoint. failed says why the head has not become what put was told; nil: it
+// has.
 func (n *naming) end(ctx context.Context, failed error) (*format.Checkpoint, error) {
 	switch {
 	case failed == nil:
@@ -95,7 +96,7 @@ func (n *naming) takeBack(ctx context.Context, why error) error {
 	return why
 }
 
-// replace puts a checkpoint of h in the place of the one that was not reported made.
+// replace puts a checkpoint of h in the place of the one that was put before.
 func (n *naming) replace(ctx context.Context, h *format.Head) error {
 	made, body, err := newCheckpoint(n.name, h)
 	if err != nil {

@@ -8,8 +8,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// segNumbers hands out the numbers of this epoch's packed segments. Each is used once, for good or
-// not: an attempt that was given up may still arrive. Safe for concurrent use.
+// segNumbers hands out the numbers of this epoch's packed segments. It gives each number once,
+// whether the attempt succeeds or not: one that was given up may still arrive. Safe for concurrent
+// use.
 type segNumbers struct {
 	mu   sync.Mutex
 	last uint32
@@ -45,8 +46,8 @@ func (s *segNumbers) unfinished() uint32 {
 	return first
 }
 
-// packing is the writing of packed segments. Whoever has the turn may compact; destaging needs no
-// turn of it.
+// packing is the state of packed segments. Whoever has the turn may compact. Destaging writes
+// packed segments, too, and needs no turn of it.
 type packing struct {
 	turn    turn
 	wake    signal // wakes compactLoop
@@ -55,8 +56,8 @@ type packing struct {
 
 func newPacking() packing { return packing{turn: newTurn(), wake: newSignal()} }
 
-// packedWrite is a packed segment that is stored. finish says that the map has it, or never will; a
-// nil one has nothing to finish.
+// packedWrite is a packed segment that is stored. finish must be called once the map has it, or
+// never will; on nil it does nothing.
 type packedWrite struct {
 	seg  format.SegmentEntry
 	done func()

@@ -32,8 +32,8 @@ type pin struct {
 	gone error     // the pin was removed
 }
 
-// takePin pins everything of a disk. What is read after it and is in the store by then stays there
-// while the pin is valid.
+// takePin pins everything of a disk. What is in the store and is read after it stays there while
+// the pin is valid.
 func takePin(
 	ctx context.Context, client *store.Client, path, holder string, lease time.Duration,
 ) (*pin, error) {
@@ -133,7 +133,8 @@ func (p *pin) swap(ctx context.Context, body []byte, next *format.Pin, etag *blo
 	return errs.Wrap(errs.Unavailable, err, "write %s", p.key)
 }
 
-// look reads the pin's ETag, and reports whether next is stored. What is there must be ours.
+// look reads the pin's ETag, and reports whether next is stored. Conflict: somebody else wrote the
+// pin.
 func (p *pin) look(ctx context.Context, next *format.Pin, etag *blob.ETag) (bool, error) {
 	obj, err := p.store.TryGet(ctx, p.key, blob.All())
 	if err != nil {
@@ -169,8 +170,8 @@ func (p *pin) valid() error {
 		WithRemedy("check the way to the store, and open the disk again")
 }
 
-// elapsed returns the time since t. One clock stands still while a host sleeps, and the other may
-// be set: the longer time counts.
+// elapsed returns the time since t by whichever clock says more. One stands still while a host
+// sleeps, and the other may be set.
 func elapsed(t time.Time) time.Duration {
 	return max(time.Since(t), time.Now().Round(0).Sub(t.Round(0)))
 }

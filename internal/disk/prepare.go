@@ -19,7 +19,7 @@ const (
 )
 
 // Prepared is what was read of a disk ahead of an attach, while another still writes it. It is good
-// for one Attach; of what changed meanwhile nothing is used.
+// for one Attach, which uses nothing of what changed meanwhile.
 type Prepared struct {
 	head *format.Head
 	root *format.Root

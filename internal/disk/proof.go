@@ -78,8 +78,8 @@ func (u *unproven) take(want func(*unprovenObject) bool) (taken []*unprovenObjec
 	return taken
 }
 
-// done gives back what take has returned, and if it is proven, or not needed any more, lets go of
-// it. It returns bodies that nobody reads any more.
+// done ends a take. What is proven, or not needed any more, is let go of. It returns bodies that
+// nobody reads any more, and how many objects are gone.
 func (u *unproven) done(taken []*unprovenObject, proven bool) (bodies [][]byte, gone int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -127,8 +127,8 @@ func (d *Disk) proofLoop(ctx context.Context) {
 	}
 }
 
-// proveForMap returns when the store has shown all that a map refers to which is written next. Of a
-// disk with a log store that is no log object.
+// proveForMap returns when the store has shown all that the next map may refer to. On a disk with a
+// log store that is no log object.
 func (d *Disk) proveForMap(ctx context.Context) error {
 	return d.prove(ctx, func(o *unprovenObject) bool { return o.at == d.store })
 }
@@ -161,8 +161,8 @@ func (d *Disk) prove(ctx context.Context, want func(*unprovenObject) bool) error
 	return nil
 }
 
-// listUnproven lists where the log objects must be, if that is cheaper than to look at each. A
-// listing that can't be had is as good as an empty one: what it doesn't show is looked at.
+// listUnproven lists where the log objects must be, if that is cheaper than to read each. A listing
+// that fails shows nothing, and what it doesn't show is read.
 func (d *Disk) listUnproven(ctx context.Context, objects []*unprovenObject) map[string]int64 {
 	logs := slices.DeleteFunc(slices.Clone(objects), func(o *unprovenObject) bool {
 		return o.seq == 0
@@ -187,8 +187,8 @@ func (d *Disk) listUnproven(ctx context.Context, objects []*unprovenObject) map[
 	return listed
 }
 
-// provenUnproven gives objects back; proven ones are let go of, and uploads go on that waited for
-// it.
+// provenUnproven ends a take. If the objects are proven it lets go of them, and starts uploads that
+// waited for that.
 func (d *Disk) provenUnproven(objects []*unprovenObject, proven bool) {
 	bodies, gone := d.unproven.done(objects, proven)
 	for _, b := range bodies {
@@ -211,8 +211,8 @@ func (d *Disk) dropMapped(last uint64) {
 	}
 }
 
-// healUnproven sees that what a reader has not found is there, and reports whether that could be
-// done.
+// healUnproven writes what a reader has not found again, if it is kept, and reports whether the
+// store has it now.
 func (d *Disk) healUnproven(ctx context.Context, key string) bool {
 	objects := d.unproven.take(func(o *unprovenObject) bool { return o.key == key })
 	if len(objects) == 0 {

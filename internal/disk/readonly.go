@@ -83,7 +83,7 @@ func OpenReadOnly(
 	return r, nil
 }
 
-// readable returns the map to read, without a root if it is empty, and sets what a page source
+// readableMap returns the map to read, without a root if it is empty. It sets what a page source
 // needs for it.
 func readableMap(
 	ctx context.Context, client *store.Client, src *pageSource, path, checkpoint string, key KEK,

@@ -28,8 +28,7 @@ type logSlot struct {
 	key    *format.ObjectKey // of its frames; nil: they are in the clear
 }
 
-// recovery is one replay of what earlier writers have left. It belongs to the goroutine of an
-// attach.
+// recovery is one replay of what earlier writers have left. Only the attach that makes it uses it.
 type recovery struct {
 	disk      *Disk
 	replaying *replayed
@@ -111,8 +110,8 @@ func (rec *recovery) recoverEpoch(ctx context.Context, epoch, seq uint64) (uint6
 	}
 }
 
-// fence puts a fence into a slot and reports whether ours is there now; false means that somebody
-// else's object is.
+// fence puts a fence into a slot, and reports whether ours is there now. False: somebody else's
+// object is.
 func (rec *recovery) fence(ctx context.Context, epoch, seq uint64) (bool, error) {
 	d := rec.disk
 	body := format.EncodeFence(d.uid, newID(), epoch, seq, now().UnixMilli())
@@ -132,8 +131,8 @@ func (rec *recovery) fence(ctx context.Context, epoch, seq uint64) (bool, error)
 	return err == nil, err
 }
 
-// proveFences sees that the store has the fences that this recovery wrote: one that it only
-// acknowledged stops no writer.
+// proveFences returns when the store has shown the fences that this recovery wrote. One that it
+// only acknowledged stops no writer.
 func (rec *recovery) proveFences(ctx context.Context) error {
 	d := rec.disk
 	g, gctx := errgroup.WithContext(ctx)
@@ -217,8 +216,8 @@ func (d *Disk) readSlot(ctx context.Context, epoch, seq uint64) (logSlot, error)
 	return s, nil
 }
 
-// replay applies one log object to the map. What is in a log store must be brought to the disk's
-// own first.
+// replay applies one log object to the map. The content of one in a log store is brought to the
+// disk's own first.
 func (rec *recovery) replay(ctx context.Context, s logSlot) error {
 	d := rec.disk
 	for _, r := range s.h.Runs {

@@ -7,14 +7,14 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// replayed is what recovery has read from a log store, and not brought into a segment yet.
+// replayed is what recovery has read from a log store and not yet written as a segment.
 type replayed struct {
 	b    *batch
 	next format.Position
 }
 
-// restage replays one log object of a log store: its content is gathered, and destaged when there
-// is enough.
+// restage replays one object of a log store. It gathers the content, and destages it when there is
+// enough.
 func (rec *recovery) restage(ctx context.Context, s *logSlot) error {
 	if rec.replaying == nil {
 		rec.replaying = &replayed{b: newBatch(now(), &rec.disk.memory.tables)}
@@ -64,7 +64,7 @@ func (d *Disk) slotContent(ctx context.Context, s *logSlot) ([]byte, error) {
 	return content, nil
 }
 
-// endRestage destages what was gathered.
+// endRestage destages what is left of the content that was gathered.
 func (rec *recovery) endRestage(ctx context.Context) error {
 	r := rec.replaying
 	if r == nil {

@@ -14,8 +14,8 @@ import (
 // heed them finds them by listing. So whoever makes one sees that a listing shows it, before
 // anybody builds on it.
 
-// look reads the head, and beside it sees that the name is shown. again says that it wasn't, and is
-// to be looked at once more.
+// look reads the head, and beside it waits until the store shows the name. again says that the name
+// was written once more, so that the caller must look again.
 func (n *naming) look(ctx context.Context) (h *format.Head, again bool, err error) {
 	var g errgroup.Group
 	g.Go(func() (err error) {
@@ -32,7 +32,7 @@ func (n *naming) look(ctx context.Context) (h *format.Head, again bool, err erro
 	return h, again, err
 }
 
-// forkShown sees that the store has the head of a new fork, and shows its reference. again says
+// forkShown returns when the store has shown the head and the reference of a new fork. again says
 // that one of them was written once more.
 func forkShown(
 	ctx context.Context, client *store.Client, path, child string, head, ref []byte,

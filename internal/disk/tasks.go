@@ -17,14 +17,15 @@ type tasks struct {
 	group   errgroup.Group
 }
 
-// newTasks returns an owner whose context outlives the call that made it, and ends with stop.
+// newTasks returns an owner of goroutines. Its context outlives the call that made it, and ends
+// with stop.
 func newTasks(ctx context.Context) *tasks {
 	t := &tasks{}
 	t.ctx, t.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	return t
 }
 
-// spawn runs f, unless it is too late for that.
+// spawn runs f in a goroutine. It reports false after stop, and then doesn't.
 func (t *tasks) spawn(f func(ctx context.Context)) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -38,7 +39,7 @@ func (t *tasks) spawn(f func(ctx context.Context)) bool {
 	return true
 }
 
-// stop cancels everything and waits for it.
+// stop cancels all goroutines and waits for their end.
 func (t *tasks) stop() {
 	t.mu.Lock()
 	t.stopped = true

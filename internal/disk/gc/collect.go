@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// DefaultGrace is the time between two marks. No safety hangs on its length but this: it must be
-// longer than a listing can be old, and than a request can be on its way.
+// DefaultGrace is the time between two marks. It must be longer than a listing can be old, and than
+// a request can be on its way. No other safety hangs on it.
 const DefaultGrace = 24 * time.Hour
 
 // MinGrace is the shortest that makes sense beside writers: a checkpoint can take two stall
@@ -55,12 +55,12 @@ type collector struct {
 }
 
 // Collect makes a mark of the pool, and deletes what it and an earlier one found unreachable. It
-// reads every head, checkpoint, reference, pin, map root, directory and segment table of the pool,
-// and lists it three times; and the log stores of its disks once.
+// reads every head, checkpoint, reference, pin, map root, directory and segment table of the pool.
+// It lists the pool three times, and the log stores of its disks once.
 //
-// Errors: NotFound (no disk in the store), Corrupt and Unsupported (something in the pool, which it
-// names: nothing was deleted), Unavailable (nothing, or not all, was deleted; again does the rest).
-// A report comes with any error that happened while deleting.
+// Errors: NotFound (no disk in the store). Corrupt and Unsupported (something in the pool, which it
+// names; nothing was deleted). Unavailable (nothing, or not all, was deleted; the next call does
+// the rest). A report comes with any error that happened while deleting.
 func Collect(ctx context.Context, store blob.Store, opts Options) (*Report, error) {
 	if opts.Grace == 0 {
 		opts.Grace = DefaultGrace

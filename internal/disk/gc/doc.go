@@ -8,18 +8,20 @@
 //
 // Invariants:
 //
-//   - Only what two marks found unreachable is deleted. A mark reads heads, then checkpoints, then references and
-//     pins, then heads again: what moves from one to another is seen on its way (internal/disk/model, decision 0008).
-//   - Nothing that a writer may be about to refer to is garbage: of a disk's own epoch only what its head says is
-//     superseded, of a later one nothing, of its log nothing that a replay would look for.
-//   - Fences are kept as long as their disk has a head: they are what keeps a writer of an old epoch from having
-//     anything acknowledged.
-//   - Pins end by observation: one is dead when a mark of twice its lease ago shows it as it is now. No clocks of two
-//     hosts are compared.
-//   - Whatever can't be read, or has a format that this release doesn't know, stops the collector before it changes
-//     anything. A key that it doesn't know stays.
-//   - Of a log store only what a head of this pool has bound to it is looked at, and only what that head's log position
-//     has passed is garbage. Fences and the identity stay.
+//   - Only what two marks found unreachable is deleted. A mark reads heads, then checkpoints, then
+//     references and pins, then heads again. So what moves from one to another is seen on its way
+//     (internal/disk/model, decision 0008).
+//   - Nothing that a writer may be about to refer to is garbage. Of a disk's own epoch that is only
+//     what its head says is superseded, and of a later one nothing. Of its log it is nothing that a
+//     replay would look for.
+//   - Fences are kept as long as their disk has a head. They keep a writer of an old epoch from
+//     having anything acknowledged.
+//   - Pins end by observation: one is dead when a mark of twice its lease ago shows it as it is
+//     now. No clocks of two hosts are compared.
+//   - Whatever can't be read, or has a format that this release doesn't know, stops the collector
+//     before it changes anything. A key that it doesn't know stays.
+//   - Of a log store it looks only at what a head of this pool has bound to it. Only what that
+//     head's log position has passed is garbage. Fences and the identity stay.
 //   - No key of an encrypted disk is needed.
 //
 // What it trusts: that a path isn't used for a new disk while objects of an old one there are being

@@ -11,10 +11,10 @@ import (
 )
 
 // A listing may be short, old or wrong, and what it doesn't show may live. So nothing is taken for
-// gone because a listing lacks it. What refers to anything is looked for in all listings of a mark
-// and in what else names it, and each is then read by its key. A listing that lacks what is known
-// to be there stops the collection: by other ways, or by the marks of earlier collections, which
-// have all that those saw.
+// gone because a listing lacks it. What refers to anything is looked for in all listings of a mark,
+// and in what else names it. Each is then read by its key. A listing that lacks what is known to be
+// there stops the collection. That is known from other objects, and from the marks of earlier
+// collections.
 
 // isEvidence reports whether objects of a kind are looked for in listings that are held against
 // what is known to be there.
@@ -102,8 +102,8 @@ func (m *mark) unread(k format.KeyKind) (keys []string) {
 }
 
 // believe returns nil if a listing shows all that this mark has read of what was there before the
-// listing began: heads, documents, and the maps they refer to. Unavailable: it lacks one that is
-// still there.
+// listing began. That is heads, documents, and the maps they refer to. Unavailable: it lacks one
+// that is still there.
 func (m *mark) believe(ctx context.Context, shown map[string]bool) error {
 	must := m.c.known()
 	for path, d := range m.disks {

@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// judge says of every object why it is kept, or that it is garbage; and returns what an earlier
-// mark has found so too, by disk.
+// judge says of every object why it is kept, or that it is garbage. It returns, by disk, the
+// garbage that an earlier mark has found to be so, too.
 func (c *collector) judge(m *mark) map[string][]object {
 	r := c.report
 	r.Maps, r.Pins, r.Forks, r.Checkpoints = m.reach.Maps(), len(m.pins), len(m.refs), len(m.ckpts)

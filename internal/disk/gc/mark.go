@@ -257,8 +257,8 @@ func (m *mark) isOther(key string) bool {
 	return d != nil && d.first != nil
 }
 
-// relist lists the pool once more, sees that the listing is to be believed, and hands over what may
-// be a document: heads by both their names.
+// relist lists the pool once more, and fails if the listing can't be believed. It hands over what
+// may be a document: heads by both their names.
 func (m *mark) relist(ctx context.Context, found func(path, key string, o object)) error {
 	shown := map[string]bool{}
 	if err := m.c.listAll(ctx, "", func(e blob.Entry) {

@@ -134,8 +134,8 @@ type edge struct{ parent, child string }
 
 // lines notes every step of the lineage of what refers to a map, and the checkpoint that was forked
 // where that is known. While anything is left of a line of forks, the references along all of it
-// stay: each is what keeps a Destroy of its disk from taking what the end of the line needs, also
-// when a disk between the two is gone.
+// stay. Each keeps a Destroy of its disk from taking what the end of the line needs. That holds
+// also when a disk between the two is gone.
 func (m *mark) lines() {
 	m.edges = map[edge]string{}
 	for _, s := range m.roots {
@@ -152,12 +152,13 @@ func (m *mark) lines() {
 	}
 }
 
-// unfinished reports whether what refers to a map that is gone is the head of a fork that failed:
-// it was never attached, and the checkpoint that it was made from is gone too. A fork that dies
-// before it has looked at its checkpoint again leaves such a head, and so does one whose head is
-// stored only after it was given up. Whether it is that, or a whole fork that has been damaged,
-// can't be told for certain, so that the head stays, and with it all that its lineage has: only who
-// asked for the fork knows. The rest of the pool is none of its business.
+// unfinished reports whether what refers to a map that is gone is the head of a fork that failed.
+// Such a head was never attached, and the checkpoint that it was made from is gone, too. A fork
+// leaves one that dies before it has looked at its checkpoint again, or whose head is stored only
+// after it was given up.
+//
+// It may also be a whole fork that was damaged. Only whoever asked for the fork knows, so the head
+// stays, and with it all that its lineage has. The rest of the pool is not concerned.
 func (m *mark) unfinished(ctx context.Context, s source) bool {
 	h := s.head
 	if h == nil || h.Epoch != 0 || h.Parent == nil {
@@ -185,9 +186,9 @@ func (m *mark) unfinished(ctx context.Context, s source) bool {
 }
 
 // leftBehind reports whether what refers to a map that is gone is a checkpoint of a destroyed disk,
-// and notes it as garbage. Destroying a disk removes its head, then its checkpoints, then the rest:
-// a name that a writer was about to give it then may come after all that. Without its root nothing
-// of a map can be reached.
+// and notes it as garbage. A Destroy removes the head, then the checkpoints, then the rest. A name
+// that a writer was about to give may come after all that. Without its root nothing of a map can be
+// reached.
 func (m *mark) leftBehind(ctx context.Context, s source) bool {
 	path, o, ok := format.SplitNamed(s.what)
 	if !ok || o.Kind != format.KeyCheckpoint || s.head != nil || s.root == nil ||

@@ -98,8 +98,8 @@ func (s *sweeper) object(ctx context.Context, d *poolDisk, o object) error {
 	return nil
 }
 
-// mayDelete looks once more at what a wrong guess would be dear for: a fork's head, and, where
-// there is no head to vouch for it, whether an object is what its key says.
+// mayDelete looks once more where a wrong guess would cost most. It looks for a fork's head, and,
+// where there is no head to vouch for it, whether an object is what its key says.
 func (s *sweeper) mayDelete(ctx context.Context, d *poolDisk, o *object, key string) (bool, error) {
 	switch {
 	case o.Kind == format.KeyRef:
