@@ -12,10 +12,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// maxHeadRaces bounds how often an attach starts over because somebody changed the head meanwhile:
-// the old writer's map checkpoints and other attaches do.
-const maxHeadRaces = 32
-
 // Attach makes the caller the one writer of the disk at path in the pool. After a clean close it
 // costs one GET and one swap of the head, and the map root beside the swap. After a crash it also
 // replays the log from the newest map on, and ends it with a fence. On a disk with a log store it

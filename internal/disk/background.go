@@ -10,9 +10,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// checkpointRetry is the pause after a map checkpoint that could not be written.
-const checkpointRetry = time.Second
-
 func (d *Disk) startBackground() {
 	d.store.InUse()
 	d.tasks.spawn(d.sealLoop)
@@ -28,20 +25,6 @@ func (d *Disk) startBackground() {
 	if d.opts.Revalidate > 0 {
 		d.tasks.spawn(d.revalidateLoop)
 	}
-}
-
-// due waits for a signal or for tick, either of which may be nil. It reports false when the disk
-// has stopped.
-func (d *Disk) due(ctx context.Context, wake signal, tick <-chan time.Time) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-d.pipe.stopped:
-		return false
-	case <-wake:
-	case <-tick:
-	}
-	return true
 }
 
 // sealLoop uploads writes that nobody flushes, and frees the memory for writes when there are none.

@@ -37,13 +37,6 @@ type batch struct {
 	seg    format.SegmentEntry
 }
 
-// slotTable is where in a batch a block's content is.
-type slotTable struct {
-	index map[uint64]uint32 // block → slot
-	lbas  []uint64          // slot → block, or deadSlot
-	slots []*blockMem
-}
-
 func newBatch(now time.Time, tables *tablePool) *batch {
 	return &batch{slotTable: tables.get(), committed: make(chan struct{}), since: now}
 }

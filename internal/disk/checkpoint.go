@@ -78,36 +78,6 @@ func CheckpointClosed(
 	return n.confirm(ctx)
 }
 
-// newCheckpoint returns a checkpoint of a head's map, and how it is stored.
-func newCheckpoint(name string, h *format.Head) (*format.Checkpoint, []byte, error) {
-	c := &format.Checkpoint{Version: format.Version, Name: name, UID: h.UID, Nonce: newNonce(),
-		Size: h.Size,
-		Mode: h.Mode, Root: h.Root, Lineage: h.Lineage, Created: now()}
-	if h.Encryption != nil {
-		c.Features = []string{format.FeatureEncryption}
-	}
-	body, err := format.Encode(c)
-	return c, body, err
-}
-
-func putCheckpoint(
-	ctx context.Context, client *store.Client, path, name string, h *format.Head,
-) (*format.Checkpoint, []byte, error) {
-	c, body, err := newCheckpoint(name, h)
-	if err != nil {
-		return nil, nil, err
-	}
-	err = client.PutNew(ctx, checkpointKey(path, name), body)
-	switch {
-	case errs.Is(err, errs.Conflict):
-		return nil, nil, errs.Wrap(errs.Exists, err, "disk %s has a checkpoint %q", path, name).
-			WithRemedy("choose another name")
-	case err != nil:
-		return nil, nil, errs.Wrap(errs.KindOf(err), err, "checkpoint %s", path)
-	}
-	return c, body, nil
-}
-
 // RemoveCheckpoint removes a checkpoint for good. Forks of it keep what they need, and so do pins:
 // a collector frees what nothing else refers to. NotFound lists the checkpoints that there are.
 func RemoveCheckpoint(ctx context.Context, store blob.Store, path, name string) error {

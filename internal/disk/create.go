@@ -106,15 +106,6 @@ func newHead(path, id string, size int64) *format.Head {
 	}
 }
 
-func lastElement(path string) string {
-	for i := len(path) - 1; i >= 0; i-- {
-		if path[i] == '/' {
-			return path[i+1:]
-		}
-	}
-	return path
-}
-
 // putHead writes the head of a new disk. It ends the making of the log store by done, which removes
 // what was made there if another disk is at path.
 func putHead(

@@ -185,3 +185,61 @@ func below(names []string, prefix string) (out []string) {
 func union(a, b []string) []string {
 	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
 }
+
+// mayDestroyLog returns nil if a log is this disk's, and no copy's. One without identity is being
+// destroyed already.
+func mayDestroyLog(
+	ctx context.Context, client *store.Client, h *format.Head, pool, path string,
+) error {
+	obj, err := client.Get(ctx, identityKey(h.UID), blob.All())
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return ofLogStore(h.LogStore.URL, err)
+	}
+	id, err := format.DecodeLogIdentity(obj.Data)
+	if errs.Is(err, errs.Corrupt) {
+		return nil // what can't be decoded can be destroyed
+	}
+	if err == nil {
+		err = ElsewhereLog(id, h.LogStore.URL, pool, path)
+	}
+	if err != nil {
+		return errs.Wrap(errs.KindOf(err), err, "it stays").
+			WithRemedy("leave it alone: --lost-log; what it then has for nobody is below %s/ there",
+				h.UID)
+	}
+	return nil
+}
+
+// destroyLog removes what a disk has in its log store. The identity goes first, so that an attach
+// that has read a part of the log doesn't take the rest for never written (sameLog). It can be
+// repeated as long as the head is there.
+func destroyLog(ctx context.Context, h *format.Head, path string, opts DestroyOptions) error {
+	store, err := openLogStore(ctx, h, opts.OpenLog)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	client := oneShot(store)
+	if err := mayDestroyLog(ctx, client, h, opts.Pool, path); err != nil {
+		return err
+	}
+	if err := client.Remove(ctx, identityKey(h.UID)); err != nil {
+		return ofLogStore(h.LogStore.URL, err)
+	}
+	names, err := client.Names(ctx, format.KeyRunLog.Folder(h.UID))
+	for _, name := range names {
+		if err == nil {
+			err = client.Remove(ctx, format.KeyRunLog.Folder(h.UID)+name)
+		}
+	}
+	if err == nil {
+		err = client.Remove(ctx, onceKey(h.UID))
+	}
+	if err != nil {
+		return ofLogStore(h.LogStore.URL, err)
+	}
+	return nil
+}

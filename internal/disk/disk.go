@@ -173,6 +173,28 @@ func (d *Disk) stalled(ctx context.Context, what string) error {
 		WithRemedy("%s; the data stays in memory and goes on being sent", remedy)
 }
 
+// Stalled returns what the store has not completed for StallAfter or longer, or nil if it does what
+// it is asked for. The channel is closed when that changes. During a stall, writes are kept in
+// memory, up to DirtyBytes. Whoever needs the store waits, up to StallTimeout. A stall ends by
+// itself.
+func (d *Disk) Stalled() (*Stall, <-chan struct{}) { return d.store.Stalled() }
+
+// HoldIO(true) suspends StallTimeout: use it while every user of the device is frozen. No request
+// fails meanwhile because the store was waited for too long. Idempotent.
+func (d *Disk) HoldIO(on bool) { d.store.HoldIO(on) }
+
+// probeStore makes a small request in the background, whose answer ends a stall: for the head, or
+// for the identity of the log.
+func (d *Disk) probeStore(ofLog bool) {
+	d.tasks.spawn(func(ctx context.Context) {
+		if ofLog {
+			_, _ = d.logStore.Exists(ctx, identityKey(d.logPlace.uid))
+			return
+		}
+		_ = d.revalidate(ctx) // it stops the disk where it must
+	})
+}
+
 // Abandon drops the disk without touching the store: unflushed writes are lost, and the head stays
 // open until the next attach. It returns when nothing of the disk runs any more. It may be called
 // at any time, also twice or after Close.

@@ -255,3 +255,24 @@ func putRef(
 	}
 	return body, nil
 }
+
+// forkShown returns when the store has shown the head and the reference of a new fork. again says
+// that one of them was written once more.
+func forkShown(
+	ctx context.Context, client *store.Client, path, child string, head, ref []byte,
+) (again bool, err error) {
+	var g errgroup.Group
+	var lostRef bool
+	g.Go(func() (err error) {
+		lostRef, err = client.Shown(ctx, refKey(path, child), ref)
+		if errs.Is(err, errs.Conflict) { // of an earlier attempt at the same fork
+			err = nil
+		}
+		return err
+	})
+	lostHead, err := client.Present(ctx, headKey(child), head)
+	if rerr := g.Wait(); err == nil {
+		err = rerr
+	}
+	return lostRef || lostHead, err
+}

@@ -83,6 +83,13 @@ func (p *bodyPool) get(n int) []byte {
 // put takes back a body that nobody reads any more; most is how many are in use at a time.
 func (p *bodyPool) put(body []byte, most int) { p.keep(most, body) }
 
+// slotTable is where in a batch a block's content is.
+type slotTable struct {
+	index map[uint64]uint32 // block → slot
+	lbas  []uint64          // slot → block, or deadSlot
+	slots []*blockMem
+}
+
 // maxIdleTables is as many as batches are under way at a time, in most cases.
 const maxIdleTables = 8
 

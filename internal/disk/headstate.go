@@ -7,6 +7,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
+// maxHeadRaces bounds how often an attach starts over because somebody changed the head meanwhile:
+// the old writer's map checkpoints and other attaches do.
+const maxHeadRaces = 32
+
 // headState is the head as this session last wrote or read it. Only whoever has the turn of the map
 // writer changes it; anybody may read it at any time.
 type headState struct {

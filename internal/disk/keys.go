@@ -63,6 +63,9 @@ func refKey(path, child string) string {
 	return format.Key{Kind: format.KeyRef, Name: format.RefName(child)}.In(path)
 }
 
+// leasePrefix begins the names of pins that have a lease. Named ones, which last, don't begin so.
+const leasePrefix = "lease-"
+
 func checkPath(path string) error {
 	if !format.ValidPath(path) {
 		return errs.New(errs.Invalid, "bad disk path %q", path).
@@ -115,4 +118,13 @@ func checkName(name string) error {
 				"begin with a dot")
 	}
 	return nil
+}
+
+func lastElement(path string) string {
+	for i := len(path) - 1; i >= 0; i-- {
+		if path[i] == '/' {
+			return path[i+1:]
+		}
+	}
+	return path
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/disk/store"
@@ -84,6 +86,24 @@ func (n *naming) confirm(ctx context.Context) (*format.Checkpoint, error) {
 		errs.New(errs.Unavailable, "the map of disk %s moves too fast to be named", n.path))
 }
 
+// look reads the head, and beside it waits until the store shows the name. again says that the name
+// was written once more, so that the caller must look again.
+func (n *naming) look(ctx context.Context) (h *format.Head, again bool, err error) {
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		again, err = n.store.Shown(ctx, checkpointKey(n.path, n.name), n.body)
+		if errs.Is(err, errs.Conflict) { // by a late attempt of ours, which replace tells
+			err = nil
+		}
+		return err
+	})
+	h, _, err = n.store.LoadHead(ctx, n.path)
+	if serr := g.Wait(); err == nil {
+		err = serr
+	}
+	return h, again, err
+}
+
 func sameRoot(a, b *format.RootRef) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // takeBack removes the checkpoint, which was not reported made, and returns why.
@@ -124,4 +144,34 @@ func (n *naming) replace(ctx context.Context, h *format.Head) error {
 		n.made, n.body = made, body
 	}
 	return err
+}
+
+// newCheckpoint returns a checkpoint of a head's map, and how it is stored.
+func newCheckpoint(name string, h *format.Head) (*format.Checkpoint, []byte, error) {
+	c := &format.Checkpoint{Version: format.Version, Name: name, UID: h.UID, Nonce: newNonce(),
+		Size: h.Size,
+		Mode: h.Mode, Root: h.Root, Lineage: h.Lineage, Created: now()}
+	if h.Encryption != nil {
+		c.Features = []string{format.FeatureEncryption}
+	}
+	body, err := format.Encode(c)
+	return c, body, err
+}
+
+func putCheckpoint(
+	ctx context.Context, client *store.Client, path, name string, h *format.Head,
+) (*format.Checkpoint, []byte, error) {
+	c, body, err := newCheckpoint(name, h)
+	if err != nil {
+		return nil, nil, err
+	}
+	err = client.PutNew(ctx, checkpointKey(path, name), body)
+	switch {
+	case errs.Is(err, errs.Conflict):
+		return nil, nil, errs.Wrap(errs.Exists, err, "disk %s has a checkpoint %q", path, name).
+			WithRemedy("choose another name")
+	case err != nil:
+		return nil, nil, errs.Wrap(errs.KindOf(err), err, "checkpoint %s", path)
+	}
+	return c, body, nil
 }

@@ -111,3 +111,23 @@ func (d *Disk) writePacked(
 	}
 	return w, nil
 }
+
+// encodePacked returns a packed segment, and completes its header. key is nil on a disk in the
+// clear.
+func encodePacked(
+	c *format.Codec, h *format.LogHeader, key *format.ObjectKey, content []byte,
+) []byte {
+	n := (len(content) + format.FrameSize - 1) / format.FrameSize
+	h.Frames = make([]format.Frame, n)
+	hlen := h.Len()
+	body := make([]byte, hlen, hlen+len(content))
+	frames := c.FrameWriter(h.Kind, hlen, key)
+	for i := range n {
+		off := i * format.FrameSize
+		body, h.Frames[i] = frames.Append(body,
+			content[off:min(off+format.FrameSize, len(content))])
+	}
+	h.Body = uint32(len(body) - hlen)
+	h.Seal(body[:hlen], key)
+	return body
+}

@@ -13,9 +13,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// leasePrefix begins the names of pins that have a lease. Named ones, which last, don't begin so.
-const leasePrefix = "lease-"
-
 // pin is a leased pin that this process holds. A collector takes it for dead when nobody has
 // written it for twice its lease, by the collector's own observation: no two clocks are compared.
 // Here it counts as lost a whole lease earlier, so that nothing is read that may be gone.

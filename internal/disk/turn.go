@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -39,4 +40,21 @@ func (s signal) notify() {
 	case s <- struct{}{}:
 	default:
 	}
+}
+
+// checkpointRetry is the pause after a map checkpoint that could not be written.
+const checkpointRetry = time.Second
+
+// due waits for a signal or for tick, either of which may be nil. It reports false when the disk
+// has stopped.
+func (d *Disk) due(ctx context.Context, wake signal, tick <-chan time.Time) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-d.pipe.stopped:
+		return false
+	case <-wake:
+	case <-tick:
+	}
+	return true
 }
