@@ -56,8 +56,8 @@ func Destroy(ctx context.Context, store blob.Store, path string, opts DestroyOpt
 		return errs.Wrap(errs.KindOf(err), err, "destroy disk %s", path)
 	}
 	names, err := client.Names(ctx, format.KeyCheckpoint.Folder(path))
-	for _, name := range union(names, below(before, "ckpt/")) {
-		if err == nil && ownKey("ckpt/"+name) {
+	for _, name := range union(names, below(before, format.KeyCheckpoint.RelFolder())) {
+		if _, ok := format.ParseKey(format.KeyCheckpoint.RelFolder() + name); ok && err == nil {
 			err = client.Remove(ctx, checkpointKey(path, name))
 		}
 	}
@@ -111,13 +111,13 @@ func unlisted(key string, err error) error {
 func isNeeded(
 	ctx context.Context, client *store.Client, path string, before []string,
 ) (bool, error) {
-	for _, users := range []string{"refs/", "pins/"} {
-		left, err := client.Names(ctx, path+"/"+users)
+	for _, users := range []format.KeyKind{format.KeyRef, format.KeyPin} {
+		left, err := client.Names(ctx, users.Folder(path))
 		if err != nil || len(left) > 0 {
 			return len(left) > 0, err
 		}
-		for _, name := range below(before, users) {
-			if there, err := client.Exists(ctx, path+"/"+users+name); there || err != nil {
+		for _, name := range below(before, users.RelFolder()) {
+			if there, err := client.Exists(ctx, users.Folder(path)+name); there || err != nil {
 				return true, err
 			}
 		}
@@ -134,9 +134,9 @@ func removeRest(ctx context.Context, client *store.Client, path string, before [
 			return errs.Wrap(errs.KindOf(err), err, "list what is left of disk %s", path)
 		}
 		rest = slices.DeleteFunc(union(rest, before), func(name string) bool {
-			// what came since is of a fork or a reader that fails
-			return !ownKey(name) || strings.HasPrefix(name, "refs/") ||
-				strings.HasPrefix(name, "pins/")
+			// Others' objects, and what came since: it is of a fork or a reader that fails.
+			k, ok := format.ParseKey(name)
+			return !ok || k.Kind == format.KeyRef || k.Kind == format.KeyPin
 		})
 		if len(rest) == 0 {
 			return nil
@@ -163,13 +163,6 @@ func removeRest(ctx context.Context, client *store.Client, path string, before [
 // removals is how often removeRest removes what it finds. Writers that don't know of the Destroy
 // yet may write more.
 const removals = 4
-
-// ownKey reports whether an object whose key below a disk's path is rel may be the disk's own.
-// Others are those of disks whose paths lie below this one's.
-func ownKey(rel string) bool {
-	_, ok := format.ParseKey(rel)
-	return ok
-}
 
 // below returns the names that begin with a prefix, without it.
 func below(names []string, prefix string) (out []string) {

@@ -2,7 +2,6 @@ package disk
 
 import (
 	pathpkg "path"
-	"slices"
 	"strings"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -80,8 +79,7 @@ func checkNewPath(path string) error {
 	if err := checkPath(path); err != nil {
 		return err
 	}
-	if last := lastElement(path); last != path &&
-		slices.Contains([]string{"ckpt", "refs", "pins", "of"}, last) {
+	if last := lastElement(path); last != path && format.HoldsNames(last) {
 		return errs.New(errs.Invalid, "a disk at %s could be mistaken for a part of one at %s",
 			path, pathpkg.Dir(path)).
 			WithRemedy("choose a path that doesn't end in /%s", last)
@@ -97,7 +95,7 @@ func checkPinName(name string) error {
 			WithRemedy("use up to 128 letters, digits, dots, dashes and underscores, and don't " +
 				"begin with a dot")
 	}
-	if strings.HasPrefix(name, leasePrefix) || name == "head" || name == "machine.json" {
+	if strings.HasPrefix(name, leasePrefix) || format.IsDocumentName(name) {
 		return errs.New(errs.Invalid, "pin name %q is reserved", name).
 			WithRemedy("choose another name")
 	}

@@ -60,7 +60,10 @@ func (k KeyKind) String() string {
 
 // Folder returns what the keys of a kind begin with, for the disk at path. In a log store, path is
 // the disk's uid. Kinds of which a disk has one object have no folder.
-func (k KeyKind) Folder(path string) string { return path + "/" + k.String() + "/" }
+func (k KeyKind) Folder(path string) string { return path + "/" + k.RelFolder() }
+
+// RelFolder returns the folder of a kind below the disk's path, with its slash.
+func (k KeyKind) RelFolder() string { return k.String() + "/" }
 
 // Key is the key of one object of a disk, taken apart. Which fields count depends on the kind; all
 // others are zero.
@@ -268,6 +271,20 @@ func SplitNamed(key string) (path string, k Key, ok bool) {
 		return "", Key{}, false
 	}
 	return key[:folder], k, true
+}
+
+// IsDocumentName reports whether a disk has a document of that name beside its folders. Elsewhere
+// the name may stand for a head: see SplitNamed.
+func IsDocumentName(name string) bool { return name == headName || name == ownerName }
+
+// HoldsNames reports whether a folder of that name has objects whose names people choose. A disk at
+// a path that ends so would have the key of the document "head" of another for its head.
+func HoldsNames(folder string) bool {
+	switch folder {
+	case KeyCheckpoint.String(), KeyRef.String(), KeyPin.String(), ofFolder:
+		return true
+	}
+	return false
 }
 
 // RefName returns the name of the reference of a fork at a path. It is the path, escaped, or a

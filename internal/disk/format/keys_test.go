@@ -93,6 +93,23 @@ func TestKeyOfBothKinds(t *testing.T) {
 	}
 }
 
+func TestNames(t *testing.T) {
+	for name, is := range map[string]bool{"head": true, "machine.json": true, "v1": false, "log": false} {
+		if IsDocumentName(name) != is {
+			t.Errorf("%q is a document's name: %v", name, !is)
+		}
+	}
+	for _, folder := range []string{"ckpt", "refs", "pins", "of", "log", "seg", "map", "boot"} {
+		// A disk at such a path would have the key of another disk's document for its head.
+		_, _, clash := SplitNamed("a/" + folder + "/head")
+		k, ok := ParseKey("boot/" + folder + "/head")
+		clash = clash || ok && k.Kind == KeyBoot
+		if HoldsNames(folder) != clash {
+			t.Errorf("%q has names that people choose: %v", folder, !clash)
+		}
+	}
+}
+
 func TestRefNames(t *testing.T) {
 	if name := RefName("disks/b c"); name != "disks%2Fb%20c" {
 		t.Errorf("a short name: %q", name)

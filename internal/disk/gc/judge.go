@@ -132,7 +132,7 @@ func (m *mark) keep(d *poolDisk, o *object) string {
 		return ""
 	}
 	if o.Kind == format.KeyBoot && o.Name != "" {
-		if m.ckpts[checkpointKey(d.path, o.Name)] || o.Name == "head" || o.Name == "machine.json" {
+		if m.ckpts[checkpointKey(d.path, o.Name)] || format.IsDocumentName(o.Name) {
 			return KeptDocument
 		}
 		return ""
