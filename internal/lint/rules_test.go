@@ -61,7 +61,20 @@ func TestFilesAndFunctionsAreSmall(t *testing.T) {
 	}
 }
 
-func TestNoInitNoBareGoNoPanicMessages(t *testing.T) {
+// timers are the files that have a timer run code of theirs: what it runs is over at once, does no I/O, and
+// nobody has to wait for it.
+var timers = []string{
+	"cmd/sluice/drain.go", "cmd/sluice/disk_notice.go", "cmd/sluice/image_steps.go",
+	"internal/disk/store/stall.go", "internal/disk/store/waitbudget.go",
+}
+
+// panics are the files that end the process or a goroutine: where a count that decides what is deleted is wrong,
+// where strings can't be encoded, and where etcd has given up, from which it must not return.
+var panics = []string{
+	"internal/disk/blockmap/segments.go", "internal/runtime/qemu/spawn.go", "internal/state/etcdstate/giveup.go",
+}
+
+func TestNoInitNoBareGoNoPanic(t *testing.T) {
 	for _, s := range tree(t) {
 		if s.isTest() || testOnly(s.path) {
 			continue
@@ -73,11 +86,32 @@ func TestNoInitNoBareGoNoPanicMessages(t *testing.T) {
 					t.Errorf("%s: func init", s.path)
 				}
 			case *ast.GoStmt:
-				t.Errorf("%s:%d: bare go statement; use an errgroup that Run waits for", s.path, s.set.Position(x.Pos()).Line)
+				t.Errorf("%s: bare go statement; use an errgroup that Run waits for", s.at(x))
+			case *ast.CallExpr:
+				switch {
+				case isCall(x, "", "panic") && !slices.Contains(panics, s.path):
+					t.Errorf("%s: panic; return an error", s.at(x))
+				case isCall(x, "time", "AfterFunc") && !slices.Contains(timers, s.path):
+					t.Errorf("%s: time.AfterFunc runs code that nobody waits for", s.at(x))
+				}
 			}
 			return true
 		})
 	}
+}
+
+// isCall says that a call is of a function of a package; of the language or this package where pkg is "".
+func isCall(call *ast.CallExpr, pkg, name string) bool {
+	if pkg == "" {
+		id, ok := call.Fun.(*ast.Ident)
+		return ok && id.Name == name
+	}
+	sel, ok := call.Fun.(*ast.SelectorExpr)
+	if !ok || sel.Sel.Name != name {
+		return false
+	}
+	id, ok := sel.X.(*ast.Ident)
+	return ok && id.Name == pkg
 }
 
 // testOnly names packages that exist for tests alone.
