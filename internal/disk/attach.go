@@ -205,7 +205,8 @@ func (d *Disk) prepareReader(ctx context.Context, head *format.Head, codec *form
 	if p := d.opts.Prepared; p != nil && p.head.UID == head.UID {
 		pages.stored = p.takePages()
 	}
-	d.reader = newReader(pages, head.Size, d.opts.Cache, d.tasks, d.counters, d.opts.Tuning)
+	d.reader = newReader(pages, d.opts.Cache, d.tasks, d.counters, d.opts.Tuning)
+	d.reader.setSize(head.Size)
 	return nil
 }
 

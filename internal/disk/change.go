@@ -75,7 +75,7 @@ func (d *Disk) Grow(ctx context.Context, size int64) error {
 	}
 	size = d.Head().Size // more, if an earlier call has succeeded after all
 	d.reader.m.Grow(size)
-	d.reader.blocks.Store(uint64(size) / BlockSize)
+	d.reader.setSize(size)
 	return nil
 }
 

@@ -102,7 +102,8 @@ func (p *Prepared) warmBoot(
 	pages := &pageSource{store: client, codec: src.codec, lineage: src.lineage, keys: src.keys,
 		stored: maps.Clone(src.stored)}
 	tune := Tuning{}.withDefaults(true)
-	rd := newReader(pages, p.head.Size, opts.Cache, t, &counters{}, tune)
+	rd := newReader(pages, opts.Cache, t, &counters{}, tune)
+	rd.setSize(p.head.Size)
 	if err := rd.use(p.root, p.head.Root.Lineage, tune.MapBytes); err != nil {
 		return err
 	}

@@ -25,10 +25,9 @@ type reader struct {
 	trace  *bootTrace // nil: nothing is recorded
 }
 
-// newReader builds a reader of the map under root, which the lineage's disk at the given distance
-// wrote.
+// newReader builds a reader that reads nothing yet: setSize and use say what.
 func newReader(
-	pages *pageSource, size int64, dev *cache.Cache, t *tasks, n *counters, tune Tuning,
+	pages *pageSource, dev *cache.Cache, t *tasks, n *counters, tune Tuning,
 ) *reader {
 	if !tune.NoHedge {
 		pages.store.Hedge(t.spawn)
@@ -39,9 +38,11 @@ func newReader(
 		ahead: streams{most: uint64(max(0, tune.ReadAhead)) / BlockSize,
 			slots: make(chan struct{}, maxReadAheads)},
 	}
-	r.blocks.Store(uint64(size) / BlockSize)
 	return r
 }
+
+// setSize makes the disk so many bytes long.
+func (r *reader) setSize(size int64) { r.blocks.Store(uint64(size) / BlockSize) }
 
 // use makes the map under root what is read.
 func (r *reader) use(root *format.Root, distance int, budget int64) error {

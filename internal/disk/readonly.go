@@ -106,7 +106,8 @@ func newReadOnly(
 	}
 	r := &ReadOnly{size: m.Size, tasks: newTasks(ctx), store: src.store, counters: &counters{},
 		pin: p}
-	r.reader = newReader(src, m.Size, opts.Cache, r.tasks, r.counters, opts.Tuning)
+	r.reader = newReader(src, opts.Cache, r.tasks, r.counters, opts.Tuning)
+	r.reader.setSize(m.Size)
 	distance := 0
 	if m.Root != nil {
 		distance = m.Root.Lineage
