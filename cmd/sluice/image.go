@@ -47,12 +47,7 @@ type imageFlags struct {
 	cache         imageCache
 }
 
-func newImageCreateCommand(d *deps) *cobra.Command {
-	var f imageFlags
-	cmd := &cobra.Command{
-		Use:   "create NAME --from SOURCE",
-		Short: "Build an image",
-		Long: `Build an image: a template disk with a file tree, of which the disks of machines are forks. SOURCE is a
+const imageCreateHelp = `Build an image: a template disk with a file tree, of which the disks of machines are forks. SOURCE is a
 directory, a tar archive (plain, .gz or .zst), or the word debian for a minimal Debian made on this machine,
 which needs root. A directory or archive may also be an OCI image layout or what docker save writes; then the
 files of its one image are taken, and of its config (Env, Cmd, …) nothing but a note: machines don't follow it.
@@ -66,7 +61,14 @@ A Debian is made by debootstrap, from the mirror that this machine's apt uses or
 as long as fetching and configuring 90 packages does, often half a minute and on a slow line or a busy machine
 some. It is kept (see sluice image cache), and packages are added to a copy of it. Its sources.list names --mirror,
 or else the public mirror that is debootstrap's default.
-` + exitTable,
+`
+
+func newImageCreateCommand(d *deps) *cobra.Command {
+	var f imageFlags
+	cmd := &cobra.Command{
+		Use:   "create NAME --from SOURCE",
+		Short: "Build an image",
+		Long: imageCreateHelp + exitTable,
 		Example: `  sluice image create base --from debian --include busybox,curl
   sluice image create site --from ./rootfs --size 2GiB
   sluice image create site --from rootfs.tar`,

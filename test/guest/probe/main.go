@@ -76,10 +76,24 @@ func dial(addresses []string) error {
 
 // escape tries things that only the platform, or nobody, may do.
 func escape() error {
-	for _, try := range []struct {
-		what string
-		do   func() error
-	}{
+	for _, try := range escapes() {
+		if err := try.do(); err == nil {
+			if _, err := fmt.Println(try.what); err != nil { //nolint:forbidigo // a command
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// attempt is something that user code must not be able to do.
+type attempt struct {
+	what string
+	do   func() error
+}
+
+func escapes() []attempt {
+	return []attempt{
 		{"mount a tmpfs", func() error { return unix.Mount("x", "/mnt", "tmpfs", 0, "") }},
 		{"remount the root", func() error { return unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND, "") }},
 		{"make a user namespace", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }},
@@ -113,14 +127,7 @@ func escape() error {
 		}},
 		{"look into PID 1", func() error { return readSome("/proc/1/environ") }},
 		{"enter the namespaces of PID 1", func() error { return openDevice("/proc/1/ns/mnt") }},
-	} {
-		if err := try.do(); err == nil {
-			if _, err := fmt.Println(try.what); err != nil { //nolint:forbidigo // a command
-				return err
-			}
-		}
 	}
-	return nil
 }
 
 func openDevice(path string) error {
