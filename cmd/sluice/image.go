@@ -68,7 +68,7 @@ func newImageCreateCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create NAME --from SOURCE",
 		Short: "Build an image",
-		Long: imageCreateHelp + exitTable,
+		Long:  imageCreateHelp + exitTable,
 		Example: `  sluice image create base --from debian --include busybox,curl
   sluice image create site --from ./rootfs --size 2GiB
   sluice image create site --from rootfs.tar`,
