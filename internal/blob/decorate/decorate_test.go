@@ -16,7 +16,7 @@ import (
 func TestConformance(t *testing.T) {
 	for name, wrap := range map[string]func(blob.Store) blob.Store{
 		"Retry":    func(s blob.Store) blob.Store { return decorate.Retry(s, decorate.DefaultRetry()) },
-		"Metrics":  func(s blob.Store) blob.Store { return decorate.Metrics(s) },
+		"Metrics":  func(s blob.Store) blob.Store { return decorate.Meter(s, nil) },
 		"NoFaults": func(s blob.Store) blob.Store { return decorate.Faults(s, decorate.FaultConfig{}) },
 		"Latency":  func(s blob.Store) blob.Store { return decorate.Latency(s, 10*time.Microsecond) },
 	} {
@@ -54,7 +54,7 @@ func TestRetryRidesOutRefusals(t *testing.T) {
 
 func TestRetryGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := decorate.Metrics(decorate.Faults(memblob.New(), decorate.FaultConfig{Refused: 1}))
+		m := decorate.Meter(decorate.Faults(memblob.New(), decorate.FaultConfig{Refused: 1}), nil)
 		s := decorate.Retry(m, decorate.RetryConfig{Attempts: 5, Pause: time.Second, MaxPause: time.Minute})
 		if _, err := s.Get(t.Context(), "k", blob.All()); !errs.Is(err, errs.Unavailable) {
 			t.Fatal(err)
@@ -108,13 +108,21 @@ func TestSameSeedSameFaults(t *testing.T) {
 }
 
 func TestMetricsCount(t *testing.T) {
-	m := decorate.Metrics(memblob.New())
+	var told decorate.Counts
+	m := decorate.Meter(memblob.New(), func(d decorate.Done) {
+		told.Requests++
+		told.BytesIn += int64(d.In)
+		told.BytesOut += int64(d.Out)
+		if d.Err != nil {
+			told.Errors++
+		}
+	})
 	_, _ = m.Put(t.Context(), "k", make([]byte, 100))
 	_, _ = m.PutIfAbsent(t.Context(), "k", make([]byte, 1000))
 	_, _ = m.Get(t.Context(), "k", blob.Range{Offset: 90, Length: 100})
 	got := m.Snapshot().Total()
 	got.Time = 0
-	if want := (decorate.Counts{Requests: 3, Errors: 1, BytesIn: 100, BytesOut: 10}); got != want {
-		t.Fatalf("%+v, want %+v", got, want)
+	if want := (decorate.Counts{Requests: 3, Errors: 1, BytesIn: 100, BytesOut: 10}); got != want || told != want {
+		t.Fatalf("%+v, told %+v, want %+v", got, told, want)
 	}
 }

@@ -46,28 +46,47 @@ func (s Snapshot) Total() Counts {
 	return t
 }
 
+// Done is one request that was answered.
+type Done struct {
+	Op   Op
+	Took time.Duration
+	In   int // bytes written to the store; 0 unless it succeeded
+	Out  int // bytes read from it; 0 unless it succeeded
+	Err  error
+}
+
 // Metered counts what passes through to a store. It is safe for concurrent use.
 type Metered struct {
 	store                                         blob.Store
+	done                                          func(Done)
 	get, put, putIfAbsent, putIfMatch, drop, list counter
 }
 
 var _ blob.Store = (*Metered)(nil)
 
-// Metrics wraps a store in counters.
-func Metrics(s blob.Store) *Metered { return &Metered{store: s} }
+// Meter wraps a store in counters, and tells done of each request that was answered. Done is called
+// concurrently, and must not wait; nil: nobody is told.
+func Meter(s blob.Store, done func(Done)) *Metered {
+	if done == nil {
+		done = func(Done) {}
+	}
+	return &Metered{store: s, done: done}
+}
 
 type counter struct{ requests, errors, in, out, nanos atomic.Int64 }
 
-func (c *counter) done(start time.Time, in, out int, err error) {
+func (m *Metered) count(c *counter, op Op, start time.Time, in, out int, err error) {
+	d := Done{Op: op, Took: time.Since(start), Err: err}
 	c.requests.Add(1)
-	c.nanos.Add(int64(time.Since(start)))
+	c.nanos.Add(int64(d.Took))
 	if err != nil {
 		c.errors.Add(1)
-		return
+	} else {
+		d.In, d.Out = in, out
+		c.in.Add(int64(in))
+		c.out.Add(int64(out))
 	}
-	c.in.Add(int64(in))
-	c.out.Add(int64(out))
+	m.done(d)
 }
 
 func (c *counter) counts() Counts {
@@ -89,7 +108,7 @@ func (m *Metered) Snapshot() Snapshot {
 func (m *Metered) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
 	start := time.Now()
 	o, err := m.store.Get(ctx, key, r)
-	m.get.done(start, 0, len(o.Data), err)
+	m.count(&m.get, OpGet, start, 0, len(o.Data), err)
 	return o, err
 }
 
@@ -97,7 +116,7 @@ func (m *Metered) Get(ctx context.Context, key string, r blob.Range) (blob.Objec
 func (m *Metered) Put(ctx context.Context, key string, body []byte) (blob.ETag, error) {
 	start := time.Now()
 	etag, err := m.store.Put(ctx, key, body)
-	m.put.done(start, len(body), 0, err)
+	m.count(&m.put, OpPut, start, len(body), 0, err)
 	return etag, err
 }
 
@@ -105,15 +124,17 @@ func (m *Metered) Put(ctx context.Context, key string, body []byte) (blob.ETag, 
 func (m *Metered) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
 	start := time.Now()
 	etag, err := m.store.PutIfAbsent(ctx, key, body)
-	m.putIfAbsent.done(start, len(body), 0, err)
+	m.count(&m.putIfAbsent, OpPutIfAbsent, start, len(body), 0, err)
 	return etag, err
 }
 
 // PutIfMatch implements blob.Store.
-func (m *Metered) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (m *Metered) PutIfMatch(
+	ctx context.Context, key string, body []byte, match blob.ETag,
+) (blob.ETag, error) {
 	start := time.Now()
 	etag, err := m.store.PutIfMatch(ctx, key, body, match)
-	m.putIfMatch.done(start, len(body), 0, err)
+	m.count(&m.putIfMatch, OpPutIfMatch, start, len(body), 0, err)
 	return etag, err
 }
 
@@ -121,15 +142,17 @@ func (m *Metered) PutIfMatch(ctx context.Context, key string, body []byte, match
 func (m *Metered) Delete(ctx context.Context, key string) error {
 	start := time.Now()
 	err := m.store.Delete(ctx, key)
-	m.drop.done(start, 0, 0, err)
+	m.count(&m.drop, OpDelete, start, 0, 0, err)
 	return err
 }
 
 // List implements blob.Store. A listing counts as one request, however many pages a driver fetches.
-func (m *Metered) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (m *Metered) List(
+	ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool,
+) error {
 	start := time.Now()
 	err := m.store.List(ctx, prefix, startAfter, yield)
-	m.list.done(start, 0, 0, err)
+	m.count(&m.list, OpList, start, 0, 0, err)
 	return err
 }
 

@@ -133,7 +133,7 @@ func TestCutConnectionIsUnavailable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	metered := decorate.Metrics(store)
+	metered := decorate.Meter(store, nil)
 	whole := gatewayhttp.New(metered, gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{})
 	before, amid := serve(t, cutter{whole, -1}), serve(t, cutter{whole, 500})
 	ctx := t.Context()

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/decorate"
 	"github.com/sluice-platform/sluice/internal/blob/gatewayhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/repeats"
@@ -33,7 +34,20 @@ type Config struct {
 	Store blob.Store // of the pool, with the worker's credentials
 	// Listen opens the port on the VM's link; tried again until it works.
 	Listen func(ctx context.Context) (net.Listener, error)
-	Logger *slog.Logger
+	// Done is told of each request that the store answered, as decorate.Meter has it; nil: nobody is.
+	Done func(decorate.Done)
+	// Refused is called for each request that the gateway refuses; nil: nobody is told.
+	Refused func()
+	Logger  *slog.Logger
+}
+
+// Counts is what one VM asked of the store since its gateway was opened.
+type Counts struct {
+	Reads        int64 `json:"reads"` // requests that were answered: Get and List
+	Writes       int64 `json:"writes"`
+	BytesRead    int64 `json:"bytes_read"` // by requests that succeeded, as those written
+	BytesWritten int64 `json:"bytes_written"`
+	Refused      int64 `json:"refused"` // by the gateway; the store was not asked
 }
 
 // Gateway is one VM's. Nothing gets through until Grant. Safe for concurrent use.
@@ -41,8 +55,8 @@ type Gateway struct {
 	listen  func(ctx context.Context) (net.Listener, error)
 	ready   chan struct{} // closed once the port is open
 	server  *http.Server
-	meter   *meter
-	refused atomic.Int64
+	meter   *decorate.Metered
+	refused *refusals
 	log     *slog.Logger
 	said    *repeats.Handler // of log: a VM that is refused once is refused over and over
 
@@ -60,9 +74,10 @@ type grant struct {
 // New returns a gateway that serves once Run is called.
 func New(cfg Config) *Gateway {
 	said := repeats.New(cfg.Logger.Handler(), sayAgain)
-	g := &Gateway{listen: cfg.Listen, ready: make(chan struct{}), meter: &meter{Store: cfg.Store}, log: slog.New(said), said: said}
+	g := &Gateway{listen: cfg.Listen, ready: make(chan struct{}),
+		meter: decorate.Meter(cfg.Store, cfg.Done), refused: &refusals{tell: cfg.Refused}, log: slog.New(said), said: said}
 	g.server = &http.Server{
-		Handler:           g.admit(gatewayhttp.New(guard{store: g.meter, refused: &g.refused}, g, gatewayhttp.Config{})),
+		Handler:           g.admit(gatewayhttp.New(guard{store: g.meter, refused: g.refused}, g, gatewayhttp.Config{})),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
@@ -150,11 +165,29 @@ func (g *Gateway) revokeLocked() {
 	}
 }
 
+// refusals counts what the gateway turned away.
+type refusals struct {
+	n    atomic.Int64
+	tell func() // nil: nobody is told
+}
+
+func (r *refusals) add() {
+	r.n.Add(1)
+	if r.tell != nil {
+		r.tell()
+	}
+}
+
 // Counts is what the VM asked of the store so far.
 func (g *Gateway) Counts() Counts {
-	c := g.meter.counts()
-	c.Refused = g.refused.Load()
-	return c
+	s := g.meter.Snapshot()
+	get, list := s[decorate.OpGet], s[decorate.OpList]
+	absent, match := s[decorate.OpPutIfAbsent], s[decorate.OpPutIfMatch]
+	return Counts{
+		Reads: get.Requests + list.Requests, BytesRead: get.BytesOut,
+		Writes: absent.Requests + match.Requests, BytesWritten: absent.BytesIn + match.BytesIn,
+		Refused: g.refused.n.Load(),
+	}
 }
 
 // admit puts the access that the request's token opens into its context, and ends the context when that
@@ -193,7 +226,7 @@ func (g *Gateway) Authorize(r *http.Request, op, key string, _ []byte) error {
 	if _, ok := r.Context().Value(accessKey{}).(*Access); ok {
 		return nil
 	}
-	g.refused.Add(1)
+	g.refused.add()
 	g.log.WarnContext(r.Context(), "store gateway refused a request without a good token", "op", op, "key", key)
 	return errs.New(errs.Denied, "the store gateway doesn't know this token").
 		WithRemedy("the machine was released from this VM, or another VM's token was used")

@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"strings"
-	"sync/atomic"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
@@ -35,7 +34,7 @@ func withAccess(ctx context.Context, a *Access) context.Context {
 // Denied, before it asks the store.
 type guard struct {
 	store   blob.Store
-	refused *atomic.Int64
+	refused *refusals
 }
 
 var _ blob.Store = guard{}
@@ -107,7 +106,7 @@ func (g guard) Close() error { return nil }
 
 // refuse returns err, and counts it as a request that the gateway itself turned away.
 func (g guard) refuse(err error) error {
-	g.refused.Add(1)
+	g.refused.add()
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,7 +24,9 @@ func TestRefusalsAreLoggedOnceWithACount(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer // read once the gateway has ended
-	gw := gateway.New(gateway.Config{Store: memblob.New(), Logger: slog.New(slog.NewTextHandler(&out, nil)),
+	var told atomic.Int64
+	gw := gateway.New(gateway.Config{Store: memblob.New(), Refused: func() { told.Add(1) },
+		Logger: slog.New(slog.NewTextHandler(&out, nil)),
 		Listen: func(context.Context) (net.Listener, error) { return l, nil }})
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)
@@ -39,8 +42,8 @@ func TestRefusalsAreLoggedOnceWithACount(t *testing.T) {
 			t.Errorf("a dead token gets %v", err)
 		}
 	}
-	if n := gw.Counts().Refused; n < asked {
-		t.Errorf("%d refusals counted", n)
+	if n := gw.Counts().Refused; n < asked || told.Load() != n {
+		t.Errorf("%d refusals counted, %d told", n, told.Load())
 	}
 	cancel()
 	if err := <-over; err != nil {
