@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/state/etcdstate"
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/expose"
 )
 
 // serverFlags is the server's configuration.
@@ -30,6 +31,7 @@ type serverFlags struct {
 	data, store, fleetID       string
 	listen                     []string
 	operatorToken, workerToken string // files
+	metricsToken               string // file; "": only operators get at metrics
 	readyFile                  string
 	policy                     fleet.Policy
 	collectEvery, grace        time.Duration
@@ -60,6 +62,7 @@ data directory is refused.
 	flags.StringVar(&f.fleetID, "fleet-id", "sluice", "the fleet's name in its own records")
 	flags.StringVar(&f.operatorToken, "operator-token-file", "", "file with the token of operators")
 	flags.StringVar(&f.workerToken, "worker-token-file", "", "file with the token of workers")
+	flags.StringVar(&f.metricsToken, "metrics-token-file", "", metricsTokenHelp)
 	flags.StringVar(&f.readyFile, "ready-file", "", "file to write the served URLs to, once they are served")
 	flags.IntVar(&f.policy.MovesPerNetwork, "moves-per-network", f.policy.MovesPerNetwork, "machines of one network that may move at a time")
 	flags.IntVar(&f.policy.MovesOut, "moves-out", f.policy.MovesOut, "moves away from one worker at a time")
@@ -93,17 +96,26 @@ func (f *serverFlags) check() error {
 	return nil
 }
 
+// tokens is the API's config, with the tokens that the files have.
+func (f *serverFlags) tokens() (cfg httpapi.Config, err error) {
+	cfg.Version = buildVersion()
+	if cfg.OperatorToken, err = readToken(f.operatorToken); err != nil {
+		return cfg, err
+	}
+	if cfg.WorkerToken, err = readToken(f.workerToken); err != nil {
+		return cfg, err
+	}
+	cfg.ScrapeToken, err = readOptionalToken(f.metricsToken)
+	return cfg, err
+}
+
 // runServer runs until ctx ends, or a part of it fails.
 func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err := f.check(); err != nil {
 		return err
 	}
 	log := d.logger(levelOf(f.verbose))
-	operator, err := readToken(f.operatorToken)
-	if err != nil {
-		return err
-	}
-	worker, err := readToken(f.workerToken)
+	tokens, err := f.tokens()
 	if err != nil {
 		return err
 	}
@@ -120,6 +132,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 		return err
 	}
 	defer etcd.Close()
+	seen := newServerMetrics(etcd)
 	builds, err := emptyDir(filepath.Join(f.data, "builds"))
 	if err != nil {
 		return err
@@ -129,12 +142,15 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 		return err
 	}
 	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy, CollectEvery: f.collectEvery},
-		control.Deps{Store: etcd.Store(), Disks: pool, Images: pool, Garbage: pooldisks.NewGarbage(store, f.grace), Log: log.With("component", "control")})
+		control.Deps{Store: seen.state, MoveEnded: seen.moves.Ended, Disks: pool, Images: pool, Garbage: pooldisks.NewGarbage(store, f.grace), Log: log.With("component", "control")})
 	if err != nil {
 		return err
 	}
-	apiServer, err := httpapi.New(httpapi.Config{OperatorToken: operator, WorkerToken: worker, Version: buildVersion()},
-		httpapi.Deps{Control: c, Feed: c, Locator: c, Log: log.With("component", "api")})
+	if err := seen.watch(c); err != nil {
+		return err
+	}
+	apiServer, err := httpapi.New(tokens,
+		httpapi.Deps{Control: c, Feed: c, Locator: c, Lacks: c.Lacks, Exposition: expose.Handler(seen.reg, log), Log: log.With("component", "api")})
 	if err != nil {
 		return err
 	}

@@ -14,14 +14,17 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/hostnet"
 	"github.com/sluice-platform/sluice/internal/worker"
+	"github.com/sluice-platform/sluice/internal/worker/metrics"
 	"github.com/sluice-platform/sluice/internal/worker/serverlink"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/expose"
 	"github.com/sluice-platform/sluice/internal/x/ioflusher"
 )
 
 // workerConfig is what the worker's flags say.
 type workerConfig struct {
 	name, data, server, tokenFile string
+	metricsToken                  string // file; "": only who has the worker token gets at metrics
 	address, listen, underlay     string
 	release, runtime              string
 	cgroupParent                  string
@@ -68,6 +71,7 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 	f.StringVar(&cfg.data, "data", "", "directory of the worker's own; kept over restarts")
 	f.StringVar(&cfg.server, "server", "", "URL of the server")
 	f.StringVar(&cfg.tokenFile, "token-file", "", "file with the token of workers")
+	f.StringVar(&cfg.metricsToken, "metrics-token-file", "", metricsTokenHelp)
 	f.StringVar(&cfg.address, "address", "", "address at which other workers reach this host (IPv6)")
 	f.StringVar(&cfg.listen, "listen", "", "address of the worker's API, for the server (default [ADDRESS]:7600)")
 	f.StringVar(&cfg.underlay, "underlay", "", "network interface with that address (default: found)")
@@ -119,10 +123,12 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = network.Close() }()
-	w, err := worker.New(wc, worker.Deps{Driver: driver, HostNet: network, Server: link, OpenStore: blobs.Open, Listener: listener, Logger: log})
+	reg := expose.NewRegistry("worker", wc.Version)
+	w, err := worker.New(wc, worker.Deps{Metrics: metrics.New(reg), Exposition: expose.Handler(reg, log), Driver: driver, HostNet: network, Server: link, OpenStore: blobs.Open, Listener: listener, Logger: log})
 	if err != nil {
 		return err
 	}
+	expose.RegisterReady(reg, w.Lacks)
 	if err := writeReady(cfg.readyFile, []net.Listener{listener}); err != nil {
 		return err
 	}
@@ -165,6 +171,9 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 	if err != nil {
 		return wc, err
 	}
+	if wc.ScrapeToken, err = readOptionalToken(cfg.metricsToken); err != nil {
+		return wc, err
+	}
 	release, err := filepath.Abs(cfg.release)
 	if err == nil {
 		release, err = filepath.EvalSymlinks(release)
@@ -179,7 +188,7 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 		cfg.cgroupParent = "sluice-" + cfg.name
 	}
 	return worker.Config{
-		BootTimeout: wc.BootTimeout, Worker: fleet.WorkerID(cfg.name), DataDir: cfg.data, Address: address, Token: token, Labels: cfg.labels, Version: buildVersion(),
+		BootTimeout: wc.BootTimeout, ScrapeToken: wc.ScrapeToken, Worker: fleet.WorkerID(cfg.name), DataDir: cfg.data, Address: address, Token: token, Labels: cfg.labels, Version: buildVersion(),
 		Capacity: fleet.Resources{CPUMillis: int64(cfg.cpus * 1000), MemoryMiB: memory >> 20},
 		Release:  fleet.ReleaseID(filepath.Base(release)), ReleaseDir: release, Pool: cfg.pool, CacheBytes: cfg.cacheMiB << 20,
 		FrontEnd: string(kind),

@@ -235,6 +235,15 @@ func TestDrainMovesEverything(t *testing.T) {
 	if dv.Drain.Moved != len(dv.Moves) || dv.Drain.Total != dv.Drain.Moved || dv.Drain.Moved == 0 {
 		t.Fatalf("moved %d of %d, %d moves", dv.Drain.Moved, dv.Drain.Total, len(dv.Moves))
 	}
+	ended := f.ended.take()
+	if len(ended) != len(dv.Moves) {
+		t.Errorf("%d moves, %d told of", len(dv.Moves), len(ended))
+	}
+	for _, mv := range ended {
+		if mv.PauseMS <= 0 || mv.FinishedAt.IsZero() || mv.Steps[len(mv.Steps)-1].Step != fleet.StepDone {
+			t.Errorf("told of %+v", mv)
+		}
+	}
 	for _, mv := range dv.Moves {
 		if mv.Move.Step != fleet.StepDone || mv.Move.PauseMS <= 0 || mv.Move.Proof != fleet.ProofReleased || mv.Move.DiskBytesCopied != 0 {
 			t.Errorf("move ended as %+v", mv.Move)
@@ -253,6 +262,10 @@ func TestDrainMovesEverything(t *testing.T) {
 	}
 	if w, err = f.c.Uncordon(t.Context(), "w1"); err != nil || w.State != fleet.WorkerReady {
 		t.Fatalf("uncordoned: %+v %v", w, err)
+	}
+	f.serve()
+	if again := f.ended.take(); len(again) != 0 {
+		t.Errorf("a server that starts tells of %d moves that ended before", len(again))
 	}
 }
 

@@ -24,6 +24,7 @@ import (
 // fixture is a control plane on an in-memory state with workers that do at once what they are told. What
 // goes wrong is the simulation's business (test/sim); here each operation is followed through once.
 type fixture struct {
+	ended  endedMoves
 	t      *testing.T
 	store  state.Store
 	policy fleet.Policy
@@ -54,7 +55,8 @@ func newFixtureOn(t *testing.T, store state.Store, workers ...string) *fixture {
 func (f *fixture) serve() {
 	f.t.Helper()
 	c, err := control.New(control.Config{FleetID: "f1", StoreURL: "mem://pool", Policy: f.policy, Tick: 20 * time.Millisecond}, control.Deps{
-		Store: f.store, Disks: f.disks, Images: memImages{}, Log: slog.New(slog.DiscardHandler)})
+		Store: f.store, Disks: f.disks, Images: memImages{}, Log: slog.New(slog.DiscardHandler),
+		MoveEnded: f.ended.add})
 	if err != nil {
 		f.t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ type txn struct {
 	conds map[string]int64
 	ops   map[string]state.Op
 	err   error
+	ended []fleet.Move // by this transaction
 	// behind: the records don't fit together, so that some must be older than others. Read all of them again.
 	behind bool
 }
@@ -53,7 +54,12 @@ func (t *txn) machine(r row[fleet.Machine], m fleet.Machine) {
 	t.put(keyMachine(m.ID), r.rev, m)
 }
 
-func (t *txn) move(r row[fleet.Move], mv fleet.Move) { t.put(keyMove(mv.ID), r.rev, mv) }
+func (t *txn) move(r row[fleet.Move], mv fleet.Move) {
+	t.put(keyMove(mv.ID), r.rev, mv)
+	if mv.Step.Final() && !r.val.Step.Final() {
+		t.ended = append(t.ended, mv)
+	}
+}
 
 // hold books a share of a worker's capacity, and release gives it back. Both may be called for several
 // machines and workers in one transaction. expectWorker is for whoever relies on the worker taking machines.
@@ -126,6 +132,7 @@ func (t *txn) commit(ctx context.Context) error {
 	}
 	err = t.c.learn(events...)
 	t.c.broadcast()
+	t.c.ended(t.ended)
 	return err
 }
 

@@ -24,6 +24,12 @@ const (
 	StepUndone    Step = "undone"    // wholly on the source again
 )
 
+// MoveSteps returns all steps, in the order in which a move takes them.
+func MoveSteps() []Step {
+	return []Step{StepPlanned, StepReserved, StepLocked, StepPrepared, StepStopping, StepReleased, StepCommitted,
+		StepAttached, StepStarted, StepHealthy, StepUnlocked, StepDone, StepUndoing, StepUndone}
+}
+
 // Final reports whether no step comes after s.
 func (s Step) Final() bool { return s == StepDone || s == StepUndone }
 

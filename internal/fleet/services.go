@@ -31,6 +31,7 @@ type MachineView struct {
 type WorkerView struct {
 	Worker     Worker
 	State      WorkerState
+	Liveness   string    // alive, suspect or down, whatever State says
 	LastSeen   time.Time // zero: never since this server started
 	Allocation Allocation
 	Report     *WorkerReport // nil: none since this server started

@@ -15,15 +15,17 @@ type role string
 const (
 	roleOperator role = "operator"
 	roleWorker   role = "worker"
+	roleScraper  role = "scraper" // metrics alone; an operator may do that, too
 	roleAnybody  role = "anybody" // no token: health and the API's own description
 )
 
 // tokens compares bearer tokens in constant time: it hashes both sides, so that lengths don't show.
 type tokens struct {
-	operator, worker [sha256.Size]byte
+	operator, worker, scraper [sha256.Size]byte
+	scrapes                   bool // there is a token for it
 }
 
-func newTokens(operator, worker string) (tokens, error) {
+func newTokens(operator, worker, scraper string) (tokens, error) {
 	if len(operator) < 16 || len(worker) < 16 {
 		return tokens{}, errs.New(errs.Invalid, "operator and worker tokens must have at least 16 characters")
 	}
@@ -31,7 +33,12 @@ func newTokens(operator, worker string) (tokens, error) {
 		return tokens{}, errs.New(errs.Invalid, "the operator token and the worker token are the same").
 			WithRemedy("give workers a token of their own")
 	}
-	return tokens{operator: sha256.Sum256([]byte(operator)), worker: sha256.Sum256([]byte(worker))}, nil
+	if scraper != "" && (len(scraper) < 16 || scraper == operator || scraper == worker) {
+		return tokens{}, errs.New(errs.Invalid, "the token for metrics is too short, or another token, too").
+			WithRemedy("give it at least 16 characters of its own")
+	}
+	return tokens{operator: sha256.Sum256([]byte(operator)), worker: sha256.Sum256([]byte(worker)),
+		scraper: sha256.Sum256([]byte(scraper)), scrapes: scraper != ""}, nil
 }
 
 // roleOf returns the role that the request's token has, "" for none.
@@ -43,11 +50,14 @@ func (t *tokens) roleOf(r *http.Request) role {
 	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
 	isOperator := subtle.ConstantTimeCompare(sum[:], t.operator[:])
 	isWorker := subtle.ConstantTimeCompare(sum[:], t.worker[:])
+	isScraper := subtle.ConstantTimeCompare(sum[:], t.scraper[:])
 	switch {
 	case isOperator == 1:
 		return roleOperator
 	case isWorker == 1:
 		return roleWorker
+	case t.scrapes && isScraper == 1:
+		return roleScraper
 	default:
 		return ""
 	}
@@ -60,7 +70,7 @@ func (a *API) authorize(need role, next http.HandlerFunc) http.HandlerFunc {
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch have := a.tokens.roleOf(r); {
-		case have == need:
+		case have == need, need == roleScraper && have == roleOperator:
 			next(w, r)
 		case have == "":
 			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)

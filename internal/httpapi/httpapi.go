@@ -20,6 +20,7 @@ import (
 type Config struct {
 	OperatorToken string // at least 16 characters each, and different
 	WorkerToken   string
+	ScrapeToken   string // lets at /metrics alone, as the operator's does; "": only the operator's does
 	Version       string // of this server
 	// Heartbeat is how often an otherwise silent watch says that it lives; default 10 s.
 	Heartbeat time.Duration
@@ -35,6 +36,10 @@ type Deps struct {
 	Feed    fleet.WorkerFeed
 	Locator fleet.Locator
 	Log     *slog.Logger
+	// Lacks says why the server can't do its work now, without names or addresses; nil: it always can.
+	Lacks func(context.Context) []string
+	// Exposition serves /metrics; nil: there is none.
+	Exposition http.Handler
 	// Transport carries proxied calls to workers; nil means one of its own.
 	Transport http.RoundTripper
 }
@@ -54,7 +59,7 @@ type API struct {
 
 // New checks the config and returns an API that serves at once.
 func New(cfg Config, deps Deps) (*API, error) {
-	t, err := newTokens(cfg.OperatorToken, cfg.WorkerToken)
+	t, err := newTokens(cfg.OperatorToken, cfg.WorkerToken, cfg.ScrapeToken)
 	if err != nil {
 		return nil, fmt.Errorf("set up the API's tokens: %w", err)
 	}
@@ -66,6 +71,9 @@ func New(cfg Config, deps Deps) (*API, error) {
 	}
 	if cfg.Grace == 0 {
 		cfg.Grace = 5 * time.Second
+	}
+	if deps.Lacks == nil {
+		deps.Lacks = func(context.Context) []string { return nil }
 	}
 	if deps.Transport == nil {
 		deps.Transport = newTransport()

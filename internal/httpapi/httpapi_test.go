@@ -26,6 +26,7 @@ import (
 const (
 	operatorToken = "operator-token-for-tests"
 	workerToken   = "worker-token-for-tests"
+	scrapeToken   = "scrape-token-for-tests"
 )
 
 func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
@@ -33,9 +34,10 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 	if log == nil {
 		log = io.Discard
 	}
-	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken, Version: "v0.1.0",
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken, ScrapeToken: scrapeToken, Version: "v0.1.0",
 		Heartbeat: 20 * time.Millisecond, LongPoll: 100 * time.Millisecond},
-		httpapi.Deps{Control: f, Feed: f, Locator: f, Log: slog.New(slog.NewJSONHandler(log, nil))})
+		httpapi.Deps{Control: f, Feed: f, Locator: f, Log: slog.New(slog.NewJSONHandler(log, nil)),
+			Exposition: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "exposed") })})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,6 +233,9 @@ func TestTokens(t *testing.T) {
 		{"GET", "/v1/machines/x/exec", "", 401}, {"GET", "/v1/machines/x/exec", workerToken, 403},
 		{"POST", "/v1/drains", workerToken, 403}, {"POST", "/internal/v1/join", operatorToken, 403},
 		{"POST", "/internal/v1/workers/w1/report", "", 401}, {"GET", "/v1/health", "", 200},
+		{"GET", "/metrics", "", 401}, {"GET", "/metrics", workerToken, 403}, {"GET", "/metrics", scrapeToken, 200},
+		{"GET", "/metrics", operatorToken, 200}, {"GET", "/v1/workers", scrapeToken, 403}, {"GET", "/healthz", "", 200},
+		{"POST", "/internal/v1/join", scrapeToken, 403}, {"GET", "/readyz", "", 200},
 	} {
 		status, header, body := request(t, s, c.method, c.path, c.token, "{}")
 		if status != c.status {
@@ -243,10 +248,37 @@ func TestTokens(t *testing.T) {
 	if f.Mutations() != 0 {
 		t.Fatal("a refused call changed something")
 	}
-	for _, cfg := range []httpapi.Config{{OperatorToken: "short", WorkerToken: workerToken}, {OperatorToken: workerToken, WorkerToken: workerToken}} {
+	for _, cfg := range []httpapi.Config{{OperatorToken: "short", WorkerToken: workerToken}, {OperatorToken: workerToken, WorkerToken: workerToken},
+		{OperatorToken: operatorToken, WorkerToken: workerToken, ScrapeToken: operatorToken},
+		{OperatorToken: operatorToken, WorkerToken: workerToken, ScrapeToken: "short"}} {
 		if _, err := httpapi.New(cfg, httpapi.Deps{}); !errs.Is(err, errs.Invalid) {
 			t.Errorf("tokens %+v: %v", cfg, err)
 		}
+	}
+}
+
+// TestReadySaysWhyNot: whoever asks without a token learns the reason.
+func TestReadySaysWhyNot(t *testing.T) {
+	f := httpapitest.New()
+	lacks := []string{"it has not read its records yet"}
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken}, httpapi.Deps{
+		Control: f, Feed: f, Locator: f, Log: slog.New(slog.DiscardHandler),
+		Lacks: func(context.Context) []string { return lacks }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(a)
+	defer s.Close()
+	status, _, body := request(t, s, "GET", "/readyz", "", "")
+	if status != 503 || string(body) != `{"ok":false,"reasons":["it has not read its records yet"]}`+"\n" {
+		t.Errorf("%d %s", status, body)
+	}
+	if status, _, _ := request(t, s, "GET", "/healthz", "", ""); status != 200 {
+		t.Errorf("a process that lives and is not ready: %d", status)
+	}
+	lacks = nil
+	if status, _, body = request(t, s, "GET", "/readyz", "", ""); status != 200 || string(body) != `{"ok":true}`+"\n" {
+		t.Errorf("%d %s", status, body)
 	}
 }
 

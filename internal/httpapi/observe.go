@@ -18,7 +18,7 @@ const (
 )
 
 // observe gives every request an id, which goes into the answer, the log and proxied calls, and logs it
-// when it has been answered. Calls of workers, which never end, are logged at debug level.
+// when it has been answered. What is asked over and over is logged at debug level, unless it fails.
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get(headerRequestID)
@@ -31,7 +31,7 @@ func (a *API) observe(next http.Handler) http.Handler {
 		rec := &recorder{ResponseWriter: w}
 		defer func() {
 			level := slog.LevelInfo
-			if strings.HasPrefix(r.URL.Path, internalPathRoot) && rec.status < http.StatusBadRequest {
+			if often(r.URL.Path) && rec.status < http.StatusBadRequest {
 				level = slog.LevelDebug
 			}
 			a.deps.Log.LogAttrs(r.Context(), level, "request",
@@ -41,6 +41,11 @@ func (a *API) observe(next http.Handler) http.Handler {
 		}()
 		next.ServeHTTP(rec, r)
 	})
+}
+
+// often says that a call comes again and again: of workers, of probes and of scrapes.
+func often(path string) bool {
+	return strings.HasPrefix(path, internalPathRoot) || path == "/healthz" || path == "/readyz" || path == "/metrics"
 }
 
 // validRequestID: a caller may choose the id, but not what else gets into the log.

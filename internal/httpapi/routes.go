@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/expose"
 )
 
 // route is one call: the method and path are those of api/openapi.yaml, which a test checks.
@@ -21,6 +22,10 @@ const pathMachineRest = "/v1/machines/{ref}/{rest...}"
 // routes is the whole API but for what is proxied into machines.
 func (a *API) routes() []route {
 	return []route{
+		{"GET", "/healthz", roleAnybody, expose.Alive},
+		{"GET", "/readyz", roleAnybody, expose.Ready(a.lacks)},
+		{"GET", "/metrics", roleScraper, a.metrics},
+
 		{"GET", "/v1/health", roleAnybody, a.health},
 		{"GET", "/v1/openapi.yaml", roleAnybody, a.openAPI},
 		{"GET", "/v1/server", roleOperator, a.server},
@@ -95,6 +100,16 @@ func byMethod(methods map[string]http.HandlerFunc) http.Handler {
 
 func (a *API) health(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, map[string]string{"status": "ok", "version": a.cfg.Version})
+}
+
+func (a *API) lacks(r *http.Request) []string { return a.deps.Lacks(r.Context()) }
+
+func (a *API) metrics(w http.ResponseWriter, r *http.Request) {
+	if a.deps.Exposition == nil {
+		writeError(w, errs.New(errs.NotFound, "this server has no metrics"))
+		return
+	}
+	a.deps.Exposition.ServeHTTP(w, r)
 }
 
 func (a *API) openAPI(w http.ResponseWriter, _ *http.Request) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -12,21 +13,24 @@ import (
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/runtime"
 	"github.com/sluice-platform/sluice/internal/worker/gateway"
+	"github.com/sluice-platform/sluice/internal/worker/metrics"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // Config of a worker. Zero durations and sizes mean their defaults.
 type Config struct {
-	Worker     fleet.WorkerID
-	DataDir    string          // the worker's own; kept over restarts
-	Address    netip.Addr      // underlay address
-	APIURL     string          // where the server reaches Deps.Listener
-	Token      string          // bearer token of the worker's API
-	Capacity   fleet.Resources // what machines may use
-	Labels     map[string]string
-	Version    string          // of this binary
-	Release    fleet.ReleaseID // of the platform that new VMs get
-	ReleaseDir string          // the release's files
+	Worker  fleet.WorkerID
+	DataDir string     // the worker's own; kept over restarts
+	Address netip.Addr // underlay address
+	APIURL  string     // where the server reaches Deps.Listener
+	Token   string     // bearer token of the worker's API
+	// ScrapeToken lets at /metrics alone, as Token does; "": only Token does.
+	ScrapeToken string
+	Capacity    fleet.Resources // what machines may use
+	Labels      map[string]string
+	Version     string          // of this binary
+	Release     fleet.ReleaseID // of the platform that new VMs get
+	ReleaseDir  string          // the release's files
 
 	Pool       int             // VMs kept ready
 	CacheBytes int64           // cache device of each VM
@@ -55,8 +59,11 @@ type Deps struct {
 	Listener      net.Listener // of the worker's API; Run closes it
 	// Pressure says how much of the time work waits on this host; nil: the host is asked.
 	Pressure func() (fleet.Pressure, error)
-	Logger   *slog.Logger
-	Now      func() time.Time // nil: time.Now
+	// Metrics counts what happens; nil: nobody sees it. Exposition serves /metrics; nil: there is none.
+	Metrics    *metrics.Metrics
+	Exposition http.Handler
+	Logger     *slog.Logger
+	Now        func() time.Time // nil: time.Now
 }
 
 func (c *Config) setDefaults() {
@@ -107,6 +114,9 @@ func (d *Deps) validate() error {
 	}
 	if d.Now == nil {
 		d.Now = time.Now
+	}
+	if d.Metrics == nil {
+		d.Metrics = metrics.New(nil)
 	}
 	if d.Pressure == nil {
 		d.Pressure = hostPressure()

@@ -21,7 +21,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/worker"
+	"github.com/sluice-platform/sluice/internal/worker/metrics"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/expose"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -209,7 +211,9 @@ func (r *rig) start() {
 	if os.Getenv("SLUICE_TEST_LOG") != "" {
 		level = slog.LevelDebug
 	}
+	reg := expose.NewRegistry("worker", "test")
 	w, err := worker.New(r.cfg, worker.Deps{
+		Metrics: metrics.New(reg), Exposition: expose.Handler(reg, slog.New(slog.DiscardHandler)),
 		Pressure: func() (fleet.Pressure, error) { // whatever else this host does
 			if p := r.pressure.Load(); p != nil {
 				return *p, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/worker/gateway"
 	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/expose"
 )
 
 const (
@@ -55,10 +56,15 @@ func (w *Worker) serve(ctx context.Context) error {
 //
 //	ANY /machines/{machine}/{rest…}   proxied to the platform of that machine
 //	GET /debug/vms                    what is on this host
-//	GET /healthz                      204, without a token
+//	GET /healthz, /readyz             whether it lives, and can do its work; without a token
+//	GET /metrics                      for Prometheus; the scrape token does, too
 func (w *Worker) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("GET /healthz", expose.Alive)
+	mux.HandleFunc("GET /readyz", expose.Ready(func(*http.Request) []string { return w.Lacks() }))
+	if w.deps.Exposition != nil {
+		mux.Handle("GET /metrics", w.authorized(w.deps.Exposition, w.cfg.ScrapeToken))
+	}
 	mux.Handle("GET /debug/vms", w.authorized(http.HandlerFunc(w.debugVMs)))
 	mux.Handle("/machines/{machine}/{rest...}", w.authorized(w.proxy()))
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
@@ -67,12 +73,21 @@ func (w *Worker) Handler() http.Handler {
 	return mux
 }
 
-func (w *Worker) authorized(next http.Handler) http.Handler {
-	want := sha256.Sum256([]byte(w.cfg.Token))
+// authorized lets at next who has the worker's token, or one of others; "" is nobody's.
+func (w *Worker) authorized(next http.Handler, others ...string) http.Handler {
+	var want [][sha256.Size]byte
+	for _, token := range append(others, w.cfg.Token) {
+		if token != "" {
+			want = append(want, sha256.Sum256([]byte(token)))
+		}
+	}
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		got := sha256.Sum256([]byte(token))
-		if !ok || subtle.ConstantTimeCompare(got[:], want[:]) != 1 {
+		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		got, ok := sha256.Sum256([]byte(token)), 0
+		for _, w := range want {
+			ok |= subtle.ConstantTimeCompare(got[:], w[:])
+		}
+		if ok != 1 {
 			writeError(rw, errs.New(errs.Denied, "worker %s doesn't know this token", w.cfg.Worker).
 				WithRemedy("call machines through the server"))
 			return

@@ -121,6 +121,7 @@ func (m *machine) hold(vm *pool.VM) {
 	gate := gateway.New(gateway.Config{
 		Store: m.host.store, Logger: m.log,
 		Listen: m.host.listenOn(vm.HostLink()),
+		Done:   m.host.deps.Metrics.Request, Refused: m.host.deps.Metrics.Refused,
 	})
 	m.mu.Lock()
 	m.gate, m.silent = gate, time.Time{}

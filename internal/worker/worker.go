@@ -44,6 +44,7 @@ type Worker struct {
 
 	reportFailed bool // owned by reportLoop
 	seen         atomic.Int64
+	joined       atomic.Bool // since this process was started
 	acceleration atomic.Pointer[fleet.Acceleration]
 	pressure     atomic.Pointer[fleet.Pressure] // nil: not known
 
@@ -84,8 +85,9 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		Limits: fleet.Resources{MemoryMiB: cfg.Overhead.MemoryMiB}, FrontEnd: cfg.FrontEnd,
 	}, pool.Deps{
 		Driver: deps.Driver, Registry: w.registry, Logger: w.log, Now: w.now, Busy: w.busy, Changed: w.changed, Share: w.share,
+		Booted: deps.Metrics.Booted,
 	})
-	return w, nil
+	return w, deps.Metrics.Watch(w.figures)
 }
 
 // Run works until ctx ends, and returns when its goroutines are gone. VMs go on without it, and the next
@@ -177,6 +179,7 @@ func (w *Worker) join(ctx context.Context) (fleet.JoinAnswer, error) {
 		})
 		switch {
 		case err == nil:
+			w.joined.Store(true)
 			return a, w.remember(a)
 		case ctx.Err() != nil:
 			return a, ctx.Err()

@@ -40,8 +40,9 @@ type Deps struct {
 	Registry *Registry
 	Logger   *slog.Logger
 	Now      func() time.Time
-	Busy     func() bool // machines are being moved just now
-	Changed  func()      // Ready or Trouble may have changed
+	Busy     func() bool                         // machines are being moved just now
+	Changed  func()                              // Ready or Trouble may have changed
+	Booted   func(took time.Duration, err error) // a boot has ended, for who counts; nil: nobody does
 	// Share is how much of the time work waits on this host; nil: none.
 	Share func() float64
 }
@@ -95,6 +96,9 @@ func New(cfg Config, deps Deps) *Pool {
 	cfg.BootTimeout = cmp.Or(cfg.BootTimeout, 30*time.Second)
 	cfg.PressedMax = cmp.Or(cfg.PressedMax, time.Minute)
 	cfg.Starts = cmp.Or(cfg.Starts, min(runtimes.NumCPU(), mostStarts))
+	if deps.Booted == nil {
+		deps.Booted = func(time.Duration, error) {}
+	}
 	if deps.Share == nil {
 		deps.Share = func() float64 { return 0 }
 	}
@@ -180,7 +184,11 @@ func (p *Pool) startsAt(share float64) int {
 func (p *Pool) Progress() int64 { return p.further.Load() }
 
 func (p *Pool) bootOne(ctx context.Context) {
+	began := time.Now()
 	vm, err := p.boot(ctx)
+	if err == nil || ctx.Err() == nil {
+		p.deps.Booted(time.Since(began), err)
+	}
 	p.mu.Lock()
 	p.booting--
 	switch {
@@ -324,6 +332,13 @@ func (p *Pool) Ready() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.ready)
+}
+
+// Booting is how many VMs are coming up.
+func (p *Pool) Booting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.booting
 }
 
 // List is the VMs that wait.

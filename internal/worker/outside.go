@@ -1,0 +1,44 @@
+package worker
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/sluice-platform/sluice/internal/worker/metrics"
+)
+
+// Lacks says why the worker can't do its work now; nothing, if it can. Anybody may read it: it names no
+// machine, no address and no store.
+func (w *Worker) Lacks() []string {
+	w.mu.Lock()
+	told := w.revision != 0
+	w.mu.Unlock()
+	var why []string
+	if !w.joined.Load() {
+		why = append(why, "it has not joined the fleet since it was started")
+	}
+	if !told {
+		why = append(why, "it has not been told its assignments since it was started")
+	}
+	if w.conditions.has(condStore) {
+		why = append(why, "it can't reach the fleet's object store")
+	}
+	return why
+}
+
+// figures is what the worker is like now, for a scrape.
+func (w *Worker) figures() metrics.Figures {
+	w.mu.Lock()
+	machines := slices.Collect(maps.Values(w.machines))
+	w.mu.Unlock()
+	f := metrics.Figures{
+		Conditions: w.conditionsNow(), Pressure: w.pressure.Load(),
+		PoolReady: w.pool.Ready(), PoolBooting: w.pool.Booting(), PoolWanted: w.cfg.Pool,
+	}
+	for _, m := range machines {
+		if r, _, _ := m.snapshot(); r != nil {
+			f.VMs = append(f.VMs, *r)
+		}
+	}
+	return f
+}
