@@ -52,6 +52,7 @@ func nounCommands(d *deps) []*cobra.Command {
 		newImageCommand(d),
 		newMachineCommand(d),
 		newServerCommand(d),
+		newTopCommand(d),
 		newVersionCommand(d),
 		newWorkerCommand(d),
 	}
