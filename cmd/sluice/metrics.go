@@ -26,7 +26,8 @@ func readOptionalToken(file string) (string, error) {
 	}
 	token, err := readToken(file)
 	if err == nil && len(token) < minToken {
-		err = errs.New(errs.Invalid, "the token in %s has %d characters; it must have at least %d", file, len(token), minToken).
+		err = errs.New(errs.Invalid, "the token in %s has %d characters; it must have at least %d", file,
+			len(token), minToken).
 			WithRemedy("write a random token of at least %d characters into it", minToken)
 	}
 	return token, err

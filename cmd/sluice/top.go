@@ -21,10 +21,10 @@ func newTopCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Watch workers and machines",
-		Long: `Watch workers and machines, by the second: how full and how busy workers are, and what the disks of machines
-ask of the object store. Machines in trouble come first, then the busiest. On a terminal it goes on until it is
-interrupted, and shows as many machines as fit; else, and with --once, it looks once and shows all. What a disk on this
-host does inside is told by: sluice disk top.
+		Long: `Watch workers and machines, by the second: how full and how busy workers are, and what the
+disks of machines ask of the object store. Machines in trouble come first, then the busiest. On a
+terminal it goes on until it is interrupted, and shows as many machines as fit; else, and with
+--once, it looks once and shows all. What a disk on this host does inside: sluice disk top.
 ` + exitTable,
 		Example: "  sluice top\n  sluice top --once --json",
 		Args:    exactly(),
@@ -47,7 +47,8 @@ type fleetView struct {
 	Machines []machineTop `json:"machines"`
 }
 
-// machineTop is one machine, and what its disk asked of the store in an interval. Rates are per second.
+// machineTop is one machine, and what its disk asked of the store in an interval. Rates are per
+// second.
 type machineTop struct {
 	ID            string         `json:"id"`
 	Name          string         `json:"name"` // app/name
@@ -70,7 +71,8 @@ type fleetReading struct {
 	machines map[string]machineTop
 }
 
-func (d *deps) fleetTop(ctx context.Context, c *client.Client, every time.Duration, once bool) error {
+func (d *deps) fleetTop(ctx context.Context, c *client.Client, every time.Duration,
+	once bool) error {
 	_, before, err := readFleet(ctx, c, fleetReading{})
 	if err != nil {
 		return err
@@ -89,7 +91,10 @@ func (d *deps) fleetTop(ctx context.Context, c *client.Client, every time.Durati
 			return err
 		}
 		if once {
-			return d.result(view, func(w io.Writer) error { return printFleet(w, &view, len(view.Machines)) })
+			return d.result(view, func(w io.Writer) error {
+				return printFleet(w, &view,
+					len(view.Machines))
+			})
 		}
 		fmt.Fprint(d.stdout, clearScreen)
 		if err := printFleet(d.stdout, &view, d.rowsLeft(len(view.Workers))); err != nil {
@@ -99,7 +104,8 @@ func (d *deps) fleetTop(ctx context.Context, c *client.Client, every time.Durati
 }
 
 // readFleet asks the server, and compares with what it said before.
-func readFleet(ctx context.Context, c *client.Client, before fleetReading) (fleetView, fleetReading, error) {
+func readFleet(ctx context.Context, c *client.Client, before fleetReading) (fleetView,
+	fleetReading, error) {
 	var view fleetView
 	now := fleetReading{machines: map[string]machineTop{}}
 	var err error
@@ -124,17 +130,20 @@ func readFleet(ctx context.Context, c *client.Client, before fleetReading) (flee
 		view.Machines = append(view.Machines, m)
 	}
 	slices.SortStableFunc(view.Machines, func(a, b machineTop) int {
-		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(b.StoreRequests, a.StoreRequests), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(b.StoreRequests, a.StoreRequests),
+			cmp.Compare(a.Name, b.Name))
 	})
 	return view, now, nil
 }
 
 func topOf(m *api.Machine) machineTop {
-	return machineTop{ID: m.ID, Name: m.App + "/" + m.Name, Worker: m.Worker, State: m.State, Healthy: m.Healthy,
+	return machineTop{ID: m.ID, Name: m.App + "/" + m.Name, Worker: m.Worker, State: m.State,
+		Healthy:   m.Healthy,
 		Operation: m.Operation, Stall: m.DiskStall, instance: m.InstanceID, counts: m.Disk}
 }
 
-// compare sets the rates. Counts of one incarnation only grow; a worker that was started anew may know less.
+// compare sets the rates. Counts of one incarnation only grow; a worker that was started anew may
+// know less.
 func (m *machineTop) compare(old api.DiskActivity, took time.Duration) {
 	rate := func(from, to int64) float64 { return float64(max(to-from, 0)) / took.Seconds() }
 	m.StoreRequests = rate(old.Requests, m.counts.Requests)
@@ -176,7 +185,8 @@ func printFleet(w io.Writer, v *fleetView, most int) error {
 			healthy++
 		}
 	}
-	fmt.Fprintf(w, "%s: %d workers, %d machines, %d of them healthy\n", v.Server.FleetID, len(v.Workers), len(v.Machines), healthy)
+	fmt.Fprintf(w, "%s: %d workers, %d machines, %d of them healthy\n", v.Server.FleetID,
+		len(v.Workers), len(v.Machines), healthy)
 	if v.Server.Brake != "" {
 		fmt.Fprintf(w, "brake: %s\n", v.Server.Brake)
 	}
@@ -186,11 +196,14 @@ func printFleet(w io.Writer, v *fleetView, most int) error {
 		if p := x.Pressure; p != nil {
 			pressure = fmt.Sprintf("%.0f%%", 100*max(p.CPU, p.Memory, p.IO))
 		}
-		rows = append(rows, []string{x.ID, x.State, fmt.Sprint(x.Machines), fmt.Sprint(x.Reserved), cores(x.CPUsUsed) + "/" + cores(x.CPUs),
-			byteCount(x.MemoryUsed<<20) + " / " + byteCount(x.MemoryMiB<<20), fmt.Sprint(x.PoolReady), pressure})
+		rows = append(rows, []string{x.ID, x.State, fmt.Sprint(x.Machines), fmt.Sprint(x.Reserved),
+			cores(x.CPUsUsed) + "/" + cores(x.CPUs),
+			byteCount(x.MemoryUsed<<20) + " / " + byteCount(x.MemoryMiB<<20), fmt.Sprint(x.PoolReady),
+			pressure})
 	}
 	fmt.Fprintln(w)
-	if err := printTable(w, []string{"WORKER", "STATE", "MACHINES", "RESERVED", "CPUS", "MEMORY", "POOL", "PRESSURE"}, rows); err != nil {
+	if err := printTable(w, []string{"WORKER", "STATE", "MACHINES", "RESERVED", "CPUS", "MEMORY",
+		"POOL", "PRESSURE"}, rows); err != nil {
 		return err
 	}
 	shown := v.Machines[:min(most, len(v.Machines))]
@@ -199,7 +212,8 @@ func printFleet(w io.Writer, v *fleetView, most int) error {
 		rows = append(rows, shown[i].row())
 	}
 	fmt.Fprintln(w)
-	if err := printTable(w, []string{"MACHINE", "WORKER", "STATE", "HEALTHY", "STORE/S", "READ/S", "WRITTEN/S", "OPERATION"}, rows); err != nil {
+	if err := printTable(w, []string{"MACHINE", "WORKER", "STATE", "HEALTHY", "STORE/S", "READ/S",
+		"WRITTEN/S", "OPERATION"}, rows); err != nil {
 		return err
 	}
 	if left := len(v.Machines) - len(shown); left > 0 {
@@ -213,6 +227,7 @@ func (m *machineTop) row() []string {
 	if m.Stall != nil {
 		state += ", stalled"
 	}
-	return []string{m.Name, m.Worker, state, yesNo(m.Healthy), perSecond(m.StoreRequests), byteCount(int64(m.ReadBytes)),
+	return []string{m.Name, m.Worker, state, yesNo(m.Healthy), perSecond(m.StoreRequests),
+		byteCount(int64(m.ReadBytes)),
 		byteCount(int64(m.WrittenBytes)), m.Operation}
 }

@@ -21,12 +21,14 @@ func TestTopLooksOnceWithoutATerminal(t *testing.T) {
 	if len(v.Workers) < 2 || len(v.Machines) < 2 || v.Server.FleetID == "" {
 		t.Errorf("%+v", v)
 	}
-	if _, stderr, code := c.run("top", "--every", "1ms"); code != 2 || !strings.Contains(stderr, "--every") {
+	if _, stderr, code := c.run("top", "--every", "1ms"); code != 2 || !strings.Contains(stderr,
+		"--every") {
 		t.Errorf("an interval that is too short: %d %s", code, stderr)
 	}
 }
 
-// TestTopTellsRatesAndTroubleFirst: rates are of one incarnation, and the machine that is stalled isn't below the fold.
+// TestTopTellsRatesAndTroubleFirst: rates are of one incarnation, and the machine that is stalled
+// isn't below the fold.
 func TestTopTellsRatesAndTroubleFirst(t *testing.T) {
 	c := newCLI(t)
 	for _, name := range []string{"a", "b", "c"} {
@@ -39,7 +41,8 @@ func TestTopTellsRatesAndTroubleFirst(t *testing.T) {
 					continue
 				}
 				m.Machine.Placement = &fleet.Placement{Worker: "w1", Instance: fleet.InstanceID(instance)}
-				m.Report = &fleet.VMReport{Phase: fleet.PhaseHealthy, Stall: stall, Disk: fleet.DiskReport{Requests: requests, BytesWritten: requests * 1000}}
+				m.Report = &fleet.VMReport{Phase: fleet.PhaseHealthy, Stall: stall,
+					Disk: fleet.DiskReport{Requests: requests, BytesWritten: requests * 1000}}
 			}
 		})
 	}
@@ -65,7 +68,8 @@ func TestTopTellsRatesAndTroubleFirst(t *testing.T) {
 	if v.Machines[0].Name != "shop/c" || v.Machines[0].Stall == nil || v.Machines[1].Name != "shop/b" {
 		t.Errorf("the order is %+v", v.Machines)
 	}
-	if b := v.Machines[1]; b.StoreRequests < 50 || b.StoreRequests > 100 || b.WrittenBytes < 50_000 || b.WrittenBytes > 100_000 {
+	if b := v.Machines[1]; b.StoreRequests < 50 || b.StoreRequests > 100 || b.WrittenBytes < 50_000 ||
+		b.WrittenBytes > 100_000 {
 		t.Errorf("6000 requests in a minute are %+v", b)
 	}
 	if a := v.Machines[2]; a.StoreRequests != 0 {
@@ -75,7 +79,8 @@ func TestTopTellsRatesAndTroubleFirst(t *testing.T) {
 	if err := printFleet(&out, &v, 1); err != nil {
 		t.Fatal(err)
 	}
-	if text := out.String(); !strings.Contains(text, "shop/c") || strings.Contains(text, "shop/b") || !strings.Contains(text, "and 2 more") {
+	if text := out.String(); !strings.Contains(text, "shop/c") || strings.Contains(text, "shop/b") ||
+		!strings.Contains(text, "and 2 more") {
 		t.Errorf("where one machine fits:\n%s", text)
 	}
 }

@@ -8,11 +8,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// readyTimeout bounds how long the state may take to answer before the server doesn't count as ready.
+// readyTimeout bounds how long the state may take to answer before the server doesn't count as
+// ready.
 const readyTimeout = 2 * time.Second
 
-// Lacks says why this server can't do its work now; nothing, if it can. Anybody may read it: it names no
-// machine, no address and no record.
+// Lacks says why this server can't do its work now; nothing, if it can. Anybody may read it: it
+// names no machine, no address and no record.
 func (c *Control) Lacks(ctx context.Context) []string {
 	var why []string
 	if !c.loaded.Load() {

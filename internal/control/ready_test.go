@@ -36,7 +36,8 @@ func (e *endedMoves) take() []fleet.Move {
 func TestLacks(t *testing.T) {
 	store, leads := memstate.New(memstate.Config{}), true
 	c, err := control.New(control.Config{FleetID: "f1", StoreURL: "mem://pool"}, control.Deps{
-		Store: store, Disks: &memDisks{docs: map[string][]byte{}}, Images: memImages{}, Log: slog.New(slog.DiscardHandler),
+		Store: store, Disks: &memDisks{docs: map[string][]byte{}}, Images: memImages{},
+		Log:    slog.New(slog.DiscardHandler),
 		Leader: func() bool { return leads }})
 	if err != nil {
 		t.Fatal(err)

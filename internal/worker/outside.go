@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/worker/metrics"
 )
 
-// Lacks says why the worker can't do its work now; nothing, if it can. Anybody may read it: it names no
-// machine, no address and no store.
+// Lacks says why the worker can't do its work now; nothing, if it can. Anybody may read it: it
+// names no machine, no address and no store.
 func (w *Worker) Lacks() []string {
 	w.mu.Lock()
 	told := w.revision != 0

@@ -23,7 +23,11 @@ func TestReadyOnceAssignmentsAreKnown(t *testing.T) {
 		return status == 503 && !strings.Contains(body, "joined") && strings.Contains(body, "assignments")
 	})
 	r.feed.assign(assignment(m1, 1, fleet.WantPrepared))
-	r.eventually("it is ready", func() bool { status, _ := r.call("GET", "/readyz", ""); return status == 200 })
+	r.eventually("it is ready", func() bool {
+		status, _ := r.call("GET", "/readyz",
+			"")
+		return status == 200
+	})
 }
 
 // TestMetricsOfAWorker: what happened is counted, and only who may scrape sees it.
@@ -45,15 +49,19 @@ func TestMetricsOfAWorker(t *testing.T) {
 			t.Fatalf("metrics answered %d: %s", status, body)
 		}
 		for _, line := range []string{
-			`sluice_build_info{go_version="`, `sluice_pool_vms{state="ready"} 1`, `sluice_worker_vms{phase="healthy"} 1`,
-			`sluice_machine_healthy{machine="` + string(m1) + `"} 1`, `sluice_pool_boot_duration_seconds_count 2`,
-			`sluice_gateway_request_duration_seconds_count{operation="get"} `, "process_resident_memory_bytes ", "go_goroutines ",
+			`sluice_build_info{go_version="`, `sluice_pool_vms{state="ready"} 1`,
+			`sluice_worker_vms{phase="healthy"} 1`,
+			`sluice_machine_healthy{machine="` + string(m1) + `"} 1`,
+			`sluice_pool_boot_duration_seconds_count 2`,
+			`sluice_gateway_request_duration_seconds_count{operation="get"} `,
+			"process_resident_memory_bytes ", "go_goroutines ",
 		} {
 			if !strings.Contains(body, "\n"+line) {
 				t.Errorf("no line begins with %s in\n%s", line, body)
 			}
 		}
-		if strings.Contains(body, `sluice_gateway_requests_total{operation="put_if_absent",result="ok"} 0`) {
+		if strings.Contains(body,
+			`sluice_gateway_requests_total{operation="put_if_absent",result="ok"} 0`) {
 			t.Errorf("no write was counted in\n%s", body)
 		}
 	}

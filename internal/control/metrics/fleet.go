@@ -28,7 +28,8 @@ func Watch(reg prometheus.Registerer, f Fleet) error { return reg.Register(&coll
 
 type collector struct{ fleet Fleet }
 
-// Describe implements prometheus.Collector. The set of metrics isn't fixed, so nothing is described.
+// Describe implements prometheus.Collector. The set of metrics isn't fixed, so nothing is
+// described.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
@@ -36,7 +37,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	ctx, t := context.Background(), teller{out: out}
 	server := c.fleet.Server(ctx)
 	t.gauge("sluice_leading", "1 on the server that leads the fleet, else 0.", truth(server.Leader))
-	t.gauge("sluice_brake_on", "1 while too many workers are down, and nothing is started automatically.",
+	t.gauge("sluice_brake_on",
+		"1 while too many workers are down, and nothing is started automatically.",
 		truth(server.Brake != ""))
 	if machines, err := c.fleet.Machines(ctx); err == nil {
 		t.machines(machines)
@@ -90,15 +92,17 @@ func (t teller) machines(all []fleet.MachineView) {
 		}
 	}
 	for k, n := range counts {
-		t.gauge("sluice_machines", "Machines, by state and health; health is unknown where no worker tells.",
+		t.gauge("sluice_machines",
+			"Machines, by state and health; health is unknown where no worker tells.",
 			float64(n), "state", string(k.state), "health", k.health)
 	}
 	for code, n := range codes {
-		t.gauge("sluice_move_blockers", "What moves wait for, by code.", float64(n), "code", code)
+		t.blockers("move", code, n)
 	}
 	for _, s := range fleet.MoveSteps() {
 		if !s.Final() {
-			t.gauge("sluice_moves_active", "Moves that go on and own their machine, by the step that they have reached.",
+			t.gauge("sluice_moves_active",
+				"Moves that go on and own their machine, by the step that they have reached.",
 				float64(steps[s]), "step", string(s))
 		}
 	}
@@ -138,8 +142,10 @@ func (t teller) worker(v *fleet.WorkerView) {
 	id, used := string(v.Worker.ID), v.Allocation.Used()
 	t.gauge("sluice_worker_alive", "1 while the worker reports; 0 once it is suspect or down.",
 		truth(v.Liveness == alive), "worker", id)
-	t.gauge("sluice_worker_cordoned", "1 while the worker takes no new machines.", truth(v.Worker.Cordoned), "worker", id)
-	t.gauge("sluice_worker_machines", "Machines placed on the worker.", float64(v.Machines), "worker", id)
+	t.gauge("sluice_worker_cordoned", "1 while the worker takes no new machines.",
+		truth(v.Worker.Cordoned), "worker", id)
+	t.gauge("sluice_worker_machines", "Machines placed on the worker.", float64(v.Machines), "worker",
+		id)
 	t.gauge("sluice_worker_cpu_cores", "Cores for machines on the worker.",
 		float64(v.Worker.Capacity.CPUMillis)/1000, "worker", id)
 	t.gauge("sluice_worker_cpu_used_cores", "Cores of the worker that machines and moves hold.",
@@ -166,13 +172,19 @@ func (t teller) drains(all []fleet.DrainView) {
 			codes[b.Code]++
 		}
 	}
-	for _, s := range []fleet.DrainState{fleet.DrainRunning, fleet.DrainBlocked, fleet.DrainCancelling} {
+	for _, s := range []fleet.DrainState{fleet.DrainRunning, fleet.DrainBlocked,
+		fleet.DrainCancelling} {
 		t.gauge("sluice_drains", "Drains that go on, by state.", float64(states[s]), "state", string(s))
 	}
 	for code, n := range codes {
-		t.gauge("sluice_drain_blockers", "What keeps drains from going on, by code; only what has lasted a second.",
-			float64(n), "code", code)
+		t.blockers("drain", code, n)
 	}
+}
+
+// blockers tells how often something waits for one reason.
+func (t teller) blockers(of, code string, n int) {
+	t.gauge("sluice_blockers", "What drains and moves wait for, by code.", float64(n), "of", of,
+		"code", code)
 }
 
 func truth(b bool) float64 {

@@ -36,7 +36,8 @@ func compare(t *testing.T, reg prometheus.Gatherer, name string, want ...string)
 	text := ""
 	for _, f := range families {
 		if f.GetName() == name {
-			text = fmt.Sprintf("# HELP %s %s\n# TYPE %s %s\n", name, f.GetHelp(), name, strings.ToLower(f.GetType().String()))
+			text = fmt.Sprintf("# HELP %s %s\n# TYPE %s %s\n", name, f.GetHelp(), name,
+				strings.ToLower(f.GetType().String()))
 		}
 	}
 	text += strings.Join(want, "\n") + "\n"
@@ -52,13 +53,15 @@ func TestFleetIsCounted(t *testing.T) {
 		machines: []fleet.MachineView{
 			{Machine: fleet.Machine{State: fleet.MachineStarted}, Report: healthy},
 			{Machine: fleet.Machine{State: fleet.MachineStarted}, Report: healthy},
-			{Machine: fleet.Machine{State: fleet.MachineStarted}, Report: &fleet.VMReport{Phase: fleet.PhaseRunning}},
+			{Machine: fleet.Machine{State: fleet.MachineStarted},
+				Report: &fleet.VMReport{Phase: fleet.PhaseRunning}},
 			{Machine: fleet.Machine{State: fleet.MachineMoving}, Move: &fleet.Move{Step: fleet.StepCommitted,
 				StartedAt: time.Now().Add(-time.Hour), Blocker: &fleet.Blocker{Code: "start-slow"}}},
 		},
 		drains: []fleet.DrainView{
 			{Drain: fleet.Drain{State: fleet.DrainDone, Blockers: []fleet.Blocker{{Code: "old"}}}},
-			{Drain: fleet.Drain{State: fleet.DrainBlocked, Blockers: []fleet.Blocker{{Code: "no-capacity"}, {Code: "no-capacity"}}}},
+			{Drain: fleet.Drain{State: fleet.DrainBlocked, Blockers: []fleet.Blocker{{Code: "no-capacity"},
+				{Code: "no-capacity"}}}},
 		},
 	}
 	for i := range metrics.MaxWorkers + 3 {
@@ -74,11 +77,12 @@ func TestFleetIsCounted(t *testing.T) {
 	compare(t, reg, "sluice_brake_on", "sluice_brake_on 1")
 	compare(t, reg, "sluice_leading", "sluice_leading 1")
 	compare(t, reg, "sluice_machines", `sluice_machines{health="healthy",state="started"} 2`,
-		`sluice_machines{health="unhealthy",state="started"} 1`, `sluice_machines{health="unknown",state="moving"} 1`)
+		`sluice_machines{health="unhealthy",state="started"} 1`,
+		`sluice_machines{health="unknown",state="moving"} 1`)
 	compare(t, reg, "sluice_workers", `sluice_workers{liveness="alive",state="ready"} 502`,
 		`sluice_workers{liveness="down",state="draining"} 1`)
-	compare(t, reg, "sluice_drain_blockers", `sluice_drain_blockers{code="no-capacity"} 2`)
-	compare(t, reg, "sluice_move_blockers", `sluice_move_blockers{code="start-slow"} 1`)
+	compare(t, reg, "sluice_blockers", `sluice_blockers{code="no-capacity",of="drain"} 2`,
+		`sluice_blockers{code="start-slow",of="move"} 1`)
 	compare(t, reg, "sluice_workers_left_out", "sluice_workers_left_out 3")
 	families, err := reg.Gather()
 	if err != nil {
@@ -103,11 +107,13 @@ func TestFleetIsCounted(t *testing.T) {
 func TestMovesAreCounted(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	m, at := metrics.NewMoves(reg), time.Now()
-	m.Ended(fleet.Move{Reason: "drain", Step: fleet.StepDone, PauseMS: 250, StartedAt: at, FinishedAt: at.Add(3 * time.Second),
+	m.Ended(fleet.Move{Reason: "drain", Step: fleet.StepDone, PauseMS: 250, StartedAt: at,
+		FinishedAt: at.Add(3 * time.Second),
 		Steps: []fleet.StepRecord{{Step: fleet.StepPlanned, At: at}, {Step: fleet.StepReserved, At: at},
 			{Step: fleet.StepDone, At: at.Add(3 * time.Second)}}})
 	m.Ended(fleet.Move{Reason: "migrate", Step: fleet.StepUndone, StartedAt: at, FinishedAt: at})
-	m.Ended(fleet.Move{Reason: "failover", Step: fleet.StepDone, Error: "starts nowhere", StartedAt: at, FinishedAt: at})
+	m.Ended(fleet.Move{Reason: "failover", Step: fleet.StepDone, Error: "starts nowhere",
+		StartedAt: at, FinishedAt: at})
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -127,9 +133,12 @@ func TestMovesAreCounted(t *testing.T) {
 		}
 	}
 	want := map[string]float64{
-		"sluice_moves_total done drain": 1, "sluice_moves_total undone migrate": 1, "sluice_moves_total failed failover": 1,
-		"sluice_move_pause_seconds": 0.25, "sluice_move_step_duration_seconds reserved": 0, "sluice_move_step_duration_seconds done": 3,
-		"sluice_move_duration_seconds done": 3, "sluice_move_duration_seconds undone": 0, "sluice_move_duration_seconds failed": 0,
+		"sluice_moves_total done drain": 1, "sluice_moves_total undone migrate": 1,
+		"sluice_moves_total failed failover": 1,
+		"sluice_move_pause_seconds":          0.25, "sluice_move_step_duration_seconds reserved": 0,
+		"sluice_move_step_duration_seconds done": 3,
+		"sluice_move_duration_seconds done":      3, "sluice_move_duration_seconds undone": 0,
+		"sluice_move_duration_seconds failed": 0,
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("\n%v, want\n%v", got, want)

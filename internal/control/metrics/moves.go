@@ -1,8 +1,9 @@
 // Package metrics is what a server tells Prometheus of its fleet.
 //
-// Invariants: a move is counted once, by the server that ended it. What is, is asked of the control plane
-// when somebody scrapes, so that nothing is kept twice. Figures of single workers are bounded in number; see
-// MaxWorkers. Machines have none here: the worker that runs a machine tells them.
+// Invariants: a move is counted once, by the server that ended it. What is, is asked of the
+// control plane when somebody scrapes, so that nothing is kept twice. Figures of single workers
+// are bounded in number; see MaxWorkers. Machines have none here: the worker that runs a machine
+// tells them.
 package metrics
 
 import (
@@ -48,7 +49,7 @@ func NewMoves(reg prometheus.Registerer) *Moves {
 		}, []string{"step"}),
 		pause: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "sluice_move_pause_seconds",
-			Help:    "Time for which a machine stood still: from telling its source to stop it until it was healthy.",
+			Help:    "Time for which a machine stood still, from telling its source to stop until it was healthy.",
 			Buckets: buckets,
 		}),
 	}

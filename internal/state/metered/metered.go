@@ -1,4 +1,5 @@
-// Package metered tells metrics of a state: how long commits take, what becomes of them, and how full it is.
+// Package metered tells metrics of a state: how long commits take, what becomes of them, and how
+// full it is.
 package metered
 
 import (
@@ -18,12 +19,13 @@ func New(s state.Store, reg prometheus.Registerer) state.Store {
 	return &store{
 		Store: s,
 		took: f.NewHistogram(prometheus.HistogramOpts{
-			Name: "sluice_state_commit_duration_seconds", Help: "Time of one commit to the state, until it is synced.",
+			Name:    "sluice_state_commit_duration_seconds",
+			Help:    "Time of one commit to the state, until it is synced.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 13),
 		}),
 		results: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_state_commits_total",
-			Help: "Commits to the state, by result: ok, conflict (a lost race, tried again), or what failed.",
+			Help: "Commits to the state, by result: ok, conflict (a lost race), or what failed.",
 		}, []string{"result"}),
 	}
 }
@@ -56,7 +58,8 @@ func RegisterSize(reg prometheus.Registerer, size func() Size) {
 		name, help string
 		of         func(Size) int64
 	}{
-		{"sluice_state_size_bytes", "Size of the state's database file.", func(s Size) int64 { return s.Bytes }},
+		{"sluice_state_size_bytes", "Size of the state's database file.",
+			func(s Size) int64 { return s.Bytes }},
 		{"sluice_state_in_use_bytes", "Part of the state's database file that isn't free for reuse.",
 			func(s Size) int64 { return s.InUse }},
 		{"sluice_state_quota_bytes", "Size of the state's database file beyond which nothing is written.",

@@ -16,7 +16,10 @@ import (
 func TestCommitsAreMeasured(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	s := metered.New(memstate.New(memstate.Config{}), reg)
-	metered.RegisterSize(reg, func() metered.Size { return metered.Size{Bytes: 3, InUse: 2, Quota: 4} })
+	metered.RegisterSize(reg, func() metered.Size {
+		return metered.Size{Bytes: 3, InUse: 2,
+			Quota: 4}
+	})
 	create := state.Txn{If: []state.Cond{{Key: "a"}}, Then: []state.Op{{Key: "a", Value: []byte("x")}}}
 	if _, err := s.Commit(t.Context(), create); err != nil {
 		t.Fatal(err)
@@ -24,7 +27,7 @@ func TestCommitsAreMeasured(t *testing.T) {
 	if _, err := s.Commit(t.Context(), create); !errs.Is(err, errs.Conflict) {
 		t.Fatalf("created twice: %v", err)
 	}
-	want := `# HELP sluice_state_commits_total Commits to the state, by result: ok, conflict (a lost race, tried again), or what failed.
+	want := `# HELP sluice_state_commits_total Commits to the state, by result: ok, conflict (a lost race), or what failed.
 # TYPE sluice_state_commits_total counter
 sluice_state_commits_total{result="conflict"} 1
 sluice_state_commits_total{result="ok"} 1

@@ -10,8 +10,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// MaxMachines bounds the machines that have figures of their own on one worker. Those beyond are counted by
-// sluice_machines_left_out. Machines whose disk is stalled come first, then those that aren't healthy.
+// MaxMachines bounds the machines that have figures of their own on one worker. Those beyond are
+// counted by sluice_machines_left_out. Machines whose disk is stalled come first, then those that
+// aren't healthy.
 const MaxMachines = 100
 
 // Figures is what a worker is like when it is asked.
@@ -45,7 +46,8 @@ type descs struct {
 func newDescs() descs {
 	const machine = "machine"
 	return descs{
-		poolVMs:    desc("sluice_pool_vms", "Empty VMs of the pool, by state: ready or booting.", "state"),
+		poolVMs: desc("sluice_pool_vms", "Empty VMs of the pool, by state: ready or booting.",
+			"state"),
 		poolWanted: desc("sluice_pool_wanted_vms", "Empty VMs that the pool shall keep ready."),
 		vms:        desc("sluice_worker_vms", "Machines on this worker, by phase.", "phase"),
 		condition: desc("sluice_worker_condition",
@@ -53,20 +55,27 @@ func newDescs() descs {
 		pressure: desc("sluice_worker_pressure_ratio",
 			"Share of the last ten seconds in which work on this host waited, by resource.", "resource"),
 		stalled: desc("sluice_disks_stalled", "Disks of machines here whose store has stalled."),
-		paused:  desc("sluice_machines_paused", "Machines here that are frozen until their store is back."),
-		leftOut: desc("sluice_machines_left_out", "Machines here beyond the bound, without figures of their own."),
+		paused: desc("sluice_machines_paused",
+			"Machines here that are frozen until their store is back."),
+		leftOut: desc("sluice_machines_left_out",
+			"Machines here beyond the bound, without figures of their own."),
 		stalledSeconds: desc("sluice_disk_stalled_seconds",
 			"For how long the machine's store has stalled; 0: it has not.", machine),
-		diskRequests: desc("sluice_disk_requests_total", "Requests of the machine's disk to its store.", machine),
-		diskRead:     desc("sluice_disk_read_bytes_total", "Bytes that the machine's disk read from its store.", machine),
-		diskWritten:  desc("sluice_disk_written_bytes_total", "Bytes that the machine's disk wrote to its store.", machine),
-		healthy:      desc("sluice_machine_healthy", "1 while the machine runs and each of its services is ready.", machine),
+		diskRequests: desc("sluice_disk_requests_total", "Requests of the machine's disk to its store.",
+			machine),
+		diskRead: desc("sluice_disk_read_bytes_total",
+			"Bytes that the machine's disk read from its store.", machine),
+		diskWritten: desc("sluice_disk_written_bytes_total",
+			"Bytes that the machine's disk wrote to its store.", machine),
+		healthy: desc("sluice_machine_healthy",
+			"1 while the machine runs and each of its services is ready.", machine),
 		outOfMemoryKills: desc("sluice_machine_out_of_memory_kills_total",
 			"Processes of the machine killed for lack of memory.", machine),
 	}
 }
 
-// Describe implements prometheus.Collector. The set of metrics isn't fixed, so nothing is described.
+// Describe implements prometheus.Collector. The set of metrics isn't fixed, so nothing is
+// described.
 func (c *collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
@@ -132,7 +141,8 @@ func (d *descs) machine(out chan<- prometheus.Metric, v *fleet.VMReport, now tim
 
 // elsewhere says that a machine only passes through here: it is to come, or it has left.
 func elsewhere(v fleet.VMReport) bool {
-	return v.Phase == fleet.PhasePreparing || v.Phase == fleet.PhasePrepared || v.Phase == fleet.PhaseReleased
+	return v.Phase == fleet.PhasePreparing || v.Phase == fleet.PhasePrepared ||
+		v.Phase == fleet.PhaseReleased
 }
 
 // worstFirst orders machines by how much they need to be seen.

@@ -13,20 +13,24 @@ import (
 	"github.com/sluice-platform/sluice/internal/worker/metrics"
 )
 
-// TestMachinesAreBounded: beyond the bound machines are only counted, and the one in trouble is never among those.
+// TestMachinesAreBounded: beyond the bound machines are only counted, and the one in trouble is
+// never among those.
 func TestMachinesAreBounded(t *testing.T) {
 	f := metrics.Figures{PoolReady: 1, PoolWanted: 2}
 	for i := range metrics.MaxMachines + 7 {
-		f.VMs = append(f.VMs, fleet.VMReport{Machine: fleet.MachineID(fmt.Sprintf("m%04d", i)), Phase: fleet.PhaseHealthy})
+		f.VMs = append(f.VMs, fleet.VMReport{Machine: fleet.MachineID(fmt.Sprintf("m%04d", i)),
+			Phase: fleet.PhaseHealthy})
 	}
 	f.VMs = append(f.VMs, fleet.VMReport{Machine: "passing", Phase: fleet.PhasePrepared})
-	f.VMs[metrics.MaxMachines+3].Stall = &fleet.DiskStall{Since: time.Now().Add(-time.Minute), Paused: true}
+	f.VMs[metrics.MaxMachines+3].Stall = &fleet.DiskStall{Since: time.Now().Add(-time.Minute),
+		Paused: true}
 	f.VMs[metrics.MaxMachines+5].Phase = fleet.PhaseFailed
 	reg := prometheus.NewPedanticRegistry()
 	if err := metrics.New(reg).Watch(func() metrics.Figures { return f }); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := testutil.GatherAndCount(reg, "sluice_machine_healthy"); err != nil || n != metrics.MaxMachines {
+	if n, err := testutil.GatherAndCount(reg, "sluice_machine_healthy"); err != nil ||
+		n != metrics.MaxMachines {
 		t.Errorf("%d machines have figures of their own, %v", n, err)
 	}
 	families, err := reg.Gather()
@@ -43,7 +47,8 @@ func TestMachinesAreBounded(t *testing.T) {
 			values[key] = m.GetGauge().GetValue()
 		}
 	}
-	stalled, failed := string(f.VMs[metrics.MaxMachines+3].Machine), string(f.VMs[metrics.MaxMachines+5].Machine)
+	stalled, failed := string(f.VMs[metrics.MaxMachines+3].Machine),
+		string(f.VMs[metrics.MaxMachines+5].Machine)
 	for key, want := range map[string]float64{
 		"sluice_machines_left_out": 7, "sluice_disks_stalled": 1, "sluice_machines_paused": 1,
 		"sluice_machine_healthy " + failed: 0, "sluice_pool_vms ready": 1, "sluice_pool_wanted_vms": 2,

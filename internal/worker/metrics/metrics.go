@@ -1,7 +1,8 @@
 // Package metrics is what a worker tells Prometheus.
 //
-// Invariants: what happens is counted when it happens. What is, is asked for when somebody scrapes, so that
-// nothing is kept twice. Figures of single machines are bounded in number; see MaxMachines.
+// Invariants: what happens is counted when it happens. What is, is asked for when somebody
+// scrapes, so that nothing is kept twice. Figures of single machines are bounded in number; see
+// MaxMachines.
 package metrics
 
 import (
@@ -38,10 +39,11 @@ func New(reg prometheus.Registerer) *Metrics {
 		reg: reg,
 		requests: f.NewCounterVec(prometheus.CounterOpts{
 			Name: "sluice_gateway_requests_total",
-			Help: "Requests of VMs that the store answered, by operation and result: ok, or the kind of the error.",
+			Help: "Requests of VMs that the store answered, by result: ok, or the kind of the error.",
 		}, []string{"operation", "result"}),
 		took: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "sluice_gateway_request_duration_seconds", Help: "Time the store took for a request of a VM.",
+			Name:    "sluice_gateway_request_duration_seconds",
+			Help:    "Time the store took for a request of a VM.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2, 15),
 		}, []string{"operation"}),
 		bytes: f.NewCounterVec(prometheus.CounterOpts{

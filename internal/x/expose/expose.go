@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// NewRegistry returns the registry of one process, with what every process tells of itself: its build, its
-// memory and processor, and the Go runtime. Role is server or worker.
+// NewRegistry returns the registry of one process, with what every process tells of itself: its
+// build, its memory and processor, and the Go runtime. Role is server or worker.
 func NewRegistry(role, version string) *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -27,8 +27,8 @@ func NewRegistry(role, version string) *prometheus.Registry {
 	return reg
 }
 
-// Handler serves the registry in the format that Prometheus reads. What fails to be collected is left out
-// and logged; the rest is served.
+// Handler serves the registry in the format that Prometheus reads. What fails to be collected is
+// left out and logged; the rest is served.
 func Handler(reg *prometheus.Registry, log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError, MaxRequestsInFlight: maxScrapes,
