@@ -14,10 +14,13 @@ declare -A base=(
   [mkfs.xfs]=xfsprogs [xfs_repair]=xfsprogs [xfs_growfs]=xfsprogs
   [qemu-img]=qemu-utils [qemu-io]=qemu-utils [nbdinfo]=libnbd-bin [nbdcopy]=libnbd-bin
   [ip]=iproute2 [nft]=nftables [losetup]=mount [mount]=mount [umount]=mount [fstrim]=util-linux [blockdev]=util-linux
+  [promtool]=prometheus
   [flock]=util-linux [gcc]=gcc [/usr/include/stdlib.h]=libc6-dev # the race detector needs both
 )
 # VMs with a kernel of their own are for this architecture only.
 [ "$(uname -m)" = x86_64 ] && base+=([qemu-system-x86_64]=qemu-system-x86 [lz4]=lz4)
+# Packages of which one program is needed and nothing else: what comes with this one is a service that would start.
+declare -A alone=([prometheus]=/usr/bin/promtool)
 declare -A bench=( # peers to measure beside, and file systems that they use
   [fio]=fio [s3backer]=s3backer [mkfs.btrfs]=btrfs-progs [btrfs]=btrfs-progs [pgbench]=postgresql
 )
@@ -58,6 +61,20 @@ export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -q -o DPkg::Lock::Timeout=120 -o Dpkg::Use-Pty=0)
 echo "setup: asking Debian's mirror for its list of packages"
 "${apt[@]}" update >/dev/null
+for package in "${!alone[@]}"; do
+  [ -n "${missing[$package]:-}" ] || continue
+  unset "missing[$package]"
+  program=${alone[$package]}
+  echo "setup: taking $(basename "$program") from $package (once)"
+  dir=$(mktemp -d)
+  trap 'rm -rf "$dir"' EXIT
+  (cd "$dir" && "${apt[@]}" -o APT::Sandbox::User=root download "$package" >/dev/null)
+  dpkg-deb --fsys-tarfile "$dir"/*.deb | tar -x -C "$dir" ".$program"
+  install -m 755 "$dir$program" /usr/local/bin/
+  rm -rf "$dir"
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+mapfile -t packages < <(printf '%s\n' "${!missing[@]}" | sort)
 install=("${apt[@]}" install -y --no-install-recommends "${packages[@]}")
 size=$("${install[@]}" --assume-no 2>/dev/null | sed -n 's/^Need to get \(.*\) of archives.*/, \1 to fetch/p' || true)
 echo "setup: installing ${packages[*]}$size (once)"

@@ -15,7 +15,7 @@ type role string
 const (
 	roleOperator role = "operator"
 	roleWorker   role = "worker"
-	roleScraper  role = "scraper" // metrics alone; an operator may do that, too
+	roleScraper  role = "metrics" // metrics alone; an operator may do that, too
 	roleAnybody  role = "anybody" // no token: health and the API's own description
 )
 
