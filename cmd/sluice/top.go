@@ -24,7 +24,7 @@ func newTopCommand(d *deps) *cobra.Command {
 		Long: `Watch workers and machines, by the second: how full and how busy workers are, and what the
 disks of machines ask of the object store. Machines in trouble come first, then the busiest. On a
 terminal it goes on until it is interrupted, and shows as many machines as fit; else, and with
---once, it looks once and shows all. What a disk on this host does inside: sluice disk top.
+--once, it looks once and shows all. What one disk does inside: sluice disk top --machine.
 ` + exitTable,
 		Example: "  sluice top\n  sluice top --once --json",
 		Args:    exactly(),
