@@ -75,17 +75,16 @@ func Meter(s blob.Store, done func(Done)) *Metered {
 
 type counter struct{ requests, errors, in, out, nanos atomic.Int64 }
 
-func (m *Metered) count(c *counter, op Op, start time.Time, in, out int, err error) {
-	d := Done{Op: op, Took: time.Since(start), Err: err}
+func (m *Metered) count(c *counter, start time.Time, d Done) {
+	d.Took = time.Since(start)
 	c.requests.Add(1)
 	c.nanos.Add(int64(d.Took))
-	if err != nil {
+	if d.Err != nil {
+		d.In, d.Out = 0, 0
 		c.errors.Add(1)
-	} else {
-		d.In, d.Out = in, out
-		c.in.Add(int64(in))
-		c.out.Add(int64(out))
 	}
+	c.in.Add(int64(d.In))
+	c.out.Add(int64(d.Out))
 	m.done(d)
 }
 
@@ -108,7 +107,7 @@ func (m *Metered) Snapshot() Snapshot {
 func (m *Metered) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
 	start := time.Now()
 	o, err := m.store.Get(ctx, key, r)
-	m.count(&m.get, OpGet, start, 0, len(o.Data), err)
+	m.count(&m.get, start, Done{Op: OpGet, Out: len(o.Data), Err: err})
 	return o, err
 }
 
@@ -116,7 +115,7 @@ func (m *Metered) Get(ctx context.Context, key string, r blob.Range) (blob.Objec
 func (m *Metered) Put(ctx context.Context, key string, body []byte) (blob.ETag, error) {
 	start := time.Now()
 	etag, err := m.store.Put(ctx, key, body)
-	m.count(&m.put, OpPut, start, len(body), 0, err)
+	m.count(&m.put, start, Done{Op: OpPut, In: len(body), Err: err})
 	return etag, err
 }
 
@@ -124,7 +123,7 @@ func (m *Metered) Put(ctx context.Context, key string, body []byte) (blob.ETag, 
 func (m *Metered) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
 	start := time.Now()
 	etag, err := m.store.PutIfAbsent(ctx, key, body)
-	m.count(&m.putIfAbsent, OpPutIfAbsent, start, len(body), 0, err)
+	m.count(&m.putIfAbsent, start, Done{Op: OpPutIfAbsent, In: len(body), Err: err})
 	return etag, err
 }
 
@@ -134,7 +133,7 @@ func (m *Metered) PutIfMatch(
 ) (blob.ETag, error) {
 	start := time.Now()
 	etag, err := m.store.PutIfMatch(ctx, key, body, match)
-	m.count(&m.putIfMatch, OpPutIfMatch, start, len(body), 0, err)
+	m.count(&m.putIfMatch, start, Done{Op: OpPutIfMatch, In: len(body), Err: err})
 	return etag, err
 }
 
@@ -142,7 +141,7 @@ func (m *Metered) PutIfMatch(
 func (m *Metered) Delete(ctx context.Context, key string) error {
 	start := time.Now()
 	err := m.store.Delete(ctx, key)
-	m.count(&m.drop, OpDelete, start, 0, 0, err)
+	m.count(&m.drop, start, Done{Op: OpDelete, Err: err})
 	return err
 }
 
@@ -152,7 +151,7 @@ func (m *Metered) List(
 ) error {
 	start := time.Now()
 	err := m.store.List(ctx, prefix, startAfter, yield)
-	m.count(&m.list, OpList, start, 0, 0, err)
+	m.count(&m.list, start, Done{Op: OpList, Err: err})
 	return err
 }
 
