@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
 )
 
 // assignInput is all that a worker's assignments are derived from.
@@ -74,18 +75,18 @@ func assignmentOf(w fleet.Worker, m fleet.Machine, mv fleet.Move, moving bool, r
 	switch {
 	case strings.HasPrefix(m.Owner, ownerCreate):
 		return fleet.Assignment{}, false
-	case here && moving && told(mv.Step) && m.Placement.Generation == mv.FromGen:
+	case here && moving && mv.Step.SourceToldToStop() && m.Placement.Generation == mv.FromGen:
 		return placedAssignment(m, fleet.WantReleased), true
 	case here && (m.State == fleet.MachineStopping || !moving && m.Desired != fleet.WantStarted):
 		return placedAssignment(m, fleet.WantReleased), true
 	case here:
 		return placedAssignment(m, fleet.WantRunning), true
-	case moving && mv.To == w.ID && mv.Reason != reasonFailover && preparing(mv.Step):
+	case moving && mv.To == w.ID && mv.Reason != fleet.ReasonFailover && mv.Step.TargetKeepsWarm():
 		return assignment(m, fleet.WantPrepared, mv.ToGen, mv.Instance,
 			fleet.Placement{Address: fleet.PrivateAddress(m.NetworkID, w.Number, m.Number)}), true
 	case !seen || withdrawn(v):
 		return fleet.Assignment{}, false
-	case m.Placement == nil && v.Generation >= m.Generation && hasVM(&v):
+	case m.Placement == nil && v.Generation >= m.Generation && plan.HasVM(&v):
 		return assignment(m, fleet.WantReleased, v.Generation, v.Instance, fleet.Placement{}), true
 	case v.Generation > m.Generation:
 		return fleet.Assignment{}, false // the records are behind the worker: whoever knows more shall say it
@@ -97,20 +98,6 @@ func assignmentOf(w fleet.Worker, m fleet.Machine, mv fleet.Move, moving bool, r
 // withdrawn says that nothing is left of a machine on a worker but what it has to say about it: once it isn't
 // mentioned any more, it is forgotten.
 func withdrawn(v fleet.VMReport) bool { return v.Phase == fleet.PhaseReleased && !v.HasVM }
-
-// preparing says in which steps the target keeps a warm VM ready.
-func preparing(s fleet.Step) bool {
-	switch s {
-	case fleet.StepLocked, fleet.StepPrepared, fleet.StepStopping, fleet.StepReleased:
-		return true
-	}
-	return false
-}
-
-// told says in which steps the source has been told to release the machine and nothing is committed yet.
-func told(s fleet.Step) bool {
-	return s == fleet.StepStopping || s == fleet.StepReleased || s == fleet.StepUndoing
-}
 
 func placedAssignment(m fleet.Machine, want fleet.Want) fleet.Assignment {
 	return assignment(m, want, m.Placement.Generation, m.Placement.Instance, *m.Placement)

@@ -17,7 +17,7 @@ func TestDeriveAssignments(t *testing.T) {
 		return m
 	}
 	move := func(step fleet.Step) *fleet.Move {
-		return &fleet.Move{ID: "v", Machine: "m", From: "w2", To: "w1", FromGen: 3, ToGen: 4, Step: step, Reason: reasonDrain}
+		return &fleet.Move{ID: "v", Machine: "m", From: "w2", To: "w1", FromGen: 3, ToGen: 4, Step: step, Reason: fleet.ReasonDrain}
 	}
 	away := func(m *fleet.Machine) { m.Placement, m.Owner, m.Generation = placed("w2", 3), "move/v", 4 }
 	vm := func(gen fleet.Generation, p fleet.Phase) *fleet.VMReport {

@@ -17,15 +17,12 @@ func (c *Control) view(machines []fleet.Machine) plan.View {
 		v.Workers = append(v.Workers, c.planWorker(w.val, now))
 	}
 	for _, mv := range c.cache.activeMoves("") {
-		if moving(mv.val.Step) {
+		if mv.val.Step.Counts() {
 			v.Moves = append(v.Moves, mv.val)
 		}
 	}
 	return v
 }
-
-// moving says that a move still counts: its target is healthy, and only the source is to be cleaned, else.
-func moving(s fleet.Step) bool { return !s.Final() && s != fleet.StepUnlocked }
 
 // place chooses a worker for a machine; see plan.Place. Nothing is booked.
 func (c *Control) place(need plan.Need) (fleet.WorkerID, *fleet.Blocker) {
@@ -60,7 +57,7 @@ func (c *Control) fits(need fleet.Resources) error {
 // exhausted makes an error of a blocker. A server that has just started doesn't know yet who is alive.
 func (c *Control) exhausted(b *fleet.Blocker, name string) error {
 	for _, w := range all(c.cache, c.cache.workers) {
-		if s := c.obs.sight(w.val.ID, "", c.now()); s.unheard && s.health == plan.Suspect {
+		if s := c.obs.sight(w.val.ID, "", c.now()); s.Unheard && s.Health == plan.Suspect {
 			return errs.New(errs.Unavailable, "no worker for machine %s yet: this server has just started, and has not heard of %s", name, w.val.ID).
 				WithRemedy("try again in a moment")
 		}

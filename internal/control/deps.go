@@ -52,9 +52,6 @@ type Config struct {
 	Executors int
 	// Tick is how often time is looked at: silence, timeouts, back-off. Default 100 ms. Nothing else waits for it.
 	Tick time.Duration
-	// PrepareWait bounds how long a move waits for a VM that the target has ready to read the machine's map too, before
-	// it stops the source; default 1 s. For the VM itself it waits up to Policy.StartTimeout.
-	PrepareWait time.Duration
 	// MaxAttempts is how many targets a move tries before it is undone; default 3.
 	MaxAttempts int
 	// CollectEvery is how often the pool of disks is collected, the first time after at most ten minutes; 0: never.
@@ -89,9 +86,9 @@ func (cfg Config) withDefaults() Config {
 	p.WorkerSuspect = cmp.Or(p.WorkerSuspect, def.WorkerSuspect)
 	p.WorkerDown = cmp.Or(p.WorkerDown, def.WorkerDown)
 	p.StartTimeout = cmp.Or(p.StartTimeout, def.StartTimeout)
+	p.PrepareWait = cmp.Or(p.PrepareWait, def.PrepareWait)
 	cfg.Executors = cmp.Or(cfg.Executors, 8)
 	cfg.Tick = cmp.Or(cfg.Tick, 100*time.Millisecond)
-	cfg.PrepareWait = cmp.Or(cfg.PrepareWait, time.Second)
 	cfg.MaxAttempts = cmp.Or(cfg.MaxAttempts, 3)
 	return cfg
 }

@@ -130,7 +130,7 @@ func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
 		if !ok || !movable(m.val, s.From) {
 			continue
 		}
-		if _, err := c.startMove(ctx, m, fleet.Move{Drain: id, Reason: reasonDrain, To: s.To}); err != nil {
+		if _, err := c.startMove(ctx, m, fleet.Move{Drain: id, Reason: fleet.ReasonDrain, To: s.To}); err != nil {
 			return err
 		}
 	}
@@ -168,7 +168,7 @@ func (c *Control) noteDrain(ctx context.Context, d row[fleet.Drain], moves []fle
 func moved(moves []fleet.Move) int {
 	away := map[fleet.MachineID]bool{}
 	for _, mv := range moves {
-		if mv.Step == fleet.StepDone || mv.Step == fleet.StepUnlocked {
+		if mv.Step.BroughtAway() {
 			away[mv.Machine] = true
 		}
 	}
@@ -203,7 +203,7 @@ func (c *Control) endDrain(ctx context.Context, d row[fleet.Drain]) error {
 func (c *Control) cancelMoves(ctx context.Context, d row[fleet.Drain], moves []fleet.Move) error {
 	left := 0
 	for _, mv := range moves {
-		if !moving(mv.Step) {
+		if !mv.Step.Counts() {
 			continue
 		}
 		left++

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -80,13 +81,13 @@ func tallies(v *fleet.VMReport) []tally {
 
 // settleTally notes what a machine's VM has counted, and reports whether that was news. The newest line is counted up where it
 // tells of it already: a machine that does nothing else must not push out the rest.
-func (c *Control) settleTally(ctx context.Context, m row[fleet.Machine], s sight, y tally) (bool, error) {
+func (c *Control) settleTally(ctx context.Context, m row[fleet.Machine], s plan.Sight, y tally) (bool, error) {
 	ring, rev, err := c.readEvents(ctx, m.val.ID)
 	if err != nil {
 		return false, err
 	}
 	count := strconv.FormatInt(y.count, 10)
-	line := fleet.MachineEvent{Time: y.last, State: m.val.State, Event: y.event, Source: sourceWorker(s.worker),
+	line := fleet.MachineEvent{Time: y.last, State: m.val.State, Event: y.event, Source: sourceWorker(s.Worker),
 		Instance: m.val.Placement.Instance, Info: map[string]string{y.key: count}}
 	maps.Copy(line.Info, y.info)
 	isSame := func(e fleet.MachineEvent) bool { return e.Event == y.event && e.Instance == line.Instance }

@@ -44,7 +44,7 @@ func (c *Control) failover(ctx context.Context) error {
 		if !ok || !movable(m.val, s.From) {
 			continue
 		}
-		if _, err := c.startMove(ctx, m, fleet.Move{Reason: reasonFailover, To: s.To}); err != nil {
+		if _, err := c.startMove(ctx, m, fleet.Move{Reason: fleet.ReasonFailover, To: s.To}); err != nil {
 			return err
 		}
 	}
@@ -68,7 +68,7 @@ func (c *Control) clearTombstones(ctx context.Context) error {
 		}
 		c.refreshFeed(r.val.Worker)
 		s := c.obs.sight(r.val.Worker, id, c.now())
-		if s.health != plan.Alive || !s.current || s.vm != nil {
+		if s.Health != plan.Alive || !s.Current || s.VM != nil {
 			continue
 		}
 		t := c.begin()

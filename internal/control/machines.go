@@ -113,7 +113,7 @@ func (c *Control) Migrate(ctx context.Context, ref string, to fleet.WorkerID) (f
 			return errs.New(refusalKind(plan.Refusals(c.view(nil), need), to), "machine %s can't move: %s", m.val.Name, blocker.Detail).WithRemedy("%s", blocker.Remedy)
 		}
 		var err error
-		mv, err = c.startMove(ctx, m, fleet.Move{Reason: reasonMigrate, To: target, Pinned: to != ""})
+		mv, err = c.startMove(ctx, m, fleet.Move{Reason: fleet.ReasonMigrate, To: target, Pinned: to != ""})
 		return err
 	})
 	if err != nil {

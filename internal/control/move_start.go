@@ -3,13 +3,10 @@ package control
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
 )
-
-// stopSlack is how much longer than its stop timeout a machine may take before its move says so.
-const stopSlack = 10 * time.Second
 
 // movable says that a machine is where a plan thought it is, and free to be moved.
 func movable(m fleet.Machine, from fleet.WorkerID) bool {
@@ -23,7 +20,7 @@ func (c *Control) startMove(ctx context.Context, m row[fleet.Machine], mv fleet.
 	mv.ID, mv.Machine, mv.Network = fleet.MoveID(c.deps.IDs.ULID(now)), m.val.ID, m.val.Network
 	mv.From, mv.FromGen, mv.ToGen = m.val.Placement.Worker, m.val.Placement.Generation, m.val.Generation+1
 	mv.Instance, mv.Attempt, mv.StartedAt = fleet.InstanceID(c.deps.IDs.ULID(now)), 1, now
-	if v := c.see(m.val).vm; v != nil && v.Generation == mv.FromGen {
+	if v := c.see(m.val).VM; v != nil && v.Generation == mv.FromGen {
 		mv.WasUnhealthy = !v.Healthy()
 	}
 	mv.Step = fleet.StepReserved
@@ -80,7 +77,8 @@ func (c *Control) retarget(ctx context.Context, r row[fleet.Move], m row[fleet.M
 	if why != nil {
 		next.Refused = append(slices.Clip(next.Refused), next.To)
 	} else {
-		why = blocker("target-lost", "worker/"+string(next.To), string(next.To)+" takes no machines any more", "sluice machine migrate without --to")
+		why = &fleet.Blocker{Code: fleet.CodeTargetLost, Object: "worker/" + string(next.To),
+			Detail: string(next.To) + " takes no machines any more", Remedy: "sluice machine migrate without --to"}
 	}
 	exclude := map[fleet.WorkerID]string{next.From: "the machine is on it"}
 	for _, w := range next.Refused {
@@ -88,7 +86,7 @@ func (c *Control) retarget(ctx context.Context, r row[fleet.Move], m row[fleet.M
 	}
 	to, blocked := c.placeCalm(needOf(m.val, exclude))
 	switch {
-	case next.Pinned, blocked != nil && why.Code == codeNotReady:
+	case next.Pinned, blocked != nil && why.Code == fleet.CodeNotReady:
 		return c.undoMove(ctx, r, m, why)
 	case blocked != nil:
 		return c.undoMove(ctx, r, m, blocked)
@@ -113,10 +111,10 @@ func (c *Control) retarget(ctx context.Context, r row[fleet.Move], m row[fleet.M
 }
 
 // stopSource begins the pause: from this commit on the source's assignment is to release the machine.
-func (c *Control) stopSource(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], l moveLook) error {
+func (c *Control) stopSource(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], in plan.MoveInput) error {
 	t, next := c.begin(), r.val
 	note := ""
-	if !prepared(l) {
+	if !in.TargetPrepared() {
 		note = "the target's VM has not read the disk's map yet"
 	}
 	c.step(&next, fleet.StepPrepared, note)
@@ -134,26 +132,6 @@ func (c *Control) step(mv *fleet.Move, s fleet.Step, note string) {
 	if s.Final() {
 		mv.FinishedAt = c.now()
 	}
-}
-
-// reached returns when a move last reached a step; the zero time if it never did.
-func reached(mv fleet.Move, s fleet.Step) time.Time {
-	for i := len(mv.Steps) - 1; i >= 0; i-- {
-		if mv.Steps[i].Step == s {
-			return mv.Steps[i].At
-		}
-	}
-	return time.Time{}
-}
-
-// noteOf returns what was noted when a move last reached a step.
-func noteOf(mv fleet.Move, s fleet.Step) string {
-	for i := len(mv.Steps) - 1; i >= 0; i-- {
-		if mv.Steps[i].Step == s {
-			return mv.Steps[i].Note
-		}
-	}
-	return ""
 }
 
 // block notes why a move waits, or that nothing blocks it any more.
@@ -182,7 +160,7 @@ func (c *Control) block(ctx context.Context, r row[fleet.Move], why *fleet.Block
 
 // orphaned ends a move whose machine is gone or owned by something else. Both happen only after the move has
 // given the machine back; anything else is a view that is behind.
-func (c *Control) orphaned(ctx context.Context, r row[fleet.Move], _ row[fleet.Machine], exists bool) error {
+func (c *Control) orphaned(ctx context.Context, r row[fleet.Move], exists bool) error {
 	if r.val.Step == fleet.StepUnlocked && !exists {
 		return c.endDone(ctx, r)
 	}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
 )
 
 // undoMove undoes a move whose source was never told anything: the reservation and the lock go back.
@@ -14,7 +15,7 @@ func (c *Control) undoMove(ctx context.Context, r row[fleet.Move], m row[fleet.M
 	note := ""
 	if why != nil {
 		note = why.Detail
-		if next.Reason == reasonMigrate || why.Code == codeNotReady {
+		if next.Reason == fleet.ReasonMigrate || why.Code == fleet.CodeNotReady {
 			next.Error = why.Detail // a drain leaves the machine alone for a while
 		}
 	}
@@ -33,15 +34,15 @@ func (c *Control) undoMove(ctx context.Context, r row[fleet.Move], m row[fleet.M
 
 // putBack undoes a move after the source was told to stop: the machine goes back under a new generation. The
 // source's share was kept for this. why is nil where a person cancelled.
-func (c *Control) putBack(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], l moveLook, why *fleet.Blocker) error {
+func (c *Control) putBack(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
 	next := r.val
-	if reached(next, fleet.StepReleased).IsZero() {
-		c.noteReleased(&next, l)
+	if next.Reached(fleet.StepReleased).IsZero() {
+		c.noteReleased(&next, in)
 	}
 	note := "cancelled"
 	if why != nil {
 		note = why.Detail
-		if why.Code == codeStartFailed || next.Reason == reasonMigrate {
+		if why.Code == fleet.CodeStartFailed || next.Reason == fleet.ReasonMigrate {
 			next.Error = why.Detail // a drain leaves the machine alone for a while
 		}
 	}
@@ -61,11 +62,11 @@ func (c *Control) putBack(ctx context.Context, r row[fleet.Move], m row[fleet.Ma
 }
 
 // endUndone ends an undone move: the machine is wholly on its source again, running or with a reason why not.
-func (c *Control) endUndone(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], l moveLook, why *fleet.Blocker) error {
+func (c *Control) endUndone(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
 	t, next := c.begin(), r.val
 	machine := m.val
 	machine.Owner, machine.State = "", fleet.MachineStarting
-	if v := l.source.vm; why == nil && v != nil && v.Generation == machine.Placement.Generation {
+	if v := in.Source.VM; why == nil && v != nil && v.Generation == machine.Placement.Generation {
 		machine.State = fleet.MachineStarted
 	}
 	if why != nil && next.Error == "" {
@@ -96,7 +97,7 @@ func (t *txn) bury(m fleet.Machine, on fleet.WorkerID) {
 func moveEvents(mv fleet.Move, m fleet.Machine) []fleet.MachineEvent {
 	to, migrated := m.Placement.Worker, m.Placement.Worker != mv.From
 	info := map[string]string{
-		"migrated": strconv.FormatBool(migrated), "from": string(mv.From), "to": string(to), "move": string(mv.ID), "reason": mv.Reason,
+		"migrated": strconv.FormatBool(migrated), "from": string(mv.From), "to": string(to), "move": string(mv.ID), "reason": string(mv.Reason),
 		"proof": string(mv.Proof), "address": m.Placement.Address.String(),
 	}
 	if mv.PauseMS > 0 {
@@ -106,13 +107,13 @@ func moveEvents(mv fleet.Move, m fleet.Machine) []fleet.MachineEvent {
 		info["error"] = mv.Error
 	}
 	var lines []fleet.MachineEvent
-	if at := reached(mv, fleet.StepStopping); !at.IsZero() {
-		lines = append(lines, fleet.MachineEvent{Time: at, State: fleet.MachineStopping, Event: eventStop, Source: sourceControl, Info: map[string]string{"reason": mv.Reason}})
+	if at := mv.Reached(fleet.StepStopping); !at.IsZero() {
+		lines = append(lines, fleet.MachineEvent{Time: at, State: fleet.MachineStopping, Event: eventStop, Source: sourceControl, Info: map[string]string{"reason": string(mv.Reason)}})
 	}
-	if at := reached(mv, fleet.StepReleased); !at.IsZero() {
+	if at := mv.Reached(fleet.StepReleased); !at.IsZero() {
 		exit := fleet.MachineEvent{Time: at, State: fleet.MachineStopped, Event: eventExit, Source: sourceWorker(mv.From)}
 		if mv.Proof == fleet.ProofStorage { // nobody there said so
-			why := noteOf(mv, fleet.StepReleased)
+			why := mv.NoteOf(fleet.StepReleased)
 			if why == "" {
 				why = string(mv.From) + " says nothing of it"
 			}

@@ -183,38 +183,35 @@ func (o *observer) judge(id fleet.WorkerID, now time.Time) bool {
 	return changed
 }
 
-// sight is what is known of one machine on one worker.
-type sight struct {
-	worker   fleet.WorkerID
-	health   plan.Health
-	unheard  bool            // not heard of since this server started: nothing speaks for it, nor against it
-	vm       *fleet.VMReport // nil: the newest report doesn't mention it
-	vmSince  time.Time       // when this server first heard of the machine's VM there
-	told     []fleet.ServiceReport
-	reported bool            // there is a report at all
-	current  bool            // the report acted on the newest assignments
-	since    time.Time       // when the newest assignments became what they are
-	pressure *fleet.Pressure // of its host, as it said last; nil: not known
-}
-
 // sight returns what the worker's newest report says of a machine. The set is the worker's present one.
-func (o *observer) sight(id fleet.WorkerID, machine fleet.MachineID, now time.Time) sight {
+func (o *observer) sight(id fleet.WorkerID, machine fleet.MachineID, now time.Time) plan.Sight {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	s := sight{worker: id, health: o.healthLocked(id, now)}
+	s := plan.Sight{Worker: id, Health: o.healthLocked(id, now)}
 	w := o.workers[id]
-	s.unheard = w == nil || w.contact.Last.IsZero()
+	s.Unheard = w == nil || w.contact.Last.IsZero()
 	if w == nil || w.report == nil {
 		return s
 	}
-	s.reported, s.since, s.pressure = true, w.feed.since, w.report.Pressure
-	s.current = w.report.Seen == w.feed.set.Revision && w.feed.set.Revision != 0
+	s.Reported, s.Since, s.Pressure = true, w.feed.since, w.report.Pressure
+	s.Current = w.report.Seen == w.feed.set.Revision && w.feed.set.Revision != 0
 	for i := range w.report.VMs {
 		if w.report.VMs[i].Machine == machine {
-			s.vm, s.vmSince, s.told = &w.report.VMs[i], w.vms[machine].at, w.vms[machine].told
+			s.VM, s.VMSince = &w.report.VMs[i], w.vms[machine].at
 		}
 	}
 	return s
+}
+
+// told returns what a machine's history has been told of the services of the VM that is reported.
+func (o *observer) told(id fleet.WorkerID, vm *fleet.VMReport) []fleet.ServiceReport {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.workers[id]
+	if w == nil || w.vms[vm.Machine].vm != vm.VM {
+		return nil
+	}
+	return w.vms[vm.Machine].told
 }
 
 // toldServices notes what a machine's history has been told of its services.
@@ -241,16 +238,4 @@ func (o *observer) report(id fleet.WorkerID) (r *fleet.WorkerReport, contact pla
 		return nil, plan.Contact{}, false
 	}
 	return w.report, w.contact, w.report != nil && w.feed.set.Revision != 0 && w.report.Seen == w.feed.set.Revision
-}
-
-// hasVM reports whether a VM of the machine exists there, by this report.
-func hasVM(v *fleet.VMReport) bool {
-	if v == nil {
-		return false
-	}
-	switch v.Phase {
-	case fleet.PhaseAttaching, fleet.PhaseStarting, fleet.PhaseRunning, fleet.PhaseHealthy, fleet.PhaseStopping:
-		return true
-	}
-	return v.HasVM
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
 )
 
 // Events of the services of a machine.
@@ -30,23 +31,23 @@ const (
 )
 
 // settleServices notes in a started machine's history which of its services were started, and which ended by themselves.
-func (c *Control) settleServices(ctx context.Context, m row[fleet.Machine], s sight) error {
-	if slices.Equal(s.told, s.vm.Services) {
+func (c *Control) settleServices(ctx context.Context, m row[fleet.Machine], s plan.Sight) error {
+	if slices.Equal(c.obs.told(s.Worker, s.VM), s.VM.Services) {
 		return nil
 	}
 	ring, rev, err := c.readEvents(ctx, m.val.ID)
 	if err != nil {
 		return err
 	}
-	h := &serviceHistory{ring: ring, base: fleet.MachineEvent{State: m.val.State, Source: sourceWorker(s.worker), Instance: m.val.Placement.Instance}}
-	if h.tell(s.vm.Services) {
+	h := &serviceHistory{ring: ring, base: fleet.MachineEvent{State: m.val.State, Source: sourceWorker(s.Worker), Instance: m.val.Placement.Instance}}
+	if h.tell(s.VM.Services) {
 		t := c.begin()
 		t.put(keyEvents(m.val.ID), rev, h.ring)
 		if err := t.commit(ctx); err != nil {
 			return err
 		}
 	}
-	c.obs.toldServices(s.worker, s.vm)
+	c.obs.toldServices(s.Worker, s.VM)
 	return nil
 }
 

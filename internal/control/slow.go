@@ -9,13 +9,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
-// codeStartSlow is the code of a blocker that is a start which takes long and isn't given up.
-const codeStartSlow = "start-slow"
-
-// helpless is how many start timeouts a start may be stuck for on a host under pressure, where every other
-// worker that would take it is under pressure, too: it would only be as slow there, and begun anew.
-const helpless = 3
-
 // stuckOn returns for how long a machine's start on a worker, under a generation, has come no further, as
 // far as that counts: see package patience. It must be asked at every look at the machine. While the
 // worker is silent nothing is known, and nothing counts.
@@ -68,30 +61,6 @@ func (w *observed) share() float64 {
 	return w.report.Pressure.Share()
 }
 
-// pace is what a start that isn't done is judged as.
-type pace int
-
-const (
-	paceFine  pace = iota // it has the time still
-	paceSlow              // it takes long, and is waited for
-	paceStuck             // it is given up
-)
-
-// pace judges a start that began so long ago, and has come no further for stuck. A host under pressure is
-// left for another one only where that helps: to one that isn't, or when the start has been stuck for very long.
-func (c *Control) pace(s sight, waited, stuck time.Duration, need plan.Need) pace {
-	limit := c.cfg.Policy.StartTimeout
-	switch {
-	case waited <= limit:
-		return paceFine
-	case stuck <= limit:
-		return paceSlow
-	case s.pressure.High() && stuck <= helpless*limit && !c.calmElsewhere(need):
-		return paceSlow
-	}
-	return paceStuck
-}
-
 // calmElsewhere says that a worker which isn't under pressure would take the machine.
 func (c *Control) calmElsewhere(need plan.Need) bool {
 	to, _ := plan.Place(c.view(nil), c.onlyCalm(need))
@@ -120,19 +89,6 @@ func (c *Control) onlyCalm(need plan.Need) plan.Need {
 	}
 	need.Exclude = exclude
 	return need
-}
-
-// slow says why a start that takes long is waited for. It has no number in it that changes by itself:
-// it is kept in a record.
-func slow(s sight, v *fleet.VMReport) string {
-	why := string(s.worker) + " is slow to bring it up, and it is waited for"
-	if v != nil {
-		why += ": it is " + string(v.Phase)
-	}
-	if s.pressure.High() {
-		why += "; its host is under pressure"
-	}
-	return why
 }
 
 // namedWorker returns the worker that a user asked for and on which the machine has yet to come up; "" where

@@ -50,32 +50,9 @@ func (c *Control) reconcileMachine(ctx context.Context, id fleet.MachineID) erro
 }
 
 // see returns what the worker of a machine's placement says of it.
-func (c *Control) see(m fleet.Machine) sight {
+func (c *Control) see(m fleet.Machine) plan.Sight {
 	c.refreshFeed(m.Placement.Worker)
 	return c.obs.sight(m.Placement.Worker, m.ID, c.now())
-}
-
-// left says that the worker has no VM of the machine's generation any more, and by which proof it is safe to
-// start it elsewhere. Only asked where the worker was told to release it.
-func (c *Control) left(s sight, gen fleet.Generation) (fleet.Proof, bool) {
-	switch {
-	case s.vm == nil:
-		// The worker knows that it should release it, and has nothing to say of it: it lost its memory of it.
-		quiet := s.current && s.health == plan.Alive && c.now().Sub(s.since) >= c.cfg.Policy.WorkerSuspect
-		return fleet.ProofStorage, quiet
-	case s.vm.Generation > gen:
-		return "", false
-	case s.vm.Generation < gen:
-		// It was told to release a generation that never began there, and an older one has ended.
-		return fleet.ProofStorage, s.current && !hasVM(s.vm) && ended(s.vm)
-	case s.vm.Phase == fleet.PhaseReleased && s.vm.Error != "":
-		return fleet.ProofStorage, true // its VM ended without closing the disk
-	case s.vm.Phase == fleet.PhaseReleased:
-		return fleet.ProofReleased, true
-	case s.vm.Phase == fleet.PhaseFailed || s.vm.Phase == fleet.PhaseFenced:
-		return fleet.ProofStorage, !s.vm.HasVM && s.current
-	}
-	return "", false
 }
 
 // settleLeaving takes a machine that is to be stopped or destroyed off its worker.
@@ -86,12 +63,12 @@ func (c *Control) settleLeaving(ctx context.Context, m row[fleet.Machine]) error
 	if m.val.Desired == fleet.WantDestroyed {
 		next.State = fleet.MachineDestroying
 	}
-	_, gone := c.left(s, m.val.Placement.Generation)
-	lost := s.health == plan.Down
+	_, gone := s.Left(m.val.Placement.Generation, c.cfg.Policy, c.now())
+	lost := s.Health == plan.Down
 	if !gone && lost {
-		next.Reason = string(s.worker) + " is down; it can't say that the machine has stopped"
+		next.Reason = string(s.Worker) + " is down; it can't say that the machine has stopped"
 	}
-	w, _ := c.cache.worker(s.worker)
+	w, _ := c.cache.worker(s.Worker)
 	if !gone && !(lost && (w.val.Drain != "" || m.val.Desired == fleet.WantDestroyed)) {
 		if next.State == m.val.State && next.Reason == m.val.Reason {
 			return nil
@@ -108,12 +85,12 @@ func (c *Control) settleLeaving(ctx context.Context, m row[fleet.Machine]) error
 		next.Reason = reason
 	}
 	t.machine(m, next)
-	t.release(s.worker, m.val.ID)
+	t.release(s.Worker, m.val.ID)
 	if lost && m.val.Desired == fleet.WantDestroyed {
-		t.bury(m.val, s.worker)
+		t.bury(m.val, s.Worker)
 	}
 	if lost {
-		ev.Source, ev.Info = sourceControl, map[string]string{"worker_down": string(s.worker)}
+		ev.Source, ev.Info = sourceControl, map[string]string{"worker_down": string(s.Worker)}
 	}
 	if err := c.events(ctx, t, m.val.ID, ev); err != nil {
 		return err
@@ -128,26 +105,26 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 	}
 	s := c.see(m.val)
 	gen := m.val.Placement.Generation
-	if s.health == plan.Down {
+	if s.Health == plan.Down {
 		return c.settleLost(ctx, m, s)
 	}
 	if m.val.State == fleet.MachineStopping {
-		if _, gone := c.left(s, gen); !gone {
+		if _, gone := s.Left(gen, c.cfg.Policy, c.now()); !gone {
 			return nil
 		}
 		var exclude map[fleet.WorkerID]string
 		if m.val.Reason != "" { // its start there was given up: where another worker takes it, it shall
-			exclude = map[fleet.WorkerID]string{s.worker: m.val.Reason}
+			exclude = map[fleet.WorkerID]string{s.Worker: m.val.Reason}
 		}
 		return c.launch(ctx, m, exclude)
 	}
-	if s.vm == nil || s.vm.Generation != gen {
+	if s.VM == nil || s.VM.Generation != gen {
 		return c.settleSilent(ctx, m, s)
 	}
-	switch s.vm.Phase {
+	switch s.VM.Phase {
 	case fleet.PhaseRunning, fleet.PhaseHealthy:
 		if m.val.State == fleet.MachineStarted {
-			for _, y := range tallies(s.vm) {
+			for _, y := range tallies(s.VM) {
 				if news, err := c.settleTally(ctx, m, s, y); news || err != nil {
 					return err
 				}
@@ -157,11 +134,11 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 			}
 			return c.settleHeld(ctx, m, s)
 		}
-		return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventStart, Source: sourceWorker(s.worker)})
+		return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventStart, Source: sourceWorker(s.Worker)})
 	case fleet.PhaseFailed, fleet.PhaseFenced:
 		return c.settleFailed(ctx, m, s)
 	case fleet.PhaseReleased:
-		if s.current {
+		if s.Current {
 			return c.launch(ctx, m, nil)
 		}
 		return nil
@@ -190,8 +167,8 @@ func held(v *fleet.VMReport) (reason string, ev fleet.MachineEvent) {
 }
 
 // settleHeld notes that a started machine has been paused for its store, or that its platform is silent, or that it goes on.
-func (c *Control) settleHeld(ctx context.Context, m row[fleet.Machine], s sight) error {
-	reason, ev := held(s.vm)
+func (c *Control) settleHeld(ctx context.Context, m row[fleet.Machine], s plan.Sight) error {
+	reason, ev := held(s.VM)
 	if reason == m.val.Reason {
 		return nil
 	}
@@ -204,23 +181,25 @@ func (c *Control) settleHeld(ctx context.Context, m row[fleet.Machine], s sight)
 	default:
 		return nil
 	}
-	ev.Source = sourceWorker(s.worker)
+	ev.Source = sourceWorker(s.Worker)
 	return c.setState(ctx, m, fleet.MachineStarted, reason, &ev)
 }
 
 // settleSilent is for a machine of which the worker hasn't said yet that it runs.
-func (c *Control) settleSilent(ctx context.Context, m row[fleet.Machine], s sight) error {
-	if m.val.State == fleet.MachineStarted || m.val.State == fleet.MachineLost && !s.reported {
+func (c *Control) settleSilent(ctx context.Context, m row[fleet.Machine], s plan.Sight) error {
+	if m.val.State == fleet.MachineStarted || m.val.State == fleet.MachineLost && !s.Reported {
 		return nil // it was up; its worker brings it up again by itself, or says why not
 	}
 	now, p := c.now(), m.val.Placement
-	stuck := c.obs.stuckOn(s.worker, m.val.ID, p.Generation, now)
-	need := needOf(m.val, map[fleet.WorkerID]string{s.worker: "it is slow there"})
+	stuck := c.obs.stuckOn(s.Worker, m.val.ID, p.Generation, now)
+	need := needOf(m.val, map[fleet.WorkerID]string{s.Worker: "it is slow there"})
 	need.Only = c.namedWorker(m.val)
-	pace := c.pace(s, now.Sub(p.Since), stuck, need)
-	if s.health == plan.Alive && pace == paceStuck {
+	start := plan.Start{On: s, Waited: now.Sub(p.Since), Stuck: stuck,
+		CalmElsewhere: s.Pressure.High() && c.calmElsewhere(need)}
+	pace := start.Judge(c.cfg.Policy)
+	if s.Health == plan.Alive && pace == plan.PaceStuck {
 		// Have it released first, so that it doesn't come up there while it comes up elsewhere.
-		reason := string(s.worker) + " has not brought it up in time"
+		reason := string(s.Worker) + " has not brought it up in time"
 		if c.namedWorker(m.val) != "" {
 			reason += "; it is started there anew, because this worker was asked for"
 		}
@@ -228,8 +207,8 @@ func (c *Control) settleSilent(ctx context.Context, m row[fleet.Machine], s sigh
 			Info: map[string]string{"reason": reason}})
 	}
 	reason := ""
-	if pace != paceFine {
-		reason = slow(s, s.vm)
+	if pace != plan.PaceFine {
+		reason = start.Slow()
 	}
 	if m.val.State != fleet.MachineStarting || m.val.Reason != reason {
 		return c.setState(ctx, m, fleet.MachineStarting, reason, nil)
@@ -238,8 +217,8 @@ func (c *Control) settleSilent(ctx context.Context, m row[fleet.Machine], s sigh
 }
 
 // settleLost is for a machine whose worker is down; the fleet's failover takes it over, or says why not.
-func (c *Control) settleLost(ctx context.Context, m row[fleet.Machine], s sight) error {
-	reason := string(s.worker) + " is down"
+func (c *Control) settleLost(ctx context.Context, m row[fleet.Machine], s plan.Sight) error {
+	reason := string(s.Worker) + " is down"
 	c.mu.Lock()
 	if b, ok := c.waiting[m.val.ID]; ok {
 		reason += "; not started elsewhere: " + b.Detail
@@ -250,24 +229,24 @@ func (c *Control) settleLost(ctx context.Context, m row[fleet.Machine], s sight)
 	}
 	var ev *fleet.MachineEvent
 	if m.val.State != fleet.MachineLost {
-		ev = &fleet.MachineEvent{Event: eventLost, Source: sourceControl, Info: map[string]string{"worker": string(s.worker)}}
+		ev = &fleet.MachineEvent{Event: eventLost, Source: sourceControl, Info: map[string]string{"worker": string(s.Worker)}}
 	}
 	return c.setState(ctx, m, fleet.MachineLost, reason, ev)
 }
 
 // settleFailed is for a machine that its worker couldn't bring up, or whose VM has ended.
-func (c *Control) settleFailed(ctx context.Context, m row[fleet.Machine], s sight) error {
+func (c *Control) settleFailed(ctx context.Context, m row[fleet.Machine], s plan.Sight) error {
 	gen := m.val.Placement.Generation
-	w, _ := c.cache.worker(s.worker)
+	w, _ := c.cache.worker(s.Worker)
 	leaving := w.val.Drain != ""
 	next := c.retries.after(m.val.ID, gen, c.now())
 	switch {
 	case m.val.State != fleet.MachineFailed:
-		return c.setState(ctx, m, fleet.MachineFailed, failure(s.vm), &fleet.MachineEvent{Event: eventExit, Source: sourceWorker(s.worker),
-			Info: map[string]string{"error": s.vm.Error, "kind": s.vm.ErrorKind}})
-	case permanent(s.vm) && leaving && hasVM(s.vm):
+		return c.setState(ctx, m, fleet.MachineFailed, plan.Failure(s.VM), &fleet.MachineEvent{Event: eventExit, Source: sourceWorker(s.Worker),
+			Info: map[string]string{"error": s.VM.Error, "kind": s.VM.ErrorKind}})
+	case permanent(s.VM) && leaving && plan.HasVM(s.VM):
 		return c.setState(ctx, m, fleet.MachineStopping, m.val.Reason, nil)
-	case permanent(s.vm) && !leaving:
+	case permanent(s.VM) && !leaving:
 		return nil
 	case leaving || !c.now().Before(next):
 		return c.launch(ctx, m, nil)
@@ -282,17 +261,6 @@ func permanent(v *fleet.VMReport) bool {
 		return true
 	}
 	return v.Phase == fleet.PhaseFenced
-}
-
-func failure(v *fleet.VMReport) string {
-	why := v.Error
-	if why == "" {
-		why = "its VM has ended"
-	}
-	if v.Remedy != "" {
-		why += " (" + v.Remedy + ")"
-	}
-	return why
 }
 
 // launch places a machine anew: on the best worker, under a new generation. Where there is none, a machine

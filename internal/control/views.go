@@ -99,39 +99,21 @@ func (c *Control) machineView(m fleet.Machine) fleet.MachineView {
 		}
 	}
 	if m.Placement != nil {
-		if s := c.obs.sight(m.Placement.Worker, m.ID, c.now()); s.vm != nil && s.health != plan.Down && s.vm.Generation == m.Placement.Generation {
-			v.Report = s.vm
+		if s := c.obs.sight(m.Placement.Worker, m.ID, c.now()); s.VM != nil && s.Health != plan.Down && s.VM.Generation == m.Placement.Generation {
+			v.Report = s.VM
 		}
 	}
-	if v.Move != nil && standsStill(v.Move.Step) {
+	if v.Move != nil && v.Move.Step.StandsStill() {
 		v.Machine.State = fleet.MachineMoving
 	}
 	return v
 }
 
-// standsStill says that a move in this step has stopped the machine and not yet started it again.
-func standsStill(s fleet.Step) bool {
-	switch s {
-	case fleet.StepStopping, fleet.StepReleased, fleet.StepCommitted, fleet.StepAttached, fleet.StepStarted, fleet.StepUndoing:
-		return true
-	}
-	return false
-}
-
 // overlay shows how far a move's target is by its report, which is ahead of the record.
 func (c *Control) overlay(mv fleet.Move) fleet.Move {
-	if mv.Step != fleet.StepCommitted && mv.Step != fleet.StepAttached {
-		return mv
-	}
 	s := c.obs.sight(mv.To, mv.Machine, c.now())
-	if s.vm == nil || s.vm.Generation != mv.ToGen {
-		return mv
-	}
-	switch s.vm.Phase {
-	case fleet.PhaseStarting:
-		mv.Step = fleet.StepAttached
-	case fleet.PhaseRunning, fleet.PhaseHealthy:
-		mv.Step = fleet.StepStarted
+	if shown := plan.ReportedStep(mv, s.VM); shown != "" {
+		mv.Step = shown
 	}
 	return mv
 }
@@ -221,9 +203,9 @@ func (c *Control) WorkerOf(_ context.Context, ref string) (fleet.MachineID, stri
 		return no("is %s", v.Machine.State)
 	case c.obs.health(m.val.Placement.Worker, c.now()) == plan.Down:
 		return no("was on %s, which is down", m.val.Placement.Worker)
-	case v.Report == nil || !hasVM(v.Report) || v.Report.Phase == fleet.PhaseAttaching || v.Report.Phase == fleet.PhaseStopping:
+	case v.Report == nil || !plan.HasVM(v.Report) || v.Report.Phase == fleet.PhaseAttaching || v.Report.Phase == fleet.PhaseStopping:
 		return no("is %s and can't be reached yet", v.Machine.State)
-	case v.Move != nil && told(v.Move.Step) && m.val.Placement.Generation == v.Move.FromGen:
+	case v.Move != nil && v.Move.Step.SourceToldToStop() && m.val.Placement.Generation == v.Move.FromGen:
 		return no("is being moved from %s to %s", v.Move.From, v.Move.To)
 	}
 	w, err := c.knownWorker(m.val.Placement.Worker)

@@ -179,7 +179,7 @@ func (c *Control) planWorker(w fleet.Worker, now time.Time) plan.Worker {
 	p.Fresh = current
 	if report != nil {
 		for i := range report.VMs {
-			if hasVM(&report.VMs[i]) || report.VMs[i].Phase == fleet.PhasePreparing || report.VMs[i].Phase == fleet.PhasePrepared {
+			if plan.HasVM(&report.VMs[i]) || report.VMs[i].Phase == fleet.PhasePreparing || report.VMs[i].Phase == fleet.PhasePrepared {
 				p.VMs = append(p.VMs, report.VMs[i].Machine)
 			}
 		}

@@ -56,23 +56,6 @@ type AssignmentSet struct {
 	Peers       []Peer       `json:"peers"`
 }
 
-// Phase is how far a worker has come with one machine.
-type Phase string
-
-// Phases.
-const (
-	PhasePreparing Phase = "preparing"
-	PhasePrepared  Phase = "prepared"
-	PhaseAttaching Phase = "attaching" // VM bound; the disk is being attached
-	PhaseStarting  Phase = "starting"  // attached; inner container and services are coming up
-	PhaseRunning   Phase = "running"   // started; not every check has passed yet
-	PhaseHealthy   Phase = "healthy"   // every check passes (or there is none)
-	PhaseStopping  Phase = "stopping"
-	PhaseReleased  Phase = "released" // the disk is closed; nothing of the machine is left but its record
-	PhaseFailed    Phase = "failed"   // could not reach Want at this generation and attempt; Error says why
-	PhaseFenced    Phase = "fenced"   // the storage refused it: a newer owner exists; the VM is gone
-)
-
 // VMReport is one machine on one worker, as observed.
 type VMReport struct {
 	Machine    MachineID  `json:"machine"`

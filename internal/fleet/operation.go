@@ -2,37 +2,6 @@ package fleet
 
 import "time"
 
-// Step is one step of a move, in order.
-type Step string
-
-// Steps of a move. StepCommitted is the point of no return: before it a move is undone in place, after
-// it it is finished or retried on another target.
-const (
-	StepPlanned   Step = "planned"
-	StepReserved  Step = "reserved"  // capacity held on the target
-	StepLocked    Step = "locked"    // the network's lock held
-	StepPrepared  Step = "prepared"  // a VM on the target is warm for it
-	StepStopping  Step = "stopping"  // the source was told to release it
-	StepReleased  Step = "released"  // the source's disk is closed (or the source is down: failover)
-	StepCommitted Step = "committed" // placement and generation changed in one transaction
-	StepAttached  Step = "attached"  // the target has the disk
-	StepStarted   Step = "started"   // inner container and services are up
-	StepHealthy   Step = "healthy"   // checks pass
-	StepUnlocked  Step = "unlocked"  // the network's lock given back
-	StepDone      Step = "done"      // source cleaned
-	StepUndoing   Step = "undoing"   // cancelled or failed before the point of no return
-	StepUndone    Step = "undone"    // wholly on the source again
-)
-
-// MoveSteps returns all steps, in the order in which a move takes them.
-func MoveSteps() []Step {
-	return []Step{StepPlanned, StepReserved, StepLocked, StepPrepared, StepStopping, StepReleased, StepCommitted,
-		StepAttached, StepStarted, StepHealthy, StepUnlocked, StepDone, StepUndoing, StepUndone}
-}
-
-// Final reports whether no step comes after s.
-func (s Step) Final() bool { return s == StepDone || s == StepUndone }
-
 // Proof is why it was safe to start a machine whose worker is lost.
 type Proof string
 
@@ -49,9 +18,41 @@ type StepRecord struct {
 	Note string    `json:"note,omitempty"`
 }
 
+// MoveReason is what a move was started for.
+type MoveReason string
+
+// Reasons of moves.
+const (
+	ReasonDrain    MoveReason = "drain"
+	ReasonMigrate  MoveReason = "migrate"
+	ReasonFailover MoveReason = "failover"
+)
+
+// Codes of blockers.
+const (
+	CodeNoCapacity    = "no-capacity"    // no worker takes the machine
+	CodeNetworkLocked = "network-locked" // another machine of the network is moving
+	CodeTooManyMoves  = "too-many-moves" // as many are under way as the policy allows
+	CodeBrake         = "brake"          // too many workers are down to act by itself
+	CodeBusy          = "busy"           // another operation owns the machine
+	CodeWorkerSuspect = "worker-suspect" // silent, and not yet down
+	CodeWorkerDown    = "worker-down"
+	CodeSourceBack    = "source-back"      // a failover's source is not lost any more
+	CodeTargetLost    = "target-lost"      // the target takes no machines any more
+	CodeTargetDown    = "target-down"      // the target went down before the machine was healthy
+	CodeNotReady      = "target-not-ready" // the target has no VM for the machine
+	CodeStopSlow      = "stop-slow"        // the source takes longer than it may
+	CodeStartSlow     = "start-slow"       // a start takes long, and is waited for
+	CodeStartFailed   = "start-failed"     // it lies in the machine rather than in its surroundings
+	CodePlaced        = "placed"           // a machine is still placed on a worker to be drained
+	CodeReserved      = "reserved"         // a reservation is held on it
+	CodeVMLeft        = "vm-left"          // it reports a VM
+	CodeNoReport      = "no-report"        // it has not yet reported that nothing is left
+)
+
 // Blocker is why something does not go on, as data.
 type Blocker struct {
-	Code   string    `json:"code"`   // no-capacity, network-locked, worker-down, stop-slow, target-not-ready, start-failed, …
+	Code   string    `json:"code"`   // one of the Code constants
 	Object string    `json:"object"` // what blocks: machine/<id>, worker/<id>, network/<name>
 	Detail string    `json:"detail"`
 	Since  time.Time `json:"since"`
@@ -64,7 +65,7 @@ type Move struct {
 	Machine  MachineID    `json:"machine"`
 	Network  NetworkName  `json:"network"`
 	Drain    DrainID      `json:"drain,omitempty"`
-	Reason   string       `json:"reason"` // drain, migrate, failover
+	Reason   MoveReason   `json:"reason"`
 	From     WorkerID     `json:"from"`
 	To       WorkerID     `json:"to,omitempty"`
 	Pinned   bool         `json:"pinned,omitempty"` // To was asked for by name; no other target will do
@@ -134,12 +135,16 @@ type Policy struct {
 	WorkerDown    time.Duration `json:"worker_down_ns"`
 	// StartTimeout: a target that hasn't made a machine healthy by then is given up for another; default 60 s.
 	StartTimeout time.Duration `json:"start_timeout_ns"`
+	// PrepareWait bounds how long a move waits for a VM that the target has ready to read the machine's
+	// map too, before it stops the source; default 1 s. For the VM itself it waits up to StartTimeout.
+	PrepareWait time.Duration `json:"prepare_wait_ns"`
 }
 
 // DefaultPolicy returns the defaults.
 func DefaultPolicy() Policy {
 	return Policy{MovesPerNetwork: 1, MovesOut: 8, MovesIn: 8, MovesFleet: 32, BrakeFraction: 0.2,
-		WorkerSuspect: 3 * time.Second, WorkerDown: 10 * time.Second, StartTimeout: time.Minute}
+		WorkerSuspect: 3 * time.Second, WorkerDown: 10 * time.Second, StartTimeout: time.Minute,
+		PrepareWait: time.Second}
 }
 
 // Image is a base file tree, kept as the checkpoint of a template disk.

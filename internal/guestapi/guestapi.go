@@ -67,21 +67,21 @@ const (
 	PathMachine = "/v1/machine/" // exec, logs, services, ports/{port}/…, disk, checkpoints/{name}
 )
 
-// State is what the platform in a VM is doing.
-type State string
+// State is what the platform in a VM is doing: a phase, of which PhasePreparing is never one.
+type State = fleet.Phase
 
 // States. A VM goes through them once, in this order; Failed and Fenced are ends too.
 const (
-	StateEmpty     State = "empty"
-	StatePrepared  State = "prepared"
-	StateAttaching State = "attaching"
-	StateStarting  State = "starting"
-	StateRunning   State = "running"
-	StateHealthy   State = "healthy"
-	StateStopping  State = "stopping"
-	StateReleased  State = "released"
-	StateFailed    State = "failed"
-	StateFenced    State = "fenced"
+	StateEmpty     = fleet.PhaseEmpty
+	StatePrepared  = fleet.PhasePrepared
+	StateAttaching = fleet.PhaseAttaching
+	StateStarting  = fleet.PhaseStarting
+	StateRunning   = fleet.PhaseRunning
+	StateHealthy   = fleet.PhaseHealthy
+	StateStopping  = fleet.PhaseStopping
+	StateReleased  = fleet.PhaseReleased
+	StateFailed    = fleet.PhaseFailed
+	StateFenced    = fleet.PhaseFenced
 )
 
 // Health is the platform's whole state.

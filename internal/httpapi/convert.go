@@ -124,7 +124,7 @@ func moveToAPI(v fleet.MoveView) api.Move {
 	m := v.Move
 	out := api.Move{
 		ID: string(m.ID), Machine: string(m.Machine), MachineName: string(v.MachineName), Network: string(m.Network),
-		Drain: string(m.Drain), Reason: m.Reason, From: string(m.From), To: string(m.To), Step: string(m.Step),
+		Drain: string(m.Drain), Reason: string(m.Reason), From: string(m.From), To: string(m.To), Step: string(m.Step),
 		Steps: make([]api.Step, 0, len(m.Steps)), Proof: string(m.Proof), Error: m.Error, PauseMS: m.PauseMS,
 		DiskBytesCopied: m.DiskBytesCopied, StartedAt: m.StartedAt, FinishedAt: m.FinishedAt,
 	}

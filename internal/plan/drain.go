@@ -70,11 +70,11 @@ func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan 
 		switch {
 		case blocker == nil:
 			p.Start = append(p.Start, d.take(m, to))
-		case blocker.Code == codeLocked || blocker.Code == codeBusy:
+		case blocker.Code == fleet.CodeNetworkLocked || blocker.Code == fleet.CodeTooManyMoves:
 			turn = append(turn, *blocker)
 		default:
 			blocker.Detail = string(m.App) + "/" + string(m.Name) + " " + blocker.Detail
-			if len(in.Drain.Workers) > 1 && blocker.Code == codeNoCapacity {
+			if len(in.Drain.Workers) > 1 && blocker.Code == fleet.CodeNoCapacity {
 				// The drain itself takes room away, which may be all that is missing.
 				blocker.Remedy = "drain fewer workers at once: sluice drain cancel " + string(in.Drain.ID) + "; or " + blocker.Remedy
 			}
@@ -126,14 +126,14 @@ func notMovable(m fleet.Machine, from Worker, f failure, now time.Time) *fleet.B
 	name := string(m.App) + "/" + string(m.Name)
 	switch {
 	case m.Owner != "":
-		return &fleet.Blocker{Code: "busy", Object: object, Detail: fmt.Sprintf("%s is owned by %s", name, m.Owner),
+		return &fleet.Blocker{Code: fleet.CodeBusy, Object: object, Detail: fmt.Sprintf("%s is owned by %s", name, m.Owner),
 			Remedy: "wait for it, or: sluice machine status " + name}
 	case from.Health == Suspect:
-		return &fleet.Blocker{Code: "worker-suspect", Object: "worker/" + string(from.ID),
+		return &fleet.Blocker{Code: fleet.CodeWorkerSuspect, Object: "worker/" + string(from.ID),
 			Detail: string(from.ID) + " is silent; its machines are moved once it answers or is down",
 			Remedy: "check that the worker runs and reaches the server"}
 	case m.Desired != fleet.WantStarted && from.Health != Down:
-		return &fleet.Blocker{Code: "stop-slow", Object: object, Detail: name + " is being stopped",
+		return &fleet.Blocker{Code: fleet.CodeStopSlow, Object: object, Detail: name + " is being stopped",
 			Remedy: "wait for it, or: sluice machine status " + name}
 	}
 	if f.count == 0 {
@@ -146,7 +146,7 @@ func notMovable(m fleet.Machine, from Worker, f failure, now time.Time) *fleet.B
 		if len(f.last.Steps) > 0 && !slices.ContainsFunc(f.last.Steps, func(s fleet.StepRecord) bool { return s.Step == fleet.StepStopping }) {
 			what = "still runs on"
 		}
-		return &fleet.Blocker{Code: "start-failed", Object: object,
+		return &fleet.Blocker{Code: fleet.CodeStartFailed, Object: object,
 			Detail: fmt.Sprintf("%s %s %s, because it could not be started elsewhere (failed moves: %d): %s", name, what, f.last.From, f.count, f.last.Error),
 			Remedy: "sluice machine status " + name + ", then correct it; the drain tries again by itself"}
 	}
@@ -174,13 +174,13 @@ func leftOn(id fleet.WorkerID, v View) *fleet.Blocker {
 	w, object := v.Workers[i], "worker/"+string(id)
 	for _, m := range byID(v.Machines) {
 		if m.Placement != nil && m.Placement.Worker == id {
-			return &fleet.Blocker{Code: "placed", Object: "machine/" + string(m.ID), Remedy: "wait for it, or: sluice machine status " + string(m.ID),
+			return &fleet.Blocker{Code: fleet.CodePlaced, Object: "machine/" + string(m.ID), Remedy: "wait for it, or: sluice machine status " + string(m.ID),
 				Detail: fmt.Sprintf("%s/%s (%s) is still placed on %s", m.App, m.Name, m.State, id)}
 		}
 	}
 	switch {
 	case len(w.Allocation.Holders) > 0:
-		return &fleet.Blocker{Code: "reserved", Object: object, Detail: fmt.Sprintf("%d reservations are held on %s", len(w.Allocation.Holders), id),
+		return &fleet.Blocker{Code: fleet.CodeReserved, Object: object, Detail: fmt.Sprintf("%d reservations are held on %s", len(w.Allocation.Holders), id),
 			Remedy: "wait for the operations that hold them"}
 	case w.Health == Down:
 		return nil
@@ -190,10 +190,10 @@ func leftOn(id fleet.WorkerID, v View) *fleet.Blocker {
 			ids[i] = string(m)
 		}
 		slices.Sort(ids)
-		return &fleet.Blocker{Code: "vm-left", Object: object, Detail: fmt.Sprintf("%s reports a VM of %s", id, strings.Join(ids, ", ")),
+		return &fleet.Blocker{Code: fleet.CodeVMLeft, Object: object, Detail: fmt.Sprintf("%s reports a VM of %s", id, strings.Join(ids, ", ")),
 			Remedy: "wait for the worker to remove it"}
 	case w.Health == Suspect || !w.Fresh:
-		return &fleet.Blocker{Code: "no-report", Object: object, Detail: string(id) + " has not yet reported that nothing is left",
+		return &fleet.Blocker{Code: fleet.CodeNoReport, Object: object, Detail: string(id) + " has not yet reported that nothing is left",
 			Remedy: "check that the worker runs and reaches the server"}
 	}
 	return nil

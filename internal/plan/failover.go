@@ -25,7 +25,7 @@ func Failover(v View, policy fleet.Policy) FailoverPlan {
 			continue
 		}
 		if p.Brake != "" {
-			p.Waiting[m.ID] = fleet.Blocker{Code: "brake", Object: "fleet", Detail: p.Brake, Remedy: "sluice worker drain " + string(w.ID)}
+			p.Waiting[m.ID] = fleet.Blocker{Code: fleet.CodeBrake, Object: "fleet", Detail: p.Brake, Remedy: "sluice worker drain " + string(w.ID)}
 			continue
 		}
 		to, blocker := d.next(m, nil)
@@ -38,17 +38,8 @@ func Failover(v View, policy fleet.Policy) FailoverPlan {
 	return p
 }
 
-// Codes of blockers that clear by themselves when other moves end.
-const (
-	codeLocked = "network-locked"
-	codeBusy   = "too-many-moves"
-)
-
-// codeNoCapacity is the code of a blocker that no move's end clears for sure.
-const codeNoCapacity = "no-capacity"
-
 // next returns the target of a machine's move if it may start now. Otherwise it returns why not: there is no
-// target, or it is merely not its turn (codeLocked, codeBusy).
+// target, or it is merely not its turn (fleet.CodeNetworkLocked, fleet.CodeTooManyMoves).
 func (d *desk) next(m fleet.Machine, exclude map[fleet.WorkerID]string) (fleet.WorkerID, *fleet.Blocker) {
 	ex := map[fleet.WorkerID]string{m.Placement.Worker: "the machine is on it"}
 	for w, why := range exclude {
@@ -59,13 +50,13 @@ func (d *desk) next(m fleet.Machine, exclude map[fleet.WorkerID]string) (fleet.W
 		return "", blocker
 	}
 	if d.locks[m.Network] >= max(d.policy.MovesPerNetwork, 1) {
-		return "", &fleet.Blocker{Code: codeLocked, Object: "network/" + string(m.Network),
+		return "", &fleet.Blocker{Code: fleet.CodeNetworkLocked, Object: "network/" + string(m.Network),
 			Detail: "another machine of the network is moving", Remedy: "wait for it"}
 	}
 	busy := func(w Worker) bool { return d.in[w.ID] >= d.policy.MovesIn }
 	to, _ := d.place(need, busy)
 	if to == "" || d.moves >= d.policy.MovesFleet || d.out[m.Placement.Worker] >= d.policy.MovesOut {
-		return "", &fleet.Blocker{Code: codeBusy, Object: "fleet",
+		return "", &fleet.Blocker{Code: fleet.CodeTooManyMoves, Object: "fleet",
 			Detail: "as many moves are under way as the policy allows", Remedy: "wait for them"}
 	}
 	return to, nil

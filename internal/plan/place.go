@@ -130,7 +130,7 @@ func share(used, of int64) float64 {
 
 // noPlace says of every worker why it won't do. The remedy is the first command that would free a worker.
 func noPlace(need Need, refusals []Refusal) *fleet.Blocker {
-	b := &fleet.Blocker{Code: codeNoCapacity, Object: "machine/" + string(need.Machine), Remedy: "add a worker: sluice worker --name NAME …"}
+	b := &fleet.Blocker{Code: fleet.CodeNoCapacity, Object: "machine/" + string(need.Machine), Remedy: "add a worker: sluice worker --name NAME …"}
 	if need.Only != "" {
 		b.Object = "worker/" + string(need.Only)
 	}

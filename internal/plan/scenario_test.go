@@ -1,9 +1,7 @@
 package plan_test
 
 import (
-	"flag"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -11,54 +9,47 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/datadriven"
+
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-var rewrite = flag.Bool("rewrite", false, "write what the planner says into the scenarios")
-
-// TestScenarios plays testdata/*.txt. A scenario is blocks of commands, each followed by "----" and what
-// the planner answers; see testdata/README.
+// TestScenarios plays testdata/*.txt, of the fleet or, where its name begins with move-, of one move.
+// See testdata/README.
 func TestScenarios(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txt")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no scenarios: %v", err)
-	}
-	for _, file := range files {
-		t.Run(filepath.Base(file), func(t *testing.T) { playFile(t, file) })
-	}
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		switch name := filepath.Base(path); {
+		case name == "README":
+		case strings.HasPrefix(name, "move-"):
+			datadriven.RunTest(t, path, newMoveScenario().run)
+		default:
+			datadriven.RunTest(t, path, newScenario().run)
+		}
+	})
 }
 
-func playFile(t *testing.T, file string) {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &scenario{policy: fleet.DefaultPolicy(), now: time.Unix(1000, 0).UTC(), workers: map[string]*plan.Worker{}, machines: map[string]*fleet.Machine{}}
+func newScenario() *scenario {
+	return &scenario{policy: fleet.DefaultPolicy(), now: time.Unix(1000, 0).UTC(),
+		workers: map[string]*plan.Worker{}, machines: map[string]*fleet.Machine{}}
+}
+
+// run does what the lines below a directive say, and then answers the directive.
+func (s *scenario) run(t *testing.T, d *datadriven.TestData) string {
 	var out strings.Builder
-	for _, block := range strings.Split(strings.TrimRight(string(raw), "\n"), "\n\n") {
-		commands, want, _ := strings.Cut(block, "\n----\n")
-		commands = strings.TrimSuffix(commands, "\n----")
-		var got strings.Builder
-		for _, line := range strings.Split(commands, "\n") {
-			if line == "" || strings.HasPrefix(line, "#") {
-				continue
-			}
-			if err := s.command(line, &got); err != nil {
-				t.Fatalf("%s: %v", line, err)
-			}
-		}
-		answer := strings.TrimRight(got.String(), "\n")
-		fmt.Fprintf(&out, "%s\n----\n%s\n\n", commands, answer)
-		if answer != want && !*rewrite {
-			t.Errorf("after\n%s\ngot:\n%s\nwant:\n%s", commands, answer, want)
+	for line := range strings.Lines(d.Input) {
+		if err := s.command(line, &out); err != nil {
+			d.Fatalf(t, "%s: %v", line, err)
 		}
 	}
-	if *rewrite {
-		if err := os.WriteFile(file, []byte(strings.TrimRight(out.String(), "\n")+"\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	directive := d.Cmd
+	for _, arg := range d.CmdArgs {
+		directive += " " + arg.String()
 	}
+	if err := s.command(directive, &out); err != nil {
+		d.Fatalf(t, "%v", err)
+	}
+	return out.String()
 }
 
 type scenario struct {
@@ -72,17 +63,8 @@ type scenario struct {
 }
 
 func (s *scenario) command(line string, out *strings.Builder) error {
-	words := strings.Fields(line)
-	opt := map[string]string{}
-	var args []string
-	for _, w := range words[1:] {
-		if k, v, ok := strings.Cut(w, "="); ok {
-			opt[k] = v
-		} else {
-			args = append(args, w)
-		}
-	}
-	switch words[0] {
+	name, args, opt := words(line)
+	switch name {
 	case "policy":
 		s.policy.MovesPerNetwork = number(opt, "network", s.policy.MovesPerNetwork)
 		s.policy.MovesOut = number(opt, "out", s.policy.MovesOut)
@@ -95,7 +77,8 @@ func (s *scenario) command(line string, out *strings.Builder) error {
 	case "machine":
 		s.machine(args, opt)
 	case "move":
-		s.moves = append(s.moves, fleet.Move{ID: "mv-" + fleet.MoveID(args[0]), Machine: fleet.MachineID(args[0]), From: fleet.WorkerID(args[1]), To: fleet.WorkerID(args[2]),
+		s.moves = append(s.moves, fleet.Move{ID: "mv-" + fleet.MoveID(args[0]),
+			Machine: fleet.MachineID(args[0]), From: fleet.WorkerID(args[1]), To: fleet.WorkerID(args[2]),
 			Network: s.machines[args[0]].Network, Step: fleet.StepLocked})
 		s.machines[args[0]].Owner = "move/mv-" + args[0]
 	case "moved":
@@ -114,6 +97,20 @@ func (s *scenario) command(line string, out *strings.Builder) error {
 		return fmt.Errorf("unknown command")
 	}
 	return nil
+}
+
+// words returns a line's command, its arguments, and those of the form key=value.
+func words(line string) (command string, args []string, opt map[string]string) {
+	opt = map[string]string{}
+	all := strings.Fields(line)
+	for _, w := range all[1:] {
+		if k, v, ok := strings.Cut(w, "="); ok {
+			opt[k] = v
+		} else {
+			args = append(args, w)
+		}
+	}
+	return all[0], args, opt
 }
 
 func number(opt map[string]string, key string, otherwise int) int {
@@ -165,7 +162,8 @@ func (s *scenario) worker(args []string, opt map[string]string) {
 func (s *scenario) machine(args []string, opt map[string]string) {
 	m := s.machines[args[0]]
 	if m == nil {
-		m = &fleet.Machine{ID: fleet.MachineID(args[0]), Name: fleet.MachineName(args[0]), App: "app", Network: "net", Desired: fleet.WantStarted, State: fleet.MachineStarted}
+		m = &fleet.Machine{ID: fleet.MachineID(args[0]), Name: fleet.MachineName(args[0]), App: "app",
+			Network: "net", Desired: fleet.WantStarted, State: fleet.MachineStarted}
 		s.machines[args[0]] = m
 	}
 	m.Config.Resources = fleet.Resources{CPUMillis: 1000, MemoryMiB: int64(number(opt, "mem", 256))}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"log/slog"
 	"reflect"
-	"slices"
 	"sync"
 	"time"
 
@@ -264,7 +263,7 @@ func (m *machine) hear(e event) {
 			l.VM, h.Machine, h.Generation))
 		return
 	}
-	if progress(h.State) < progress(guestapi.State(l.Phase)) && m.binding != bindUnknown {
+	if h.State.Before(l.Phase) && m.binding != bindUnknown {
 		return // said before it was asked to stop: a phase is never taken back
 	}
 	m.hearBound(l, h)
@@ -273,18 +272,9 @@ func (m *machine) hear(e event) {
 // hearAnswer takes in the state that came with an answer, unless the stream of events, which may be
 // faster, has told a later one already.
 func (m *machine) hearAnswer(h guestapi.Health) {
-	if !m.heard || progress(h.State) > progress(m.health.State) {
+	if !m.heard || m.health.State.Before(h.State) {
 		m.hear(event{vm: m.rec.Life.VM, health: h})
 	}
-}
-
-// progress numbers the states that a VM goes through, once and in order.
-func progress(s guestapi.State) int {
-	return slices.Index([]guestapi.State{
-		guestapi.StateEmpty, guestapi.StatePrepared, guestapi.StateAttaching, guestapi.StateStarting,
-		guestapi.StateRunning, guestapi.StateHealthy, guestapi.StateStopping, guestapi.StateReleased,
-		guestapi.StateFailed, guestapi.StateFenced,
-	}, s)
 }
 
 func (m *machine) hearBound(l *life, h guestapi.Health) {
@@ -314,20 +304,10 @@ func (m *machine) hearBound(l *life, h guestapi.Health) {
 	}
 	m.binding = bindDone
 	for state, at := range h.Timeline {
-		if phase, ok := phaseOf(state); ok {
-			l.Timeline[phase] = at
+		if !state.Before(fleet.PhaseAttaching) { // what came before isn't of a machine yet
+			l.Timeline[state] = at
 		}
 	}
-}
-
-func phaseOf(s guestapi.State) (fleet.Phase, bool) {
-	switch s {
-	case guestapi.StateAttaching, guestapi.StateStarting, guestapi.StateRunning, guestapi.StateHealthy,
-		guestapi.StateStopping, guestapi.StateReleased, guestapi.StateFailed, guestapi.StateFenced:
-		return fleet.Phase(s), true // the same words
-	case guestapi.StateEmpty, guestapi.StatePrepared: // not of a machine yet
-	}
-	return "", false
 }
 
 func platformError(h guestapi.Health) error {

@@ -21,10 +21,10 @@ func (p *Platform) makeContainer(ctx context.Context) {
 	start := time.Now()
 	c, err := inner.Adopt(ctx, p.cfg.Inner)
 	if errs.Is(err, errs.NotFound) {
-		if now.Release || final(now.Health.State) {
+		if now.Release || now.Health.State.Final() {
 			return // an earlier platformd had come as far as ending it
 		}
-		if order(now.Health.State) >= order(guestapi.StateRunning) {
+		if !now.Health.State.Before(guestapi.StateRunning) {
 			p.fail(ctx, errs.New(errs.Unavailable, "the inner container has ended"))
 			return
 		}
@@ -55,7 +55,7 @@ func (p *Platform) bind(ctx context.Context, running *errgroup.Group) error {
 	if ctx.Err() != nil {
 		return nil // platformd is to end; the next one goes on
 	}
-	if after, _ := p.status.get(); after.Release || final(after.Health.State) {
+	if after, _ := p.status.get(); after.Release || after.Health.State.Final() {
 		return nil // drive sees to it
 	}
 	p.fail(ctx, err)

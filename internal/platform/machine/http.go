@@ -139,7 +139,7 @@ func (p *Platform) postBind(w http.ResponseWriter, r *http.Request) {
 			// Again: the answer says how far it is.
 		case s.Bind != nil:
 			refused = errs.New(errs.Conflict, "this VM is machine %s at generation %d", s.Bind.Machine, s.Bind.Generation)
-		case s.Release || final(s.Health.State):
+		case s.Release || s.Health.State.Final():
 			refused = errs.New(errs.Conflict, "this VM is used up").WithRemedy("use a fresh VM")
 		case s.Prepare != nil && s.Prepare.Machine != req.Machine:
 			refused = errs.New(errs.Conflict, "this VM is prepared for machine %s", s.Prepare.Machine)
@@ -205,7 +205,7 @@ func (p *Platform) postRelease(w http.ResponseWriter, r *http.Request) {
 func (p *Platform) answerReleased(w http.ResponseWriter, r *http.Request) {
 	for {
 		now, changed := p.status.get()
-		if final(now.Health.State) {
+		if now.Health.State.Final() {
 			if now.Health.State == guestapi.StateReleased {
 				writeJSON(w, now.Health)
 				return

@@ -38,7 +38,7 @@ func (p *Platform) watchMemory(ctx context.Context) error {
 func (p *Platform) lookForOOM(ctx context.Context) *fleet.OOMReport {
 	now, _ := p.status.get()
 	c := p.container.peek()
-	if c == nil || now.Bind == nil || final(now.Health.State) {
+	if c == nil || now.Bind == nil || now.Health.State.Final() {
 		return now.Health.OOM
 	}
 	kills, err := c.OOMKills()

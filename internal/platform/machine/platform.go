@@ -107,7 +107,7 @@ func (p *Platform) next(now saved) func(context.Context, *errgroup.Group) error 
 	switch {
 	case st == guestapi.StateReleased:
 		return nil
-	case final(st):
+	case st.Final():
 		if p.services.ended() {
 			return nil
 		}

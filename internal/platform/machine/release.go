@@ -48,7 +48,7 @@ func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 			return nil
 		}
 		now, _ := p.status.get()
-		if final(now.Health.State) {
+		if now.Health.State.Final() {
 			return nil
 		}
 		if waits := stallError(now.Health.Stall, "the machine can't be released yet"); waits != nil {
@@ -138,7 +138,7 @@ func (p *Platform) giveBack(ctx context.Context) error {
 	p.took(ctx, "close disk", time.Since(start))
 	return p.status.update(func(s *saved) {
 		s.Health.Disk = info.Report
-		if !final(s.Health.State) {
+		if !s.Health.State.Final() {
 			s.Health.Error, s.Health.ErrorKind, s.Health.Remedy = "", "", "" // of an earlier try
 		}
 		for _, step := range info.Steps {

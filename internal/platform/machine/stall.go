@@ -126,7 +126,7 @@ func (p *Platform) awaitUnpaused(ctx context.Context) error {
 	for told := false; ctx.Err() == nil; {
 		now, changed := p.status.get()
 		err := pausedError(now.Health.Stall)
-		if err == nil || final(now.Health.State) {
+		if err == nil || now.Health.State.Final() {
 			return nil
 		}
 		if !told {

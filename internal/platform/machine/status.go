@@ -116,21 +116,9 @@ func (s *status) touch() {
 	defer s.mu.Unlock()
 }
 
-// final reports whether nothing comes after st.
-func final(st guestapi.State) bool {
-	return st == guestapi.StateReleased || st == guestapi.StateFailed || st == guestapi.StateFenced
-}
-
-// order of the states that a VM goes through.
-func order(st guestapi.State) int {
-	return slices.Index([]guestapi.State{guestapi.StateEmpty, guestapi.StatePrepared, guestapi.StateAttaching,
-		guestapi.StateStarting, guestapi.StateRunning, guestapi.StateHealthy, guestapi.StateStopping,
-		guestapi.StateReleased}, st)
-}
-
 // reach moves the state forward; never back, and never out of an end.
 func reach(s *saved, st guestapi.State) {
-	if final(s.Health.State) || order(st) <= order(s.Health.State) {
+	if s.Health.State.Final() || !s.Health.State.Before(st) {
 		return
 	}
 	setState(s, st)
@@ -145,7 +133,7 @@ func setState(s *saved, st guestapi.State) {
 
 // end puts the state at an end, unless it is at one.
 func end(s *saved, st guestapi.State, err error) {
-	if final(s.Health.State) {
+	if s.Health.State.Final() {
 		return
 	}
 	setState(s, st)
