@@ -306,7 +306,7 @@ type Server struct {
 	FleetID  string    `json:"fleet_id"`
 	Version  string    `json:"version"`
 	StoreURL string    `json:"store_url"` // without credentials
-	Leader   bool      `json:"leader"`
+	Leader   bool      `json:"leader"`          // always true: a fleet has one server
 	Brake    string    `json:"brake,omitempty"` // why automatic actions are stopped; "" if they aren't
 	Started  time.Time `json:"started"`
 }

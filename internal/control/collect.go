@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Garbage deletes what nothing in the pool of disks needs any more. It can be repeated, and run by any number of
-// servers at once.
+// Garbage deletes what nothing in the pool of disks needs any more. It can be repeated, and run by
+// several processes at once.
 type Garbage interface {
 	// Collect makes one collection, and returns what it did, for the log.
 	Collect(ctx context.Context) (did string, err error)
@@ -35,9 +35,9 @@ func (c *Control) collects(ctx context.Context) error {
 	}
 }
 
-// collect makes one collection, if this server is the one to do so and the fleet is well.
+// collect makes one collection, if the state was read and the fleet is well.
 func (c *Control) collect(ctx context.Context) {
-	if !c.loaded.Load() || !c.deps.Leader() {
+	if !c.loaded.Load() {
 		return
 	}
 	if why := c.braked(); why != "" {

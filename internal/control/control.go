@@ -63,9 +63,6 @@ func New(cfg Config, deps Deps) (*Control, error) {
 	if deps.IDs == nil {
 		deps.IDs = newRandomIDs()
 	}
-	if deps.Leader == nil {
-		deps.Leader = func() bool { return true }
-	}
 	now := deps.Now()
 	return &Control{cfg: cfg, deps: deps, log: deps.Log, cache: newCache(), obs: newObserver(cfg.Policy, now), fast: newQueue(), slow: newQueue(),
 		started: now, disks: keyLocks{held: map[fleet.MachineID]chan struct{}{}}, retries: retries{of: map[fleet.MachineID]retry{}},
@@ -173,7 +170,7 @@ func (c *Control) execute(ctx context.Context, q *queue) error {
 		if !ok {
 			return nil
 		}
-		if c.loaded.Load() && c.deps.Leader() {
+		if c.loaded.Load() {
 			c.attempt(ctx, name)
 		}
 		q.done(name)
@@ -249,9 +246,6 @@ func (c *Control) ready() error {
 	}
 	return errs.New(errs.Unavailable, "the control plane has not read its state yet").WithRemedy("try again in a moment")
 }
-
-// LeaderChanged says that the state's leader has changed: nobody is held silent for the time before.
-func (c *Control) LeaderChanged() { c.obs.extend(c.now()) }
 
 // Changed implements fleet.Control.
 func (c *Control) Changed() <-chan struct{} {

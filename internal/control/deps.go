@@ -67,8 +67,6 @@ type Deps struct {
 	Log     *slog.Logger
 	Now     func() time.Time // default time.Now
 	IDs     IDs              // default random
-	// Leader says whether this server may act on its own; nil means always. Safety doesn't depend on it.
-	Leader func() bool
 	// MoveEnded is told of each move that this server ended, once that is durable; nil: nobody is.
 	MoveEnded func(fleet.Move)
 }

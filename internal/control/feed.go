@@ -13,7 +13,7 @@ import (
 // Assignments implements fleet.WorkerFeed.
 func (c *Control) Assignments(ctx context.Context, worker fleet.WorkerID, after int64) (fleet.AssignmentSet, error) {
 	for {
-		if err := c.serving(); err != nil {
+		if err := c.ready(); err != nil {
 			return fleet.AssignmentSet{}, err
 		}
 		if _, err := c.knownWorker(worker); err != nil {

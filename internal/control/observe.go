@@ -14,7 +14,7 @@ type observer struct {
 	policy fleet.Policy
 
 	mu      sync.Mutex
-	grace   time.Time // silence counts from here: start of the server, or change of the state's leader
+	grace   time.Time // silence counts from here: the start of the server
 	workers map[fleet.WorkerID]*observed
 }
 
@@ -74,13 +74,6 @@ func (o *observer) getLocked(id fleet.WorkerID) *observed {
 		o.workers[id] = w
 	}
 	return w
-}
-
-// extend makes silence count only from now: nobody heard anything meanwhile.
-func (o *observer) extend(now time.Time) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.grace = now
 }
 
 // heard notes a sign of life.

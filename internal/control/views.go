@@ -178,7 +178,7 @@ func (c *Control) Images(context.Context) ([]fleet.Image, error) {
 
 // Server implements fleet.Control.
 func (c *Control) Server(context.Context) fleet.ServerView {
-	return fleet.ServerView{FleetID: c.cfg.FleetID, StoreURL: c.cfg.StoreURL, Leader: c.deps.Leader(), Brake: c.braked(), Started: c.started}
+	return fleet.ServerView{FleetID: c.cfg.FleetID, StoreURL: c.cfg.StoreURL, Brake: c.braked(), Started: c.started}
 }
 
 // WorkerOf implements fleet.Locator.

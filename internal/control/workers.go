@@ -12,7 +12,7 @@ import (
 
 // Join implements fleet.WorkerFeed.
 func (c *Control) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAnswer, error) {
-	if err := c.serving(); err != nil {
+	if err := c.ready(); err != nil {
 		return fleet.JoinAnswer{}, err
 	}
 	if err := fleet.CheckName("worker", string(req.Worker)); err != nil {
@@ -63,7 +63,7 @@ func (c *Control) admit(ctx context.Context, req fleet.JoinRequest) (uint32, err
 
 // Report implements fleet.WorkerFeed. It keeps the report in memory only.
 func (c *Control) Report(_ context.Context, r fleet.WorkerReport) error {
-	if err := c.serving(); err != nil {
+	if err := c.ready(); err != nil {
 		return err
 	}
 	if _, err := c.knownWorker(r.Worker); err != nil {
@@ -84,18 +84,6 @@ func (c *Control) Report(_ context.Context, r fleet.WorkerReport) error {
 	}
 	c.refreshFeed(r.Worker)
 	c.broadcast()
-	return nil
-}
-
-// serving says whether this server may talk to workers: one that doesn't lead may be behind, and would tell
-// them what was.
-func (c *Control) serving() error {
-	if err := c.ready(); err != nil {
-		return err
-	}
-	if !c.deps.Leader() {
-		return errs.New(errs.Unavailable, "this server doesn't lead the fleet").WithRemedy("ask another server")
-	}
 	return nil
 }
 

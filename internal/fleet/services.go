@@ -55,7 +55,6 @@ type MoveView struct {
 type ServerView struct {
 	FleetID  string
 	StoreURL string
-	Leader   bool
 	Brake    string
 	Started  time.Time
 }

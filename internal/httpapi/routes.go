@@ -120,7 +120,7 @@ func (a *API) openAPI(w http.ResponseWriter, _ *http.Request) {
 func (a *API) server(w http.ResponseWriter, r *http.Request) {
 	v := a.deps.Control.Server(r.Context())
 	writeJSON(w, http.StatusOK, api.Server{FleetID: v.FleetID, Version: a.cfg.Version, StoreURL: v.StoreURL,
-		Leader: v.Leader, Brake: v.Brake, Started: v.Started})
+		Leader: true, Brake: v.Brake, Started: v.Started})
 }
 
 // Routes returns "METHOD /path" of every call but those that are proxied into machines.

@@ -41,8 +41,8 @@ func (c Contact) Heard(now time.Time, policy fleet.Policy) Contact {
 	return c
 }
 
-// Liveness is what silence means. Grace is the earliest time from which silence counts: the later of this
-// server's start and the last change of the state's leader. Nobody is down before a full WorkerDown after it.
+// Liveness is what silence means. Grace is the earliest time from which silence counts: the
+// server's start. Nobody is down before a full WorkerDown after it.
 // A worker that said that its host is under pressure may be silent for up to three times as long.
 //
 // A worker that was down comes back as suspect, and is alive again only after it has been heard of for a

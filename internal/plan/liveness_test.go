@@ -26,7 +26,7 @@ func TestLiveness(t *testing.T) {
 		{"down", plan.Contact{Last: at(5), Since: at(0)}, t0, at(15), plan.Down},
 		{"never heard, server just started", plan.Contact{}, t0, at(1), plan.Suspect},
 		{"never heard, a whole period later", plan.Contact{}, t0, at(10), plan.Down},
-		{"silent, but the leader changed since", plan.Contact{Last: at(5), Since: at(0)}, at(14), at(16), plan.Suspect},
+		{"silent, but the server started since", plan.Contact{Last: at(5), Since: at(0)}, at(14), at(16), plan.Suspect},
 		{"as silent, on a host that can't do half of what it should", plan.Contact{Last: at(5), Since: at(0), Share: 0.5}, t0, at(15), plan.Suspect},
 		{"down there", plan.Contact{Last: at(5), Since: at(0), Share: 0.5}, t0, at(25), plan.Down},
 		{"a little silent, on a saturated host", plan.Contact{Last: at(5), Since: at(0), Share: 1}, t0, at(13.9), plan.Alive},

@@ -1,5 +1,5 @@
-// Package state is the fleet's small, hot, linearizable state: a narrow interface over etcd, its
-// in-memory twin, and typed tables on top of either. It is the only package that imports etcd.
+// Package state is the fleet's small, hot, linearizable state: a narrow interface over etcd, and its
+// in-memory twin. It is the only package that imports etcd.
 //
 // Invariants: revisions only grow; a Txn is all or nothing; a Watch from revision R delivers every later
 // change of its prefix exactly once and in order, or ends with an error of kind Conflict when R is

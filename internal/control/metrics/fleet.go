@@ -99,7 +99,7 @@ func (t teller) machines(all []fleet.MachineView) {
 	for code, n := range codes {
 		t.blockers("move", code, n)
 	}
-	for _, s := range fleet.MoveSteps() {
+	for _, s := range fleet.Steps() {
 		if !s.Final() {
 			t.gauge("sluice_moves_active",
 				"Moves that go on and own their machine, by the step that they have reached.",

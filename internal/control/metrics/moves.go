@@ -58,7 +58,7 @@ func NewMoves(reg prometheus.Registerer) *Moves {
 			m.ended.WithLabelValues(reason, outcome)
 		}
 	}
-	for _, s := range fleet.MoveSteps()[1:] {
+	for _, s := range fleet.Steps()[1:] {
 		m.steps.WithLabelValues(string(s))
 	}
 	m.took.WithLabelValues(outcomeDone)

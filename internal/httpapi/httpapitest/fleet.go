@@ -125,7 +125,7 @@ func (f *Fleet) Changed() <-chan struct{} {
 
 // Server implements fleet.Control.
 func (f *Fleet) Server(context.Context) fleet.ServerView {
-	return fleet.ServerView{FleetID: "test", StoreURL: "file:///pool", Leader: true, Started: f.now}
+	return fleet.ServerView{FleetID: "test", StoreURL: "file:///pool", Started: f.now}
 }
 
 // findLocked resolves a reference as fleet.Control defines it.
