@@ -4,22 +4,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-// assignInput is all that a worker's assignments are derived from.
-type assignInput struct {
-	worker   fleet.Worker
-	machines map[fleet.MachineID]fleet.Machine // placed on the worker, moving to it, or reported by it
-	moves    []fleet.Move                      // not final, of those machines
-	tombs    map[fleet.MachineID]tombstone
-	reported []fleet.VMReport
-	peers    []fleet.Peer
-}
-
-// deriveAssignments is a pure function: what the worker shall make true, ordered by machine, without a
-// revision. Per machine the first rule that applies decides:
+// deriveAssignments is a pure function of the records around a worker and of what it reports. It returns
+// what the worker shall make true, ordered by machine, without a revision. Per machine the first rule that applies decides:
 //
 //	its disk is still being made                             nothing
 //	placed here, and a move has told it to stop              released
@@ -30,29 +21,32 @@ type assignInput struct {
 //	reported here, and placed nowhere                        released
 //	reported here, destroyed while the worker was lost       discarded
 //	reported here, unknown                                   nothing: silence of the state kills no VM
-func deriveAssignments(in assignInput) fleet.AssignmentSet {
-	set := fleet.AssignmentSet{Worker: in.worker.ID, Peers: in.peers}
+func deriveAssignments(in records.Around, reports []fleet.VMReport) fleet.AssignmentSet {
+	set := fleet.AssignmentSet{Worker: in.Worker.ID}
+	for _, w := range in.Others {
+		set.Peers = append(set.Peers, fleet.Peer{Worker: w.ID, Number: w.Number, Address: w.Address})
+	}
 	owner := map[fleet.MachineID]fleet.Move{}
-	for _, mv := range in.moves {
-		if m, ok := in.machines[mv.Machine]; ok && m.Owner == moveOwner(mv.ID) {
+	for _, mv := range in.Moves {
+		if m, ok := in.Machines[mv.Machine]; ok && m.Owner == moveOwner(mv.ID) {
 			owner[mv.Machine] = mv
 		}
 	}
 	reported := map[fleet.MachineID]fleet.VMReport{}
-	for _, v := range in.reported {
+	for _, v := range reports {
 		reported[v.Machine] = v
-		if _, known := in.machines[v.Machine]; known {
+		if _, known := in.Machines[v.Machine]; known {
 			continue
 		}
-		if tomb, ok := in.tombs[v.Machine]; ok && !withdrawn(v) {
+		if tomb, ok := in.Tombstones[v.Machine]; ok && !withdrawn(v) {
 			set.Assignments = append(set.Assignments, fleet.Assignment{Machine: v.Machine,
 				Generation: max(tomb.Generation, v.Generation), Want: fleet.WantDiscarded, Instance: v.Instance})
 		}
 	}
 	networks := map[uint32]bool{}
-	for id, m := range in.machines {
+	for id, m := range in.Machines {
 		mv, moving := owner[id]
-		a, ok := assignmentOf(in.worker, m, mv, moving, reported)
+		a, ok := assignmentOf(in.Worker, m, mv, moving, reported)
 		if !ok {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
@@ -53,21 +54,23 @@ func TestDeriveAssignments(t *testing.T) {
 		{"destroyed meanwhile, and gone", nil, nil, vm(3, fleet.PhaseReleased), true, "", 0},
 		{"unknown", nil, nil, vm(3, fleet.PhaseHealthy), false, "", 0},
 	} {
-		in := assignInput{worker: fleet.Worker{ID: "w1"}, machines: map[fleet.MachineID]fleet.Machine{}, tombs: map[fleet.MachineID]tombstone{}}
+		in := records.Around{Worker: fleet.Worker{ID: "w1"}, Machines: map[fleet.MachineID]fleet.Machine{},
+			Tombstones: map[fleet.MachineID]records.Tombstone{}}
+		var reports []fleet.VMReport
 		if c.machine != nil {
-			in.machines["m"] = *c.machine
+			in.Machines["m"] = *c.machine
 		}
 		if c.move != nil {
-			in.moves = append(in.moves, *c.move)
+			in.Moves = append(in.Moves, *c.move)
 		}
 		if c.vm != nil {
-			in.reported = append(in.reported, *c.vm)
+			reports = append(reports, *c.vm)
 		}
 		if c.tomb {
-			in.tombs["m"] = tombstone{Machine: "m", Worker: "w1", Generation: 3}
+			in.Tombstones["m"] = records.Tombstone{Machine: "m", Worker: "w1", Generation: 3}
 		}
 		var got fleet.Assignment
-		if set := deriveAssignments(in); len(set.Assignments) > 0 {
+		if set := deriveAssignments(in, reports); len(set.Assignments) > 0 {
 			got = set.Assignments[0]
 		}
 		if got.Want != c.want || got.Generation != c.gen {

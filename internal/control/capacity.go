@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -12,13 +13,13 @@ import (
 // view is the fleet as the planner sees it, with these machines.
 func (c *Control) view(machines []fleet.Machine) plan.View {
 	now := c.now()
-	v := plan.View{Machines: machines, Locks: c.cache.heldLocks()}
-	for _, w := range all(c.cache, c.cache.workers) {
-		v.Workers = append(v.Workers, c.planWorker(w.val, now))
+	v := plan.View{Machines: machines, Locks: c.records.HeldLocks()}
+	for _, w := range c.records.Workers.All() {
+		v.Workers = append(v.Workers, c.planWorker(w.Val, now))
 	}
-	for _, mv := range c.cache.activeMoves("") {
-		if mv.val.Step.Counts() {
-			v.Moves = append(v.Moves, mv.val)
+	for _, mv := range c.records.ActiveMoves("") {
+		if mv.Val.Step.Counts() {
+			v.Moves = append(v.Moves, mv.Val)
 		}
 	}
 	return v
@@ -56,9 +57,9 @@ func (c *Control) fits(need fleet.Resources) error {
 
 // exhausted makes an error of a blocker. A server that has just started doesn't know yet who is alive.
 func (c *Control) exhausted(b *fleet.Blocker, name string) error {
-	for _, w := range all(c.cache, c.cache.workers) {
-		if s := c.obs.sight(w.val.ID, "", c.now()); s.Unheard && s.Health == plan.Suspect {
-			return errs.New(errs.Unavailable, "no worker for machine %s yet: this server has just started, and has not heard of %s", name, w.val.ID).
+	for _, w := range c.records.Workers.All() {
+		if s := c.obs.sight(w.Val.ID, "", c.now()); s.Unheard && s.Health == plan.Suspect {
+			return errs.New(errs.Unavailable, "no worker for machine %s yet: this server has just started, and has not heard of %s", name, w.Val.ID).
 				WithRemedy("try again in a moment")
 		}
 	}
@@ -66,17 +67,17 @@ func (c *Control) exhausted(b *fleet.Blocker, name string) error {
 }
 
 // knownWorker returns a worker's record; NotFound lists the workers there are.
-func (c *Control) knownWorker(id fleet.WorkerID) (row[fleet.Worker], error) {
-	if w, ok := c.cache.worker(id); ok {
+func (c *Control) knownWorker(id fleet.WorkerID) (records.Row[fleet.Worker], error) {
+	if w, ok := c.records.Workers.Get(id); ok {
 		return w, nil
 	}
 	var names []string
-	for _, w := range all(c.cache, c.cache.workers) {
-		names = append(names, string(w.val.ID))
+	for _, w := range c.records.Workers.All() {
+		names = append(names, string(w.Val.ID))
 	}
 	if len(names) == 0 {
-		return row[fleet.Worker]{}, errs.New(errs.NotFound, "there is no worker %q: none has joined", id).WithRemedy("start one: sluice worker --name NAME …")
+		return records.Row[fleet.Worker]{}, errs.New(errs.NotFound, "there is no worker %q: none has joined", id).WithRemedy("start one: sluice worker --name NAME …")
 	}
-	return row[fleet.Worker]{}, errs.New(errs.NotFound, "there is no worker %q", id).
+	return records.Row[fleet.Worker]{}, errs.New(errs.NotFound, "there is no worker %q", id).
 		WithRemedy("%s", fmt.Sprintf("the workers are: %s", strings.Join(names, ", ")))
 }

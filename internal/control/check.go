@@ -12,7 +12,7 @@ func (c *Control) checkCreate(req fleet.CreateMachine) error {
 			return err
 		}
 	}
-	image, ok := get(c.cache, c.cache.images, keyImage(req.Config.Image))
+	image, ok := c.records.Images.Get(req.Config.Image)
 	if !ok {
 		return noImage(req.Config.Image)
 	}
@@ -22,9 +22,9 @@ func (c *Control) checkCreate(req fleet.CreateMachine) error {
 	if err := req.Config.Validate(); err != nil {
 		return err
 	}
-	if d := req.Config.DiskGiB; d > 0 && d<<30 < image.val.SizeBytes {
-		return errs.New(errs.Invalid, "a disk of %d GiB is smaller than image %s", d, image.val.Name).
-			WithRemedy("ask for at least %d GiB", (image.val.SizeBytes+1<<30-1)>>30)
+	if d := req.Config.DiskGiB; d > 0 && d<<30 < image.Val.SizeBytes {
+		return errs.New(errs.Invalid, "a disk of %d GiB is smaller than image %s", d, image.Val.Name).
+			WithRemedy("ask for at least %d GiB", (image.Val.SizeBytes+1<<30-1)>>30)
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func (c *Control) collects(ctx context.Context) error {
 
 // collect makes one collection, if the state was read and the fleet is well.
 func (c *Control) collect(ctx context.Context) {
-	if !c.loaded.Load() {
+	if !c.records.Loaded() {
 		return
 	}
 	if why := c.braked(); why != "" {

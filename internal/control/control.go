@@ -10,25 +10,24 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
-	"github.com/sluice-platform/sluice/internal/state"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // Control is the control plane of one server. Safe for concurrent use.
 type Control struct {
-	cfg   Config
-	deps  Deps
-	log   *slog.Logger
-	cache *cache
-	obs   *observer
-	fast  *queue // names of records to act on: nothing here waits for the object store
-	slow  *queue // machines whose disk is to be made or destroyed
+	cfg     Config
+	deps    Deps
+	log     *slog.Logger
+	records *records.Records
+	obs     *observer
+	fast    *queue // names of records to act on: nothing here waits for the object store
+	slow    *queue // machines whose disk is to be made or destroyed
 
 	started time.Time
 	ticked  time.Time // the last tick; owned by tick, as is due
 	due     time.Time // the next one, if nothing changes before
-	loaded  atomic.Bool
 	brake   atomic.Pointer[string]
 
 	feeds   sync.Mutex // held while a worker's assignments are derived and kept
@@ -64,16 +63,21 @@ func New(cfg Config, deps Deps) (*Control, error) {
 		deps.IDs = newRandomIDs()
 	}
 	now := deps.Now()
-	return &Control{cfg: cfg, deps: deps, log: deps.Log, cache: newCache(), obs: newObserver(cfg.Policy, now), fast: newQueue(), slow: newQueue(),
-		started: now, disks: keyLocks{held: map[fleet.MachineID]chan struct{}{}}, retries: retries{of: map[fleet.MachineID]retry{}},
-		changed: make(chan struct{}), waiting: map[fleet.MachineID]fleet.Blocker{}}, nil
+	c := &Control{cfg: cfg, deps: deps, log: deps.Log, obs: newObserver(cfg.Policy, now),
+		fast: newQueue(), slow: newQueue(), started: now,
+		disks:   keyLocks{held: map[fleet.MachineID]chan struct{}{}},
+		retries: retries{of: map[fleet.MachineID]retry{}},
+		changed: make(chan struct{}), waiting: map[fleet.MachineID]fleet.Blocker{}}
+	c.records = records.New(records.Config{Store: deps.Store, Log: deps.Log, Now: c.now, Retry: cfg.Tick,
+		Changed: c.learned, Ended: c.ended})
+	return c, nil
 }
 
 // Run reads the state, follows it, and acts until ctx ends. It returns once nothing of it runs any more;
 // nil if ctx ended, and an error if the state holds a record that can't be read.
 func (c *Control) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.follow(ctx) })
+	g.Go(func() error { return c.records.Follow(ctx) })
 	g.Go(func() error { return c.ticks(ctx) })
 	g.Go(func() error { return c.collects(ctx) })
 	for range c.cfg.Executors {
@@ -91,57 +95,14 @@ func (c *Control) Run(ctx context.Context) error {
 }
 
 // Refresh reads the whole state anew. Run does it by itself; a simulation calls it in Run's stead.
-func (c *Control) Refresh(ctx context.Context) error {
-	_, err := c.refresh(ctx)
-	return err
-}
+func (c *Control) Refresh(ctx context.Context) error { return c.records.Load(ctx) }
 
-func (c *Control) refresh(ctx context.Context) (int64, error) {
-	kvs, rev, err := c.deps.Store.List(ctx, root)
-	if err != nil {
-		return 0, err
-	}
-	keys, err := c.cache.load(kvs, rev)
-	if err != nil {
-		return 0, err
-	}
-	c.loaded.Store(true)
-	for _, key := range keys {
-		c.touch(key)
+// learned enqueues what changed records may affect, and wakes everybody who waits for a change.
+func (c *Control) learned(changes []records.Change) {
+	for _, ch := range changes {
+		c.enqueueFor(ch)
 	}
 	c.broadcast()
-	return rev, nil
-}
-
-// follow keeps the cache up with what other servers write.
-func (c *Control) follow(ctx context.Context) error {
-	for {
-		rev, err := c.refresh(ctx)
-		for err == nil {
-			err = c.deps.Store.Watch(ctx, root, rev, func(b state.Batch) bool {
-				if err = c.learn(b.Events...); err != nil {
-					return false
-				}
-				rev = b.Revision
-				c.cache.forget(rev)
-				c.broadcast()
-				return true
-			})
-			if errs.Is(err, errs.Unavailable) && ctx.Err() == nil {
-				err = c.pause(ctx)
-			}
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		if errs.Is(err, errs.Corrupt) {
-			return err
-		}
-		c.log.WarnContext(ctx, "state not followed", "error", err)
-		if err := c.pause(ctx); err != nil {
-			return nil
-		}
-	}
 }
 
 func (c *Control) pause(ctx context.Context) error {
@@ -155,22 +116,13 @@ func (c *Control) pause(ctx context.Context) error {
 	}
 }
 
-// learn takes changes of the state in, and has looked at what they concern.
-func (c *Control) learn(events ...state.Event) error {
-	keys, err := c.cache.apply(events...)
-	for _, key := range keys {
-		c.touch(key)
-	}
-	return err
-}
-
 func (c *Control) execute(ctx context.Context, q *queue) error {
 	for {
 		name, ok := q.take(ctx)
 		if !ok {
 			return nil
 		}
-		if c.loaded.Load() {
+		if c.records.Loaded() {
 			c.attempt(ctx, name)
 		}
 		q.done(name)
@@ -208,7 +160,7 @@ func (c *Control) attempt(ctx context.Context, name string) {
 	err := c.reconcile(ctx, name)
 	switch {
 	case err == nil || ctx.Err() != nil:
-	case isLostRace(err):
+	case records.IsLostRace(err):
 		c.requeue(name)
 	default:
 		c.log.WarnContext(ctx, "not done", "record", name, "error", err)
@@ -241,7 +193,7 @@ func (c *Control) now() time.Time { return c.deps.Now() }
 
 // ready answers Unavailable until the state was read.
 func (c *Control) ready() error {
-	if c.loaded.Load() {
+	if c.records.Loaded() {
 		return nil
 	}
 	return errs.New(errs.Unavailable, "the control plane has not read its state yet").WithRemedy("try again in a moment")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -37,7 +38,7 @@ func (c *Control) CreateMachine(ctx context.Context, req fleet.CreateMachine) (f
 // recordMachine writes a new machine, its name, its number in its network, and its share of a worker in one
 // transaction. The owner keeps everybody off it until it has a disk.
 func (c *Control) recordMachine(ctx context.Context, req fleet.CreateMachine) (fleet.MachineID, error) {
-	if _, taken := get(c.cache, c.cache.names, keyName(req.App, req.Name)); taken {
+	if _, taken := c.records.FullNames.Get(records.FullName(req.App, req.Name)); taken {
 		return "", errs.New(errs.Exists, "there is a machine %s in app %s already", req.Name, req.App).
 			WithRemedy("choose another name, or: sluice machine destroy %s/%s", req.App, req.Name)
 	}
@@ -45,21 +46,22 @@ func (c *Control) recordMachine(ctx context.Context, req fleet.CreateMachine) (f
 	id := c.deps.IDs.Machine(c.cfg.Cell)
 	m := fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network, Config: req.Config, Disk: fleet.StoreDisk(c.diskURL(id)),
 		Desired: fleet.WantStarted, State: fleet.MachineCreated, Owner: ownerCreate + c.deps.IDs.ULID(now), CreatedAt: now}
-	t := c.begin()
+	t := c.records.Begin()
 	c.numberIn(t, &m)
 	if req.SkipStart {
 		m.Desired = fleet.WantStopped
 	} else if err := c.reserveFirst(t, &m, req.Worker); err != nil {
 		return "", err
 	}
-	t.put(keyName(m.App, m.Name), 0, m.ID)
-	t.machine(row[fleet.Machine]{}, m)
-	t.put(keyEvents(m.ID), 0, []fleet.MachineEvent{{Time: now, State: fleet.MachineCreated, Event: eventCreate, Source: sourceUser}})
-	return id, t.commit(ctx)
+	records.Set(t, c.records.FullNames.New(records.FullName(m.App, m.Name)), m.ID)
+	t.SetMachine(c.records.Machines.New(m.ID), m)
+	records.Set(t, records.NewHistory(m.ID), []fleet.MachineEvent{
+		{Time: now, State: fleet.MachineCreated, Event: eventCreate, Source: sourceUser}})
+	return id, t.Commit(ctx)
 }
 
 // reserveFirst gives a new machine its first place. It isn't assigned before its owner lets go of it.
-func (c *Control) reserveFirst(t *txn, m *fleet.Machine, only fleet.WorkerID) error {
+func (c *Control) reserveFirst(t *records.Txn, m *fleet.Machine, only fleet.WorkerID) error {
 	need := needOf(*m, nil)
 	if need.Only = only; only != "" {
 		if _, err := c.knownWorker(only); err != nil {
@@ -70,27 +72,27 @@ func (c *Control) reserveFirst(t *txn, m *fleet.Machine, only fleet.WorkerID) er
 	if blocker != nil {
 		return c.exhausted(blocker, string(m.Name))
 	}
-	w, _ := c.cache.worker(to)
+	w, _ := c.records.Workers.Get(to)
 	m.Generation = 1
-	m.Placement = c.placementOn(*m, w.val, 1, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
+	m.Placement = c.placementOn(*m, w.Val, 1, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
 	m.Placement.Named = only != ""
-	t.expectWorker(to)
-	t.hold(to, m.ID, fleet.Allocated{Resources: m.Config.Resources})
+	t.ExpectWorker(to)
+	t.Hold(to, m.ID, fleet.Allocated{Resources: m.Config.Resources})
 	return nil
 }
 
 // numberIn gives a new machine its number in its network, which is made if there is none of that name.
-func (c *Control) numberIn(t *txn, m *fleet.Machine) {
-	n, ok := get(c.cache, c.cache.networks, keyNetwork(m.Network))
+func (c *Control) numberIn(t *records.Txn, m *fleet.Machine) {
+	n, ok := c.records.Networks.Get(m.Network)
 	if !ok {
-		count := c.cache.numbers()
-		count.val.Network++
-		t.put(keyCounters, count.rev, count.val)
-		n.val = fleet.Network{Name: m.Network, ID: count.val.Network, NextNumber: 1}
+		count := c.records.Counters()
+		count.Val.Network++
+		records.Set(t, count, count.Val)
+		n.Val = fleet.Network{Name: m.Network, ID: count.Val.Network, NextNumber: 1}
 	}
-	m.NetworkID, m.Number = n.val.ID, n.val.NextNumber
-	n.val.NextNumber++
-	t.put(keyNetwork(m.Network), n.rev, n.val)
+	m.NetworkID, m.Number = n.Val.ID, n.Val.NextNumber
+	n.Val.NextNumber++
+	records.Set(t, n, n.Val)
 }
 
 func (c *Control) diskURL(id fleet.MachineID) string {
@@ -120,56 +122,56 @@ func (c *Control) makeDisk(ctx context.Context, id fleet.MachineID) error {
 		return err
 	}
 	defer unlock()
-	m, ok := c.cache.machine(id)
-	if !ok || !strings.HasPrefix(m.val.Owner, ownerCreate) {
+	m, ok := c.records.Machines.Get(id)
+	if !ok || !strings.HasPrefix(m.Val.Owner, ownerCreate) {
 		return nil
 	}
-	if m.val.Desired == fleet.WantDestroyed {
+	if m.Val.Desired == fleet.WantDestroyed {
 		return c.try(ctx, func() error { return c.letGoCreated(ctx, id) })
 	}
-	image, ok := get(c.cache, c.cache.images, keyImage(m.val.Config.Image))
+	image, ok := c.records.Images.Get(m.Val.Config.Image)
 	if !ok {
-		return noImage(m.val.Config.Image)
+		return noImage(m.Val.Config.Image)
 	}
-	if err := c.deps.Disks.ForkImage(ctx, image.val, m.val.Disk.URL, m.val.Config.DiskGiB<<30); err != nil {
-		return fmt.Errorf("fork image %s for machine %s: %w", image.val.Name, m.val.Name, err)
+	if err := c.deps.Disks.ForkImage(ctx, image.Val, m.Val.Disk.URL, m.Val.Config.DiskGiB<<30); err != nil {
+		return fmt.Errorf("fork image %s for machine %s: %w", image.Val.Name, m.Val.Name, err)
 	}
-	doc, err := json.Marshal(ownerDoc{Format: 1, ID: id, Name: m.val.Name, App: m.val.App, Network: m.val.Network, Config: m.val.Config, Fleet: c.cfg.FleetID})
+	doc, err := json.Marshal(ownerDoc{Format: 1, ID: id, Name: m.Val.Name, App: m.Val.App, Network: m.Val.Network, Config: m.Val.Config, Fleet: c.cfg.FleetID})
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "encode the owner's document of machine %s", id)
 	}
-	if err := c.deps.Disks.WriteOwner(ctx, m.val.Disk.URL, doc); err != nil {
-		return fmt.Errorf("write the owner's document of machine %s: %w", m.val.Name, err)
+	if err := c.deps.Disks.WriteOwner(ctx, m.Val.Disk.URL, doc); err != nil {
+		return fmt.Errorf("write the owner's document of machine %s: %w", m.Val.Name, err)
 	}
 	return c.try(ctx, func() error { return c.letGoCreated(ctx, id) })
 }
 
 // letGoCreated ends a machine's creation: from this commit on its worker is told to run it.
 func (c *Control) letGoCreated(ctx context.Context, id fleet.MachineID) error {
-	m, ok := c.cache.machine(id)
-	if !ok || !strings.HasPrefix(m.val.Owner, ownerCreate) {
+	m, ok := c.records.Machines.Get(id)
+	if !ok || !strings.HasPrefix(m.Val.Owner, ownerCreate) {
 		return nil
 	}
-	t, next := c.begin(), m.val
+	t, next := c.records.Begin(), m.Val
 	next.Owner = ""
 	if next.Placement == nil || next.Desired == fleet.WantDestroyed {
 		if next.Placement != nil {
-			t.release(next.Placement.Worker, id)
+			t.Release(next.Placement.Worker, id)
 			next.Placement = nil
 		}
-		t.machine(m, next)
-		return t.commit(ctx)
+		t.SetMachine(m, next)
+		return t.Commit(ctx)
 	}
 	next.State = fleet.MachineStarting
 	p := *next.Placement
 	p.Since = c.now() // the time it may take to start begins now
 	next.Placement = &p
-	t.machine(m, next)
+	t.SetMachine(m, next)
 	ev := fleet.MachineEvent{State: fleet.MachineCreated, Event: eventLaunch, Source: sourceControl, Instance: p.Instance, Info: map[string]string{"worker": string(p.Worker)}}
 	if err := c.events(ctx, t, id, ev); err != nil {
 		return err
 	}
-	return t.commit(ctx)
+	return t.Commit(ctx)
 }
 
 // uncreate takes a creation back whose disk could not be made, and returns why it couldn't. Where that fails
@@ -179,18 +181,18 @@ func (c *Control) uncreate(ctx context.Context, id fleet.MachineID, why error) e
 		return why // somebody gave up waiting; the machine is being created all the same
 	}
 	err := c.try(ctx, func() error {
-		m, ok := c.cache.machine(id)
+		m, ok := c.records.Machines.Get(id)
 		if !ok {
 			return nil
 		}
-		t, next := c.begin(), m.val
+		t, next := c.records.Begin(), m.Val
 		next.Desired, next.State, next.Owner, next.Reason = fleet.WantDestroyed, fleet.MachineDestroying, "", why.Error()
-		if next.Placement != nil && strings.HasPrefix(m.val.Owner, ownerCreate) {
-			t.release(next.Placement.Worker, id)
+		if next.Placement != nil && strings.HasPrefix(m.Val.Owner, ownerCreate) {
+			t.Release(next.Placement.Worker, id)
 			next.Placement = nil
 		}
-		t.machine(m, next)
-		return t.commit(ctx)
+		t.SetMachine(m, next)
+		return t.Commit(ctx)
 	})
 	if err == nil {
 		err = c.reconcileDisk(ctx, id)
@@ -203,13 +205,13 @@ func (c *Control) uncreate(ctx context.Context, id fleet.MachineID, why error) e
 
 // reconcileDisk makes or destroys a machine's disk, as its record asks.
 func (c *Control) reconcileDisk(ctx context.Context, id fleet.MachineID) error {
-	m, ok := c.cache.machine(id)
+	m, ok := c.records.Machines.Get(id)
 	switch {
 	case !ok:
 		return nil
-	case strings.HasPrefix(m.val.Owner, ownerCreate):
+	case strings.HasPrefix(m.Val.Owner, ownerCreate):
 		return c.makeDisk(ctx, id)
-	case m.val.Desired == fleet.WantDestroyed && m.val.Owner == "" && m.val.Placement == nil:
+	case m.Val.Desired == fleet.WantDestroyed && m.Val.Owner == "" && m.Val.Placement == nil:
 		return c.erase(ctx, id)
 	}
 	return nil
@@ -222,23 +224,23 @@ func (c *Control) erase(ctx context.Context, id fleet.MachineID) error {
 		return err
 	}
 	defer unlock()
-	m, ok := c.cache.machine(id)
-	if !ok || m.val.Desired != fleet.WantDestroyed || m.val.Placement != nil || m.val.Owner != "" {
+	m, ok := c.records.Machines.Get(id)
+	if !ok || m.Val.Desired != fleet.WantDestroyed || m.Val.Placement != nil || m.Val.Owner != "" {
 		return nil
 	}
-	if err := c.deps.Disks.Destroy(ctx, m.val.Disk.URL); err != nil {
-		return fmt.Errorf("destroy disk %s: %w", m.val.Disk.URL, err)
+	if err := c.deps.Disks.Destroy(ctx, m.Val.Disk.URL); err != nil {
+		return fmt.Errorf("destroy disk %s: %w", m.Val.Disk.URL, err)
 	}
-	t := c.begin()
-	t.del(keyMachine(id), m.rev)
-	if name, ok := get(c.cache, c.cache.names, keyName(m.val.App, m.val.Name)); ok && name.val == id {
-		t.del(keyName(m.val.App, m.val.Name), name.rev)
+	t := c.records.Begin()
+	records.Delete(t, m)
+	if name, ok := c.records.FullNames.Get(records.FullName(m.Val.App, m.Val.Name)); ok && name.Val == id {
+		records.Delete(t, name)
 	}
-	_, rev, err := c.readEvents(ctx, id)
+	history, err := c.records.History(ctx, id)
 	if err != nil {
 		return err
 	}
-	t.del(keyEvents(id), rev)
+	records.Delete(t, history)
 	c.retries.forget(id)
-	return t.commit(ctx)
+	return t.Commit(ctx)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -45,26 +46,26 @@ func (c *Control) recordDrain(ctx context.Context, workers []fleet.WorkerID, by 
 	now := c.now()
 	d := fleet.Drain{ID: fleet.DrainID(c.deps.IDs.ULID(now)), Workers: workers, State: fleet.DrainRunning, StartedAt: now, By: by,
 		WasCordoned: map[fleet.WorkerID]bool{}}
-	t := c.begin()
+	t := c.records.Begin()
 	for _, id := range workers {
 		w, err := c.knownWorker(id)
 		if err != nil {
 			return "", err
 		}
-		if w.val.Drain != "" {
-			return "", errs.New(errs.Conflict, "worker %s is being drained already, by drain %s", id, w.val.Drain).
-				WithRemedy("watch it: sluice drain watch %s", w.val.Drain)
+		if w.Val.Drain != "" {
+			return "", errs.New(errs.Conflict, "worker %s is being drained already, by drain %s", id, w.Val.Drain).
+				WithRemedy("watch it: sluice drain watch %s", w.Val.Drain)
 		}
-		next := w.val
+		next := w.Val
 		d.WasCordoned[id] = next.Cordoned
 		next.Cordoned, next.Drain, next.Drained = true, d.ID, false
 		if next.CordonReason == "" {
 			next.CordonReason = "drain " + string(d.ID)
 		}
-		t.put(keyWorker(id), w.rev, next)
+		records.Set(t, w, next)
 	}
-	t.put(keyDrain(d.ID), 0, d)
-	return d.ID, t.commit(ctx)
+	records.Set(t, c.records.Drains.New(d.ID), d)
+	return d.ID, t.Commit(ctx)
 }
 
 // CancelDrain implements fleet.Control. It returns at once; moves that are past their point of no return end
@@ -78,18 +79,18 @@ func (c *Control) CancelDrain(ctx context.Context, id fleet.DrainID) (fleet.Drai
 		if err != nil {
 			return err
 		}
-		if d.val.State == fleet.DrainCancelling {
+		if d.Val.State == fleet.DrainCancelling {
 			return nil
 		}
-		if d.val.State.Final() {
-			return errs.New(errs.Conflict, "drain %s has ended: it is %s", id, d.val.State).
-				WithRemedy("to use its workers again: sluice worker uncordon %s", d.val.Workers[0])
+		if d.Val.State.Final() {
+			return errs.New(errs.Conflict, "drain %s has ended: it is %s", id, d.Val.State).
+				WithRemedy("to use its workers again: sluice worker uncordon %s", d.Val.Workers[0])
 		}
-		next := d.val
+		next := d.Val
 		next.State, next.Blockers = fleet.DrainCancelling, nil
-		t := c.begin()
-		t.put(keyDrain(id), d.rev, next)
-		return t.commit(ctx)
+		t := c.records.Begin()
+		records.Set(t, d, next)
+		return t.Commit(ctx)
 	})
 	if err != nil {
 		return fleet.DrainView{}, err
@@ -97,8 +98,8 @@ func (c *Control) CancelDrain(ctx context.Context, id fleet.DrainID) (fleet.Drai
 	return c.Drain(ctx, id)
 }
 
-func (c *Control) knownDrain(id fleet.DrainID) (row[fleet.Drain], error) {
-	d, ok := c.cache.drain(id)
+func (c *Control) knownDrain(id fleet.DrainID) (records.Row[fleet.Drain], error) {
+	d, ok := c.records.Drains.Get(id)
 	if !ok {
 		return d, errs.New(errs.NotFound, "there is no drain %q", id).WithRemedy("list them: sluice drain list")
 	}
@@ -107,27 +108,27 @@ func (c *Control) knownDrain(id fleet.DrainID) (row[fleet.Drain], error) {
 
 // reconcileDrain takes a drain further: plans, starts what may start, and notes what it came to.
 func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
-	d, ok := c.cache.drain(id)
-	if !ok || d.val.State.Final() {
+	d, ok := c.records.Drains.Get(id)
+	if !ok || d.Val.State.Final() {
 		return nil
 	}
-	moves := c.cache.drainMoves(id)
-	if d.val.State == fleet.DrainCancelling {
+	moves := c.records.DrainMoves(id)
+	if d.Val.State == fleet.DrainCancelling {
 		return c.cancelMoves(ctx, d, moves)
 	}
-	for _, w := range d.val.Workers {
+	for _, w := range d.Val.Workers {
 		c.refreshFeed(w)
 	}
-	in := plan.DrainInput{Drain: d.val}
+	in := plan.DrainInput{Drain: d.Val}
 	for _, mv := range moves {
 		if mv.Step.Final() {
 			in.Finished = append(in.Finished, mv)
 		}
 	}
-	p := plan.Drain(in, c.view(c.cache.placedOn(d.val.Workers...)), c.cfg.Policy, c.now())
+	p := plan.Drain(in, c.view(c.records.PlacedOn(d.Val.Workers...)), c.cfg.Policy, c.now())
 	for _, s := range p.Start {
-		m, ok := c.cache.machine(s.Machine)
-		if !ok || !movable(m.val, s.From) {
+		m, ok := c.records.Machines.Get(s.Machine)
+		if !ok || !movable(m.Val, s.From) {
 			continue
 		}
 		if _, err := c.startMove(ctx, m, fleet.Move{Drain: id, Reason: fleet.ReasonDrain, To: s.To}); err != nil {
@@ -142,8 +143,8 @@ func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
 
 // noteDrain records how far a drain is, where that has changed. The moves are as they were before the plan
 // looked at what remains, so that no machine counts as both moved and remaining.
-func (c *Control) noteDrain(ctx context.Context, d row[fleet.Drain], moves []fleet.Move, p plan.DrainPlan) error {
-	next := d.val
+func (c *Control) noteDrain(ctx context.Context, d records.Row[fleet.Drain], moves []fleet.Move, p plan.DrainPlan) error {
+	next := d.Val
 	next.Moved = moved(moves)
 	next.Total = max(next.Total, next.Moved+p.Remaining)
 	next.Blockers = p.Blockers
@@ -156,12 +157,12 @@ func (c *Control) noteDrain(ctx context.Context, d row[fleet.Drain], moves []fle
 	if len(p.Start) == 0 && p.Moving == 0 && len(next.Blockers) > 0 {
 		next.State = fleet.DrainBlocked
 	}
-	if next.State == d.val.State && next.Moved == d.val.Moved && next.Total == d.val.Total && slices.Equal(next.Blockers, d.val.Blockers) {
+	if next.State == d.Val.State && next.Moved == d.Val.Moved && next.Total == d.Val.Total && slices.Equal(next.Blockers, d.Val.Blockers) {
 		return nil
 	}
-	t := c.begin()
-	t.put(keyDrain(next.ID), d.rev, next)
-	return t.commit(ctx)
+	t := c.records.Begin()
+	records.Set(t, d, next)
+	return t.Commit(ctx)
 }
 
 // moved counts the machines that a drain's moves have brought away.
@@ -177,67 +178,67 @@ func moved(moves []fleet.Move) int {
 
 // endDrain says that the workers are drained. The transaction compares their allocations: no reservation
 // has slipped in since the plan was made.
-func (c *Control) endDrain(ctx context.Context, d row[fleet.Drain]) error {
-	t, next := c.begin(), d.val
-	next.State, next.Blockers, next.FinishedAt, next.Moved = fleet.DrainDone, nil, c.now(), moved(c.cache.drainMoves(d.val.ID))
+func (c *Control) endDrain(ctx context.Context, d records.Row[fleet.Drain]) error {
+	t, next := c.records.Begin(), d.Val
+	next.State, next.Blockers, next.FinishedAt, next.Moved = fleet.DrainDone, nil, c.now(), moved(c.records.DrainMoves(d.Val.ID))
 	next.Total = max(next.Total, next.Moved)
 	for _, id := range next.Workers {
-		w, ok := c.cache.worker(id)
+		w, ok := c.records.Workers.Get(id)
 		if !ok {
 			continue
 		}
-		a := c.cache.allocation(id)
-		if len(a.val.Holders) > 0 {
+		a, _ := c.records.Allocations.Get(id)
+		if len(a.Val.Holders) > 0 {
 			return nil
 		}
-		t.expect(keyAllocation(id), a.rev)
-		worker := w.val
+		records.Expect(t, a)
+		worker := w.Val
 		worker.Drain, worker.Drained, worker.Cordoned = "", true, true
-		t.put(keyWorker(id), w.rev, worker)
+		records.Set(t, w, worker)
 	}
-	t.put(keyDrain(next.ID), d.rev, next)
-	return t.commit(ctx)
+	records.Set(t, d, next)
+	return t.Commit(ctx)
 }
 
 // cancelMoves asks the drain's moves to turn back, and ends the drain once none is left.
-func (c *Control) cancelMoves(ctx context.Context, d row[fleet.Drain], moves []fleet.Move) error {
+func (c *Control) cancelMoves(ctx context.Context, d records.Row[fleet.Drain], moves []fleet.Move) error {
 	left := 0
 	for _, mv := range moves {
 		if !mv.Step.Counts() {
 			continue
 		}
 		left++
-		r, ok := c.cache.move(mv.ID)
-		if !ok || r.val.Cancel {
+		r, ok := c.records.Moves.Get(mv.ID)
+		if !ok || r.Val.Cancel {
 			continue
 		}
-		t := c.begin()
-		next := r.val
+		t := c.records.Begin()
+		next := r.Val
 		next.Cancel = true
-		t.move(r, next)
-		if err := t.commit(ctx); err != nil {
+		records.Set(t, r, next)
+		if err := t.Commit(ctx); err != nil {
 			return err
 		}
 	}
 	if left > 0 {
 		return nil
 	}
-	t, next := c.begin(), d.val
+	t, next := c.records.Begin(), d.Val
 	next.State, next.FinishedAt, next.Moved = fleet.DrainCancelled, c.now(), moved(moves)
 	for _, id := range next.Workers {
-		w, ok := c.cache.worker(id)
-		if !ok || w.val.Drain != next.ID {
+		w, ok := c.records.Workers.Get(id)
+		if !ok || w.Val.Drain != next.ID {
 			continue
 		}
-		worker := w.val
+		worker := w.Val
 		worker.Drain, worker.Cordoned = "", next.WasCordoned[id]
 		if !worker.Cordoned || worker.CordonReason == "drain "+string(next.ID) {
 			worker.CordonReason = ""
 		}
-		t.put(keyWorker(id), w.rev, worker)
+		records.Set(t, w, worker)
 	}
-	t.put(keyDrain(next.ID), d.rev, next)
-	return t.commit(ctx)
+	records.Set(t, d, next)
+	return t.Commit(ctx)
 }
 
 // Drain implements fleet.Control.
@@ -249,7 +250,7 @@ func (c *Control) Drain(_ context.Context, id fleet.DrainID) (fleet.DrainView, e
 	if err != nil {
 		return fleet.DrainView{}, err
 	}
-	return c.drainView(d.val), nil
+	return c.drainView(d.Val), nil
 }
 
 // Drains implements fleet.Control; oldest first.
@@ -258,8 +259,8 @@ func (c *Control) Drains(context.Context) ([]fleet.DrainView, error) {
 		return nil, err
 	}
 	var views []fleet.DrainView
-	for _, d := range all(c.cache, c.cache.drains) {
-		views = append(views, c.drainView(d.val))
+	for _, d := range c.records.Drains.All() {
+		views = append(views, c.drainView(d.Val))
 	}
 	return views, nil
 }
@@ -267,7 +268,7 @@ func (c *Control) Drains(context.Context) ([]fleet.DrainView, error) {
 func (c *Control) drainView(d fleet.Drain) fleet.DrainView {
 	d.WasCordoned = maps.Clone(d.WasCordoned)
 	v := fleet.DrainView{Drain: lasting(d, c.now())}
-	for _, mv := range c.cache.drainMoves(d.ID) {
+	for _, mv := range c.records.DrainMoves(d.ID) {
 		v.Moves = append(v.Moves, c.moveView(mv))
 	}
 	return v

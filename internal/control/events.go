@@ -7,9 +7,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
-	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // maxEvents bounds a machine's history in the state; the newest are kept.
@@ -41,11 +41,12 @@ const (
 func sourceWorker(id fleet.WorkerID) string { return "worker/" + string(id) }
 
 // events adds lines to a machine's history, in the same transaction as what they tell of.
-func (c *Control) events(ctx context.Context, t *txn, id fleet.MachineID, lines ...fleet.MachineEvent) error {
-	ring, rev, err := c.readEvents(ctx, id)
+func (c *Control) events(ctx context.Context, t *records.Txn, id fleet.MachineID, lines ...fleet.MachineEvent) error {
+	history, err := c.records.History(ctx, id)
 	if err != nil {
 		return err
 	}
+	ring := history.Val
 	for _, l := range lines {
 		if l.Time.IsZero() {
 			l.Time = c.now()
@@ -55,7 +56,7 @@ func (c *Control) events(ctx context.Context, t *txn, id fleet.MachineID, lines 
 	if over := len(ring) - maxEvents; over > 0 {
 		ring = slices.Delete(ring, 0, over)
 	}
-	t.put(keyEvents(id), rev, ring)
+	records.Set(t, history, ring)
 	return nil
 }
 
@@ -81,14 +82,15 @@ func tallies(v *fleet.VMReport) []tally {
 
 // settleTally notes what a machine's VM has counted, and reports whether that was news. The newest line is counted up where it
 // tells of it already: a machine that does nothing else must not push out the rest.
-func (c *Control) settleTally(ctx context.Context, m row[fleet.Machine], s plan.Sight, y tally) (bool, error) {
-	ring, rev, err := c.readEvents(ctx, m.val.ID)
+func (c *Control) settleTally(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight, y tally) (bool, error) {
+	history, err := c.records.History(ctx, m.Val.ID)
 	if err != nil {
 		return false, err
 	}
+	ring := history.Val
 	count := strconv.FormatInt(y.count, 10)
-	line := fleet.MachineEvent{Time: y.last, State: m.val.State, Event: y.event, Source: sourceWorker(s.Worker),
-		Instance: m.val.Placement.Instance, Info: map[string]string{y.key: count}}
+	line := fleet.MachineEvent{Time: y.last, State: m.Val.State, Event: y.event, Source: sourceWorker(s.Worker),
+		Instance: m.Val.Placement.Instance, Info: map[string]string{y.key: count}}
 	maps.Copy(line.Info, y.info)
 	isSame := func(e fleet.MachineEvent) bool { return e.Event == y.event && e.Instance == line.Instance }
 	for _, e := range slices.Backward(ring) {
@@ -99,30 +101,14 @@ func (c *Control) settleTally(ctx context.Context, m row[fleet.Machine], s plan.
 			break
 		}
 	}
-	t := c.begin()
+	t := c.records.Begin()
 	if n := len(ring); n > 0 && isSame(ring[n-1]) {
 		ring[n-1] = line
-		t.put(keyEvents(m.val.ID), rev, ring)
-		return true, t.commit(ctx)
+		records.Set(t, history, ring)
+		return true, t.Commit(ctx)
 	}
-	if err := c.events(ctx, t, m.val.ID, line); err != nil {
+	if err := c.events(ctx, t, m.Val.ID, line); err != nil {
 		return false, err
 	}
-	return true, t.commit(ctx)
-}
-
-// readEvents returns a machine's history, oldest first, and the revision of its record; 0 if it has none.
-func (c *Control) readEvents(ctx context.Context, id fleet.MachineID) ([]fleet.MachineEvent, int64, error) {
-	kv, err := c.deps.Store.Get(ctx, keyEvents(id))
-	if errs.Is(err, errs.NotFound) {
-		return nil, 0, nil
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	var ring []fleet.MachineEvent
-	if err := decode(kv, &ring); err != nil {
-		return nil, 0, err
-	}
-	return ring, kv.ModRevision, nil
+	return true, t.Commit(ctx)
 }

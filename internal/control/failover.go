@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 )
@@ -23,12 +24,12 @@ func (c *Control) reconcileFleet(ctx context.Context) error {
 func (c *Control) failover(ctx context.Context) error {
 	now := c.now()
 	var lost []fleet.WorkerID
-	for _, w := range all(c.cache, c.cache.workers) {
-		if c.obs.health(w.val.ID, now) == plan.Down {
-			lost = append(lost, w.val.ID)
+	for _, w := range c.records.Workers.All() {
+		if c.obs.health(w.Val.ID, now) == plan.Down {
+			lost = append(lost, w.Val.ID)
 		}
 	}
-	p := plan.Failover(c.view(c.cache.placedOn(lost...)), c.cfg.Policy)
+	p := plan.Failover(c.view(c.records.PlacedOn(lost...)), c.cfg.Policy)
 	if old := c.braked(); old != p.Brake {
 		c.brake.Store(&p.Brake)
 		c.log.WarnContext(ctx, "brake changed", "brake", p.Brake)
@@ -40,8 +41,8 @@ func (c *Control) failover(ctx context.Context) error {
 	}
 	c.mu.Unlock()
 	for _, s := range p.Start {
-		m, ok := c.cache.machine(s.Machine)
-		if !ok || !movable(m.val, s.From) {
+		m, ok := c.records.Machines.Get(s.Machine)
+		if !ok || !movable(m.Val, s.From) {
 			continue
 		}
 		if _, err := c.startMove(ctx, m, fleet.Move{Reason: fleet.ReasonFailover, To: s.To}); err != nil {
@@ -61,19 +62,19 @@ func (c *Control) braked() string {
 
 // clearTombstones forgets destroyed machines of which their worker has no VM any more.
 func (c *Control) clearTombstones(ctx context.Context) error {
-	for _, r := range all(c.cache, c.cache.tombstones) {
-		id := r.val.Machine
-		if _, exists := c.cache.machine(id); exists {
+	for _, r := range c.records.Tombstones.All() {
+		id := r.Val.Machine
+		if _, exists := c.records.Machines.Get(id); exists {
 			continue
 		}
-		c.refreshFeed(r.val.Worker)
-		s := c.obs.sight(r.val.Worker, id, c.now())
+		c.refreshFeed(r.Val.Worker)
+		s := c.obs.sight(r.Val.Worker, id, c.now())
 		if s.Health != plan.Alive || !s.Current || s.VM != nil {
 			continue
 		}
-		t := c.begin()
-		t.del(keyTombstone(id), r.rev)
-		if err := t.commit(ctx); err != nil {
+		t := c.records.Begin()
+		records.Delete(t, r)
+		if err := t.Commit(ctx); err != nil {
 			return err
 		}
 	}

@@ -3,8 +3,6 @@ package control
 import (
 	"context"
 	"reflect"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -38,7 +36,7 @@ func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 	c.feeds.Lock() // one at a time, so that an older derivation doesn't replace a newer one
 	defer c.feeds.Unlock()
 	report, _, _ := c.obs.report(id)
-	from := derivedFrom{version: c.cache.at(), report: report}
+	from := derivedFrom{version: c.records.Version(), report: report}
 	if set, ok := c.obs.derived(id, from); ok {
 		return set
 	}
@@ -46,11 +44,15 @@ func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 	if report != nil {
 		reported = report.VMs
 	}
-	in, ok := c.cache.assignInput(id, reported)
+	machines := make([]fleet.MachineID, len(reported))
+	for i, v := range reported {
+		machines[i] = v.Machine
+	}
+	around, ok := c.records.Around(id, machines)
 	if !ok {
 		return fleet.AssignmentSet{Worker: id}
 	}
-	return c.obs.publish(deriveAssignments(in), from, c.now())
+	return c.obs.publish(deriveAssignments(around, reported), from, c.now())
 }
 
 // derivedFrom says of what a worker's assignments were derived. It is read before they are, so that they are at
@@ -68,13 +70,6 @@ func (o *observer) derived(id fleet.WorkerID, from derivedFrom) (fleet.Assignmen
 	return f.set, f.set.Revision != 0 && f.from == from
 }
 
-// at returns the number of changes that the cache has seen.
-func (c *cache) at() int64 {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return c.version
-}
-
 // publish keeps a worker's assignments under a new revision, unless they are what they were.
 func (o *observer) publish(set fleet.AssignmentSet, from derivedFrom, now time.Time) fleet.AssignmentSet {
 	o.mu.Lock()
@@ -88,44 +83,4 @@ func (o *observer) publish(set fleet.AssignmentSet, from derivedFrom, now time.T
 	set.Revision = max(f.set.Revision+1, now.UnixMilli())
 	f.set, f.since = set, now
 	return set
-}
-
-// assignInput gathers, in one consistent look, what a worker's assignments are derived from.
-func (c *cache) assignInput(id fleet.WorkerID, reported []fleet.VMReport) (assignInput, bool) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	w, ok := c.workers[keyWorker(id)]
-	if !ok {
-		return assignInput{}, false
-	}
-	in := assignInput{worker: w.val, reported: reported, machines: map[fleet.MachineID]fleet.Machine{}, tombs: map[fleet.MachineID]tombstone{}}
-	take := func(m fleet.MachineID) {
-		if r, ok := c.machines[keyMachine(m)]; ok {
-			in.machines[m] = r.val
-		}
-	}
-	for m := range c.placed[id] {
-		take(m)
-	}
-	for _, v := range reported {
-		take(v.Machine)
-		if tomb, ok := c.tombstones[keyTombstone(v.Machine)]; ok {
-			in.tombs[v.Machine] = tomb.val
-		}
-	}
-	for m, moves := range c.active {
-		for mv := range moves {
-			if move := c.moves[keyMove(mv)].val; move.From == id || move.To == id {
-				in.moves = append(in.moves, move)
-				take(m)
-			}
-		}
-	}
-	for _, other := range c.workers {
-		if other.val.ID != id {
-			in.peers = append(in.peers, fleet.Peer{Worker: other.val.ID, Number: other.val.Number, Address: other.val.Address})
-		}
-	}
-	slices.SortFunc(in.peers, func(a, b fleet.Peer) int { return strings.Compare(string(a.Worker), string(b.Worker)) })
-	return in, true
 }

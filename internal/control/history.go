@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
@@ -15,45 +16,38 @@ const (
 
 // prune forgets the oldest ended drains, and the oldest ended moves of no drain that goes on.
 func (c *Control) prune(ctx context.Context) error {
-	moves, drains := c.cache.sizes()
+	moves, drains := c.records.Moves.Len(), c.records.Drains.Len()
 	if moves <= keepMoves && drains <= keepDrains {
 		return nil
 	}
-	t := c.begin()
+	t := c.records.Begin()
 	over := drains - keepDrains
-	for _, d := range all(c.cache, c.cache.drains) { // ids ascend with time
-		if over <= 0 || len(t.ops) >= pruneBatch {
+	for _, d := range c.records.Drains.All() { // ids ascend with time
+		if over <= 0 || t.Len() >= pruneBatch {
 			break
 		}
-		if d.val.State.Final() {
-			t.del(keyDrain(d.val.ID), d.rev)
+		if d.Val.State.Final() {
+			records.Delete(t, d)
 			over--
 		}
 	}
 	over = moves - keepMoves
-	for _, mv := range all(c.cache, c.cache.moves) {
-		if over <= 0 || len(t.ops) >= pruneBatch {
+	for _, mv := range c.records.Moves.All() {
+		if over <= 0 || t.Len() >= pruneBatch {
 			break
 		}
-		if mv.val.Step.Final() && !c.goesOn(mv.val.Drain) {
-			t.del(keyMove(mv.val.ID), mv.rev)
+		if mv.Val.Step.Final() && !c.goesOn(mv.Val.Drain) {
+			records.Delete(t, mv)
 			over--
 		}
 	}
-	if len(t.ops) == 0 {
+	if t.Len() == 0 {
 		return nil
 	}
-	return t.commit(ctx)
+	return t.Commit(ctx)
 }
 
 func (c *Control) goesOn(id fleet.DrainID) bool {
-	d, ok := c.cache.drain(id)
-	return ok && !d.val.State.Final()
-}
-
-// sizes returns how many moves and drains there are.
-func (c *cache) sizes() (moves, drains int) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	return len(c.moves), len(c.drains)
+	d, ok := c.records.Drains.Get(id)
+	return ok && !d.Val.State.Final()
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/state/memstate"
 )
@@ -26,42 +27,44 @@ func TestHistoryIsBounded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	put := func(key string, val any) {
-		tx := c.begin()
-		tx.put(key, 0, val)
-		if err := tx.commit(t.Context()); err != nil {
+	put := func(set func(*records.Txn)) {
+		tx := c.records.Begin()
+		set(tx)
+		if err := tx.Commit(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
+	putDrain := func(d fleet.Drain) {
+		put(func(tx *records.Txn) { records.Set(tx, c.records.Drains.New(d.ID), d) })
+	}
 	going := fleet.Drain{ID: "000", State: fleet.DrainRunning}
-	put(keyDrain(going.ID), going)
+	putDrain(going)
 	for i := range keepDrains + 60 {
 		id := fleet.DrainID(fmt.Sprintf("d%05d", i))
-		put(keyDrain(id), fleet.Drain{ID: id, State: fleet.DrainDone})
+		putDrain(fleet.Drain{ID: id, State: fleet.DrainDone})
 	}
 	for i := range keepMoves + 120 {
 		mv := fleet.Move{ID: fleet.MoveID(fmt.Sprintf("m%05d", i)), Step: fleet.StepDone}
 		if i < 10 {
 			mv.Drain = going.ID
 		}
-		put(keyMove(mv.ID), mv)
+		put(func(tx *records.Txn) { records.Set(tx, c.records.Moves.New(mv.ID), mv) })
 	}
-	c.loaded.Store(true)
 	for range 10 {
 		if err := c.prune(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if moves, drains := c.cache.sizes(); moves != keepMoves || drains != keepDrains {
+	if moves, drains := c.records.Moves.Len(), c.records.Drains.Len(); moves != keepMoves || drains != keepDrains {
 		t.Fatalf("%d moves and %d drains are kept", moves, drains)
 	}
-	if _, ok := c.cache.move("m00000"); !ok {
+	if _, ok := c.records.Moves.Get("m00000"); !ok {
 		t.Error("a move of a drain that goes on is forgotten")
 	}
-	if _, ok := c.cache.move("m00010"); ok {
+	if _, ok := c.records.Moves.Get("m00010"); ok {
 		t.Error("an old move of no drain is kept")
 	}
-	if _, ok := c.cache.move(fleet.MoveID(fmt.Sprintf("m%05d", keepMoves+119))); !ok {
+	if _, ok := c.records.Moves.Get(fleet.MoveID(fmt.Sprintf("m%05d", keepMoves+119))); !ok {
 		t.Error("the newest move is forgotten")
 	}
 }

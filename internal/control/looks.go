@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -31,49 +32,47 @@ func (c *Control) reconcile(ctx context.Context, name string) error {
 	return c.reconcileFleet(ctx)
 }
 
-// touch has looked at what a changed record concerns.
-func (c *Control) touch(key string) {
-	dir := dirOf(key)
-	id := strings.TrimPrefix(key, dir)
-	switch dir {
-	case dirMachines:
-		c.fast.add(lookMachine + id)
-		c.touchDrainOf(fleet.MachineID(id))
-	case dirMoves:
-		if mv, ok := c.cache.move(fleet.MoveID(id)); ok {
-			c.fast.add(lookMachine + string(mv.val.Machine))
-			if mv.val.Drain != "" {
-				c.fast.add(lookDrain + string(mv.val.Drain))
+// enqueueFor enqueues every reconciliation that a change of a record may affect.
+func (c *Control) enqueueFor(ch records.Change) {
+	switch ch.Kind {
+	case records.Machines:
+		c.fast.add(lookMachine + ch.ID)
+		c.touchDrainOf(fleet.MachineID(ch.ID))
+	case records.Moves:
+		if mv, ok := c.records.Moves.Get(fleet.MoveID(ch.ID)); ok {
+			c.fast.add(lookMachine + string(mv.Val.Machine))
+			if mv.Val.Drain != "" {
+				c.fast.add(lookDrain + string(mv.Val.Drain))
 			}
 		}
-	case dirDrains:
-		c.fast.add(lookDrain + id)
-	case dirLocks, dirAllocations, dirWorkers:
+	case records.Drains:
+		c.fast.add(lookDrain + ch.ID)
+	case records.Locks, records.Allocations, records.Workers:
 		c.touchWaiting()
 	}
 }
 
 // touchDrainOf has looked at the drain of the worker on which a machine is.
 func (c *Control) touchDrainOf(id fleet.MachineID) {
-	m, ok := c.cache.machine(id)
-	if !ok || m.val.Placement == nil {
+	m, ok := c.records.Machines.Get(id)
+	if !ok || m.Val.Placement == nil {
 		return
 	}
-	if w, ok := c.cache.worker(m.val.Placement.Worker); ok && w.val.Drain != "" {
-		c.fast.add(lookDrain + string(w.val.Drain))
+	if w, ok := c.records.Workers.Get(m.Val.Placement.Worker); ok && w.Val.Drain != "" {
+		c.fast.add(lookDrain + string(w.Val.Drain))
 	}
 }
 
 // touchWaiting has looked at everything that may wait for a lock or for capacity.
 func (c *Control) touchWaiting() {
-	for _, d := range all(c.cache, c.cache.drains) {
-		if !d.val.State.Final() {
-			c.fast.add(lookDrain + string(d.val.ID))
+	for _, d := range c.records.Drains.All() {
+		if !d.Val.State.Final() {
+			c.fast.add(lookDrain + string(d.Val.ID))
 		}
 	}
-	for _, mv := range c.cache.activeMoves("") {
-		if mv.val.Blocker != nil {
-			c.fast.add(lookMachine + string(mv.val.Machine))
+	for _, mv := range c.records.ActiveMoves("") {
+		if mv.Val.Blocker != nil {
+			c.fast.add(lookMachine + string(mv.Val.Machine))
 		}
 	}
 	c.fast.add(lookFleet)
@@ -92,21 +91,21 @@ func (c *Control) tick() {
 	defer func() { c.due = now.Add(max(c.rest(now), c.cfg.Tick)) }() // it rests on purpose, too
 	c.obs.tidy(now)
 	c.retryFailed()
-	for _, w := range all(c.cache, c.cache.workers) {
-		if !c.obs.judge(w.val.ID, now) {
+	for _, w := range c.records.Workers.All() {
+		if !c.obs.judge(w.Val.ID, now) {
 			continue
 		}
-		for _, m := range c.cache.placedOn(w.val.ID) {
+		for _, m := range c.records.PlacedOn(w.Val.ID) {
 			c.fast.add(lookMachine + string(m.ID))
 		}
 		c.broadcast()
 	}
-	for _, id := range c.cache.unsettled() {
+	for _, id := range c.records.Unsettled() {
 		c.fast.add(lookMachine + string(id))
 	}
-	for _, d := range all(c.cache, c.cache.drains) {
-		if !d.val.State.Final() {
-			c.fast.add(lookDrain + string(d.val.ID))
+	for _, d := range c.records.Drains.All() {
+		if !d.Val.State.Final() {
+			c.fast.add(lookDrain + string(d.Val.ID))
 		}
 	}
 	c.fast.add(lookFleet)
@@ -116,7 +115,7 @@ func (c *Control) tick() {
 func (c *Control) try(ctx context.Context, decide func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := decide()
-		if err == nil || !isLostRace(err) || attempt == 20 {
+		if err == nil || !records.IsLostRace(err) || attempt == 20 {
 			return err
 		}
 		if attempt > 3 {

@@ -3,14 +3,15 @@ package control
 import (
 	"context"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
 // commitMove is the point of no return. It is one small transaction, because the machine stands still
 // meanwhile: the source's share and the events wait for finishMove.
-func (c *Control) commitMove(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], in plan.MoveInput) error {
-	next := r.val
+func (c *Control) commitMove(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput) error {
+	next := r.Val
 	c.noteReleased(&next, in)
 	c.step(&next, fleet.StepCommitted, "")
 	return c.commitTo(ctx, r, m, next, nil)
@@ -31,26 +32,26 @@ func (c *Control) noteReleased(mv *fleet.Move, in plan.MoveInput) {
 }
 
 // commitTo places the machine on the move's target under the move's new generation.
-func (c *Control) commitTo(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], mv fleet.Move, more func(*txn)) error {
-	w, _ := c.cache.worker(mv.To)
-	t, machine := c.begin(), m.val
+func (c *Control) commitTo(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], mv fleet.Move, more func(*records.Txn)) error {
+	w, _ := c.records.Workers.Get(mv.To)
+	t, machine := c.records.Begin(), m.Val
 	machine.Generation = max(machine.Generation, mv.ToGen)
-	machine.Placement = c.placementOn(m.val, w.val, mv.ToGen, mv.Instance)
+	machine.Placement = c.placementOn(m.Val, w.Val, mv.ToGen, mv.Instance)
 	machine.State, machine.Reason = fleet.MachineMoving, ""
-	t.machine(m, machine)
-	t.expectWorker(mv.To)
-	t.move(r, mv)
+	t.SetMachine(m, machine)
+	t.ExpectWorker(mv.To)
+	t.SetMove(r, mv)
 	if more != nil {
 		more(t)
 	}
-	return t.commit(ctx)
+	return t.Commit(ctx)
 }
 
 // nextTarget gives up a target: for another one, or for the source, or for good.
-func (c *Control) nextTarget(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
+func (c *Control) nextTarget(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
 	committed := in.Move.Step.PastCommit()
 	exclude := map[fleet.WorkerID]string{in.Move.From: "the machine comes from it", in.Move.To: why.Detail}
-	to, blocked := c.placeCalm(needOf(m.val, exclude))
+	to, blocked := c.placeCalm(needOf(m.Val, exclude))
 	spent := in.Move.Pinned || committed && in.Move.Attempt >= c.cfg.MaxAttempts
 	if to == "" || spent {
 		switch {
@@ -66,37 +67,37 @@ func (c *Control) nextTarget(ctx context.Context, r row[fleet.Move], m row[fleet
 			return c.block(ctx, r, blocked)
 		}
 	}
-	next := r.val
+	next := r.Val
 	if !committed {
 		c.noteReleased(&next, in)
 	} else {
 		next.Attempt++
 	}
-	next.To, next.ToGen, next.Instance = to, m.val.Generation+1, fleet.InstanceID(c.deps.IDs.ULID(c.now()))
+	next.To, next.ToGen, next.Instance = to, m.Val.Generation+1, fleet.InstanceID(c.deps.IDs.ULID(c.now()))
 	c.step(&next, fleet.StepCommitted, "on "+string(to)+" instead: "+why.Detail)
-	return c.commitTo(ctx, r, m, next, func(t *txn) {
+	return c.commitTo(ctx, r, m, next, func(t *records.Txn) {
 		if in.Move.To != "" && in.Move.To != to {
-			t.release(in.Move.To, m.val.ID)
+			t.Release(in.Move.To, m.Val.ID)
 		}
-		t.hold(to, m.val.ID, fleet.Allocated{Resources: m.val.Config.Resources, Move: next.ID})
+		t.Hold(to, m.Val.ID, fleet.Allocated{Resources: m.Val.Config.Resources, Move: next.ID})
 	})
 }
 
-func (c *Control) noteProgress(ctx context.Context, r row[fleet.Move], in plan.MoveInput) error {
-	t, next := c.begin(), r.val
+func (c *Control) noteProgress(ctx context.Context, r records.Row[fleet.Move], in plan.MoveInput) error {
+	t, next := c.records.Begin(), r.Val
 	now := plan.ReportedStep(in.Move, in.Target.VM)
-	if now == fleet.StepStarted && r.val.Step == fleet.StepCommitted { // no report told of the step between
+	if now == fleet.StepStarted && r.Val.Step == fleet.StepCommitted { // no report told of the step between
 		c.step(&next, fleet.StepAttached, "")
 	}
 	c.step(&next, now, "")
-	t.move(r, next)
-	return t.commit(ctx)
+	t.SetMove(r, next)
+	return t.Commit(ctx)
 }
 
 // finishMove ends the move's effect: the machine is healthy on its target and free for other operations, its
 // network's lock and the source's share are given back.
-func (c *Control) finishMove(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], in plan.MoveInput) error {
-	next := r.val
+func (c *Control) finishMove(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput) error {
+	next := r.Val
 	for _, s := range []fleet.Step{fleet.StepAttached, fleet.StepStarted} {
 		if next.Reached(s).Before(next.Reached(fleet.StepCommitted)) {
 			c.step(&next, s, "")
@@ -109,8 +110,8 @@ func (c *Control) finishMove(ctx context.Context, r row[fleet.Move], m row[fleet
 
 // giveUp ends a move that no target starts and that has no source to go back to. The lock is given back: a
 // machine that can't start must not keep its network from moving. The machine's own record goes on trying.
-func (c *Control) giveUp(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], why *fleet.Blocker) error {
-	next := r.val
+func (c *Control) giveUp(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], why *fleet.Blocker) error {
+	next := r.Val
 	next.Error = why.Detail
 	return c.letGo(ctx, r, m, next, leftAs{state: fleet.MachineFailed, reason: why.Detail})
 }
@@ -123,65 +124,54 @@ type leftAs struct {
 }
 
 // letGo gives the machine, on the move's target, back to itself.
-func (c *Control) letGo(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], mv fleet.Move, as leftAs) error {
+func (c *Control) letGo(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], mv fleet.Move, as leftAs) error {
 	c.step(&mv, fleet.StepUnlocked, "")
 	if as.source.Clean() {
 		c.step(&mv, fleet.StepDone, "")
 	}
-	t, machine := c.begin(), m.val
+	t, machine := c.records.Begin(), m.Val
 	machine.Owner, machine.State, machine.Reason = "", as.state, as.reason
-	t.machine(m, machine)
-	t.hold(mv.To, m.val.ID, fleet.Allocated{Resources: m.val.Config.Resources})
-	t.release(mv.From, m.val.ID)
-	t.unlock(mv)
-	t.move(r, mv)
-	if err := c.events(ctx, t, m.val.ID, moveEvents(mv, machine)...); err != nil {
+	t.SetMachine(m, machine)
+	t.Hold(mv.To, m.Val.ID, fleet.Allocated{Resources: m.Val.Config.Resources})
+	t.Release(mv.From, m.Val.ID)
+	t.Unlock(mv)
+	t.SetMove(r, mv)
+	if err := c.events(ctx, t, m.Val.ID, moveEvents(mv, machine)...); err != nil {
 		return err
 	}
-	return t.commit(ctx)
-}
-
-// unlock gives back the network's lock, if the move has taken it.
-func (t *txn) unlock(mv fleet.Move) {
-	key, slot := t.c.cache.lockOf(mv)
-	switch {
-	case key != "":
-		t.del(key, slot.rev)
-	case !mv.Reached(fleet.StepLocked).IsZero():
-		t.behind = true
-	}
+	return t.Commit(ctx)
 }
 
 // endMoveHere ends a move of a machine that its user wants stopped or destroyed by now: where it stands.
-func (c *Control) endMoveHere(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], in plan.MoveInput) error {
-	next := r.val
-	if m.val.Placement.Generation > r.val.FromGen {
+func (c *Control) endMoveHere(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput) error {
+	next := r.Val
+	if m.Val.Placement.Generation > r.Val.FromGen {
 		return c.letGo(ctx, r, m, next, leftAs{state: fleet.MachineStopping, source: in.Source})
 	}
 	c.noteReleased(&next, in)
 	c.step(&next, fleet.StepDone, "stopped by its user meanwhile")
-	t, machine := c.begin(), m.val
-	exit, reason := exitEvent(m.val, in.Source, fleet.MachineStopped)
+	t, machine := c.records.Begin(), m.Val
+	exit, reason := exitEvent(m.Val, in.Source, fleet.MachineStopped)
 	machine.Owner, machine.Placement, machine.State, machine.Reason = "", nil, fleet.MachineStopped, reason
-	t.machine(m, machine)
-	t.release(next.From, m.val.ID)
-	t.release(next.To, m.val.ID)
-	t.unlock(next)
-	t.move(r, next)
-	if in.Source.Health == plan.Down && m.val.Desired == fleet.WantDestroyed {
-		t.bury(m.val, next.From)
+	t.SetMachine(m, machine)
+	t.Release(next.From, m.Val.ID)
+	t.Release(next.To, m.Val.ID)
+	t.Unlock(next)
+	t.SetMove(r, next)
+	if in.Source.Health == plan.Down && m.Val.Desired == fleet.WantDestroyed {
+		t.RememberLost(m.Val, next.From)
 	}
-	if err := c.events(ctx, t, m.val.ID, exit); err != nil {
+	if err := c.events(ctx, t, m.Val.ID, exit); err != nil {
 		return err
 	}
-	return t.commit(ctx)
+	return t.Commit(ctx)
 }
 
-func (c *Control) endDone(ctx context.Context, r row[fleet.Move]) error {
-	t, next := c.begin(), r.val
+func (c *Control) endDone(ctx context.Context, r records.Row[fleet.Move]) error {
+	t, next := c.records.Begin(), r.Val
 	c.step(&next, fleet.StepDone, "")
-	t.move(r, next)
-	return t.commit(ctx)
+	t.SetMove(r, next)
+	return t.Commit(ctx)
 }
 
 // measurePause sets how long the machine stood still: from the commit that told the source to stop to now.

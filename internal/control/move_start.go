@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 )
@@ -15,65 +16,64 @@ func movable(m fleet.Machine, from fleet.WorkerID) bool {
 
 // startMove records a move with its target reserved, and, where it is free, the network's lock: one
 // transaction. The machine's next generation is given out, so that nothing older can follow it to the target.
-func (c *Control) startMove(ctx context.Context, m row[fleet.Machine], mv fleet.Move) (fleet.Move, error) {
+func (c *Control) startMove(ctx context.Context, m records.Row[fleet.Machine], mv fleet.Move) (fleet.Move, error) {
 	now := c.now()
-	mv.ID, mv.Machine, mv.Network = fleet.MoveID(c.deps.IDs.ULID(now)), m.val.ID, m.val.Network
-	mv.From, mv.FromGen, mv.ToGen = m.val.Placement.Worker, m.val.Placement.Generation, m.val.Generation+1
+	mv.ID, mv.Machine, mv.Network = fleet.MoveID(c.deps.IDs.ULID(now)), m.Val.ID, m.Val.Network
+	mv.From, mv.FromGen, mv.ToGen = m.Val.Placement.Worker, m.Val.Placement.Generation, m.Val.Generation+1
 	mv.Instance, mv.Attempt, mv.StartedAt = fleet.InstanceID(c.deps.IDs.ULID(now)), 1, now
-	if v := c.see(m.val).VM; v != nil && v.Generation == mv.FromGen {
+	if v := c.see(m.Val).VM; v != nil && v.Generation == mv.FromGen {
 		mv.WasUnhealthy = !v.Healthy()
 	}
 	mv.Step = fleet.StepReserved
 	mv.Steps = []fleet.StepRecord{{Step: fleet.StepPlanned, At: now}, {Step: fleet.StepReserved, At: now, Note: "on " + string(mv.To)}}
-	t := c.begin()
-	if slot := c.freeSlot(mv.Network); slot != "" {
-		t.put(slot, 0, mv.ID)
+	t := c.records.Begin()
+	if slot, free := c.freeSlot(mv.Network); free {
+		records.Set(t, slot, mv.ID)
 		mv.Step = fleet.StepLocked
 		mv.Steps = append(mv.Steps, fleet.StepRecord{Step: fleet.StepLocked, At: now})
 	}
-	next := m.val
+	next := m.Val
 	next.Owner, next.Generation = moveOwner(mv.ID), mv.ToGen
-	t.machine(m, next)
-	t.expectWorker(mv.To)
-	t.hold(mv.To, m.val.ID, fleet.Allocated{Resources: m.val.Config.Resources, Move: mv.ID})
-	t.put(keyMove(mv.ID), 0, mv)
-	return mv, t.commit(ctx)
+	t.SetMachine(m, next)
+	t.ExpectWorker(mv.To)
+	t.Hold(mv.To, m.Val.ID, fleet.Allocated{Resources: m.Val.Config.Resources, Move: mv.ID})
+	records.Set(t, c.records.Moves.New(mv.ID), mv)
+	return mv, t.Commit(ctx)
 }
 
-// freeSlot returns the key of a free slot of a network's lock; "" if as many moves as may hold it do.
-func (c *Control) freeSlot(network fleet.NetworkName) string {
+// freeSlot returns a free slot of a network's lock; false if as many moves as may hold it do.
+func (c *Control) freeSlot(network fleet.NetworkName) (records.Row[fleet.MoveID], bool) {
 	k := c.cfg.Policy.MovesPerNetwork
-	if c.cache.heldLocks()[network] >= k {
-		return ""
+	if c.records.HeldLocks()[network] >= k {
+		return records.Row[fleet.MoveID]{}, false
 	}
-	for slot := range k {
-		key := keyLock(network, slot)
-		if _, held := get(c.cache, c.cache.locks, key); !held {
-			return key
+	for n := range k {
+		if slot, held := c.records.Locks.Get(records.Slot(network, n)); !held {
+			return slot, true
 		}
 	}
-	return ""
+	return records.Row[fleet.MoveID]{}, false
 }
 
 // lockNetwork takes the network's lock for a move that has its target.
-func (c *Control) lockNetwork(ctx context.Context, r row[fleet.Move], m row[fleet.Machine]) error {
-	slot := c.freeSlot(r.val.Network)
-	if slot == "" {
+func (c *Control) lockNetwork(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine]) error {
+	slot, free := c.freeSlot(r.Val.Network)
+	if !free {
 		return nil
 	}
-	t, next := c.begin(), r.val
-	t.put(slot, 0, next.ID)
-	t.expect(keyMachine(m.val.ID), m.rev)
+	t, next := c.records.Begin(), r.Val
+	records.Set(t, slot, next.ID)
+	records.Expect(t, m)
 	c.step(&next, fleet.StepLocked, "")
-	t.move(r, next)
-	return t.commit(ctx)
+	t.SetMove(r, next)
+	return t.Commit(ctx)
 }
 
 // retarget reserves another target while the machine still runs on its source; why is nil where the present one
 // takes no machines any more. Where there is no other, the move is undone: whoever wanted it plans again, and says
 // what is missing.
-func (c *Control) retarget(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], why *fleet.Blocker) error {
-	next := r.val
+func (c *Control) retarget(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], why *fleet.Blocker) error {
+	next := r.Val
 	if why != nil {
 		next.Refused = append(slices.Clip(next.Refused), next.To)
 	} else {
@@ -84,45 +84,45 @@ func (c *Control) retarget(ctx context.Context, r row[fleet.Move], m row[fleet.M
 	for _, w := range next.Refused {
 		exclude[w] = "no VM got ready on it"
 	}
-	to, blocked := c.placeCalm(needOf(m.val, exclude))
+	to, blocked := c.placeCalm(needOf(m.Val, exclude))
 	switch {
 	case next.Pinned, blocked != nil && why.Code == fleet.CodeNotReady:
 		return c.undoMove(ctx, r, m, why)
 	case blocked != nil:
 		return c.undoMove(ctx, r, m, blocked)
 	}
-	t := c.begin()
+	t := c.records.Begin()
 	if next.To != "" {
-		t.release(next.To, m.val.ID)
+		t.Release(next.To, m.Val.ID)
 	}
 	note := "on " + string(to) + ", because " + why.Detail
-	next.To, next.ToGen, next.Instance = to, m.val.Generation+1, fleet.InstanceID(c.deps.IDs.ULID(c.now()))
+	next.To, next.ToGen, next.Instance = to, m.Val.Generation+1, fleet.InstanceID(c.deps.IDs.ULID(c.now()))
 	c.step(&next, fleet.StepReserved, note)
-	if slot, _ := c.cache.lockOf(next); slot != "" {
+	if _, held := c.records.LockOf(next); held {
 		c.step(&next, fleet.StepLocked, "")
 	}
-	machine := m.val
+	machine := m.Val
 	machine.Generation = next.ToGen
-	t.machine(m, machine)
-	t.expectWorker(to)
-	t.hold(to, m.val.ID, fleet.Allocated{Resources: m.val.Config.Resources, Move: next.ID})
-	t.move(r, next)
-	return t.commit(ctx)
+	t.SetMachine(m, machine)
+	t.ExpectWorker(to)
+	t.Hold(to, m.Val.ID, fleet.Allocated{Resources: m.Val.Config.Resources, Move: next.ID})
+	t.SetMove(r, next)
+	return t.Commit(ctx)
 }
 
 // stopSource begins the pause: from this commit on the source's assignment is to release the machine.
-func (c *Control) stopSource(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], in plan.MoveInput) error {
-	t, next := c.begin(), r.val
+func (c *Control) stopSource(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput) error {
+	t, next := c.records.Begin(), r.Val
 	note := ""
 	if !in.TargetPrepared() {
 		note = "the target's VM has not read the disk's map yet"
 	}
 	c.step(&next, fleet.StepPrepared, note)
 	c.step(&next, fleet.StepStopping, "")
-	t.move(r, next)
-	t.expect(keyMachine(m.val.ID), m.rev)
-	t.expectWorker(next.To)
-	return t.commit(ctx)
+	t.SetMove(r, next)
+	records.Expect(t, m)
+	t.ExpectWorker(next.To)
+	return t.Commit(ctx)
 }
 
 // step notes that a move has reached a step, and that nothing blocks it there.
@@ -135,12 +135,12 @@ func (c *Control) step(mv *fleet.Move, s fleet.Step, note string) {
 }
 
 // block notes why a move waits, or that nothing blocks it any more.
-func (c *Control) block(ctx context.Context, r row[fleet.Move], why *fleet.Blocker) error {
-	old := r.val.Blocker
+func (c *Control) block(ctx context.Context, r records.Row[fleet.Move], why *fleet.Blocker) error {
+	old := r.Val.Blocker
 	if why == nil && old == nil {
 		return nil
 	}
-	next := r.val
+	next := r.Val
 	if why != nil {
 		b := *why
 		b.Since = c.now()
@@ -153,15 +153,15 @@ func (c *Control) block(ctx context.Context, r row[fleet.Move], why *fleet.Block
 		why = &b
 	}
 	next.Blocker = why
-	t := c.begin()
-	t.move(r, next)
-	return t.commit(ctx)
+	t := c.records.Begin()
+	t.SetMove(r, next)
+	return t.Commit(ctx)
 }
 
 // orphaned ends a move whose machine is gone or owned by something else. Both happen only after the move has
 // given the machine back; anything else is a view that is behind.
-func (c *Control) orphaned(ctx context.Context, r row[fleet.Move], exists bool) error {
-	if r.val.Step == fleet.StepUnlocked && !exists {
+func (c *Control) orphaned(ctx context.Context, r records.Row[fleet.Move], exists bool) error {
+	if r.Val.Step == fleet.StepUnlocked && !exists {
 		return c.endDone(ctx, r)
 	}
 	return nil

@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
 // undoMove undoes a move whose source was never told anything: the reservation and the lock go back.
-func (c *Control) undoMove(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], why *fleet.Blocker) error {
-	t, next := c.begin(), r.val
+func (c *Control) undoMove(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], why *fleet.Blocker) error {
+	t, next := c.records.Begin(), r.Val
 	note := ""
 	if why != nil {
 		note = why.Detail
@@ -21,21 +22,21 @@ func (c *Control) undoMove(ctx context.Context, r row[fleet.Move], m row[fleet.M
 	}
 	c.step(&next, fleet.StepUndone, note)
 	next.Blocker = why
-	machine := m.val
+	machine := m.Val
 	machine.Owner = ""
-	t.machine(m, machine)
+	t.SetMachine(m, machine)
 	if next.To != "" {
-		t.release(next.To, m.val.ID)
+		t.Release(next.To, m.Val.ID)
 	}
-	t.unlock(next)
-	t.move(r, next)
-	return t.commit(ctx)
+	t.Unlock(next)
+	t.SetMove(r, next)
+	return t.Commit(ctx)
 }
 
 // putBack undoes a move after the source was told to stop: the machine goes back under a new generation. The
 // source's share was kept for this. why is nil where a person cancelled.
-func (c *Control) putBack(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
-	next := r.val
+func (c *Control) putBack(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
+	next := r.Val
 	if next.Reached(fleet.StepReleased).IsZero() {
 		c.noteReleased(&next, in)
 	}
@@ -47,24 +48,24 @@ func (c *Control) putBack(ctx context.Context, r row[fleet.Move], m row[fleet.Ma
 		}
 	}
 	c.step(&next, fleet.StepUndoing, note)
-	w, ok := c.cache.worker(next.From)
+	w, ok := c.records.Workers.Get(next.From)
 	if !ok {
 		return nil
 	}
-	t, machine := c.begin(), m.val
+	t, machine := c.records.Begin(), m.Val
 	machine.Generation++
-	machine.Placement = c.placementOn(machine, w.val, machine.Generation, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
+	machine.Placement = c.placementOn(machine, w.Val, machine.Generation, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
 	machine.State, machine.Reason = fleet.MachineMoving, ""
-	t.machine(m, machine)
-	t.hold(next.From, m.val.ID, fleet.Allocated{Resources: m.val.Config.Resources})
-	t.move(r, next)
-	return t.commit(ctx)
+	t.SetMachine(m, machine)
+	t.Hold(next.From, m.Val.ID, fleet.Allocated{Resources: m.Val.Config.Resources})
+	t.SetMove(r, next)
+	return t.Commit(ctx)
 }
 
 // endUndone ends an undone move: the machine is wholly on its source again, running or with a reason why not.
-func (c *Control) endUndone(ctx context.Context, r row[fleet.Move], m row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
-	t, next := c.begin(), r.val
-	machine := m.val
+func (c *Control) endUndone(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
+	t, next := c.records.Begin(), r.Val
+	machine := m.Val
 	machine.Owner, machine.State = "", fleet.MachineStarting
 	if v := in.Source.VM; why == nil && v != nil && v.Generation == machine.Placement.Generation {
 		machine.State = fleet.MachineStarted
@@ -74,22 +75,16 @@ func (c *Control) endUndone(ctx context.Context, r row[fleet.Move], m row[fleet.
 	}
 	c.measurePause(&next)
 	c.step(&next, fleet.StepUndone, "")
-	t.machine(m, machine)
+	t.SetMachine(m, machine)
 	if next.To != "" && next.To != next.From {
-		t.release(next.To, m.val.ID)
+		t.Release(next.To, m.Val.ID)
 	}
-	t.unlock(next)
-	t.move(r, next)
-	if err := c.events(ctx, t, m.val.ID, moveEvents(next, machine)...); err != nil {
+	t.Unlock(next)
+	t.SetMove(r, next)
+	if err := c.events(ctx, t, m.Val.ID, moveEvents(next, machine)...); err != nil {
 		return err
 	}
-	return t.commit(ctx)
-}
-
-// bury remembers that a lost worker may still have a VM of a machine whose record is about to go.
-func (t *txn) bury(m fleet.Machine, on fleet.WorkerID) {
-	old, _ := get(t.c.cache, t.c.cache.tombstones, keyTombstone(m.ID))
-	t.put(keyTombstone(m.ID), old.rev, tombstone{Machine: m.ID, Worker: on, Generation: m.Generation})
+	return t.Commit(ctx)
 }
 
 // moveEvents tells a machine's history of a move that has ended: it was stopped on one worker and launched

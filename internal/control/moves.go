@@ -3,17 +3,18 @@ package control
 import (
 	"context"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
 // reconcileMove takes a move one action further. The action's commit enqueues it again.
-func (c *Control) reconcileMove(ctx context.Context, r row[fleet.Move]) error {
-	m, ok := c.cache.machine(r.val.Machine)
-	if !ok || r.val.Step.Counts() && m.val.Owner != moveOwner(r.val.ID) {
+func (c *Control) reconcileMove(ctx context.Context, r records.Row[fleet.Move]) error {
+	m, ok := c.records.Machines.Get(r.Val.Machine)
+	if !ok || r.Val.Step.Counts() && m.Val.Owner != moveOwner(r.Val.ID) {
 		return c.orphaned(ctx, r, ok)
 	}
-	in := c.gatherMove(r.val, m.val)
+	in := c.gatherMove(r.Val, m.Val)
 	act, why := plan.Move(in, c.cfg.Policy, c.now())
 	switch act {
 	case plan.MoveWait:
@@ -54,13 +55,13 @@ func (c *Control) gatherMove(mv fleet.Move, m fleet.Machine) plan.MoveInput {
 	now := c.now()
 	in := plan.MoveInput{Move: mv, Machine: m, Source: c.obs.sight(mv.From, m.ID, now),
 		Braked:   c.braked() != "",
-		LockFree: c.cache.heldLocks()[mv.Network] < c.cfg.Policy.MovesPerNetwork}
+		LockFree: c.records.HeldLocks()[mv.Network] < c.cfg.Policy.MovesPerNetwork}
 	if mv.To != "" {
 		c.refreshFeed(mv.To)
 		in.Target = c.obs.sight(mv.To, m.ID, now)
-		w, ok := c.cache.worker(mv.To)
+		w, ok := c.records.Workers.Get(mv.To)
 		in.TargetOpen = ok && in.Target.Health != plan.Down &&
-			!w.val.Cordoned && w.val.Drain == "" && !w.val.Drained
+			!w.Val.Cordoned && w.Val.Drain == "" && !w.Val.Drained
 	}
 	on := in.Target
 	if in.PutBack() {

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
-	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // readyTimeout bounds how long the state may take to answer before the server doesn't count as
@@ -16,16 +15,12 @@ const readyTimeout = 2 * time.Second
 // names no machine, no address and no record.
 func (c *Control) Lacks(ctx context.Context) []string {
 	var why []string
-	if !c.loaded.Load() {
+	if !c.records.Loaded() {
 		why = append(why, "it has not read its records yet")
-	}
-	if !c.deps.Leader() {
-		why = append(why, "it doesn't lead the fleet")
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	_, err := c.deps.Store.Get(ctx, keyCounters)
-	if err != nil && !errs.Is(err, errs.NotFound) {
+	if err := c.records.Probe(ctx); err != nil {
 		why = append(why, "its state doesn't answer")
 	}
 	return why

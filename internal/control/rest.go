@@ -17,7 +17,7 @@ const longestRest = time.Second
 func (c *Control) ticks(ctx context.Context) error {
 	for {
 		changed := c.Changed() // before the look, so that no change is slept through
-		if c.loaded.Load() {
+		if c.records.Loaded() {
 			c.tick()
 			waitForChange(ctx, changed, c.rest(c.now())-c.cfg.Tick)
 		}
@@ -45,17 +45,17 @@ func (c *Control) rest(now time.Time) time.Duration {
 	c.mu.Lock()
 	again := len(c.again)
 	c.mu.Unlock()
-	if again > 0 || len(c.cache.unsettled()) > 0 {
+	if again > 0 || len(c.records.Unsettled()) > 0 {
 		return 0
 	}
-	for _, d := range all(c.cache, c.cache.drains) {
-		if !d.val.State.Final() {
+	for _, d := range c.records.Drains.All() {
+		if !d.Val.State.Final() {
 			return 0
 		}
 	}
 	rest := longestRest
-	for _, w := range all(c.cache, c.cache.workers) {
-		rest = min(rest, c.obs.untilJudged(w.val.ID, now))
+	for _, w := range c.records.Workers.All() {
+		rest = min(rest, c.obs.untilJudged(w.Val.ID, now))
 	}
 	return rest
 }

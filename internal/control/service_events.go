@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 )
@@ -31,19 +32,19 @@ const (
 )
 
 // settleServices notes in a started machine's history which of its services were started, and which ended by themselves.
-func (c *Control) settleServices(ctx context.Context, m row[fleet.Machine], s plan.Sight) error {
+func (c *Control) settleServices(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
 	if slices.Equal(c.obs.told(s.Worker, s.VM), s.VM.Services) {
 		return nil
 	}
-	ring, rev, err := c.readEvents(ctx, m.val.ID)
+	history, err := c.records.History(ctx, m.Val.ID)
 	if err != nil {
 		return err
 	}
-	h := &serviceHistory{ring: ring, base: fleet.MachineEvent{State: m.val.State, Source: sourceWorker(s.Worker), Instance: m.val.Placement.Instance}}
+	h := &serviceHistory{ring: history.Val, base: fleet.MachineEvent{State: m.Val.State, Source: sourceWorker(s.Worker), Instance: m.Val.Placement.Instance}}
 	if h.tell(s.VM.Services) {
-		t := c.begin()
-		t.put(keyEvents(m.val.ID), rev, h.ring)
-		if err := t.commit(ctx); err != nil {
+		t := c.records.Begin()
+		records.Set(t, history, h.ring)
+		if err := t.Commit(ctx); err != nil {
 			return err
 		}
 	}

@@ -82,9 +82,9 @@ func (c *Control) onlyCalm(need plan.Need) plan.Need {
 	for w, why := range need.Exclude {
 		exclude[w] = why
 	}
-	for _, w := range all(c.cache, c.cache.workers) {
-		if report, _, _ := c.obs.report(w.val.ID); report != nil && report.Pressure.High() {
-			exclude[w.val.ID] = "under pressure"
+	for _, w := range c.records.Workers.All() {
+		if report, _, _ := c.obs.report(w.Val.ID); report != nil && report.Pressure.High() {
+			exclude[w.Val.ID] = "under pressure"
 		}
 	}
 	need.Exclude = exclude
@@ -97,11 +97,11 @@ func (c *Control) namedWorker(m fleet.Machine) fleet.WorkerID {
 	if m.Placement == nil || !m.Placement.Named {
 		return ""
 	}
-	w, ok := c.cache.worker(m.Placement.Worker)
-	if !ok || w.val.Drain != "" || w.val.Drained || c.obs.health(w.val.ID, c.now()) == plan.Down {
+	w, ok := c.records.Workers.Get(m.Placement.Worker)
+	if !ok || w.Val.Drain != "" || w.Val.Drained || c.obs.health(w.Val.ID, c.now()) == plan.Down {
 		return ""
 	}
-	return w.val.ID
+	return w.Val.ID
 }
 
 // forgive takes a time in which this server did not look, because its host gave it none, off the silence of

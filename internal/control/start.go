@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -22,28 +23,28 @@ func moveOwner(id fleet.MoveID) string { return ownerMove + string(id) }
 
 // reconcileMachine looks at one machine: first at its moves, then, unless one of them owns it, at itself.
 func (c *Control) reconcileMachine(ctx context.Context, id fleet.MachineID) error {
-	for _, mv := range c.cache.activeMoves(id) {
+	for _, mv := range c.records.ActiveMoves(id) {
 		if err := c.reconcileMove(ctx, mv); err != nil {
 			return err
 		}
 	}
-	m, ok := c.cache.machine(id)
+	m, ok := c.records.Machines.Get(id)
 	switch {
 	case !ok:
 		return nil
-	case strings.HasPrefix(m.val.Owner, ownerCreate):
+	case strings.HasPrefix(m.Val.Owner, ownerCreate):
 		c.slow.add(lookDisk + string(id))
 		return nil
-	case m.val.Owner != "":
+	case m.Val.Owner != "":
 		return nil
-	case m.val.Desired == fleet.WantStarted:
+	case m.Val.Desired == fleet.WantStarted:
 		return c.settleStarted(ctx, m)
-	case m.val.Placement != nil:
+	case m.Val.Placement != nil:
 		return c.settleLeaving(ctx, m)
-	case m.val.Desired == fleet.WantDestroyed:
+	case m.Val.Desired == fleet.WantDestroyed:
 		c.slow.add(lookDisk + string(id))
 		return nil
-	case m.val.State != fleet.MachineStopped && m.val.State != fleet.MachineCreated:
+	case m.Val.State != fleet.MachineStopped && m.Val.State != fleet.MachineCreated:
 		return c.setState(ctx, m, fleet.MachineStopped, "", nil)
 	}
 	return nil
@@ -56,65 +57,65 @@ func (c *Control) see(m fleet.Machine) plan.Sight {
 }
 
 // settleLeaving takes a machine that is to be stopped or destroyed off its worker.
-func (c *Control) settleLeaving(ctx context.Context, m row[fleet.Machine]) error {
-	s := c.see(m.val)
-	next := m.val
+func (c *Control) settleLeaving(ctx context.Context, m records.Row[fleet.Machine]) error {
+	s := c.see(m.Val)
+	next := m.Val
 	next.State, next.Reason = fleet.MachineStopping, ""
-	if m.val.Desired == fleet.WantDestroyed {
+	if m.Val.Desired == fleet.WantDestroyed {
 		next.State = fleet.MachineDestroying
 	}
-	_, gone := s.Left(m.val.Placement.Generation, c.cfg.Policy, c.now())
+	_, gone := s.Left(m.Val.Placement.Generation, c.cfg.Policy, c.now())
 	lost := s.Health == plan.Down
 	if !gone && lost {
 		next.Reason = string(s.Worker) + " is down; it can't say that the machine has stopped"
 	}
-	w, _ := c.cache.worker(s.Worker)
-	if !gone && !(lost && (w.val.Drain != "" || m.val.Desired == fleet.WantDestroyed)) {
-		if next.State == m.val.State && next.Reason == m.val.Reason {
+	w, _ := c.records.Workers.Get(s.Worker)
+	if !gone && !(lost && (w.Val.Drain != "" || m.Val.Desired == fleet.WantDestroyed)) {
+		if next.State == m.Val.State && next.Reason == m.Val.Reason {
 			return nil
 		}
 		return c.setState(ctx, m, next.State, next.Reason, nil)
 	}
-	t := c.begin()
+	t := c.records.Begin()
 	next.Placement = nil
 	if next.State == fleet.MachineStopping {
 		next.State = fleet.MachineStopped
 	}
-	ev, reason := exitEvent(m.val, s, next.State)
+	ev, reason := exitEvent(m.Val, s, next.State)
 	if reason != "" {
 		next.Reason = reason
 	}
-	t.machine(m, next)
-	t.release(s.Worker, m.val.ID)
-	if lost && m.val.Desired == fleet.WantDestroyed {
-		t.bury(m.val, s.Worker)
+	t.SetMachine(m, next)
+	t.Release(s.Worker, m.Val.ID)
+	if lost && m.Val.Desired == fleet.WantDestroyed {
+		t.RememberLost(m.Val, s.Worker)
 	}
 	if lost {
 		ev.Source, ev.Info = sourceControl, map[string]string{"worker_down": string(s.Worker)}
 	}
-	if err := c.events(ctx, t, m.val.ID, ev); err != nil {
+	if err := c.events(ctx, t, m.Val.ID, ev); err != nil {
 		return err
 	}
-	return t.commit(ctx)
+	return t.Commit(ctx)
 }
 
 // settleStarted brings a machine up that should run and that nobody owns.
-func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error {
-	if m.val.Placement == nil {
+func (c *Control) settleStarted(ctx context.Context, m records.Row[fleet.Machine]) error {
+	if m.Val.Placement == nil {
 		return c.launch(ctx, m, nil)
 	}
-	s := c.see(m.val)
-	gen := m.val.Placement.Generation
+	s := c.see(m.Val)
+	gen := m.Val.Placement.Generation
 	if s.Health == plan.Down {
 		return c.settleLost(ctx, m, s)
 	}
-	if m.val.State == fleet.MachineStopping {
+	if m.Val.State == fleet.MachineStopping {
 		if _, gone := s.Left(gen, c.cfg.Policy, c.now()); !gone {
 			return nil
 		}
 		var exclude map[fleet.WorkerID]string
-		if m.val.Reason != "" { // its start there was given up: where another worker takes it, it shall
-			exclude = map[fleet.WorkerID]string{s.Worker: m.val.Reason}
+		if m.Val.Reason != "" { // its start there was given up: where another worker takes it, it shall
+			exclude = map[fleet.WorkerID]string{s.Worker: m.Val.Reason}
 		}
 		return c.launch(ctx, m, exclude)
 	}
@@ -123,7 +124,7 @@ func (c *Control) settleStarted(ctx context.Context, m row[fleet.Machine]) error
 	}
 	switch s.VM.Phase {
 	case fleet.PhaseRunning, fleet.PhaseHealthy:
-		if m.val.State == fleet.MachineStarted {
+		if m.Val.State == fleet.MachineStarted {
 			for _, y := range tallies(s.VM) {
 				if news, err := c.settleTally(ctx, m, s, y); news || err != nil {
 					return err
@@ -167,16 +168,16 @@ func held(v *fleet.VMReport) (reason string, ev fleet.MachineEvent) {
 }
 
 // settleHeld notes that a started machine has been paused for its store, or that its platform is silent, or that it goes on.
-func (c *Control) settleHeld(ctx context.Context, m row[fleet.Machine], s plan.Sight) error {
+func (c *Control) settleHeld(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
 	reason, ev := held(s.VM)
-	if reason == m.val.Reason {
+	if reason == m.Val.Reason {
 		return nil
 	}
 	switch {
 	case reason != "":
-	case m.val.Reason == reasonPaused:
+	case m.Val.Reason == reasonPaused:
 		ev.Event = eventResume
-	case strings.HasPrefix(m.val.Reason, reasonSilent):
+	case strings.HasPrefix(m.Val.Reason, reasonSilent):
 		ev.Event = eventAnswers
 	default:
 		return nil
@@ -186,21 +187,21 @@ func (c *Control) settleHeld(ctx context.Context, m row[fleet.Machine], s plan.S
 }
 
 // settleSilent is for a machine of which the worker hasn't said yet that it runs.
-func (c *Control) settleSilent(ctx context.Context, m row[fleet.Machine], s plan.Sight) error {
-	if m.val.State == fleet.MachineStarted || m.val.State == fleet.MachineLost && !s.Reported {
+func (c *Control) settleSilent(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+	if m.Val.State == fleet.MachineStarted || m.Val.State == fleet.MachineLost && !s.Reported {
 		return nil // it was up; its worker brings it up again by itself, or says why not
 	}
-	now, p := c.now(), m.val.Placement
-	stuck := c.obs.stuckOn(s.Worker, m.val.ID, p.Generation, now)
-	need := needOf(m.val, map[fleet.WorkerID]string{s.Worker: "it is slow there"})
-	need.Only = c.namedWorker(m.val)
+	now, p := c.now(), m.Val.Placement
+	stuck := c.obs.stuckOn(s.Worker, m.Val.ID, p.Generation, now)
+	need := needOf(m.Val, map[fleet.WorkerID]string{s.Worker: "it is slow there"})
+	need.Only = c.namedWorker(m.Val)
 	start := plan.Start{On: s, Waited: now.Sub(p.Since), Stuck: stuck,
 		CalmElsewhere: s.Pressure.High() && c.calmElsewhere(need)}
 	pace := start.Judge(c.cfg.Policy)
 	if s.Health == plan.Alive && pace == plan.PaceStuck {
 		// Have it released first, so that it doesn't come up there while it comes up elsewhere.
 		reason := string(s.Worker) + " has not brought it up in time"
-		if c.namedWorker(m.val) != "" {
+		if c.namedWorker(m.Val) != "" {
 			reason += "; it is started there anew, because this worker was asked for"
 		}
 		return c.setState(ctx, m, fleet.MachineStopping, reason, &fleet.MachineEvent{Event: eventStop, Source: sourceControl,
@@ -210,42 +211,42 @@ func (c *Control) settleSilent(ctx context.Context, m row[fleet.Machine], s plan
 	if pace != plan.PaceFine {
 		reason = start.Slow()
 	}
-	if m.val.State != fleet.MachineStarting || m.val.Reason != reason {
+	if m.Val.State != fleet.MachineStarting || m.Val.Reason != reason {
 		return c.setState(ctx, m, fleet.MachineStarting, reason, nil)
 	}
 	return nil
 }
 
 // settleLost is for a machine whose worker is down; the fleet's failover takes it over, or says why not.
-func (c *Control) settleLost(ctx context.Context, m row[fleet.Machine], s plan.Sight) error {
+func (c *Control) settleLost(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
 	reason := string(s.Worker) + " is down"
 	c.mu.Lock()
-	if b, ok := c.waiting[m.val.ID]; ok {
+	if b, ok := c.waiting[m.Val.ID]; ok {
 		reason += "; not started elsewhere: " + b.Detail
 	}
 	c.mu.Unlock()
-	if m.val.State == fleet.MachineLost && m.val.Reason == reason {
+	if m.Val.State == fleet.MachineLost && m.Val.Reason == reason {
 		return nil
 	}
 	var ev *fleet.MachineEvent
-	if m.val.State != fleet.MachineLost {
+	if m.Val.State != fleet.MachineLost {
 		ev = &fleet.MachineEvent{Event: eventLost, Source: sourceControl, Info: map[string]string{"worker": string(s.Worker)}}
 	}
 	return c.setState(ctx, m, fleet.MachineLost, reason, ev)
 }
 
 // settleFailed is for a machine that its worker couldn't bring up, or whose VM has ended.
-func (c *Control) settleFailed(ctx context.Context, m row[fleet.Machine], s plan.Sight) error {
-	gen := m.val.Placement.Generation
-	w, _ := c.cache.worker(s.Worker)
-	leaving := w.val.Drain != ""
-	next := c.retries.after(m.val.ID, gen, c.now())
+func (c *Control) settleFailed(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+	gen := m.Val.Placement.Generation
+	w, _ := c.records.Workers.Get(s.Worker)
+	leaving := w.Val.Drain != ""
+	next := c.retries.after(m.Val.ID, gen, c.now())
 	switch {
-	case m.val.State != fleet.MachineFailed:
+	case m.Val.State != fleet.MachineFailed:
 		return c.setState(ctx, m, fleet.MachineFailed, plan.Failure(s.VM), &fleet.MachineEvent{Event: eventExit, Source: sourceWorker(s.Worker),
 			Info: map[string]string{"error": s.VM.Error, "kind": s.VM.ErrorKind}})
 	case permanent(s.VM) && leaving && plan.HasVM(s.VM):
-		return c.setState(ctx, m, fleet.MachineStopping, m.val.Reason, nil)
+		return c.setState(ctx, m, fleet.MachineStopping, m.Val.Reason, nil)
 	case permanent(s.VM) && !leaving:
 		return nil
 	case leaving || !c.now().Before(next):
@@ -265,13 +266,13 @@ func permanent(v *fleet.VMReport) bool {
 
 // launch places a machine anew: on the best worker, under a new generation. Where there is none, a machine
 // that has a worker which takes it back stays there; else its record says why it waits.
-func (c *Control) launch(ctx context.Context, m row[fleet.Machine], exclude map[fleet.WorkerID]string) error {
-	need := needOf(m.val, exclude)
-	need.Only = c.namedWorker(m.val)
+func (c *Control) launch(ctx context.Context, m records.Row[fleet.Machine], exclude map[fleet.WorkerID]string) error {
+	need := needOf(m.Val, exclude)
+	need.Only = c.namedWorker(m.Val)
 	to, blocker := c.placeCalm(need)
-	if blocker != nil && m.val.Placement != nil {
-		if w, ok := c.cache.worker(m.val.Placement.Worker); ok && w.val.Drain == "" && !w.val.Drained && c.obs.health(w.val.ID, c.now()) == plan.Alive {
-			to, blocker = w.val.ID, nil
+	if blocker != nil && m.Val.Placement != nil {
+		if w, ok := c.records.Workers.Get(m.Val.Placement.Worker); ok && w.Val.Drain == "" && !w.Val.Drained && c.obs.health(w.Val.ID, c.now()) == plan.Alive {
+			to, blocker = w.Val.ID, nil
 		}
 	}
 	if blocker != nil {
@@ -279,33 +280,33 @@ func (c *Control) launch(ctx context.Context, m row[fleet.Machine], exclude map[
 		if need.Only != "" {
 			reason = string(need.Only) + " was asked for, and doesn't take it: " + blocker.Detail
 		}
-		if m.val.State == fleet.MachineFailed && m.val.Reason == reason {
+		if m.Val.State == fleet.MachineFailed && m.Val.Reason == reason {
 			return nil
 		}
 		return c.setState(ctx, m, fleet.MachineFailed, reason, nil)
 	}
-	t := c.begin()
-	if err := c.launchOn(ctx, t, m, m.val, to); err != nil {
+	t := c.records.Begin()
+	if err := c.launchOn(ctx, t, m, m.Val, to); err != nil {
 		return err
 	}
-	return t.commit(ctx)
+	return t.Commit(ctx)
 }
 
 // launchOn adds to t what places a machine on a worker under a new generation. next is the machine's record
 // as it should be otherwise.
-func (c *Control) launchOn(ctx context.Context, t *txn, m row[fleet.Machine], next fleet.Machine, to fleet.WorkerID) error {
-	w, _ := c.cache.worker(to)
-	t.expectWorker(to)
-	if m.val.Placement != nil && m.val.Placement.Worker != to {
-		t.release(m.val.Placement.Worker, m.val.ID)
+func (c *Control) launchOn(ctx context.Context, t *records.Txn, m records.Row[fleet.Machine], next fleet.Machine, to fleet.WorkerID) error {
+	w, _ := c.records.Workers.Get(to)
+	t.ExpectWorker(to)
+	if m.Val.Placement != nil && m.Val.Placement.Worker != to {
+		t.Release(m.Val.Placement.Worker, m.Val.ID)
 	}
-	t.hold(to, m.val.ID, fleet.Allocated{Resources: m.val.Config.Resources})
-	next.Generation = m.val.Generation + 1
-	next.Placement = c.placementOn(next, w.val, next.Generation, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
-	next.Placement.Named = c.namedWorker(m.val) == to
+	t.Hold(to, m.Val.ID, fleet.Allocated{Resources: m.Val.Config.Resources})
+	next.Generation = m.Val.Generation + 1
+	next.Placement = c.placementOn(next, w.Val, next.Generation, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
+	next.Placement.Named = c.namedWorker(m.Val) == to
 	next.State, next.Reason = fleet.MachineStarting, ""
-	t.machine(m, next)
-	return c.events(ctx, t, m.val.ID, fleet.MachineEvent{State: fleet.MachineStarting, Event: eventLaunch, Source: sourceControl,
+	t.SetMachine(m, next)
+	return c.events(ctx, t, m.Val.ID, fleet.MachineEvent{State: fleet.MachineStarting, Event: eventLaunch, Source: sourceControl,
 		Instance: next.Placement.Instance, Info: map[string]string{"worker": string(to)}})
 }
 
@@ -315,26 +316,26 @@ func (c *Control) placementOn(m fleet.Machine, w fleet.Worker, gen fleet.Generat
 }
 
 // setState writes a machine's state, with an event if there is one to tell.
-func (c *Control) setState(ctx context.Context, m row[fleet.Machine], state fleet.MachineState, reason string, ev *fleet.MachineEvent) error {
-	t := c.begin()
-	next := m.val
+func (c *Control) setState(ctx context.Context, m records.Row[fleet.Machine], state fleet.MachineState, reason string, ev *fleet.MachineEvent) error {
+	t := c.records.Begin()
+	next := m.Val
 	next.State, next.Reason = state, reason
 	if state == fleet.MachineStarted && next.Placement != nil && next.Placement.Named {
 		up := *next.Placement // it has come up where it was asked for; from here on it is as any other
 		up.Named, next.Placement = false, &up
 	}
-	t.machine(m, next)
+	t.SetMachine(m, next)
 	if ev != nil {
 		line := *ev
 		line.State, line.Info = state, maps.Clone(ev.Info)
-		if m.val.Placement != nil {
-			line.Instance = m.val.Placement.Instance
+		if m.Val.Placement != nil {
+			line.Instance = m.Val.Placement.Instance
 		}
-		if err := c.events(ctx, t, m.val.ID, line); err != nil {
+		if err := c.events(ctx, t, m.Val.ID, line); err != nil {
 			return err
 		}
 	}
-	return t.commit(ctx)
+	return t.Commit(ctx)
 }
 
 // appendStep returns steps with one more; the record's own list is shared and stays as it is.

@@ -7,42 +7,43 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // find resolves a reference: a machine id, app/name, or a name that is unique in the fleet. Never a prefix.
-func (c *Control) find(ref string) (row[fleet.Machine], error) {
+func (c *Control) find(ref string) (records.Row[fleet.Machine], error) {
 	if fleet.IsMachineID(ref) {
-		if m, ok := c.cache.machine(fleet.MachineID(ref)); ok {
+		if m, ok := c.records.Machines.Get(fleet.MachineID(ref)); ok {
 			return m, nil
 		}
 	}
 	if app, name, ok := strings.Cut(ref, "/"); ok {
-		id, known := get(c.cache, c.cache.names, keyName(fleet.AppName(app), fleet.MachineName(name)))
-		if m, there := c.cache.machine(id.val); known && there {
+		id, known := c.records.FullNames.Get(records.FullName(fleet.AppName(app), fleet.MachineName(name)))
+		if m, there := c.records.Machines.Get(id.Val); known && there {
 			return m, nil
 		}
-		return row[fleet.Machine]{}, noMachine(ref)
+		return records.Row[fleet.Machine]{}, noMachine(ref)
 	}
-	var found []row[fleet.Machine]
-	for _, m := range all(c.cache, c.cache.machines) {
-		if string(m.val.Name) == ref {
+	var found []records.Row[fleet.Machine]
+	for _, m := range c.records.Machines.All() {
+		if string(m.Val.Name) == ref {
 			found = append(found, m)
 		}
 	}
 	switch len(found) {
 	case 0:
-		return row[fleet.Machine]{}, noMachine(ref)
+		return records.Row[fleet.Machine]{}, noMachine(ref)
 	case 1:
 		return found[0], nil
 	}
 	var names []string
 	for _, m := range found {
-		names = append(names, fmt.Sprintf("%s/%s (%s)", m.val.App, m.val.Name, m.val.ID))
+		names = append(names, fmt.Sprintf("%s/%s (%s)", m.Val.App, m.Val.Name, m.Val.ID))
 	}
-	return row[fleet.Machine]{}, errs.New(errs.Conflict, "%d machines are called %s: %s", len(found), ref, strings.Join(names, ", ")).
+	return records.Row[fleet.Machine]{}, errs.New(errs.Conflict, "%d machines are called %s: %s", len(found), ref, strings.Join(names, ", ")).
 		WithRemedy("say which, as app/name or by id")
 }
 
@@ -59,7 +60,7 @@ func (c *Control) Machine(_ context.Context, ref string) (fleet.MachineView, err
 	if err != nil {
 		return fleet.MachineView{}, err
 	}
-	return c.machineView(m.val), nil
+	return c.machineView(m.Val), nil
 }
 
 // Machines implements fleet.Control; ordered by app and name.
@@ -68,8 +69,8 @@ func (c *Control) Machines(context.Context) ([]fleet.MachineView, error) {
 		return nil, err
 	}
 	var views []fleet.MachineView
-	for _, m := range all(c.cache, c.cache.machines) {
-		views = append(views, c.machineView(m.val))
+	for _, m := range c.records.Machines.All() {
+		views = append(views, c.machineView(m.Val))
 	}
 	slices.SortFunc(views, func(a, b fleet.MachineView) int {
 		return strings.Compare(string(a.Machine.App)+"/"+string(a.Machine.Name), string(b.Machine.App)+"/"+string(b.Machine.Name))
@@ -86,15 +87,15 @@ func (c *Control) MachineEvents(ctx context.Context, ref string) ([]fleet.Machin
 	if err != nil {
 		return nil, err
 	}
-	ring, _, err := c.readEvents(ctx, m.val.ID)
-	return ring, err
+	history, err := c.records.History(ctx, m.Val.ID)
+	return history.Val, err
 }
 
 func (c *Control) machineView(m fleet.Machine) fleet.MachineView {
 	v := fleet.MachineView{Machine: m}
-	for _, mv := range c.cache.activeMoves(m.ID) {
-		if m.Owner == moveOwner(mv.val.ID) {
-			move := c.overlay(mv.val)
+	for _, mv := range c.records.ActiveMoves(m.ID) {
+		if m.Owner == moveOwner(mv.Val.ID) {
+			move := c.overlay(mv.Val)
 			v.Move = &move
 		}
 	}
@@ -120,8 +121,8 @@ func (c *Control) overlay(mv fleet.Move) fleet.Move {
 
 func (c *Control) moveView(mv fleet.Move) fleet.MoveView {
 	v := fleet.MoveView{Move: c.overlay(mv)}
-	if m, ok := c.cache.machine(mv.Machine); ok {
-		v.MachineName = m.val.Name
+	if m, ok := c.records.Machines.Get(mv.Machine); ok {
+		v.MachineName = m.Val.Name
 	}
 	return v
 }
@@ -131,11 +132,11 @@ func (c *Control) Move(_ context.Context, id fleet.MoveID) (fleet.MoveView, erro
 	if err := c.ready(); err != nil {
 		return fleet.MoveView{}, err
 	}
-	mv, ok := c.cache.move(id)
+	mv, ok := c.records.Moves.Get(id)
 	if !ok {
 		return fleet.MoveView{}, errs.New(errs.NotFound, "there is no move %q", id).WithRemedy("list drains and their moves: sluice drain list")
 	}
-	return c.moveView(mv.val), nil
+	return c.moveView(mv.Val), nil
 }
 
 // CreateImage implements fleet.Control.
@@ -147,16 +148,16 @@ func (c *Control) CreateImage(ctx context.Context, name fleet.ImageName, sizeByt
 		return fleet.Image{}, err
 	}
 	exists := errs.New(errs.Exists, "there is an image %s already", name).WithRemedy("choose another name")
-	if _, taken := get(c.cache, c.cache.images, keyImage(name)); taken {
+	if _, taken := c.records.Images.Get(name); taken {
 		return fleet.Image{}, exists
 	}
 	image, err := c.deps.Images.Build(ctx, name, sizeBytes, tar)
 	if err != nil {
 		return fleet.Image{}, fmt.Errorf("build image %s: %w", name, err)
 	}
-	t := c.begin()
-	t.put(keyImage(name), 0, image)
-	if err := t.commit(ctx); isLostRace(err) {
+	t := c.records.Begin()
+	records.Set(t, c.records.Images.New(name), image)
+	if err := t.Commit(ctx); records.IsLostRace(err) {
 		return fleet.Image{}, exists
 	} else if err != nil {
 		return fleet.Image{}, err
@@ -170,8 +171,8 @@ func (c *Control) Images(context.Context) ([]fleet.Image, error) {
 		return nil, err
 	}
 	var images []fleet.Image
-	for _, i := range all(c.cache, c.cache.images) {
-		images = append(images, i.val)
+	for _, i := range c.records.Images.All() {
+		images = append(images, i.Val)
 	}
 	return images, nil
 }
@@ -190,27 +191,27 @@ func (c *Control) WorkerOf(_ context.Context, ref string) (fleet.MachineID, stri
 	if err != nil {
 		return "", "", err
 	}
-	v := c.machineView(m.val)
+	v := c.machineView(m.Val)
 	no := func(format string, args ...any) (fleet.MachineID, string, error) {
-		return m.val.ID, "", errs.New(errs.Unavailable, "machine %s "+format, append([]any{m.val.Name}, args...)...).
-			WithRemedy("sluice machine status %s/%s", m.val.App, m.val.Name)
+		return m.Val.ID, "", errs.New(errs.Unavailable, "machine %s "+format, append([]any{m.Val.Name}, args...)...).
+			WithRemedy("sluice machine status %s/%s", m.Val.App, m.Val.Name)
 	}
 	switch {
-	case m.val.Placement == nil && m.val.Desired == fleet.WantStopped:
-		return m.val.ID, "", errs.New(errs.Conflict, "machine %s is %s", m.val.Name, v.Machine.State).
-			WithRemedy("sluice machine start %s/%s", m.val.App, m.val.Name)
-	case m.val.Placement == nil:
+	case m.Val.Placement == nil && m.Val.Desired == fleet.WantStopped:
+		return m.Val.ID, "", errs.New(errs.Conflict, "machine %s is %s", m.Val.Name, v.Machine.State).
+			WithRemedy("sluice machine start %s/%s", m.Val.App, m.Val.Name)
+	case m.Val.Placement == nil:
 		return no("is %s", v.Machine.State)
-	case c.obs.health(m.val.Placement.Worker, c.now()) == plan.Down:
-		return no("was on %s, which is down", m.val.Placement.Worker)
+	case c.obs.health(m.Val.Placement.Worker, c.now()) == plan.Down:
+		return no("was on %s, which is down", m.Val.Placement.Worker)
 	case v.Report == nil || !plan.HasVM(v.Report) || v.Report.Phase == fleet.PhaseAttaching || v.Report.Phase == fleet.PhaseStopping:
 		return no("is %s and can't be reached yet", v.Machine.State)
-	case v.Move != nil && v.Move.Step.SourceToldToStop() && m.val.Placement.Generation == v.Move.FromGen:
+	case v.Move != nil && v.Move.Step.SourceToldToStop() && m.Val.Placement.Generation == v.Move.FromGen:
 		return no("is being moved from %s to %s", v.Move.From, v.Move.To)
 	}
-	w, err := c.knownWorker(m.val.Placement.Worker)
+	w, err := c.knownWorker(m.Val.Placement.Worker)
 	if err != nil {
-		return m.val.ID, "", err
+		return m.Val.ID, "", err
 	}
-	return m.val.ID, w.val.APIURL, nil
+	return m.Val.ID, w.Val.APIURL, nil
 }

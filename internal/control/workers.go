@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -38,27 +39,27 @@ func (c *Control) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAn
 
 // admit records a worker that joins, or joins again.
 func (c *Control) admit(ctx context.Context, req fleet.JoinRequest) (uint32, error) {
-	t := c.begin()
-	old, known := c.cache.worker(req.Worker)
-	w := old.val
+	t := c.records.Begin()
+	old, known := c.records.Workers.Get(req.Worker)
+	w := old.Val
 	if known && w.Address != req.Address && c.obs.health(w.ID, c.now()) != plan.Down {
 		return 0, errs.New(errs.Conflict, "a worker %s at %s is alive; one at %s can't have its name", w.ID, w.Address, req.Address).
 			WithRemedy("give it another name, or stop the first and wait %s", c.cfg.Policy.WorkerDown)
 	}
 	if !known {
-		n := c.cache.numbers()
-		n.val.Worker++
-		t.put(keyCounters, n.rev, n.val)
-		w = fleet.Worker{ID: req.Worker, Number: n.val.Worker, JoinedAt: c.now()}
-		t.put(keyAllocation(w.ID), 0, fleet.Allocation{Worker: w.ID, Holders: map[fleet.MachineID]fleet.Allocated{}})
+		n := c.records.Counters()
+		n.Val.Worker++
+		records.Set(t, n, n.Val)
+		w = fleet.Worker{ID: req.Worker, Number: n.Val.Worker, JoinedAt: c.now()}
+		records.Set(t, c.records.Allocations.New(w.ID), fleet.Allocation{Worker: w.ID, Holders: map[fleet.MachineID]fleet.Allocated{}})
 	}
 	w.Address, w.APIURL, w.Capacity, w.Runtime = req.Address, req.APIURL, req.Capacity, req.Runtime
 	w.Version, w.Release, w.Labels = req.Version, req.Release, req.Labels
-	if known && reflect.DeepEqual(w, old.val) {
+	if known && reflect.DeepEqual(w, old.Val) {
 		return w.Number, nil
 	}
-	t.put(keyWorker(w.ID), old.rev, w)
-	return w.Number, t.commit(ctx)
+	records.Set(t, old, w)
+	return w.Number, t.Commit(ctx)
 }
 
 // Report implements fleet.WorkerFeed. It keeps the report in memory only.
@@ -75,12 +76,12 @@ func (c *Control) Report(_ context.Context, r fleet.WorkerReport) error {
 	}
 	for _, id := range machines {
 		c.fast.add(lookMachine + string(id))
-		if _, known := c.cache.machine(id); !known {
+		if _, known := c.records.Machines.Get(id); !known {
 			c.log.Info("worker reports an unknown machine", "worker_id", r.Worker, "machine_id", id)
 		}
 	}
-	if w, ok := c.cache.worker(r.Worker); ok && w.val.Drain != "" {
-		c.fast.add(lookDrain + string(w.val.Drain))
+	if w, ok := c.records.Workers.Get(r.Worker); ok && w.Val.Drain != "" {
+		c.fast.add(lookDrain + string(w.Val.Drain))
 	}
 	c.refreshFeed(r.Worker)
 	c.broadcast()
@@ -118,16 +119,16 @@ func (c *Control) editWorker(ctx context.Context, id fleet.WorkerID, edit func(*
 		if err != nil {
 			return err
 		}
-		next := w.val
+		next := w.Val
 		if err := edit(&next); err != nil {
 			return err
 		}
-		if reflect.DeepEqual(next, w.val) {
+		if reflect.DeepEqual(next, w.Val) {
 			return nil
 		}
-		t := c.begin()
-		t.put(keyWorker(id), w.rev, next)
-		return t.commit(ctx)
+		t := c.records.Begin()
+		records.Set(t, w, next)
+		return t.Commit(ctx)
 	})
 	if err != nil {
 		return fleet.WorkerView{}, err
@@ -142,8 +143,8 @@ func (c *Control) Workers(context.Context) ([]fleet.WorkerView, error) {
 	}
 	now := c.now()
 	var views []fleet.WorkerView
-	for _, w := range all(c.cache, c.cache.workers) {
-		views = append(views, c.workerView(w.val, now))
+	for _, w := range c.records.Workers.All() {
+		views = append(views, c.workerView(w.Val, now))
 	}
 	return views, nil
 }
@@ -157,12 +158,13 @@ func (c *Control) Worker(_ context.Context, id fleet.WorkerID) (fleet.WorkerView
 	if err != nil {
 		return fleet.WorkerView{}, err
 	}
-	return c.workerView(w.val, c.now()), nil
+	return c.workerView(w.Val, c.now()), nil
 }
 
 // planWorker is a worker as the planner sees it.
 func (c *Control) planWorker(w fleet.Worker, now time.Time) plan.Worker {
-	p := plan.Worker{Worker: w, Health: c.obs.health(w.ID, now), Allocation: c.cache.allocation(w.ID).val}
+	a, _ := c.records.Allocations.Get(w.ID)
+	p := plan.Worker{Worker: w, Health: c.obs.health(w.ID, now), Allocation: a.Val}
 	report, _, current := c.obs.report(w.ID)
 	p.Fresh = current
 	if report != nil {
@@ -179,7 +181,7 @@ func (c *Control) workerView(w fleet.Worker, now time.Time) fleet.WorkerView {
 	c.refreshFeed(w.ID)
 	p := c.planWorker(w, now)
 	report, contact, _ := c.obs.report(w.ID)
-	v := fleet.WorkerView{Worker: w, Liveness: string(p.Health), LastSeen: contact.Last, Allocation: p.Allocation, Report: report, Machines: len(c.cache.placedOn(w.ID))}
+	v := fleet.WorkerView{Worker: w, Liveness: string(p.Health), LastSeen: contact.Last, Allocation: p.Allocation, Report: report, Machines: len(c.records.PlacedOn(w.ID))}
 	empty := v.Machines == 0 && len(p.Allocation.Holders) == 0
 	v.SafeToStop = empty && (p.Health == plan.Down || p.Health == plan.Alive && p.Fresh && len(p.VMs) == 0)
 	switch {

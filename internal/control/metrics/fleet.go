@@ -36,7 +36,6 @@ func (c *collector) Describe(chan<- *prometheus.Desc) {}
 func (c *collector) Collect(out chan<- prometheus.Metric) {
 	ctx, t := context.Background(), teller{out: out}
 	server := c.fleet.Server(ctx)
-	t.gauge("sluice_leading", "1 on the server that leads the fleet, else 0.", truth(server.Leader))
 	t.gauge("sluice_brake_on",
 		"1 while too many workers are down, and nothing is started automatically.",
 		truth(server.Brake != ""))

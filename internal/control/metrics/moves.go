@@ -74,7 +74,7 @@ func (m *Moves) Ended(mv fleet.Move) {
 	case mv.Error != "":
 		outcome = outcomeFailed
 	}
-	m.ended.WithLabelValues(mv.Reason, outcome).Inc()
+	m.ended.WithLabelValues(string(mv.Reason), outcome).Inc()
 	m.took.WithLabelValues(outcome).Observe(mv.FinishedAt.Sub(mv.StartedAt).Seconds())
 	for i := 1; i < len(mv.Steps); i++ {
 		s := mv.Steps[i]
