@@ -138,7 +138,7 @@ func differing(old, now []fleet.VMReport) []fleet.MachineID {
 
 // sameVM leaves out what only counts up.
 func sameVM(a, b fleet.VMReport) bool {
-	return a.Generation == b.Generation && a.Attempt == b.Attempt && a.Phase == b.Phase && a.HasVM == b.HasVM && a.VM == b.VM &&
+	return a.Generation == b.Generation && a.Phase == b.Phase && a.HasVM == b.HasVM && a.VM == b.VM &&
 		a.Error == b.Error && a.Stall.Same(b.Stall) && a.OOM.Same(b.OOM) &&
 		a.SilentSince.Equal(b.SilentSince) && a.Platform.Same(b.Platform) && slices.EqualFunc(a.Services, b.Services, func(x, y fleet.ServiceReport) bool { return x == y })
 }

@@ -36,8 +36,6 @@ type Assignment struct {
 	Address    netip.Addr    `json:"address"`
 	Disk       Disk          `json:"disk_url"`
 	Config     MachineConfig `json:"config"`
-	// Restart asks for a fresh VM where the one at this generation has failed; bumped by each start.
-	Attempt int `json:"attempt,omitempty"`
 }
 
 // Peer is another worker, as a router sees it.
@@ -60,7 +58,6 @@ type AssignmentSet struct {
 type VMReport struct {
 	Machine    MachineID  `json:"machine"`
 	Generation Generation `json:"generation"`
-	Attempt    int        `json:"attempt,omitempty"`
 	Instance   InstanceID `json:"instance"`
 	Phase      Phase      `json:"phase"`
 	Since      time.Time  `json:"since"`

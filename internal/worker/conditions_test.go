@@ -85,9 +85,7 @@ func TestBootsThatFailAreAConditionAndFailTheStart(t *testing.T) {
 	r.host.mu.Lock()
 	r.host.failBoot = nil
 	r.host.mu.Unlock()
-	again := assignment(m1, 1, fleet.WantRunning)
-	again.Attempt = 1
-	r.feed.assign(again)
-	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
+	r.feed.assign(assignment(m1, 2, fleet.WantRunning))
+	r.awaitPhase(m1, 2, fleet.PhaseHealthy)
 	r.eventually("no condition", func() bool { return !r.hasCondition("pool-failing") })
 }

@@ -3,7 +3,7 @@
 //
 // Invariants:
 //
-//   - The newest (generation, attempt) seen of each machine is durable before anything is done for it, and
+//   - The newest generation seen of each machine is durable before anything is done for it, and
 //     an older one is refused, in whatever order they come, also after a restart.
 //   - Nothing that a VM needs to go on (its gateway's token, its control token, its disk) exists in memory
 //     only: a worker that is killed at any step finds its VMs again and goes on from there.

@@ -157,7 +157,7 @@ const accessTokenBytes = 24
 func (m *machine) begin() {
 	a := m.rec.Assignment
 	m.rec.Life = &life{
-		Generation: a.Generation, Attempt: a.Attempt, Instance: a.Instance,
+		Generation: a.Generation, Instance: a.Instance,
 		Timeline: map[fleet.Phase]time.Time{}, Since: m.host.now(),
 	}
 	m.health, m.heard = guestapi.Health{}, false

@@ -193,20 +193,20 @@ func (m *machine) accept(ctx context.Context) {
 		return
 	}
 	old := m.rec.Assignment
-	order := cmp.Or(cmp.Compare(a.Generation, old.Generation), cmp.Compare(a.Attempt, old.Attempt))
+	order := cmp.Compare(a.Generation, old.Generation)
 	if order < 0 {
-		m.log.WarnContext(ctx, "refused an older assignment", "generation", a.Generation, "attempt", a.Attempt,
-			"seen_generation", old.Generation, "seen_attempt", old.Attempt)
+		m.log.WarnContext(ctx, "refused an older assignment", "generation", a.Generation,
+			"seen_generation", old.Generation)
 		return
 	}
 	if order == 0 && reflect.DeepEqual(*a, old) {
 		return
 	}
-	m.log.InfoContext(ctx, "accepted an assignment", "generation", a.Generation, "attempt", a.Attempt, "want", string(a.Want))
+	m.log.InfoContext(ctx, "accepted an assignment", "generation", a.Generation, "want", string(a.Want))
 	m.rec.Assignment, m.rec.Forgotten, m.dirty = *a, time.Time{}, true
 	m.retry = retry{}
 	if l := m.rec.Life; l != nil && order > 0 && m.carriesOver(l, old, *a) {
-		l.Generation, l.Attempt, l.Instance = a.Generation, a.Attempt, a.Instance
+		l.Generation, l.Instance = a.Generation, a.Instance
 	}
 }
 
@@ -230,7 +230,7 @@ func (m *machine) situation() situation {
 	}
 	a := m.rec.Assignment
 	s.life = true
-	s.older = l.Generation != a.Generation || l.Attempt != a.Attempt
+	s.older = l.Generation != a.Generation
 	s.hasVM, s.bound = l.VM != "", l.Bound
 	s.binding, s.prepared, s.releasing = m.binding, m.prepared, m.releasing
 	if l.End != nil {

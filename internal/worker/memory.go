@@ -21,7 +21,7 @@ const memoryFormat = 1
 // record is what a worker remembers of one machine, durably.
 type record struct {
 	Format int `json:"format"`
-	// Assignment is the newest accepted; its generation and attempt only grow.
+	// Assignment is the newest accepted; its generation only grows.
 	Assignment fleet.Assignment `json:"assignment"`
 	// Life is the machine's present, or last, time in a VM here; nil: none since it was last forgotten.
 	Life *life `json:"life,omitempty"`
@@ -32,7 +32,6 @@ type record struct {
 // life is one machine's time in one VM.
 type life struct {
 	Generation fleet.Generation `json:"generation"` // as reported
-	Attempt    int              `json:"attempt,omitempty"`
 	Instance   fleet.InstanceID `json:"instance"`
 
 	VM           fleet.VMID      `json:"vm,omitempty"` // "": none yet, or removed

@@ -42,7 +42,7 @@ type situation struct {
 	withdrawn bool // the newest set doesn't name the machine
 	forgotten bool // and it was forgotten for that; only a newer assignment brings it back
 	life      bool // there is one
-	older     bool // the life is of an older generation or attempt than the assignment
+	older     bool // the life is of an older generation than the assignment
 
 	hasVM     bool
 	bound     bool

@@ -39,7 +39,7 @@ func stepsOf(h guestapi.Health) string {
 // pool does for those that wait for a VM, read what the VM has read of its disk. A service that is started
 // over and over gets no further by that.
 func markOf(r *fleet.VMReport, steps string, booted, read int64) string {
-	mark := fmt.Sprint(r.Generation, r.Attempt, r.Phase, r.VM)
+	mark := fmt.Sprint(r.Generation, r.Phase, r.VM)
 	switch {
 	case r.Phase == fleet.PhasePreparing && !r.HasVM:
 		return fmt.Sprint(mark, booted)

@@ -49,7 +49,7 @@ func (m *machine) observed() *fleet.VMReport {
 		return nil
 	}
 	r := &fleet.VMReport{
-		Machine: m.id, Generation: l.Generation, Attempt: l.Attempt, Instance: l.Instance,
+		Machine: m.id, Generation: l.Generation, Instance: l.Instance,
 		Phase: l.Phase, Since: l.Since, VM: l.VM, HasVM: l.VM != "",
 		Release: l.Release, Version: m.health.Version,
 		Disk:     l.Disk,
@@ -75,7 +75,7 @@ func sameReport(a, b *fleet.VMReport) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a.Generation == b.Generation && a.Attempt == b.Attempt && a.Phase == b.Phase && a.VM == b.VM &&
+	return a.Generation == b.Generation && a.Phase == b.Phase && a.VM == b.VM &&
 		a.Error == b.Error && a.Stall.Same(b.Stall) && a.OOM.Same(b.OOM) &&
 		a.SilentSince.Equal(b.SilentSince) && a.Platform.Same(b.Platform) && slices.Equal(a.Services, b.Services)
 }
