@@ -205,11 +205,12 @@ type Pressure struct {
 	High bool `json:"high"`
 }
 
-// Condition is something a worker says about itself.
+// Condition is something that is wrong with a worker, as it says itself.
 type Condition struct {
 	Name    string    `json:"name"`
 	Since   time.Time `json:"since"`
 	Message string    `json:"message"`
+	Remedy  string    `json:"remedy,omitempty"` // what to do about it; workers of earlier releases say none
 }
 
 // Cordon carries the reason for people.
@@ -305,7 +306,7 @@ type ImageConfig struct {
 type Server struct {
 	FleetID  string    `json:"fleet_id"`
 	Version  string    `json:"version"`
-	StoreURL string    `json:"store_url"` // without credentials
+	StoreURL string    `json:"store_url"`       // without credentials
 	Leader   bool      `json:"leader"`          // always true: a fleet has one server
 	Brake    string    `json:"brake,omitempty"` // why automatic actions are stopped; "" if they aren't
 	Started  time.Time `json:"started"`

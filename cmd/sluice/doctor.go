@@ -151,7 +151,7 @@ func checkWorkers(ctx context.Context, c *client.Client) []finding {
 		case len(w.Conditions) > 0:
 			k := w.Conditions[0]
 			err = errs.New(errs.Unavailable, "%s since %s: %s", k.Name, timestamp(k.Since), k.Message).
-				WithRemedy("if it stays so, empty it: sluice worker drain %s", w.ID)
+				WithRemedy("%s", remedyOf(w.ID, k))
 		}
 		detail := w.State
 		if a := acceleration(w); a != "" {
@@ -160,6 +160,15 @@ func checkWorkers(ctx context.Context, c *client.Client) []finding {
 		findings = append(findings, found("worker "+w.ID, detail, err))
 	}
 	return findings
+}
+
+// remedyOf returns what to do about a worker's condition.
+func remedyOf(worker string, k api.Condition) string {
+	empty := "if it stays so, empty it: sluice worker drain " + worker
+	if k.Remedy == "" {
+		return empty
+	}
+	return k.Remedy + "; " + empty
 }
 
 // checkStore probes a store that this process can open with the credentials it has.

@@ -92,6 +92,9 @@ func printWorker(w io.Writer, x api.Worker, machines []api.Machine) error {
 	}
 	for _, c := range x.Conditions {
 		fmt.Fprintf(w, "  condition %s since %s: %s\n", c.Name, timestamp(c.Since), c.Message)
+		if c.Remedy != "" {
+			fmt.Fprintf(w, "    try: %s\n", c.Remedy)
+		}
 	}
 	fmt.Fprintf(w, "\nMachines [%d]\n", len(machines))
 	return printMachines(w, machines)

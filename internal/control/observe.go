@@ -110,9 +110,14 @@ func (o *observer) take(r fleet.WorkerReport, now time.Time) (machines []fleet.M
 		old = &fleet.WorkerReport{}
 	}
 	machines = differing(old.VMs, r.VMs)
-	changed = len(machines) > 0 || old.Seen != r.Seen || old.PoolReady != r.PoolReady || len(old.Conditions) != len(r.Conditions) ||
-		(old.Acceleration == nil) != (r.Acceleration == nil)
+	changed = len(machines) > 0 || old.Seen != r.Seen || old.PoolReady != r.PoolReady ||
+		!slices.EqualFunc(old.Conditions, r.Conditions, fleet.Condition.Same) ||
+		!sameAcceleration(old.Acceleration, r.Acceleration)
 	return machines, changed
+}
+
+func sameAcceleration(a, b *fleet.Acceleration) bool {
+	return a == b || a != nil && b != nil && *a == *b
 }
 
 // differing returns the machines that two reports say something different of, ordered by id.

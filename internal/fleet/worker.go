@@ -59,10 +59,3 @@ func (a Allocation) Used() Resources {
 	}
 	return sum
 }
-
-// Condition is something a worker says about itself.
-type Condition struct {
-	Name    string    `json:"name"` // for example store-unreachable, kvm-broken
-	Since   time.Time `json:"since"`
-	Message string    `json:"message"`
-}

@@ -96,7 +96,8 @@ func workerToAPI(v fleet.WorkerView) api.Worker {
 			out.Pressure = &api.Pressure{CPU: p.CPU, Memory: p.Memory, IO: p.IO, Load: p.Load, Cores: p.Cores, High: p.High()}
 		}
 		for _, c := range r.Conditions {
-			out.Conditions = append(out.Conditions, api.Condition(c))
+			out.Conditions = append(out.Conditions, api.Condition{Name: string(c.Name), Since: c.Since,
+				Message: c.Message, Remedy: c.Remedy})
 		}
 	}
 	return out

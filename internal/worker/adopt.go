@@ -18,7 +18,7 @@ const keepForgotten = 24 * time.Hour
 // adopt finds what earlier workers on this host left: machines' VMs go on where they are, empty VMs go
 // to the pool, unknown ones are removed.
 func (w *Worker) adopt(ctx context.Context) error {
-	records, err := w.memory.all(w.now(), keepForgotten)
+	records, err := w.records.all(w.now(), keepForgotten)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (w *Worker) adopt(ctx context.Context) error {
 	}
 	w.log.InfoContext(ctx, "looked for vms of earlier workers", "found", len(found), "machines", len(links), "others", len(vms))
 	err = w.deps.HostNet.Restore(ctx, links)
-	w.conditions.set(condNetwork, err)
+	w.conditions.set(fleet.ConditionNetworkFailing, err)
 	w.sortOthers(ctx, vms, entries)
 	return nil
 }

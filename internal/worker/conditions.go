@@ -5,7 +5,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,37 +14,28 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Names of the conditions that a worker reports of itself.
-const (
-	condStore   = "store-unreachable"
-	condPool    = "pool-failing"
-	condMemory  = "memory-failing" // the worker's own records can't be written
-	condRecords = "records-unreadable"
-	condNetwork = "network-failing"
-)
-
 // conditions is what is wrong with a worker now. Safe for concurrent use.
 type conditions struct {
 	now     func() time.Time
 	changed func()
 
 	mu  sync.Mutex
-	all map[string]fleet.Condition
+	all map[fleet.ConditionName]fleet.Condition
 }
 
 func newConditions(now func() time.Time, changed func()) *conditions {
-	return &conditions{now: now, changed: changed, all: map[string]fleet.Condition{}}
+	return &conditions{now: now, changed: changed, all: map[fleet.ConditionName]fleet.Condition{}}
 }
 
 // set says that a condition holds, for err, or not any more, for nil.
-func (c *conditions) set(name string, err error) {
+func (c *conditions) set(name fleet.ConditionName, err error) {
 	c.mu.Lock()
 	old, was := c.all[name]
 	switch {
 	case err == nil && was:
 		delete(c.all, name)
 	case err != nil && !was:
-		c.all[name] = fleet.Condition{Name: name, Since: c.now(), Message: err.Error()}
+		c.all[name] = fleet.NewCondition(name, c.now(), err.Error())
 	case err != nil:
 		old.Message = err.Error()
 		c.all[name] = old
@@ -56,7 +46,7 @@ func (c *conditions) set(name string, err error) {
 	}
 }
 
-func (c *conditions) has(name string) bool {
+func (c *conditions) has(name fleet.ConditionName) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, ok := c.all[name]
@@ -66,13 +56,13 @@ func (c *conditions) has(name string) bool {
 func (c *conditions) list() []fleet.Condition {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.SortedFunc(maps.Values(c.all), func(a, b fleet.Condition) int { return strings.Compare(a.Name, b.Name) })
+	return slices.SortedFunc(maps.Values(c.all), func(a, b fleet.Condition) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 func (w *Worker) conditionsNow() []fleet.Condition {
 	all := w.conditions.list()
 	if t := w.pool.Trouble(); t != nil {
-		all = append(all, fleet.Condition{Name: condPool, Since: t.Since, Message: t.Message})
+		all = append(all, fleet.NewCondition(fleet.ConditionPoolFailing, t.Since, t.Message))
 	}
 	return all
 }
@@ -107,9 +97,9 @@ func (s *watchedStore) saw(ctx context.Context, err error) {
 	s.mu.Unlock()
 	switch {
 	case after >= storeStrikes:
-		s.conditions.set(condStore, err)
+		s.conditions.set(fleet.ConditionStoreUnreachable, err)
 	case before >= storeStrikes:
-		s.conditions.set(condStore, nil)
+		s.conditions.set(fleet.ConditionStoreUnreachable, nil)
 	}
 }
 
@@ -135,7 +125,7 @@ func (s *watchedStore) PutIfMatch(ctx context.Context, key string, body []byte, 
 func (w *Worker) probeLoop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		sleep(ctx, storeProbeEvery)
-		if w.conditions.has(condStore) {
+		if w.conditions.has(fleet.ConditionStoreUnreachable) {
 			pctx, cancel := context.WithTimeout(ctx, 5*storeProbeEvery)
 			_, err := w.store.Get(pctx, storeProbeKey, blob.All())
 			cancel()

@@ -31,7 +31,7 @@ func (s *cutStore) PutIfAbsent(ctx context.Context, key string, body []byte) (bl
 	return s.Store.PutIfAbsent(ctx, key, body)
 }
 
-func (r *rig) hasCondition(name string) bool {
+func (r *rig) hasCondition(name fleet.ConditionName) bool {
 	return slices.ContainsFunc(r.feed.last().Conditions, func(c fleet.Condition) bool {
 		return c.Name == name && c.Message != "" && !c.Since.IsZero()
 	})
@@ -45,13 +45,13 @@ func TestUnreachableStoreIsACondition(t *testing.T) {
 	r.start()
 	store.cut.Store(true)
 	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
-	r.eventually("condition", func() bool { return r.hasCondition("store-unreachable") })
+	r.eventually("condition", func() bool { return r.hasCondition(fleet.ConditionStoreUnreachable) })
 	if v := r.feed.vm(m1); v.Phase != fleet.PhasePreparing {
 		t.Fatalf("reported %+v", v)
 	}
 	store.cut.Store(false)
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy) // tried again in time
-	r.eventually("no condition", func() bool { return !r.hasCondition("store-unreachable") })
+	r.eventually("no condition", func() bool { return !r.hasCondition(fleet.ConditionStoreUnreachable) })
 }
 
 func TestStoreThatStaysUnreachableFailsTheStart(t *testing.T) {
@@ -66,7 +66,7 @@ func TestStoreThatStaysUnreachableFailsTheStart(t *testing.T) {
 		t.Fatalf("reported %+v", v)
 	}
 	store.cut.Store(false)
-	r.eventually("the condition goes away by itself", func() bool { return !r.hasCondition("store-unreachable") })
+	r.eventually("the condition goes away by itself", func() bool { return !r.hasCondition(fleet.ConditionStoreUnreachable) })
 }
 
 func TestBootsThatFailAreAConditionAndFailTheStart(t *testing.T) {
@@ -76,7 +76,7 @@ func TestBootsThatFailAreAConditionAndFailTheStart(t *testing.T) {
 	r.host.failBoot = errs.New(errs.Exhausted, "no more processes")
 	r.host.mu.Unlock()
 	r.start()
-	r.eventually("condition", func() bool { return r.hasCondition("pool-failing") })
+	r.eventually("condition", func() bool { return r.hasCondition(fleet.ConditionPoolFailing) })
 	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
 	v := r.awaitPhase(m1, 1, fleet.PhaseFailed)
 	if v.ErrorKind != string(errs.Exhausted) || v.HasVM {
@@ -87,5 +87,5 @@ func TestBootsThatFailAreAConditionAndFailTheStart(t *testing.T) {
 	r.host.mu.Unlock()
 	r.feed.assign(assignment(m1, 2, fleet.WantRunning))
 	r.awaitPhase(m1, 2, fleet.PhaseHealthy)
-	r.eventually("no condition", func() bool { return !r.hasCondition("pool-failing") })
+	r.eventually("no condition", func() bool { return !r.hasCondition(fleet.ConditionPoolFailing) })
 }

@@ -94,8 +94,8 @@ func (m *machine) save(ctx context.Context) bool {
 	if m.retry.step == stepSave && m.retry.until() > 0 {
 		return false
 	}
-	err := m.host.memory.save(m.id, m.rec)
-	m.host.conditions.set(condMemory, err)
+	err := m.host.records.save(m.id, m.rec)
+	m.host.conditions.set(fleet.ConditionRecordsUnwritable, err)
 	if err != nil {
 		m.log.ErrorContext(ctx, "machine could not be remembered", "error", err)
 		m.retry.failed(stepSave, time.Now())

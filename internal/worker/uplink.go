@@ -99,7 +99,7 @@ func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
 		if w.offer(a) {
 			continue
 		}
-		rec, err := w.memory.load(a.Machine)
+		rec, err := w.records.load(a.Machine)
 		if err != nil {
 			failed = err
 			w.log.ErrorContext(ctx, "a machine's record can not be read", "machine_id", string(a.Machine), "error", err)
@@ -109,7 +109,7 @@ func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
 		m.offer(&a)
 		w.launch(m)
 	}
-	w.conditions.set(condRecords, failed)
+	w.conditions.set(fleet.ConditionRecordsUnreadable, failed)
 	w.mu.Lock()
 	for id, m := range w.machines {
 		if !named[id] {
@@ -171,7 +171,7 @@ func (w *Worker) netLoop(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		w.conditions.set(condNetwork, err)
+		w.conditions.set(fleet.ConditionNetworkFailing, err)
 		if err == nil {
 			done = set
 			wait.reset()

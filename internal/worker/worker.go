@@ -28,7 +28,7 @@ type Worker struct {
 	cfg        Config
 	deps       Deps
 	log        *slog.Logger
-	memory     *memory
+	records    *recordStore
 	registry   *pool.Registry
 	pool       *pool.Pool
 	conditions *conditions
@@ -73,7 +73,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 	}
 	w.conditions = newConditions(w.now, w.changed)
 	var err error
-	if w.memory, err = openMemory(filepath.Join(cfg.DataDir, "machines")); err != nil {
+	if w.records, err = openRecords(filepath.Join(cfg.DataDir, "machines")); err != nil {
 		return nil, err
 	}
 	if w.registry, err = pool.OpenRegistry(filepath.Join(cfg.DataDir, "vms")); err != nil {
@@ -137,13 +137,13 @@ func (w *Worker) openStore(ctx context.Context, url string) (blob.Store, error) 
 	for {
 		store, err := w.deps.OpenStore(ctx, url)
 		if err == nil {
-			w.conditions.set(condStore, nil)
+			w.conditions.set(fleet.ConditionStoreUnreachable, nil)
 			return store, nil
 		}
 		if !errs.Is(err, errs.Unavailable) || ctx.Err() != nil {
 			return nil, errs.Wrap(errs.KindOf(err), err, "open the fleet's store")
 		}
-		w.conditions.set(condStore, err)
+		w.conditions.set(fleet.ConditionStoreUnreachable, err)
 		w.log.WarnContext(ctx, "store can not be opened", "error", err)
 		sleep(ctx, wait.next())
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// memoryFormat is the version of a record's file. A newer one is refused.
-const memoryFormat = 1
+// recordFormat is the version of a record's file. A newer one is refused.
+const recordFormat = 1
 
 // record is what a worker remembers of one machine, durably.
 type record struct {
@@ -58,26 +58,28 @@ type ending struct {
 	Remedy    string     `json:"remedy,omitempty"`
 }
 
-// memory is the durable records, one file per machine.
-type memory struct{ dir string }
+// recordStore is the durable records, one file per machine.
+type recordStore struct{ dir string }
 
-func openMemory(dir string) (*memory, error) {
+func openRecords(dir string) (*recordStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, errs.Wrap(errs.Internal, err, "make the worker's memory")
+		return nil, errs.Wrap(errs.Internal, err, "make the worker's records")
 	}
-	return &memory{dir: dir}, nil
+	return &recordStore{dir: dir}, nil
 }
 
-func (m *memory) path(id fleet.MachineID) string { return filepath.Join(m.dir, string(id)+".json") }
+func (s *recordStore) path(id fleet.MachineID) string {
+	return filepath.Join(s.dir, string(id)+".json")
+}
 
 // save makes a record durable.
-func (m *memory) save(id fleet.MachineID, r record) error {
-	r.Format = memoryFormat
+func (s *recordStore) save(id fleet.MachineID, r record) error {
+	r.Format = recordFormat
 	b, err := json.Marshal(r)
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "encode the record of machine %s", id)
 	}
-	if err := atomicfile.Write(m.path(id), b, 0o600); err != nil {
+	if err := atomicfile.Write(s.path(id), b, 0o600); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "remember machine %s", id).
 			WithRemedy("check that the worker's data directory has space and is writable")
 	}
@@ -86,8 +88,8 @@ func (m *memory) save(id fleet.MachineID, r record) error {
 
 // load returns a machine's record, the empty one where there is none. One that can't be read is an
 // error: a worker that has forgotten a generation must not act as if it hadn't seen one.
-func (m *memory) load(id fleet.MachineID) (record, error) {
-	b, err := os.ReadFile(m.path(id))
+func (s *recordStore) load(id fleet.MachineID) (record, error) {
+	b, err := os.ReadFile(s.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
 		return record{}, nil
 	}
@@ -97,9 +99,9 @@ func (m *memory) load(id fleet.MachineID) (record, error) {
 	var r record
 	if err := json.Unmarshal(b, &r); err != nil {
 		return record{}, errs.Wrap(errs.Corrupt, err, "read the record of machine %s", id).
-			WithRemedy("drain what runs here, then remove %s", m.path(id))
+			WithRemedy("drain what runs here, then remove %s", s.path(id))
 	}
-	if r.Format > memoryFormat {
+	if r.Format > recordFormat {
 		return record{}, errs.New(errs.Unsupported, "the record of machine %s is of format %d", id, r.Format).
 			WithRemedy("use the release of sluice that wrote it, or a newer one")
 	}
@@ -107,10 +109,10 @@ func (m *memory) load(id fleet.MachineID) (record, error) {
 }
 
 // all returns every record. Forgotten ones older than keep are removed on the way.
-func (m *memory) all(now time.Time, keep time.Duration) (map[fleet.MachineID]record, error) {
-	files, err := os.ReadDir(m.dir)
+func (s *recordStore) all(now time.Time, keep time.Duration) (map[fleet.MachineID]record, error) {
+	files, err := os.ReadDir(s.dir)
 	if err != nil {
-		return nil, errs.Wrap(errs.Internal, err, "read the worker's memory")
+		return nil, errs.Wrap(errs.Internal, err, "read the worker's records")
 	}
 	out := make(map[fleet.MachineID]record)
 	for _, f := range files {
@@ -119,12 +121,12 @@ func (m *memory) all(now time.Time, keep time.Duration) (map[fleet.MachineID]rec
 			continue
 		}
 		id := fleet.MachineID(name)
-		r, err := m.load(id)
+		r, err := s.load(id)
 		if err != nil {
 			return nil, err
 		}
 		if !r.Forgotten.IsZero() && now.Sub(r.Forgotten) > keep {
-			if err := os.Remove(m.path(id)); err != nil {
+			if err := os.Remove(s.path(id)); err != nil {
 				return nil, errs.Wrap(errs.Internal, err, "drop the record of machine %s", id)
 			}
 			continue
