@@ -27,7 +27,7 @@ const token = "operator-token-for-tests"
 func newServer(t *testing.T, f *httpapitest.Fleet, wrap func(http.Handler) http.Handler) *client.Client {
 	t.Helper()
 	a, err := httpapi.New(httpapi.Config{OperatorToken: token, WorkerToken: "worker-token-for-tests", LongPoll: 50 * time.Millisecond},
-		httpapi.Deps{Control: f, Feed: f, Locator: f, Log: slog.New(slog.DiscardHandler)})
+		httpapi.DepsOf(f, slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -149,8 +149,9 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err := seen.watch(c); err != nil {
 		return err
 	}
-	apiServer, err := httpapi.New(tokens,
-		httpapi.Deps{Control: c, Feed: c, Locator: c, Lacks: c.Lacks, Exposition: expose.Handler(seen.reg, log), Log: log.With("component", "api")})
+	apiDeps := httpapi.DepsOf(c, log.With("component", "api"))
+	apiDeps.Lacks, apiDeps.Exposition = c.Lacks, expose.Handler(seen.reg, log)
+	apiServer, err := httpapi.New(tokens, apiDeps)
 	if err != nil {
 		return err
 	}

@@ -41,7 +41,13 @@ type Control struct {
 }
 
 var (
-	_ fleet.Control    = (*Control)(nil)
+	_ fleet.Machines   = (*Control)(nil)
+	_ fleet.Moves      = (*Control)(nil)
+	_ fleet.Workers    = (*Control)(nil)
+	_ fleet.Drains     = (*Control)(nil)
+	_ fleet.Images     = (*Control)(nil)
+	_ fleet.Status     = (*Control)(nil)
+	_ fleet.Changes    = (*Control)(nil)
 	_ fleet.WorkerFeed = (*Control)(nil)
 	_ fleet.Locator    = (*Control)(nil)
 )
@@ -199,7 +205,7 @@ func (c *Control) ready() error {
 	return errs.New(errs.Unavailable, "the control plane has not read its state yet").WithRemedy("try again in a moment")
 }
 
-// Changed implements fleet.Control.
+// Changed implements fleet.Changes.
 func (c *Control) Changed() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()

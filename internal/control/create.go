@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// CreateMachine implements fleet.Control. It returns once the machine has its disk and, unless SkipStart, its
+// CreateMachine implements fleet.Machines. It returns once the machine has its disk and, unless SkipStart, its
 // place; the worker brings it up meanwhile. After an error nothing of it is left, or is being removed.
 func (c *Control) CreateMachine(ctx context.Context, req fleet.CreateMachine) (fleet.MachineView, error) {
 	if err := c.ready(); err != nil {

@@ -17,7 +17,7 @@ import (
 // maxDrainWorkers bounds a drain, so that cordoning all of its workers fits into one transaction.
 const maxDrainWorkers = 100
 
-// StartDrain implements fleet.Control.
+// StartDrain implements fleet.Drains.
 func (c *Control) StartDrain(ctx context.Context, workers []fleet.WorkerID, by string) (fleet.DrainView, error) {
 	if err := c.ready(); err != nil {
 		return fleet.DrainView{}, err
@@ -68,7 +68,7 @@ func (c *Control) recordDrain(ctx context.Context, workers []fleet.WorkerID, by 
 	return d.ID, t.Commit(ctx)
 }
 
-// CancelDrain implements fleet.Control. It returns at once; moves that are past their point of no return end
+// CancelDrain implements fleet.Drains. It returns at once; moves that are past their point of no return end
 // on their target, the others on their source.
 func (c *Control) CancelDrain(ctx context.Context, id fleet.DrainID) (fleet.DrainView, error) {
 	if err := c.ready(); err != nil {
@@ -241,7 +241,7 @@ func (c *Control) cancelMoves(ctx context.Context, d records.Row[fleet.Drain], m
 	return t.Commit(ctx)
 }
 
-// Drain implements fleet.Control.
+// Drain implements fleet.Drains.
 func (c *Control) Drain(_ context.Context, id fleet.DrainID) (fleet.DrainView, error) {
 	if err := c.ready(); err != nil {
 		return fleet.DrainView{}, err
@@ -253,7 +253,7 @@ func (c *Control) Drain(_ context.Context, id fleet.DrainID) (fleet.DrainView, e
 	return c.drainView(d.Val), nil
 }
 
-// Drains implements fleet.Control; oldest first.
+// Drains implements fleet.Drains; oldest first.
 func (c *Control) Drains(context.Context) ([]fleet.DrainView, error) {
 	if err := c.ready(); err != nil {
 		return nil, err

@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// StartMachine implements fleet.Control. Starting a machine that runs changes nothing; one that has failed is
+// StartMachine implements fleet.Machines. Starting a machine that runs changes nothing; one that has failed is
 // started anew at once.
 func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineView, error) {
 	return c.edit(ctx, ref, func(m records.Row[fleet.Machine]) error {
@@ -45,7 +45,7 @@ func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineVi
 	})
 }
 
-// StopMachine implements fleet.Control.
+// StopMachine implements fleet.Machines.
 func (c *Control) StopMachine(ctx context.Context, ref string) (fleet.MachineView, error) {
 	return c.edit(ctx, ref, func(m records.Row[fleet.Machine]) error {
 		if m.Val.Desired == fleet.WantDestroyed {
@@ -67,7 +67,7 @@ func (c *Control) StopMachine(ctx context.Context, ref string) (fleet.MachineVie
 	})
 }
 
-// DestroyMachine implements fleet.Control. It returns once it is recorded; the machine is gone when its
+// DestroyMachine implements fleet.Machines. It returns once it is recorded; the machine is gone when its
 // worker has let go of it and its disk is removed.
 func (c *Control) DestroyMachine(ctx context.Context, ref string) error {
 	_, err := c.edit(ctx, ref, func(m records.Row[fleet.Machine]) error {
@@ -88,7 +88,7 @@ func (c *Control) DestroyMachine(ctx context.Context, ref string) error {
 	return err
 }
 
-// Migrate implements fleet.Control.
+// Migrate implements fleet.Moves.
 func (c *Control) Migrate(ctx context.Context, ref string, to fleet.WorkerID) (fleet.MoveView, error) {
 	var mv fleet.Move
 	_, err := c.edit(ctx, ref, func(m records.Row[fleet.Machine]) error {

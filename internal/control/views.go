@@ -51,7 +51,7 @@ func noMachine(ref string) error {
 	return errs.New(errs.NotFound, "there is no machine %q", ref).WithRemedy("list them: sluice machine list")
 }
 
-// Machine implements fleet.Control.
+// Machine implements fleet.Machines.
 func (c *Control) Machine(_ context.Context, ref string) (fleet.MachineView, error) {
 	if err := c.ready(); err != nil {
 		return fleet.MachineView{}, err
@@ -63,7 +63,7 @@ func (c *Control) Machine(_ context.Context, ref string) (fleet.MachineView, err
 	return c.machineView(m.Val), nil
 }
 
-// Machines implements fleet.Control; ordered by app and name.
+// Machines implements fleet.Machines; ordered by app and name.
 func (c *Control) Machines(context.Context) ([]fleet.MachineView, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -78,7 +78,7 @@ func (c *Control) Machines(context.Context) ([]fleet.MachineView, error) {
 	return views, nil
 }
 
-// MachineEvents implements fleet.Control; oldest first.
+// MachineEvents implements fleet.Machines; oldest first.
 func (c *Control) MachineEvents(ctx context.Context, ref string) ([]fleet.MachineEvent, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func (c *Control) moveView(mv fleet.Move) fleet.MoveView {
 	return v
 }
 
-// Move implements fleet.Control.
+// Move implements fleet.Moves.
 func (c *Control) Move(_ context.Context, id fleet.MoveID) (fleet.MoveView, error) {
 	if err := c.ready(); err != nil {
 		return fleet.MoveView{}, err
@@ -139,7 +139,7 @@ func (c *Control) Move(_ context.Context, id fleet.MoveID) (fleet.MoveView, erro
 	return c.moveView(mv.Val), nil
 }
 
-// CreateImage implements fleet.Control.
+// CreateImage implements fleet.Images.
 func (c *Control) CreateImage(ctx context.Context, name fleet.ImageName, sizeBytes int64, tar io.Reader) (fleet.Image, error) {
 	if err := c.ready(); err != nil {
 		return fleet.Image{}, err
@@ -165,7 +165,7 @@ func (c *Control) CreateImage(ctx context.Context, name fleet.ImageName, sizeByt
 	return image, nil
 }
 
-// Images implements fleet.Control; ordered by name.
+// Images implements fleet.Images; ordered by name.
 func (c *Control) Images(context.Context) ([]fleet.Image, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -177,7 +177,7 @@ func (c *Control) Images(context.Context) ([]fleet.Image, error) {
 	return images, nil
 }
 
-// Server implements fleet.Control.
+// Server implements fleet.Status.
 func (c *Control) Server(context.Context) fleet.ServerView {
 	return fleet.ServerView{FleetID: c.cfg.FleetID, StoreURL: c.cfg.StoreURL, Brake: c.braked(), Started: c.started}
 }

@@ -88,7 +88,7 @@ func (c *Control) Report(_ context.Context, r fleet.WorkerReport) error {
 	return nil
 }
 
-// Cordon implements fleet.Control.
+// Cordon implements fleet.Workers.
 func (c *Control) Cordon(ctx context.Context, id fleet.WorkerID, reason string) (fleet.WorkerView, error) {
 	return c.editWorker(ctx, id, func(w *fleet.Worker) error {
 		w.Cordoned = true
@@ -99,7 +99,7 @@ func (c *Control) Cordon(ctx context.Context, id fleet.WorkerID, reason string) 
 	})
 }
 
-// Uncordon implements fleet.Control.
+// Uncordon implements fleet.Workers.
 func (c *Control) Uncordon(ctx context.Context, id fleet.WorkerID) (fleet.WorkerView, error) {
 	return c.editWorker(ctx, id, func(w *fleet.Worker) error {
 		if w.Drain != "" {
@@ -136,7 +136,7 @@ func (c *Control) editWorker(ctx context.Context, id fleet.WorkerID, edit func(*
 	return c.Worker(ctx, id)
 }
 
-// Workers implements fleet.Control; ordered by id.
+// Workers implements fleet.Workers; ordered by id.
 func (c *Control) Workers(context.Context) ([]fleet.WorkerView, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
@@ -149,7 +149,7 @@ func (c *Control) Workers(context.Context) ([]fleet.WorkerView, error) {
 	return views, nil
 }
 
-// Worker implements fleet.Control.
+// Worker implements fleet.Workers.
 func (c *Control) Worker(_ context.Context, id fleet.WorkerID) (fleet.WorkerView, error) {
 	if err := c.ready(); err != nil {
 		return fleet.WorkerView{}, err

@@ -59,40 +59,76 @@ type ServerView struct {
 	Started  time.Time
 }
 
-// Control is what the HTTP API asks of the control plane. Safe for concurrent use. References to
-// machines are exact: a MachineID, or "app/name", or a name that is unique in the fleet (else Conflict,
-// which lists the candidates). Every mutation is durable when it returns.
-type Control interface {
+// What people ask of the control plane follows, by what it is about. Everything is safe for concurrent
+// use, and durable when it returns. References to machines are exact: a MachineID, or "app/name", or a
+// name that is unique in the fleet (else Conflict, which lists the candidates). What doesn't exist is
+// NotFound, and a server that has not read its state yet is Unavailable.
+
+// Machines makes machines, and says what they do.
+type Machines interface {
+	// CreateMachine returns once the machine has its disk and its place; a worker brings it up meanwhile.
+	// Exists if the app has one of that name, Exhausted if no worker has room.
 	CreateMachine(ctx context.Context, req CreateMachine) (MachineView, error)
 	Machine(ctx context.Context, ref string) (MachineView, error)
+	// Machines returns all, ordered by app and name.
 	Machines(ctx context.Context) ([]MachineView, error)
+	// MachineEvents returns the newest events of a machine, oldest first.
 	MachineEvents(ctx context.Context, ref string) ([]MachineEvent, error)
+	// StartMachine changes nothing of a machine that runs; one that has failed is started at once.
 	StartMachine(ctx context.Context, ref string) (MachineView, error)
 	StopMachine(ctx context.Context, ref string) (MachineView, error)
+	// DestroyMachine returns once the request is recorded. VM and disk go after that.
 	DestroyMachine(ctx context.Context, ref string) error
-	// Migrate starts a move; to "" means the planner chooses.
+}
+
+// Moves moves machines between workers.
+type Moves interface {
+	// Migrate starts a move; to "" means the planner chooses. Conflict if the machine doesn't run, is on
+	// that worker already, or is owned by another operation.
 	Migrate(ctx context.Context, ref string, to WorkerID) (MoveView, error)
 	Move(ctx context.Context, id MoveID) (MoveView, error)
+}
 
+// Workers says what workers do, and whether they take machines.
+type Workers interface {
+	// Workers returns all, ordered by id.
 	Workers(ctx context.Context) ([]WorkerView, error)
 	Worker(ctx context.Context, id WorkerID) (WorkerView, error)
 	Cordon(ctx context.Context, id WorkerID, reason string) (WorkerView, error)
+	// Uncordon is a Conflict while a drain has the worker.
 	Uncordon(ctx context.Context, id WorkerID) (WorkerView, error)
+}
 
-	// StartDrain cordons all workers in one transaction. Draining a worker that a running drain has already
-	// is a Conflict that names the drain.
+// Drains empties workers.
+type Drains interface {
+	// StartDrain cordons all workers in one transaction. Draining a worker that a running drain has
+	// already is a Conflict that names the drain.
 	StartDrain(ctx context.Context, workers []WorkerID, by string) (DrainView, error)
 	Drain(ctx context.Context, id DrainID) (DrainView, error)
+	// Drains returns all, oldest first.
 	Drains(ctx context.Context) ([]DrainView, error)
+	// CancelDrain returns at once. Moves that are past their point of no return end on their target, the
+	// others on their source.
 	CancelDrain(ctx context.Context, id DrainID) (DrainView, error)
+}
 
+// Images builds images.
+type Images interface {
 	// CreateImage builds an image from a tar stream. Exists if there is one of that name.
 	CreateImage(ctx context.Context, name ImageName, sizeBytes int64, tar io.Reader) (Image, error)
+	// Images returns all, ordered by name.
 	Images(ctx context.Context) ([]Image, error)
+}
 
+// Status says what the server is.
+type Status interface {
 	Server(ctx context.Context) ServerView
-	// Changed returns a channel that is closed at the next change of anything above; level-triggered:
-	// take it before reading.
+}
+
+// Changes tells of changes.
+type Changes interface {
+	// Changed returns a channel that is closed at the next change of anything above. It is
+	// level-triggered: take it before reading.
 	Changed() <-chan struct{}
 }
 

@@ -9,15 +9,20 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// The calls of workers. Unknown fields are ignored, because a worker may be of a newer release.
+// feedCalls are the calls of workers. Unknown fields are ignored, because a worker may be of a newer
+// release.
+type feedCalls struct {
+	feed  fleet.WorkerFeed
+	waits waits
+}
 
-func (a *API) join(w http.ResponseWriter, r *http.Request) {
+func (c feedCalls) join(w http.ResponseWriter, r *http.Request) {
 	var req fleet.JoinRequest
 	if err := decode(w, r, maxBody, lenient, &req); err != nil {
 		writeError(w, err)
 		return
 	}
-	answer, err := a.deps.Feed.Join(r.Context(), req)
+	answer, err := c.feed.Join(r.Context(), req)
 	if err != nil {
 		writeError(w, err)
 		return
@@ -26,7 +31,7 @@ func (a *API) join(w http.ResponseWriter, r *http.Request) {
 }
 
 // assignments is a long poll: it answers when there is news, and with the present set when there is none.
-func (a *API) assignments(w http.ResponseWriter, r *http.Request) {
+func (c feedCalls) assignments(w http.ResponseWriter, r *http.Request) {
 	after := int64(0)
 	if s := r.URL.Query().Get("after"); s != "" {
 		n, err := strconv.ParseInt(s, 10, 64)
@@ -36,11 +41,11 @@ func (a *API) assignments(w http.ResponseWriter, r *http.Request) {
 		}
 		after = n
 	}
-	ctx, cancel := a.untilStop(r.Context())
+	ctx, cancel := c.waits.untilStop(r.Context())
 	defer cancel()
-	ctx, cancelPoll := context.WithTimeout(ctx, a.cfg.LongPoll)
+	ctx, cancelPoll := context.WithTimeout(ctx, c.waits.longPoll)
 	defer cancelPoll()
-	set, err := a.deps.Feed.Assignments(ctx, fleet.WorkerID(r.PathValue("id")), after)
+	set, err := c.feed.Assignments(ctx, fleet.WorkerID(r.PathValue("id")), after)
 	if err != nil {
 		writeError(w, err)
 		return
@@ -48,7 +53,7 @@ func (a *API) assignments(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, set)
 }
 
-func (a *API) report(w http.ResponseWriter, r *http.Request) {
+func (c feedCalls) report(w http.ResponseWriter, r *http.Request) {
 	var report fleet.WorkerReport
 	if err := decode(w, r, maxReportBody, lenient, &report); err != nil {
 		writeError(w, err)
@@ -58,7 +63,7 @@ func (a *API) report(w http.ResponseWriter, r *http.Request) {
 		writeError(w, errs.New(errs.Invalid, "worker %q reports for worker %q", id, report.Worker))
 		return
 	}
-	if err := a.deps.Feed.Report(r.Context(), report); err != nil {
+	if err := c.feed.Report(r.Context(), report); err != nil {
 		writeError(w, err)
 		return
 	}

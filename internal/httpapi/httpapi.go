@@ -32,16 +32,41 @@ type Config struct {
 
 // Deps are the API's collaborators.
 type Deps struct {
-	Control fleet.Control
-	Feed    fleet.WorkerFeed
-	Locator fleet.Locator
-	Log     *slog.Logger
+	Machines fleet.Machines
+	Moves    fleet.Moves
+	Workers  fleet.Workers
+	Drains   fleet.Drains
+	Images   fleet.Images
+	Status   fleet.Status
+	Changes  fleet.Changes
+	Feed     fleet.WorkerFeed
+	Locator  fleet.Locator
+	Log      *slog.Logger
 	// Lacks says why the server can't do its work now, without names or addresses; nil: it always can.
 	Lacks func(context.Context) []string
 	// Exposition serves /metrics; nil: there is none.
 	Exposition http.Handler
 	// Transport carries proxied calls to workers; nil means one of its own.
 	Transport http.RoundTripper
+}
+
+// Fleet is everything that the API asks for, where one value answers all of it.
+type Fleet interface {
+	fleet.Machines
+	fleet.Moves
+	fleet.Workers
+	fleet.Drains
+	fleet.Images
+	fleet.Status
+	fleet.Changes
+	fleet.WorkerFeed
+	fleet.Locator
+}
+
+// DepsOf returns deps of which every part is f.
+func DepsOf(f Fleet, log *slog.Logger) Deps {
+	return Deps{Machines: f, Moves: f, Workers: f, Drains: f, Images: f, Status: f, Changes: f,
+		Feed: f, Locator: f, Log: log}
 }
 
 // API is the HTTP API of one server. It is a http.Handler, safe for concurrent use.
@@ -52,8 +77,8 @@ type API struct {
 	handler http.Handler
 	proxy   http.Handler
 
-	lifetime context.Context // ends when long-lived answers shall end
-	stop     context.CancelFunc
+	waits    waits
+	stop     context.CancelFunc  // ends long-lived answers
 	inflight *semaphore.Weighted // one each; all of it means that no request is left
 }
 
@@ -79,7 +104,8 @@ func New(cfg Config, deps Deps) (*API, error) {
 		deps.Transport = newTransport()
 	}
 	a := &API{cfg: cfg, deps: deps, tokens: t, inflight: semaphore.NewWeighted(maxInflight)}
-	a.lifetime, a.stop = context.WithCancel(context.Background())
+	a.waits = waits{changes: deps.Changes, longPoll: cfg.LongPoll, heartbeat: cfg.Heartbeat}
+	a.waits.lifetime, a.stop = context.WithCancel(context.Background())
 	a.proxy = a.newProxy()
 	a.handler = a.observe(a.newMux())
 	return a, nil
@@ -145,11 +171,4 @@ func ignoreDeadline(err error) error {
 		return nil
 	}
 	return err
-}
-
-// untilStop returns a context that also ends when the API stops, for answers that may last.
-func (a *API) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	detach := context.AfterFunc(a.lifetime, cancel)
-	return ctx, func() { detach(); cancel() }
 }

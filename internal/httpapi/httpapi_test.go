@@ -34,10 +34,11 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 	if log == nil {
 		log = io.Discard
 	}
+	deps := httpapi.DepsOf(f, slog.New(slog.NewJSONHandler(log, nil)))
+	deps.Exposition = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "exposed") })
 	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken, ScrapeToken: scrapeToken, Version: "v0.1.0",
 		Heartbeat: 20 * time.Millisecond, LongPoll: 100 * time.Millisecond},
-		httpapi.Deps{Control: f, Feed: f, Locator: f, Log: slog.New(slog.NewJSONHandler(log, nil)),
-			Exposition: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "exposed") })})
+		deps)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,8 +15,11 @@ const (
 	maxTarBytes   = 1 << 40
 )
 
-func (a *API) listImages(w http.ResponseWriter, r *http.Request) {
-	views, err := a.deps.Control.Images(r.Context())
+// imageCalls are the calls about images.
+type imageCalls struct{ images fleet.Images }
+
+func (c imageCalls) listImages(w http.ResponseWriter, r *http.Request) {
+	views, err := c.images.Images(r.Context())
 	if err != nil {
 		writeError(w, err)
 		return
@@ -30,7 +33,7 @@ func (a *API) listImages(w http.ResponseWriter, r *http.Request) {
 
 // createImage builds an image from the body, a tar archive. A body that breaks off is an error of the
 // read, so that half an upload never becomes an image.
-func (a *API) createImage(w http.ResponseWriter, r *http.Request) {
+func (c imageCalls) createImage(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	if err := fleet.CheckName("image", name); err != nil {
 		writeError(w, err)
@@ -47,7 +50,7 @@ func (a *API) createImage(w http.ResponseWriter, r *http.Request) {
 		writeError(w, errs.New(errs.Invalid, "size_bytes %d is not a multiple of 1 MiB", size))
 		return
 	}
-	image, err := a.deps.Control.CreateImage(r.Context(), fleet.ImageName(name), size,
+	image, err := c.images.CreateImage(r.Context(), fleet.ImageName(name), size,
 		http.MaxBytesReader(w, r.Body, maxTarBytes))
 	if err != nil {
 		writeError(w, err)

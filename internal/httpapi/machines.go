@@ -8,6 +8,13 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
+// machineCalls are the calls about machines, and about moves of one.
+type machineCalls struct {
+	machines fleet.Machines
+	moves    fleet.Moves
+	waits    waits
+}
+
 // machineRef is how the control plane is asked for a machine: "app~name" in a path is "app/name" to it.
 func machineRef(r *http.Request) string { return strings.Replace(r.PathValue("ref"), "~", "/", 1) }
 
@@ -20,7 +27,7 @@ func answerMachine(w http.ResponseWriter, status int, v fleet.MachineView, err e
 	writeJSON(w, status, machineToAPI(v))
 }
 
-func (a *API) createMachine(w http.ResponseWriter, r *http.Request) {
+func (c machineCalls) createMachine(w http.ResponseWriter, r *http.Request) {
 	var body api.CreateMachine
 	if err := decode(w, r, maxBody, strict, &body); err != nil {
 		writeError(w, err)
@@ -31,13 +38,13 @@ func (a *API) createMachine(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	v, err := a.deps.Control.CreateMachine(r.Context(), req)
+	v, err := c.machines.CreateMachine(r.Context(), req)
 	answerMachine(w, http.StatusCreated, v, err)
 }
 
 // listMachines filters by the exact values of app, network, worker and state.
-func (a *API) listMachines(w http.ResponseWriter, r *http.Request) {
-	views, err := a.deps.Control.Machines(r.Context())
+func (c machineCalls) listMachines(w http.ResponseWriter, r *http.Request) {
+	views, err := c.machines.Machines(r.Context())
 	if err != nil {
 		writeError(w, err)
 		return
@@ -71,20 +78,20 @@ func answerPage[T any](w http.ResponseWriter, r *http.Request, items []T, key fu
 
 // getMachine answers with the machine and its history. With ?wait=started|stopped|settled it answers once
 // that is so, or has become impossible, or the long poll is over.
-func (a *API) getMachine(w http.ResponseWriter, r *http.Request) {
+func (c machineCalls) getMachine(w http.ResponseWriter, r *http.Request) {
 	ref := machineRef(r)
-	read := func() (fleet.MachineView, error) { return a.deps.Control.Machine(r.Context(), ref) }
+	read := func() (fleet.MachineView, error) { return c.machines.Machine(r.Context(), ref) }
 	done, err := machineCondition(r.URL.Query().Get("wait"))
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	v, err := longPoll(a, r, read, done)
+	v, err := longPoll(c.waits, r, read, done)
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	events, err := a.deps.Control.MachineEvents(r.Context(), string(v.Machine.ID))
+	events, err := c.machines.MachineEvents(r.Context(), string(v.Machine.ID))
 	if err != nil {
 		writeError(w, err)
 		return
@@ -94,26 +101,26 @@ func (a *API) getMachine(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, out)
 }
 
-// destroyMachine is done once the wish is durable; the machine's VM and disk go after that.
-func (a *API) destroyMachine(w http.ResponseWriter, r *http.Request) {
-	if err := a.deps.Control.DestroyMachine(r.Context(), machineRef(r)); err != nil {
+// destroyMachine returns once the request is recorded; the machine's VM and disk go after that.
+func (c machineCalls) destroyMachine(w http.ResponseWriter, r *http.Request) {
+	if err := c.machines.DestroyMachine(r.Context(), machineRef(r)); err != nil {
 		writeError(w, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (a *API) startMachine(w http.ResponseWriter, r *http.Request) {
-	v, err := a.deps.Control.StartMachine(r.Context(), machineRef(r))
+func (c machineCalls) startMachine(w http.ResponseWriter, r *http.Request) {
+	v, err := c.machines.StartMachine(r.Context(), machineRef(r))
 	answerMachine(w, http.StatusOK, v, err)
 }
 
-func (a *API) stopMachine(w http.ResponseWriter, r *http.Request) {
-	v, err := a.deps.Control.StopMachine(r.Context(), machineRef(r))
+func (c machineCalls) stopMachine(w http.ResponseWriter, r *http.Request) {
+	v, err := c.machines.StopMachine(r.Context(), machineRef(r))
 	answerMachine(w, http.StatusOK, v, err)
 }
 
-func (a *API) migrateMachine(w http.ResponseWriter, r *http.Request) {
+func (c machineCalls) migrateMachine(w http.ResponseWriter, r *http.Request) {
 	var body api.Migrate
 	if err := decode(w, r, maxBody, strict, &body); err != nil {
 		writeError(w, err)
@@ -125,7 +132,7 @@ func (a *API) migrateMachine(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	v, err := a.deps.Control.Migrate(r.Context(), machineRef(r), fleet.WorkerID(body.To))
+	v, err := c.moves.Migrate(r.Context(), machineRef(r), fleet.WorkerID(body.To))
 	if err != nil {
 		writeError(w, err)
 		return
@@ -133,8 +140,8 @@ func (a *API) migrateMachine(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusAccepted, moveToAPI(v))
 }
 
-func (a *API) machineEvents(w http.ResponseWriter, r *http.Request) {
-	events, err := a.deps.Control.MachineEvents(r.Context(), machineRef(r))
+func (c machineCalls) machineEvents(w http.ResponseWriter, r *http.Request) {
+	events, err := c.machines.MachineEvents(r.Context(), machineRef(r))
 	if err != nil {
 		writeError(w, err)
 		return
@@ -143,15 +150,15 @@ func (a *API) machineEvents(w http.ResponseWriter, r *http.Request) {
 }
 
 // getMove answers with one move; with ?wait=done once it has ended, or the long poll is over.
-func (a *API) getMove(w http.ResponseWriter, r *http.Request) {
+func (c machineCalls) getMove(w http.ResponseWriter, r *http.Request) {
 	id := fleet.MoveID(r.PathValue("id"))
-	read := func() (fleet.MoveView, error) { return a.deps.Control.Move(r.Context(), id) }
+	read := func() (fleet.MoveView, error) { return c.moves.Move(r.Context(), id) }
 	done, err := moveCondition(r.URL.Query().Get("wait"))
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	v, err := longPoll(a, r, read, done)
+	v, err := longPoll(c.waits, r, read, done)
 	if err != nil {
 		writeError(w, err)
 		return

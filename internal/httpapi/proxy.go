@@ -52,7 +52,7 @@ func (a *API) newProxy() http.Handler {
 		},
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := a.untilStop(r.Context())
+		ctx, cancel := a.waits.untilStop(r.Context())
 		defer cancel()
 		t, err := a.locate(ctx, r)
 		if err != nil {

@@ -21,6 +21,9 @@ const pathMachineRest = "/v1/machines/{ref}/{rest...}"
 
 // routes is the whole API but for what is proxied into machines.
 func (a *API) routes() []route {
+	machines := machineCalls{a.deps.Machines, a.deps.Moves, a.waits}
+	workers, drains := workerCalls{a.deps.Workers}, drainCalls{a.deps.Drains, a.waits}
+	images, feed := imageCalls{a.deps.Images}, feedCalls{a.deps.Feed, a.waits}
 	return []route{
 		{"GET", "/healthz", roleAnybody, expose.Alive},
 		{"GET", "/readyz", roleAnybody, expose.Ready(a.lacks)},
@@ -30,33 +33,33 @@ func (a *API) routes() []route {
 		{"GET", "/v1/openapi.yaml", roleAnybody, a.openAPI},
 		{"GET", "/v1/server", roleOperator, a.server},
 
-		{"POST", "/v1/machines", roleOperator, a.createMachine},
-		{"GET", "/v1/machines", roleOperator, a.listMachines},
-		{"GET", "/v1/machines/{ref}", roleOperator, a.getMachine},
-		{"DELETE", "/v1/machines/{ref}", roleOperator, a.destroyMachine},
-		{"POST", "/v1/machines/{ref}/start", roleOperator, a.startMachine},
-		{"POST", "/v1/machines/{ref}/stop", roleOperator, a.stopMachine},
-		{"POST", "/v1/machines/{ref}/migrate", roleOperator, a.migrateMachine},
-		{"GET", "/v1/machines/{ref}/events", roleOperator, a.machineEvents},
+		{"POST", "/v1/machines", roleOperator, machines.createMachine},
+		{"GET", "/v1/machines", roleOperator, machines.listMachines},
+		{"GET", "/v1/machines/{ref}", roleOperator, machines.getMachine},
+		{"DELETE", "/v1/machines/{ref}", roleOperator, machines.destroyMachine},
+		{"POST", "/v1/machines/{ref}/start", roleOperator, machines.startMachine},
+		{"POST", "/v1/machines/{ref}/stop", roleOperator, machines.stopMachine},
+		{"POST", "/v1/machines/{ref}/migrate", roleOperator, machines.migrateMachine},
+		{"GET", "/v1/machines/{ref}/events", roleOperator, machines.machineEvents},
 
-		{"GET", "/v1/workers", roleOperator, a.listWorkers},
-		{"GET", "/v1/workers/{id}", roleOperator, a.getWorker},
-		{"POST", "/v1/workers/{id}/cordon", roleOperator, a.cordonWorker},
-		{"POST", "/v1/workers/{id}/uncordon", roleOperator, a.uncordonWorker},
+		{"GET", "/v1/workers", roleOperator, workers.listWorkers},
+		{"GET", "/v1/workers/{id}", roleOperator, workers.getWorker},
+		{"POST", "/v1/workers/{id}/cordon", roleOperator, workers.cordonWorker},
+		{"POST", "/v1/workers/{id}/uncordon", roleOperator, workers.uncordonWorker},
 
-		{"POST", "/v1/drains", roleOperator, a.createDrain},
-		{"GET", "/v1/drains", roleOperator, a.listDrains},
-		{"GET", "/v1/drains/{id}", roleOperator, a.getDrain},
-		{"GET", "/v1/drains/{id}/watch", roleOperator, a.watchDrain},
-		{"POST", "/v1/drains/{id}/cancel", roleOperator, a.cancelDrain},
-		{"GET", "/v1/moves/{id}", roleOperator, a.getMove},
+		{"POST", "/v1/drains", roleOperator, drains.createDrain},
+		{"GET", "/v1/drains", roleOperator, drains.listDrains},
+		{"GET", "/v1/drains/{id}", roleOperator, drains.getDrain},
+		{"GET", "/v1/drains/{id}/watch", roleOperator, drains.watchDrain},
+		{"POST", "/v1/drains/{id}/cancel", roleOperator, drains.cancelDrain},
+		{"GET", "/v1/moves/{id}", roleOperator, machines.getMove},
 
-		{"GET", "/v1/images", roleOperator, a.listImages},
-		{"PUT", "/v1/images/{name}", roleOperator, a.createImage},
+		{"GET", "/v1/images", roleOperator, images.listImages},
+		{"PUT", "/v1/images/{name}", roleOperator, images.createImage},
 
-		{"POST", "/internal/v1/join", roleWorker, a.join},
-		{"GET", "/internal/v1/workers/{id}/assignments", roleWorker, a.assignments},
-		{"POST", "/internal/v1/workers/{id}/report", roleWorker, a.report},
+		{"POST", "/internal/v1/join", roleWorker, feed.join},
+		{"GET", "/internal/v1/workers/{id}/assignments", roleWorker, feed.assignments},
+		{"POST", "/internal/v1/workers/{id}/report", roleWorker, feed.report},
 	}
 }
 
@@ -118,7 +121,7 @@ func (a *API) openAPI(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (a *API) server(w http.ResponseWriter, r *http.Request) {
-	v := a.deps.Control.Server(r.Context())
+	v := a.deps.Status.Server(r.Context())
 	writeJSON(w, http.StatusOK, api.Server{FleetID: v.FleetID, Version: a.cfg.Version, StoreURL: v.StoreURL,
 		Leader: true, Brake: v.Brake, Started: v.Started})
 }

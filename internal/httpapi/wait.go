@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"time"
 
@@ -11,14 +12,29 @@ import (
 // rereadEvery bounds how stale a waiting answer can be if a change was announced before it was visible.
 const rereadEvery = time.Second
 
+// waits is what answers that wait for a change have in common.
+type waits struct {
+	changes   fleet.Changes
+	lifetime  context.Context // ends when they shall end
+	longPoll  time.Duration
+	heartbeat time.Duration
+}
+
+// untilStop returns a context that also ends when the API stops, for answers that may last.
+func (w waits) untilStop(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	detach := context.AfterFunc(w.lifetime, cancel)
+	return ctx, func() { detach(); cancel() }
+}
+
 // longPoll reads until done holds or the long poll is over, and returns what it read last.
-func longPoll[T any](a *API, r *http.Request, read func() (T, error), done func(T) bool) (T, error) {
-	ctx, cancel := a.untilStop(r.Context())
+func longPoll[T any](w waits, r *http.Request, read func() (T, error), done func(T) bool) (T, error) {
+	ctx, cancel := w.untilStop(r.Context())
 	defer cancel()
-	deadline := time.NewTimer(a.cfg.LongPoll)
+	deadline := time.NewTimer(w.longPoll)
 	defer deadline.Stop()
 	for {
-		changed := a.deps.Control.Changed() // before reading, so that no change falls between
+		changed := w.changes.Changed() // before reading, so that no change falls between
 		v, err := read()
 		if err != nil || done(v) {
 			return v, err

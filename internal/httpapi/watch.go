@@ -12,12 +12,12 @@ import (
 // watchDrain streams a drain as server-sent events: its state at once, then at each change, and last its
 // final state. A comment each Heartbeat tells a silent stream from a dead one. Every event is the whole
 // drain, so that a watcher who was cut off just begins again.
-func (a *API) watchDrain(w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := a.untilStop(r.Context())
+func (c drainCalls) watchDrain(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := c.waits.untilStop(r.Context())
 	defer cancel()
 	id := fleet.DrainID(r.PathValue("id"))
-	changed := a.deps.Control.Changed()
-	v, err := a.deps.Control.Drain(ctx, id)
+	changed := c.waits.changes.Changed()
+	v, err := c.drains.Drain(ctx, id)
 	if err != nil {
 		writeError(w, err)
 		return
@@ -26,7 +26,7 @@ func (a *API) watchDrain(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
 	out := http.NewResponseController(w)
-	beat := time.NewTicker(a.cfg.Heartbeat)
+	beat := time.NewTicker(c.waits.heartbeat)
 	defer beat.Stop()
 	reread := time.NewTicker(rereadEvery)
 	defer reread.Stop()
@@ -46,9 +46,9 @@ func (a *API) watchDrain(w http.ResponseWriter, r *http.Request) {
 		case <-ctx.Done():
 			return
 		}
-		changed = a.deps.Control.Changed()
+		changed = c.waits.changes.Changed()
 		// An error ends the stream without a final state; the watcher asks again and is told.
-		if v, err = a.deps.Control.Drain(ctx, id); err != nil {
+		if v, err = c.drains.Drain(ctx, id); err != nil {
 			return
 		}
 	}

@@ -38,7 +38,13 @@ type Fleet struct {
 }
 
 var (
-	_ fleet.Control    = (*Fleet)(nil)
+	_ fleet.Machines   = (*Fleet)(nil)
+	_ fleet.Moves      = (*Fleet)(nil)
+	_ fleet.Workers    = (*Fleet)(nil)
+	_ fleet.Drains     = (*Fleet)(nil)
+	_ fleet.Images     = (*Fleet)(nil)
+	_ fleet.Status     = (*Fleet)(nil)
+	_ fleet.Changes    = (*Fleet)(nil)
 	_ fleet.WorkerFeed = (*Fleet)(nil)
 	_ fleet.Locator    = (*Fleet)(nil)
 )
@@ -116,19 +122,19 @@ func (f *Fleet) mutatedLocked() {
 	f.tellLocked()
 }
 
-// Changed implements fleet.Control.
+// Changed implements fleet.Changes.
 func (f *Fleet) Changed() <-chan struct{} {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.changed
 }
 
-// Server implements fleet.Control.
+// Server implements fleet.Status.
 func (f *Fleet) Server(context.Context) fleet.ServerView {
 	return fleet.ServerView{FleetID: "test", StoreURL: "file:///pool", Started: f.now}
 }
 
-// findLocked resolves a reference as fleet.Control defines it.
+// findLocked resolves a reference as fleet.Machines does.
 func (f *Fleet) findLocked(ref string) (*fleet.MachineView, error) {
 	if f.fail != nil {
 		return nil, f.fail

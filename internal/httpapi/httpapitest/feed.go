@@ -1,0 +1,61 @@
+package httpapitest
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// Join implements fleet.WorkerFeed.
+func (f *Fleet) Join(_ context.Context, req fleet.JoinRequest) (fleet.JoinAnswer, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !req.Address.IsValid() {
+		return fleet.JoinAnswer{}, errs.New(errs.Invalid, "worker %q joins without an address", req.Worker)
+	}
+	f.joins = append(f.joins, req)
+	f.mutatedLocked()
+	return fleet.JoinAnswer{Number: uint32(len(f.joins)), StoreURL: "file:///pool", FleetID: "test"}, f.fail
+}
+
+// Assignments implements fleet.WorkerFeed: revision 1 holds nothing; it waits for ctx when asked after it.
+func (f *Fleet) Assignments(ctx context.Context, worker fleet.WorkerID, after int64) (fleet.AssignmentSet, error) {
+	if after == 1 {
+		<-ctx.Done()
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, err := f.workerLocked(worker); err != nil {
+		return fleet.AssignmentSet{}, err
+	}
+	return fleet.AssignmentSet{Worker: worker, Revision: 1, Peers: []fleet.Peer{{Worker: "w2", Number: 2, Address: netip.IPv6LinkLocalAllNodes()}}}, nil
+}
+
+// Report implements fleet.WorkerFeed.
+func (f *Fleet) Report(_ context.Context, report fleet.WorkerReport) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return f.fail
+	}
+	f.reports = append(f.reports, report)
+	f.mutatedLocked()
+	return nil
+}
+
+// WorkerOf implements fleet.Locator.
+func (f *Fleet) WorkerOf(_ context.Context, ref string) (fleet.MachineID, string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, err := f.findLocked(ref)
+	if err != nil {
+		return "", "", err
+	}
+	if v.Machine.State != fleet.MachineStarted {
+		return "", "", errs.New(errs.Unavailable, "machine %q is %s", ref, v.Machine.State).
+			WithRemedy("try again in a second, or start it with: sluice machine start %s", ref)
+	}
+	return v.Machine.ID, f.workerURL, nil
+}
