@@ -200,7 +200,7 @@ func TestUncleanStopIsTold(t *testing.T) {
 	c := story(t)
 	c.fleet.Update(func(tx *httpapitest.Tx) {
 		m := &tx.Machines["01000000000001"].Machine
-		m.Desired, m.State, m.Reason = fleet.WantStopped, fleet.MachineStopped, "not cleanly: the platform does not answer"
+		m.Desired, m.State, m.Reason = fleet.DesiredStopped, fleet.MachineStopped, "not cleanly: the platform does not answer"
 	})
 	if out := c.must("machine", "stop", "web-1"); !strings.Contains(out, "stopped (not cleanly") {
 		t.Error(out)

@@ -87,7 +87,7 @@ func TestLogsFollowOverAMove(t *testing.T) {
 		},
 		func(w http.ResponseWriter) { // a host whose clock is behind
 			says(w, "B", at(1, "web stdout begins"), at(2, "web stdout goes on"))
-			s.machine(func(m *fleet.Machine) { m.Desired, m.State = fleet.WantStopped, fleet.MachineStopped })
+			s.machine(func(m *fleet.Machine) { m.Desired, m.State = fleet.DesiredStopped, fleet.MachineStopped })
 		})
 	stdout, stderr, code := s.run("machine", "logs", "web-1", "-f", "-n", "3")
 	want := strings.Join(first, "") + at(2, "web stdout the third of two") + at(2, "web stderr on the other stream") + at(3, "web stdout three") +

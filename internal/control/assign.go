@@ -71,7 +71,7 @@ func assignmentOf(w fleet.Worker, m fleet.Machine, mv fleet.Move, moving bool, r
 		return fleet.Assignment{}, false
 	case here && moving && mv.Step.SourceToldToStop() && m.Placement.Generation == mv.FromGen:
 		return placedAssignment(m, fleet.WantReleased), true
-	case here && (m.State == fleet.MachineStopping || !moving && m.Desired != fleet.WantStarted):
+	case here && (m.State == fleet.MachineStopping || !moving && m.Desired != fleet.DesiredStarted):
 		return placedAssignment(m, fleet.WantReleased), true
 	case here:
 		return placedAssignment(m, fleet.WantRunning), true
@@ -89,8 +89,8 @@ func assignmentOf(w fleet.Worker, m fleet.Machine, mv fleet.Move, moving bool, r
 	}
 }
 
-// withdrawn says that nothing is left of a machine on a worker but what it has to say about it: once it isn't
-// mentioned any more, it is forgotten.
+// withdrawn reports whether nothing is left of a machine on a worker but what the worker has to say about
+// it. Once its assignment is withdrawn, it is forgotten.
 func withdrawn(v fleet.VMReport) bool { return v.Phase == fleet.PhaseReleased && !v.HasVM }
 
 func placedAssignment(m fleet.Machine, want fleet.Want) fleet.Assignment {

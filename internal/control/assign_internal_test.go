@@ -13,7 +13,7 @@ func TestDeriveAssignments(t *testing.T) {
 		return &fleet.Placement{Worker: w, Generation: gen}
 	}
 	machine := func(edit func(*fleet.Machine)) *fleet.Machine {
-		m := &fleet.Machine{ID: "m", Desired: fleet.WantStarted, State: fleet.MachineStarted, Generation: 3, Placement: placed("w1", 3)}
+		m := &fleet.Machine{ID: "m", Desired: fleet.DesiredStarted, State: fleet.MachineStarted, Generation: 3, Placement: placed("w1", 3)}
 		edit(m)
 		return m
 	}
@@ -35,7 +35,7 @@ func TestDeriveAssignments(t *testing.T) {
 	}{
 		{"runs here", machine(func(*fleet.Machine) {}), nil, nil, false, fleet.WantRunning, 3},
 		{"its disk is being made", machine(func(m *fleet.Machine) { m.Owner = "create/x" }), nil, nil, false, "", 0},
-		{"to be stopped", machine(func(m *fleet.Machine) { m.Desired = fleet.WantStopped }), nil, nil, false, fleet.WantReleased, 3},
+		{"to be stopped", machine(func(m *fleet.Machine) { m.Desired = fleet.DesiredStopped }), nil, nil, false, fleet.WantReleased, 3},
 		{"started again while it stops", machine(func(m *fleet.Machine) { m.State = fleet.MachineStopping }), nil, nil, false, fleet.WantReleased, 3},
 		{"comes here, lock not yet held", machine(away), move(fleet.StepReserved), nil, false, "", 0},
 		{"comes here", machine(away), move(fleet.StepLocked), nil, false, fleet.WantPrepared, 4},
@@ -43,12 +43,12 @@ func TestDeriveAssignments(t *testing.T) {
 		{"came here", machine(func(m *fleet.Machine) { m.Placement, m.Owner, m.Generation = placed("w1", 4), "move/v", 4 }), move(fleet.StepCommitted), nil, false, fleet.WantRunning, 4},
 		{"leaves, not told yet", machine(func(m *fleet.Machine) { m.Owner = "move/v" }), &fleet.Move{ID: "v", Machine: "m", From: "w1", To: "w2", FromGen: 3, Step: fleet.StepLocked}, nil, false, fleet.WantRunning, 3},
 		{"leaves", machine(func(m *fleet.Machine) { m.Owner = "move/v" }), &fleet.Move{ID: "v", Machine: "m", From: "w1", To: "w2", FromGen: 3, Step: fleet.StepStopping}, nil, false, fleet.WantReleased, 3},
-		{"stopped by its user as it leaves, not told yet", machine(func(m *fleet.Machine) { m.Owner, m.Desired = "move/v", fleet.WantStopped }), &fleet.Move{ID: "v", Machine: "m", From: "w1", To: "w2", FromGen: 3, Step: fleet.StepLocked}, nil, false, fleet.WantRunning, 3},
+		{"stopped by its user as it leaves, not told yet", machine(func(m *fleet.Machine) { m.Owner, m.Desired = "move/v", fleet.DesiredStopped }), &fleet.Move{ID: "v", Machine: "m", From: "w1", To: "w2", FromGen: 3, Step: fleet.StepLocked}, nil, false, fleet.WantRunning, 3},
 		{"put back", machine(func(m *fleet.Machine) { m.Owner, m.Placement, m.Generation = "move/v", placed("w1", 5), 5 }), &fleet.Move{ID: "v", Machine: "m", From: "w1", To: "w2", FromGen: 3, Step: fleet.StepUndoing}, vm(3, fleet.PhaseReleased), false, fleet.WantRunning, 5},
 		{"has left, released", machine(func(m *fleet.Machine) { m.Placement, m.Generation = placed("w2", 4), 4 }), nil, vm(3, fleet.PhaseReleased), false, "", 0},
 		{"zombie", machine(func(m *fleet.Machine) { m.Placement, m.Generation = placed("w2", 4), 4 }), nil, vm(3, fleet.PhaseHealthy), false, fleet.WantDiscarded, 4},
 		{"warmed for a move that was undone", machine(func(m *fleet.Machine) { m.Placement, m.Generation = placed("w2", 3), 4 }), nil, vm(4, fleet.PhasePrepared), false, fleet.WantDiscarded, 4},
-		{"left over, placed nowhere", machine(func(m *fleet.Machine) { m.Placement, m.Desired = nil, fleet.WantStopped }), nil, vm(3, fleet.PhaseHealthy), false, fleet.WantReleased, 3},
+		{"left over, placed nowhere", machine(func(m *fleet.Machine) { m.Placement, m.Desired = nil, fleet.DesiredStopped }), nil, vm(3, fleet.PhaseHealthy), false, fleet.WantReleased, 3},
 		{"newer than the records", machine(func(m *fleet.Machine) { m.Placement = placed("w2", 3) }), nil, vm(9, fleet.PhaseHealthy), false, "", 0},
 		{"destroyed meanwhile", nil, nil, vm(3, fleet.PhaseHealthy), true, fleet.WantDiscarded, 3},
 		{"destroyed meanwhile, and gone", nil, nil, vm(3, fleet.PhaseReleased), true, "", 0},

@@ -135,7 +135,7 @@ func (c *Control) execute(ctx context.Context, q *queue) error {
 	}
 }
 
-// Tick judges the workers by the clock, and has looked at everything that time alone may change. It is for
+// Tick judges the workers by the clock, and enqueues everything that time alone may change. It is for
 // simulations; Run does it at every tick.
 func (c *Control) Tick() { c.tick() }
 
@@ -160,8 +160,8 @@ func (c *Control) nextName() (string, *queue, bool) {
 	return name, c.slow, ok
 }
 
-// attempt looks at one record. A conflict means that somebody else was faster: look again. Anything else is
-// tried again at the next tick.
+// attempt reconciles one record. After a lost race it is enqueued again at once; after any other error at
+// the next tick.
 func (c *Control) attempt(ctx context.Context, name string) {
 	err := c.reconcile(ctx, name)
 	switch {
@@ -176,7 +176,7 @@ func (c *Control) attempt(ctx context.Context, name string) {
 	}
 }
 
-// retryFailed has looked again at what could not be done since the last tick.
+// retryFailed enqueues again what has failed since the last tick.
 func (c *Control) retryFailed() {
 	c.mu.Lock()
 	names := c.again
@@ -188,7 +188,7 @@ func (c *Control) retryFailed() {
 }
 
 func (c *Control) requeue(name string) {
-	if strings.HasPrefix(name, lookDisk) {
+	if strings.HasPrefix(name, queueDisk) {
 		c.slow.add(name)
 		return
 	}

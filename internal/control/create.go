@@ -30,7 +30,7 @@ func (c *Control) CreateMachine(ctx context.Context, req fleet.CreateMachine) (f
 		return fleet.MachineView{}, err
 	}
 	if err := c.makeDisk(ctx, id); err != nil {
-		return fleet.MachineView{}, c.uncreate(ctx, id, err)
+		return fleet.MachineView{}, c.undoCreate(ctx, id, err)
 	}
 	return c.Machine(ctx, string(id))
 }
@@ -45,11 +45,11 @@ func (c *Control) recordMachine(ctx context.Context, req fleet.CreateMachine) (f
 	now := c.now()
 	id := c.deps.IDs.Machine(c.cfg.Cell)
 	m := fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network, Config: req.Config, Disk: fleet.StoreDisk(c.diskURL(id)),
-		Desired: fleet.WantStarted, State: fleet.MachineCreated, Owner: ownerCreate + c.deps.IDs.ULID(now), CreatedAt: now}
+		Desired: fleet.DesiredStarted, State: fleet.MachineCreated, Owner: ownerCreate + c.deps.IDs.ULID(now), CreatedAt: now}
 	t := c.records.Begin()
 	c.numberIn(t, &m)
 	if req.SkipStart {
-		m.Desired = fleet.WantStopped
+		m.Desired = fleet.DesiredStopped
 	} else if err := c.reserveFirst(t, &m, req.Worker); err != nil {
 		return "", err
 	}
@@ -115,7 +115,7 @@ type ownerDoc struct {
 	Fleet   string              `json:"fleet"`
 }
 
-// makeDisk forks the machine's disk from its image and lets go of the machine. Repeated after a crash.
+// makeDisk forks the machine's disk from its image and ends its creation. Repeated after a crash.
 func (c *Control) makeDisk(ctx context.Context, id fleet.MachineID) error {
 	unlock, err := c.disks.lock(ctx, id)
 	if err != nil {
@@ -126,8 +126,8 @@ func (c *Control) makeDisk(ctx context.Context, id fleet.MachineID) error {
 	if !ok || !strings.HasPrefix(m.Val.Owner, ownerCreate) {
 		return nil
 	}
-	if m.Val.Desired == fleet.WantDestroyed {
-		return c.try(ctx, func() error { return c.letGoCreated(ctx, id) })
+	if m.Val.Desired == fleet.DesiredDestroyed {
+		return c.try(ctx, func() error { return c.endCreate(ctx, id) })
 	}
 	image, ok := c.records.Images.Get(m.Val.Config.Image)
 	if !ok {
@@ -143,18 +143,18 @@ func (c *Control) makeDisk(ctx context.Context, id fleet.MachineID) error {
 	if err := c.deps.Disks.WriteOwner(ctx, m.Val.Disk.URL, doc); err != nil {
 		return fmt.Errorf("write the owner's document of machine %s: %w", m.Val.Name, err)
 	}
-	return c.try(ctx, func() error { return c.letGoCreated(ctx, id) })
+	return c.try(ctx, func() error { return c.endCreate(ctx, id) })
 }
 
-// letGoCreated ends a machine's creation: from this commit on its worker is told to run it.
-func (c *Control) letGoCreated(ctx context.Context, id fleet.MachineID) error {
+// endCreate ends a machine's creation: from this commit on its worker is told to run it.
+func (c *Control) endCreate(ctx context.Context, id fleet.MachineID) error {
 	m, ok := c.records.Machines.Get(id)
 	if !ok || !strings.HasPrefix(m.Val.Owner, ownerCreate) {
 		return nil
 	}
 	t, next := c.records.Begin(), m.Val
 	next.Owner = ""
-	if next.Placement == nil || next.Desired == fleet.WantDestroyed {
+	if next.Placement == nil || next.Desired == fleet.DesiredDestroyed {
 		if next.Placement != nil {
 			t.Release(next.Placement.Worker, id)
 			next.Placement = nil
@@ -174,9 +174,9 @@ func (c *Control) letGoCreated(ctx context.Context, id fleet.MachineID) error {
 	return t.Commit(ctx)
 }
 
-// uncreate takes a creation back whose disk could not be made, and returns why it couldn't. Where that fails
+// undoCreate takes back a creation whose disk could not be made, and returns why. Where that fails
 // too, or the caller has gone away, the record says what is to happen, and it is tried again.
-func (c *Control) uncreate(ctx context.Context, id fleet.MachineID, why error) error {
+func (c *Control) undoCreate(ctx context.Context, id fleet.MachineID, why error) error {
 	if ctx.Err() != nil {
 		return why // somebody gave up waiting; the machine is being created all the same
 	}
@@ -186,7 +186,7 @@ func (c *Control) uncreate(ctx context.Context, id fleet.MachineID, why error) e
 			return nil
 		}
 		t, next := c.records.Begin(), m.Val
-		next.Desired, next.State, next.Owner, next.Reason = fleet.WantDestroyed, fleet.MachineDestroying, "", why.Error()
+		next.Desired, next.State, next.Owner, next.Reason = fleet.DesiredDestroyed, fleet.MachineDestroying, "", why.Error()
 		if next.Placement != nil && strings.HasPrefix(m.Val.Owner, ownerCreate) {
 			t.Release(next.Placement.Worker, id)
 			next.Placement = nil
@@ -211,7 +211,7 @@ func (c *Control) reconcileDisk(ctx context.Context, id fleet.MachineID) error {
 		return nil
 	case strings.HasPrefix(m.Val.Owner, ownerCreate):
 		return c.makeDisk(ctx, id)
-	case m.Val.Desired == fleet.WantDestroyed && m.Val.Owner == "" && m.Val.Placement == nil:
+	case m.Val.Desired == fleet.DesiredDestroyed && m.Val.Owner == "" && m.Val.Placement == nil:
 		return c.erase(ctx, id)
 	}
 	return nil
@@ -225,7 +225,7 @@ func (c *Control) erase(ctx context.Context, id fleet.MachineID) error {
 	}
 	defer unlock()
 	m, ok := c.records.Machines.Get(id)
-	if !ok || m.Val.Desired != fleet.WantDestroyed || m.Val.Placement != nil || m.Val.Owner != "" {
+	if !ok || m.Val.Desired != fleet.DesiredDestroyed || m.Val.Placement != nil || m.Val.Owner != "" {
 		return nil
 	}
 	if err := c.deps.Disks.Destroy(ctx, m.Val.Disk.URL); err != nil {

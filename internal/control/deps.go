@@ -50,7 +50,7 @@ type Config struct {
 	// Executors bounds how many records are acted on at once; default 8. A quarter as many, at least two,
 	// wait for the object store.
 	Executors int
-	// Tick is how often time is looked at: silence, timeouts, back-off. Default 100 ms. Nothing else waits for it.
+	// Tick is how often silence, timeouts and back-off are judged; default 100 ms. Nothing else waits for it.
 	Tick time.Duration
 	// MaxAttempts is how many targets a move tries before it is undone; default 3.
 	MaxAttempts int

@@ -5,7 +5,7 @@
 // Invariants (numbers as in docs/architecture.md):
 //
 //   - Every decision is a transaction whose conditions are the records it was made from. Two servers that
-//     act at once are slow, never wrong: one of them loses and looks again.
+//     act at once are slow, never wrong: one of them loses and decides again.
 //   - Nothing is remembered between two transactions but what they wrote. Any server can go on from
 //     any of them; what is kept in memory (reports, back-off, contact with workers) only delays.
 //   - Assignments are derived, never stored: a pure function of records and reports (deriveAssignments).

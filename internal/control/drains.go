@@ -142,7 +142,7 @@ func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
 }
 
 // noteDrain records how far a drain is, where that has changed. The moves are as they were before the plan
-// looked at what remains, so that no machine counts as both moved and remaining.
+// counted what remains, so that no machine counts as both moved and remaining.
 func (c *Control) noteDrain(ctx context.Context, d records.Row[fleet.Drain], moves []fleet.Move, p plan.DrainPlan) error {
 	next := d.Val
 	next.Moved = moved(moves)
@@ -176,7 +176,7 @@ func moved(moves []fleet.Move) int {
 	return len(away)
 }
 
-// endDrain says that the workers are drained. The transaction compares their allocations: no reservation
+// endDrain records that the workers are drained. The transaction compares their allocations: no reservation
 // has slipped in since the plan was made.
 func (c *Control) endDrain(ctx context.Context, d records.Row[fleet.Drain]) error {
 	t, next := c.records.Begin(), d.Val

@@ -60,29 +60,29 @@ func (c *Control) events(ctx context.Context, t *records.Txn, id fleet.MachineID
 	return nil
 }
 
-// tally is something that a VM only counts, told by an event that says how many there were by now.
-type tally struct {
+// counted is something that a VM only counts, told by an event that says how many there were by now.
+type counted struct {
 	event, key string
 	count      int64
 	last       time.Time
 	info       map[string]string // what else the event says
 }
 
-// tallies returns what a VM has counted.
-func tallies(v *fleet.VMReport) []tally {
-	var all []tally
+// countedBy returns what a VM has counted.
+func countedBy(v *fleet.VMReport) []counted {
+	var all []counted
 	if v.OOM != nil {
-		all = append(all, tally{event: eventOOM, key: "kills", count: v.OOM.Kills, last: v.OOM.Last})
+		all = append(all, counted{event: eventOOM, key: "kills", count: v.OOM.Kills, last: v.OOM.Last})
 	}
 	if p := v.Platform; p != nil {
-		all = append(all, tally{event: eventRestart, key: "restarts", count: p.Count, last: p.Last, info: map[string]string{"reason": p.Reason}})
+		all = append(all, counted{event: eventRestart, key: "restarts", count: p.Count, last: p.Last, info: map[string]string{"reason": p.Reason}})
 	}
 	return all
 }
 
-// settleTally notes what a machine's VM has counted, and reports whether that was news. The newest line is counted up where it
+// noteCounted notes what a machine's VM has counted, and reports whether that was news. The newest line is counted up where it
 // tells of it already: a machine that does nothing else must not push out the rest.
-func (c *Control) settleTally(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight, y tally) (bool, error) {
+func (c *Control) noteCounted(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight, y counted) (bool, error) {
 	history, err := c.records.History(ctx, m.Val.ID)
 	if err != nil {
 		return false, err

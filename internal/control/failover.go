@@ -9,7 +9,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-// reconcileFleet looks at what concerns no single record: machines of lost workers, machines that wait for
+// reconcileFleet takes further what concerns no single record: machines of lost workers, machines that wait for
 // capacity, tombstones that nobody needs any more, history.
 func (c *Control) reconcileFleet(ctx context.Context) error {
 	if err := c.failover(ctx); err != nil {

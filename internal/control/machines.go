@@ -13,16 +13,16 @@ import (
 // started anew at once.
 func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineView, error) {
 	return c.edit(ctx, ref, func(m records.Row[fleet.Machine]) error {
-		if m.Val.Desired == fleet.WantDestroyed {
+		if m.Val.Desired == fleet.DesiredDestroyed {
 			return errs.New(errs.Conflict, "machine %s is being destroyed", m.Val.Name)
 		}
 		failed := m.Val.State == fleet.MachineFailed && m.Val.Owner == ""
-		if m.Val.Desired == fleet.WantStarted && !failed {
+		if m.Val.Desired == fleet.DesiredStarted && !failed {
 			return nil
 		}
 		c.retries.forget(m.Val.ID)
 		next := m.Val
-		next.Desired = fleet.WantStarted
+		next.Desired = fleet.DesiredStarted
 		line := fleet.MachineEvent{State: fleet.MachineStarting, Event: eventStart, Source: sourceUser}
 		t := c.records.Begin()
 		if m.Val.Owner != "" || m.Val.Placement != nil && !failed {
@@ -48,14 +48,14 @@ func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineVi
 // StopMachine implements fleet.Machines.
 func (c *Control) StopMachine(ctx context.Context, ref string) (fleet.MachineView, error) {
 	return c.edit(ctx, ref, func(m records.Row[fleet.Machine]) error {
-		if m.Val.Desired == fleet.WantDestroyed {
+		if m.Val.Desired == fleet.DesiredDestroyed {
 			return errs.New(errs.Conflict, "machine %s is being destroyed", m.Val.Name)
 		}
-		if m.Val.Desired == fleet.WantStopped {
+		if m.Val.Desired == fleet.DesiredStopped {
 			return nil
 		}
 		t, next := c.records.Begin(), m.Val
-		next.Desired = fleet.WantStopped
+		next.Desired = fleet.DesiredStopped
 		if next.Owner == "" && next.Placement != nil {
 			next.State, next.Reason = fleet.MachineStopping, ""
 		}
@@ -71,11 +71,11 @@ func (c *Control) StopMachine(ctx context.Context, ref string) (fleet.MachineVie
 // worker has let go of it and its disk is removed.
 func (c *Control) DestroyMachine(ctx context.Context, ref string) error {
 	_, err := c.edit(ctx, ref, func(m records.Row[fleet.Machine]) error {
-		if m.Val.Desired == fleet.WantDestroyed {
+		if m.Val.Desired == fleet.DesiredDestroyed {
 			return nil
 		}
 		t, next := c.records.Begin(), m.Val
-		next.Desired = fleet.WantDestroyed
+		next.Desired = fleet.DesiredDestroyed
 		if next.Owner == "" {
 			next.State, next.Reason = fleet.MachineDestroying, ""
 		}
@@ -95,7 +95,7 @@ func (c *Control) Migrate(ctx context.Context, ref string, to fleet.WorkerID) (f
 		if m.Val.Owner != "" {
 			return busyWith(m.Val)
 		}
-		if m.Val.Desired != fleet.WantStarted || m.Val.Placement == nil || m.Val.State == fleet.MachineStopping {
+		if m.Val.Desired != fleet.DesiredStarted || m.Val.Placement == nil || m.Val.State == fleet.MachineStopping {
 			return errs.New(errs.Conflict, "machine %s doesn't run: it is %s", m.Val.Name, m.Val.State).
 				WithRemedy("it is placed when it starts: sluice machine start %s/%s", m.Val.App, m.Val.Name)
 		}

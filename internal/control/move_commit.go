@@ -105,7 +105,7 @@ func (c *Control) finishMove(ctx context.Context, r records.Row[fleet.Move], m r
 	}
 	c.step(&next, fleet.StepHealthy, "")
 	c.measurePause(&next)
-	return c.letGo(ctx, r, m, next, leftAs{state: fleet.MachineStarted, source: in.Source})
+	return c.endOnTarget(ctx, r, m, next, leftAs{state: fleet.MachineStarted, source: in.Source})
 }
 
 // giveUp ends a move that no target starts and that has no source to go back to. The lock is given back: a
@@ -113,7 +113,7 @@ func (c *Control) finishMove(ctx context.Context, r records.Row[fleet.Move], m r
 func (c *Control) giveUp(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], why *fleet.Blocker) error {
 	next := r.Val
 	next.Error = why.Detail
-	return c.letGo(ctx, r, m, next, leftAs{state: fleet.MachineFailed, reason: why.Detail})
+	return c.endOnTarget(ctx, r, m, next, leftAs{state: fleet.MachineFailed, reason: why.Detail})
 }
 
 // leftAs is how a move leaves its machine, and its source as far as that is known.
@@ -123,8 +123,8 @@ type leftAs struct {
 	source plan.Sight
 }
 
-// letGo gives the machine, on the move's target, back to itself.
-func (c *Control) letGo(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], mv fleet.Move, as leftAs) error {
+// endOnTarget ends the move's effect with the machine on the target, owned by nobody.
+func (c *Control) endOnTarget(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], mv fleet.Move, as leftAs) error {
 	c.step(&mv, fleet.StepUnlocked, "")
 	if as.source.Clean() {
 		c.step(&mv, fleet.StepDone, "")
@@ -146,7 +146,7 @@ func (c *Control) letGo(ctx context.Context, r records.Row[fleet.Move], m record
 func (c *Control) endMoveHere(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput) error {
 	next := r.Val
 	if m.Val.Placement.Generation > r.Val.FromGen {
-		return c.letGo(ctx, r, m, next, leftAs{state: fleet.MachineStopping, source: in.Source})
+		return c.endOnTarget(ctx, r, m, next, leftAs{state: fleet.MachineStopping, source: in.Source})
 	}
 	c.noteReleased(&next, in)
 	c.step(&next, fleet.StepDone, "stopped by its user meanwhile")
@@ -158,7 +158,7 @@ func (c *Control) endMoveHere(ctx context.Context, r records.Row[fleet.Move], m 
 	t.Release(next.To, m.Val.ID)
 	t.Unlock(next)
 	t.SetMove(r, next)
-	if in.Source.Health == plan.Down && m.Val.Desired == fleet.WantDestroyed {
+	if in.Source.Health == plan.Down && m.Val.Desired == fleet.DesiredDestroyed {
 		t.RememberLost(m.Val, next.From)
 	}
 	if err := c.events(ctx, t, m.Val.ID, exit); err != nil {

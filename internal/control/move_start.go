@@ -9,9 +9,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-// movable says that a machine is where a plan thought it is, and free to be moved.
+// movable reports whether a machine is where a plan thought it is, and free to be moved.
 func movable(m fleet.Machine, from fleet.WorkerID) bool {
-	return m.Owner == "" && m.Placement != nil && m.Placement.Worker == from && m.Desired == fleet.WantStarted && m.State != fleet.MachineStopping
+	return m.Owner == "" && m.Placement != nil && m.Placement.Worker == from && m.Desired == fleet.DesiredStarted && m.State != fleet.MachineStopping
 }
 
 // startMove records a move with its target reserved, and, where it is free, the network's lock: one
@@ -21,7 +21,7 @@ func (c *Control) startMove(ctx context.Context, m records.Row[fleet.Machine], m
 	mv.ID, mv.Machine, mv.Network = fleet.MoveID(c.deps.IDs.ULID(now)), m.Val.ID, m.Val.Network
 	mv.From, mv.FromGen, mv.ToGen = m.Val.Placement.Worker, m.Val.Placement.Generation, m.Val.Generation+1
 	mv.Instance, mv.Attempt, mv.StartedAt = fleet.InstanceID(c.deps.IDs.ULID(now)), 1, now
-	if v := c.see(m.Val).VM; v != nil && v.Generation == mv.FromGen {
+	if v := c.sightOf(m.Val).VM; v != nil && v.Generation == mv.FromGen {
 		mv.WasUnhealthy = !v.Healthy()
 	}
 	mv.Step = fleet.StepReserved

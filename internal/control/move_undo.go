@@ -88,7 +88,7 @@ func (c *Control) endUndone(ctx context.Context, r records.Row[fleet.Move], m re
 }
 
 // moveEvents tells a machine's history of a move that has ended: it was stopped on one worker and launched
-// on another, or, where the move was undone, on the same. migrated=true is what users look for.
+// on another, or, where the move was undone, on the same. Users wait for migrated=true.
 func moveEvents(mv fleet.Move, m fleet.Machine) []fleet.MachineEvent {
 	to, migrated := m.Placement.Worker, m.Placement.Worker != mv.From
 	info := map[string]string{

@@ -6,21 +6,21 @@ import (
 	"sync"
 )
 
-// queue holds the names of things to look at. A name is looked at by one at a time; one that is added
-// while it is looked at comes again afterwards. Names are handed out in the order in which they came.
+// queue holds the names of what to reconcile. One executor at a time has a name; a name that is added
+// meanwhile comes again afterwards. Names are handed out in the order in which they came.
 type queue struct {
 	mu      sync.Mutex
 	waiting []string
 	dirty   map[string]bool
 	running map[string]bool
-	more    chan struct{} // has room for one: somebody should look
+	more    chan struct{} // has room for one: an executor should take a name
 }
 
 func newQueue() *queue {
 	return &queue{dirty: map[string]bool{}, running: map[string]bool{}, more: make(chan struct{}, 1)}
 }
 
-// add asks for a look at each name.
+// add enqueues names; one that waits already is not added twice.
 func (q *queue) add(names ...string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -79,7 +79,7 @@ func (q *queue) next(least bool) (string, bool) {
 	return n, true
 }
 
-// done says that the look at a name is over.
+// done gives a name back.
 func (q *queue) done(name string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

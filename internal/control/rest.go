@@ -8,15 +8,15 @@ import (
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-// longestRest is the longest time between two looks at the clock.
+// longestRest is the longest time between two ticks.
 const longestRest = time.Second
 
-// ticks looks at the clock: at each tick while something waits for time to pass, and otherwise only when the
-// next worker's silence would begin to count. Any change ends such a rest. So an idle fleet costs little, and
-// no failure is found later than by looking at each tick.
+// ticks calls tick until ctx ends: every Config.Tick while something waits for time to pass, and otherwise
+// only when the next worker's silence would begin to count. Any change ends such a rest. So an idle fleet
+// costs little, and no failure is found later.
 func (c *Control) ticks(ctx context.Context) error {
 	for {
-		changed := c.Changed() // before the look, so that no change is slept through
+		changed := c.Changed() // before the tick, so that no change is slept through
 		if c.records.Loaded() {
 			c.tick()
 			waitForChange(ctx, changed, c.rest(c.now())-c.cfg.Tick)

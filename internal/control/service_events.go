@@ -31,8 +31,8 @@ const (
 	maxReason       = 200
 )
 
-// settleServices notes in a started machine's history which of its services were started, and which ended by themselves.
-func (c *Control) settleServices(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+// noteServices notes in a started machine's history which of its services were started, and which ended by themselves.
+func (c *Control) noteServices(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
 	if slices.Equal(c.obs.told(s.Worker, s.VM), s.VM.Services) {
 		return nil
 	}

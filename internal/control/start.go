@@ -21,7 +21,7 @@ const (
 
 func moveOwner(id fleet.MoveID) string { return ownerMove + string(id) }
 
-// reconcileMachine looks at one machine: first at its moves, then, unless one of them owns it, at itself.
+// reconcileMachine takes a machine's moves further and then, unless one of them owns it, itself.
 func (c *Control) reconcileMachine(ctx context.Context, id fleet.MachineID) error {
 	for _, mv := range c.records.ActiveMoves(id) {
 		if err := c.reconcileMove(ctx, mv); err != nil {
@@ -33,16 +33,16 @@ func (c *Control) reconcileMachine(ctx context.Context, id fleet.MachineID) erro
 	case !ok:
 		return nil
 	case strings.HasPrefix(m.Val.Owner, ownerCreate):
-		c.slow.add(lookDisk + string(id))
+		c.slow.add(queueDisk + string(id))
 		return nil
 	case m.Val.Owner != "":
 		return nil
-	case m.Val.Desired == fleet.WantStarted:
-		return c.settleStarted(ctx, m)
+	case m.Val.Desired == fleet.DesiredStarted:
+		return c.reconcileStarted(ctx, m)
 	case m.Val.Placement != nil:
-		return c.settleLeaving(ctx, m)
-	case m.Val.Desired == fleet.WantDestroyed:
-		c.slow.add(lookDisk + string(id))
+		return c.reconcileLeaving(ctx, m)
+	case m.Val.Desired == fleet.DesiredDestroyed:
+		c.slow.add(queueDisk + string(id))
 		return nil
 	case m.Val.State != fleet.MachineStopped && m.Val.State != fleet.MachineCreated:
 		return c.setState(ctx, m, fleet.MachineStopped, "", nil)
@@ -50,18 +50,18 @@ func (c *Control) reconcileMachine(ctx context.Context, id fleet.MachineID) erro
 	return nil
 }
 
-// see returns what the worker of a machine's placement says of it.
-func (c *Control) see(m fleet.Machine) plan.Sight {
+// sightOf returns what is known of a machine on the worker of its placement.
+func (c *Control) sightOf(m fleet.Machine) plan.Sight {
 	c.refreshFeed(m.Placement.Worker)
 	return c.obs.sight(m.Placement.Worker, m.ID, c.now())
 }
 
-// settleLeaving takes a machine that is to be stopped or destroyed off its worker.
-func (c *Control) settleLeaving(ctx context.Context, m records.Row[fleet.Machine]) error {
-	s := c.see(m.Val)
+// reconcileLeaving takes a machine that is to be stopped or destroyed off its worker.
+func (c *Control) reconcileLeaving(ctx context.Context, m records.Row[fleet.Machine]) error {
+	s := c.sightOf(m.Val)
 	next := m.Val
 	next.State, next.Reason = fleet.MachineStopping, ""
-	if m.Val.Desired == fleet.WantDestroyed {
+	if m.Val.Desired == fleet.DesiredDestroyed {
 		next.State = fleet.MachineDestroying
 	}
 	_, gone := s.Left(m.Val.Placement.Generation, c.cfg.Policy, c.now())
@@ -70,7 +70,7 @@ func (c *Control) settleLeaving(ctx context.Context, m records.Row[fleet.Machine
 		next.Reason = string(s.Worker) + " is down; it can't say that the machine has stopped"
 	}
 	w, _ := c.records.Workers.Get(s.Worker)
-	if !gone && !(lost && (w.Val.Drain != "" || m.Val.Desired == fleet.WantDestroyed)) {
+	if !gone && !(lost && (w.Val.Drain != "" || m.Val.Desired == fleet.DesiredDestroyed)) {
 		if next.State == m.Val.State && next.Reason == m.Val.Reason {
 			return nil
 		}
@@ -87,7 +87,7 @@ func (c *Control) settleLeaving(ctx context.Context, m records.Row[fleet.Machine
 	}
 	t.SetMachine(m, next)
 	t.Release(s.Worker, m.Val.ID)
-	if lost && m.Val.Desired == fleet.WantDestroyed {
+	if lost && m.Val.Desired == fleet.DesiredDestroyed {
 		t.RememberLost(m.Val, s.Worker)
 	}
 	if lost {
@@ -99,15 +99,15 @@ func (c *Control) settleLeaving(ctx context.Context, m records.Row[fleet.Machine
 	return t.Commit(ctx)
 }
 
-// settleStarted brings a machine up that should run and that nobody owns.
-func (c *Control) settleStarted(ctx context.Context, m records.Row[fleet.Machine]) error {
+// reconcileStarted brings a machine up that should run and that nobody owns.
+func (c *Control) reconcileStarted(ctx context.Context, m records.Row[fleet.Machine]) error {
 	if m.Val.Placement == nil {
 		return c.launch(ctx, m, nil)
 	}
-	s := c.see(m.Val)
+	s := c.sightOf(m.Val)
 	gen := m.Val.Placement.Generation
 	if s.Health == plan.Down {
-		return c.settleLost(ctx, m, s)
+		return c.reconcileLost(ctx, m, s)
 	}
 	if m.Val.State == fleet.MachineStopping {
 		if _, gone := s.Left(gen, c.cfg.Policy, c.now()); !gone {
@@ -120,31 +120,31 @@ func (c *Control) settleStarted(ctx context.Context, m records.Row[fleet.Machine
 		return c.launch(ctx, m, exclude)
 	}
 	if s.VM == nil || s.VM.Generation != gen {
-		return c.settleSilent(ctx, m, s)
+		return c.reconcileStarting(ctx, m, s)
 	}
 	switch s.VM.Phase {
 	case fleet.PhaseRunning, fleet.PhaseHealthy:
 		if m.Val.State == fleet.MachineStarted {
-			for _, y := range tallies(s.VM) {
-				if news, err := c.settleTally(ctx, m, s, y); news || err != nil {
+			for _, y := range countedBy(s.VM) {
+				if news, err := c.noteCounted(ctx, m, s, y); news || err != nil {
 					return err
 				}
 			}
-			if err := c.settleServices(ctx, m, s); err != nil {
+			if err := c.noteServices(ctx, m, s); err != nil {
 				return err
 			}
-			return c.settleHeld(ctx, m, s)
+			return c.noteHeld(ctx, m, s)
 		}
 		return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventStart, Source: sourceWorker(s.Worker)})
 	case fleet.PhaseFailed, fleet.PhaseFenced:
-		return c.settleFailed(ctx, m, s)
+		return c.reconcileFailed(ctx, m, s)
 	case fleet.PhaseReleased:
 		if s.Current {
 			return c.launch(ctx, m, nil)
 		}
 		return nil
 	}
-	return c.settleSilent(ctx, m, s)
+	return c.reconcileStarting(ctx, m, s)
 }
 
 // reasonPaused is why a started machine does nothing.
@@ -167,8 +167,8 @@ func held(v *fleet.VMReport) (reason string, ev fleet.MachineEvent) {
 	return "", fleet.MachineEvent{}
 }
 
-// settleHeld notes that a started machine has been paused for its store, or that its platform is silent, or that it goes on.
-func (c *Control) settleHeld(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+// noteHeld notes that a started machine has been paused for its store, or that its platform is silent, or that it goes on.
+func (c *Control) noteHeld(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
 	reason, ev := held(s.VM)
 	if reason == m.Val.Reason {
 		return nil
@@ -186,8 +186,8 @@ func (c *Control) settleHeld(ctx context.Context, m records.Row[fleet.Machine], 
 	return c.setState(ctx, m, fleet.MachineStarted, reason, &ev)
 }
 
-// settleSilent is for a machine of which the worker hasn't said yet that it runs.
-func (c *Control) settleSilent(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+// reconcileStarting waits for a machine whose worker hasn't said yet that it runs, or gives the start up.
+func (c *Control) reconcileStarting(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
 	if m.Val.State == fleet.MachineStarted || m.Val.State == fleet.MachineLost && !s.Reported {
 		return nil // it was up; its worker brings it up again by itself, or says why not
 	}
@@ -217,8 +217,8 @@ func (c *Control) settleSilent(ctx context.Context, m records.Row[fleet.Machine]
 	return nil
 }
 
-// settleLost is for a machine whose worker is down; the fleet's failover takes it over, or says why not.
-func (c *Control) settleLost(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+// reconcileLost notes that a machine's worker is down, and why failover doesn't start it elsewhere yet.
+func (c *Control) reconcileLost(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
 	reason := string(s.Worker) + " is down"
 	c.mu.Lock()
 	if b, ok := c.waiting[m.Val.ID]; ok {
@@ -235,8 +235,8 @@ func (c *Control) settleLost(ctx context.Context, m records.Row[fleet.Machine], 
 	return c.setState(ctx, m, fleet.MachineLost, reason, ev)
 }
 
-// settleFailed is for a machine that its worker couldn't bring up, or whose VM has ended.
-func (c *Control) settleFailed(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+// reconcileFailed starts a machine again that its worker couldn't bring up, or whose VM has ended.
+func (c *Control) reconcileFailed(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
 	gen := m.Val.Placement.Generation
 	w, _ := c.records.Workers.Get(s.Worker)
 	leaving := w.Val.Drain != ""
@@ -255,7 +255,7 @@ func (c *Control) settleFailed(ctx context.Context, m records.Row[fleet.Machine]
 	return nil
 }
 
-// permanent says that starting it again changes nothing: a person has to.
+// permanent reports whether starting it again would change nothing: a person has to.
 func permanent(v *fleet.VMReport) bool {
 	switch errs.Kind(v.ErrorKind) {
 	case errs.Invalid, errs.NotFound, errs.Corrupt, errs.Unsupported, errs.Denied, errs.Fenced:

@@ -197,7 +197,7 @@ func (c *Control) WorkerOf(_ context.Context, ref string) (fleet.MachineID, stri
 			WithRemedy("sluice machine status %s/%s", m.Val.App, m.Val.Name)
 	}
 	switch {
-	case m.Val.Placement == nil && m.Val.Desired == fleet.WantStopped:
+	case m.Val.Placement == nil && m.Val.Desired == fleet.DesiredStopped:
 		return m.Val.ID, "", errs.New(errs.Conflict, "machine %s is %s", m.Val.Name, v.Machine.State).
 			WithRemedy("sluice machine start %s/%s", m.Val.App, m.Val.Name)
 	case m.Val.Placement == nil:

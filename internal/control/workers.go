@@ -32,7 +32,7 @@ func (c *Control) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAn
 		return fleet.JoinAnswer{}, err
 	}
 	c.obs.heard(req.Worker, c.now())
-	c.touchWaiting()
+	c.enqueueWaiting()
 	c.broadcast()
 	return fleet.JoinAnswer{Number: number, StoreURL: c.cfg.StoreURL, FleetID: c.cfg.FleetID}, nil
 }
@@ -75,13 +75,13 @@ func (c *Control) Report(_ context.Context, r fleet.WorkerReport) error {
 		return nil
 	}
 	for _, id := range machines {
-		c.fast.add(lookMachine + string(id))
+		c.fast.add(queueMachine + string(id))
 		if _, known := c.records.Machines.Get(id); !known {
 			c.log.Info("worker reports an unknown machine", "worker_id", r.Worker, "machine_id", id)
 		}
 	}
 	if w, ok := c.records.Workers.Get(r.Worker); ok && w.Val.Drain != "" {
-		c.fast.add(lookDrain + string(w.Val.Drain))
+		c.fast.add(queueDrain + string(w.Val.Drain))
 	}
 	c.refreshFeed(r.Worker)
 	c.broadcast()

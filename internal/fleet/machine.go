@@ -26,9 +26,9 @@ type Desired string
 
 // Desired states.
 const (
-	WantStarted   Desired = "started"
-	WantStopped   Desired = "stopped"
-	WantDestroyed Desired = "destroyed"
+	DesiredStarted   Desired = "started"
+	DesiredStopped   Desired = "stopped"
+	DesiredDestroyed Desired = "destroyed"
 )
 
 // Resources of a machine or a worker.

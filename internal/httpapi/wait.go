@@ -61,12 +61,12 @@ func machineCondition(wait string) (func(fleet.MachineView) bool, error) {
 	case "started":
 		return func(v fleet.MachineView) bool {
 			m := v.Machine
-			return healthy(v) || m.State == fleet.MachineFailed || m.Desired != fleet.WantStarted
+			return healthy(v) || m.State == fleet.MachineFailed || m.Desired != fleet.DesiredStarted
 		}, nil
 	case "stopped":
 		return func(v fleet.MachineView) bool {
 			m := v.Machine
-			return m.State == fleet.MachineStopped || m.Desired != fleet.WantStopped
+			return m.State == fleet.MachineStopped || m.Desired != fleet.DesiredStopped
 		}, nil
 	case "settled":
 		return func(v fleet.MachineView) bool {

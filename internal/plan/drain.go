@@ -39,7 +39,7 @@ type DrainPlan struct {
 // Drain plans the next moves of a drain: in stable order, never more at once than the policy allows, and
 // each with a target that has the capacity.
 func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan {
-	d := newDesk(v, policy)
+	t := newTally(v, policy)
 	p := DrainPlan{}
 	tried := failures(in.Finished)
 	add := func(b fleet.Blocker) { p.Blockers = append(p.Blockers, b) }
@@ -52,24 +52,24 @@ func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan 
 		if m.Placement == nil || !slices.Contains(in.Drain.Workers, m.Placement.Worker) {
 			continue
 		}
-		if m.Desired == fleet.WantStarted {
+		if m.Desired == fleet.DesiredStarted {
 			p.Remaining++
 		}
-		if d.moving[m.ID] {
+		if t.moving[m.ID] {
 			continue
 		}
-		from, _ := d.worker(m.Placement.Worker)
+		from, _ := t.worker(m.Placement.Worker)
 		if b := notMovable(m, from, tried[m.ID], now); b != nil {
 			add(*b)
 			continue
 		}
-		if m.Desired != fleet.WantStarted || m.State == fleet.MachineStopping || m.State == fleet.MachineFailed {
+		if m.Desired != fleet.DesiredStarted || m.State == fleet.MachineStopping || m.State == fleet.MachineFailed {
 			continue // its worker releases it; it is placed again when it is next started
 		}
-		to, blocker := d.next(m, exclude)
+		to, blocker := t.next(m, exclude)
 		switch {
 		case blocker == nil:
-			p.Start = append(p.Start, d.take(m, to))
+			p.Start = append(p.Start, t.book(m, to))
 		case blocker.Code == fleet.CodeNetworkLocked || blocker.Code == fleet.CodeTooManyMoves:
 			turn = append(turn, *blocker)
 		default:
@@ -94,7 +94,7 @@ func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan 
 			add(*left)
 		}
 	}
-	p.Blockers = settle(p.Blockers, in.Drain.Blockers, now)
+	p.Blockers = orderBlockers(p.Blockers, in.Drain.Blockers, now)
 	return p
 }
 
@@ -132,7 +132,7 @@ func notMovable(m fleet.Machine, from Worker, f failure, now time.Time) *fleet.B
 		return &fleet.Blocker{Code: fleet.CodeWorkerSuspect, Object: "worker/" + string(from.ID),
 			Detail: string(from.ID) + " is silent; its machines are moved once it answers or is down",
 			Remedy: "check that the worker runs and reaches the server"}
-	case m.Desired != fleet.WantStarted && from.Health != Down:
+	case m.Desired != fleet.DesiredStarted && from.Health != Down:
 		return &fleet.Blocker{Code: fleet.CodeStopSlow, Object: object, Detail: name + " is being stopped",
 			Remedy: "wait for it, or: sluice machine status " + name}
 	}
@@ -199,8 +199,8 @@ func leftOn(id fleet.WorkerID, v View) *fleet.Blocker {
 	return nil
 }
 
-// settle orders blockers, drops repetitions and keeps the Since of those that were there before.
-func settle(found, before []fleet.Blocker, now time.Time) []fleet.Blocker {
+// orderBlockers orders blockers, drops repetitions and keeps the Since of those that were there before.
+func orderBlockers(found, before []fleet.Blocker, now time.Time) []fleet.Blocker {
 	key := func(b fleet.Blocker) string { return b.Object + " " + b.Code }
 	since := map[string]time.Time{}
 	for _, b := range before {

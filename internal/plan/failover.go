@@ -15,12 +15,12 @@ type FailoverPlan struct {
 // drained are left to their drain, and machines that an operation owns to that operation.
 func Failover(v View, policy fleet.Policy) FailoverPlan {
 	p := FailoverPlan{Waiting: map[fleet.MachineID]fleet.Blocker{}, Brake: Brake(v, policy)}
-	d := newDesk(v, policy)
+	t := newTally(v, policy)
 	for _, m := range byID(v.Machines) {
-		if m.Placement == nil || m.Owner != "" || m.Desired != fleet.WantStarted || d.moving[m.ID] {
+		if m.Placement == nil || m.Owner != "" || m.Desired != fleet.DesiredStarted || t.moving[m.ID] {
 			continue
 		}
-		w, ok := d.worker(m.Placement.Worker)
+		w, ok := t.worker(m.Placement.Worker)
 		if !ok || w.Health != Down || w.Drain != "" {
 			continue
 		}
@@ -28,34 +28,34 @@ func Failover(v View, policy fleet.Policy) FailoverPlan {
 			p.Waiting[m.ID] = fleet.Blocker{Code: fleet.CodeBrake, Object: "fleet", Detail: p.Brake, Remedy: "sluice worker drain " + string(w.ID)}
 			continue
 		}
-		to, blocker := d.next(m, nil)
+		to, blocker := t.next(m, nil)
 		if blocker != nil {
 			p.Waiting[m.ID] = *blocker
 			continue
 		}
-		p.Start = append(p.Start, d.take(m, to))
+		p.Start = append(p.Start, t.book(m, to))
 	}
 	return p
 }
 
 // next returns the target of a machine's move if it may start now. Otherwise it returns why not: there is no
 // target, or it is merely not its turn (fleet.CodeNetworkLocked, fleet.CodeTooManyMoves).
-func (d *desk) next(m fleet.Machine, exclude map[fleet.WorkerID]string) (fleet.WorkerID, *fleet.Blocker) {
+func (t *tally) next(m fleet.Machine, exclude map[fleet.WorkerID]string) (fleet.WorkerID, *fleet.Blocker) {
 	ex := map[fleet.WorkerID]string{m.Placement.Worker: "the machine is on it"}
 	for w, why := range exclude {
 		ex[w] = why
 	}
 	need := Need{Machine: m.ID, Resources: m.Config.Resources, Exclude: ex}
-	if _, blocker := d.place(need, nil); blocker != nil {
+	if _, blocker := t.place(need, nil); blocker != nil {
 		return "", blocker
 	}
-	if d.locks[m.Network] >= max(d.policy.MovesPerNetwork, 1) {
+	if t.locks[m.Network] >= max(t.policy.MovesPerNetwork, 1) {
 		return "", &fleet.Blocker{Code: fleet.CodeNetworkLocked, Object: "network/" + string(m.Network),
 			Detail: "another machine of the network is moving", Remedy: "wait for it"}
 	}
-	busy := func(w Worker) bool { return d.in[w.ID] >= d.policy.MovesIn }
-	to, _ := d.place(need, busy)
-	if to == "" || d.moves >= d.policy.MovesFleet || d.out[m.Placement.Worker] >= d.policy.MovesOut {
+	busy := func(w Worker) bool { return t.in[w.ID] >= t.policy.MovesIn }
+	to, _ := t.place(need, busy)
+	if to == "" || t.moves >= t.policy.MovesFleet || t.out[m.Placement.Worker] >= t.policy.MovesOut {
 		return "", &fleet.Blocker{Code: fleet.CodeTooManyMoves, Object: "fleet",
 			Detail: "as many moves are under way as the policy allows", Remedy: "wait for them"}
 	}

@@ -82,7 +82,7 @@ type moveDecision struct {
 func (m moveDecision) beforeStop() (MoveAction, *fleet.Blocker) {
 	mv, lost := m.Move, m.Source.Health == Down
 	switch {
-	case mv.Cancel || m.Machine.Desired != fleet.WantStarted:
+	case mv.Cancel || m.Machine.Desired != fleet.DesiredStarted:
 		return MoveUndo, nil
 	case mv.Reason == fleet.ReasonFailover && (!lost || m.Braked):
 		return MoveUndo, blocker(fleet.CodeSourceBack, onWorker(mv.From),
@@ -151,7 +151,7 @@ func (m moveDecision) stopped() (MoveAction, *fleet.Blocker) {
 	switch {
 	case !gone && !lost:
 		return MoveWait, m.stopSlow()
-	case m.Machine.Desired != fleet.WantStarted:
+	case m.Machine.Desired != fleet.DesiredStarted:
 		return MoveEndHere, nil
 	case undo && !lost:
 		return MovePutBack, nil

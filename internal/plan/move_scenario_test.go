@@ -30,7 +30,7 @@ func (s *moveScenario) reset() {
 	s.input = plan.MoveInput{TargetOpen: true, LockFree: true}
 	s.input.Move = fleet.Move{ID: "mv", Machine: "m1", Network: "net", From: "w1", To: "w2", FromGen: 1, ToGen: 2,
 		Reason: fleet.ReasonDrain}
-	s.input.Machine = fleet.Machine{ID: "m1", Desired: fleet.WantStarted, State: fleet.MachineStarted,
+	s.input.Machine = fleet.Machine{ID: "m1", Desired: fleet.DesiredStarted, State: fleet.MachineStarted,
 		Placement: &fleet.Placement{Worker: "w1", Generation: 1, Since: s.now}, UpdatedAt: s.now}
 	s.input.Source = plan.Sight{Worker: "w1", Health: plan.Alive, Reported: true, Current: true, Since: s.now}
 	s.input.Target = plan.Sight{Worker: "w2", Health: plan.Alive, Reported: true, Current: true, Since: s.now}

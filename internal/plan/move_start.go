@@ -16,7 +16,7 @@ func (m moveDecision) puttingBack() (MoveAction, *fleet.Blocker) {
 	case m.Source.Health == Down:
 		return MoveUndone, blocker(fleet.CodeWorkerDown, onWorker(from),
 			string(from)+" went down while the machine was put back", "")
-	case m.Machine.Desired != fleet.WantStarted:
+	case m.Machine.Desired != fleet.DesiredStarted:
 		return MoveUndone, nil
 	case v != nil && v.Phase.Up():
 		return MoveUndone, nil
@@ -41,7 +41,7 @@ func (m moveDecision) committed() (MoveAction, *fleet.Blocker) {
 	v := m.Target.At(placed.Generation)
 	reclaimed := m.Machine.State == fleet.MachineStopping
 	switch {
-	case m.Machine.Desired != fleet.WantStarted:
+	case m.Machine.Desired != fleet.DesiredStarted:
 		return MoveEndHere, nil
 	case !reclaimed && m.finished(v):
 		return MoveFinish, nil

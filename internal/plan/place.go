@@ -29,13 +29,13 @@ type Refusal struct {
 // go to the smaller id. Where none will do it returns "" and a Blocker with code no-capacity whose Detail
 // says why of every worker. The blocker's Since is the caller's to set.
 func Place(v View, need Need) (fleet.WorkerID, *fleet.Blocker) {
-	return newDesk(v, fleet.Policy{}).place(need, nil)
+	return newTally(v, fleet.Policy{}).place(need, nil)
 }
 
 // Refusals returns why each worker that can't take the machine can't, ordered by worker id.
 func Refusals(v View, need Need) []Refusal {
 	var all []Refusal
-	for _, w := range newDesk(v, fleet.Policy{}).workers {
+	for _, w := range newTally(v, fleet.Policy{}).workers {
 		if r := refuse(w, need); r != nil {
 			all = append(all, *r)
 		}
@@ -53,12 +53,12 @@ func Largest(v View) fleet.Resources {
 	return most
 }
 
-// place is Place on a desk; skip, if set, leaves out workers that are only busy now.
-func (d *desk) place(need Need, skip func(Worker) bool) (fleet.WorkerID, *fleet.Blocker) {
+// place is Place, counting the plan's own bookings; skip, if set, leaves out workers that are only busy now.
+func (t *tally) place(need Need, skip func(Worker) bool) (fleet.WorkerID, *fleet.Blocker) {
 	var best fleet.WorkerID
 	var least float64
 	var refusals []Refusal
-	for _, w := range d.workers {
+	for _, w := range t.workers {
 		if need.Only != "" && w.ID != need.Only {
 			continue
 		}

@@ -163,7 +163,7 @@ func (s *scenario) machine(args []string, opt map[string]string) {
 	m := s.machines[args[0]]
 	if m == nil {
 		m = &fleet.Machine{ID: fleet.MachineID(args[0]), Name: fleet.MachineName(args[0]), App: "app",
-			Network: "net", Desired: fleet.WantStarted, State: fleet.MachineStarted}
+			Network: "net", Desired: fleet.DesiredStarted, State: fleet.MachineStarted}
 		s.machines[args[0]] = m
 	}
 	m.Config.Resources = fleet.Resources{CPUMillis: 1000, MemoryMiB: int64(number(opt, "mem", 256))}

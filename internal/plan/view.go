@@ -47,8 +47,8 @@ type MoveStart struct {
 	To      fleet.WorkerID
 }
 
-// desk is a View being planned on: what a plan has given away already counts for the rest of the plan.
-type desk struct {
+// tally is a View with this plan's own bookings applied.
+type tally struct {
 	policy  fleet.Policy
 	workers []Worker // sorted by id; allocations are copies
 	locks   map[fleet.NetworkName]int
@@ -57,8 +57,8 @@ type desk struct {
 	moves   int
 }
 
-func newDesk(v View, policy fleet.Policy) *desk {
-	d := &desk{
+func newTally(v View, policy fleet.Policy) *tally {
+	t := &tally{
 		policy: policy, locks: make(map[fleet.NetworkName]int, len(v.Locks)), moves: len(v.Moves),
 		out: map[fleet.WorkerID]int{}, in: map[fleet.WorkerID]int{}, moving: map[fleet.MachineID]bool{},
 	}
@@ -68,39 +68,39 @@ func newDesk(v View, policy fleet.Policy) *desk {
 			holders[id] = h
 		}
 		w.Allocation.Holders = holders
-		d.workers = append(d.workers, w)
+		t.workers = append(t.workers, w)
 	}
-	slices.SortFunc(d.workers, func(a, b Worker) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(t.workers, func(a, b Worker) int { return cmp.Compare(a.ID, b.ID) })
 	for n, k := range v.Locks {
-		d.locks[n] = k
+		t.locks[n] = k
 	}
 	for _, m := range v.Moves {
-		d.out[m.From]++
+		t.out[m.From]++
 		if m.To != "" {
-			d.in[m.To]++
+			t.in[m.To]++
 		}
-		d.moving[m.Machine] = true
+		t.moving[m.Machine] = true
 	}
-	return d
+	return t
 }
 
-func (d *desk) worker(id fleet.WorkerID) (Worker, bool) {
-	i, ok := slices.BinarySearchFunc(d.workers, id, func(w Worker, id fleet.WorkerID) int { return cmp.Compare(w.ID, id) })
+func (t *tally) worker(id fleet.WorkerID) (Worker, bool) {
+	i, ok := slices.BinarySearchFunc(t.workers, id, func(w Worker, id fleet.WorkerID) int { return cmp.Compare(w.ID, id) })
 	if !ok {
 		return Worker{}, false
 	}
-	return d.workers[i], true
+	return t.workers[i], true
 }
 
-// take books a move, so that the rest of the plan counts it.
-func (d *desk) take(m fleet.Machine, to fleet.WorkerID) MoveStart {
-	w, _ := d.worker(to)
+// book books a move, so that the rest of the plan counts it.
+func (t *tally) book(m fleet.Machine, to fleet.WorkerID) MoveStart {
+	w, _ := t.worker(to)
 	w.Allocation.Holders[m.ID] = fleet.Allocated{Resources: m.Config.Resources, Move: "planned"}
-	d.locks[m.Network]++
-	d.out[m.Placement.Worker]++
-	d.in[to]++
-	d.moving[m.ID] = true
-	d.moves++
+	t.locks[m.Network]++
+	t.out[m.Placement.Worker]++
+	t.in[to]++
+	t.moving[m.ID] = true
+	t.moves++
 	return MoveStart{Machine: m.ID, From: m.Placement.Worker, To: to}
 }
 

@@ -52,7 +52,7 @@ func (d *disks) Destroy(_ context.Context, url string) error {
 		return errs.New(errs.Unavailable, "the store is slow")
 	}
 	id := fleet.MachineID(path.Base(url))
-	if m, ok := d.w.shadow.machines[id]; ok && m.Desired != fleet.WantDestroyed {
+	if m, ok := d.w.shadow.machines[id]; ok && m.Desired != fleet.DesiredDestroyed {
 		d.w.violated("the disk of machine %s was destroyed; its user wants it %s", id, m.Desired)
 	}
 	delete(d.of, id)

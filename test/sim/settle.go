@@ -41,11 +41,11 @@ func (w *world) machineSettled(m fleet.Machine) error {
 	switch {
 	case m.Owner != "":
 		return fmt.Errorf("machine %s is still owned by %s: %s", m.ID, m.Owner, w.describe(m.ID))
-	case m.Desired == fleet.WantDestroyed:
+	case m.Desired == fleet.DesiredDestroyed:
 		return fmt.Errorf("machine %s is still there: %s", m.ID, m.State)
-	case m.Desired == fleet.WantStopped && (m.Placement != nil || m.State != fleet.MachineStopped && m.State != fleet.MachineCreated):
+	case m.Desired == fleet.DesiredStopped && (m.Placement != nil || m.State != fleet.MachineStopped && m.State != fleet.MachineCreated):
 		return fmt.Errorf("machine %s is not stopped: %s, %+v", m.ID, m.State, m.Placement)
-	case m.Desired == fleet.WantStopped:
+	case m.Desired == fleet.DesiredStopped:
 		return nil
 	case m.State == fleet.MachineFailed && strings.HasPrefix(m.Reason, "no worker has room"):
 		return nil

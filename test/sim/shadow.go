@@ -139,7 +139,7 @@ func placedOn(m fleet.Machine) fleet.WorkerID {
 
 // checkPatience: a start that gets further is not given up, however long it takes.
 func (s *shadow) checkPatience(old, now fleet.Machine) {
-	if now.State != fleet.MachineStopping || old.State == fleet.MachineStopping || now.Desired != fleet.WantStarted || now.Placement == nil {
+	if now.State != fleet.MachineStopping || old.State == fleet.MachineStopping || now.Desired != fleet.DesiredStarted || now.Placement == nil {
 		return
 	}
 	for _, k := range s.w.workers {

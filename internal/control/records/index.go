@@ -81,10 +81,10 @@ func steady(m fleet.Machine) bool {
 		return false
 	}
 	if m.Placement == nil {
-		return m.Desired == fleet.WantStopped &&
+		return m.Desired == fleet.DesiredStopped &&
 			(m.State == fleet.MachineStopped || m.State == fleet.MachineCreated)
 	}
-	return m.Desired == fleet.WantStarted && m.State == fleet.MachineStarted
+	return m.Desired == fleet.DesiredStarted && m.State == fleet.MachineStarted
 }
 
 // PlacedOn returns the machines placed on any of the workers, ordered by id.

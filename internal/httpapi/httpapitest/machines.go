@@ -34,7 +34,7 @@ func (f *Fleet) CreateMachine(_ context.Context, req fleet.CreateMachine) (fleet
 	f.next++
 	id := fleet.MachineID(fmt.Sprintf("01%012x", f.next))
 	v := &fleet.MachineView{Machine: fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network, NetworkID: 1,
-		Number: uint32(f.next), Config: req.Config, Disk: fleet.StoreDisk("file:///pool/disks/" + string(id)), Desired: fleet.WantStarted,
+		Number: uint32(f.next), Config: req.Config, Disk: fleet.StoreDisk("file:///pool/disks/" + string(id)), Desired: fleet.DesiredStarted,
 		State: fleet.MachineStarted, Generation: 1, CreatedAt: f.now, UpdatedAt: f.now,
 		Placement: &fleet.Placement{Worker: worker, Generation: 1, Instance: "01J08P60K8NK33K9P5MQ5M4QN8",
 			Address: fleet.PrivateAddress(1, 1, uint32(f.next)), Since: f.now}},
@@ -44,7 +44,7 @@ func (f *Fleet) CreateMachine(_ context.Context, req fleet.CreateMachine) (fleet
 		v.Report.Services = append(v.Report.Services, fleet.ServiceReport{Name: s.Name, State: "ready", PID: 7})
 	}
 	if req.SkipStart {
-		v.Machine.Desired, v.Machine.State, v.Machine.Placement, v.Report = fleet.WantStopped, fleet.MachineCreated, nil, nil
+		v.Machine.Desired, v.Machine.State, v.Machine.Placement, v.Report = fleet.DesiredStopped, fleet.MachineCreated, nil, nil
 	}
 	f.machines[id] = v
 	f.events[id] = []fleet.MachineEvent{
@@ -105,7 +105,7 @@ func (f *Fleet) change(ref string, do func(*fleet.MachineView) error) (fleet.Mac
 // StartMachine implements fleet.Machines.
 func (f *Fleet) StartMachine(_ context.Context, ref string) (fleet.MachineView, error) {
 	return f.change(ref, func(v *fleet.MachineView) error {
-		v.Machine.Desired, v.Machine.State = fleet.WantStarted, fleet.MachineStarted
+		v.Machine.Desired, v.Machine.State = fleet.DesiredStarted, fleet.MachineStarted
 		v.Machine.Generation++
 		v.Machine.Placement = &fleet.Placement{Worker: "w1", Generation: v.Machine.Generation, Instance: "01J08P60K8NK33K9P5MQ5M4QN9",
 			Address: fleet.PrivateAddress(1, 1, 1), Since: f.now}
@@ -117,7 +117,7 @@ func (f *Fleet) StartMachine(_ context.Context, ref string) (fleet.MachineView, 
 // StopMachine implements fleet.Machines.
 func (f *Fleet) StopMachine(_ context.Context, ref string) (fleet.MachineView, error) {
 	return f.change(ref, func(v *fleet.MachineView) error {
-		v.Machine.Desired, v.Machine.State, v.Machine.Placement, v.Report = fleet.WantStopped, fleet.MachineStopped, nil, nil
+		v.Machine.Desired, v.Machine.State, v.Machine.Placement, v.Report = fleet.DesiredStopped, fleet.MachineStopped, nil, nil
 		return nil
 	})
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // stuckOn returns for how long a machine's start on a worker, under a generation, has come no further, as
-// far as that counts: see package patience. It must be asked at every look at the machine. While the
+// far as that counts: see package patience. Ask at every reconciliation of the machine. While the
 // worker is silent nothing is known, and nothing counts.
 func (o *observer) stuckOn(id fleet.WorkerID, machine fleet.MachineID, gen fleet.Generation, now time.Time) time.Duration {
 	o.mu.Lock()
@@ -24,7 +24,7 @@ func (o *observer) stuckOn(id fleet.WorkerID, machine fleet.MachineID, gen fleet
 		}
 		w.starts[machine] = s
 	}
-	s.looked = now
+	s.asked = now
 	if o.healthLocked(id, now) != plan.Alive {
 		s.watch.Skip(now)
 	}
@@ -33,12 +33,12 @@ func (o *observer) stuckOn(id fleet.WorkerID, machine fleet.MachineID, gen fleet
 
 // startWatch watches a machine's start on one worker.
 type startWatch struct {
-	watch  patience.Watch
-	looked time.Time
+	watch patience.Watch
+	asked time.Time
 }
 
-// forgetStarts is how long a start that nobody looks at is remembered.
-const forgetStarts = time.Minute
+// rememberStarts is how long a start that nobody asks about is remembered.
+const rememberStarts = time.Minute
 
 // markOf says how far a machine is by the newest report; different marks are progress.
 func (w *observed) markOf(machine fleet.MachineID) string {
@@ -61,7 +61,7 @@ func (w *observed) share() float64 {
 	return w.report.Pressure.Share()
 }
 
-// calmElsewhere says that a worker which isn't under pressure would take the machine.
+// calmElsewhere reports whether a worker that isn't under pressure would take the machine.
 func (c *Control) calmElsewhere(need plan.Need) bool {
 	to, _ := plan.Place(c.view(nil), c.onlyCalm(need))
 	return to != ""
@@ -104,9 +104,9 @@ func (c *Control) namedWorker(m fleet.Machine) fleet.WorkerID {
 	return w.Val.ID
 }
 
-// forgive takes a time in which this server did not look, because its host gave it none, off the silence of
-// every worker. What they said meanwhile may still wait to be read.
-func (o *observer) forgive(gap time.Duration, now time.Time) {
+// excuseSilence takes a gap, in which this server's host gave it no time, off the silence of every
+// worker. What they said meanwhile may still wait to be read.
+func (o *observer) excuseSilence(gap time.Duration, now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, w := range o.workers {
@@ -119,13 +119,13 @@ func (o *observer) forgive(gap time.Duration, now time.Time) {
 	}
 }
 
-// tidy forgets starts that nobody looks at any more.
-func (o *observer) tidy(now time.Time) {
+// forgetStarts forgets starts that nobody asks about any more.
+func (o *observer) forgetStarts(now time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for _, w := range o.workers {
 		for id, s := range w.starts {
-			if now.Sub(s.looked) > forgetStarts {
+			if now.Sub(s.asked) > rememberStarts {
 				delete(w.starts, id)
 			}
 		}

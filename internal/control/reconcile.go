@@ -11,22 +11,22 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Names in the queues: what to look at.
+// Names in the queues: what to reconcile.
 const (
-	lookMachine = "machine/"
-	lookDrain   = "drain/"
-	lookDisk    = "disk/"
-	lookFleet   = "fleet" // failover, and whatever waits for capacity
+	queueMachine = "machine/"
+	queueDrain   = "drain/"
+	queueDisk    = "disk/"
+	queueFleet   = "fleet" // failover, and whatever waits for capacity
 )
 
 func (c *Control) reconcile(ctx context.Context, name string) error {
 	kind, id, _ := strings.Cut(name, "/")
 	switch kind + "/" {
-	case lookMachine:
+	case queueMachine:
 		return c.reconcileMachine(ctx, fleet.MachineID(id))
-	case lookDrain:
+	case queueDrain:
 		return c.reconcileDrain(ctx, fleet.DrainID(id))
-	case lookDisk:
+	case queueDisk:
 		return c.reconcileDisk(ctx, fleet.MachineID(id))
 	}
 	return c.reconcileFleet(ctx)
@@ -36,86 +36,89 @@ func (c *Control) reconcile(ctx context.Context, name string) error {
 func (c *Control) enqueueFor(ch records.Change) {
 	switch ch.Kind {
 	case records.Machines:
-		c.fast.add(lookMachine + ch.ID)
-		c.touchDrainOf(fleet.MachineID(ch.ID))
+		c.fast.add(queueMachine + ch.ID)
+		c.enqueueDrainOf(fleet.MachineID(ch.ID))
 	case records.Moves:
 		if mv, ok := c.records.Moves.Get(fleet.MoveID(ch.ID)); ok {
-			c.fast.add(lookMachine + string(mv.Val.Machine))
+			c.fast.add(queueMachine + string(mv.Val.Machine))
 			if mv.Val.Drain != "" {
-				c.fast.add(lookDrain + string(mv.Val.Drain))
+				c.fast.add(queueDrain + string(mv.Val.Drain))
 			}
 		}
 	case records.Drains:
-		c.fast.add(lookDrain + ch.ID)
+		c.fast.add(queueDrain + ch.ID)
 	case records.Locks, records.Allocations, records.Workers:
-		c.touchWaiting()
+		c.enqueueWaiting()
 	}
 }
 
-// touchDrainOf has looked at the drain of the worker on which a machine is.
-func (c *Control) touchDrainOf(id fleet.MachineID) {
+// enqueueDrainOf enqueues the drain of the worker on which a machine is placed.
+func (c *Control) enqueueDrainOf(id fleet.MachineID) {
 	m, ok := c.records.Machines.Get(id)
 	if !ok || m.Val.Placement == nil {
 		return
 	}
 	if w, ok := c.records.Workers.Get(m.Val.Placement.Worker); ok && w.Val.Drain != "" {
-		c.fast.add(lookDrain + string(w.Val.Drain))
+		c.fast.add(queueDrain + string(w.Val.Drain))
 	}
 }
 
-// touchWaiting has looked at everything that may wait for a lock or for capacity.
-func (c *Control) touchWaiting() {
+// enqueueWaiting enqueues everything that may wait for a lock or for capacity.
+func (c *Control) enqueueWaiting() {
 	for _, d := range c.records.Drains.All() {
 		if !d.Val.State.Final() {
-			c.fast.add(lookDrain + string(d.Val.ID))
+			c.fast.add(queueDrain + string(d.Val.ID))
 		}
 	}
 	for _, mv := range c.records.ActiveMoves("") {
 		if mv.Val.Blocker != nil {
-			c.fast.add(lookMachine + string(mv.Val.Machine))
+			c.fast.add(queueMachine + string(mv.Val.Machine))
 		}
 	}
-	c.fast.add(lookFleet)
+	c.fast.add(queueFleet)
 }
 
-// starved is how late a tick is from which this server itself was held up.
+// starved is how late a tick must be for this server itself to count as held up.
 const starved = time.Second
 
-// tick judges the workers, and has looked at everything that time alone may change.
+// tick judges the workers, and enqueues everything that time alone may change.
 func (c *Control) tick() {
 	now := c.now()
 	if !c.ticked.IsZero() && now.Sub(c.due) > starved {
-		c.obs.forgive(now.Sub(c.ticked), now)
+		c.obs.excuseSilence(now.Sub(c.ticked), now)
 	}
 	c.ticked = now
 	defer func() { c.due = now.Add(max(c.rest(now), c.cfg.Tick)) }() // it rests on purpose, too
-	c.obs.tidy(now)
+	c.obs.forgetStarts(now)
 	c.retryFailed()
 	for _, w := range c.records.Workers.All() {
 		if !c.obs.judge(w.Val.ID, now) {
 			continue
 		}
 		for _, m := range c.records.PlacedOn(w.Val.ID) {
-			c.fast.add(lookMachine + string(m.ID))
+			c.fast.add(queueMachine + string(m.ID))
 		}
 		c.broadcast()
 	}
 	for _, id := range c.records.Unsettled() {
-		c.fast.add(lookMachine + string(id))
+		c.fast.add(queueMachine + string(id))
 	}
 	for _, d := range c.records.Drains.All() {
 		if !d.Val.State.Final() {
-			c.fast.add(lookDrain + string(d.Val.ID))
+			c.fast.add(queueDrain + string(d.Val.ID))
 		}
 	}
-	c.fast.add(lookFleet)
+	c.fast.add(queueFleet)
 }
 
-// try repeats a decision that lost a race, a few times. Each round looks at the records as they are then.
+// maxTries bounds a request whose records somebody else changes all the time.
+const maxTries = 20
+
+// try repeats a decision that lost a race, at most maxTries times. Each round reads the records anew.
 func (c *Control) try(ctx context.Context, decide func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := decide()
-		if err == nil || !records.IsLostRace(err) || attempt == 20 {
+		if err == nil || !records.IsLostRace(err) || attempt == maxTries {
 			return err
 		}
 		if attempt > 3 {
@@ -126,7 +129,7 @@ func (c *Control) try(ctx context.Context, decide func() error) error {
 	}
 }
 
-// keyLocks are mutexes by machine that respect a context.
+// keyLocks are mutexes by machine; waiting for one ends with its context.
 type keyLocks struct {
 	mu   sync.Mutex
 	held map[fleet.MachineID]chan struct{}
@@ -157,7 +160,8 @@ func (l *keyLocks) lock(ctx context.Context, id fleet.MachineID) (func(), error)
 	}
 }
 
-// retries remember how often a machine failed in a row. In memory: forgetting it only makes the next try early.
+// retries remember how often a machine failed in a row. They are in memory: forgetting them only makes
+// the next try early.
 type retries struct {
 	mu sync.Mutex
 	of map[fleet.MachineID]retry
@@ -192,7 +196,7 @@ func (r *retries) after(id fleet.MachineID, gen fleet.Generation, now time.Time)
 	return next.next
 }
 
-// forget makes the next failure the first.
+// forget makes the next failure of a machine count as its first.
 func (r *retries) forget(id fleet.MachineID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
