@@ -9,8 +9,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-// deriveAssignments is a pure function of the records around a worker and of what it reports. It returns
-// what the worker shall make true, ordered by machine, without a revision. Per machine the first rule that applies decides:
+// deriveAssignments is a pure function of the records around a worker and of what it reports. It
+// returns what the worker shall make true, ordered by machine, without a revision. Per machine the
+// first rule that applies decides:
 //
 //	its disk is still being made                             nothing
 //	placed here, and a move has told it to stop              released
@@ -20,11 +21,12 @@ import (
 //	reported here, and placed or given out elsewhere since   discarded
 //	reported here, and placed nowhere                        released
 //	reported here, destroyed while the worker was lost       discarded
-//	reported here, unknown                                   nothing: silence of the state kills no VM
+//	reported here, unknown                                   nothing: silence kills no VM
 func deriveAssignments(in records.Around, reports []fleet.VMReport) fleet.AssignmentSet {
 	set := fleet.AssignmentSet{Worker: in.Worker.ID}
 	for _, w := range in.Others {
-		set.Peers = append(set.Peers, fleet.Peer{Worker: w.ID, Number: w.Number, Address: w.Address})
+		set.Peers = append(set.Peers,
+			fleet.Peer{Worker: w.ID, Number: w.Number, Address: w.Address})
 	}
 	owner := map[fleet.MachineID]fleet.Move{}
 	for _, mv := range in.Moves {
@@ -40,7 +42,8 @@ func deriveAssignments(in records.Around, reports []fleet.VMReport) fleet.Assign
 		}
 		if tomb, ok := in.Tombstones[v.Machine]; ok && !withdrawn(v) {
 			set.Assignments = append(set.Assignments, fleet.Assignment{Machine: v.Machine,
-				Generation: max(tomb.Generation, v.Generation), Want: fleet.WantDiscarded, Instance: v.Instance})
+				Generation: max(tomb.Generation, v.Generation), Want: fleet.WantDiscarded,
+				Instance: v.Instance})
 		}
 	}
 	networks := map[uint32]bool{}
@@ -51,7 +54,8 @@ func deriveAssignments(in records.Around, reports []fleet.VMReport) fleet.Assign
 			continue
 		}
 		set.Assignments = append(set.Assignments, a)
-		if a.Want == fleet.WantRunning || a.Want == fleet.WantPrepared || a.Want == fleet.WantReleased {
+		if a.Want == fleet.WantRunning || a.Want == fleet.WantPrepared ||
+			a.Want == fleet.WantReleased {
 			networks[m.NetworkID] = true
 		}
 	}
@@ -59,11 +63,14 @@ func deriveAssignments(in records.Around, reports []fleet.VMReport) fleet.Assign
 		set.Networks = append(set.Networks, n)
 	}
 	slices.Sort(set.Networks)
-	slices.SortFunc(set.Assignments, func(a, b fleet.Assignment) int { return strings.Compare(string(a.Machine), string(b.Machine)) })
+	slices.SortFunc(set.Assignments, func(a, b fleet.Assignment) int {
+		return strings.Compare(string(a.Machine), string(b.Machine))
+	})
 	return set
 }
 
-func assignmentOf(w fleet.Worker, m fleet.Machine, mv fleet.Move, moving bool, reported map[fleet.MachineID]fleet.VMReport) (fleet.Assignment, bool) {
+func assignmentOf(w fleet.Worker, m fleet.Machine, mv fleet.Move, moving bool,
+	reported map[fleet.MachineID]fleet.VMReport) (fleet.Assignment, bool) {
 	v, seen := reported[m.ID]
 	here := m.Placement != nil && m.Placement.Worker == w.ID
 	switch {
@@ -83,21 +90,25 @@ func assignmentOf(w fleet.Worker, m fleet.Machine, mv fleet.Move, moving bool, r
 	case m.Placement == nil && v.Generation >= m.Generation && plan.HasVM(&v):
 		return assignment(m, fleet.WantReleased, v.Generation, v.Instance, fleet.Placement{}), true
 	case v.Generation > m.Generation:
-		return fleet.Assignment{}, false // the records are behind the worker: whoever knows more shall say it
+		// the records are behind the worker: whoever knows more shall say it
+		return fleet.Assignment{}, false
 	default:
 		return assignment(m, fleet.WantDiscarded, m.Generation, v.Instance, fleet.Placement{}), true
 	}
 }
 
-// withdrawn reports whether nothing is left of a machine on a worker but what the worker has to say about
-// it. Once its assignment is withdrawn, it is forgotten.
+// withdrawn reports whether nothing is left of a machine on a worker but what the worker has to say
+// about it. Once its assignment is withdrawn, it is forgotten.
 func withdrawn(v fleet.VMReport) bool { return v.Phase == fleet.PhaseReleased && !v.HasVM }
 
 func placedAssignment(m fleet.Machine, want fleet.Want) fleet.Assignment {
 	return assignment(m, want, m.Placement.Generation, m.Placement.Instance, *m.Placement)
 }
 
-func assignment(m fleet.Machine, want fleet.Want, gen fleet.Generation, instance fleet.InstanceID, p fleet.Placement) fleet.Assignment {
-	return fleet.Assignment{Machine: m.ID, Generation: gen, Want: want, Instance: instance, Name: m.Name, App: m.App,
-		Network: m.Network, NetworkID: m.NetworkID, Address: p.Address, Disk: m.Disk, Config: m.Config}
+func assignment(m fleet.Machine, want fleet.Want, gen fleet.Generation, instance fleet.InstanceID,
+	p fleet.Placement) fleet.Assignment {
+	return fleet.Assignment{Machine: m.ID, Generation: gen, Want: want, Instance: instance,
+		Name: m.Name, App: m.App,
+		Network: m.Network, NetworkID: m.NetworkID, Address: p.Address, Disk: m.Disk,
+		Config: m.Config}
 }

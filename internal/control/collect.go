@@ -12,12 +12,12 @@ type Garbage interface {
 	Collect(ctx context.Context) (did string, err error)
 }
 
-// firstCollect bounds how long after its start a server collects for the first time: one that is restarted often
-// collects too.
+// firstCollect bounds how long after its start a server collects for the first time: one that is
+// restarted often collects too.
 const firstCollect = 10 * time.Minute
 
-// collects runs the collector every so often. Nothing is remembered from run to run: what a collection found is kept
-// in the pool, and a run that fails is made up for by the next.
+// collects runs the collector every so often. Nothing is remembered from run to run: what a
+// collection found is kept in the pool, and a run that fails is made up for by the next.
 func (c *Control) collects(ctx context.Context) error {
 	if c.deps.Garbage == nil || c.cfg.CollectEvery <= 0 {
 		return nil

@@ -37,8 +37,9 @@ func (noPool) Build(context.Context, fleet.ImageName, int64, io.Reader) (fleet.I
 func TestCollectsWhenItMay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := &countedGarbage{}
-		c, err := New(Config{FleetID: "f", StoreURL: "mem://pool", CollectEvery: time.Hour}, Deps{Store: memstate.New(memstate.Config{}),
-			Disks: noPool{}, Images: noPool{}, Garbage: g, Log: slog.New(slog.DiscardHandler)})
+		c, err := New(Config{FleetID: "f", StoreURL: "mem://pool", CollectEvery: time.Hour},
+			Deps{Store: memstate.New(memstate.Config{}),
+				Disks: noPool{}, Images: noPool{}, Garbage: g, Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}

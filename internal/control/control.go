@@ -36,8 +36,9 @@ type Control struct {
 
 	mu      sync.Mutex
 	changed chan struct{}
-	again   []string                          // what could not be done, until the next tick
-	waiting map[fleet.MachineID]fleet.Blocker // why a machine of a lost worker isn't started elsewhere
+	again   []string // what could not be done, until the next tick
+	// why a machine of a lost worker isn't started elsewhere
+	waiting map[fleet.MachineID]fleet.Blocker
 }
 
 var (
@@ -52,15 +53,16 @@ var (
 	_ fleet.Locator    = (*Control)(nil)
 )
 
-// New returns a control plane that has not read anything yet: its methods answer Unavailable until Run, or
-// Refresh, has.
+// New returns a control plane that has not read anything yet: its methods answer Unavailable until
+// Run, or Refresh, has.
 func New(cfg Config, deps Deps) (*Control, error) {
 	cfg = cfg.withDefaults()
 	if len(cfg.Cell) != 2 || !fleet.IsMachineID(cfg.Cell+"000000000000") {
 		return nil, errs.New(errs.Invalid, "cell %q isn't two lower-case hex digits", cfg.Cell)
 	}
 	if deps.Store == nil || deps.Disks == nil || deps.Images == nil || deps.Log == nil {
-		return nil, errs.New(errs.Invalid, "the control plane needs a store, disks, images and a log")
+		return nil, errs.New(errs.Invalid,
+			"the control plane needs a store, disks, images and a log")
 	}
 	if deps.Now == nil {
 		deps.Now = time.Now
@@ -79,8 +81,8 @@ func New(cfg Config, deps Deps) (*Control, error) {
 	return c, nil
 }
 
-// Run reads the state, follows it, and acts until ctx ends. It returns once nothing of it runs any more;
-// nil if ctx ended, and an error if the state holds a record that can't be read.
+// Run reads the state, follows it, and acts until ctx ends. It returns once nothing of it runs any
+// more; nil if ctx ended, and an error if the state holds a record that can't be read.
 func (c *Control) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.records.Follow(ctx) })
@@ -135,12 +137,13 @@ func (c *Control) execute(ctx context.Context, q *queue) error {
 	}
 }
 
-// Tick judges the workers by the clock, and enqueues everything that time alone may change. It is for
-// simulations; Run does it at every tick.
+// Tick judges the workers by the clock, and enqueues everything that time alone may change. It is
+// for simulations; Run does it at every tick.
 func (c *Control) Tick() { c.tick() }
 
-// Converge does all that is to be done now, one thing after the other in a fixed order, and returns when
-// there is nothing left but waiting. It is for simulations; Run does the same at once with every change.
+// Converge does all that is to be done now, one thing after the other in a fixed order, and returns
+// when there is nothing left but waiting. It is for simulations; Run does the same at once with
+// every change.
 func (c *Control) Converge(ctx context.Context) {
 	for {
 		name, q, ok := c.nextName()
@@ -160,8 +163,8 @@ func (c *Control) nextName() (string, *queue, bool) {
 	return name, c.slow, ok
 }
 
-// attempt reconciles one record. After a lost race it is enqueued again at once; after any other error at
-// the next tick.
+// attempt reconciles one record. After a lost race it is enqueued again at once; after any other
+// error at the next tick.
 func (c *Control) attempt(ctx context.Context, name string) {
 	err := c.reconcile(ctx, name)
 	switch {
@@ -202,7 +205,8 @@ func (c *Control) ready() error {
 	if c.records.Loaded() {
 		return nil
 	}
-	return errs.New(errs.Unavailable, "the control plane has not read its state yet").WithRemedy("try again in a moment")
+	return errs.New(errs.Unavailable, "the control plane has not read its state yet").
+		WithRemedy("try again in a moment")
 }
 
 // Changed implements fleet.Changes.

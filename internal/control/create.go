@@ -11,9 +11,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// CreateMachine implements fleet.Machines. It returns once the machine has its disk and, unless SkipStart, its
-// place; the worker brings it up meanwhile. After an error nothing of it is left, or is being removed.
-func (c *Control) CreateMachine(ctx context.Context, req fleet.CreateMachine) (fleet.MachineView, error) {
+// CreateMachine implements fleet.Machines. It returns once the machine has its disk and, unless
+// SkipStart, its place; the worker brings it up meanwhile. After an error nothing of it is left, or
+// is being removed.
+func (c *Control) CreateMachine(ctx context.Context,
+	req fleet.CreateMachine) (fleet.MachineView, error) {
 	if err := c.ready(); err != nil {
 		return fleet.MachineView{}, err
 	}
@@ -35,17 +37,21 @@ func (c *Control) CreateMachine(ctx context.Context, req fleet.CreateMachine) (f
 	return c.Machine(ctx, string(id))
 }
 
-// recordMachine writes a new machine, its name, its number in its network, and its share of a worker in one
-// transaction. The owner keeps everybody off it until it has a disk.
-func (c *Control) recordMachine(ctx context.Context, req fleet.CreateMachine) (fleet.MachineID, error) {
+// recordMachine writes a new machine, its name, its number in its network, and its share of a
+// worker in one transaction. The owner keeps everybody off it until it has a disk.
+func (c *Control) recordMachine(ctx context.Context,
+	req fleet.CreateMachine) (fleet.MachineID, error) {
 	if _, taken := c.records.FullNames.Get(records.FullName(req.App, req.Name)); taken {
-		return "", errs.New(errs.Exists, "there is a machine %s in app %s already", req.Name, req.App).
+		return "", errs.New(errs.Exists, "there is a machine %s in app %s already", req.Name,
+			req.App).
 			WithRemedy("choose another name, or: sluice machine destroy %s/%s", req.App, req.Name)
 	}
 	now := c.now()
 	id := c.deps.IDs.Machine(c.cfg.Cell)
-	m := fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network, Config: req.Config, Disk: fleet.StoreDisk(c.diskURL(id)),
-		Desired: fleet.DesiredStarted, State: fleet.MachineCreated, Owner: ownerCreate + c.deps.IDs.ULID(now), CreatedAt: now}
+	m := fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network,
+		Config: req.Config, Disk: fleet.StoreDisk(c.diskURL(id)),
+		Desired: fleet.DesiredStarted, State: fleet.MachineCreated,
+		Owner: ownerCreate + c.deps.IDs.ULID(now), CreatedAt: now}
 	t := c.records.Begin()
 	c.numberIn(t, &m)
 	if req.SkipStart {
@@ -60,7 +66,8 @@ func (c *Control) recordMachine(ctx context.Context, req fleet.CreateMachine) (f
 	return id, t.Commit(ctx)
 }
 
-// reserveFirst gives a new machine its first place. It isn't assigned before its owner lets go of it.
+// reserveFirst gives a new machine its first place. It isn't assigned before its owner lets go of
+// it.
 func (c *Control) reserveFirst(t *records.Txn, m *fleet.Machine, only fleet.WorkerID) error {
 	need := needOf(*m, nil)
 	if need.Only = only; only != "" {
@@ -81,7 +88,8 @@ func (c *Control) reserveFirst(t *records.Txn, m *fleet.Machine, only fleet.Work
 	return nil
 }
 
-// numberIn gives a new machine its number in its network, which is made if there is none of that name.
+// numberIn gives a new machine its number in its network, which is made if there is none of that
+// name.
 func (c *Control) numberIn(t *records.Txn, m *fleet.Machine) {
 	n, ok := c.records.Networks.Get(m.Network)
 	if !ok {
@@ -133,10 +141,12 @@ func (c *Control) makeDisk(ctx context.Context, id fleet.MachineID) error {
 	if !ok {
 		return noImage(m.Val.Config.Image)
 	}
-	if err := c.deps.Disks.ForkImage(ctx, image.Val, m.Val.Disk.URL, m.Val.Config.DiskGiB<<30); err != nil {
+	if err := c.deps.Disks.ForkImage(ctx, image.Val, m.Val.Disk.URL,
+		m.Val.Config.DiskGiB<<30); err != nil {
 		return fmt.Errorf("fork image %s for machine %s: %w", image.Val.Name, m.Val.Name, err)
 	}
-	doc, err := json.Marshal(ownerDoc{Format: 1, ID: id, Name: m.Val.Name, App: m.Val.App, Network: m.Val.Network, Config: m.Val.Config, Fleet: c.cfg.FleetID})
+	doc, err := json.Marshal(ownerDoc{Format: 1, ID: id, Name: m.Val.Name, App: m.Val.App,
+		Network: m.Val.Network, Config: m.Val.Config, Fleet: c.cfg.FleetID})
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "encode the owner's document of machine %s", id)
 	}
@@ -167,7 +177,8 @@ func (c *Control) endCreate(ctx context.Context, id fleet.MachineID) error {
 	p.Since = c.now() // the time it may take to start begins now
 	next.Placement = &p
 	t.SetMachine(m, next)
-	ev := fleet.MachineEvent{State: fleet.MachineCreated, Event: eventLaunch, Source: sourceControl, Instance: p.Instance, Info: map[string]string{"worker": string(p.Worker)}}
+	ev := fleet.MachineEvent{State: fleet.MachineCreated, Event: eventLaunch, Source: sourceControl,
+		Instance: p.Instance, Info: map[string]string{"worker": string(p.Worker)}}
 	if err := c.events(ctx, t, id, ev); err != nil {
 		return err
 	}
@@ -186,7 +197,8 @@ func (c *Control) undoCreate(ctx context.Context, id fleet.MachineID, why error)
 			return nil
 		}
 		t, next := c.records.Begin(), m.Val
-		next.Desired, next.State, next.Owner, next.Reason = fleet.DesiredDestroyed, fleet.MachineDestroying, "", why.Error()
+		next.Desired, next.State, next.Owner, next.Reason = fleet.DesiredDestroyed,
+			fleet.MachineDestroying, "", why.Error()
 		if next.Placement != nil && strings.HasPrefix(m.Val.Owner, ownerCreate) {
 			t.Release(next.Placement.Worker, id)
 			next.Placement = nil
@@ -225,7 +237,8 @@ func (c *Control) erase(ctx context.Context, id fleet.MachineID) error {
 	}
 	defer unlock()
 	m, ok := c.records.Machines.Get(id)
-	if !ok || m.Val.Desired != fleet.DesiredDestroyed || m.Val.Placement != nil || m.Val.Owner != "" {
+	if !ok || m.Val.Desired != fleet.DesiredDestroyed || m.Val.Placement != nil ||
+		m.Val.Owner != "" {
 		return nil
 	}
 	if err := c.deps.Disks.Destroy(ctx, m.Val.Disk.URL); err != nil {
@@ -233,7 +246,8 @@ func (c *Control) erase(ctx context.Context, id fleet.MachineID) error {
 	}
 	t := c.records.Begin()
 	records.Delete(t, m)
-	if name, ok := c.records.FullNames.Get(records.FullName(m.Val.App, m.Val.Name)); ok && name.Val == id {
+	if name, ok := c.records.FullNames.Get(records.FullName(m.Val.App, m.Val.Name)); ok &&
+		name.Val == id {
 		records.Delete(t, name)
 	}
 	history, err := c.records.History(ctx, id)

@@ -16,11 +16,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/state"
 )
 
-// Disks is what the control plane asks of the pool of disks. All methods are idempotent, so that they can be
-// repeated after a crash, and safe for concurrent use.
+// Disks is what the control plane asks of the pool of disks. All methods are idempotent, so that
+// they can be repeated after a crash, and safe for concurrent use.
 type Disks interface {
-	// ForkImage makes the disk at dstURL a fork of the image's checkpoint, sizeBytes large (0: as the image).
-	// It succeeds if such a disk is there already.
+	// ForkImage makes the disk at dstURL a fork of the image's checkpoint, sizeBytes large (0: as
+	// the image). It succeeds if such a disk is there already.
 	ForkImage(ctx context.Context, image fleet.Image, dstURL string, sizeBytes int64) error
 	// WriteOwner writes the owner's document beside the disk's head, replacing an older one.
 	WriteOwner(ctx context.Context, url string, doc []byte) error
@@ -30,7 +30,8 @@ type Disks interface {
 
 // Images builds images. Build may take minutes; one that fails leaves nothing that a user can see.
 type Images interface {
-	Build(ctx context.Context, name fleet.ImageName, sizeBytes int64, tar io.Reader) (fleet.Image, error)
+	Build(ctx context.Context, name fleet.ImageName, sizeBytes int64,
+		tar io.Reader) (fleet.Image, error)
 }
 
 // IDs makes identities. Safe for concurrent use.
@@ -47,14 +48,16 @@ type Config struct {
 	StoreURL string // of the pool; a machine's disk is StoreURL/disks/<machine id>
 	Cell     string // two hex digits; default "01"
 	Policy   fleet.Policy
-	// Executors bounds how many records are acted on at once; default 8. A quarter as many, at least two,
-	// wait for the object store.
+	// Executors bounds how many records are acted on at once; default 8. A quarter as many, at
+	// least two, wait for the object store.
 	Executors int
-	// Tick is how often silence, timeouts and back-off are judged; default 100 ms. Nothing else waits for it.
+	// Tick is how often silence, timeouts and back-off are judged; default 100 ms. Nothing else
+	// waits for it.
 	Tick time.Duration
 	// MaxAttempts is how many targets a move tries before it is undone; default 3.
 	MaxAttempts int
-	// CollectEvery is how often the pool of disks is collected, the first time after at most ten minutes; 0: never.
+	// CollectEvery is how often the pool of disks is collected, the first time after at most ten
+	// minutes; 0: never.
 	CollectEvery time.Duration
 }
 

@@ -18,7 +18,8 @@ import (
 const maxDrainWorkers = 100
 
 // StartDrain implements fleet.Drains.
-func (c *Control) StartDrain(ctx context.Context, workers []fleet.WorkerID, by string) (fleet.DrainView, error) {
+func (c *Control) StartDrain(ctx context.Context, workers []fleet.WorkerID,
+	by string) (fleet.DrainView, error) {
 	if err := c.ready(); err != nil {
 		return fleet.DrainView{}, err
 	}
@@ -42,9 +43,11 @@ func (c *Control) StartDrain(ctx context.Context, workers []fleet.WorkerID, by s
 }
 
 // recordDrain cordons all workers and records the drain in one transaction.
-func (c *Control) recordDrain(ctx context.Context, workers []fleet.WorkerID, by string) (fleet.DrainID, error) {
+func (c *Control) recordDrain(ctx context.Context, workers []fleet.WorkerID,
+	by string) (fleet.DrainID, error) {
 	now := c.now()
-	d := fleet.Drain{ID: fleet.DrainID(c.deps.IDs.ULID(now)), Workers: workers, State: fleet.DrainRunning, StartedAt: now, By: by,
+	d := fleet.Drain{ID: fleet.DrainID(c.deps.IDs.ULID(now)), Workers: workers,
+		State: fleet.DrainRunning, StartedAt: now, By: by,
 		WasCordoned: map[fleet.WorkerID]bool{}}
 	t := c.records.Begin()
 	for _, id := range workers {
@@ -53,7 +56,8 @@ func (c *Control) recordDrain(ctx context.Context, workers []fleet.WorkerID, by 
 			return "", err
 		}
 		if w.Val.Drain != "" {
-			return "", errs.New(errs.Conflict, "worker %s is being drained already, by drain %s", id, w.Val.Drain).
+			return "", errs.New(errs.Conflict, "worker %s is being drained already, by drain %s",
+				id, w.Val.Drain).
 				WithRemedy("watch it: sluice drain watch %s", w.Val.Drain)
 		}
 		next := w.Val
@@ -68,8 +72,8 @@ func (c *Control) recordDrain(ctx context.Context, workers []fleet.WorkerID, by 
 	return d.ID, t.Commit(ctx)
 }
 
-// CancelDrain implements fleet.Drains. It returns at once; moves that are past their point of no return end
-// on their target, the others on their source.
+// CancelDrain implements fleet.Drains. It returns at once; moves that are past their point of no
+// return end on their target, the others on their source.
 func (c *Control) CancelDrain(ctx context.Context, id fleet.DrainID) (fleet.DrainView, error) {
 	if err := c.ready(); err != nil {
 		return fleet.DrainView{}, err
@@ -101,7 +105,8 @@ func (c *Control) CancelDrain(ctx context.Context, id fleet.DrainID) (fleet.Drai
 func (c *Control) knownDrain(id fleet.DrainID) (records.Row[fleet.Drain], error) {
 	d, ok := c.records.Drains.Get(id)
 	if !ok {
-		return d, errs.New(errs.NotFound, "there is no drain %q", id).WithRemedy("list them: sluice drain list")
+		return d, errs.New(errs.NotFound, "there is no drain %q", id).
+			WithRemedy("list them: sluice drain list")
 	}
 	return d, nil
 }
@@ -131,7 +136,8 @@ func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
 		if !ok || !movable(m.Val, s.From) {
 			continue
 		}
-		if _, err := c.startMove(ctx, m, fleet.Move{Drain: id, Reason: fleet.ReasonDrain, To: s.To}); err != nil {
+		if _, err := c.startMove(ctx, m,
+			fleet.Move{Drain: id, Reason: fleet.ReasonDrain, To: s.To}); err != nil {
 			return err
 		}
 	}
@@ -141,9 +147,10 @@ func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
 	return c.noteDrain(ctx, d, moves, p)
 }
 
-// noteDrain records how far a drain is, where that has changed. The moves are as they were before the plan
-// counted what remains, so that no machine counts as both moved and remaining.
-func (c *Control) noteDrain(ctx context.Context, d records.Row[fleet.Drain], moves []fleet.Move, p plan.DrainPlan) error {
+// noteDrain records how far a drain is, where that has changed. The moves are as they were before
+// the plan counted what remains, so that no machine counts as both moved and remaining.
+func (c *Control) noteDrain(ctx context.Context, d records.Row[fleet.Drain], moves []fleet.Move,
+	p plan.DrainPlan) error {
 	next := d.Val
 	next.Moved = moved(moves)
 	next.Total = max(next.Total, next.Moved+p.Remaining)
@@ -157,7 +164,8 @@ func (c *Control) noteDrain(ctx context.Context, d records.Row[fleet.Drain], mov
 	if len(p.Start) == 0 && p.Moving == 0 && len(next.Blockers) > 0 {
 		next.State = fleet.DrainBlocked
 	}
-	if next.State == d.Val.State && next.Moved == d.Val.Moved && next.Total == d.Val.Total && slices.Equal(next.Blockers, d.Val.Blockers) {
+	if next.State == d.Val.State && next.Moved == d.Val.Moved && next.Total == d.Val.Total &&
+		slices.Equal(next.Blockers, d.Val.Blockers) {
 		return nil
 	}
 	t := c.records.Begin()
@@ -176,11 +184,12 @@ func moved(moves []fleet.Move) int {
 	return len(away)
 }
 
-// endDrain records that the workers are drained. The transaction compares their allocations: no reservation
-// has slipped in since the plan was made.
+// endDrain records that the workers are drained. The transaction compares their allocations: no
+// reservation has slipped in since the plan was made.
 func (c *Control) endDrain(ctx context.Context, d records.Row[fleet.Drain]) error {
 	t, next := c.records.Begin(), d.Val
-	next.State, next.Blockers, next.FinishedAt, next.Moved = fleet.DrainDone, nil, c.now(), moved(c.records.DrainMoves(d.Val.ID))
+	next.State, next.Blockers, next.FinishedAt, next.Moved = fleet.DrainDone, nil, c.now(),
+		moved(c.records.DrainMoves(d.Val.ID))
 	next.Total = max(next.Total, next.Moved)
 	for _, id := range next.Workers {
 		w, ok := c.records.Workers.Get(id)
@@ -201,7 +210,8 @@ func (c *Control) endDrain(ctx context.Context, d records.Row[fleet.Drain]) erro
 }
 
 // cancelMoves asks the drain's moves to turn back, and ends the drain once none is left.
-func (c *Control) cancelMoves(ctx context.Context, d records.Row[fleet.Drain], moves []fleet.Move) error {
+func (c *Control) cancelMoves(ctx context.Context, d records.Row[fleet.Drain],
+	moves []fleet.Move) error {
 	left := 0
 	for _, mv := range moves {
 		if !mv.Step.Counts() {
@@ -274,8 +284,9 @@ func (c *Control) drainView(d fleet.Drain) fleet.DrainView {
 	return v
 }
 
-// newsAfter is how long something must have kept a drain from going on before it is told to anybody: what
-// passes by itself is how a drain goes, and what it suggests would be wrong a moment later.
+// newsAfter is how long something must have kept a drain from going on before it is told to
+// anybody: what passes by itself is how a drain goes, and what it suggests would be wrong a moment
+// later.
 const newsAfter = time.Second
 
 // lasting returns the drain as people see it: with the blockers that have lasted.
@@ -296,5 +307,6 @@ func lasting(d fleet.Drain, now time.Time) fleet.Drain {
 // busyWith says who owns a machine, for errors.
 func busyWith(m fleet.Machine) error {
 	return errs.New(errs.Conflict, "machine %s/%s is owned by %s", m.App, m.Name, m.Owner).
-		WithRemedy("%s", fmt.Sprintf("wait for it: sluice machine status %s/%s", m.App, strings.TrimSpace(string(m.Name))))
+		WithRemedy("%s", fmt.Sprintf("wait for it: sluice machine status %s/%s", m.App,
+			strings.TrimSpace(string(m.Name))))
 }

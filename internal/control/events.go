@@ -41,7 +41,8 @@ const (
 func sourceWorker(id fleet.WorkerID) string { return "worker/" + string(id) }
 
 // events adds lines to a machine's history, in the same transaction as what they tell of.
-func (c *Control) events(ctx context.Context, t *records.Txn, id fleet.MachineID, lines ...fleet.MachineEvent) error {
+func (c *Control) events(ctx context.Context, t *records.Txn, id fleet.MachineID,
+	lines ...fleet.MachineEvent) error {
 	history, err := c.records.History(ctx, id)
 	if err != nil {
 		return err
@@ -60,7 +61,8 @@ func (c *Control) events(ctx context.Context, t *records.Txn, id fleet.MachineID
 	return nil
 }
 
-// counted is something that a VM only counts, told by an event that says how many there were by now.
+// counted is something that a VM only counts, told by an event that says how many there were by
+// now.
 type counted struct {
 	event, key string
 	count      int64
@@ -72,30 +74,38 @@ type counted struct {
 func countedBy(v *fleet.VMReport) []counted {
 	var all []counted
 	if v.OOM != nil {
-		all = append(all, counted{event: eventOOM, key: "kills", count: v.OOM.Kills, last: v.OOM.Last})
+		all = append(all, counted{event: eventOOM, key: "kills", count: v.OOM.Kills,
+			last: v.OOM.Last})
 	}
 	if p := v.Platform; p != nil {
-		all = append(all, counted{event: eventRestart, key: "restarts", count: p.Count, last: p.Last, info: map[string]string{"reason": p.Reason}})
+		all = append(all, counted{event: eventRestart, key: "restarts", count: p.Count,
+			last: p.Last, info: map[string]string{"reason": p.Reason}})
 	}
 	return all
 }
 
-// noteCounted notes what a machine's VM has counted, and reports whether that was news. The newest line is counted up where it
-// tells of it already: a machine that does nothing else must not push out the rest.
-func (c *Control) noteCounted(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight, y counted) (bool, error) {
+// noteCounted notes what a machine's VM has counted, and reports whether that was news. The newest
+// line is counted up where it tells of it already: a machine that does nothing else must not push
+// out the rest.
+func (c *Control) noteCounted(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight,
+	y counted) (bool, error) {
 	history, err := c.records.History(ctx, m.Val.ID)
 	if err != nil {
 		return false, err
 	}
 	ring := history.Val
 	count := strconv.FormatInt(y.count, 10)
-	line := fleet.MachineEvent{Time: y.last, State: m.Val.State, Event: y.event, Source: sourceWorker(s.Worker),
+	line := fleet.MachineEvent{Time: y.last, State: m.Val.State, Event: y.event,
+		Source:   sourceWorker(s.Worker),
 		Instance: m.Val.Placement.Instance, Info: map[string]string{y.key: count}}
 	maps.Copy(line.Info, y.info)
-	isSame := func(e fleet.MachineEvent) bool { return e.Event == y.event && e.Instance == line.Instance }
+	isSame := func(e fleet.MachineEvent) bool {
+		return e.Event == y.event && e.Instance == line.Instance
+	}
 	for _, e := range slices.Backward(ring) {
 		if isSame(e) {
-			if known, err := strconv.ParseInt(e.Info[y.key], 10, 64); err == nil && known >= y.count {
+			if known, err := strconv.ParseInt(e.Info[y.key], 10, 64); err == nil &&
+				known >= y.count {
 				return false, nil
 			}
 			break

@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-// reconcileFleet takes further what concerns no single record: machines of lost workers, machines that wait for
-// capacity, tombstones that nobody needs any more, history.
+// reconcileFleet takes further what concerns no single record: machines of lost workers, machines
+// that wait for capacity, tombstones that nobody needs any more, history.
 func (c *Control) reconcileFleet(ctx context.Context) error {
 	if err := c.failover(ctx); err != nil {
 		return err
@@ -45,7 +45,8 @@ func (c *Control) failover(ctx context.Context) error {
 		if !ok || !movable(m.Val, s.From) {
 			continue
 		}
-		if _, err := c.startMove(ctx, m, fleet.Move{Reason: fleet.ReasonFailover, To: s.To}); err != nil {
+		if _, err := c.startMove(ctx, m,
+			fleet.Move{Reason: fleet.ReasonFailover, To: s.To}); err != nil {
 			return err
 		}
 	}

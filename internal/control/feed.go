@@ -9,7 +9,8 @@ import (
 )
 
 // Assignments implements fleet.WorkerFeed.
-func (c *Control) Assignments(ctx context.Context, worker fleet.WorkerID, after int64) (fleet.AssignmentSet, error) {
+func (c *Control) Assignments(ctx context.Context, worker fleet.WorkerID,
+	after int64) (fleet.AssignmentSet, error) {
 	for {
 		if err := c.ready(); err != nil {
 			return fleet.AssignmentSet{}, err
@@ -30,8 +31,8 @@ func (c *Control) Assignments(ctx context.Context, worker fleet.WorkerID, after 
 	}
 }
 
-// refreshFeed derives a worker's assignments anew, and gives them a new revision if they differ. Revisions
-// begin with the server's clock, so that they differ from those of the server before it.
+// refreshFeed derives a worker's assignments anew, and gives them a new revision if they differ.
+// Revisions begin with the server's clock, so that they differ from those of the server before it.
 func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 	c.feeds.Lock() // one at a time, so that an older derivation doesn't replace a newer one
 	defer c.feeds.Unlock()
@@ -55,8 +56,8 @@ func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 	return c.obs.publish(deriveAssignments(around, reported), from, c.now())
 }
 
-// derivedFrom says of what a worker's assignments were derived. It is read before they are, so that they are at
-// least as new.
+// derivedFrom says of what a worker's assignments were derived. It is read before they are, so that
+// they are at least as new.
 type derivedFrom struct {
 	version int64
 	report  *fleet.WorkerReport
@@ -71,7 +72,8 @@ func (o *observer) derived(id fleet.WorkerID, from derivedFrom) (fleet.Assignmen
 }
 
 // publish keeps a worker's assignments under a new revision, unless they are what they were.
-func (o *observer) publish(set fleet.AssignmentSet, from derivedFrom, now time.Time) fleet.AssignmentSet {
+func (o *observer) publish(set fleet.AssignmentSet, from derivedFrom,
+	now time.Time) fleet.AssignmentSet {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	f := &o.getLocked(set.Worker).feed

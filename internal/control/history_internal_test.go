@@ -23,7 +23,8 @@ func (noDisks) Build(context.Context, fleet.ImageName, int64, io.Reader) (fleet.
 
 func TestHistoryIsBounded(t *testing.T) {
 	store := memstate.New(memstate.Config{})
-	c, err := New(Config{}, Deps{Store: store, Disks: noDisks{}, Images: noDisks{}, Log: slog.New(slog.DiscardHandler)})
+	c, err := New(Config{},
+		Deps{Store: store, Disks: noDisks{}, Images: noDisks{}, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +56,8 @@ func TestHistoryIsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if moves, drains := c.records.Moves.Len(), c.records.Drains.Len(); moves != keepMoves || drains != keepDrains {
+	if moves, drains := c.records.Moves.Len(), c.records.Drains.Len(); moves != keepMoves ||
+		drains != keepDrains {
 		t.Fatalf("%d moves and %d drains are kept", moves, drains)
 	}
 	if _, ok := c.records.Moves.Get("m00000"); !ok {

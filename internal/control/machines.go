@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// StartMachine implements fleet.Machines. Starting a machine that runs changes nothing; one that has failed is
-// started anew at once.
+// StartMachine implements fleet.Machines. Starting a machine that runs changes nothing; one that
+// has failed is started anew at once.
 func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineView, error) {
 	return c.edit(ctx, ref, func(m records.Row[fleet.Machine]) error {
 		if m.Val.Desired == fleet.DesiredDestroyed {
@@ -23,10 +23,12 @@ func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineVi
 		c.retries.forget(m.Val.ID)
 		next := m.Val
 		next.Desired = fleet.DesiredStarted
-		line := fleet.MachineEvent{State: fleet.MachineStarting, Event: eventStart, Source: sourceUser}
+		line := fleet.MachineEvent{State: fleet.MachineStarting, Event: eventStart,
+			Source: sourceUser}
 		t := c.records.Begin()
 		if m.Val.Owner != "" || m.Val.Placement != nil && !failed {
-			t.SetMachine(m, next) // whoever has it brings it on, or it is launched once its worker has released it
+			// whoever has it brings it on, or it is launched once its worker has released it
+			t.SetMachine(m, next)
 			if err := c.events(ctx, t, m.Val.ID, line); err != nil {
 				return err
 			}
@@ -60,15 +62,17 @@ func (c *Control) StopMachine(ctx context.Context, ref string) (fleet.MachineVie
 			next.State, next.Reason = fleet.MachineStopping, ""
 		}
 		t.SetMachine(m, next)
-		if err := c.events(ctx, t, m.Val.ID, fleet.MachineEvent{State: fleet.MachineStopping, Event: eventStop, Source: sourceUser}); err != nil {
+		if err := c.events(ctx, t, m.Val.ID,
+			fleet.MachineEvent{State: fleet.MachineStopping, Event: eventStop,
+				Source: sourceUser}); err != nil {
 			return err
 		}
 		return t.Commit(ctx)
 	})
 }
 
-// DestroyMachine implements fleet.Machines. It returns once it is recorded; the machine is gone when its
-// worker has let go of it and its disk is removed.
+// DestroyMachine implements fleet.Machines. It returns once it is recorded; the machine is gone
+// when its worker has let go of it and its disk is removed.
 func (c *Control) DestroyMachine(ctx context.Context, ref string) error {
 	_, err := c.edit(ctx, ref, func(m records.Row[fleet.Machine]) error {
 		if m.Val.Desired == fleet.DesiredDestroyed {
@@ -80,7 +84,9 @@ func (c *Control) DestroyMachine(ctx context.Context, ref string) error {
 			next.State, next.Reason = fleet.MachineDestroying, ""
 		}
 		t.SetMachine(m, next)
-		if err := c.events(ctx, t, m.Val.ID, fleet.MachineEvent{State: fleet.MachineDestroying, Event: eventDestroy, Source: sourceUser}); err != nil {
+		if err := c.events(ctx, t, m.Val.ID,
+			fleet.MachineEvent{State: fleet.MachineDestroying, Event: eventDestroy,
+				Source: sourceUser}); err != nil {
 			return err
 		}
 		return t.Commit(ctx)
@@ -89,21 +95,27 @@ func (c *Control) DestroyMachine(ctx context.Context, ref string) error {
 }
 
 // Migrate implements fleet.Moves.
-func (c *Control) Migrate(ctx context.Context, ref string, to fleet.WorkerID) (fleet.MoveView, error) {
+func (c *Control) Migrate(ctx context.Context, ref string,
+	to fleet.WorkerID) (fleet.MoveView, error) {
 	var mv fleet.Move
 	_, err := c.edit(ctx, ref, func(m records.Row[fleet.Machine]) error {
 		if m.Val.Owner != "" {
 			return busyWith(m.Val)
 		}
-		if m.Val.Desired != fleet.DesiredStarted || m.Val.Placement == nil || m.Val.State == fleet.MachineStopping {
-			return errs.New(errs.Conflict, "machine %s doesn't run: it is %s", m.Val.Name, m.Val.State).
-				WithRemedy("it is placed when it starts: sluice machine start %s/%s", m.Val.App, m.Val.Name)
+		if m.Val.Desired != fleet.DesiredStarted || m.Val.Placement == nil ||
+			m.Val.State == fleet.MachineStopping {
+			return errs.New(errs.Conflict, "machine %s doesn't run: it is %s", m.Val.Name,
+				m.Val.State).
+				WithRemedy("it is placed when it starts: sluice machine start %s/%s", m.Val.App,
+					m.Val.Name)
 		}
 		if m.Val.Placement.Worker == to {
 			return errs.New(errs.Conflict, "machine %s is on %s already", m.Val.Name, to).
-				WithRemedy("nothing is to be done; to move it elsewhere: sluice machine migrate %s/%s --to WORKER", m.Val.App, m.Val.Name)
+				WithRemedy("nothing is to be done; to move it elsewhere: sluice machine migrate "+
+					"%s/%s --to WORKER", m.Val.App, m.Val.Name)
 		}
-		need := needOf(m.Val, map[fleet.WorkerID]string{m.Val.Placement.Worker: "the machine is on it"})
+		need := needOf(m.Val,
+			map[fleet.WorkerID]string{m.Val.Placement.Worker: "the machine is on it"})
 		if need.Only = to; to != "" {
 			if _, err := c.knownWorker(to); err != nil {
 				return err
@@ -111,10 +123,13 @@ func (c *Control) Migrate(ctx context.Context, ref string, to fleet.WorkerID) (f
 		}
 		target, blocker := c.place(need)
 		if blocker != nil {
-			return errs.New(refusalKind(plan.Refusals(c.view(nil), need), to), "machine %s can't move: %s", m.Val.Name, blocker.Detail).WithRemedy("%s", blocker.Remedy)
+			return errs.New(refusalKind(plan.Refusals(c.view(nil), need), to),
+				"machine %s can't move: %s", m.Val.Name, blocker.Detail).
+				WithRemedy("%s", blocker.Remedy)
 		}
 		var err error
-		mv, err = c.startMove(ctx, m, fleet.Move{Reason: fleet.ReasonMigrate, To: target, Pinned: to != ""})
+		mv, err = c.startMove(ctx, m,
+			fleet.Move{Reason: fleet.ReasonMigrate, To: target, Pinned: to != ""})
 		return err
 	})
 	if err != nil {
@@ -123,7 +138,8 @@ func (c *Control) Migrate(ctx context.Context, ref string, to fleet.WorkerID) (f
 	return c.moveView(mv), nil
 }
 
-// refusalKind is Conflict where the worker that was asked for doesn't take machines, else Exhausted.
+// refusalKind is Conflict where the worker that was asked for doesn't take machines, else
+// Exhausted.
 func refusalKind(refusals []plan.Refusal, to fleet.WorkerID) errs.Kind {
 	for _, r := range refusals {
 		if r.Worker == to && r.Code != "cpu" && r.Code != "memory" {
@@ -134,7 +150,8 @@ func refusalKind(refusals []plan.Refusal, to fleet.WorkerID) errs.Kind {
 }
 
 // edit finds a machine and changes it, again where somebody else changed it meanwhile.
-func (c *Control) edit(ctx context.Context, ref string, change func(records.Row[fleet.Machine]) error) (fleet.MachineView, error) {
+func (c *Control) edit(ctx context.Context, ref string,
+	change func(records.Row[fleet.Machine]) error) (fleet.MachineView, error) {
 	if err := c.ready(); err != nil {
 		return fleet.MachineView{}, err
 	}

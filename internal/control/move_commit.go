@@ -8,9 +8,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-// commitMove is the point of no return. It is one small transaction, because the machine stands still
-// meanwhile: the source's share and the events wait for finishMove.
-func (c *Control) commitMove(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput) error {
+// commitMove is the point of no return. It is one small transaction, because the machine stands
+// still meanwhile: the source's share and the events wait for finishMove.
+func (c *Control) commitMove(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], in plan.MoveInput) error {
 	next := r.Val
 	c.noteReleased(&next, in)
 	c.step(&next, fleet.StepCommitted, "")
@@ -32,7 +33,8 @@ func (c *Control) noteReleased(mv *fleet.Move, in plan.MoveInput) {
 }
 
 // commitTo places the machine on the move's target under the move's new generation.
-func (c *Control) commitTo(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], mv fleet.Move, more func(*records.Txn)) error {
+func (c *Control) commitTo(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], mv fleet.Move, more func(*records.Txn)) error {
 	w, _ := c.records.Workers.Get(mv.To)
 	t, machine := c.records.Begin(), m.Val
 	machine.Generation = max(machine.Generation, mv.ToGen)
@@ -48,9 +50,11 @@ func (c *Control) commitTo(ctx context.Context, r records.Row[fleet.Move], m rec
 }
 
 // nextTarget gives up a target: for another one, or for the source, or for good.
-func (c *Control) nextTarget(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
+func (c *Control) nextTarget(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
 	committed := in.Move.Step.PastCommit()
-	exclude := map[fleet.WorkerID]string{in.Move.From: "the machine comes from it", in.Move.To: why.Detail}
+	exclude := map[fleet.WorkerID]string{in.Move.From: "the machine comes from it",
+		in.Move.To: why.Detail}
 	to, blocked := c.placeCalm(needOf(m.Val, exclude))
 	spent := in.Move.Pinned || committed && in.Move.Attempt >= c.cfg.MaxAttempts
 	if to == "" || spent {
@@ -73,7 +77,8 @@ func (c *Control) nextTarget(ctx context.Context, r records.Row[fleet.Move], m r
 	} else {
 		next.Attempt++
 	}
-	next.To, next.ToGen, next.Instance = to, m.Val.Generation+1, fleet.InstanceID(c.deps.IDs.ULID(c.now()))
+	next.To, next.ToGen, next.Instance = to, m.Val.Generation+1,
+		fleet.InstanceID(c.deps.IDs.ULID(c.now()))
 	c.step(&next, fleet.StepCommitted, "on "+string(to)+" instead: "+why.Detail)
 	return c.commitTo(ctx, r, m, next, func(t *records.Txn) {
 		if in.Move.To != "" && in.Move.To != to {
@@ -83,10 +88,12 @@ func (c *Control) nextTarget(ctx context.Context, r records.Row[fleet.Move], m r
 	})
 }
 
-func (c *Control) noteProgress(ctx context.Context, r records.Row[fleet.Move], in plan.MoveInput) error {
+func (c *Control) noteProgress(ctx context.Context, r records.Row[fleet.Move],
+	in plan.MoveInput) error {
 	t, next := c.records.Begin(), r.Val
 	now := plan.ReportedStep(in.Move, in.Target.VM)
-	if now == fleet.StepStarted && r.Val.Step == fleet.StepCommitted { // no report told of the step between
+	// no report told of the step between
+	if now == fleet.StepStarted && r.Val.Step == fleet.StepCommitted {
 		c.step(&next, fleet.StepAttached, "")
 	}
 	c.step(&next, now, "")
@@ -94,9 +101,10 @@ func (c *Control) noteProgress(ctx context.Context, r records.Row[fleet.Move], i
 	return t.Commit(ctx)
 }
 
-// finishMove ends the move's effect: the machine is healthy on its target and free for other operations, its
-// network's lock and the source's share are given back.
-func (c *Control) finishMove(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput) error {
+// finishMove ends the move's effect: the machine is healthy on its target and free for other
+// operations, its network's lock and the source's share are given back.
+func (c *Control) finishMove(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], in plan.MoveInput) error {
 	next := r.Val
 	for _, s := range []fleet.Step{fleet.StepAttached, fleet.StepStarted} {
 		if next.Reached(s).Before(next.Reached(fleet.StepCommitted)) {
@@ -108,9 +116,11 @@ func (c *Control) finishMove(ctx context.Context, r records.Row[fleet.Move], m r
 	return c.endOnTarget(ctx, r, m, next, leftAs{state: fleet.MachineStarted, source: in.Source})
 }
 
-// giveUp ends a move that no target starts and that has no source to go back to. The lock is given back: a
-// machine that can't start must not keep its network from moving. The machine's own record goes on trying.
-func (c *Control) giveUp(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], why *fleet.Blocker) error {
+// giveUp ends a move that no target starts and that has no source to go back to. The lock is given
+// back: a machine that can't start must not keep its network from moving. The machine's own record
+// goes on trying.
+func (c *Control) giveUp(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], why *fleet.Blocker) error {
 	next := r.Val
 	next.Error = why.Detail
 	return c.endOnTarget(ctx, r, m, next, leftAs{state: fleet.MachineFailed, reason: why.Detail})
@@ -124,7 +134,8 @@ type leftAs struct {
 }
 
 // endOnTarget ends the move's effect with the machine on the target, owned by nobody.
-func (c *Control) endOnTarget(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], mv fleet.Move, as leftAs) error {
+func (c *Control) endOnTarget(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], mv fleet.Move, as leftAs) error {
 	c.step(&mv, fleet.StepUnlocked, "")
 	if as.source.Clean() {
 		c.step(&mv, fleet.StepDone, "")
@@ -142,17 +153,21 @@ func (c *Control) endOnTarget(ctx context.Context, r records.Row[fleet.Move], m 
 	return t.Commit(ctx)
 }
 
-// endMoveHere ends a move of a machine that its user wants stopped or destroyed by now: where it stands.
-func (c *Control) endMoveHere(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput) error {
+// endMoveHere ends a move of a machine that its user wants stopped or destroyed by now: where it
+// stands.
+func (c *Control) endMoveHere(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], in plan.MoveInput) error {
 	next := r.Val
 	if m.Val.Placement.Generation > r.Val.FromGen {
-		return c.endOnTarget(ctx, r, m, next, leftAs{state: fleet.MachineStopping, source: in.Source})
+		return c.endOnTarget(ctx, r, m, next,
+			leftAs{state: fleet.MachineStopping, source: in.Source})
 	}
 	c.noteReleased(&next, in)
 	c.step(&next, fleet.StepDone, "stopped by its user meanwhile")
 	t, machine := c.records.Begin(), m.Val
 	exit, reason := exitEvent(m.Val, in.Source, fleet.MachineStopped)
-	machine.Owner, machine.Placement, machine.State, machine.Reason = "", nil, fleet.MachineStopped, reason
+	machine.Owner, machine.Placement, machine.State, machine.Reason = "", nil, fleet.MachineStopped,
+		reason
 	t.SetMachine(m, machine)
 	t.Release(next.From, m.Val.ID)
 	t.Release(next.To, m.Val.ID)
@@ -174,7 +189,8 @@ func (c *Control) endDone(ctx context.Context, r records.Row[fleet.Move]) error 
 	return t.Commit(ctx)
 }
 
-// measurePause sets how long the machine stood still: from the commit that told the source to stop to now.
+// measurePause sets how long the machine stood still: from the commit that told the source to stop
+// to now.
 func (c *Control) measurePause(mv *fleet.Move) {
 	if told := mv.Reached(fleet.StepStopping); !told.IsZero() {
 		mv.PauseMS = float64(c.now().Sub(told).Microseconds()) / 1000

@@ -11,21 +11,26 @@ import (
 
 // movable reports whether a machine is where a plan thought it is, and free to be moved.
 func movable(m fleet.Machine, from fleet.WorkerID) bool {
-	return m.Owner == "" && m.Placement != nil && m.Placement.Worker == from && m.Desired == fleet.DesiredStarted && m.State != fleet.MachineStopping
+	return m.Owner == "" && m.Placement != nil && m.Placement.Worker == from &&
+		m.Desired == fleet.DesiredStarted && m.State != fleet.MachineStopping
 }
 
 // startMove records a move with its target reserved, and, where it is free, the network's lock: one
-// transaction. The machine's next generation is given out, so that nothing older can follow it to the target.
-func (c *Control) startMove(ctx context.Context, m records.Row[fleet.Machine], mv fleet.Move) (fleet.Move, error) {
+// transaction. The machine's next generation is given out, so that nothing older can follow it to
+// the target.
+func (c *Control) startMove(ctx context.Context, m records.Row[fleet.Machine],
+	mv fleet.Move) (fleet.Move, error) {
 	now := c.now()
 	mv.ID, mv.Machine, mv.Network = fleet.MoveID(c.deps.IDs.ULID(now)), m.Val.ID, m.Val.Network
-	mv.From, mv.FromGen, mv.ToGen = m.Val.Placement.Worker, m.Val.Placement.Generation, m.Val.Generation+1
+	mv.From, mv.FromGen, mv.ToGen = m.Val.Placement.Worker, m.Val.Placement.Generation,
+		m.Val.Generation+1
 	mv.Instance, mv.Attempt, mv.StartedAt = fleet.InstanceID(c.deps.IDs.ULID(now)), 1, now
 	if v := c.sightOf(m.Val).VM; v != nil && v.Generation == mv.FromGen {
 		mv.WasUnhealthy = !v.Healthy()
 	}
 	mv.Step = fleet.StepReserved
-	mv.Steps = []fleet.StepRecord{{Step: fleet.StepPlanned, At: now}, {Step: fleet.StepReserved, At: now, Note: "on " + string(mv.To)}}
+	mv.Steps = []fleet.StepRecord{{Step: fleet.StepPlanned, At: now},
+		{Step: fleet.StepReserved, At: now, Note: "on " + string(mv.To)}}
 	t := c.records.Begin()
 	if slot, free := c.freeSlot(mv.Network); free {
 		records.Set(t, slot, mv.ID)
@@ -56,7 +61,8 @@ func (c *Control) freeSlot(network fleet.NetworkName) (records.Row[fleet.MoveID]
 }
 
 // lockNetwork takes the network's lock for a move that has its target.
-func (c *Control) lockNetwork(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine]) error {
+func (c *Control) lockNetwork(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine]) error {
 	slot, free := c.freeSlot(r.Val.Network)
 	if !free {
 		return nil
@@ -69,16 +75,18 @@ func (c *Control) lockNetwork(ctx context.Context, r records.Row[fleet.Move], m 
 	return t.Commit(ctx)
 }
 
-// retarget reserves another target while the machine still runs on its source; why is nil where the present one
-// takes no machines any more. Where there is no other, the move is undone: whoever wanted it plans again, and says
-// what is missing.
-func (c *Control) retarget(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], why *fleet.Blocker) error {
+// retarget reserves another target while the machine still runs on its source; why is nil where the
+// present one takes no machines any more. Where there is no other, the move is undone: whoever
+// wanted it plans again, and says what is missing.
+func (c *Control) retarget(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], why *fleet.Blocker) error {
 	next := r.Val
 	if why != nil {
 		next.Refused = append(slices.Clip(next.Refused), next.To)
 	} else {
 		why = &fleet.Blocker{Code: fleet.CodeTargetLost, Object: "worker/" + string(next.To),
-			Detail: string(next.To) + " takes no machines any more", Remedy: "sluice machine migrate without --to"}
+			Detail: string(next.To) + " takes no machines any more",
+			Remedy: "sluice machine migrate without --to"}
 	}
 	exclude := map[fleet.WorkerID]string{next.From: "the machine is on it"}
 	for _, w := range next.Refused {
@@ -96,7 +104,8 @@ func (c *Control) retarget(ctx context.Context, r records.Row[fleet.Move], m rec
 		t.Release(next.To, m.Val.ID)
 	}
 	note := "on " + string(to) + ", because " + why.Detail
-	next.To, next.ToGen, next.Instance = to, m.Val.Generation+1, fleet.InstanceID(c.deps.IDs.ULID(c.now()))
+	next.To, next.ToGen, next.Instance = to, m.Val.Generation+1,
+		fleet.InstanceID(c.deps.IDs.ULID(c.now()))
 	c.step(&next, fleet.StepReserved, note)
 	if _, held := c.records.LockOf(next); held {
 		c.step(&next, fleet.StepLocked, "")
@@ -110,8 +119,10 @@ func (c *Control) retarget(ctx context.Context, r records.Row[fleet.Move], m rec
 	return t.Commit(ctx)
 }
 
-// stopSource begins the pause: from this commit on the source's assignment is to release the machine.
-func (c *Control) stopSource(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput) error {
+// stopSource begins the pause: from this commit on the source's assignment is to release the
+// machine.
+func (c *Control) stopSource(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], in plan.MoveInput) error {
 	t, next := c.records.Begin(), r.Val
 	note := ""
 	if !in.TargetPrepared() {
@@ -158,8 +169,8 @@ func (c *Control) block(ctx context.Context, r records.Row[fleet.Move], why *fle
 	return t.Commit(ctx)
 }
 
-// orphaned ends a move whose machine is gone or owned by something else. Both happen only after the move has
-// given the machine back; anything else is a view that is behind.
+// orphaned ends a move whose machine is gone or owned by something else. Both happen only after the
+// move has given the machine back; anything else is a view that is behind.
 func (c *Control) orphaned(ctx context.Context, r records.Row[fleet.Move], exists bool) error {
 	if r.Val.Step == fleet.StepUnlocked && !exists {
 		return c.endDone(ctx, r)

@@ -10,8 +10,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-// undoMove undoes a move whose source was never told anything: the reservation and the lock go back.
-func (c *Control) undoMove(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], why *fleet.Blocker) error {
+// undoMove undoes a move whose source was never told anything: the reservation and the lock go
+// back.
+func (c *Control) undoMove(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], why *fleet.Blocker) error {
 	t, next := c.records.Begin(), r.Val
 	note := ""
 	if why != nil {
@@ -33,9 +35,10 @@ func (c *Control) undoMove(ctx context.Context, r records.Row[fleet.Move], m rec
 	return t.Commit(ctx)
 }
 
-// putBack undoes a move after the source was told to stop: the machine goes back under a new generation. The
-// source's share was kept for this. why is nil where a person cancelled.
-func (c *Control) putBack(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
+// putBack undoes a move after the source was told to stop: the machine goes back under a new
+// generation. The source's share was kept for this. why is nil where a person cancelled.
+func (c *Control) putBack(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
 	next := r.Val
 	if next.Reached(fleet.StepReleased).IsZero() {
 		c.noteReleased(&next, in)
@@ -54,7 +57,8 @@ func (c *Control) putBack(ctx context.Context, r records.Row[fleet.Move], m reco
 	}
 	t, machine := c.records.Begin(), m.Val
 	machine.Generation++
-	machine.Placement = c.placementOn(machine, w.Val, machine.Generation, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
+	machine.Placement = c.placementOn(machine, w.Val, machine.Generation,
+		fleet.InstanceID(c.deps.IDs.ULID(c.now())))
 	machine.State, machine.Reason = fleet.MachineMoving, ""
 	t.SetMachine(m, machine)
 	t.Hold(next.From, m.Val.ID, fleet.Allocated{Resources: m.Val.Config.Resources})
@@ -62,8 +66,10 @@ func (c *Control) putBack(ctx context.Context, r records.Row[fleet.Move], m reco
 	return t.Commit(ctx)
 }
 
-// endUndone ends an undone move: the machine is wholly on its source again, running or with a reason why not.
-func (c *Control) endUndone(ctx context.Context, r records.Row[fleet.Move], m records.Row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
+// endUndone ends an undone move: the machine is wholly on its source again, running or with a
+// reason why not.
+func (c *Control) endUndone(ctx context.Context, r records.Row[fleet.Move],
+	m records.Row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
 	t, next := c.records.Begin(), r.Val
 	machine := m.Val
 	machine.Owner, machine.State = "", fleet.MachineStarting
@@ -87,12 +93,13 @@ func (c *Control) endUndone(ctx context.Context, r records.Row[fleet.Move], m re
 	return t.Commit(ctx)
 }
 
-// moveEvents tells a machine's history of a move that has ended: it was stopped on one worker and launched
-// on another, or, where the move was undone, on the same. Users wait for migrated=true.
+// moveEvents tells a machine's history of a move that has ended: it was stopped on one worker and
+// launched on another, or, where the move was undone, on the same. Users wait for migrated=true.
 func moveEvents(mv fleet.Move, m fleet.Machine) []fleet.MachineEvent {
 	to, migrated := m.Placement.Worker, m.Placement.Worker != mv.From
 	info := map[string]string{
-		"migrated": strconv.FormatBool(migrated), "from": string(mv.From), "to": string(to), "move": string(mv.ID), "reason": string(mv.Reason),
+		"migrated": strconv.FormatBool(migrated), "from": string(mv.From), "to": string(to),
+		"move": string(mv.ID), "reason": string(mv.Reason),
 		"proof": string(mv.Proof), "address": m.Placement.Address.String(),
 	}
 	if mv.PauseMS > 0 {
@@ -103,10 +110,13 @@ func moveEvents(mv fleet.Move, m fleet.Machine) []fleet.MachineEvent {
 	}
 	var lines []fleet.MachineEvent
 	if at := mv.Reached(fleet.StepStopping); !at.IsZero() {
-		lines = append(lines, fleet.MachineEvent{Time: at, State: fleet.MachineStopping, Event: eventStop, Source: sourceControl, Info: map[string]string{"reason": string(mv.Reason)}})
+		lines = append(lines,
+			fleet.MachineEvent{Time: at, State: fleet.MachineStopping, Event: eventStop,
+				Source: sourceControl, Info: map[string]string{"reason": string(mv.Reason)}})
 	}
 	if at := mv.Reached(fleet.StepReleased); !at.IsZero() {
-		exit := fleet.MachineEvent{Time: at, State: fleet.MachineStopped, Event: eventExit, Source: sourceWorker(mv.From)}
+		exit := fleet.MachineEvent{Time: at, State: fleet.MachineStopped, Event: eventExit,
+			Source: sourceWorker(mv.From)}
 		if mv.Proof == fleet.ProofStorage { // nobody there said so
 			why := mv.NoteOf(fleet.StepReleased)
 			if why == "" {
@@ -116,9 +126,12 @@ func moveEvents(mv fleet.Move, m fleet.Machine) []fleet.MachineEvent {
 		}
 		lines = append(lines, exit)
 	}
-	lines = append(lines, fleet.MachineEvent{Time: m.Placement.Since, State: fleet.MachineCreated, Event: eventLaunch, Source: sourceControl, Instance: m.Placement.Instance, Info: info})
+	lines = append(lines, fleet.MachineEvent{Time: m.Placement.Since, State: fleet.MachineCreated,
+		Event: eventLaunch, Source: sourceControl, Instance: m.Placement.Instance, Info: info})
 	if m.State == fleet.MachineStarted {
-		lines = append(lines, fleet.MachineEvent{State: fleet.MachineStarted, Event: eventStart, Source: sourceWorker(to), Instance: m.Placement.Instance})
+		lines = append(lines,
+			fleet.MachineEvent{State: fleet.MachineStarted, Event: eventStart,
+				Source: sourceWorker(to), Instance: m.Placement.Instance})
 	}
 	return lines
 }

@@ -77,7 +77,8 @@ func (c *Control) gatherMove(mv fleet.Move, m fleet.Machine) plan.MoveInput {
 
 // otherTargets is what the machine needs, on any other worker than those of its move.
 func otherTargets(mv fleet.Move, m fleet.Machine) plan.Need {
-	exclude := map[fleet.WorkerID]string{mv.From: "the machine comes from it", mv.To: "it is slow there"}
+	exclude := map[fleet.WorkerID]string{mv.From: "the machine comes from it",
+		mv.To: "it is slow there"}
 	for _, w := range mv.Refused {
 		exclude[w] = "no VM got ready on it"
 	}

@@ -24,8 +24,9 @@ type observed struct {
 	judged   plan.Health
 	report   *fleet.WorkerReport // the newest; its contents are never changed
 	received time.Time
-	// boots has the newest sequence heard of each boot of the daemon. Which of two boots is the later nobody
-	// says, so a late report of an earlier one may be taken for news; the present one's next report wins again.
+	// boots has the newest sequence heard of each boot of the daemon. Which of two boots is the
+	// later nobody says, so a late report of an earlier one may be taken for news; the present
+	// one's next report wins again.
 	boots map[string]int64
 	feed  feed
 	vms   map[fleet.MachineID]sighting // since when which VM is reported
@@ -87,9 +88,11 @@ func (o *observer) heard(id fleet.WorkerID, now time.Time) {
 // maxBoots bounds how many boots of a worker are remembered.
 const maxBoots = 16
 
-// take keeps a report unless a newer one has been taken. It returns the machines of which the worker says
-// something else than before, and whether anything changed that people or plans look at.
-func (o *observer) take(r fleet.WorkerReport, now time.Time) (machines []fleet.MachineID, changed bool) {
+// take keeps a report unless a newer one has been taken. It returns the machines of which the
+// worker says something else than before, and whether anything changed that people or plans look
+// at.
+func (o *observer) take(r fleet.WorkerReport,
+	now time.Time) (machines []fleet.MachineID, changed bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	w := o.getLocked(r.Worker)
@@ -143,9 +146,13 @@ func differing(old, now []fleet.VMReport) []fleet.MachineID {
 
 // sameVM leaves out what only counts up.
 func sameVM(a, b fleet.VMReport) bool {
-	return a.Generation == b.Generation && a.Phase == b.Phase && a.HasVM == b.HasVM && a.VM == b.VM &&
+	return a.Generation == b.Generation && a.Phase == b.Phase && a.HasVM == b.HasVM &&
+		a.VM == b.VM &&
 		a.Error == b.Error && a.Stall.Same(b.Stall) && a.OOM.Same(b.OOM) &&
-		a.SilentSince.Equal(b.SilentSince) && a.Platform.Same(b.Platform) && slices.EqualFunc(a.Services, b.Services, func(x, y fleet.ServiceReport) bool { return x == y })
+		a.SilentSince.Equal(b.SilentSince) && a.Platform.Same(b.Platform) &&
+		slices.EqualFunc(a.Services, b.Services, func(x, y fleet.ServiceReport) bool {
+			return x == y
+		})
 }
 
 // health judges a worker now.
@@ -163,8 +170,8 @@ func (o *observer) healthLocked(id fleet.WorkerID, now time.Time) plan.Health {
 	return plan.Liveness(c, o.grace, now, o.policy)
 }
 
-// judge judges a worker and remembers what the judgement of the future depends on: a worker once found down
-// has to prove itself. It reports whether the judgement has changed.
+// judge judges a worker and remembers what the judgement of the future depends on: a worker once
+// found down has to prove itself. It reports whether the judgement has changed.
 func (o *observer) judge(id fleet.WorkerID, now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -181,7 +188,8 @@ func (o *observer) judge(id fleet.WorkerID, now time.Time) bool {
 	return changed
 }
 
-// sight returns what the worker's newest report says of a machine. The set is the worker's present one.
+// sight returns what the worker's newest report says of a machine. The set is the worker's present
+// one.
 func (o *observer) sight(id fleet.WorkerID, machine fleet.MachineID, now time.Time) plan.Sight {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -226,14 +234,16 @@ func (o *observer) toldServices(id fleet.WorkerID, vm *fleet.VMReport) {
 	}
 }
 
-// report returns a worker's newest report (nil: none), its contact, and whether it acted on the newest
-// assignments.
-func (o *observer) report(id fleet.WorkerID) (r *fleet.WorkerReport, contact plan.Contact, current bool) {
+// report returns a worker's newest report (nil: none), its contact, and whether it acted on the
+// newest assignments.
+func (o *observer) report(id fleet.WorkerID) (r *fleet.WorkerReport, contact plan.Contact,
+	current bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	w := o.workers[id]
 	if w == nil {
 		return nil, plan.Contact{}, false
 	}
-	return w.report, w.contact, w.report != nil && w.feed.set.Revision != 0 && w.report.Seen == w.feed.set.Revision
+	return w.report, w.contact, w.report != nil && w.feed.set.Revision != 0 &&
+		w.report.Seen == w.feed.set.Revision
 }

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// queue holds the names of what to reconcile. One executor at a time has a name; a name that is added
-// meanwhile comes again afterwards. Names are handed out in the order in which they came.
+// queue holds the names of what to reconcile. One executor at a time has a name; a name that is
+// added meanwhile comes again afterwards. Names are handed out in the order in which they came.
 type queue struct {
 	mu      sync.Mutex
 	waiting []string
@@ -17,7 +17,8 @@ type queue struct {
 }
 
 func newQueue() *queue {
-	return &queue{dirty: map[string]bool{}, running: map[string]bool{}, more: make(chan struct{}, 1)}
+	return &queue{dirty: map[string]bool{}, running: map[string]bool{},
+		more: make(chan struct{}, 1)}
 }
 
 // add enqueues names; one that waits already is not added twice.

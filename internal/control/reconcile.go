@@ -114,7 +114,8 @@ func (c *Control) tick() {
 // maxTries bounds a request whose records somebody else changes all the time.
 const maxTries = 20
 
-// try repeats a decision that lost a race, at most maxTries times. Each round reads the records anew.
+// try repeats a decision that lost a race, at most maxTries times. Each round reads the records
+// anew.
 func (c *Control) try(ctx context.Context, decide func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := decide()
@@ -154,14 +155,15 @@ func (l *keyLocks) lock(ctx context.Context, id fleet.MachineID) (func(), error)
 		l.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "wait for the disk of machine %s", id)
+			return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "wait for the disk of machine %s",
+				id)
 		case <-wait:
 		}
 	}
 }
 
-// retries remember how often a machine failed in a row. They are in memory: forgetting them only makes
-// the next try early.
+// retries remember how often a machine failed in a row. They are in memory: forgetting them only
+// makes the next try early.
 type retries struct {
 	mu sync.Mutex
 	of map[fleet.MachineID]retry
@@ -173,7 +175,8 @@ type retry struct {
 	next       time.Time
 }
 
-// Pauses before a failed machine is started again: doubled each time, forgotten once it was well for retryMost.
+// Pauses before a failed machine is started again: doubled each time, forgotten once it was well
+// for retryMost.
 const (
 	retryFirst = time.Second
 	retryMost  = time.Minute

@@ -11,9 +11,9 @@ import (
 // longestRest is the longest time between two ticks.
 const longestRest = time.Second
 
-// ticks calls tick until ctx ends: every Config.Tick while something waits for time to pass, and otherwise
-// only when the next worker's silence would begin to count. Any change ends such a rest. So an idle fleet
-// costs little, and no failure is found later.
+// ticks calls tick until ctx ends: every Config.Tick while something waits for time to pass, and
+// otherwise only when the next worker's silence would begin to count. Any change ends such a rest.
+// So an idle fleet costs little, and no failure is found later.
 func (c *Control) ticks(ctx context.Context) error {
 	for {
 		changed := c.Changed() // before the tick, so that no change is slept through
@@ -40,7 +40,8 @@ func waitForChange(ctx context.Context, changed <-chan struct{}, bound time.Dura
 	}
 }
 
-// rest returns how long nothing needs the clock, if nothing changes; 0 where something waits for time to pass.
+// rest returns how long nothing needs the clock, if nothing changes; 0 where something waits for
+// time to pass.
 func (c *Control) rest(now time.Time) time.Duration {
 	c.mu.Lock()
 	again := len(c.again)

@@ -37,7 +37,8 @@ func (s *countedStore) Commit(ctx context.Context, txn state.Txn) (int64, error)
 	return s.Store.Commit(ctx, txn)
 }
 
-// restful is a control plane whose workers do nothing but report, in the fake time of a synctest bubble.
+// restful is a control plane whose workers do nothing but report, in the fake time of a synctest
+// bubble.
 type restful struct {
 	*Control
 	store *countedStore
@@ -47,8 +48,10 @@ type restful struct {
 
 func newRestful(t *testing.T) *restful {
 	r := &restful{store: &countedStore{Store: memstate.New(memstate.Config{})}}
-	c, err := New(Config{Policy: fleet.DefaultPolicy()}, Deps{Store: r.store, Disks: noDisks{}, Images: noDisks{}, Log: slog.New(slog.DiscardHandler),
-		Now: func() time.Time { r.looks.Add(1); return time.Now() }})
+	c, err := New(Config{Policy: fleet.DefaultPolicy()},
+		Deps{Store: r.store, Disks: noDisks{}, Images: noDisks{},
+			Log: slog.New(slog.DiscardHandler),
+			Now: func() time.Time { r.looks.Add(1); return time.Now() }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +68,8 @@ func newRestful(t *testing.T) *restful {
 	})
 	synctest.Wait()
 	for i := range 3 {
-		req := fleet.JoinRequest{Worker: fleet.WorkerID(fmt.Sprintf("w%d", i+1)), Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), APIURL: "http://w",
+		req := fleet.JoinRequest{Worker: fleet.WorkerID(fmt.Sprintf("w%d", i+1)),
+			Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), APIURL: "http://w",
 			Capacity: fleet.Resources{CPUMillis: 1000, MemoryMiB: 1000}}
 		if _, err := c.Join(t.Context(), req); err != nil {
 			t.Fatal(err)
@@ -80,7 +84,8 @@ func (r *restful) report(t *testing.T, seconds int, workers ...fleet.WorkerID) {
 	for range seconds {
 		for _, w := range workers {
 			r.seq++
-			if err := r.Report(t.Context(), fleet.WorkerReport{Worker: w, Boot: "b", Sequence: r.seq}); err != nil {
+			if err := r.Report(t.Context(),
+				fleet.WorkerReport{Worker: w, Boot: "b", Sequence: r.seq}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -88,8 +93,8 @@ func (r *restful) report(t *testing.T, seconds int, workers ...fleet.WorkerID) {
 	}
 }
 
-// TestIdleFleetRests: a minute of a fleet in which nothing happens asks nothing of the state, and wakes for
-// little more than the reports that come.
+// TestIdleFleetRests: a minute of a fleet in which nothing happens asks nothing of the state, and
+// wakes for little more than the reports that come.
 func TestIdleFleetRests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRestful(t)
@@ -105,8 +110,8 @@ func TestIdleFleetRests(t *testing.T) {
 	})
 }
 
-// TestRestDelaysNoFailure: a worker that falls silent while the control plane rests is suspect, and down, no
-// later than a tick after its time.
+// TestRestDelaysNoFailure: a worker that falls silent while the control plane rests is suspect, and
+// down, no later than a tick after its time.
 func TestRestDelaysNoFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRestful(t)
@@ -124,7 +129,9 @@ func TestRestDelaysNoFailure(t *testing.T) {
 					if time.Since(last)%time.Second == 0 {
 						r.seq++
 						for _, w := range []fleet.WorkerID{"w1", "w2"} {
-							if err := r.Report(t.Context(), fleet.WorkerReport{Worker: w, Boot: "b", Sequence: r.seq}); err != nil {
+							if err := r.Report(t.Context(),
+								fleet.WorkerReport{Worker: w, Boot: "b",
+									Sequence: r.seq}); err != nil {
 								t.Fatal(err)
 							}
 						}
@@ -133,7 +140,8 @@ func TestRestDelaysNoFailure(t *testing.T) {
 						t.Fatalf("never found %s", x.health)
 					}
 				}
-				if late := time.Since(last) - x.after; late < 0 || late > r.cfg.Tick+20*time.Millisecond {
+				if late := time.Since(last) - x.after; late < 0 ||
+					late > r.cfg.Tick+20*time.Millisecond {
 					t.Errorf("found %s %s after its time", x.health, late)
 				}
 			}

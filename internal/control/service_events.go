@@ -20,9 +20,9 @@ const (
 	eventServiceFail  = "service_fail" // it could not be started
 )
 
-// Bounds of what services take of a machine's history, so that it has room for the machine itself, whatever they do. What
-// an incarnation may add is refused beyond them, and never makes room for itself: else what was pushed out
-// would be news again.
+// Bounds of what services take of a machine's history, so that it has room for the machine itself,
+// whatever they do. What an incarnation may add is refused beyond them, and never makes room for
+// itself: else what was pushed out would be news again.
 const (
 	maxServiceLines = 32 // of all incarnations
 	maxEndLines     = 24 // of one incarnation: exits and failures
@@ -31,8 +31,10 @@ const (
 	maxReason       = 200
 )
 
-// noteServices notes in a started machine's history which of its services were started, and which ended by themselves.
-func (c *Control) noteServices(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+// noteServices notes in a started machine's history which of its services were started, and which
+// ended by themselves.
+func (c *Control) noteServices(ctx context.Context, m records.Row[fleet.Machine],
+	s plan.Sight) error {
 	if slices.Equal(c.obs.told(s.Worker, s.VM), s.VM.Services) {
 		return nil
 	}
@@ -40,7 +42,9 @@ func (c *Control) noteServices(ctx context.Context, m records.Row[fleet.Machine]
 	if err != nil {
 		return err
 	}
-	h := &serviceHistory{ring: history.Val, base: fleet.MachineEvent{State: m.Val.State, Source: sourceWorker(s.Worker), Instance: m.Val.Placement.Instance}}
+	h := &serviceHistory{ring: history.Val,
+		base: fleet.MachineEvent{State: m.Val.State, Source: sourceWorker(s.Worker),
+			Instance: m.Val.Placement.Instance}}
 	if h.tell(s.VM.Services) {
 		t := c.records.Begin()
 		records.Set(t, history, h.ring)
@@ -52,8 +56,8 @@ func (c *Control) noteServices(ctx context.Context, m records.Row[fleet.Machine]
 	return nil
 }
 
-// serviceHistory adds to a machine's history what its services did in one incarnation. A service that ends over and over in
-// the same way has one line for that, which moves to the end.
+// serviceHistory adds to a machine's history what its services did in one incarnation. A service
+// that ends over and over in the same way has one line for that, which moves to the end.
 type serviceHistory struct {
 	ring []fleet.MachineEvent
 	base fleet.MachineEvent
@@ -123,9 +127,12 @@ func (h *serviceHistory) tellEnd(r fleet.ServiceReport, at time.Time) {
 		reason = strings.ToValidUTF8(reason[:maxReason], "") + "…"
 	}
 	times -= told
-	line.Info = map[string]string{"service": r.Name, "reason": reason, "restarts": strconv.Itoa(r.Restarts),
+	line.Info = map[string]string{"service": r.Name, "reason": reason,
+		"restarts": strconv.Itoa(r.Restarts),
 		"again_in": (time.Duration(r.RetryMS) * time.Millisecond).String()}
-	same := slices.IndexFunc(of, func(i int) bool { return h.ring[i].Event == line.Event && h.ring[i].Info["reason"] == reason })
+	same := slices.IndexFunc(of, func(i int) bool {
+		return h.ring[i].Event == line.Event && h.ring[i].Info["reason"] == reason
+	})
 	switch {
 	case same >= 0:
 		old := h.ring[of[same]]
@@ -149,7 +156,8 @@ func number(s string) int {
 	return n
 }
 
-// tellStart adds that a service was started for the first time, or is ready again after it had ended.
+// tellStart adds that a service was started for the first time, or is ready again after it had
+// ended.
 func (h *serviceHistory) tellStart(r fleet.ServiceReport, at time.Time) {
 	starts, newest, known := 0, -1, -1
 	for i, e := range h.ring {
@@ -166,10 +174,12 @@ func (h *serviceHistory) tellStart(r fleet.ServiceReport, at time.Time) {
 	switch {
 	case r.State != "running" && r.State != "ready":
 		return
-	case known >= 0 && (!isEnd(h.ring[known]) || r.State != "ready" || at.Before(h.ring[known].Time)):
+	case known >= 0 && (!isEnd(h.ring[known]) || r.State != "ready" ||
+		at.Before(h.ring[known].Time)):
 		return
 	}
-	if newest >= 0 && (newest == len(h.ring)-1 || starts >= maxStartLines) && !slices.Contains(names(h.ring[newest]), r.Name) {
+	if newest >= 0 && (newest == len(h.ring)-1 || starts >= maxStartLines) &&
+		!slices.Contains(names(h.ring[newest]), r.Name) {
 		e := h.ring[newest]
 		e.Info = map[string]string{"service": strings.Join(append(names(e), r.Name), " ")}
 		h.ring[newest], h.news = e, true
@@ -201,7 +211,8 @@ func (h *serviceHistory) dropStarts(name string, before int) {
 
 func (h *serviceHistory) remove(i int) { h.ring = slices.Delete(h.ring, i, i+1) }
 
-// add adds a line. Where services have more than their share, the oldest line of an earlier incarnation's makes room.
+// add adds a line. Where services have more than their share, the oldest line of an earlier
+// incarnation's makes room.
 func (h *serviceHistory) add(line fleet.MachineEvent) {
 	h.news = true
 	lines, old := 0, -1

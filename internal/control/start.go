@@ -114,7 +114,8 @@ func (c *Control) reconcileStarted(ctx context.Context, m records.Row[fleet.Mach
 			return nil
 		}
 		var exclude map[fleet.WorkerID]string
-		if m.Val.Reason != "" { // its start there was given up: where another worker takes it, it shall
+		// its start there was given up: where another worker takes it, it shall
+		if m.Val.Reason != "" {
 			exclude = map[fleet.WorkerID]string{s.Worker: m.Val.Reason}
 		}
 		return c.launch(ctx, m, exclude)
@@ -135,7 +136,8 @@ func (c *Control) reconcileStarted(ctx context.Context, m records.Row[fleet.Mach
 			}
 			return c.noteHeld(ctx, m, s)
 		}
-		return c.setState(ctx, m, fleet.MachineStarted, "", &fleet.MachineEvent{Event: eventStart, Source: sourceWorker(s.Worker)})
+		return c.setState(ctx, m, fleet.MachineStarted, "",
+			&fleet.MachineEvent{Event: eventStart, Source: sourceWorker(s.Worker)})
 	case fleet.PhaseFailed, fleet.PhaseFenced:
 		return c.reconcileFailed(ctx, m, s)
 	case fleet.PhaseReleased:
@@ -153,7 +155,8 @@ const reasonPaused = "paused: the store of its disk has stalled"
 // reasonSilent, with a time after it, is why nobody knows what a started machine does.
 const reasonSilent = "platformd of the VM has been silent since "
 
-// held returns why a started machine isn't what it should be, and the event by which that is told; "" if it is.
+// held returns why a started machine isn't what it should be, and the event by which that is told;
+// "" if it is.
 func held(v *fleet.VMReport) (reason string, ev fleet.MachineEvent) {
 	switch {
 	case !v.SilentSince.IsZero(): // what its platform said last may not be so any more
@@ -162,12 +165,14 @@ func held(v *fleet.VMReport) (reason string, ev fleet.MachineEvent) {
 			fleet.MachineEvent{Event: eventSilent, Info: map[string]string{"since": since}}
 	case v.Stall != nil && v.Stall.Paused:
 		return reasonPaused, fleet.MachineEvent{Event: eventStall,
-			Info: map[string]string{"since": v.Stall.Since.UTC().Format(time.RFC3339), "operation": v.Stall.Operation, "reason": v.Stall.Reason}}
+			Info: map[string]string{"since": v.Stall.Since.UTC().Format(time.RFC3339),
+				"operation": v.Stall.Operation, "reason": v.Stall.Reason}}
 	}
 	return "", fleet.MachineEvent{}
 }
 
-// noteHeld notes that a started machine has been paused for its store, or that its platform is silent, or that it goes on.
+// noteHeld notes that a started machine has been paused for its store, or that its platform is
+// silent, or that it goes on.
 func (c *Control) noteHeld(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
 	reason, ev := held(s.VM)
 	if reason == m.Val.Reason {
@@ -186,8 +191,10 @@ func (c *Control) noteHeld(ctx context.Context, m records.Row[fleet.Machine], s 
 	return c.setState(ctx, m, fleet.MachineStarted, reason, &ev)
 }
 
-// reconcileStarting waits for a machine whose worker hasn't said yet that it runs, or gives the start up.
-func (c *Control) reconcileStarting(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+// reconcileStarting waits for a machine whose worker hasn't said yet that it runs, or gives the
+// start up.
+func (c *Control) reconcileStarting(ctx context.Context, m records.Row[fleet.Machine],
+	s plan.Sight) error {
 	if m.Val.State == fleet.MachineStarted || m.Val.State == fleet.MachineLost && !s.Reported {
 		return nil // it was up; its worker brings it up again by itself, or says why not
 	}
@@ -204,8 +211,9 @@ func (c *Control) reconcileStarting(ctx context.Context, m records.Row[fleet.Mac
 		if c.namedWorker(m.Val) != "" {
 			reason += "; it is started there anew, because this worker was asked for"
 		}
-		return c.setState(ctx, m, fleet.MachineStopping, reason, &fleet.MachineEvent{Event: eventStop, Source: sourceControl,
-			Info: map[string]string{"reason": reason}})
+		return c.setState(ctx, m, fleet.MachineStopping, reason,
+			&fleet.MachineEvent{Event: eventStop, Source: sourceControl,
+				Info: map[string]string{"reason": reason}})
 	}
 	reason := ""
 	if pace != plan.PaceFine {
@@ -217,8 +225,10 @@ func (c *Control) reconcileStarting(ctx context.Context, m records.Row[fleet.Mac
 	return nil
 }
 
-// reconcileLost notes that a machine's worker is down, and why failover doesn't start it elsewhere yet.
-func (c *Control) reconcileLost(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+// reconcileLost notes that a machine's worker is down, and why failover doesn't start it elsewhere
+// yet.
+func (c *Control) reconcileLost(ctx context.Context, m records.Row[fleet.Machine],
+	s plan.Sight) error {
 	reason := string(s.Worker) + " is down"
 	c.mu.Lock()
 	if b, ok := c.waiting[m.Val.ID]; ok {
@@ -230,21 +240,24 @@ func (c *Control) reconcileLost(ctx context.Context, m records.Row[fleet.Machine
 	}
 	var ev *fleet.MachineEvent
 	if m.Val.State != fleet.MachineLost {
-		ev = &fleet.MachineEvent{Event: eventLost, Source: sourceControl, Info: map[string]string{"worker": string(s.Worker)}}
+		ev = &fleet.MachineEvent{Event: eventLost, Source: sourceControl,
+			Info: map[string]string{"worker": string(s.Worker)}}
 	}
 	return c.setState(ctx, m, fleet.MachineLost, reason, ev)
 }
 
 // reconcileFailed starts a machine again that its worker couldn't bring up, or whose VM has ended.
-func (c *Control) reconcileFailed(ctx context.Context, m records.Row[fleet.Machine], s plan.Sight) error {
+func (c *Control) reconcileFailed(ctx context.Context, m records.Row[fleet.Machine],
+	s plan.Sight) error {
 	gen := m.Val.Placement.Generation
 	w, _ := c.records.Workers.Get(s.Worker)
 	leaving := w.Val.Drain != ""
 	next := c.retries.after(m.Val.ID, gen, c.now())
 	switch {
 	case m.Val.State != fleet.MachineFailed:
-		return c.setState(ctx, m, fleet.MachineFailed, plan.Failure(s.VM), &fleet.MachineEvent{Event: eventExit, Source: sourceWorker(s.Worker),
-			Info: map[string]string{"error": s.VM.Error, "kind": s.VM.ErrorKind}})
+		return c.setState(ctx, m, fleet.MachineFailed, plan.Failure(s.VM),
+			&fleet.MachineEvent{Event: eventExit, Source: sourceWorker(s.Worker),
+				Info: map[string]string{"error": s.VM.Error, "kind": s.VM.ErrorKind}})
 	case permanent(s.VM) && leaving && plan.HasVM(s.VM):
 		return c.setState(ctx, m, fleet.MachineStopping, m.Val.Reason, nil)
 	case permanent(s.VM) && !leaving:
@@ -264,14 +277,16 @@ func permanent(v *fleet.VMReport) bool {
 	return v.Phase == fleet.PhaseFenced
 }
 
-// launch places a machine anew: on the best worker, under a new generation. Where there is none, a machine
-// that has a worker which takes it back stays there; else its record says why it waits.
-func (c *Control) launch(ctx context.Context, m records.Row[fleet.Machine], exclude map[fleet.WorkerID]string) error {
+// launch places a machine anew: on the best worker, under a new generation. Where there is none, a
+// machine that has a worker which takes it back stays there; else its record says why it waits.
+func (c *Control) launch(ctx context.Context, m records.Row[fleet.Machine],
+	exclude map[fleet.WorkerID]string) error {
 	need := needOf(m.Val, exclude)
 	need.Only = c.namedWorker(m.Val)
 	to, blocker := c.placeCalm(need)
 	if blocker != nil && m.Val.Placement != nil {
-		if w, ok := c.records.Workers.Get(m.Val.Placement.Worker); ok && w.Val.Drain == "" && !w.Val.Drained && c.obs.health(w.Val.ID, c.now()) == plan.Alive {
+		if w, ok := c.records.Workers.Get(m.Val.Placement.Worker); ok && w.Val.Drain == "" &&
+			!w.Val.Drained && c.obs.health(w.Val.ID, c.now()) == plan.Alive {
 			to, blocker = w.Val.ID, nil
 		}
 	}
@@ -292,9 +307,10 @@ func (c *Control) launch(ctx context.Context, m records.Row[fleet.Machine], excl
 	return t.Commit(ctx)
 }
 
-// launchOn adds to t what places a machine on a worker under a new generation. next is the machine's record
-// as it should be otherwise.
-func (c *Control) launchOn(ctx context.Context, t *records.Txn, m records.Row[fleet.Machine], next fleet.Machine, to fleet.WorkerID) error {
+// launchOn adds to t what places a machine on a worker under a new generation. next is the
+// machine's record as it should be otherwise.
+func (c *Control) launchOn(ctx context.Context, t *records.Txn, m records.Row[fleet.Machine],
+	next fleet.Machine, to fleet.WorkerID) error {
 	w, _ := c.records.Workers.Get(to)
 	t.ExpectWorker(to)
 	if m.Val.Placement != nil && m.Val.Placement.Worker != to {
@@ -302,26 +318,31 @@ func (c *Control) launchOn(ctx context.Context, t *records.Txn, m records.Row[fl
 	}
 	t.Hold(to, m.Val.ID, fleet.Allocated{Resources: m.Val.Config.Resources})
 	next.Generation = m.Val.Generation + 1
-	next.Placement = c.placementOn(next, w.Val, next.Generation, fleet.InstanceID(c.deps.IDs.ULID(c.now())))
+	next.Placement = c.placementOn(next, w.Val, next.Generation,
+		fleet.InstanceID(c.deps.IDs.ULID(c.now())))
 	next.Placement.Named = c.namedWorker(m.Val) == to
 	next.State, next.Reason = fleet.MachineStarting, ""
 	t.SetMachine(m, next)
-	return c.events(ctx, t, m.Val.ID, fleet.MachineEvent{State: fleet.MachineStarting, Event: eventLaunch, Source: sourceControl,
-		Instance: next.Placement.Instance, Info: map[string]string{"worker": string(to)}})
+	return c.events(ctx, t, m.Val.ID,
+		fleet.MachineEvent{State: fleet.MachineStarting, Event: eventLaunch, Source: sourceControl,
+			Instance: next.Placement.Instance, Info: map[string]string{"worker": string(to)}})
 }
 
-func (c *Control) placementOn(m fleet.Machine, w fleet.Worker, gen fleet.Generation, instance fleet.InstanceID) *fleet.Placement {
+func (c *Control) placementOn(m fleet.Machine, w fleet.Worker, gen fleet.Generation,
+	instance fleet.InstanceID) *fleet.Placement {
 	return &fleet.Placement{Worker: w.ID, Generation: gen, Instance: instance,
 		Address: fleet.PrivateAddress(m.NetworkID, w.Number, m.Number), Since: c.now()}
 }
 
 // setState writes a machine's state, with an event if there is one to tell.
-func (c *Control) setState(ctx context.Context, m records.Row[fleet.Machine], state fleet.MachineState, reason string, ev *fleet.MachineEvent) error {
+func (c *Control) setState(ctx context.Context, m records.Row[fleet.Machine],
+	state fleet.MachineState, reason string, ev *fleet.MachineEvent) error {
 	t := c.records.Begin()
 	next := m.Val
 	next.State, next.Reason = state, reason
 	if state == fleet.MachineStarted && next.Placement != nil && next.Placement.Named {
-		up := *next.Placement // it has come up where it was asked for; from here on it is as any other
+		// it has come up where it was asked for; from here on it is as any other
+		up := *next.Placement
 		up.Named, next.Placement = false, &up
 	}
 	t.SetMachine(m, next)

@@ -9,10 +9,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
-// stuckOn returns for how long a machine's start on a worker, under a generation, has come no further, as
-// far as that counts: see package patience. Ask at every reconciliation of the machine. While the
-// worker is silent nothing is known, and nothing counts.
-func (o *observer) stuckOn(id fleet.WorkerID, machine fleet.MachineID, gen fleet.Generation, now time.Time) time.Duration {
+// stuckOn returns for how long a machine's start on a worker, under a generation, has come no
+// further, as far as that counts: see package patience. Ask at every reconciliation of the machine.
+// While the worker is silent nothing is known, and nothing counts.
+func (o *observer) stuckOn(id fleet.WorkerID, machine fleet.MachineID, gen fleet.Generation,
+	now time.Time) time.Duration {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	w := o.getLocked(id)
@@ -47,7 +48,8 @@ func (w *observed) markOf(machine fleet.MachineID) string {
 	}
 	for i := range w.report.VMs {
 		if v := &w.report.VMs[i]; v.Machine == machine {
-			return strconv.FormatUint(uint64(v.Generation), 10) + " " + string(v.Phase) + " " + strconv.FormatInt(v.Progress, 10)
+			return strconv.FormatUint(uint64(v.Generation), 10) + " " + string(v.Phase) + " " +
+				strconv.FormatInt(v.Progress, 10)
 		}
 	}
 	return ""
@@ -67,8 +69,8 @@ func (c *Control) calmElsewhere(need plan.Need) bool {
 	return to != ""
 }
 
-// placeCalm chooses a worker for a machine that is started anew because its start took too long: one that
-// isn't under pressure, and if there is none, any.
+// placeCalm chooses a worker for a machine that is started anew because its start took too long:
+// one that isn't under pressure, and if there is none, any.
 func (c *Control) placeCalm(need plan.Need) (fleet.WorkerID, *fleet.Blocker) {
 	if to, b := c.place(c.onlyCalm(need)); b == nil {
 		return to, nil
@@ -91,8 +93,8 @@ func (c *Control) onlyCalm(need plan.Need) plan.Need {
 	return need
 }
 
-// namedWorker returns the worker that a user asked for and on which the machine has yet to come up; "" where
-// there is none, or it can't take it: it is lost, or is being emptied.
+// namedWorker returns the worker that a user asked for and on which the machine has yet to come up;
+// "" where there is none, or it can't take it: it is lost, or is being emptied.
 func (c *Control) namedWorker(m fleet.Machine) fleet.WorkerID {
 	if m.Placement == nil || !m.Placement.Named {
 		return ""

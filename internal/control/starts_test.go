@@ -64,7 +64,9 @@ func TestAStartThatIsStuckIsGivenUpAsQuicklyAsItWas(t *testing.T) {
 		if took := f.leaves(id, time.Minute); took < 2*time.Second || took > 2500*time.Millisecond {
 			t.Errorf("given up after %s with a start timeout of 2s", took)
 		}
-		f.eventually("it runs elsewhere", func() bool { return f.machine("a").Machine.State == fleet.MachineStarted })
+		f.eventually("it runs elsewhere", func() bool {
+			return f.machine("a").Machine.State == fleet.MachineStarted
+		})
 		if on, _ := f.placed(id); on != "w2" {
 			t.Errorf("it is on %s", on)
 		}
@@ -85,7 +87,9 @@ func TestAStartThatGetsFurtherIsNeverGivenUp(t *testing.T) {
 			t.Errorf("it is %s, %q", m.State, m.Reason)
 		}
 		w1.set(func() { w1.all = false })
-		f.eventually("it runs", func() bool { return f.machine("a").Machine.State == fleet.MachineStarted })
+		f.eventually("it runs", func() bool {
+			return f.machine("a").Machine.State == fleet.MachineStarted
+		})
 		if on, gen := f.placed(id); on != "w1" || gen != 1 || f.machine("a").Machine.Reason != "" {
 			t.Errorf("it is on %s at generation %d: %q", on, gen, f.machine("a").Machine.Reason)
 		}
@@ -100,11 +104,16 @@ func TestPressureStretchesAStart(t *testing.T) {
 		named          bool
 		wantsElsewhere bool
 	}{
-		{"the other worker has time", &saturated, nil, 20 * time.Second, 22 * time.Second, false, true},
-		{"the other one is as bad", &saturated, &saturated, 60 * time.Second, 62 * time.Second, false, true},
-		{"half of the time is lost", &fleet.Pressure{CPU: 0.45}, nil, 3500 * time.Millisecond, 4500 * time.Millisecond, false, true},
-		{"a worker that was named", nil, nil, 2 * time.Second, 2500 * time.Millisecond, true, false},
-		{"a worker that was named, under pressure", &saturated, nil, 60 * time.Second, 62 * time.Second, true, false},
+		{"the other worker has time", &saturated, nil, 20 * time.Second, 22 * time.Second, false,
+			true},
+		{"the other one is as bad", &saturated, &saturated, 60 * time.Second, 62 * time.Second,
+			false, true},
+		{"half of the time is lost", &fleet.Pressure{CPU: 0.45}, nil, 3500 * time.Millisecond,
+			4500 * time.Millisecond, false, true},
+		{"a worker that was named", nil, nil, 2 * time.Second, 2500 * time.Millisecond, true,
+			false},
+		{"a worker that was named, under pressure", &saturated, nil, 60 * time.Second,
+			62 * time.Second, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			inVirtualTime(t, func(t *testing.T, f *fixture) {
@@ -141,14 +150,19 @@ func TestANamedWorkerIsKeptUntilTheMachineIsUp(t *testing.T) {
 			t.Fatalf("after ten start timeouts it is on %s at generation %d", on, gen)
 		}
 		w1.set(func() { w1.all = false })
-		f.eventually("it runs", func() bool { return f.machine("a").Machine.State == fleet.MachineStarted })
+		f.eventually("it runs", func() bool {
+			return f.machine("a").Machine.State == fleet.MachineStarted
+		})
 		if m := f.machine("a").Machine; m.Placement.Worker != "w1" || m.Placement.Named {
 			t.Errorf("it is up as %+v", m.Placement)
 		}
 		if _, err := f.c.StartDrain(t.Context(), []fleet.WorkerID{"w1"}, "test"); err != nil {
 			t.Fatal(err)
 		}
-		f.eventually("it was moved", func() bool { m := f.machine("a").Machine; return m.Placement.Worker == "w2" && m.Owner == "" })
+		f.eventually("it was moved", func() bool {
+			m := f.machine("a").Machine
+			return m.Placement.Worker == "w2" && m.Owner == ""
+		})
 	})
 }
 
@@ -160,7 +174,9 @@ func TestANamedWorkerThatIsLostIsLeft(t *testing.T) {
 		req.Worker = "w1"
 		id := f.begin(req, w1)
 		w1.set(func() { w1.silent = true })
-		f.eventually("it runs elsewhere", func() bool { return f.machine("a").Machine.State == fleet.MachineStarted })
+		f.eventually("it runs elsewhere", func() bool {
+			return f.machine("a").Machine.State == fleet.MachineStarted
+		})
 		if on, _ := f.placed(id); on != "w2" {
 			t.Errorf("it is on %s", on)
 		}
@@ -170,7 +186,8 @@ func TestANamedWorkerThatIsLostIsLeft(t *testing.T) {
 		}
 		told := false
 		for _, e := range events {
-			told = told || e.Info["reason"] == "failover" && e.Info["from"] == "w1" && e.Info["to"] == "w2"
+			told = told || e.Info["reason"] == "failover" && e.Info["from"] == "w1" &&
+				e.Info["to"] == "w2"
 		}
 		if !told {
 			t.Errorf("no event says that it left the worker that was asked for: %+v", events)
@@ -190,10 +207,13 @@ func TestAMoveToATargetThatIsSlowGoesOn(t *testing.T) {
 			t.Fatalf("%+v, %v", mv, err)
 		}
 		time.Sleep(time.Minute)
-		if mv, err = f.c.Move(t.Context(), mv.Move.ID); err != nil || mv.Move.To != "w2" || mv.Move.Attempt != 1 {
-			t.Fatalf("after 30 start timeouts, in each of which it got further: %+v, %v", mv.Move, err)
+		if mv, err = f.c.Move(t.Context(), mv.Move.ID); err != nil || mv.Move.To != "w2" ||
+			mv.Move.Attempt != 1 {
+			t.Fatalf("after 30 start timeouts, in each of which it got further: %+v, %v", mv.Move,
+				err)
 		}
-		if b := mv.Move.Blocker; b == nil || b.Code != "start-slow" || b.Object != "worker/w2" || b.Remedy == "" {
+		if b := mv.Move.Blocker; b == nil || b.Code != "start-slow" || b.Object != "worker/w2" ||
+			b.Remedy == "" {
 			t.Errorf("blocker %+v", mv.Move.Blocker)
 		}
 		w2.set(func() { w2.all = false })

@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// find resolves a reference: a machine id, app/name, or a name that is unique in the fleet. Never a prefix.
+// find resolves a reference: a machine id, app/name, or a name that is unique in the fleet. Never a
+// prefix.
 func (c *Control) find(ref string) (records.Row[fleet.Machine], error) {
 	if fleet.IsMachineID(ref) {
 		if m, ok := c.records.Machines.Get(fleet.MachineID(ref)); ok {
@@ -21,7 +22,8 @@ func (c *Control) find(ref string) (records.Row[fleet.Machine], error) {
 		}
 	}
 	if app, name, ok := strings.Cut(ref, "/"); ok {
-		id, known := c.records.FullNames.Get(records.FullName(fleet.AppName(app), fleet.MachineName(name)))
+		id, known := c.records.FullNames.Get(records.FullName(fleet.AppName(app),
+			fleet.MachineName(name)))
 		if m, there := c.records.Machines.Get(id.Val); known && there {
 			return m, nil
 		}
@@ -43,12 +45,15 @@ func (c *Control) find(ref string) (records.Row[fleet.Machine], error) {
 	for _, m := range found {
 		names = append(names, fmt.Sprintf("%s/%s (%s)", m.Val.App, m.Val.Name, m.Val.ID))
 	}
-	return records.Row[fleet.Machine]{}, errs.New(errs.Conflict, "%d machines are called %s: %s", len(found), ref, strings.Join(names, ", ")).
-		WithRemedy("say which, as app/name or by id")
+	return records.Row[fleet.Machine]{},
+		errs.New(errs.Conflict, "%d machines are called %s: %s", len(found), ref,
+			strings.Join(names, ", ")).
+			WithRemedy("say which, as app/name or by id")
 }
 
 func noMachine(ref string) error {
-	return errs.New(errs.NotFound, "there is no machine %q", ref).WithRemedy("list them: sluice machine list")
+	return errs.New(errs.NotFound, "there is no machine %q", ref).
+		WithRemedy("list them: sluice machine list")
 }
 
 // Machine implements fleet.Machines.
@@ -73,7 +78,8 @@ func (c *Control) Machines(context.Context) ([]fleet.MachineView, error) {
 		views = append(views, c.machineView(m.Val))
 	}
 	slices.SortFunc(views, func(a, b fleet.MachineView) int {
-		return strings.Compare(string(a.Machine.App)+"/"+string(a.Machine.Name), string(b.Machine.App)+"/"+string(b.Machine.Name))
+		return strings.Compare(string(a.Machine.App)+"/"+string(a.Machine.Name),
+			string(b.Machine.App)+"/"+string(b.Machine.Name))
 	})
 	return views, nil
 }
@@ -100,7 +106,8 @@ func (c *Control) machineView(m fleet.Machine) fleet.MachineView {
 		}
 	}
 	if m.Placement != nil {
-		if s := c.obs.sight(m.Placement.Worker, m.ID, c.now()); s.VM != nil && s.Health != plan.Down && s.VM.Generation == m.Placement.Generation {
+		if s := c.obs.sight(m.Placement.Worker, m.ID, c.now()); s.VM != nil &&
+			s.Health != plan.Down && s.VM.Generation == m.Placement.Generation {
 			v.Report = s.VM
 		}
 	}
@@ -134,20 +141,23 @@ func (c *Control) Move(_ context.Context, id fleet.MoveID) (fleet.MoveView, erro
 	}
 	mv, ok := c.records.Moves.Get(id)
 	if !ok {
-		return fleet.MoveView{}, errs.New(errs.NotFound, "there is no move %q", id).WithRemedy("list drains and their moves: sluice drain list")
+		return fleet.MoveView{}, errs.New(errs.NotFound, "there is no move %q", id).
+			WithRemedy("list drains and their moves: sluice drain list")
 	}
 	return c.moveView(mv.Val), nil
 }
 
 // CreateImage implements fleet.Images.
-func (c *Control) CreateImage(ctx context.Context, name fleet.ImageName, sizeBytes int64, tar io.Reader) (fleet.Image, error) {
+func (c *Control) CreateImage(ctx context.Context, name fleet.ImageName, sizeBytes int64,
+	tar io.Reader) (fleet.Image, error) {
 	if err := c.ready(); err != nil {
 		return fleet.Image{}, err
 	}
 	if err := fleet.CheckName("image", string(name)); err != nil {
 		return fleet.Image{}, err
 	}
-	exists := errs.New(errs.Exists, "there is an image %s already", name).WithRemedy("choose another name")
+	exists := errs.New(errs.Exists, "there is an image %s already", name).
+		WithRemedy("choose another name")
 	if _, taken := c.records.Images.Get(name); taken {
 		return fleet.Image{}, exists
 	}
@@ -179,7 +189,8 @@ func (c *Control) Images(context.Context) ([]fleet.Image, error) {
 
 // Server implements fleet.Status.
 func (c *Control) Server(context.Context) fleet.ServerView {
-	return fleet.ServerView{FleetID: c.cfg.FleetID, StoreURL: c.cfg.StoreURL, Brake: c.braked(), Started: c.started}
+	return fleet.ServerView{FleetID: c.cfg.FleetID, StoreURL: c.cfg.StoreURL, Brake: c.braked(),
+		Started: c.started}
 }
 
 // WorkerOf implements fleet.Locator.
@@ -193,20 +204,24 @@ func (c *Control) WorkerOf(_ context.Context, ref string) (fleet.MachineID, stri
 	}
 	v := c.machineView(m.Val)
 	no := func(format string, args ...any) (fleet.MachineID, string, error) {
-		return m.Val.ID, "", errs.New(errs.Unavailable, "machine %s "+format, append([]any{m.Val.Name}, args...)...).
+		return m.Val.ID, "", errs.New(errs.Unavailable, "machine %s "+format,
+			append([]any{m.Val.Name}, args...)...).
 			WithRemedy("sluice machine status %s/%s", m.Val.App, m.Val.Name)
 	}
 	switch {
 	case m.Val.Placement == nil && m.Val.Desired == fleet.DesiredStopped:
-		return m.Val.ID, "", errs.New(errs.Conflict, "machine %s is %s", m.Val.Name, v.Machine.State).
+		return m.Val.ID, "", errs.New(errs.Conflict, "machine %s is %s", m.Val.Name,
+			v.Machine.State).
 			WithRemedy("sluice machine start %s/%s", m.Val.App, m.Val.Name)
 	case m.Val.Placement == nil:
 		return no("is %s", v.Machine.State)
 	case c.obs.health(m.Val.Placement.Worker, c.now()) == plan.Down:
 		return no("was on %s, which is down", m.Val.Placement.Worker)
-	case v.Report == nil || !plan.HasVM(v.Report) || v.Report.Phase == fleet.PhaseAttaching || v.Report.Phase == fleet.PhaseStopping:
+	case v.Report == nil || !plan.HasVM(v.Report) || v.Report.Phase == fleet.PhaseAttaching ||
+		v.Report.Phase == fleet.PhaseStopping:
 		return no("is %s and can't be reached yet", v.Machine.State)
-	case v.Move != nil && v.Move.Step.SourceToldToStop() && m.Val.Placement.Generation == v.Move.FromGen:
+	case v.Move != nil && v.Move.Step.SourceToldToStop() &&
+		m.Val.Placement.Generation == v.Move.FromGen:
 		return no("is being moved from %s to %s", v.Move.From, v.Move.To)
 	}
 	w, err := c.knownWorker(m.Val.Placement.Worker)

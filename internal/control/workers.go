@@ -19,8 +19,11 @@ func (c *Control) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAn
 	if err := fleet.CheckName("worker", string(req.Worker)); err != nil {
 		return fleet.JoinAnswer{}, err
 	}
-	if req.Capacity.CPUMillis <= 0 || req.Capacity.MemoryMiB <= 0 || !req.Address.IsValid() || req.APIURL == "" {
-		return fleet.JoinAnswer{}, errs.New(errs.Invalid, "worker %s joins without capacity, address or API URL", req.Worker)
+	if req.Capacity.CPUMillis <= 0 || req.Capacity.MemoryMiB <= 0 || !req.Address.IsValid() ||
+		req.APIURL == "" {
+		return fleet.JoinAnswer{},
+			errs.New(errs.Invalid, "worker %s joins without capacity, address or API URL",
+				req.Worker)
 	}
 	var number uint32
 	err := c.try(ctx, func() error {
@@ -43,15 +46,19 @@ func (c *Control) admit(ctx context.Context, req fleet.JoinRequest) (uint32, err
 	old, known := c.records.Workers.Get(req.Worker)
 	w := old.Val
 	if known && w.Address != req.Address && c.obs.health(w.ID, c.now()) != plan.Down {
-		return 0, errs.New(errs.Conflict, "a worker %s at %s is alive; one at %s can't have its name", w.ID, w.Address, req.Address).
-			WithRemedy("give it another name, or stop the first and wait %s", c.cfg.Policy.WorkerDown)
+		return 0, errs.New(errs.Conflict,
+			"a worker %s at %s is alive; one at %s can't have its name", w.ID, w.Address,
+			req.Address).
+			WithRemedy("give it another name, or stop the first and wait %s",
+				c.cfg.Policy.WorkerDown)
 	}
 	if !known {
 		n := c.records.Counters()
 		n.Val.Worker++
 		records.Set(t, n, n.Val)
 		w = fleet.Worker{ID: req.Worker, Number: n.Val.Worker, JoinedAt: c.now()}
-		records.Set(t, c.records.Allocations.New(w.ID), fleet.Allocation{Worker: w.ID, Holders: map[fleet.MachineID]fleet.Allocated{}})
+		records.Set(t, c.records.Allocations.New(w.ID),
+			fleet.Allocation{Worker: w.ID, Holders: map[fleet.MachineID]fleet.Allocated{}})
 	}
 	w.Address, w.APIURL, w.Capacity, w.Runtime = req.Address, req.APIURL, req.Capacity, req.Runtime
 	w.Version, w.Release, w.Labels = req.Version, req.Release, req.Labels
@@ -89,7 +96,8 @@ func (c *Control) Report(_ context.Context, r fleet.WorkerReport) error {
 }
 
 // Cordon implements fleet.Workers.
-func (c *Control) Cordon(ctx context.Context, id fleet.WorkerID, reason string) (fleet.WorkerView, error) {
+func (c *Control) Cordon(ctx context.Context, id fleet.WorkerID,
+	reason string) (fleet.WorkerView, error) {
 	return c.editWorker(ctx, id, func(w *fleet.Worker) error {
 		w.Cordoned = true
 		if reason != "" || w.CordonReason == "" {
@@ -103,14 +111,16 @@ func (c *Control) Cordon(ctx context.Context, id fleet.WorkerID, reason string) 
 func (c *Control) Uncordon(ctx context.Context, id fleet.WorkerID) (fleet.WorkerView, error) {
 	return c.editWorker(ctx, id, func(w *fleet.Worker) error {
 		if w.Drain != "" {
-			return errs.New(errs.Conflict, "worker %s is being drained by drain %s", id, w.Drain).WithRemedy("sluice drain cancel %s", w.Drain)
+			return errs.New(errs.Conflict, "worker %s is being drained by drain %s", id, w.Drain).
+				WithRemedy("sluice drain cancel %s", w.Drain)
 		}
 		w.Cordoned, w.CordonReason, w.Drained = false, "", false
 		return nil
 	})
 }
 
-func (c *Control) editWorker(ctx context.Context, id fleet.WorkerID, edit func(*fleet.Worker) error) (fleet.WorkerView, error) {
+func (c *Control) editWorker(ctx context.Context, id fleet.WorkerID,
+	edit func(*fleet.Worker) error) (fleet.WorkerView, error) {
 	if err := c.ready(); err != nil {
 		return fleet.WorkerView{}, err
 	}
@@ -169,7 +179,8 @@ func (c *Control) planWorker(w fleet.Worker, now time.Time) plan.Worker {
 	p.Fresh = current
 	if report != nil {
 		for i := range report.VMs {
-			if plan.HasVM(&report.VMs[i]) || report.VMs[i].Phase == fleet.PhasePreparing || report.VMs[i].Phase == fleet.PhasePrepared {
+			if plan.HasVM(&report.VMs[i]) || report.VMs[i].Phase == fleet.PhasePreparing ||
+				report.VMs[i].Phase == fleet.PhasePrepared {
 				p.VMs = append(p.VMs, report.VMs[i].Machine)
 			}
 		}
@@ -183,7 +194,8 @@ func (c *Control) workerView(w fleet.Worker, now time.Time) fleet.WorkerView {
 	report, contact, _ := c.obs.report(w.ID)
 	v := fleet.WorkerView{Worker: w, Liveness: string(p.Health), LastSeen: contact.Last, Allocation: p.Allocation, Report: report, Machines: len(c.records.PlacedOn(w.ID))}
 	empty := v.Machines == 0 && len(p.Allocation.Holders) == 0
-	v.SafeToStop = empty && (p.Health == plan.Down || p.Health == plan.Alive && p.Fresh && len(p.VMs) == 0)
+	v.SafeToStop = empty &&
+		(p.Health == plan.Down || p.Health == plan.Alive && p.Fresh && len(p.VMs) == 0)
 	switch {
 	case w.Drain != "":
 		v.State = fleet.WorkerDraining

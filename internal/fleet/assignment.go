@@ -10,20 +10,21 @@ type Want string
 
 // Wants.
 const (
-	// WantPrepared: claim a VM and warm it for the machine (map, boot trace), read-only. The machine may
-	// still run elsewhere. Safe to drop at any time.
+	// WantPrepared: claim a VM and warm it for the machine (map, boot trace), read-only. The
+	// machine may still run elsewhere. Safe to drop at any time.
 	WantPrepared Want = "prepared"
 	// WantRunning: attach the disk under the assignment's generation and run the machine.
 	WantRunning Want = "running"
-	// WantReleased: stop it cleanly, close the disk, give the VM back. Reported as PhaseReleased until
-	// the assignment is withdrawn.
+	// WantReleased: stop it cleanly, close the disk, give the VM back. Reported as PhaseReleased
+	// until the assignment is withdrawn.
 	WantReleased Want = "released"
 	// WantDiscarded: get rid of the VM without touching the disk; it belongs to somebody else now.
 	WantDiscarded Want = "discarded"
 )
 
-// Assignment is one machine's target on one worker. A worker keeps the newest generation it has seen of
-// each machine, durably, and refuses anything older. A machine that is not mentioned is left alone.
+// Assignment is one machine's target on one worker. A worker keeps the newest generation it has
+// seen of each machine, durably, and refuses anything older. A machine that is not mentioned is
+// left alone.
 type Assignment struct {
 	Machine    MachineID     `json:"machine"`
 	Generation Generation    `json:"generation"`
@@ -74,22 +75,24 @@ type VMReport struct {
 	Disk DiskReport `json:"disk"`
 	// Stall is set while the disk's store has stalled.
 	Stall *DiskStall `json:"stall,omitempty"`
-	// OOM is set once a process of the machine was killed for lack of memory. Its contents are never changed.
+	// OOM is set once a process of the machine was killed for lack of memory. Its contents are
+	// never changed.
 	OOM *OOMReport `json:"oom,omitempty"`
 	// SilentSince is since when the platform in the VM answers nothing; zero: it answers.
 	SilentSince time.Time `json:"silent_since,omitzero"`
-	// Platform is set once the platform had to be started again in its VM. Its contents are never changed.
+	// Platform is set once the platform had to be started again in its VM. Its contents are never
+	// changed.
 	Platform *PlatformReport `json:"platform,omitempty"`
 	// Timeline has the time each phase of this incarnation was first reached.
 	Timeline map[Phase]time.Time `json:"timeline,omitempty"`
 	Services []ServiceReport     `json:"services,omitempty"`
-	// Progress grows whenever a start has come further, in whatever it consists of. Only that it changes
-	// says something: a start that is slow is told from one that is stuck by it.
+	// Progress grows whenever a start has come further, in whatever it consists of. Only that it
+	// changes says something: a start that is slow is told from one that is stuck by it.
 	Progress int64 `json:"progress,omitempty"`
 }
 
-// Healthy reports whether the machine has been brought up and each service that is wanted is ready now, as far as its platform
-// says anything.
+// Healthy reports whether the machine has been brought up and each service that is wanted is ready
+// now, as far as its platform says anything.
 func (r *VMReport) Healthy() bool {
 	if r.Phase != PhaseHealthy || !r.SilentSince.IsZero() {
 		return false
@@ -110,9 +113,11 @@ type DiskReport struct {
 	Requests     int64  `json:"requests"`
 	BytesRead    int64  `json:"bytes_read"`
 	BytesWritten int64  `json:"bytes_written"`
-	Replayed     int64  `json:"replayed,omitempty"`  // log objects replayed at attach
-	FrontEnd     string `json:"front_end,omitempty"` // how the VM's kernel gets the disk: fuse or nbd
-	Ungrown      string `json:"ungrown,omitempty"`   // why its file system is smaller than the disk; "" if it isn't
+	Replayed     int64  `json:"replayed,omitempty"` // log objects replayed at attach
+	// how the VM's kernel gets the disk: fuse or nbd
+	FrontEnd string `json:"front_end,omitempty"`
+	// why its file system is smaller than the disk; "" if it isn't
+	Ungrown string `json:"ungrown,omitempty"`
 }
 
 // DiskStall tells of a store that doesn't do what a machine's disk waits for.
@@ -125,7 +130,8 @@ type DiskStall struct {
 	Remedy string `json:"remedy"`
 	// HeldSince is since when something in the machine waits for it; zero: nothing does.
 	HeldSince time.Time `json:"held_since,omitzero"`
-	// Paused: the machine's processes are frozen until the store is back, so that none sees an I/O error.
+	// Paused: the machine's processes are frozen until the store is back, so that none sees an I/O
+	// error.
 	Paused bool `json:"paused,omitempty"`
 }
 
@@ -146,14 +152,17 @@ type ServiceReport struct {
 	Error    string `json:"error,omitempty"`
 	// StartedAt is when its process was started, in UTC; zero: never, or it isn't known any more.
 	StartedAt time.Time `json:"started_at,omitzero"`
-	// Exit is how it last ended by itself, at ExitedAt, or, where Unstartable, why it could not be started then.
+	// Exit is how it last ended by itself, at ExitedAt, or, where Unstartable, why it could not be
+	// started then.
 	Exit        string    `json:"exit,omitempty"`
 	ExitedAt    time.Time `json:"exited_at,omitzero"` // in UTC
 	Unstartable bool      `json:"unstartable,omitempty"`
-	RetryMS     int64     `json:"retry_ms,omitempty"` // for how long it waited then until the next try
+	// for how long it waited then until the next try
+	RetryMS int64 `json:"retry_ms,omitempty"`
 }
 
-// OOMReport counts the processes of a machine that the kernel has killed for lack of memory in this incarnation.
+// OOMReport counts the processes of a machine that the kernel has killed for lack of memory in this
+// incarnation.
 type OOMReport struct {
 	Kills int64     `json:"kills"`
 	Last  time.Time `json:"last"` // when the newest was noticed
@@ -176,7 +185,8 @@ func (r *PlatformReport) Same(o *PlatformReport) bool {
 	return r == o || r != nil && o != nil && r.Count == o.Count
 }
 
-// WorkerReport is everything a worker observes; sent whole at least once a second and at every change.
+// WorkerReport is everything a worker observes; sent whole at least once a second and at every
+// change.
 type WorkerReport struct {
 	Worker     WorkerID    `json:"worker"`
 	Boot       string      `json:"boot"`     // new each time the worker daemon starts
@@ -187,8 +197,8 @@ type WorkerReport struct {
 	Conditions []Condition `json:"conditions,omitempty"`
 	Release    ReleaseID   `json:"release"`
 	Version    string      `json:"version"`
-	// Acceleration is what runs the instructions of the worker's VMs; nil where they have no kernel of their own, and
-	// until it is known.
+	// Acceleration is what runs the instructions of the worker's VMs; nil where they have no kernel
+	// of their own, and until it is known.
 	Acceleration *Acceleration `json:"acceleration,omitempty"`
 	// Pressure is how much of the time work on the host waits; nil until it is known.
 	Pressure *Pressure `json:"pressure,omitempty"`

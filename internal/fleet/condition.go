@@ -2,7 +2,8 @@ package fleet
 
 import "time"
 
-// ConditionName names what may be wrong with a worker. The names are part of the API: people alert on them.
+// ConditionName names what may be wrong with a worker. The names are part of the API: people alert
+// on them.
 type ConditionName string
 
 // Conditions of workers.
@@ -29,9 +30,10 @@ type Condition struct {
 
 // remedies say what a person does about each condition.
 var remedies = map[ConditionName]string{
-	ConditionStoreUnreachable:  "check the store, and the way from this host to it: sluice doctor",
-	ConditionPoolFailing:       "check the host's runtime: sluice doctor",
-	ConditionRecordsUnwritable: "make room in the worker's data directory, and check that it is writable",
+	ConditionStoreUnreachable: "check the store, and the way from this host to it: sluice doctor",
+	ConditionPoolFailing:      "check the host's runtime: sluice doctor",
+	ConditionRecordsUnwritable: "make room in the worker's data directory, and check that it is " +
+		"writable",
 	ConditionRecordsUnreadable: "drain the worker, then remove the file that the message names",
 	ConditionNetworkFailing:    "check that the worker may change the host's routes and nftables",
 }
@@ -43,5 +45,6 @@ func NewCondition(name ConditionName, since time.Time, message string) Condition
 
 // Same reports whether both say the same to a reader.
 func (c Condition) Same(o Condition) bool {
-	return c.Name == o.Name && c.Message == o.Message && c.Remedy == o.Remedy && c.Since.Equal(o.Since)
+	return c.Name == o.Name && c.Message == o.Message && c.Remedy == o.Remedy &&
+		c.Since.Equal(o.Since)
 }

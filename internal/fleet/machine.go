@@ -10,14 +10,16 @@ type MachineState string
 
 // Machine states.
 const (
-	MachineCreated    MachineState = "created"    // recorded; never started yet
-	MachineStarting   MachineState = "starting"   // a worker is bringing it up
-	MachineStarted    MachineState = "started"    // its services run
-	MachineStopping   MachineState = "stopping"   // asked to stop
-	MachineStopped    MachineState = "stopped"    // no VM; the disk is closed
-	MachineMoving     MachineState = "moving"     // a move has stopped it and not yet started it again
-	MachineFailed     MachineState = "failed"     // could not be brought up; Reason says why
-	MachineLost       MachineState = "lost"       // its worker is down; failover pending or impossible
+	MachineCreated  MachineState = "created"  // recorded; never started yet
+	MachineStarting MachineState = "starting" // a worker is bringing it up
+	MachineStarted  MachineState = "started"  // its services run
+	MachineStopping MachineState = "stopping" // asked to stop
+	MachineStopped  MachineState = "stopped"  // no VM; the disk is closed
+	// a move has stopped it and not yet started it again
+	MachineMoving MachineState = "moving"
+	MachineFailed MachineState = "failed" // could not be brought up; Reason says why
+	// its worker is down; failover pending or impossible
+	MachineLost       MachineState = "lost"
 	MachineDestroying MachineState = "destroying" // being removed
 )
 
@@ -59,8 +61,8 @@ type Placement struct {
 	Instance   InstanceID `json:"instance"`
 	Address    netip.Addr `json:"address"` // private; changes with every move
 	Since      time.Time  `json:"since"`
-	// Named: a user asked for this worker. Until the machine has come up there once, it is started on no
-	// other as long as this one lives and takes machines.
+	// Named: a user asked for this worker. Until the machine has come up there once, it is started
+	// on no other as long as this one lives and takes machines.
 	Named bool `json:"named,omitempty"`
 }
 
@@ -76,9 +78,12 @@ type Machine struct {
 	Disk      Disk          `json:"disk_url"`
 	Desired   Desired       `json:"desired"`
 	State     MachineState  `json:"state"`
-	Reason    string        `json:"reason,omitempty"`    // why it is in State, where that needs words
-	Placement *Placement    `json:"placement,omitempty"` // nil: never placed, or stopped and released
-	// Generation is the newest ever given out for this machine; Placement.Generation is never newer.
+	// why it is in State, where that needs words
+	Reason string `json:"reason,omitempty"`
+	// nil: never placed, or stopped and released
+	Placement *Placement `json:"placement,omitempty"`
+	// Generation is the newest ever given out for this machine; Placement.Generation is never
+	// newer.
 	Generation Generation `json:"generation"`
 	// Owner is the operation that alone may change the machine's placement now, as "move/<id>",
 	// "start/<id>", …; "" means nobody.
@@ -89,10 +94,12 @@ type Machine struct {
 
 // MachineEvent is one line of a machine's history.
 type MachineEvent struct {
-	Time     time.Time         `json:"time"`
-	State    MachineState      `json:"state"`
-	Event    string            `json:"event"`  // create launch start stop exit migrate lost destroy; see internal/control for all
-	Source   string            `json:"source"` // user, control, worker/<id>
-	Instance InstanceID        `json:"instance,omitempty"`
-	Info     map[string]string `json:"info,omitempty"` // for example migrated=true, from, to, pause_ms
+	Time  time.Time    `json:"time"`
+	State MachineState `json:"state"`
+	// create launch start stop exit migrate lost destroy; see internal/control for all
+	Event    string     `json:"event"`
+	Source   string     `json:"source"` // user, control, worker/<id>
+	Instance InstanceID `json:"instance,omitempty"`
+	// for example migrated=true, from, to, pause_ms
+	Info map[string]string `json:"info,omitempty"`
 }

@@ -61,14 +61,15 @@ type Blocker struct {
 
 // Move is the durable record of moving one machine.
 type Move struct {
-	ID       MoveID       `json:"id"`
-	Machine  MachineID    `json:"machine"`
-	Network  NetworkName  `json:"network"`
-	Drain    DrainID      `json:"drain,omitempty"`
-	Reason   MoveReason   `json:"reason"`
-	From     WorkerID     `json:"from"`
-	To       WorkerID     `json:"to,omitempty"`
-	Pinned   bool         `json:"pinned,omitempty"` // To was asked for by name; no other target will do
+	ID      MoveID      `json:"id"`
+	Machine MachineID   `json:"machine"`
+	Network NetworkName `json:"network"`
+	Drain   DrainID     `json:"drain,omitempty"`
+	Reason  MoveReason  `json:"reason"`
+	From    WorkerID    `json:"from"`
+	To      WorkerID    `json:"to,omitempty"`
+	// To was asked for by name; no other target will do
+	Pinned   bool         `json:"pinned,omitempty"`
 	FromGen  Generation   `json:"from_generation"`
 	ToGen    Generation   `json:"to_generation"`
 	Instance InstanceID   `json:"instance"` // the new one
@@ -79,12 +80,14 @@ type Move struct {
 	Blocker  *Blocker     `json:"blocker,omitempty"`
 	Error    string       `json:"error,omitempty"`
 	Attempt  int          `json:"attempt"` // of the target's start
-	// Refused are targets on which no VM got ready, while the machine went on running on its source.
+	// Refused are targets on which no VM got ready, while the machine went on running on its
+	// source.
 	Refused []WorkerID `json:"refused,omitempty"`
-	// WasUnhealthy: its checks did not pass before the move; running is then enough for its end too.
+	// WasUnhealthy: its checks did not pass before the move; running is then enough for its end
+	// too.
 	WasUnhealthy bool `json:"was_unhealthy,omitempty"`
-	// DiskBytesCopied is what went from worker to worker. The protocol has no such transfer; it stays 0
-	// for a disk in the store, and is the volume's size for a copied volume.
+	// DiskBytesCopied is what went from worker to worker. The protocol has no such transfer; it
+	// stays 0 for a disk in the store, and is the volume's size for a copied volume.
 	DiskBytesCopied int64     `json:"disk_bytes_copied"`
 	PauseMS         float64   `json:"pause_ms,omitempty"` // stopping told → healthy reported
 	StartedAt       time.Time `json:"started_at"`
@@ -96,8 +99,9 @@ type DrainState string
 
 // Drain states.
 const (
-	DrainRunning    DrainState = "running"
-	DrainBlocked    DrainState = "blocked" // nothing moves now, and Blockers says why; resumes by itself
+	DrainRunning DrainState = "running"
+	// nothing moves now, and Blockers says why; resumes by itself
+	DrainBlocked    DrainState = "blocked"
 	DrainCancelling DrainState = "cancelling"
 	DrainCancelled  DrainState = "cancelled"
 	DrainDone       DrainState = "drained"
@@ -127,16 +131,19 @@ type Policy struct {
 	MovesOut        int `json:"moves_out"`         // per source worker; default 8
 	MovesIn         int `json:"moves_in"`          // per target worker; default 8
 	MovesFleet      int `json:"moves_fleet"`       // default 32
-	// BrakeFraction: with more than this share of workers down, nothing is started automatically; default 0.2,
-	// and at least 2 workers must be down for it to act.
+	// BrakeFraction: with more than this share of workers down, nothing is started automatically;
+	// default 0.2, and at least 2 workers must be down for it to act.
 	BrakeFraction float64 `json:"brake_fraction"`
-	// WorkerSuspect and WorkerDown: silence after which a worker gets no new work, and is failed over.
+	// WorkerSuspect and WorkerDown: silence after which a worker gets no new work, and is failed
+	// over.
 	WorkerSuspect time.Duration `json:"worker_suspect_ns"`
 	WorkerDown    time.Duration `json:"worker_down_ns"`
-	// StartTimeout: a target that hasn't made a machine healthy by then is given up for another; default 60 s.
+	// StartTimeout: a target that hasn't made a machine healthy by then is given up for another;
+	// default 60 s.
 	StartTimeout time.Duration `json:"start_timeout_ns"`
-	// PrepareWait bounds how long a move waits for a VM that the target has ready to read the machine's
-	// map too, before it stops the source; default 1 s. For the VM itself it waits up to StartTimeout.
+	// PrepareWait bounds how long a move waits for a VM that the target has ready to read the
+	// machine's map too, before it stops the source; default 1 s. For the VM itself it waits up to
+	// StartTimeout.
 	PrepareWait time.Duration `json:"prepare_wait_ns"`
 }
 
@@ -160,7 +167,8 @@ type Image struct {
 	Notes []string `json:"notes,omitempty"`
 }
 
-// ImageConfig is how an OCI or Docker image wants to be run. It is kept, and machines don't follow it.
+// ImageConfig is how an OCI or Docker image wants to be run. It is kept, and machines don't follow
+// it.
 type ImageConfig struct {
 	Env        []string `json:"env,omitempty"`
 	Entrypoint []string `json:"entrypoint,omitempty"`

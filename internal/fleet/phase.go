@@ -15,9 +15,11 @@ const (
 	PhaseRunning   Phase = "running"   // started; not every check has passed yet
 	PhaseHealthy   Phase = "healthy"   // every check passes (or there is none)
 	PhaseStopping  Phase = "stopping"
-	PhaseReleased  Phase = "released" // the disk is closed; nothing of the machine is left but its record
-	PhaseFailed    Phase = "failed"   // could not reach Want at this generation; Error says why
-	PhaseFenced    Phase = "fenced"   // the storage refused it: a newer owner exists; the VM is gone
+	// the disk is closed; nothing of the machine is left but its record
+	PhaseReleased Phase = "released"
+	PhaseFailed   Phase = "failed" // could not reach Want at this generation; Error says why
+	// the storage refused it: a newer owner exists; the VM is gone
+	PhaseFenced Phase = "fenced"
 )
 
 // phaseOrder is the order in which a VM goes through the phases.

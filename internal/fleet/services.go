@@ -19,8 +19,8 @@ type CreateMachine struct {
 	Config    MachineConfig
 }
 
-// MachineView is a machine's record with what its worker last reported of it (nil: nothing fresh), and
-// the move that is going on with it (nil: none).
+// MachineView is a machine's record with what its worker last reported of it (nil: nothing fresh),
+// and the move that is going on with it (nil: none).
 type MachineView struct {
 	Machine Machine
 	Report  *VMReport
@@ -59,15 +59,15 @@ type ServerView struct {
 	Started  time.Time
 }
 
-// What people ask of the control plane follows, by what it is about. Everything is safe for concurrent
-// use, and durable when it returns. References to machines are exact: a MachineID, or "app/name", or a
-// name that is unique in the fleet (else Conflict, which lists the candidates). What doesn't exist is
-// NotFound, and a server that has not read its state yet is Unavailable.
+// What people ask of the control plane follows, by what it is about. Everything is safe for
+// concurrent use, and durable when it returns. References to machines are exact: a MachineID, or
+// "app/name", or a name that is unique in the fleet (else Conflict, which lists the candidates).
+// What doesn't exist is NotFound, and a server that has not read its state yet is Unavailable.
 
 // Machines makes machines, and says what they do.
 type Machines interface {
-	// CreateMachine returns once the machine has its disk and its place; a worker brings it up meanwhile.
-	// Exists if the app has one of that name, Exhausted if no worker has room.
+	// CreateMachine returns once the machine has its disk and its place; a worker brings it up
+	// meanwhile. Exists if the app has one of that name, Exhausted if no worker has room.
 	CreateMachine(ctx context.Context, req CreateMachine) (MachineView, error)
 	Machine(ctx context.Context, ref string) (MachineView, error)
 	// Machines returns all, ordered by app and name.
@@ -83,8 +83,8 @@ type Machines interface {
 
 // Moves moves machines between workers.
 type Moves interface {
-	// Migrate starts a move; to "" means the planner chooses. Conflict if the machine doesn't run, is on
-	// that worker already, or is owned by another operation.
+	// Migrate starts a move; to "" means the planner chooses. Conflict if the machine doesn't run,
+	// is on that worker already, or is owned by another operation.
 	Migrate(ctx context.Context, ref string, to WorkerID) (MoveView, error)
 	Move(ctx context.Context, id MoveID) (MoveView, error)
 }
@@ -107,8 +107,8 @@ type Drains interface {
 	Drain(ctx context.Context, id DrainID) (DrainView, error)
 	// Drains returns all, oldest first.
 	Drains(ctx context.Context) ([]DrainView, error)
-	// CancelDrain returns at once. Moves that are past their point of no return end on their target, the
-	// others on their source.
+	// CancelDrain returns at once. Moves that are past their point of no return end on their
+	// target, the others on their source.
 	CancelDrain(ctx context.Context, id DrainID) (DrainView, error)
 }
 
@@ -135,22 +135,24 @@ type Changes interface {
 // WorkerFeed is what workers ask of the control plane.
 type WorkerFeed interface {
 	Join(ctx context.Context, req JoinRequest) (JoinAnswer, error)
-	// Assignments returns the set once its revision is newer than after, or the present one when ctx ends.
-	// Revisions restart when the server does, so a set is newer when its revision differs from after.
+	// Assignments returns the set once its revision is newer than after, or the present one when
+	// ctx ends. Revisions restart when the server does, so a set is newer when its revision differs
+	// from after.
 	Assignments(ctx context.Context, worker WorkerID, after int64) (AssignmentSet, error)
 	Report(ctx context.Context, report WorkerReport) error
 }
 
 // Locator finds where calls for a machine go.
 type Locator interface {
-	// WorkerOf returns the base URL of the API of the worker on which the machine runs now. Unavailable while
-	// it is moving or stopped, with a message that says so.
+	// WorkerOf returns the base URL of the API of the worker on which the machine runs now.
+	// Unavailable while it is moving or stopped, with a message that says so.
 	WorkerOf(ctx context.Context, ref string) (MachineID, string, error)
 }
 
 // HostNet is what a worker asks of its host's network. Idempotent; Sync removes what isn't named.
 type HostNet interface {
-	// AddMachine routes a machine's address to a VM's link and lets it talk to its own network only.
+	// AddMachine routes a machine's address to a VM's link and lets it talk to its own network
+	// only.
 	AddMachine(ctx context.Context, m MachineLink) error
 	RemoveMachine(ctx context.Context, id MachineID) error
 	// SyncPeers makes the routes to other workers' machines match.

@@ -11,19 +11,21 @@ type Step string
 // Steps of a move, in order. StepCommitted is the point of no return: before it a move is undone in
 // place; after it, it is finished or tried again on another target.
 const (
-	StepPlanned   Step = "planned"
-	StepReserved  Step = "reserved"  // capacity held on the target
-	StepLocked    Step = "locked"    // the network's lock held
-	StepPrepared  Step = "prepared"  // a VM on the target is warm for it
-	StepStopping  Step = "stopping"  // the source was told to release it
-	StepReleased  Step = "released"  // the source's disk is closed (or the source is down: failover)
+	StepPlanned  Step = "planned"
+	StepReserved Step = "reserved" // capacity held on the target
+	StepLocked   Step = "locked"   // the network's lock held
+	StepPrepared Step = "prepared" // a VM on the target is warm for it
+	StepStopping Step = "stopping" // the source was told to release it
+	// the source's disk is closed (or the source is down: failover)
+	StepReleased  Step = "released"
 	StepCommitted Step = "committed" // placement and generation changed in one transaction
 	StepAttached  Step = "attached"  // the target has the disk
 	StepStarted   Step = "started"   // inner container and services are up
 	StepHealthy   Step = "healthy"   // checks pass
 	StepUnlocked  Step = "unlocked"  // the network's lock given back
 	StepDone      Step = "done"      // source cleaned
-	// The way back leaves the order: from any step before StepCommitted, or from a target that fails.
+	// The way back leaves the order: from any step before StepCommitted, or from a target that
+	// fails.
 	StepUndoing Step = "undoing" // told to the source already: it is being given back
 	StepUndone  Step = "undone"  // wholly on the source again
 )
@@ -87,15 +89,16 @@ func (s Step) TargetKeepsWarm() bool { return s.has(targetWarm) }
 // StandsStill reports whether the move has stopped the machine and not yet started it again.
 func (s Step) StandsStill() bool { return s.has(standsStill) }
 
-// TargetOwns reports whether the machine is the target's and the move waits for it to come up there.
+// TargetOwns reports whether the machine is the target's and the move waits for it to come up
+// there.
 func (s Step) TargetOwns() bool { return s.has(targetOwns) }
 
-// PastCommit reports whether the placement has changed. It says nothing of an undone move, which may
-// have changed it twice.
+// PastCommit reports whether the placement has changed. It says nothing of an undone move, which
+// may have changed it twice.
 func (s Step) PastCommit() bool { return s.has(pastCommit) }
 
-// Counts reports whether the move owns its machine and counts against the limits. After StepUnlocked
-// only the source's clean-up is left, which doesn't.
+// Counts reports whether the move owns its machine and counts against the limits. After
+// StepUnlocked only the source's clean-up is left, which doesn't.
 func (s Step) Counts() bool { return s.has(counts) }
 
 // BroughtAway reports whether the machine has left the source for good.

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestStepTable: every step is in the table, a move is in one stage at a time, and what has ended holds
-// nothing.
+// TestStepTable: every step is in the table, a move is in one stage at a time, and what has ended
+// holds nothing.
 func TestStepTable(t *testing.T) {
 	if got := len(stepTable); got != len(Steps()) {
 		t.Errorf("the table has %d steps, the order %d", got, len(Steps()))
@@ -23,7 +23,8 @@ func TestStepTable(t *testing.T) {
 			}
 		}
 		if n != 1 {
-			t.Errorf("%s is in %d stages: source runs, source told, target owns, over = %v", s, n, stages)
+			t.Errorf("%s is in %d stages: source runs, source told, target owns, over = %v", s, n,
+				stages)
 		}
 		if s.Final() && s.Counts() {
 			t.Errorf("%s is final, and counts", s)
@@ -32,15 +33,18 @@ func TestStepTable(t *testing.T) {
 			t.Errorf("%s is the target's before the commit, or told to stop and running", s)
 		}
 	}
-	if unknown := Step("later"); unknown.Counts() || unknown.Before(StepDone) || StepPlanned.Before(unknown) {
+	if unknown := Step("later"); unknown.Counts() || unknown.Before(StepDone) ||
+		StepPlanned.Before(unknown) {
 		t.Error("an unknown step has a place")
 	}
-	if !StepPlanned.Before(StepDone) || StepDone.Before(StepPlanned) || StepUndoing.Before(StepUndone) {
+	if !StepPlanned.Before(StepDone) || StepDone.Before(StepPlanned) ||
+		StepUndoing.Before(StepUndone) {
 		t.Error("steps are out of order")
 	}
 }
 
-// TestPhaseOrder: a VM goes through the phases once, and one that a newer release reports comes before all.
+// TestPhaseOrder: a VM goes through the phases once, and one that a newer release reports comes
+// before all.
 func TestPhaseOrder(t *testing.T) {
 	var needVM, ends []Phase
 	for i, p := range phaseOrder {

@@ -19,9 +19,10 @@ const (
 
 // Worker is the record of a host that runs machines.
 type Worker struct {
-	ID       WorkerID          `json:"id"`
-	Number   uint32            `json:"number"`  // in private addresses
-	Address  netip.Addr        `json:"address"` // underlay address, routes of other workers point to it
+	ID     WorkerID `json:"id"`
+	Number uint32   `json:"number"` // in private addresses
+	// underlay address, routes of other workers point to it
+	Address  netip.Addr        `json:"address"`
 	APIURL   string            `json:"api_url"` // where the server reaches it
 	Capacity Resources         `json:"capacity"`
 	Runtime  string            `json:"runtime"` // sandbox or qemu

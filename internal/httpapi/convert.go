@@ -42,14 +42,18 @@ func machineToAPI(v fleet.MachineView) api.Machine {
 
 func configToAPI(c fleet.MachineConfig) api.MachineConfig {
 	out := api.MachineConfig{
-		Image: string(c.Image), CPUs: float64(c.Resources.CPUMillis) / 1000, MemoryMiB: c.Resources.MemoryMiB,
-		DiskGiB: c.DiskGiB, Env: c.Env, StopSignal: c.Stop.Signal, StopTimeout: c.Stop.Timeout.Seconds(),
+		Image: string(c.Image), CPUs: float64(c.Resources.CPUMillis) / 1000,
+		MemoryMiB: c.Resources.MemoryMiB,
+		DiskGiB:   c.DiskGiB, Env: c.Env, StopSignal: c.Stop.Signal,
+		StopTimeout: c.Stop.Timeout.Seconds(),
 	}
 	for _, s := range c.Services {
-		as := api.Service{Name: s.Name, Cmd: s.Cmd, Env: s.Env, Dir: s.Dir, HTTPPort: s.HTTPPort, Needs: s.Needs}
+		as := api.Service{Name: s.Name, Cmd: s.Cmd, Env: s.Env, Dir: s.Dir, HTTPPort: s.HTTPPort,
+			Needs: s.Needs}
 		if k := s.Check; k != nil {
 			as.Check = &api.Check{Kind: string(k.Kind), Port: k.Port, Path: k.Path, Cmd: k.Cmd,
-				Interval: k.Interval.Seconds(), Timeout: k.Timeout.Seconds(), Grace: k.Grace.Seconds()}
+				Interval: k.Interval.Seconds(), Timeout: k.Timeout.Seconds(),
+				Grace: k.Grace.Seconds()}
 		}
 		out.Services = append(out.Services, as)
 	}
@@ -73,10 +77,12 @@ func workerToAPI(v fleet.WorkerView) api.Worker {
 	w := v.Worker
 	used := v.Allocation.Used()
 	out := api.Worker{
-		ID: string(w.ID), State: string(v.State), Runtime: w.Runtime, Version: w.Version, Release: string(w.Release),
-		CPUs: float64(w.Capacity.CPUMillis) / 1000, MemoryMiB: w.Capacity.MemoryMiB,
+		ID: string(w.ID), State: string(v.State), Runtime: w.Runtime, Version: w.Version,
+		Release: string(w.Release),
+		CPUs:    float64(w.Capacity.CPUMillis) / 1000, MemoryMiB: w.Capacity.MemoryMiB,
 		CPUsUsed: float64(used.CPUMillis) / 1000, MemoryUsed: used.MemoryMiB,
-		Machines: v.Machines, LastSeen: v.LastSeen, CordonReason: w.CordonReason, Drain: string(w.Drain),
+		Machines: v.Machines, LastSeen: v.LastSeen, CordonReason: w.CordonReason,
+		Drain:      string(w.Drain),
 		SafeToStop: v.SafeToStop, Labels: w.Labels, JoinedAt: w.JoinedAt,
 	}
 	if w.Address.IsValid() {
@@ -93,11 +99,13 @@ func workerToAPI(v fleet.WorkerView) api.Worker {
 			out.Acceleration, out.AccelerationReason = a.Kind, a.Reason
 		}
 		if p := r.Pressure; p != nil {
-			out.Pressure = &api.Pressure{CPU: p.CPU, Memory: p.Memory, IO: p.IO, Load: p.Load, Cores: p.Cores, High: p.High()}
+			out.Pressure = &api.Pressure{CPU: p.CPU, Memory: p.Memory, IO: p.IO, Load: p.Load,
+				Cores: p.Cores, High: p.High()}
 		}
 		for _, c := range r.Conditions {
-			out.Conditions = append(out.Conditions, api.Condition{Name: string(c.Name), Since: c.Since,
-				Message: c.Message, Remedy: c.Remedy})
+			out.Conditions = append(out.Conditions,
+				api.Condition{Name: string(c.Name), Since: c.Since,
+					Message: c.Message, Remedy: c.Remedy})
 		}
 	}
 	return out
@@ -106,8 +114,10 @@ func workerToAPI(v fleet.WorkerView) api.Worker {
 func drainToAPI(v fleet.DrainView) api.Drain {
 	d := v.Drain
 	out := api.Drain{
-		ID: string(d.ID), Workers: make([]string, 0, len(d.Workers)), State: string(d.State), Total: d.Total,
-		Moved: d.Moved, Moves: make([]api.Move, 0, len(v.Moves)), StartedAt: d.StartedAt, FinishedAt: d.FinishedAt, By: d.By,
+		ID: string(d.ID), Workers: make([]string, 0, len(d.Workers)), State: string(d.State),
+		Total: d.Total,
+		Moved: d.Moved, Moves: make([]api.Move, 0, len(v.Moves)), StartedAt: d.StartedAt,
+		FinishedAt: d.FinishedAt, By: d.By,
 	}
 	for _, w := range d.Workers {
 		out.Workers = append(out.Workers, string(w))
@@ -124,9 +134,12 @@ func drainToAPI(v fleet.DrainView) api.Drain {
 func moveToAPI(v fleet.MoveView) api.Move {
 	m := v.Move
 	out := api.Move{
-		ID: string(m.ID), Machine: string(m.Machine), MachineName: string(v.MachineName), Network: string(m.Network),
-		Drain: string(m.Drain), Reason: string(m.Reason), From: string(m.From), To: string(m.To), Step: string(m.Step),
-		Steps: make([]api.Step, 0, len(m.Steps)), Proof: string(m.Proof), Error: m.Error, PauseMS: m.PauseMS,
+		ID: string(m.ID), Machine: string(m.Machine), MachineName: string(v.MachineName),
+		Network: string(m.Network),
+		Drain:   string(m.Drain), Reason: string(m.Reason), From: string(m.From), To: string(m.To),
+		Step:  string(m.Step),
+		Steps: make([]api.Step, 0, len(m.Steps)), Proof: string(m.Proof), Error: m.Error,
+		PauseMS:         m.PauseMS,
 		DiskBytesCopied: m.DiskBytesCopied, StartedAt: m.StartedAt, FinishedAt: m.FinishedAt,
 	}
 	for _, s := range m.Steps {
@@ -140,7 +153,8 @@ func moveToAPI(v fleet.MoveView) api.Move {
 }
 
 func imageToAPI(i fleet.Image) api.Image {
-	out := api.Image{Name: string(i.Name), DiskURL: i.DiskURL, Checkpoint: i.Checkpoint, SizeBytes: i.SizeBytes,
+	out := api.Image{Name: string(i.Name), DiskURL: i.DiskURL, Checkpoint: i.Checkpoint,
+		SizeBytes: i.SizeBytes,
 		CreatedAt: i.CreatedAt, Notes: i.Notes}
 	if i.Config != nil {
 		config := api.ImageConfig(*i.Config)

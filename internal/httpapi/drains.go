@@ -40,7 +40,8 @@ func (c drainCalls) createDrain(w http.ResponseWriter, r *http.Request) {
 
 func drainWorkers(names []string) ([]fleet.WorkerID, error) {
 	if len(names) == 0 {
-		return nil, errs.New(errs.Invalid, "a drain needs at least one worker").WithRemedy("name it in workers")
+		return nil, errs.New(errs.Invalid, "a drain needs at least one worker").
+			WithRemedy("name it in workers")
 	}
 	var out []fleet.WorkerID
 	for _, n := range names {

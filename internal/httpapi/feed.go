@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// feedCalls are the calls of workers. Unknown fields are ignored, because a worker may be of a newer
-// release.
+// feedCalls are the calls of workers. Unknown fields are ignored, because a worker may be of a
+// newer release.
 type feedCalls struct {
 	feed  fleet.WorkerFeed
 	waits waits
@@ -30,7 +30,8 @@ func (c feedCalls) join(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, answer)
 }
 
-// assignments is a long poll: it answers when there is news, and with the present set when there is none.
+// assignments is a long poll: it answers when there is news, and with the present set when there is
+// none.
 func (c feedCalls) assignments(w http.ResponseWriter, r *http.Request) {
 	after := int64(0)
 	if s := r.URL.Query().Get("after"); s != "" {

@@ -104,8 +104,10 @@ func New(cfg Config, deps Deps) (*API, error) {
 		deps.Transport = newTransport()
 	}
 	a := &API{cfg: cfg, deps: deps, tokens: t, inflight: semaphore.NewWeighted(maxInflight)}
-	a.waits = waits{changes: deps.Changes, longPoll: cfg.LongPoll, heartbeat: cfg.Heartbeat}
-	a.waits.lifetime, a.stop = context.WithCancel(context.Background())
+	lifetime, stop := context.WithCancel(context.Background())
+	a.stop = stop
+	a.waits = waits{changes: deps.Changes, lifetime: lifetime,
+		longPoll: cfg.LongPoll, heartbeat: cfg.Heartbeat}
 	a.proxy = a.newProxy()
 	a.handler = a.observe(a.newMux())
 	return a, nil
@@ -117,7 +119,8 @@ const maxInflight = 1 << 16
 // ServeHTTP serves one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !a.inflight.TryAcquire(1) {
-		writeError(w, errs.New(errs.Unavailable, "%d requests are being served, which is the bound", maxInflight))
+		writeError(w, errs.New(errs.Unavailable, "%d requests are being served, which is the bound",
+			maxInflight))
 		return
 	}
 	defer a.inflight.Release(1)
@@ -125,8 +128,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // Run serves on all listeners until ctx ends or one of them breaks, and closes them. When ctx ends,
-// watches, long polls and proxied streams end at once; other requests get Config.Grace. It returns nil
-// after an ordered stop, when no request is left.
+// watches, long polls and proxied streams end at once; other requests get Config.Grace. It returns
+// nil after an ordered stop, when no request is left.
 func (a *API) Run(ctx context.Context, listeners ...net.Listener) error {
 	base, cancelRequests := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancelRequests(nil)
@@ -156,7 +159,8 @@ func (a *API) Run(ctx context.Context, listeners ...net.Listener) error {
 		return errors.Join(ignoreDeadline(err), server.Close())
 	})
 	err := group.Wait()
-	// Hijacked connections are not the http.Server's any more; their handlers end with their contexts.
+	// Hijacked connections are not the http.Server's any more; their handlers end with their
+	// contexts.
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), a.cfg.Grace)
 	defer cancel()
 	if a.inflight.Acquire(last, maxInflight) == nil {

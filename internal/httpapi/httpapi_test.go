@@ -54,8 +54,9 @@ func serve(t *testing.T, f *httpapitest.Fleet) *httptest.Server {
 
 func newMachine(t *testing.T, f *httpapitest.Fleet, name string) fleet.MachineID {
 	t.Helper()
-	v, err := f.CreateMachine(context.Background(), fleet.CreateMachine{Name: fleet.MachineName(name), App: "shop", Network: "prod",
-		Config: fleet.MachineConfig{Image: "base"}})
+	v, err := f.CreateMachine(context.Background(),
+		fleet.CreateMachine{Name: fleet.MachineName(name), App: "shop", Network: "prod",
+			Config: fleet.MachineConfig{Image: "base"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,8 @@ func newMachine(t *testing.T, f *httpapitest.Fleet, name string) fleet.MachineID
 }
 
 // request sends one request and returns its status and body.
-func request(t *testing.T, s *httptest.Server, method, path, token, body string) (int, http.Header, []byte) {
+func request(t *testing.T, s *httptest.Server, method, path, token,
+	body string) (int, http.Header, []byte) {
 	t.Helper()
 	req, err := http.NewRequest(method, s.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -87,7 +89,8 @@ func request(t *testing.T, s *httptest.Server, method, path, token, body string)
 const goodMachine = `{"name":"web-1","app":"shop","network":"prod","config":{"image":"base","services":[
 	{"name":"web","cmd":["busybox","httpd"],"http_port":8080,"check":{"kind":"http"}}]}}`
 
-// TestEveryRoute calls each route once as it is meant to be called, in an order in which that works.
+// TestEveryRoute calls each route once as it is meant to be called, in an order in which that
+// works.
 func TestEveryRoute(t *testing.T) {
 	f := httpapitest.New()
 	s := serve(t, f)
@@ -107,29 +110,41 @@ func TestEveryRoute(t *testing.T) {
 		{"GET", "/v1/machines/web-1/events", operatorToken, "", 200, `"event":"create"`},
 		{"POST", "/v1/machines/web-1/stop", operatorToken, "", 200, `"state":"stopped"`},
 		{"POST", "/v1/machines/web-1/start", operatorToken, "", 200, `"generation":2`},
-		{"POST", "/v1/machines/web-1/migrate", operatorToken, `{"to":"w2"}`, 202, `"step":"planned"`},
-		{"GET", "/v1/moves/01MOVE00000000000000000002", operatorToken, "", 200, `"machine_name":"web-1"`},
-		{"GET", "/v1/moves/01MOVE00000000000000000002?wait=done", operatorToken, "", 200, `"step":"planned"`},
+		{"POST", "/v1/machines/web-1/migrate", operatorToken, `{"to":"w2"}`, 202,
+			`"step":"planned"`},
+		{"GET", "/v1/moves/01MOVE00000000000000000002", operatorToken, "", 200,
+			`"machine_name":"web-1"`},
+		{"GET", "/v1/moves/01MOVE00000000000000000002?wait=done", operatorToken, "", 200,
+			`"step":"planned"`},
 		{"GET", "/v1/workers", operatorToken, "", 200, `"id":"w1"`},
 		{"GET", "/v1/workers/w1", operatorToken, "", 200, `"pool_ready":2`},
-		{"POST", "/v1/workers/w1/cordon", operatorToken, `{"reason":"fan"}`, 200, `"cordon_reason":"fan"`},
+		{"POST", "/v1/workers/w1/cordon", operatorToken, `{"reason":"fan"}`, 200,
+			`"cordon_reason":"fan"`},
 		{"POST", "/v1/workers/w1/uncordon", operatorToken, "", 200, `"state":"ready"`},
 		{"POST", "/v1/drains", operatorToken, `{"workers":["w1","w1"]}`, 201, `"workers":["w1"]`},
 		{"GET", "/v1/drains", operatorToken, "", 200, `"state":"running"`},
 		{"GET", "/v1/drains/01DRAIN0000000000000000003", operatorToken, "", 200, `"moves":[]`},
-		{"POST", "/v1/drains/01DRAIN0000000000000000003/cancel", operatorToken, "", 200, `"state":"cancelled"`},
-		{"GET", "/v1/drains/01DRAIN0000000000000000003/watch", operatorToken, "", 200, "event: drain\ndata: {"},
+		{"POST", "/v1/drains/01DRAIN0000000000000000003/cancel", operatorToken, "", 200,
+			`"state":"cancelled"`},
+		{"GET", "/v1/drains/01DRAIN0000000000000000003/watch", operatorToken, "", 200,
+			"event: drain\ndata: {"},
 		{"GET", "/v1/images", operatorToken, "", 200, `"name":"base"`},
-		{"PUT", "/v1/images/site?size_bytes=1073741824", operatorToken, "tar", 201, `"size_bytes":1073741824`},
+		{"PUT", "/v1/images/site?size_bytes=1073741824", operatorToken, "tar", 201,
+			`"size_bytes":1073741824`},
 		{"DELETE", "/v1/machines/web-1", operatorToken, "", 204, ""},
-		{"POST", "/internal/v1/join", workerToken, `{"worker":"w3","address":"fd00::3","from_the_future":1}`, 200, `"number":1`},
-		{"GET", "/internal/v1/workers/w1/assignments?after=0", workerToken, "", 200, `"revision":1`},
-		{"GET", "/internal/v1/workers/w1/assignments?after=1", workerToken, "", 200, `"revision":1`},
-		{"POST", "/internal/v1/workers/w1/report", workerToken, `{"worker":"w1","vms":[]}`, 204, ""},
+		{"POST", "/internal/v1/join", workerToken,
+			`{"worker":"w3","address":"fd00::3","from_the_future":1}`, 200, `"number":1`},
+		{"GET", "/internal/v1/workers/w1/assignments?after=0", workerToken, "", 200,
+			`"revision":1`},
+		{"GET", "/internal/v1/workers/w1/assignments?after=1", workerToken, "", 200,
+			`"revision":1`},
+		{"POST", "/internal/v1/workers/w1/report", workerToken, `{"worker":"w1","vms":[]}`, 204,
+			""},
 	} {
 		status, _, body := request(t, s, c.method, c.path, c.token, c.body)
 		if status != c.status || !strings.Contains(string(body), c.want) {
-			t.Errorf("%s %s = %d %s; want %d and %s", c.method, c.path, status, body, c.status, c.want)
+			t.Errorf("%s %s = %d %s; want %d and %s", c.method, c.path, status, body, c.status,
+				c.want)
 		}
 	}
 }
@@ -139,7 +154,9 @@ func TestBadInputChangesNothing(t *testing.T) {
 	f := httpapitest.New()
 	newMachine(t, f, "web-1")
 	s := serve(t, f)
-	machine := func(change string) string { return strings.Replace(goodMachine, `"name":"web-1"`, change, 1) }
+	machine := func(change string) string {
+		return strings.Replace(goodMachine, `"name":"web-1"`, change, 1)
+	}
 	config := func(extra string) string {
 		return strings.Replace(goodMachine, `"image":"base"`, `"image":"base",`+extra, 1)
 	}
@@ -156,12 +173,15 @@ func TestBadInputChangesNothing(t *testing.T) {
 		{"POST", "/v1/machines", ``, 400, "invalid", `machine name ""`},
 		{"POST", "/v1/machines", `{"nmae":"x"}`, 400, "invalid", `unknown field "nmae"`},
 		{"POST", "/v1/machines", goodMachine + goodMachine, 400, "invalid", "more than one"},
-		{"POST", "/v1/machines", `{"name":"` + strings.Repeat("x", 1<<20) + `"}`, 400, "invalid", "larger than"},
+		{"POST", "/v1/machines", `{"name":"` + strings.Repeat("x", 1<<20) + `"}`, 400, "invalid",
+			"larger than"},
 		{"POST", "/v1/machines", goodMachine, 409, "exists", "already"},
 		{"POST", "/v1/machines", machine(`"name":"Web 1"`), 400, "invalid", `"Web 1"`},
-		{"POST", "/v1/machines", machine(`"name":"0123456789abcd"`), 400, "invalid", "looks like a machine id"},
+		{"POST", "/v1/machines", machine(`"name":"0123456789abcd"`), 400, "invalid",
+			"looks like a machine id"},
 		{"POST", "/v1/machines", machine(`"name":"web-2","worker":"w9"`), 404, "not_found", `"w9"`},
-		{"POST", "/v1/machines", strings.Replace(machine(`"name":"web-2"`), `"base"`, `"none"`, 1), 404, "not_found", `"none"`},
+		{"POST", "/v1/machines", strings.Replace(machine(`"name":"web-2"`), `"base"`, `"none"`, 1),
+			404, "not_found", `"none"`},
 		{"POST", "/v1/machines", config(`"cpus":-1`), 400, "invalid", "cpus -1"},
 		{"POST", "/v1/machines", config(`"cpus":1e9`), 400, "invalid", "cpus"},
 		{"POST", "/v1/machines", config(`"memory_mib":1`), 400, "invalid", "1 MiB"},
@@ -171,14 +191,24 @@ func TestBadInputChangesNothing(t *testing.T) {
 		{"POST", "/v1/machines", config(`"stop_signal":"SIGFOO"`), 400, "invalid", "SIGFOO"},
 		{"POST", "/v1/machines", config(`"env":{"A=B":"c"}`), 400, "invalid", "A=B"},
 		{"POST", "/v1/machines", service(`{"name":"a"}`), 400, "invalid", "no command"},
-		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"]},{"name":"a","cmd":["x"]}`), 400, "invalid", "two services"},
-		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"needs":["b"]}`), 400, "invalid", `needs "b"`},
-		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"needs":["b"]},{"name":"b","cmd":["x"],"needs":["a"]}`), 400, "invalid", "a → b → a"},
-		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"http_port":70000}`), 400, "invalid", "70000"},
-		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"dir":"srv"}`), 400, "invalid", "srv"},
-		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"check":{"kind":"http"}}`), 400, "invalid", "no port"},
-		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"check":{"kind":"ping"}}`), 400, "invalid", "ping"},
-		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"check":{"kind":"exec"}}`), 400, "invalid", "no command"},
+		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"]},{"name":"a","cmd":["x"]}`), 400,
+			"invalid", "two services"},
+		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"needs":["b"]}`), 400, "invalid",
+			`needs "b"`},
+		{"POST", "/v1/machines",
+			service(
+				`{"name":"a","cmd":["x"],"needs":["b"]},{"name":"b","cmd":["x"],"needs":["a"]}`), 400,
+			"invalid", "a → b → a"},
+		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"http_port":70000}`), 400,
+			"invalid", "70000"},
+		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"dir":"srv"}`), 400, "invalid",
+			"srv"},
+		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"check":{"kind":"http"}}`), 400,
+			"invalid", "no port"},
+		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"check":{"kind":"ping"}}`), 400,
+			"invalid", "ping"},
+		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"check":{"kind":"exec"}}`), 400,
+			"invalid", "no command"},
 		{"GET", "/v1/machines?limit=0", "", 400, "invalid", "limit"},
 		{"GET", "/v1/machines?page=nonsense", "", 400, "invalid", "page token"},
 		{"GET", "/v1/machines/none", "", 404, "not_found", `"none"`},
@@ -212,10 +242,12 @@ func TestBadInputChangesNothing(t *testing.T) {
 		}
 		text := e.Error.Error()
 		if status != c.status || e.Error.Code != c.code || !strings.Contains(text, c.message) {
-			t.Errorf("%s %s %.80s = %d %s %.200s; want %d %s and %q", c.method, c.path, c.body, status, e.Error.Code, text, c.status, c.code, c.message)
+			t.Errorf("%s %s %.80s = %d %s %.200s; want %d %s and %q", c.method, c.path, c.body,
+				status, e.Error.Code, text, c.status, c.code, c.message)
 		}
 		if e.Error.RequestID == "" || e.Error.RequestID != header.Get("X-Request-Id") {
-			t.Errorf("%s %s: request id %q, header %q", c.method, c.path, e.Error.RequestID, header.Get("X-Request-Id"))
+			t.Errorf("%s %s: request id %q, header %q", c.method, c.path, e.Error.RequestID,
+				header.Get("X-Request-Id"))
 		}
 	}
 	if f.Mutations() != before {
@@ -230,7 +262,8 @@ func TestTokens(t *testing.T) {
 		method, path, token string
 		status              int
 	}{
-		{"GET", "/v1/workers", "", 401}, {"GET", "/v1/workers", "wrong", 401}, {"GET", "/v1/workers", workerToken, 403},
+		{"GET", "/v1/workers", "", 401}, {"GET", "/v1/workers", "wrong", 401},
+		{"GET", "/v1/workers", workerToken, 403},
 		{"GET", "/v1/machines/x/exec", "", 401}, {"GET", "/v1/machines/x/exec", workerToken, 403},
 		{"POST", "/v1/drains", workerToken, 403}, {"POST", "/internal/v1/join", operatorToken, 403},
 		{"POST", "/internal/v1/workers/w1/report", "", 401}, {"GET", "/v1/health", "", 200},
@@ -240,7 +273,8 @@ func TestTokens(t *testing.T) {
 	} {
 		status, header, body := request(t, s, c.method, c.path, c.token, "{}")
 		if status != c.status {
-			t.Errorf("%s %s with %q = %d %s, want %d", c.method, c.path, c.token, status, body, c.status)
+			t.Errorf("%s %s with %q = %d %s, want %d", c.method, c.path, c.token, status, body,
+				c.status)
 		}
 		if status == 401 && header.Get("WWW-Authenticate") == "" {
 			t.Errorf("%s %s: 401 without WWW-Authenticate", c.method, c.path)
@@ -287,8 +321,10 @@ func TestReadySaysWhyNot(t *testing.T) {
 func TestKindsBecomeStatuses(t *testing.T) {
 	f := httpapitest.New()
 	s := serve(t, f)
-	for kind, want := range map[errs.Kind]int{errs.Invalid: 400, errs.Denied: 403, errs.NotFound: 404, errs.Exists: 409, errs.Conflict: 409,
-		errs.Fenced: 409, errs.Unsupported: 501, errs.Unavailable: 503, errs.Exhausted: 507, errs.Corrupt: 500, errs.Internal: 500, "newer": 500} {
+	for kind, want := range map[errs.Kind]int{errs.Invalid: 400, errs.Denied: 403,
+		errs.NotFound: 404, errs.Exists: 409, errs.Conflict: 409,
+		errs.Fenced: 409, errs.Unsupported: 501, errs.Unavailable: 503, errs.Exhausted: 507,
+		errs.Corrupt: 500, errs.Internal: 500, "newer": 500} {
 		f.Fail(errs.Wrap(kind, io.ErrUnexpectedEOF, "do it").WithRemedy("do that"))
 		status, header, body := request(t, s, "GET", "/v1/workers/w1", operatorToken, "")
 		var e api.ErrorBody
@@ -296,7 +332,8 @@ func TestKindsBecomeStatuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		e.Error.RequestID = ""
-		if status != want || e.Error != (api.Error{Code: string(kind), Message: "do it", Cause: "unexpected EOF", Remedy: "do that"}) {
+		if status != want || e.Error != (api.Error{Code: string(kind), Message: "do it",
+			Cause: "unexpected EOF", Remedy: "do that"}) {
 			t.Errorf("%s = %d %+v, want %d", kind, status, e.Error, want)
 		}
 		if (header.Get("Retry-After") != "") != (kind == errs.Unavailable) {
@@ -384,7 +421,8 @@ func TestAccessLogHasNoSecrets(t *testing.T) {
 			Msg, RequestID, Path string
 			Status               int
 		}
-		if err := json.Unmarshal([]byte(lines[i]), &e); err != nil || e.Status != want || e.Msg != "request" {
+		if err := json.Unmarshal([]byte(lines[i]), &e); err != nil || e.Status != want ||
+			e.Msg != "request" {
 			t.Errorf("line %s: %v", lines[i], err)
 		}
 	}
@@ -407,7 +445,8 @@ func TestRunStopsInOrder(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
 	go func() { ran <- a.Run(ctx, l) }()
-	req, err := http.NewRequest("GET", "http://"+l.Addr().String()+"/v1/drains/01DRAIN0000000000000000001/watch", nil)
+	req, err := http.NewRequest("GET", "http://"+l.Addr().
+		String()+"/v1/drains/01DRAIN0000000000000000001/watch", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

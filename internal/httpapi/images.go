@@ -31,8 +31,8 @@ func (c imageCalls) listImages(w http.ResponseWriter, r *http.Request) {
 	answerPage(w, r, images, func(i api.Image) string { return i.Name })
 }
 
-// createImage builds an image from the body, a tar archive. A body that breaks off is an error of the
-// read, so that half an upload never becomes an image.
+// createImage builds an image from the body, a tar archive. A body that breaks off is an error of
+// the read, so that half an upload never becomes an image.
 func (c imageCalls) createImage(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	if err := fleet.CheckName("image", name); err != nil {

@@ -15,7 +15,8 @@ type machineCalls struct {
 	waits    waits
 }
 
-// machineRef is how the control plane is asked for a machine: "app~name" in a path is "app/name" to it.
+// machineRef is how the control plane is asked for a machine: "app~name" in a path is "app/name" to
+// it.
 func machineRef(r *http.Request) string { return strings.Replace(r.PathValue("ref"), "~", "/", 1) }
 
 // answerMachine encodes what a call for one machine came to.
@@ -51,7 +52,8 @@ func (c machineCalls) listMachines(w http.ResponseWriter, r *http.Request) {
 	}
 	q := r.URL.Query()
 	matches := func(m api.Machine) bool {
-		for key, have := range map[string]string{"app": m.App, "network": m.Network, "worker": m.Worker, "state": m.State} {
+		for key, have := range map[string]string{"app": m.App, "network": m.Network,
+			"worker": m.Worker, "state": m.State} {
 			if want := q.Get(key); want != "" && want != have {
 				return false
 			}
@@ -76,8 +78,8 @@ func answerPage[T any](w http.ResponseWriter, r *http.Request, items []T, key fu
 	writeJSON(w, http.StatusOK, list)
 }
 
-// getMachine answers with the machine and its history. With ?wait=started|stopped|settled it answers once
-// that is so, or has become impossible, or the long poll is over.
+// getMachine answers with the machine and its history. With ?wait=started|stopped|settled it
+// answers once that is so, or has become impossible, or the long poll is over.
 func (c machineCalls) getMachine(w http.ResponseWriter, r *http.Request) {
 	ref := machineRef(r)
 	read := func() (fleet.MachineView, error) { return c.machines.Machine(r.Context(), ref) }

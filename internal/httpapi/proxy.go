@@ -27,19 +27,20 @@ type target struct {
 
 type targetKey struct{}
 
-// newTransport carries calls to workers. There is no timeout on an answer, because exec and followed logs
-// last; there is one on reaching the worker.
+// newTransport carries calls to workers. There is no timeout on an answer, because exec and
+// followed logs last; there is one on reaching the worker.
 func newTransport() *http.Transport {
 	return &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext: (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}).
+			DialContext,
 		MaxIdleConnsPerHost: 64,
 		IdleConnTimeout:     time.Minute,
 		DisableCompression:  true,
 	}
 }
 
-// newProxy forwards what lies below /v1/machines/{ref}/ to the platform of that machine, by way of its
-// worker. Streams and upgrades (WebSocket) pass through.
+// newProxy forwards what lies below /v1/machines/{ref}/ to the platform of that machine, by way of
+// its worker. Streams and upgrades (WebSocket) pass through.
 func (a *API) newProxy() http.Handler {
 	proxy := &httputil.ReverseProxy{
 		Transport:      a.deps.Transport,
@@ -74,7 +75,8 @@ func (a *API) locate(ctx context.Context, r *http.Request) (target, error) {
 	}
 	u, err := url.Parse(base)
 	if err != nil {
-		return target{}, errs.Wrap(errs.Internal, err, "worker of machine %s has no usable API address", machine)
+		return target{}, errs.Wrap(errs.Internal, err,
+			"worker of machine %s has no usable API address", machine)
 	}
 	// The caller's own escaping is kept: what is below ports/ belongs to the machine.
 	rest := strings.SplitN(r.URL.EscapedPath(), "/", 5)
@@ -84,7 +86,8 @@ func (a *API) locate(ctx context.Context, r *http.Request) (target, error) {
 func (a *API) rewrite(pr *httputil.ProxyRequest) {
 	t := targetOf(pr.In)
 	pr.SetURL(t.url)
-	escaped := strings.TrimSuffix(t.url.EscapedPath(), "/") + "/machines/" + string(t.machine) + "/" + t.rest
+	escaped := strings.TrimSuffix(t.url.EscapedPath(), "/") + "/machines/" + string(t.machine) +
+		"/" + t.rest
 	pr.Out.URL.RawPath = escaped
 	if plain, err := url.PathUnescape(escaped); err == nil {
 		pr.Out.URL.Path = plain
@@ -105,17 +108,19 @@ func proxyError(r *http.Request, err error) error {
 		return err
 	}
 	return errs.Wrap(errs.Unavailable, err, "machine %s can't be reached on its worker", t.machine).
-		WithRemedy("try again in a second; if it stays so, see: sluice worker list, sluice machine status %s", t.machine)
+		WithRemedy("try again in a second; if it stays so, see: sluice worker list, sluice "+
+			"machine status %s", t.machine)
 }
 
 const maxErrorBody = 64 << 10
 
-// translateError gives the platform's own errors the form of this API. What a user's program answers
-// through ports/ is not touched.
+// translateError gives the platform's own errors the form of this API. What a user's program
+// answers through ports/ is not touched.
 func translateError(resp *http.Response) error {
 	t := targetOf(resp.Request)
 	ours := resp.Header.Get(guestapi.HeaderError) != "" || !strings.HasPrefix(t.rest, "ports/")
-	if resp.StatusCode < http.StatusBadRequest || !ours || !strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
+	if resp.StatusCode < http.StatusBadRequest || !ours ||
+		!strings.HasPrefix(resp.Header.Get("Content-Type"), "application/json") {
 		return nil
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))

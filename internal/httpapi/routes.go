@@ -63,7 +63,8 @@ func (a *API) routes() []route {
 	}
 }
 
-// newMux dispatches by path first, so that a wrong method on a known path is told so in our own form.
+// newMux dispatches by path first, so that a wrong method on a known path is told so in our own
+// form.
 func (a *API) newMux() http.Handler {
 	mux := http.NewServeMux()
 	byPath := make(map[string]map[string]http.HandlerFunc)
@@ -97,7 +98,8 @@ func byMethod(methods map[string]http.HandlerFunc) http.Handler {
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		writeErrorStatus(w, http.StatusMethodNotAllowed,
-			errs.New(errs.Invalid, "%s takes %s, not %s", r.URL.Path, strings.Join(allowed, " or "), r.Method))
+			errs.New(errs.Invalid, "%s takes %s, not %s", r.URL.Path, strings.Join(allowed, " or "),
+				r.Method))
 	})
 }
 
@@ -122,8 +124,9 @@ func (a *API) openAPI(w http.ResponseWriter, _ *http.Request) {
 
 func (a *API) server(w http.ResponseWriter, r *http.Request) {
 	v := a.deps.Status.Server(r.Context())
-	writeJSON(w, http.StatusOK, api.Server{FleetID: v.FleetID, Version: a.cfg.Version, StoreURL: v.StoreURL,
-		Leader: true, Brake: v.Brake, Started: v.Started})
+	writeJSON(w, http.StatusOK,
+		api.Server{FleetID: v.FleetID, Version: a.cfg.Version, StoreURL: v.StoreURL,
+			Leader: true, Brake: v.Brake, Started: v.Started})
 }
 
 // Routes returns "METHOD /path" of every call but those that are proxied into machines.

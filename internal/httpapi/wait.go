@@ -9,7 +9,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// rereadEvery bounds how stale a waiting answer can be if a change was announced before it was visible.
+// rereadEvery bounds how stale a waiting answer can be if a change was announced before it was
+// visible.
 const rereadEvery = time.Second
 
 // waits is what answers that wait for a change have in common.
@@ -28,7 +29,8 @@ func (w waits) untilStop(ctx context.Context) (context.Context, context.CancelFu
 }
 
 // longPoll reads until done holds or the long poll is over, and returns what it read last.
-func longPoll[T any](w waits, r *http.Request, read func() (T, error), done func(T) bool) (T, error) {
+func longPoll[T any](w waits, r *http.Request,
+	read func() (T, error), done func(T) bool) (T, error) {
 	ctx, cancel := w.untilStop(r.Context())
 	defer cancel()
 	deadline := time.NewTimer(w.longPoll)
@@ -52,8 +54,8 @@ func longPoll[T any](w waits, r *http.Request, read func() (T, error), done func
 	}
 }
 
-// machineCondition returns when a wait for a machine is over. A machine that failed, or that is wanted
-// otherwise, will not get there by waiting.
+// machineCondition returns when a wait for a machine is over. A machine that failed, or that is
+// wanted otherwise, will not get there by waiting.
 func machineCondition(wait string) (func(fleet.MachineView) bool, error) {
 	switch wait {
 	case "":
@@ -85,7 +87,8 @@ func machineCondition(wait string) (func(fleet.MachineView) bool, error) {
 // healthy: started, and every check passes on the placement that counts.
 func healthy(v fleet.MachineView) bool {
 	return v.Machine.State == fleet.MachineStarted && v.Report != nil && v.Report.Healthy() &&
-		v.Machine.Placement != nil && v.Report.Generation == v.Machine.Placement.Generation && (v.Report.Stall == nil || !v.Report.Stall.Paused)
+		v.Machine.Placement != nil && v.Report.Generation == v.Machine.Placement.Generation &&
+		(v.Report.Stall == nil || !v.Report.Stall.Paused)
 }
 
 func moveCondition(wait string) (func(fleet.MoveView) bool, error) {

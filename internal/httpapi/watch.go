@@ -9,9 +9,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// watchDrain streams a drain as server-sent events: its state at once, then at each change, and last its
-// final state. A comment each Heartbeat tells a silent stream from a dead one. Every event is the whole
-// drain, so that a watcher who was cut off just begins again.
+// watchDrain streams a drain as server-sent events: its state at once, then at each change, and
+// last its final state. A comment each Heartbeat tells a silent stream from a dead one. Every event
+// is the whole drain, so that a watcher who was cut off just begins again.
 func (c drainCalls) watchDrain(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := c.waits.untilStop(r.Context())
 	defer cancel()
@@ -55,7 +55,8 @@ func (c drainCalls) watchDrain(w http.ResponseWriter, r *http.Request) {
 }
 
 // sendDrain writes one event unless it says what the last one said.
-func sendDrain(w http.ResponseWriter, out *http.ResponseController, v fleet.DrainView, last []byte) ([]byte, error) {
+func sendDrain(w http.ResponseWriter, out *http.ResponseController, v fleet.DrainView,
+	last []byte) ([]byte, error) {
 	data, err := json.Marshal(drainToAPI(v))
 	if err != nil || bytes.Equal(data, last) {
 		return last, err

@@ -25,10 +25,12 @@ type DrainInput struct {
 // DrainPlan is what a drain does now.
 type DrainPlan struct {
 	Start []MoveStart
-	// Blockers say what keeps the drain from its end, other than moves that are under way or next in turn.
-	// Ordered by object. Since is kept from the drain's record for a blocker that was there before.
+	// Blockers say what keeps the drain from its end, other than moves that are under way or next
+	// in turn. Ordered by object. Since is kept from the drain's record for a blocker that was
+	// there before.
 	Blockers []fleet.Blocker
-	// Remaining is how many machines that should run are still on the workers, moving ones included.
+	// Remaining is how many machines that should run are still on the workers, moving ones
+	// included.
 	Remaining int
 	// Moving is how many moves from or to the workers are under way.
 	Moving int
@@ -36,8 +38,8 @@ type DrainPlan struct {
 	Done bool
 }
 
-// Drain plans the next moves of a drain: in stable order, never more at once than the policy allows, and
-// each with a target that has the capacity.
+// Drain plans the next moves of a drain: in stable order, never more at once than the policy
+// allows, and each with a target that has the capacity.
 func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan {
 	t := newTally(v, policy)
 	p := DrainPlan{}
@@ -63,7 +65,8 @@ func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan 
 			add(*b)
 			continue
 		}
-		if m.Desired != fleet.DesiredStarted || m.State == fleet.MachineStopping || m.State == fleet.MachineFailed {
+		if m.Desired != fleet.DesiredStarted || m.State == fleet.MachineStopping ||
+			m.State == fleet.MachineFailed {
 			continue // its worker releases it; it is placed again when it is next started
 		}
 		to, blocker := t.next(m, exclude)
@@ -73,12 +76,7 @@ func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan 
 		case blocker.Code == fleet.CodeNetworkLocked || blocker.Code == fleet.CodeTooManyMoves:
 			turn = append(turn, *blocker)
 		default:
-			blocker.Detail = string(m.App) + "/" + string(m.Name) + " " + blocker.Detail
-			if len(in.Drain.Workers) > 1 && blocker.Code == fleet.CodeNoCapacity {
-				// The drain itself takes room away, which may be all that is missing.
-				blocker.Remedy = "drain fewer workers at once: sluice drain cancel " + string(in.Drain.ID) + "; or " + blocker.Remedy
-			}
-			add(*blocker)
+			add(noTarget(*blocker, m, in.Drain))
 		}
 	}
 	p.Moving = countMoves(v.Moves, in.Drain.Workers)
@@ -96,6 +94,17 @@ func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan 
 	}
 	p.Blockers = orderBlockers(p.Blockers, in.Drain.Blockers, now)
 	return p
+}
+
+// noTarget returns the blocker of a machine that no worker takes, in the words of its drain.
+func noTarget(b fleet.Blocker, m fleet.Machine, d fleet.Drain) fleet.Blocker {
+	b.Detail = string(m.App) + "/" + string(m.Name) + " " + b.Detail
+	if len(d.Workers) > 1 && b.Code == fleet.CodeNoCapacity {
+		// The drain itself takes room away, which may be all that is missing.
+		fewer := "drain fewer workers at once: sluice drain cancel " + string(d.ID)
+		b.Remedy = fewer + "; or " + b.Remedy
+	}
+	return b
 }
 
 // failure is how often a machine's moves failed in one drain, and when last.
@@ -126,14 +135,17 @@ func notMovable(m fleet.Machine, from Worker, f failure, now time.Time) *fleet.B
 	name := string(m.App) + "/" + string(m.Name)
 	switch {
 	case m.Owner != "":
-		return &fleet.Blocker{Code: fleet.CodeBusy, Object: object, Detail: fmt.Sprintf("%s is owned by %s", name, m.Owner),
+		return &fleet.Blocker{Code: fleet.CodeBusy, Object: object,
+			Detail: fmt.Sprintf("%s is owned by %s", name, m.Owner),
 			Remedy: "wait for it, or: sluice machine status " + name}
 	case from.Health == Suspect:
 		return &fleet.Blocker{Code: fleet.CodeWorkerSuspect, Object: "worker/" + string(from.ID),
-			Detail: string(from.ID) + " is silent; its machines are moved once it answers or is down",
+			Detail: string(from.ID) +
+				" is silent; its machines are moved once it answers or is down",
 			Remedy: "check that the worker runs and reaches the server"}
 	case m.Desired != fleet.DesiredStarted && from.Health != Down:
-		return &fleet.Blocker{Code: fleet.CodeStopSlow, Object: object, Detail: name + " is being stopped",
+		return &fleet.Blocker{Code: fleet.CodeStopSlow, Object: object,
+			Detail: name + " is being stopped",
 			Remedy: "wait for it, or: sluice machine status " + name}
 	}
 	if f.count == 0 {
@@ -143,12 +155,17 @@ func notMovable(m fleet.Machine, from Worker, f failure, now time.Time) *fleet.B
 	wait = min(wait, RetryMost)
 	if next := f.last.FinishedAt.Add(wait); now.Before(next) {
 		what := "came back to"
-		if len(f.last.Steps) > 0 && !slices.ContainsFunc(f.last.Steps, func(s fleet.StepRecord) bool { return s.Step == fleet.StepStopping }) {
+		if len(f.last.Steps) > 0 &&
+			!slices.ContainsFunc(f.last.Steps, func(s fleet.StepRecord) bool {
+				return s.Step == fleet.StepStopping
+			}) {
 			what = "still runs on"
 		}
 		return &fleet.Blocker{Code: fleet.CodeStartFailed, Object: object,
-			Detail: fmt.Sprintf("%s %s %s, because it could not be started elsewhere (failed moves: %d): %s", name, what, f.last.From, f.count, f.last.Error),
-			Remedy: "sluice machine status " + name + ", then correct it; the drain tries again by itself"}
+			Detail: fmt.Sprintf("%s %s %s, because it could not be started elsewhere (failed "+
+				"moves: %d): %s", name, what, f.last.From, f.count, f.last.Error),
+			Remedy: "sluice machine status " + name +
+				", then correct it; the drain tries again by itself"}
 	}
 	return nil
 }
@@ -165,7 +182,8 @@ func countMoves(moves []fleet.Move, workers []fleet.WorkerID) int {
 }
 
 // leftOn returns what else than a machine that should run keeps a worker from being drained; nil if
-// nothing is: no placement, no reservation, and no VM, by a report that nothing is about to overtake.
+// nothing is: no placement, no reservation, and no VM, by a report that nothing is about to
+// overtake.
 func leftOn(id fleet.WorkerID, v View) *fleet.Blocker {
 	i := slices.IndexFunc(v.Workers, func(w Worker) bool { return w.ID == id })
 	if i < 0 {
@@ -174,13 +192,15 @@ func leftOn(id fleet.WorkerID, v View) *fleet.Blocker {
 	w, object := v.Workers[i], "worker/"+string(id)
 	for _, m := range byID(v.Machines) {
 		if m.Placement != nil && m.Placement.Worker == id {
-			return &fleet.Blocker{Code: fleet.CodePlaced, Object: "machine/" + string(m.ID), Remedy: "wait for it, or: sluice machine status " + string(m.ID),
+			return &fleet.Blocker{Code: fleet.CodePlaced, Object: "machine/" + string(m.ID),
+				Remedy: "wait for it, or: sluice machine status " + string(m.ID),
 				Detail: fmt.Sprintf("%s/%s (%s) is still placed on %s", m.App, m.Name, m.State, id)}
 		}
 	}
 	switch {
 	case len(w.Allocation.Holders) > 0:
-		return &fleet.Blocker{Code: fleet.CodeReserved, Object: object, Detail: fmt.Sprintf("%d reservations are held on %s", len(w.Allocation.Holders), id),
+		return &fleet.Blocker{Code: fleet.CodeReserved, Object: object,
+			Detail: fmt.Sprintf("%d reservations are held on %s", len(w.Allocation.Holders), id),
 			Remedy: "wait for the operations that hold them"}
 	case w.Health == Down:
 		return nil
@@ -190,23 +210,28 @@ func leftOn(id fleet.WorkerID, v View) *fleet.Blocker {
 			ids[i] = string(m)
 		}
 		slices.Sort(ids)
-		return &fleet.Blocker{Code: fleet.CodeVMLeft, Object: object, Detail: fmt.Sprintf("%s reports a VM of %s", id, strings.Join(ids, ", ")),
+		return &fleet.Blocker{Code: fleet.CodeVMLeft, Object: object,
+			Detail: fmt.Sprintf("%s reports a VM of %s", id, strings.Join(ids, ", ")),
 			Remedy: "wait for the worker to remove it"}
 	case w.Health == Suspect || !w.Fresh:
-		return &fleet.Blocker{Code: fleet.CodeNoReport, Object: object, Detail: string(id) + " has not yet reported that nothing is left",
+		return &fleet.Blocker{Code: fleet.CodeNoReport, Object: object,
+			Detail: string(id) + " has not yet reported that nothing is left",
 			Remedy: "check that the worker runs and reaches the server"}
 	}
 	return nil
 }
 
-// orderBlockers orders blockers, drops repetitions and keeps the Since of those that were there before.
+// orderBlockers orders blockers, drops repetitions and keeps the Since of those that were there
+// before.
 func orderBlockers(found, before []fleet.Blocker, now time.Time) []fleet.Blocker {
 	key := func(b fleet.Blocker) string { return b.Object + " " + b.Code }
 	since := map[string]time.Time{}
 	for _, b := range before {
 		since[key(b)] = b.Since
 	}
-	slices.SortStableFunc(found, func(a, b fleet.Blocker) int { return strings.Compare(key(a), key(b)) })
+	slices.SortStableFunc(found, func(a, b fleet.Blocker) int {
+		return strings.Compare(key(a), key(b))
+	})
 	found = slices.CompactFunc(found, func(a, b fleet.Blocker) bool { return key(a) == key(b) })
 	for i := range found {
 		found[i].Since = now

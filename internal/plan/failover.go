@@ -11,13 +11,14 @@ type FailoverPlan struct {
 	Brake string
 }
 
-// Failover plans the moves of machines that should run and whose worker is down. Workers that are being
-// drained are left to their drain, and machines that an operation owns to that operation.
+// Failover plans the moves of machines that should run and whose worker is down. Workers that are
+// being drained are left to their drain, and machines that an operation owns to that operation.
 func Failover(v View, policy fleet.Policy) FailoverPlan {
 	p := FailoverPlan{Waiting: map[fleet.MachineID]fleet.Blocker{}, Brake: Brake(v, policy)}
 	t := newTally(v, policy)
 	for _, m := range byID(v.Machines) {
-		if m.Placement == nil || m.Owner != "" || m.Desired != fleet.DesiredStarted || t.moving[m.ID] {
+		if m.Placement == nil || m.Owner != "" || m.Desired != fleet.DesiredStarted ||
+			t.moving[m.ID] {
 			continue
 		}
 		w, ok := t.worker(m.Placement.Worker)
@@ -25,7 +26,8 @@ func Failover(v View, policy fleet.Policy) FailoverPlan {
 			continue
 		}
 		if p.Brake != "" {
-			p.Waiting[m.ID] = fleet.Blocker{Code: fleet.CodeBrake, Object: "fleet", Detail: p.Brake, Remedy: "sluice worker drain " + string(w.ID)}
+			p.Waiting[m.ID] = fleet.Blocker{Code: fleet.CodeBrake, Object: "fleet", Detail: p.Brake,
+				Remedy: "sluice worker drain " + string(w.ID)}
 			continue
 		}
 		to, blocker := t.next(m, nil)
@@ -38,9 +40,11 @@ func Failover(v View, policy fleet.Policy) FailoverPlan {
 	return p
 }
 
-// next returns the target of a machine's move if it may start now. Otherwise it returns why not: there is no
-// target, or it is merely not its turn (fleet.CodeNetworkLocked, fleet.CodeTooManyMoves).
-func (t *tally) next(m fleet.Machine, exclude map[fleet.WorkerID]string) (fleet.WorkerID, *fleet.Blocker) {
+// next returns the target of a machine's move if it may start now. Otherwise it returns why not:
+// there is no target, or it is merely not its turn (fleet.CodeNetworkLocked,
+// fleet.CodeTooManyMoves).
+func (t *tally) next(m fleet.Machine,
+	exclude map[fleet.WorkerID]string) (fleet.WorkerID, *fleet.Blocker) {
 	ex := map[fleet.WorkerID]string{m.Placement.Worker: "the machine is on it"}
 	for w, why := range exclude {
 		ex[w] = why
@@ -50,12 +54,14 @@ func (t *tally) next(m fleet.Machine, exclude map[fleet.WorkerID]string) (fleet.
 		return "", blocker
 	}
 	if t.locks[m.Network] >= max(t.policy.MovesPerNetwork, 1) {
-		return "", &fleet.Blocker{Code: fleet.CodeNetworkLocked, Object: "network/" + string(m.Network),
+		return "", &fleet.Blocker{Code: fleet.CodeNetworkLocked,
+			Object: "network/" + string(m.Network),
 			Detail: "another machine of the network is moving", Remedy: "wait for it"}
 	}
 	busy := func(w Worker) bool { return t.in[w.ID] >= t.policy.MovesIn }
 	to, _ := t.place(need, busy)
-	if to == "" || t.moves >= t.policy.MovesFleet || t.out[m.Placement.Worker] >= t.policy.MovesOut {
+	if to == "" || t.moves >= t.policy.MovesFleet ||
+		t.out[m.Placement.Worker] >= t.policy.MovesOut {
 		return "", &fleet.Blocker{Code: fleet.CodeTooManyMoves, Object: "fleet",
 			Detail: "as many moves are under way as the policy allows", Remedy: "wait for them"}
 	}

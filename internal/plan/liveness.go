@@ -10,14 +10,15 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
-// mostStretch bounds how much longer a worker may be silent because its host was under pressure when it
-// was last heard of.
+// mostStretch bounds how much longer a worker may be silent because its host was under pressure
+// when it was last heard of.
 const mostStretch = 3
 
 // Contact is when a worker was heard of. The zero Contact is a worker never heard of.
 type Contact struct {
 	Last time.Time
-	// Since is the start of the present streak: no silence in it was as long as the policy's WorkerSuspect.
+	// Since is the start of the present streak: no silence in it was as long as the policy's
+	// WorkerSuspect.
 	Since time.Time
 	// Lost is set once the worker was found down, and cleared by a whole streak.
 	Lost bool
@@ -42,11 +43,11 @@ func (c Contact) Heard(now time.Time, policy fleet.Policy) Contact {
 }
 
 // Liveness is what silence means. Grace is the earliest time from which silence counts: the
-// server's start. Nobody is down before a full WorkerDown after it.
-// A worker that said that its host is under pressure may be silent for up to three times as long.
+// server's start. Nobody is down before a full WorkerDown after it. A worker that said that its
+// host is under pressure may be silent for up to three times as long.
 //
-// A worker that was down comes back as suspect, and is alive again only after it has been heard of for a
-// whole WorkerSuspect without a gap: one that flaps gets no machines.
+// A worker that was down comes back as suspect, and is alive again only after it has been heard of
+// for a whole WorkerSuspect without a gap: one that flaps gets no machines.
 func Liveness(c Contact, grace, now time.Time, policy fleet.Policy) Health {
 	silentSince := c.Last
 	if grace.After(silentSince) {
@@ -64,9 +65,10 @@ func Liveness(c Contact, grace, now time.Time, policy fleet.Policy) Health {
 	return Alive
 }
 
-// Brake returns a sentence that says why nothing may be started automatically, or "". It acts when at least
-// two workers, and more than BrakeFraction of all, are down: that many rarely die at once, and the usual
-// cause is on our side. Workers that a drain has emptied count on neither side: they may be switched off.
+// Brake returns a sentence that says why nothing may be started automatically, or "". It acts when
+// at least two workers, and more than BrakeFraction of all, are down: that many rarely die at once,
+// and the usual cause is on our side. Workers that a drain has emptied count on neither side: they
+// may be switched off.
 func Brake(v View, policy fleet.Policy) string {
 	var down []string
 	total := 0
@@ -83,7 +85,8 @@ func Brake(v View, policy fleet.Policy) string {
 		return ""
 	}
 	slices.Sort(down)
-	return fmt.Sprintf("%d of %d workers are down (%s), more than %.0f %%: automatic failover is stopped; "+
+	return fmt.Sprintf("%d of %d workers are down (%s), more than %.0f %%: automatic failover is "+
+		"stopped; "+
 		"check the network between server and workers, or drain the dead workers by hand",
 		len(down), total, strings.Join(down, ", "), policy.BrakeFraction*100)
 }

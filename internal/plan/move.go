@@ -31,7 +31,7 @@ type MoveAction string
 // Actions of moves.
 const (
 	MoveWait       MoveAction = "wait"
-	MoveRetarget   MoveAction = "retarget"    // reserve on another target; it still runs on the source
+	MoveRetarget   MoveAction = "retarget"    // reserve on another target; the source runs it still
 	MoveLock       MoveAction = "lock"        // take the network's lock
 	MoveStop       MoveAction = "stop"        // tell the source to release it: the pause begins
 	MoveCommit     MoveAction = "commit"      // the point of no return: the placement changes
@@ -42,20 +42,21 @@ const (
 	MovePutBack    MoveAction = "put-back"    // undo after the stop: commit back to the source
 	MoveUndo       MoveAction = "undo"        // undo before the stop: nothing has happened
 	MoveUndone     MoveAction = "undone"      // back on the source, for better or worse
-	MoveEndHere    MoveAction = "end-here"    // the user wants it stopped by now: end where it stands
+	MoveEndHere    MoveAction = "end-here"    // its user wants it stopped by now
 	MoveDone       MoveAction = "done"        // the source is clean
 )
 
 const (
-	// stopSlack is how much longer than its stop timeout a machine may take before its move says so.
+	// stopSlack is how much longer than its stop timeout a machine may take before its move says
+	// so.
 	stopSlack = 10 * time.Second
 	// tellAfter is how long a start takes before its steps are recorded one by one: each is a
 	// transaction, and a quick start tells them all at its end.
 	tellAfter = 300 * time.Millisecond
 )
 
-// Move returns what a move does next, and for one that waits or fails, why. The blocker's Since is the
-// caller's to set.
+// Move returns what a move does next, and for one that waits or fails, why. The blocker's Since is
+// the caller's to set.
 func Move(in MoveInput, policy fleet.Policy, now time.Time) (MoveAction, *fleet.Blocker) {
 	m := moveDecision{in, policy, now}
 	switch s := in.Move.Step; {
@@ -104,9 +105,9 @@ func (m moveDecision) beforeStop() (MoveAction, *fleet.Blocker) {
 	return m.locked()
 }
 
-// locked: the source is stopped only when a VM stands ready on the target, so that no boot falls into
-// the pause. One that is slow to read the machine's map is waited for shortly, as that only makes the
-// pause longer; one that can't be had is looked for elsewhere.
+// locked: the source is stopped only when a VM stands ready on the target, so that no boot falls
+// into the pause. One that is slow to read the machine's map is waited for shortly, as that only
+// makes the pause longer; one that can't be had is looked for elsewhere.
 func (m moveDecision) locked() (MoveAction, *fleet.Blocker) {
 	to, v := string(m.Move.To), m.Target.At(m.Move.ToGen)
 	waited := m.now.Sub(m.Move.Reached(fleet.StepLocked))

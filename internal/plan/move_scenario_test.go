@@ -28,12 +28,16 @@ func newMoveScenario() *moveScenario {
 // reset begins a move of a machine that runs, from one worker that is well to another one.
 func (s *moveScenario) reset() {
 	s.input = plan.MoveInput{TargetOpen: true, LockFree: true}
-	s.input.Move = fleet.Move{ID: "mv", Machine: "m1", Network: "net", From: "w1", To: "w2", FromGen: 1, ToGen: 2,
+	s.input.Move = fleet.Move{ID: "mv", Machine: "m1", Network: "net", From: "w1", To: "w2",
+		FromGen: 1, ToGen: 2,
 		Reason: fleet.ReasonDrain}
-	s.input.Machine = fleet.Machine{ID: "m1", Desired: fleet.DesiredStarted, State: fleet.MachineStarted,
+	s.input.Machine = fleet.Machine{ID: "m1", Desired: fleet.DesiredStarted,
+		State:     fleet.MachineStarted,
 		Placement: &fleet.Placement{Worker: "w1", Generation: 1, Since: s.now}, UpdatedAt: s.now}
-	s.input.Source = plan.Sight{Worker: "w1", Health: plan.Alive, Reported: true, Current: true, Since: s.now}
-	s.input.Target = plan.Sight{Worker: "w2", Health: plan.Alive, Reported: true, Current: true, Since: s.now}
+	s.input.Source = plan.Sight{Worker: "w1", Health: plan.Alive, Reported: true, Current: true,
+		Since: s.now}
+	s.input.Target = plan.Sight{Worker: "w2", Health: plan.Alive, Reported: true, Current: true,
+		Since: s.now}
 	s.step(fleet.StepReserved)
 }
 
@@ -193,7 +197,8 @@ func (s *moveScenario) sight(on *plan.Sight, args []string, opt map[string]strin
 	return nil
 }
 
-// vm returns the report of the machine's VM on a worker; a new one is of the generation placed there.
+// vm returns the report of the machine's VM on a worker; a new one is of the generation placed
+// there.
 func (s *moveScenario) vm(on *plan.Sight) *fleet.VMReport {
 	if on.VM == nil {
 		gen := s.input.Move.ToGen

@@ -27,8 +27,9 @@ func (m moveDecision) puttingBack() (MoveAction, *fleet.Blocker) {
 	start := m.start(m.Source, waited)
 	switch start.Judge(m.policy) {
 	case PaceStuck:
-		return MoveUndone, m.startFailed(fmt.Sprintf("not up on its source %s after it was put back",
-			waited.Round(time.Second)))
+		return MoveUndone,
+			m.startFailed(fmt.Sprintf("not up on its source %s after it was put back",
+				waited.Round(time.Second)))
 	case PaceSlow:
 		return MoveWait, startSlow(start)
 	}
@@ -59,9 +60,11 @@ func (m moveDecision) committed() (MoveAction, *fleet.Blocker) {
 	pace := start.Judge(m.policy)
 	switch {
 	case pace == PaceStuck && m.Target.Health == Alive:
-		return MoveReclaim, m.startFailed(fmt.Sprintf("not healthy on %s after %s, and came no further",
+		return MoveReclaim, m.startFailed(fmt.Sprintf("not healthy on %s after %s, and came no "+
+			"further",
 			to, waited.Round(time.Second)))
-	case m.now.Sub(m.Move.Reached(fleet.StepCommitted)) >= tellAfter && ReportedStep(m.Move, v) != "":
+	case m.now.Sub(m.Move.Reached(fleet.StepCommitted)) >= tellAfter &&
+		ReportedStep(m.Move, v) != "":
 		return MoveProgress, nil
 	case pace != PaceFine:
 		return MoveWait, startSlow(start)
@@ -74,9 +77,9 @@ func (m moveDecision) finished(v *fleet.VMReport) bool {
 	return v != nil && (v.Phase == fleet.PhaseHealthy || v.Phase.Up() && m.Move.WasUnhealthy)
 }
 
-// reclaimed: the target took too long, and was told to release the machine again, so that it doesn't
-// come up there while it comes up elsewhere. One that doesn't do that either is left to the storage to
-// refuse.
+// reclaimed: the target took too long, and was told to release the machine again, so that it
+// doesn't come up there while it comes up elsewhere. One that doesn't do that either is left to the
+// storage to refuse.
 func (m moveDecision) reclaimed() (MoveAction, *fleet.Blocker) {
 	limit := patience.Stretch(m.policy.StartTimeout, m.Target.Pressure.Share(), helpless)
 	_, gone := m.Target.Left(m.Machine.Placement.Generation, m.policy, m.now)

@@ -6,8 +6,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// helpless is how many start timeouts a start may be stuck for on a host under pressure, where every
-// other worker that would take it is under pressure, too: it would be as slow there, and begun anew.
+// helpless is how many start timeouts a start may be stuck for on a host under pressure, where
+// every other worker that would take it is under pressure, too: it would be as slow there, and
+// begun anew.
 const helpless = 3
 
 // Pace is what a start that isn't done is judged as.
@@ -25,13 +26,13 @@ type Start struct {
 	On     Sight
 	Waited time.Duration // since it began
 	Stuck  time.Duration // since it came further, as far as that counts: see package patience
-	// CalmElsewhere: a worker that isn't under pressure would take the machine. Only asked where On's
-	// host is under pressure.
+	// CalmElsewhere: a worker that isn't under pressure would take the machine. Only asked where
+	// On's host is under pressure.
 	CalmElsewhere bool
 }
 
-// Judge judges a start. A host under pressure is left for another one only where that helps: for one
-// that isn't, or when the start has been stuck for very long.
+// Judge judges a start. A host under pressure is left for another one only where that helps: for
+// one that isn't, or when the start has been stuck for very long.
 func (s Start) Judge(policy fleet.Policy) Pace {
 	limit := policy.StartTimeout
 	switch {
@@ -45,8 +46,8 @@ func (s Start) Judge(policy fleet.Policy) Pace {
 	return PaceStuck
 }
 
-// Slow says why a start that takes long is waited for. It has no number in it that changes by itself:
-// it is kept in a record.
+// Slow says why a start that takes long is waited for. It has no number in it that changes by
+// itself: it is kept in a record.
 func (s Start) Slow() string {
 	why := string(s.On.Worker) + " is slow to bring it up, and it is waited for"
 	if v := s.On.VM; v != nil {

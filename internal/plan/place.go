@@ -25,9 +25,9 @@ type Refusal struct {
 	Remedy string // the command that changes it; "" if there is none
 }
 
-// Place chooses the worker with the least allocated share of its capacity, after the machine is on it; ties
-// go to the smaller id. Where none will do it returns "" and a Blocker with code no-capacity whose Detail
-// says why of every worker. The blocker's Since is the caller's to set.
+// Place chooses the worker with the least allocated share of its capacity, after the machine is on
+// it; ties go to the smaller id. Where none will do it returns "" and a Blocker with code
+// no-capacity whose Detail says why of every worker. The blocker's Since is the caller's to set.
 func Place(v View, need Need) (fleet.WorkerID, *fleet.Blocker) {
 	return newTally(v, fleet.Policy{}).place(need, nil)
 }
@@ -43,7 +43,8 @@ func Refusals(v View, need Need) []Refusal {
 	return all
 }
 
-// Largest returns the biggest capacity for each resource over all workers: what is larger fits nowhere, ever.
+// Largest returns the biggest capacity for each resource over all workers: what is larger fits
+// nowhere, ever.
 func Largest(v View) fleet.Resources {
 	var most fleet.Resources
 	for _, w := range v.Workers {
@@ -53,7 +54,8 @@ func Largest(v View) fleet.Resources {
 	return most
 }
 
-// place is Place, counting the plan's own bookings; skip, if set, leaves out workers that are only busy now.
+// place is Place, counting the plan's own bookings; skip, if set, leaves out workers that are only
+// busy now.
 func (t *tally) place(need Need, skip func(Worker) bool) (fleet.WorkerID, *fleet.Blocker) {
 	var best fleet.WorkerID
 	var least float64
@@ -81,7 +83,8 @@ func (t *tally) place(need Need, skip func(Worker) bool) (fleet.WorkerID, *fleet
 
 func refuse(w Worker, need Need) *Refusal {
 	no := func(code, remedy, format string, args ...any) *Refusal {
-		return &Refusal{Worker: w.ID, Code: code, Detail: fmt.Sprintf(format, args...), Remedy: remedy}
+		return &Refusal{Worker: w.ID, Code: code, Detail: fmt.Sprintf(format, args...),
+			Remedy: remedy}
 	}
 	uncordon := fmt.Sprintf("sluice worker uncordon %s", w.ID)
 	if why, ok := need.Exclude[w.ID]; ok {
@@ -107,7 +110,8 @@ func refuse(w Worker, need Need) *Refusal {
 		return no("memory", "", "%d MiB of memory free, %d short", max(free.MemoryMiB, 0), short)
 	}
 	if short := need.Resources.CPUMillis - free.CPUMillis; short > 0 {
-		return no("cpu", "", "%.2f cpus free, %.2f short", float64(max(free.CPUMillis, 0))/1000, float64(short)/1000)
+		return no("cpu", "", "%.2f cpus free, %.2f short", float64(max(free.CPUMillis, 0))/1000,
+			float64(short)/1000)
 	}
 	return nil
 }
@@ -118,7 +122,8 @@ func shareWith(w Worker, need Need) float64 {
 	if own, ok := w.Allocation.Holders[need.Machine]; ok {
 		used = used.Sub(own.Resources)
 	}
-	return max(share(used.CPUMillis, w.Capacity.CPUMillis), share(used.MemoryMiB, w.Capacity.MemoryMiB))
+	return max(share(used.CPUMillis, w.Capacity.CPUMillis),
+		share(used.MemoryMiB, w.Capacity.MemoryMiB))
 }
 
 func share(used, of int64) float64 {
@@ -128,9 +133,11 @@ func share(used, of int64) float64 {
 	return float64(used) / float64(of)
 }
 
-// noPlace says of every worker why it won't do. The remedy is the first command that would free a worker.
+// noPlace says of every worker why it won't do. The remedy is the first command that would free a
+// worker.
 func noPlace(need Need, refusals []Refusal) *fleet.Blocker {
-	b := &fleet.Blocker{Code: fleet.CodeNoCapacity, Object: "machine/" + string(need.Machine), Remedy: "add a worker: sluice worker --name NAME …"}
+	b := &fleet.Blocker{Code: fleet.CodeNoCapacity, Object: "machine/" + string(need.Machine),
+		Remedy: "add a worker: sluice worker --name NAME …"}
 	if need.Only != "" {
 		b.Object = "worker/" + string(need.Only)
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-// TestScenarios plays testdata/*.txt, of the fleet or, where its name begins with move-, of one move.
-// See testdata/README.
+// TestScenarios plays testdata/*.txt, of the fleet or, where its name begins with move-, of one
+// move. See testdata/README.
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		switch name := filepath.Base(path); {
@@ -78,7 +78,8 @@ func (s *scenario) command(line string, out *strings.Builder) error {
 		s.machine(args, opt)
 	case "move":
 		s.moves = append(s.moves, fleet.Move{ID: "mv-" + fleet.MoveID(args[0]),
-			Machine: fleet.MachineID(args[0]), From: fleet.WorkerID(args[1]), To: fleet.WorkerID(args[2]),
+			Machine: fleet.MachineID(args[0]), From: fleet.WorkerID(args[1]),
+			To:      fleet.WorkerID(args[2]),
 			Network: s.machines[args[0]].Network, Step: fleet.StepLocked})
 		s.machines[args[0]].Owner = "move/mv-" + args[0]
 	case "moved":
@@ -162,7 +163,8 @@ func (s *scenario) worker(args []string, opt map[string]string) {
 func (s *scenario) machine(args []string, opt map[string]string) {
 	m := s.machines[args[0]]
 	if m == nil {
-		m = &fleet.Machine{ID: fleet.MachineID(args[0]), Name: fleet.MachineName(args[0]), App: "app",
+		m = &fleet.Machine{ID: fleet.MachineID(args[0]), Name: fleet.MachineName(args[0]),
+			App:     "app",
 			Network: "net", Desired: fleet.DesiredStarted, State: fleet.MachineStarted}
 		s.machines[args[0]] = m
 	}
@@ -228,10 +230,12 @@ func (s *scenario) view() plan.View {
 }
 
 func (s *scenario) planDrain(out *strings.Builder) {
-	p := plan.Drain(plan.DrainInput{Drain: s.drain, Finished: s.finished}, s.view(), s.policy, s.now)
+	p := plan.Drain(plan.DrainInput{Drain: s.drain, Finished: s.finished}, s.view(), s.policy,
+		s.now)
 	s.start(p.Start, out)
 	for _, b := range p.Blockers {
-		fmt.Fprintf(out, "blocked: %s %s since=%d: %s [%s]\n", b.Object, b.Code, b.Since.Unix(), b.Detail, b.Remedy)
+		fmt.Fprintf(out, "blocked: %s %s since=%d: %s [%s]\n", b.Object, b.Code, b.Since.Unix(),
+			b.Detail, b.Remedy)
 	}
 	s.drain.Blockers = p.Blockers
 	fmt.Fprintf(out, "remaining=%d moving=%d done=%v\n", p.Remaining, p.Moving, p.Done)
@@ -241,8 +245,11 @@ func (s *scenario) start(moves []plan.MoveStart, out *strings.Builder) {
 	for _, m := range moves {
 		fmt.Fprintf(out, "start: %s %s → %s\n", m.Machine, m.From, m.To)
 		machine := s.machines[string(m.Machine)]
-		s.workers[string(m.To)].Allocation.Holders[m.Machine] = fleet.Allocated{Resources: machine.Config.Resources, Move: "mv"}
-		if err := s.command(fmt.Sprintf("move %s %s %s", m.Machine, m.From, m.To), out); err != nil {
+		s.workers[string(m.To)].
+			Allocation.Holders[m.Machine] = fleet.Allocated{Resources: machine.Config.Resources,
+			Move: "mv"}
+		if err := s.command(fmt.Sprintf("move %s %s %s", m.Machine, m.From, m.To),
+			out); err != nil {
 			panic(err)
 		}
 	}
@@ -250,10 +257,12 @@ func (s *scenario) start(moves []plan.MoveStart, out *strings.Builder) {
 
 func (s *scenario) place(args []string, opt map[string]string, out *strings.Builder) {
 	need := plan.Need{Machine: fleet.MachineID(args[0]), Only: fleet.WorkerID(opt["only"]),
-		Resources: fleet.Resources{CPUMillis: int64(number(opt, "cpu", 1000)), MemoryMiB: int64(number(opt, "mem", 256))}}
+		Resources: fleet.Resources{CPUMillis: int64(number(opt, "cpu", 1000)),
+			MemoryMiB: int64(number(opt, "mem", 256))}}
 	to, blocker := plan.Place(s.view(), need)
 	if blocker != nil {
-		fmt.Fprintf(out, "none: %s %s: %s [%s]\n", blocker.Object, blocker.Code, blocker.Detail, blocker.Remedy)
+		fmt.Fprintf(out, "none: %s %s: %s [%s]\n", blocker.Object, blocker.Code, blocker.Detail,
+			blocker.Remedy)
 		return
 	}
 	fmt.Fprintf(out, "%s\n", to)

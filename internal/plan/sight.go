@@ -10,7 +10,7 @@ import (
 type Sight struct {
 	Worker   fleet.WorkerID
 	Health   Health
-	Unheard  bool            // not heard of since this server started: nothing speaks for or against it
+	Unheard  bool            // not heard of since this server started: nothing is known
 	VM       *fleet.VMReport // nil: the newest report doesn't mention it
 	VMSince  time.Time       // when this server first heard of the machine's VM there
 	Reported bool            // there is a report at all
@@ -27,12 +27,13 @@ func (s Sight) At(gen fleet.Generation) *fleet.VMReport {
 	return s.VM
 }
 
-// Left reports whether the worker has no VM of the machine's generation any more, and by which proof
-// it is safe to start it elsewhere. Ask only where the worker was told to release it.
+// Left reports whether the worker has no VM of the machine's generation any more, and by which
+// proof it is safe to start it elsewhere. Ask only where the worker was told to release it.
 func (s Sight) Left(gen fleet.Generation, p fleet.Policy, now time.Time) (fleet.Proof, bool) {
 	switch {
 	case s.VM == nil:
-		// It knows that it should release the machine, and has nothing to say: it lost its memory of it.
+		// It knows that it should release the machine, and has nothing to say: it lost its memory
+		// of it.
 		quiet := s.Current && s.Health == Alive && now.Sub(s.Since) >= p.WorkerSuspect
 		return fleet.ProofStorage, quiet
 	case s.VM.Generation > gen:

@@ -24,7 +24,8 @@ type Worker struct {
 	Allocation fleet.Allocation
 	// VMs are the machines of which the worker reported a VM, in whatever phase.
 	VMs []fleet.MachineID
-	// Fresh says that VMs is newer than the worker's newest assignments: nothing is about to appear.
+	// Fresh says that VMs is newer than the worker's newest assignments: nothing is about to
+	// appear.
 	Fresh bool
 }
 
@@ -60,7 +61,8 @@ type tally struct {
 func newTally(v View, policy fleet.Policy) *tally {
 	t := &tally{
 		policy: policy, locks: make(map[fleet.NetworkName]int, len(v.Locks)), moves: len(v.Moves),
-		out: map[fleet.WorkerID]int{}, in: map[fleet.WorkerID]int{}, moving: map[fleet.MachineID]bool{},
+		out: map[fleet.WorkerID]int{}, in: map[fleet.WorkerID]int{},
+		moving: map[fleet.MachineID]bool{},
 	}
 	for _, w := range v.Workers {
 		holders := make(map[fleet.MachineID]fleet.Allocated, len(w.Allocation.Holders))
@@ -85,7 +87,9 @@ func newTally(v View, policy fleet.Policy) *tally {
 }
 
 func (t *tally) worker(id fleet.WorkerID) (Worker, bool) {
-	i, ok := slices.BinarySearchFunc(t.workers, id, func(w Worker, id fleet.WorkerID) int { return cmp.Compare(w.ID, id) })
+	i, ok := slices.BinarySearchFunc(t.workers, id, func(w Worker, id fleet.WorkerID) int {
+		return cmp.Compare(w.ID, id)
+	})
 	if !ok {
 		return Worker{}, false
 	}

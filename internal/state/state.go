@@ -1,9 +1,9 @@
-// Package state is the fleet's small, hot, linearizable state: a narrow interface over etcd, and its
-// in-memory twin. It is the only package that imports etcd.
+// Package state is the fleet's small, hot, linearizable state: a narrow interface over etcd, and
+// its in-memory twin. It is the only package that imports etcd.
 //
-// Invariants: revisions only grow; a Txn is all or nothing; a Watch from revision R delivers every later
-// change of its prefix exactly once and in order, or ends with an error of kind Conflict when R is
-// compacted (list again, then watch from the listing's revision).
+// Invariants: revisions only grow; a Txn is all or nothing; a Watch from revision R delivers every
+// later change of its prefix exactly once and in order, or ends with an error of kind Conflict when
+// R is compacted (list again, then watch from the listing's revision).
 package state
 
 import (
@@ -34,9 +34,9 @@ type Op struct {
 	Lease  LeaseID // 0: none
 }
 
-// Txn applies Then if every If holds. Neither list may be longer than MaxTxnOps, and Then may name a key
-// only once; see Check. A Txn that changes nothing (no Then, or deletes of absent keys) succeeds with the
-// present revision.
+// Txn applies Then if every If holds. Neither list may be longer than MaxTxnOps, and Then may name
+// a key only once; see Check. A Txn that changes nothing (no Then, or deletes of absent keys)
+// succeeds with the present revision.
 type Txn struct {
 	If   []Cond
 	Then []Op
@@ -54,30 +54,34 @@ type Batch struct {
 	Revision int64
 }
 
-// LeaseID names a lease. Keys bound to a lease vanish, in one revision, when it ends. A later write of the
-// key binds it to that write's lease, or to none. Leases give liveness, never safety.
+// LeaseID names a lease. Keys bound to a lease vanish, in one revision, when it ends. A later write
+// of the key binds it to that write's lease, or to none. Leases give liveness, never safety.
 type LeaseID int64
 
-// Store is the narrow interface that both etcd and the in-memory twin implement. Safe for concurrent use.
-// Error kinds: NotFound (Get; a lease that has ended), Conflict (a Txn's condition did not hold; a compacted
-// Watch), Invalid (a Txn that Check refuses), Exhausted (the store's quota is used up), Unavailable (also
-// for an ended ctx, whose error is then in the chain, and after Close). Byte slices are the caller's on
-// return, and copied on entry.
+// Store is the narrow interface that both etcd and the in-memory twin implement. Safe for
+// concurrent use. Error kinds: NotFound (Get; a lease that has ended), Conflict (a Txn's condition
+// did not hold; a compacted Watch), Invalid (a Txn that Check refuses), Exhausted (the store's
+// quota is used up), Unavailable (also for an ended ctx, whose error is then in the chain, and
+// after Close). Byte slices are the caller's on return, and copied on entry.
 type Store interface {
 	Get(ctx context.Context, key string) (KV, error)
-	// List returns the keys under prefix in byte order, and the revision at which that was the truth.
+	// List returns the keys under prefix in byte order, and the revision at which that was the
+	// truth.
 	List(ctx context.Context, prefix string) ([]KV, int64, error)
 	// Commit applies a transaction and returns its revision. A failed condition is an error of kind
 	// Conflict. An Unavailable error leaves it open whether the transaction happened.
 	Commit(ctx context.Context, txn Txn) (int64, error)
-	// Watch calls yield, one call at a time, with every batch after revision from. It returns nil once
-	// yield returned false, and an error otherwise: Unavailable when ctx ends or the connection breaks
-	// (watch again from the last batch's revision), Conflict when from is compacted (list again). A yield
-	// that blocks holds up this watch alone, and makes its changes pile up in memory.
+	// Watch calls yield, one call at a time, with every batch after revision from. It returns nil
+	// once yield returned false, and an error otherwise: Unavailable when ctx ends or the
+	// connection breaks (watch again from the last batch's revision), Conflict when from is
+	// compacted (list again). A yield that blocks holds up this watch alone, and makes its changes
+	// pile up in memory.
 	Watch(ctx context.Context, prefix string, from int64, yield func(Batch) bool) error
-	// Grant makes a lease that ends ttl after its last KeepAlive. The ttl is rounded up to whole seconds.
+	// Grant makes a lease that ends ttl after its last KeepAlive. The ttl is rounded up to whole
+	// seconds.
 	Grant(ctx context.Context, ttl time.Duration) (LeaseID, error)
-	// KeepAlive renews a lease once, for its full ttl. NotFound: it has ended, and its keys are gone.
+	// KeepAlive renews a lease once, for its full ttl. NotFound: it has ended, and its keys are
+	// gone.
 	KeepAlive(ctx context.Context, id LeaseID) error
 	// Revoke ends a lease and deletes its keys. Revoking a lease that has ended already succeeds.
 	Revoke(ctx context.Context, id LeaseID) error

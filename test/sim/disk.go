@@ -60,25 +60,30 @@ func (d *disks) Destroy(_ context.Context, url string) error {
 }
 
 // Build implements control.Images.
-func (d *disks) Build(_ context.Context, name fleet.ImageName, size int64, _ io.Reader) (fleet.Image, error) {
-	return fleet.Image{Name: name, DiskURL: "mem://pool/disks/img", Checkpoint: "base", SizeBytes: size}, nil
+func (d *disks) Build(_ context.Context, name fleet.ImageName, size int64,
+	_ io.Reader) (fleet.Image, error) {
+	return fleet.Image{Name: name, DiskURL: "mem://pool/disks/img", Checkpoint: "base",
+		SizeBytes: size}, nil
 }
 
-// attach opens a disk under a generation: an older one than the head's is refused, however late it comes.
+// attach opens a disk under a generation: an older one than the head's is refused, however late it
+// comes.
 func (d *disks) attach(v *vm) bool {
 	disk := d.of[v.machine]
 	if disk == nil || v.generation < disk.generation {
 		return false
 	}
 	if old := disk.holder; old != nil && old != v && old.alive && !old.over() && d.w.opt.Calm {
-		d.w.violated("machine %s is attached on %s (generation %d) while a VM on %s (generation %d) still has it", v.machine, v.host.id,
+		d.w.violated("machine %s is attached on %s (generation %d) while a VM on %s (generation "+
+			"%d) still has it", v.machine, v.host.id,
 			v.generation, old.host.id, old.generation)
 	}
 	disk.epoch++
 	disk.generation, disk.holder = v.generation, v
 	v.epoch = disk.epoch
 	if !slices.Equal(disk.log, disk.acked) {
-		d.w.violated("machine %s: acknowledged writes are lost: attached with %d of %d", v.machine, len(disk.log), len(disk.acked))
+		d.w.violated("machine %s: acknowledged writes are lost: attached with %d of %d", v.machine,
+			len(disk.log), len(disk.acked))
 	}
 	return true
 }
@@ -93,7 +98,8 @@ func (d *disks) write(v *vm) bool {
 		if d.w.opt.Break != BugNoFence {
 			return false
 		}
-		d.w.violated("two writers of machine %s: epoch %d wrote while epoch %d has it", v.machine, v.epoch, disk.epoch)
+		d.w.violated("two writers of machine %s: epoch %d wrote while epoch %d has it", v.machine,
+			v.epoch, disk.epoch)
 	}
 	disk.next++
 	disk.log = append(disk.log, disk.next)

@@ -31,14 +31,18 @@ type Tally struct {
 }
 
 func newShadow(w *world) *shadow {
-	return &shadow{w: w, machines: map[fleet.MachineID]fleet.Machine{}, workers: map[fleet.WorkerID]fleet.Worker{},
-		allocations: map[fleet.WorkerID]fleet.Allocation{}, moves: map[fleet.MoveID]fleet.Move{}, drains: map[fleet.DrainID]fleet.Drain{},
-		locks: map[string]fleet.MoveID{}, tombstones: map[string]json.RawMessage{}, placements: map[fleet.MachineID]fleet.Generation{}}
+	return &shadow{w: w, machines: map[fleet.MachineID]fleet.Machine{},
+		workers:     map[fleet.WorkerID]fleet.Worker{},
+		allocations: map[fleet.WorkerID]fleet.Allocation{}, moves: map[fleet.MoveID]fleet.Move{},
+		drains: map[fleet.DrainID]fleet.Drain{},
+		locks:  map[string]fleet.MoveID{}, tombstones: map[string]json.RawMessage{},
+		placements: map[fleet.MachineID]fleet.Generation{}}
 }
 
 // apply takes a committed transaction in and checks the invariants.
 func (s *shadow) apply(by *server, txn state.Txn) {
-	oldMachines, oldWorkers, oldDrains, oldMoves := maps.Clone(s.machines), maps.Clone(s.workers), maps.Clone(s.drains), maps.Clone(s.moves)
+	oldMachines, oldWorkers, oldDrains, oldMoves := maps.Clone(s.machines), maps.Clone(s.workers),
+		maps.Clone(s.drains), maps.Clone(s.moves)
 	for _, op := range txn.Then {
 		s.take(op)
 	}
@@ -99,25 +103,31 @@ func record[K comparable, V any](s *shadow, into map[K]V, id K, op state.Op) {
 
 // checkChange: generations only grow (4), no hop onto a victim (6), the same machine (9).
 func (s *shadow) checkChange(old, now fleet.Machine, workers map[fleet.WorkerID]fleet.Worker) {
-	if now.Generation < old.Generation || now.Placement != nil && now.Placement.Generation > now.Generation {
-		s.w.violated("(4) machine %s: generation went from %d to %d, placement %+v", now.ID, old.Generation, now.Generation, now.Placement)
+	if now.Generation < old.Generation || now.Placement != nil &&
+		now.Placement.Generation > now.Generation {
+		s.w.violated("(4) machine %s: generation went from %d to %d, placement %+v", now.ID,
+			old.Generation, now.Generation, now.Placement)
 	}
-	if now.Name != old.Name || now.App != old.App || now.Network != old.Network || now.Disk != old.Disk || !reflect.DeepEqual(now.Config, old.Config) {
+	if now.Name != old.Name || now.App != old.App || now.Network != old.Network ||
+		now.Disk != old.Disk || !reflect.DeepEqual(now.Config, old.Config) {
 		s.w.violated("(9) machine %s became another: %+v was %+v", now.ID, now, old)
 	}
 	s.checkPatience(old, now)
-	if now.Placement == nil || old.Placement != nil && now.Placement.Generation == old.Placement.Generation {
+	if now.Placement == nil || old.Placement != nil &&
+		now.Placement.Generation == old.Placement.Generation {
 		return
 	}
 	if newest := s.placements[now.ID]; now.Placement.Generation <= newest {
-		s.w.violated("(4) machine %s: placed under generation %d after %d", now.ID, now.Placement.Generation, newest)
+		s.w.violated("(4) machine %s: placed under generation %d after %d", now.ID,
+			now.Placement.Generation, newest)
 	}
 	s.placements[now.ID] = now.Placement.Generation
 	to := workers[now.Placement.Worker]
 	if old.Placement != nil && old.Placement.Worker == to.ID {
 		return
 	}
-	if from := workers[placedOn(old)]; old.Placement != nil && old.Placement.Named && old.Owner == "" && now.Owner == "" &&
+	if from := workers[placedOn(old)]; old.Placement != nil && old.Placement.Named &&
+		old.Owner == "" && now.Owner == "" &&
 		from.Drain == "" && !from.Drained && s.w.opt.Calm { // none is ever down then
 		s.w.violated("machine %s was asked for on %s, and is started on %s", now.ID, from.ID, to.ID)
 	}
@@ -125,7 +135,8 @@ func (s *shadow) checkChange(old, now fleet.Machine, workers map[fleet.WorkerID]
 		return // put back where it came from
 	}
 	if to.Cordoned || to.Drain != "" || to.Drained {
-		s.w.violated("(6) machine %s was placed on %s, which is cordoned %v, draining %q", now.ID, to.ID, to.Cordoned, to.Drain)
+		s.w.violated("(6) machine %s was placed on %s, which is cordoned %v, draining %q", now.ID,
+			to.ID, to.Cordoned, to.Drain)
 	}
 }
 
@@ -139,17 +150,21 @@ func placedOn(m fleet.Machine) fleet.WorkerID {
 
 // checkPatience: a start that gets further is not given up, however long it takes.
 func (s *shadow) checkPatience(old, now fleet.Machine) {
-	if now.State != fleet.MachineStopping || old.State == fleet.MachineStopping || now.Desired != fleet.DesiredStarted || now.Placement == nil {
+	if now.State != fleet.MachineStopping || old.State == fleet.MachineStopping ||
+		now.Desired != fleet.DesiredStarted || now.Placement == nil {
 		return
 	}
 	for _, k := range s.w.workers {
 		known := k.known[now.ID]
-		if k.id != now.Placement.Worker || !k.reachable() || known == nil || known.life == nil || known.life.vm == nil {
+		if k.id != now.Placement.Worker || !k.reachable() || known == nil || known.life == nil ||
+			known.life.vm == nil {
 			continue
 		}
 		v := known.life.vm
-		if v.alive && v.generation == now.Placement.Generation && v.phase == fleet.PhaseStarting && !v.further.IsZero() {
-			s.w.violated("machine %s was given up on %s (%s), where its start had come further %s ago", now.ID, k.id, now.Reason, s.w.now.Sub(v.further))
+		if v.alive && v.generation == now.Placement.Generation && v.phase == fleet.PhaseStarting &&
+			!v.further.IsZero() {
+			s.w.violated("machine %s was given up on %s (%s), where its start had come further "+
+				"%s ago", now.ID, k.id, now.Reason, s.w.now.Sub(v.further))
 		}
 	}
 }
@@ -158,7 +173,8 @@ func (s *shadow) checkPatience(old, now fleet.Machine) {
 func (s *shadow) checkPrepared(mv fleet.Move) {
 	for _, k := range s.w.workers {
 		if k.id == mv.To && k.warmed[mv.Machine] < mv.ToGen {
-			s.w.violated("(7) move %s stops its machine, and no VM was ready for generation %d of it on %s", mv.ID, mv.ToGen, mv.To)
+			s.w.violated("(7) move %s stops its machine, and no VM was ready for generation %d "+
+				"of it on %s", mv.ID, mv.ToGen, mv.To)
 		}
 	}
 }
@@ -188,7 +204,8 @@ func (s *shadow) checkCapacity() {
 // standing says that a move has stopped its machine and its network may not move another.
 func standing(mv fleet.Move) bool {
 	switch mv.Step {
-	case fleet.StepStopping, fleet.StepReleased, fleet.StepCommitted, fleet.StepAttached, fleet.StepStarted, fleet.StepHealthy, fleet.StepUndoing:
+	case fleet.StepStopping, fleet.StepReleased, fleet.StepCommitted, fleet.StepAttached,
+		fleet.StepStarted, fleet.StepHealthy, fleet.StepUndoing:
 		return true
 	}
 	return false
@@ -213,7 +230,8 @@ func (s *shadow) checkLocks() {
 		if !held[id] {
 			s.w.violated("(5) move %s is %s without its network's lock", id, mv.Step)
 		}
-		if share, ok := s.allocations[mv.To].Holders[mv.Machine]; !ok || share.Move != id && mv.Step != fleet.StepUndoing {
+		if share, ok := s.allocations[mv.To].Holders[mv.Machine]; !ok || share.Move != id &&
+			mv.Step != fleet.StepUndoing {
 			s.w.violated("(7) move %s is %s and holds nothing on %s", id, mv.Step, mv.To)
 		}
 	}
@@ -224,15 +242,18 @@ func (s *shadow) checkLocks() {
 	}
 }
 
-// checkOwners: a machine is owned by a move that goes on, and each move that goes on owns its machine.
+// checkOwners: a machine is owned by a move that goes on, and each move that goes on owns its
+// machine.
 func (s *shadow) checkOwners() {
 	for id, m := range s.machines {
-		if mv, ok := s.moves[ownerMove(m)]; strings.HasPrefix(m.Owner, "move/") && (!ok || mv.Step.Final() || mv.Machine != id) {
+		if mv, ok := s.moves[ownerMove(m)]; strings.HasPrefix(m.Owner, "move/") &&
+			(!ok || mv.Step.Final() || mv.Machine != id) {
 			s.w.violated("machine %s is owned by %s, which is %s", id, m.Owner, mv.Step)
 		}
 	}
 	for id, mv := range s.moves {
-		if m := s.machines[mv.Machine]; !mv.Step.Final() && mv.Step != fleet.StepUnlocked && m.Owner != "move/"+string(id) {
+		if m := s.machines[mv.Machine]; !mv.Step.Final() && mv.Step != fleet.StepUnlocked &&
+			m.Owner != "move/"+string(id) {
 			s.w.violated("move %s is %s and doesn't own its machine: %q does", id, mv.Step, m.Owner)
 		}
 	}
@@ -272,13 +293,18 @@ func (s *shadow) story(by *server, txn state.Txn) {
 			if m.Placement != nil {
 				at = fmt.Sprintf("%s@%d", m.Placement.Worker, m.Placement.Generation)
 			}
-			parts = append(parts, fmt.Sprintf("%s want=%s %s %s gen=%d owner=%s", id, m.Desired, m.State, at, m.Generation, m.Owner))
+			parts = append(parts,
+				fmt.Sprintf("%s want=%s %s %s gen=%d owner=%s", id, m.Desired, m.State, at,
+					m.Generation, m.Owner))
 		case "moves":
 			mv := s.moves[fleet.MoveID(id)]
-			parts = append(parts, fmt.Sprintf("move %s %s→%s %s cancel=%v err=%q", id, mv.From, mv.To, mv.Step, mv.Cancel, mv.Error))
+			parts = append(parts,
+				fmt.Sprintf("move %s %s→%s %s cancel=%v err=%q", id, mv.From, mv.To, mv.Step,
+					mv.Cancel, mv.Error))
 		case "drains":
 			d := s.drains[fleet.DrainID(id)]
-			parts = append(parts, fmt.Sprintf("drain %s %v %s %d blockers", id, d.Workers, d.State, len(d.Blockers)))
+			parts = append(parts,
+				fmt.Sprintf("drain %s %v %s %d blockers", id, d.Workers, d.State, len(d.Blockers)))
 		case "netlocks":
 			parts = append(parts, fmt.Sprintf("lock %s=%s", id, s.locks[id]))
 		}

@@ -49,7 +49,7 @@ func compare(t *testing.T, reg prometheus.Gatherer, name string, want ...string)
 func TestFleetIsCounted(t *testing.T) {
 	healthy := &fleet.VMReport{Phase: fleet.PhaseHealthy}
 	s := &still{
-		server: fleet.ServerView{Leader: true, Brake: "2 of 3 workers are down"},
+		server: fleet.ServerView{Brake: "2 of 3 workers are down"},
 		machines: []fleet.MachineView{
 			{Machine: fleet.Machine{State: fleet.MachineStarted}, Report: healthy},
 			{Machine: fleet.Machine{State: fleet.MachineStarted}, Report: healthy},
@@ -75,7 +75,6 @@ func TestFleetIsCounted(t *testing.T) {
 		t.Fatal(err)
 	}
 	compare(t, reg, "sluice_brake_on", "sluice_brake_on 1")
-	compare(t, reg, "sluice_leading", "sluice_leading 1")
 	compare(t, reg, "sluice_machines", `sluice_machines{health="healthy",state="started"} 2`,
 		`sluice_machines{health="unhealthy",state="started"} 1`,
 		`sluice_machines{health="unknown",state="moving"} 1`)

@@ -32,8 +32,8 @@ func (r *Records) load(ctx context.Context) (int64, error) {
 	return rev, nil
 }
 
-// Follow reads the state and keeps the copy up with what others write, until ctx ends. It returns nil
-// then, and Corrupt for a record that can't be read; anything else is tried again.
+// Follow reads the state and keeps the copy up with what others write, until ctx ends. It returns
+// nil then, and Corrupt for a record that can't be read; anything else is tried again.
 func (r *Records) Follow(ctx context.Context) error {
 	for {
 		err := r.followOnce(ctx)

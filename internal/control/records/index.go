@@ -14,7 +14,8 @@ type indices struct {
 	placed  map[fleet.WorkerID]map[fleet.MachineID]bool // machines by the worker of their placement
 	active  map[fleet.MachineID]map[fleet.MoveID]bool   // moves that are not final, by machine
 	ofDrain map[fleet.DrainID]map[fleet.MoveID]bool     // all moves of a drain
-	// restless machines are those whose record alone says that something is to happen or be awaited.
+	// restless machines are those whose record alone says that something is to happen or be
+	// awaited.
 	restless map[fleet.MachineID]bool
 }
 
@@ -75,7 +76,8 @@ func drop[K, V comparable](m map[K]map[V]bool, k K, v V) {
 	}
 }
 
-// steady reports whether, as far as the record goes, nothing is to happen to a machine as time goes by.
+// steady reports whether, as far as the record goes, nothing is to happen to a machine as time goes
+// by.
 func steady(m fleet.Machine) bool {
 	if m.Owner != "" {
 		return false
@@ -101,7 +103,8 @@ func (r *Records) PlacedOn(workers ...fleet.WorkerID) []fleet.Machine {
 	return list
 }
 
-// ActiveMoves returns the moves that are not final, ordered by id; of all machines where machine is "".
+// ActiveMoves returns the moves that are not final, ordered by id; of all machines where machine is
+// "".
 func (r *Records) ActiveMoves(machine fleet.MachineID) []Row[fleet.Move] {
 	r.mu.RLock()
 	defer r.mu.RUnlock()

@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Row is a record as a decision read it. The value is shared: clone the maps and slices in it before
-// you change them.
+// Row is a record as a decision read it. The value is shared: clone the maps and slices in it
+// before you change them.
 type Row[T any] struct {
 	Val T
 	Rev int64 // of the record's last change; 0: there is no such record
@@ -117,13 +117,15 @@ func decode(kv state.KV, into any) error {
 	d := json.NewDecoder(bytes.NewReader(kv.Value))
 	d.DisallowUnknownFields()
 	if err := d.Decode(into); err != nil {
-		return errs.Wrap(errs.Corrupt, err, "decode record %s at revision %d", kv.Key, kv.ModRevision).
+		return errs.Wrap(errs.Corrupt, err, "decode record %s at revision %d", kv.Key,
+			kv.ModRevision).
 			WithRemedy("run the release that wrote it, or restore the state from a snapshot")
 	}
 	return nil
 }
 
-// splitKey returns a key's directory, everything up to and with the second slash, and the id after it.
+// splitKey returns a key's directory, everything up to and with the second slash, and the id after
+// it.
 func splitKey(key string) (dir, id string) {
 	rest, ok := strings.CutPrefix(key, root)
 	if !ok {

@@ -27,8 +27,8 @@ type Config struct {
 	Now   func() time.Time
 	// Retry is how long to wait before a state that can't be read is read again.
 	Retry time.Duration
-	// Changed is told of changes once they are in the copy, and also, with none, of a transaction or a
-	// watch that brought nothing new. It must not commit.
+	// Changed is told of changes once they are in the copy, and also, with none, of a transaction
+	// or a watch that brought nothing new. It must not commit.
 	Changed func([]Change)
 	// Ended is told of moves that this process has ended, once that is durable. It must not commit.
 	Ended func([]fleet.Move)
@@ -54,8 +54,8 @@ type Records struct {
 	mu      sync.RWMutex
 	kinds   []kind // all of the above
 	version int64  // counts changes
-	// gone has the revision at which records were deleted, by key, so that an older change that arrives
-	// late doesn't bring them back. Forgotten once the watch is past it.
+	// gone has the revision at which records were deleted, by key, so that an older change that
+	// arrives late doesn't bring them back. Forgotten once the watch is past it.
 	gone    map[string]int64
 	indices indices
 }
@@ -110,7 +110,8 @@ func (r *Records) Counters() Row[Counters] {
 }
 
 // History returns the record of a machine's newest events, oldest first. It is read from the state.
-func (r *Records) History(ctx context.Context, id fleet.MachineID) (Row[[]fleet.MachineEvent], error) {
+func (r *Records) History(ctx context.Context,
+	id fleet.MachineID) (Row[[]fleet.MachineEvent], error) {
 	row := Row[[]fleet.MachineEvent]{key: historyKey(id)}
 	kv, err := r.cfg.Store.Get(ctx, row.key)
 	if errs.Is(err, errs.NotFound) {
@@ -130,8 +131,8 @@ func NewHistory(id fleet.MachineID) Row[[]fleet.MachineEvent] {
 
 func historyKey(id fleet.MachineID) string { return histories.dir() + string(id) }
 
-// apply takes the changes of one transaction in together, each unless the copy has a newer one of that
-// record, and tells of those that it took.
+// apply takes the changes of one transaction in together, each unless the copy has a newer one of
+// that record, and tells of those that it took.
 func (r *Records) apply(events ...state.Event) error {
 	var changed []Change
 	err := func() error {
@@ -187,7 +188,8 @@ func nameOf(k kind) Name {
 	return Name(dir[len(root) : len(dir)-1])
 }
 
-// replaceLocked replaces the copy by a listing at revision rev. What is newer than the listing stays.
+// replaceLocked replaces the copy by a listing at revision rev. What is newer than the listing
+// stays.
 func (r *Records) replaceLocked(kvs []state.KV, rev int64, changed *[]Change) error {
 	listed := make(map[string]bool, len(kvs))
 	for _, kv := range kvs {
@@ -220,7 +222,8 @@ func (r *Records) keysLocked() []string {
 	return keys
 }
 
-// missing takes in that a record doesn't exist now, at an unknown revision later than the copy's own.
+// missing takes in that a record doesn't exist now, at an unknown revision later than the copy's
+// own.
 func (r *Records) missing(key string) error {
 	var changed []Change
 	err := func() error {

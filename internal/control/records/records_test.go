@@ -48,7 +48,8 @@ func set(t *testing.T, r *records.Records, row records.Row[fleet.Machine], m fle
 	return tx.Commit(t.Context())
 }
 
-// TestOwnChangesAreThereAtOnce: a transaction's changes are in the copy, and told of, when it returns.
+// TestOwnChangesAreThereAtOnce: a transaction's changes are in the copy, and told of, when it
+// returns.
 func TestOwnChangesAreThereAtOnce(t *testing.T) {
 	r, tell := newRecords(t, memstate.New(memstate.Config{}))
 	if err := set(t, r, r.Machines.New("m1"), fleet.Machine{ID: "m1", Name: "web"}); err != nil {
@@ -71,7 +72,8 @@ func TestOwnChangesAreThereAtOnce(t *testing.T) {
 	}
 }
 
-// TestLostRace: of two decisions on the same row one loses, changes nothing, and finds what is there.
+// TestLostRace: of two decisions on the same row one loses, changes nothing, and finds what is
+// there.
 func TestLostRace(t *testing.T) {
 	store := memstate.New(memstate.Config{})
 	a, _ := newRecords(t, store)
@@ -115,12 +117,14 @@ func TestEveryKindComesAndGoes(t *testing.T) {
 	store := memstate.New(memstate.Config{})
 	r, _ := newRecords(t, store)
 	tx := r.Begin()
-	tx.SetMachine(r.Machines.New("m1"), fleet.Machine{ID: "m1", Placement: &fleet.Placement{Worker: "w1"}})
+	tx.SetMachine(r.Machines.New("m1"),
+		fleet.Machine{ID: "m1", Placement: &fleet.Placement{Worker: "w1"}})
 	records.Set(tx, r.FullNames.New(records.FullName("app", "web")), fleet.MachineID("m1"))
 	records.Set(tx, r.Networks.New("net"), fleet.Network{Name: "net"})
 	records.Set(tx, r.Workers.New("w1"), fleet.Worker{ID: "w1"})
 	records.Set(tx, r.Allocations.New("w1"), fleet.Allocation{Worker: "w1"})
-	records.Set(tx, r.Moves.New("v1"), fleet.Move{ID: "v1", Machine: "m1", Drain: "d1", Step: fleet.StepLocked})
+	records.Set(tx, r.Moves.New("v1"),
+		fleet.Move{ID: "v1", Machine: "m1", Drain: "d1", Step: fleet.StepLocked})
 	records.Set(tx, r.Drains.New("d1"), fleet.Drain{ID: "d1"})
 	records.Set(tx, r.Images.New("base"), fleet.Image{Name: "base"})
 	records.Set(tx, r.Locks.New(records.Slot("net", 0)), fleet.MoveID("v1"))
@@ -136,7 +140,8 @@ func TestEveryKindComesAndGoes(t *testing.T) {
 		}
 		return []int{r.Machines.Len(), r.FullNames.Len(), r.Networks.Len(), r.Workers.Len(),
 			r.Allocations.Len(), r.Moves.Len(), r.Drains.Len(), r.Images.Len(), r.Locks.Len(),
-			r.Tombstones.Len(), n, len(r.PlacedOn("w1")), len(r.ActiveMoves("m1")), len(r.DrainMoves("d1")),
+			r.Tombstones.Len(), n, len(r.PlacedOn("w1")), len(r.ActiveMoves("m1")),
+			len(r.DrainMoves("d1")),
 			r.HeldLocks()["net"], len(r.Unsettled())}
 	}
 	other, _ := newRecords(t, store)

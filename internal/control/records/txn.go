@@ -13,8 +13,8 @@ import (
 )
 
 // Txn is one decision being written down: records changed against the rows they were read as, and
-// records that must not have changed meanwhile. A later change of the same record replaces the earlier.
-// Not safe for concurrent use.
+// records that must not have changed meanwhile. A later change of the same record replaces the
+// earlier. Not safe for concurrent use.
 type Txn struct {
 	r     *Records
 	conds map[string]int64
@@ -75,8 +75,8 @@ func (t *Txn) ExpectWorker(id fleet.WorkerID) {
 	Expect(t, r)
 }
 
-// Hold books a share of a worker's capacity for a machine. Like Release it may be called for several
-// machines and workers in one transaction.
+// Hold books a share of a worker's capacity for a machine. Like Release it may be called for
+// several machines and workers in one transaction.
 func (t *Txn) Hold(w fleet.WorkerID, machine fleet.MachineID, share fleet.Allocated) {
 	t.allocate(w, func(holders map[fleet.MachineID]fleet.Allocated) { holders[machine] = share })
 }
@@ -118,7 +118,8 @@ func (t *Txn) Unlock(mv fleet.Move) {
 	}
 }
 
-// RememberLost notes that a lost worker may still have a VM of a machine whose record is about to go.
+// RememberLost notes that a lost worker may still have a VM of a machine whose record is about to
+// go.
 func (t *Txn) RememberLost(m fleet.Machine, on fleet.WorkerID) {
 	r, _ := t.r.Tombstones.Get(m.ID)
 	Set(t, r, Tombstone{Machine: m.ID, Worker: on, Generation: m.Generation})
@@ -127,7 +128,8 @@ func (t *Txn) RememberLost(m fleet.Machine, on fleet.WorkerID) {
 // errLostRace is the cause of a conflict that a new decision resolves.
 var errLostRace = errors.New("a record has changed meanwhile")
 
-// IsLostRace reports whether a transaction failed because a record has changed meanwhile. Decide again.
+// IsLostRace reports whether a transaction failed because a record has changed meanwhile. Decide
+// again.
 func IsLostRace(err error) bool { return errors.Is(err, errLostRace) }
 
 // Commit applies the transaction. After success the copy has it; after a conflict, or where it is

@@ -10,7 +10,8 @@ import (
 )
 
 // StartDrain implements fleet.Drains. The drain runs until the test updates it.
-func (f *Fleet) StartDrain(_ context.Context, workers []fleet.WorkerID, by string) (fleet.DrainView, error) {
+func (f *Fleet) StartDrain(_ context.Context, workers []fleet.WorkerID,
+	by string) (fleet.DrainView, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, id := range workers {
@@ -19,13 +20,15 @@ func (f *Fleet) StartDrain(_ context.Context, workers []fleet.WorkerID, by strin
 			return fleet.DrainView{}, err
 		}
 		if w.Worker.Drain != "" {
-			return fleet.DrainView{}, errs.New(errs.Conflict, "worker %q is being drained by %s", id, w.Worker.Drain).
-				WithRemedy("watch it with: sluice drain watch %s", w.Worker.Drain)
+			return fleet.DrainView{},
+				errs.New(errs.Conflict, "worker %q is being drained by %s", id, w.Worker.Drain).
+					WithRemedy("watch it with: sluice drain watch %s", w.Worker.Drain)
 		}
 	}
 	f.next++
-	d := &fleet.DrainView{Drain: fleet.Drain{ID: fleet.DrainID(fmt.Sprintf("01DRAIN%019d", f.next)), Workers: workers,
-		State: fleet.DrainRunning, StartedAt: f.now, By: by}}
+	d := &fleet.DrainView{Drain: fleet.Drain{ID: fleet.DrainID(fmt.Sprintf("01DRAIN%019d", f.next)),
+		Workers: workers,
+		State:   fleet.DrainRunning, StartedAt: f.now, By: by}}
 	for _, id := range workers {
 		f.workers[id].Worker.Drain, f.workers[id].State = d.Drain.ID, fleet.WorkerDraining
 	}
@@ -46,7 +49,8 @@ func (f *Fleet) Drain(_ context.Context, id fleet.DrainID) (fleet.DrainView, err
 		out.Moves = slices.Clone(d.Moves)
 		return out, nil
 	}
-	return fleet.DrainView{}, errs.New(errs.NotFound, "there is no drain %q", id).WithRemedy("see: sluice drain list")
+	return fleet.DrainView{}, errs.New(errs.NotFound, "there is no drain %q", id).
+		WithRemedy("see: sluice drain list")
 }
 
 // Drains implements fleet.Drains.

@@ -13,15 +13,19 @@ func (f *Fleet) Join(_ context.Context, req fleet.JoinRequest) (fleet.JoinAnswer
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if !req.Address.IsValid() {
-		return fleet.JoinAnswer{}, errs.New(errs.Invalid, "worker %q joins without an address", req.Worker)
+		return fleet.JoinAnswer{},
+			errs.New(errs.Invalid, "worker %q joins without an address", req.Worker)
 	}
 	f.joins = append(f.joins, req)
 	f.mutatedLocked()
-	return fleet.JoinAnswer{Number: uint32(len(f.joins)), StoreURL: "file:///pool", FleetID: "test"}, f.fail
+	return fleet.JoinAnswer{Number: uint32(len(f.joins)), StoreURL: "file:///pool",
+		FleetID: "test"}, f.fail
 }
 
-// Assignments implements fleet.WorkerFeed: revision 1 holds nothing; it waits for ctx when asked after it.
-func (f *Fleet) Assignments(ctx context.Context, worker fleet.WorkerID, after int64) (fleet.AssignmentSet, error) {
+// Assignments implements fleet.WorkerFeed: revision 1 holds nothing; it waits for ctx when asked
+// after it.
+func (f *Fleet) Assignments(ctx context.Context, worker fleet.WorkerID,
+	after int64) (fleet.AssignmentSet, error) {
 	if after == 1 {
 		<-ctx.Done()
 	}
@@ -30,7 +34,8 @@ func (f *Fleet) Assignments(ctx context.Context, worker fleet.WorkerID, after in
 	if _, err := f.workerLocked(worker); err != nil {
 		return fleet.AssignmentSet{}, err
 	}
-	return fleet.AssignmentSet{Worker: worker, Revision: 1, Peers: []fleet.Peer{{Worker: "w2", Number: 2, Address: netip.IPv6LinkLocalAllNodes()}}}, nil
+	return fleet.AssignmentSet{Worker: worker, Revision: 1,
+		Peers: []fleet.Peer{{Worker: "w2", Number: 2, Address: netip.IPv6LinkLocalAllNodes()}}}, nil
 }
 
 // Report implements fleet.WorkerFeed.

@@ -1,9 +1,9 @@
-// Package httpapitest has an in-memory fleet for tests of what stands in front of a control plane: the
-// HTTP API, the client and the CLI. It keeps records and refuses what a real one refuses at once, but
-// nothing happens in it by itself: a test says so with Update.
+// Package httpapitest has an in-memory fleet for tests of what stands in front of a control plane:
+// the HTTP API, the client and the CLI. It keeps records and refuses what a real one refuses at
+// once, but nothing happens in it by itself: a test says so with Update.
 //
-// Invariant: every mutation that succeeds is counted (Mutations), so that a test can show that a refused
-// request changed nothing.
+// Invariant: every mutation that succeeds is counted (Mutations), so that a test can show that a
+// refused request changed nothing.
 package httpapitest
 
 import (
@@ -52,26 +52,34 @@ var (
 // New returns a fleet with two ready workers, w1 and w2, and the image "base".
 func New() *Fleet {
 	f := &Fleet{
-		machines: map[fleet.MachineID]*fleet.MachineView{}, events: map[fleet.MachineID][]fleet.MachineEvent{},
-		workers: map[fleet.WorkerID]*fleet.WorkerView{}, drains: map[fleet.DrainID]*fleet.DrainView{},
-		moves: map[fleet.MoveID]*fleet.MoveView{}, images: map[fleet.ImageName]fleet.Image{},
+		machines: map[fleet.MachineID]*fleet.MachineView{},
+		events:   map[fleet.MachineID][]fleet.MachineEvent{},
+		workers:  map[fleet.WorkerID]*fleet.WorkerView{},
+		drains:   map[fleet.DrainID]*fleet.DrainView{},
+		moves:    map[fleet.MoveID]*fleet.MoveView{}, images: map[fleet.ImageName]fleet.Image{},
 		changed: make(chan struct{}), now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC),
 	}
 	for i, id := range []fleet.WorkerID{"w1", "w2"} {
 		f.workers[id] = &fleet.WorkerView{
-			Worker: fleet.Worker{ID: id, Number: uint32(i + 1), Address: netip.MustParseAddr("fd00:5:1::1"),
-				APIURL: "http://[fd00:5:1::1]:7600", Capacity: fleet.Resources{CPUMillis: 8000, MemoryMiB: 8192},
-				Runtime: "sandbox", Version: "v0.1.0", Release: "r1", JoinedAt: f.now},
+			Worker: fleet.Worker{ID: id, Number: uint32(i + 1),
+				Address:  netip.MustParseAddr("fd00:5:1::1"),
+				APIURL:   "http://[fd00:5:1::1]:7600",
+				Capacity: fleet.Resources{CPUMillis: 8000, MemoryMiB: 8192},
+				Runtime:  "sandbox", Version: "v0.1.0", Release: "r1", JoinedAt: f.now},
 			State: fleet.WorkerReady, LastSeen: f.now, SafeToStop: true,
-			Allocation: fleet.Allocation{Worker: id, Holders: map[fleet.MachineID]fleet.Allocated{}},
-			Report:     &fleet.WorkerReport{Worker: id, PoolReady: 2},
+			Allocation: fleet.Allocation{Worker: id,
+				Holders: map[fleet.MachineID]fleet.Allocated{}},
+			Report: &fleet.WorkerReport{Worker: id, PoolReady: 2},
 		}
 	}
 	f.workers["w2"].Worker.Runtime = "qemu"
-	f.workers["w2"].Report.Acceleration = &fleet.Acceleration{Kind: "tcg", Reason: "this host has no /dev/kvm"}
-	f.workers["w2"].Report.Pressure = &fleet.Pressure{CPU: 0.93, Memory: 0.01, IO: 0.25, Load: 30.5, Cores: 2}
-	f.images["base"] = fleet.Image{Name: "base", DiskURL: "file:///pool/disks/img-base-1", Checkpoint: "base",
-		SizeBytes: 1 << 30, CreatedAt: f.now}
+	f.workers["w2"].Report.Acceleration = &fleet.Acceleration{Kind: "tcg",
+		Reason: "this host has no /dev/kvm"}
+	f.workers["w2"].Report.Pressure = &fleet.Pressure{CPU: 0.93, Memory: 0.01, IO: 0.25, Load: 30.5,
+		Cores: 2}
+	f.images["base"] = fleet.Image{Name: "base", DiskURL: "file:///pool/disks/img-base-1",
+		Checkpoint: "base",
+		SizeBytes:  1 << 30, CreatedAt: f.now}
 	return f
 }
 
@@ -146,17 +154,20 @@ func (f *Fleet) findLocked(ref string) (*fleet.MachineView, error) {
 	var found []*fleet.MachineView
 	for _, v := range f.machines {
 		m := v.Machine
-		if scoped && string(m.App) == app && string(m.Name) == name || !scoped && string(m.Name) == ref {
+		if scoped && string(m.App) == app && string(m.Name) == name || !scoped &&
+			string(m.Name) == ref {
 			found = append(found, v)
 		}
 	}
 	switch len(found) {
 	case 0:
-		return nil, errs.New(errs.NotFound, "there is no machine %q", ref).WithRemedy("see: sluice machine list")
+		return nil, errs.New(errs.NotFound, "there is no machine %q", ref).
+			WithRemedy("see: sluice machine list")
 	case 1:
 		return found[0], nil
 	default:
-		return nil, errs.New(errs.Conflict, "%d machines have the name %q", len(found), ref).WithRemedy("use app/name or the id")
+		return nil, errs.New(errs.Conflict, "%d machines have the name %q", len(found), ref).
+			WithRemedy("use app/name or the id")
 	}
 }
 
@@ -167,5 +178,6 @@ func (f *Fleet) workerLocked(id fleet.WorkerID) (*fleet.WorkerView, error) {
 	if w, ok := f.workers[id]; ok {
 		return w, nil
 	}
-	return nil, errs.New(errs.NotFound, "there is no worker %q", id).WithRemedy("see: sluice worker list")
+	return nil, errs.New(errs.NotFound, "there is no worker %q", id).
+		WithRemedy("see: sluice worker list")
 }

@@ -9,7 +9,8 @@ import (
 )
 
 // CreateImage implements fleet.Images. It reads the whole archive.
-func (f *Fleet) CreateImage(_ context.Context, name fleet.ImageName, size int64, tar io.Reader) (fleet.Image, error) {
+func (f *Fleet) CreateImage(_ context.Context, name fleet.ImageName, size int64,
+	tar io.Reader) (fleet.Image, error) {
 	f.mu.Lock()
 	_, exists := f.images[name]
 	fail := f.fail
@@ -18,14 +19,16 @@ func (f *Fleet) CreateImage(_ context.Context, name fleet.ImageName, size int64,
 		return fleet.Image{}, fail
 	}
 	if exists {
-		return fleet.Image{}, errs.New(errs.Exists, "there is an image %q already", name).WithRemedy("choose another name")
+		return fleet.Image{}, errs.New(errs.Exists, "there is an image %q already", name).
+			WithRemedy("choose another name")
 	}
 	if _, err := io.Copy(io.Discard, tar); err != nil {
 		return fleet.Image{}, errs.Wrap(errs.Invalid, err, "read the archive of image %q", name)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.images[name] = fleet.Image{Name: name, DiskURL: "file:///pool/disks/img-" + string(name), Checkpoint: "base", SizeBytes: size, CreatedAt: f.now}
+	f.images[name] = fleet.Image{Name: name, DiskURL: "file:///pool/disks/img-" + string(name),
+		Checkpoint: "base", SizeBytes: size, CreatedAt: f.now}
 	f.mutatedLocked()
 	return f.images[name], nil
 }

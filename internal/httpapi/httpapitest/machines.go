@@ -10,14 +10,17 @@ import (
 )
 
 // CreateMachine implements fleet.Machines. The machine is started and healthy at once.
-func (f *Fleet) CreateMachine(_ context.Context, req fleet.CreateMachine) (fleet.MachineView, error) {
+func (f *Fleet) CreateMachine(_ context.Context,
+	req fleet.CreateMachine) (fleet.MachineView, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fail != nil {
 		return fleet.MachineView{}, f.fail
 	}
 	if _, ok := f.images[req.Config.Image]; !ok {
-		return fleet.MachineView{}, errs.New(errs.NotFound, "there is no image %q", req.Config.Image).WithRemedy("see: sluice image list")
+		return fleet.MachineView{},
+			errs.New(errs.NotFound, "there is no image %q", req.Config.Image).
+				WithRemedy("see: sluice image list")
 	}
 	worker := req.Worker
 	if worker == "" {
@@ -28,28 +31,37 @@ func (f *Fleet) CreateMachine(_ context.Context, req fleet.CreateMachine) (fleet
 	}
 	for _, v := range f.machines {
 		if v.Machine.App == req.App && v.Machine.Name == req.Name {
-			return fleet.MachineView{}, errs.New(errs.Exists, "app %q has a machine %q already", req.App, req.Name)
+			return fleet.MachineView{},
+				errs.New(errs.Exists, "app %q has a machine %q already", req.App, req.Name)
 		}
 	}
 	f.next++
 	id := fleet.MachineID(fmt.Sprintf("01%012x", f.next))
-	v := &fleet.MachineView{Machine: fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network, NetworkID: 1,
-		Number: uint32(f.next), Config: req.Config, Disk: fleet.StoreDisk("file:///pool/disks/" + string(id)), Desired: fleet.DesiredStarted,
-		State: fleet.MachineStarted, Generation: 1, CreatedAt: f.now, UpdatedAt: f.now,
-		Placement: &fleet.Placement{Worker: worker, Generation: 1, Instance: "01J08P60K8NK33K9P5MQ5M4QN8",
-			Address: fleet.PrivateAddress(1, 1, uint32(f.next)), Since: f.now}},
-		Report: &fleet.VMReport{Machine: id, Generation: 1, Phase: fleet.PhaseHealthy, Release: "r1", Version: "v0.1.0",
+	v := &fleet.MachineView{Machine: fleet.Machine{ID: id, Name: req.Name, App: req.App,
+		Network: req.Network, NetworkID: 1,
+		Number: uint32(f.next), Config: req.Config,
+		Disk:    fleet.StoreDisk("file:///pool/disks/" + string(id)),
+		Desired: fleet.DesiredStarted,
+		State:   fleet.MachineStarted, Generation: 1, CreatedAt: f.now, UpdatedAt: f.now,
+		Placement: &fleet.Placement{Worker: worker, Generation: 1,
+			Instance: "01J08P60K8NK33K9P5MQ5M4QN8",
+			Address:  fleet.PrivateAddress(1, 1, uint32(f.next)), Since: f.now}},
+		Report: &fleet.VMReport{Machine: id, Generation: 1, Phase: fleet.PhaseHealthy,
+			Release: "r1", Version: "v0.1.0",
 			Disk: fleet.DiskReport{Epoch: 1, Requests: 12, BytesRead: 4096, BytesWritten: 8192}}}
 	for _, s := range req.Config.Services {
-		v.Report.Services = append(v.Report.Services, fleet.ServiceReport{Name: s.Name, State: "ready", PID: 7})
+		v.Report.Services = append(v.Report.Services,
+			fleet.ServiceReport{Name: s.Name, State: "ready", PID: 7})
 	}
 	if req.SkipStart {
-		v.Machine.Desired, v.Machine.State, v.Machine.Placement, v.Report = fleet.DesiredStopped, fleet.MachineCreated, nil, nil
+		v.Machine.Desired, v.Machine.State, v.Machine.Placement, v.Report = fleet.DesiredStopped,
+			fleet.MachineCreated, nil, nil
 	}
 	f.machines[id] = v
 	f.events[id] = []fleet.MachineEvent{
 		{Time: f.now, State: fleet.MachineCreated, Event: "create", Source: "user"},
-		{Time: f.now, State: fleet.MachineStarted, Event: "start", Source: "worker/" + string(worker), Instance: "01J08P60K8NK33K9P5MQ5M4QN8"}}
+		{Time: f.now, State: fleet.MachineStarted, Event: "start",
+			Source: "worker/" + string(worker), Instance: "01J08P60K8NK33K9P5MQ5M4QN8"}}
 	f.mutatedLocked()
 	return *v, nil
 }
@@ -107,9 +119,11 @@ func (f *Fleet) StartMachine(_ context.Context, ref string) (fleet.MachineView, 
 	return f.change(ref, func(v *fleet.MachineView) error {
 		v.Machine.Desired, v.Machine.State = fleet.DesiredStarted, fleet.MachineStarted
 		v.Machine.Generation++
-		v.Machine.Placement = &fleet.Placement{Worker: "w1", Generation: v.Machine.Generation, Instance: "01J08P60K8NK33K9P5MQ5M4QN9",
-			Address: fleet.PrivateAddress(1, 1, 1), Since: f.now}
-		v.Report = &fleet.VMReport{Machine: v.Machine.ID, Generation: v.Machine.Generation, Phase: fleet.PhaseHealthy}
+		v.Machine.Placement = &fleet.Placement{Worker: "w1", Generation: v.Machine.Generation,
+			Instance: "01J08P60K8NK33K9P5MQ5M4QN9",
+			Address:  fleet.PrivateAddress(1, 1, 1), Since: f.now}
+		v.Report = &fleet.VMReport{Machine: v.Machine.ID, Generation: v.Machine.Generation,
+			Phase: fleet.PhaseHealthy}
 		return nil
 	})
 }
@@ -117,7 +131,8 @@ func (f *Fleet) StartMachine(_ context.Context, ref string) (fleet.MachineView, 
 // StopMachine implements fleet.Machines.
 func (f *Fleet) StopMachine(_ context.Context, ref string) (fleet.MachineView, error) {
 	return f.change(ref, func(v *fleet.MachineView) error {
-		v.Machine.Desired, v.Machine.State, v.Machine.Placement, v.Report = fleet.DesiredStopped, fleet.MachineStopped, nil, nil
+		v.Machine.Desired, v.Machine.State, v.Machine.Placement, v.Report = fleet.DesiredStopped,
+			fleet.MachineStopped, nil, nil
 		return nil
 	})
 }
@@ -145,9 +160,11 @@ func (f *Fleet) Migrate(_ context.Context, ref string, to fleet.WorkerID) (fleet
 			return errs.New(errs.Conflict, "machine %q is busy with %s", ref, v.Machine.Owner)
 		}
 		f.next++
-		move = fleet.MoveView{MachineName: v.Machine.Name, Move: fleet.Move{ID: fleet.MoveID(fmt.Sprintf("01MOVE%020d", f.next)),
-			Machine: v.Machine.ID, Network: v.Machine.Network, Reason: "migrate", From: "w1", To: to, Step: fleet.StepPlanned,
-			Steps: []fleet.StepRecord{{Step: fleet.StepPlanned, At: f.now}}, StartedAt: f.now}}
+		move = fleet.MoveView{MachineName: v.Machine.Name,
+			Move: fleet.Move{ID: fleet.MoveID(fmt.Sprintf("01MOVE%020d", f.next)),
+				Machine: v.Machine.ID, Network: v.Machine.Network, Reason: "migrate", From: "w1",
+				To: to, Step: fleet.StepPlanned,
+				Steps: []fleet.StepRecord{{Step: fleet.StepPlanned, At: f.now}}, StartedAt: f.now}}
 		v.Machine.Owner = "move/" + string(move.Move.ID)
 		kept := move
 		f.moves[move.Move.ID] = &kept

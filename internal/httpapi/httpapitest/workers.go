@@ -28,7 +28,8 @@ func (f *Fleet) Worker(_ context.Context, id fleet.WorkerID) (fleet.WorkerView, 
 	return *w, nil
 }
 
-func (f *Fleet) setCordon(id fleet.WorkerID, state fleet.WorkerState, reason string) (fleet.WorkerView, error) {
+func (f *Fleet) setCordon(id fleet.WorkerID, state fleet.WorkerState,
+	reason string) (fleet.WorkerView, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	w, err := f.workerLocked(id)
@@ -41,7 +42,8 @@ func (f *Fleet) setCordon(id fleet.WorkerID, state fleet.WorkerState, reason str
 }
 
 // Cordon implements fleet.Workers.
-func (f *Fleet) Cordon(_ context.Context, id fleet.WorkerID, reason string) (fleet.WorkerView, error) {
+func (f *Fleet) Cordon(_ context.Context, id fleet.WorkerID,
+	reason string) (fleet.WorkerView, error) {
 	return f.setCordon(id, fleet.WorkerCordoned, reason)
 }
 

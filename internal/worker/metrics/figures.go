@@ -88,7 +88,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(d.poolVMs, float64(f.PoolBooting), "booting")
 	gauge(d.poolWanted, float64(f.PoolWanted))
 	for _, x := range f.Conditions {
-		gauge(d.condition, 1, x.Name)
+		gauge(d.condition, 1, string(x.Name))
 	}
 	if p := f.Pressure; p != nil {
 		gauge(d.pressure, p.CPU, "cpu")
