@@ -32,13 +32,12 @@ func (e *endedMoves) take() []fleet.Move {
 	return taken
 }
 
-// TestLacks: a server is ready once it has read its records, while it leads and its state answers.
+// TestLacks: a server is ready once it has read its records, while its state answers.
 func TestLacks(t *testing.T) {
-	store, leads := memstate.New(memstate.Config{}), true
+	store := memstate.New(memstate.Config{})
 	c, err := control.New(control.Config{FleetID: "f1", StoreURL: "mem://pool"}, control.Deps{
 		Store: store, Disks: &memDisks{docs: map[string][]byte{}}, Images: memImages{},
-		Log:    slog.New(slog.DiscardHandler),
-		Leader: func() bool { return leads }})
+		Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,9 +52,6 @@ func TestLacks(t *testing.T) {
 		t.Fatal(err)
 	}
 	lacks("loaded")
-	leads = false
-	lacks("another leads", "it doesn't lead the fleet")
-	leads = true
 	if err := store.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -296,9 +296,9 @@ func TestTokens(t *testing.T) {
 func TestReadySaysWhyNot(t *testing.T) {
 	f := httpapitest.New()
 	lacks := []string{"it has not read its records yet"}
-	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken}, httpapi.Deps{
-		Control: f, Feed: f, Locator: f, Log: slog.New(slog.DiscardHandler),
-		Lacks: func(context.Context) []string { return lacks }})
+	deps := httpapi.DepsOf(f, slog.New(slog.DiscardHandler))
+	deps.Lacks = func(context.Context) []string { return lacks }
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken}, deps)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/worker/metrics"
 )
 
@@ -20,7 +21,7 @@ func (w *Worker) Lacks() []string {
 	if !told {
 		why = append(why, "it has not been told its assignments since it was started")
 	}
-	if w.conditions.has(condStore) {
+	if w.conditions.has(fleet.ConditionStoreUnreachable) {
 		why = append(why, "it can't reach the fleet's object store")
 	}
 	return why
