@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/coder/websocket"
+
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
@@ -197,12 +199,13 @@ func TestFenced(t *testing.T) {
 	old := startVM(t)
 	old.bind(bindOf(id, 1, loop("a")))
 	old.await("healthy", inState(guestapi.StateHealthy))
-	writing := old.dialExec(shell("while :; do date > /data/zombie; sync; done"))
+	writing := old.dialExec(shell("read go; while :; do date > /data/zombie; sync; done", "stdin", "1"))
 	defer writing.CloseNow()
 	b := bindOf(id, 2)
 	v := startVM(t)
 	v.bind(b)
 	v.await("healthy", inState(guestapi.StateHealthy))
+	_ = writing.Write(t.Context(), websocket.MessageBinary, stdin("go\n")) // it may have been ended already
 	h := old.await("fenced", inState(guestapi.StateFenced))
 	if h.ErrorKind != string(errs.Fenced) || h.Remedy == "" {
 		t.Errorf("health %+v", h)

@@ -64,7 +64,7 @@ func TestServices(t *testing.T) {
 	flaky := fleet.Service{Name: "flaky", Cmd: []string{"sh", "-c", "echo run >> /data/runs; exit 3"}}
 	web := webService()
 	web.Needs = []string{"b"}
-	web.Check = &fleet.Check{Kind: fleet.CheckHTTP, Path: "page"}
+	web.Check = &fleet.Check{Kind: fleet.CheckHTTP, Path: "/page"}
 	checked := loop("checked")
 	checked.Check = &fleet.Check{Kind: fleet.CheckExec, Cmd: []string{"test", "-e", "/data/go"}}
 	missing := fleet.Service{Name: "missing", Cmd: []string{"nonesuch", "-x"}}
