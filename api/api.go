@@ -8,7 +8,8 @@ import "time"
 
 // Error is the body of every answer that isn't 2xx: {"error": {...}}.
 type Error struct {
-	Code      string `json:"code"`    // machine-readable: invalid, not_found, exists, conflict, denied, unavailable, exhausted, …
+	// machine-readable: invalid, not_found, exists, conflict, denied, unavailable, exhausted, …
+	Code      string `json:"code"`
 	Message   string `json:"message"` // what went wrong, naming the input
 	Cause     string `json:"cause,omitempty"`
 	Remedy    string `json:"remedy,omitempty"`     // what to do next
@@ -115,11 +116,13 @@ type ServiceInfo struct {
 	Error    string `json:"error,omitempty"`
 	// StartedAt is when its process was started; zero: never, or it isn't known any more.
 	StartedAt time.Time `json:"started_at,omitzero"`
-	// Exit is how it last ended by itself, at ExitedAt, or, where Unstartable, why it could not be started then.
+	// Exit is how it last ended by itself, at ExitedAt, or, where Unstartable, why it could not be
+	// started then.
 	Exit        string    `json:"exit,omitempty"`
 	ExitedAt    time.Time `json:"exited_at,omitzero"`
 	Unstartable bool      `json:"unstartable,omitempty"`
-	RetryMS     int64     `json:"retry_ms,omitempty"` // for how long it waited then until the next try
+	// for how long it waited then until the next try
+	RetryMS int64 `json:"retry_ms,omitempty"`
 }
 
 // DiskActivity is what the machine's disk asked of the store since it was attached.
@@ -129,12 +132,14 @@ type DiskActivity struct {
 	BytesRead    int64  `json:"bytes_read"`
 	BytesWritten int64  `json:"bytes_written"`
 	Replayed     int64  `json:"replayed,omitempty"`
-	FrontEnd     string `json:"front_end,omitempty"` // how the VM's kernel gets the disk: fuse or nbd
-	Ungrown      string `json:"ungrown,omitempty"`   // why the file system is smaller than the disk; "" if it isn't
+	// how the VM's kernel gets the disk: fuse or nbd
+	FrontEnd string `json:"front_end,omitempty"`
+	// why the file system is smaller than the disk; "" if it isn't
+	Ungrown string `json:"ungrown,omitempty"`
 }
 
-// OutOfMemory counts the processes of a machine that the kernel has killed for lack of memory since it was started
-// where it is.
+// OutOfMemory counts the processes of a machine that the kernel has killed for lack of memory since
+// it was started where it is.
 type OutOfMemory struct {
 	Kills int64     `json:"kills"`
 	Last  time.Time `json:"last"` // when the newest was noticed
@@ -150,7 +155,8 @@ type DiskStall struct {
 	Remedy string `json:"remedy"`
 	// HeldSince is since when something in the machine waits for it; absent: nothing does.
 	HeldSince time.Time `json:"held_since,omitzero"`
-	Paused    bool      `json:"paused,omitempty"` // the machine's processes are frozen until the store is back
+	// the machine's processes are frozen until the store is back
+	Paused bool `json:"paused,omitempty"`
 }
 
 // Event is one line of a machine's history.
@@ -185,8 +191,9 @@ type Worker struct {
 	Labels       map[string]string `json:"labels,omitempty"`
 	Conditions   []Condition       `json:"conditions,omitempty"`
 	JoinedAt     time.Time         `json:"joined_at"`
-	// Acceleration is what runs the instructions of VMs that have a kernel of their own (runtime qemu): kvm, or tcg
-	// where they are translated, with the reason. Empty for other runtimes, and until the worker has found out.
+	// Acceleration is what runs the instructions of VMs that have a kernel of their own (runtime
+	// qemu): kvm, or tcg where they are translated, with the reason. Empty for other runtimes, and
+	// until the worker has found out.
 	Acceleration       string `json:"acceleration,omitempty"`
 	AccelerationReason string `json:"acceleration_reason,omitempty"`
 	// Pressure is how much of the time work on the host waits; nil until it is known.
@@ -200,8 +207,9 @@ type Pressure struct {
 	IO     float64 `json:"io"`
 	Load   float64 `json:"load"` // tasks that ran or waited to, over the last minute
 	Cores  int     `json:"cores"`
-	// High: what starts there takes at least twice as long. Fewer VMs are started at once, deadlines count
-	// accordingly less time, and a start that is given up goes to a worker without it, if there is one.
+	// High: what starts there takes at least twice as long. Fewer VMs are started at once,
+	// deadlines count accordingly less time, and a start that is given up goes to a worker without
+	// it, if there is one.
 	High bool `json:"high"`
 }
 
@@ -210,7 +218,8 @@ type Condition struct {
 	Name    string    `json:"name"`
 	Since   time.Time `json:"since"`
 	Message string    `json:"message"`
-	Remedy  string    `json:"remedy,omitempty"` // what to do about it; workers of earlier releases say none
+	// what to do about it; workers of earlier releases say none
+	Remedy string `json:"remedy,omitempty"`
 }
 
 // Cordon carries the reason for people.
@@ -304,64 +313,71 @@ type ImageConfig struct {
 
 // Server describes the server and its fleet.
 type Server struct {
-	FleetID  string    `json:"fleet_id"`
-	Version  string    `json:"version"`
-	StoreURL string    `json:"store_url"`       // without credentials
-	Leader   bool      `json:"leader"`          // always true: a fleet has one server
-	Brake    string    `json:"brake,omitempty"` // why automatic actions are stopped; "" if they aren't
-	Started  time.Time `json:"started"`
+	FleetID  string `json:"fleet_id"`
+	Version  string `json:"version"`
+	StoreURL string `json:"store_url"` // without credentials
+	Leader   bool   `json:"leader"`    // always true: a fleet has one server
+	// why automatic actions are stopped; "" if they aren't
+	Brake   string    `json:"brake,omitempty"`
+	Started time.Time `json:"started"`
 }
 
 // DiskInfo describes a disk in the store.
 type DiskInfo struct {
-	URL         string           `json:"url"`
-	ID          string           `json:"id"`
-	SizeBytes   int64            `json:"size_bytes"`
-	State       string           `json:"state"`
-	Mode        string           `json:"mode"`
-	BoundMS     int64            `json:"bound_ms,omitempty"`  // of mode bounded: the oldest acknowledged write that the store may lack
-	LogStore    string           `json:"log_store,omitempty"` // URL of the store of its log, if that is a second one
+	URL       string `json:"url"`
+	ID        string `json:"id"`
+	SizeBytes int64  `json:"size_bytes"`
+	State     string `json:"state"`
+	Mode      string `json:"mode"`
+	// of mode bounded: the oldest acknowledged write that the store may lack
+	BoundMS int64 `json:"bound_ms,omitempty"`
+	// URL of the store of its log, if that is a second one
+	LogStore    string           `json:"log_store,omitempty"`
 	Epoch       uint64           `json:"epoch"`
 	Generation  uint64           `json:"generation"`
 	Holder      string           `json:"holder,omitempty"`
 	Parent      string           `json:"parent,omitempty"`
 	Checkpoints []DiskCheckpoint `json:"checkpoints,omitempty"`
 	UpdatedAt   time.Time        `json:"updated_at"`
-	// Of a machine's disk: the block device in its VM, how the VM's kernel gets it (fuse or nbd), what it asked of
-	// the store, and what it waits for. In a stall no checkpoints are told.
+	// Of a machine's disk: the block device in its VM, how the VM's kernel gets it (fuse or nbd),
+	// what it asked of the store, and what it waits for. In a stall no checkpoints are told.
 	Device   string        `json:"device,omitempty"`
 	FrontEnd string        `json:"front_end,omitempty"`
 	Activity *DiskActivity `json:"activity,omitempty"`
 	Stall    *DiskStall    `json:"stall,omitempty"`
-	// Of an encrypted disk: its cipher, the id of its data key, and which key-encryption key has wrapped that.
+	// Of an encrypted disk: its cipher, the id of its data key, and which key-encryption key has
+	// wrapped that.
 	Cipher string `json:"cipher,omitempty"`
 	KeyID  uint32 `json:"key_id,omitempty"`
 	KEK    string `json:"kek,omitempty"`
-	// Where the store was asked: content in the newest map, the disk's own objects, and disks forked of it.
+	// Where the store was asked: content in the newest map, the disk's own objects, and disks
+	// forked of it.
 	MappedBytes int64    `json:"mapped_bytes,omitempty"`
 	StoredBytes int64    `json:"stored_bytes,omitempty"`
 	Objects     int      `json:"objects,omitempty"`
 	Forks       []string `json:"forks,omitempty"`
 }
 
-// DiskStats counts what a machine's disk did since it was attached. Bytes to and from the store are of object bodies.
+// DiskStats counts what a machine's disk did since it was attached. Bytes to and from the store are
+// of object bodies.
 type DiskStats struct {
-	Reads       uint64 `json:"reads"` // requests of the machine, as are writes and flushes
-	Writes      uint64 `json:"writes"`
-	ReadBytes   uint64 `json:"read_bytes"`
-	WriteBytes  uint64 `json:"write_bytes"`
-	Flushes     uint64 `json:"flushes"`
-	Gets        uint64 `json:"gets"` // requests to the store
-	Puts        uint64 `json:"puts"`
-	HeadSwaps   uint64 `json:"head_swaps"`
-	Retries     uint64 `json:"retries"`      // requests that the store failed
-	Throttled   uint64 `json:"throttled"`    // of them, those that it answered by asking for fewer
-	LostObjects uint64 `json:"lost_objects"` // acknowledged by the store, and not there; they were written again
-	FrameHits   uint64 `json:"frame_hits"`   // in memory or in the cache
+	Reads      uint64 `json:"reads"` // requests of the machine, as are writes and flushes
+	Writes     uint64 `json:"writes"`
+	ReadBytes  uint64 `json:"read_bytes"`
+	WriteBytes uint64 `json:"write_bytes"`
+	Flushes    uint64 `json:"flushes"`
+	Gets       uint64 `json:"gets"` // requests to the store
+	Puts       uint64 `json:"puts"`
+	HeadSwaps  uint64 `json:"head_swaps"`
+	Retries    uint64 `json:"retries"`   // requests that the store failed
+	Throttled  uint64 `json:"throttled"` // of them, those that it answered by asking for fewer
+	// acknowledged by the store, and not there; they were written again
+	LostObjects uint64 `json:"lost_objects"`
+	FrameHits   uint64 `json:"frame_hits"` // in memory or in the cache
 	FrameMisses uint64 `json:"frame_misses"`
 	DirtyBytes  int64  `json:"dirty_bytes"` // of writes, in memory
-	// FlushTimes counts flushes by the time they took: bucket 0 those below a microsecond, bucket i those from 2^(i-1)
-	// up to 2^i microseconds.
+	// FlushTimes counts flushes by the time they took: bucket 0 those below a microsecond, bucket i
+	// those from 2^(i-1) up to 2^i microseconds.
 	FlushTimes []uint64   `json:"flush_times"`
 	Stall      *DiskStall `json:"stall,omitempty"`
 }

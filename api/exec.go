@@ -1,24 +1,27 @@
 package api
 
-// Frames of an exec session: a WebSocket at /v1/machines/{ref}/exec. Each binary message starts with one
-// of these bytes; the rest of it is the payload. Query of the request: cmd (repeated), env (repeated
-// K=V), dir, tty=1, rows, cols, stdin=1. A query is bounded by every server on the way: with command=1 in
-// place of cmd and env the first message is a FrameCommand.
+// Frames of an exec session: a WebSocket at /v1/machines/{ref}/exec. Each binary message starts
+// with one of these bytes; the rest of it is the payload. Query of the request: cmd (repeated), env
+// (repeated K=V), dir, tty=1, rows, cols, stdin=1. A query is bounded by every server on the way:
+// with command=1 in place of cmd and env the first message is a FrameCommand.
 const (
 	FrameStdin    byte = 0 // from the client: bytes for the process
 	FrameStdout   byte = 1 // to the client; with a TTY all output comes here
 	FrameStderr   byte = 2
 	FrameExit     byte = 3 // one more byte: the exit code; the last message of a session
 	FrameStdinEOF byte = 4 // from the client: the process' stdin ends here
-	FrameError    byte = 5 // the rest is an ExecError as JSON: the command could not be run; the last message
-	FrameCommand  byte = 6 // from the client, the first message: the rest is an ExecCommand as JSON
+	// the rest is an ExecError as JSON: the command could not be run; the last message
+	FrameError   byte = 5
+	FrameCommand byte = 6 // from the client, the first message: the rest is an ExecCommand as JSON
 )
 
-// HeaderInstance is in the answer of a machine's logs: the instance id of the incarnation that wrote them.
+// HeaderInstance is in the answer of a machine's logs: the instance id of the incarnation that
+// wrote them.
 const HeaderInstance = "Sluice-Instance"
 
-// ExecControl is a text message from the client during a session: {"type":"resize","rows":R,"cols":C} or
-// {"type":"signal","signal":"SIGTERM"}. A platform that doesn't know a type ignores it.
+// ExecControl is a text message from the client during a session:
+// {"type":"resize","rows":R,"cols":C} or {"type":"signal","signal":"SIGTERM"}. A platform that
+// doesn't know a type ignores it.
 type ExecControl struct {
 	Type   string `json:"type"`
 	Rows   int    `json:"rows,omitempty"`

@@ -31,10 +31,13 @@ func TestOpenAPIIsValid(t *testing.T) {
 func TestOpenAPIHasEveryField(t *testing.T) {
 	schemas := document(t).Components.Schemas
 	for _, v := range []any{
-		api.ErrorBody{}, api.Error{}, api.Server{}, api.CreateMachine{}, api.Machine{}, api.MachineConfig{},
-		api.Service{}, api.Check{}, api.ServiceInfo{}, api.DiskActivity{}, api.DiskStall{}, api.Event{},
+		api.ErrorBody{}, api.Error{}, api.Server{}, api.CreateMachine{}, api.Machine{},
+		api.MachineConfig{},
+		api.Service{}, api.Check{}, api.ServiceInfo{}, api.DiskActivity{},
+		api.DiskStall{}, api.Event{},
 		api.Migrate{}, api.Worker{}, api.Condition{}, api.Cordon{}, api.CreateDrain{}, api.Drain{},
-		api.Blocker{}, api.Move{}, api.Step{}, api.Image{}, api.DiskInfo{}, api.DiskStats{}, api.DiskCheckpoint{},
+		api.Blocker{}, api.Move{}, api.Step{}, api.Image{}, api.DiskInfo{}, api.DiskStats{},
+		api.DiskCheckpoint{},
 	} {
 		typ := reflect.TypeOf(v)
 		schema := schemas[typ.Name()]

@@ -26,12 +26,14 @@ type Client struct {
 func New(baseURL, token string) (*Client, error) {
 	u, err := url.Parse(strings.TrimRight(baseURL, "/"))
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, &api.Error{Code: codeInvalid, Message: "server URL " + quote(baseURL) + " is not like http://127.0.0.1:7500",
-			Remedy: "set SLUICE_URL to the address at which the server listens", Err: err}
+		return nil, &api.Error{Code: codeInvalid,
+			Message: "server URL " + quote(baseURL) + " is not like http://127.0.0.1:7500",
+			Remedy:  "set SLUICE_URL to the address at which the server listens", Err: err}
 	}
 	return &Client{base: u, token: token, http: &http.Client{Transport: &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		Proxy: http.ProxyFromEnvironment,
+		DialContext: (&net.Dialer{Timeout: 5 * time.Second,
+			KeepAlive: 15 * time.Second}).DialContext,
 		MaxIdleConnsPerHost:   16,
 		IdleConnTimeout:       time.Minute,
 		ExpectContinueTimeout: 30 * time.Second, // an upload waits to be asked for its body
@@ -56,7 +58,8 @@ func IsCode(err error, code string) bool {
 
 func quote(s string) string { return `"` + s + `"` }
 
-// pathOf joins path elements, escaped. A reference to a machine of an app, app/name, becomes app~name.
+// pathOf joins path elements, escaped. A reference to a machine of an app, app/name, becomes
+// app~name.
 func pathOf(elements ...string) string {
 	escaped := make([]string, 0, len(elements))
 	for _, e := range elements {
@@ -70,14 +73,16 @@ func machinePath(ref string, more ...string) string {
 }
 
 // newRequest makes a request for an escaped path.
-func (c *Client) newRequest(ctx context.Context, method, path string, q url.Values, body io.Reader) (*http.Request, error) {
+func (c *Client) newRequest(ctx context.Context, method, path string, q url.Values,
+	body io.Reader) (*http.Request, error) {
 	target := c.base.String() + path
 	if len(q) > 0 {
 		target += "?" + q.Encode()
 	}
 	req, err := http.NewRequestWithContext(ctx, method, target, body)
 	if err != nil {
-		return nil, &api.Error{Code: codeInvalid, Message: "request for " + path + " can't be made", Cause: err.Error(), Err: err}
+		return nil, &api.Error{Code: codeInvalid, Message: "request for " + path + " can't be made",
+			Cause: err.Error(), Err: err}
 	}
 	req.Header.Set("Authorization", "Bearer "+c.token)
 	return req, nil
@@ -105,8 +110,11 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
-	return &api.Error{Code: codeUnavailable, Message: "the server at " + c.base.String() + " gave no answer",
-		Cause: err.Error(), Remedy: "check that it runs and that SLUICE_URL or SLUICE_DIR names it: sluice doctor", Err: err}
+	return &api.Error{Code: codeUnavailable,
+		Message: "the server at " + c.base.String() + " gave no answer",
+		Cause:   err.Error(),
+		Remedy:  "check that it runs and that SLUICE_URL or SLUICE_DIR names it: sluice doctor",
+		Err:     err}
 }
 
 const maxErrorBody = 64 << 10
@@ -118,8 +126,9 @@ func errorOf(resp *http.Response) error {
 	if err := json.Unmarshal(data, &body); err == nil && body.Error.Code != "" {
 		return &body.Error
 	}
-	e := &api.Error{Code: codeOfStatus(resp.StatusCode), Message: "the server answered " + resp.Status,
-		Cause: strings.TrimSpace(string(data[:min(len(data), 200)]))}
+	e := &api.Error{Code: codeOfStatus(resp.StatusCode),
+		Message: "the server answered " + resp.Status,
+		Cause:   strings.TrimSpace(string(data[:min(len(data), 200)]))}
 	if e.Code == codeInternal {
 		e.Remedy = "is SLUICE_URL the address of a Sluice server?"
 	}
@@ -137,7 +146,8 @@ func codeOfStatus(status int) string {
 		return "not_found"
 	case http.StatusConflict:
 		return "conflict"
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusTooManyRequests:
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout,
+		http.StatusTooManyRequests:
 		return codeUnavailable
 	default:
 		return codeInternal
@@ -191,7 +201,8 @@ func (c *Client) call(ctx context.Context, req *http.Request, out any) error {
 	}
 	defer resp.Body.Close()
 	if out == nil || resp.StatusCode == http.StatusNoContent {
-		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBody)) // so that the connection is used again
+		// so that the connection is used again
+		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBody))
 		return nil
 	}
 	return decodeInto(ctx, resp.Body, out)

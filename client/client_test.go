@@ -24,9 +24,11 @@ import (
 const token = "operator-token-for-tests"
 
 // newServer serves an in-memory fleet; wrap may stand in front of it.
-func newServer(t *testing.T, f *httpapitest.Fleet, wrap func(http.Handler) http.Handler) *client.Client {
+func newServer(t *testing.T, f *httpapitest.Fleet,
+	wrap func(http.Handler) http.Handler) *client.Client {
 	t.Helper()
-	a, err := httpapi.New(httpapi.Config{OperatorToken: token, WorkerToken: "worker-token-for-tests", LongPoll: 50 * time.Millisecond},
+	a, err := httpapi.New(httpapi.Config{OperatorToken: token,
+		WorkerToken: "worker-token-for-tests", LongPoll: 50 * time.Millisecond},
 		httpapi.DepsOf(f, slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +48,8 @@ func newServer(t *testing.T, f *httpapitest.Fleet, wrap func(http.Handler) http.
 
 func create(t *testing.T, c *client.Client, name string) api.Machine {
 	t.Helper()
-	m, err := c.CreateMachine(t.Context(), api.CreateMachine{Name: name, App: "shop", Network: "prod", Config: api.MachineConfig{Image: "base"}})
+	m, err := c.CreateMachine(t.Context(), api.CreateMachine{Name: name, App: "shop",
+		Network: "prod", Config: api.MachineConfig{Image: "base"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +67,8 @@ func TestRoundTrips(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	got, err := c.WaitMachine(ctx, "shop/web-1", client.UntilStarted, func(m api.Machine) bool { return m.Healthy })
+	got, err := c.WaitMachine(ctx, "shop/web-1", client.UntilStarted,
+		func(m api.Machine) bool { return m.Healthy })
 	must("wait", err, got.ID == m.ID && len(got.Events) == 2)
 	list, err := c.Machines(ctx, client.MachineFilter{App: "shop", Worker: "w1"})
 	must("list", err, len(list) == 1)
@@ -144,8 +148,9 @@ func TestBrokenArchiveMakesNoImage(t *testing.T) {
 	f := httpapitest.New()
 	c := newServer(t, f, nil)
 	bad := errors.New("bad sector")
-	_, err := c.CreateImage(t.Context(), "site", 1<<30, io.MultiReader(strings.NewReader(strings.Repeat("x", 1<<20)),
-		readerFunc(func([]byte) (int, error) { return 0, bad })))
+	_, err := c.CreateImage(t.Context(), "site", 1<<30,
+		io.MultiReader(strings.NewReader(strings.Repeat("x", 1<<20)),
+			readerFunc(func([]byte) (int, error) { return 0, bad })))
 	if !errors.Is(err, bad) {
 		t.Fatal(err)
 	}
@@ -181,14 +186,18 @@ func TestWatchSurvivesLostConnections(t *testing.T) {
 	err = c.WatchDrain(t.Context(), d.ID, func(d api.Drain) bool {
 		states = append(states, d.State)
 		if connections.Load() == 3 && d.State == "running" {
-			go f.Update(func(tx *httpapitest.Tx) { tx.Drains[fleet.DrainID(d.ID)].Drain.State = fleet.DrainDone })
+			go f.Update(func(tx *httpapitest.Tx) {
+				tx.Drains[fleet.DrainID(d.ID)].Drain.State = fleet.DrainDone
+			})
 		}
 		return true
 	})
-	if err != nil || strings.Join(states, " ") != "running running drained" || connections.Load() != 3 {
+	if err != nil || strings.Join(states, " ") != "running running drained" ||
+		connections.Load() != 3 {
 		t.Fatalf("%v after %d connections: %v", states, connections.Load(), err)
 	}
-	if err := c.WatchDrain(t.Context(), "none", func(api.Drain) bool { return true }); !client.IsCode(err, "not_found") {
+	if err := c.WatchDrain(t.Context(), "none",
+		func(api.Drain) bool { return true }); !client.IsCode(err, "not_found") {
 		t.Fatal(err)
 	}
 }
@@ -225,7 +234,8 @@ func TestForeignServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Server(t.Context()); !client.IsCode(err, "unavailable") || !strings.Contains(err.Error(), "no JSON") {
+	if _, err := c.Server(t.Context()); !client.IsCode(err, "unavailable") ||
+		!strings.Contains(err.Error(), "no JSON") {
 		t.Fatal(err)
 	}
 }

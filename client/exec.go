@@ -32,12 +32,12 @@ type Exec struct {
 // stdinChunk is how much of stdin goes into one message.
 const stdinChunk = 32 << 10
 
-// RunExec runs a command in a machine until it ends, and returns its exit code. An error means that the
-// command could not be run or was lost sight of; a command that failed is no error. When ctx ends, the
-// connection is cut, and the platform ends the command.
+// RunExec runs a command in a machine until it ends, and returns its exit code. An error means that
+// the command could not be run or was lost sight of; a command that failed is no error. When ctx
+// ends, the connection is cut, and the platform ends the command.
 //
-// A Read of Stdin that blocks is left behind when the command ends first: hand in a reader that can be
-// closed, or one that lives as long as the process.
+// A Read of Stdin that blocks is left behind when the command ends first: hand in a reader that can
+// be closed, or one that lives as long as the process.
 func (c *Client) RunExec(ctx context.Context, ref string, e Exec) (int, error) {
 	conn, err := c.dialExec(ctx, ref, e)
 	if err != nil {
@@ -104,7 +104,8 @@ func (c *Client) dialExec(ctx context.Context, ref string, e Exec) (*websocket.C
 	return conn, nil
 }
 
-// What goes into a query at most. Servers on the way refuse 1 MiB of headers, and 10,000 parameters.
+// What goes into a query at most. Servers on the way refuse 1 MiB of headers, and 10,000
+// parameters.
 const (
 	queryArguments = 1000
 	queryBytes     = 32 << 10
@@ -115,14 +116,17 @@ func longCommand(q url.Values) bool {
 	return len(q["cmd"])+len(q["env"]) > queryArguments || len(q.Encode()) > queryBytes
 }
 
-// tooLongFor explains the refusal of a platform that doesn't know that a command may come as a message.
+// tooLongFor explains the refusal of a platform that doesn't know that a command may come as a
+// message.
 func tooLongFor(long bool, err error) error {
 	var e *api.Error
 	if !long || !errors.As(err, &e) || e.Code != codeInvalid {
 		return err
 	}
-	return &api.Error{Code: e.Code, Message: "the command is too long for the release that this machine runs", Cause: e.Message, RequestID: e.RequestID,
-		Remedy: "hand its arguments over by stdin, or stop and start the machine, so that it gets the newest release"}
+	return &api.Error{Code: e.Code,
+		Message: "the command is too long for the release that this machine runs", Cause: e.Message,
+		RequestID: e.RequestID,
+		Remedy:    "hand its arguments over by stdin, or stop and start the machine, so that it gets the newest release"}
 }
 
 // execSession is one running command.
@@ -177,8 +181,11 @@ func (s *execSession) receive(ctx context.Context) (int, error) {
 			if cause := ctx.Err(); cause != nil {
 				return 0, cause
 			}
-			return 0, &api.Error{Code: codeUnavailable, Message: "the connection to the machine was lost before the command ended",
-				Cause: err.Error(), Remedy: "look whether the machine has moved or stopped: sluice machine status", Err: err}
+			return 0, &api.Error{Code: codeUnavailable,
+				Message: "the connection to the machine was lost before the command ended",
+				Cause:   err.Error(),
+				Remedy:  "look whether the machine has moved or stopped: sluice machine status",
+				Err:     err}
 		}
 		if kind != websocket.MessageBinary || len(data) == 0 {
 			continue
@@ -190,14 +197,16 @@ func (s *execSession) receive(ctx context.Context) (int, error) {
 			err = deliver(s.exec.Stderr, payload)
 		case api.FrameExit:
 			if len(payload) == 0 {
-				return 0, &api.Error{Code: codeInternal, Message: "the machine sent an exit message without an exit code"}
+				return 0, &api.Error{Code: codeInternal,
+					Message: "the machine sent an exit message without an exit code"}
 			}
 			return int(payload[0]), nil
 		case api.FrameError:
 			return 0, execError(payload)
 		}
 		if err != nil {
-			return 0, &api.Error{Code: codeInternal, Message: "the command's output can't be written", Cause: err.Error(), Err: err}
+			return 0, &api.Error{Code: codeInternal,
+				Message: "the command's output can't be written", Cause: err.Error(), Err: err}
 		}
 	}
 }
@@ -210,13 +219,15 @@ func deliver(w io.Writer, p []byte) error {
 	return err
 }
 
-// ErrNotRun is in the chain of an error that says that a command could not be started in the machine.
+// ErrNotRun is in the chain of an error that says that a command could not be started in the
+// machine.
 var ErrNotRun = errors.New("the command could not be run")
 
 func execError(payload []byte) error {
 	var e api.ExecError
 	if err := json.Unmarshal(payload, &e); err != nil {
-		return &api.Error{Code: codeInternal, Message: "the command could not be run", Cause: string(payload), Err: ErrNotRun}
+		return &api.Error{Code: codeInternal, Message: "the command could not be run",
+			Cause: string(payload), Err: ErrNotRun}
 	}
 	return &api.Error{Code: e.Kind, Message: e.Message, Remedy: e.Remedy, Err: ErrNotRun}
 }

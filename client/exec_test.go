@@ -29,7 +29,8 @@ func writeFile(t *testing.T, path string, data []byte) {
 }
 
 // platform is a stand-in for the platform in a machine, behind the API's proxy.
-func platform(t *testing.T, session func(ctx context.Context, r *http.Request, conn *websocket.Conn)) (*client.Client, api.Machine) {
+func platform(t *testing.T, session func(ctx context.Context, r *http.Request,
+	conn *websocket.Conn)) (*client.Client, api.Machine) {
 	t.Helper()
 	worker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasSuffix(r.URL.Path, "/exec") {
@@ -94,20 +95,24 @@ func TestExecCarriesStreamsAndExitCode(t *testing.T) {
 		got <- s
 		_ = conn.Write(ctx, websocket.MessageBinary, frame(api.FrameStdout, "out"))
 		_ = conn.Write(ctx, websocket.MessageBinary, frame(api.FrameStderr, "err"))
-		_ = conn.Write(ctx, websocket.MessageBinary, frame(api.FrameStdout, strings.Repeat("x", 1<<20)))
+		_ = conn.Write(ctx, websocket.MessageBinary,
+			frame(api.FrameStdout, strings.Repeat("x", 1<<20)))
 		_ = conn.Write(ctx, websocket.MessageBinary, frame(api.FrameExit, "\x07"))
 	})
 	var stdout, stderr bytes.Buffer
-	code, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: []string{"sh", "-c", "a b"}, Env: []string{"K=V"}, Dir: "/srv", TTY: true, Rows: 1, Cols: 2,
+	code, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: []string{"sh", "-c", "a b"},
+		Env: []string{"K=V"}, Dir: "/srv", TTY: true, Rows: 1, Cols: 2,
 		Stdin: strings.NewReader("input"), Stdout: &stdout, Stderr: &stderr, Control: control})
 	if err != nil || code != 7 {
 		t.Fatalf("code %d, %v", code, err)
 	}
 	s := <-got
-	if s.Query != "cmd=sh&cmd=-c&cmd=a+b&cols=2&dir=%2Fsrv&env=K%3DV&rows=1&stdin=1&tty=1" || s.Stdin.String() != "input" {
+	if s.Query != "cmd=sh&cmd=-c&cmd=a+b&cols=2&dir=%2Fsrv&env=K%3DV&rows=1&stdin=1&tty=1" ||
+		s.Stdin.String() != "input" {
 		t.Errorf("query %s, stdin %q", s.Query, s.Stdin.String())
 	}
-	if len(s.Control) != 1 || s.Control[0] != (api.ExecControl{Type: "resize", Rows: 24, Cols: 80}) {
+	if len(s.Control) != 1 || s.Control[0] != (api.ExecControl{Type: "resize",
+		Rows: 24, Cols: 80}) {
 		t.Errorf("control %+v", s.Control)
 	}
 	if stdout.Len() != 3+1<<20 || stderr.String() != "err" {
@@ -122,21 +127,26 @@ func TestExecFailures(t *testing.T) {
 			_ = conn.Write(ctx, websocket.MessageBinary, data)
 		}
 	})
-	answer <- frame(api.FrameError, `{"kind":"not_found","message":"no such program","remedy":"install it"}`)
+	answer <- frame(api.FrameError,
+		`{"kind":"not_found","message":"no such program","remedy":"install it"}`)
 	_, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: []string{"x"}})
 	var e *api.Error
-	if !errors.Is(err, client.ErrNotRun) || !errors.As(err, &e) || e.Code != "not_found" || e.Remedy != "install it" {
+	if !errors.Is(err, client.ErrNotRun) || !errors.As(err, &e) || e.Code != "not_found" ||
+		e.Remedy != "install it" {
 		t.Errorf("a command that can't be run: %v", err)
 	}
 	answer <- nil
-	if _, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: []string{"x"}}); !client.IsCode(err, "unavailable") || errors.Is(err, client.ErrNotRun) {
+	if _, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: []string{"x"}}); !client.IsCode(err,
+		"unavailable") || errors.Is(err, client.ErrNotRun) {
 		t.Errorf("a lost connection: %v", err)
 	}
 	answer <- frame(api.FrameExit, "")
-	if _, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: []string{"x"}}); !client.IsCode(err, "internal") {
+	if _, err := c.RunExec(t.Context(), m.ID,
+		client.Exec{Cmd: []string{"x"}}); !client.IsCode(err, "internal") {
 		t.Errorf("an exit without a code: %v", err)
 	}
-	if _, err := c.RunExec(t.Context(), "none", client.Exec{Cmd: []string{"x"}}); !client.IsCode(err, "not_found") {
+	if _, err := c.RunExec(t.Context(), "none",
+		client.Exec{Cmd: []string{"x"}}); !client.IsCode(err, "not_found") {
 		t.Errorf("no such machine: %v", err)
 	}
 	if _, err := c.Logs(t.Context(), m.ID, client.LogOptions{}); !client.IsCode(err, "not_found") {
@@ -153,13 +163,14 @@ func TestExecEndsThoughStdinBlocks(t *testing.T) {
 	defer typist.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	if code, err := c.RunExec(ctx, m.ID, client.Exec{Cmd: []string{"true"}, Stdin: silent}); err != nil || code != 0 {
+	if code, err := c.RunExec(ctx, m.ID,
+		client.Exec{Cmd: []string{"true"}, Stdin: silent}); err != nil || code != 0 {
 		t.Fatalf("%d %v", code, err)
 	}
 }
 
-// TestLongCommandsAreSentWhole: as a message where they don't fit into a query, and in one where they do, which
-// platforms of older releases understand.
+// TestLongCommandsAreSentWhole: as a message where they don't fit into a query, and in one where
+// they do, which platforms of older releases understand.
 func TestLongCommandsAreSentWhole(t *testing.T) {
 	got := make(chan []string, 1)
 	c, m := platform(t, func(ctx context.Context, r *http.Request, conn *websocket.Conn) {
@@ -168,7 +179,8 @@ func TestLongCommandsAreSentWhole(t *testing.T) {
 			conn.SetReadLimit(8 << 20)
 			_, data, err := conn.Read(ctx)
 			var command api.ExecCommand
-			if err != nil || data[0] != api.FrameCommand || json.Unmarshal(data[1:], &command) != nil {
+			if err != nil || data[0] != api.FrameCommand ||
+				json.Unmarshal(data[1:], &command) != nil {
 				return
 			}
 			args = append([]string{"message"}, command.Cmd...)
@@ -178,7 +190,8 @@ func TestLongCommandsAreSentWhole(t *testing.T) {
 	})
 	for n, message := range map[int]bool{3: false, 12_000: true} {
 		cmd := slices.Repeat([]string{"a"}, n)
-		if code, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: cmd}); err != nil || code != 0 {
+		if code, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: cmd}); err != nil ||
+			code != 0 {
 			t.Fatalf("%d arguments: exit %d, %v", n, code, err)
 		}
 		args := <-got

@@ -98,9 +98,11 @@ func (c *Client) Images(ctx context.Context) ([]api.Image, error) {
 	return listAll[api.Image](ctx, c, pathOf("images"), nil)
 }
 
-// CreateImage builds an image of sizeBytes from a tar archive. It streams the archive, but only once the
-// server has asked for it. When tar fails half-way, so does the upload: no image is made of a part.
-func (c *Client) CreateImage(ctx context.Context, name string, sizeBytes int64, tar io.Reader) (api.Image, error) {
+// CreateImage builds an image of sizeBytes from a tar archive. It streams the archive, but only
+// once the server has asked for it. When tar fails half-way, so does the upload: no image is made
+// of a part.
+func (c *Client) CreateImage(ctx context.Context, name string, sizeBytes int64,
+	tar io.Reader) (api.Image, error) {
 	q := url.Values{"size_bytes": {strconv.FormatInt(sizeBytes, 10)}}
 	var image api.Image
 	source := &sourceReader{r: tar}
@@ -112,8 +114,9 @@ func (c *Client) CreateImage(ctx context.Context, name string, sizeBytes int64, 
 	req.Header.Set("Expect", "100-continue")
 	resp, err := c.send(req)
 	if broken := source.broken(); broken != nil {
-		err = &api.Error{Code: codeInvalid, Message: "the tar archive for image " + quote(name) + " can't be read",
-			Cause: broken.Error(), Err: broken}
+		err = &api.Error{Code: codeInvalid,
+			Message: "the tar archive for image " + quote(name) + " can't be read",
+			Cause:   broken.Error(), Err: broken}
 	}
 	if err != nil {
 		return image, err

@@ -25,7 +25,8 @@ func ReadFleetFile(dir string) (FleetFile, error) {
 	path := filepath.Join(dir, FleetFileName)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return f, &api.Error{Code: "not_found", Message: "there is no fleet in " + dir, Cause: path + " does not exist",
+		return f, &api.Error{Code: "not_found", Message: "there is no fleet in " + dir,
+			Cause:  path + " does not exist",
 			Remedy: "bring one up with: sluice dev up --dir " + dir, Err: err}
 	}
 	if err == nil {
@@ -35,7 +36,8 @@ func ReadFleetFile(dir string) (FleetFile, error) {
 		err = errors.New("url or token is missing")
 	}
 	if err != nil {
-		return f, &api.Error{Code: codeInvalid, Message: path + " can't be used", Cause: err.Error(), Err: err}
+		return f, &api.Error{Code: codeInvalid, Message: path + " can't be used",
+			Cause: err.Error(), Err: err}
 	}
 	return f, nil
 }

@@ -29,7 +29,8 @@ func (c *Client) CreateMachine(ctx context.Context, req api.CreateMachine) (api.
 // Machines returns all machines that match, in the order of their ids.
 func (c *Client) Machines(ctx context.Context, f MachineFilter) ([]api.Machine, error) {
 	q := url.Values{}
-	for k, v := range map[string]string{"app": f.App, "network": f.Network, "worker": f.Worker, "state": f.State} {
+	for k, v := range map[string]string{"app": f.App, "network": f.Network, "worker": f.Worker,
+		"state": f.State} {
 		if v != "" {
 			q.Set(k, v)
 		}
@@ -52,9 +53,10 @@ const (
 	UntilSettled = "settled" // nothing is being done with it
 )
 
-// WaitMachine returns the machine once the condition holds or can't come true any more. It waits until
-// ctx ends, over lost connections too.
-func (c *Client) WaitMachine(ctx context.Context, ref, until string, over func(api.Machine) bool) (api.Machine, error) {
+// WaitMachine returns the machine once the condition holds or can't come true any more. It waits
+// until ctx ends, over lost connections too.
+func (c *Client) WaitMachine(ctx context.Context, ref, until string,
+	over func(api.Machine) bool) (api.Machine, error) {
 	return waitFor(ctx, func() (api.Machine, error) {
 		var m api.Machine
 		err := c.get(ctx, machinePath(ref), url.Values{"wait": {until}}, &m)
@@ -149,7 +151,8 @@ func (c *Client) MachineDisk(ctx context.Context, ref string) (api.DiskInfo, err
 }
 
 // CheckpointMachine makes a named point of a running machine's disk.
-func (c *Client) CheckpointMachine(ctx context.Context, ref, name string) (api.DiskCheckpoint, error) {
+func (c *Client) CheckpointMachine(ctx context.Context, ref,
+	name string) (api.DiskCheckpoint, error) {
 	var p api.DiskCheckpoint
 	err := c.post(ctx, machinePath(ref, "checkpoints", name), nil, &p)
 	return p, err
@@ -171,13 +174,13 @@ type LogOptions struct {
 // LogStream is a machine's log as text lines.
 type LogStream struct {
 	io.ReadCloser
-	// InstanceID is the incarnation of the machine that wrote them: each has a log of its own. "" if its platform
-	// doesn't tell.
+	// InstanceID is the incarnation of the machine that wrote them: each has a log of its own. ""
+	// if its platform doesn't tell.
 	InstanceID string
 }
 
-// Logs returns a machine's log; the caller closes it. Following lasts until ctx ends or the machine stops or moves, or
-// the reader falls too far behind.
+// Logs returns a machine's log; the caller closes it. Following lasts until ctx ends or the machine
+// stops or moves, or the reader falls too far behind.
 func (c *Client) Logs(ctx context.Context, ref string, o LogOptions) (*LogStream, error) {
 	q := url.Values{}
 	if o.Service != "" {
@@ -211,8 +214,8 @@ type PortRequest struct {
 	Body   io.Reader // nil: none
 }
 
-// Do sends a request to one of a machine's ports and returns the machine's answer, whatever its status.
-// The caller closes its body.
+// Do sends a request to one of a machine's ports and returns the machine's answer, whatever its
+// status. The caller closes its body.
 func (c *Client) Do(ctx context.Context, ref string, r PortRequest) (*http.Response, error) {
 	path := machinePath(ref, "ports", strconv.Itoa(r.Port)) + r.Path
 	req, err := c.newRequest(ctx, cmp.Or(r.Method, http.MethodGet), path, nil, r.Body)

@@ -14,8 +14,9 @@ import (
 // maxEvent bounds one event of a watch: a drain with all of its moves.
 const maxEvent = 64 << 20
 
-// WatchDrain calls yield with a drain's state at once, at each change, and with its final state, after
-// which it returns nil. It returns nil too once yield returned false. A lost connection is made again.
+// WatchDrain calls yield with a drain's state at once, at each change, and with its final state,
+// after which it returns nil. It returns nil too once yield returned false. A lost connection is
+// made again.
 func (c *Client) WatchDrain(ctx context.Context, id string, yield func(api.Drain) bool) error {
 	for {
 		over, err := c.watchOnce(ctx, id, yield)
@@ -29,7 +30,8 @@ func (c *Client) WatchDrain(ctx context.Context, id string, yield func(api.Drain
 }
 
 // watchOnce follows one connection; over says that there is nothing more to watch.
-func (c *Client) watchOnce(ctx context.Context, id string, yield func(api.Drain) bool) (over bool, err error) {
+func (c *Client) watchOnce(ctx context.Context, id string,
+	yield func(api.Drain) bool) (over bool, err error) {
 	req, err := c.newRequest(ctx, http.MethodGet, pathOf("drains", id, "watch"), nil, nil)
 	if err != nil {
 		return true, err
@@ -48,7 +50,8 @@ func (c *Client) watchOnce(ctx context.Context, id string, yield func(api.Drain)
 		}
 		var d api.Drain
 		if err := json.Unmarshal(data, &d); err != nil {
-			return true, &api.Error{Code: codeInternal, Message: "an event of the watch is no drain", Cause: err.Error(), Err: err}
+			return true, &api.Error{Code: codeInternal,
+				Message: "an event of the watch is no drain", Cause: err.Error(), Err: err}
 		}
 		if !yield(d) || DrainEnded(d) {
 			return true, nil
@@ -62,7 +65,8 @@ func decodeInto(ctx context.Context, body io.Reader, out any) error {
 		if cause := ctx.Err(); cause != nil {
 			return cause
 		}
-		return &api.Error{Code: codeUnavailable, Message: "the server's answer broke off or is no JSON", Cause: err.Error(), Err: err}
+		return &api.Error{Code: codeUnavailable,
+			Message: "the server's answer broke off or is no JSON", Cause: err.Error(), Err: err}
 	}
 	return nil
 }

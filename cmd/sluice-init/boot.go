@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/platform/inner"
 )
 
-// bootPoll is how often the boot document is looked for. A VM that waits for long is a saved one, which does nothing.
+// bootPoll is how often the boot document is looked for. A VM that waits for long is a saved one,
+// which does nothing.
 const bootPoll = 2 * time.Millisecond
 
 // awaitBoot returns the boot document once it is there.
@@ -37,8 +38,9 @@ func awaitBoot(ctx context.Context) (guestapi.Boot, error) {
 	}
 }
 
-// warmUp does what needs no boot document, where there is none yet: it makes the container, which platformd then finds as
-// if it had been started again. It is the same in all VMs that are resumed from this one, so nothing in it is secret.
+// warmUp does what needs no boot document, where there is none yet: it makes the container, which
+// platformd then finds as if it had been started again. It is the same in all VMs that are resumed
+// from this one, so nothing in it is secret.
 func warmUp(ctx context.Context, container inner.Config) error {
 	if _, err := os.Lstat(guestapi.BootFile); err == nil {
 		return nil

@@ -1,5 +1,6 @@
-// Command sluice-init is what runs inside a VM: PID 1 (init, the default), blockd, platformd, and the PID 1 of
-// the inner container (container-init), by its first argument. Configuration and wiring only.
+// Command sluice-init is what runs inside a VM: PID 1 (init, the default), blockd, platformd, and
+// the PID 1 of the inner container (container-init), by its first argument. Configuration and
+// wiring only.
 package main
 
 import (
@@ -38,7 +39,8 @@ const (
 )
 
 func main() {
-	// Threads that enter other namespaces end with their goroutine. The main thread can't: keep it out.
+	// Threads that enter other namespaces end with their goroutine. The main thread can't: keep it
+	// out.
 	runtime.LockOSThread()
 	role := "init"
 	if len(os.Args) > 1 {
@@ -77,9 +79,10 @@ func run(role string, log *slog.Logger) error {
 	return fmt.Errorf("unknown role %q; use init, blockd, platformd or container-init", role)
 }
 
-// blockdHeap is how much memory blockd's Go runtime aims to stay within, in bytes: with the rest of the platform it fits in
-// guestapi.PlatformMemory. A writer that is faster than the store has it hold some 200 MiB, of which little is garbage: writes,
-// what of them is being uploaded, and what the store has not shown yet. The map of a disk that is fragmented all over is as much.
+// blockdHeap is how much memory blockd's Go runtime aims to stay within, in bytes: with the rest of
+// the platform it fits in guestapi.PlatformMemory. A writer that is faster than the store has it
+// hold some 200 MiB, of which little is garbage: writes, what of them is being uploaded, and what
+// the store has not shown yet. The map of a disk that is fragmented all over is as much.
 const blockdHeap = 320 << 20
 
 func runBlockd(ctx context.Context, log *slog.Logger) error {
@@ -92,22 +95,26 @@ func runBlockd(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	gateway := fmt.Sprintf("http://[%s%%25%s]:%d", guestapi.HostLinkIP, guestapi.LinkName, guestapi.GatewayPort)
+	gateway := fmt.Sprintf("http://[%s%%25%s]:%d", guestapi.HostLinkIP, guestapi.LinkName,
+		guestapi.GatewayPort)
 	show, err := blockd.ShowBy(boot.FrontEnd, log)
 	if err != nil {
 		return err
 	}
-	engine := blockd.NewEngine(blockd.EngineConfig{GatewayURL: gateway, CacheDevice: boot.CacheDevice, Log: log})
+	engine := blockd.NewEngine(blockd.EngineConfig{GatewayURL: gateway,
+		CacheDevice: boot.CacheDevice, Log: log})
 	return blockd.New(blockd.Config{Engine: engine, Show: show, Log: log}).Run(ctx, socket)
 }
 
 func runPlatformd(ctx context.Context, log *slog.Logger) error {
-	l, err := listen(ctx, net.JoinHostPort(guestapi.GuestLinkIP+"%"+guestapi.LinkName, strconv.Itoa(guestapi.ControlPort)))
+	l, err := listen(ctx, net.JoinHostPort(guestapi.GuestLinkIP+"%"+guestapi.LinkName,
+		strconv.Itoa(guestapi.ControlPort)))
 	if err != nil {
 		return err
 	}
-	container := inner.Config{Dir: filepath.Join(machineDir, "inner"), Runtime: ociRuntime, InitBinary: binary,
-		HostLink: guestapi.LinkName, Log: log}
+	container := inner.Config{Dir: filepath.Join(machineDir, "inner"), Runtime: ociRuntime,
+		InitBinary: binary,
+		HostLink:   guestapi.LinkName, Log: log}
 	if err := warmUp(ctx, container); err != nil {
 		log.WarnContext(ctx, "nothing is made ahead of the boot document", "error", err)
 	}
@@ -120,7 +127,8 @@ func runPlatformd(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	p, err := machine.New(machine.Config{
-		Boot: boot, Version: version(boot), Dir: dir, DiskDir: filepath.Join(machineDir, "disk"), Block: blockapi.NewClient(socket), Log: log,
+		Boot: boot, Version: version(boot), Dir: dir, DiskDir: filepath.Join(machineDir, "disk"),
+		Block: blockapi.NewClient(socket), Log: log,
 		Inner: container, Restarts: restarts,
 	})
 	if err != nil {

@@ -39,9 +39,12 @@ func (c *cli) onceDraining(change func(d *fleet.DrainView)) {
 
 func finishDrain(d *fleet.DrainView) {
 	at := time.Date(2026, 11, 22, 12, 0, 1, 0, time.UTC)
-	d.Drain.State, d.Drain.Total, d.Drain.Moved, d.Drain.FinishedAt = fleet.DrainDone, 1, 1, at.Add(time.Second)
-	d.Moves = []fleet.MoveView{{MachineName: "web-1", Move: fleet.Move{ID: "m", Machine: "01000000000001", From: "w1", To: "w2", Step: fleet.StepDone, PauseMS: 99.6,
-		Steps: []fleet.StepRecord{{Step: fleet.StepPlanned, At: at}, {Step: fleet.StepReserved, At: at, Note: "on w2"}, {Step: fleet.StepDone, At: at.Add(time.Second)}}}}}
+	d.Drain.State, d.Drain.Total, d.Drain.Moved, d.Drain.FinishedAt = fleet.DrainDone, 1, 1,
+		at.Add(time.Second)
+	d.Moves = []fleet.MoveView{{MachineName: "web-1", Move: fleet.Move{ID: "m",
+		Machine: "01000000000001", From: "w1", To: "w2", Step: fleet.StepDone, PauseMS: 99.6,
+		Steps: []fleet.StepRecord{{Step: fleet.StepPlanned, At: at}, {Step: fleet.StepReserved,
+			At: at, Note: "on w2"}, {Step: fleet.StepDone, At: at.Add(time.Second)}}}}}
 }
 
 func TestDrainShowsStepsAndResult(t *testing.T) {
@@ -60,11 +63,13 @@ func TestDrainJSONIsTheDrain(t *testing.T) {
 	c.onceDraining(finishDrain)
 	stdout, _, code := c.run("worker", "drain", "w1", "--json")
 	var d api.Drain
-	if err := json.Unmarshal([]byte(stdout), &d); err != nil || code != 0 || d.State != "drained" || d.Moves[0].PauseMS != 99.6 {
+	if err := json.Unmarshal([]byte(stdout), &d); err != nil || code != 0 || d.State != "drained" ||
+		d.Moves[0].PauseMS != 99.6 {
 		t.Fatalf("exit %d, %v: %s", code, err, stdout)
 	}
 	stdout, _, code = c.run("drain", "watch", d.ID, "--json")
-	if lines := strings.Split(strings.TrimSpace(stdout), "\n"); code != 0 || len(lines) != 1 || json.Unmarshal([]byte(lines[0]), &d) != nil {
+	if lines := strings.Split(strings.TrimSpace(stdout), "\n"); code != 0 || len(lines) != 1 ||
+		json.Unmarshal([]byte(lines[0]), &d) != nil {
 		t.Fatalf("exit %d: %s", code, stdout)
 	}
 }
@@ -74,11 +79,15 @@ func TestDrainThatStaysBlocked(t *testing.T) {
 	c := newCLI(t)
 	c.onceDraining(func(d *fleet.DrainView) {
 		d.Drain.State, d.Drain.Total = fleet.DrainBlocked, 1
-		d.Drain.Blockers = []fleet.Blocker{{Code: "no-capacity", Object: "machine/x", Detail: "no room", Remedy: "add a worker"}}
+		d.Drain.Blockers = []fleet.Blocker{{Code: "no-capacity", Object: "machine/x",
+			Detail: "no room", Remedy: "add a worker"}}
 	})
 	stdout, stderr, code := c.run("worker", "drain", "w1")
-	if code != exitBlocked || !strings.Contains(stdout, "blocked: machine/x: no room (no-capacity") || !strings.Contains(stdout, "try: add a worker") ||
-		strings.Contains(stdout, "safe to power off") || !strings.Contains(stderr, "goes on by itself") {
+	if code != exitBlocked || !strings.Contains(stdout,
+		"blocked: machine/x: no room (no-capacity") ||
+		!strings.Contains(stdout, "try: add a worker") ||
+		strings.Contains(stdout, "safe to power off") ||
+		!strings.Contains(stderr, "goes on by itself") {
 		t.Fatalf("exit %d\n%s\n%s", code, stdout, stderr)
 	}
 }
@@ -86,7 +95,8 @@ func TestDrainThatStaysBlocked(t *testing.T) {
 func TestDrainCancelledIsNoSuccess(t *testing.T) {
 	c := newCLI(t)
 	c.onceDraining(func(d *fleet.DrainView) { d.Drain.State = fleet.DrainCancelled })
-	if stdout, _, code := c.run("worker", "drain", "w1", "--wait"); code != exitBlocked || strings.Contains(stdout, "safe") {
+	if stdout, _, code := c.run("worker", "drain", "w1", "--wait"); code != exitBlocked ||
+		strings.Contains(stdout, "safe") {
 		t.Fatalf("exit %d: %s", code, stdout)
 	}
 }

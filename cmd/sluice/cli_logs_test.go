@@ -17,7 +17,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/httpapi/httpapitest"
 )
 
-// logServer is a fleet whose worker answers each request for web-1's log by what comes next in a script.
+// logServer is a fleet whose worker answers each request for web-1's log by what comes next in a
+// script.
 type logServer struct {
 	*cli
 	mu     sync.Mutex
@@ -65,10 +66,12 @@ func at(second int, text string) string {
 	return fmt.Sprintf("2026-11-30T10:00:%02d.000000Z %s\n", second, text)
 }
 
-// TestLogsFollowOverAMove: each line is shown once, whatever becomes of the connection and of the machine.
+// TestLogsFollowOverAMove: each line is shown once, whatever becomes of the connection and of the
+// machine.
 func TestLogsFollowOverAMove(t *testing.T) {
 	var s *logServer
-	first := []string{at(1, "web stdout one"), at(2, "web stdout two"), at(2, "web stdout also two")}
+	first := []string{at(1, "web stdout one"), at(2, "web stdout two"),
+		at(2, "web stdout also two")}
 	s = newLogServer(t,
 		func(w http.ResponseWriter) { // broken off within a line
 			says(w, "A", append(first, "2026-11-30T10:00:03.000000Z web std")...)
@@ -76,9 +79,14 @@ func TestLogsFollowOverAMove(t *testing.T) {
 		},
 		func(w http.ResponseWriter) { // the same VM, after a while
 			old := []string{at(0, "web stderr older than the tail")}
-			says(w, "A", append(append(old, first...), at(2, "web stdout the third of two"), at(2, "web stderr on the other stream"), at(3, "web stdout three"))...)
-			s.machine(func(m *fleet.Machine) { m.Placement.Worker, m.State = "w1", fleet.MachineMoving })
-			time.AfterFunc(300*time.Millisecond, func() { s.machine(func(m *fleet.Machine) { m.State = fleet.MachineStarted }) })
+			says(w, "A", append(append(old, first...), at(2, "web stdout the third of two"),
+				at(2, "web stderr on the other stream"), at(3, "web stdout three"))...)
+			s.machine(func(m *fleet.Machine) {
+				m.Placement.Worker, m.State = "w1",
+					fleet.MachineMoving
+			})
+			time.AfterFunc(300*time.Millisecond,
+				func() { s.machine(func(m *fleet.Machine) { m.State = fleet.MachineStarted }) })
 		},
 		func(w http.ResponseWriter) { // it isn't up yet over there
 			w.Header().Set("Content-Type", "application/json")
@@ -87,10 +95,14 @@ func TestLogsFollowOverAMove(t *testing.T) {
 		},
 		func(w http.ResponseWriter) { // a host whose clock is behind
 			says(w, "B", at(1, "web stdout begins"), at(2, "web stdout goes on"))
-			s.machine(func(m *fleet.Machine) { m.Desired, m.State = fleet.DesiredStopped, fleet.MachineStopped })
+			s.machine(func(m *fleet.Machine) {
+				m.Desired, m.State = fleet.DesiredStopped,
+					fleet.MachineStopped
+			})
 		})
 	stdout, stderr, code := s.run("machine", "logs", "web-1", "-f", "-n", "3")
-	want := strings.Join(first, "") + at(2, "web stdout the third of two") + at(2, "web stderr on the other stream") + at(3, "web stdout three") +
+	want := strings.Join(first, "") + at(2, "web stdout the third of two") + at(2,
+		"web stderr on the other stream") + at(3, "web stdout three") +
 		at(1, "web stdout begins") + at(2, "web stdout goes on")
 	if code != 0 || stdout != want {
 		t.Errorf("exit %d\ngot\n%s\nwant\n%s", code, stdout, want)
@@ -116,8 +128,10 @@ func TestLogsFollowOnlyNew(t *testing.T) {
 			says(w, "B", at(1, "web stdout new"))
 			s.fleet.Update(func(tx *httpapitest.Tx) { delete(tx.Machines, "01000000000001") })
 		})
-	stdout, stderr, code := s.run("machine", "logs", "web-1", "--follow", "--tail", "0", "--service", "web")
-	if code != 0 || stdout != at(1, "web stdout new") || !strings.Contains(stderr, "was started anew on w2; its log begins anew\n") ||
+	stdout, stderr, code := s.run("machine", "logs", "web-1", "--follow", "--tail", "0",
+		"--service", "web")
+	if code != 0 || stdout != at(1, "web stdout new") ||
+		!strings.Contains(stderr, "was started anew on w2; its log begins anew\n") ||
 		!strings.HasSuffix(stderr, "machine web-1 was destroyed\n") {
 		t.Errorf("exit %d, %q, %q", code, stdout, stderr)
 	}
@@ -128,22 +142,26 @@ func TestLogsFollowOnlyNew(t *testing.T) {
 	}
 }
 
-// TestLogsFollowEnds: with what the machine has come to, at a refusal, and without a word at an interrupt.
+// TestLogsFollowEnds: with what the machine has come to, at a refusal, and without a word at an
+// interrupt.
 func TestLogsFollowEnds(t *testing.T) {
 	refused := func(w http.ResponseWriter) { w.WriteHeader(http.StatusForbidden) }
 	s := newLogServer(t, refused)
-	if _, stderr, code := s.run("machine", "logs", "web-1", "-f"); code != exitDenied || stderr == "" {
+	if _, stderr, code := s.run("machine", "logs", "web-1", "-f"); code != exitDenied ||
+		stderr == "" {
 		t.Errorf("the first refused: exit %d, %q", code, stderr)
 	}
 	s = newLogServer(t, func(w http.ResponseWriter) { says(w, "A") }, refused)
-	if _, stderr, code := s.run("machine", "logs", "web-1", "-f"); code != exitDenied || stderr == "" {
+	if _, stderr, code := s.run("machine", "logs", "web-1", "-f"); code != exitDenied ||
+		stderr == "" {
 		t.Errorf("a later one refused: exit %d, %q", code, stderr)
 	}
 	s = newLogServer(t, func(w http.ResponseWriter) {
 		says(w, "A")
 		s.machine(func(m *fleet.Machine) { m.State, m.Reason = fleet.MachineFailed, "no disk" })
 	})
-	if _, stderr, code := s.run("machine", "logs", "web-1", "-f"); code != 0 || stderr != "the log ended, because machine web-1 has failed: no disk\n" {
+	if _, stderr, code := s.run("machine", "logs", "web-1", "-f"); code != 0 ||
+		stderr != "the log ended, because machine web-1 has failed: no disk\n" {
 		t.Errorf("failed: exit %d, %q", code, stderr)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -151,7 +169,8 @@ func TestLogsFollowEnds(t *testing.T) {
 		says(w, "A", at(1, "web stdout x"))
 		cancel()
 	})
-	if stdout, stderr, code := s.runContext(ctx, "machine", "logs", "web-1", "-f"); code != 0 || stderr != "" || stdout != "" && stdout != at(1, "web stdout x") {
+	if stdout, stderr, code := s.runContext(ctx, "machine", "logs", "web-1", "-f"); code != 0 ||
+		stderr != "" || stdout != "" && stdout != at(1, "web stdout x") {
 		t.Errorf("interrupted: exit %d, %q, %q", code, stdout, stderr)
 	}
 }
@@ -169,9 +188,14 @@ func TestLogsTailAndSince(t *testing.T) {
 		"--since 2026-11-30T11:00:01.5+01:00 -n 9":   {"9", at(2, "web stdout b")},
 		"--since 2026-11-30T10:00:03Z --service web": {"-1", ""},
 	} {
-		s := newLogServer(t, func(w http.ResponseWriter) { says(w, "A", at(1, "web stdout a"), at(2, "web stdout b")) })
-		stdout, stderr, code := s.run(append([]string{"machine", "logs", "web-1"}, strings.Fields(args)...)...)
-		if code != 0 || stdout != want.stdout || stderr != "" || s.asked[0].Get("lines") != want.lines {
+		s := newLogServer(t, func(w http.ResponseWriter) {
+			says(w, "A", at(1, "web stdout a"),
+				at(2, "web stdout b"))
+		})
+		stdout, stderr, code := s.run(append([]string{"machine", "logs", "web-1"},
+			strings.Fields(args)...)...)
+		if code != 0 || stdout != want.stdout || stderr != "" ||
+			s.asked[0].Get("lines") != want.lines {
 			t.Errorf("%s: exit %d, asked %v, %q, %q", args, code, s.asked[0], stdout, stderr)
 		}
 	}

@@ -42,8 +42,9 @@ func (d *deps) fleetAddress() (client.FleetFile, error) {
 		return client.FleetFile{}, &api.Error{Code: "invalid", Message: "no fleet is named",
 			Remedy: "give --dir or SLUICE_DIR (a directory made by: sluice dev up), or SLUICE_URL and SLUICE_TOKEN"}
 	case token == "":
-		return client.FleetFile{}, &api.Error{Code: "invalid", Message: "SLUICE_URL is set, but SLUICE_TOKEN is not",
-			Remedy: "set SLUICE_TOKEN to the operator token of that fleet"}
+		return client.FleetFile{}, &api.Error{Code: "invalid",
+			Message: "SLUICE_URL is set, but SLUICE_TOKEN is not",
+			Remedy:  "set SLUICE_TOKEN to the operator token of that fleet"}
 	}
 	return client.FleetFile{URL: url, Token: token}, nil
 }

@@ -31,21 +31,26 @@ func (d *deps) printDevStatus(f *devfleet.Fleet) error {
 		return err
 	}
 	out := devStatus{Dir: f.Dir, URL: s.ServerURL, StoreURL: s.StoreURL,
-		Server: devProcess{Name: "server", PID: s.Server.PID, Running: s.Server.Alive(), Address: strings.TrimPrefix(s.ServerURL, "http://")}}
+		Server: devProcess{Name: "server", PID: s.Server.PID, Running: s.Server.Alive(),
+			Address: strings.TrimPrefix(s.ServerURL, "http://")}}
 	for _, h := range s.Workers {
-		out.Workers = append(out.Workers, devProcess{Name: h.Name, PID: h.Process.PID, Running: h.Process.Alive(),
-			Address: h.Address, Netns: f.Netns(h.Name)})
+		out.Workers = append(out.Workers,
+			devProcess{Name: h.Name, PID: h.Process.PID, Running: h.Process.Alive(),
+				Address: h.Address, Netns: f.Netns(h.Name)})
 	}
 	return d.result(out, func(w io.Writer) error {
-		if err := printFields(w, [][2]string{{"Directory", out.Dir}, {"Store", out.StoreURL}, {"Server", out.URL}}); err != nil {
+		if err := printFields(w, [][2]string{{"Directory", out.Dir}, {"Store", out.StoreURL},
+			{"Server", out.URL}}); err != nil {
 			return err
 		}
 		fmt.Fprintln(w)
 		rows := [][]string{}
 		for _, p := range append([]devProcess{out.Server}, out.Workers...) {
-			rows = append(rows, []string{p.Name, fmt.Sprint(p.PID), yesNo(p.Running), p.Address, p.Netns})
+			rows = append(rows, []string{p.Name, fmt.Sprint(p.PID), yesNo(p.Running),
+				p.Address, p.Netns})
 		}
-		if err := printTable(w, []string{"PROCESS", "PID", "RUNNING", "ADDRESS", "NETNS"}, rows); err != nil {
+		if err := printTable(w, []string{"PROCESS", "PID", "RUNNING", "ADDRESS", "NETNS"},
+			rows); err != nil {
 			return err
 		}
 		_, err := fmt.Fprintf(w, "\nUse it: export SLUICE_DIR=%s\n", out.Dir)

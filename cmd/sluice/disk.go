@@ -20,20 +20,27 @@ import (
 
 func newDiskCommand(d *deps) *cobra.Command {
 	cmd := newNoun("disk", "Make, mount, serve, copy, check, checkpoint and fork disks",
-		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d), newDiskAttachCommand(d), newDiskTopCommand(d), newDiskServeCommand(d), newDiskDetachCommand(d),
-		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d), newDiskResizeCommand(d), newDiskSetCommand(d),
+		newDiskCreateCommand(d), newDiskInfoCommand(d), newDiskMountCommand(d),
+		newDiskAttachCommand(d), newDiskTopCommand(d), newDiskServeCommand(d),
+		newDiskDetachCommand(d),
+		newDiskCheckpointCommand(d), newDiskRestoreCommand(d), newDiskForkCommand(d),
+		newDiskResizeCommand(d), newDiskSetCommand(d),
 		newDiskRekeyCommand(d),
-		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d), newDiskCompactCommand(d), newDiskCollectCommand(d), newDiskBenchCommand(d),
+		newDiskImportCommand(d), newDiskExportCommand(d), newDiskFsckCommand(d),
+		newDiskCompactCommand(d), newDiskCollectCommand(d), newDiskBenchCommand(d),
 		newDiskPinCommand(d), newDiskUnpinCommand(d),
 		newDiskDestroyCommand(d))
-	cmd.Long = `Make, mount, serve, copy, check, checkpoint and fork disks. A disk is a virtual block device whose truth is in an
-object store. No fleet is needed for any of this: a disk is named by its URL,
+	cmd.Long = `Make, mount, serve, copy, check, checkpoint and fork disks. A disk is a virtual
+block device whose truth is in an object store. No fleet is needed for any of this:
+a disk is named by its URL,
 
   s3://bucket/prefix/disks/NAME?endpoint=https://host&region=R&path_style=true
   file:///directory/disks/NAME
 
-(a new one with its log in a second store: s3://bucket/disks/NAME?log=s3://fast-bucket/prefix), and S3 credentials are those of the usual AWS environment. The disk of a machine is named by the URL that
-machine status shows, or by --machine, and then the machine that has it attached is asked.`
+(a new one with its log in a second store:
+s3://bucket/disks/NAME?log=s3://fast-bucket/prefix), and S3 credentials are those of
+the usual AWS environment. The disk of a machine is named by the URL that machine
+status shows, or by --machine, and then the machine that has it attached is asked.`
 	return cmd
 }
 
@@ -96,14 +103,17 @@ type localDisk struct {
 	Log         *disk.LogDetails  `json:"log,omitempty"` // what is in the log store
 	// LogError is why the log store could not be asked.
 	LogError string `json:"log_error,omitempty"`
-	// StoreError is why the store could not be asked; then all else is what attachments of this host say.
+	// StoreError is why the store could not be asked; then all else is what attachments of this
+	// host say.
 	StoreError string `json:"store_error,omitempty"`
 }
 
 type localAttachment struct {
 	attachment.Record
-	Acknowledges string      `json:"acknowledges,omitempty"` // who does flushes: store or journal; of writers that answer
-	Stall        *disk.Stall `json:"stall,omitempty"`        // of those, if their store doesn't do what they ask for
+	// who does flushes: store or journal; of writers that answer
+	Acknowledges string `json:"acknowledges,omitempty"`
+	// of those, if their store doesn't do what they ask for
+	Stall *disk.Stall `json:"stall,omitempty"`
 }
 
 func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (localDisk, error) {
@@ -160,11 +170,13 @@ func (x *localDisk) inspectLog(ctx context.Context, ref *diskRef) {
 	}
 }
 
-// servedInfoWait is how long the store is asked about a disk of which an attachment here can tell something.
+// servedInfoWait is how long the store is asked about a disk of which an attachment here can tell
+// something.
 const servedInfoWait = 3 * time.Second
 
 // attachedHere fills in a disk's attachments on this host, and reports whether one of them answers.
-func (d *deps) attachedHere(ctx context.Context, ref *diskRef, x *localDisk) (answers bool, err error) {
+func (d *deps) attachedHere(ctx context.Context, ref *diskRef,
+	x *localDisk) (answers bool, err error) {
 	live, _, err := d.registry().List()
 	for _, r := range live {
 		if r.URL != ref.url {
@@ -216,7 +228,8 @@ func (d *deps) attachedDiskInfo(ctx context.Context, machine string) (api.DiskIn
 
 func diskToAPI(url string, x *disk.Details, points []*format.Checkpoint) api.DiskInfo {
 	h := x.Head
-	out := api.DiskInfo{URL: url, ID: h.ID, SizeBytes: h.Size, State: string(h.State), Mode: h.Mode, BoundMS: h.BoundMS, Epoch: h.Epoch,
+	out := api.DiskInfo{URL: url, ID: h.ID, SizeBytes: h.Size, State: string(h.State), Mode: h.Mode,
+		BoundMS: h.BoundMS, Epoch: h.Epoch,
 		Generation: h.Generation, Holder: h.Holder, UpdatedAt: h.Updated,
 		MappedBytes: x.MappedBytes, StoredBytes: x.Bytes, Objects: x.Objects, Forks: x.Forks}
 	if l := h.LogStore; l != nil {
@@ -229,7 +242,8 @@ func diskToAPI(url string, x *disk.Details, points []*format.Checkpoint) api.Dis
 		out.Parent = h.Parent.Path + "@" + h.Parent.Checkpoint
 	}
 	for _, p := range points {
-		out.Checkpoints = append(out.Checkpoints, api.DiskCheckpoint{Name: p.Name, CreatedAt: p.Created})
+		out.Checkpoints = append(out.Checkpoints,
+			api.DiskCheckpoint{Name: p.Name, CreatedAt: p.Created})
 	}
 	return out
 }
@@ -240,7 +254,8 @@ func printDisk(w io.Writer, x localDisk) error {
 		fmt.Fprintf(w, "What the store has of it is not known: %s\n", x.StoreError)
 		return printAttachments(w, x.Attachments)
 	}
-	fields := [][2]string{{"ID", x.ID}, {"State", x.State}, {"Mode", describeMode(x.Mode, x.BoundMS)}, {"Size", byteCount(x.SizeBytes)}}
+	fields := [][2]string{{"ID", x.ID}, {"State", x.State},
+		{"Mode", describeMode(x.Mode, x.BoundMS)}, {"Size", byteCount(x.SizeBytes)}}
 	if x.Cipher != "" {
 		fields = append(fields, [2]string{"Encryption", describeKey(&x.DiskInfo)})
 	}
@@ -250,21 +265,25 @@ func printDisk(w io.Writer, x localDisk) error {
 		case x.LogError != "":
 			fields = append(fields, [2]string{"  can't be used", x.LogError})
 		case x.Log != nil:
-			fields = append(fields, [2]string{"  has", fmt.Sprintf("%s in %d objects", byteCount(x.Log.Bytes), x.Log.Objects)})
+			fields = append(fields, [2]string{"  has",
+				fmt.Sprintf("%s in %d objects", byteCount(x.Log.Bytes), x.Log.Objects)})
 		}
 	}
 	if x.Objects > 0 {
 		fields = append(fields, [][2]string{{"Mapped", byteCount(x.MappedBytes)},
-			{"In the store", fmt.Sprintf("%s in %d objects of its own", byteCount(x.StoredBytes), x.Objects)},
+			{"In the store", fmt.Sprintf("%s in %d objects of its own",
+				byteCount(x.StoredBytes), x.Objects)},
 			{"Forks", strings.Join(x.Forks, ", ")}}...)
 	}
-	fields = append(fields, [][2]string{{"Epoch", fmt.Sprint(x.Epoch)}, {"Generation", fmt.Sprint(x.Generation)},
+	fields = append(fields, [][2]string{{"Epoch", fmt.Sprint(x.Epoch)},
+		{"Generation", fmt.Sprint(x.Generation)},
 		{"Holder", x.Holder}, {"Parent", x.Parent}, {"Updated", timestamp(x.UpdatedAt)}}...)
 	if err := printFields(w, fields); err != nil {
 		return err
 	}
 	if s := x.Stall; s != nil {
-		fmt.Fprintf(w, "\nThe store has stalled since %s (%s): %s\n  try: %s\n", timestamp(s.Since), s.Operation, s.Reason, s.Remedy)
+		fmt.Fprintf(w, "\nThe store has stalled since %s (%s): %s\n  try: %s\n", timestamp(s.Since),
+			s.Operation, s.Reason, s.Remedy)
 	}
 	if err := printAttachments(w, x.Attachments); err != nil {
 		return err
@@ -295,14 +314,17 @@ func printAttachments(w io.Writer, all []localAttachment) error {
 		if r.Ended != "" {
 			mode = "cut off"
 		}
-		rows = append(rows, []string{fmt.Sprint(r.PID), string(r.Mode), mode, r.Checkpoint, r.Acknowledges, placeOf(&r.Record), timestamp(r.StartedAt)})
+		rows = append(rows, []string{fmt.Sprint(r.PID), string(r.Mode), mode, r.Checkpoint,
+			r.Acknowledges, placeOf(&r.Record), timestamp(r.StartedAt)})
 	}
-	if err := printTable(w, []string{"PID", "MODE", "ACCESS", "CHECKPOINT", "FLUSHED BY", "WHERE", "SINCE"}, rows); err != nil {
+	if err := printTable(w, []string{"PID", "MODE", "ACCESS", "CHECKPOINT", "FLUSHED BY", "WHERE",
+		"SINCE"}, rows); err != nil {
 		return err
 	}
 	for i := range all {
 		if r := &all[i]; r.Ended != "" {
-			fmt.Fprintf(w, "\nprocess %d is cut off from the disk, and %s gives I/O errors: %s\n  try: sluice disk detach %s\n",
+			fmt.Fprintf(w,
+				"\nprocess %d is cut off from the disk, and %s gives I/O errors: %s\n  try: sluice disk detach %s\n",
 				r.PID, placeOf(&r.Record), r.Ended, placeOf(&r.Record))
 		}
 		if s := all[i].Stall; s != nil {
@@ -320,9 +342,11 @@ func newDiskCheckpointCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "checkpoint URL NAME | --machine MACHINE NAME",
 		Short: "Name a disk's present content",
-		Long: `Name a disk's present content, so that it can be forked, restored, read and exported. Only metadata is written,
-whatever the size. A disk that is attached is checkpointed by who has it: a mount or a server of this host is
-asked, and a machine where --machine names it. What a mounted file system has in memory is written out first.
+		Long: `Name a disk's present content, so that it can be forked, restored, read and
+exported. Only metadata is written, whatever the size. A disk that is attached is
+checkpointed by who has it: a mount or a server of this host is asked, and a machine
+where --machine names it. What a mounted file system has in memory is written out
+first.
 ` + exitTable,
 		Example: "  sluice disk checkpoint --machine web-1 before-upgrade\n  sluice disk checkpoint file:///srv/pool/disks/01f3a4b5c6d7e8 monday",
 		Args:    urlOrMachine(&machine, 2),
@@ -343,7 +367,8 @@ asked, and a machine where --machine names it. What a mounted file system has in
 	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
-func (d *deps) checkpoint(ctx context.Context, machine string, args []string, takeOver bool) (api.DiskCheckpoint, error) {
+func (d *deps) checkpoint(ctx context.Context, machine string, args []string,
+	takeOver bool) (api.DiskCheckpoint, error) {
 	if machine != "" {
 		c, err := d.client()
 		if err != nil {
@@ -380,10 +405,11 @@ func newDiskForkCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "fork URL CHECKPOINT NEW-URL",
 		Short: "Make a new disk that begins as a checkpoint of another",
-		Long: `Make a new disk that begins as a checkpoint of another, in the same store. Nothing is copied. It may be
-larger, and not smaller. A fork of an encrypted disk is encrypted, with a key of its own for what it writes. Of one
-in the clear it is with --encrypt; what it inherits stays in the clear. Its log is beside its other
-objects, wherever the other disk's log is, unless NEW-URL has ?log=STORE-URL.
+		Long: `Make a new disk that begins as a checkpoint of another, in the same store. Nothing
+is copied. It may be larger, and not smaller. A fork of an encrypted disk is
+encrypted, with a key of its own for what it writes. Of one in the clear it is with
+--encrypt; what it inherits stays in the clear. Its log is beside its other objects,
+wherever the other disk's log is, unless NEW-URL has ?log=STORE-URL.
 ` + keyHelp + exitTable,
 		Example: `  sluice disk fork s3://bucket/prefix/disks/01f3a4b5c6d7e8 monday s3://bucket/prefix/disks/copy-1
   sluice disk fork s3://bucket/disks/secret monday s3://bucket/disks/copy --key-file secret.key --new-key-file copy.key`,
@@ -403,13 +429,15 @@ objects, wherever the other disk's log is, unless NEW-URL has ?log=STORE-URL.
 			})
 		},
 	}
-	cmd.Flags().StringVar(&size, "size", "", "size of the new disk; a bare number is in GiB (default: the checkpoint's)")
+	cmd.Flags().StringVar(&size, "size", "",
+		"size of the new disk; a bare number is in GiB (default: the checkpoint's)")
 	addEncrypt(cmd, &encrypt)
 	addNamedKeyFlags(cmd, &childKey, "new-", "for the new disk (default: the other disk's)")
 	return d.addKeyFlags(cmd)
 }
 
-func (d *deps) forkOptions(size string, encrypt bool, childKey *keyFlags) (disk.ForkOptions, error) {
+func (d *deps) forkOptions(size string, encrypt bool,
+	childKey *keyFlags) (disk.ForkOptions, error) {
 	var opts disk.ForkOptions
 	var err error
 	if size != "" {
@@ -425,13 +453,16 @@ func (d *deps) forkOptions(size string, encrypt bool, childKey *keyFlags) (disk.
 	}
 	if encrypt && opts.Key == nil {
 		if opts.Key = opts.ParentKey; opts.Key == nil {
-			return opts, usageError("--encrypt needs a key: --new-key-file, --new-key-command, --key-file or --key-command")
+			return opts,
+				usageError(
+					"--encrypt needs a key: --new-key-file, --new-key-command, --key-file or --key-command")
 		}
 	}
 	return opts, nil
 }
 
-func (d *deps) forkDisk(ctx context.Context, parent, checkpoint, child string, opts disk.ForkOptions) (api.DiskInfo, error) {
+func (d *deps) forkDisk(ctx context.Context, parent, checkpoint, child string,
+	opts disk.ForkOptions) (api.DiskInfo, error) {
 	ref, err := d.openDisk(ctx, parent)
 	if err != nil {
 		return api.DiskInfo{}, err
@@ -454,7 +485,8 @@ func (d *deps) forkDisk(ctx context.Context, parent, checkpoint, child string, o
 		return api.DiskInfo{}, err
 	}
 	if from != to {
-		return api.DiskInfo{}, errs.New(errs.Unsupported, "disk %s is in the store %s, and %s would be in %s", parent, from, child, to).
+		return api.DiskInfo{}, errs.New(errs.Unsupported,
+			"disk %s is in the store %s, and %s would be in %s", parent, from, child, to).
 			WithRemedy("fork within one store, where nothing is copied; or export and import")
 	}
 	made := &diskRef{url: child, path: childPath, pool: ref.pool, store: ref.store}

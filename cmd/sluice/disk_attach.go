@@ -21,10 +21,12 @@ func newDiskAttachCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "attach URL",
 		Short: "Make a disk a block device of this host",
-		Long: `Make a disk a block device of this host, for as long as this command runs, and print its path. Nothing is mounted:
-make a file system on it, mount it, or give it to a database. An interrupt or SIGTERM, or disk detach, writes it out
-and closes the disk; while it is mounted that waits, and a second interrupt tears it away. If the disk stops by
-itself, as when another host takes it over, the device stays and gives I/O errors until then.
+		Long: `Make a disk a block device of this host, for as long as this command runs, and print
+its path. Nothing is mounted: make a file system on it, mount it, or give it to a
+database. An interrupt or SIGTERM, or disk detach, writes it out and closes the
+disk; while it is mounted that waits, and a second interrupt tears it away. If the
+disk stops by itself, as when another host takes it over, the device stays and gives
+I/O errors until then.
 
 Who may write the disk is as with disk mount. Needs root.
 ` + stallHelp + journalHelp + keyHelp + exitTable,
@@ -37,12 +39,16 @@ Who may write the disk is as with disk mount. Needs root.
 				return err
 			}
 			if os.Getuid() != 0 {
-				return errs.New(errs.Denied, "a block device needs root").WithRemedy("run it by sudo, or use: sluice disk serve")
+				return errs.New(errs.Denied, "a block device needs root").WithRemedy(
+					"run it by sudo, or use: sluice disk serve")
 			}
 			if f.background {
-				return d.inBackground(cmd.Context(), args[0], append(append([]string{"disk", "attach", args[0]}, f.args()...), d.holdArgs()...))
+				return d.inBackground(cmd.Context(), args[0],
+					append(append([]string{"disk", "attach", args[0]}, f.args()...),
+						d.holdArgs()...))
 			}
-			return d.behind(cmd.Context(), func(ctx context.Context) error { return d.attachDevice(ctx, args[0], &f) })
+			return d.behind(cmd.Context(),
+				func(ctx context.Context) error { return d.attachDevice(ctx, args[0], &f) })
 		},
 	}
 	addHoldFlags(cmd, &f)
@@ -65,7 +71,8 @@ func (h *held) device(ctx context.Context) error {
 	if err := frontend.EndOrphans(); err != nil {
 		return err
 	}
-	front, err := frontend.Show(ctx, h.dev, h.frontEnd, frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
+	front, err := frontend.Show(ctx, h.dev, h.frontEnd,
+		frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
 	if err != nil {
 		return err
 	}
@@ -94,7 +101,8 @@ func (h *held) untilUnused(ctx context.Context) error {
 			return err
 		}
 		if !told {
-			fmt.Fprintf(h.d.stderr, "%s is mounted, and stays attached until it isn't; interrupt again to tear it away\n", h.record.BlockDevice)
+			fmt.Fprintf(h.d.stderr,
+				"%s is mounted, and stays attached until it isn't; interrupt again to tear it away\n", h.record.BlockDevice)
 		}
 		select {
 		case <-again:

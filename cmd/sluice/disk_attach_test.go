@@ -21,7 +21,8 @@ func TestAttachAndTop(t *testing.T) {
 	h.refused(exitDenied, "no key was given", "attach", url)
 	h.must("attach", url, "--background", "--key-file", key)
 	x := h.info(url)
-	if len(x.Attachments) != 1 || x.Attachments[0].Mode != "device" || !strings.HasPrefix(x.Attachments[0].BlockDevice, "/dev/loop") {
+	if len(x.Attachments) != 1 || x.Attachments[0].Mode != "device" ||
+		!strings.HasPrefix(x.Attachments[0].BlockDevice, "/dev/loop") {
 		t.Fatalf("%+v", x)
 	}
 	device := x.Attachments[0].BlockDevice
@@ -33,12 +34,15 @@ func TestAttachAndTop(t *testing.T) {
 	go func() { done <- writeAndSync(filepath.Join(dir, "f"), stop) }()
 	var rows []topRow
 	waitFor(t, "top sees flushes", func() bool {
-		if err := json.Unmarshal([]byte(h.must("top", "--json", "--every", "300ms")), &rows); err != nil {
+		if err := json.Unmarshal([]byte(h.must("top", "--json", "--every", "300ms")),
+			&rows); err != nil {
 			t.Fatal(err)
 		}
-		return len(rows) == 1 && rows[0].Flushes > 0 && rows[0].FlushP99MS >= rows[0].FlushP50MS && rows[0].FlushP50MS > 0
+		return len(rows) == 1 && rows[0].Flushes > 0 && rows[0].FlushP99MS >= rows[0].FlushP50MS &&
+			rows[0].FlushP50MS > 0
 	})
-	if r := rows[0]; r.URL != url || r.Writes == 0 || r.WriteBytes < r.Writes || r.StorePuts == 0 || r.State != "ok" {
+	if r := rows[0]; r.URL != url || r.Writes == 0 || r.WriteBytes < r.Writes || r.StorePuts == 0 ||
+		r.State != "ok" {
 		t.Errorf("%+v", r)
 	}
 	h.want(0, "P99MS", "disk", "top", "--once", "--every", "100ms")

@@ -20,8 +20,8 @@ import (
 const (
 	// backgroundLog is the variable that names the log of a process in the background to itself.
 	backgroundLog = "SLUICE_BACKGROUND_LOG"
-	// backgroundErrors is the variable that has one tell its errors as text, although its result is JSON: the command that has
-	// started it passes them on to whoever asked for no JSON.
+	// backgroundErrors is the variable that has one tell its errors as text, although its result is
+	// JSON: the command that has started it passes them on to whoever asked for no JSON.
 	backgroundErrors = "SLUICE_BACKGROUND_ERRORS"
 	// maxBackgroundLog is the size beyond which a log is emptied.
 	maxBackgroundLog = 1 << 20
@@ -33,9 +33,9 @@ const (
 const backgroundHelp = "return when it is ready, and end by: sluice disk detach. It logs to $SLUICE_RUN_DIR/disks, at most 1 MiB, which goes when " +
 	"it ends in order; of others the newest 10 are kept"
 
-// inBackground runs this program once more, in a session of its own, and returns when that has said that it is
-// ready, or has ended, which it tells with the same error and exit code. What it says until then is said here too, and
-// an interrupt ends it.
+// inBackground runs this program once more, in a session of its own, and returns when that has said
+// that it is ready, or has ended, which it tells with the same error and exit code. What it says
+// until then is said here too, and an interrupt ends it.
 func (d *deps) inBackground(ctx context.Context, url string, args []string) error {
 	canonical, err := canonicalURL(url)
 	if err != nil {
@@ -51,19 +51,22 @@ func (d *deps) inBackground(ctx context.Context, url string, args []string) erro
 		return errors.Join(err, os.Remove(logged.Name()))
 	}
 	return d.result(r, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s: %s, logging to %s\n", r.URL, describeAttachment(r), logged.Name())
+		_, err := fmt.Fprintf(w, "%s: %s, logging to %s\n", r.URL, describeAttachment(r),
+			logged.Name())
 		return err
 	})
 }
 
 // startBehind returns the record of the process that it has started, once that is ready.
-func (d *deps) startBehind(ctx context.Context, args []string, logged *os.File) (*attachment.Record, error) {
+func (d *deps) startBehind(ctx context.Context, args []string,
+	logged *os.File) (*attachment.Record, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "find this program")
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), self, append(args, "--json")...)
-	cmd.Env = append(os.Environ(), "SLUICE_RUN_DIR="+d.env("SLUICE_RUN_DIR"), backgroundLog+"="+logged.Name())
+	cmd.Env = append(os.Environ(), "SLUICE_RUN_DIR="+d.env("SLUICE_RUN_DIR"),
+		backgroundLog+"="+logged.Name())
 	if !d.json {
 		cmd.Env = append(cmd.Env, backgroundErrors+"=text")
 	}
@@ -100,8 +103,10 @@ func (d *deps) startBehind(ctx context.Context, args []string, logged *os.File) 
 	return nil, errs.New(errs.Internal, "the process in the background has ended: %v", werr)
 }
 
-// relay says what a process writes to its log until it has answered. When ctx ends before, it interrupts the process.
-func (d *deps) relay(ctx context.Context, p *os.Process, file string, answered <-chan struct{}) error {
+// relay says what a process writes to its log until it has answered. When ctx ends before, it
+// interrupts the process.
+func (d *deps) relay(ctx context.Context, p *os.Process, file string,
+	answered <-chan struct{}) error {
 	f, err := os.Open(file)
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "read the log")
@@ -127,8 +132,8 @@ func (d *deps) relay(ctx context.Context, p *os.Process, file string, answered <
 	}
 }
 
-// behind does what an attachment is for. In the background it keeps its log small meanwhile, and removes that when
-// it has ended in order.
+// behind does what an attachment is for. In the background it keeps its log small meanwhile, and
+// removes that when it has ended in order.
 func (d *deps) behind(ctx context.Context, attach func(context.Context) error) error {
 	name := d.env(backgroundLog)
 	if name == "" {

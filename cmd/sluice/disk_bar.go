@@ -25,7 +25,8 @@ func (d *deps) newDiskBar(ctx context.Context, name string, unit barUnit) *diskB
 	if terminal(d.stderr) == nil {
 		return &diskBar{}
 	}
-	counters := []decor.Decorator{decor.CountersKibiByte("% .1f / % .1f"), decor.AverageSpeed(decor.SizeB1024(0), "  % .1f")}
+	counters := []decor.Decorator{decor.CountersKibiByte("% .1f / % .1f"),
+		decor.AverageSpeed(decor.SizeB1024(0), "  % .1f")}
 	if unit == countsObjects {
 		counters = []decor.Decorator{decor.CountersNoUnit("%d / %d")}
 	}

@@ -30,11 +30,13 @@ func newDiskBenchCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench URL",
 		Short: "Measure what a store lets a disk do",
-		Long: `Make a disk at URL, where there must be none, measure the store and the disk in one run, and remove the disk again.
-Beside a figure of the disk stands what it reaches of the store's own, for the requests that it can't do without: of the
-time of one PUT for a write with its flush, of the rate of large PUTs for writing in sequence, and so on. The disk is used
-as a program of this process uses it; a mounted one adds the kernel's share. Content is random, so nothing is compressed.
-It writes about four times --size to the store.
+		Long: `Make a disk at URL, where there must be none, measure the store and the disk in one
+run, and remove the disk again. Beside a figure of the disk stands what it reaches
+of the store's own, for the requests that it can't do without: of the time of one
+PUT for a write with its flush, of the rate of large PUTs for writing in sequence,
+and so on. The disk is used as a program of this process uses it; a mounted one adds
+the kernel's share. Content is random, so nothing is compressed. It writes about
+four times --size to the store.
 ` + exitTable,
 		Example: "  sluice disk bench s3://bucket/disks/bench\n  sluice disk bench file:///srv/pool/disks/bench --size 1GiB --duration 10s --json",
 		Args:    exactly("a disk URL"),
@@ -56,13 +58,17 @@ It writes about four times --size to the store.
 			return d.result(out, func(w io.Writer) error { return printBenchmark(w, out) })
 		},
 	}
-	cmd.Flags().StringVar(&size, "size", "256MiB", "content that is written and read in sequence, in whole MiB; a bare number is in MiB")
-	cmd.Flags().DurationVar(&cfg.Duration, "duration", 3*time.Second, "how long each step takes that moves no fixed amount, up to 10m")
-	cmd.Flags().StringVar(&cacheSize, "cache", "", "size of a cache in a temporary file, for warm reads; without it, memory only")
+	cmd.Flags().StringVar(&size, "size", "256MiB",
+		"content that is written and read in sequence, in whole MiB; a bare number is in MiB")
+	cmd.Flags().DurationVar(&cfg.Duration, "duration", 3*time.Second,
+		"how long each step takes that moves no fixed amount, up to 10m")
+	cmd.Flags().StringVar(&cacheSize, "cache", "",
+		"size of a cache in a temporary file, for warm reads; without it, memory only")
 	return cmd
 }
 
-func (d *deps) benchDisk(ctx context.Context, url string, cfg benchmark.Config, cached int64) (_ diskBenchmark, err error) {
+func (d *deps) benchDisk(ctx context.Context, url string, cfg benchmark.Config,
+	cached int64) (_ diskBenchmark, err error) {
 	if err := mustBeOutside(ctx, url); err != nil {
 		return diskBenchmark{}, err
 	}
@@ -101,7 +107,9 @@ func (d *deps) benchDisk(ctx context.Context, url string, cfg benchmark.Config, 
 func temporaryCache(size int64) (*cache.Cache, func(), error) {
 	dir, err := os.MkdirTemp("", "sluice-bench-")
 	if err != nil {
-		return nil, nil, errs.Wrap(errs.Unavailable, err, "make a directory for the cache").WithRemedy("set TMPDIR to a directory that can be written")
+		return nil, nil, errs.Wrap(errs.Unavailable, err,
+			"make a directory for the cache").WithRemedy(
+			"set TMPDIR to a directory that can be written")
 	}
 	c, err := cache.Open(filepath.Join(dir, "cache"), size)
 	if err != nil {
@@ -123,8 +131,10 @@ func printBenchmark(w io.Writer, b diskBenchmark) error {
 		if r.Against != "" {
 			beside = fmt.Sprintf("%.2f x %s", r.Ratio, r.Against)
 		}
-		rows = append(rows, []string{r.Name, fmt.Sprint(r.Ops), fmt.Sprintf("%.3f", r.P50MS), fmt.Sprintf("%.3f", r.P99MS),
+		rows = append(rows, []string{r.Name, fmt.Sprint(r.Ops), fmt.Sprintf("%.3f", r.P50MS),
+			fmt.Sprintf("%.3f", r.P99MS),
 			fmt.Sprintf("%.0f", r.OpsPerSec), rate, beside})
 	}
-	return printTable(w, []string{"STEP", "N", "P50 MS", "P99 MS", "PER S", "RATE", "BESIDE THE STORE"}, rows)
+	return printTable(w, []string{"STEP", "N", "P50 MS", "P99 MS", "PER S", "RATE",
+		"BESIDE THE STORE"}, rows)
 }

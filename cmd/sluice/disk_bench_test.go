@@ -12,7 +12,8 @@ func TestDiskBench(t *testing.T) {
 	url := h.url("bench")
 	args := []string{"bench", url, "--size", "16MiB", "--duration", "50ms", "--cache", "16MiB"}
 	var b diskBenchmark
-	if err := json.Unmarshal([]byte(h.must("bench", url, "--size", "16MiB", "--duration", "50ms", "--json")), &b); err != nil {
+	if err := json.Unmarshal([]byte(h.must("bench", url, "--size", "16MiB", "--duration", "50ms",
+		"--json")), &b); err != nil {
 		t.Fatal(err)
 	}
 	if b.URL != url || b.SizeBytes != 16<<20 || len(b.Results) == 0 {

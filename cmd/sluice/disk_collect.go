@@ -32,13 +32,15 @@ func newDiskCollectCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "collect POOL-URL",
 		Short: "Delete the objects of a pool that no disk needs any more",
-		Long: `Delete the objects of a pool that nothing can reach: no disk, checkpoint, fork, pin or read-only attachment. A pool is a
-disk's URL without what begins at /disks/; all of it is read, and so are the log stores of its disks that have one.
+		Long: `Delete the objects of a pool that nothing can reach: no disk, checkpoint, fork, pin
+or read-only attachment. A pool is a disk's URL without what begins at /disks/; all
+of it is read, and so are the log stores of its disks that have one.
 
-What is found unreachable is noted in the pool, and deleted by the first run that finds it so again at least --grace
-later: run it from a timer. Without --yes nothing is changed, and it tells what would be deleted. Disks may be in use meanwhile, and
-runs may overlap. Anything that can't be read, or is of a newer release, stops it before anything is deleted. No key
-of an encrypted disk is needed.
+What is found unreachable is noted in the pool, and deleted by the first run that
+finds it so again at least --grace later: run it from a timer. Without --yes nothing
+is changed, and it tells what would be deleted. Disks may be in use meanwhile, and
+runs may overlap. Anything that can't be read, or is of a newer release, stops it
+before anything is deleted. No key of an encrypted disk is needed.
 ` + exitTable,
 		Example: "  sluice disk collect s3://bucket/prefix\n  sluice disk collect s3://bucket/prefix --yes --json",
 		Args:    exactly("the URL of a pool"),
@@ -50,15 +52,20 @@ of an encrypted disk is needed.
 			if out.Report == nil {
 				return err
 			}
-			if perr := d.result(out, func(w io.Writer) error { return printCollected(w, &out) }); err == nil {
+			if perr := d.result(out, func(w io.Writer) error {
+				return printCollected(w,
+					&out)
+			}); err == nil {
 				err = perr
 			}
 			return err
 		},
 	}
 	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "change nothing, which is the default")
-	cmd.Flags().BoolVar(&f.yes, "yes", false, "note what is unreachable, and delete what was noted a grace ago")
-	cmd.Flags().DurationVar(&f.grace, "grace", gc.DefaultGrace, "time between two findings that an object is unreachable, at least 10m")
+	cmd.Flags().BoolVar(&f.yes, "yes", false,
+		"note what is unreachable, and delete what was noted a grace ago")
+	cmd.Flags().DurationVar(&f.grace, "grace", gc.DefaultGrace,
+		"time between two findings that an object is unreachable, at least 10m")
 	return cmd
 }
 
@@ -67,7 +74,9 @@ func (f *collectFlags) validate() error {
 	case f.dryRun && f.yes:
 		return usageError("--dry-run changes nothing, and --yes does: give one of them")
 	case f.grace < gc.MinGrace:
-		return usageError("a grace of %v: a checkpoint that is being made may take longer; use %v or more", f.grace, gc.MinGrace)
+		return usageError(
+			"a grace of %v: a checkpoint that is being made may take longer; use %v or more",
+			f.grace, gc.MinGrace)
 	}
 	return nil
 }
@@ -82,7 +91,8 @@ func (d *deps) collect(ctx context.Context, pool string, f *collectFlags) (colle
 	defer store.Close()
 	p := &phaseBar{d: d, ctx: ctx}
 	defer p.end()
-	out.Report, err = gc.Collect(ctx, store, gc.Options{Grace: f.grace, DryRun: !f.yes, Progress: p.set, OpenLog: openLog, Pool: blobs.Canonical(pool)})
+	out.Report, err = gc.Collect(ctx, store, gc.Options{Grace: f.grace, DryRun: !f.yes,
+		Progress: p.set, OpenLog: openLog, Pool: blobs.Canonical(pool)})
 	return out, err
 }
 
@@ -118,13 +128,17 @@ func printCollected(w io.Writer, c *collected) error {
 		marked = timestamp(*c.Marked)
 	}
 	fields := [][2]string{
-		{"Disks", fmt.Sprintf("%d, and %d destroyed of which something is left", c.Disks, c.Destroyed)},
-		{"Holding", fmt.Sprintf("%d checkpoints, %d forks, %d pins; %d maps", c.Checkpoints, c.Forks, c.Pins, c.Maps)},
+		{"Disks", fmt.Sprintf("%d, and %d destroyed of which something is left", c.Disks,
+			c.Destroyed)},
+		{"Holding", fmt.Sprintf("%d checkpoints, %d forks, %d pins; %d maps", c.Checkpoints,
+			c.Forks, c.Pins, c.Maps)},
 		{"Objects", tally(c.Objects)}}
 	for _, why := range slices.Sorted(maps.Keys(c.Kept)) {
-		fields = append(fields, [2]string{"  " + strings.ReplaceAll(why, "_", " "), tally(c.Kept[why])})
+		fields = append(fields, [2]string{"  " + strings.ReplaceAll(why, "_", " "),
+			tally(c.Kept[why])})
 	}
-	fields = append(fields, [2]string{"Earlier mark", marked}, [2]string{freed, tally(c.Freed.Total())})
+	fields = append(fields, [2]string{"Earlier mark", marked},
+		[2]string{freed, tally(c.Freed.Total())})
 	for _, kind := range slices.Sorted(maps.Keys(c.Freed)) {
 		fields = append(fields, [2]string{"  " + kind, tally(c.Freed[kind])})
 	}
@@ -140,9 +154,13 @@ func printCollected(w io.Writer, c *collected) error {
 		fmt.Fprintf(w, "note: %s\n", n)
 	}
 	if c.DryRun {
-		fmt.Fprintln(w, "Nothing was changed. With --yes, what is unreachable is noted, and deleted a grace later.")
+		fmt.Fprintln(w,
+			"Nothing was changed. With --yes, what is unreachable is noted, and deleted a grace later.")
 	}
 	return nil
 }
 
-func tally(t gc.Tally) string { return fmt.Sprintf("%d objects, %s", t.Objects, byteCount(t.Bytes)) }
+func tally(
+	t gc.Tally) string {
+	return fmt.Sprintf("%d objects, %s", t.Objects, byteCount(t.Bytes))
+}

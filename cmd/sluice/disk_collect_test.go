@@ -25,7 +25,8 @@ func TestDiskCollect(t *testing.T) {
 	defer store.Close()
 	rewrite := func(gen uint64) {
 		t.Helper()
-		d, err := disk.Attach(ctx, store, "disks/a", disk.AttachOptions{Generation: gen, Holder: "test"})
+		d, err := disk.Attach(ctx, store, "disks/a",
+			disk.AttachOptions{Generation: gen, Holder: "test"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +46,8 @@ func TestDiskCollect(t *testing.T) {
 	}
 	h.refused(exitConflict, "another name", "pin", url, "mine")
 	h.refused(exitUsage, "reserved", "pin", url, "lease-1")
-	if x := h.info(url); len(x.Pins) != 1 || x.Pins[0].Name != "mine" || x.Pins[0].Checkpoint != "two" || x.Pins[0].Lease != 0 {
+	if x := h.info(url); len(x.Pins) != 1 || x.Pins[0].Name != "mine" ||
+		x.Pins[0].Checkpoint != "two" || x.Pins[0].Lease != 0 {
 		t.Errorf("%+v", x.Pins)
 	}
 	if out := h.must("info", url); !strings.Contains(out, "until unpinned") {
@@ -70,14 +72,17 @@ func TestDiskCollect(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	// An hour ago, by the clock of the one who marked.
-	if _, err := gc.Collect(ctx, store, gc.Options{Now: func() time.Time { return time.Now().Add(-time.Hour) }}); err != nil {
+	if _, err := gc.Collect(ctx, store,
+		gc.Options{Now: func() time.Time { return time.Now().Add(-time.Hour) }}); err != nil {
 		t.Fatal(err)
 	}
 	dry := collect()
-	if c := collect("--yes"); c.DryRun || c.Freed.Total().Objects == 0 || c.Freed.Total() != dry.Freed.Total() || c.Marked == nil {
+	if c := collect("--yes"); c.DryRun || c.Freed.Total().Objects == 0 ||
+		c.Freed.Total() != dry.Freed.Total() || c.Marked == nil {
 		t.Errorf("freed %+v; a dry run would have %+v", c, dry.Freed)
 	}
-	if out := h.must("collect", pool); !strings.Contains(out, "Nothing was changed") || !strings.Contains(out, "To free") {
+	if out := h.must("collect", pool); !strings.Contains(out, "Nothing was changed") ||
+		!strings.Contains(out, "To free") {
 		t.Errorf("%s", out)
 	}
 	h.must("fsck", url, "--data")

@@ -43,8 +43,14 @@ func serveControl(ctx context.Context, socket string, h *held) (func() error, er
 		writeControl(rw, http.StatusOK, api.DiskCheckpoint{Name: p.Name, CreatedAt: p.Created})
 	})
 	mux.HandleFunc("POST /mode", changeControl(w.setBound))
-	mux.HandleFunc("POST /size", changeControl(func(ctx context.Context, req sizeRequest) error { return h.grow(ctx, req.Size) }))
-	mux.HandleFunc("GET /stats", func(rw http.ResponseWriter, _ *http.Request) { writeControl(rw, http.StatusOK, w.Stats()) })
+	mux.HandleFunc("POST /size", changeControl(func(ctx context.Context,
+		req sizeRequest) error {
+		return h.grow(ctx, req.Size)
+	}))
+	mux.HandleFunc("GET /stats", func(rw http.ResponseWriter,
+		_ *http.Request) {
+		writeControl(rw, http.StatusOK, w.Stats())
+	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	return func() error {
 		stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
@@ -88,9 +94,11 @@ func writeControl(w http.ResponseWriter, status int, v any) {
 	_ = json.NewEncoder(w).Encode(v) // who asked is gone, and sees that
 }
 
-// checkpointAttached asks the process that has a disk for a checkpoint. What a mounted file system has in
-// memory is written out first, so that the checkpoint has all that was written before the command.
-func checkpointAttached(ctx context.Context, r *attachment.Record, name string) (api.DiskCheckpoint, error) {
+// checkpointAttached asks the process that has a disk for a checkpoint. What a mounted file system
+// has in memory is written out first, so that the checkpoint has all that was written before the
+// command.
+func checkpointAttached(ctx context.Context, r *attachment.Record,
+	name string) (api.DiskCheckpoint, error) {
 	if r.Mountpoint != "" {
 		if err := syncMount(r.Mountpoint); err != nil {
 			return api.DiskCheckpoint{}, err
@@ -109,8 +117,10 @@ func askAttached(ctx context.Context, r *attachment.Record, path string, answer 
 	return callAttached(req, r, answer)
 }
 
-// tellAttached has the process that has a disk do something. The message is nil where the path says it all.
-func tellAttached(ctx context.Context, r *attachment.Record, path string, message, answer any) error {
+// tellAttached has the process that has a disk do something. The message is nil where the path says
+// it all.
+func tellAttached(ctx context.Context, r *attachment.Record, path string, message,
+	answer any) error {
 	var body io.Reader = http.NoBody
 	if message != nil {
 		b, err := json.Marshal(message)
@@ -128,9 +138,10 @@ func tellAttached(ctx context.Context, r *attachment.Record, path string, messag
 
 // callAttached sends a request to the process that has a disk, and decodes what it answers.
 func callAttached(req *http.Request, r *attachment.Record, answer any) error {
-	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", r.Control)
-	}}}
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", r.Control)
+		}}}
 	answered := make(chan struct{})
 	var watch errgroup.Group
 	watch.Go(func() error { return freeIfStuck(r.Process, answered) })
@@ -143,14 +154,17 @@ func callAttached(req *http.Request, r *attachment.Record, answer any) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		var body api.ErrorBody
-		if resp.Header.Get("Content-Type") != "application/json" && resp.StatusCode == http.StatusNotFound {
-			return errs.New(errs.Unsupported, "process %d, which has the disk, is of a release that can't do that", r.PID).
+		if resp.Header.Get("Content-Type") != "application/json" &&
+			resp.StatusCode == http.StatusNotFound {
+			return errs.New(errs.Unsupported,
+				"process %d, which has the disk, is of a release that can't do that", r.PID).
 				WithRemedy("detach the disk, and attach it again")
 		}
 		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil {
 			return errs.Wrap(errs.Internal, err, "process %d answered %s", r.PID, resp.Status)
 		}
-		return errs.New(errs.Kind(body.Error.Code), "%s", body.Error.Message).WithRemedy("%s", body.Error.Remedy)
+		return errs.New(errs.Kind(body.Error.Code), "%s", body.Error.Message).WithRemedy("%s",
+			body.Error.Remedy)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(answer); err != nil {
 		return errs.Wrap(errs.Internal, err, "understand what process %d answers", r.PID)
@@ -161,8 +175,9 @@ func callAttached(req *http.Request, r *attachment.Record, answer any) error {
 // stuckInterval is between two looks at a process that was asked for something.
 const stuckInterval = 500 * time.Millisecond
 
-// freeIfStuck frees a process that is killed amid what it was asked for and then waits for its own device: growing a loop
-// device has the kernel ask whoever serves its file. Whoever asked would wait for ever too, as the socket stays open.
+// freeIfStuck frees a process that is killed amid what it was asked for and then waits for its own
+// device: growing a loop device has the kernel ask whoever serves its file. Whoever asked would
+// wait for ever too, as the socket stays open.
 func freeIfStuck(p attachment.Process, answered <-chan struct{}) error {
 	tick := time.NewTicker(stuckInterval)
 	defer tick.Stop()

@@ -29,10 +29,11 @@ func newDiskImportCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import FILE URL",
 		Short: "Make a new disk from an image file",
-		Long: `Make a new disk from an image file, or from a block device. Raw images are read as they are; qcow2, which is recognized,
-and what else --format names are read by qemu-img, where that is installed. Holes and zeros are not stored. An image
-that refers to other files is refused. With - for FILE, or a pipe, a raw image is read from there, and --size says how
-large the disk is. If it fails, no disk is left.
+		Long: `Make a new disk from an image file, or from a block device. Raw images are read as
+they are; qcow2, which is recognized, and what else --format names are read by
+qemu-img, where that is installed. Holes and zeros are not stored. An image that
+refers to other files is refused. With - for FILE, or a pipe, a raw image is read
+from there, and --size says how large the disk is. If it fails, no disk is left.
 ` + exitTable,
 		Example: `  sluice disk import debian.qcow2 s3://bucket/disks/vm-1 --size 20GiB
   sluice disk import disk.img file:///srv/pool/disks/vm-1
@@ -50,8 +51,10 @@ large the disk is. If it fails, no disk is left.
 			})
 		},
 	}
-	cmd.Flags().StringVar(&in.format, "format", "", "format of the image: raw, qcow2, qcow, qed, vdi, vhdx, vmdk, vpc or parallels (default: qcow2 if it is one, else raw)")
-	cmd.Flags().StringVar(&in.size, "size", "", "size of the disk; a bare number is in GiB (default: the image's)")
+	cmd.Flags().StringVar(&in.format, "format", "",
+		"format of the image: raw, qcow2, qcow, qed, vdi, vhdx, vmdk, vpc or parallels (default: qcow2 if it is one, else raw)")
+	cmd.Flags().StringVar(&in.size, "size", "",
+		"size of the disk; a bare number is in GiB (default: the image's)")
 	addEncrypt(cmd, &in.encrypt)
 	return d.addKeyFlags(cmd)
 }
@@ -61,9 +64,11 @@ func newDiskExportCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export URL FILE",
 		Short: "Write a disk, or a checkpoint of it, to an image file",
-		Long: `Write a disk to an image file that isn't there yet: raw and sparse, or qcow2 and other formats by qemu-img,
-where that is installed. With - for FILE a raw image goes to stdout, with its zeros. A checkpoint can be exported at any time. A disk without --checkpoint must not be
-attached, because what its writer has written last would be missing.
+		Long: `Write a disk to an image file that isn't there yet: raw and sparse, or qcow2 and
+other formats by qemu-img, where that is installed. With - for FILE a raw image goes
+to stdout, with its zeros. A checkpoint can be exported at any time. A disk without
+--checkpoint must not be attached, because what its writer has written last would be
+missing.
 ` + exitTable,
 		Example: `  sluice disk export s3://bucket/disks/vm-1 vm-1.img
   sluice disk export s3://bucket/disks/vm-1 vm-1.qcow2 --checkpoint monday
@@ -82,9 +87,11 @@ attached, because what its writer has written last would be missing.
 			})
 		},
 	}
-	cmd.Flags().StringVar(&out.format, "format", "", "format of the image: raw, qcow2, qcow, qed, vdi, vhdx, vmdk, vpc or parallels (default: by the file's ending .qcow2, else raw)")
+	cmd.Flags().StringVar(&out.format, "format", "",
+		"format of the image: raw, qcow2, qcow, qed, vdi, vhdx, vmdk, vpc or parallels (default: by the file's ending .qcow2, else raw)")
 	cmd.Flags().StringVar(&out.checkpoint, "checkpoint", "", "the checkpoint to export")
-	cmd.Flags().BoolVar(&out.noPin, "no-pin", false, "write nothing to the store, though a collector may delete what is read")
+	cmd.Flags().BoolVar(&out.noPin, "no-pin", false,
+		"write nothing to the store, though a collector may delete what is read")
 	addTakeOver(cmd, &out.takeOver)
 	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
@@ -135,12 +142,14 @@ func (d *deps) exportDisk(ctx context.Context, out diskExport) (exported, error)
 	if err != nil {
 		return exported{}, err
 	}
-	dev, err := disk.OpenReadOnly(ctx, ref.store, ref.path, checkpoint, disk.ReadOnlyOptions{Key: key, Holder: self.Holder(), Unpinned: out.noPin})
+	dev, err := disk.OpenReadOnly(ctx, ref.store, ref.path, checkpoint,
+		disk.ReadOnlyOptions{Key: key, Holder: self.Holder(), Unpinned: out.noPin})
 	if err != nil {
 		return exported{}, d.explainMissing(ctx, ref, err)
 	}
 	defer dev.Close()
-	done := exported{URL: ref.url, Checkpoint: checkpoint, File: file, Format: format, SizeBytes: dev.Size()}
+	done := exported{URL: ref.url, Checkpoint: checkpoint, File: file, Format: format,
+		SizeBytes: dev.Size()}
 	if file == stdStream {
 		bar := d.newDiskBar(ctx, "exporting", countsBytes)
 		defer bar.end()
@@ -153,13 +162,16 @@ func (d *deps) exportDisk(ctx context.Context, out diskExport) (exported, error)
 	return done, err
 }
 
-// exportTo writes beside the file and gives it its name when it is whole, so that there is never half an image.
+// exportTo writes beside the file and gives it its name when it is whole, so that there is never
+// half an image.
 func (d *deps) exportTo(ctx context.Context, dev disk.Device, file, format string) (err error) {
 	if _, err := os.Lstat(file); err == nil {
-		return errs.New(errs.Exists, "%s is there already", file).WithRemedy("choose another name, or remove it; - is stdout")
+		return errs.New(errs.Exists, "%s is there already", file).
+			WithRemedy("choose another name, or remove it; - is stdout")
 	}
 	base := filepath.Base(file)
-	f, err := os.CreateTemp(filepath.Dir(file), "."+base[:min(len(base), maxPartName)]+".*.part") // two exports never share one
+	// two exports never share one
+	f, err := os.CreateTemp(filepath.Dir(file), "."+base[:min(len(base), maxPartName)]+".*.part")
 	if err != nil {
 		return errs.Wrap(errs.Denied, err, "make a file beside %s", file)
 	}
@@ -189,14 +201,16 @@ func (d *deps) exportTo(ctx context.Context, dev disk.Device, file, format strin
 // maxPartName is how many bytes of a file's name are in the one that it has while it is written.
 const maxPartName = 100
 
-// nameNew gives a file its name, unless somebody else has that by now. Not all file systems can do so in one step.
+// nameNew gives a file its name, unless somebody else has that by now. Not all file systems can do
+// so in one step.
 func nameNew(part, file string) error {
 	err := unix.Renameat2(unix.AT_FDCWD, part, unix.AT_FDCWD, file, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) {
 		err = claimName(part, file)
 	}
 	if errors.Is(err, os.ErrExist) {
-		return errs.Wrap(errs.Exists, err, "%s has come to be there meanwhile", file).WithRemedy("choose another name, or remove it")
+		return errs.Wrap(errs.Exists, err, "%s has come to be there meanwhile", file).
+			WithRemedy("choose another name, or remove it")
 	}
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "name the image %s", file)

@@ -52,14 +52,16 @@ func TestImportAndExport(t *testing.T) {
 	for name, source := range map[string]string{"from-raw": raw, "from-qcow2": qcow} {
 		url := h.url(name)
 		h.must("import", source, url)
-		if x := h.info(url); x.SizeBytes != 20<<20+4096 || x.MappedBytes > 2<<20 || x.State != "closed" {
+		if x := h.info(url); x.SizeBytes != 20<<20+4096 || x.MappedBytes > 2<<20 ||
+			x.State != "closed" {
 			t.Errorf("%s: %+v", name, x)
 		}
 		for _, out := range []string{name + ".img", name + ".qcow2"} {
 			out = filepath.Join(h.dir, "images", out)
 			h.must("export", url, out)
 			format := strings.TrimPrefix(strings.Replace(filepath.Ext(out), "img", "raw", 1), ".")
-			if said := system(t, "qemu-img", "compare", "-f", "raw", "-F", format, raw, out); !strings.Contains(said, "identical") {
+			if said := system(t, "qemu-img", "compare", "-f", "raw", "-F", format, raw,
+				out); !strings.Contains(said, "identical") {
 				t.Error(said)
 			}
 			if n, err := storedBytes(out); n > 3<<20 || err != nil {
@@ -79,10 +81,12 @@ func TestImportAndExport(t *testing.T) {
 	h.refused(exitUsage, "at least", "import", raw, h.url("small"), "--size", "4KiB")
 	h.refused(exitNotFound, "no image", "import", raw+".none", h.url("none"))
 	h.refused(exitConflict, "there is a disk", "import", raw, h.url("large"))
-	if err := os.WriteFile(qcow, append([]byte("QFI\xfb"), make([]byte, 4096)...), 0o600); err != nil {
+	if err := os.WriteFile(qcow, append([]byte("QFI\xfb"), make([]byte, 4096)...),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, stderr, code := h.run("disk", "import", qcow, h.url("broken")); code == 0 || !strings.Contains(stderr, "qemu-img") {
+	if _, stderr, code := h.run("disk", "import", qcow, h.url("broken")); code == 0 ||
+		!strings.Contains(stderr, "qemu-img") {
 		t.Errorf("a broken image: exit %d: %s", code, stderr)
 	}
 	for _, name := range []string{"thin", "small", "none", "broken"} {
@@ -90,7 +94,8 @@ func TestImportAndExport(t *testing.T) {
 	}
 }
 
-// TestServe serves a disk to clients that others wrote, ends by an interrupt, and begins again at the same socket.
+// TestServe serves a disk to clients that others wrote, ends by an interrupt, and begins again at
+// the same socket.
 func TestServe(t *testing.T) {
 	h := newDiskHost(t)
 	url, raw := h.url("data"), rawFile(t, 20<<20)
@@ -102,7 +107,8 @@ func TestServe(t *testing.T) {
 	cmd, _ := h.foreground("serve", url, "--socket", socket)
 	system(t, "nbdcopy", "--flush", raw, uri)
 	h.must("checkpoint", url, "full")
-	if err := cmd.Process.Kill(); err != nil { // what was flushed is there, and the socket that is left is no obstacle
+	// what was flushed is there, and the socket that is left is no obstacle
+	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
@@ -135,7 +141,8 @@ func TestFsckCommand(t *testing.T) {
 	url := h.url("data")
 	h.must("import", rawFile(t, 20<<20), url)
 	var r fsck.Report
-	if err := json.Unmarshal([]byte(h.must("fsck", url, "--json")), &r); err != nil || r.DamageCount != 0 || r.Segments == 0 || r.Frames != 0 {
+	if err := json.Unmarshal([]byte(h.must("fsck", url, "--json")), &r); err != nil ||
+		r.DamageCount != 0 || r.Segments == 0 || r.Frames != 0 {
 		t.Fatalf("%+v %v", r, err)
 	}
 	logs, err := filepath.Glob(h.dir + "/pool/disks/data/log/*/*")
@@ -167,7 +174,8 @@ func TestFsckCommand(t *testing.T) {
 func TestDiskOnS3(t *testing.T) {
 	h := newDiskHost(t)
 	s3 := versitygwtest.Start(t)
-	h.env = append(h.env, "AWS_ACCESS_KEY_ID="+versitygwtest.AccessKey, "AWS_SECRET_ACCESS_KEY="+versitygwtest.SecretKey)
+	h.env = append(h.env, "AWS_ACCESS_KEY_ID="+versitygwtest.AccessKey,
+		"AWS_SECRET_ACCESS_KEY="+versitygwtest.SecretKey)
 	url, dir := s3.URL("pool/disks/data"), h.mkdir("mnt")
 	h.must("create", url, "--size", "64MiB", "--fs", "ext4")
 	h.must("mount", url, dir, "--background")

@@ -25,13 +25,16 @@ func newDiskCreateCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create URL --size SIZE",
 		Short: "Make a new disk, with a file system if you like",
-		Long: `Make a new disk. It takes no space in the store but for what is written to it, so be generous. The store must
-have conditional writes that work, which is looked at first. With --fs ext4 it can be mounted at once.
-With --mode bounded=T a flush is acknowledged by a journal on the host that attaches the disk, which is faster than the
-store; if that host is lost, acknowledged writes of the last T may be, and what is left is as of one moment. The
-default, durable, loses none. With ?log=STORE-URL in the disk's URL its log is in a second store, which is faster: a flush waits
-for that one alone, and what it holds is moved to the disk's own store within a minute. The disk remembers where its log is;
-other commands need no ?log=. With --encrypt all data and the map of blocks are encrypted before they leave this host.
+		Long: `Make a new disk. It takes no space in the store but for what is written to it, so be
+generous. The store must have conditional writes that work, which is looked at
+first. With --fs ext4 it can be mounted at once. With --mode bounded=T a flush is
+acknowledged by a journal on the host that attaches the disk, which is faster than
+the store; if that host is lost, acknowledged writes of the last T may be, and what
+is left is as of one moment. The default, durable, loses none. With ?log=STORE-URL
+in the disk's URL its log is in a second store, which is faster: a flush waits for
+that one alone, and what it holds is moved to the disk's own store within a minute.
+The disk remembers where its log is; other commands need no ?log=. With --encrypt
+all data and the map of blocks are encrypted before they leave this host.
 ` + keyHelp + exitTable,
 		Example: `  sluice disk create s3://bucket/disks/data --size 8GiB --fs ext4
   sluice disk create file:///srv/pool/disks/vm-1 --size 100GiB
@@ -58,7 +61,8 @@ other commands need no ?log=. With --encrypt all data and the map of blocks are 
 	}
 	cmd.Flags().StringVar(&f.size, "size", "", "size of the disk; a bare number is in GiB")
 	cmd.Flags().StringVar(&f.fs, "fs", "", "make a file system on it: ext4")
-	cmd.Flags().StringVar(&f.mode, "mode", "durable", "what acknowledges a flush: durable (the store), or bounded=T (a journal; T from 100ms to 1h)")
+	cmd.Flags().StringVar(&f.mode, "mode", "durable",
+		"what acknowledges a flush: durable (the store), or bounded=T (a journal; T from 100ms to 1h)")
 	cmd.Flags().StringVar(&f.label, "label", "", "the file system's label")
 	addEncrypt(cmd, &f.encrypt)
 	return d.addKeyFlags(cmd)
@@ -71,7 +75,8 @@ type diskCreateFlags struct {
 	encrypt    bool
 }
 
-// options returns what to make the disk with, its key included. Invalid: the flags contradict each other.
+// options returns what to make the disk with, its key included. Invalid: the flags contradict each
+// other.
 func (f diskCreateFlags) options(d *deps) (disk.CreateOptions, error) {
 	bytes, err := diskSize(f.size)
 	if err != nil {
@@ -82,11 +87,13 @@ func (f diskCreateFlags) options(d *deps) (disk.CreateOptions, error) {
 	case err != nil:
 		return disk.CreateOptions{}, err
 	case f.fs != "" && f.fs != "ext4":
-		return disk.CreateOptions{}, usageError("--fs knows ext4, not %q; serve the disk and make another one there", f.fs)
+		return disk.CreateOptions{}, usageError(
+			"--fs knows ext4, not %q; serve the disk and make another one there", f.fs)
 	case f.label != "" && (f.fs == "" || len(f.label) > 16):
 		return disk.CreateOptions{}, usageError("--label names a file system, by up to 16 bytes")
 	case f.encrypt && bound > 0:
-		return disk.CreateOptions{}, usageError("an encrypted disk is of mode durable: a journal would hold its writes in the clear")
+		return disk.CreateOptions{}, usageError(
+			"an encrypted disk is of mode durable: a journal would hold its writes in the clear")
 	}
 	key, err := d.newDiskKey(f.encrypt)
 	return disk.CreateOptions{Size: bytes, Bound: bound, Key: key}, err
@@ -99,14 +106,19 @@ func diskSize(s string) (int64, error) {
 		return 0, err
 	}
 	if n = wholeBlocks(n); n > disk.MaxSize {
-		return 0, errs.New(errs.Invalid, "a disk of %s", byteCount(n)).WithRemedy("disks have up to %s", byteCount(disk.MaxSize))
+		return 0, errs.New(errs.Invalid, "a disk of %s", byteCount(n)).
+			WithRemedy("disks have up to %s", byteCount(disk.MaxSize))
 	}
 	return n, nil
 }
 
-func wholeBlocks(n int64) int64 { return (n + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize }
+func wholeBlocks(
+	n int64) int64 {
+	return (n + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize
+}
 
-func (d *deps) createDisk(ctx context.Context, url string, opts disk.CreateOptions, f diskCreateFlags) (api.DiskInfo, error) {
+func (d *deps) createDisk(ctx context.Context, url string, opts disk.CreateOptions,
+	f diskCreateFlags) (api.DiskInfo, error) {
 	if f.fs == "" {
 		return d.newDisk(ctx, url, opts, nil)
 	}
@@ -115,8 +127,10 @@ func (d *deps) createDisk(ctx context.Context, url string, opts disk.CreateOptio
 	})
 }
 
-// newDisk makes a disk and lets fill, if there is one, write its content. A disk that could not be filled is removed again.
-func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions, fill func(ctx context.Context, dev disk.Device) error) (api.DiskInfo, error) {
+// newDisk makes a disk and lets fill, if there is one, write its content. A disk that could not be
+// filled is removed again.
+func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
+	fill func(ctx context.Context, dev disk.Device) error) (api.DiskInfo, error) {
 	if err := mustBeOutside(ctx, url); err != nil {
 		return api.DiskInfo{}, err
 	}
@@ -155,7 +169,8 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 			return api.DiskInfo{}, err
 		}
 	}
-	info := api.DiskInfo{URL: ref.url, ID: head.ID, SizeBytes: head.Size, State: string(head.State), Mode: head.Mode, BoundMS: head.BoundMS,
+	info := api.DiskInfo{URL: ref.url, ID: head.ID, SizeBytes: head.Size, State: string(head.State),
+		Mode: head.Mode, BoundMS: head.BoundMS,
 		Epoch: head.Epoch, Generation: head.Generation, UpdatedAt: head.Updated}
 	if l := head.LogStore; l != nil {
 		info.LogStore = l.URL
@@ -178,8 +193,10 @@ func probeLog(ctx context.Context, url string) error {
 	return errors.Join(blobs.ProbeLog(ctx, store, url), store.Close())
 }
 
-// fill lets f write a disk that was just made, and that nobody else knows of, and removes it if that fails.
-func (d *deps) fill(ctx context.Context, ref *diskRef, bound time.Duration, f func(ctx context.Context, dev disk.Device) error) (*format.Head, error) {
+// fill lets f write a disk that was just made, and that nobody else knows of, and removes it if
+// that fails.
+func (d *deps) fill(ctx context.Context, ref *diskRef, bound time.Duration,
+	f func(ctx context.Context, dev disk.Device) error) (*format.Head, error) {
 	w, err := d.attach(ctx, ref, false)
 	if err == nil {
 		if err = f(ctx, w); err != nil {
@@ -201,18 +218,21 @@ func (d *deps) fill(ctx context.Context, ref *diskRef, bound time.Duration, f fu
 func unmake(ctx context.Context, ref *diskRef, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if err := disk.Destroy(ctx, ref.store, ref.path, disk.DestroyOptions{OpenLog: openLog, Pool: ref.pool}); err != nil {
-		return errors.Join(why, errs.Wrap(errs.KindOf(err), err, "remove the half-made disk %s", ref.url))
+	if err := disk.Destroy(ctx, ref.store, ref.path,
+		disk.DestroyOptions{OpenLog: openLog, Pool: ref.pool}); err != nil {
+		return errors.Join(why, errs.Wrap(errs.KindOf(err), err,
+			"remove the half-made disk %s", ref.url))
 	}
 	return why
 }
 
-// fillWithFileSystem makes ext4 in a sparse file and copies what that holds, which needs neither root nor the
-// kernel, and writes little, whatever the size.
+// fillWithFileSystem makes ext4 in a sparse file and copies what that holds, which needs neither
+// root nor the kernel, and writes little, whatever the size.
 func fillWithFileSystem(ctx context.Context, dev disk.Device, label string) (err error) {
 	dir, err := os.MkdirTemp("", "sluice-mkfs-")
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "make a temporary directory").WithRemedy("set TMPDIR to a directory that can be written")
+		return errs.Wrap(errs.Unavailable, err, "make a temporary directory").WithRemedy(
+			"set TMPDIR to a directory that can be written")
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	f, err := os.OpenFile(filepath.Join(dir, "raw"), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -222,7 +242,8 @@ func fillWithFileSystem(ctx context.Context, dev disk.Device, label string) (err
 	defer f.Close()
 	if err := f.Truncate(dev.Size()); err != nil {
 		return errs.Wrap(errs.Exhausted, err, "make a sparse file of %s", byteCount(dev.Size())).
-			WithRemedy("set TMPDIR to a file system that can hold one; or serve the disk and make the file system there")
+			WithRemedy(
+				"set TMPDIR to a file system that can hold one; or serve the disk and make the file system there")
 	}
 	if err := frontend.Mkfs(ctx, f.Name(), frontend.MkfsOptions{Label: label}); err != nil {
 		return err

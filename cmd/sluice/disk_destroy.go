@@ -24,9 +24,10 @@ func newDiskDestroyCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "destroy URL",
 		Short: "Remove a disk with all its checkpoints, for good",
-		Long: `Remove a disk with all its checkpoints, for good. One that is attached is refused, and so is one that belongs to
-a machine, which sluice machine destroy removes. What forks of it may need stays in the store, and they work on.
-It can be repeated. What it has in a log store is removed first. If that store is gone for good: --lost-log.
+		Long: `Remove a disk with all its checkpoints, for good. One that is attached is refused,
+and so is one that belongs to a machine, which sluice machine destroy removes. What
+forks of it may need stays in the store, and they work on. It can be repeated. What
+it has in a log store is removed first. If that store is gone for good: --lost-log.
 ` + exitTable,
 		Example: "  sluice disk destroy s3://bucket/disks/data --yes",
 		Args:    exactly("a disk URL"),
@@ -42,7 +43,8 @@ It can be repeated. What it has in a log store is removed first. If that store i
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "don't ask")
-	cmd.Flags().BoolVar(&lostLog, "lost-log", false, "leave what is in the disk's log store, which is gone")
+	cmd.Flags().BoolVar(&lostLog, "lost-log", false,
+		"leave what is in the disk's log store, which is gone")
 	return cmd
 }
 
@@ -60,15 +62,18 @@ func (d *deps) destroyDisk(ctx context.Context, url string, yes, lostLog bool) (
 		return destroyed{}, err
 	}
 	if !yes {
-		if err := d.confirm(fmt.Sprintf("Destroy disk %s with %s and all its checkpoints?", ref.url, byteCount(head.Size)), lastPart(ref.path)); err != nil {
+		if err := d.confirm(fmt.Sprintf("Destroy disk %s with %s and all its checkpoints?", ref.url,
+			byteCount(head.Size)), lastPart(ref.path)); err != nil {
 			return destroyed{}, err
 		}
 	}
 	open := openLog
 	if lostLog {
-		open = func(context.Context, string) (blob.Store, error) { return memblob.New(), nil } // nothing is there
+		// nothing is there
+		open = func(context.Context, string) (blob.Store, error) { return memblob.New(), nil }
 	}
-	if err := disk.Destroy(ctx, ref.store, ref.path, disk.DestroyOptions{OpenLog: open, Pool: ref.pool}); err != nil {
+	if err := disk.Destroy(ctx, ref.store, ref.path,
+		disk.DestroyOptions{OpenLog: open, Pool: ref.pool}); err != nil {
 		return destroyed{}, err
 	}
 	out := destroyed{URL: ref.url, State: "destroyed"}

@@ -44,9 +44,10 @@ func newDiskDetachCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "detach URL | DIR | DEVICE",
 		Short: "End the attachments of a disk on this host",
-		Long: `End the attachments of a disk on this host: unmount what is mounted, hang up on NBD clients, and close the disk.
-It returns when the processes are gone. A directory in use keeps its mount, and the command fails after --wait;
---force cuts off who uses it. If a process in the background ends with an error, so does this.
+		Long: `End the attachments of a disk on this host: unmount what is mounted, hang up on NBD
+clients, and close the disk. It returns when the processes are gone. A directory in
+use keeps its mount, and the command fails after --wait; --force cuts off who uses
+it. If a process in the background ends with an error, so does this.
 ` + exitTable,
 		Example: "  sluice disk detach s3://bucket/disks/data\n  sluice disk detach /mnt",
 		Args:    exactly("a disk URL, a directory or a block device"),
@@ -69,7 +70,8 @@ It returns when the processes are gone. A directory in use keeps its mount, and 
 }
 
 // detach ends all attachments of a disk, or the one on a directory.
-func (d *deps) detach(ctx context.Context, what string, wait time.Duration, force bool) ([]attachment.Record, error) {
+func (d *deps) detach(ctx context.Context, what string, wait time.Duration,
+	force bool) ([]attachment.Record, error) {
 	found, err := d.attachmentsOf(what)
 	if err != nil {
 		return nil, err
@@ -89,7 +91,8 @@ func (d *deps) detach(ctx context.Context, what string, wait time.Duration, forc
 // lastWords is how much of a log is looked at for why a process has ended.
 const lastWords = 4 << 10
 
-// endedBadly returns why a process in the background has not ended in order, or nil. It has then left its log.
+// endedBadly returns why a process in the background has not ended in order, or nil. It has then
+// left its log.
 func endedBadly(r *attachment.Record) error {
 	if r.Log == "" {
 		return nil
@@ -118,8 +121,10 @@ func endedBadly(r *attachment.Record) error {
 	if at := strings.LastIndex(string(said), "error: "); at >= 0 {
 		why, _, _ = strings.Cut(string(said[at+len("error: "):]), "\n")
 	}
-	return errs.New(errs.Unavailable, "%s is detached, and process %d has not ended in order: %s", r.URL, r.PID, why).
-		WithRemedy("read its log %s; what was flushed is there when the disk is attached again", r.Log)
+	return errs.New(errs.Unavailable, "%s is detached, and process %d has not ended in order: %s",
+		r.URL, r.PID, why).
+		WithRemedy("read its log %s; what was flushed is there when the disk is attached again",
+			r.Log)
 }
 
 func (d *deps) attachmentsOf(what string) ([]attachment.Record, error) {
@@ -146,21 +151,25 @@ func (d *deps) attachmentsOf(what string) ([]attachment.Record, error) {
 	}
 	for _, r := range dead {
 		if r.URL == match || r.Mountpoint == match || r.BlockDevice == match {
-			return nil, errs.New(errs.NotFound, "%s is not attached any more: process %d was killed", what, r.PID).
+			return nil, errs.New(errs.NotFound,
+				"%s is not attached any more: process %d was killed", what, r.PID).
 				WithRemedy("attach it again; or unmount what that process has left: umount DIR")
 		}
 	}
-	return nil, errs.New(errs.NotFound, "%s is not attached on this host", what).WithRemedy("look where it is: sluice disk info URL")
+	return nil, errs.New(errs.NotFound, "%s is not attached on this host", what).
+		WithRemedy("look where it is: sluice disk info URL")
 }
 
 // endAttachment asks a process to end and waits until it has.
-func endAttachment(ctx context.Context, r *attachment.Record, wait time.Duration, force bool) error {
+func endAttachment(ctx context.Context, r *attachment.Record, wait time.Duration,
+	force bool) error {
 	begin, forced := time.Now(), false
 	if err := r.Process.Signal(unix.SIGTERM); err != nil && !errs.Is(err, errs.NotFound) {
 		return err
 	}
 	for r.Process.Liveness() == attachment.Alive {
-		if err := r.Process.Free(); err != nil { // it may have been killed earlier, and wait for its own device since
+		// it may have been killed earlier, and wait for its own device since
+		if err := r.Process.Free(); err != nil {
 			return err
 		}
 		if force && !forced && time.Since(begin) > time.Second && r.BlockDevice != "" {
@@ -170,11 +179,14 @@ func endAttachment(ctx context.Context, r *attachment.Record, wait time.Duration
 			}
 		}
 		if time.Since(begin) > wait {
-			e := errs.New(errs.Unavailable, "%s: process %d has not ended within %v", r.URL, r.PID, wait)
+			e := errs.New(errs.Unavailable, "%s: process %d has not ended within %v",
+				r.URL, r.PID, wait)
 			if r.Mountpoint != "" {
-				return e.WithRemedy("it ends when %s is not in use any more: look with fuser -vm %s, or use --force", r.Mountpoint, r.Mountpoint)
+				return e.WithRemedy(
+					"it ends when %s is not in use any more: look with fuser -vm %s, or use --force", r.Mountpoint, r.Mountpoint)
 			}
-			return e.WithRemedy("it may be waiting for the object store; try again, or look at its output")
+			return e.WithRemedy(
+				"it may be waiting for the object store; try again, or look at its output")
 		}
 		select {
 		case <-ctx.Done():

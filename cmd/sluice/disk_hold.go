@@ -83,17 +83,21 @@ type held struct {
 }
 
 // hold opens a disk as the flags say.
-func (d *deps) hold(ctx context.Context, url string, mode attachment.Mode, f *holdFlags) (*held, error) {
+func (d *deps) hold(ctx context.Context, url string, mode attachment.Mode,
+	f *holdFlags) (*held, error) {
 	if err := ioflusher.Become(); err != nil {
-		// Whoever writes much through this host's kernel may then hang, as with any server of a device on the same host.
-		d.diskLogger().InfoContext(ctx, "this process may have to wait for what it serves", "error", err)
+		// Whoever writes much through this host's kernel may then hang, as with any server of a
+		// device on the same host.
+		d.diskLogger().InfoContext(ctx, "this process may have to wait for what it serves", "error",
+			err)
 	}
 	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return nil, err
 	}
-	h := &held{d: d, ref: ref, name: lastPart(ref.path), frontEnd: frontend.Kind(f.frontEnd), record: attachment.Record{URL: ref.url, Mode: mode, ReadOnly: f.readOnly,
-		Checkpoint: f.checkpoint, StartedAt: time.Now().UTC().Truncate(time.Millisecond)}}
+	h := &held{d: d, ref: ref, name: lastPart(ref.path), frontEnd: frontend.Kind(f.frontEnd),
+		record: attachment.Record{URL: ref.url, Mode: mode, ReadOnly: f.readOnly,
+			Checkpoint: f.checkpoint, StartedAt: time.Now().UTC().Truncate(time.Millisecond)}}
 	if h.record.Process, err = attachment.Self(); err == nil {
 		h.record.PID, h.record.Holder = h.record.Process.PID, h.record.Process.Holder()
 		err = h.open(ctx, f)
@@ -110,8 +114,9 @@ func (h *held) open(ctx context.Context, f *holdFlags) error {
 		if err != nil {
 			return err
 		}
-		ro, err := disk.OpenReadOnly(ctx, h.ref.store, h.ref.path, f.checkpoint, disk.ReadOnlyOptions{Key: key, Tuning: f.tuning(),
-			Holder: h.record.Holder, Unpinned: f.noPin})
+		ro, err := disk.OpenReadOnly(ctx, h.ref.store, h.ref.path, f.checkpoint,
+			disk.ReadOnlyOptions{Key: key, Tuning: f.tuning(),
+				Holder: h.record.Holder, Unpinned: f.noPin})
 		if err != nil {
 			return h.d.explainMissing(ctx, h.ref, err)
 		}
@@ -146,15 +151,17 @@ func (h *held) close(ctx context.Context, why error) error {
 		err = h.writer.close(ctx)
 	}
 	if errs.Is(err, errs.Fenced) {
-		err = errs.Wrap(errs.Fenced, err, "disk %s was taken over; what was not flushed by then is lost", h.ref.url).
+		err = errs.Wrap(errs.Fenced, err,
+			"disk %s was taken over; what was not flushed by then is lost", h.ref.url).
 			WithRemedy("look where it is now: sluice disk info %s", h.ref.url)
 	}
 	return errors.Join(why, err, h.ref.store.Close())
 }
 
-// announce records the attachment, says that it is ready, and takes commands until ctx ends or serve returns,
-// which does the attachment's own work. The record lasts as long.
-func (h *held) announce(ctx context.Context, text string, serve func(ctx context.Context) error) (err error) {
+// announce records the attachment, says that it is ready, and takes commands until ctx ends or
+// serve returns, which does the attachment's own work. The record lasts as long.
+func (h *held) announce(ctx context.Context, text string,
+	serve func(ctx context.Context) error) (err error) {
 	reg := h.d.registry()
 	if err := reg.Prepare(); err != nil {
 		return err
@@ -172,7 +179,8 @@ func (h *held) announce(ctx context.Context, text string, serve func(ctx context
 		}
 		g.Go(func() error {
 			if err := control(); err != nil { // no reason to take the disk away from who uses it
-				fmt.Fprintf(h.d.stderr, "commands such as disk checkpoint are not taken any more: %v\n", err)
+				fmt.Fprintf(h.d.stderr,
+					"commands such as disk checkpoint are not taken any more: %v\n", err)
 			}
 			return nil
 		})

@@ -42,7 +42,8 @@ func (d *deps) importDisk(ctx context.Context, in diskImport) (api.DiskInfo, err
 	case os.ModeNamedPipe:
 		return d.importStream(ctx, f, in)
 	default:
-		return api.DiskInfo{}, errs.New(errs.Invalid, "%s is no file, block device or pipe", file).WithRemedy("copy it to a file first")
+		return api.DiskInfo{}, errs.New(errs.Invalid, "%s is no file, block device or pipe", file).
+			WithRemedy("copy it to a file first")
 	}
 	image, err := probeImage(ctx, f, in.format)
 	if err != nil {
@@ -55,29 +56,32 @@ func (d *deps) importDisk(ctx context.Context, in diskImport) (api.DiskInfo, err
 		}
 	}
 	if total < image.Size || total == 0 {
-		return api.DiskInfo{}, errs.New(errs.Invalid, "a disk of %s for an image of %s", byteCount(total), byteCount(image.Size)).
+		return api.DiskInfo{}, errs.New(errs.Invalid, "a disk of %s for an image of %s",
+			byteCount(total), byteCount(image.Size)).
 			WithRemedy("give it at least the image's size")
 	}
 	key, err := d.newDiskKey(in.encrypt)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	return d.newDisk(ctx, in.url, disk.CreateOptions{Size: total, Key: key}, func(ctx context.Context, dev disk.Device) error {
-		bar := d.newDiskBar(ctx, "importing", countsBytes)
-		defer bar.end()
-		if image.Format == rawFormat {
-			_, err := transfer.Import(ctx, dev, f, bar.set)
-			return err
-		}
-		return transfer.ImportImage(ctx, dev, file, image.Format, bar.set)
-	})
+	return d.newDisk(ctx, in.url, disk.CreateOptions{Size: total, Key: key},
+		func(ctx context.Context, dev disk.Device) error {
+			bar := d.newDiskBar(ctx, "importing", countsBytes)
+			defer bar.end()
+			if image.Format == rawFormat {
+				_, err := transfer.Import(ctx, dev, f, bar.set)
+				return err
+			}
+			return transfer.ImportImage(ctx, dev, file, image.Format, bar.set)
+		})
 }
 
 // openImage opens an image. A pipe is waited for, until somebody writes to it.
 func openImage(file string) (*os.File, error) {
 	f, err := os.Open(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, errs.Wrap(errs.NotFound, err, "there is no image").WithRemedy("check the path; the image comes first, then the URL")
+		return nil, errs.Wrap(errs.NotFound, err,
+			"there is no image").WithRemedy("check the path; the image comes first, then the URL")
 	}
 	if err != nil {
 		return nil, errs.Wrap(errs.Denied, err, "open the image")
@@ -85,14 +89,20 @@ func openImage(file string) (*os.File, error) {
 	return f, nil
 }
 
-// importStream makes a disk from what can be read only once, whose size and format can't be seen beforehand.
-func (d *deps) importStream(ctx context.Context, from io.Reader, in diskImport) (api.DiskInfo, error) {
+// importStream makes a disk from what can be read only once, whose size and format can't be seen
+// beforehand.
+func (d *deps) importStream(ctx context.Context, from io.Reader,
+	in diskImport) (api.DiskInfo, error) {
 	name, format := in.file, in.format
 	if format != "" && format != rawFormat {
-		return api.DiskInfo{}, usageError("only a raw image can be read from %s; of format %s, write it to a file first", name, format)
+		return api.DiskInfo{}, usageError(
+			"only a raw image can be read from %s; of format %s, write it to a file first", name,
+			format)
 	}
 	if in.size == "" {
-		return api.DiskInfo{}, usageError("how large an image from %s is can't be seen: say by --size how large the disk is", name)
+		return api.DiskInfo{}, usageError(
+			"how large an image from %s is can't be seen: say by --size how large the disk is",
+			name)
 	}
 	total, err := diskSize(in.size)
 	if err != nil {
@@ -102,24 +112,28 @@ func (d *deps) importStream(ctx context.Context, from io.Reader, in diskImport) 
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	return d.newDisk(ctx, in.url, disk.CreateOptions{Size: total, Key: key}, func(ctx context.Context, dev disk.Device) error {
-		bar := d.newDiskBar(ctx, "importing", countsBytes)
-		defer bar.end()
-		begin := make([]byte, len(qcow2Magic))
-		n, err := io.ReadFull(from, begin)
-		if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-			return errs.Wrap(errs.Unavailable, err, "read the image")
-		}
-		if string(begin) == qcow2Magic && format == "" {
-			return errs.New(errs.Invalid, "the image from %s is a qcow2", name).
-				WithRemedy("write it to a file first; or say --format raw if the disk is to hold it as it is")
-		}
-		read, err := transfer.ImportStream(ctx, dev, io.MultiReader(bytes.NewReader(begin[:n]), from), bar.set)
-		if err == nil && read == 0 {
-			err = errs.New(errs.Invalid, "there was nothing on %s", name).WithRemedy("look whether what writes to it has failed; or use: sluice disk create")
-		}
-		return err
-	})
+	return d.newDisk(ctx, in.url, disk.CreateOptions{Size: total, Key: key},
+		func(ctx context.Context, dev disk.Device) error {
+			bar := d.newDiskBar(ctx, "importing", countsBytes)
+			defer bar.end()
+			begin := make([]byte, len(qcow2Magic))
+			n, err := io.ReadFull(from, begin)
+			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+				return errs.Wrap(errs.Unavailable, err, "read the image")
+			}
+			if string(begin) == qcow2Magic && format == "" {
+				return errs.New(errs.Invalid, "the image from %s is a qcow2", name).
+					WithRemedy(
+						"write it to a file first; or say --format raw if the disk is to hold it as it is")
+			}
+			read, err := transfer.ImportStream(ctx, dev,
+				io.MultiReader(bytes.NewReader(begin[:n]), from), bar.set)
+			if err == nil && read == 0 {
+				err = errs.New(errs.Invalid, "there was nothing on %s", name).WithRemedy(
+					"look whether what writes to it has failed; or use: sluice disk create")
+			}
+			return err
+		})
 }
 
 // probeImage returns an image's format and size.
@@ -134,7 +148,8 @@ func probeImage(ctx context.Context, f *os.File, format string) (transfer.Image,
 	if format == "" || format == rawFormat {
 		size, err := f.Seek(0, io.SeekEnd) // of a block device too
 		if err != nil {
-			return transfer.Image{}, errs.Wrap(errs.Unavailable, err, "look at the size of the image")
+			return transfer.Image{}, errs.Wrap(errs.Unavailable, err,
+				"look at the size of the image")
 		}
 		return transfer.Image{Format: rawFormat, Size: size}, nil
 	}

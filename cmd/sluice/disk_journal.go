@@ -26,23 +26,28 @@ type journalFlags struct {
 	discard bool
 }
 
-const journalHelp = `
-A disk of mode bounded acknowledges a flush once --journal has it, a file or block device of this host. After a crash it
-needs the same one again: acknowledged writes of the last moments may be nowhere else. Without it an attach on that
-host is refused, unless --discard-journal gives them up. A disk attached without a journal waits for the store.
+const journalHelp = `A disk of mode bounded acknowledges a flush once --journal has it, a file or block
+device of this host. After a crash it needs the same one again: acknowledged writes
+of the last moments may be nowhere else. Without it an attach on that host is
+refused, unless --discard-journal gives them up. A disk attached without a journal
+waits for the store.
 `
 
 // addJournalFlags lets a command be told the journal of the disk that it writes.
 func (d *deps) addJournalFlags(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().StringVar(&d.journal.file, "journal", "", "file or block device with the journal of a disk of mode bounded")
-	cmd.Flags().StringVar(&d.journal.size, "journal-size", "", "its size; a bare number is in MiB (default: what is there has, or 256MiB)")
-	cmd.Flags().BoolVar(&d.journal.discard, "discard-journal", false, "attach without what a journal that isn't given has: those acknowledged writes are lost")
+	cmd.Flags().StringVar(&d.journal.file, "journal", "",
+		"file or block device with the journal of a disk of mode bounded")
+	cmd.Flags().StringVar(&d.journal.size, "journal-size", "",
+		"its size; a bare number is in MiB (default: what is there has, or 256MiB)")
+	cmd.Flags().BoolVar(&d.journal.discard, "discard-journal", false,
+		"attach without what a journal that isn't given has: those acknowledged writes are lost")
 	return cmd
 }
 
 func (f *journalFlags) validate(readOnly bool) error {
 	if readOnly && (f.file != "" || f.size != "" || f.discard) {
-		return usageError("--journal, --journal-size and --discard-journal are for writers, and --read-only isn't one")
+		return usageError(
+			"--journal, --journal-size and --discard-journal are for writers, and --read-only isn't one")
 	}
 	return nil
 }
@@ -94,7 +99,8 @@ func (f *journalFlags) bytes() (int64, error) {
 		return defaultJournalSize, nil
 	}
 	if err != nil {
-		return 0, errs.Wrap(errs.Invalid, err, "open the journal").WithRemedy("give a file or block device that can be read and written")
+		return 0, errs.Wrap(errs.Invalid, err, "open the journal").WithRemedy(
+			"give a file or block device that can be read and written")
 	}
 	defer there.Close()
 	size, err := there.Seek(0, io.SeekEnd)
@@ -104,23 +110,28 @@ func (f *journalFlags) bytes() (int64, error) {
 	return size, nil
 }
 
-// openJournal opens the journal that flags name, for a disk with that head. An attach without a journal that may
-// have acknowledged writes is refused.
+// openJournal opens the journal that flags name, for a disk with that head. An attach without a
+// journal that may have acknowledged writes is refused.
 func (d *deps) openJournal(ref *diskRef, h *format.Head) (*journal.Journal, error) {
 	if d.journal.file != "" && h.Mode != format.ModeBounded {
-		return nil, errs.New(errs.Invalid, "disk %s is of mode %s, which has no journal", ref.url, h.Mode).
-			WithRemedy("leave out --journal; disks of mode bounded are made by: sluice disk create --mode bounded=5s")
+		return nil, errs.New(errs.Invalid, "disk %s is of mode %s, which has no journal",
+			ref.url, h.Mode).
+			WithRemedy(
+				"leave out --journal; disks of mode bounded are made by: sluice disk create --mode bounded=5s")
 	}
 	needs, err := d.needsJournal(h)
 	if err != nil {
 		return nil, err
 	}
 	refuse := func(why, remedy string) error {
-		return errs.New(errs.Conflict, "disk %s was not closed, and %s: writes of up to %v that were acknowledged may be in its journal and not in the store",
-			ref.url, why, boundOf(h)).WithRemedy("%s; to give those writes up: --discard-journal", remedy)
+		return errs.New(errs.Conflict,
+			"disk %s was not closed, and %s: writes of up to %v that were acknowledged may be in its journal and not in the store",
+			ref.url, why, boundOf(h)).WithRemedy("%s; to give those writes up: --discard-journal",
+			remedy)
 	}
 	if needs && d.journal.file == "" {
-		return nil, refuse("was last attached on this host", "attach it with its journal: --journal FILE")
+		return nil, refuse("was last attached on this host",
+			"attach it with its journal: --journal FILE")
 	}
 	other := d.journal.file + " is not the journal of its last writer"
 	if _, err := os.Stat(d.journal.file); needs && errors.Is(err, os.ErrNotExist) {
@@ -140,9 +151,9 @@ func (d *deps) openJournal(ref *diskRef, h *format.Head) (*journal.Journal, erro
 	return j, nil
 }
 
-// needsJournal reports whether writes may be lost by an attach of the disk without its journal: it is open, of mode
-// bounded, and its last writer was on this host, at this boot or another. The journal of another host is out of
-// reach: there --take-over is the word for it.
+// needsJournal reports whether writes may be lost by an attach of the disk without its journal: it
+// is open, of mode bounded, and its last writer was on this host, at this boot or another. The
+// journal of another host is out of reach: there --take-over is the word for it.
 func (d *deps) needsJournal(h *format.Head) (bool, error) {
 	if h.Mode != format.ModeBounded || h.State != format.StateOpen || d.journal.discard {
 		return false, nil
@@ -164,8 +175,10 @@ func parseMode(s string) (time.Duration, error) {
 		return 0, usageError("--mode is durable, or bounded=T such as bounded=5s, not %q", s)
 	}
 	bound, err := time.ParseDuration(value)
-	if err != nil || bound < format.MinBoundMS*time.Millisecond || bound > format.MaxBoundMS*time.Millisecond || bound%time.Millisecond != 0 {
-		return 0, usageError("--mode bounded=T takes 100ms to 1h in whole milliseconds, not %q", value)
+	if err != nil || bound < format.MinBoundMS*time.Millisecond ||
+		bound > format.MaxBoundMS*time.Millisecond || bound%time.Millisecond != 0 {
+		return 0, usageError("--mode bounded=T takes 100ms to 1h in whole milliseconds, not %q",
+			value)
 	}
 	return bound, nil
 }
@@ -175,5 +188,6 @@ func describeMode(mode string, boundMS int64) string {
 	if boundMS == 0 {
 		return mode
 	}
-	return mode + ", at most " + (time.Duration(boundMS) * time.Millisecond).String() + " of acknowledged writes only in a journal"
+	return mode + ", at most " + (time.Duration(boundMS) * time.Millisecond).String() +
+		" of acknowledged writes only in a journal"
 }

@@ -10,18 +10,20 @@ import (
 	"time"
 )
 
-// TestKilledBoundedMount kills the process of a mount with a journal while files are written and fsynced. With the
-// journal all that was acknowledged is there; a copy of the store shows that without it some is not. No verb attaches
-// the disk without it.
+// TestKilledBoundedMount kills the process of a mount with a journal while files are written and
+// fsynced. With the journal all that was acknowledged is there; a copy of the store shows that
+// without it some is not. No verb attaches the disk without it.
 func TestKilledBoundedMount(t *testing.T) {
 	h := newDiskHost(t)
-	url, dir, other, journal := h.url("data"), h.mkdir("mnt"), h.mkdir("other"), filepath.Join(h.dir, "journal")
+	url, dir, other, journal := h.url("data"), h.mkdir("mnt"), h.mkdir("other"),
+		filepath.Join(h.dir, "journal")
 	h.must("create", url, "--size", "64MiB", "--fs", "ext4", "--mode", "bounded=10s")
 	acked, lacking := 0, 0
 	for round := range 3 {
 		cmd, _ := h.foreground("mount", url, dir, "--journal", journal, "--journal-size", "8")
 		h.checkFiles(dir, acked)
-		if x := h.info(url); len(x.Attachments) != 1 || x.Attachments[0].Acknowledges != "journal" || x.BoundMS != 10_000 {
+		if x := h.info(url); len(x.Attachments) != 1 ||
+			x.Attachments[0].Acknowledges != "journal" || x.BoundMS != 10_000 {
 			t.Errorf("%+v", x)
 		}
 		done, begun := make(chan int, 1), make(chan struct{})
@@ -44,7 +46,8 @@ func TestKilledBoundedMount(t *testing.T) {
 	if lacking == 0 {
 		t.Error("nothing lacks without the journal: this test tests nothing")
 	}
-	h.must("resize", url, "--size", "128MiB", "--journal", journal) // another verb recovers, and closes
+	// another verb recovers, and closes
+	h.must("resize", url, "--size", "128MiB", "--journal", journal)
 	h.must("mount", url, dir, "--journal", journal, "--background")
 	h.checkFiles(dir, acked)
 	h.must("detach", dir)
@@ -63,7 +66,8 @@ func (h *diskHost) checkFiles(dir string, n int) {
 	}
 }
 
-// withoutJournal mounts a copy of the pool without the journal and returns how many of n acknowledged files lack.
+// withoutJournal mounts a copy of the pool without the journal and returns how many of n
+// acknowledged files lack.
 func (h *diskHost) withoutJournal(dead, dir string, round, n int) (lacking int) {
 	h.t.Helper()
 	_ = syscall.Unmount(dead, syscall.MNT_DETACH) // what the killed process has left
@@ -94,12 +98,16 @@ func (h *diskHost) refusedWithoutJournal(url, dir string) {
 		h.t.Fatal(err)
 	}
 	before := h.info(url)
-	for _, verb := range [][]string{{"mount", url, dir}, {"attach", url}, {"serve", url, "--socket", filepath.Join(h.dir, "s")}, {"checkpoint", url, "c"},
-		{"resize", url, "--size", "1GiB"}, {"restore", url, "c"}, {"export", url, filepath.Join(h.dir, "raw")}} {
+	for _, verb := range [][]string{{"mount", url, dir}, {"attach", url},
+		{"serve", url, "--socket", filepath.Join(h.dir, "s")}, {"checkpoint", url, "c"},
+		{"resize", url, "--size", "1GiB"}, {"restore", url, "c"},
+		{"export", url, filepath.Join(h.dir, "raw")}} {
 		h.refused(exitConflict, "last attached on this host", verb...)
 		h.refused(exitConflict, "last attached on this host", append(verb, "--take-over")...)
-		h.refused(exitConflict, "not the journal of its last writer", append(verb, "--journal", wrong)...)
-		h.refused(exitConflict, "not the journal of its last writer", append(verb, "--journal", missing)...)
+		h.refused(exitConflict, "not the journal of its last writer",
+			append(verb, "--journal", wrong)...)
+		h.refused(exitConflict, "not the journal of its last writer",
+			append(verb, "--journal", missing)...)
 	}
 	if after := h.info(url); after.Epoch != before.Epoch || after.State != "open" {
 		h.t.Errorf("a refused attach has changed the disk: %+v", after)
@@ -112,16 +120,22 @@ func (h *diskHost) refusedWithoutJournal(url, dir string) {
 func TestModeFlags(t *testing.T) {
 	h := newDiskHost(t)
 	key := h.key("key", 1, 0o600)
-	for _, bad := range []string{"", "fast", "bounded", "bounded=", "bounded=5", "bounded=99ms", "bounded=61m", "bounded=1000.5ms", "durable=5s"} {
-		h.want(exitUsage, "bounded=T", "disk", "create", h.url("b"), "--size", "1MiB", "--mode", bad)
+	for _, bad := range []string{"", "fast", "bounded", "bounded=", "bounded=5", "bounded=99ms",
+		"bounded=61m", "bounded=1000.5ms", "durable=5s"} {
+		h.want(exitUsage, "bounded=T", "disk", "create", h.url("b"), "--size", "1MiB",
+			"--mode", bad)
 	}
-	h.want(exitUsage, "in the clear", "disk", "create", h.url("b"), "--size", "1MiB", "--mode", "bounded=5s", "--encrypt", "--key-file", key)
+	h.want(exitUsage, "in the clear", "disk", "create", h.url("b"), "--size", "1MiB", "--mode",
+		"bounded=5s", "--encrypt", "--key-file", key)
 	h.must("create", h.url("d"), "--size", "1MiB", "--mode", "durable")
-	h.refused(exitUsage, "has no journal", "serve", h.url("d"), "--socket", filepath.Join(h.dir, "s"), "--journal", filepath.Join(h.dir, "j"))
-	h.want(exitUsage, "are for writers", "disk", "serve", h.url("d"), "--socket", "s", "--read-only", "--journal", "j")
+	h.refused(exitUsage, "has no journal", "serve", h.url("d"), "--socket",
+		filepath.Join(h.dir, "s"), "--journal", filepath.Join(h.dir, "j"))
+	h.want(exitUsage, "are for writers", "disk", "serve", h.url("d"), "--socket", "s",
+		"--read-only", "--journal", "j")
 	h.must("create", h.url("b"), "--size", "1MiB", "--mode", "bounded=100ms")
 	if x := h.info(h.url("b")); x.Mode != "bounded" || x.BoundMS != 100 {
 		t.Errorf("%+v", x)
 	}
-	h.want(exitUsage, "of a --journal", "disk", "serve", h.url("b"), "--socket", filepath.Join(h.dir, "s"), "--journal-size", "8")
+	h.want(exitUsage, "of a --journal", "disk", "serve", h.url("b"), "--socket",
+		filepath.Join(h.dir, "s"), "--journal-size", "8")
 }

@@ -23,7 +23,8 @@ func (f *keyFlags) given() bool { return f.file != "" || f.command != "" }
 func (f *keyFlags) load() (disk.KEK, error) {
 	switch {
 	case f.file != "" && f.command != "":
-		return nil, usageError("the key is in a file or a command has it, not both: %s and %s", f.file, f.command)
+		return nil, usageError("the key is in a file or a command has it, not both: %s and %s",
+			f.file, f.command)
 	case f.file != "":
 		return kek.ReadFile(f.file)
 	case f.command != "":
@@ -32,11 +33,11 @@ func (f *keyFlags) load() (disk.KEK, error) {
 	return nil, nil
 }
 
-const keyHelp = `
-An encrypted disk needs its key: --key-file names a file with 32 bytes, as they are, in hex or in base64, that only
-its owner can read; --key-command a command that wraps and unwraps keys, for a KMS, age or a TPM. The shell runs
-it with "wrap" or "unwrap" and the disk's uid as arguments and the bytes on stdin, and it prints the result.
-SLUICE_KEY_FILE and SLUICE_KEY_COMMAND do as well.
+const keyHelp = `An encrypted disk needs its key: --key-file names a file with 32 bytes, as they are,
+in hex or in base64, that only its owner can read; --key-command a command that
+wraps and unwraps keys, for a KMS, age or a TPM. The shell runs it with "wrap" or
+"unwrap" and the disk's uid as arguments and the bytes on stdin, and it prints the
+result. SLUICE_KEY_FILE and SLUICE_KEY_COMMAND do as well.
 `
 
 // addKeyFlags lets a command be told the key of the disk that it reads or writes.
@@ -47,7 +48,8 @@ func (d *deps) addKeyFlags(cmd *cobra.Command) *cobra.Command {
 
 func addNamedKeyFlags(cmd *cobra.Command, f *keyFlags, prefix, of string) {
 	cmd.Flags().StringVar(&f.file, prefix+"key-file", "", "file with the key "+of)
-	cmd.Flags().StringVar(&f.command, prefix+"key-command", "", "command that wraps and unwraps the key "+of)
+	cmd.Flags().StringVar(&f.command, prefix+"key-command", "",
+		"command that wraps and unwraps the key "+of)
 }
 
 // diskKey returns the key that flags or the environment name, or nil.
@@ -77,7 +79,8 @@ func (d *deps) keyArgs() []string {
 func (d *deps) newDiskKey(encrypt bool) (disk.KEK, error) {
 	if !encrypt {
 		if d.key.given() {
-			return nil, usageError("a key is given, and --encrypt is not: the disk would be in the clear")
+			return nil,
+				usageError("a key is given, and --encrypt is not: the disk would be in the clear")
 		}
 		return nil, nil
 	}
@@ -89,7 +92,8 @@ func (d *deps) newDiskKey(encrypt bool) (disk.KEK, error) {
 }
 
 func addEncrypt(cmd *cobra.Command, encrypt *bool) {
-	cmd.Flags().BoolVar(encrypt, "encrypt", false, "encrypt the disk: AES-256-GCM, under a key of its own that yours wraps")
+	cmd.Flags().BoolVar(encrypt, "encrypt", false,
+		"encrypt the disk: AES-256-GCM, under a key of its own that yours wraps")
 }
 
 func newDiskRekeyCommand(d *deps) *cobra.Command {
@@ -97,9 +101,10 @@ func newDiskRekeyCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rekey URL --new-key-file FILE | --new-key-command CMD",
 		Short: "Wrap an encrypted disk's key under another key",
-		Long: `Wrap an encrypted disk's key under another key. No data is rewritten, and nobody who has the disk attached
-notices. From then on the disk opens with the new key only. Forks that exist have keys of their own: rekey each.
-Who has both the old key and an old copy of the disk's head can still read the disk; if that may be, copy it to a
+		Long: `Wrap an encrypted disk's key under another key. No data is rewritten, and nobody who
+has the disk attached notices. From then on the disk opens with the new key only.
+Forks that exist have keys of their own: rekey each. Who has both the old key and an
+old copy of the disk's head can still read the disk; if that may be, copy it to a
 new encrypted disk by export and import.
 ` + keyHelp + exitTable,
 		Example: `  (umask 077; head -c32 /dev/urandom > new.key)

@@ -41,40 +41,50 @@ func TestEncryptedDiskOnTheCommandLine(t *testing.T) {
 	}
 	h.want(2, "--key-file", "disk", "import", raw, url, "--encrypt")
 	h.want(2, "in the clear", "disk", "import", raw, url, "--key-file", key)
-	h.want(2, "not both", "disk", "create", url, "--size", "1MiB", "--encrypt", "--key-file", key, "--key-command", "x")
-	if _, bad, code := h.run("disk", "import", raw, url, "--encrypt", "--key-file", open); code == 0 || !strings.Contains(bad, "chmod 600") {
+	h.want(2, "not both", "disk", "create", url, "--size", "1MiB", "--encrypt", "--key-file", key,
+		"--key-command", "x")
+	if _, bad, code := h.run("disk", "import", raw, url, "--encrypt", "--key-file",
+		open); code == 0 || !strings.Contains(bad, "chmod 600") {
 		t.Errorf("a key that others can read: %d %s", code, bad)
 	}
 	h.want(0, "1 MiB", "disk", "import", raw, url, "--encrypt", "--key-file", key)
 	h.want(0, "aes-256-gcm, key 1, wrapped by file:", "disk", "info", url)
-	if err := filepath.WalkDir(filepath.Join(h.dir, "pool"), func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() {
-			b, rerr := os.ReadFile(path)
-			if err = rerr; bytes.Contains(b, []byte("what nobody")) {
-				t.Errorf("the content is in %s", path)
+	if err := filepath.WalkDir(filepath.Join(h.dir, "pool"),
+		func(path string, e fs.DirEntry, err error) error {
+			if err == nil && e.Type().IsRegular() {
+				b, rerr := os.ReadFile(path)
+				if err = rerr; bytes.Contains(b, []byte("what nobody")) {
+					t.Errorf("the content is in %s", path)
+				}
 			}
-		}
-		return err
-	}); err != nil {
+			return err
+		}); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(h.dir, "out")
-	for _, args := range [][]string{{"disk", "export", url, out}, {"disk", "export", url, out, "--key-file", other}} {
-		if _, bad, code := h.run(args...); code == 0 || !strings.Contains(bad, "--key-file") && !strings.Contains(bad, "wrong key") {
+	for _, args := range [][]string{{"disk", "export", url, out},
+		{"disk", "export", url, out, "--key-file", other}} {
+		if _, bad, code := h.run(args...); code == 0 || !strings.Contains(bad, "--key-file") &&
+			!strings.Contains(bad, "wrong key") {
 			t.Errorf("%q: %d %s", args, code, bad)
 		}
 	}
 	h.want(0, "only checksums were checked", "disk", "fsck", url, "--data")
-	if s := h.want(0, "Damage", "disk", "fsck", url, "--data", "--key-file", key); strings.Contains(s, "Locked") {
+	if s := h.want(0, "Damage", "disk", "fsck", url, "--data", "--key-file",
+		key); strings.Contains(s, "Locked") {
 		t.Error(s)
 	}
 	h.want(0, "c", "disk", "checkpoint", url, "c")
-	h.want(0, "1 MiB", "disk", "fork", url, "c", h.url("f"), "--key-file", key, "--new-key-file", other)
+	h.want(0, "1 MiB", "disk", "fork", url, "c", h.url("f"), "--key-file", key,
+		"--new-key-file", other)
 	script := filepath.Join(h.dir, "kms")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\ncase $1 in wrap) base64;; unwrap) base64 -d;; esac\n"), 0o700); err != nil {
+	if err := os.WriteFile(script,
+		[]byte("#!/bin/sh\ncase $1 in wrap) base64;; unwrap) base64 -d;; esac\n"),
+		0o700); err != nil {
 		t.Fatal(err)
 	}
-	h.want(0, "wrapped by command", "disk", "rekey", url, "--key-file", key, "--new-key-command", script)
+	h.want(0, "wrapped by command", "disk", "rekey", url, "--key-file", key,
+		"--new-key-command", script)
 	if _, bad, code := h.run("disk", "export", url, out, "--key-file", key); code == 0 {
 		t.Errorf("the old key: %s", bad)
 	}

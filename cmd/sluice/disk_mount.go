@@ -27,17 +27,21 @@ func newDiskMountCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "mount URL DIR",
 		Short: "Mount the file system of a disk on a directory",
-		Long: `Mount the file system of a disk on a directory, for as long as this command runs: an interrupt or SIGTERM, or
-umount DIR, unmounts it and closes the disk. If the disk stops by itself, as when another host takes it over, the
-mount stays and gives I/O errors until somebody does that, so that nothing is written into the directory beneath.
-The same is left on DIR by a process that was killed. What was fsynced is in the store, whatever happens to this host; of a
-disk of mode bounded it may for a moment be in its journal only.
+		Long: `Mount the file system of a disk on a directory, for as long as this command runs: an
+interrupt or SIGTERM, or umount DIR, unmounts it and closes the disk. If the disk
+stops by itself, as when another host takes it over, the mount stays and gives I/O
+errors until somebody does that, so that nothing is written into the directory
+beneath. The same is left on DIR by a process that was killed. What was fsynced is
+in the store, whatever happens to this host; of a disk of mode bounded it may for a
+moment be in its journal only.
 
-A disk on which nothing was ever written gets an ext4 file system first. Any other content is left as it is.
+A disk on which nothing was ever written gets an ext4 file system first. Any other
+content is left as it is.
 
-A disk has one writer. One that is attached elsewhere is refused; --take-over cuts the other one off, and is
-for writers that are gone for good. What a process of this host has left behind when it was killed is taken
-over without asking. With --read-only any number of hosts mount a disk as it was at a checkpoint, or at its
+A disk has one writer. One that is attached elsewhere is refused; --take-over cuts
+the other one off, and is for writers that are gone for good. What a process of this
+host has left behind when it was killed is taken over without asking. With
+--read-only any number of hosts mount a disk as it was at a checkpoint, or at its
 newest map, while another writes it. Needs root.
 ` + stallHelp + journalHelp + keyHelp + exitTable,
 		Example: `  sluice disk mount s3://bucket/disks/data /mnt
@@ -53,9 +57,12 @@ newest map, while another writes it. Needs root.
 				return err
 			}
 			if f.background {
-				return d.inBackground(cmd.Context(), args[0], append(append([]string{"disk", "mount", args[0], dir}, f.args()...), d.holdArgs()...))
+				return d.inBackground(cmd.Context(), args[0],
+					append(append([]string{"disk", "mount", args[0], dir}, f.args()...),
+						d.holdArgs()...))
 			}
-			return d.behind(cmd.Context(), func(ctx context.Context) error { return d.mountDisk(ctx, args[0], dir, &f) })
+			return d.behind(cmd.Context(),
+				func(ctx context.Context) error { return d.mountDisk(ctx, args[0], dir, &f) })
 		},
 	}
 	addHoldFlags(cmd, &f)
@@ -69,16 +76,21 @@ func addFrontEndFlag(cmd *cobra.Command, f *holdFlags) {
 }
 
 func addHoldFlags(cmd *cobra.Command, f *holdFlags) {
-	cmd.Flags().BoolVar(&f.readOnly, "read-only", false, "read the disk as its newest map, or --checkpoint, has it")
-	cmd.Flags().BoolVar(&f.noPin, "no-pin", false, "with --read-only: write nothing to the store, though a collector may delete what is read")
-	cmd.Flags().StringVar(&f.checkpoint, "checkpoint", "", "the checkpoint to read, with --read-only")
-	cmd.Flags().BoolVar(&f.takeOver, "take-over", false, "cut off another writer, which must be gone for good")
-	cmd.Flags().DurationVar(&f.stallTimeout, "stall-timeout", defaultStallTimeout, "how long who uses the disk waits for the store before an I/O error; 0: for ever")
+	cmd.Flags().BoolVar(&f.readOnly, "read-only", false,
+		"read the disk as its newest map, or --checkpoint, has it")
+	cmd.Flags().BoolVar(&f.noPin, "no-pin", false,
+		"with --read-only: write nothing to the store, though a collector may delete what is read")
+	cmd.Flags().StringVar(&f.checkpoint, "checkpoint", "",
+		"the checkpoint to read, with --read-only")
+	cmd.Flags().BoolVar(&f.takeOver, "take-over", false,
+		"cut off another writer, which must be gone for good")
+	cmd.Flags().DurationVar(&f.stallTimeout, "stall-timeout", defaultStallTimeout,
+		"how long who uses the disk waits for the store before an I/O error; 0: for ever")
 	cmd.Flags().BoolVar(&f.background, "background", false, backgroundHelp)
 }
 
-// mountDir returns the directory to mount on. What a process that was killed has left mounted there is mounted over, since
-// somebody may write there all the time; uncover removes it in the end.
+// mountDir returns the directory to mount on. What a process that was killed has left mounted there
+// is mounted over, since somebody may write there all the time; uncover removes it in the end.
 func mountDir(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -106,16 +118,19 @@ func mountDir(dir string) (string, error) {
 		}
 	}
 	if mount != nil {
-		return "", errs.New(errs.Conflict, "%s is on %s already", mount.source, abs).WithRemedy("choose another directory, or: umount %s", abs)
+		return "", errs.New(errs.Conflict, "%s is on %s already", mount.source, abs).
+			WithRemedy("choose another directory, or: umount %s", abs)
 	}
 	if errors.Is(err, os.ErrNotExist) {
-		return "", errs.Wrap(errs.NotFound, err, "there is no directory %s", abs).WithRemedy("mkdir -p %s", abs)
+		return "", errs.Wrap(errs.NotFound, err, "there is no directory %s", abs).
+			WithRemedy("mkdir -p %s", abs)
 	}
 	if err != nil || !info.IsDir() {
 		return "", errs.New(errs.Invalid, "%s is not a directory", abs)
 	}
 	if os.Getuid() != 0 {
-		return "", errs.New(errs.Denied, "mounting needs root").WithRemedy("run it by sudo, or use: sluice disk serve")
+		return "", errs.New(errs.Denied,
+			"mounting needs root").WithRemedy("run it by sudo, or use: sluice disk serve")
 	}
 	return abs, nil
 }
@@ -139,19 +154,22 @@ func (h *held) mount(ctx context.Context, dir string) error {
 	options := ext4Options
 	switch {
 	case empty && h.record.ReadOnly:
-		return errs.New(errs.Unsupported, "there is nothing on the disk yet").WithRemedy("mount it without --read-only, which makes a file system")
+		return errs.New(errs.Unsupported, "there is nothing on the disk yet").WithRemedy(
+			"mount it without --read-only, which makes a file system")
 	case !empty:
 		if options, err = mountOptions(ctx, h.dev, h.record.ReadOnly); err != nil {
 			return err
 		}
 	}
-	front, err := frontend.Show(ctx, h.dev, h.frontEnd, frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
+	front, err := frontend.Show(ctx, h.dev, h.frontEnd,
+		frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
 	if err != nil {
 		return err
 	}
 	h.front = front
 	// mount(8) and umount(8) do what this process must not: wait for a device that it serves.
-	h.record.Mountpoint, h.record.BlockDevice, h.record.FrontEnd = dir, front.BlockDevice(), string(front.Kind())
+	h.record.Mountpoint, h.record.BlockDevice, h.record.FrontEnd = dir, front.BlockDevice(),
+		string(front.Kind())
 	if empty {
 		fmt.Fprintf(h.d.stderr, "%s is empty; making an ext4 file system on it\n", h.ref.url)
 		err = frontend.Mkfs(ctx, front.BlockDevice(), frontend.MkfsOptions{})
@@ -160,17 +178,18 @@ func (h *held) mount(ctx context.Context, dir string) error {
 		err = h.d.system(ctx, "mount", "-o", options, front.BlockDevice(), dir)
 	}
 	if err == nil {
-		err = h.announce(ctx, fmt.Sprintf("%s is mounted on %s", h.ref.url, dir), func(ctx context.Context) error {
-			return h.untilUnmounted(ctx, front, dir)
-		})
+		err = h.announce(ctx, fmt.Sprintf("%s is mounted on %s", h.ref.url, dir),
+			func(ctx context.Context) error {
+				return h.untilUnmounted(ctx, front, dir)
+			})
 	}
 	// For nothing, but where a mount was interrupted or could not be recorded.
 	err = errors.Join(err, h.unmount(ctx, dir), uncover(dir, front.BlockDevice()))
 	return errors.Join(err, front.Close(context.WithoutCancel(ctx)))
 }
 
-// untilUnmounted returns when the file system is unmounted: by the user, or by an interrupt. A disk that has stopped stays
-// mounted until then too, see outlive.
+// untilUnmounted returns when the file system is unmounted: by the user, or by an interrupt. A disk
+// that has stopped stays mounted until then too, see outlive.
 func (h *held) untilUnmounted(ctx context.Context, front frontend.Shown, dir string) error {
 	tick := time.NewTicker(mountLook)
 	defer tick.Stop()
@@ -181,7 +200,8 @@ func (h *held) untilUnmounted(ctx context.Context, front frontend.Shown, dir str
 		case <-h.fenced():
 			return h.outlive(ctx, dir, h.writer.Err())
 		case <-front.Done():
-			return h.outlive(ctx, dir, errs.New(errs.Unavailable, "the kernel has given up %s", front.BlockDevice()))
+			return h.outlive(ctx, dir, errs.New(errs.Unavailable, "the kernel has given up %s",
+				front.BlockDevice()))
 		case <-tick.C:
 			if there, _, err := isMounted(front.BlockDevice(), dir); err != nil || !there {
 				return err
@@ -190,8 +210,8 @@ func (h *held) untilUnmounted(ctx context.Context, front frontend.Shown, dir str
 	}
 }
 
-// unmount unmounts dir however long it is busy, or, once it is interrupted again, leaves it to those who use it
-// until they are done or half a minute is over.
+// unmount unmounts dir however long it is busy, or, once it is interrupted again, leaves it to
+// those who use it until they are done or half a minute is over.
 func (h *held) unmount(ctx context.Context, dir string) error {
 	ctx = context.WithoutCancel(ctx)
 	again, stop := interrupts()
@@ -201,13 +221,15 @@ func (h *held) unmount(ctx context.Context, dir string) error {
 		if err != nil || !there {
 			return err
 		}
-		if err = errs.New(errs.Conflict, "it is mounted elsewhere too, or below another mount"); onTop {
+		if err = errs.New(errs.Conflict,
+			"it is mounted elsewhere too, or below another mount"); onTop {
 			if err = h.d.system(ctx, "umount", dir); err == nil {
 				continue // it may be mounted at a second place
 			}
 		}
 		if !told {
-			fmt.Fprintf(h.d.stderr, "%s is in use, and stays mounted until it isn't: %v\nlook with: fuser -vm %s; interrupt again to cut it off\n", dir, err, dir)
+			fmt.Fprintf(h.d.stderr,
+				"%s is in use, and stays mounted until it isn't: %v\nlook with: fuser -vm %s; interrupt again to cut it off\n", dir, err, dir)
 			told = true
 		}
 		select {

@@ -16,7 +16,8 @@ const (
 	noticeAgain = 15 * time.Second
 )
 
-// storeNotice tells who waits for a command that its store doesn't answer, while the command tries on.
+// storeNotice tells who waits for a command that its store doesn't answer, while the command tries
+// on.
 type storeNotice struct {
 	out  io.Writer
 	name string
@@ -54,7 +55,8 @@ func (n *storeNotice) arm(what string) {
 	n.timer = time.AfterFunc(noticeAfter, n.tell)
 }
 
-// answered notes what a request has come to. Any answer but that of a store that can't be reached is one.
+// answered notes what a request has come to. Any answer but that of a store that can't be reached
+// is one.
 func (n *storeNotice) answered(err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -98,7 +100,8 @@ func (n *storeNotice) text() string {
 	if n.limit > 0 {
 		limit = " for up to " + n.limit.String()
 	}
-	return fmt.Sprintf("store %s: %s: waiting for %s: %s\n  trying on%s; interrupt to give up\n", n.name, n.what, time.Since(n.since).Round(time.Second), why, limit)
+	return fmt.Sprintf("store %s: %s: waiting for %s: %s\n  trying on%s; interrupt to give up\n",
+		n.name, n.what, time.Since(n.since).Round(time.Second), why, limit)
 }
 
 // within says how long is tried, in all.

@@ -32,15 +32,17 @@ func (l *lines) String() string {
 	return l.b.String()
 }
 
-// TestSilentStore: commands whose store refuses connections, or takes them and says nothing, tell so while they try on, go on
-// when it answers, and end at once by an interrupt.
+// TestSilentStore: commands whose store refuses connections, or takes them and says nothing, tell
+// so while they try on, go on when it answers, and end at once by an interrupt.
 func TestSilentStore(t *testing.T) {
 	h, s3, url := s3Host(t, "")
 	disk := url("data")
 	h.must("create", disk, "--size", "64MiB", "--fs", "ext4")
 	dir := h.mkdir("mnt")
-	verbs := [][]string{{"info", disk}, {"checkpoint", disk, "one"}, {"export", disk, filepath.Join(h.dir, "x")}, {"fsck", disk}, {"collect", s3.URL("pool")},
-		{"mount", disk, dir, "--background"}, {"attach", disk}, {"serve", disk, "--listen", ":0"}, {"destroy", disk, "--yes"}}
+	verbs := [][]string{{"info", disk}, {"checkpoint", disk, "one"},
+		{"export", disk, filepath.Join(h.dir, "x")}, {"fsck", disk}, {"collect", s3.URL("pool")},
+		{"mount", disk, dir, "--background"}, {"attach", disk}, {"serve", disk, "--listen", ":0"},
+		{"destroy", disk, "--yes"}}
 	for _, state := range []struct {
 		name        string
 		down, again func()
@@ -59,17 +61,22 @@ func TestSilentStore(t *testing.T) {
 			}
 			waitFor(t, verb[0]+" says that the store "+state.name, func() bool {
 				s := said.String()
-				return strings.Contains(s, "data") && strings.Contains(s, state.word) && strings.Contains(s, "trying on for up to 1m0s") || verb[0] == "collect" && strings.Contains(s, "trying on")
+				return strings.Contains(s, "data") && strings.Contains(s, state.word) &&
+					strings.Contains(s, "trying on for up to 1m0s") || verb[0] == "collect" &&
+					strings.Contains(s, "trying on")
 			})
 			began := time.Now()
 			if err := cmd.Process.Signal(os.Interrupt); err != nil {
 				t.Fatal(err)
 			}
 			_ = cmd.Wait()
-			if code := cmd.ProcessState.ExitCode(); code != exitInterrupted && code != exitUnavailable { // the latter with the store's last words
+			// the latter with the store's last words
+			if code := cmd.ProcessState.ExitCode(); code != exitInterrupted &&
+				code != exitUnavailable {
 				t.Errorf("%v, interrupted: exit %d: %s", verb, code, said.String())
 			}
-			if took := time.Since(began); took > 20*time.Second { // a minute is what it would try on
+			// a minute is what it would try on
+			if took := time.Since(began); took > 20*time.Second {
 				t.Errorf("%v took %v to end", verb, took)
 			}
 		}
@@ -79,7 +86,10 @@ func TestSilentStore(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		waitFor(t, "info says it", func() bool { return strings.Contains(said.String(), "trying on") })
+		waitFor(t, "info says it", func() bool {
+			return strings.Contains(said.String(),
+				"trying on")
+		})
 		state.again()
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("once the store is back: %v: %s", err, said.String())
@@ -90,7 +100,8 @@ func TestSilentStore(t *testing.T) {
 	}
 }
 
-// TestBackgroundLogs: a log goes with an attachment that ends in order, or never began; of others few are kept.
+// TestBackgroundLogs: a log goes with an attachment that ends in order, or never began; of others
+// few are kept.
 func TestBackgroundLogs(t *testing.T) {
 	h := newDiskHost(t)
 	url, dir := h.url("data"), h.mkdir("mnt")
@@ -106,7 +117,8 @@ func TestBackgroundLogs(t *testing.T) {
 	h.must("mount", url, dir, "--background")
 	h.must("checkpoint", url, "one")
 	h.refused(exitConflict, "disk detach", "mount", url, h.mkdir("other"), "--background")
-	h.must("serve", url, "--socket", h.dir+"/s", "--read-only", "--checkpoint", "one", "--background")
+	h.must("serve", url, "--socket", h.dir+"/s", "--read-only", "--checkpoint", "one",
+		"--background")
 	x := h.info(url)
 	if len(x.Attachments) != 2 || x.Attachments[0].Log == x.Attachments[1].Log {
 		t.Fatalf("%+v", x.Attachments)
@@ -122,7 +134,8 @@ func TestBackgroundLogs(t *testing.T) {
 	h.must("mount", url, dir, "--background")
 	h.must("attach", url, "--background", "--take-over")
 	waitFor(t, "the mount is cut off", func() bool {
-		_ = errors.Join(os.WriteFile(dir+"/a", []byte("late"), 0o600), syncMount(dir)) // it may be so already
+		// it may be so already
+		_ = errors.Join(os.WriteFile(dir+"/a", []byte("late"), 0o600), syncMount(dir))
 		return h.info(url).Attachments[0].Ended != ""
 	})
 	h.refused(exitUnavailable, "not ended in order", "detach", dir)
@@ -142,7 +155,8 @@ func TestBackgroundLogs(t *testing.T) {
 		}
 	}
 	h.must("mount", url, dir, "--background")
-	if there := logs(); len(there) > attachment.KeptLogs+1+3 { // that one is too new to go; its own, its record and its socket are there
+	// that one is too new to go; its own, its record and its socket are there
+	if there := logs(); len(there) > attachment.KeptLogs+1+3 {
 		t.Errorf("%d are kept: %v", len(there), there)
 	}
 	h.must("detach", url)
@@ -161,7 +175,11 @@ func TestLimitLog(t *testing.T) {
 	if _, err := f.WriteString(strings.Repeat("x", 2000)); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "it is emptied", func() bool { info, err := os.Stat(f.Name()); return err == nil && info.Size() == 0 })
+	waitFor(t, "it is emptied", func() bool {
+		info, err := os.Stat(f.Name())
+		return err == nil &&
+			info.Size() == 0
+	})
 	if _, err := f.WriteString("more"); err != nil {
 		t.Fatal(err)
 	}

@@ -33,8 +33,8 @@ type diskRef struct {
 	logURL  string         // where the log of a new one is to be; empty: beside its other objects
 }
 
-// openDisk opens the store that a disk is in. A disk that there is has its log where its head says: a URL that says
-// otherwise is of another disk, or wrong.
+// openDisk opens the store that a disk is in. A disk that there is has its log where its head says:
+// a URL that says otherwise is of another disk, or wrong.
 func (d *deps) openDisk(ctx context.Context, url string) (*diskRef, error) {
 	bare, logURL, err := blobs.SplitLogURL(url)
 	if err != nil {
@@ -54,7 +54,8 @@ func (d *deps) openDisk(ctx context.Context, url string) (*diskRef, error) {
 		if head.LogStore != nil {
 			where = "in " + head.LogStore.URL
 		}
-		err = errs.New(errs.Conflict, "disk %s has its log %s, and not in %s", ref.url, where, logURL).
+		err = errs.New(errs.Conflict, "disk %s has its log %s, and not in %s", ref.url,
+			where, logURL).
 			WithRemedy("leave ?log= out: the disk remembers where its log is")
 	}
 	if err != nil {
@@ -145,13 +146,14 @@ type diskWriter struct {
 	journalFile string
 }
 
-// attach makes this process the disk's writer, if nobody else is or takeOver says that it doesn't matter. What a
-// process of this host has left behind when it died is taken over without asking.
+// attach makes this process the disk's writer, if nobody else is or takeOver says that it doesn't
+// matter. What a process of this host has left behind when it died is taken over without asking.
 func (d *deps) attach(ctx context.Context, ref *diskRef, takeOver bool) (*diskWriter, error) {
 	return d.attachTuned(ctx, ref, takeOver, disk.Tuning{})
 }
 
-func (d *deps) attachTuned(ctx context.Context, ref *diskRef, takeOver bool, tuning disk.Tuning) (*diskWriter, error) {
+func (d *deps) attachTuned(ctx context.Context, ref *diskRef, takeOver bool,
+	tuning disk.Tuning) (*diskWriter, error) {
 	head, err := disk.ReadHead(ctx, ref.store, ref.path)
 	if err != nil {
 		return nil, d.explainMissing(ctx, ref, err)
@@ -176,10 +178,13 @@ func (d *deps) attachTuned(ctx context.Context, ref *diskRef, takeOver bool, tun
 	ref.within(tuning.StallTimeout)
 	w := &diskWriter{holder: self.Holder(), journal: j}
 	if w.journalFile, err = filepath.Abs(d.journal.file); err != nil && j != nil {
-		return nil, errors.Join(errs.Wrap(errs.Invalid, err, "journal %s", d.journal.file), j.Close())
+		return nil, errors.Join(errs.Wrap(errs.Invalid, err, "journal %s", d.journal.file),
+			j.Close())
 	}
-	w.Disk, err = disk.Attach(ctx, ref.store, ref.path, disk.AttachOptions{Key: key, Journal: j, OpenLog: d.openLogOf(ref, tuning.StallTimeout),
-		Generation: head.Generation + 1, Holder: w.holder, Logger: d.diskLogger(), Tuning: tuning})
+	w.Disk, err = disk.Attach(ctx, ref.store, ref.path,
+		disk.AttachOptions{Key: key, Journal: j, OpenLog: d.openLogOf(ref, tuning.StallTimeout),
+			Generation: head.Generation + 1, Holder: w.holder, Logger: d.diskLogger(),
+			Tuning: tuning})
 	if err != nil {
 		return nil, errors.Join(err, w.closeJournal())
 	}
@@ -196,7 +201,8 @@ func (d *deps) mayAttach(ctx context.Context, ref *diskRef, h *format.Head) erro
 		if err != nil {
 			return err
 		}
-		return errs.New(errs.Conflict, "disk %s belongs to a machine of a fleet, whose next start would find it changed and refuse it", ref.url).
+		return errs.New(errs.Conflict,
+			"disk %s belongs to a machine of a fleet, whose next start would find it changed and refuse it", ref.url).
 			WithRemedy("fork it, or read it with --read-only; if the fleet is gone: --take-over")
 	}
 	rec, err := d.writerHere(ref.url)
@@ -204,26 +210,31 @@ func (d *deps) mayAttach(ctx context.Context, ref *diskRef, h *format.Head) erro
 		return err
 	}
 	if rec != nil {
-		return errs.New(errs.Conflict, "disk %s is attached on this host: %s", ref.url, describeAttachment(rec)).
+		return errs.New(errs.Conflict, "disk %s is attached on this host: %s", ref.url,
+			describeAttachment(rec)).
 			WithRemedy("detach it first: sluice disk detach %s", ref.url)
 	}
 	p, ok := attachment.ParseHolder(h.Holder)
 	switch {
 	case !ok:
-		return errs.New(errs.Conflict, "disk %s is attached: %q holds it with generation %d", ref.url, h.Holder, h.Generation).
-			WithRemedy("ask its fleet: sluice disk info or checkpoint --machine NAME; or stop the machine; if it is gone for good: --take-over")
+		return errs.New(errs.Conflict, "disk %s is attached: %q holds it with generation %d",
+			ref.url, h.Holder, h.Generation).
+			WithRemedy(
+				"ask its fleet: sluice disk info or checkpoint --machine NAME; or stop the machine; if it is gone for good: --take-over")
 	case p.Liveness() == attachment.Dead:
 		return nil // it crashed here; the attach replays what it had flushed
 	case p.Liveness() == attachment.Alive:
-		return errs.New(errs.Conflict, "disk %s is in use by process %d of this host", ref.url, p.PID).
+		return errs.New(errs.Conflict, "disk %s is in use by process %d of this host",
+			ref.url, p.PID).
 			WithRemedy("wait for process %d, or end it", p.PID)
 	}
-	return errs.New(errs.Conflict, "disk %s is attached by process %d of host %s", ref.url, p.PID, p.Host).
+	return errs.New(errs.Conflict, "disk %s is attached by process %d of host %s", ref.url,
+		p.PID, p.Host).
 		WithRemedy("detach it there; if that host has died or was rebooted since: --take-over")
 }
 
-// writerHere returns the record of the live attachment of this host that writes the disk, or nil. One that is cut off
-// from the disk, and only keeps its place, writes nothing.
+// writerHere returns the record of the live attachment of this host that writes the disk, or nil.
+// One that is cut off from the disk, and only keeps its place, writes nothing.
 func (d *deps) writerHere(url string) (*attachment.Record, error) {
 	live, _, err := d.registry().List()
 	if err != nil {
@@ -258,8 +269,8 @@ func placeOf(r *attachment.Record) string {
 	return r.Mountpoint + strings.Join(r.NBD, " ")
 }
 
-// settle sees to it that a disk's head tells all there is: that nobody has it attached, and that a writer which
-// died here is cleaned up after.
+// settle sees to it that a disk's head tells all there is: that nobody has it attached, and that a
+// writer which died here is cleaned up after.
 func (d *deps) settle(ctx context.Context, ref *diskRef, takeOver bool) error {
 	head, err := disk.ReadHead(ctx, ref.store, ref.path)
 	if err != nil {

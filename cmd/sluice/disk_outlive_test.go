@@ -13,7 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// scribbler is a program that makes one file after the other in a directory, whatever becomes of it.
+// scribbler is a program that makes one file after the other in a directory, whatever becomes of
+// it.
 type scribbler struct {
 	tries, failed atomic.Int64
 	stop          chan struct{}
@@ -29,7 +30,8 @@ func startScribbler(dir string) *scribbler {
 				return nil
 			case <-time.After(time.Millisecond):
 			}
-			f, err := os.OpenFile(filepath.Join(dir, "scribble"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+			f, err := os.OpenFile(filepath.Join(dir, "scribble"),
+				os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 			if err == nil {
 				_, err = f.WriteString("written")
 				err = errors.Join(err, f.Sync(), f.Close())
@@ -64,8 +66,9 @@ func mustBeEmpty(t *testing.T, dir string) {
 	}
 }
 
-// TestTakenOverMount: the one that is cut off says so and gives errors, and its mount stays until somebody unmounts it,
-// under a program that goes on writing. Nothing is ever written into the directory beneath.
+// TestTakenOverMount: the one that is cut off says so and gives errors, and its mount stays until
+// somebody unmounts it, under a program that goes on writing. Nothing is ever written into the
+// directory beneath.
 func TestTakenOverMount(t *testing.T) {
 	h := newDiskHost(t)
 	url, dir, other := h.url("data"), h.mkdir("mnt"), h.mkdir("other")
@@ -85,7 +88,8 @@ func TestTakenOverMount(t *testing.T) {
 		x := h.info(url)
 		return len(x.Attachments) == 2 && strings.Contains(x.Attachments[0].Ended, "taken over")
 	})
-	if text := h.must("info", url); !strings.Contains(text, "cut off") || !strings.Contains(text, "disk detach "+dir) {
+	if text := h.must("info", url); !strings.Contains(text, "cut off") ||
+		!strings.Contains(text, "disk detach "+dir) {
 		t.Errorf("%s", text)
 	}
 	h.must("checkpoint", url, "mine") // who has it is asked, and not who had it
@@ -102,7 +106,8 @@ func TestTakenOverMount(t *testing.T) {
 	program.end()
 	user.Close()
 	err = cmd.Wait()
-	if said := stderr.String(); cmd.ProcessState.ExitCode() != exitConflict || !strings.Contains(said, "try: ") || !strings.Contains(said, "stays mounted") {
+	if said := stderr.String(); cmd.ProcessState.ExitCode() != exitConflict ||
+		!strings.Contains(said, "try: ") || !strings.Contains(said, "stays mounted") {
 		t.Errorf("the one that was cut off: %v: %s", err, said)
 	}
 	mustBeEmpty(t, dir)
@@ -110,7 +115,8 @@ func TestTakenOverMount(t *testing.T) {
 	h.checkFileSystem(url)
 }
 
-// TestTakenOverDevice: the path of a device that is cut off doesn't become another's while it is attached.
+// TestTakenOverDevice: the path of a device that is cut off doesn't become another's while it is
+// attached.
 func TestTakenOverDevice(t *testing.T) {
 	h := newDiskHost(t)
 	url := h.url("data")
@@ -143,8 +149,9 @@ func writeBlock(path string) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// TestKilledMountIsMountedOver kills the process of a mount under a program that goes on writing, and mounts again at the
-// same place: at no moment is the directory beneath to be written. In the end nothing of the killed one is left.
+// TestKilledMountIsMountedOver kills the process of a mount under a program that goes on writing,
+// and mounts again at the same place: at no moment is the directory beneath to be written. In the
+// end nothing of the killed one is left.
 func TestKilledMountIsMountedOver(t *testing.T) {
 	h := newDiskHost(t)
 	url, dir := h.url("data"), h.mkdir("mnt")

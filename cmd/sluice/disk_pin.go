@@ -25,7 +25,9 @@ type diskPin struct {
 }
 
 func pinToShow(p *format.Pin) diskPin {
-	x := diskPin{Name: p.ID, Holder: p.Holder, Holds: "map", Lease: time.Duration(p.LeaseMS) * time.Millisecond, CreatedAt: p.Created, RenewedAt: p.Renewed}
+	x := diskPin{Name: p.ID, Holder: p.Holder, Holds: "map",
+		Lease: time.Duration(p.LeaseMS) * time.Millisecond, CreatedAt: p.Created,
+		RenewedAt: p.Renewed}
 	if p.All {
 		x.Holds = "all"
 	}
@@ -40,9 +42,10 @@ func newDiskPinCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "pin URL NAME",
 		Short: "Keep what a disk refers to now from being collected",
-		Long: `Keep what a disk's newest map, or one of its checkpoints, refers to from being collected, until disk unpin: also when
-the disk is overwritten, its checkpoint removed, or the disk destroyed. It is for who reads the stored objects with tools
-of his own. Read-only mounts, exports and restores pin what they need by themselves.
+		Long: `Keep what a disk's newest map, or one of its checkpoints, refers to from being
+collected, until disk unpin: also when the disk is overwritten, its checkpoint
+removed, or the disk destroyed. It is for who reads the stored objects with tools of
+his own. Read-only mounts, exports and restores pin what they need by themselves.
 ` + exitTable,
 		Example: "  sluice disk pin s3://bucket/disks/data backup-run --checkpoint monday\n  sluice disk unpin s3://bucket/disks/data backup-run",
 		Args:    exactly("a disk URL", "a name"),
@@ -57,7 +60,8 @@ of his own. Read-only mounts, exports and restores pin what they need by themsel
 			})
 		},
 	}
-	cmd.Flags().StringVar(&checkpoint, "checkpoint", "", "the checkpoint to pin (default: the newest map)")
+	cmd.Flags().StringVar(&checkpoint, "checkpoint", "",
+		"the checkpoint to pin (default: the newest map)")
 	return cmd
 }
 
@@ -82,8 +86,8 @@ func newDiskUnpinCommand(d *deps) *cobra.Command {
 	return &cobra.Command{
 		Use:   "unpin URL NAME",
 		Short: "Remove a pin",
-		Long: `Remove a pin, so that what it kept may be collected. A reader whose pin is removed, which disk info shows, stops within
-minutes.
+		Long: `Remove a pin, so that what it kept may be collected. A reader whose pin is removed,
+which disk info shows, stops within minutes.
 ` + exitTable,
 		Example: "  sluice disk unpin s3://bucket/disks/data backup-run",
 		Args:    exactly("a disk URL", "a name"),
@@ -96,10 +100,11 @@ minutes.
 			if err := disk.Unpin(cmd.Context(), ref.store, ref.path, args[1]); err != nil {
 				return err
 			}
-			return d.result(map[string]string{"url": ref.url, "unpinned": args[1]}, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s is unpinned\n", args[1])
-				return err
-			})
+			return d.result(map[string]string{"url": ref.url, "unpinned": args[1]},
+				func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "%s is unpinned\n", args[1])
+					return err
+				})
 		},
 	}
 }
@@ -108,8 +113,9 @@ func newDiskCheckpointRemoveCommand(d *deps) *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm URL NAME",
 		Short: "Remove a checkpoint, for good",
-		Long: `Remove a checkpoint, for good. Its name must be exact. Forks of it, pins, and who reads it keep what they need; what
-nothing else needs is freed by disk collect. The disk may be attached.
+		Long: `Remove a checkpoint, for good. Its name must be exact. Forks of it, pins, and who
+reads it keep what they need; what nothing else needs is freed by disk collect. The
+disk may be attached.
 ` + exitTable,
 		Example: "  sluice disk checkpoint rm s3://bucket/disks/data monday",
 		Args:    exactly("a disk URL", "a checkpoint"),
@@ -119,13 +125,15 @@ nothing else needs is freed by disk collect. The disk may be attached.
 				return err
 			}
 			defer ref.store.Close()
-			if err := disk.RemoveCheckpoint(cmd.Context(), ref.store, ref.path, args[1]); err != nil {
+			if err := disk.RemoveCheckpoint(cmd.Context(), ref.store, ref.path,
+				args[1]); err != nil {
 				return d.explainMissing(cmd.Context(), ref, err)
 			}
-			return d.result(map[string]string{"url": ref.url, "removed": args[1]}, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "checkpoint %s is removed\n", args[1])
-				return err
-			})
+			return d.result(map[string]string{"url": ref.url, "removed": args[1]},
+				func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "checkpoint %s is removed\n", args[1])
+					return err
+				})
 		},
 	}
 }
@@ -141,9 +149,11 @@ func printPins(w io.Writer, pins []diskPin) error {
 		if p.Lease > 0 {
 			lease = p.Lease.String()
 		}
-		rows = append(rows, []string{p.Name, p.Holds, p.Checkpoint, p.Holder, lease, timestamp(p.RenewedAt)})
+		rows = append(rows, []string{p.Name, p.Holds, p.Checkpoint, p.Holder, lease,
+			timestamp(p.RenewedAt)})
 	}
-	return printTable(w, []string{"NAME", "HOLDS", "CHECKPOINT", "HOLDER", "LEASE", "RENEWED"}, rows)
+	return printTable(w, []string{"NAME", "HOLDS", "CHECKPOINT", "HOLDER", "LEASE",
+		"RENEWED"}, rows)
 }
 
 // storedPins returns the pins of a disk that there are.

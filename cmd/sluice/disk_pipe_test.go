@@ -35,7 +35,8 @@ func TestPipes(t *testing.T) {
 	}
 	same := func(url string, size int) {
 		t.Helper()
-		if got := out(url); len(got) != size || !bytes.Equal(got[:len(content)], content) || len(bytes.Trim(got[len(content):], "\x00")) != 0 {
+		if got := out(url); len(got) != size || !bytes.Equal(got[:len(content)], content) ||
+			len(bytes.Trim(got[len(content):], "\x00")) != 0 {
 			t.Errorf("%s: what comes back is not what went in: %d bytes", url, len(got))
 		}
 		if x := h.info(url); x.MappedBytes > 2<<20 {
@@ -61,10 +62,13 @@ func TestPipes(t *testing.T) {
 		word    string
 		args    []string
 	}{
-		{content, "--size", nil}, {content, "larger than the disk", []string{"--size", "16MiB"}}, {nil, "nothing on stdin", []string{"--size", "16MiB"}},
-		{[]byte(qcow2Magic + "and so on"), "qcow2", []string{"--size", "16MiB"}}, {content, "raw", []string{"--size", "16MiB", "--format", "vmdk"}},
+		{content, "--size", nil}, {content, "larger than the disk", []string{"--size", "16MiB"}},
+		{nil, "nothing on stdin", []string{"--size", "16MiB"}},
+		{[]byte(qcow2Magic + "and so on"), "qcow2", []string{"--size", "16MiB"}},
+		{content, "raw", []string{"--size", "16MiB", "--format", "vmdk"}},
 	} {
-		if said, code := from(bytes.NewReader(x.content), append([]string{h.url("refused")}, x.args...)...); code != exitUsage || !strings.Contains(said, x.word) {
+		if said, code := from(bytes.NewReader(x.content), append([]string{h.url("refused")},
+			x.args...)...); code != exitUsage || !strings.Contains(said, x.word) {
 			t.Errorf("%v: exit %d, want %q: %s", x.args, code, x.word, said)
 		}
 	}
@@ -89,14 +93,16 @@ func TestPipes(t *testing.T) {
 	h.must("import", h.info(h.url("stdin")).Attachments[0].BlockDevice, h.url("device"))
 	h.must("detach", h.url("stdin"))
 	same(h.url("device"), 21<<20)
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", `"$0" disk export "$1" - | head -c 5 >/dev/null`, os.Args[0], h.url("fifo"))
+	cmd := exec.CommandContext(t.Context(), "sh", "-c",
+		`"$0" disk export "$1" - | head -c 5 >/dev/null`, os.Args[0], h.url("fifo"))
 	cmd.Env = append(os.Environ(), h.env...)
 	if said, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("a pipe whose reader ends: %v: %s", err, said)
 	}
 }
 
-// TestExportNames: exports at once to one name leave one whole image and an error each, and touch no file of others.
+// TestExportNames: exports at once to one name leave one whole image and an error each, and touch
+// no file of others.
 func TestExportNames(t *testing.T) {
 	h := newDiskHost(t)
 	raw := rawFile(t, 20<<20)
@@ -104,7 +110,8 @@ func TestExportNames(t *testing.T) {
 	dir := h.mkdir("out")
 	victim := h.dir + "/victim"
 	h.write(victim, "untouched")
-	if err := os.Symlink(victim, filepath.Join(dir, ".a.img.part")); err != nil { // where others once wrote their parts
+	// where others once wrote their parts
+	if err := os.Symlink(victim, filepath.Join(dir, ".a.img.part")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink(victim, filepath.Join(dir, "link")); err != nil {
@@ -115,7 +122,8 @@ func TestExportNames(t *testing.T) {
 	var g errgroup.Group
 	for i := range codes {
 		g.Go(func() error {
-			_, _, codes[i] = h.run("disk", "export", h.url("data"), filepath.Join(dir, "a.img"), "--no-pin")
+			_, _, codes[i] = h.run("disk", "export", h.url("data"),
+				filepath.Join(dir, "a.img"), "--no-pin")
 			return nil
 		})
 	}
@@ -149,7 +157,8 @@ func TestExportNames(t *testing.T) {
 
 // TestNameNew gives a name in one step and in two, and never one that is taken.
 func TestNameNew(t *testing.T) {
-	for how, name := range map[string]func(part, file string) error{"one": nameNew, "two": claimName} {
+	for how, name := range map[string]func(part, file string) error{"one": nameNew,
+		"two": claimName} {
 		for _, taken := range []bool{false, true} {
 			dir := t.TempDir()
 			part, file, want := dir+"/part", dir+"/file", "new"
@@ -163,7 +172,8 @@ func TestNameNew(t *testing.T) {
 				}
 			}
 			err := name(part, file)
-			if (errs.Is(err, errs.Exists) || errors.Is(err, os.ErrExist)) != taken || err != nil && !taken {
+			if (errs.Is(err, errs.Exists) || errors.Is(err, os.ErrExist)) != taken ||
+				err != nil && !taken {
 				t.Errorf("in %s, taken %v: %v", how, taken, err)
 			}
 			if got, err := os.ReadFile(file); string(got) != want || err != nil {

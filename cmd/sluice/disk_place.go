@@ -17,26 +17,28 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// A disk owns all keys below its path: a check, a collection and a destroy take what is there for its own. So no disk is
-// made inside another one, or around another.
+// A disk owns all keys below its path: a check, a collection and a destroy take what is there for
+// its own. So no disk is made inside another one, or around another.
 
-// headLooks is how many heads are looked for at once, and maxHead how large one of a directory may be.
+// headLooks is how many heads are looked for at once, and maxHead how large one of a directory may
+// be.
 const (
 	headLooks = 8
 	maxHead   = 1 << 20
 )
 
-// mustBeVacant refuses a place inside a disk, one around disks, and one where a disk was whose objects forks still need:
-// they would be taken for those of a new disk there.
+// mustBeVacant refuses a place inside a disk, one around disks, and one where a disk was whose
+// objects forks still need: they would be taken for those of a new disk there.
 func mustBeVacant(ctx context.Context, ref *diskRef) error {
-	if _, err := disk.ReadHead(ctx, ref.store, ref.path); err == nil || !errs.Is(err, errs.NotFound) {
+	if _, err := disk.ReadHead(ctx, ref.store, ref.path); err == nil ||
+		!errs.Is(err, errs.NotFound) {
 		return err // there is one, and making another says so
 	}
 	return standsAlone(ctx, ref)
 }
 
-// confirmPlace looks again once the disk is made, and removes it if another was made inside or around it meanwhile. Of two
-// that are made at once the later one sees the other.
+// confirmPlace looks again once the disk is made, and removes it if another was made inside or
+// around it meanwhile. Of two that are made at once the later one sees the other.
 func confirmPlace(ctx context.Context, ref *diskRef) error {
 	if err := standsAlone(ctx, ref); err != nil {
 		return unmake(ctx, ref, err)
@@ -44,7 +46,8 @@ func confirmPlace(ctx context.Context, ref *diskRef) error {
 	return nil
 }
 
-// standsAlone refuses a disk in a store that is inside another disk of the store, or has anything below it but its head.
+// standsAlone refuses a disk in a store that is inside another disk of the store, or has anything
+// below it but its head.
 func standsAlone(ctx context.Context, ref *diskRef) error {
 	var around []string
 	for at := path.Dir(ref.path); at != "."; at = path.Dir(at) {
@@ -87,19 +90,23 @@ func whatIsBelow(ctx context.Context, ref *diskRef, key string) error {
 		return errs.Wrap(errs.KindOf(err), err, "look for disks below %s", ref.url)
 	}
 	if at == "" {
-		return errs.New(errs.Exists, "there was a disk at %s, and forks may need what is left of it, such as %s", ref.url, key).
+		return errs.New(errs.Exists,
+			"there was a disk at %s, and forks may need what is left of it, such as %s",
+			ref.url, key).
 			WithRemedy("choose another URL")
 	}
 	inner, err := blobs.JoinDiskURL(ref.pool, at)
 	if err != nil {
 		return err
 	}
-	return errs.New(errs.Conflict, "disk %s would lie around disk %s: a destroy or a check of it would take that one for its own", ref.url, inner).
+	return errs.New(errs.Conflict,
+		"disk %s would lie around disk %s: a destroy or a check of it would take that one for its own", ref.url, inner).
 		WithRemedy("choose a URL that no disk's URL begins with")
 }
 
 func insideAnother(inner, outer string) error {
-	return errs.New(errs.Conflict, "disk %s would lie inside disk %s: a destroy or a check of that one would take it for its own", inner, outer).
+	return errs.New(errs.Conflict,
+		"disk %s would lie inside disk %s: a destroy or a check of that one would take it for its own", inner, outer).
 		WithRemedy("choose a URL beside it, such as %s", besideURL(inner, outer))
 }
 
@@ -124,7 +131,9 @@ func firstDisk(ctx context.Context, store blob.Store, places []string) (string, 
 		g.Go(func() error {
 			_, err := disk.ReadHead(gctx, store, at)
 			there[i] = err == nil
-			if errs.Is(err, errs.NotFound) || errs.Is(err, errs.Corrupt) || errs.Is(err, errs.Invalid) { // nothing, or something else of that name
+			// nothing, or something else of that name
+			if errs.Is(err, errs.NotFound) || errs.Is(err, errs.Corrupt) ||
+				errs.Is(err, errs.Invalid) {
 				return nil
 			}
 			return err
@@ -141,8 +150,9 @@ func firstDisk(ctx context.Context, store blob.Store, places []string) (string, 
 	return "", nil
 }
 
-// mustBeOutside refuses a disk whose store itself lies inside a disk of another store. It opens no store in a directory,
-// which would make something there. Where nothing may be read it takes nothing to be there.
+// mustBeOutside refuses a disk whose store itself lies inside a disk of another store. It opens no
+// store in a directory, which would make something there. Where nothing may be read it takes
+// nothing to be there.
 func mustBeOutside(ctx context.Context, diskURL string) error {
 	bare, _, err := blobs.SplitLogURL(diskURL)
 	if err != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestDisksDontNest: no command makes a disk inside another, around one, or at a URL that is read as another.
+// TestDisksDontNest: no command makes a disk inside another, around one, or at a URL that is read
+// as another.
 func TestDisksDontNest(t *testing.T) {
 	h := newDiskHost(t)
 	raw := rawFile(t, 20<<20)
@@ -39,7 +40,8 @@ func TestDisksDontNest(t *testing.T) {
 	refuse(exitConflict, "around disk", strings.TrimSuffix(h.url(""), "/")) // …/pool/disks
 	refuse(exitUsage, "left out", h.url("x")+"#frag")
 	refuse(exitUsage, "%2F", h.url("a%2Fb"))
-	for _, verb := range [][]string{{"info"}, {"detach"}, {"fsck"}, {"compact"}, {"destroy", "--yes"}, {"checkpoint", "two"}, {"restore", "one"}, {"serve", "--listen", ":0"}} {
+	for _, verb := range [][]string{{"info"}, {"detach"}, {"fsck"}, {"compact"}, {"destroy",
+		"--yes"}, {"checkpoint", "two"}, {"restore", "one"}, {"serve", "--listen", ":0"}} {
 		h.refused(exitUsage, "left out", append([]string{verb[0], app + "#frag"}, verb[1:]...)...)
 	}
 	// Nothing of it was made, and what is beside is as good as ever.
@@ -55,7 +57,8 @@ func TestDisksDontNestOnS3(t *testing.T) {
 	h.must("create", url("app"), "--size", "1MiB")
 	within := strings.Replace(url("app"), "disks/app", "disks/app/sub/disks/x", 1)
 	h.refused(exitConflict, "inside disk", "create", within, "--size", "1MiB")
-	h.refused(exitConflict, "inside disk", "create", strings.Replace(url("app"), "disks/app", "disks/app/log", 1), "--size", "1MiB")
+	h.refused(exitConflict, "inside disk", "create",
+		strings.Replace(url("app"), "disks/app", "disks/app/log", 1), "--size", "1MiB")
 	h.must("create", strings.Replace(url("app"), "disks/app", "other/disks/x", 1), "--size", "1MiB")
 }
 
@@ -74,7 +77,8 @@ func (s afterHead) PutIfAbsent(ctx context.Context, key string, body []byte) (bl
 	return tag, err
 }
 
-// TestDisksMadeAtOnceDontNest: of two that are made at the same time, one around the other, at most one stays.
+// TestDisksMadeAtOnceDontNest: of two that are made at the same time, one around the other, at most
+// one stays.
 func TestDisksMadeAtOnceDontNest(t *testing.T) {
 	h := newDiskHost(t)
 	for range 10 {
@@ -104,14 +108,17 @@ func TestDisksMadeAtOnceDontNest(t *testing.T) {
 	}
 	defer ref.store.Close()
 	store := ref.store
-	ref.store = afterHead{Store: store, key: "disks/app/log/head", other: func(ctx context.Context) error {
-		_, err := disk.Create(ctx, store, "disks/app", disk.CreateOptions{Size: 1 << 20})
-		return err
-	}}
-	if _, err := disk.Create(t.Context(), ref.store, ref.path, disk.CreateOptions{Size: 1 << 20}); err != nil {
+	ref.store = afterHead{Store: store, key: "disks/app/log/head",
+		other: func(ctx context.Context) error {
+			_, err := disk.Create(ctx, store, "disks/app", disk.CreateOptions{Size: 1 << 20})
+			return err
+		}}
+	if _, err := disk.Create(t.Context(), ref.store, ref.path,
+		disk.CreateOptions{Size: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
-	if err := confirmPlace(t.Context(), ref); !errs.Is(err, errs.Conflict) || !strings.Contains(err.Error(), "inside disk "+h.url("app")) {
+	if err := confirmPlace(t.Context(), ref); !errs.Is(err, errs.Conflict) ||
+		!strings.Contains(err.Error(), "inside disk "+h.url("app")) {
 		t.Errorf("%v", err)
 	}
 	if _, err := disk.ReadHead(t.Context(), store, ref.path); !errs.Is(err, errs.NotFound) {

@@ -35,9 +35,11 @@ func newDiskServeCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve URL --socket PATH | --listen ADDRESS",
 		Short: "Serve a disk over NBD, to QEMU, nbd-client and others",
-		Long: `Serve a disk over NBD for as long as this command runs. A write that a client has flushed is in the store, or
-of a disk of mode bounded at least in its journal. On a unix socket only this user gets in. On TCP everybody does who reaches the address, unless --tls-client-ca asks
-for certificates; an address without a host is on 127.0.0.1.
+		Long: `Serve a disk over NBD for as long as this command runs. A write that a client has
+flushed is in the store, or of a disk of mode bounded at least in its journal. On a
+unix socket only this user gets in. On TCP everybody does who reaches the address,
+unless --tls-client-ca asks for certificates; an address without a host is on
+127.0.0.1.
 
 Who may write the disk is as with disk mount.
 ` + stallHelp + journalHelp + exitTable,
@@ -51,17 +53,21 @@ Who may write the disk is as with disk mount.
 				return err
 			}
 			if f.background {
-				return d.inBackground(cmd.Context(), args[0], append(f.args(args[0]), d.holdArgs()...))
+				return d.inBackground(cmd.Context(), args[0],
+					append(f.args(args[0]), d.holdArgs()...))
 			}
-			return d.behind(cmd.Context(), func(ctx context.Context) error { return d.serveDisk(ctx, args[0], &f) })
+			return d.behind(cmd.Context(),
+				func(ctx context.Context) error { return d.serveDisk(ctx, args[0], &f) })
 		},
 	}
 	addHoldFlags(cmd, &f.holdFlags)
 	cmd.Flags().StringVar(&f.socket, "socket", "", "unix socket to serve on")
 	cmd.Flags().StringVar(&f.listen, "listen", "", "address to serve on, such as 127.0.0.1:10809")
-	cmd.Flags().StringVar(&f.tlsCert, "tls-cert", "", "file with this server's certificate, in PEM: only TLS is served")
+	cmd.Flags().StringVar(&f.tlsCert, "tls-cert", "",
+		"file with this server's certificate, in PEM: only TLS is served")
 	cmd.Flags().StringVar(&f.tlsKey, "tls-key", "", "file with its key")
-	cmd.Flags().StringVar(&f.clientCA, "tls-client-ca", "", "file with the authority that clients' certificates must be of")
+	cmd.Flags().StringVar(&f.clientCA, "tls-client-ca", "",
+		"file with the authority that clients' certificates must be of")
 	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
@@ -79,7 +85,8 @@ func (f *serveFlags) validate() error {
 
 func (f *serveFlags) args(url string) []string {
 	a := append([]string{"disk", "serve", url}, f.holdFlags.args()...)
-	for _, x := range [][2]string{{"--socket", f.socket}, {"--listen", f.listen}, {"--tls-cert", f.tlsCert}, {"--tls-key", f.tlsKey}, {"--tls-client-ca", f.clientCA}} {
+	for _, x := range [][2]string{{"--socket", f.socket}, {"--listen", f.listen},
+		{"--tls-cert", f.tlsCert}, {"--tls-key", f.tlsKey}, {"--tls-client-ca", f.clientCA}} {
 		if x[1] != "" {
 			a = append(a, x[0], x[1])
 		}
@@ -130,14 +137,18 @@ func (d *deps) serveDisk(ctx context.Context, url string, f *serveFlags) error {
 	h.record.NBD = uris
 	for _, l := range listeners {
 		if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && f.clientCA == "" {
-			fmt.Fprintf(d.stderr, "warning: whoever reaches %s can use the disk; --tls-client-ca asks for certificates\n", a)
+			fmt.Fprintf(d.stderr,
+				"warning: whoever reaches %s can use the disk; --tls-client-ca asks for certificates\n", a)
 		}
 	}
-	cfg := nbd.Config{Logger: d.diskLogger(), Exports: []nbd.Export{{Name: h.name, Description: h.ref.url, Device: h.dev, ReadOnly: f.readOnly}}}
+	cfg := nbd.Config{Logger: d.diskLogger(),
+		Exports: []nbd.Export{{Name: h.name, Description: h.ref.url, Device: h.dev,
+			ReadOnly: f.readOnly}}}
 	return h.close(ctx, h.serveNBD(ctx, cfg, secure, listeners))
 }
 
-func (h *held) serveNBD(ctx context.Context, cfg nbd.Config, secure *tls.Config, listeners []net.Listener) error {
+func (h *held) serveNBD(ctx context.Context, cfg nbd.Config, secure *tls.Config,
+	listeners []net.Listener) error {
 	var servers []*nbd.Server
 	for _, l := range listeners { // one each: TLS is for TCP
 		if cfg.TLS = secure; l.Addr().Network() == "unix" {
@@ -149,13 +160,15 @@ func (h *held) serveNBD(ctx context.Context, cfg nbd.Config, secure *tls.Config,
 		}
 		servers = append(servers, s)
 	}
-	return h.announce(ctx, fmt.Sprintf("%s is served at %s", h.ref.url, strings.Join(h.record.NBD, " and ")), func(ctx context.Context) error {
+	return h.announce(ctx, fmt.Sprintf("%s is served at %s", h.ref.url,
+		strings.Join(h.record.NBD, " and ")), func(ctx context.Context) error {
 		return h.run(ctx, servers)
 	})
 }
 
 // open opens what is to be served on, and returns it with the URIs that clients use.
-func (f *serveFlags) open(ctx context.Context, secure bool) (listeners []net.Listener, uris []string, err error) {
+func (f *serveFlags) open(ctx context.Context,
+	secure bool) (listeners []net.Listener, uris []string, err error) {
 	var lc net.ListenConfig
 	if f.socket != "" {
 		path, err := filepath.Abs(f.socket)
@@ -169,7 +182,8 @@ func (f *serveFlags) open(ctx context.Context, secure bool) (listeners []net.Lis
 		if err != nil {
 			return nil, nil, errs.Wrap(errs.Unavailable, err, "listen on %s", path)
 		}
-		listeners, uris = append(listeners, l), append(uris, "nbd+unix:///?socket="+url.QueryEscape(path))
+		listeners, uris = append(listeners, l),
+			append(uris, "nbd+unix:///?socket="+url.QueryEscape(path))
 		if err := os.Chmod(path, 0o600); err != nil {
 			return nil, nil, errors.Join(errs.Wrap(errs.Denied, err, "protect %s", path), l.Close())
 		}
@@ -186,7 +200,8 @@ func (f *serveFlags) open(ctx context.Context, secure bool) (listeners []net.Lis
 	}
 	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
-		return nil, nil, errors.Join(errs.Wrap(errs.Unavailable, err, "listen on %s", f.listen), closeAll(listeners))
+		return nil, nil, errors.Join(errs.Wrap(errs.Unavailable, err, "listen on %s", f.listen),
+			closeAll(listeners))
 	}
 	scheme := "nbd://"
 	if secure {
@@ -202,10 +217,12 @@ func clearSocket(ctx context.Context, path string) error {
 		return nil
 	}
 	if err != nil || info.Mode()&os.ModeSocket == 0 {
-		return errs.New(errs.Exists, "%s is there, and is no socket", path).WithRemedy("choose another path")
+		return errs.New(errs.Exists, "%s is there, and is no socket", path).
+			WithRemedy("choose another path")
 	}
 	if c, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
-		return errors.Join(errs.New(errs.Exists, "somebody serves on %s already", path).WithRemedy("choose another path"), c.Close())
+		return errors.Join(errs.New(errs.Exists, "somebody serves on %s already", path).
+			WithRemedy("choose another path"), c.Close())
 	}
 	if err := os.Remove(path); err != nil {
 		return errs.Wrap(errs.Denied, err, "remove the old socket %s", path)

@@ -22,13 +22,14 @@ func newDiskSetCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set URL --mode durable|bounded=T",
 		Short: "Change how a disk acknowledges flushes",
-		Long: `Change how a disk acknowledges flushes: durable, by the store; or bounded=T, by a journal on the host that has it
-attached, which is faster. If that host is lost, acknowledged writes of the last T may be, and what is left is as of one
-moment.
+		Long: `Change how a disk acknowledges flushes: durable, by the store; or bounded=T, by a
+journal on the host that has it attached, which is faster. If that host is lost,
+acknowledged writes of the last T may be, and what is left is as of one moment.
 
-A disk that is attached on this host is changed while it is in use. To become bounded it needs --journal; to become
-durable it first writes to the store all that it has acknowledged, and the command returns after that. A disk that
-nobody has attached is told for its next attach.
+A disk that is attached on this host is changed while it is in use. To become
+bounded it needs --journal; to become durable it first writes to the store all that
+it has acknowledged, and the command returns after that. A disk that nobody has
+attached is told for its next attach.
 ` + journalHelp + exitTable,
 		Example: `  sluice disk set s3://bucket/disks/db --mode bounded=2s
   sluice disk set s3://bucket/disks/db --mode bounded=2s --journal /var/lib/db.journal   # while it is mounted
@@ -45,48 +46,55 @@ nobody has attached is told for its next attach.
 				return err
 			}
 			return d.result(info, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s  %s\n", info.URL, describeMode(info.Mode, info.BoundMS))
+				_, err := fmt.Fprintf(w, "%s  %s\n", info.URL,
+					describeMode(info.Mode, info.BoundMS))
 				return err
 			})
 		},
 	}
-	cmd.Flags().StringVar(&mode, "mode", "", "durable (the store), or bounded=T (a journal; T from 100ms to 1h)")
+	cmd.Flags().StringVar(&mode, "mode", "",
+		"durable (the store), or bounded=T (a journal; T from 100ms to 1h)")
 	addTakeOver(cmd, &takeOver)
 	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
 // setBound changes the mode of a disk, where it is attached on this host by asking who has it.
-func (d *deps) setBound(ctx context.Context, url string, bound time.Duration, takeOver bool) (api.DiskInfo, error) {
+func (d *deps) setBound(ctx context.Context, url string, bound time.Duration,
+	takeOver bool) (api.DiskInfo, error) {
 	if bound == 0 && d.journal.size != "" && d.journal.file == "" {
 		return api.DiskInfo{}, usageError("--journal-size is of a --journal")
 	}
-	return d.changeAnywhere(ctx, url, takeOver, func(ctx context.Context, ref *diskRef, rec *attachment.Record) error {
-		if rec == nil {
-			if err := mustBeNobodys(ctx, ref, takeOver); err != nil {
+	return d.changeAnywhere(ctx, url, takeOver,
+		func(ctx context.Context, ref *diskRef, rec *attachment.Record) error {
+			if rec == nil {
+				if err := mustBeNobodys(ctx, ref, takeOver); err != nil {
+					return err
+				}
+				_, err := disk.SetBound(ctx, ref.store, ref.path, bound)
 				return err
 			}
-			_, err := disk.SetBound(ctx, ref.store, ref.path, bound)
-			return err
-		}
-		head, err := disk.ReadHead(ctx, ref.store, ref.path)
-		if err != nil {
-			return err
-		}
-		if err := disk.MayHaveBound(head, bound); err != nil { // before a journal is made for nothing
-			return err
-		}
-		req := modeRequest{BoundMS: bound.Milliseconds(), Size: d.journal.size}
-		if f := d.journal.file; f != "" && bound > 0 {
-			if req.Journal, err = filepath.Abs(f); err != nil {
-				return errs.Wrap(errs.Invalid, err, "journal %s", f)
+			head, err := disk.ReadHead(ctx, ref.store, ref.path)
+			if err != nil {
+				return err
 			}
-		}
-		return tellAttached(ctx, rec, "/mode", req, &struct{}{})
-	})
+			// before a journal is made for nothing
+			if err := disk.MayHaveBound(head, bound); err != nil {
+				return err
+			}
+			req := modeRequest{BoundMS: bound.Milliseconds(), Size: d.journal.size}
+			if f := d.journal.file; f != "" && bound > 0 {
+				if req.Journal, err = filepath.Abs(f); err != nil {
+					return errs.Wrap(errs.Invalid, err, "journal %s", f)
+				}
+			}
+			return tellAttached(ctx, rec, "/mode", req, &struct{}{})
+		})
 }
 
-// changeAnywhere changes a disk: rec is the attachment of this host that writes it, or nil if nobody has it attached.
-func (d *deps) changeAnywhere(ctx context.Context, url string, takeOver bool, change func(context.Context, *diskRef, *attachment.Record) error) (api.DiskInfo, error) {
+// changeAnywhere changes a disk: rec is the attachment of this host that writes it, or nil if
+// nobody has it attached.
+func (d *deps) changeAnywhere(ctx context.Context, url string, takeOver bool,
+	change func(context.Context, *diskRef, *attachment.Record) error) (api.DiskInfo, error) {
 	ref, err := d.openDisk(ctx, url)
 	if err != nil {
 		return api.DiskInfo{}, err
@@ -116,7 +124,8 @@ func mustBeNobodys(ctx context.Context, ref *diskRef, takeOver bool) error {
 	case err != nil:
 		return err
 	}
-	return errs.New(errs.Conflict, "disk %s belongs to a machine of a fleet, which has no journal for it", ref.url).
+	return errs.New(errs.Conflict,
+		"disk %s belongs to a machine of a fleet, which has no journal for it", ref.url).
 		WithRemedy("leave it durable; if the fleet is gone: --take-over")
 }
 
@@ -143,12 +152,14 @@ func (w *diskWriter) setBound(ctx context.Context, req modeRequest) error {
 	if w.journal != nil && w.Stats().Journal != nil { // it works
 		if req.Journal != "" && req.Journal != w.journalFile {
 			return errs.New(errs.Conflict, "the disk has a journal in use, %s", w.journalFile).
-				WithRemedy("leave out --journal; or make the disk durable first, and bounded with the other one after that")
+				WithRemedy(
+					"leave out --journal; or make the disk durable first, and bounded with the other one after that")
 		}
 		return w.SetBound(ctx, bound, nil)
 	}
 	if req.Journal == "" {
-		return errs.New(errs.Invalid, "mode bounded needs a journal, and the disk was attached without one").
+		return errs.New(errs.Invalid,
+			"mode bounded needs a journal, and the disk was attached without one").
 			WithRemedy("name a file or block device of this host: --journal FILE")
 	}
 	old := w.journal

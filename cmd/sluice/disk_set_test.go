@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// TestSetModeOfAMountedDisk changes the mode of a mounted disk, there and back, while files are written and fsynced, and
-// kills the mount after each.
+// TestSetModeOfAMountedDisk changes the mode of a mounted disk, there and back, while files are
+// written and fsynced, and kills the mount after each.
 func TestSetModeOfAMountedDisk(t *testing.T) {
 	h := newDiskHost(t)
 	url, dir, journal := h.url("data"), h.mkdir("mnt"), filepath.Join(h.dir, "journal")
@@ -27,12 +27,14 @@ func TestSetModeOfAMountedDisk(t *testing.T) {
 		go func() { done <- writeUntilItFails(dir, acked, begun) }()
 		<-begun
 		if to == "durable" {
-			h.refused(exitConflict, "has a journal in use", "set", url, "--mode", "bounded=5s", "--journal", journal+"2")
+			h.refused(exitConflict, "has a journal in use", "set", url, "--mode", "bounded=5s",
+				"--journal", journal+"2")
 		} else {
 			h.refused(exitUsage, "attached without one", "set", url, "--mode", to)
 		}
 		for range 2 { // the second time there is nothing to do
-			if out := h.must("set", url, "--mode", to, "--journal", journal, "--journal-size", "8"); !strings.Contains(out, strings.Split(to, "=")[0]) {
+			if out := h.must("set", url, "--mode", to, "--journal", journal, "--journal-size",
+				"8"); !strings.Contains(out, strings.Split(to, "=")[0]) {
 				t.Error(out)
 			}
 		}
@@ -72,17 +74,21 @@ func TestSetModeOfAClosedDisk(t *testing.T) {
 	for _, to := range []struct {
 		mode string
 		ms   int64
-	}{{"bounded=2s", 2000}, {"bounded=2s", 2000}, {"bounded=500ms", 500}, {"durable", 0}, {"durable", 0}} {
+	}{{"bounded=2s", 2000}, {"bounded=2s", 2000}, {"bounded=500ms", 500}, {"durable", 0},
+		{"durable", 0}} {
 		h.must("set", url, "--mode", to.mode)
-		if x := h.info(url); x.BoundMS != to.ms || x.State != "closed" || x.Mode != strings.Split(to.mode, "=")[0] {
+		if x := h.info(url); x.BoundMS != to.ms || x.State != "closed" ||
+			x.Mode != strings.Split(to.mode, "=")[0] {
 			t.Errorf("%s: %+v", to.mode, x)
 		}
 	}
 	sealed, key := h.url("sealed"), h.key("key", 1, 0o600)
 	h.must("create", sealed, "--size", "1MiB", "--encrypt", "--key-file", key)
 	h.refused(exitFailed, "in the clear", "set", sealed, "--mode", "bounded=2s")
-	h.must("serve", sealed, "--socket", filepath.Join(h.dir, "s"), "--background", "--key-file", key)
-	h.refused(exitFailed, "in the clear", "set", sealed, "--mode", "bounded=2s", "--journal", journal)
+	h.must("serve", sealed, "--socket", filepath.Join(h.dir, "s"), "--background",
+		"--key-file", key)
+	h.refused(exitFailed, "in the clear", "set", sealed, "--mode", "bounded=2s",
+		"--journal", journal)
 	h.must("detach", sealed)
 	if _, err := os.Stat(journal); err == nil {
 		t.Error("a refused change has made a journal")

@@ -47,7 +47,8 @@ func (r *recorder) run() error {
 		default:
 		}
 		for at := 0; at < r.size; at += 8 { // nothing that a store's disk would hold in less space
-			binary.BigEndian.PutUint64(record[at:], uint64(n)*0x9e3779b97f4a7c15^uint64(at)*0xff51afd7ed558ccd)
+			binary.BigEndian.PutUint64(record[at:],
+				uint64(n)*0x9e3779b97f4a7c15^uint64(at)*0xff51afd7ed558ccd)
 		}
 		binary.BigEndian.PutUint64(record, uint64(n))
 		if _, err := f.Write(record); err != nil {
@@ -100,11 +101,13 @@ func s3Host(t *testing.T, dir string) (*diskHost, *versitygwtest.Server, func(na
 		dir = t.TempDir()
 	}
 	s3 := versitygwtest.StartIn(t, dir)
-	h.env = append(h.env, "AWS_ACCESS_KEY_ID="+versitygwtest.AccessKey, "AWS_SECRET_ACCESS_KEY="+versitygwtest.SecretKey)
+	h.env = append(h.env, "AWS_ACCESS_KEY_ID="+versitygwtest.AccessKey,
+		"AWS_SECRET_ACCESS_KEY="+versitygwtest.SecretKey)
 	return h, s3, func(name string) string { return s3.URL("pool/disks/" + name) }
 }
 
-// stalled waits until the disk's attachment here says that its store has stalled, and returns what it says.
+// stalled waits until the disk's attachment here says that its store has stalled, and returns what
+// it says.
 func (h *diskHost) stalled(url string) (x localDisk) {
 	h.t.Helper()
 	waitFor(h.t, "a stall", func() bool {
@@ -114,9 +117,9 @@ func (h *diskHost) stalled(url string) (x localDisk) {
 	return x
 }
 
-// TestStoreStopsUnderAMount: a real S3 server hangs, and then is killed, under a mounted file system with a writer
-// that fsyncs. It waits, and goes on with the same attachment; nothing acknowledged is lost, not even when the
-// attachment's process is killed at the end.
+// TestStoreStopsUnderAMount: a real S3 server hangs, and then is killed, under a mounted file
+// system with a writer that fsyncs. It waits, and goes on with the same attachment; nothing
+// acknowledged is lost, not even when the attachment's process is killed at the end.
 func TestStoreStopsUnderAMount(t *testing.T) {
 	h, s3, url := s3Host(t, "")
 	disk, dir := url("data"), h.mkdir("mnt")
@@ -128,12 +131,14 @@ func TestStoreStopsUnderAMount(t *testing.T) {
 
 	s3.Pause(t)
 	x := h.stalled(disk)
-	if s := x.Attachments[0].Stall; !strings.Contains(s.Operation, "disks/data/") || s.Kind != errs.Unavailable || s.HeldSince.IsZero() || x.StoreError == "" {
+	if s := x.Attachments[0].Stall; !strings.Contains(s.Operation, "disks/data/") ||
+		s.Kind != errs.Unavailable || s.HeldSince.IsZero() || x.StoreError == "" {
 		t.Errorf("hung: %+v, store error %q", s, x.StoreError)
 	}
 	h.want(0, "try: ", "disk", "info", disk)
 	var rows []topRow
-	if err := json.Unmarshal([]byte(h.must("top", "--json", "--once", "--every", "100ms")), &rows); err != nil || len(rows) != 1 || rows[0].State != "stalled" || rows[0].Stall == nil {
+	if err := json.Unmarshal([]byte(h.must("top", "--json", "--once", "--every", "100ms")),
+		&rows); err != nil || len(rows) != 1 || rows[0].State != "stalled" || rows[0].Stall == nil {
 		t.Errorf("top: %+v, %v", rows, err)
 	}
 	held := w.acked.Load()
@@ -142,7 +147,8 @@ func TestStoreStopsUnderAMount(t *testing.T) {
 
 	s3.Kill()
 	x = h.stalled(disk)
-	if s := x.Attachments[0].Stall; !strings.Contains(s.Reason, "connection refused") || s.Kind != errs.Unavailable {
+	if s := x.Attachments[0].Stall; !strings.Contains(s.Reason, "connection refused") ||
+		s.Kind != errs.Unavailable {
 		t.Errorf("gone: %+v", s)
 	}
 	s3.Restart(t)
@@ -151,16 +157,20 @@ func TestStoreStopsUnderAMount(t *testing.T) {
 		t.Fatalf("the writer saw an error, after %d records: %v", held, err)
 	}
 	x = h.info(disk)
-	if a := x.Attachments[0]; a.Stall != nil || a.PID != before.PID || a.Epoch != before.Epoch || x.StoreError != "" {
+	if a := x.Attachments[0]; a.Stall != nil || a.PID != before.PID || a.Epoch != before.Epoch ||
+		x.StoreError != "" {
 		t.Errorf("afterwards: %+v", a)
 	}
-	if log, err := os.ReadFile(h.logOf(disk)); err != nil || strings.Count(string(log), "the store has stalled") != 2 || strings.Count(string(log), "the store answers again") != 2 {
+	if log, err := os.ReadFile(h.logOf(disk)); err != nil ||
+		strings.Count(string(log), "the store has stalled") != 2 ||
+		strings.Count(string(log), "the store answers again") != 2 {
 		t.Errorf("log: %v\n%s", err, log)
 	}
 	if err := before.Process.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the end of the killed mount", func() bool { return len(h.info(disk).Attachments) == 0 })
+	waitFor(t, "the end of the killed mount",
+		func() bool { return len(h.info(disk).Attachments) == 0 })
 	h.must("mount", disk, dir, "--background")
 	w.check()
 	h.must("detach", disk)
@@ -176,8 +186,8 @@ func (h *diskHost) logOf(url string) string {
 	return x.Attachments[0].Log
 }
 
-// TestStoreStopsForTooLong: after the bound the file system gets an I/O error and turns read-only; mounted again on
-// the same attachment, it has all that was acknowledged, and serves on.
+// TestStoreStopsForTooLong: after the bound the file system gets an I/O error and turns read-only;
+// mounted again on the same attachment, it has all that was acknowledged, and serves on.
 func TestStoreStopsForTooLong(t *testing.T) {
 	h, s3, url := s3Host(t, "")
 	disk, dir := url("data"), h.mkdir("mnt")
@@ -192,16 +202,19 @@ func TestStoreStopsForTooLong(t *testing.T) {
 	if err := w.group.Wait(); !errors.Is(err, unix.EIO) && !errors.Is(err, unix.EROFS) {
 		t.Errorf("the writer ended with %v", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "late"), nil, 0o600); !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EIO) {
+	if err := os.WriteFile(filepath.Join(dir, "late"), nil, 0o600); !errors.Is(err, unix.EROFS) &&
+		!errors.Is(err, unix.EIO) {
 		t.Errorf("a write to the file system after the error: %v", err)
 	}
 	s3.Resume(t)
-	waitFor(t, "the end of the stall", func() bool { return h.info(disk).Attachments[0].Stall == nil })
+	waitFor(t, "the end of the stall",
+		func() bool { return h.info(disk).Attachments[0].Stall == nil })
 	system(t, "umount", dir)
-	waitFor(t, "the device to be free of mounts, also in namespaces that others have just made", func() bool {
-		fd, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
-		return err == nil && unix.Close(fd) == nil
-	})
+	waitFor(t, "the device to be free of mounts, also in namespaces that others have just made",
+		func() bool {
+			fd, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
+			return err == nil && unix.Close(fd) == nil
+		})
 	if err := frontend.Fsck(t.Context(), device); err != nil {
 		t.Error(err)
 	}
@@ -214,11 +227,13 @@ func TestStoreStopsForTooLong(t *testing.T) {
 	}
 	w.check()
 	system(t, "umount", dir)
-	h.refused(exitUnavailable, "not ended in order", "detach", device) // it has refused writes, and says so at its end too
+	// it has refused writes, and says so at its end too
+	h.refused(exitUnavailable, "not ended in order", "detach", device)
 	h.checkFileSystem(disk)
 }
 
-// TestStoreIsFull: the S3 server's own disk fills up under a writer. It waits, and goes on once there is space.
+// TestStoreIsFull: the S3 server's own disk fills up under a writer. It waits, and goes on once
+// there is space.
 func TestStoreIsFull(t *testing.T) {
 	tiny := t.TempDir()
 	if err := unix.Mount("small", tiny, "tmpfs", 0, "size=24m"); err != nil {

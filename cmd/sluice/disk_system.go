@@ -35,7 +35,8 @@ func (d *deps) system(ctx context.Context, name string, args ...string) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, exec.ErrNotFound):
-		return errs.Wrap(errs.Unsupported, err, "run %s", name).WithRemedy("install util-linux and coreutils")
+		return errs.Wrap(errs.Unsupported, err, "run %s", name).
+			WithRemedy("install util-linux and coreutils")
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
@@ -52,7 +53,8 @@ func interrupts() (<-chan os.Signal, func()) {
 // ext4Options are what an ext4 is mounted with to be written.
 const ext4Options = "rw,noatime,errors=remount-ro"
 
-// isEmpty reports whether a disk has no content at all: it was never written, or all of it was discarded.
+// isEmpty reports whether a disk has no content at all: it was never written, or all of it was
+// discarded.
 func isEmpty(ctx context.Context, dev disk.Device) (bool, error) {
 	x, ok := dev.(disk.Extents)
 	if !ok {
@@ -94,10 +96,13 @@ func mountOptions(ctx context.Context, dev disk.Device, readOnly bool) (string, 
 		return mode, nil
 	case has(510, "\x55\xaa") && binary.LittleEndian.Uint32(head[454:]) != 0, has(512, "EFI PART"):
 		return "", errs.New(errs.Unsupported, "the disk is partitioned").
-			WithRemedy("serve it, and attach that with: qemu-nbd or nbd-client; or start a machine from it")
+			WithRemedy(
+				"serve it, and attach that with: qemu-nbd or nbd-client; or start a machine from it")
 	}
-	return "", errs.New(errs.Unsupported, "there is no file system on the disk that could be mounted").
-		WithRemedy("make one where the disk is attached (sluice disk attach); or make a new disk, which gets one when it is mounted")
+	return "", errs.New(errs.Unsupported,
+		"there is no file system on the disk that could be mounted").
+		WithRemedy(
+			"make one where the disk is attached (sluice disk attach); or make a new disk, which gets one when it is mounted")
 }
 
 // mounted is one mount of this mount namespace.
@@ -107,8 +112,8 @@ type mounted struct {
 	device string // major:minor
 }
 
-// mounts returns all mounts, in the order of their making. It touches no directory, which a dead device might
-// make wait.
+// mounts returns all mounts, in the order of their making. It touches no directory, which a dead
+// device might make wait.
 func mounts() ([]mounted, error) {
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -137,7 +142,8 @@ func mountAt(dir string) (*mounted, error) {
 	return nil, err
 }
 
-// isMounted reports whether a block device is mounted anywhere, and whether it is the uppermost on dir.
+// isMounted reports whether a block device is mounted anywhere, and whether it is the uppermost on
+// dir.
 func isMounted(source, dir string) (anywhere, onTop bool, err error) {
 	all, err := mounts()
 	for _, m := range all {
@@ -159,11 +165,14 @@ func (m *mounted) dead() bool {
 		return true
 	}
 	defer f.Close()
-	block, err := unix.Mmap(-1, 0, disk.BlockSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS) // aligned
+	// aligned
+	block, err := unix.Mmap(-1, 0, disk.BlockSize, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return false
 	}
 	defer func() { _ = unix.Munmap(block) }()
 	_, err = f.ReadAt(block, 0)
-	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENXIO) || errors.Is(err, syscall.ENOTCONN)
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.ENXIO) ||
+		errors.Is(err, syscall.ENOTCONN)
 }

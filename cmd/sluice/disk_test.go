@@ -34,8 +34,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// diskHost is a host with a pool of disks in a directory. Commands that last are processes, the others are too
-// where env has more than the place for records.
+// diskHost is a host with a pool of disks in a directory. Commands that last are processes, the
+// others are too where env has more than the place for records.
 type diskHost struct {
 	t   *testing.T
 	dir string
@@ -97,7 +97,8 @@ func (h *diskHost) run(args ...string) (stdout, stderr string, code int) {
 	if len(h.env) == 1 {
 		ctx, cancel := context.WithTimeout(h.t.Context(), 2*time.Minute)
 		defer cancel()
-		code = run(ctx, &deps{stdin: strings.NewReader(""), stdout: &out, stderr: &bad, env: h.getenv}, args)
+		code = run(ctx, &deps{stdin: strings.NewReader(""), stdout: &out, stderr: &bad,
+			env: h.getenv}, args)
 		return out.String(), bad.String(), code
 	}
 	cmd := h.command(args...)
@@ -123,8 +124,10 @@ func (h *diskHost) must(args ...string) string {
 func (h *diskHost) refused(code int, word string, args ...string) {
 	h.t.Helper()
 	stdout, stderr, got := h.run(append([]string{"disk"}, args...)...)
-	if got != code || !strings.Contains(stderr, word) || !strings.Contains(stderr, "try: ") && code != exitUsage {
-		h.t.Errorf("sluice disk %s: exit %d, want %d with %q and a remedy: %s%s", strings.Join(args, " "), got, code, word, stdout, stderr)
+	if got != code || !strings.Contains(stderr, word) || !strings.Contains(stderr, "try: ") &&
+		code != exitUsage {
+		h.t.Errorf("sluice disk %s: exit %d, want %d with %q and a remedy: %s%s",
+			strings.Join(args, " "), got, code, word, stdout, stderr)
 	}
 }
 
@@ -169,13 +172,15 @@ func TestDiskLife(t *testing.T) {
 	h.must("mount", url, dir, "--background")
 	h.write(dir+"/a", "one")
 	x := h.info(url)
-	if len(x.Attachments) != 1 || x.Attachments[0].Mode != "mount" || x.Attachments[0].Mountpoint != dir || x.Attachments[0].Generation != x.Generation ||
+	if len(x.Attachments) != 1 || x.Attachments[0].Mode != "mount" ||
+		x.Attachments[0].Mountpoint != dir || x.Attachments[0].Generation != x.Generation ||
 		x.State != "open" || syscall.Kill(x.Attachments[0].PID, 0) != nil {
 		t.Fatalf("%+v", x)
 	}
 	h.refused(exitConflict, "mounted on "+dir, "mount", url, other)
 	h.refused(exitConflict, "already", "mount", url, dir)
-	for _, verb := range [][]string{{"serve", url, "--listen", "127.0.0.1:0"}, {"export", url, other + "/x"}, {"restore", url, "one"}} {
+	for _, verb := range [][]string{{"serve", url, "--listen", "127.0.0.1:0"},
+		{"export", url, other + "/x"}, {"restore", url, "one"}} {
 		if verb[0] == "restore" {
 			h.must("checkpoint", url, "one") // by asking the process that has it mounted
 		}
@@ -196,7 +201,8 @@ func TestDiskLife(t *testing.T) {
 	}
 	h.checkFileSystem(url)
 	var c compacted
-	if err := json.Unmarshal([]byte(h.must("compact", url, "--target", "1.05", "--json")), &c); err != nil {
+	if err := json.Unmarshal([]byte(h.must("compact", url, "--target", "1.05", "--json")),
+		&c); err != nil {
 		t.Fatal(err)
 	}
 	if c.Packed == 0 || c.MovedBytes == 0 || float64(c.SpaceBytes) > 1.05*float64(c.LiveBytes)+1 {
@@ -210,13 +216,19 @@ func TestDiskLife(t *testing.T) {
 	h.refused(exitUsage, "shrink", "resize", url, "--size", "64MiB")
 	h.must("mount", url, dir, "--background")
 	h.check(dir+"/a", "two")
-	if n := system(t, "blockdev", "--getsize64", h.info(url).Attachments[0].BlockDevice); strings.TrimSpace(n) != "134217728" {
+	if n := system(t, "blockdev", "--getsize64",
+		h.info(url).Attachments[0].BlockDevice); strings.TrimSpace(n) != "134217728" {
 		t.Errorf("the block device has %s bytes", n)
 	}
-	if err := exec.CommandContext(t.Context(), "umount", dir).Run(); err != nil { // ends it as well as detach
+	// ends it as well as detach
+	if err := exec.CommandContext(t.Context(), "umount", dir).Run(); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the disk is closed", func() bool { x := h.info(url); return x.State == "closed" && len(x.Attachments) == 0 })
+	waitFor(t, "the disk is closed", func() bool {
+		x := h.info(url)
+		return x.State == "closed" &&
+			len(x.Attachments) == 0
+	})
 
 	var r restored
 	if err := json.Unmarshal([]byte(h.must("restore", url, "one", "--json")), &r); err != nil {
@@ -241,7 +253,8 @@ func TestDiskLife(t *testing.T) {
 	h.must("detach", dir)
 	h.must("destroy", url, "--yes")
 	h.refused(exitNotFound, "no disk", "destroy", url, "--yes")
-	h.refused(exitConflict, "forks may need", "create", url, "--size", "1GiB") // the fork's content is there still
+	// the fork's content is there still
+	h.refused(exitConflict, "forks may need", "create", url, "--size", "1GiB")
 	h.checkFileSystem(h.url("fork"))
 	h.must("fsck", h.url("fork"), "--data")
 	h.must("destroy", h.url("fork"), "--yes")
@@ -254,7 +267,8 @@ func TestMachinesDisk(t *testing.T) {
 	url, dir := h.url("m"), h.mkdir("mnt")
 	h.must("create", url, "--size", "64MiB", "--fs", "ext4")
 	h.write(filepath.Join(h.dir, "pool/disks/m/machine.json"), "{}")
-	for _, verb := range [][]string{{"mount", url, dir}, {"serve", url, "--listen", ":0"}, {"destroy", url, "--yes"}} {
+	for _, verb := range [][]string{{"mount", url, dir}, {"serve", url, "--listen", ":0"},
+		{"destroy", url, "--yes"}} {
 		h.refused(exitConflict, "belongs to a machine", verb...)
 	}
 	h.must("mount", url, dir, "--read-only", "--background")
@@ -263,7 +277,8 @@ func TestMachinesDisk(t *testing.T) {
 	h.must("detach", dir)
 }
 
-// TestMountOfAnEmptyDisk: what was never written gets a file system, once; anything else is left as it is.
+// TestMountOfAnEmptyDisk: what was never written gets a file system, once; anything else is left as
+// it is.
 func TestMountOfAnEmptyDisk(t *testing.T) {
 	h := newDiskHost(t)
 	url, other, dir := h.url("data"), h.url("raw"), h.mkdir("mnt")
@@ -285,7 +300,8 @@ func TestMountOfAnEmptyDisk(t *testing.T) {
 	h.must("import", raw, other)
 	h.refused(exitFailed, "no file system", "mount", other, dir)
 	h.must("export", other, filepath.Join(h.dir, "back"))
-	h.check(filepath.Join(h.dir, "back"), strings.Repeat("x", 4096)+strings.Repeat("\x00", 64<<20-4096))
+	h.check(filepath.Join(h.dir, "back"),
+		strings.Repeat("x", 4096)+strings.Repeat("\x00", 64<<20-4096))
 }
 
 func waitFor(t *testing.T, what string, holds func() bool) {
@@ -317,8 +333,8 @@ func (h *diskHost) foreground(args ...string) (*exec.Cmd, *bytes.Buffer) {
 	return cmd, &stderr
 }
 
-// TestKilledMount kills the process of a mount while files are written and fsynced, and mounts again at the same
-// place: whatever was acknowledged is there, and the file system is whole.
+// TestKilledMount kills the process of a mount while files are written and fsynced, and mounts
+// again at the same place: whatever was acknowledged is there, and the file system is whole.
 func TestKilledMount(t *testing.T) {
 	h := newDiskHost(t)
 	url, dir := h.url("data"), h.mkdir("mnt")
@@ -336,7 +352,8 @@ func TestKilledMount(t *testing.T) {
 		case acked = <-done:
 			t.Fatalf("no file could be written in round %d, after %d", round, acked)
 		}
-		time.Sleep(time.Duration(13*round) * time.Millisecond) // so that the kill hits another moment each time
+		// so that the kill hits another moment each time
+		time.Sleep(time.Duration(13*round) * time.Millisecond)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -405,7 +422,11 @@ func TestBusyMount(t *testing.T) {
 	done := make(chan struct{})
 	go func() { // lets go only after the mount has been cut off
 		defer close(done)
-		waitFor(t, "the mount is gone", func() bool { m, err := mountAt(dir); return m == nil && err == nil })
+		waitFor(t, "the mount is gone", func() bool {
+			m, err := mountAt(dir)
+			return m == nil &&
+				err == nil
+		})
 		f.Close()
 	}()
 	h.must("detach", dir, "--force")

@@ -27,10 +27,11 @@ func newDiskTopCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Watch what the disks attached on this host do, or machines' disks",
-		Long: `Watch what the disks that are attached for writing on this host do, by the second: requests and bytes
-of who uses them, flushes with the time they took, requests to the store, and what waits to be written
-there. With --machine it is the disks of those machines, wherever they run. Times are upper bounds, to a
-factor of two. On a terminal it goes on until it is interrupted; else, and with --once, it looks once.
+		Long: `Watch what the disks that are attached for writing on this host do, by the second:
+requests and bytes of who uses them, flushes with the time they took, requests to
+the store, and what waits to be written there. With --machine it is the disks of
+those machines, wherever they run. Times are upper bounds, to a factor of two. On a
+terminal it goes on until it is interrupted; else, and with --once, it looks once.
 ` + exitTable,
 		Example: `  sluice disk top
   sluice disk top --machine web-1 --machine web-2
@@ -49,31 +50,38 @@ factor of two. On a terminal it goes on until it is interrupted; else, and with 
 	}
 	cmd.Flags().BoolVar(&once, "once", false, "look once, over one interval")
 	cmd.Flags().DurationVar(&every, "every", time.Second, "the interval")
-	cmd.Flags().StringArrayVar(&machines, "machine", nil, "a machine whose disk to watch; repeat it")
+	cmd.Flags().StringArrayVar(&machines, "machine", nil,
+		"a machine whose disk to watch; repeat it")
 	return cmd
 }
 
 // topRow is what one attachment did in an interval. Rates are per second.
 type topRow struct {
-	URL           string          `json:"url"`
-	Machine       string          `json:"machine,omitempty"`
-	PID           int             `json:"pid,omitempty"`  // of an attachment on this host
-	Mode          attachment.Mode `json:"mode,omitempty"` // likewise
-	Reads         float64         `json:"reads"`
-	Writes        float64         `json:"writes"`
-	ReadBytes     float64         `json:"read_bytes"`
-	WriteBytes    float64         `json:"write_bytes"`
-	Flushes       float64         `json:"flushes"`
-	FlushP50MS    float64         `json:"flush_p50_ms"` // upper bounds, to a factor of two; 0: there was none
-	FlushP99MS    float64         `json:"flush_p99_ms"`
-	StoreGets     float64         `json:"store_gets"`
-	StorePuts     float64         `json:"store_puts"`
-	StoreRetries  float64         `json:"store_retries"`
-	StoreLost     uint64          `json:"store_lost"` // objects that the store acknowledged and did not have, since it was attached; they were written again
-	DirtyBytes    int64           `json:"dirty_bytes"`
-	CacheHitRatio float64         `json:"cache_hit_ratio"` // of frames, in memory and in the cache; 0 also when none was read
-	State         string          `json:"state"`           // ok, retrying (the store fails requests), stalled (it does nothing), silent (the process doesn't answer)
-	Stall         *disk.Stall     `json:"stall,omitempty"` // in state stalled
+	URL        string          `json:"url"`
+	Machine    string          `json:"machine,omitempty"`
+	PID        int             `json:"pid,omitempty"`  // of an attachment on this host
+	Mode       attachment.Mode `json:"mode,omitempty"` // likewise
+	Reads      float64         `json:"reads"`
+	Writes     float64         `json:"writes"`
+	ReadBytes  float64         `json:"read_bytes"`
+	WriteBytes float64         `json:"write_bytes"`
+	Flushes    float64         `json:"flushes"`
+	// upper bounds, to a factor of two; 0: there was none
+	FlushP50MS   float64 `json:"flush_p50_ms"`
+	FlushP99MS   float64 `json:"flush_p99_ms"`
+	StoreGets    float64 `json:"store_gets"`
+	StorePuts    float64 `json:"store_puts"`
+	StoreRetries float64 `json:"store_retries"`
+	// objects that the store acknowledged and did not have, since it was attached; they were
+	// written again
+	StoreLost  uint64 `json:"store_lost"`
+	DirtyBytes int64  `json:"dirty_bytes"`
+	// of frames, in memory and in the cache; 0 also when none was read
+	CacheHitRatio float64 `json:"cache_hit_ratio"`
+	// ok, retrying (the store fails requests), stalled (it does nothing), silent (the process
+	// doesn't answer)
+	State string      `json:"state"`
+	Stall *disk.Stall `json:"stall,omitempty"` // in state stalled
 }
 
 // reading is what an attachment said at one moment.
@@ -99,7 +107,10 @@ func (d *deps) topSource(machines []string) (func(ctx context.Context) ([]attach
 	if err != nil {
 		return nil, err
 	}
-	return func(ctx context.Context) ([]attached, error) { return lookAtMachines(ctx, c, machines) }, nil
+	return func(ctx context.Context) ([]attached,
+		error) {
+		return lookAtMachines(ctx, c, machines)
+	}, nil
 }
 
 // topTimeout is how long one attachment has to say what it does, before it is called silent.
@@ -148,19 +159,24 @@ func lookAtMachines(ctx context.Context, c *client.Client, names []string) ([]at
 // statsOfMachine returns the engine's form of what the API says of a disk.
 func statsOfMachine(s api.DiskStats) disk.Stats {
 	out := disk.Stats{
-		Reads: s.Reads, Writes: s.Writes, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes, Flushes: s.Flushes,
-		Gets: s.Gets, Puts: s.Puts, HeadSwaps: s.HeadSwaps, Retries: s.Retries, Throttled: s.Throttled,
-		Lost: s.LostObjects, FrameHits: s.FrameHits, FrameMisses: s.FrameMisses, DirtyBytes: s.DirtyBytes,
+		Reads: s.Reads, Writes: s.Writes, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes,
+		Flushes: s.Flushes,
+		Gets:    s.Gets, Puts: s.Puts, HeadSwaps: s.HeadSwaps, Retries: s.Retries,
+		Throttled: s.Throttled,
+		Lost:      s.LostObjects, FrameHits: s.FrameHits, FrameMisses: s.FrameMisses,
+		DirtyBytes: s.DirtyBytes,
 	}
 	copy(out.FlushTimes[:], s.FlushTimes)
 	if x := s.Stall; x != nil {
-		out.Stall = &disk.Stall{Since: x.Since, Operation: x.Operation, Kind: errs.Kind(x.Kind), Reason: x.Reason,
+		out.Stall = &disk.Stall{Since: x.Since, Operation: x.Operation, Kind: errs.Kind(x.Kind),
+			Reason: x.Reason,
 			Remedy: x.Remedy, HeldSince: x.HeldSince}
 	}
 	return out
 }
 
-func (d *deps) top(ctx context.Context, look func(context.Context) ([]attached, error), every time.Duration, once bool) error {
+func (d *deps) top(ctx context.Context, look func(context.Context) ([]attached, error),
+	every time.Duration, once bool) error {
 	before := map[string]reading{}
 	if _, err := readTop(ctx, look, before); err != nil {
 		return err
@@ -186,7 +202,8 @@ func (d *deps) top(ctx context.Context, look func(context.Context) ([]attached, 
 }
 
 // readTop asks all attachments, and compares with what they said before, which it replaces.
-func readTop(ctx context.Context, look func(context.Context) ([]attached, error), before map[string]reading) ([]topRow, error) {
+func readTop(ctx context.Context, look func(context.Context) ([]attached, error),
+	before map[string]reading) ([]topRow, error) {
 	all, err := look(ctx)
 	if err != nil {
 		return nil, err
@@ -216,7 +233,8 @@ func compareTop(row topRow, a, b reading) topRow {
 	row.Reads, row.Writes = rate(x.Reads, y.Reads), rate(x.Writes, y.Writes)
 	row.ReadBytes, row.WriteBytes = rate(x.ReadBytes, y.ReadBytes), rate(x.WriteBytes, y.WriteBytes)
 	row.Flushes, row.StoreGets = rate(x.Flushes, y.Flushes), rate(x.Gets, y.Gets)
-	row.StorePuts, row.StoreRetries = rate(x.Puts+x.HeadSwaps, y.Puts+y.HeadSwaps), rate(x.Retries, y.Retries)
+	row.StorePuts, row.StoreRetries = rate(x.Puts+x.HeadSwaps, y.Puts+y.HeadSwaps),
+		rate(x.Retries, y.Retries)
 	times := y.FlushTimes.Since(x.FlushTimes)
 	row.FlushP50MS = times.Quantile(0.5).Seconds() * 1000
 	row.FlushP99MS = times.Quantile(0.99).Seconds() * 1000
@@ -255,18 +273,23 @@ func printTop(w io.Writer, rows []topRow) error {
 	table := make([][]string, 0, len(rows))
 	for i := range rows {
 		r := &rows[i]
-		table = append(table, []string{r.name(), r.process(), orDash(string(r.Mode)), perSecond(r.Reads), perSecond(r.Writes),
+		table = append(table, []string{r.name(), r.process(), orDash(string(r.Mode)),
+			perSecond(r.Reads), perSecond(r.Writes),
 			byteCount(int64(r.ReadBytes)), byteCount(int64(r.WriteBytes)), perSecond(r.Flushes),
-			fmt.Sprintf("%.1f", r.FlushP50MS), fmt.Sprintf("%.1f", r.FlushP99MS), perSecond(r.StoreGets), perSecond(r.StorePuts),
+			fmt.Sprintf("%.1f", r.FlushP50MS), fmt.Sprintf("%.1f", r.FlushP99MS),
+			perSecond(r.StoreGets), perSecond(r.StorePuts),
 			byteCount(r.DirtyBytes), fmt.Sprintf("%.0f%%", 100*r.CacheHitRatio), r.State})
 	}
-	err := printTable(w, []string{"DISK", "PID", "MODE", "R/S", "W/S", "READ/S", "WRITE/S", "FLUSH/S", "P50MS", "P99MS", "GET/S", "PUT/S", "DIRTY", "HITS", "STATE"}, table)
+	err := printTable(w, []string{"DISK", "PID", "MODE", "R/S", "W/S", "READ/S", "WRITE/S",
+		"FLUSH/S", "P50MS", "P99MS", "GET/S", "PUT/S", "DIRTY", "HITS", "STATE"}, table)
 	for i := range rows {
 		if r := &rows[i]; r.Stall != nil && err == nil {
 			err = printStall(w, r.name(), r.Stall)
 		}
 		if r := &rows[i]; r.StoreLost > 0 && err == nil {
-			_, err = fmt.Fprintf(w, "%s: the store did not have %d objects that it had acknowledged; they were written again. Don't trust it.\n",
+			_,
+				err = fmt.Fprintf(w,
+				"%s: the store did not have %d objects that it had acknowledged; they were written again. Don't trust it.\n",
 				r.name(), r.StoreLost)
 		}
 	}

@@ -35,7 +35,8 @@ func found(check, detail string, err error) finding {
 	if err == nil {
 		return finding{Check: check, Status: statusOK, Detail: detail}
 	}
-	f := finding{Check: check, Status: statusBroken, Detail: err.Error(), Remedy: errs.RemedyOf(err)}
+	f := finding{Check: check, Status: statusBroken, Detail: err.Error(),
+		Remedy: errs.RemedyOf(err)}
 	var remote *api.Error
 	if errors.As(err, &remote) {
 		f.Remedy = remote.Remedy
@@ -52,9 +53,9 @@ func newDoctorCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Check this host, the object store, the server and the workers",
-		Long: `Check whether this host can run machines, whether the object store does what disks need (conditional
-writes above all), and whether the server and the workers of the fleet are well. Each finding that is
-broken says what to do about it.
+		Long: `Check whether this host can run machines, whether the object store does what disks
+need (conditional writes above all), and whether the server and the workers of the
+fleet are well. Each finding that is broken says what to do about it.
 
 EXIT STATUS
   0  nothing is broken
@@ -70,7 +71,8 @@ EXIT STATUS
 			return d.reportFindings(findings)
 		},
 	}
-	cmd.Flags().StringVar(&store, "store", "", "object store to probe (default: the fleet's, where this host can reach it)")
+	cmd.Flags().StringVar(&store, "store", "",
+		"object store to probe (default: the fleet's, where this host can reach it)")
 	cmd.Flags().BoolVar(&host, "host", true, "check this host too")
 	return cmd
 }
@@ -96,7 +98,8 @@ func (d *deps) reportFindings(findings []finding) error {
 		return nil
 	})
 	if err == nil && broken > 0 {
-		return &codedError{code: exitFailed, err: fmt.Errorf("%d of %d checks found something broken", broken, len(findings))}
+		return &codedError{code: exitFailed,
+			err: fmt.Errorf("%d of %d checks found something broken", broken, len(findings))}
 	}
 	return err
 }
@@ -107,7 +110,8 @@ func (d *deps) checkFleet(ctx context.Context, store string) []finding {
 	defer cancel()
 	var findings []finding
 	if d.dir == "" && d.env("SLUICE_DIR") == "" && d.env("SLUICE_URL") == "" {
-		findings = append(findings, finding{Check: "server", Status: statusSkipped, Detail: "no fleet is named (--dir, SLUICE_DIR or SLUICE_URL)"})
+		findings = append(findings, finding{Check: "server", Status: statusSkipped,
+			Detail: "no fleet is named (--dir, SLUICE_DIR or SLUICE_URL)"})
 	} else {
 		c, err := d.client()
 		if err != nil {
@@ -117,7 +121,8 @@ func (d *deps) checkFleet(ctx context.Context, store string) []finding {
 		if err != nil {
 			return append(findings, found("server", "", err))
 		}
-		findings = append(findings, found("server", fmt.Sprintf("%s, fleet %s, version %s", c.BaseURL(), server.FleetID, server.Version), brakeError(server)))
+		findings = append(findings, found("server", fmt.Sprintf("%s, fleet %s, version %s",
+			c.BaseURL(), server.FleetID, server.Version), brakeError(server)))
 		findings = append(findings, checkWorkers(ctx, c)...)
 		if store == "" {
 			store = server.StoreURL
@@ -130,7 +135,8 @@ func brakeError(s api.Server) error {
 	if s.Brake == "" {
 		return nil
 	}
-	return errs.New(errs.Unavailable, "automatic actions are stopped: %s", s.Brake).WithRemedy("look at the workers that are down")
+	return errs.New(errs.Unavailable, "automatic actions are stopped: %s", s.Brake).
+		WithRemedy("look at the workers that are down")
 }
 
 func checkWorkers(ctx context.Context, c *client.Client) []finding {
@@ -139,18 +145,22 @@ func checkWorkers(ctx context.Context, c *client.Client) []finding {
 		return []finding{found("workers", "", err)}
 	}
 	if len(workers) == 0 {
-		return []finding{found("workers", "", errs.New(errs.NotFound, "the fleet has no workers").WithRemedy("start one: sluice worker --help"))}
+		return []finding{found("workers", "", errs.New(errs.NotFound,
+			"the fleet has no workers").WithRemedy("start one: sluice worker --help"))}
 	}
 	var findings []finding
 	for _, w := range workers {
 		var err error
 		switch {
 		case w.State == "down":
-			err = errs.New(errs.Unavailable, "worker is down; last seen %s", orDash(timestamp(w.LastSeen))).
-				WithRemedy("start its daemon; its machines are started elsewhere meanwhile: sluice worker show %s", w.ID)
+			err = errs.New(errs.Unavailable, "worker is down; last seen %s",
+				orDash(timestamp(w.LastSeen))).
+				WithRemedy(
+					"start its daemon; its machines are started elsewhere meanwhile: sluice worker show %s", w.ID)
 		case len(w.Conditions) > 0:
 			k := w.Conditions[0]
-			err = errs.New(errs.Unavailable, "%s since %s: %s", k.Name, timestamp(k.Since), k.Message).
+			err = errs.New(errs.Unavailable, "%s since %s: %s", k.Name,
+				timestamp(k.Since), k.Message).
 				WithRemedy("%s", remedyOf(w.ID, k))
 		}
 		detail := w.State
@@ -184,7 +194,9 @@ func (d *deps) checkStore(ctx context.Context, url string) finding {
 	defer store.Close()
 	err = blobs.Probe(ctx, store, url)
 	if blobs.LacksCredentials(err) {
-		return finding{Check: check, Status: statusSkipped, Detail: url + ": no credentials here (AWS_ACCESS_KEY_ID or a profile); the server probes it when it starts"}
+		return finding{Check: check, Status: statusSkipped,
+			Detail: url +
+				": no credentials here (AWS_ACCESS_KEY_ID or a profile); the server probes it when it starts"}
 	}
 	return found(check, url+": conditional writes work", err)
 }

@@ -22,7 +22,8 @@ func checkHost(ctx context.Context) []finding {
 	ctx, cancel := context.WithTimeout(ctx, doctorTimeout)
 	defer cancel()
 	if os.Geteuid() != 0 {
-		return []finding{found("root", "", errs.New(errs.Denied, "a worker needs root").WithRemedy("run as root, or with --host=false for the fleet alone"))}
+		return []finding{found("root", "", errs.New(errs.Denied, "a worker needs root").WithRemedy(
+			"run as root, or with --host=false for the fleet alone"))}
 	}
 	type check struct {
 		name string
@@ -31,7 +32,8 @@ func checkHost(ctx context.Context) []finding {
 	var findings []finding
 	for _, c := range []check{
 		{"fuse", checkFUSE}, {"loop devices", checkLoop}, {"user namespaces", checkUserNamespace},
-		{"idmapped mounts", checkIDMap}, {"cgroups", checkCgroups}, {"runc", checkRunc}, {"mkfs.ext4", checkMkfs},
+		{"idmapped mounts", checkIDMap}, {"cgroups", checkCgroups}, {"runc", checkRunc},
+		{"mkfs.ext4", checkMkfs},
 		{"sync of one machine", checkSync},
 	} {
 		detail, err := c.try(ctx)
@@ -59,15 +61,18 @@ func checkLoop(context.Context) (string, error) {
 func userNamespaceCommand(ctx context.Context) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "cat")
 	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: 65536}}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWNET,
-		UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{}, GidMappingsEnableSetgroups: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS |
+		syscall.CLONE_NEWPID | syscall.CLONE_NEWNET,
+		UidMappings: ids, GidMappings: ids, Credential: &syscall.Credential{},
+		GidMappingsEnableSetgroups: true}
 	return cmd
 }
 
 func checkUserNamespace(ctx context.Context) (string, error) {
 	if err := userNamespaceCommand(ctx).Run(); err != nil {
 		return "", errs.Wrap(errs.Unsupported, err, "run a process in a user namespace").
-			WithRemedy("sysctl -w user.max_user_namespaces=65536, and no seccomp filter around this process")
+			WithRemedy(
+				"sysctl -w user.max_user_namespaces=65536, and no seccomp filter around this process")
 	}
 	return "65536 ids mapped", nil
 }
@@ -80,7 +85,8 @@ func checkIDMap(ctx context.Context) (string, error) {
 		err = cmd.Start()
 	}
 	if err != nil {
-		return "", errs.Wrap(errs.Unsupported, err, "run a process in a user namespace").WithRemedy("see user namespaces")
+		return "", errs.Wrap(errs.Unsupported, err,
+			"run a process in a user namespace").WithRemedy("see user namespaces")
 	}
 	defer func() { stdin.Close(); _ = cmd.Wait() }()
 	userns, err := os.Open(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "ns/user"))
@@ -94,7 +100,8 @@ func checkIDMap(ctx context.Context) (string, error) {
 			return "works on " + dir, nil
 		}
 	}
-	return "", errs.Wrap(errs.Unsupported, last, "make an idmapped mount").WithRemedy("use a kernel of 5.12 or newer (ext4)")
+	return "", errs.Wrap(errs.Unsupported, last,
+		"make an idmapped mount").WithRemedy("use a kernel of 5.12 or newer (ext4)")
 }
 
 func tryIDMap(dir string, userns int) error {
@@ -103,7 +110,8 @@ func tryIDMap(dir string, userns int) error {
 		return err
 	}
 	defer unix.Close(tree)
-	return unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns)})
+	return unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH,
+		&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns)})
 }
 
 // checkCgroups wants the controllers that bound a VM, in either version, as a worker does.
@@ -147,7 +155,8 @@ func checkMkfs(context.Context) (string, error) {
 		}
 	}
 	if err != nil {
-		return "", errs.Wrap(errs.NotFound, err, "find mkfs.ext4").WithRemedy("apt-get install e2fsprogs")
+		return "", errs.Wrap(errs.NotFound, err,
+			"find mkfs.ext4").WithRemedy("apt-get install e2fsprogs")
 	}
 	return path, nil
 }

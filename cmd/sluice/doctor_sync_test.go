@@ -11,14 +11,15 @@ import (
 	"github.com/sluice-platform/sluice/internal/platform/ownsync"
 )
 
-// TestDoctorKnowsWhereSyncIsTaken: where somebody intercepts system calls already, as a container's manager may, no machine
-// can start; doctor says so before.
+// TestDoctorKnowsWhereSyncIsTaken: where somebody intercepts system calls already, as a container's
+// manager may, no machine can start; doctor says so before.
 func TestDoctorKnowsWhereSyncIsTaken(t *testing.T) {
 	if f := doctorOnSync(t); f.Status != statusOK {
 		t.Errorf("here: %+v", f)
 	}
 	err := ownsync.Filter(func(*os.File) error {
-		if f := doctorOnSync(t); f.Status != statusBroken || !strings.Contains(f.Remedy, "intercepts system calls") {
+		if f := doctorOnSync(t); f.Status != statusBroken ||
+			!strings.Contains(f.Remedy, "intercepts system calls") {
 			t.Errorf("where it is taken: %+v", f)
 		}
 		return nil
@@ -28,7 +29,8 @@ func TestDoctorKnowsWhereSyncIsTaken(t *testing.T) {
 	}
 }
 
-// doctorOnSync runs the command as a child of the calling thread. What else it finds doesn't matter.
+// doctorOnSync runs the command as a child of the calling thread. What else it finds doesn't
+// matter.
 func doctorOnSync(t *testing.T) finding {
 	cmd := exec.Command(os.Args[0], "doctor", "--json")
 	cmd.Env = append(os.Environ(), "SLUICE_DIR="+t.TempDir())

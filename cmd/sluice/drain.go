@@ -40,10 +40,13 @@ func newDrainListCommand(d *deps) *cobra.Command {
 			return d.result(drains, func(w io.Writer) error {
 				rows := make([][]string, 0, len(drains))
 				for _, x := range drains {
-					rows = append(rows, []string{x.ID, x.State, strings.Join(x.Workers, ","), fmt.Sprintf("%d/%d", x.Moved, x.Total),
-						fmt.Sprint(len(x.Blockers)), timestamp(x.StartedAt), timestamp(x.FinishedAt)})
+					rows = append(rows, []string{x.ID, x.State, strings.Join(x.Workers, ","),
+						fmt.Sprintf("%d/%d", x.Moved, x.Total),
+						fmt.Sprint(len(x.Blockers)), timestamp(x.StartedAt),
+						timestamp(x.FinishedAt)})
 				}
-				return printTable(w, []string{"DRAIN", "STATE", "WORKERS", "MOVED", "BLOCKERS", "STARTED", "FINISHED"}, rows)
+				return printTable(w, []string{"DRAIN", "STATE", "WORKERS", "MOVED", "BLOCKERS",
+					"STARTED", "FINISHED"}, rows)
 			})
 		}),
 	}
@@ -70,8 +73,9 @@ func newDrainCancelCommand(d *deps) *cobra.Command {
 	return &cobra.Command{
 		Use:   "cancel DRAIN",
 		Short: "Stop a drain; machines that were moved stay where they are now",
-		Long: `Stop a drain. A move that has stopped its machine already is finished or undone, so that the machine is
-wholly on one side; no other is begun. Workers that the drain cordoned are uncordoned.
+		Long: `Stop a drain. A move that has stopped its machine already is finished or undone, so
+that the machine is wholly on one side; no other is begun. Workers that the drain
+cordoned are uncordoned.
 ` + exitTable,
 		Example: "  sluice drain cancel 01J08P60K8NK33K9P5MQ5M4QN8",
 		Args:    exactly("a drain"),
@@ -93,7 +97,8 @@ func newDrainWatchCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "watch DRAIN",
 		Short: "Watch a drain until it has ended",
-		Long: `Watch a drain until it has ended. With --json each change is one line: the whole drain.
+		Long: `Watch a drain until it has ended. With --json each change is one line: the whole
+drain.
 ` + exitTable + drainExit,
 		Example: "  sluice drain watch 01J08P60K8NK33K9P5MQ5M4QN8",
 		Args:    exactly("a drain"),
@@ -113,12 +118,14 @@ func newDrainWatchCommand(d *deps) *cobra.Command {
 	return cmd
 }
 
-// blockedFor is how long a drain must have been blocked until a command that wasn't told to wait ends.
+// blockedFor is how long a drain must have been blocked until a command that wasn't told to wait
+// ends.
 const blockedFor = 5 * time.Second
 
-// lookOn watches a drain until it has ended, ctx or the flags' time is over, or, without --wait, it has
-// been blocked for a while. It returns the newest state.
-func lookOn(ctx context.Context, c *client.Client, drain api.Drain, f drainFlags, show func(api.Drain) error) (api.Drain, error) {
+// lookOn watches a drain until it has ended, ctx or the flags' time is over, or, without --wait, it
+// has been blocked for a while. It returns the newest state.
+func lookOn(ctx context.Context, c *client.Client, drain api.Drain, f drainFlags,
+	show func(api.Drain) error) (api.Drain, error) {
 	if f.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, f.timeout)
@@ -155,11 +162,13 @@ func lookOn(ctx context.Context, c *client.Client, drain api.Drain, f drainFlags
 var errStaysBlocked = errors.New("the drain stays blocked")
 
 // followDrain shows a drain's progress on stderr and its result on stdout.
-func (d *deps) followDrain(ctx context.Context, c *client.Client, drain api.Drain, f drainFlags) error {
+func (d *deps) followDrain(ctx context.Context, c *client.Client, drain api.Drain,
+	f drainFlags) error {
 	progress := d.newDrainProgress(!f.wait)
 	drain, err := lookOn(ctx, c, drain, f, progress.show)
 	progress.end()
-	if printErr := d.result(drain, func(w io.Writer) error { return printDrain(w, drain) }); printErr != nil {
+	if printErr := d.result(drain,
+		func(w io.Writer) error { return printDrain(w, drain) }); printErr != nil {
 		return printErr
 	}
 	return d.drainOutcome(drain, err)
@@ -167,22 +176,28 @@ func (d *deps) followDrain(ctx context.Context, c *client.Client, drain api.Drai
 
 // streamDrain prints every state as a line of JSON.
 func (d *deps) streamDrain(ctx context.Context, c *client.Client, id string, f drainFlags) error {
-	drain, err := lookOn(ctx, c, api.Drain{ID: id}, f, func(now api.Drain) error { return d.printJSONLine(now) })
+	drain, err := lookOn(ctx, c, api.Drain{ID: id}, f,
+		func(now api.Drain) error { return d.printJSONLine(now) })
 	return d.drainOutcome(drain, err)
 }
 
 // drainOutcome is nil only for a drain that has drained.
 func (d *deps) drainOutcome(drain api.Drain, err error) error {
-	goesOn := fmt.Sprintf("the drain goes on by itself; watch it with: sluice drain watch %s, stop it with: sluice drain cancel %s", drain.ID, drain.ID)
+	goesOn := fmt.Sprintf(
+		"the drain goes on by itself; watch it with: sluice drain watch %s, stop it with: sluice drain cancel %s", drain.ID, drain.ID)
 	switch {
 	case err == nil && drain.State == "drained":
 		return nil
 	case err == nil:
-		return &codedError{code: exitBlocked, err: &api.Error{Code: "failed", Message: "the drain is " + drain.State + "; not every machine was moved"}}
+		return &codedError{code: exitBlocked, err: &api.Error{Code: "failed",
+			Message: "the drain is " + drain.State + "; not every machine was moved"}}
 	case errors.Is(err, errStaysBlocked):
-		return &codedError{code: exitBlocked, err: &api.Error{Code: "failed", Message: "the drain is blocked; the machines named above keep running where they are", Remedy: goesOn}}
+		return &codedError{code: exitBlocked,
+			err: &api.Error{Code: "failed",
+				Message: "the drain is blocked; the machines named above keep running where they are", Remedy: goesOn}}
 	case errors.Is(err, context.DeadlineExceeded):
-		return &codedError{code: exitBlocked, err: &api.Error{Code: "failed", Message: "the drain has not ended in time", Remedy: goesOn}}
+		return &codedError{code: exitBlocked, err: &api.Error{Code: "failed",
+			Message: "the drain has not ended in time", Remedy: goesOn}}
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(d.stderr, goesOn)
 		return err

@@ -20,14 +20,16 @@ func printDrain(w io.Writer, x api.Drain) error {
 		fmt.Fprintln(w)
 	}
 	workers := strings.Join(x.Workers, ", ")
-	fmt.Fprintf(w, "drain %s of %s: %s, %d of %d machines moved", x.ID, workers, x.State, x.Moved, x.Total)
+	fmt.Fprintf(w, "drain %s of %s: %s, %d of %d machines moved", x.ID, workers, x.State,
+		x.Moved, x.Total)
 	if !x.FinishedAt.IsZero() {
 		fmt.Fprintf(w, " in %.1f s", x.FinishedAt.Sub(x.StartedAt).Seconds())
 	}
 	fmt.Fprintln(w)
 	if x.State == "drained" {
 		fmt.Fprintf(w, "%s: safe to power off\n", workers)
-		fmt.Fprintf(w, "to give them machines again: sluice worker uncordon %s\n", strings.Join(x.Workers, " "))
+		fmt.Fprintf(w, "to give them machines again: sluice worker uncordon %s\n",
+			strings.Join(x.Workers, " "))
 	}
 	for _, b := range x.Blockers {
 		printBlocker(w, b)
@@ -36,7 +38,8 @@ func printDrain(w io.Writer, x api.Drain) error {
 }
 
 func printBlocker(w io.Writer, b api.Blocker) {
-	fmt.Fprintf(w, "blocked: %s: %s (%s, since %s)\n", b.Object, b.Detail, b.Code, timestamp(b.Since))
+	fmt.Fprintf(w, "blocked: %s: %s (%s, since %s)\n", b.Object, b.Detail, b.Code,
+		timestamp(b.Since))
 	if b.Remedy != "" {
 		fmt.Fprintf(w, "  try: %s\n", b.Remedy)
 	}
@@ -53,7 +56,8 @@ func printMoves(w io.Writer, moves []api.Move) error {
 		rows = append(rows, []string{m.MachineName, m.Machine, m.From + " → " + orDash(m.To), pause,
 			fmt.Sprint(m.DiskBytesCopied), moveText(m)})
 	}
-	return printTable(w, []string{"MACHINE", "ID", "FROM → TO", "PAUSE MS", "DISK BYTES COPIED", "RESULT"}, rows)
+	return printTable(w, []string{"MACHINE", "ID", "FROM → TO", "PAUSE MS", "DISK BYTES COPIED",
+		"RESULT"}, rows)
 }
 
 func moveText(m api.Move) string {
@@ -78,13 +82,14 @@ type drainProgress interface {
 	end()
 }
 
-// newDrainProgress redraws a table on a terminal, and writes one line per step elsewhere. Where the result
-// follows as soon as the drain stays blocked, blockers are left to that.
+// newDrainProgress redraws a table on a terminal, and writes one line per step elsewhere. Where the
+// result follows as soon as the drain stays blocked, blockers are left to that.
 func (d *deps) newDrainProgress(resultFollows bool) drainProgress {
 	if f := terminal(d.stderr); f != nil && d.env("TERM") != "dumb" {
 		return &drainTable{w: d.stderr, file: f}
 	}
-	return &drainLines{w: d.stderr, steps: map[string]int{}, said: map[string]bool{}, resultFollows: resultFollows}
+	return &drainLines{w: d.stderr, steps: map[string]int{}, said: map[string]bool{},
+		resultFollows: resultFollows}
 }
 
 // drainLines writes a line for each step of each move, and for each new blocker.
@@ -102,7 +107,8 @@ func (p *drainLines) show(x api.Drain) error {
 			if s.Note != "" {
 				note = "  " + s.Note
 			}
-			if _, err := fmt.Fprintf(p.w, "%s  %s  %s → %s  %s%s\n", s.At.Format("15:04:05.000"), m.MachineName, m.From, orDash(m.To), s.Step, note); err != nil {
+			if _, err := fmt.Fprintf(p.w, "%s  %s  %s → %s  %s%s\n", s.At.Format("15:04:05.000"),
+				m.MachineName, m.From, orDash(m.To), s.Step, note); err != nil {
 				return err
 			}
 		}
@@ -135,7 +141,8 @@ func (p *drainTable) show(x api.Drain) error {
 		width, height = 80, 24
 	}
 	var out strings.Builder
-	fmt.Fprintf(&out, "drain of %s: %s, %d of %d machines moved\n", strings.Join(x.Workers, ", "), x.State, x.Moved, x.Total)
+	fmt.Fprintf(&out, "drain of %s: %s, %d of %d machines moved\n", strings.Join(x.Workers, ", "),
+		x.State, x.Moved, x.Total)
 	if err := printMoves(&out, unfinishedFirst(x.Moves, height-6)); err != nil {
 		return err
 	}

@@ -48,8 +48,8 @@ EXIT STATUS
 type codedError struct {
 	code int
 	err  error
-	// usage: the command was called wrongly, so that its usage line helps. No code says that by itself: a
-	// command in a machine may exit with any.
+	// usage: the command was called wrongly, so that its usage line helps. No code says that by
+	// itself: a command in a machine may exit with any.
 	usage bool
 }
 
@@ -67,8 +67,8 @@ func usageError(format string, args ...any) error {
 	return &codedError{code: exitUsage, usage: true, err: errs.New(errs.Invalid, format, args...)}
 }
 
-// several are the errors of a command that does the same to many things; it is never empty. Each is printed, and the
-// highest exit code is the command's.
+// several are the errors of a command that does the same to many things; it is never empty. Each is
+// printed, and the highest exit code is the command's.
 type several []error
 
 func (s several) Error() string { return errors.Join(s...).Error() }
@@ -78,7 +78,8 @@ func finish(d *deps, cmd *cobra.Command, err error) int {
 	if err == nil {
 		return exitOK
 	}
-	if all, ok := err.(several); ok { //nolint:errorlint // it is the outermost, or one of its parts is matched
+	// It is the outermost, or one of its parts would be matched.
+	if all, ok := err.(several); ok { //nolint:errorlint // see above
 		code := exitOK
 		for _, one := range all {
 			code = max(code, finish(d, cmd, one))
@@ -148,7 +149,8 @@ func explain(err error) api.Error {
 	if errors.Is(err, context.Canceled) {
 		return api.Error{Code: "interrupted", Message: "interrupted"}
 	}
-	out := api.Error{Code: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)}
+	out := api.Error{Code: string(errs.KindOf(err)), Message: err.Error(),
+		Remedy: errs.RemedyOf(err)}
 	var e *errs.Error
 	if errors.As(err, &e) && e.Cause != nil {
 		cause := e.Cause.Error()
@@ -159,8 +161,8 @@ func explain(err error) api.Error {
 	return out
 }
 
-// printErrorJSON writes an error as programs get it from the API too: one line, the last on stderr. The usage
-// line, where there is one, is the remedy.
+// printErrorJSON writes an error as programs get it from the API too: one line, the last on stderr.
+// The usage line, where there is one, is the remedy.
 func printErrorJSON(w io.Writer, err error, usage string) {
 	e := explain(err)
 	if e.Remedy == "" {

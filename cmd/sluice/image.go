@@ -32,7 +32,8 @@ func newImageListCommand(d *deps) *cobra.Command {
 			return d.result(images, func(w io.Writer) error {
 				rows := make([][]string, 0, len(images))
 				for _, i := range images {
-					rows = append(rows, []string{i.Name, byteCount(i.SizeBytes), timestamp(i.CreatedAt), i.DiskURL})
+					rows = append(rows, []string{i.Name, byteCount(i.SizeBytes),
+						timestamp(i.CreatedAt), i.DiskURL})
 				}
 				return printTable(w, []string{"IMAGE", "SIZE", "CREATED", "DISK URL"}, rows)
 			})
@@ -47,20 +48,24 @@ type imageFlags struct {
 	cache         imageCache
 }
 
-const imageCreateHelp = `Build an image: a template disk with a file tree, of which the disks of machines are forks. SOURCE is a
-directory, a tar archive (plain, .gz or .zst), or the word debian for a minimal Debian made on this machine,
-which needs root. A directory or archive may also be an OCI image layout or what docker save writes; then the
-files of its one image are taken, and of its config (Env, Cmd, …) nothing but a note: machines don't follow it.
-The archive is streamed to the server; half an upload never becomes an image.
+const imageCreateHelp = `Build an image: a template disk with a file tree, of which the disks of machines are
+forks. SOURCE is a directory, a tar archive (plain, .gz or .zst), or the word debian
+for a minimal Debian made on this machine, which needs root. A directory or archive
+may also be an OCI image layout or what docker save writes; then the files of its
+one image are taken, and of its config (Env, Cmd, …) nothing but a note: machines
+don't follow it. The archive is streamed to the server; half an upload never becomes
+an image.
 
-No image has what the host that built it uses for itself, or what each machine makes for itself, whatever its
-SOURCE holds: /etc/resolv.conf, hosts and hostname, proxies and credentials of apt, ssh host keys, machine-id,
-the caches of apt, and what is in files below /var/log. Users and groups above 65535 become nobody.
+No image has what the host that built it uses for itself, or what each machine makes
+for itself, whatever its SOURCE holds: /etc/resolv.conf, hosts and hostname, proxies
+and credentials of apt, ssh host keys, machine-id, the caches of apt, and what is in
+files below /var/log. Users and groups above 65535 become nobody.
 
-A Debian is made by debootstrap, from the mirror that this machine's apt uses or --mirror. The first one takes
-as long as fetching and configuring 90 packages does, often half a minute and on a slow line or a busy machine
-some. It is kept (see sluice image cache), and packages are added to a copy of it. Its sources.list names --mirror,
-or else the public mirror that is debootstrap's default.
+A Debian is made by debootstrap, from the mirror that this machine's apt uses or
+--mirror. The first one takes as long as fetching and configuring 90 packages does,
+often half a minute and on a slow line or a busy machine some. It is kept (see
+sluice image cache), and packages are added to a copy of it. Its sources.list names
+--mirror, or else the public mirror that is debootstrap's default.
 `
 
 func newImageCreateCommand(d *deps) *cobra.Command {
@@ -86,7 +91,8 @@ func newImageCreateCommand(d *deps) *cobra.Command {
 				return err
 			}
 			defer source.Close()
-			body := at.reader(source, "sending its files", source.bytes, "sent; the server makes its disk")
+			body := at.reader(source, "sending its files", source.bytes,
+				"sent; the server makes its disk")
 			image, err := c.CreateImage(cmd.Context(), args[0], size, body)
 			at.end()
 			if err != nil {
@@ -96,16 +102,19 @@ func newImageCreateCommand(d *deps) *cobra.Command {
 				fmt.Fprintln(d.stderr, "note: "+note)
 			}
 			return d.result(image, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s  %s  %s\n", image.Name, byteCount(image.SizeBytes), image.DiskURL)
+				_, err := fmt.Fprintf(w, "%s  %s  %s\n", image.Name, byteCount(image.SizeBytes),
+					image.DiskURL)
 				return err
 			})
 		}),
 	}
 	cmd.Flags().StringVar(&f.from, "from", "", "directory, tar archive, or debian (required)")
 	cmd.Flags().StringVar(&f.size, "size", "1GiB", "size of the disk; a bare number is in GiB")
-	cmd.Flags().StringSliceVar(&f.include, "include", nil, "with --from debian: more packages, separated by commas")
+	cmd.Flags().StringSliceVar(&f.include, "include", nil,
+		"with --from debian: more packages, separated by commas")
 	cmd.Flags().StringVar(&f.suite, "suite", "bookworm", "with --from debian: which one")
-	cmd.Flags().StringVar(&f.mirror, "mirror", "", "with --from debian: URL of the mirror, also for the machines' apt")
+	cmd.Flags().StringVar(&f.mirror, "mirror", "",
+		"with --from debian: URL of the mirror, also for the machines' apt")
 	f.cache.add(cmd, d)
 	return cmd
 }

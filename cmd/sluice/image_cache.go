@@ -31,8 +31,10 @@ func (f *imageCache) add(cmd *cobra.Command, d *deps) {
 	if limit == "" {
 		limit = defaultCacheLimit
 	}
-	cmd.Flags().StringVar(&f.dir, "cache", dir, "where Debian trees are kept ("+imageCacheVariable+", else below XDG_CACHE_HOME)")
-	cmd.Flags().StringVar(&f.limit, "cache-limit", limit, "size that they are kept within, what was used last first ("+imageCacheVariable+"_LIMIT)")
+	cmd.Flags().StringVar(&f.dir, "cache", dir,
+		"where Debian trees are kept ("+imageCacheVariable+", else below XDG_CACHE_HOME)")
+	cmd.Flags().StringVar(&f.limit, "cache-limit", limit,
+		"size that they are kept within, what was used last first ("+imageCacheVariable+"_LIMIT)")
 }
 
 func (f *imageCache) cache() (image.Cache, error) {
@@ -80,9 +82,10 @@ func newImageCachePruneCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune [--all]",
 		Short: "Remove trees until the rest is within the limit",
-		Long: `Remove the trees that weren't used for longest, until the rest is within --cache-limit, and what an image create
-that was killed has left; with --all, all that are not in use. image create does the former by itself. It prints what
-it has removed. Images are not touched: they are in the fleet's store.
+		Long: `Remove the trees that weren't used for longest, until the rest is within
+--cache-limit, and what an image create that was killed has left; with --all, all
+that are not in use. image create does the former by itself. It prints what it has
+removed. Images are not touched: they are in the fleet's store.
 ` + exitTable,
 		Example: "  sluice image cache prune\n  sluice image cache prune --all",
 		Args:    exactly(),
@@ -116,7 +119,8 @@ func (d *deps) printTrees(c image.Cache, trees []image.Cached) error {
 		var total int64
 		for _, t := range trees {
 			total += t.Bytes
-			rows = append(rows, []string{t.Name, byteCount(t.Bytes), timestamp(t.Used), yesNo(t.InUse)})
+			rows = append(rows, []string{t.Name, byteCount(t.Bytes), timestamp(t.Used),
+				yesNo(t.InUse)})
 		}
 		if err := printTable(w, []string{"TREE", "SIZE", "LAST USED", "IN USE"}, rows); err != nil {
 			return err

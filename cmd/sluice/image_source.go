@@ -13,7 +13,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// imageSource is a tar archive to be read once. bytes is its length, 0 where that isn't known ahead.
+// imageSource is a tar archive to be read once. bytes is its length, 0 where that isn't known
+// ahead.
 type imageSource struct {
 	io.Reader
 	bytes int64
@@ -77,7 +78,8 @@ func openDebian(ctx context.Context, f imageFlags, at *steps) (*imageSource, err
 	if err != nil {
 		return nil, err
 	}
-	tree, err := image.Debian(ctx, image.DebianOptions{Suite: f.suite, Include: f.include, Mirror: f.mirror, Cache: cache, Step: at.step})
+	tree, err := image.Debian(ctx, image.DebianOptions{Suite: f.suite, Include: f.include,
+		Mirror: f.mirror, Cache: cache, Step: at.step})
 	if err != nil {
 		return nil, err
 	}

@@ -11,8 +11,9 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// steps says what a command that takes a while is at: on a terminal by a line that is kept up to date, elsewhere by a
-// line for each step. What takes less than a second isn't mentioned. Its methods are safe for concurrent use.
+// steps says what a command that takes a while is at: on a terminal by a line that is kept up to
+// date, elsewhere by a line for each step. What takes less than a second isn't mentioned. Its
+// methods are safe for concurrent use.
 type steps struct {
 	name     string // of what is worked on
 	out      io.Writer
@@ -33,8 +34,10 @@ func (d *deps) newSteps(ctx context.Context, name string) *steps {
 	if terminal(d.stderr) == nil {
 		return s
 	}
-	s.progress = mpb.NewWithContext(ctx, mpb.WithOutput(d.stderr), mpb.WithRenderDelay(after(noticeable)))
-	s.bar = s.progress.New(0, mpb.NopStyle(), mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return s.line() })))
+	s.progress = mpb.NewWithContext(ctx, mpb.WithOutput(d.stderr),
+		mpb.WithRenderDelay(after(noticeable)))
+	s.bar = s.progress.New(0, mpb.NopStyle(),
+		mpb.PrependDecorators(decor.Any(func(decor.Statistics) string { return s.line() })))
 	return s
 }
 

@@ -61,7 +61,8 @@ func TestStepsOnATerminal(t *testing.T) {
 	}
 	s.end()
 	side.Close()
-	if text := <-seen; !strings.Contains(text, "image base: sending its files, 2s, 0 B of 2 MiB") && !strings.Contains(text, "image base: sending its files, 1s") {
+	if text := <-seen; !strings.Contains(text, "image base: sending its files, 2s, 0 B of 2 MiB") &&
+		!strings.Contains(text, "image base: sending its files, 1s") {
 		t.Errorf("%q", text)
 	}
 }
@@ -75,7 +76,8 @@ func TestImageCacheCommands(t *testing.T) {
 		t.Errorf("an empty one: %q", got)
 	}
 	tree := filepath.Join(dir, "debian-bookworm-x")
-	if err := errors.Join(os.MkdirAll(filepath.Join(tree, "tree"), 0o755), os.WriteFile(filepath.Join(tree, "used"), []byte("2097152"), 0o600)); err != nil {
+	if err := errors.Join(os.MkdirAll(filepath.Join(tree, "tree"), 0o755),
+		os.WriteFile(filepath.Join(tree, "used"), []byte("2097152"), 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.must("image", "cache", "list"); !strings.Contains(got, "debian-bookworm-x  2 MiB") {
@@ -84,13 +86,15 @@ func TestImageCacheCommands(t *testing.T) {
 	if got := c.must("image", "cache", "prune", "--json"); strings.TrimSpace(got) != "[]" {
 		t.Errorf("pruned within the limit: %s", got)
 	}
-	if got := c.must("image", "cache", "prune", "--cache-limit", "1MiB"); !strings.Contains(got, "debian-bookworm-x") {
+	if got := c.must("image", "cache", "prune", "--cache-limit", "1MiB"); !strings.Contains(got,
+		"debian-bookworm-x") {
 		t.Errorf("%q", got)
 	}
 	if _, err := os.Stat(tree); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("still there: %v", err)
 	}
-	if _, stderr, code := c.run("image", "create", "x", "--from", ".", "--mirror", "http://m.example"); code != 2 || !strings.Contains(stderr, "--from debian only") {
+	if _, stderr, code := c.run("image", "create", "x", "--from", ".", "--mirror",
+		"http://m.example"); code != 2 || !strings.Contains(stderr, "--from debian only") {
 		t.Errorf("%d %s", code, stderr)
 	}
 }

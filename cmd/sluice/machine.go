@@ -27,13 +27,15 @@ func newMachineCommand(d *deps) *cobra.Command {
 		newMachineExecCommand(d),
 		newMachineLogsCommand(d),
 	)
-	cmd.Long = `A machine is a workload with an identity, a config and a disk. Machines are referred to by id, by
-app/name, or by a name that is unique in the fleet; never by a part of it.`
+	cmd.Long = `A machine is a workload with an identity, a config and a disk. Machines are referred
+to by id, by app/name, or by a name that is unique in the fleet; never by a part of
+it.`
 	return cmd
 }
 
 // withClient runs do with a client of the fleet.
-func (d *deps) withClient(do func(cmd *cobra.Command, c *client.Client, args []string) error) func(*cobra.Command, []string) error {
+func (d *deps) withClient(do func(cmd *cobra.Command, c *client.Client,
+	args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		c, err := d.client()
 		if err != nil {
@@ -73,18 +75,21 @@ func newMachineListCommand(d *deps) *cobra.Command {
 func printMachines(w io.Writer, machines []api.Machine) error {
 	rows := make([][]string, 0, len(machines))
 	for _, m := range machines {
-		rows = append(rows, []string{m.ID, m.Name, m.App, m.Network, m.State, yesNo(m.Healthy), m.Worker, m.PrivateIP, m.Config.Image})
+		rows = append(rows, []string{m.ID, m.Name, m.App, m.Network, m.State, yesNo(m.Healthy),
+			m.Worker, m.PrivateIP, m.Config.Image})
 	}
-	return printTable(w, []string{"ID", "NAME", "APP", "NETWORK", "STATE", "HEALTHY", "WORKER", "PRIVATE IP", "IMAGE"}, rows)
+	return printTable(w, []string{"ID", "NAME", "APP", "NETWORK", "STATE", "HEALTHY", "WORKER",
+		"PRIVATE IP", "IMAGE"}, rows)
 }
 
 func newMachineStatusCommand(d *deps) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status MACHINE",
 		Short: "Show one machine: where it is, its disk, its services, what happened to it",
-		Long: `Show one machine: where it is, its disk, its services, and what happened to it, oldest first. A line
-with migrated=true says that the machine was started on another worker: its instance id and its
-private address changed, its id, name, config and disk did not.
+		Long: `Show one machine: where it is, its disk, its services, and what happened to it,
+oldest first. A line with migrated=true says that the machine was started on another
+worker: its instance id and its private address changed, its id, name, config and
+disk did not.
 ` + exitTable,
 		Example: "  sluice machine status web-1\n  sluice machine status shop/web-1 --json",
 		Args:    exactly("a machine"),
@@ -99,14 +104,17 @@ private address changed, its id, name, config and disk did not.
 }
 
 func printMachine(w io.Writer, m api.Machine) error {
-	fmt.Fprintf(w, "Machine ID:  %s\nInstance ID: %s\nState:       %s\n", m.ID, orDash(m.InstanceID), stateOf(m))
+	fmt.Fprintf(w, "Machine ID:  %s\nInstance ID: %s\nState:       %s\n", m.ID,
+		orDash(m.InstanceID), stateOf(m))
 	fmt.Fprintln(w, "\nVM")
 	err := printFields(w, [][2]string{
 		{"ID", m.ID}, {"Instance ID", m.InstanceID}, {"State", m.State}, {"Desired", m.Desired},
 		{"Image", m.Config.Image}, {"Name", m.Name}, {"App", m.App}, {"Network", m.Network},
-		{"Private IP", m.PrivateIP}, {"Worker", m.Worker}, {"Release", m.Release}, {"Version", m.Version},
+		{"Private IP", m.PrivateIP}, {"Worker", m.Worker}, {"Release", m.Release},
+		{"Version", m.Version},
 		{"CPUs", cores(m.Config.CPUs)}, {"Memory", byteCount(m.Config.MemoryMiB << 20)},
-		{"Generation", fmt.Sprint(m.Generation)}, {"Created", timestamp(m.CreatedAt)}, {"Updated", timestamp(m.UpdatedAt)},
+		{"Generation", fmt.Sprint(m.Generation)}, {"Created", timestamp(m.CreatedAt)},
+		{"Updated", timestamp(m.UpdatedAt)},
 		{"Disk URL", m.DiskURL}, {"Disk epoch", fmt.Sprint(m.Disk.Epoch)},
 		{"Disk I/O", fmt.Sprintf("%d requests, %s read, %s written since attach",
 			m.Disk.Requests, byteCount(m.Disk.BytesRead), byteCount(m.Disk.BytesWritten))},
@@ -118,11 +126,14 @@ func printMachine(w io.Writer, m api.Machine) error {
 		fmt.Fprintf(w, "\nDisk: %s\n", m.Disk.Ungrown)
 	}
 	if s := m.DiskStall; s != nil {
-		fmt.Fprintf(w, "\nDisk stalled since %s (%s): %s\n  try: %s\n", timestamp(s.Since), s.Operation, s.Reason, s.Remedy)
+		fmt.Fprintf(w, "\nDisk stalled since %s (%s): %s\n  try: %s\n", timestamp(s.Since),
+			s.Operation, s.Reason, s.Remedy)
 	}
 	if o := m.OutOfMemory; o != nil {
-		fmt.Fprintf(w, "\nOut of memory: since it was started here the kernel has killed %d of its processes, the last at %s\n"+
-			"  try: a machine with more --memory, or less in this one\n", o.Kills, timestamp(o.Last))
+		fmt.Fprintf(w,
+			"\nOut of memory: since it was started here the kernel has killed %d of its processes, the last at %s\n"+
+				"  try: a machine with more --memory, or less in this one\n", o.Kills,
+			timestamp(o.Last))
 	}
 	if err := printServices(w, m); err != nil {
 		return err
@@ -181,7 +192,8 @@ func printServices(w io.Writer, m api.Machine) error {
 		if have.PID != 0 {
 			pid = fmt.Sprint(have.PID)
 		}
-		rows = append(rows, []string{s.Name, have.State, pid, fmt.Sprint(have.Restarts), checkText(s), have.Error})
+		rows = append(rows, []string{s.Name, have.State, pid, fmt.Sprint(have.Restarts),
+			checkText(s), have.Error})
 	}
 	return printTable(w, []string{"NAME", "STATE", "PID", "RESTARTS", "CHECK", "ERROR"}, rows)
 }
@@ -221,7 +233,8 @@ func newMachineEventsCommand(d *deps) *cobra.Command {
 func printEvents(w io.Writer, events []api.Event) error {
 	rows := make([][]string, 0, len(events))
 	for _, e := range events {
-		rows = append(rows, []string{e.State, e.Event, e.Source, timestamp(e.Time), infoText(e.Info)})
+		rows = append(rows, []string{e.State, e.Event, e.Source, timestamp(e.Time),
+			infoText(e.Info)})
 	}
 	return printTable(w, []string{"STATE", "EVENT", "SOURCE", "TIMESTAMP", "INFO"}, rows)
 }
@@ -239,15 +252,18 @@ func infoText(info map[string]string) string {
 	return strings.Join(parts, ",")
 }
 
-// hopeless is how often a service has ended by itself when it isn't waited for any more; that takes six seconds at least.
+// hopeless is how often a service has ended by itself when it isn't waited for any more; that takes
+// six seconds at least.
 const hopeless = 6
 
 // keepsEnding returns a service that ends over and over.
 func keepsEnding(m api.Machine) bool {
-	return slices.ContainsFunc(m.Services, func(s api.ServiceInfo) bool { return s.Restarts >= hopeless && s.State != "ready" })
+	return slices.ContainsFunc(m.Services,
+		func(s api.ServiceInfo) bool { return s.Restarts >= hopeless && s.State != "ready" })
 }
 
-// waitStarted waits until a machine runs and is healthy, or failed, or has a service that ends over and over.
+// waitStarted waits until a machine runs and is healthy, or failed, or has a service that ends over
+// and over.
 func waitStarted(ctx context.Context, c *client.Client, id string) (api.Machine, error) {
 	m, err := c.WaitMachine(ctx, id, client.UntilStarted, func(m api.Machine) bool {
 		return m.Healthy || m.State == "failed" || m.Desired != "started" || keepsEnding(m)
@@ -258,10 +274,13 @@ func waitStarted(ctx context.Context, c *client.Client, id string) (api.Machine,
 	case m.Healthy:
 		return m, nil
 	case m.State == "started" && m.Desired == "started":
-		return m, &api.Error{Code: "failed", Message: "machine " + m.Name + " (" + m.ID + ") doesn't get healthy: a service ends over and over",
-			Cause: whatItWaitsFor(m), Remedy: "see: sluice machine logs " + m.ID + "; it is tried again for ever, and for a command that is to run once there is: sluice machine exec"}
+		return m, &api.Error{Code: "failed", Message: "machine " + m.Name + " (" + m.ID +
+			") doesn't get healthy: a service ends over and over",
+			Cause: whatItWaitsFor(m), Remedy: "see: sluice machine logs " + m.ID +
+				"; it is tried again for ever, and for a command that is to run once there is: sluice machine exec"}
 	default:
-		return m, &api.Error{Code: "failed", Message: "machine " + m.Name + " is " + m.State + " and not started", Cause: m.Reason,
+		return m, &api.Error{Code: "failed",
+			Message: "machine " + m.Name + " is " + m.State + " and not started", Cause: m.Reason,
 			Remedy: "see: sluice machine status " + m.ID + " and: sluice machine logs " + m.ID}
 	}
 }

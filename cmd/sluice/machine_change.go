@@ -51,8 +51,9 @@ func newMachineStopCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stop MACHINE",
 		Short: "Stop a machine cleanly; it keeps its disk",
-		Long: `Stop a machine: its stop signal, SIGKILL after its stop timeout, then its disk is flushed and closed.
-It stays stopped until it is started. Stopping one that is stopped changes nothing.
+		Long: `Stop a machine: its stop signal, SIGKILL after its stop timeout, then its disk is
+flushed and closed. It stays stopped until it is started. Stopping one that is
+stopped changes nothing.
 ` + exitTable,
 		Example: "  sluice machine stop web-1",
 		Args:    exactly("a machine"),
@@ -73,7 +74,8 @@ func waitStopped(ctx context.Context, c *client.Client, id string) (api.Machine,
 		return m.State == "stopped" || m.Desired != "stopped"
 	})
 	if err == nil && m.State != "stopped" {
-		return m, &api.Error{Code: string(errs.Conflict), Message: "machine " + m.Name + " is wanted " + m.Desired + " again", Cause: m.Reason}
+		return m, &api.Error{Code: string(errs.Conflict),
+			Message: "machine " + m.Name + " is wanted " + m.Desired + " again", Cause: m.Reason}
 	}
 	return m, err
 }
@@ -94,8 +96,8 @@ func newMachineDestroyCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "destroy MACHINE",
 		Short: "Destroy a machine and its disk, for good",
-		Long: `Destroy a machine and its disk, for good. The reference must be exact. It asks first, unless --yes is
-given; without a terminal to ask on, --yes is needed.
+		Long: `Destroy a machine and its disk, for good. The reference must be exact. It asks
+first, unless --yes is given; without a terminal to ask on, --yes is needed.
 ` + exitTable,
 		Example: "  sluice machine destroy shop/web-1\n  sluice machine destroy 01f3a4b5c6d7e8 --yes",
 		Args:    exactly("a machine"),
@@ -105,7 +107,9 @@ given; without a terminal to ask on, --yes is needed.
 				return err
 			}
 			if !yes {
-				if err := d.confirm(fmt.Sprintf("Destroy machine %s (%s of app %s) and its disk %s?", m.Name, m.ID, m.App, m.DiskURL), m.Name); err != nil {
+				if err := d.confirm(fmt.Sprintf(
+					"Destroy machine %s (%s of app %s) and its disk %s?", m.Name, m.ID, m.App,
+					m.DiskURL), m.Name); err != nil {
 					return err
 				}
 			}
@@ -118,10 +122,11 @@ given; without a terminal to ask on, --yes is needed.
 					return err
 				}
 			}
-			return d.result(map[string]string{"id": m.ID, "name": m.Name, "state": "destroyed"}, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "%s  %s  destroyed\n", m.ID, m.Name)
-				return err
-			})
+			return d.result(map[string]string{"id": m.ID, "name": m.Name, "state": "destroyed"},
+				func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "%s  %s  destroyed\n", m.ID, m.Name)
+					return err
+				})
 		}),
 	}
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "don't ask")
@@ -143,7 +148,8 @@ func (d *deps) confirm(question, name string) error {
 }
 
 // waitGone waits until the fleet doesn't know the machine any more.
-func (d *deps) waitGone(ctx context.Context, c *client.Client, m api.Machine, bound time.Duration) error {
+func (d *deps) waitGone(ctx context.Context, c *client.Client, m api.Machine,
+	bound time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -163,7 +169,8 @@ func (d *deps) waitGone(ctx context.Context, c *client.Client, m api.Machine, bo
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return errs.New(errs.Unavailable, "machine %s is still being destroyed; it goes on by itself", m.ID).
+			return errs.New(errs.Unavailable,
+				"machine %s is still being destroyed; it goes on by itself", m.ID).
 				WithRemedy("see: sluice machine status %s", m.ID)
 		}
 	}

@@ -33,18 +33,21 @@ func newMachineCreateCommand(d *deps) *cobra.Command {
 		Short: "Create a machine and start it",
 		Long: `Create a machine and start it. Its disk is a fork of the image: nothing is copied.
 
-A service is written as key=value pairs, separated by commas: name, cmd (words, with quotes as in a
-shell), port (its HTTP port), dir, env=K=V and needs=NAME (both may come several times), and check:
-http:/path, http:PORT/path, tcp:PORT, or exec:command. --service-file takes the same as JSON, in the
-form of the API: a list of {"name", "cmd", "http_port", "check", …}.
+A service is written as key=value pairs, separated by commas: name, cmd (words, with
+quotes as in a shell), port (its HTTP port), dir, env=K=V and needs=NAME (both may
+come several times), and check: http:/path, http:PORT/path, tcp:PORT, or
+exec:command. --service-file takes the same as JSON, in the form of the API: a list
+of {"name", "cmd", "http_port", "check", …}.
 
-A service is to run for ever: one that ends, with whatever exit code, is started again, after a pause that
-grows up to 10 s. It is ready once its check passes, or without a check once it has stayed up for 250 ms; one
-that has ended by itself has to stay up for longer each time. The machine is healthy while all are ready. A
+A service is to run for ever: one that ends, with whatever exit code, is started
+again, after a pause that grows up to 10 s. It is ready once its check passes, or
+without a check once it has stayed up for 250 ms; one that has ended by itself has
+to stay up for longer each time. The machine is healthy while all are ready. A
 command that is to run once is one for sluice machine exec.
 
-Programs that ask how large the machine is (top, free, nproc) are told of the worker's processors and memory,
-not of --cpus and --memory, which hold all the same: set what sizes itself by them (heaps, worker counts).
+Programs that ask how large the machine is (top, free, nproc) are told of the
+worker's processors and memory, not of --cpus and --memory, which hold all the same:
+set what sizes itself by them (heaps, worker counts).
 ` + exitTable,
 		Example: `  sluice machine create db-1 --app shop --network prod --memory 512MiB
   sluice machine create web-1 --app shop --network prod --env MODE=live \
@@ -60,16 +63,20 @@ not of --cpus and --memory, which hold all the same: set what sizes itself by th
 	fl.StringVar(&f.req.App, "app", "", "app that the machine belongs to (required)")
 	fl.StringVar(&f.req.Network, "network", "", "private network that it is in (required)")
 	fl.StringVar(&f.req.Config.Image, "image", "base", "image that its disk starts from")
-	fl.StringVar(&f.req.Worker, "worker", "", "start it on this worker, and on no other until it has come up (default: the best)")
+	fl.StringVar(&f.req.Worker, "worker", "",
+		"start it on this worker, and on no other until it has come up (default: the best)")
 	fl.BoolVar(&f.req.SkipStart, "no-start", false, "only create it")
 	fl.StringArrayVar(&f.env, "env", nil, "environment variable K=V; may be repeated")
 	fl.StringArrayVar(&f.services, "service", nil, "service to run; may be repeated")
 	fl.StringVar(&f.serviceFile, "service-file", "", "file with services as JSON; - for stdin")
 	fl.Float64Var(&f.req.Config.CPUs, "cpus", 1, "cores")
 	fl.StringVar(&f.memory, "memory", "256MiB", "memory; a bare number is in MiB")
-	fl.StringVar(&f.disk, "disk", "", "size of the disk; a bare number is in GiB (default: the image's)")
-	fl.StringVar(&f.req.Config.StopSignal, "stop-signal", "", "signal that asks it to stop (default SIGTERM)")
-	fl.DurationVar(&f.stopTimeout, "stop-timeout", 0, "time from that signal to SIGKILL, at most 300s (default 5s)")
+	fl.StringVar(&f.disk, "disk", "",
+		"size of the disk; a bare number is in GiB (default: the image's)")
+	fl.StringVar(&f.req.Config.StopSignal, "stop-signal", "",
+		"signal that asks it to stop (default SIGTERM)")
+	fl.DurationVar(&f.stopTimeout, "stop-timeout", 0,
+		"time from that signal to SIGKILL, at most 300s (default 5s)")
 	fl.BoolVar(&f.wait, "wait", true, "wait until it is healthy")
 	fl.DurationVar(&f.timeout, "timeout", 2*time.Minute, "longest time to wait")
 	return cmd
@@ -92,7 +99,8 @@ func (d *deps) createMachine(ctx context.Context, c *client.Client, f *createFla
 		fmt.Fprintf(d.stderr, "%s: %s\n", m.Name, m.Disk.Ungrown)
 	}
 	return d.result(m, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s  %s  %s  %s  %s\n", m.ID, m.Name, stateOf(m), orDash(m.Worker), orDash(m.PrivateIP))
+		_, err := fmt.Fprintf(w, "%s  %s  %s  %s  %s\n", m.ID, m.Name, stateOf(m), orDash(m.Worker),
+			orDash(m.PrivateIP))
 		return err
 	})
 }
@@ -100,7 +108,8 @@ func (d *deps) createMachine(ctx context.Context, c *client.Client, f *createFla
 // complete turns flags into the request.
 func (f *createFlags) complete(d *deps) error {
 	if f.req.Config.CPUs <= 0 { // which would mean the default to the server
-		return errs.New(errs.Invalid, "cpus %v is not more than 0", f.req.Config.CPUs).WithRemedy("ask for 0.001 or more")
+		return errs.New(errs.Invalid, "cpus %v is not more than 0", f.req.Config.CPUs).
+			WithRemedy("ask for 0.001 or more")
 	}
 	env, err := parseEnv(f.env)
 	if err != nil {
@@ -112,7 +121,8 @@ func (f *createFlags) complete(d *deps) error {
 		return err
 	}
 	if memory%(1<<20) != 0 {
-		return errs.New(errs.Invalid, "memory %s is not a whole number of MiB", f.memory).WithRemedy("write it like 512MiB or 2GiB")
+		return errs.New(errs.Invalid, "memory %s is not a whole number of MiB", f.memory).
+			WithRemedy("write it like 512MiB or 2GiB")
 	}
 	f.req.Config.MemoryMiB = memory >> 20
 	if f.disk != "" {
@@ -121,7 +131,8 @@ func (f *createFlags) complete(d *deps) error {
 			return err
 		}
 		if size%(1<<30) != 0 {
-			return errs.New(errs.Invalid, "disk %s is not a whole number of GiB", f.disk).WithRemedy("write it like 10GiB, or leave it out for the image's size")
+			return errs.New(errs.Invalid, "disk %s is not a whole number of GiB", f.disk).
+				WithRemedy("write it like 10GiB, or leave it out for the image's size")
 		}
 		f.req.Config.DiskGiB = size >> 30
 	}
@@ -151,7 +162,8 @@ func parseEnv(pairs []string) (map[string]string, error) {
 	for _, p := range pairs {
 		k, v, ok := strings.Cut(p, "=")
 		if !ok || k == "" {
-			return nil, errs.New(errs.Invalid, "environment variable %q is not of the form K=V", p).WithRemedy("write it like --env MODE=live")
+			return nil, errs.New(errs.Invalid, "environment variable %q is not of the form K=V", p).
+				WithRemedy("write it like --env MODE=live")
 		}
 		env[k] = v
 	}

@@ -33,17 +33,21 @@ func newMachineExecCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [--tty] [--env K=V] [--workdir DIR] MACHINE [--] COMMAND [ARG...]",
 		Short: "Run a command in a machine",
-		Long: `Run a command in a machine, with this command's stdin, stdout and stderr. Its exit code becomes this
-command's. With --tty it gets a terminal of the size of yours. Flags of this command end where COMMAND
-begins: what follows is COMMAND's, with or without -- before it.
+		Long: `Run a command in a machine, with this command's stdin, stdout and stderr. Its exit
+code becomes this command's. With --tty it gets a terminal of the size of yours.
+Flags of this command end where COMMAND begins: what follows is COMMAND's, with or
+without -- before it.
 
-It ends with the command. What that has left in the background stays, as with ssh and docker exec, and may go
-on writing, which nobody reads; with --tty the terminal is closed, and what is on it gets HUP, which
-nohup and setsid keep away. If this process goes, the command gets HUP, and KILL two seconds later.
+It ends with the command. What that has left in the background stays, as with ssh
+and docker exec, and may go on writing, which nobody reads; with --tty the terminal
+is closed, and what is on it gets HUP, which nohup and setsid keep away. If this
+process goes, the command gets HUP, and KILL two seconds later.
 
-A command that the kernel has killed because the machine is out of memory exits with 137, and says so.
+A command that the kernel has killed because the machine is out of memory exits with
+137, and says so.
 
-Without --tty, INT, TERM, HUP and QUIT are passed on to the command; the second one cuts the connection.
+Without --tty, INT, TERM, HUP and QUIT are passed on to the command; the second one
+cuts the connection.
 
 EXIT STATUS
   that of the command, or:
@@ -71,7 +75,8 @@ EXIT STATUS
 	}
 	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().BoolVarP(&f.tty, "tty", "t", false, "give the command a terminal")
-	cmd.Flags().BoolVarP(&f.interactive, "interactive", "i", false, "pass on stdin, which is done anyway")
+	cmd.Flags().BoolVarP(&f.interactive, "interactive", "i", false,
+		"pass on stdin, which is done anyway")
 	cmd.Flags().BoolVarP(&f.noStdin, "no-stdin", "n", false, "give the command an empty stdin")
 	cmd.Flags().StringArrayVar(&f.env, "env", nil, "environment variable K=V; may be repeated")
 	cmd.Flags().StringVar(&f.dir, "workdir", "", "directory to run the command in")
@@ -79,11 +84,13 @@ EXIT STATUS
 }
 
 // exec runs a command in a machine and turns its end into ours.
-func (d *deps) exec(ctx context.Context, c *client.Client, ref string, command []string, f execFlags) error {
+func (d *deps) exec(ctx context.Context, c *client.Client, ref string, command []string,
+	f execFlags) error {
 	if _, err := parseEnv(f.env); err != nil {
 		return err
 	}
-	e := client.Exec{Cmd: command, Env: f.env, Dir: f.dir, TTY: f.tty, Stdout: d.stdout, Stderr: d.stderr}
+	e := client.Exec{Cmd: command, Env: f.env, Dir: f.dir, TTY: f.tty, Stdout: d.stdout,
+		Stderr: d.stderr}
 	if !f.noStdin {
 		e.Stdin = d.stdin
 	}
@@ -130,14 +137,17 @@ func (d *deps) rawTerminal(e *client.Exec) (restore func(), err error) {
 // errCut says that a signal to this process ended the session.
 var errCut = errors.New("cut by a signal")
 
-// oneSignal is how long signals count as one: timeout(1) and a terminal's foreground group send the same twice.
+// oneSignal is how long signals count as one: timeout(1) and a terminal's foreground group send the
+// same twice.
 const oneSignal = 300 * time.Millisecond
 
-// relay passes signals and window sizes to the command until the returned function is called. With a TTY
-// an interrupt comes as a byte of stdin, so that a signal can only be meant for this process.
-func relay(cut context.CancelCauseFunc, control chan<- api.ExecControl, tty *os.File, isTTY bool) func() {
+// relay passes signals and window sizes to the command until the returned function is called. With
+// a TTY an interrupt comes as a byte of stdin, so that a signal can only be meant for this process.
+func relay(cut context.CancelCauseFunc, control chan<- api.ExecControl, tty *os.File,
+	isTTY bool) func() {
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, syscall.SIGWINCH, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
+	signal.Notify(signals, syscall.SIGWINCH, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP,
+		syscall.SIGQUIT)
 	var relaying sync.WaitGroup
 	relaying.Go(func() {
 		var first time.Time
@@ -185,7 +195,8 @@ func controlOf(s os.Signal, tty *os.File) (api.ExecControl, bool) {
 func execFailure(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(context.Cause(ctx), errCut):
-		return &codedError{code: exitInterrupted, err: fmt.Errorf("the connection was cut; the command may still run")}
+		return &codedError{code: exitInterrupted,
+			err: fmt.Errorf("the connection was cut; the command may still run")}
 	case errors.Is(err, client.ErrNotRun) && errorKind(err) == errs.NotFound:
 		return &codedError{code: exitNoCommand, err: err}
 	case errors.Is(err, client.ErrNotRun):

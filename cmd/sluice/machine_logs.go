@@ -25,12 +25,14 @@ func newMachineLogsCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logs MACHINE",
 		Short: "Print what a machine's services wrote",
-		Long: `Print what a machine's services wrote, and why one can't be started. Each line begins with its time, the
-service, and stdout, stderr or sluice, which is the platform itself.
+		Long: `Print what a machine's services wrote, and why one can't be started. Each line
+begins with its time, the service, and stdout, stderr or sluice, which is the
+platform itself.
 
-A log is of the VM that the machine runs in, and doesn't move with it. Following goes on where the machine
-is next, from the first line that was written there, and says so. It ends when the machine is stopped or
-destroyed, or has failed. A connection that was lost is made anew; no line is shown twice.
+A log is of the VM that the machine runs in, and doesn't move with it. Following
+goes on where the machine is next, from the first line that was written there, and
+says so. It ends when the machine is stopped or destroyed, or has failed. A
+connection that was lost is made anew; no line is shown twice.
 ` + exitTable,
 		Example: "  sluice machine logs web-1\n  sluice machine logs web-1 --service web --tail 20 --follow\n  sluice machine logs web-1 --since 10m",
 		Args:    exactly("a machine"),
@@ -50,9 +52,12 @@ destroyed, or has failed. A connection that was lost is made anew; no line is sh
 		}),
 	}
 	cmd.Flags().StringVar(&o.Service, "service", "", "only this service")
-	cmd.Flags().StringVarP(&tail, "tail", "n", strconv.Itoa(defaultTail), "how many of the newest lines, or all (of --since: all)")
-	cmd.Flags().StringVar(&since, "since", "", "only lines since then: 10m, or a time like 2026-01-31T12:00:00Z")
-	cmd.Flags().BoolVarP(&o.Follow, "follow", "f", false, "go on with new lines as they come, also where the machine moves to")
+	cmd.Flags().StringVarP(&tail, "tail", "n", strconv.Itoa(defaultTail),
+		"how many of the newest lines, or all (of --since: all)")
+	cmd.Flags().StringVar(&since, "since", "",
+		"only lines since then: 10m, or a time like 2026-01-31T12:00:00Z")
+	cmd.Flags().BoolVarP(&o.Follow, "follow", "f", false,
+		"go on with new lines as they come, also where the machine moves to")
 	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "lines" { // its name in earlier versions
 			name = "tail"
@@ -75,7 +80,9 @@ func parseSince(s string, now time.Time) (string, error) {
 	}
 	t, err := time.Parse(time.RFC3339, s)
 	if err != nil {
-		return "", usageError("--since %q is neither a duration like 10m or 1h30m nor a time like 2026-01-31T12:00:00Z", s)
+		return "",
+			usageError(
+				"--since %q is neither a duration like 10m or 1h30m nor a time like 2026-01-31T12:00:00Z", s)
 	}
 	return t.UTC().Format(logTime), nil
 }
@@ -131,8 +138,8 @@ func (l *machineLog) print(ctx context.Context) error {
 	return err
 }
 
-// copy prints lines as they come, until the log ends. A line that was broken off is returned. again: what was printed
-// already comes once more.
+// copy prints lines as they come, until the log ends. A line that was broken off is returned.
+// again: what was printed already comes once more.
 func (l *machineLog) copy(logs io.Reader, again bool) (part string, err error) {
 	lines := bufio.NewReader(logs)
 	marks := l.seen
@@ -163,13 +170,15 @@ type brokenLog struct{ error }
 
 func (e *brokenLog) Unwrap() error { return e.error }
 
-// mark is how far a stream of a service has been printed: all lines before a time, and some of that time.
+// mark is how far a stream of a service has been printed: all lines before a time, and some of that
+// time.
 type mark struct {
 	time  string
 	lines int
 }
 
-// isNew notes a line, and reports whether it is one to print: not older than it may be, and not printed before.
+// isNew notes a line, and reports whether it is one to print: not older than it may be, and not
+// printed before.
 func (l *machineLog) isNew(line string, marks map[string]mark, again bool) bool {
 	at, rest, _ := strings.Cut(line, " ")
 	service, rest, _ := strings.Cut(rest, " ")
@@ -194,7 +203,8 @@ func (l *machineLog) isNew(line string, marks map[string]mark, again bool) bool 
 // keep goes back to earlier marks of those streams that haven't got so far again.
 func (l *machineLog) keep(marks map[string]mark) {
 	for key, was := range marks {
-		if now := l.seen[key]; now.time < was.time || now.time == was.time && now.lines < was.lines {
+		if now := l.seen[key]; now.time < was.time || now.time == was.time &&
+			now.lines < was.lines {
 			l.seen[key] = was
 		}
 	}
@@ -219,13 +229,15 @@ func (l *machineLog) sayEmpty(ctx context.Context) {
 	l.sayNoServices(m)
 	for _, s := range m.Services {
 		if s.Error != "" && s.State != "ready" && (l.o.Service == "" || l.o.Service == s.Name) {
-			fmt.Fprintf(l.d.stderr, "service %s is %s: %s; see: sluice machine status %s\n", s.Name, s.State, s.Error, l.ref)
+			fmt.Fprintf(l.d.stderr, "service %s is %s: %s; see: sluice machine status %s\n", s.Name,
+				s.State, s.Error, l.ref)
 		}
 	}
 }
 
 func (l *machineLog) sayNoServices(m api.Machine) {
 	if len(m.Config.Services) == 0 {
-		fmt.Fprintf(l.d.stderr, "machine %s has no services, and only what these write is kept; give it some by: sluice machine create --service\n", m.Name)
+		fmt.Fprintf(l.d.stderr,
+			"machine %s has no services, and only what these write is kept; give it some by: sluice machine create --service\n", m.Name)
 	}
 }

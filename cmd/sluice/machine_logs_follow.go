@@ -16,7 +16,8 @@ const (
 	logRetryMost  = 2 * time.Second
 )
 
-// follow prints lines as they come until the machine is to run no more, or ctx ends. Its first connection has to work.
+// follow prints lines as they come until the machine is to run no more, or ctx ends. Its first
+// connection has to work.
 func (l *machineLog) follow(ctx context.Context) error {
 	m, err := l.c.Machine(ctx, l.ref)
 	if err != nil {
@@ -50,8 +51,10 @@ func (l *machineLog) follow(ctx context.Context) error {
 	}
 }
 
-// read prints one connection's lines. part is of the line that the last one broke off, and then of this one's.
-func (l *machineLog) read(ctx context.Context, logs *client.LogStream, joined bool, part string) (string, error) {
+// read prints one connection's lines. part is of the line that the last one broke off, and then of
+// this one's.
+func (l *machineLog) read(ctx context.Context, logs *client.LogStream, joined bool,
+	part string) (string, error) {
 	defer logs.Close()
 	again := l.enter(ctx, logs.InstanceID, joined)
 	if !again && part != "" { // its rest went with the VM
@@ -74,14 +77,17 @@ func (l *machineLog) read(ctx context.Context, logs *client.LogStream, joined bo
 	return part, err
 }
 
-// canReturn says of an error whether the log may be followed all the same, once the machine runs again.
+// canReturn says of an error whether the log may be followed all the same, once the machine runs
+// again.
 func canReturn(err error) bool {
 	var broken *brokenLog
 	kind := errorKind(err)
-	return errors.As(err, &broken) || kind == errs.Unavailable || kind == errs.NotFound || kind == errs.Conflict
+	return errors.As(err, &broken) || kind == errs.Unavailable || kind == errs.NotFound ||
+		kind == errs.Conflict
 }
 
-// enter notes whose log is read now. again: it is the one that was read before, so that lines come a second time.
+// enter notes whose log is read now. again: it is the one that was read before, so that lines come
+// a second time.
 func (l *machineLog) enter(ctx context.Context, instance string, joined bool) (again bool) {
 	was := l.instance
 	l.instance = instance
@@ -101,12 +107,13 @@ func (l *machineLog) enter(ctx context.Context, instance string, joined bool) (a
 	if l.machine.Worker != before.Worker {
 		what = "moved to"
 	}
-	fmt.Fprintf(l.d.stderr, "machine %s %s %s; its log begins anew\n", l.machine.Name, what, orDash(l.machine.Worker))
+	fmt.Fprintf(l.d.stderr, "machine %s %s %s; its log begins anew\n", l.machine.Name, what,
+		orDash(l.machine.Worker))
 	return false
 }
 
-// awaitNext waits until the machine may have a log again, at least for a moment. ended: it is to have none, and that was
-// said.
+// awaitNext waits until the machine may have a log again, at least for a moment. ended: it is to
+// have none, and that was said.
 func (l *machineLog) awaitNext(ctx context.Context) (ended bool, err error) {
 	for {
 		timer := time.NewTimer(l.wait)
@@ -127,7 +134,8 @@ func (l *machineLog) awaitNext(ctx context.Context) (ended bool, err error) {
 				return true, nil
 			}
 		case kind == errs.NotFound:
-			fmt.Fprintf(l.d.stderr, "the log ended, because machine %s was destroyed\n", l.machine.Name)
+			fmt.Fprintf(l.d.stderr, "the log ended, because machine %s was destroyed\n",
+				l.machine.Name)
 			return true, nil
 		case kind != errs.Unavailable:
 			return false, err
@@ -158,8 +166,12 @@ func endOfLog(m api.Machine) string {
 // sayWaiting says what a followed log waits for.
 func (l *machineLog) sayWaiting(m api.Machine, err error) {
 	if err != nil {
-		fmt.Fprintf(l.d.stderr, "the log is interrupted, and what became of machine %s can't be told yet: %v\n", l.machine.Name, err)
+		fmt.Fprintf(l.d.stderr,
+			"the log is interrupted, and what became of machine %s can't be told yet: %v\n",
+			l.machine.Name, err)
 		return
 	}
-	fmt.Fprintf(l.d.stderr, "the log is interrupted: machine %s is %s on %s; it goes on when the machine runs\n", m.Name, stateOf(m), orDash(m.Worker))
+	fmt.Fprintf(l.d.stderr,
+		"the log is interrupted: machine %s is %s on %s; it goes on when the machine runs\n",
+		m.Name, stateOf(m), orDash(m.Worker))
 }

@@ -19,9 +19,10 @@ func newMachineMigrateCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "migrate MACHINE",
 		Short: "Move a machine to another worker; nothing of its disk is copied",
-		Long: `Move a machine to another worker, the best one or that of --to. It is stopped, its disk is closed, and it is
-started there with the same id, name, config and disk; its instance id and private address change. Moving it
-to where it is already changes nothing.
+		Long: `Move a machine to another worker, the best one or that of --to. It is stopped, its
+disk is closed, and it is started there with the same id, name, config and disk; its
+instance id and private address change. Moving it to where it is already changes
+nothing.
 ` + exitTable + "\n  8  the move was undone: the machine is where it was",
 		Example: "  sluice machine migrate web-1\n  sluice machine migrate web-1 --to w2",
 		Args:    exactly("a machine"),
@@ -40,12 +41,16 @@ to where it is already changes nothing.
 					return err
 				}
 			}
-			if err := d.result(move, func(w io.Writer) error { return printMoves(w, []api.Move{move}) }); err != nil {
+			if err := d.result(move, func(w io.Writer) error {
+				return printMoves(w,
+					[]api.Move{move})
+			}); err != nil {
 				return err
 			}
 			if move.Step == "undone" {
-				return &codedError{code: exitBlocked, err: &api.Error{Code: "failed", Message: "the move was undone; machine " +
-					move.MachineName + " is on " + move.From, Cause: move.Error}}
+				return &codedError{code: exitBlocked,
+					err: &api.Error{Code: "failed", Message: "the move was undone; machine " +
+						move.MachineName + " is on " + move.From, Cause: move.Error}}
 			}
 			return nil
 		}),
@@ -55,22 +60,26 @@ to where it is already changes nothing.
 	return cmd
 }
 
-// stays says that a machine is where it is wanted. For programs that is a move that has ended, but for an id:
-// none was made.
+// stays says that a machine is where it is wanted. For programs that is a move that has ended, but
+// for an id: none was made.
 func (d *deps) stays(m api.Machine) error {
-	move := api.Move{Machine: m.ID, MachineName: m.Name, Network: m.Network, Reason: "migrate", From: m.Worker, To: m.Worker, Step: "done", Steps: []api.Step{}}
+	move := api.Move{Machine: m.ID, MachineName: m.Name, Network: m.Network, Reason: "migrate",
+		From: m.Worker, To: m.Worker, Step: "done", Steps: []api.Step{}}
 	return d.result(move, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s  %s  is on %s already; nothing was moved\n", m.ID, m.Name, m.Worker)
+		_, err := fmt.Fprintf(w, "%s  %s  is on %s already; nothing was moved\n", m.ID,
+			m.Name, m.Worker)
 		return err
 	})
 }
 
-func (d *deps) followMove(ctx context.Context, c *client.Client, move api.Move, bound time.Duration) (api.Move, error) {
+func (d *deps) followMove(ctx context.Context, c *client.Client, move api.Move,
+	bound time.Duration) (api.Move, error) {
 	ctx, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	got, err := c.WaitMove(ctx, move.ID)
 	if err != nil && ctx.Err() != nil {
-		return got, errs.New(errs.Unavailable, "move %s of machine %s has not ended; it goes on by itself", move.ID, move.Machine).
+		return got, errs.New(errs.Unavailable,
+			"move %s of machine %s has not ended; it goes on by itself", move.ID, move.Machine).
 			WithRemedy("see: sluice machine status %s", move.Machine)
 	}
 	return got, err

@@ -14,9 +14,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// serviceKey finds where one pair of a --service ends and the next begins. Only known keys count, so
-// that a command may have commas in it.
-var serviceKey = regexp.MustCompile(`(?:^|,)(name|cmd|port|dir|env|needs|check|interval|timeout|grace)=`)
+// serviceKey finds where one pair of a --service ends and the next begins. Only known keys count,
+// so that a command may have commas in it.
+var serviceKey = regexp.MustCompile(
+	`(?:^|,)(name|cmd|port|dir|env|needs|check|interval|timeout|grace)=`)
 
 // parseService reads the value of --service.
 func parseService(s string) (api.Service, error) {
@@ -124,8 +125,8 @@ func setCheck(c *api.Check, s string) (err error) {
 	return err
 }
 
-// splitWords splits at spaces, with single and double quotes and backslashes as in a shell; nothing is
-// expanded.
+// splitWords splits at spaces, with single and double quotes and backslashes as in a shell; nothing
+// is expanded.
 func splitWords(s string) ([]string, error) {
 	var words []string
 	var word strings.Builder
@@ -179,7 +180,8 @@ func readServiceFile(d *deps, path string) ([]api.Service, error) {
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&services); err != nil {
 		return nil, errs.Wrap(errs.Invalid, err, "service file %s", path).
-			WithRemedy(`write it like [{"name": "web", "cmd": ["busybox", "httpd", "-f"], "http_port": 80}]`)
+			WithRemedy(
+				`write it like [{"name": "web", "cmd": ["busybox", "httpd", "-f"], "http_port": 80}]`)
 	}
 	return services, nil
 }

@@ -25,7 +25,8 @@ func untilStopped() goal { return goal{"stopped", waitStopped} }
 const lastLook = 3 * time.Second
 
 // waitFor bounds a wait. Both an interrupt and the bound leave the machine as it is, and say so.
-func (d *deps) waitFor(ctx context.Context, bound time.Duration, c *client.Client, m api.Machine, g goal) (api.Machine, error) {
+func (d *deps) waitFor(ctx context.Context, bound time.Duration, c *client.Client, m api.Machine,
+	g goal) (api.Machine, error) {
 	waiting, cancel := context.WithTimeout(ctx, bound)
 	defer cancel()
 	got, err := g.wait(waiting, c, m.ID)
@@ -37,12 +38,14 @@ func (d *deps) waitFor(ctx context.Context, bound time.Duration, c *client.Clien
 			return got, lookErr
 		}
 		return now, &api.Error{Code: string(errs.Unavailable),
-			Message: fmt.Sprintf("machine %s (%s) is not %s after %s; it goes on by itself", m.Name, m.ID, g.name, bound),
-			Cause:   whatItWaitsFor(now),
-			Remedy:  "see: sluice machine status " + m.ID + " and: sluice machine logs " + m.ID}
+			Message: fmt.Sprintf("machine %s (%s) is not %s after %s; it goes on by itself", m.Name,
+				m.ID, g.name, bound),
+			Cause:  whatItWaitsFor(now),
+			Remedy: "see: sluice machine status " + m.ID + " and: sluice machine logs " + m.ID}
 	}
 	if errors.Is(err, context.Canceled) {
-		fmt.Fprintf(d.stderr, "not waiting any more for machine %s (%s); it goes on by itself\n", m.Name, m.ID)
+		fmt.Fprintf(d.stderr, "not waiting any more for machine %s (%s); it goes on by itself\n",
+			m.Name, m.ID)
 	}
 	return got, err
 }

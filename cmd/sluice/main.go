@@ -1,9 +1,9 @@
-// Command sluice is all of Sluice but what runs inside a VM: the command line for people, the server,
-// the worker daemon and the inspectors of disks and images.
+// Command sluice is all of Sluice but what runs inside a VM: the command line for people, the
+// server, the worker daemon and the inspectors of disks and images.
 //
-// Invariants: stdout is the result and stderr the rest; --json prints the wire types of package api, to
-// which fields are only ever added; errors are printed as message, cause and remedy, and their kind
-// decides the exit code (see exitcode.go); what destroys takes exact names only.
+// Invariants: stdout is the result and stderr the rest; --json prints the wire types of package
+// api, to which fields are only ever added; errors are printed as message, cause and remedy, and
+// their kind decides the exit code (see exitcode.go); what destroys takes exact names only.
 package main
 
 import (
@@ -23,7 +23,8 @@ func main() {
 func mainCode() int {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	return run(ctx, &deps{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv}, os.Args[1:])
+	return run(ctx, &deps{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv},
+		os.Args[1:])
 }
 
 // run is the whole command with everything it touches handed in; it returns the exit code.

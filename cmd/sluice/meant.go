@@ -11,12 +11,13 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// habits are words that people bring along from other tools, by the verb that they mean here: is are taken for it, of
-// like it is only said that they mean it.
+// habits are words that people bring along from other tools, by the verb that they mean here: is
+// are taken for it, of like it is only said that they mean it.
 var habits = map[string]struct{ is, like []string }{
-	"list":       {is: []string{"ls"}, like: []string{"ps", "get"}},
-	"destroy":    {is: []string{"rm"}, like: []string{"delete", "remove", "del", "kill"}},
-	"create":     {like: []string{"run", "launch", "new", "add", "deploy", "apply", "build", "pull", "import"}},
+	"list":    {is: []string{"ls"}, like: []string{"ps", "get"}},
+	"destroy": {is: []string{"rm"}, like: []string{"delete", "remove", "del", "kill"}},
+	"create": {like: []string{"run", "launch", "new", "add", "deploy", "apply", "build",
+		"pull", "import"}},
 	"status":     {like: []string{"inspect", "show", "describe", "info", "get"}},
 	"show":       {like: []string{"inspect", "status", "describe", "info", "get"}},
 	"exec":       {like: []string{"ssh", "sh", "shell", "bash", "console", "attach", "enter"}},
@@ -32,17 +33,18 @@ var habits = map[string]struct{ is, like []string }{
 
 // nouns are what other tools call the nouns.
 var nouns = map[string][]string{
-	"machine": {"machines", "m", "container", "containers", "instance", "instances", "vm", "vms", "pod", "pods"},
-	"worker":  {"workers", "node", "nodes", "host", "hosts", "cluster", "member", "members"},
-	"image":   {"images"},
-	"disk":    {"disks", "volume", "volumes", "storage"},
-	"drain":   {"drains"},
-	"doctor":  {"check", "diagnose"},
-	"server":  {"serve", "daemon"},
+	"machine": {"machines", "m", "container", "containers", "instance", "instances", "vm", "vms",
+		"pod", "pods"},
+	"worker": {"workers", "node", "nodes", "host", "hosts", "cluster", "member", "members"},
+	"image":  {"images"},
+	"disk":   {"disks", "volume", "volumes", "storage"},
+	"drain":  {"drains"},
+	"doctor": {"check", "diagnose"},
+	"server": {"serve", "daemon"},
 }
 
-// ways are of what no verb does by itself, but something else does: by the word that other tools have for it, after a
-// noun of ours where it means something else elsewhere.
+// ways are of what no verb does by itself, but something else does: by the word that other tools
+// have for it, after a noun of ours where it means something else elsewhere.
 var ways = map[string]string{
 	"cp":           "copy through a command: tar -c DIR | sluice machine exec MACHINE -- tar -x -C /TARGET, or the other way round",
 	"restart":      "sluice machine stop MACHINE && sluice machine start MACHINE",
@@ -84,7 +86,8 @@ func wayOf(cmd *cobra.Command, word string) string {
 	if !cmd.HasParent() {
 		return ways[word]
 	}
-	for _, same := range [][]string{{"remove", "rm", "delete", "destroy", "leave"}, {"list", "ls"}, {"create", "add", "join", "new"},
+	for _, same := range [][]string{{"remove", "rm", "delete", "destroy", "leave"}, {"list", "ls"},
+		{"create", "add", "join", "new"},
 		{"show", "status", "inspect", "info", "describe"}, {"set"}} {
 		if way := ways[cmd.Name()+" "+same[0]]; way != "" && slices.Contains(same, word) {
 			return way
@@ -112,13 +115,19 @@ var flagHabits = map[string][]string{
 
 // pointless are flags of other tools that a verb here does without, with the reason.
 var pointless = map[string]string{
-	"list all": "all are listed", "list a": "all are listed", "list all-namespaces": "all are listed", "list A": "all are listed",
-	"list watch": "watch(1) runs a command again and again", "list w": "watch(1) runs a command again and again",
-	"events watch": "watch(1) runs a command again and again", "events w": "watch(1) runs a command again and again",
-	"events follow": "watch(1) runs a command again and again", "events f": "watch(1) runs a command again and again",
-	"drain ignore-daemonsets": "a drain moves every machine", "drain delete-emptydir-data": "a drain moves the disks, too",
-	"logs timestamps": "each line has its time", "logs t": "each line has its time",
-	"create name": "the name is an argument of its own", "create rm": "a machine stays until it is destroyed",
+	"list all": "all are listed", "list a": "all are listed",
+	"list all-namespaces": "all are listed", "list A": "all are listed",
+	"list watch":                 "watch(1) runs a command again and again",
+	"list w":                     "watch(1) runs a command again and again",
+	"events watch":               "watch(1) runs a command again and again",
+	"events w":                   "watch(1) runs a command again and again",
+	"events follow":              "watch(1) runs a command again and again",
+	"events f":                   "watch(1) runs a command again and again",
+	"drain ignore-daemonsets":    "a drain moves every machine",
+	"drain delete-emptydir-data": "a drain moves the disks, too",
+	"logs timestamps":            "each line has its time", "logs t": "each line has its time",
+	"create name": "the name is an argument of its own",
+	"create rm":   "a machine stays until it is destroyed",
 }
 
 // called returns the names that have a word among their other names.
@@ -132,8 +141,8 @@ func called(word string, names []string, others func(name string) []string) []st
 	return found
 }
 
-// spelled returns the names that are spelled like a word, or begin with it. How near is near enough is for the library
-// of the commands to say, so that flags and verbs are told alike.
+// spelled returns the names that are spelled like a word, or begin with it. How near is near enough
+// is for the library of the commands to say, so that flags and verbs are told alike.
 func spelled(word string, names []string) []string {
 	all := &cobra.Command{SuggestionsMinimumDistance: 2}
 	if len(word) <= 3 {
@@ -153,8 +162,8 @@ func didYouMean(like []string) string {
 	return "; did you mean: " + strings.Join(like, ", ")
 }
 
-// flagErrors says what is wrong about a flag. Where a noun has no such verb, that is what is wrong: the flag was the
-// verb's.
+// flagErrors says what is wrong about a flag. Where a noun has no such verb, that is what is wrong:
+// the flag was the verb's.
 func (d *deps) flagErrors(cmd *cobra.Command, err error) error {
 	if cmd.HasAvailableSubCommands() {
 		_, rest, findErr := cmd.Root().Find(d.args)
@@ -180,7 +189,8 @@ func flagError(cmd *cobra.Command, err error) error {
 		}
 	})
 	like := called(word, names, func(name string) []string { return flagHabits[name] })
-	if len(like) == 0 && unknown.GetSpecifiedShortnames() == "" { // one letter is spelled like any other
+	// one letter is spelled like any other
+	if len(like) == 0 && unknown.GetSpecifiedShortnames() == "" {
 		like = spelled(word, names)
 	}
 	for i := range like {
@@ -203,10 +213,12 @@ func noVerb(cmd *cobra.Command, words []string) error {
 	word := words[0]
 	like := verbFirst(cmd, words)
 	if len(like) == 0 {
-		like = below(cmd, called(word, verbs(cmd), func(name string) []string { return namesOf(cmd, name) }))
+		like = below(cmd, called(word, verbs(cmd),
+			func(name string) []string { return namesOf(cmd, name) }))
 	}
 	if way := wayOf(cmd, word); way != "" && len(like) == 0 {
-		return &codedError{code: exitUsage, err: errs.New(errs.Invalid, "%q is no verb of %s", word, cmd.CommandPath()).WithRemedy("%s", way)}
+		return &codedError{code: exitUsage, err: errs.New(errs.Invalid, "%q is no verb of %s", word,
+			cmd.CommandPath()).WithRemedy("%s", way)}
 	}
 	if len(like) == 0 {
 		like = meant(cmd, word)
@@ -214,7 +226,8 @@ func noVerb(cmd *cobra.Command, words []string) error {
 	if len(like) == 0 && cmd.Annotations[beginWith] != "" {
 		like = []string{cmd.Annotations[beginWith] + " " + word}
 	}
-	return usageError("%q is no verb of %s%s; its verbs are: %s", word, cmd.CommandPath(), didYouMean(like), strings.Join(verbs(cmd), " "))
+	return usageError("%q is no verb of %s%s; its verbs are: %s", word, cmd.CommandPath(),
+		didYouMean(like), strings.Join(verbs(cmd), " "))
 }
 
 // beginWith annotates a noun whose things are made by a verb of another.
@@ -232,13 +245,14 @@ func verbFirst(cmd *cobra.Command, words []string) []string {
 		if v := verbOf(noun, words[0]); v != nil {
 			return []string{v.CommandPath()}
 		}
-		return below(noun, called(words[0], verbs(noun), func(name string) []string { return namesOf(noun, name) }))
+		return below(noun, called(words[0], verbs(noun),
+			func(name string) []string { return namesOf(noun, name) }))
 	}
 	return nil
 }
 
-// meant returns the commands that a word may stand for: verbs that are spelled like it, and, where there are none, verbs
-// of that name elsewhere, and those of machines that other tools call so.
+// meant returns the commands that a word may stand for: verbs that are spelled like it, and, where
+// there are none, verbs of that name elsewhere, and those of machines that other tools call so.
 func meant(cmd *cobra.Command, word string) []string {
 	if like := below(cmd, spelled(word, verbs(cmd))); len(like) > 0 {
 		return like
@@ -252,13 +266,15 @@ func meant(cmd *cobra.Command, word string) []string {
 			like = append(like, noun.CommandPath())
 		}
 		v := verbOf(noun, word)
-		if v == nil || v.Hidden || cmd.HasParent() && v.Name() == "destroy" { // who wants another thing gone shouldn't be led to this
+		// who wants another thing gone shouldn't be led to this
+		if v == nil || v.Hidden || cmd.HasParent() && v.Name() == "destroy" {
 			continue
 		}
 		like = append(like, v.CommandPath())
 	}
 	if machine := verbOf(cmd.Root(), "machine"); machine != nil && !cmd.HasParent() {
-		like = append(like, below(machine, called(word, verbs(machine), func(name string) []string { return namesOf(machine, name) }))...)
+		like = append(like, below(machine, called(word, verbs(machine),
+			func(name string) []string { return namesOf(machine, name) }))...)
 	}
 	slices.Sort(like)
 	return slices.Compact(like)

@@ -26,7 +26,8 @@ func readOptionalToken(file string) (string, error) {
 	}
 	token, err := readToken(file)
 	if err == nil && len(token) < minToken {
-		err = errs.New(errs.Invalid, "the token in %s has %d characters; it must have at least %d", file,
+		err = errs.New(errs.Invalid, "the token in %s has %d characters; it must have at least %d",
+			file,
 			len(token), minToken).
 			WithRemedy("write a random token of at least %d characters into it", minToken)
 	}
@@ -43,7 +44,8 @@ type serverMetrics struct {
 func newServerMetrics(etcd *etcdstate.Embedded) serverMetrics {
 	reg := expose.NewRegistry("server", buildVersion())
 	metered.RegisterSize(reg, etcd.Size)
-	return serverMetrics{reg: reg, state: metered.New(etcd.Store(), reg), moves: metrics.NewMoves(reg)}
+	return serverMetrics{reg: reg, state: metered.New(etcd.Store(), reg),
+		moves: metrics.NewMoves(reg)}
 }
 
 // watch has scrapes ask the control plane.

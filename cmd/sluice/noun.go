@@ -18,7 +18,8 @@ func newNoun(name, short string, verbs ...*cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// shortcuts are the few verbs that people type without a noun. They mean machines, and aren't in the help.
+// shortcuts are the few verbs that people type without a noun. They mean machines, and aren't in
+// the help.
 func shortcuts(d *deps) []*cobra.Command {
 	list, destroy := newMachineListCommand(d), newMachineDestroyCommand(d)
 	list.Use, list.Aliases, list.Hidden = "ls", []string{"ps"}, true
@@ -32,7 +33,10 @@ func newHelpCommand() *cobra.Command {
 		Use:     "help [COMMAND...]",
 		Short:   "Show the help of a command",
 		Example: "  sluice help machine create",
-		RunE:    func(cmd *cobra.Command, args []string) error { return showHelp(cmd.Root(), args) },
+		RunE: func(cmd *cobra.Command,
+			args []string) error {
+			return showHelp(cmd.Root(), args)
+		},
 	}
 }
 
@@ -57,7 +61,8 @@ func verbOf(cmd *cobra.Command, word string) *cobra.Command {
 	return nil
 }
 
-// needsSubcommand shows the help when there is no verb, or the verb is help, and refuses an unknown one.
+// needsSubcommand shows the help when there is no verb, or the verb is help, and refuses an unknown
+// one.
 func needsSubcommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 && args[0] == "help" {
 		return showHelp(cmd, args[1:])
@@ -81,8 +86,9 @@ func verbs(cmd *cobra.Command) []string {
 	return names
 }
 
-// untilCommand is for commands that run one of the user's: their flags end where that begins, with or without
-// --. The flags before and after the first argument are parsed; what follows them is returned.
+// untilCommand is for commands that run one of the user's: their flags end where that begins, with
+// or without --. The flags before and after the first argument are parsed; what follows them is
+// returned.
 func untilCommand(cmd *cobra.Command, args []string) (first string, command []string, err error) {
 	if len(args) == 0 {
 		return "", nil, nil

@@ -10,11 +10,11 @@ func newRootCommand(d *deps) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "sluice",
 		Short: "Durable machines on your own hosts: draining a host is a button press",
-		Long: `Sluice runs a fleet of durable machines on your own hosts. A machine's disk is a URL in an object
-store, so that a host is emptied by moving pointers: nothing is copied.
+		Long: `Sluice runs a fleet of durable machines on your own hosts. A machine's disk is a URL
+in an object store, so that a host is emptied by moving pointers: nothing is copied.
 
-The fleet is found by --dir or SLUICE_DIR (a directory made by sluice dev up), or by SLUICE_URL and
-SLUICE_TOKEN.`,
+The fleet is found by --dir or SLUICE_DIR (a directory made by sluice dev up), or by
+SLUICE_URL and SLUICE_TOKEN.`,
 		Example: `  sluice machine create web-1 --app shop --network prod --service 'name=web,cmd=busybox httpd -f -p 8080,port=8080,check=http:/'
   sluice machine list
   sluice worker drain w1`,
@@ -35,7 +35,8 @@ SLUICE_TOKEN.`,
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(newHelpCommand())
 	root.SetFlagErrorFunc(d.flagErrors)
-	root.PersistentFlags().StringVar(&d.dir, "dir", "", "directory of a fleet on this machine (SLUICE_DIR)")
+	root.PersistentFlags().StringVar(&d.dir, "dir", "",
+		"directory of a fleet on this machine (SLUICE_DIR)")
 	root.PersistentFlags().BoolVar(&d.json, "json", false, "print the result as JSON")
 	root.AddCommand(nounCommands(d)...)
 	root.AddCommand(shortcuts(d)...)

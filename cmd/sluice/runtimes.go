@@ -20,7 +20,9 @@ func openRuntime(runtime, dir, cgroups string, log *slog.Logger) (devfleet.Drive
 	case "sandbox":
 		return sandbox.New(sandbox.Config{Dir: dir, CgroupParent: cgroups, Logger: log})
 	case "qemu":
-		return qemu.New(qemu.Config{Dir: dir, CacheDir: filepath.Join(filepath.Dir(dir), "qemu-cache"), CgroupParent: cgroups, Logger: log})
+		return qemu.New(qemu.Config{Dir: dir, CacheDir: filepath.Join(filepath.Dir(dir),
+			"qemu-cache"), CgroupParent: cgroups, Logger: log})
 	}
-	return nil, errs.New(errs.Unsupported, "there is no runtime %q in this build", runtime).WithRemedy("use sandbox or qemu")
+	return nil, errs.New(errs.Unsupported, "there is no runtime %q in this build", runtime).
+		WithRemedy("use sandbox or qemu")
 }

@@ -46,9 +46,9 @@ func newServerCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "server",
 		Short: "Run the control plane, with its own etcd",
-		Long: `Run the control plane: the API, the planner and the executor, over an etcd of its own in --data. Machines
-and workers go on without it; restarted, it goes on with what was half done. A second server on the same
-data directory is refused.
+		Long: `Run the control plane: the API, the planner and the executor, over an etcd of its
+own in --data. Machines and workers go on without it; restarted, it goes on with
+what was half done. A second server on the same data directory is refused.
 ` + exitTable,
 		Example: `  sluice server --data /var/lib/sluice/server --listen 127.0.0.1:7500 --store s3://bucket/fleet \
     --fleet-id prod --operator-token-file operator.token --worker-token-file worker.token`,
@@ -57,22 +57,33 @@ data directory is refused.
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.data, "data", "", "directory of the server's state")
-	flags.StringArrayVar(&f.listen, "listen", []string{"127.0.0.1:7500"}, "address to serve on; repeat it for more")
-	flags.StringVar(&f.store, "store", "", "URL of the pool of disks: s3://bucket/prefix or file:///directory")
+	flags.StringArrayVar(&f.listen, "listen", []string{"127.0.0.1:7500"},
+		"address to serve on; repeat it for more")
+	flags.StringVar(&f.store, "store", "",
+		"URL of the pool of disks: s3://bucket/prefix or file:///directory")
 	flags.StringVar(&f.fleetID, "fleet-id", "sluice", "the fleet's name in its own records")
 	flags.StringVar(&f.operatorToken, "operator-token-file", "", "file with the token of operators")
 	flags.StringVar(&f.workerToken, "worker-token-file", "", "file with the token of workers")
 	flags.StringVar(&f.metricsToken, "metrics-token-file", "", metricsTokenHelp)
-	flags.StringVar(&f.readyFile, "ready-file", "", "file to write the served URLs to, once they are served")
-	flags.IntVar(&f.policy.MovesPerNetwork, "moves-per-network", f.policy.MovesPerNetwork, "machines of one network that may move at a time")
-	flags.IntVar(&f.policy.MovesOut, "moves-out", f.policy.MovesOut, "moves away from one worker at a time")
+	flags.StringVar(&f.readyFile, "ready-file", "",
+		"file to write the served URLs to, once they are served")
+	flags.IntVar(&f.policy.MovesPerNetwork, "moves-per-network", f.policy.MovesPerNetwork,
+		"machines of one network that may move at a time")
+	flags.IntVar(&f.policy.MovesOut, "moves-out", f.policy.MovesOut,
+		"moves away from one worker at a time")
 	flags.IntVar(&f.policy.MovesIn, "moves-in", f.policy.MovesIn, "moves to one worker at a time")
-	flags.IntVar(&f.policy.MovesFleet, "moves-fleet", f.policy.MovesFleet, "moves in the whole fleet at a time")
-	flags.DurationVar(&f.policy.WorkerSuspect, "worker-suspect", f.policy.WorkerSuspect, "silence after which a worker gets no new machines")
-	flags.DurationVar(&f.policy.WorkerDown, "worker-down", f.policy.WorkerDown, "silence after which a worker's machines are started elsewhere")
-	flags.DurationVar(&f.policy.StartTimeout, "start-timeout", f.policy.StartTimeout, "time for which a start may come no further, before it is given up; counts less on a host under pressure")
-	flags.DurationVar(&f.collectEvery, "collect-every", time.Hour, "how often the pool is looked through for what no disk needs any more; 0: never")
-	flags.DurationVar(&f.grace, "collect-grace", gc.DefaultGrace, "time from finding something unreachable to deleting it, at least 10m")
+	flags.IntVar(&f.policy.MovesFleet, "moves-fleet", f.policy.MovesFleet,
+		"moves in the whole fleet at a time")
+	flags.DurationVar(&f.policy.WorkerSuspect, "worker-suspect", f.policy.WorkerSuspect,
+		"silence after which a worker gets no new machines")
+	flags.DurationVar(&f.policy.WorkerDown, "worker-down", f.policy.WorkerDown,
+		"silence after which a worker's machines are started elsewhere")
+	flags.DurationVar(&f.policy.StartTimeout, "start-timeout", f.policy.StartTimeout,
+		"time for which a start may come no further, before it is given up; counts less on a host under pressure")
+	flags.DurationVar(&f.collectEvery, "collect-every", time.Hour,
+		"how often the pool is looked through for what no disk needs any more; 0: never")
+	flags.DurationVar(&f.grace, "collect-grace", gc.DefaultGrace,
+		"time from finding something unreachable to deleting it, at least 10m")
 	flags.BoolVar(&f.verbose, "verbose", false, "log more")
 	return cmd
 }
@@ -85,13 +96,17 @@ func (f *serverFlags) check() error {
 		}
 	}
 	if f.policy.WorkerSuspect < minSuspect {
-		return usageError("--worker-suspect %s is shorter than %s: workers report once a second", f.policy.WorkerSuspect, minSuspect)
+		return usageError("--worker-suspect %s is shorter than %s: workers report once a second",
+			f.policy.WorkerSuspect, minSuspect)
 	}
 	if f.collectEvery < 0 || f.grace < gc.MinGrace {
-		return usageError("--collect-every %s and --collect-grace %s: use 0 or more, and %s or more", f.collectEvery, f.grace, gc.MinGrace)
+		return usageError(
+			"--collect-every %s and --collect-grace %s: use 0 or more, and %s or more",
+			f.collectEvery, f.grace, gc.MinGrace)
 	}
 	if f.policy.WorkerDown < f.policy.WorkerSuspect {
-		return usageError("--worker-down %s is shorter than --worker-suspect %s", f.policy.WorkerDown, f.policy.WorkerSuspect)
+		return usageError("--worker-down %s is shorter than --worker-suspect %s",
+			f.policy.WorkerDown, f.policy.WorkerSuspect)
 	}
 	return nil
 }
@@ -127,7 +142,8 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err := blobs.Probe(ctx, store, withoutQuery(f.store)); err != nil {
 		return err
 	}
-	etcd, err := etcdstate.Start(ctx, etcdstate.Config{Dir: filepath.Join(f.data, "etcd"), Log: log.With("component", "etcd")})
+	etcd, err := etcdstate.Start(ctx, etcdstate.Config{Dir: filepath.Join(f.data, "etcd"),
+		Log: log.With("component", "etcd")})
 	if err != nil {
 		return err
 	}
@@ -141,8 +157,10 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err := pool.Claim(ctx, f.fleetID); err != nil {
 		return err
 	}
-	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy, CollectEvery: f.collectEvery},
-		control.Deps{Store: seen.state, MoveEnded: seen.moves.Ended, Disks: pool, Images: pool, Garbage: pooldisks.NewGarbage(store, f.grace), Log: log.With("component", "control")})
+	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy,
+		CollectEvery: f.collectEvery},
+		control.Deps{Store: seen.state, MoveEnded: seen.moves.Ended, Disks: pool, Images: pool,
+			Garbage: pooldisks.NewGarbage(store, f.grace), Log: log.With("component", "control")})
 	if err != nil {
 		return err
 	}
@@ -180,7 +198,8 @@ func emptyDir(dir string) (string, error) {
 }
 
 // whenReady says where the API is served, once the control plane has read its state.
-func whenReady(ctx context.Context, file string, c *control.Control, listeners []net.Listener, log *slog.Logger) error {
+func whenReady(ctx context.Context, file string, c *control.Control, listeners []net.Listener,
+	log *slog.Logger) error {
 	for {
 		if _, err := c.Workers(ctx); err == nil {
 			break
@@ -234,7 +253,8 @@ func listenAll(ctx context.Context, addresses []string) ([]net.Listener, error) 
 func readToken(file string) (string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return "", errs.Wrap(errs.NotFound, err, "read token").WithRemedy("write a random token of at least 16 characters into %s", file)
+		return "", errs.Wrap(errs.NotFound, err,
+			"read token").WithRemedy("write a random token of at least 16 characters into %s", file)
 	}
 	return strings.TrimSpace(string(data)), nil
 }

@@ -11,14 +11,15 @@ import (
 )
 
 const (
-	// littleRoom is what should be free in the server's directory, in bytes: etcd takes 64 MB for its log at a time.
+	// littleRoom is what should be free in the server's directory, in bytes: etcd takes 64 MB for
+	// its log at a time.
 	littleRoom = 512 << 20
 	// roomInterval is between two looks.
 	roomInterval = time.Minute
 )
 
-// warnOfFullDisk says once, and again after there has been room, that the server's directory is almost full. When it is full the
-// server ends.
+// warnOfFullDisk says once, and again after there has been room, that the server's directory is
+// almost full. When it is full the server ends.
 func warnOfFullDisk(ctx context.Context, dir string, log *slog.Logger) error {
 	tick := time.NewTicker(roomInterval)
 	defer tick.Stop()
@@ -30,7 +31,9 @@ func warnOfFullDisk(ctx context.Context, dir string, log *slog.Logger) error {
 		}
 		free := int64(st.Bavail) * st.Bsize
 		if free < littleRoom && !warned {
-			log.WarnContext(ctx, "the server's directory is almost full; free space before the server has to end", "dir", dir, "free_mib", free>>20)
+			log.WarnContext(ctx,
+				"the server's directory is almost full; free space before the server has to end",
+				"dir", dir, "free_mib", free>>20)
 		}
 		warned = free < littleRoom
 		select {

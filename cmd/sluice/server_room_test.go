@@ -23,8 +23,8 @@ import (
 // serverPatience is for a server's start, or its end, on a host that has other things to do.
 const serverPatience = 3 * time.Minute
 
-// TestServerOnAFullDisk fills the file system of a server's state: the server ends by saying so, in one line with a remedy,
-// and goes on with all that it has acknowledged once there is room.
+// TestServerOnAFullDisk fills the file system of a server's state: the server ends by saying so, in
+// one line with a remedy, and goes on with all that it has acknowledged once there is room.
 func TestServerOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -49,10 +49,12 @@ func TestServerOnAFullDisk(t *testing.T) {
 		t.Errorf("the server's exit code is %d, want %d", code, exitUnavailable)
 	}
 	s.wantOneError(data)
-	t.Logf("%d machines were acknowledged; the server said last:\n%s", len(acked), s.stderr.String())
+	t.Logf("%d machines were acknowledged; the server said last:\n%s", len(acked),
+		s.stderr.String())
 
 	s.start() // it may get by for as long as nobody wants anything, or end again
-	if code := s.stop(); code != exitOK && code != exitUnavailable || strings.Contains(s.stderr.String(), "goroutine ") {
+	if code := s.stop(); code != exitOK && code != exitUnavailable ||
+		strings.Contains(s.stderr.String(), "goroutine ") {
 		t.Errorf("a start on a full disk: exit code %d\n%s", code, s.stderr.String())
 	}
 	t.Logf("on a full disk, the server said:\n%s", s.stderr.String())
@@ -98,13 +100,16 @@ func newServer(t *testing.T, dir, data string) *testServer {
 	t.Helper()
 	s := &testServer{t: t, ready: filepath.Join(dir, "ready")}
 	t.Cleanup(func() {
-		if s.cmd != nil && s.cmd.Process != nil { // else a failed test leaves it, and its file system in use
+		// else a failed test leaves it, and its file system in use
+		if s.cmd != nil && s.cmd.Process != nil {
 			_ = s.cmd.Process.Kill()
 			<-s.ended
 		}
 	})
-	s.args = []string{"server", "--data", data, "--listen", "127.0.0.1:0", "--ready-file", s.ready, "--store", "file://" + filepath.Join(dir, "pool")}
-	for name, token := range map[string]string{"operator": testToken, "worker": "worker-token-for-tests"} {
+	s.args = []string{"server", "--data", data, "--listen", "127.0.0.1:0", "--ready-file", s.ready,
+		"--store", "file://" + filepath.Join(dir, "pool")}
+	for name, token := range map[string]string{"operator": testToken,
+		"worker": "worker-token-for-tests"} {
 		file := filepath.Join(dir, name)
 		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 			t.Fatal(err)
@@ -168,7 +173,8 @@ func (s *testServer) image() {
 	s.t.Helper()
 	var content bytes.Buffer
 	w := tar.NewWriter(&content)
-	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "etc/hello", Mode: 0o644}), w.Close()); err != nil {
+	if err := errors.Join(w.WriteHeader(&tar.Header{Name: "etc/hello", Mode: 0o644}),
+		w.Close()); err != nil {
 		s.t.Fatal(err)
 	}
 	if _, err := s.client.CreateImage(s.t.Context(), "tiny", 16<<20, &content); err != nil {
@@ -176,14 +182,16 @@ func (s *testServer) image() {
 	}
 }
 
-// createUntilRefused makes machines for as long as the server takes them, and returns the names of those that it has acknowledged.
+// createUntilRefused makes machines for as long as the server takes them, and returns the names of
+// those that it has acknowledged.
 func (s *testServer) createUntilRefused() (acked []string) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), serverPatience)
 	defer cancel()
 	for {
 		name := fmt.Sprintf("m%d", len(acked))
-		_, err := s.client.CreateMachine(ctx, api.CreateMachine{Name: name, App: "a", Network: "n", SkipStart: true, Config: api.MachineConfig{Image: "tiny"}})
+		_, err := s.client.CreateMachine(ctx, api.CreateMachine{Name: name, App: "a", Network: "n",
+			SkipStart: true, Config: api.MachineConfig{Image: "tiny"}})
 		if ctx.Err() != nil {
 			s.t.Fatal("the server takes machines on a full disk for ever")
 		}
@@ -195,7 +203,8 @@ func (s *testServer) createUntilRefused() (acked []string) {
 	}
 }
 
-// wantOneError wants one line of an error, with the directory, the cause and the remedy, and no stack trace.
+// wantOneError wants one line of an error, with the directory, the cause and the remedy, and no
+// stack trace.
 func (s *testServer) wantOneError(dir string) {
 	s.t.Helper()
 	said := s.stderr.String()
@@ -205,10 +214,12 @@ func (s *testServer) wantOneError(dir string) {
 			lines = append(lines, line)
 		}
 	}
-	if len(lines) != 1 || !strings.Contains(lines[0], dir) || !strings.Contains(lines[0], "no space left on device") {
+	if len(lines) != 1 || !strings.Contains(lines[0], dir) ||
+		!strings.Contains(lines[0], "no space left on device") {
 		s.t.Errorf("error lines: %q", lines)
 	}
-	if !strings.Contains(said, "try: ") || !strings.Contains(said, "free space on the file system of "+dir) {
+	if !strings.Contains(said, "try: ") ||
+		!strings.Contains(said, "free space on the file system of "+dir) {
 		s.t.Errorf("no remedy:\n%s", said)
 	}
 	if strings.Contains(said, "goroutine ") || strings.Contains(said, "panic") {

@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// parseSize reads a size such as 512MiB, 1GiB or 1.5G; a bare number counts in unit bytes. Units are
-// binary. The result is at least 1.
+// parseSize reads a size such as 512MiB, 1GiB or 1.5G; a bare number counts in unit bytes. Units
+// are binary. The result is at least 1.
 func parseSize(s string, unit int64) (int64, error) {
 	text := strings.TrimSpace(s)
 	number := strings.TrimRight(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ ")
@@ -29,5 +29,6 @@ func parseSize(s string, unit int64) (int64, error) {
 }
 
 func badSize(s string) error {
-	return errs.New(errs.Invalid, "size %q is not understood", s).WithRemedy("write it like 512MiB or 10GiB")
+	return errs.New(errs.Invalid, "size %q is not understood", s).
+		WithRemedy("write it like 512MiB or 10GiB")
 }

@@ -21,10 +21,11 @@ func newTopCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "top",
 		Short: "Watch workers and machines",
-		Long: `Watch workers and machines, by the second: how full and how busy workers are, and what the
-disks of machines ask of the object store. Machines in trouble come first, then the busiest. On a
-terminal it goes on until it is interrupted, and shows as many machines as fit; else, and with
---once, it looks once and shows all. What one disk does inside: sluice disk top --machine.
+		Long: `Watch workers and machines, by the second: how full and how busy workers are, and
+what the disks of machines ask of the object store. Machines in trouble come first,
+then the busiest. On a terminal it goes on until it is interrupted, and shows as
+many machines as fit; else, and with --once, it looks once and shows all. What one
+disk does inside: sluice disk top --machine.
 ` + exitTable,
 		Example: "  sluice top\n  sluice top --once --json",
 		Args:    exactly(),
@@ -130,7 +131,8 @@ func readFleet(ctx context.Context, c *client.Client, before fleetReading) (flee
 		view.Machines = append(view.Machines, m)
 	}
 	slices.SortStableFunc(view.Machines, func(a, b machineTop) int {
-		return cmp.Or(cmp.Compare(a.rank(), b.rank()), cmp.Compare(b.StoreRequests, a.StoreRequests),
+		return cmp.Or(cmp.Compare(a.rank(), b.rank()),
+			cmp.Compare(b.StoreRequests, a.StoreRequests),
 			cmp.Compare(a.Name, b.Name))
 	})
 	return view, now, nil
@@ -198,7 +200,8 @@ func printFleet(w io.Writer, v *fleetView, most int) error {
 		}
 		rows = append(rows, []string{x.ID, x.State, fmt.Sprint(x.Machines), fmt.Sprint(x.Reserved),
 			cores(x.CPUsUsed) + "/" + cores(x.CPUs),
-			byteCount(x.MemoryUsed<<20) + " / " + byteCount(x.MemoryMiB<<20), fmt.Sprint(x.PoolReady),
+			byteCount(x.MemoryUsed<<20) + " / " + byteCount(x.MemoryMiB<<20),
+			fmt.Sprint(x.PoolReady),
 			pressure})
 	}
 	fmt.Fprintln(w)

@@ -40,7 +40,8 @@ func TestTopTellsRatesAndTroubleFirst(t *testing.T) {
 				if string(m.Machine.Name) != name {
 					continue
 				}
-				m.Machine.Placement = &fleet.Placement{Worker: "w1", Instance: fleet.InstanceID(instance)}
+				m.Machine.Placement = &fleet.Placement{Worker: "w1",
+					Instance: fleet.InstanceID(instance)}
 				m.Report = &fleet.VMReport{Phase: fleet.PhaseHealthy, Stall: stall,
 					Disk: fleet.DiskReport{Requests: requests, BytesWritten: requests * 1000}}
 			}
@@ -65,10 +66,12 @@ func TestTopTellsRatesAndTroubleFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v.Machines[0].Name != "shop/c" || v.Machines[0].Stall == nil || v.Machines[1].Name != "shop/b" {
+	if v.Machines[0].Name != "shop/c" || v.Machines[0].Stall == nil ||
+		v.Machines[1].Name != "shop/b" {
 		t.Errorf("the order is %+v", v.Machines)
 	}
-	if b := v.Machines[1]; b.StoreRequests < 50 || b.StoreRequests > 100 || b.WrittenBytes < 50_000 ||
+	if b := v.Machines[1]; b.StoreRequests < 50 || b.StoreRequests > 100 ||
+		b.WrittenBytes < 50_000 ||
 		b.WrittenBytes > 100_000 {
 		t.Errorf("6000 requests in a minute are %+v", b)
 	}
@@ -79,7 +82,8 @@ func TestTopTellsRatesAndTroubleFirst(t *testing.T) {
 	if err := printFleet(&out, &v, 1); err != nil {
 		t.Fatal(err)
 	}
-	if text := out.String(); !strings.Contains(text, "shop/c") || strings.Contains(text, "shop/b") ||
+	if text := out.String(); !strings.Contains(text, "shop/c") ||
+		strings.Contains(text, "shop/b") ||
 		!strings.Contains(text, "and 2 more") {
 		t.Errorf("where one machine fits:\n%s", text)
 	}

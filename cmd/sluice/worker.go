@@ -19,8 +19,8 @@ func newWorkerCommand(d *deps) *cobra.Command {
 		newWorkerUncordonCommand(d),
 		newWorkerDrainCommand(d),
 	)
-	cmd.Long = `Look after workers. A worker is ready, cordoned (takes no new machines), draining, drained (nothing
-depends on it: safe to power off) or down.`
+	cmd.Long = `Look after workers. A worker is ready, cordoned (takes no new machines), draining,
+drained (nothing depends on it: safe to power off) or down.`
 	addWorkerDaemon(d, cmd)
 	return cmd
 }
@@ -45,11 +45,14 @@ func newWorkerListCommand(d *deps) *cobra.Command {
 func printWorkers(w io.Writer, workers []api.Worker) error {
 	rows := make([][]string, 0, len(workers))
 	for _, x := range workers {
-		rows = append(rows, []string{x.ID, x.Runtime, x.State, fmt.Sprint(x.Machines), fmt.Sprint(x.Reserved),
-			cores(x.CPUsUsed) + "/" + cores(x.CPUs), byteCount(x.MemoryUsed<<20) + " / " + byteCount(x.MemoryMiB<<20),
+		rows = append(rows, []string{x.ID, x.Runtime, x.State, fmt.Sprint(x.Machines),
+			fmt.Sprint(x.Reserved),
+			cores(x.CPUsUsed) + "/" + cores(x.CPUs),
+			byteCount(x.MemoryUsed<<20) + " / " + byteCount(x.MemoryMiB<<20),
 			fmt.Sprint(x.PoolReady), yesNo(x.SafeToStop), x.Address})
 	}
-	return printTable(w, []string{"WORKER", "RUNTIME", "STATE", "MACHINES", "RESERVED", "CPUS", "MEMORY", "POOL", "SAFE TO STOP", "ADDRESS"}, rows)
+	return printTable(w, []string{"WORKER", "RUNTIME", "STATE", "MACHINES", "RESERVED", "CPUS",
+		"MEMORY", "POOL", "SAFE TO STOP", "ADDRESS"}, rows)
 }
 
 func newWorkerShowCommand(d *deps) *cobra.Command {
@@ -79,8 +82,10 @@ func newWorkerShowCommand(d *deps) *cobra.Command {
 func printWorker(w io.Writer, x api.Worker, machines []api.Machine) error {
 	fmt.Fprintf(w, "Worker: %s\n", x.ID)
 	err := printFields(w, [][2]string{
-		{"State", x.State}, {"Safe to stop", yesNo(x.SafeToStop)}, {"Cordon reason", x.CordonReason}, {"Drain", x.Drain},
-		{"Address", x.Address}, {"Runtime", x.Runtime}, {"Acceleration", acceleration(x)}, {"Version", x.Version}, {"Release", x.Release},
+		{"State", x.State}, {"Safe to stop", yesNo(x.SafeToStop)},
+		{"Cordon reason", x.CordonReason}, {"Drain", x.Drain},
+		{"Address", x.Address}, {"Runtime", x.Runtime}, {"Acceleration", acceleration(x)},
+		{"Version", x.Version}, {"Release", x.Release},
 		{"CPUs", cores(x.CPUsUsed) + " used of " + cores(x.CPUs)},
 		{"Memory", byteCount(x.MemoryUsed<<20) + " used of " + byteCount(x.MemoryMiB<<20)},
 		{"Reservations", fmt.Sprint(x.Reserved)}, {"Pool", fmt.Sprint(x.PoolReady) + " empty VMs"},
@@ -106,14 +111,16 @@ func pressureOf(x api.Worker) string {
 	if p == nil {
 		return ""
 	}
-	s := fmt.Sprintf("cpu %.0f %%, memory %.0f %%, io %.0f %%; load %.1f on %d cores", 100*p.CPU, 100*p.Memory, 100*p.IO, p.Load, p.Cores)
+	s := fmt.Sprintf("cpu %.0f %%, memory %.0f %%, io %.0f %%; load %.1f on %d cores", 100*p.CPU,
+		100*p.Memory, 100*p.IO, p.Load, p.Cores)
 	if p.High {
 		s += " (high: starts are slow, and waited for)"
 	}
 	return s
 }
 
-// acceleration is what a worker's VMs run by, with the reason; "" where they have no kernel of their own.
+// acceleration is what a worker's VMs run by, with the reason; "" where they have no kernel of
+// their own.
 func acceleration(x api.Worker) string {
 	switch {
 	case x.Acceleration != "" && x.AccelerationReason != "":
@@ -133,7 +140,10 @@ func newWorkerCordonCommand(d *deps) *cobra.Command {
 		Example: "  sluice worker cordon w1 --reason 'fan is loud'\n  sluice worker cordon w1 w2",
 		Args:    atLeastOne("a worker"),
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			return d.eachWorker(args, func(id string) (api.Worker, error) { return c.Cordon(cmd.Context(), id, reason) })
+			return d.eachWorker(args, func(id string) (api.Worker,
+				error) {
+				return c.Cordon(cmd.Context(), id, reason)
+			})
 		}),
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for people")
@@ -148,17 +158,21 @@ func newWorkerUncordonCommand(d *deps) *cobra.Command {
 		Example: "  sluice worker uncordon w1\n  sluice worker uncordon w1 w2",
 		Args:    atLeastOne("a worker"),
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			return d.eachWorker(args, func(id string) (api.Worker, error) { return c.Uncordon(cmd.Context(), id) })
+			return d.eachWorker(args, func(id string) (api.Worker,
+				error) {
+				return c.Uncordon(cmd.Context(), id)
+			})
 		}),
 	}
 }
 
-const severalExit = `
-Of several workers each is tried and told of, also after one that fails; the exit code is then the
-highest. With --json several are an array of those that were changed.
+const severalExit = `Of several workers each is tried and told of, also after one that fails; the exit
+code is then the highest. With --json several are an array of those that were
+changed.
 `
 
-// eachWorker does something to each worker, and prints what became of it. One that fails keeps no other from its turn.
+// eachWorker does something to each worker, and prints what became of it. One that fails keeps no
+// other from its turn.
 func (d *deps) eachWorker(ids []string, do func(id string) (api.Worker, error)) error {
 	done := make([]api.Worker, 0, len(ids))
 	var failed several
@@ -179,7 +193,8 @@ func (d *deps) eachWorker(ids []string, do func(id string) (api.Worker, error)) 
 	return nil
 }
 
-// printWorkerStates prints a line for each worker; as JSON one that was asked for alone is no array.
+// printWorkerStates prints a line for each worker; as JSON one that was asked for alone is no
+// array.
 func (d *deps) printWorkerStates(asked []string, done []api.Worker) error {
 	switch {
 	case d.json && len(asked) > 1:
@@ -202,14 +217,15 @@ func newWorkerDrainCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drain WORKER [WORKER...]",
 		Short: "Empty workers: move every machine on them to others",
-		Long: `Empty workers: cordon them all at once, and move every machine on them to other workers. No byte of a
-disk is copied. Each step of each move is shown as it happens, and a table at the end: machine, from
-and to, pause, disk bytes copied.
+		Long: `Empty workers: cordon them all at once, and move every machine on them to other
+workers. No byte of a disk is copied. Each step of each move is shown as it happens,
+and a table at the end: machine, from and to, pause, disk bytes copied.
 
-A machine that can't be moved keeps running where it is, and the drain says why and what would clear
-it. By default the command then ends after a few seconds with exit code 8, while the drain goes on by
-itself; with --wait it stays until the drain has ended. --detach only begins the drain. Interrupting
-the command does not stop the drain: see sluice drain cancel.
+A machine that can't be moved keeps running where it is, and the drain says why and
+what would clear it. By default the command then ends after a few seconds with exit
+code 8, while the drain goes on by itself; with --wait it stays until the drain has
+ended. --detach only begins the drain. Interrupting the command does not stop the
+drain: see sluice drain cancel.
 ` + exitTable + drainExit,
 		Example: "  sluice worker drain w1\n  sluice worker drain w1 w2 --wait\n  sluice worker drain w1 --detach --json",
 		Args:    atLeastOne("a worker"),
@@ -244,6 +260,7 @@ type drainFlags struct {
 }
 
 func (f *drainFlags) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&f.wait, "wait", false, "stay until the drain has ended, also while it is blocked")
+	cmd.Flags().BoolVar(&f.wait, "wait", false,
+		"stay until the drain has ended, also while it is blocked")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "longest time to stay (default: no bound)")
 }

@@ -40,9 +40,10 @@ type workerConfig struct {
 
 const workerRunHelp = `
 
-With --name and the flags below it is the daemon of a worker itself: it joins the fleet of --server, runs the
-machines that it is assigned, and ends in order on INT and TERM. Its VMs go on without it, and the next
-daemon on the same --data finds them again. It needs root. S3 credentials come from the usual AWS environment.`
+With --name and the flags below it is the daemon of a worker itself: it joins the
+fleet of --server, runs the machines that it is assigned, and ends in order on INT
+and TERM. Its VMs go on without it, and the next daemon on the same --data finds
+them again. It needs root. S3 credentials come from the usual AWS environment.`
 
 // addWorkerDaemon makes the noun itself the daemon.
 func addWorkerDaemon(d *deps, cmd *cobra.Command) {
@@ -54,7 +55,8 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 		if len(args) > 0 || cmd.Flags().NFlag() == 0 {
 			return needsSubcommand(cmd, args)
 		}
-		for flag, value := range map[string]string{"name": cfg.name, "data": cfg.data, "server": cfg.server,
+		for flag, value := range map[string]string{"name": cfg.name, "data": cfg.data,
+			"server":     cfg.server,
 			"token-file": cfg.tokenFile, "address": cfg.address, "release": cfg.release} {
 			if value == "" {
 				return usageError("the worker daemon needs --%s", flag)
@@ -72,9 +74,12 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 	f.StringVar(&cfg.server, "server", "", "URL of the server")
 	f.StringVar(&cfg.tokenFile, "token-file", "", "file with the token of workers")
 	f.StringVar(&cfg.metricsToken, "metrics-token-file", "", metricsTokenHelp)
-	f.StringVar(&cfg.address, "address", "", "address at which other workers reach this host (IPv6)")
-	f.StringVar(&cfg.listen, "listen", "", "address of the worker's API, for the server (default [ADDRESS]:7600)")
-	f.StringVar(&cfg.underlay, "underlay", "", "network interface with that address (default: found)")
+	f.StringVar(&cfg.address, "address", "",
+		"address at which other workers reach this host (IPv6)")
+	f.StringVar(&cfg.listen, "listen", "",
+		"address of the worker's API, for the server (default [ADDRESS]:7600)")
+	f.StringVar(&cfg.underlay, "underlay", "",
+		"network interface with that address (default: found)")
 	f.StringVar(&cfg.release, "release", "", "directory of the platform's release that new VMs get")
 	f.StringVar(&cfg.runtime, "runtime", "sandbox", "what VMs are made of: sandbox or qemu")
 	f.StringVar(&cfg.cgroupParent, "cgroup-parent", "", "cgroup of the VMs (default sluice-NAME)")
@@ -85,7 +90,8 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 	f.StringVar(&cfg.frontEnd, "guest-frontend", string(frontend.Auto),
 		"how a VM's kernel gets its disk: auto (its NBD client where it has one, else FUSE), nbd (--runtime qemu only) or fuse")
 	f.StringToStringVar(&cfg.labels, "label", nil, "label K=V of the worker; may be repeated")
-	f.StringVar(&cfg.readyFile, "ready-file", "", "file to write the URL of the worker's API into, as JSON, once it listens")
+	f.StringVar(&cfg.readyFile, "ready-file", "",
+		"file to write the URL of the worker's API into, as JSON, once it listens")
 	f.BoolVar(&cfg.debug, "debug", false, "log more")
 }
 
@@ -93,7 +99,9 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	// Its gateway is on the way of every flush, and QEMU, which inherits it, holds a VM's cache.
 	if err := ioflusher.Become(); err != nil {
-		log.WarnContext(ctx, "under memory pressure, this worker may have to wait for its own machines' writes", "error", err)
+		log.WarnContext(ctx,
+			"under memory pressure, this worker may have to wait for its own machines' writes",
+			"error", err)
 	}
 	wc, err := cfg.complete()
 	if err != nil {
@@ -101,7 +109,8 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.listen)
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "listen on %s", cfg.listen).WithRemedy("choose an address of this host, and a free port")
+		return errs.Wrap(errs.Unavailable, err, "listen on %s", cfg.listen).
+			WithRemedy("choose an address of this host, and a free port")
 	}
 	defer listener.Close()
 	wc.APIURL = "http://" + listener.Addr().String()
@@ -110,7 +119,8 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 		return err
 	}
 	defer link.Close()
-	driver, err := openRuntime(cfg.runtime, filepath.Join(cfg.data, cfg.runtime), cfg.cgroupParent, log)
+	driver, err := openRuntime(cfg.runtime, filepath.Join(cfg.data, cfg.runtime),
+		cfg.cgroupParent, log)
 	if err != nil {
 		return err
 	}
@@ -118,13 +128,16 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	if err := driver.Probe(ctx); err != nil {
 		return err
 	}
-	network, err := hostnet.New(hostnet.Config{Address: wc.Address, Underlay: cfg.underlay, Logger: log})
+	network, err := hostnet.New(hostnet.Config{Address: wc.Address,
+		Underlay: cfg.underlay, Logger: log})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = network.Close() }()
 	reg := expose.NewRegistry("worker", wc.Version)
-	w, err := worker.New(wc, worker.Deps{Metrics: metrics.New(reg), Exposition: expose.Handler(reg, log), Driver: driver, HostNet: network, Server: link, OpenStore: blobs.Open, Listener: listener, Logger: log})
+	w, err := worker.New(wc, worker.Deps{Metrics: metrics.New(reg),
+		Exposition: expose.Handler(reg, log), Driver: driver, HostNet: network, Server: link,
+		OpenStore: blobs.Open, Listener: listener, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -132,7 +145,8 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	if err := writeReady(cfg.readyFile, []net.Listener{listener}); err != nil {
 		return err
 	}
-	log.InfoContext(ctx, "worker started", "worker_id", cfg.name, "url", wc.APIURL, "version", wc.Version, "release_id", string(wc.Release))
+	log.InfoContext(ctx, "worker started", "worker_id", cfg.name, "url", wc.APIURL, "version",
+		wc.Version, "release_id", string(wc.Release))
 	err = w.Run(ctx)
 	log.InfoContext(ctx, "worker stopped", "worker_id", cfg.name)
 	return err
@@ -142,7 +156,8 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 func (cfg *workerConfig) complete() (worker.Config, error) {
 	var wc worker.Config
 	if cfg.runtime != "sandbox" && cfg.runtime != "qemu" {
-		return wc, errs.New(errs.Unsupported, "there is no runtime %q in this build", cfg.runtime).WithRemedy("use --runtime sandbox or qemu")
+		return wc, errs.New(errs.Unsupported, "there is no runtime %q in this build", cfg.runtime).
+			WithRemedy("use --runtime sandbox or qemu")
 	}
 	if cfg.runtime == "qemu" {
 		wc.BootTimeout = qemuBootTimeout
@@ -152,15 +167,18 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 		return wc, err
 	}
 	if kind == frontend.NBD && cfg.runtime != "qemu" {
-		return wc, errs.New(errs.Unsupported, "VMs of runtime %s can't use this host's NBD client, which serves its initial network namespace only", cfg.runtime).
+		return wc, errs.New(errs.Unsupported,
+			"VMs of runtime %s can't use this host's NBD client, which serves its initial network namespace only", cfg.runtime).
 			WithRemedy("use --guest-frontend auto, or --runtime qemu")
 	}
 	address, err := netip.ParseAddr(cfg.address)
 	if err != nil || !address.Is6() || address.Is4In6() {
-		return wc, errs.New(errs.Invalid, "address %q is no IPv6 address", cfg.address).WithRemedy("give one that other workers reach, like fd00::11")
+		return wc, errs.New(errs.Invalid, "address %q is no IPv6 address", cfg.address).
+			WithRemedy("give one that other workers reach, like fd00::11")
 	}
 	if address.IsLoopback() {
-		return wc, errs.New(errs.Invalid, "address %s is this host's loopback, to which no other worker can route", address).
+		return wc, errs.New(errs.Invalid,
+			"address %s is this host's loopback, to which no other worker can route", address).
 			WithRemedy("give the address of this host's network, like fd00::11")
 	}
 	memory, err := parseSize(cfg.memory, 1<<20)
@@ -174,12 +192,9 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 	if wc.ScrapeToken, err = readOptionalToken(cfg.metricsToken); err != nil {
 		return wc, err
 	}
-	release, err := filepath.Abs(cfg.release)
-	if err == nil {
-		release, err = filepath.EvalSymlinks(release)
-	}
+	release, err := findRelease(cfg.release)
 	if err != nil {
-		return wc, errs.Wrap(errs.NotFound, err, "find the release %s", cfg.release).WithRemedy("build one: make build")
+		return wc, err
 	}
 	if cfg.listen == "" {
 		cfg.listen = netip.AddrPortFrom(address, defaultWorkerPort).String()
@@ -188,11 +203,27 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 		cfg.cgroupParent = "sluice-" + cfg.name
 	}
 	return worker.Config{
-		BootTimeout: wc.BootTimeout, ScrapeToken: wc.ScrapeToken, Worker: fleet.WorkerID(cfg.name), DataDir: cfg.data, Address: address, Token: token, Labels: cfg.labels, Version: buildVersion(),
+		BootTimeout: wc.BootTimeout, ScrapeToken: wc.ScrapeToken, Worker: fleet.WorkerID(cfg.name),
+		DataDir: cfg.data, Address: address, Token: token, Labels: cfg.labels,
+		Version:  buildVersion(),
 		Capacity: fleet.Resources{CPUMillis: int64(cfg.cpus * 1000), MemoryMiB: memory >> 20},
-		Release:  fleet.ReleaseID(filepath.Base(release)), ReleaseDir: release, Pool: cfg.pool, CacheBytes: cfg.cacheMiB << 20,
-		FrontEnd: string(kind),
+		Release:  fleet.ReleaseID(filepath.Base(release)), ReleaseDir: release, Pool: cfg.pool,
+		CacheBytes: cfg.cacheMiB << 20,
+		FrontEnd:   string(kind),
 	}, nil
+}
+
+// findRelease returns the directory of a release itself, whose name is the release's.
+func findRelease(path string) (string, error) {
+	release, err := filepath.Abs(path)
+	if err == nil {
+		release, err = filepath.EvalSymlinks(release)
+	}
+	if err != nil {
+		return "", errs.Wrap(errs.NotFound, err, "find the release %s", path).
+			WithRemedy("build one: make build")
+	}
+	return release, nil
 }
 
 const defaultWorkerPort = 7600

@@ -12,11 +12,13 @@ const (
 	maxElementBytes = 255  // the file driver's: NAME_MAX of the common file systems
 )
 
-// CheckKey returns an Invalid error unless key is one that every driver can hold: a relative path of 1 to
-// 1024 bytes of UTF-8, whose elements are 1 to 255 bytes long and none of them "." or "..", without NUL.
+// CheckKey returns an Invalid error unless key is one that every driver can hold: a relative path
+// of 1 to 1024 bytes of UTF-8, whose elements are 1 to 255 bytes long and none of them "." or "..",
+// without NUL.
 //
-// One rule concerns two keys and can't be checked here: no key may continue another one after a slash
-// ("a" beside "a/b"), because a directory can't hold that. The file and mem drivers refuse it as Invalid.
+// One rule concerns two keys and can't be checked here: no key may continue another one after a
+// slash ("a" beside "a/b"), because a directory can't hold that. The file and mem drivers refuse it
+// as Invalid.
 func CheckKey(key string) error {
 	switch {
 	case key == "":

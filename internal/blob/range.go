@@ -2,8 +2,8 @@ package blob
 
 import "github.com/sluice-platform/sluice/internal/x/errs"
 
-// Resolve turns a range into the offset and count of bytes that it means for an object of size bytes.
-// Every driver answers as Resolve does:
+// Resolve turns a range into the offset and count of bytes that it means for an object of size
+// bytes. Every driver answers as Resolve does:
 //   - a range over the end is cut, a negative Offset before the start gives the whole object;
 //   - Length 0 gives no data, only ETag and Size, which is the cheapest way to ask for those;
 //   - with a negative Offset, Length is not used;
@@ -14,7 +14,8 @@ func (r Range) Resolve(size int64) (offset, count int64, err error) {
 		offset = max(size+r.Offset, 0)
 		return offset, size - offset, nil
 	case r.Offset >= size && r.Offset > 0:
-		return 0, 0, errs.New(errs.Invalid, "range from byte %d of an object of %d bytes", r.Offset, size)
+		return 0, 0, errs.New(errs.Invalid, "range from byte %d of an object of %d bytes",
+			r.Offset, size)
 	case r.Length < 0 || r.Length > size-r.Offset:
 		return r.Offset, size - r.Offset, nil
 	default:

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Throttled is in the chain of an Unavailable error with which a store asks for fewer requests: S3's SlowDown, or
-// HTTP's 429. Who gets one waits, and sends fewer at a time from then on.
+// Throttled is in the chain of an Unavailable error with which a store asks for fewer requests:
+// S3's SlowDown, or HTTP's 429. Who gets one waits, and sends fewer at a time from then on.
 type Throttled struct {
 	After time.Duration // how long to wait at least, as the store says; 0: it doesn't
 	Cause error
@@ -25,8 +25,8 @@ func (t *Throttled) Error() string {
 // Unwrap returns the answer itself.
 func (t *Throttled) Unwrap() error { return t.Cause }
 
-// ThrottledFor reports whether the store has asked for fewer requests, and how long to wait at least, from 0 to
-// MaxRetryAfter.
+// ThrottledFor reports whether the store has asked for fewer requests, and how long to wait at
+// least, from 0 to MaxRetryAfter.
 func ThrottledFor(err error) (after time.Duration, ok bool) {
 	var t *Throttled
 	if !errors.As(err, &t) {
@@ -35,8 +35,8 @@ func ThrottledFor(err error) (after time.Duration, ok bool) {
 	return min(max(0, t.After), MaxRetryAfter), true
 }
 
-// MaxRetryAfter is the longest wait that a store is granted between two requests, so that one that was
-// misconfigured for an hour isn't still waited for after it was put right.
+// MaxRetryAfter is the longest wait that a store is granted between two requests, so that one that
+// was misconfigured for an hour isn't still waited for after it was put right.
 const MaxRetryAfter = 30 * time.Second
 
 // RetryAfter reads the header of that name: seconds, or a date. 0 if it is missing or odd.

@@ -76,7 +76,8 @@ func New(cfg Config, deps Deps) (*Control, error) {
 		disks:   keyLocks{held: map[fleet.MachineID]chan struct{}{}},
 		retries: retries{of: map[fleet.MachineID]retry{}},
 		changed: make(chan struct{}), waiting: map[fleet.MachineID]fleet.Blocker{}}
-	c.records = records.New(records.Config{Store: deps.Store, Log: deps.Log, Now: c.now, Retry: cfg.Tick,
+	c.records = records.New(records.Config{Store: deps.Store, Log: deps.Log, Now: c.now,
+		Retry:   cfg.Tick,
 		Changed: c.learned, Ended: c.ended})
 	return c, nil
 }

@@ -26,22 +26,30 @@ func TestAMachinesLife(t *testing.T) {
 	if _, err := f.c.StartMachine(t.Context(), string(m.ID)); err != nil {
 		t.Fatal(err)
 	}
-	f.eventually("started again", func() bool { return f.machine("db").Machine.State == fleet.MachineStarted })
-	if again := f.machine("db").Machine; again.ID != m.ID || again.Placement.Generation <= m.Generation || again.Placement.Instance == m.Placement.Instance {
+	f.eventually("started again", func() bool {
+		return f.machine("db").Machine.State == fleet.MachineStarted
+	})
+	if again := f.machine("db").Machine; again.ID != m.ID ||
+		again.Placement.Generation <= m.Generation ||
+		again.Placement.Instance == m.Placement.Instance {
 		t.Fatalf("started again as %+v", again)
 	}
 	if err := f.c.DestroyMachine(t.Context(), "db"); err != nil {
 		t.Fatal(err)
 	}
-	f.eventually("destroyed", func() bool { _, err := f.c.Machine(t.Context(), "db"); return errs.Is(err, errs.NotFound) })
+	f.eventually("destroyed", func() bool {
+		_,
+			err := f.c.Machine(t.Context(), "db")
+		return errs.Is(err, errs.NotFound)
+	})
 	if n := f.disks.count(); n != 0 {
 		t.Fatalf("%d disks left", n)
 	}
 	f.create("db", "net") // its name is free
 }
 
-// TestPausedForItsStore: the record, the view and the history say when a machine was paused, and when it went on; once
-// each, however often that is reported.
+// TestPausedForItsStore: the record, the view and the history say when a machine was paused, and
+// when it went on; once each, however often that is reported.
 func TestPausedForItsStore(t *testing.T) {
 	f := newFixture(t)
 	w := f.worker("w1")
@@ -61,26 +69,37 @@ func TestPausedForItsStore(t *testing.T) {
 	for round := 1; round <= 2; round++ {
 		since := time.Now().Add(-3 * time.Second)
 		w.set(func() {
-			w.stall = &fleet.DiskStall{Since: since, Operation: "write log/1/2", Kind: "unavailable", Reason: "no answer"}
+			w.stall = &fleet.DiskStall{Since: since, Operation: "write log/1/2",
+				Kind: "unavailable", Reason: "no answer"}
 		})
-		f.eventually("seen to stall", func() bool { r := f.machine("db").Report; return r != nil && r.Stall != nil && !r.Stall.Paused })
+		f.eventually("seen to stall", func() bool {
+			r := f.machine("db").Report
+			return r != nil &&
+				r.Stall != nil && !r.Stall.Paused
+		})
 		if n, _ := count("disk_stall"); n != round-1 || f.machine("db").Machine.Reason != "" {
 			t.Fatalf("a short stall is no event: %d", n)
 		}
 		w.set(func() { s := *w.stall; s.Paused = true; w.stall = &s })
-		f.eventually("paused", func() bool { v := f.machine("db"); return v.Machine.Reason != "" && v.Report.Stall.Paused })
+		f.eventually("paused", func() bool {
+			v := f.machine("db")
+			return v.Machine.Reason != "" &&
+				v.Report.Stall.Paused
+		})
 		w.set(func() {})
 		w.set(func() { w.stall = nil })
 		f.eventually("going on", func() bool { return f.machine("db").Machine.Reason == "" })
 		begun, e := count("disk_stall")
 		ended, _ := count("disk_resume")
-		if begun != round || ended != round || e.Info["reason"] != "no answer" || e.Info["operation"] != "write log/1/2" || e.Instance != m.Placement.Instance {
+		if begun != round || ended != round || e.Info["reason"] != "no answer" ||
+			e.Info["operation"] != "write log/1/2" || e.Instance != m.Placement.Instance {
 			t.Errorf("%d and %d events, the last %+v", begun, ended, e)
 		}
 	}
 }
 
-// TestOutOfMemory: each kill is in the history once, however often it is reported; those in a row share a line.
+// TestOutOfMemory: each kill is in the history once, however often it is reported; those in a row
+// share a line.
 func TestOutOfMemory(t *testing.T) {
 	f := newFixture(t)
 	w := f.worker("w1")
@@ -92,7 +111,8 @@ func TestOutOfMemory(t *testing.T) {
 		}
 		var said []string
 		for _, e := range events {
-			if e.Event == "out_of_memory" && e.Instance == m.Placement.Instance && e.Source == "worker/w1" {
+			if e.Event == "out_of_memory" && e.Instance == m.Placement.Instance &&
+				e.Source == "worker/w1" {
 				said = append(said, e.Info["kills"])
 			} else {
 				said = append(said, e.Event)
@@ -108,14 +128,18 @@ func TestOutOfMemory(t *testing.T) {
 		w.set(func() { w.oom = &fleet.OOMReport{Kills: c.kills, Last: time.Now()} })
 		f.eventually("told of", func() bool { return history() == before+c.want })
 	}
-	w.set(func() { w.stall = &fleet.DiskStall{Since: time.Now(), Kind: "unavailable", Paused: true} })
+	w.set(func() {
+		w.stall = &fleet.DiskStall{Since: time.Now(), Kind: "unavailable",
+			Paused: true}
+	})
 	f.eventually("paused", func() bool { return history() == before+" 4 disk_stall" })
 	w.set(func() { w.oom = &fleet.OOMReport{Kills: 5, Last: time.Now()} })
 	f.eventually("told of", func() bool { return history() == before+" 4 disk_stall 5" })
 }
 
-// TestSilentPlatform: the record, the view and the history say since when the platform of a machine's VM is silent, that it
-// answers again, and that it was started again; once each, however often that is reported.
+// TestSilentPlatform: the record, the view and the history say since when the platform of a
+// machine's VM is silent, that it answers again, and that it was started again; once each, however
+// often that is reported.
 func TestSilentPlatform(t *testing.T) {
 	f := newFixture(t)
 	w := f.worker("w1")
@@ -127,7 +151,8 @@ func TestSilentPlatform(t *testing.T) {
 		}
 		for _, e := range lines {
 			if strings.HasPrefix(e.Event, "platform_") {
-				all = append(all, strings.TrimSpace(e.Event+" "+e.Info["since"]+e.Info["restarts"]+e.Info["reason"]))
+				all = append(all, strings.TrimSpace(
+					e.Event+" "+e.Info["since"]+e.Info["restarts"]+e.Info["reason"]))
 			}
 		}
 		return all
@@ -141,11 +166,15 @@ func TestSilentPlatform(t *testing.T) {
 		t.Errorf("it is %s, healthy %v, %q", v.Machine.State, v.Report.Healthy(), v.Machine.Reason)
 	}
 	w.set(func() {})
-	w.set(func() { w.restarts = &fleet.PlatformReport{Count: 1, Last: time.Now(), Reason: "killed"} })
+	w.set(func() {
+		w.restarts = &fleet.PlatformReport{Count: 1, Last: time.Now(),
+			Reason: "killed"}
+	})
 	f.eventually("restarted", func() bool { return len(events()) == 2 })
 	w.set(func() { w.mute = time.Time{} })
 	f.eventually("answers", func() bool { return f.machine("db").Machine.Reason == "" })
-	want := []string{"platform_silent 2026-05-04T03:02:01Z", "platform_restart 1killed", "platform_answers"}
+	want := []string{"platform_silent 2026-05-04T03:02:01Z", "platform_restart 1killed",
+		"platform_answers"}
 	if got := events(); !slices.Equal(got, want) {
 		t.Errorf("events %q, want %q", got, want)
 	}
@@ -167,7 +196,8 @@ func TestServicesInTheHistory(t *testing.T) {
 		var said []string
 		for _, e := range events {
 			if strings.HasPrefix(e.Event, "service_") {
-				said = append(said, e.Event+" "+e.Info["service"]+" "+e.Info["reason"]+e.Info["times"])
+				said = append(said,
+					e.Event+" "+e.Info["service"]+" "+e.Info["reason"]+e.Info["times"])
 			}
 		}
 		return strings.Join(said, ", ")
@@ -178,31 +208,42 @@ func TestServicesInTheHistory(t *testing.T) {
 	report()
 	f.eventually("started", func() bool { return history() == "service_start web " })
 	for range 3 {
-		r.State, r.Restarts, r.Exit, r.ExitedAt = "failed", r.Restarts+1, "exit code 3", time.Now().UTC()
+		r.State, r.Restarts, r.Exit, r.ExitedAt = "failed", r.Restarts+1, "exit code 3",
+			time.Now().UTC()
 		report()
 		f.eventually("told of", func() bool {
 			v := f.machine("db").Report
-			return len(v.Services) == 1 && v.Services[0].Restarts == r.Restarts && strings.HasPrefix(history(), "service_start web , service_exit web exit code 3")
+			return len(v.Services) == 1 && v.Services[0].Restarts == r.Restarts &&
+				strings.HasPrefix(history(), "service_start web , service_exit web exit code 3")
 		})
 	}
-	f.eventually("counted", func() bool { return history() == "service_start web , service_exit web exit code 33" })
+	f.eventually("counted", func() bool {
+		return history() == "service_start web , service_exit web exit code 33"
+	})
 	f.serve() // another server knows what was told
 	f.eventually("reported to it", func() bool { return f.machine("db").Report != nil })
 	r.State, r.StartedAt = "ready", time.Now().UTC()
 	report()
-	f.eventually("back", func() bool { return history() == "service_exit web exit code 33, service_start web " })
+	f.eventually("back", func() bool {
+		return history() == "service_exit web exit code 33, service_start web "
+	})
 }
 
-// TestMoveOfAMachineThatIsNotHealthy: one with a service that ends over and over is moved as it is; a drain doesn't
-// wait for it to get well on the target.
+// TestMoveOfAMachineThatIsNotHealthy: one with a service that ends over and over is moved as it is;
+// a drain doesn't wait for it to get well on the target.
 func TestMoveOfAMachineThatIsNotHealthy(t *testing.T) {
 	f := newFixture(t)
 	w := f.worker("w1")
 	w.set(func() {
-		w.services = []fleet.ServiceReport{{Name: "web", State: "failed", Restarts: 9, Error: "exit code 0"}}
+		w.services = []fleet.ServiceReport{{Name: "web", State: "failed", Restarts: 9,
+			Error: "exit code 0"}}
 	})
 	m := f.create("db", "net").Machine
-	f.eventually("reported", func() bool { r := f.machine("db").Report; return r != nil && len(r.Services) == 1 })
+	f.eventually("reported", func() bool {
+		r := f.machine("db").Report
+		return r != nil &&
+			len(r.Services) == 1
+	})
 	f.worker("w2")
 	mv, err := f.c.Migrate(t.Context(), string(m.ID), "w2")
 	if err != nil {
@@ -225,7 +266,8 @@ func TestDrainMovesEverything(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.c.StartDrain(t.Context(), []fleet.WorkerID{"w1"}, "test"); !errs.Is(err, errs.Conflict) {
+	if _, err := f.c.StartDrain(t.Context(), []fleet.WorkerID{"w1"}, "test"); !errs.Is(err,
+		errs.Conflict) {
 		t.Fatalf("second drain: %v", err)
 	}
 	f.eventually("drained", func() bool {
@@ -240,16 +282,20 @@ func TestDrainMovesEverything(t *testing.T) {
 		t.Errorf("%d moves, %d told of", len(dv.Moves), len(ended))
 	}
 	for _, mv := range ended {
-		if mv.PauseMS <= 0 || mv.FinishedAt.IsZero() || mv.Steps[len(mv.Steps)-1].Step != fleet.StepDone {
+		if mv.PauseMS <= 0 || mv.FinishedAt.IsZero() ||
+			mv.Steps[len(mv.Steps)-1].Step != fleet.StepDone {
 			t.Errorf("told of %+v", mv)
 		}
 	}
 	for _, mv := range dv.Moves {
-		if mv.Move.Step != fleet.StepDone || mv.Move.PauseMS <= 0 || mv.Move.Proof != fleet.ProofReleased || mv.Move.DiskBytesCopied != 0 {
+		if mv.Move.Step != fleet.StepDone || mv.Move.PauseMS <= 0 ||
+			mv.Move.Proof != fleet.ProofReleased || mv.Move.DiskBytesCopied != 0 {
 			t.Errorf("move ended as %+v", mv.Move)
 		}
 		m, old := f.machine(string(mv.Move.Machine)).Machine, before[mv.MachineName]
-		if m.ID != old.ID || m.Placement.Worker == "w1" || m.Placement.Address == old.Placement.Address || m.Placement.Instance == old.Placement.Instance {
+		if m.ID != old.ID || m.Placement.Worker == "w1" ||
+			m.Placement.Address == old.Placement.Address ||
+			m.Placement.Instance == old.Placement.Instance {
 			t.Errorf("%s: before %+v, after %+v", mv.MachineName, old.Placement, m.Placement)
 		}
 		if !migrated(f, m.ID) {
@@ -257,7 +303,8 @@ func TestDrainMovesEverything(t *testing.T) {
 		}
 	}
 	w, err := f.c.Worker(t.Context(), "w1")
-	if err != nil || w.State != fleet.WorkerDrained || !w.SafeToStop || len(w.Allocation.Holders) != 0 {
+	if err != nil || w.State != fleet.WorkerDrained || !w.SafeToStop ||
+		len(w.Allocation.Holders) != 0 {
 		t.Fatalf("worker after the drain: %+v %v", w, err)
 	}
 	if w, err = f.c.Uncordon(t.Context(), "w1"); err != nil || w.State != fleet.WorkerReady {
@@ -289,15 +336,30 @@ func TestBadInputChangesNothing(t *testing.T) {
 		edit func(*fleet.CreateMachine)
 		kind errs.Kind
 	}{
-		"clash":          {func(r *fleet.CreateMachine) {}, errs.Exists},
-		"no image":       {func(r *fleet.CreateMachine) { r.Name, r.Config.Image = "b", "nope" }, errs.NotFound},
-		"no worker":      {func(r *fleet.CreateMachine) { r.Name, r.Worker = "b", "w9" }, errs.NotFound},
-		"bad name":       {func(r *fleet.CreateMachine) { r.Name = "B!" }, errs.Invalid},
-		"impossible":     {func(r *fleet.CreateMachine) { r.Name, r.Config.Resources.MemoryMiB = "b", 4096 }, errs.Invalid},
-		"nothing":        {func(r *fleet.CreateMachine) { r.Name, r.Config.Resources.CPUMillis = "b", 0 }, errs.Invalid},
-		"no room there":  {func(r *fleet.CreateMachine) { r.Name, r.Worker, r.Config.Resources.MemoryMiB = "b", "w1", 1024 }, errs.Exhausted},
-		"small disk":     {func(r *fleet.CreateMachine) { r.Name, r.Config.DiskGiB = "b", -1 }, errs.Invalid},
-		"needs a circle": {func(r *fleet.CreateMachine) { r.Name, r.Config.Services = "b", circle() }, errs.Invalid},
+		"clash": {func(r *fleet.CreateMachine) {}, errs.Exists},
+		"no image": {func(r *fleet.CreateMachine) { r.Name, r.Config.Image = "b", "nope" },
+			errs.NotFound},
+		"no worker": {func(r *fleet.CreateMachine) { r.Name, r.Worker = "b", "w9" },
+			errs.NotFound},
+		"bad name": {func(r *fleet.CreateMachine) { r.Name = "B!" }, errs.Invalid},
+		"impossible": {func(r *fleet.CreateMachine) {
+			r.Name,
+				r.Config.Resources.MemoryMiB = "b", 4096
+		}, errs.Invalid},
+		"nothing": {func(r *fleet.CreateMachine) {
+			r.Name,
+				r.Config.Resources.CPUMillis = "b", 0
+		}, errs.Invalid},
+		"no room there": {func(r *fleet.CreateMachine) {
+			r.Name, r.Worker,
+				r.Config.Resources.MemoryMiB = "b", "w1", 1024
+		}, errs.Exhausted},
+		"small disk": {func(r *fleet.CreateMachine) { r.Name, r.Config.DiskGiB = "b", -1 },
+			errs.Invalid},
+		"needs a circle": {func(r *fleet.CreateMachine) {
+			r.Name, r.Config.Services = "b",
+				circle()
+		}, errs.Invalid},
 	} {
 		req := request("a", "net")
 		c.edit(&req)
@@ -312,7 +374,8 @@ func TestBadInputChangesNothing(t *testing.T) {
 	f.disks.mu.Lock()
 	f.disks.fail = errs.New(errs.Unavailable, "the store is down")
 	f.disks.mu.Unlock()
-	if _, err := f.c.CreateMachine(t.Context(), request("b", "net")); !errs.Is(err, errs.Unavailable) {
+	if _, err := f.c.CreateMachine(t.Context(), request("b", "net")); !errs.Is(err,
+		errs.Unavailable) {
 		t.Errorf("fork fails: %v", err)
 	}
 	all, err := f.c.Machines(t.Context())
@@ -328,5 +391,6 @@ func TestBadInputChangesNothing(t *testing.T) {
 }
 
 func circle() []fleet.Service {
-	return []fleet.Service{{Name: "x", Cmd: []string{"x"}, Needs: []string{"y"}}, {Name: "y", Cmd: []string{"y"}, Needs: []string{"x"}}}
+	return []fleet.Service{{Name: "x", Cmd: []string{"x"}, Needs: []string{"y"}},
+		{Name: "y", Cmd: []string{"y"}, Needs: []string{"x"}}}
 }

@@ -9,8 +9,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/state/etcdstate"
 )
 
-// TestOnEtcd drains back and forth on the real state: transactions, watch and all. Workers answer at once, so
-// that what is left of a pause is the control plane's own share: it is printed, and bounded generously.
+// TestOnEtcd drains back and forth on the real state: transactions, watch and all. Workers answer
+// at once, so that what is left of a pause is the control plane's own share: it is printed, and
+// bounded generously.
 func TestOnEtcd(t *testing.T) {
 	e, err := etcdstate.Start(t.Context(), etcdstate.Config{Dir: t.TempDir()})
 	if err != nil {
@@ -44,7 +45,8 @@ func TestOnEtcd(t *testing.T) {
 	}
 	slices.Sort(pauses)
 	half := pauses[len(pauses)/2]
-	t.Logf("the control plane's share of a pause over %d moves: p50 %.1f ms, most %.1f ms", len(pauses), half, pauses[len(pauses)-1])
+	t.Logf("the control plane's share of a pause over %d moves: p50 %.1f ms, most %.1f ms",
+		len(pauses), half, pauses[len(pauses)-1])
 	if half > 500 {
 		t.Errorf("a pause of %.1f ms without any work in it", half)
 	}

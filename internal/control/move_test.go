@@ -40,7 +40,8 @@ func TestCancelAfterTheStopPutsBack(t *testing.T) {
 		return err == nil && dv.Drain.State == fleet.DrainCancelled
 	})
 	got := f.machine("a").Machine
-	if mv := dv.Moves[0].Move; mv.Step != fleet.StepUndone || mv.Error != "" || got.Placement.Worker != "w1" || got.Placement.Generation <= m.Placement.Generation ||
+	if mv := dv.Moves[0].Move; mv.Step != fleet.StepUndone || mv.Error != "" ||
+		got.Placement.Worker != "w1" || got.Placement.Generation <= m.Placement.Generation ||
 		got.State != fleet.MachineStarted || got.Owner != "" {
 		t.Fatalf("move %+v, machine %+v", mv, got)
 	}
@@ -67,7 +68,8 @@ func TestATargetThatFailsIsLeftForAnother(t *testing.T) {
 		mv, err = f.c.Move(t.Context(), mv.Move.ID)
 		return err == nil && mv.Move.Step == fleet.StepDone
 	})
-	if mv.Move.To != "w3" || mv.Move.Attempt != 2 || f.machine("a").Machine.Placement.Worker != "w3" {
+	if mv.Move.To != "w3" || mv.Move.Attempt != 2 ||
+		f.machine("a").Machine.Placement.Worker != "w3" {
 		t.Fatalf("%+v", mv.Move)
 	}
 }
@@ -86,10 +88,12 @@ func TestAMachineThatStartsNowhereElseComesBackAndIsNamed(t *testing.T) {
 		return err == nil && dv.Drain.State == fleet.DrainBlocked
 	})
 	b := dv.Drain.Blockers[0]
-	if b.Code != "start-failed" || b.Object != "machine/"+string(m.ID) || b.Remedy == "" || b.Since.IsZero() || !strings.Contains(b.Detail, "no such command") {
+	if b.Code != "start-failed" || b.Object != "machine/"+string(m.ID) || b.Remedy == "" ||
+		b.Since.IsZero() || !strings.Contains(b.Detail, "no such command") {
 		t.Fatalf("blocker %+v", b)
 	}
-	if got := f.machine("a").Machine; got.State != fleet.MachineStarted || got.Placement.Worker != "w1" {
+	if got := f.machine("a").Machine; got.State != fleet.MachineStarted ||
+		got.Placement.Worker != "w1" {
 		t.Fatalf("machine %+v", got)
 	}
 	v := f.create("b", "net") // the network isn't blocked by it
@@ -153,7 +157,8 @@ func TestFailoverAndTheZombieThatReturns(t *testing.T) {
 		_, there := w1.vms[m.ID]
 		return !there
 	})
-	if got := f.machine("a").Machine; got.Placement.Worker == "w1" || got.State != fleet.MachineStarted {
+	if got := f.machine("a").Machine; got.Placement.Worker == "w1" ||
+		got.State != fleet.MachineStarted {
 		t.Fatalf("machine %+v", got)
 	}
 }
@@ -191,12 +196,14 @@ func TestReferencesAreExact(t *testing.T) {
 	if _, err := f.c.CreateMachine(t.Context(), other); err != nil {
 		t.Fatal(err)
 	}
-	for ref, kind := range map[string]errs.Kind{"web": errs.Conflict, "we": errs.NotFound, "app/we": errs.NotFound, "app/web": "", "other/web": "", "01": errs.NotFound} {
+	for ref, kind := range map[string]errs.Kind{"web": errs.Conflict, "we": errs.NotFound,
+		"app/we": errs.NotFound, "app/web": "", "other/web": "", "01": errs.NotFound} {
 		if _, err := f.c.Machine(t.Context(), ref); errs.KindOf(err) != kind {
 			t.Errorf("%s: %v", ref, err)
 		}
 	}
-	if _, err := f.c.Cordon(t.Context(), "w", ""); !errs.Is(err, errs.NotFound) || !strings.Contains(errs.RemedyOf(err), "w1, w2") {
+	if _, err := f.c.Cordon(t.Context(), "w", ""); !errs.Is(err, errs.NotFound) ||
+		!strings.Contains(errs.RemedyOf(err), "w1, w2") {
 		t.Errorf("cordon of an unknown worker: %v (%s)", err, errs.RemedyOf(err))
 	}
 }
@@ -216,12 +223,17 @@ func TestJoiningTwice(t *testing.T) {
 		t.Fatalf("from another address while the first is alive: %v", err)
 	}
 	w1.set(func() { w1.silent = true })
-	f.eventually("down", func() bool { v, err := f.c.Worker(t.Context(), "w1"); return err == nil && v.State == fleet.WorkerDown })
+	f.eventually("down", func() bool {
+		v, err := f.c.Worker(t.Context(), "w1")
+		return err == nil &&
+			v.State == fleet.WorkerDown
+	})
 	if err := w1.join(elsewhere); err != nil {
 		t.Fatalf("from another address once the first is down: %v", err)
 	}
 	after, err := f.c.Worker(t.Context(), "w1")
-	if err != nil || after.Worker.Number != before.Worker.Number || after.Worker.Address != elsewhere {
+	if err != nil || after.Worker.Number != before.Worker.Number ||
+		after.Worker.Address != elsewhere {
 		t.Fatalf("%+v, %v", after, err)
 	}
 }
@@ -238,7 +250,8 @@ func TestPauseIsMeasuredAndShort(t *testing.T) {
 		mv, err = f.c.Move(t.Context(), mv.Move.ID)
 		return err == nil && mv.Move.Step == fleet.StepDone
 	})
-	if whole := float64(time.Since(began).Microseconds()) / 1000; mv.Move.PauseMS <= 0 || mv.Move.PauseMS > whole {
+	if whole := float64(time.Since(began).Microseconds()) / 1000; mv.Move.PauseMS <= 0 ||
+		mv.Move.PauseMS > whole {
 		t.Errorf("pause of %.2f ms in a move of %.2f ms", mv.Move.PauseMS, whole)
 	}
 	t.Logf("the control plane's own share of a pause: %.2f ms", mv.Move.PauseMS)

@@ -21,8 +21,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// fixture is a control plane on an in-memory state with workers that do at once what they are told. What
-// goes wrong is the simulation's business (test/sim); here each operation is followed through once.
+// fixture is a control plane on an in-memory state with workers that do at once what they are told.
+// What goes wrong is the simulation's business (test/sim); here each operation is followed through
+// once.
 type fixture struct {
 	ended  endedMoves
 	t      *testing.T
@@ -40,7 +41,8 @@ func newFixture(t *testing.T, workers ...string) *fixture {
 
 func newFixtureOn(t *testing.T, store state.Store, workers ...string) *fixture {
 	f := &fixture{t: t, store: store, disks: &memDisks{docs: map[string][]byte{}}}
-	f.policy = fleet.Policy{WorkerSuspect: time.Second, WorkerDown: 2 * time.Second, StartTimeout: 2 * time.Second}
+	f.policy = fleet.Policy{WorkerSuspect: time.Second, WorkerDown: 2 * time.Second,
+		StartTimeout: 2 * time.Second}
 	f.serve()
 	for _, w := range workers {
 		f.worker(w)
@@ -54,7 +56,8 @@ func newFixtureOn(t *testing.T, store state.Store, workers ...string) *fixture {
 // serve starts a server on the fixture's state, in place of the one before.
 func (f *fixture) serve() {
 	f.t.Helper()
-	c, err := control.New(control.Config{FleetID: "f1", StoreURL: "mem://pool", Policy: f.policy, Tick: 20 * time.Millisecond}, control.Deps{
+	c, err := control.New(control.Config{FleetID: "f1", StoreURL: "mem://pool", Policy: f.policy,
+		Tick: 20 * time.Millisecond}, control.Deps{
 		Store: f.store, Disks: f.disks, Images: memImages{}, Log: slog.New(slog.DiscardHandler),
 		MoveEnded: f.ended.add})
 	if err != nil {
@@ -107,13 +110,16 @@ func (f *fixture) create(name, network string) fleet.MachineView {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.eventually(name+" is started", func() bool { return f.machine(name).Machine.State == fleet.MachineStarted })
+	f.eventually(name+" is started",
+		func() bool { return f.machine(name).Machine.State == fleet.MachineStarted })
 	return f.machine(string(v.Machine.ID))
 }
 
 func request(name, network string) fleet.CreateMachine {
-	return fleet.CreateMachine{Name: fleet.MachineName(name), App: "app", Network: fleet.NetworkName(network),
-		Config: fleet.MachineConfig{Image: "base", Resources: fleet.Resources{CPUMillis: 1000, MemoryMiB: 256}}}
+	return fleet.CreateMachine{Name: fleet.MachineName(name), App: "app",
+		Network: fleet.NetworkName(network),
+		Config: fleet.MachineConfig{Image: "base",
+			Resources: fleet.Resources{CPUMillis: 1000, MemoryMiB: 256}}}
 }
 
 // obedient is a worker that does what it is told, at once.
@@ -146,7 +152,8 @@ type obedient struct {
 
 func (f *fixture) worker(name string) *obedient {
 	f.t.Helper()
-	w := &obedient{f: f, id: fleet.WorkerID(name), boot: "b1", vms: map[fleet.MachineID]fleet.VMReport{},
+	w := &obedient{f: f, id: fleet.WorkerID(name), boot: "b1",
+		vms:    map[fleet.MachineID]fleet.VMReport{},
 		broken: map[fleet.MachineID]bool{}}
 	if err := w.join(netip.MustParseAddr("fd00::" + name[1:])); err != nil {
 		f.t.Fatal(err)
@@ -159,8 +166,9 @@ func (f *fixture) worker(name string) *obedient {
 }
 
 func (w *obedient) join(address netip.Addr) error {
-	_, err := w.f.newest.Load().Join(w.f.t.Context(), fleet.JoinRequest{Worker: w.id, Address: address, APIURL: "http://" + string(w.id),
-		Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 1024}, Runtime: "sandbox"})
+	_, err := w.f.newest.Load().Join(w.f.t.Context(),
+		fleet.JoinRequest{Worker: w.id, Address: address, APIURL: "http://" + string(w.id),
+			Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 1024}, Runtime: "sandbox"})
 	return err
 }
 
@@ -213,7 +221,9 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 	told := map[fleet.MachineID]bool{}
 	for _, a := range set.Assignments {
 		told[a.Machine] = true
-		v := fleet.VMReport{Machine: a.Machine, Generation: a.Generation, Instance: a.Instance, HasVM: true, Phase: fleet.PhaseHealthy, Stall: w.stall, OOM: w.oom, SilentSince: w.mute, Platform: w.restarts, Services: w.services}
+		v := fleet.VMReport{Machine: a.Machine, Generation: a.Generation, Instance: a.Instance,
+			HasVM: true, Phase: fleet.PhaseHealthy, Stall: w.stall, OOM: w.oom, SilentSince: w.mute,
+			Platform: w.restarts, Services: w.services}
 		switch {
 		case a.Want == fleet.WantDiscarded:
 			delete(w.vms, a.Machine)
@@ -223,7 +233,8 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 		case a.Want == fleet.WantReleased:
 			v.Phase, v.HasVM, v.Error = fleet.PhaseReleased, false, w.unclean
 		case a.Want == fleet.WantPrepared && w.bootless != "":
-			v.Phase, v.HasVM, v.Error, v.ErrorKind = fleet.PhaseFailed, false, w.bootless, string(errs.Unavailable)
+			v.Phase, v.HasVM, v.Error, v.ErrorKind = fleet.PhaseFailed, false, w.bootless,
+				string(errs.Unavailable)
 		case a.Want == fleet.WantPrepared && w.boots:
 			v.Phase, v.HasVM = fleet.PhasePreparing, false
 		case a.Want == fleet.WantPrepared:
@@ -231,17 +242,22 @@ func (w *obedient) obey(set fleet.AssignmentSet) {
 		case a.Want == fleet.WantRunning && w.all:
 			v.Phase = fleet.PhaseStarting
 		case w.broken[a.Machine]:
-			v.Phase, v.HasVM, v.Error, v.ErrorKind = fleet.PhaseFailed, false, "no such command", string(errs.Internal)
+			v.Phase, v.HasVM, v.Error, v.ErrorKind = fleet.PhaseFailed, false, "no such command",
+				string(errs.Internal)
 		}
 		w.vms[a.Machine] = v
 	}
-	maps.DeleteFunc(w.vms, func(id fleet.MachineID, v fleet.VMReport) bool { return !told[id] && v.Phase == fleet.PhaseReleased })
+	maps.DeleteFunc(w.vms, func(id fleet.MachineID, v fleet.VMReport) bool {
+		return !told[id] &&
+			v.Phase == fleet.PhaseReleased
+	})
 }
 
 func (w *obedient) report(ctx context.Context) error {
 	w.mu.Lock()
 	w.seq++
-	r := fleet.WorkerReport{Worker: w.id, Boot: w.boot, Sequence: w.seq, Seen: w.seen, VMs: slices.Collect(maps.Values(w.vms)), Pressure: w.pressure}
+	r := fleet.WorkerReport{Worker: w.id, Boot: w.boot, Sequence: w.seq, Seen: w.seen,
+		VMs: slices.Collect(maps.Values(w.vms)), Pressure: w.pressure}
 	if w.further {
 		w.steps++
 	}
@@ -291,8 +307,10 @@ func (d *memDisks) count() int {
 
 type memImages struct{}
 
-func (memImages) Build(_ context.Context, name fleet.ImageName, size int64, _ io.Reader) (fleet.Image, error) {
-	return fleet.Image{Name: name, DiskURL: "mem://pool/disks/img-" + string(name), Checkpoint: "base", SizeBytes: size}, nil
+func (memImages) Build(_ context.Context, name fleet.ImageName, size int64,
+	_ io.Reader) (fleet.Image, error) {
+	return fleet.Image{Name: name, DiskURL: "mem://pool/disks/img-" + string(name),
+		Checkpoint: "base", SizeBytes: size}, nil
 }
 
 // set changes the worker, which then looks at its newest assignments once more.

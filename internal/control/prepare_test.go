@@ -36,10 +36,12 @@ func TestTheSourceIsNotStoppedBeforeTheTargetHasAVM(t *testing.T) {
 		mv, err = f.c.Move(t.Context(), mv.Move.ID)
 		return err == nil && mv.Move.Blocker != nil
 	})
-	if b := mv.Move.Blocker; b.Code != "target-not-ready" || b.Object != "worker/w2" || b.Remedy == "" || mv.Move.Step != fleet.StepLocked {
+	if b := mv.Move.Blocker; b.Code != "target-not-ready" || b.Object != "worker/w2" ||
+		b.Remedy == "" || mv.Move.Step != fleet.StepLocked {
 		t.Fatalf("step %s, blocker %+v", mv.Move.Step, b)
 	}
-	if v := f.machine("a"); v.Machine.State != fleet.MachineStarted || v.Machine.Placement.Worker != "w1" {
+	if v := f.machine("a"); v.Machine.State != fleet.MachineStarted ||
+		v.Machine.Placement.Worker != "w1" {
 		t.Fatalf("while the target boots: %+v", v.Machine)
 	}
 	w2.set(func() { w2.boots = false })
@@ -62,7 +64,8 @@ func TestAMoveThatWaitsForAVMCanBeCancelled(t *testing.T) {
 	}
 	f.eventually("the drain says what it waits for", func() bool {
 		dv, err = f.c.Drain(t.Context(), dv.Drain.ID)
-		return err == nil && len(dv.Drain.Blockers) == 1 && dv.Drain.Blockers[0].Code == "target-not-ready"
+		return err == nil && len(dv.Drain.Blockers) == 1 &&
+			dv.Drain.Blockers[0].Code == "target-not-ready"
 	})
 	if dv, err = f.c.CancelDrain(t.Context(), dv.Drain.ID); err != nil {
 		t.Fatal(err)
@@ -71,7 +74,8 @@ func TestAMoveThatWaitsForAVMCanBeCancelled(t *testing.T) {
 		dv, err = f.c.Drain(t.Context(), dv.Drain.ID)
 		return err == nil && dv.Drain.State == fleet.DrainCancelled
 	})
-	if mv := dv.Moves[0].Move; mv.Step != fleet.StepUndone || hasStep(mv, fleet.StepStopping) || mv.Error != "" {
+	if mv := dv.Moves[0].Move; mv.Step != fleet.StepUndone || hasStep(mv, fleet.StepStopping) ||
+		mv.Error != "" {
 		t.Fatalf("%+v", mv)
 	}
 }
@@ -90,7 +94,8 @@ func TestATargetThatHasNoVMInTimeIsLeftForAnother(t *testing.T) {
 		mv, err = f.c.Move(t.Context(), mv.Move.ID)
 		return err == nil && mv.Move.Step == fleet.StepDone
 	})
-	if mv.Move.To != "w3" || !slices.Equal(mv.Move.Refused, []fleet.WorkerID{"w2"}) || mv.Move.Attempt != 1 {
+	if mv.Move.To != "w3" || !slices.Equal(mv.Move.Refused, []fleet.WorkerID{"w2"}) ||
+		mv.Move.Attempt != 1 {
 		t.Fatalf("%+v", mv.Move)
 	}
 	if w, err := f.c.Worker(t.Context(), "w2"); err != nil || len(w.Allocation.Holders) != 0 {
@@ -111,7 +116,9 @@ func TestWithoutATargetThatBootsTheMachineGoesOn(t *testing.T) {
 		dv, err = f.c.Drain(t.Context(), dv.Drain.ID)
 		return err == nil && dv.Drain.State == fleet.DrainBlocked
 	})
-	if b := dv.Drain.Blockers[0]; b.Object != "machine/"+string(m.ID) || !strings.Contains(b.Detail, "still runs on w1") || !strings.Contains(b.Detail, "the kernel hangs") {
+	if b := dv.Drain.Blockers[0]; b.Object != "machine/"+string(m.ID) ||
+		!strings.Contains(b.Detail, "still runs on w1") ||
+		!strings.Contains(b.Detail, "the kernel hangs") {
 		t.Fatalf("blocker %+v", b)
 	}
 	for _, mv := range dv.Moves {
@@ -119,7 +126,8 @@ func TestWithoutATargetThatBootsTheMachineGoesOn(t *testing.T) {
 			t.Fatalf("%+v", mv.Move)
 		}
 	}
-	if got := f.machine("a").Machine; got.State != fleet.MachineStarted || got.Placement.Generation != m.Placement.Generation {
+	if got := f.machine("a").Machine; got.State != fleet.MachineStarted ||
+		got.Placement.Generation != m.Placement.Generation {
 		t.Fatalf("machine %+v", got)
 	}
 }

@@ -23,7 +23,8 @@ type services struct {
 func newServices(t *testing.T) *services {
 	t.Helper()
 	now := time.Date(2026, 11, 30, 10, 0, 0, 0, time.UTC)
-	return &services{t: t, now: now, base: fleet.MachineEvent{Instance: "A", Source: "worker/w1"}, of: map[string]fleet.ServiceReport{},
+	return &services{t: t, now: now, base: fleet.MachineEvent{Instance: "A", Source: "worker/w1"},
+		of:   map[string]fleet.ServiceReport{},
 		ring: []fleet.MachineEvent{{Time: now, Event: eventStart, Instance: "A"}}}
 }
 
@@ -60,7 +61,8 @@ func (s *services) start(name, state string) {
 func (s *services) exit(name, how string) {
 	s.t.Helper()
 	s.change(name, func(r *fleet.ServiceReport) {
-		r.State, r.Exit, r.ExitedAt, r.RetryMS, r.Unstartable = "failed", how, s.now, 1600, strings.Contains(how, "not found")
+		r.State, r.Exit, r.ExitedAt, r.RetryMS, r.Unstartable = "failed", how, s.now, 1600,
+			strings.Contains(how, "not found")
 		r.Restarts++
 	})
 }
@@ -87,7 +89,8 @@ func (s *services) want(want string) {
 	}
 }
 
-// TestServiceHistory: starts share a line, an end is told with its reason and count, and so is that a service is back.
+// TestServiceHistory: starts share a line, an end is told with its reason and count, and so is that
+// a service is back.
 func TestServiceHistory(t *testing.T) {
 	s := newServices(t)
 	s.start("a", "running")
@@ -98,18 +101,24 @@ func TestServiceHistory(t *testing.T) {
 	s.start("a", "running")
 	s.exit("a", "exit code 3")
 	s.exit("c", "nonesuch: command not found")
-	s.want("start, service_start a b, service_exit a exit code 3 2 2, service_fail c nonesuch: command not found 1")
+	s.want(
+		"start, service_start a b, service_exit a exit code 3 2 2, service_fail c nonesuch: command not found 1")
 	e := s.ring[2]
-	if e.Info["again_in"] != "1.6s" || e.Info["since"] == "" || !e.Time.Equal(s.of["a"].ExitedAt) || e.Instance != "A" || e.Source != "worker/w1" {
+	if e.Info["again_in"] != "1.6s" || e.Info["since"] == "" || !e.Time.Equal(s.of["a"].ExitedAt) ||
+		e.Instance != "A" || e.Source != "worker/w1" {
 		t.Errorf("%+v", e)
 	}
-	s.change("a", func(r *fleet.ServiceReport) { r.Restarts = 9 }) // what came too fast to be reported each
-	s.want("start, service_start a b, service_fail c nonesuch: command not found 1, service_exit a exit code 3 9 9")
+	// what came too fast to be reported each
+	s.change("a", func(r *fleet.ServiceReport) { r.Restarts = 9 })
+	s.want(
+		"start, service_start a b, service_fail c nonesuch: command not found 1, service_exit a exit code 3 9 9")
 	s.start("a", "running")
 	s.start("a", "ready")
-	s.want("start, service_start b, service_fail c nonesuch: command not found 1, service_exit a exit code 3 9 9, service_start a")
+	s.want(
+		"start, service_start b, service_fail c nonesuch: command not found 1, service_exit a exit code 3 9 9, service_start a")
 	s.exit("a", "exit code 137, SIGKILL")
-	s.want("start, service_start b, service_fail c nonesuch: command not found 1, service_exit a exit code 3 9 9, service_start a, service_exit a exit code 137, SIGKILL 10")
+	s.want(
+		"start, service_start b, service_fail c nonesuch: command not found 1, service_exit a exit code 3 9 9, service_start a, service_exit a exit code 137, SIGKILL 10")
 	s.base.Instance = "B"
 	s.of = map[string]fleet.ServiceReport{}
 	s.start("a", "ready")
@@ -118,8 +127,8 @@ func TestServiceHistory(t *testing.T) {
 	}
 }
 
-// TestServicesLeaveRoomInTheHistory: however many services end however often and in whatever ways, over however many
-// moves, they take but a part of the history, and nothing is news twice.
+// TestServicesLeaveRoomInTheHistory: however many services end however often and in whatever ways,
+// over however many moves, they take but a part of the history, and nothing is news twice.
 func TestServicesLeaveRoomInTheHistory(t *testing.T) {
 	s := newServices(t)
 	s.ring = nil

@@ -11,20 +11,23 @@ import (
 	"github.com/sluice-platform/sluice/internal/state/memstate"
 )
 
-// TestAServerThatWasHeldUpHoldsItAgainstNobody: a silence in which the server itself got no time is none. One in which
-// it looked counts as it always did.
+// TestAServerThatWasHeldUpHoldsItAgainstNobody: a silence in which the server itself got no time is
+// none. One in which it looked counts as it always did.
 func TestAServerThatWasHeldUpHoldsItAgainstNobody(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	c, err := control.New(control.Config{FleetID: "f1", StoreURL: "mem://pool"}, control.Deps{
-		Store: memstate.New(memstate.Config{Now: func() time.Time { return now }}), Now: func() time.Time { return now },
-		Disks: &memDisks{docs: map[string][]byte{}}, Images: memImages{}, Log: slog.New(slog.DiscardHandler)})
+		Store: memstate.New(memstate.Config{Now: func() time.Time { return now }}),
+		Now:   func() time.Time { return now },
+		Disks: &memDisks{docs: map[string][]byte{}}, Images: memImages{},
+		Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	join := fleet.JoinRequest{Worker: "w1", Address: netip.MustParseAddr("fd00::1"), APIURL: "http://w1",
+	join := fleet.JoinRequest{Worker: "w1", Address: netip.MustParseAddr("fd00::1"),
+		APIURL:   "http://w1",
 		Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 1024}, Runtime: "sandbox"}
 	if _, err := c.Join(t.Context(), join); err != nil {
 		t.Fatal(err)
@@ -43,7 +46,8 @@ func TestAServerThatWasHeldUpHoldsItAgainstNobody(t *testing.T) {
 		return w.State == fleet.WorkerDown
 	}
 	const tick = 100 * time.Millisecond
-	const rest = 1050 * time.Millisecond // after which a server looks that has nothing else to do, and a little late
+	// after which a server looks that has nothing else to do, and a little late
+	const rest = 1050 * time.Millisecond
 	if !pass(12*time.Second, rest) {
 		t.Error("not down after 12 s in which the server rested on purpose")
 	}

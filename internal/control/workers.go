@@ -192,7 +192,8 @@ func (c *Control) workerView(w fleet.Worker, now time.Time) fleet.WorkerView {
 	c.refreshFeed(w.ID)
 	p := c.planWorker(w, now)
 	report, contact, _ := c.obs.report(w.ID)
-	v := fleet.WorkerView{Worker: w, Liveness: string(p.Health), LastSeen: contact.Last, Allocation: p.Allocation, Report: report, Machines: len(c.records.PlacedOn(w.ID))}
+	v := fleet.WorkerView{Worker: w, Liveness: string(p.Health), LastSeen: contact.Last,
+		Allocation: p.Allocation, Report: report, Machines: len(c.records.PlacedOn(w.ID))}
 	empty := v.Machines == 0 && len(p.Allocation.Holders) == 0
 	v.SafeToStop = empty &&
 		(p.Health == plan.Down || p.Health == plan.Alive && p.Fresh && len(p.VMs) == 0)

@@ -41,13 +41,15 @@ func newFleet(t *testing.T) (*devfleet.Fleet, devfleet.Config) {
 	binary := filepath.Join(dir, "stand-in")
 	write(t, binary, standIn)
 	write(t, filepath.Join(release, "usr/bin/sluice-init"), "")
-	cfg := devfleet.Config{Dir: filepath.Join(dir, "fleet"), Workers: 2, Binary: binary, Release: release, Runtime: "sandbox"}
+	cfg := devfleet.Config{Dir: filepath.Join(dir, "fleet"), Workers: 2, Binary: binary,
+		Release: release, Runtime: "sandbox"}
 	f, err := devfleet.Open(cfg.Dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := f.Down(context.Background(), drivers, func(string) {}); err != nil && !errs.Is(err, errs.NotFound) {
+		if err := f.Down(context.Background(), drivers, func(string) {}); err != nil &&
+			!errs.Is(err, errs.NotFound) {
 			t.Errorf("down: %v", err)
 		}
 		left(t, f)
@@ -100,7 +102,8 @@ func up(t *testing.T, f *devfleet.Fleet, cfg devfleet.Config) devfleet.State {
 func TestUpIsIdempotentAndRestartsWhatIsGone(t *testing.T) {
 	f, cfg := newFleet(t)
 	first := up(t, f, cfg)
-	if again := up(t, f, cfg); again.Server != first.Server || again.Workers[0].Process != first.Workers[0].Process {
+	if again := up(t, f, cfg); again.Server != first.Server ||
+		again.Workers[0].Process != first.Workers[0].Process {
 		t.Fatal("a second up started something anew")
 	}
 	if err := f.Kill(t.Context(), "w1"); err != nil {
@@ -128,7 +131,8 @@ func TestHostsReachTheServerUntilCutOff(t *testing.T) {
 	}
 	defer listen.Close()
 	reach := func() bool {
-		cmd := exec.CommandContext(t.Context(), "ip", "netns", "exec", f.Netns("w1"), "busybox", "nc", "-w", "1", f.ServerAddress().String(), "7999")
+		cmd := exec.CommandContext(t.Context(), "ip", "netns", "exec", f.Netns("w1"), "busybox",
+			"nc", "-w", "1", f.ServerAddress().String(), "7999")
 		cmd.WaitDelay = time.Second
 		connected := make(chan bool, 1)
 		go func() {
@@ -162,7 +166,8 @@ func TestHostsReachTheServerUntilCutOff(t *testing.T) {
 func TestDownAfterACrashOfUp(t *testing.T) {
 	f, cfg := newFleet(t)
 	s := up(t, f, cfg)
-	if err := os.Remove(filepath.Join(f.Dir, "dev.json")); err != nil { // as if it had never been written
+	// as if it had never been written
+	if err := os.Remove(filepath.Join(f.Dir, "dev.json")); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.Down(t.Context(), drivers, func(string) {}); err != nil {
@@ -176,7 +181,8 @@ func TestDownAfterACrashOfUp(t *testing.T) {
 func TestUpRefusesBadInput(t *testing.T) {
 	f, cfg := newFleet(t)
 	cfg.Release = "/nonexistent"
-	if err := f.Up(t.Context(), cfg, func(string) {}); !errs.Is(err, errs.NotFound) || errs.RemedyOf(err) == "" {
+	if err := f.Up(t.Context(), cfg, func(string) {}); !errs.Is(err, errs.NotFound) ||
+		errs.RemedyOf(err) == "" {
 		t.Fatalf("no release: %v", err)
 	}
 	cfg.Workers = 0

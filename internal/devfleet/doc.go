@@ -1,9 +1,9 @@
-// Package devfleet runs a whole fleet on one machine: a server, and workers as separate processes, each
-// in a network namespace of its own with its own address, data directory and link on a bridge, so that a
-// worker can be killed, cut off or paused like a host.
+// Package devfleet runs a whole fleet on one machine: a server, and workers as separate processes,
+// each in a network namespace of its own with its own address, data directory and link on a bridge,
+// so that a worker can be killed, cut off or paused like a host.
 //
-// Invariants: every name on the machine (bridge, links, namespaces, cgroups) is derived from the fleet's
-// directory, so that Down finds and removes all of it, also after a crash at any point of Up; a process
-// is only ever signalled when its start time proves that it is the one we started; several fleets may
-// run side by side.
+// Invariants: every name on the machine (bridge, links, namespaces, cgroups) is derived from the
+// fleet's directory, so that Down finds and removes all of it, also after a crash at any point of
+// Up; a process is only ever signalled when its start time proves that it is the one we started;
+// several fleets may run side by side.
 package devfleet

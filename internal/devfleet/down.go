@@ -41,12 +41,13 @@ func (l Layout) VMDir(worker, runtime string) string {
 // runtimes are all that a worker may have VMs of.
 func runtimes() []string { return []string{"sandbox", "qemu"} }
 
-// Down stops the fleet and removes all that it made on this machine, its directory included. It goes by
-// names, not by what Up recorded, so that it works after a crash too; it goes on past errors and
-// returns them all.
+// Down stops the fleet and removes all that it made on this machine, its directory included. It
+// goes by names, not by what Up recorded, so that it works after a crash too; it goes on past
+// errors and returns them all.
 func (f *Fleet) Down(ctx context.Context, drivers Drivers, progress func(string)) error {
 	if _, err := os.Stat(f.Dir); err != nil && len(f.leftWorkers()) == 0 {
-		return errs.New(errs.NotFound, "there is no fleet in %s", f.Dir).WithRemedy("name the directory that `sluice dev up` was given")
+		return errs.New(errs.NotFound, "there is no fleet in %s", f.Dir).
+			WithRemedy("name the directory that `sluice dev up` was given")
 	}
 	unlock, err := f.lock()
 	if err != nil {
@@ -99,7 +100,8 @@ func (f *Fleet) removeVMs(ctx context.Context, worker, runtime string, drivers D
 	return g.Wait()
 }
 
-// leftWorkers lists every worker of which something is left: a record, a directory, a namespace or a link.
+// leftWorkers lists every worker of which something is left: a record, a directory, a namespace or
+// a link.
 func (f *Fleet) leftWorkers() []string {
 	seen := map[string]bool{}
 	add := func(name string) {
@@ -196,7 +198,8 @@ func (f *Fleet) roleOf(args [][]byte) string {
 			next = string(args[i+1])
 		}
 		switch {
-		case string(arg) == "--data" && (next == f.serverDir() || filepath.Dir(next) == f.path("workers")):
+		case string(arg) == "--data" &&
+			(next == f.serverDir() || filepath.Dir(next) == f.path("workers")):
 			return "user"
 		case string(arg) == "posix" && next == f.storeDir():
 			return "store"
@@ -205,7 +208,8 @@ func (f *Fleet) roleOf(args [][]byte) string {
 	return ""
 }
 
-// SignalServer sends a signal to the server, for tests of what it does when it is stopped or killed.
+// SignalServer sends a signal to the server, for tests of what it does when it is stopped or
+// killed.
 func (f *Fleet) SignalServer(sig syscall.Signal) error {
 	return f.withState(func(s *State) error { return s.Server.Signal(sig) })
 }

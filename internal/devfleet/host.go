@@ -45,12 +45,18 @@ func (f *Fleet) Heal(worker string) error {
 
 // Pause stops a worker's daemon where it is; Resume lets it go on.
 func (f *Fleet) Pause(worker string) error {
-	return f.withHost(worker, func(_ *State, h *Host) error { return h.Process.Signal(syscall.SIGSTOP) })
+	return f.withHost(worker, func(_ *State,
+		h *Host) error {
+		return h.Process.Signal(syscall.SIGSTOP)
+	})
 }
 
 // Resume lets a paused worker's daemon go on.
 func (f *Fleet) Resume(worker string) error {
-	return f.withHost(worker, func(_ *State, h *Host) error { return h.Process.Signal(syscall.SIGCONT) })
+	return f.withHost(worker, func(_ *State,
+		h *Host) error {
+		return h.Process.Signal(syscall.SIGCONT)
+	})
 }
 
 // Start starts a worker's daemon again, with its host where that is gone.
@@ -59,7 +65,8 @@ func (f *Fleet) Start(ctx context.Context, worker string) error {
 		if err := f.launchWorker(s, h); err != nil {
 			return err
 		}
-		return f.waitReady(ctx, "worker "+worker, h.Process, filepath.Join(f.workerDir(worker), "ready.json"), nil)
+		return f.waitReady(ctx, "worker "+worker, h.Process,
+			filepath.Join(f.workerDir(worker), "ready.json"), nil)
 	})
 }
 
@@ -108,8 +115,8 @@ func (f *Fleet) withHost(worker string, fn func(*State, *Host) error) error {
 	})
 }
 
-// InHost runs fn on a thread that is in a worker's network, as if on that host. A connection that fn
-// opens stays there.
+// InHost runs fn on a thread that is in a worker's network, as if on that host. A connection that
+// fn opens stays there.
 func (f *Fleet) InHost(worker string, fn func() error) error {
 	return inNetns(f.Netns(worker), fn)
 }

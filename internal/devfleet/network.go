@@ -20,7 +20,8 @@ func (l Layout) ensureBridge() error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		snooping := false // snooping would drop neighbour discovery until a querier shows up
-		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}, MulticastSnooping: &snooping}
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name},
+			MulticastSnooping: &snooping}
 		if err := netlink.LinkAdd(bridge); err != nil && !errors.Is(err, syscall.EEXIST) {
 			return fmt.Errorf("create bridge %s: %w", name, err)
 		}
@@ -82,18 +83,21 @@ func (l Layout) ensureLink(worker string) error {
 	return netlink.LinkSetUp(port)
 }
 
-// configureLink gives a link its address, without waiting for duplicate detection, and brings it up. Its link-local address, by which the
-// kernel asks for the neighbours of what it forwards, doesn't wait for that either: else nothing gets from one worker
-// to another in a fleet's first second or two.
+// configureLink gives a link its address, without waiting for duplicate detection, and brings it
+// up. Its link-local address, by which the kernel asks for the neighbours of what it forwards,
+// doesn't wait for that either: else nothing gets from one worker to another in a fleet's first
+// second or two.
 func configureLink(link netlink.Link, addr netip.Addr) error {
 	name := link.Attrs().Name
-	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/accept_dad", []byte("0"), 0); err != nil {
+	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/accept_dad", []byte("0"),
+		0); err != nil {
 		return fmt.Errorf("turn off duplicate address detection on %s: %w", name, err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		return fmt.Errorf("bring up %s: %w", name, err)
 	}
-	a := &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(64, 128)}, Flags: unix.IFA_F_NODAD}
+	a := &netlink.Addr{IPNet: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(64, 128)},
+		Flags: unix.IFA_F_NODAD}
 	if err := netlink.AddrReplace(link, a); err != nil {
 		return fmt.Errorf("give %s the address %s: %w", name, addr, err)
 	}

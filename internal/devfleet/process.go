@@ -132,12 +132,14 @@ func (c command) start() (Process, error) {
 	}
 	start, _, err := processStat(cmd.Process.Pid)
 	if err != nil {
-		return Process{}, fmt.Errorf("start %s: it ended at once; see %s: %w", c.args[1], c.log, err)
+		return Process{}, fmt.Errorf("start %s: it ended at once; see %s: %w",
+			c.args[1], c.log, err)
 	}
 	return Process{PID: cmd.Process.Pid, Start: start}, nil
 }
 
-// inNetns runs fn on a thread that is in the named network namespace. A child that fn starts inherits it.
+// inNetns runs fn on a thread that is in the named network namespace. A child that fn starts
+// inherits it.
 func inNetns(name string, fn func() error) error {
 	target, err := netns.GetFromName(name)
 	if err != nil {
@@ -174,7 +176,8 @@ func cgroupDirs(name string) ([]string, error) {
 	var dirs []string
 	for _, root := range roots {
 		_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.IsDir() { // an error means that it vanished while we looked: what we want
+			// an error means that it vanished while we looked: what we want
+			if err == nil && d.IsDir() {
 				dirs = append(dirs, path)
 			}
 			return nil

@@ -46,7 +46,8 @@ func (f *Fleet) ensureS3(ctx context.Context, cfg Config, s *State) error {
 		return err
 	}
 	s.S3 = &p
-	s.StoreURL = fmt.Sprintf("s3://%s/fleet?endpoint=http://%s&region=us-east-1&path_style=true", s3Bucket, addr)
+	s.StoreURL = fmt.Sprintf("s3://%s/fleet?endpoint=http://%s&region=us-east-1&path_style=true",
+		s3Bucket, addr)
 	s.StoreEnv = []string{"AWS_ACCESS_KEY_ID=sluice", "AWS_SECRET_ACCESS_KEY=" + key}
 	if err := f.save(s); err != nil {
 		return err

@@ -49,7 +49,8 @@ func (s *State) host(name string) (*Host, error) {
 		}
 		known = append(known, s.Workers[i].Name)
 	}
-	return nil, errs.New(errs.NotFound, "this fleet has no worker %q", name).WithRemedy("its workers are %v", known)
+	return nil, errs.New(errs.NotFound, "this fleet has no worker %q", name).
+		WithRemedy("its workers are %v", known)
 }
 
 // load reads dev.json; a fleet that never came that far has none.

@@ -25,9 +25,10 @@ import (
 
 // Config says what fleet to bring up.
 type Config struct {
-	Dir       string
-	Workers   int
-	Store     string   // a store URL; "" for a directory in Dir; "s3" for an S3 server of the fleet's own
+	Dir     string
+	Workers int
+	// a store URL; "" for a directory in Dir; "s3" for an S3 server of the fleet's own
+	Store     string
 	S3Server  string   // versitygw binary, for Store "s3"
 	Binary    string   // sluice
 	Release   string   // directory of an unpacked release
@@ -55,7 +56,8 @@ func Open(dir string, log *slog.Logger) (*Fleet, error) {
 	return &Fleet{Layout: l, log: log}, nil
 }
 
-// Up brings the fleet up, or brings up what is missing of it. Progress is called with each thing done.
+// Up brings the fleet up, or brings up what is missing of it. Progress is called with each thing
+// done.
 func (f *Fleet) Up(ctx context.Context, cfg Config, progress func(string)) error {
 	if err := checkConfig(cfg); err != nil {
 		return err
@@ -73,8 +75,10 @@ func (f *Fleet) Up(ctx context.Context, cfg Config, progress func(string)) error
 		return err
 	}
 	if len(s.Workers) != cfg.Workers {
-		return errs.New(errs.Conflict, "the fleet in %s has %d workers, not %d", f.Dir, len(s.Workers), cfg.Workers).
-			WithRemedy("ask for %d, or remove it first: sluice dev down --dir %s", len(s.Workers), f.Dir)
+		return errs.New(errs.Conflict, "the fleet in %s has %d workers, not %d", f.Dir,
+			len(s.Workers), cfg.Workers).
+			WithRemedy("ask for %d, or remove it first: sluice dev down --dir %s",
+				len(s.Workers), f.Dir)
 	}
 	s.Binary, s.Release, s.Args = cfg.Binary, cfg.Release, cfg.Args
 	if err := f.ensureBridge(); err != nil {
@@ -95,17 +99,21 @@ func (f *Fleet) Up(ctx context.Context, cfg Config, progress func(string)) error
 
 func checkConfig(cfg Config) error {
 	if cfg.Workers < 1 || cfg.Workers > 64 {
-		return errs.New(errs.Invalid, "%d workers asked for", cfg.Workers).WithRemedy("ask for 1 to 64")
+		return errs.New(errs.Invalid, "%d workers asked for", cfg.Workers).
+			WithRemedy("ask for 1 to 64")
 	}
 	if !slices.Contains(append(runtimes(), mixedRuntimes), cfg.Runtime) {
-		return errs.New(errs.Invalid, "there is no runtime %q", cfg.Runtime).WithRemedy("use sandbox, qemu or mixed")
+		return errs.New(errs.Invalid, "there is no runtime %q", cfg.Runtime).
+			WithRemedy("use sandbox, qemu or mixed")
 	}
 	if os.Geteuid() != 0 {
-		return errs.New(errs.Denied, "a fleet on this machine needs root: it makes network namespaces and mounts").
+		return errs.New(errs.Denied,
+			"a fleet on this machine needs root: it makes network namespaces and mounts").
 			WithRemedy("run it as root")
 	}
 	if _, err := os.Stat(filepath.Join(cfg.Release, "usr/bin/sluice-init")); err != nil {
-		return errs.Wrap(errs.NotFound, err, "no release of the platform in %q", cfg.Release).WithRemedy("build it: make build")
+		return errs.Wrap(errs.NotFound, err, "no release of the platform in %q", cfg.Release).
+			WithRemedy("build it: make build")
 	}
 	return nil
 }
@@ -122,13 +130,15 @@ func (f *Fleet) found(cfg Config) (*State, error) {
 			return nil, err
 		}
 	}
-	s := &State{ID: f.ID, StoreURL: cfg.Store, Runtime: cfg.Runtime, FrontEnd: cfg.FrontEnd, Pool: cfg.Pool, CPUs: cfg.CPUs,
+	s := &State{ID: f.ID, StoreURL: cfg.Store, Runtime: cfg.Runtime, FrontEnd: cfg.FrontEnd,
+		Pool: cfg.Pool, CPUs: cfg.CPUs,
 		MemoryMiB: cfg.MemoryMiB, CacheMiB: cfg.CacheMiB}
 	if cfg.Store == "" {
 		s.StoreURL = "file://" + f.storeDir()
 	}
 	for i := 1; i <= cfg.Workers; i++ {
-		s.Workers = append(s.Workers, Host{Name: f.WorkerName(i), Index: i, Address: f.WorkerAddress(i).String(), Runtime: runtimeOf(cfg.Runtime, i)})
+		s.Workers = append(s.Workers, Host{Name: f.WorkerName(i), Index: i,
+			Address: f.WorkerAddress(i).String(), Runtime: runtimeOf(cfg.Runtime, i)})
 	}
 	return s, f.save(s)
 }
@@ -168,10 +178,13 @@ func (f *Fleet) ensureServer(ctx context.Context, s *State) error {
 		local = strings.TrimPrefix(s.ServerURL, "http://")
 	}
 	bridge := fmt.Sprintf("[%s]:7500", f.ServerAddress())
-	args := []string{s.Binary, "server", "--data", f.serverDir(), "--listen", local, "--listen", bridge,
-		"--store", s.StoreURL, "--fleet-id", f.FleetID(), "--operator-token-file", f.operatorToken(),
+	args := []string{s.Binary, "server", "--data", f.serverDir(), "--listen", local,
+		"--listen", bridge,
+		"--store", s.StoreURL, "--fleet-id", f.FleetID(), "--operator-token-file",
+		f.operatorToken(),
 		"--worker-token-file", f.workerToken(), "--ready-file", ready}
-	p, err := command{args: append(args, s.Args...), env: s.StoreEnv, log: f.logFile("server")}.start()
+	p, err := command{args: append(args, s.Args...), env: s.StoreEnv,
+		log: f.logFile("server")}.start()
 	if err != nil {
 		return err
 	}
@@ -199,7 +212,8 @@ func (f *Fleet) writeFleetFile(url string) error {
 	if err != nil {
 		return fmt.Errorf("read operator token: %w", err)
 	}
-	data, err := json.Marshal(map[string]string{"url": url, "token": strings.TrimSpace(string(token))})
+	data, err := json.Marshal(map[string]string{"url": url,
+		"token": strings.TrimSpace(string(token))})
 	if err != nil {
 		return fmt.Errorf("encode fleet file: %w", err)
 	}
@@ -215,7 +229,8 @@ func (f *Fleet) ensureWorkers(ctx context.Context, s *State, progress func(strin
 	g, ctx := errgroup.WithContext(ctx)
 	for _, h := range s.Workers {
 		g.Go(func() error {
-			return f.waitReady(ctx, "worker "+h.Name, h.Process, filepath.Join(f.workerDir(h.Name), "ready.json"), nil)
+			return f.waitReady(ctx, "worker "+h.Name, h.Process,
+				filepath.Join(f.workerDir(h.Name), "ready.json"), nil)
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -243,14 +258,16 @@ func (f *Fleet) launchWorker(s *State, h *Host) error {
 		return fmt.Errorf("start worker %s: %w", h.Name, err)
 	}
 	args := []string{s.Binary, "worker", "--name", h.Name, "--data", dir, "--server", s.BridgeURL,
-		"--token-file", f.workerToken(), "--address", h.Address, "--listen", fmt.Sprintf("[%s]:7600", h.Address),
+		"--token-file", f.workerToken(), "--address", h.Address, "--listen",
+		fmt.Sprintf("[%s]:7600", h.Address),
 		"--release", s.Release, "--cpus", fmt.Sprint(s.CPUs), "--memory", fmt.Sprint(s.MemoryMiB),
 		"--pool", fmt.Sprint(s.Pool), "--runtime", h.Runtime, "--cache-mib", fmt.Sprint(s.CacheMiB),
 		"--cgroup-parent", f.CgroupParent(h.Name), "--ready-file", ready}
 	if h.Runtime == "qemu" && s.FrontEnd != "" {
 		args = append(args, "--guest-frontend", s.FrontEnd)
 	}
-	p, err := command{args: args, env: s.StoreEnv, log: f.logFile(h.Name), netns: f.Netns(h.Name)}.start()
+	p, err := command{args: args, env: s.StoreEnv, log: f.logFile(h.Name),
+		netns: f.Netns(h.Name)}.start()
 	if err != nil {
 		return err
 	}
@@ -258,7 +275,8 @@ func (f *Fleet) launchWorker(s *State, h *Host) error {
 	return f.save(s)
 }
 
-// waitReady waits until a daemon has written its ready file, and decodes it into v unless that is nil.
+// waitReady waits until a daemon has written its ready file, and decodes it into v unless that is
+// nil.
 func (f *Fleet) waitReady(ctx context.Context, what string, p Process, file string, v any) error {
 	ctx, cancel := context.WithTimeout(ctx, onhost.Patient(time.Minute))
 	defer cancel()
@@ -302,7 +320,8 @@ func (f *Fleet) endedError(what string) error {
 			remedy = strings.TrimSpace(said)
 		}
 	}
-	return errs.New(errs.Unavailable, "%s ended while starting: %s", what, why).WithRemedy("%s", remedy)
+	return errs.New(errs.Unavailable, "%s ended while starting: %s", what, why).
+		WithRemedy("%s", remedy)
 }
 
 // lock keeps two commands from working on one fleet at a time.
@@ -310,13 +329,15 @@ func (f *Fleet) lock() (func(), error) {
 	if err := os.MkdirAll(f.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create fleet directory: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(filepath.Dir(f.Dir), "."+filepath.Base(f.Dir)+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := os.OpenFile(filepath.Join(filepath.Dir(f.Dir), "."+filepath.Base(f.Dir)+".lock"),
+		os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock fleet: %w", err)
 	}
 	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		file.Close()
-		return nil, errs.Wrap(errs.Conflict, err, "another command is working on the fleet in %s", f.Dir).
+		return nil, errs.Wrap(errs.Conflict, err,
+			"another command is working on the fleet in %s", f.Dir).
 			WithRemedy("wait until it has ended")
 	}
 	return func() { file.Close() }, nil

@@ -88,8 +88,8 @@ func BenchmarkRead4KCached(b *testing.B) {
 	}
 }
 
-// BenchmarkMove closes a disk with a little dirty data and attaches it again, on a directory: the disk's part
-// of a machine's pause.
+// BenchmarkMove closes a disk with a little dirty data and attaches it again, on a directory: the
+// disk's part of a machine's pause.
 func BenchmarkMove(b *testing.B) {
 	store, err := fileblob.Open(b.TempDir())
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestBootTraceIsReadAhead: what one session reads first is in the cache when the next one begins, through
-// Prepare, and in the background of a plain attach.
+// TestBootTraceIsReadAhead: what one session reads first is in the cache when the next one begins,
+// through Prepare, and in the background of a plain attach.
 func TestBootTraceIsReadAhead(t *testing.T) {
 	ctx, s := t.Context(), newSim()
 	c := s.client()
@@ -50,14 +50,16 @@ func TestBootTraceIsReadAhead(t *testing.T) {
 		}
 		return d.Stats().FrameMisses - before
 	}
-	first, err := disk.Attach(ctx, c, path, disk.AttachOptions{Generation: 2, Holder: "a", Tuning: quiet})
+	first, err := disk.Attach(ctx, c, path,
+		disk.AttachOptions{Generation: 2, Holder: "a", Tuning: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if n := boot(first); n == 0 {
 		t.Fatal("a cold boot missed nothing: this proves nothing")
 	}
-	if err := first.WriteAt(ctx, make([]byte, 4096), 20<<20); err != nil { // a close with nothing to write leaves no trace
+	// a close with nothing to write leaves no trace
+	if err := first.WriteAt(ctx, make([]byte, 4096), 20<<20); err != nil {
 		t.Fatal(err)
 	}
 	if err := first.Close(ctx); err != nil {
@@ -73,7 +75,8 @@ func TestBootTraceIsReadAhead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := disk.Attach(ctx, c, path, disk.AttachOptions{Generation: 3, Holder: "b", Cache: dev, Prepared: p, Tuning: quiet})
+	second, err := disk.Attach(ctx, c, path,
+		disk.AttachOptions{Generation: 3, Holder: "b", Cache: dev, Prepared: p, Tuning: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +87,8 @@ func TestBootTraceIsReadAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	third, err := disk.Attach(ctx, c, path, disk.AttachOptions{Generation: 4, Holder: "c", Tuning: quiet})
+	third, err := disk.Attach(ctx, c, path,
+		disk.AttachOptions{Generation: 4, Holder: "c", Tuning: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,8 +102,8 @@ func TestBootTraceIsReadAhead(t *testing.T) {
 	}
 }
 
-// TestForksInheritTheBootTrace: what the first fork of a checkpoint reads first is read ahead for later ones,
-// before they have ever run; exactly that, and from the fork on.
+// TestForksInheritTheBootTrace: what the first fork of a checkpoint reads first is read ahead for
+// later ones, before they have ever run; exactly that, and from the fork on.
 func TestForksInheritTheBootTrace(t *testing.T) {
 	ctx, s := testCtx(t), newSim()
 	c := s.client()
@@ -118,7 +122,10 @@ func TestForksInheritTheBootTrace(t *testing.T) {
 	}
 	mustClose(t, fill)
 	touched := []int64{5 << 20, 1 << 20, 3<<20 + 4096, 7 << 20}
-	quiet := func(o *disk.AttachOptions) { o.BootWindow, o.ReadAhead, o.Revalidate = time.Hour, -1, -1 }
+	quiet := func(o *disk.AttachOptions) {
+		o.BootWindow, o.ReadAhead,
+			o.Revalidate = time.Hour, -1, -1
+	}
 	fork := func(name string) *disk.Disk {
 		t.Helper()
 		if _, err := disk.Fork(ctx, c, image, "v1", name, disk.ForkOptions{}); err != nil {
@@ -135,7 +142,8 @@ func TestForksInheritTheBootTrace(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := first.WriteAt(ctx, buf, 20<<20); err != nil { // a close with nothing to write leaves no trace
+	// a close with nothing to write leaves no trace
+	if err := first.WriteAt(ctx, buf, 20<<20); err != nil {
 		t.Fatal(err)
 	}
 	mustClose(t, first)
@@ -152,7 +160,8 @@ func TestForksInheritTheBootTrace(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	for _, off := range touched {
-		if err := second.ReadAt(ctx, buf, off); err != nil || !bytes.Equal(buf, data[off:off+4096]) {
+		if err := second.ReadAt(ctx, buf, off); err != nil ||
+			!bytes.Equal(buf, data[off:off+4096]) {
 			t.Fatalf("read at %d: %v", off, err)
 		}
 	}
@@ -165,8 +174,8 @@ func TestForksInheritTheBootTrace(t *testing.T) {
 	}
 }
 
-// refusing is a store that refuses to hand out segments from some request on, as a gateway does whose VM has lost
-// its token.
+// refusing is a store that refuses to hand out segments from some request on, as a gateway does
+// whose VM has lost its token.
 type refusing struct {
 	blob.Store
 	after   int64
@@ -175,7 +184,8 @@ type refusing struct {
 }
 
 func (s *refusing) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
-	if (strings.Contains(key, "/seg/") || strings.Contains(key, "/log/")) && s.asked.Add(1) > s.after {
+	if (strings.Contains(key, "/seg/") || strings.Contains(key, "/log/")) &&
+		s.asked.Add(1) > s.after {
 		s.refused.Add(1)
 		return blob.Object{}, errs.New(errs.Denied, "the store gateway doesn't know this token")
 	}
@@ -198,7 +208,8 @@ func TestWarmingUpEndsWithTheFirstRefusal(t *testing.T) {
 	}
 	mustClose(t, fill)
 	quiet := disk.Tuning{BootWindow: time.Hour, ReadAhead: -1}
-	first, err := disk.Attach(ctx, c, path, disk.AttachOptions{Generation: 2, Holder: "a", Tuning: quiet})
+	first, err := disk.Attach(ctx, c, path,
+		disk.AttachOptions{Generation: 2, Holder: "a", Tuning: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +219,8 @@ func TestWarmingUpEndsWithTheFirstRefusal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := first.WriteAt(ctx, buf, 40<<20); err != nil { // a close with nothing to write leaves no trace
+	// a close with nothing to write leaves no trace
+	if err := first.WriteAt(ctx, buf, 40<<20); err != nil {
 		t.Fatal(err)
 	}
 	mustClose(t, first)
@@ -219,7 +231,8 @@ func TestWarmingUpEndsWithTheFirstRefusal(t *testing.T) {
 	}
 	defer dev.Close()
 	all := &refusing{Store: c, after: 1 << 30}
-	if _, err := disk.Prepare(ctx, all, path, disk.PrepareOptions{Cache: dev, Boot: time.Minute}); err != nil {
+	if _, err := disk.Prepare(ctx, all, path,
+		disk.PrepareOptions{Cache: dev, Boot: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	cold, err := cache.Open(filepath.Join(t.TempDir(), "cold"), 16<<20)
@@ -228,7 +241,8 @@ func TestWarmingUpEndsWithTheFirstRefusal(t *testing.T) {
 	}
 	defer cold.Close()
 	some := &refusing{Store: c, after: 3}
-	if _, err := disk.Prepare(ctx, some, path, disk.PrepareOptions{Cache: cold, Boot: time.Minute}); err != nil {
+	if _, err := disk.Prepare(ctx, some, path,
+		disk.PrepareOptions{Cache: cold, Boot: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	if asked := all.asked.Load(); asked < 150 {

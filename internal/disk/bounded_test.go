@@ -22,7 +22,8 @@ const (
 	testBlocks  = 48
 )
 
-// host is one host's life: what reaches the store and the journal's device, until it dies at one operation.
+// host is one host's life: what reaches the store and the journal's device, until it dies at one
+// operation.
 type host struct {
 	death  *journaltest.Death
 	client *simClient
@@ -56,7 +57,8 @@ func (h *host) attach(ctx context.Context, gen uint64) (*disk.Disk, *journal.Jou
 	return d, j, err
 }
 
-// timedOracle also knows when each write was made, and when a flush that covered it was acknowledged.
+// timedOracle also knows when each write was made, and when a flush that covered it was
+// acknowledged.
 type timedOracle struct {
 	oracle
 	sure    int // writes that no loss of a journal may take
@@ -65,7 +67,8 @@ type timedOracle struct {
 }
 
 // run works until the host dies or the work is done; then it closes the disk if it may.
-func (o *timedOracle) run(ctx context.Context, h *host, gen, seed uint64, steps int, closes bool) error {
+func (o *timedOracle) run(ctx context.Context, h *host, gen, seed uint64, steps int,
+	closes bool) error {
 	d, _, err := h.attach(ctx, gen)
 	if err != nil {
 		return err
@@ -130,8 +133,8 @@ func (o *timedOracle) changeMode(ctx context.Context, rng *rand.Rand, d *disk.Di
 	return nil
 }
 
-// check asks whether the content is a prefix: of all that was acknowledged if the journal was kept, else one that
-// lacks no more than the bound of it.
+// check asks whether the content is a prefix: of all that was acknowledged if the journal was kept,
+// else one that lacks no more than the bound of it.
 func (o *timedOracle) check(ctx context.Context, d disk.Device, kept bool) error {
 	acked := o.acked
 	if !kept {
@@ -146,7 +149,8 @@ func (o *timedOracle) check(ctx context.Context, d disk.Device, kept bool) error
 	}
 	if n < acked {
 		if window := o.ackedAt[acked-1].Sub(o.made[n]); window > testBound {
-			return fmt.Errorf("%d of %d acknowledged writes are lost, over %v", acked-n, acked, window)
+			return fmt.Errorf("%d of %d acknowledged writes are lost, over %v", acked-n,
+				acked, window)
 		}
 	}
 	o.reset(n)
@@ -155,12 +159,14 @@ func (o *timedOracle) check(ctx context.Context, d disk.Device, kept bool) error
 	return nil
 }
 
-// boundedLife cuts a session of a bounded disk at one operation of its store or journal, damages the journal or
-// not, cuts recoveries of it, and asks the oracle; several sessions share one journal, so that it laps.
+// boundedLife cuts a session of a bounded disk at one operation of its store or journal, damages
+// the journal or not, cuts recoveries of it, and asks the oracle; several sessions share one
+// journal, so that it laps.
 func boundedLife(ctx context.Context, seed uint64) error {
 	rng := rand.New(rand.NewPCG(seed, 5))
 	s := newSim()
-	if _, err := disk.Create(ctx, s.client(), path, disk.CreateOptions{Size: testBlocks * 4096, Bound: testBound}); err != nil {
+	if _, err := disk.Create(ctx, s.client(), path,
+		disk.CreateOptions{Size: testBlocks * 4096, Bound: testBound}); err != nil {
 		return err
 	}
 	content := make([]byte, testJournal)
@@ -189,7 +195,8 @@ func boundedLife(ctx context.Context, seed uint64) error {
 		if rng.IntN(6) == 0 { // another host has it for a while
 			gen++
 			other := s.client()
-			d, err := disk.Attach(ctx, other, path, disk.AttachOptions{Generation: gen, Holder: fmt.Sprint("vm-", gen)})
+			d, err := disk.Attach(ctx, other, path,
+				disk.AttachOptions{Generation: gen, Holder: fmt.Sprint("vm-", gen)})
 			if err != nil {
 				return err
 			}

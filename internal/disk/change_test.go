@@ -11,7 +11,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestGrow grows a disk again and again: what was there stays, what is new is zeros and can be written.
+// TestGrow grows a disk again and again: what was there stays, what is new is zeros and can be
+// written.
 func TestGrow(t *testing.T) {
 	ctx, s := testCtx(t), newSim()
 	create(t, s.client(), path, 4<<20)
@@ -106,7 +107,8 @@ type changing struct {
 	f func()
 }
 
-func (c *changing) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (c *changing) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	if f := c.f; f != nil {
 		c.f = nil
 		f()
@@ -114,7 +116,8 @@ func (c *changing) PutIfMatch(ctx context.Context, key string, body []byte, matc
 	return c.Store.PutIfMatch(ctx, key, body, match)
 }
 
-// TestGrowAndRestoreRaceAnAttach lets one slip in between the other's look at the head and its swap.
+// TestGrowAndRestoreRaceAnAttach lets one slip in between the other's look at the head and its
+// swap.
 func TestGrowAndRestoreRaceAnAttach(t *testing.T) {
 	ctx, s := testCtx(t), newSim()
 	create(t, s.client(), path, 4<<20)

@@ -17,8 +17,8 @@ import (
 // moves metadata only. Exists if the name is taken.
 //
 // It takes four round trips: log object, map, head with the name beside it, and a check that the
-// head still has that map. With nothing new it takes three: a check that the disk is still ours, the
-// name, and the last.
+// head still has that map. With nothing new it takes three: a check that the disk is still ours,
+// the name, and the last.
 func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint, error) {
 	if err := checkName(name); err != nil {
 		return nil, err

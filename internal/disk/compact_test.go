@@ -88,7 +88,8 @@ func TestCompactionBesideAWriter(t *testing.T) {
 	s := newSim()
 	want := make([]byte, 8<<20)
 	create(t, s.client(), path, int64(len(want)))
-	d := attach(t, s.client(), path, 1, small, func(o *disk.AttachOptions) { o.CompactBytes, o.CompactShare = 64<<10, 100 })
+	d := attach(t, s.client(), path, 1, small,
+		func(o *disk.AttachOptions) { o.CompactBytes, o.CompactShare = 64<<10, 100 })
 	stop := make(chan struct{})
 	var g errgroup.Group
 	rounds := 0
@@ -123,7 +124,8 @@ func TestBackgroundCompactionStaysWithinItsShare(t *testing.T) {
 	s := newSim()
 	const size = 4 << 20
 	create(t, s.client(), path, size)
-	d := attach(t, s.client(), path, 1, small, func(o *disk.AttachOptions) { o.CompactBytes = 1 << 20 })
+	d := attach(t, s.client(), path, 1, small,
+		func(o *disk.AttachOptions) { o.CompactBytes = 1 << 20 })
 	rng := rand.New(rand.NewPCG(8, 8))
 	want := make([]byte, size)
 	for round := 0; d.Stats().Packed == 0; round++ {
@@ -204,15 +206,18 @@ func TestAZombieCompactsNothing(t *testing.T) {
 	sound(t, s, path)
 }
 
-// TestAReaderSurvivesARemovedSegment holds a read back at its first object until all that it knows of is
-// rewritten elsewhere and removed.
+// TestAReaderSurvivesARemovedSegment holds a read back at its first object until all that it knows
+// of is rewritten elsewhere and removed.
 func TestAReaderSurvivesARemovedSegment(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
 	want := make([]byte, 1<<20)
 	create(t, s.client(), path, int64(len(want)))
 	c := s.client()
-	d := attach(t, c, path, 1, small, func(o *disk.AttachOptions) { o.FrameBytes, o.ReadAhead, o.Revalidate = 1, -1, -1 })
+	d := attach(t, c, path, 1, small, func(o *disk.AttachOptions) {
+		o.FrameBytes, o.ReadAhead,
+			o.Revalidate = 1, -1, -1
+	})
 	churn(t, ctx, rand.New(rand.NewPCG(4, 4)), d, want, 60)
 	if err := d.Settle(ctx); err != nil {
 		t.Fatal(err)
@@ -243,9 +248,10 @@ func TestAReaderSurvivesARemovedSegment(t *testing.T) {
 		if err := d.Settle(ctx); err != nil {
 			return err
 		}
-		_, err := fsck.Check(ctx, s.client(), path, fsck.Options{Garbage: func(key string, _ int64) {
-			_ = s.client().Delete(ctx, key)
-		}})
+		_, err := fsck.Check(ctx, s.client(), path,
+			fsck.Options{Garbage: func(key string, _ int64) {
+				_ = s.client().Delete(ctx, key)
+			}})
 		if len(s.keys(held)) > 0 {
 			t.Errorf("%s is still there", held)
 		}

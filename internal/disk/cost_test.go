@@ -14,15 +14,16 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// requestsOf returns how many requests f makes over a client, by looking at the client before and after.
+// requestsOf returns how many requests f makes over a client, by looking at the client before and
+// after.
 func requestsOf(c *simClient, f func()) int {
 	before := c.requests()
 	f()
 	return c.requests() - before
 }
 
-// TestAttachAndCloseCostTheSameAtAnySize counts requests for disks of 16 MiB to 16 TiB, with few and with
-// many mapped regions.
+// TestAttachAndCloseCostTheSameAtAnySize counts requests for disks of 16 MiB to 16 TiB, with few
+// and with many mapped regions.
 func TestAttachAndCloseCostTheSameAtAnySize(t *testing.T) {
 	ctx := testCtx(t)
 	for _, tc := range []struct {
@@ -32,7 +33,10 @@ func TestAttachAndCloseCostTheSameAtAnySize(t *testing.T) {
 		s := newSim()
 		store := s.client()
 		create(t, store, path, tc.size)
-		quiet := func(o *disk.AttachOptions) { o.ObjectBytes, o.SealInterval, o.Revalidate = 32<<20, time.Hour, -1 }
+		quiet := func(o *disk.AttachOptions) {
+			o.ObjectBytes, o.SealInterval, o.Revalidate = 32<<20,
+				time.Hour, -1
+		}
 		d := attach(t, store, path, 1, quiet)
 		step := tc.size / int64(tc.regions) &^ 4095
 		for i := range int64(tc.regions) {
@@ -40,7 +44,8 @@ func TestAttachAndCloseCostTheSameAtAnySize(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// log object; pages and root side by side, and a look at the log object; head, and a look at pages and root
+		// log object; pages and root side by side, and a look at the log object; head, and a look
+		// at pages and root
 		if n := requestsOf(store, func() { mustClose(t, d) }); n > 7 {
 			t.Errorf("size %d: a close took %d requests", tc.size, n)
 		}
@@ -54,7 +59,8 @@ func TestAttachAndCloseCostTheSameAtAnySize(t *testing.T) {
 		if n := requestsOf(store, func() { d = attach(t, store, path, gen, quiet) }); n > 4 {
 			t.Errorf("size %d: an attach took %d requests", tc.size, n)
 		}
-		for before := -1; before != store.requests(); time.Sleep(50 * time.Millisecond) { // the background is done
+		// the background is done
+		for before := -1; before != store.requests(); time.Sleep(50 * time.Millisecond) {
 			before = store.requests()
 		}
 		if n := requestsOf(store, func() { mustClose(t, d) }); n != 1 {
@@ -97,8 +103,8 @@ func TestDiscardOfAnEmptyHugeDiskIsFree(t *testing.T) {
 	mustClose(t, d)
 }
 
-// TestPreparedAttach prepares while the source still writes, then attaches after its clean close: the head
-// and the swap, and of the map only what changed.
+// TestPreparedAttach prepares while the source still writes, then attaches after its clean close:
+// the head and the swap, and of the map only what changed.
 func TestPreparedAttach(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
@@ -149,11 +155,13 @@ func TestSequentialReadsUseFewLargeRequests(t *testing.T) {
 	}
 	mustClose(t, d)
 	c := s.client()
-	c.latency = 2 * time.Millisecond // as of a store; else the reader may be ahead of what reads ahead
+	// as of a store; else the reader may be ahead of what reads ahead
+	c.latency = 2 * time.Millisecond
 	d = attach(t, c, path, 2)
 	buf := make([]byte, 128<<10)
 	for off := int64(0); off < int64(len(data)); off += int64(len(buf)) {
-		if err := d.ReadAt(ctx, buf, off); err != nil || !bytes.Equal(buf, data[off:off+int64(len(buf))]) {
+		if err := d.ReadAt(ctx, buf, off); err != nil ||
+			!bytes.Equal(buf, data[off:off+int64(len(buf))]) {
 			t.Fatal(off, err)
 		}
 	}
@@ -162,7 +170,8 @@ func TestSequentialReadsUseFewLargeRequests(t *testing.T) {
 	}
 }
 
-// TestRereadsComeFromTheCache also flips bits on the cache device: that costs a request and nothing else.
+// TestRereadsComeFromTheCache also flips bits on the cache device: that costs a request and nothing
+// else.
 func TestRereadsComeFromTheCache(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
@@ -233,15 +242,16 @@ func TestCorruptObjectsAreNoticed(t *testing.T) {
 	}
 }
 
-// TestReplayIsBounded writes much with a map that can't be written: uploads stop before the log grows
-// without bound, and go on when it can.
+// TestReplayIsBounded writes much with a map that can't be written: uploads stop before the log
+// grows without bound, and go on when it can.
 func TestReplayIsBounded(t *testing.T) {
 	ctx, cancel := context.WithTimeout(testCtx(t), 20*time.Second)
 	defer cancel()
 	s := newSim()
 	create(t, s.client(), path, 64<<20)
 	c := s.client()
-	d := attach(t, c, path, 1, small, func(o *disk.AttachOptions) { o.StallTimeout = 50 * time.Millisecond })
+	d := attach(t, c, path, 1, small,
+		func(o *disk.AttachOptions) { o.StallTimeout = 50 * time.Millisecond })
 	c.setJudge(func(_ int, op, _ string) verdict {
 		if op == "match" {
 			return refuse

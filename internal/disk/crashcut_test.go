@@ -32,8 +32,8 @@ type cutRun struct {
 	gen    uint64
 }
 
-// play goes through every kind of operation of a disk on its way: map checkpoints, a named one, closes, a fork,
-// and a restore there and back.
+// play goes through every kind of operation of a disk on its way: map checkpoints, a named one,
+// closes, a fork, and a restore there and back.
 func (r *cutRun) play(ctx context.Context, c *simClient) error {
 	d, done, err := r.attach(ctx, c)
 	if err != nil {
@@ -87,7 +87,8 @@ func (r *cutRun) attach(ctx context.Context, c *simClient) (*disk.Disk, func(), 
 	if r.second {
 		opts.OpenLog = secondOf(c)
 	}
-	opts.ObjectBytes, opts.CheckpointObjects, opts.DirtyBytes, opts.FrameBytes = 64<<10, 5, 1<<20, 256<<10
+	opts.ObjectBytes, opts.CheckpointObjects, opts.DirtyBytes, opts.FrameBytes = 64<<10,
+		5, 1<<20, 256<<10
 	closeCache := func() {}
 	if r.cache != "" {
 		dev, err := cache.Open(r.cache, 2<<20)
@@ -133,7 +134,8 @@ func (r *cutRun) damageCache(ctx context.Context, d *disk.Disk) error {
 	return d.ReadAt(ctx, buf, r.rng.Int64N(streamSize/4096-16)*4096)
 }
 
-// check says of how many whole ops got is the content, with a part of the next at most, and whether that is allowed.
+// check says of how many whole ops got is the content, with a part of the next at most, and whether
+// that is allowed.
 func (r *cutRun) check(got sums) (int, error) {
 	bad := 0
 	now := append(sums(nil), r.base...)
@@ -152,7 +154,8 @@ func (r *cutRun) check(got sums) (int, error) {
 	note(0)
 	for k := range r.ops[:r.begun] {
 		op := &r.ops[k]
-		for b := op.off / 4096; b < (op.off+op.n)/4096; b++ { // a large write may be cut between any two blocks
+		// a large write may be cut between any two blocks
+		for b := op.off / 4096; b < (op.off+op.n)/4096; b++ {
 			was := now[b] == got[b]
 			if now[b] = zero; op.data != nil {
 				now[b] = sumsOf(op.data[b*4096-op.off:][:4096])[0]
@@ -175,14 +178,16 @@ func (r *cutRun) check(got sums) (int, error) {
 	return best, nil
 }
 
-// TestCrashCuts replays what a real ext4 asked of its device, cuts the store off before or after one of the
-// requests that the disk makes of it, attaches anew, and asks the prefix oracle and, of a share, e2fsck.
-// SLUICE_DISK_CUTS sets how many cuts, and asks e2fsck each time.
+// TestCrashCuts replays what a real ext4 asked of its device, cuts the store off before or after
+// one of the requests that the disk makes of it, attaches anew, and asks the prefix oracle and, of
+// a share, e2fsck. SLUICE_DISK_CUTS sets how many cuts, and asks e2fsck each time.
 //
-// Then the same of a disk whose log is in a second store, which the cut takes away together with the first.
+// Then the same of a disk whose log is in a second store, which the cut takes away together with
+// the first.
 func TestCrashCuts(t *testing.T) {
 	for _, second := range []bool{false, true} {
-		t.Run(map[bool]string{false: "one store", true: "two stores"}[second], func(t *testing.T) { crashCuts(t, second) })
+		t.Run(map[bool]string{false: "one store", true: "two stores"}[second],
+			func(t *testing.T) { crashCuts(t, second) })
 	}
 }
 
@@ -208,7 +213,8 @@ func crashCuts(t *testing.T, second bool) {
 	checked := 0
 	for i := range cuts {
 		s := cloneSim(template)
-		r := &cutRun{ops: ops, base: base, rng: rand.New(rand.NewPCG(uint64(i), 1)), gen: 1, second: second}
+		r := &cutRun{ops: ops, base: base, rng: rand.New(rand.NewPCG(uint64(i), 1)), gen: 1,
+			second: second}
 		if i%2 == 1 {
 			r.cache = filepath.Join(t.TempDir(), "cache")
 		}
@@ -227,7 +233,8 @@ func crashCuts(t *testing.T, second bool) {
 			fsckImage(t, got, fmt.Sprintf("cut %d at request %d (%s)", i, at, kind))
 		}
 	}
-	t.Logf("RESULT disk crash cuts: log in a second store %v: %d cuts in a run of %d requests, by kind %v; all a prefix, 0 acknowledged flushes lost; %d checked by e2fsck, all clean",
+	t.Logf(
+		"RESULT disk crash cuts: log in a second store %v: %d cuts in a run of %d requests, by kind %v; all a prefix, 0 acknowledged flushes lost; %d checked by e2fsck, all clean",
 		second, cuts-kinds["none"], n, kinds, checked)
 }
 
@@ -241,7 +248,8 @@ func TestCrashCutsNoticeALostObject(t *testing.T) {
 func noticeALostObject(t *testing.T, second bool) {
 	ops, made := recordExt4(t)
 	template, base := madeFileSystem(t, ops[:made], second)
-	r := &cutRun{ops: ops[made:], base: base, rng: rand.New(rand.NewPCG(1, 1)), gen: 1, second: second}
+	r := &cutRun{ops: ops[made:], base: base, rng: rand.New(rand.NewPCG(1, 1)), gen: 1,
+		second: second}
 	s := cloneSim(template)
 	c := s.client()
 	ctx, cancel := context.WithCancel(testCtx(t))
@@ -271,7 +279,9 @@ func noticeALostObject(t *testing.T, second bool) {
 		_, err = r.check(sumsOf(got))
 	}
 	if err == nil {
-		t.Fatalf("log in a second store %v: ten acknowledged log objects are gone, and nothing noticed", second)
+		t.Fatalf(
+			"log in a second store %v: ten acknowledged log objects are gone, and nothing noticed",
+			second)
 	}
 }
 
@@ -296,7 +306,8 @@ func (r *cutRun) cut(t *testing.T, s *sim, at int, how verdict) (kind string) {
 	return kind
 }
 
-// reopen attaches after a cut, every third time with another cut in the recovery, and returns the content.
+// reopen attaches after a cut, every third time with another cut in the recovery, and returns the
+// content.
 func reopen(t *testing.T, s *sim, r *cutRun, i int) ([]byte, error) {
 	t.Helper()
 	if i%3 == 0 {
@@ -339,8 +350,8 @@ func madeFileSystem(t *testing.T, ops []deviceOp, second bool) (*sim, sums) {
 	return s, sumsOf(all)
 }
 
-// secondOf opens a client's second store: another part of the same one, so that its requests are counted and cut off with
-// all others.
+// secondOf opens a client's second store: another part of the same one, so that its requests are
+// counted and cut off with all others.
 func secondOf(c *simClient) disk.OpenStore {
 	return opener(under{c, "second/"})
 }
@@ -367,7 +378,8 @@ func cloneSim(s *sim) *sim {
 
 func kindOf(op, key string) string {
 	for _, kind := range []string{"log", "map", "ckpt", "refs", "head", "boot", "seg"} {
-		if filepath.Base(key) == kind || filepath.Base(filepath.Dir(key)) == kind || filepath.Base(filepath.Dir(filepath.Dir(key))) == kind {
+		if filepath.Base(key) == kind || filepath.Base(filepath.Dir(key)) == kind ||
+			filepath.Base(filepath.Dir(filepath.Dir(key))) == kind {
 			return op + "-" + kind
 		}
 	}

@@ -16,7 +16,8 @@ func TestDestroyLeavesWhatForksNeed(t *testing.T) {
 	store := memblob.New()
 	count := func(prefix string) (n int) {
 		t.Helper()
-		if err := store.List(ctx, prefix, "", func(blob.Entry) bool { n++; return true }); err != nil {
+		if err := store.List(ctx, prefix, "",
+			func(blob.Entry) bool { n++; return true }); err != nil {
 			t.Fatal(err)
 		}
 		return n
@@ -39,10 +40,12 @@ func TestDestroyLeavesWhatForksNeed(t *testing.T) {
 	must(err)
 
 	must(disk.Destroy(ctx, store, "disks/a", disk.DestroyOptions{}))
-	if _, err := disk.Attach(ctx, store, "disks/a", disk.AttachOptions{Generation: 2, Holder: "x"}); !errs.Is(err, errs.NotFound) {
+	if _, err := disk.Attach(ctx, store, "disks/a",
+		disk.AttachOptions{Generation: 2, Holder: "x"}); !errs.Is(err, errs.NotFound) {
 		t.Fatalf("a destroyed disk can be attached: %v", err)
 	}
-	if _, err := disk.Fork(ctx, store, "disks/a", "c", "disks/z", disk.ForkOptions{}); !errs.Is(err, errs.NotFound) {
+	if _, err := disk.Fork(ctx, store, "disks/a", "c", "disks/z", disk.ForkOptions{}); !errs.Is(err,
+		errs.NotFound) {
 		t.Fatalf("a destroyed disk can be forked: %v", err)
 	}
 	fork, err := disk.Attach(ctx, store, "disks/b", disk.AttachOptions{Generation: 1, Holder: "y"})
@@ -61,7 +64,8 @@ func TestDestroyLeavesWhatForksNeed(t *testing.T) {
 	must(disk.Destroy(ctx, store, "disks/never", disk.DestroyOptions{}))
 }
 
-// TestDestroyLeavesOtherDisksAlone destroys a disk, and a directory that is none, above the paths of others.
+// TestDestroyLeavesOtherDisksAlone destroys a disk, and a directory that is none, above the paths
+// of others.
 func TestDestroyLeavesOtherDisksAlone(t *testing.T) {
 	ctx := t.Context()
 	store := memblob.New()

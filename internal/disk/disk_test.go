@@ -27,7 +27,8 @@ func create(t *testing.T, s blob.Store, p string, size int64) {
 }
 
 // attach attaches and makes sure that nothing of it is left after the test.
-func attach(t *testing.T, s blob.Store, p string, gen uint64, change ...func(*disk.AttachOptions)) *disk.Disk {
+func attach(t *testing.T, s blob.Store, p string, gen uint64,
+	change ...func(*disk.AttachOptions)) *disk.Disk {
 	t.Helper()
 	opts := disk.AttachOptions{Generation: gen, Holder: fmt.Sprint("vm-", gen)}
 	for _, f := range change {
@@ -55,7 +56,8 @@ func small(o *disk.AttachOptions) {
 }
 
 // churn changes d and want alike, at random.
-func churn(t *testing.T, ctx context.Context, rng *rand.Rand, d disk.Device, want []byte, steps int) {
+func churn(t *testing.T, ctx context.Context, rng *rand.Rand, d disk.Device,
+	want []byte, steps int) {
 	t.Helper()
 	for range steps {
 		off := rng.Int64N(int64(len(want)))
@@ -111,7 +113,8 @@ func checkAll(t *testing.T, ctx context.Context, d disk.Device, want []byte) {
 		if !bytes.Equal(got[:n], want[off:off+n]) {
 			for i := range n {
 				if got[i] != want[off+i] {
-					t.Fatalf("byte %d (block %d) is %#x, want %#x", off+i, (off+i)/4096, got[i], want[off+i])
+					t.Fatalf("byte %d (block %d) is %#x, want %#x", off+i, (off+i)/4096,
+						got[i], want[off+i])
 				}
 			}
 		}
@@ -167,20 +170,24 @@ func TestBadInput(t *testing.T) {
 	ctx := testCtx(t)
 	store := newSim().client()
 	for _, size := range []int64{0, -4096, 100, disk.MaxSize + 4096} {
-		if _, err := disk.Create(ctx, store, path, disk.CreateOptions{Size: size}); !errs.Is(err, errs.Invalid) {
+		if _, err := disk.Create(ctx, store, path, disk.CreateOptions{Size: size}); !errs.Is(err,
+			errs.Invalid) {
 			t.Errorf("size %d: %v", size, err)
 		}
 	}
 	for _, p := range []string{"", "/a", "a/../b", "a//b"} {
-		if _, err := disk.Create(ctx, store, p, disk.CreateOptions{Size: 4096}); !errs.Is(err, errs.Invalid) {
+		if _, err := disk.Create(ctx, store, p, disk.CreateOptions{Size: 4096}); !errs.Is(err,
+			errs.Invalid) {
 			t.Errorf("path %q: %v", p, err)
 		}
 	}
-	if _, err := disk.Attach(ctx, store, path, disk.AttachOptions{Generation: 1}); !errs.Is(err, errs.NotFound) || errs.RemedyOf(err) == "" {
+	if _, err := disk.Attach(ctx, store, path, disk.AttachOptions{Generation: 1}); !errs.Is(err,
+		errs.NotFound) || errs.RemedyOf(err) == "" {
 		t.Errorf("attach of nothing: %v", err)
 	}
 	create(t, store, path, 8192)
-	if _, err := disk.Create(ctx, store, path, disk.CreateOptions{Size: 8192}); !errs.Is(err, errs.Exists) {
+	if _, err := disk.Create(ctx, store, path, disk.CreateOptions{Size: 8192}); !errs.Is(err,
+		errs.Exists) {
 		t.Errorf("create twice: %v", err)
 	}
 	if _, err := disk.Attach(ctx, store, path, disk.AttachOptions{}); !errs.Is(err, errs.Invalid) {
@@ -267,7 +274,8 @@ func TestIdleWritesReachTheStore(t *testing.T) {
 	ctx := testCtx(t)
 	store := newSim().client()
 	create(t, store, path, 1<<30)
-	d := attach(t, store, path, 1, func(o *disk.AttachOptions) { o.SealInterval = 10 * time.Millisecond })
+	d := attach(t, store, path, 1,
+		func(o *disk.AttachOptions) { o.SealInterval = 10 * time.Millisecond })
 	if err := d.WriteAt(ctx, make([]byte, 4096), 0); err != nil {
 		t.Fatal(err)
 	}

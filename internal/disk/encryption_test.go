@@ -28,7 +28,10 @@ func testKey(t *testing.T, seed byte) disk.KEK {
 	return k
 }
 
-func withKey(k disk.KEK) func(*disk.AttachOptions) { return func(o *disk.AttachOptions) { o.Key = k } }
+func withKey(
+	k disk.KEK) func(*disk.AttachOptions) {
+	return func(o *disk.AttachOptions) { o.Key = k }
+}
 
 func createSealed(t *testing.T, s *simClient, p string, size int64, k disk.KEK) {
 	t.Helper()
@@ -37,7 +40,8 @@ func createSealed(t *testing.T, s *simClient, p string, size int64, k disk.KEK) 
 	}
 }
 
-// marker is what is looked for in everything stored. It is put into noise, so that frames are stored raw.
+// marker is what is looked for in everything stored. It is put into noise, so that frames are
+// stored raw.
 var marker = []byte("the marker that nobody may see")
 
 func mark(p []byte, seed uint64) {
@@ -90,10 +94,12 @@ func TestNothingInTheClearIsStored(t *testing.T) {
 		}
 		checkAll(t, ctx, d, want)
 		mustClose(t, d)
-		d = attach(t, store, path, 2, small, withKey(key), withCache) // through the cache, and into it
+		// through the cache, and into it
+		d = attach(t, store, path, 2, small, withKey(key), withCache)
 		checkAll(t, ctx, d, want)
 		var part [512]byte
-		if err := d.ReadAt(ctx, part[:], 70_000); err != nil || !bytes.Equal(part[:], want[70_000:70_512]) {
+		if err := d.ReadAt(ctx, part[:], 70_000); err != nil ||
+			!bytes.Equal(part[:], want[70_000:70_512]) {
 			t.Errorf("a part of a cached block: %v", err)
 		}
 		if dev.Stats().Hits == 0 {
@@ -159,7 +165,8 @@ func TestWrongKeyChangesNothing(t *testing.T) {
 			if !strings.Contains(errs.RemedyOf(err), "key") {
 				t.Errorf("%s: %v has the remedy %q", what, err, errs.RemedyOf(err))
 			}
-			if key != nil && (!strings.Contains(err.Error(), key.ID()) || !strings.Contains(err.Error(), right.ID())) {
+			if key != nil && (!strings.Contains(err.Error(), key.ID()) ||
+				!strings.Contains(err.Error(), right.ID())) {
 				t.Errorf("%s: %q doesn't name both keys", what, err)
 			}
 		}
@@ -188,7 +195,8 @@ func sortedKeys(m map[string]simObject) []string {
 	return slices.Sorted(maps.Keys(m))
 }
 
-// TestForksKeepTheirParentsKeys goes down a line: in the clear, encrypted, under another key, and again.
+// TestForksKeepTheirParentsKeys goes down a line: in the clear, encrypted, under another key, and
+// again.
 func TestForksKeepTheirParentsKeys(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
@@ -232,7 +240,8 @@ func TestForksKeepTheirParentsKeys(t *testing.T) {
 		}
 	}
 	// A fork of an encrypted disk is encrypted though nobody asked for it.
-	if _, err := disk.Fork(ctx, store, "d2", "c", "d4", disk.ForkOptions{ParentKey: b}); err != nil {
+	if _, err := disk.Fork(ctx, store, "d2", "c", "d4",
+		disk.ForkOptions{ParentKey: b}); err != nil {
 		t.Fatal(err)
 	}
 	if h, err := disk.ReadHead(ctx, store, "d4"); err != nil || h.Encryption == nil {
@@ -259,11 +268,13 @@ func TestForksKeepTheirParentsKeys(t *testing.T) {
 	}
 }
 
-// checkSealed checks a disk with its key, and without. Forks under other keys are read as far as that goes.
+// checkSealed checks a disk with its key, and without. Forks under other keys are read as far as
+// that goes.
 func checkSealed(t *testing.T, ctx context.Context, store *simClient, name string, key disk.KEK) {
 	t.Helper()
 	r, err := fsck.Check(ctx, store, name, fsck.Options{Data: true, Key: key})
-	if err != nil || r.DamageCount > 0 || (r.Locked > 0 && r.Forks == 0) || (r.Cipher != "") != (key != nil) {
+	if err != nil || r.DamageCount > 0 || (r.Locked > 0 && r.Forks == 0) ||
+		(r.Cipher != "") != (key != nil) {
 		t.Errorf("%s: %+v %v", name, r, err)
 	}
 	r, err = fsck.Check(ctx, store, name, fsck.Options{Data: true})
@@ -301,7 +312,8 @@ func TestRekeyUnderAWriter(t *testing.T) {
 	d = attach(t, store, path, 2, withKey(next))
 	checkAll(t, ctx, d, img)
 	mustClose(t, d)
-	r, err := disk.OpenReadOnly(ctx, store, path, "c", disk.ReadOnlyOptions{Key: next}) // older than the new key
+	// older than the new key
+	r, err := disk.OpenReadOnly(ctx, store, path, "c", disk.ReadOnlyOptions{Key: next})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,8 +335,8 @@ func (forgetful) Unwrap(context.Context, string, []byte) ([]byte, error) {
 	return make([]byte, 32), nil
 }
 
-// TestNoObjectIsSealedTwiceAlike: the same writes in a bucket that was put back to an older state, epoch and
-// sequence numbers alike, are under other keys.
+// TestNoObjectIsSealedTwiceAlike: the same writes in a bucket that was put back to an older state,
+// epoch and sequence numbers alike, are under other keys.
 func TestNoObjectIsSealedTwiceAlike(t *testing.T) {
 	ctx := testCtx(t)
 	key := testKey(t, 1)
@@ -351,7 +363,8 @@ func TestNoObjectIsSealedTwiceAlike(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ha.Epoch != hb.Epoch || ha.Seq != hb.Seq || ha.Nonce == hb.Nonce || bytes.Equal(a[ha.Len():], b[hb.Len():]) {
+	if ha.Epoch != hb.Epoch || ha.Seq != hb.Seq || ha.Nonce == hb.Nonce ||
+		bytes.Equal(a[ha.Len():], b[hb.Len():]) {
 		t.Errorf("%+v and %+v", ha, hb)
 	}
 }
@@ -362,7 +375,8 @@ func TestAFlippedBitInTheStoreIsFound(t *testing.T) {
 	key := testKey(t, 1)
 	s := newSim()
 	createSealed(t, s.client(), path, 1<<20, key)
-	d := attach(t, s.client(), path, 1, small, withKey(key), func(o *disk.AttachOptions) { o.BootWindow, o.CheckpointObjects = -1, 1000 })
+	d := attach(t, s.client(), path, 1, small, withKey(key),
+		func(o *disk.AttachOptions) { o.BootWindow, o.CheckpointObjects = -1, 1000 })
 	img := make([]byte, 1<<20)
 	mark(img, 1)
 	if err := d.WriteAt(ctx, img, 0); err != nil {
@@ -400,7 +414,8 @@ func TestAFlippedBitInTheStoreIsFound(t *testing.T) {
 	}
 }
 
-// TestCompactionOfAnEncryptedDisk: what is repacked is encrypted anew, and read by who has the key alone.
+// TestCompactionOfAnEncryptedDisk: what is repacked is encrypted anew, and read by who has the key
+// alone.
 func TestCompactionOfAnEncryptedDisk(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()

@@ -92,8 +92,8 @@ func sumsOf(b []byte) sums {
 	return s
 }
 
-// recordExt4 makes an ext4 file system through the kernel and works on it, and returns what its device was
-// asked, and how many of the requests made the file system.
+// recordExt4 makes an ext4 file system through the kernel and works on it, and returns what its
+// device was asked, and how many of the requests made the file system.
 func recordExt4(t *testing.T) (ops []deviceOp, made int) {
 	t.Helper()
 	if os.Getuid() != 0 {

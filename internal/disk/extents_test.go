@@ -42,8 +42,8 @@ func sameMapped(t *testing.T, got, want []bool) {
 	}
 }
 
-// TestExtentsAreExact changes a disk at random and compares, at every stage between memory and the stored map,
-// what it says it holds with what was written and trimmed.
+// TestExtentsAreExact changes a disk at random and compares, at every stage between memory and the
+// stored map, what it says it holds with what was written and trimmed.
 func TestExtentsAreExact(t *testing.T) {
 	ctx := testCtx(t)
 	const size = 24 << 20
@@ -51,14 +51,16 @@ func TestExtentsAreExact(t *testing.T) {
 	create(t, s.client(), path, size)
 	rng := rand.New(rand.NewPCG(7, 7))
 	want := make([]bool, size/disk.BlockSize)
-	d := attach(t, s.client(), path, 1, small, func(o *disk.AttachOptions) { o.SealInterval = time.Hour })
+	d := attach(t, s.client(), path, 1, small,
+		func(o *disk.AttachOptions) { o.SealInterval = time.Hour })
 	for step := range 400 {
 		first := rng.IntN(len(want))
 		n := 1 + rng.IntN(min(len(want)-first, 200))
 		var err error
 		switch rng.IntN(5) {
 		case 0, 1:
-			err = d.WriteAt(ctx, make([]byte, n*disk.BlockSize), int64(first)*disk.BlockSize) // zeros are content
+			// zeros are content
+			err = d.WriteAt(ctx, make([]byte, n*disk.BlockSize), int64(first)*disk.BlockSize)
 			setAll(want[first:first+n], true)
 		case 2:
 			err = d.Trim(ctx, int64(first)*disk.BlockSize, int64(n)*disk.BlockSize)

@@ -7,7 +7,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 )
 
-// What waits in memory for a cache device that is slower than the disk's user is bounded: the rest is not kept.
+// What waits in memory for a cache device that is slower than the disk's user is bounded: the rest
+// is not kept.
 func TestCacheDeviceThatIsBehindIsPassedBy(t *testing.T) {
 	dev, err := cache.Open(filepath.Join(t.TempDir(), "cache"), 1<<20)
 	if err != nil {

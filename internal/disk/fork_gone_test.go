@@ -10,11 +10,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestForkOfACheckpointThatGoes removes the checkpoint right before the fork's head is written: no head is left, which
-// would refer to what a collector may delete.
+// TestForkOfACheckpointThatGoes removes the checkpoint right before the fork's head is written: no
+// head is left, which would refer to what a collector may delete.
 func TestForkOfACheckpointThatGoes(t *testing.T) {
 	store := memblob.New()
-	if _, err := disk.Create(t.Context(), store, path, disk.CreateOptions{Size: 1 << 20}); err != nil {
+	if _, err := disk.Create(t.Context(), store, path,
+		disk.CreateOptions{Size: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := disk.CheckpointClosed(t.Context(), store, path, "c"); err != nil {
@@ -26,7 +27,8 @@ func TestForkOfACheckpointThatGoes(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := disk.Fork(t.Context(), slow, path, "c", "disks/child", disk.ForkOptions{}); !errs.Is(err, errs.NotFound) {
+	if _, err := disk.Fork(t.Context(), slow, path, "c", "disks/child",
+		disk.ForkOptions{}); !errs.Is(err, errs.NotFound) {
 		t.Errorf("fork: %v", err)
 	}
 	if _, err := disk.ReadHead(t.Context(), store, "disks/child"); !errs.Is(err, errs.NotFound) {
@@ -34,22 +36,26 @@ func TestForkOfACheckpointThatGoes(t *testing.T) {
 	}
 }
 
-// TestAForkThatTakesTooLong leaves no head either: a collector may be about to remove its reference.
+// TestAForkThatTakesTooLong leaves no head either: a collector may be about to remove its
+// reference.
 func TestAForkThatTakesTooLong(t *testing.T) {
 	store := memblob.New()
-	if _, err := disk.Create(t.Context(), store, path, disk.CreateOptions{Size: 1 << 20}); err != nil {
+	if _, err := disk.Create(t.Context(), store, path,
+		disk.CreateOptions{Size: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := disk.CheckpointClosed(t.Context(), store, path, "c"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := disk.Fork(t.Context(), store, path, "c", "disks/child", disk.ForkOptions{Limit: 1}); !errs.Is(err, errs.Unavailable) {
+	if _, err := disk.Fork(t.Context(), store, path, "c", "disks/child",
+		disk.ForkOptions{Limit: 1}); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("fork: %v", err)
 	}
 	if _, err := disk.ReadHead(t.Context(), store, "disks/child"); !errs.Is(err, errs.NotFound) {
 		t.Errorf("the child's head: %v", err)
 	}
-	if _, err := disk.Fork(t.Context(), store, path, "c", "disks/child", disk.ForkOptions{}); err != nil {
+	if _, err := disk.Fork(t.Context(), store, path, "c", "disks/child",
+		disk.ForkOptions{}); err != nil {
 		t.Errorf("fork again: %v", err)
 	}
 }

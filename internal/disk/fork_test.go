@@ -36,7 +36,9 @@ func TestForksAreIsolated(t *testing.T) {
 		if _, err := disk.Fork(ctx, forker, path, "v1", child, disk.ForkOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if n := forker.requests(); n > 6 { // checkpoint; reference; head; checkpoint, a listing of the reference and a look at the head
+		// checkpoint; reference; head; checkpoint, a listing of the reference and a look at the
+		// head
+		if n := forker.requests(); n > 6 {
 			t.Errorf("a fork took %d requests", n)
 		}
 		images[child] = append([]byte(nil), v1...)
@@ -60,7 +62,8 @@ func TestForksAreIsolated(t *testing.T) {
 			t.Fatal(err)
 		}
 		child := fmt.Sprint("deep/", i)
-		if _, err := disk.Fork(ctx, store, from, "here", child, disk.ForkOptions{ID: "deep", Generation: 1}); err != nil {
+		if _, err := disk.Fork(ctx, store, from, "here", child,
+			disk.ForkOptions{ID: "deep", Generation: 1}); err != nil {
 			t.Fatal(err)
 		}
 		images[from] = append([]byte(nil), img...)
@@ -92,14 +95,16 @@ func checkForkRecords(t *testing.T, ctx context.Context, store *simClient) {
 	if got := strings.Join(info.Forks, " "); got != "forks/c0 forks/c1 forks/c2" {
 		t.Errorf("forks %q", got)
 	}
-	if len(info.Checkpoints) != 1 || info.LogObjects == 0 || info.MapObjects == 0 || info.Bytes == 0 || info.MappedBytes == 0 {
+	if len(info.Checkpoints) != 1 || info.LogObjects == 0 || info.MapObjects == 0 ||
+		info.Bytes == 0 || info.MappedBytes == 0 {
 		t.Errorf("%+v", info)
 	}
 	deep, err := disk.Info(ctx, store, "deep/2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(deep.Head.Lineage); n != 5 || deep.Head.Lineage[4].Path != path || deep.Head.Parent.Path != "deep/1" {
+	if n := len(deep.Head.Lineage); n != 5 || deep.Head.Lineage[4].Path != path ||
+		deep.Head.Parent.Path != "deep/1" {
 		t.Errorf("lineage %+v", deep.Head.Lineage)
 	}
 	list, err := disk.ListCheckpoints(ctx, store, path)
@@ -119,7 +124,8 @@ func TestForkRefusals(t *testing.T) {
 	wantKind(t, "no such disk", fork("disks/none", "x", "f", disk.ForkOptions{}), errs.NotFound)
 	err := fork(path, "x", "f", disk.ForkOptions{})
 	wantKind(t, "no checkpoints", err, errs.NotFound)
-	if _, err := disk.CheckpointClosed(ctx, store, path, "one"); err != nil { // of a disk never written
+	// of a disk never written
+	if _, err := disk.CheckpointClosed(ctx, store, path, "one"); err != nil {
 		t.Fatal(err)
 	}
 	err = fork(path, "x", "f", disk.ForkOptions{})

@@ -16,8 +16,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestGrowWhileAttached grows a disk over the ends of regions and directories while it is written to and its map is
-// written, and looks at all of it after a crash, a close, a checkpoint and a fork.
+// TestGrowWhileAttached grows a disk over the ends of regions and directories while it is written
+// to and its map is written, and looks at all of it after a crash, a close, a checkpoint and a
+// fork.
 func TestGrowWhileAttached(t *testing.T) {
 	ctx, store := t.Context(), memblob.New()
 	create(t, store, path, 1<<20)
@@ -31,7 +32,8 @@ func TestGrowWhileAttached(t *testing.T) {
 				return nil
 			default:
 			}
-			if err := d.WriteAt(ctx, bytes.Repeat([]byte{byte(i)}, 4096), int64(i%256)*4096); err != nil {
+			if err := d.WriteAt(ctx, bytes.Repeat([]byte{byte(i)}, 4096),
+				int64(i%256)*4096); err != nil {
 				return err
 			}
 			if err := d.Flush(ctx); err != nil {
@@ -40,7 +42,8 @@ func TestGrowWhileAttached(t *testing.T) {
 		}
 	})
 	last := map[int64]byte{}
-	for i, size := range []int64{1<<20 + 4096, 4 << 20, 4<<20 + 4096, 4 << 30, 4<<30 + 4096, 9 << 30, 9 << 30} {
+	for i, size := range []int64{1<<20 + 4096, 4 << 20, 4<<20 + 4096, 4 << 30, 4<<30 + 4096,
+		9 << 30, 9 << 30} {
 		if err := d.WriteAt(ctx, []byte{1}, size); !errs.Is(err, errs.Invalid) {
 			t.Errorf("a write past the end: %v", err)
 		}
@@ -51,7 +54,8 @@ func TestGrowWhileAttached(t *testing.T) {
 			t.Fatalf("it has %d bytes, its head says %d, want %d", d.Size(), h.Size, size)
 		}
 		got := make([]byte, 4096)
-		if err := d.ReadAt(ctx, got, size-4096); err != nil || i < 6 && !bytes.Equal(got, make([]byte, 4096)) {
+		if err := d.ReadAt(ctx, got, size-4096); err != nil || i < 6 &&
+			!bytes.Equal(got, make([]byte, 4096)) {
 			t.Errorf("what is new is not zeros: %v", err)
 		}
 		last[size-4096] = byte(i + 100)
@@ -116,9 +120,10 @@ func TestGrowWhileAttached(t *testing.T) {
 	}
 }
 
-// TestGrowCut cuts the writer off before, at and after each request while its disk grows and is written beyond its old end:
-// its head has the old or the new size, what was acknowledged is there, and growing it again goes through. So it does
-// where the answer of each request is lost, or it arrives later on.
+// TestGrowCut cuts the writer off before, at and after each request while its disk grows and is
+// written beyond its old end: its head has the old or the new size, what was acknowledged is there,
+// and growing it again goes through. So it does where the answer of each request is lost, or it
+// arrives later on.
 func TestGrowCut(t *testing.T) {
 	for _, v := range []verdict{dieBefore, dieAfter, loseReply, late} {
 		for at := range 12 {
@@ -139,7 +144,8 @@ func growCut(ctx context.Context, v verdict, at int) error {
 	}
 	c := s.client()
 	opts := disk.AttachOptions{Generation: 1, Holder: "vm-1"}
-	opts.Revalidate, opts.StallTimeout, opts.BootWindow, opts.CompactBytes = -1, 2*time.Second, -1, -1
+	opts.Revalidate, opts.StallTimeout, opts.BootWindow, opts.CompactBytes = -1,
+		2*time.Second, -1, -1
 	d, err := disk.Attach(ctx, c, path, opts)
 	if err != nil {
 		return err
@@ -156,7 +162,8 @@ func growCut(ctx context.Context, v verdict, at int) error {
 	defer cancel()
 	acked := false
 	if err := d.Grow(gctx, to); err == nil {
-		if err := d.WriteAt(gctx, bytes.Repeat([]byte{7}, 4096), to-4096); err == nil && d.Flush(gctx) == nil {
+		if err := d.WriteAt(gctx, bytes.Repeat([]byte{7}, 4096), to-4096); err == nil &&
+			d.Flush(gctx) == nil {
 			acked = true
 			_ = d.Settle(gctx)
 		}

@@ -28,8 +28,10 @@ func slowTail(seed uint64) func() time.Duration {
 	}
 }
 
-// coldReads reads 64 KiB frames one after another, each once, over a store with a latency of its own.
-func coldReads(t *testing.T, latency func() time.Duration, tune disk.Tuning) ([]time.Duration, disk.Stats) {
+// coldReads reads 64 KiB frames one after another, each once, over a store with a latency of its
+// own.
+func coldReads(t *testing.T, latency func() time.Duration,
+	tune disk.Tuning) ([]time.Duration, disk.Stats) {
 	t.Helper()
 	const frames, frame = 1000, 64 << 10
 	ctx, store := t.Context(), memblob.New()
@@ -46,7 +48,8 @@ func coldReads(t *testing.T, latency func() time.Duration, tune disk.Tuning) ([]
 	}
 	mustClose(t, d)
 	tune.ReadAhead, tune.BootWindow, tune.Revalidate, tune.FrameBytes = -1, -1, -1, 1<<20
-	d, err := disk.Attach(ctx, decorate.LatencyFunc(store, latency), path, disk.AttachOptions{Generation: 2, Tuning: tune})
+	d, err := disk.Attach(ctx, decorate.LatencyFunc(store, latency), path,
+		disk.AttachOptions{Generation: 2, Tuning: tune})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,17 +66,19 @@ func coldReads(t *testing.T, latency func() time.Duration, tune disk.Tuning) ([]
 	return took, d.Stats()
 }
 
-// TestHedgedReads: a second request cuts the tail, and costs few requests, also when the store as a whole is
-// slower than it was.
+// TestHedgedReads: a second request cuts the tail, and costs few requests, also when the store as a
+// whole is slower than it was.
 func TestHedgedReads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		plain, ps := coldReads(t, slowTail(1), disk.Tuning{NoHedge: true})
 		hedged, hs := coldReads(t, slowTail(1), disk.Tuning{})
 		p99 := func(d []time.Duration) time.Duration { return d[len(d)*99/100] }
-		t.Logf("p99 of a cold read: %v, hedged %v; %d requests, hedged %d of which %d a second time, %d of them answered first",
+		t.Logf(
+			"p99 of a cold read: %v, hedged %v; %d requests, hedged %d of which %d a second time, %d of them answered first",
 			p99(plain), p99(hedged), ps.Gets, hs.Gets, hs.Hedges, hs.HedgeWins)
 		if ps.Hedges != 0 || p99(plain) < 400*time.Millisecond {
-			t.Errorf("without hedging: %d hedges, p99 %v; this proves nothing", ps.Hedges, p99(plain))
+			t.Errorf("without hedging: %d hedges, p99 %v; this proves nothing",
+				ps.Hedges, p99(plain))
 		}
 		if p99(hedged) > 40*time.Millisecond || hs.HedgeWins == 0 {
 			t.Errorf("p99 %v hedged, %d wins", p99(hedged), hs.HedgeWins)

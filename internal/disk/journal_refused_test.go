@@ -10,13 +10,15 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestAttachWithAnotherDisksJournalChangesNothing: the journal of a disk that crashed is given to another disk.
+// TestAttachWithAnotherDisksJournalChangesNothing: the journal of a disk that crashed is given to
+// another disk.
 func TestAttachWithAnotherDisksJournalChangesNothing(t *testing.T) {
 	const other = "disks/other"
 	ctx := t.Context()
 	store := newSim().client()
 	for _, p := range []string{path, other} {
-		if _, err := disk.Create(ctx, store, p, disk.CreateOptions{Size: testBlocks * 4096, Bound: testBound}); err != nil {
+		if _, err := disk.Create(ctx, store,
+			p, disk.CreateOptions{Size: testBlocks * 4096, Bound: testBound}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -26,7 +28,8 @@ func TestAttachWithAnotherDisksJournalChangesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return disk.Attach(ctx, store, p, disk.AttachOptions{Generation: gen, Holder: "vm", Journal: j})
+		return disk.Attach(ctx, store, p,
+			disk.AttachOptions{Generation: gen, Holder: "vm", Journal: j})
 	}
 	d, err := attach(path, 1)
 	if err != nil {
@@ -49,7 +52,8 @@ func TestAttachWithAnotherDisksJournalChangesNothing(t *testing.T) {
 		}
 		t.Errorf("another disk's journal: %v", err)
 	}
-	if after, err := disk.ReadHead(ctx, store, other); err != nil || !reflect.DeepEqual(before, after) {
+	if after, err := disk.ReadHead(ctx, store, other); err != nil ||
+		!reflect.DeepEqual(before, after) {
 		t.Errorf("the refused attach has changed the head: %+v %v", after, err)
 	}
 	if d, err = attach(path, 2); err != nil {

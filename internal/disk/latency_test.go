@@ -18,7 +18,8 @@ func TestLatencyQuantiles(t *testing.T) {
 	l.note(-time.Second)
 	l.note(time.Hour)
 	h := l.load().Since(before)
-	for q, want := range map[float64]time.Duration{0.5: 1024 * time.Microsecond, 0.985: 65536 * time.Microsecond, 0: time.Microsecond} {
+	for q, want := range map[float64]time.Duration{0.5: 1024 * time.Microsecond,
+		0.985: 65536 * time.Microsecond, 0: time.Microsecond} {
 		if got := h.Quantile(q); got < want/2 || got > want {
 			t.Errorf("quantile %v: %v, want %v", q, got, want)
 		}

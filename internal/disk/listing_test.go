@@ -20,11 +20,14 @@ type hider struct {
 
 func (h *hider) List(ctx context.Context, prefix, after string, yield func(blob.Entry) bool) error {
 	h.n++
-	return h.Store.List(ctx, prefix, after, func(e blob.Entry) bool { return h.hides(h.n, e.Key) || yield(e) })
+	return h.Store.List(ctx, prefix, after, func(e blob.Entry) bool {
+		return h.hides(h.n, e.Key) ||
+			yield(e)
+	})
 }
 
-// TestAListingWithoutTheHeadIsNotBelieved asks for what goes by listings, of a disk that is there, in a store whose listings lack
-// all, its head or its newest map.
+// TestAListingWithoutTheHeadIsNotBelieved asks for what goes by listings, of a disk that is there,
+// in a store whose listings lack all, its head or its newest map.
 func TestAListingWithoutTheHeadIsNotBelieved(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
@@ -39,10 +42,12 @@ func TestAListingWithoutTheHeadIsNotBelieved(t *testing.T) {
 	mustClose(t, d)
 	before := len(s.keys(""))
 	for _, part := range []string{"", "/head", "/root"} {
-		h := &hider{Store: s.client(), hides: func(_ int, key string) bool { return strings.Contains(key, part) }}
+		h := &hider{Store: s.client(),
+			hides: func(_ int, key string) bool { return strings.Contains(key, part) }}
 		err := disk.Destroy(ctx, h, path, disk.DestroyOptions{})
 		wantKind(t, "destroy without "+part, err, errs.Unavailable)
-		if n := len(s.keys("")); n != before || err == nil || !strings.Contains(err.Error(), "doesn't list it") {
+		if n := len(s.keys("")); n != before || err == nil ||
+			!strings.Contains(err.Error(), "doesn't list it") {
 			t.Errorf("%d objects of %d are left: %v", n, before, err)
 		}
 		r, err := fsck.Check(ctx, h, path, fsck.Options{Unpinned: true})
@@ -58,7 +63,8 @@ func TestAListingWithoutTheHeadIsNotBelieved(t *testing.T) {
 	}
 }
 
-// TestADestroyedDiskLeavesNothingThatAListingLackedOnce destroys a disk beside listings of which each lacks something else.
+// TestADestroyedDiskLeavesNothingThatAListingLackedOnce destroys a disk beside listings of which
+// each lacks something else.
 func TestADestroyedDiskLeavesNothingThatAListingLackedOnce(t *testing.T) {
 	for lacking := 2; lacking <= 5; lacking++ {
 		ctx := testCtx(t)
@@ -82,7 +88,8 @@ func TestADestroyedDiskLeavesNothingThatAListingLackedOnce(t *testing.T) {
 	}
 }
 
-// TestADiskWhoseForkIsNotListedIsNotRemoved destroys a disk in a store that shows its fork's reference once, and then no more.
+// TestADiskWhoseForkIsNotListedIsNotRemoved destroys a disk in a store that shows its fork's
+// reference once, and then no more.
 func TestADiskWhoseForkIsNotListedIsNotRemoved(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
@@ -95,10 +102,14 @@ func TestADiskWhoseForkIsNotListedIsNotRemoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustClose(t, d)
-	if _, err := disk.Fork(ctx, s.client(), path, "k", "disks/child", disk.ForkOptions{}); err != nil {
+	if _, err := disk.Fork(ctx, s.client(), path, "k", "disks/child",
+		disk.ForkOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	h := &hider{Store: s.client(), hides: func(n int, key string) bool { return n > 1 && strings.Contains(key, "/refs/") }}
+	h := &hider{Store: s.client(), hides: func(n int, key string) bool {
+		return n > 1 &&
+			strings.Contains(key, "/refs/")
+	}}
 	if err := disk.Destroy(ctx, h, path, disk.DestroyOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +118,8 @@ func TestADiskWhoseForkIsNotListedIsNotRemoved(t *testing.T) {
 	}
 }
 
-// TestADestroyThatLeavesObjectsSaysSo destroys a disk of which an object can't be removed, although the store says so.
+// TestADestroyThatLeavesObjectsSaysSo destroys a disk of which an object can't be removed, although
+// the store says so.
 func TestADestroyThatLeavesObjectsSaysSo(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
@@ -126,7 +138,8 @@ func TestADestroyThatLeavesObjectsSaysSo(t *testing.T) {
 	})
 	wantKind(t, "destroy", disk.Destroy(ctx, c, path, disk.DestroyOptions{}), errs.Unavailable)
 	c.setJudge(nil)
-	if err := disk.Destroy(ctx, c, path, disk.DestroyOptions{}); err != nil || len(s.keys("")) != 0 {
+	if err := disk.Destroy(ctx, c, path, disk.DestroyOptions{}); err != nil ||
+		len(s.keys("")) != 0 {
 		t.Errorf("%v, %v are left", err, s.keys(""))
 	}
 }

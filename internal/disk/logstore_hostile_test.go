@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestLookingAtALogDoesNotBringItBack has a disk destroyed between the two requests that look at its log store, and the
-// destroy cut short.
+// TestLookingAtALogDoesNotBringItBack has a disk destroyed between the two requests that look at
+// its log store, and the destroy cut short.
 func TestLookingAtALogDoesNotBringItBack(t *testing.T) {
 	ctx := testCtx(t)
 	p := newTwoStores(t, 1<<20)
@@ -49,7 +49,8 @@ func TestLookingAtALogDoesNotBringItBack(t *testing.T) {
 			}
 			cut, cancel := shortCtx(t)
 			defer cancel()
-			if err := disk.Destroy(cut, p.main.client(), path, disk.DestroyOptions{OpenLog: opener(destroys)}); err == nil {
+			if err := disk.Destroy(cut, p.main.client(), path,
+				disk.DestroyOptions{OpenLog: opener(destroys)}); err == nil {
 				t.Error("the destroy was not cut")
 			}
 		}
@@ -60,7 +61,8 @@ func TestLookingAtALogDoesNotBringItBack(t *testing.T) {
 	if !errs.Is(err, errs.Corrupt) || !strings.Contains(err.Error(), logURL) {
 		t.Errorf("attached to a log of which a part is gone: %v", err)
 	}
-	if err := disk.Destroy(ctx, p.main.client(), path, disk.DestroyOptions{OpenLog: opener(p.log.client())}); err != nil {
+	if err := disk.Destroy(ctx, p.main.client(), path,
+		disk.DestroyOptions{OpenLog: opener(p.log.client())}); err != nil {
 		t.Fatal(err)
 	}
 	if left := append(p.main.keys(""), p.log.keys("")...); len(left) > 0 {
@@ -84,8 +86,8 @@ func stops(c *simClient) (stop func()) {
 	}
 }
 
-// writeEach writes and flushes one block after the other until something fails, and returns how many flushes were
-// acknowledged.
+// writeEach writes and flushes one block after the other until something fails, and returns how
+// many flushes were acknowledged.
 func writeEach(ctx context.Context, d *disk.Disk, want []byte, n int) (int, error) {
 	for i := range n {
 		block := i % (len(want) / 4096)
@@ -102,13 +104,17 @@ func writeEach(ctx context.Context, d *disk.Disk, want []byte, n int) (int, erro
 	return n, nil
 }
 
-// TestLogStoreGoesOnWhileTheDisksStoreIsDown goes on until the log is as long as a replay may be, and dies. All that was
-// acknowledged is there, and what was not is there whole or not at all.
+// TestLogStoreGoesOnWhileTheDisksStoreIsDown goes on until the log is as long as a replay may be,
+// and dies. All that was acknowledged is there, and what was not is there whole or not at all.
 func TestLogStoreGoesOnWhileTheDisksStoreIsDown(t *testing.T) {
 	ctx := testCtx(t)
 	p := newTwoStores(t, 1<<20)
 	main := p.main.client()
-	d := attach(t, main, path, 1, with(p.log.client()), small, func(o *disk.AttachOptions) { o.StallTimeout, o.Revalidate, o.DirtyBytes = time.Second, -1, 4<<20 })
+	d := attach(t, main, path, 1, with(p.log.client()), small,
+		func(o *disk.AttachOptions) {
+			o.StallTimeout, o.Revalidate,
+				o.DirtyBytes = time.Second, -1, 4<<20
+		})
 	want := make([]byte, 1<<20)
 	if n, err := writeEach(ctx, d, want, 3); n != 3 {
 		t.Fatal(err)
@@ -118,7 +124,8 @@ func TestLogStoreGoesOnWhileTheDisksStoreIsDown(t *testing.T) {
 	}
 	stops(main)()
 	acked, err := writeEach(ctx, d, want, 1000)
-	if bound := 64 * 4; acked < bound/2 || acked > bound || !errs.Is(err, errs.Unavailable) { // CheckpointObjects is 4; some objects are of two flushes
+	// CheckpointObjects is 4; some objects are of two flushes
+	if bound := 64 * 4; acked < bound/2 || acked > bound || !errs.Is(err, errs.Unavailable) {
 		t.Fatalf("%d flushes without the disk's own store, then %v", acked, err)
 	}
 	checkAll(t, ctx, d, withNext(want, acked))
@@ -145,13 +152,14 @@ func withNext(want []byte, acked int) []byte {
 	return out
 }
 
-// TestLateSegmentsOfAZombie has the segments and the map that a writer was about to write arrive when the disk has a new
-// writer, has been closed, and has been opened once more.
+// TestLateSegmentsOfAZombie has the segments and the map that a writer was about to write arrive
+// when the disk has a new writer, has been closed, and has been opened once more.
 func TestLateSegmentsOfAZombie(t *testing.T) {
 	ctx := testCtx(t)
 	p := newTwoStores(t, 1<<20)
 	main := p.main.client()
-	zombie := attach(t, main, path, 1, with(p.log.client()), small, func(o *disk.AttachOptions) { o.StallTimeout, o.Revalidate = time.Second, -1 })
+	zombie := attach(t, main, path, 1, with(p.log.client()), small,
+		func(o *disk.AttachOptions) { o.StallTimeout, o.Revalidate = time.Second, -1 })
 	want := make([]byte, 1<<20)
 	if n, err := writeEach(ctx, zombie, want, 5); n != 5 {
 		t.Fatal(err)
@@ -184,14 +192,15 @@ func TestLateSegmentsOfAZombie(t *testing.T) {
 	last := p.attach(t, 3)
 	checkAll(t, ctx, last, want)
 	mustClose(t, last)
-	r, err := fsck.Check(ctx, p.main.client(), path, fsck.Options{Data: true, OpenLog: opener(p.log.client())})
+	r, err := fsck.Check(ctx, p.main.client(), path,
+		fsck.Options{Data: true, OpenLog: opener(p.log.client())})
 	if err != nil || r.DamageCount > 0 {
 		t.Errorf("%v, %+v", err, r)
 	}
 }
 
-// TestTwoDisksShareALogStore has two disks of one pool, and a third of another at the same path, in one log store. One is
-// destroyed.
+// TestTwoDisksShareALogStore has two disks of one pool, and a third of another at the same path, in
+// one log store. One is destroyed.
 func TestTwoDisksShareALogStore(t *testing.T) {
 	ctx := testCtx(t)
 	p := newTwoStores(t, 1<<20)
@@ -199,7 +208,8 @@ func TestTwoDisksShareALogStore(t *testing.T) {
 	foreign := &twoStores{newSim(), p.log}
 	foreign.create(t, path, 1<<20)
 	content := map[string][]byte{}
-	places := map[string]blob.Store{path: p.main.client(), "disks/other": p.main.client(), "foreign": foreign.main.client()}
+	places := map[string]blob.Store{path: p.main.client(), "disks/other": p.main.client(),
+		"foreign": foreign.main.client()}
 	at := func(name string) string {
 		if name == "foreign" {
 			return path
@@ -218,7 +228,8 @@ func TestTwoDisksShareALogStore(t *testing.T) {
 		}
 		d.Abandon() // only the log has it
 	}
-	if err := disk.Destroy(ctx, p.main.client(), path, disk.DestroyOptions{OpenLog: opener(p.log.client())}); err != nil {
+	if err := disk.Destroy(ctx, p.main.client(), path,
+		disk.DestroyOptions{OpenLog: opener(p.log.client())}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"disks/other", "foreign"} {
@@ -228,8 +239,9 @@ func TestTwoDisksShareALogStore(t *testing.T) {
 	}
 }
 
-// TestOlderCopyOfTheLogStore brings older copies of a log store back. What its disk's map has is there, and of the rest a
-// prefix: a store that forgets what it has acknowledged can't be told from one that was never asked.
+// TestOlderCopyOfTheLogStore brings older copies of a log store back. What its disk's map has is
+// there, and of the rest a prefix: a store that forgets what it has acknowledged can't be told from
+// one that was never asked.
 func TestOlderCopyOfTheLogStore(t *testing.T) {
 	ctx := testCtx(t)
 	p := newTwoStores(t, 1<<20)
@@ -245,7 +257,8 @@ func TestOlderCopyOfTheLogStore(t *testing.T) {
 		if err := d.Flush(ctx); err != nil {
 			t.Fatal(err)
 		}
-		states, copies = append(states, append([]byte(nil), want...)), append(copies, cloneSim(p.log))
+		states, copies = append(states, append([]byte(nil), want...)),
+			append(copies, cloneSim(p.log))
 	}
 	for i := range 8 {
 		step(i)
@@ -265,12 +278,14 @@ func TestOlderCopyOfTheLogStore(t *testing.T) {
 	}
 }
 
-// TestForksAndReadersNeedNoLog forks and reads at every state of a log that is on its way to the disk's own store.
+// TestForksAndReadersNeedNoLog forks and reads at every state of a log that is on its way to the
+// disk's own store.
 func TestForksAndReadersNeedNoLog(t *testing.T) {
 	ctx := testCtx(t)
 	p := newTwoStores(t, 1<<20)
 	main := p.main.client()
-	d := attach(t, main, path, 1, with(p.log.client()), small, func(o *disk.AttachOptions) { o.StallTimeout, o.CheckpointObjects = time.Second, 1000 })
+	d := attach(t, main, path, 1, with(p.log.client()), small,
+		func(o *disk.AttachOptions) { o.StallTimeout, o.CheckpointObjects = time.Second, 1000 })
 	want := make([]byte, 1<<20)
 	if n, err := writeEach(ctx, d, want, 40); n != 40 {
 		t.Fatal(err)
@@ -292,7 +307,8 @@ func TestForksAndReadersNeedNoLog(t *testing.T) {
 			}
 		}
 		child := "disks/" + what
-		if _, err := disk.Fork(ctx, p.main.client(), path, "v1", child, disk.ForkOptions{}); err != nil {
+		if _, err := disk.Fork(ctx, p.main.client(), path, "v1", child,
+			disk.ForkOptions{}); err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
 		f := attach(t, p.main.client(), child, 1)
@@ -325,13 +341,18 @@ func TestForksAndReadersNeedNoLog(t *testing.T) {
 	mustClose(t, next)
 }
 
-// TestReadsEndBeforeFlushesDo takes the disk's own store away: flushes go on, and reads until the disk could not ask for the
-// stall timeout whether it has a newer writer. They come back with the store.
+// TestReadsEndBeforeFlushesDo takes the disk's own store away: flushes go on, and reads until the
+// disk could not ask for the stall timeout whether it has a newer writer. They come back with the
+// store.
 func TestReadsEndBeforeFlushesDo(t *testing.T) {
 	ctx := testCtx(t)
 	p := newTwoStores(t, 1<<20)
 	main := p.main.client()
-	d := attach(t, main, path, 1, with(p.log.client()), func(o *disk.AttachOptions) { o.StallTimeout, o.Revalidate = time.Second, 50*time.Millisecond })
+	d := attach(t, main, path, 1, with(p.log.client()),
+		func(o *disk.AttachOptions) {
+			o.StallTimeout, o.Revalidate = time.Second,
+				50*time.Millisecond
+		})
 	want := make([]byte, 1<<20)
 	if n, err := writeEach(ctx, d, want, 3); n != 3 {
 		t.Fatal(err)

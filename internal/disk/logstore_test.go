@@ -33,7 +33,8 @@ func opener(c blob.Store) disk.OpenStore {
 
 func (p *twoStores) create(t *testing.T, at string, size int64) {
 	t.Helper()
-	if _, err := disk.Create(testCtx(t), p.main.client(), at, disk.CreateOptions{Size: size, LogURL: logURL, OpenLog: opener(p.log.client())}); err != nil {
+	if _, err := disk.Create(testCtx(t), p.main.client(), at, disk.CreateOptions{Size: size,
+		LogURL: logURL, OpenLog: opener(p.log.client())}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -43,15 +44,18 @@ func with(c *simClient) func(*disk.AttachOptions) {
 	return func(o *disk.AttachOptions) { o.OpenLog = opener(c) }
 }
 
-func (p *twoStores) attach(t *testing.T, gen uint64, change ...func(*disk.AttachOptions)) *disk.Disk {
+func (p *twoStores) attach(t *testing.T, gen uint64,
+	change ...func(*disk.AttachOptions)) *disk.Disk {
 	t.Helper()
-	return attach(t, p.main.client(), path, gen, append([]func(*disk.AttachOptions){with(p.log.client())}, change...)...)
+	return attach(t, p.main.client(), path, gen,
+		append([]func(*disk.AttachOptions){with(p.log.client())}, change...)...)
 }
 
 func (p *twoStores) tryAttach(t *testing.T, gen uint64, c *simClient) error {
 	t.Helper()
-	d, err := disk.Attach(testCtx(t), p.main.client(), path, disk.AttachOptions{Generation: gen, Holder: fmt.Sprint("vm-", gen),
-		OpenLog: opener(c), Tuning: disk.Tuning{StallTimeout: 1}})
+	d, err := disk.Attach(testCtx(t), p.main.client(), path,
+		disk.AttachOptions{Generation: gen, Holder: fmt.Sprint("vm-", gen),
+			OpenLog: opener(c), Tuning: disk.Tuning{StallTimeout: 1}})
 	if err == nil {
 		d.Abandon()
 	}
@@ -65,7 +69,8 @@ func (p *twoStores) onlyIn(t *testing.T) {
 		t.Errorf("the pool has %v", ks)
 	}
 	for _, k := range p.log.keys("") {
-		if !strings.Contains(k, "/log/") && !strings.HasSuffix(k, "/disk") && !strings.HasSuffix(k, "/once") {
+		if !strings.Contains(k, "/log/") && !strings.HasSuffix(k, "/disk") &&
+			!strings.HasSuffix(k, "/once") {
 			t.Errorf("the log store has %s", k)
 		}
 	}
@@ -136,8 +141,8 @@ func TestLogStoreContentAgainstAFlatImage(t *testing.T) {
 	mustClose(t, again)
 }
 
-// TestLogStoreTellsWhatIsWrong tries every way in which a log store is not the one that the disk was bound to. None
-// changes anything, and the disk goes on when the right one is back.
+// TestLogStoreTellsWhatIsWrong tries every way in which a log store is not the one that the disk
+// was bound to. None changes anything, and the disk goes on when the right one is back.
 func TestLogStoreTellsWhatIsWrong(t *testing.T) {
 	ctx := testCtx(t)
 	p := newTwoStores(t, 1<<20)
@@ -166,7 +171,9 @@ func TestLogStoreTellsWhatIsWrong(t *testing.T) {
 	emptied := cloneSim(p.log)
 	delete(emptied.objs, identity)
 	foreign := cloneSim(p.log)
-	foreign.objs[identity] = simObject{body: []byte(strings.ReplaceAll(string(p.log.objs[identity].body), head.LogStore.Binding, otherHead.LogStore.Binding)), etag: "x"}
+	foreign.objs[identity] = simObject{
+		body: []byte(strings.ReplaceAll(string(p.log.objs[identity].body), head.LogStore.Binding,
+			otherHead.LogStore.Binding)), etag: "x"}
 	broken := cloneSim(p.log)
 	broken.objs[identity] = simObject{body: []byte("<html>"), etag: "x"}
 	away := p.log.client()
@@ -188,17 +195,21 @@ func TestLogStoreTellsWhatIsWrong(t *testing.T) {
 		{"a store that overwrites", careless.client(), errs.Unsupported},
 	} {
 		err := p.tryAttach(t, 2, c.store)
-		if !errs.Is(err, c.kind) || !strings.Contains(err.Error(), logURL) || errs.RemedyOf(err) == "" && c.kind != errs.Corrupt {
+		if !errs.Is(err, c.kind) || !strings.Contains(err.Error(), logURL) ||
+			errs.RemedyOf(err) == "" && c.kind != errs.Corrupt {
 			t.Errorf("%s: %v (%s)", c.what, err, errs.RemedyOf(err))
 		}
 		if !slices.Equal(p.main.history, before) {
 			t.Errorf("%s: the pool was changed", c.what)
 		}
 	}
-	if d, err := disk.Attach(ctx, p.main.client(), path, disk.AttachOptions{Generation: 2}); !errs.Is(err, errs.Unsupported) || !strings.Contains(errs.RemedyOf(err), "fork") {
+	if d, err := disk.Attach(ctx, p.main.client(), path,
+		disk.AttachOptions{Generation: 2}); !errs.Is(err, errs.Unsupported) ||
+		!strings.Contains(errs.RemedyOf(err), "fork") {
 		t.Errorf("attached without a log store: %v, %v", d, err)
 	}
-	if _, err := disk.Create(ctx, p.main.client(), "disks/b", disk.CreateOptions{Size: 1 << 20, LogURL: logURL, OpenLog: opener(careless.client())}); !errs.Is(err, errs.Unsupported) {
+	if _, err := disk.Create(ctx, p.main.client(), "disks/b", disk.CreateOptions{Size: 1 << 20,
+		LogURL: logURL, OpenLog: opener(careless.client())}); !errs.Is(err, errs.Unsupported) {
 		t.Errorf("made a disk with a store that overwrites: %v", err)
 	}
 	got := p.attach(t, 2)
@@ -244,7 +255,8 @@ func TestLogStoreFencesAZombie(t *testing.T) {
 	p.onlyIn(t)
 }
 
-// TestCopiesOfADiskDontMixTheirLogs copies the pool and not the log store, as a backup does, and goes on with both.
+// TestCopiesOfADiskDontMixTheirLogs copies the pool and not the log store, as a backup does, and
+// goes on with both.
 func TestCopiesOfADiskDontMixTheirLogs(t *testing.T) {
 	ctx := testCtx(t)
 	p := newTwoStores(t, 1<<20)
@@ -292,7 +304,8 @@ func TestDestroyEmptiesTheLogStore(t *testing.T) {
 		err := disk.Destroy(ctx, main, path, disk.DestroyOptions{OpenLog: opener(log)})
 		cancel()
 		if err != nil {
-			err = disk.Destroy(testCtx(t), p.main.client(), path, disk.DestroyOptions{OpenLog: opener(p.log.client())})
+			err = disk.Destroy(testCtx(t), p.main.client(), path,
+				disk.DestroyOptions{OpenLog: opener(p.log.client())})
 		}
 		if err != nil || len(p.main.keys(""))+len(p.log.keys("")) > 0 {
 			t.Fatalf("cut %d: %v; left %v and %v", cut, err, p.main.keys(""), p.log.keys(""))

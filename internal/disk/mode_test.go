@@ -24,7 +24,8 @@ func openJournal(t *testing.T, name string, size int64) *journal.Journal {
 	return j
 }
 
-// TestSetBoundWhileAttached changes the mode of a disk in use, there and back, with writes under way.
+// TestSetBoundWhileAttached changes the mode of a disk in use, there and back, with writes under
+// way.
 func TestSetBoundWhileAttached(t *testing.T) {
 	ctx, store := t.Context(), memblob.New()
 	create(t, store, path, 64<<20)
@@ -125,7 +126,8 @@ func TestSetBoundRefusals(t *testing.T) {
 		"too small a journal":    {time.Second, small, errs.Invalid},
 		"a journal that is none": {time.Second, unwritable, errs.Unavailable},
 	} {
-		if err := d.SetBound(ctx, x.bound, x.j); !errs.Is(err, x.kind) || errs.RemedyOf(err) == "" && x.kind == errs.Invalid {
+		if err := d.SetBound(ctx, x.bound, x.j); !errs.Is(err, x.kind) ||
+			errs.RemedyOf(err) == "" && x.kind == errs.Invalid {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -138,10 +140,12 @@ func TestSetBoundRefusals(t *testing.T) {
 	if err := d.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.SetBound(ctx, time.Second, openJournal(t, "j", 2<<20)); !errs.Is(err, errs.Invalid) {
+	if err := d.SetBound(ctx, time.Second, openJournal(t, "j", 2<<20)); !errs.Is(err,
+		errs.Invalid) {
 		t.Errorf("of a closed disk: %v", err)
 	}
-	if h, err := disk.ReadHead(ctx, store, path); err != nil || h.Mode != format.ModeDurable || h.State != format.StateClosed {
+	if h, err := disk.ReadHead(ctx, store, path); err != nil || h.Mode != format.ModeDurable ||
+		h.State != format.StateClosed {
 		t.Errorf("%+v %v", h, err)
 	}
 }

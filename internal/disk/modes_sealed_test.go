@@ -8,7 +8,8 @@ import (
 )
 
 func TestOnlyDurableDisksAreEncrypted(t *testing.T) {
-	clear, sealed := &format.Head{Mode: "other"}, &format.Head{Mode: "other", Encryption: &format.Encryption{}}
+	clear, sealed := &format.Head{Mode: "other"},
+		&format.Head{Mode: "other", Encryption: &format.Encryption{}}
 	if err := sealedMode(clear); err != nil {
 		t.Errorf("a disk in the clear: %v", err)
 	}

@@ -8,8 +8,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestZombieLeavesNoName lets a writer that was replaced name what it has committed: it may look before it sends the
-// name, or be replaced after that, when the name and the swap of the head are on their way together.
+// TestZombieLeavesNoName lets a writer that was replaced name what it has committed: it may look
+// before it sends the name, or be replaced after that, when the name and the swap of the head are
+// on their way together.
 func TestZombieLeavesNoName(t *testing.T) {
 	for _, meanwhile := range []bool{false, true} {
 		ctx := testCtx(t)
@@ -42,13 +43,17 @@ func TestZombieLeavesNoName(t *testing.T) {
 	}
 }
 
-// TestCheckpointOfAStalledHead lets the name arrive and the swap not. What is there by that name is a state of the disk.
+// TestCheckpointOfAStalledHead lets the name arrive and the swap not. What is there by that name is
+// a state of the disk.
 func TestCheckpointOfAStalledHead(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
 	create(t, s.client(), path, 1<<20)
 	c := s.client()
-	d := attach(t, c, path, 1, func(o *disk.AttachOptions) { o.Revalidate, o.StallTimeout = -1, 200*time.Millisecond })
+	d := attach(t, c, path, 1, func(o *disk.AttachOptions) {
+		o.Revalidate, o.StallTimeout = -1,
+			200*time.Millisecond
+	})
 	if err := put(t, ctx, d, 0, 7); err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +95,8 @@ func TestCheckpointRequests(t *testing.T) {
 	d := attach(t, c, path, 1, func(o *disk.AttachOptions) {
 		o.Revalidate, o.SealInterval, o.CheckpointInterval = -1, time.Hour, time.Hour
 	})
-	for before := -1; before != c.requests(); time.Sleep(20 * time.Millisecond) { // an attach has something left to do
+	// an attach has something left to do
+	for before := -1; before != c.requests(); time.Sleep(20 * time.Millisecond) {
 		before = c.requests()
 	}
 	checkpoint := func(name string) func() {
@@ -100,14 +106,16 @@ func TestCheckpointRequests(t *testing.T) {
 			}
 		}
 	}
-	if n := requestsOf(c, checkpoint("clean")); n != 4 { // head, name, head and a listing of the name
+	// head, name, head and a listing of the name
+	if n := requestsOf(c, checkpoint("clean")); n != 4 {
 		t.Errorf("with nothing new: %d requests", n)
 	}
 	if err := d.WriteAt(ctx, make([]byte, 4096), 0); err != nil {
 		t.Fatal(err)
 	}
 	if n := requestsOf(c, checkpoint("changed")); n != 11 {
-		// log object; pages, root, head and a look at the log object; head, name and a look at the map; head and a listing of the name
+		// log object; pages, root, head and a look at the log object; head, name and a look at the
+		// map; head and a listing of the name
 		t.Errorf("with a write: %d requests", n)
 	}
 	_, err := d.Checkpoint(ctx, "clean")

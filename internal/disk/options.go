@@ -50,12 +50,13 @@ type Tuning struct {
 	// StallAfter is how long a store completes none of its pending requests until it is reported as
 	// stalled; 2 s.
 	StallAfter time.Duration
-	// StallTimeout is how long a flush, read or write waits for the store before it fails. Negative:
-	// for ever; 60 s.
+	// StallTimeout is how long a flush, read or write waits for the store before it fails.
+	// Negative: for ever; 60 s.
 	StallTimeout time.Duration
 	// OpTimeout bounds one attempt of a request to the store; 30 s.
 	OpTimeout time.Duration
-	// Revalidate is how often a busy disk asks whether it is still the writer. Negative: never; 2 s.
+	// Revalidate is how often a busy disk asks whether it is still the writer. Negative: never; 2
+	// s.
 	Revalidate time.Duration
 
 	CheckpointObjects  int           // log objects between map checkpoints; 64

@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// oracle knows every write to a disk of stamped blocks, in order. Each write stamps one block with its
-// number; a trim is a write whose stamp reads as zero.
+// oracle knows every write to a disk of stamped blocks, in order. Each write stamps one block with
+// its number; a trim is a write whose stamp reads as zero.
 type oracle struct {
 	blocks int
 	writes []stampWrite // write i has number i+1
@@ -54,8 +54,8 @@ func (o *oracle) step(ctx context.Context, rng *rand.Rand, d disk.Device) error 
 	return err
 }
 
-// prefix returns how many writes the disk's content is the result of, or why it is no prefix at all that has
-// every acknowledged write.
+// prefix returns how many writes the disk's content is the result of, or why it is no prefix at all
+// that has every acknowledged write.
 func (o *oracle) prefix(ctx context.Context, d disk.Device) (int, error) {
 	seen := make([]int, o.blocks) // number of the write that each block shows; 0: zeros
 	buf, want := make([]byte, 4096), make([]byte, 4096)
@@ -109,7 +109,8 @@ func (o *oracle) prefix(ctx context.Context, d disk.Device) (int, error) {
 	case best < 0:
 		return 0, fmt.Errorf("the content is no prefix of the writes")
 	case best < o.acked:
-		return best, fmt.Errorf("the content is that after %d writes; %d were acknowledged", best, o.acked)
+		return best, fmt.Errorf("the content is that after %d writes; %d were acknowledged",
+			best, o.acked)
 	}
 	return best, nil
 }
@@ -121,7 +122,8 @@ func (o *oracle) reset(n int) {
 }
 
 // runUntilDeath runs a workload until the client dies or it is over, closing in the end.
-func runUntilDeath(ctx context.Context, c *simClient, o *oracle, gen uint64, seed uint64, steps int) error {
+func runUntilDeath(ctx context.Context, c *simClient, o *oracle, gen uint64, seed uint64,
+	steps int) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -163,8 +165,9 @@ func runUntilDeath(ctx context.Context, c *simClient, o *oracle, gen uint64, see
 	return nil
 }
 
-// TestCutAtEveryRequest cuts a workload at each of its requests, before and after the request takes effect,
-// reopens the disk and asks the oracle. Every third reopening is cut as well, so that recovery itself is.
+// TestCutAtEveryRequest cuts a workload at each of its requests, before and after the request takes
+// effect, reopens the disk and asks the oracle. Every third reopening is cut as well, so that
+// recovery itself is.
 func TestCutAtEveryRequest(t *testing.T) {
 	ctx := testCtx(t)
 	const blocks, steps = 48, 140
@@ -200,7 +203,8 @@ func TestCutAtEveryRequest(t *testing.T) {
 				_ = runUntilDeath(ctx, c, &oracle{blocks: blocks}, gen, seed, 0)
 				gen++
 			}
-			d, err := disk.Attach(ctx, s.client(), path, disk.AttachOptions{Generation: gen, Holder: "last"})
+			d, err := disk.Attach(ctx, s.client(), path,
+				disk.AttachOptions{Generation: gen, Holder: "last"})
 			if err != nil {
 				t.Fatalf("cut %v at %d: reopen: %v", how, cut, err)
 			}
@@ -224,8 +228,8 @@ func seeds(t *testing.T, n uint64) uint64 {
 	return n
 }
 
-// TestRandomFaults runs sessions over a store that refuses, loses answers and lets requests happen late,
-// each ending in a crash or a close; the oracle is asked after each.
+// TestRandomFaults runs sessions over a store that refuses, loses answers and lets requests happen
+// late, each ending in a crash or a close; the oracle is asked after each.
 func TestRandomFaults(t *testing.T) {
 	for seed := range seeds(t, 8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -250,7 +254,8 @@ func TestRandomFaults(t *testing.T) {
 					t.Fatalf("session %d: %v", gen, err)
 				}
 				old = append(old, c)
-				d, err := disk.Attach(ctx, s.client(), path, disk.AttachOptions{Generation: gen + 1, Holder: fmt.Sprint("vm-", gen+1)})
+				d, err := disk.Attach(ctx, s.client(), path,
+					disk.AttachOptions{Generation: gen + 1, Holder: fmt.Sprint("vm-", gen+1)})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -24,17 +24,20 @@ func TestReaderHoldsAPin(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustClose(t, d)
-		r, err := disk.OpenReadOnly(ctx, s.client(), path, "c", disk.ReadOnlyOptions{Holder: "reader-1"})
+		r, err := disk.OpenReadOnly(ctx, s.client(), path, "c",
+			disk.ReadOnlyOptions{Holder: "reader-1"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		pins, err := disk.ListPins(ctx, s.client(), path)
-		if err != nil || len(pins) != 1 || pins[0].All || pins[0].Map == nil || pins[0].Map.Checkpoint != "c" || pins[0].Holder != "reader-1" {
+		if err != nil || len(pins) != 1 || pins[0].All || pins[0].Map == nil ||
+			pins[0].Map.Checkpoint != "c" || pins[0].Holder != "reader-1" {
 			t.Fatalf("%v: %+v", err, pins)
 		}
 		nonce := pins[0].Nonce
 		time.Sleep(time.Hour) // it renews
-		if pins, err = disk.ListPins(ctx, s.client(), path); err != nil || len(pins) != 1 || pins[0].Nonce == nonce {
+		if pins, err = disk.ListPins(ctx, s.client(), path); err != nil || len(pins) != 1 ||
+			pins[0].Nonce == nonce {
 			t.Fatalf("not renewed: %v: %+v", err, pins)
 		}
 		got := make([]byte, 7)
@@ -88,10 +91,12 @@ func TestPinsLeaveNothingBehind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := disk.OpenReadOnly(ctx, s.client(), path, "nope", disk.ReadOnlyOptions{}); !errs.Is(err, errs.NotFound) {
+	if _, err := disk.OpenReadOnly(ctx, s.client(), path, "nope",
+		disk.ReadOnlyOptions{}); !errs.Is(err, errs.NotFound) {
 		t.Fatal(err)
 	}
-	if _, err := disk.OpenReadOnly(ctx, s.client(), "disks/nope", "", disk.ReadOnlyOptions{}); !errs.Is(err, errs.NotFound) {
+	if _, err := disk.OpenReadOnly(ctx, s.client(), "disks/nope", "",
+		disk.ReadOnlyOptions{}); !errs.Is(err, errs.NotFound) {
 		t.Fatal(err)
 	}
 	if _, _, err := disk.Restore(ctx, s.client(), path, "c"); err != nil {
@@ -104,14 +109,16 @@ func TestPinsLeaveNothingBehind(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, bad := range []string{"lease-x", "head", "machine.json", "a/b", ""} {
-		if _, err := disk.PinMap(ctx, s.client(), path, bad, "", "me"); !errs.Is(err, errs.Invalid) {
+		if _, err := disk.PinMap(ctx, s.client(), path, bad, "", "me"); !errs.Is(err,
+			errs.Invalid) {
 			t.Errorf("pin name %q: %v", bad, err)
 		}
 	}
 	if keys := s.keys("/pins/"); len(keys) != 1 || keys[0] != path+"/pins/p" {
 		t.Errorf("left: %v", keys)
 	}
-	if err := disk.Unpin(ctx, s.client(), path, "q"); !errs.Is(err, errs.NotFound) || !strings.Contains(errs.RemedyOf(err), "p") {
+	if err := disk.Unpin(ctx, s.client(), path, "q"); !errs.Is(err, errs.NotFound) ||
+		!strings.Contains(errs.RemedyOf(err), "p") {
 		t.Fatal(err)
 	}
 	if err := disk.Unpin(ctx, s.client(), path, "p"); err != nil {
@@ -119,8 +126,8 @@ func TestPinsLeaveNothingBehind(t *testing.T) {
 	}
 }
 
-// TestRestoreKeepsItsPinInDoubt loses the answer to the swap for good: it may arrive later, and what it would make
-// the head refer to must stay until then.
+// TestRestoreKeepsItsPinInDoubt loses the answer to the swap for good: it may arrive later, and
+// what it would make the head refer to must stay until then.
 func TestRestoreKeepsItsPinInDoubt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := t.Context()
@@ -147,7 +154,8 @@ func TestRestoreKeepsItsPinInDoubt(t *testing.T) {
 	})
 }
 
-// TestCheckpointLooksAgain moves the head while a checkpoint of it is on its way, as slow as it takes for two marks.
+// TestCheckpointLooksAgain moves the head while a checkpoint of it is on its way, as slow as it
+// takes for two marks.
 func TestCheckpointLooksAgain(t *testing.T) {
 	for _, reopened := range []bool{false, true} {
 		ctx := testCtx(t)
@@ -204,7 +212,8 @@ func TestPathsThatWouldBeMistaken(t *testing.T) {
 	ctx := testCtx(t)
 	store := memblob.New()
 	for _, p := range []string{"disks/a/ckpt", "disks/a/refs", "disks/a/pins", "disks/a/boot/of"} {
-		if _, err := disk.Create(ctx, store, p, disk.CreateOptions{Size: 1 << 20}); !errs.Is(err, errs.Invalid) {
+		if _, err := disk.Create(ctx, store, p, disk.CreateOptions{Size: 1 << 20}); !errs.Is(err,
+			errs.Invalid) {
 			t.Errorf("created %s: %v", p, err)
 		}
 	}
@@ -217,7 +226,8 @@ func TestRemoveCheckpoint(t *testing.T) {
 	if _, err := disk.CheckpointClosed(ctx, s.client(), path, "c"); err != nil {
 		t.Fatal(err)
 	}
-	if err := disk.RemoveCheckpoint(ctx, s.client(), path, "d"); !errs.Is(err, errs.NotFound) || !strings.Contains(errs.RemedyOf(err), "c") {
+	if err := disk.RemoveCheckpoint(ctx, s.client(), path, "d"); !errs.Is(err, errs.NotFound) ||
+		!strings.Contains(errs.RemedyOf(err), "c") {
 		t.Fatal(err)
 	}
 	if err := disk.RemoveCheckpoint(ctx, s.client(), path, "c"); err != nil {

@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// lies is a judge under which a store does something else than it says with the first writes of each kind.
+// lies is a judge under which a store does something else than it says with the first writes of
+// each kind.
 type lies struct {
 	mu   sync.Mutex
 	what map[string]verdict // by part of the key
@@ -47,16 +48,18 @@ func lazy(o *disk.AttachOptions) {
 	o.CheckpointObjects, o.BootWindow, o.CompactBytes = 1000, -1, -1
 }
 
-// TestWhatTheStoreOnlySaidItStoredIsWrittenAgain has a store acknowledge objects of every kind that it doesn't keep, or
-// keeps the half of, and then list wrongly too. The disk must find that, and be whole.
+// TestWhatTheStoreOnlySaidItStoredIsWrittenAgain has a store acknowledge objects of every kind that
+// it doesn't keep, or keeps the half of, and then list wrongly too. The disk must find that, and be
+// whole.
 func TestWhatTheStoreOnlySaidItStoredIsWrittenAgain(t *testing.T) {
 	for _, part := range []string{"/log/", "/pages", "/root", "/seg/"} {
 		for _, v := range []verdict{forget, halve} {
 			for _, writes := range []int{3, 40} { // looked at one by one, and listed
 				for _, blind := range []bool{false, true} {
-					t.Run(fmt.Sprint(part[1:], " ", v, " ", writes, " ", blind), func(t *testing.T) {
-						writtenAgain(t, part, v, writes, blind)
-					})
+					t.Run(fmt.Sprint(part[1:], " ", v, " ", writes, " ", blind),
+						func(t *testing.T) {
+							writtenAgain(t, part, v, writes, blind)
+						})
 				}
 			}
 		}
@@ -98,7 +101,8 @@ func writtenAgain(t *testing.T, part string, v verdict, writes int, blind bool) 
 	mustClose(t, d)
 	st := d.Stats()
 	if l.told[part] == 0 || st.Lost != uint64(l.told[part]) || st.UnprovenBytes != 0 {
-		t.Errorf("the store lost %d objects; stats say %d, and %d bytes unproven", l.told[part], st.Lost, st.UnprovenBytes)
+		t.Errorf("the store lost %d objects; stats say %d, and %d bytes unproven", l.told[part],
+			st.Lost, st.UnprovenBytes)
 	}
 	checkAll(t, ctx, attach(t, s.client(), path, 2), want)
 }
@@ -109,7 +113,8 @@ func TestALostObjectIsReadAllTheSame(t *testing.T) {
 	s := newSim()
 	create(t, s.client(), path, 64<<20)
 	c := s.client()
-	d := attach(t, c, path, 1, lazy, func(o *disk.AttachOptions) { o.FrameBytes, o.ReadAhead = 1, -1 })
+	d := attach(t, c, path, 1, lazy,
+		func(o *disk.AttachOptions) { o.FrameBytes, o.ReadAhead = 1, -1 })
 	l := lie(1, map[string]verdict{"/log/": forget})
 	c.setJudge(l.judge)
 	for i := range 40 { // more than the frames in memory
@@ -128,15 +133,16 @@ func TestALostObjectIsReadAllTheSame(t *testing.T) {
 	mustClose(t, d)
 }
 
-// TestAStoreThatGoesOnLyingIsAStall has a store keep no log object at all, and say that it does. Nothing may be thrown away,
-// writes must wait in the end, and all be there once the store is well.
+// TestAStoreThatGoesOnLyingIsAStall has a store keep no log object at all, and say that it does.
+// Nothing may be thrown away, writes must wait in the end, and all be there once the store is well.
 func TestAStoreThatGoesOnLyingIsAStall(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
 	create(t, s.client(), path, 64<<20)
 	c := s.client()
 	d := attach(t, c, path, 1, lazy, func(o *disk.AttachOptions) {
-		o.ObjectBytes, o.DirtyBytes, o.StallAfter, o.StallTimeout = 64<<10, 128<<10, 20*time.Millisecond, 300*time.Millisecond
+		o.ObjectBytes, o.DirtyBytes, o.StallAfter, o.StallTimeout = 64<<10, 128<<10,
+			20*time.Millisecond, 300*time.Millisecond
 	})
 	l := lie(1<<30, map[string]verdict{"/log/": forget})
 	c.setJudge(l.judge)
@@ -154,7 +160,8 @@ func TestAStoreThatGoesOnLyingIsAStall(t *testing.T) {
 	}
 	waitFor(t, "the stall's name", func() bool {
 		st, _ := d.Stalled()
-		return st != nil && strings.Contains(st.Reason, "acknowledged") && strings.Contains(st.Remedy, "don't trust")
+		return st != nil && strings.Contains(st.Reason, "acknowledged") &&
+			strings.Contains(st.Remedy, "don't trust")
 	})
 	wantKind(t, "close", d.Close(ctx), errs.Unavailable)
 	c.setJudge(nil)
@@ -170,7 +177,8 @@ func TestAStoreThatGoesOnLyingIsAStall(t *testing.T) {
 	}
 }
 
-// TestAnAcknowledgedObjectThatIsAnothersFences has the store acknowledge a log object whose slot has another's.
+// TestAnAcknowledgedObjectThatIsAnothersFences has the store acknowledge a log object whose slot
+// has another's.
 func TestAnAcknowledgedObjectThatIsAnothersFences(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
@@ -185,8 +193,9 @@ func TestAnAcknowledgedObjectThatIsAnothersFences(t *testing.T) {
 	wantKind(t, "settle", d.Settle(ctx), errs.Fenced)
 }
 
-// TestALogThatLostItsMiddleIsNotCut takes an acknowledged object out of a log of which later ones are there. An attach must refuse, by name,
-// and change nothing that keeps it from being mended; holes of objects that were in flight are none of its business.
+// TestALogThatLostItsMiddleIsNotCut takes an acknowledged object out of a log of which later ones
+// are there. An attach must refuse, by name, and change nothing that keeps it from being mended;
+// holes of objects that were in flight are none of its business.
 func TestALogThatLostItsMiddleIsNotCut(t *testing.T) {
 	for _, far := range []int{1, 3, 40} { // objects after the lost one
 		t.Run(fmt.Sprint(far), func(t *testing.T) {
@@ -223,7 +232,8 @@ func TestALogThatLostItsMiddleIsNotCut(t *testing.T) {
 	}
 }
 
-// TestALogThatLostItsMiddleAndIsListedWrong is the same with a listing that shows nothing: the objects nearby are read anyway.
+// TestALogThatLostItsMiddleAndIsListedWrong is the same with a listing that shows nothing: the
+// objects nearby are read anyway.
 func TestALogThatLostItsMiddleAndIsListedWrong(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
@@ -247,13 +257,15 @@ func TestALogThatLostItsMiddleAndIsListedWrong(t *testing.T) {
 	wantKind(t, "attach", err, errs.Corrupt)
 }
 
-// TestAHoleOfWhatWasInFlightIsNone kills a writer of whose parallel uploads the first never arrives.
+// TestAHoleOfWhatWasInFlightIsNone kills a writer of whose parallel uploads the first never
+// arrives.
 func TestAHoleOfWhatWasInFlightIsNone(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
 	create(t, s.client(), path, 1<<20)
 	c := s.client()
-	d := attach(t, c, path, 1, lazy, func(o *disk.AttachOptions) { o.ObjectBytes, o.InFlight = 4096, 4 })
+	d := attach(t, c, path, 1, lazy,
+		func(o *disk.AttachOptions) { o.ObjectBytes, o.InFlight = 4096, 4 })
 	if err := put(t, ctx, d, 0, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -284,11 +296,15 @@ func TestAnIdleDiskProvesNothing(t *testing.T) {
 	s := newSim()
 	create(t, s.client(), path, 1<<20)
 	c := s.client()
-	d := attach(t, c, path, 1, lazy, func(o *disk.AttachOptions) { o.CheckpointInterval = 10 * time.Millisecond })
+	d := attach(t, c, path, 1, lazy,
+		func(o *disk.AttachOptions) { o.CheckpointInterval = 10 * time.Millisecond })
 	if err := put(t, ctx, d, 0, 1); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the proof", func() bool { return d.Stats().UnprovenBytes == 0 && d.Stats().MapWrites > 0 })
+	waitFor(t, "the proof", func() bool {
+		return d.Stats().UnprovenBytes == 0 &&
+			d.Stats().MapWrites > 0
+	})
 	if n := requestsOf(c, func() { time.Sleep(200 * time.Millisecond) }); n != 0 {
 		t.Errorf("%d requests of an idle disk", n)
 	}

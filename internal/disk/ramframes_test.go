@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// TestRAMFramesShrink sees that what is asked for survives, that the index agrees with the ring, and that the cache
-// grows again.
+// TestRAMFramesShrink sees that what is asked for survives, that the index agrees with the ring,
+// and that the cache grows again.
 func TestRAMFramesShrink(t *testing.T) {
 	const most, least = 64, 20
 	r := newRAMFrames(most * format.FrameSize)

@@ -27,8 +27,8 @@ func (c *cutting) Get(ctx context.Context, key string, r blob.Range) (blob.Objec
 	return obj, err
 }
 
-// TestShortReadsAreRepeated attaches after a crash over a store that cuts answers. A cut answer says nothing
-// about what is stored: it must neither fail an attach nor stop a disk as corrupt.
+// TestShortReadsAreRepeated attaches after a crash over a store that cuts answers. A cut answer
+// says nothing about what is stored: it must neither fail an attach nor stop a disk as corrupt.
 func TestShortReadsAreRepeated(t *testing.T) {
 	ctx, s := testCtx(t), newSim()
 	create(t, s.client(), path, 1<<20)
@@ -54,7 +54,8 @@ func TestShortReadsAreRepeated(t *testing.T) {
 	if _, err := d.Checkpoint(ctx, "d"); err != nil {
 		t.Error(err)
 	}
-	r, err := disk.OpenReadOnly(ctx, &cutting{Store: s.client(), seen: map[string]bool{}}, path, "d", disk.ReadOnlyOptions{})
+	r, err := disk.OpenReadOnly(ctx, &cutting{Store: s.client(), seen: map[string]bool{}}, path,
+		"d", disk.ReadOnlyOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestDocumentsThatWereOnlyAcknowledgedAreWrittenAgain has a store say that it has stored checkpoints, references, heads of
-// forks and what a restore saves, and not do it the first time.
+// TestDocumentsThatWereOnlyAcknowledgedAreWrittenAgain has a store say that it has stored
+// checkpoints, references, heads of forks and what a restore saves, and not do it the first time.
 func TestDocumentsThatWereOnlyAcknowledgedAreWrittenAgain(t *testing.T) {
 	for _, v := range []verdict{forget, halve} {
 		ctx := testCtx(t)
@@ -23,7 +23,8 @@ func TestDocumentsThatWereOnlyAcknowledgedAreWrittenAgain(t *testing.T) {
 		}
 		what := map[string]verdict{"/ckpt/": v, "/refs/": v, "/pins/": v}
 		if v == forget {
-			what["child/head"] = v // a head that is cut is refused by whoever reads it, and nobody knows whose it is
+			// a head that is cut is refused by whoever reads it, and nobody knows whose it is
+			what["child/head"] = v
 		}
 		l := lie(1, what)
 		c.setJudge(l.judge)
@@ -62,7 +63,8 @@ func TestDocumentsThatWereOnlyAcknowledgedAreWrittenAgain(t *testing.T) {
 	}
 }
 
-// TestWhatAListingDoesNotShowIsNotMade makes what others find by listing in a store that doesn't list it.
+// TestWhatAListingDoesNotShowIsNotMade makes what others find by listing in a store that doesn't
+// list it.
 func TestWhatAListingDoesNotShowIsNotMade(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
@@ -71,7 +73,8 @@ func TestWhatAListingDoesNotShowIsNotMade(t *testing.T) {
 	if _, err := disk.CheckpointClosed(ctx, c, path, "k"); err != nil {
 		t.Fatal(err)
 	}
-	d := attach(t, c, path, 1, lazy, func(o *disk.AttachOptions) { o.StallTimeout = 200 * time.Millisecond })
+	d := attach(t, c, path, 1, lazy,
+		func(o *disk.AttachOptions) { o.StallTimeout = 200 * time.Millisecond })
 	c.setJudge(func(_ int, op, _ string) verdict {
 		if op == "list" {
 			return forget

@@ -16,10 +16,11 @@ import (
 
 // sim is an object store in memory that several clients use, each with faults of its own.
 type sim struct {
-	mu         sync.Mutex
-	objs       map[string]simObject
-	tags       int
-	dropFence  bool // a broken store: fences are acknowledged, shown to who asks for them, and not kept
+	mu   sync.Mutex
+	objs map[string]simObject
+	tags int
+	// a broken store: fences are acknowledged, shown to who asks for them, and not kept
+	dropFence  bool
 	dropped    map[string]simObject
 	overwrites bool // a broken store: what may be written once may be written again
 	history    []string
@@ -164,13 +165,15 @@ func (c *simClient) Get(ctx context.Context, key string, r blob.Range) (blob.Obj
 		if r.Length >= 0 {
 			end = min(size, r.Offset+r.Length)
 		}
-		out = blob.Object{Data: append([]byte(nil), o.body[r.Offset:end]...), ETag: o.etag, Size: size}
+		out = blob.Object{Data: append([]byte(nil), o.body[r.Offset:end]...),
+			ETag: o.etag, Size: size}
 		return nil
 	})
 	return out, err
 }
 
-func (c *simClient) put(ctx context.Context, op, key string, body []byte, cond func(simObject, bool) error) (blob.ETag, error) {
+func (c *simClient) put(ctx context.Context, op, key string, body []byte,
+	cond func(simObject, bool) error) (blob.ETag, error) {
 	var shared blob.ETag
 	body = append([]byte(nil), body...)
 	store := func(body []byte) error {
@@ -193,7 +196,8 @@ func (c *simClient) put(ctx context.Context, op, key string, body []byte, cond f
 		c.s.history = append(c.s.history, op+" "+key)
 		return nil
 	}
-	err := c.doEither(ctx, op, key, func() error { return store(body) }, func() error { return store(body[:len(body)/2]) })
+	err := c.doEither(ctx, op, key, func() error { return store(body) },
+		func() error { return store(body[:len(body)/2]) })
 	c.s.mu.Lock() // a late request may still write it
 	defer c.s.mu.Unlock()
 	return shared, err
@@ -212,7 +216,8 @@ func (c *simClient) PutIfAbsent(ctx context.Context, key string, body []byte) (b
 	})
 }
 
-func (c *simClient) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (c *simClient) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	return c.put(ctx, "match", key, body, func(o simObject, ok bool) error {
 		if !ok {
 			return errs.New(errs.NotFound, "no %s", key)
@@ -233,7 +238,8 @@ func (c *simClient) Delete(ctx context.Context, key string) error {
 	})
 }
 
-func (c *simClient) List(ctx context.Context, prefix, after string, yield func(blob.Entry) bool) error {
+func (c *simClient) List(ctx context.Context, prefix, after string,
+	yield func(blob.Entry) bool) error {
 	var list []blob.Entry
 	err := c.do(ctx, "list", prefix, func() error {
 		c.s.mu.Lock()

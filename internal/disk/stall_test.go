@@ -119,11 +119,13 @@ func (l *syncLog) count(text string) int {
 }
 
 // inWeather runs a test in fake time with a disk of 8 MiB.
-func inWeather(t *testing.T, change func(*disk.AttachOptions), test func(t *testing.T, w *weather, d *disk.Disk)) {
+func inWeather(t *testing.T, change func(*disk.AttachOptions),
+	test func(t *testing.T, w *weather, d *disk.Disk)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := newWeather()
-		if _, err := disk.Create(t.Context(), w, path, disk.CreateOptions{Size: 8 << 20}); err != nil {
+		if _, err := disk.Create(t.Context(), w, path,
+			disk.CreateOptions{Size: 8 << 20}); err != nil {
 			t.Fatal(err)
 		}
 		opts := disk.AttachOptions{Generation: 1, Holder: "vm"}
@@ -167,7 +169,8 @@ func TestAStallIsToldOnceAndEndsByItself(t *testing.T) {
 			}
 			time.Sleep(5 * time.Second)
 			s, changed := d.Stalled()
-			if s == nil || !strings.HasPrefix(s.Operation, "write "+path+"/log/") || s.Since.Sub(began) > time.Millisecond || s.HeldSince.IsZero() ||
+			if s == nil || !strings.HasPrefix(s.Operation, "write "+path+"/log/") ||
+				s.Since.Sub(began) > time.Millisecond || s.HeldSince.IsZero() ||
 				s.Kind != errs.Unavailable || s.Reason == "" || s.Remedy == "" {
 				t.Fatalf("stalled: %+v", s)
 			}
@@ -180,13 +183,15 @@ func TestAStallIsToldOnceAndEndsByItself(t *testing.T) {
 		if s, _ := d.Stalled(); s != nil {
 			t.Errorf("still stalled: %+v", s)
 		}
-		if warned, told := log.count("the store has stalled"), log.count("the store answers again"); warned != 1 || told != 1 {
+		if warned, told := log.count("the store has stalled"),
+			log.count("the store answers again"); warned != 1 || told != 1 {
 			t.Errorf("told %d times that it stalls and %d times that it is over", warned, told)
 		}
 	})
 }
 
-// TestAStoreThatAnswersIsNotStalled: slow is not stalled, as long as one thing after the other gets done.
+// TestAStoreThatAnswersIsNotStalled: slow is not stalled, as long as one thing after the other gets
+// done.
 func TestAStoreThatAnswersIsNotStalled(t *testing.T) {
 	inWeather(t, small, func(t *testing.T, w *weather, d *disk.Disk) {
 		w.set(func(decorate.Op) error { time.Sleep(1500 * time.Millisecond); return nil })
@@ -218,8 +223,8 @@ func TestAStoreThatFailsIsAskedSeldom(t *testing.T) {
 	})
 }
 
-// TestAFlushThatFailedIsNotForgotten: what a failed flush had to write is part of every later one, so that one that
-// succeeds means what it says, also of what was written before the failure.
+// TestAFlushThatFailedIsNotForgotten: what a failed flush had to write is part of every later one,
+// so that one that succeeds means what it says, also of what was written before the failure.
 func TestAFlushThatFailedIsNotForgotten(t *testing.T) {
 	inWeather(t, nil, func(t *testing.T, w *weather, d *disk.Disk) {
 		w.set(always(errs.New(errs.Unavailable, "internal error"), false))
@@ -230,7 +235,8 @@ func TestAFlushThatFailedIsNotForgotten(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.Abandon() // as a crash would, right after the flush
-		again, err := disk.Attach(t.Context(), w, path, disk.AttachOptions{Generation: 2, Holder: "next"})
+		again, err := disk.Attach(t.Context(), w, path,
+			disk.AttachOptions{Generation: 2, Holder: "next"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -241,7 +247,8 @@ func TestAFlushThatFailedIsNotForgotten(t *testing.T) {
 	})
 }
 
-// TestHeldIO: while nobody would notice, a request waits for as long as it takes, and not a moment longer.
+// TestHeldIO: while nobody would notice, a request waits for as long as it takes, and not a moment
+// longer.
 func TestHeldIO(t *testing.T) {
 	inWeather(t, nil, func(t *testing.T, w *weather, d *disk.Disk) {
 		if err := put(t, t.Context(), d, 9, 9); err != nil {
@@ -272,7 +279,8 @@ func TestReadsAreHeldToo(t *testing.T) {
 			t.Fatal(err)
 		}
 		mustClose(t, d)
-		d, err := disk.Attach(t.Context(), w, path, disk.AttachOptions{Generation: 2, Holder: "next"})
+		d, err := disk.Attach(t.Context(), w, path,
+			disk.AttachOptions{Generation: 2, Holder: "next"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -289,7 +297,8 @@ func TestReadsAreHeldToo(t *testing.T) {
 		time.Sleep(40 * time.Second)
 		d.HoldIO(true)
 		time.Sleep(time.Hour)
-		if s, _ := d.Stalled(); s == nil || s.Kind != errs.Denied || s.HeldSince.IsZero() || !strings.HasPrefix(s.Operation, "read ") {
+		if s, _ := d.Stalled(); s == nil || s.Kind != errs.Denied || s.HeldSince.IsZero() ||
+			!strings.HasPrefix(s.Operation, "read ") {
 			t.Errorf("stalled: %+v", s)
 		}
 		d.HoldIO(false)
@@ -337,17 +346,21 @@ func TestAStallLeftBehindEnds(t *testing.T) {
 
 // TestAFullStoreAndOneThatRefusesAreNamed, and the disk goes on once they are put right.
 func TestAFullStoreAndOneThatRefusesAreNamed(t *testing.T) {
-	for kind, words := range map[errs.Kind]string{errs.Exhausted: "is full", errs.Denied: "refuses access"} {
+	for kind, words := range map[errs.Kind]string{errs.Exhausted: "is full",
+		errs.Denied: "refuses access"} {
 		t.Run(string(kind), func(t *testing.T) {
 			inWeather(t, nil, func(t *testing.T, w *weather, d *disk.Disk) {
 				w.set(always(errs.New(kind, "said the store").WithRemedy("do this"), true))
 				err := put(t, t.Context(), d, 0, 1)
 				wantKind(t, "flush", err, kind)
-				if !strings.Contains(err.Error(), words) || !strings.Contains(err.Error(), "said the store") || !strings.HasPrefix(errs.RemedyOf(err), "do this") {
+				if !strings.Contains(err.Error(), words) ||
+					!strings.Contains(err.Error(), "said the store") ||
+					!strings.HasPrefix(errs.RemedyOf(err), "do this") {
 					t.Errorf("%v; %s", err, errs.RemedyOf(err))
 				}
 				s, _ := d.Stalled()
-				if s == nil || s.Kind != kind || !strings.Contains(s.Reason, words) || s.Remedy != "do this" {
+				if s == nil || s.Kind != kind || !strings.Contains(s.Reason, words) ||
+					s.Remedy != "do this" {
 					t.Errorf("stalled: %+v", s)
 				}
 				if err := d.Err(); err != nil {
@@ -365,8 +378,8 @@ func TestAFullStoreAndOneThatRefusesAreNamed(t *testing.T) {
 	}
 }
 
-// TestAStoreThatAsksForLessGetsLess: no request before the time that it names, fewer uploads at a time, and as many
-// as before when it doesn't mind any more.
+// TestAStoreThatAsksForLessGetsLess: no request before the time that it names, fewer uploads at a
+// time, and as many as before when it doesn't mind any more.
 func TestAStoreThatAsksForLessGetsLess(t *testing.T) {
 	inWeather(t, small, func(t *testing.T, w *weather, d *disk.Disk) {
 		write := func(blocks int) error {

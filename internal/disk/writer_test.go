@@ -136,7 +136,8 @@ func TestAZombieThatOnlyReadsStops(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
 	create(t, s.client(), path, 1<<20)
-	zombie := attach(t, s.client(), path, 1, func(o *disk.AttachOptions) { o.Revalidate = 5 * time.Millisecond })
+	zombie := attach(t, s.client(), path, 1,
+		func(o *disk.AttachOptions) { o.Revalidate = 5 * time.Millisecond })
 	attach(t, s.client(), path, 2)
 	waitFor(t, "end of reads", func() bool {
 		_, err := get(ctx, zombie, 0)
@@ -165,7 +166,8 @@ func TestReadsOfAWriterThatCannotAskStop(t *testing.T) {
 }
 
 // lateWrite has the zombie's log object arrive before or after the next attach.
-func lateWrite(t *testing.T, dropFence, before bool) (zombieErr error, got uint64) { //nolint:staticcheck // both are results
+func lateWrite(t *testing.T, dropFence,
+	before bool) (zombieErr error, got uint64) { //nolint:staticcheck // both are results
 	ctx := testCtx(t)
 	s := newSim()
 	s.dropFence = dropFence
@@ -217,11 +219,13 @@ func TestALateLogObjectOfAZombie(t *testing.T) {
 	}
 }
 
-// TestADroppedFenceIsNoticed shows that the check above can fail: over a store that loses fences the zombie
-// is told that its write is durable, and the next writer doesn't have it.
+// TestADroppedFenceIsNoticed shows that the check above can fail: over a store that loses fences
+// the zombie is told that its write is durable, and the next writer doesn't have it.
 func TestADroppedFenceIsNoticed(t *testing.T) {
 	if err, got := lateWrite(t, true, false); err != nil || got != 1 {
-		t.Fatalf("zombie: %v, next writer sees %d; without a fence this must lose an acknowledged write", err, got)
+		t.Fatalf(
+			"zombie: %v, next writer sees %d; without a fence this must lose an acknowledged write",
+			err, got)
 	}
 }
 
@@ -230,7 +234,8 @@ func TestARelentlessWriterIsCaught(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
 	create(t, s.client(), path, 1<<20)
-	old := attach(t, s.client(), path, 1, func(o *disk.AttachOptions) { o.ObjectBytes, o.InFlight = 4096, 8 })
+	old := attach(t, s.client(), path, 1,
+		func(o *disk.AttachOptions) { o.ObjectBytes, o.InFlight = 4096, 8 })
 	var acked uint64
 	done := make(chan error, 1)
 	go func() {
@@ -251,8 +256,8 @@ func TestARelentlessWriterIsCaught(t *testing.T) {
 	}
 }
 
-// TestAttachersRace has three processes attach again and again, each counting a register up as far as it
-// gets. No acknowledged step may be lost, and none may be made twice.
+// TestAttachersRace has three processes attach again and again, each counting a register up as far
+// as it gets. No acknowledged step may be lost, and none may be made twice.
 func TestAttachersRace(t *testing.T) {
 	ctx := testCtx(t)
 	s := newSim()
@@ -370,7 +375,9 @@ func TestACloseThatCouldNotReachTheStoreCanBeRepeated(t *testing.T) {
 	s := newSim()
 	create(t, s.client(), path, 1<<20)
 	c := s.client()
-	d := attach(t, c, path, 1, func(o *disk.AttachOptions) { o.StallTimeout = 30 * time.Millisecond })
+	d := attach(t, c, path, 1, func(o *disk.AttachOptions) {
+		o.StallTimeout = 30 * time.Millisecond
+	})
 	if err := put(t, ctx, d, 0, 7); err != nil {
 		t.Fatal(err)
 	}

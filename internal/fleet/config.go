@@ -18,7 +18,8 @@ const (
 	MaxStopTimeout = 300 * time.Second
 	MaxCheckTime   = time.Hour // of a check's interval, timeout and grace
 	MaxServices    = 64
-	MaxConfigBytes = 256 << 10 // of environments and commands: the config is a record of the fleet's state
+	// of environments and commands: the config is a record of the fleet's state
+	MaxConfigBytes = 256 << 10
 	maxPort        = 65535
 )
 
@@ -33,8 +34,8 @@ const (
 
 // MachineConfig is what the user asked for. It survives every move unchanged.
 //
-// A field that is added here is unknown to an older server, which can't read the record then: records are
-// decoded strictly. Say so in the release's notes.
+// A field that is added here is unknown to an older server, which can't read the record then:
+// records are decoded strictly. Say so in the release's notes.
 type MachineConfig struct {
 	Image     ImageName         `json:"image"`
 	Resources Resources         `json:"resources"`
@@ -46,36 +47,46 @@ type MachineConfig struct {
 
 // StopConfig is how a machine is asked to stop: Signal, then SIGKILL after Timeout.
 type StopConfig struct {
-	Signal  string        `json:"signal,omitempty"`     // "": DefaultStopSignal
-	Timeout time.Duration `json:"timeout_ns,omitempty"` // 0: DefaultStopTimeout; at most MaxStopTimeout
+	Signal string `json:"signal,omitempty"` // "": DefaultStopSignal
+	// 0: DefaultStopTimeout; at most MaxStopTimeout
+	Timeout time.Duration `json:"timeout_ns,omitempty"`
 }
 
 // TimeoutOrDefault returns how long the machine's processes have between the signal and SIGKILL.
-func (s StopConfig) TimeoutOrDefault() time.Duration { return cmp.Or(s.Timeout, DefaultStopTimeout) }
+func (
+	s StopConfig) TimeoutOrDefault() time.Duration {
+	return cmp.Or(s.Timeout, DefaultStopTimeout)
+}
 
 // stopSignals are those that a process can be asked to end with.
-var stopSignals = []string{"SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGWINCH",
+var stopSignals = []string{"SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGUSR1",
+	"SIGUSR2", "SIGWINCH",
 	"SIGABRT", "SIGKILL"}
 
-// Validate returns an error of kind Invalid unless a machine can be run with the config, whatever the state
-// of the fleet. Whether the image exists or a worker has room is the control plane's to say.
+// Validate returns an error of kind Invalid unless a machine can be run with the config, whatever
+// the state of the fleet. Whether the image exists or a worker has room is the control plane's to
+// say.
 func (c MachineConfig) Validate() error {
 	switch r := c.Resources; {
 	case r.CPUMillis < 1 || r.CPUMillis > MaxCPUs*1000:
-		return errs.New(errs.Invalid, "cpus %v is not from 0.001 to %d", float64(r.CPUMillis)/1000, MaxCPUs).
+		return errs.New(errs.Invalid, "cpus %v is not from 0.001 to %d",
+			float64(r.CPUMillis)/1000, MaxCPUs).
 			WithRemedy("ask for a value in that range")
 	case r.MemoryMiB < MinMemoryMiB || r.MemoryMiB > MaxMemoryMiB:
-		return errs.New(errs.Invalid, "memory of %d MiB is not from %d to %d MiB", r.MemoryMiB, MinMemoryMiB, MaxMemoryMiB).
+		return errs.New(errs.Invalid, "memory of %d MiB is not from %d to %d MiB", r.MemoryMiB,
+			MinMemoryMiB, MaxMemoryMiB).
 			WithRemedy("ask for a value in that range")
 	case c.DiskGiB < 0 || c.DiskGiB > MaxDiskGiB:
-		return errs.New(errs.Invalid, "disk of %d GiB is not from 1 to %d GiB", c.DiskGiB, MaxDiskGiB).
+		return errs.New(errs.Invalid, "disk of %d GiB is not from 1 to %d GiB",
+			c.DiskGiB, MaxDiskGiB).
 			WithRemedy("leave it out for the image's size")
 	}
 	if err := checkEnv("the machine", c.Env); err != nil {
 		return err
 	}
 	if n := c.words(); n > MaxConfigBytes {
-		return errs.New(errs.Invalid, "environments and commands of %d bytes; a machine has at most %d", n, MaxConfigBytes).
+		return errs.New(errs.Invalid,
+			"environments and commands of %d bytes; a machine has at most %d", n, MaxConfigBytes).
 			WithRemedy("put data on the disk")
 	}
 	return c.ValidateServices()
@@ -87,7 +98,8 @@ func (c MachineConfig) ValidateServices() error {
 		return err
 	}
 	if len(c.Services) > MaxServices {
-		return errs.New(errs.Invalid, "%d services; a machine has at most %d", len(c.Services), MaxServices).
+		return errs.New(errs.Invalid, "%d services; a machine has at most %d",
+			len(c.Services), MaxServices).
 			WithRemedy("start more processes from one of them, or use more machines")
 	}
 	for _, s := range c.Services {
@@ -124,14 +136,16 @@ func (s StopConfig) validate() error {
 			WithRemedy("use one of %s", strings.Join(stopSignals, ", "))
 	}
 	if s.Timeout < 0 || s.Timeout > MaxStopTimeout {
-		return errs.New(errs.Invalid, "stop timeout of %v s is not from 0 to %v s", s.Timeout.Seconds(),
+		return errs.New(errs.Invalid, "stop timeout of %v s is not from 0 to %v s",
+			s.Timeout.Seconds(),
 			MaxStopTimeout.Seconds()).
 			WithRemedy("ask for a value in that range")
 	}
 	return nil
 }
 
-// checkEnv refuses environments that no process can have. The first bad name in their order is named.
+// checkEnv refuses environments that no process can have. The first bad name in their order is
+// named.
 func checkEnv(whose string, env map[string]string) error {
 	bad := ""
 	found := false

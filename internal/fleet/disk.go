@@ -12,8 +12,8 @@ type DiskKind string
 // DiskInStore is a disk whose truth is in the object store: it can be attached on any worker.
 const DiskInStore DiskKind = "store"
 
-// Disk is a machine's disk. Its JSON is the bare URL for a disk in the store, which is what every release
-// reads, and an object for other kinds.
+// Disk is a machine's disk. Its JSON is the bare URL for a disk in the store, which is what every
+// release reads, and an object for other kinds.
 type Disk struct {
 	Kind DiskKind
 	URL  string
@@ -36,7 +36,8 @@ func (d Disk) MarshalJSON() ([]byte, error) {
 	return json.Marshal(diskJSON(d))
 }
 
-// UnmarshalJSON implements json.Unmarshaler. Unsupported: a kind of disk that a newer release has made.
+// UnmarshalJSON implements json.Unmarshaler. Unsupported: a kind of disk that a newer release has
+// made.
 func (d *Disk) UnmarshalJSON(data []byte) error {
 	if len(data) > 0 && data[0] == '"' {
 		var url string

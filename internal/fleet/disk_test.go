@@ -15,7 +15,8 @@ func TestDiskOfTheStoreIsItsURL(t *testing.T) {
 		Disk fleet.Disk `json:"disk_url"`
 		X    int        `json:"x"`
 	}
-	if err := json.Unmarshal([]byte(old), &m); err != nil || m.Disk != fleet.StoreDisk("s3://b/disks/m") {
+	if err := json.Unmarshal([]byte(old), &m); err != nil ||
+		m.Disk != fleet.StoreDisk("s3://b/disks/m") {
 		t.Fatalf("%+v, %v", m, err)
 	}
 	if now, err := json.Marshal(m); err != nil || string(now) != old {
@@ -33,7 +34,8 @@ func TestDiskOfTheStoreIsItsURL(t *testing.T) {
 // TestDiskOfALaterRelease is refused, and not taken for one in the store.
 func TestDiskOfALaterRelease(t *testing.T) {
 	var d fleet.Disk
-	if err := json.Unmarshal([]byte(`{"kind":"tape","url":"x"}`), &d); !errs.Is(err, errs.Unsupported) {
+	if err := json.Unmarshal([]byte(`{"kind":"tape","url":"x"}`), &d); !errs.Is(err,
+		errs.Unsupported) {
 		t.Fatalf("%+v, %v", d, err)
 	}
 }

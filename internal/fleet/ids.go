@@ -6,10 +6,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Identities. They are distinct types so that the compiler keeps them apart, and are compared whole,
-// never by prefix or pattern.
+// Identities. They are distinct types so that the compiler keeps them apart, and are compared
+// whole, never by prefix or pattern.
 type (
-	// MachineID names a machine for life: 14 lower-case hex digits, of which the first two name its cell.
+	// MachineID names a machine for life: 14 lower-case hex digits, of which the first two name its
+	// cell.
 	MachineID string
 	// MachineName is chosen by the user; unique within an app.
 	MachineName string
@@ -32,7 +33,8 @@ type (
 	ReleaseID string
 )
 
-// Generation counts a machine's placements. It only grows, and every command to a worker carries it.
+// Generation counts a machine's placements. It only grows, and every command to a worker carries
+// it.
 type Generation uint64
 
 var (
@@ -40,14 +42,15 @@ var (
 	machineIDPattern = regexp.MustCompile(`^[0-9a-f]{14}$`)
 )
 
-// CheckName checks a user-chosen name: 1–63 lower-case letters, digits and dashes, as in a DNS label.
-// What says what it names, for the error.
+// CheckName checks a user-chosen name: 1–63 lower-case letters, digits and dashes, as in a DNS
+// label. What says what it names, for the error.
 func CheckName(what, name string) error {
 	if namePattern.MatchString(name) {
 		return nil
 	}
 	return errs.New(errs.Invalid, "%s name %q is not allowed", what, name).
-		WithRemedy("use 1 to 63 lower-case letters, digits and dashes; start and end with a letter or digit")
+		WithRemedy(
+			"use 1 to 63 lower-case letters, digits and dashes; start and end with a letter or digit")
 }
 
 // IsMachineID reports whether s has the form of a MachineID.

@@ -40,7 +40,8 @@ type Check struct {
 	Grace    time.Duration `json:"grace_ns,omitempty"` // failures before this don't count
 }
 
-// CheckPort returns the port that the service's check asks: its own, or the service's HTTP port; 0: none.
+// CheckPort returns the port that the service's check asks: its own, or the service's HTTP port; 0:
+// none.
 func (s Service) CheckPort() int {
 	if s.Check != nil && s.Check.Port != 0 {
 		return s.Check.Port
@@ -57,10 +58,12 @@ func (s Service) validate() error {
 		return errs.New(errs.Invalid, "service %q has no command", s.Name).
 			WithRemedy("give cmd, a list of strings, of which the first names the program")
 	case s.HTTPPort < 0 || s.HTTPPort > maxPort:
-		return errs.New(errs.Invalid, "http port %d of service %q is not from 1 to %d", s.HTTPPort, s.Name, maxPort).
+		return errs.New(errs.Invalid, "http port %d of service %q is not from 1 to %d", s.HTTPPort,
+			s.Name, maxPort).
 			WithRemedy("give the port it listens on, or leave it out")
 	case s.Dir != "" && !strings.HasPrefix(s.Dir, "/"):
-		return errs.New(errs.Invalid, "directory %q of service %q does not begin with /", s.Dir, s.Name).
+		return errs.New(errs.Invalid, "directory %q of service %q does not begin with /",
+			s.Dir, s.Name).
 			WithRemedy("give an absolute path")
 	}
 	if err := checkEnv("service "+s.Name, s.Env); err != nil {
@@ -76,7 +79,8 @@ func (s Service) validateCheck() error {
 	c := s.Check
 	for _, d := range []time.Duration{c.Interval, c.Timeout, c.Grace} {
 		if d < 0 || d > MaxCheckTime {
-			return errs.New(errs.Invalid, "a duration of service %q's check is not from 0 to %s", s.Name, MaxCheckTime).
+			return errs.New(errs.Invalid, "a duration of service %q's check is not from 0 to %s",
+				s.Name, MaxCheckTime).
 				WithRemedy("give a time in that range")
 		}
 	}
@@ -97,13 +101,15 @@ func (s Service) validateCheck() error {
 		return errs.New(errs.Invalid, "the %s check of service %q has no port", c.Kind, s.Name).
 			WithRemedy("give the check a port from 1 to %d, or the service an http_port", maxPort)
 	case c.Path != "" && !strings.HasPrefix(c.Path, "/"):
-		return errs.New(errs.Invalid, "the check path %q of service %q does not begin with /", c.Path, s.Name).
+		return errs.New(errs.Invalid, "the check path %q of service %q does not begin with /",
+			c.Path, s.Name).
 			WithRemedy("write it like /healthz")
 	}
 	return nil
 }
 
-// checkNeeds refuses services with one name, that need one which isn't there, or each other in a ring.
+// checkNeeds refuses services with one name, that need one which isn't there, or each other in a
+// ring.
 func checkNeeds(services []Service) error {
 	needs := make(map[string][]string, len(services))
 	for _, s := range services {
@@ -116,13 +122,15 @@ func checkNeeds(services []Service) error {
 	for _, s := range services {
 		for _, n := range s.Needs {
 			if _, ok := needs[n]; !ok {
-				return errs.New(errs.Invalid, "service %q needs %q, which the machine doesn't have", s.Name, n).
+				return errs.New(errs.Invalid, "service %q needs %q, which the machine doesn't have",
+					s.Name, n).
 					WithRemedy("add that service, or correct the name in needs")
 			}
 		}
 	}
 	if ring := findRing(services, needs); ring != nil {
-		return errs.New(errs.Invalid, "services need each other in a ring: %s", strings.Join(ring, " → ")).
+		return errs.New(errs.Invalid, "services need each other in a ring: %s",
+			strings.Join(ring, " → ")).
 			WithRemedy("leave out one of these needs")
 	}
 	return nil

@@ -1,9 +1,10 @@
-// Package guestapi is what a worker and the platform inside a VM say to each other: the boot document,
-// and messages of an HTTP API that platformd serves on the VM's control stream. It does no I/O.
+// Package guestapi is what a worker and the platform inside a VM say to each other: the boot
+// document, and messages of an HTTP API that platformd serves on the VM's control stream. It does
+// no I/O.
 //
 // Invariants: every state-changing message carries the machine's generation; repeating one has no
-// further effect; platformd refuses a second, different Bind. Fields are only ever added, and an unknown
-// field is ignored, so that releases N, N−1 and N−2 understand each other.
+// further effect; platformd refuses a second, different Bind. Fields are only ever added, and an
+// unknown field is ignored, so that releases N, N−1 and N−2 understand each other.
 package guestapi
 
 import (
@@ -24,21 +25,23 @@ const (
 	GatewayPort = 7701      // the store gateway, on the worker's end
 )
 
-// PlatformMemory is what a VM has, in bytes, beyond its machine's memory: for blockd, platformd and init.
+// PlatformMemory is what a VM has, in bytes, beyond its machine's memory: for blockd, platformd and
+// init.
 const PlatformMemory = 512 << 20
 
 // PlatformOutOfMemory says in words that PlatformMemory was not enough.
 func PlatformOutOfMemory() string {
-	return fmt.Sprintf("the platform of the VM is out of memory (it has %d MiB)", PlatformMemory>>20)
+	return fmt.Sprintf("the platform of the VM is out of memory (it has %d MiB)",
+		PlatformMemory>>20)
 }
 
 // Files in a VM by which its runtime and its init meet.
 const (
 	// BootFile appears, whole, with the boot document: before init runs, or while it does.
 	BootFile = "/run/sluice/boot.json"
-	// WarmFile is made by the platform when all is done that can be done without a boot document. A runtime that saves a VM,
-	// for others to be resumed from, does it then. So by then the platform has drawn no secret, and no random number that
-	// has to be its own.
+	// WarmFile is made by the platform when all is done that can be done without a boot document. A
+	// runtime that saves a VM, for others to be resumed from, does it then. So by then the platform
+	// has drawn no secret, and no random number that has to be its own.
 	WarmFile = "/run/sluice/warm"
 )
 
@@ -50,19 +53,22 @@ type Boot struct {
 	CacheDevice  string          `json:"cache_device"`  // block device inside the VM; "" for none
 	Seed         []byte          `json:"seed"`          // fresh random bytes for the VM's RNG
 	WallClock    time.Time       `json:"wall_clock"`
-	// FrontEnd is how the VM's kernel is to get the disk: fuse or nbd; "" or auto for the best that it has.
+	// FrontEnd is how the VM's kernel is to get the disk: fuse or nbd; "" or auto for the best that
+	// it has.
 	FrontEnd string `json:"front_end,omitempty"`
 }
 
-// Paths of platformd's API. Everything below PathMachine is also what the fleet's API proxies to, below
-// /v1/machines/{id}/, after it has checked who asks.
+// Paths of platformd's API. Everything below PathMachine is also what the fleet's API proxies to,
+// below /v1/machines/{id}/, after it has checked who asks.
 const (
-	PathHealth  = "/v1/health"  // GET → Health
-	PathAlive   = "/v1/alive"   // GET → 204 if the platform itself is well, whatever it waits for; any answer says so
+	PathHealth = "/v1/health" // GET → Health
+	// GET → 204 if the platform itself is well, whatever it waits for; any answer says so
+	PathAlive   = "/v1/alive"
 	PathPrepare = "/v1/prepare" // POST Prepare → Health
 	PathBind    = "/v1/bind"    // POST Bind → Health; returns once accepted, progress is in events
-	PathRelease = "/v1/release" // POST Release → Health in StateReleased; returns when the disk is closed
-	PathEvents  = "/v1/events"  // GET, NDJSON of Health, one at once and one per change
+	// POST Release → Health in StateReleased; returns when the disk is closed
+	PathRelease = "/v1/release"
+	PathEvents  = "/v1/events" // GET, NDJSON of Health, one at once and one per change
 
 	PathMachine = "/v1/machine/" // exec, logs, services, ports/{port}/…, disk, checkpoints/{name}
 )
@@ -86,25 +92,27 @@ const (
 
 // Health is the platform's whole state.
 type Health struct {
-	VM         fleet.VMID            `json:"vm"`
-	State      State                 `json:"state"`
-	Since      time.Time             `json:"since"`
-	Version    string                `json:"version"`
-	Machine    fleet.MachineID       `json:"machine,omitempty"`
-	Generation fleet.Generation      `json:"generation,omitempty"`
-	Instance   fleet.InstanceID      `json:"instance,omitempty"`
-	ErrorKind  string                `json:"error_kind,omitempty"`
-	Error      string                `json:"error,omitempty"`
-	Remedy     string                `json:"remedy,omitempty"`
-	Disk       fleet.DiskReport      `json:"disk"`
-	Stall      *fleet.DiskStall      `json:"stall,omitempty"` // while the disk's store has stalled
-	OOM        *fleet.OOMReport      `json:"oom,omitempty"`   // once a process was killed for lack of memory
-	Services   []fleet.ServiceReport `json:"services,omitempty"`
+	VM         fleet.VMID       `json:"vm"`
+	State      State            `json:"state"`
+	Since      time.Time        `json:"since"`
+	Version    string           `json:"version"`
+	Machine    fleet.MachineID  `json:"machine,omitempty"`
+	Generation fleet.Generation `json:"generation,omitempty"`
+	Instance   fleet.InstanceID `json:"instance,omitempty"`
+	ErrorKind  string           `json:"error_kind,omitempty"`
+	Error      string           `json:"error,omitempty"`
+	Remedy     string           `json:"remedy,omitempty"`
+	Disk       fleet.DiskReport `json:"disk"`
+	Stall      *fleet.DiskStall `json:"stall,omitempty"` // while the disk's store has stalled
+	// once a process was killed for lack of memory
+	OOM      *fleet.OOMReport      `json:"oom,omitempty"`
+	Services []fleet.ServiceReport `json:"services,omitempty"`
 	// Platform is set once platformd was started again in this VM.
 	Platform *fleet.PlatformReport `json:"platform,omitempty"`
 	// Timeline has when each state was first reached.
 	Timeline map[State]time.Time `json:"timeline"`
-	// Steps has how long the parts of what was done took, in the order in which they ended; for people.
+	// Steps has how long the parts of what was done took, in the order in which they ended; for
+	// people.
 	Steps []Step `json:"steps,omitempty"`
 }
 
@@ -118,7 +126,8 @@ type Step struct {
 // credentials and lets it at nothing else.
 type StoreAccess struct {
 	DiskPath string `json:"disk_path"` // relative to the pool, as in disks/<id>
-	Token    string `json:"token"`     // bound by the gateway to (disk path, generation, writable or not)
+	// bound by the gateway to (disk path, generation, writable or not)
+	Token string `json:"token"`
 }
 
 // Prepare warms an empty VM for a machine that still runs elsewhere, or is stopped. Read-only.
@@ -147,8 +156,8 @@ type Release struct {
 	Generation fleet.Generation `json:"generation"`
 }
 
-// HeaderError marks an answer whose body is an Error of the platform, to tell it from what a user's program
-// answers through ports/.
+// HeaderError marks an answer whose body is an Error of the platform, to tell it from what a user's
+// program answers through ports/.
 const HeaderError = "Sluice-Error"
 
 // HeaderInstance is in the answer of logs: which incarnation of the machine wrote them.
@@ -161,19 +170,20 @@ type Error struct {
 	Remedy  string `json:"remedy,omitempty"`
 }
 
-// Exec frames, on a WebSocket at PathMachine+"exec": each binary message starts with one of these bytes.
-// Query: cmd (repeated), env (repeated K=V), dir, tty=1, rows, cols, stdin=1; or command=1 in place of cmd and
-// env, which then come in the first message.
-// Text messages are JSON, from the client: {"type":"resize","rows":R,"cols":C} or
-// {"type":"signal","signal":"SIGTERM"}; an unknown type is ignored.
+// Exec frames, on a WebSocket at PathMachine+"exec": each binary message starts with one of these
+// bytes. Query: cmd (repeated), env (repeated K=V), dir, tty=1, rows, cols, stdin=1; or command=1
+// in place of cmd and env, which then come in the first message. Text messages are JSON, from the
+// client: {"type":"resize","rows":R,"cols":C} or {"type":"signal","signal":"SIGTERM"}; an unknown
+// type is ignored.
 const (
 	FrameStdin    byte = 0
 	FrameStdout   byte = 1
 	FrameStderr   byte = 2
 	FrameExit     byte = 3 // one more byte: the exit code; the last message of a session
 	FrameStdinEOF byte = 4
-	FrameError    byte = 5 // the rest is an Error as JSON: the command could not be run; the last message
-	FrameCommand  byte = 6 // from the client, the first message: the rest is an ExecCommand as JSON
+	// the rest is an Error as JSON: the command could not be run; the last message
+	FrameError   byte = 5
+	FrameCommand byte = 6 // from the client, the first message: the rest is an ExecCommand as JSON
 )
 
 // ExecCommand is a command that is too long for a query.

@@ -1,17 +1,22 @@
-// Package hostnet is a worker's network: routes to the machines on it and on others, and the rules that keep
-// networks apart. It works on the network namespace that it is made in, of which one worker is the owner.
+// Package hostnet is a worker's network: routes to the machines on it and on others, and the rules
+// that keep networks apart. It works on the network namespace that it is made in, of which one
+// worker is the owner.
 //
 // Invariants:
 //
-//   - A machine can send only from its own address, and only to its own network's /48; what reaches a machine comes
-//     from that /48. Everything else that would be forwarded is dropped, also for links not known here.
-//   - From a VM's link, the worker itself accepts neighbour discovery, answers of the platform on the control
-//     stream, and connections to the store gateway at the link's own address; nothing else.
-//   - Rules change in one transaction: there is no moment at which a machine has more rights than it ends with, or
-//     less than both before and after. Rules come before routes, and go after them.
-//   - Routes and rules outlive the worker daemon. What is here is told by a route's protocol number and by the
-//     table's name; anything of other owners is left alone.
+//   - A machine can send only from its own address, and only to its own network's /48; what reaches
+//     a machine comes from that /48. Everything else that would be forwarded is dropped, also for
+//     links not known here.
+//   - From a VM's link, the worker itself accepts neighbour discovery, answers of the platform on
+//     the control stream, and connections to the store gateway at the link's own address; nothing
+//     else.
+//   - Rules change in one transaction: there is no moment at which a machine has more rights than
+//     it ends with, or less than both before and after. Rules come before routes, and go after
+//     them.
+//   - Routes and rules outlive the worker daemon. What is here is told by a route's protocol number
+//     and by the table's name; anything of other owners is left alone.
 //
-// All rules are stateless, hold no addresses themselves, and look (link, address) and (link, network) up in sets: the
-// cost of a packet doesn't depend on the number of machines, and adding a machine adds one element to each.
+// All rules are stateless, hold no addresses themselves, and look (link, address) and (link,
+// network) up in sets: the cost of a packet doesn't depend on the number of machines, and adding a
+// machine adds one element to each.
 package hostnet

@@ -40,10 +40,12 @@ type Net struct {
 	stale bool // the kernel's rules may not be what links says
 }
 
-// New takes over the network namespace of the calling thread: forwarding is switched on, and the rules are put
-// in place if they aren't yet. Rules of an earlier daemon stay as they are until Restore.
+// New takes over the network namespace of the calling thread: forwarding is switched on, and the
+// rules are put in place if they aren't yet. Rules of an earlier daemon stay as they are until
+// Restore.
 func New(cfg Config) (_ *Net, err error) {
-	n := &Net{cfg: cfg, turn: make(chan struct{}, 1), links: map[fleet.MachineID]fleet.MachineLink{}}
+	n := &Net{cfg: cfg, turn: make(chan struct{}, 1),
+		links: map[fleet.MachineID]fleet.MachineLink{}}
 	n.turn <- struct{}{}
 	if n.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, errs.Wrap(errs.Unsupported, err, "open routing socket")
@@ -67,7 +69,8 @@ func (n *Net) takeOver() error {
 	}
 	tables, err := n.nft.ListTablesOfFamily(nftables.TableFamilyINet)
 	if err != nil {
-		return errs.Wrap(errs.Unsupported, err, "list nftables").WithRemedy("load the kernel's nf_tables")
+		return errs.Wrap(errs.Unsupported, err,
+			"list nftables").WithRemedy("load the kernel's nf_tables")
 	}
 	present := false
 	for _, t := range tables {
@@ -105,7 +108,8 @@ func (n *Net) findUnderlay() error {
 		return errs.New(errs.Invalid, "no interface has the worker's address %s", n.cfg.Address).
 			WithRemedy("give the worker an address of this host")
 	case strings.HasPrefix(n.cfg.Underlay, LinkPrefix):
-		return errs.New(errs.Invalid, "interface %s bears a name that is for VM links", n.cfg.Underlay).
+		return errs.New(errs.Invalid, "interface %s bears a name that is for VM links",
+			n.cfg.Underlay).
 			WithRemedy("rename it so that it doesn't begin with %q", LinkPrefix)
 	}
 	return nil
@@ -129,8 +133,8 @@ func (n *Net) lock(ctx context.Context) error {
 
 func (n *Net) unlock() { n.turn <- struct{}{} }
 
-// AddMachine lets a machine talk to its network over a link, and routes its address there. A machine that is
-// known with another link or address moves. NotFound if the link doesn't exist.
+// AddMachine lets a machine talk to its network over a link, and routes its address there. A
+// machine that is known with another link or address moves. NotFound if the link doesn't exist.
 func (n *Net) AddMachine(ctx context.Context, m fleet.MachineLink) error {
 	if err := checkLink(m); err != nil {
 		return err
@@ -140,8 +144,10 @@ func (n *Net) AddMachine(ctx context.Context, m fleet.MachineLink) error {
 	}
 	defer n.unlock()
 	var gone []fleet.MachineLink
-	for id, old := range n.links { // also whoever had this link or address before, and wasn't removed
-		if old != m && (id == m.Machine || old.Interface == m.Interface || old.Address == m.Address) {
+	// also whoever had this link or address before, and wasn't removed
+	for id, old := range n.links {
+		if old != m && (id == m.Machine || old.Interface == m.Interface ||
+			old.Address == m.Address) {
 			gone = append(gone, old)
 			delete(n.links, id)
 		}
@@ -160,10 +166,12 @@ func (n *Net) AddMachine(ctx context.Context, m fleet.MachineLink) error {
 	return n.addMachineRoute(m)
 }
 
-// checkLink refuses what would open a hole: an address outside of the machine's network, or a link of the host's.
+// checkLink refuses what would open a hole: an address outside of the machine's network, or a link
+// of the host's.
 func checkLink(m fleet.MachineLink) error {
 	if m.Machine == "" || !fleet.NetworkPrefix(m.NetworkID).Contains(m.Address) {
-		return errs.New(errs.Invalid, "machine %q: address %s isn't in network %d", m.Machine, m.Address, m.NetworkID)
+		return errs.New(errs.Invalid, "machine %q: address %s isn't in network %d", m.Machine,
+			m.Address, m.NetworkID)
 	}
 	if !strings.HasPrefix(m.Interface, LinkPrefix) || len(m.Interface) >= unix.IFNAMSIZ {
 		return errs.New(errs.Invalid, "machine %s: %q isn't a VM's link", m.Machine, m.Interface)
@@ -191,8 +199,9 @@ func (n *Net) RemoveMachine(ctx context.Context, id fleet.MachineID) error {
 	return n.change(nil, []fleet.MachineLink{m})
 }
 
-// Restore makes the machines on this host be those in links, whatever was there before: in one transaction for
-// the rules, and then for each route. A link that has gone is skipped: its VM has ended.
+// Restore makes the machines on this host be those in links, whatever was there before: in one
+// transaction for the rules, and then for each route. A link that has gone is skipped: its VM has
+// ended.
 func (n *Net) Restore(ctx context.Context, links []fleet.MachineLink) error {
 	want := make(map[fleet.MachineID]fleet.MachineLink, len(links))
 	for _, m := range links {
@@ -222,8 +231,8 @@ func (n *Net) Restore(ctx context.Context, links []fleet.MachineLink) error {
 	return n.deleteRoutes(routes)
 }
 
-// SyncPeers routes every network's addresses on other workers to these workers, and removes such routes that
-// are not wanted any more. Peers must be on the underlay's link.
+// SyncPeers routes every network's addresses on other workers to these workers, and removes such
+// routes that are not wanted any more. Peers must be on the underlay's link.
 func (n *Net) SyncPeers(ctx context.Context, networks []uint32, peers []fleet.Peer) error {
 	if err := n.lock(ctx); err != nil {
 		return err
@@ -245,21 +254,23 @@ func (n *Net) SyncPeers(ctx context.Context, networks []uint32, peers []fleet.Pe
 			prefix := fleet.WorkerPrefix(network, peer.Number)
 			old, known := routes[prefix]
 			delete(routes, prefix)
-			if known && old.Gw.Equal(peer.Address.AsSlice()) && old.LinkIndex == link.Attrs().Index {
+			if known && old.Gw.Equal(peer.Address.AsSlice()) &&
+				old.LinkIndex == link.Attrs().Index {
 				continue
 			}
 			r := ownRoute(prefix, link.Attrs().Index)
 			r.Gw = peer.Address.AsSlice()
 			if err := n.nl.RouteReplace(r); err != nil {
-				return errs.Wrap(errs.Internal, err, "route %s to worker %s at %s", prefix, peer.Worker, peer.Address)
+				return errs.Wrap(errs.Internal, err, "route %s to worker %s at %s", prefix,
+					peer.Worker, peer.Address)
 			}
 		}
 	}
 	return n.deleteRoutes(routes)
 }
 
-// change adds and removes machines' rights in one transaction. If that failed the last time, or the kernel's sets
-// aren't what they were taken for, everything is made anew instead.
+// change adds and removes machines' rights in one transaction. If that failed the last time, or the
+// kernel's sets aren't what they were taken for, everything is made anew instead.
 func (n *Net) change(added, gone []fleet.MachineLink) error {
 	if n.stale {
 		return n.rebuild()
@@ -271,7 +282,8 @@ func (n *Net) change(added, gone []fleet.MachineLink) error {
 	}
 	if err != nil {
 		n.stale = true
-		return errs.Wrap(errs.Internal, err, "change the rules of %d machines", len(added)+len(gone))
+		return errs.Wrap(errs.Internal, err, "change the rules of %d machines",
+			len(added)+len(gone))
 	}
 	return nil
 }

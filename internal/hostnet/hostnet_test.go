@@ -16,8 +16,9 @@ import (
 
 const appPort = 8080
 
-// fleetOfTwo is two workers; on the first are machines 1, 2 (network 1) and 3 (network 2), on the second 4 (network 1)
-// and 5 (network 2). Each answers its name at appPort. Each worker serves on its every address.
+// fleetOfTwo is two workers; on the first are machines 1, 2 (network 1) and 3 (network 2), on the
+// second 4 (network 1) and 5 (network 2). Each answers its name at appPort. Each worker serves on
+// its every address.
 func fleetOfTwo(t *testing.T) (w1, w2 *host, m map[int]*machine) {
 	hosts := newLAN(t, 2)
 	w1, w2 = hosts[0], hosts[1]
@@ -27,7 +28,8 @@ func fleetOfTwo(t *testing.T) (w1, w2 *host, m map[int]*machine) {
 	}
 	for i, v := range m {
 		v.serve(port(v.Address, appPort), name(i))
-		v.serve(v.onLink(guestapi.GuestLinkIP, guestapi.LinkName, guestapi.ControlPort), "platform "+name(i))
+		v.serve(v.onLink(guestapi.GuestLinkIP, guestapi.LinkName, guestapi.ControlPort),
+			"platform "+name(i))
 	}
 	for _, h := range hosts {
 		h.serve("[::]:9000", "worker")
@@ -45,7 +47,8 @@ func name(i int) string { return "machine " + string(rune('0'+i)) }
 func sync(t *testing.T, w, peer *host, self, number uint32) {
 	t.Helper()
 	peers := []fleet.Peer{
-		{Worker: "self", Number: self, Address: w.addr}, {Worker: "peer", Number: number, Address: peer.addr},
+		{Worker: "self", Number: self, Address: w.addr},
+		{Worker: "peer", Number: number, Address: peer.addr},
 	}
 	if err := w.net.SyncPeers(t.Context(), []uint32{1, 2}, peers); err != nil {
 		t.Fatal(err)
@@ -75,10 +78,12 @@ func TestMachinesReachTheirNetworkOnly(t *testing.T) {
 	if _, err := m[1].dial("", nobody, patience); err == nil || time.Since(began) > patience/2 {
 		t.Errorf("dial nobody: %v after %v", err, time.Since(began))
 	}
-	w1.reaches(w1.onLink(guestapi.GuestLinkIP, m[1].Interface, guestapi.ControlPort), "platform "+name(1))
+	w1.reaches(w1.onLink(guestapi.GuestLinkIP, m[1].Interface, guestapi.ControlPort),
+		"platform "+name(1))
 }
 
-// TestSpoofedSourcesAreDropped sends datagrams, which need no answer, under other machines' addresses.
+// TestSpoofedSourcesAreDropped sends datagrams, which need no answer, under other machines'
+// addresses.
 func TestSpoofedSourcesAreDropped(t *testing.T) {
 	t.Parallel()
 	_, _, m := fleetOfTwo(t)
@@ -120,7 +125,8 @@ func TestSpoofedSourcesAreDropped(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				return netlink.AddrDel(lo, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(m[c.as].Address, 128))})
+				return netlink.AddrDel(lo, &netlink.Addr{
+					IPNet: ipNet(netip.PrefixFrom(m[c.as].Address, 128))})
 			})
 		}
 	}
@@ -134,7 +140,10 @@ func TestVMsReachNothingOfTheWorkerButTheGateway(t *testing.T) {
 	for i, v := range map[string]*machine{"1": m[1], "9": fresh, "10": bare} {
 		w1.serve(w1.onLink(guestapi.HostLinkIP, v.Interface, guestapi.GatewayPort), "gateway of "+i)
 	}
-	up := func(v *machine, port int) string { return v.onLink(guestapi.HostLinkIP, guestapi.LinkName, port) }
+	up := func(v *machine, port int) string {
+		return v.onLink(guestapi.HostLinkIP,
+			guestapi.LinkName, port)
+	}
 	m[1].reaches(up(m[1], guestapi.GatewayPort), "gateway of 1")
 	fresh.reaches(up(fresh, guestapi.GatewayPort), "gateway of 9")
 	m[2].doesNotReach(up(m[2], guestapi.GatewayPort)) // has none: others' aren't for it
@@ -154,7 +163,8 @@ func TestVMsReachNothingOfTheWorkerButTheGateway(t *testing.T) {
 func TestRemoveAndRestore(t *testing.T) {
 	t.Parallel()
 	w1, w2, m := fleetOfTwo(t)
-	to1, to2, to4 := port(m[1].Address, appPort), port(m[2].Address, appPort), port(m[4].Address, appPort)
+	to1, to2, to4 := port(m[1].Address, appPort), port(m[2].Address, appPort),
+		port(m[4].Address, appPort)
 	for range 2 {
 		if err := w1.net.RemoveMachine(t.Context(), m[1].Machine); err != nil {
 			t.Fatal(err)
@@ -173,9 +183,11 @@ func TestRemoveAndRestore(t *testing.T) {
 	w1.net = w1.open()
 	m[4].reaches(to1, name(1))
 	gone := fleet.MachineLink{
-		Machine: "0000000000beef", NetworkID: 1, Address: fleet.PrivateAddress(1, 1, 50), Interface: "vm0000beef",
+		Machine: "0000000000beef", NetworkID: 1, Address: fleet.PrivateAddress(1, 1, 50),
+		Interface: "vm0000beef",
 	}
-	if err := w1.net.Restore(t.Context(), []fleet.MachineLink{m[1].MachineLink, m[3].MachineLink, gone}); err != nil {
+	if err := w1.net.Restore(t.Context(), []fleet.MachineLink{m[1].MachineLink, m[3].MachineLink,
+		gone}); err != nil {
 		t.Fatal(err)
 	}
 	m[4].reaches(to1, name(1))
@@ -195,7 +207,8 @@ func TestRemoveAndRestore(t *testing.T) {
 	m[4].reaches(to1, name(1))
 }
 
-// TestMachineMovesToAnotherLink is a machine that is started anew on its worker: same address, another VM.
+// TestMachineMovesToAnotherLink is a machine that is started anew on its worker: same address,
+// another VM.
 func TestMachineMovesToAnotherLink(t *testing.T) {
 	t.Parallel()
 	w1, _, m := fleetOfTwo(t)
@@ -228,14 +241,19 @@ func TestRefusals(t *testing.T) {
 	t.Parallel()
 	h := newLAN(t, 1)[0]
 	good := fleet.MachineLink{
-		Machine: "00000000000001", NetworkID: 1, Address: fleet.PrivateAddress(1, 1, 1), Interface: "vm00000001",
+		Machine: "00000000000001", NetworkID: 1, Address: fleet.PrivateAddress(1, 1, 1),
+		Interface: "vm00000001",
 	}
 	for what, change := range map[string]func(*fleet.MachineLink){
-		"another network's address": func(m *fleet.MachineLink) { m.Address = fleet.PrivateAddress(2, 1, 1) },
-		"the underlay as a link":    func(m *fleet.MachineLink) { m.Interface = "uplink0" },
-		"a link with a long name":   func(m *fleet.MachineLink) { m.Interface = "vm" + strings.Repeat("x", 20) },
-		"no machine":                func(m *fleet.MachineLink) { m.Machine = "" },
-		"no address":                func(m *fleet.MachineLink) { m.Address = netip.Addr{} },
+		"another network's address": func(m *fleet.MachineLink) {
+			m.Address = fleet.PrivateAddress(2, 1, 1)
+		},
+		"the underlay as a link": func(m *fleet.MachineLink) { m.Interface = "uplink0" },
+		"a link with a long name": func(m *fleet.MachineLink) {
+			m.Interface = "vm" + strings.Repeat("x", 20)
+		},
+		"no machine": func(m *fleet.MachineLink) { m.Machine = "" },
+		"no address": func(m *fleet.MachineLink) { m.Address = netip.Addr{} },
 	} {
 		m := good
 		change(&m)

@@ -25,13 +25,15 @@ func fleetPrefix() netip.Prefix {
 }
 
 func ownRoute(dst netip.Prefix, link int) *netlink.Route {
-	return &netlink.Route{Dst: ipNet(dst), LinkIndex: link, Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN}
+	return &netlink.Route{Dst: ipNet(dst), LinkIndex: link, Protocol: routeProtocol,
+		Table: unix.RT_TABLE_MAIN}
 }
 
 // setSysctls makes the host a router, and new links ones that don't listen to other routers.
 func setSysctls(underlay string) error {
 	const dir = "/proc/sys/net/ipv6/conf"
-	// A router stops listening to router advertisements, unless told to go on; the underlay may live by them.
+	// A router stops listening to router advertisements, unless told to go on; the underlay may
+	// live by them.
 	ra := filepath.Join(dir, underlay, "accept_ra")
 	if b, err := os.ReadFile(ra); err == nil && strings.TrimSpace(string(b)) == "1" {
 		if err := os.WriteFile(ra, []byte("2"), 0); err != nil {
@@ -39,17 +41,21 @@ func setSysctls(underlay string) error {
 		}
 	}
 	for _, s := range []struct{ name, value string }{
-		{"default/accept_ra", "0"}, {"default/accept_redirects", "0"}, {"all/accept_redirects", "0"},
-		{"default/accept_source_route", "-1"}, {"all/accept_source_route", "-1"}, {"all/forwarding", "1"},
+		{"default/accept_ra", "0"}, {"default/accept_redirects", "0"},
+		{"all/accept_redirects", "0"},
+		{"default/accept_source_route", "-1"}, {"all/accept_source_route", "-1"},
+		{"all/forwarding", "1"},
 	} {
 		if err := os.WriteFile(filepath.Join(dir, s.name), []byte(s.value), 0); err != nil {
-			return errs.Wrap(errs.Unsupported, err, "set net.ipv6.conf.%s", s.name).WithRemedy("run as root")
+			return errs.Wrap(errs.Unsupported, err, "set net.ipv6.conf.%s", s.name).
+				WithRemedy("run as root")
 		}
 	}
 	return nil
 }
 
-// closeUnrouted answers packets to machines that are nowhere, instead of sending them by the default route.
+// closeUnrouted answers packets to machines that are nowhere, instead of sending them by the
+// default route.
 func (n *Net) closeUnrouted() error {
 	r := ownRoute(fleetPrefix(), 0)
 	r.Type = unix.RTN_UNREACHABLE
@@ -95,7 +101,8 @@ func (n *Net) deleteMachineRoute(m fleet.MachineLink) error {
 // ownRoutes returns our routes to prefixes of one length.
 func (n *Net) ownRoutes(bits int) (map[netip.Prefix]netlink.Route, error) {
 	filter := &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN}
-	all, err := n.nl.RouteListFiltered(netlink.FAMILY_V6, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	all, err := n.nl.RouteListFiltered(netlink.FAMILY_V6, filter,
+		netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "list routes")
 	}

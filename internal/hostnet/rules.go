@@ -33,8 +33,8 @@ func linkSet(name string) (*nftables.Set, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "type of set %s", name)
 	}
-	// The id counts within one transaction only. Chosen here, because the library would take it from a counter that
-	// all connections of a process share without a lock.
+	// The id counts within one transaction only. Chosen here, because the library would take it
+	// from a counter that all connections of a process share without a lock.
 	id := uint32(1)
 	if name == networksSet {
 		id = 2
@@ -153,8 +153,10 @@ func (n *Net) addInput(t *nftables.Table) {
 	add(input, ifName(expr.MetaKeyIIFNAME, LinkPrefix), verdict(expr.VerdictGoto, fromVM))
 	add(input, ipv6(), in(sourceAddr, fleetPrefix()), count(), verdict(expr.VerdictDrop, ""))
 	add(vm, ipv6(), neighbourDiscovery(), verdict(expr.VerdictAccept, ""))
-	add(vm, ipv6(), onLink(), tcpPort(destPort, guestapi.GatewayPort), verdict(expr.VerdictAccept, ""))
-	add(vm, ipv6(), onLink(), tcpPort(sourcePort, guestapi.ControlPort), notOpening(), verdict(expr.VerdictAccept, ""))
+	add(vm, ipv6(), onLink(), tcpPort(destPort, guestapi.GatewayPort),
+		verdict(expr.VerdictAccept, ""))
+	add(vm, ipv6(), onLink(), tcpPort(sourcePort, guestapi.ControlPort), notOpening(),
+		verdict(expr.VerdictAccept, ""))
 	add(vm, count(), verdict(expr.VerdictDrop, ""))
 }
 
@@ -224,19 +226,23 @@ func ifName(key expr.MetaKey, name string) []expr.Any {
 func exactName(name string) string { return name + "\x00" }
 
 func ipv6() []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg1}, equal(unix.NFPROTO_IPV6)}
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg1},
+		equal(unix.NFPROTO_IPV6)}
 }
 
 func network(offset, length uint32, reg uint32) expr.Any {
-	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
+	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader,
+		Offset: offset, Len: length}
 }
 
 func transport(offset, length uint32) expr.Any {
-	return &expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: length}
+	return &expr.Payload{DestRegister: reg1, Base: expr.PayloadBaseTransportHeader,
+		Offset: offset, Len: length}
 }
 
 func in(offset uint32, p netip.Prefix) []expr.Any {
-	return []expr.Any{network(offset, uint32(p.Bits()/8), reg1), equal(p.Addr().AsSlice()[:p.Bits()/8]...)}
+	return []expr.Any{network(offset, uint32(p.Bits()/8), reg1),
+		equal(p.Addr().AsSlice()[:p.Bits()/8]...)}
 }
 
 // lookup matches if (interface, the first bits of an address) is in a set.
@@ -248,7 +254,8 @@ func lookup(iface expr.MetaKey, offset uint32, bits int, set *nftables.Set) []ex
 	return []expr.Any{
 		&expr.Meta{Key: iface, Register: reg1},
 		network(offset, 16, reg2),
-		&expr.Bitwise{SourceRegister: reg2, DestRegister: reg2, Len: 16, Mask: mask, Xor: make([]byte, 16)},
+		&expr.Bitwise{SourceRegister: reg2, DestRegister: reg2, Len: 16, Mask: mask,
+			Xor: make([]byte, 16)},
 		&expr.Lookup{SourceRegister: reg1, SetName: set.Name, SetID: set.ID},
 	}
 }
@@ -266,8 +273,10 @@ func neighbourDiscovery() []expr.Any {
 
 // onLink matches what the VM's end of the link sends to the worker's end.
 func onLink() []expr.Any {
-	guest, host := netip.MustParseAddr(guestapi.GuestLinkIP), netip.MustParseAddr(guestapi.HostLinkIP)
-	return join(in(sourceAddr, netip.PrefixFrom(guest, 128)), in(destAddr, netip.PrefixFrom(host, 128)))
+	guest, host := netip.MustParseAddr(guestapi.GuestLinkIP),
+		netip.MustParseAddr(guestapi.HostLinkIP)
+	return join(in(sourceAddr, netip.PrefixFrom(guest, 128)),
+		in(destAddr, netip.PrefixFrom(host, 128)))
 }
 
 func tcpPort(offset uint32, port uint16) []expr.Any {
@@ -282,7 +291,8 @@ func notOpening() []expr.Any {
 	const syn, ack = 0x02, 0x10
 	return []expr.Any{
 		transport(tcpFlags, 1),
-		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 1, Mask: []byte{syn | ack}, Xor: []byte{0}},
+		&expr.Bitwise{SourceRegister: reg1, DestRegister: reg1, Len: 1, Mask: []byte{syn | ack},
+			Xor: []byte{0}},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg1, Data: []byte{syn}},
 	}
 }

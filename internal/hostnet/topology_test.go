@@ -41,7 +41,8 @@ func newSpace(t *testing.T) *space {
 	return s
 }
 
-// onThread runs f on a thread of its own, which ends with it: whatever namespace it is in then, nobody gets it.
+// onThread runs f on a thread of its own, which ends with it: whatever namespace it is in then,
+// nobody gets it.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -100,7 +101,8 @@ func (s *space) address(name, cidr string) {
 		if err != nil {
 			return err
 		}
-		return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: n.Mask}, Flags: unix.IFA_F_NODAD})
+		return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: n.Mask},
+			Flags: unix.IFA_F_NODAD})
 	})
 }
 
@@ -270,8 +272,8 @@ func port(addr netip.Addr, port int) string {
 	return net.JoinHostPort(addr.String(), strconv.Itoa(port))
 }
 
-// onLink is ip:port on one of the namespace's links, by its number: net keeps names in a cache of the whole process,
-// which knows nothing of namespaces.
+// onLink is ip:port on one of the namespace's links, by its number: net keeps names in a cache of
+// the whole process, which knows nothing of namespaces.
 func (s *space) onLink(ip, name string, port int) string {
 	s.t.Helper()
 	var index int

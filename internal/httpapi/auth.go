@@ -27,14 +27,17 @@ type tokens struct {
 
 func newTokens(operator, worker, scraper string) (tokens, error) {
 	if len(operator) < 16 || len(worker) < 16 {
-		return tokens{}, errs.New(errs.Invalid, "operator and worker tokens must have at least 16 characters")
+		return tokens{}, errs.New(errs.Invalid,
+			"operator and worker tokens must have at least 16 characters")
 	}
 	if operator == worker {
-		return tokens{}, errs.New(errs.Invalid, "the operator token and the worker token are the same").
+		return tokens{}, errs.New(errs.Invalid,
+			"the operator token and the worker token are the same").
 			WithRemedy("give workers a token of their own")
 	}
 	if scraper != "" && (len(scraper) < 16 || scraper == operator || scraper == worker) {
-		return tokens{}, errs.New(errs.Invalid, "the token for metrics is too short, or another token, too").
+		return tokens{}, errs.New(errs.Invalid,
+			"the token for metrics is too short, or another token, too").
 			WithRemedy("give it at least 16 characters of its own")
 	}
 	return tokens{operator: sha256.Sum256([]byte(operator)), worker: sha256.Sum256([]byte(worker)),
@@ -82,12 +85,14 @@ func (a *API) authorize(need role, next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// noToken tells a request without a token from one with a token that isn't this fleet's: what to do differs.
+// noToken tells a request without a token from one with a token that isn't this fleet's: what to do
+// differs.
 func noToken(r *http.Request) error {
 	if r.Header.Get("Authorization") == "" {
 		return errs.New(errs.Denied, "no token came with the request").
 			WithRemedy("send Authorization: Bearer TOKEN, with the operator token of this fleet")
 	}
 	return errs.New(errs.Denied, "the token that came with the request is not this fleet's").
-		WithRemedy("check SLUICE_TOKEN, or that --dir or SLUICE_DIR names the directory of this fleet")
+		WithRemedy(
+			"check SLUICE_TOKEN, or that --dir or SLUICE_DIR names the directory of this fleet")
 }

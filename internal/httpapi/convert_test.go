@@ -14,11 +14,14 @@ import (
 
 // TestConfigSurvivesTheRoundTrip: what is asked for is what is shown.
 func TestConfigSurvivesTheRoundTrip(t *testing.T) {
-	in := api.MachineConfig{Image: "base", CPUs: 0.25, MemoryMiB: 512, DiskGiB: 20, Env: map[string]string{"A": "b=c"},
+	in := api.MachineConfig{Image: "base", CPUs: 0.25, MemoryMiB: 512, DiskGiB: 20,
+		Env:        map[string]string{"A": "b=c"},
 		StopSignal: "SIGINT", StopTimeout: 2.5, Services: []api.Service{
-			{Name: "db", Cmd: []string{"postgres", "-D", "/data"}, Env: map[string]string{"X": "y"}, Dir: "/srv"},
+			{Name: "db", Cmd: []string{"postgres", "-D", "/data"},
+				Env: map[string]string{"X": "y"}, Dir: "/srv"},
 			{Name: "web", Cmd: []string{"httpd"}, HTTPPort: 8080, Needs: []string{"db"},
-				Check: &api.Check{Kind: "http", Port: 8080, Path: "/ok", Interval: 0.5, Timeout: 2, Grace: 10}}}}
+				Check: &api.Check{Kind: "http", Port: 8080, Path: "/ok", Interval: 0.5,
+					Timeout: 2, Grace: 10}}}}
 	config, err := configFromAPI(in)
 	if err != nil {
 		t.Fatal(err)
@@ -34,8 +37,10 @@ func TestConfigDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := fleet.MachineConfig{Image: "base", Resources: fleet.Resources{CPUMillis: 1000, MemoryMiB: 256},
-		Stop: fleet.StopConfig{Signal: "SIGTERM"}, Services: []fleet.Service{{Name: "web", Cmd: []string{"httpd"}, HTTPPort: 80,
+	want := fleet.MachineConfig{Image: "base",
+		Resources: fleet.Resources{CPUMillis: 1000, MemoryMiB: 256},
+		Stop:      fleet.StopConfig{Signal: "SIGTERM"},
+		Services: []fleet.Service{{Name: "web", Cmd: []string{"httpd"}, HTTPPort: 80,
 			Check: &fleet.Check{Kind: fleet.CheckHTTP, Port: 80, Path: "/"}}}}
 	if !reflect.DeepEqual(c, want) {
 		t.Fatalf("got  %+v\nwant %+v", c, want)
@@ -55,10 +60,12 @@ func TestSignalNames(t *testing.T) {
 
 func TestSecondsAreNumbers(t *testing.T) {
 	for _, bad := range []float64{-1, math.NaN(), math.Inf(1), 1e300} {
-		if _, err := configFromAPI(api.MachineConfig{Image: "base", StopTimeout: bad}); !errs.Is(err, errs.Invalid) {
+		if _, err := configFromAPI(api.MachineConfig{Image: "base", StopTimeout: bad}); !errs.Is(
+			err, errs.Invalid) {
 			t.Errorf("a stop timeout of %v: %v", bad, err)
 		}
-		if _, err := configFromAPI(api.MachineConfig{Image: "base", CPUs: bad}); !errs.Is(err, errs.Invalid) {
+		if _, err := configFromAPI(api.MachineConfig{Image: "base", CPUs: bad}); !errs.Is(err,
+			errs.Invalid) {
 			t.Errorf("%v cpus: %v", bad, err)
 		}
 	}
@@ -66,7 +73,8 @@ func TestSecondsAreNumbers(t *testing.T) {
 
 // TestHealthNeedsThePlacementThatCounts: a report of an older incarnation says nothing.
 func TestHealthNeedsThePlacementThatCounts(t *testing.T) {
-	at := func(state fleet.MachineState, placed, reported fleet.Generation, phase fleet.Phase) bool {
+	at := func(state fleet.MachineState, placed, reported fleet.Generation,
+		phase fleet.Phase) bool {
 		return machineToAPI(fleet.MachineView{
 			Machine: fleet.Machine{State: state, Placement: &fleet.Placement{Generation: placed}},
 			Report:  &fleet.VMReport{Generation: reported, Phase: phase}}).Healthy
@@ -74,32 +82,47 @@ func TestHealthNeedsThePlacementThatCounts(t *testing.T) {
 	if !at(fleet.MachineStarted, 3, 3, fleet.PhaseHealthy) {
 		t.Error("a healthy machine isn't shown as such")
 	}
-	if at(fleet.MachineStarted, 3, 2, fleet.PhaseHealthy) || at(fleet.MachineMoving, 3, 3, fleet.PhaseHealthy) || at(fleet.MachineStarted, 3, 3, fleet.PhaseRunning) {
+	if at(fleet.MachineStarted, 3, 2, fleet.PhaseHealthy) ||
+		at(fleet.MachineMoving, 3, 3, fleet.PhaseHealthy) ||
+		at(fleet.MachineStarted, 3, 3, fleet.PhaseRunning) {
 		t.Error("a machine that isn't healthy is shown as such")
 	}
 }
 
 func TestViewsAreWhole(t *testing.T) {
 	at := time.Unix(1, 0)
-	move := moveToAPI(fleet.MoveView{MachineName: "web-1", Move: fleet.Move{ID: "m", Machine: "x", Step: fleet.StepDone, PauseMS: 12.5,
-		Steps: []fleet.StepRecord{{Step: fleet.StepPlanned, At: at, Note: "n"}}, Proof: fleet.ProofStorage,
-		Blocker: &fleet.Blocker{Code: "no-capacity", Object: "machine/x", Since: at}}})
-	if move.Steps[0] != (api.Step{Step: "planned", At: at, Note: "n"}) || move.Blocker.Code != "no-capacity" || move.Proof != "storage" || move.PauseMS != 12.5 {
+	move := moveToAPI(fleet.MoveView{MachineName: "web-1",
+		Move: fleet.Move{ID: "m", Machine: "x", Step: fleet.StepDone, PauseMS: 12.5,
+			Steps:   []fleet.StepRecord{{Step: fleet.StepPlanned, At: at, Note: "n"}},
+			Proof:   fleet.ProofStorage,
+			Blocker: &fleet.Blocker{Code: "no-capacity", Object: "machine/x", Since: at}}})
+	if move.Steps[0] != (api.Step{Step: "planned", At: at, Note: "n"}) ||
+		move.Blocker.Code != "no-capacity" || move.Proof != "storage" || move.PauseMS != 12.5 {
 		t.Errorf("%+v", move)
 	}
-	worker := workerToAPI(fleet.WorkerView{Allocation: fleet.Allocation{Holders: map[fleet.MachineID]fleet.Allocated{
-		"a": {Resources: fleet.Resources{CPUMillis: 1500, MemoryMiB: 10}}, "b": {Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: 5}, Move: "m"}}},
-		Report: &fleet.WorkerReport{PoolReady: 3, Pressure: &fleet.Pressure{CPU: 0.6, Memory: 0.1, IO: 0.2, Load: 5, Cores: 2}, Acceleration: &fleet.Acceleration{Kind: "tcg", Reason: "why"}, Conditions: []fleet.Condition{{Name: "c"}}}})
-	if worker.CPUsUsed != 2 || worker.MemoryUsed != 15 || worker.Reserved != 1 || worker.PoolReady != 3 || worker.Acceleration != "tcg" || worker.AccelerationReason != "why" || worker.Conditions[0].Name != "c" ||
-		worker.Pressure == nil || *worker.Pressure != (api.Pressure{CPU: 0.6, Memory: 0.1, IO: 0.2, Load: 5, Cores: 2, High: true}) {
+	worker := workerToAPI(fleet.WorkerView{
+		Allocation: fleet.Allocation{Holders: map[fleet.MachineID]fleet.Allocated{
+			"a": {Resources: fleet.Resources{CPUMillis: 1500, MemoryMiB: 10}},
+			"b": {Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: 5}, Move: "m"}}},
+		Report: &fleet.WorkerReport{PoolReady: 3,
+			Pressure:     &fleet.Pressure{CPU: 0.6, Memory: 0.1, IO: 0.2, Load: 5, Cores: 2},
+			Acceleration: &fleet.Acceleration{Kind: "tcg", Reason: "why"},
+			Conditions:   []fleet.Condition{{Name: "c"}}}})
+	if worker.CPUsUsed != 2 || worker.MemoryUsed != 15 || worker.Reserved != 1 ||
+		worker.PoolReady != 3 || worker.Acceleration != "tcg" ||
+		worker.AccelerationReason != "why" || worker.Conditions[0].Name != "c" ||
+		worker.Pressure == nil || *worker.Pressure != (api.Pressure{CPU: 0.6, Memory: 0.1, IO: 0.2,
+		Load: 5, Cores: 2, High: true}) {
 		t.Errorf("%+v", worker)
 	}
 }
 
 // TestExecFramesAreTheGuests: both ends of an exec session mean the same bytes.
 func TestExecFramesAreTheGuests(t *testing.T) {
-	ours := []byte{api.FrameStdin, api.FrameStdout, api.FrameStderr, api.FrameExit, api.FrameStdinEOF, api.FrameError, api.FrameCommand}
-	theirs := []byte{guestapi.FrameStdin, guestapi.FrameStdout, guestapi.FrameStderr, guestapi.FrameExit, guestapi.FrameStdinEOF, guestapi.FrameError, guestapi.FrameCommand}
+	ours := []byte{api.FrameStdin, api.FrameStdout, api.FrameStderr, api.FrameExit,
+		api.FrameStdinEOF, api.FrameError, api.FrameCommand}
+	theirs := []byte{guestapi.FrameStdin, guestapi.FrameStdout, guestapi.FrameStderr,
+		guestapi.FrameExit, guestapi.FrameStdinEOF, guestapi.FrameError, guestapi.FrameCommand}
 	if !reflect.DeepEqual(ours, theirs) {
 		t.Fatalf("%v, %v", ours, theirs)
 	}
@@ -108,10 +131,14 @@ func TestExecFramesAreTheGuests(t *testing.T) {
 // TestAStalledMachine: what the store doesn't do is shown, and who is paused for it is not healthy.
 func TestAStalledMachine(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	v := fleet.MachineView{Machine: fleet.Machine{State: fleet.MachineStarted, Placement: &fleet.Placement{Generation: 1}},
-		Report: &fleet.VMReport{Generation: 1, Phase: fleet.PhaseHealthy, Stall: &fleet.DiskStall{Since: at, Operation: "write x", Kind: "denied", Reason: "why", Remedy: "do"}}}
+	v := fleet.MachineView{Machine: fleet.Machine{State: fleet.MachineStarted,
+		Placement: &fleet.Placement{Generation: 1}},
+		Report: &fleet.VMReport{Generation: 1, Phase: fleet.PhaseHealthy,
+			Stall: &fleet.DiskStall{Since: at, Operation: "write x", Kind: "denied", Reason: "why",
+				Remedy: "do"}}}
 	m := machineToAPI(v)
-	if want := (api.DiskStall{Since: at, Operation: "write x", Kind: "denied", Reason: "why", Remedy: "do"}); m.DiskStall == nil || *m.DiskStall != want || !m.Healthy {
+	if want := (api.DiskStall{Since: at, Operation: "write x", Kind: "denied", Reason: "why",
+		Remedy: "do"}); m.DiskStall == nil || *m.DiskStall != want || !m.Healthy {
 		t.Errorf("stalled: %+v, healthy %v", m.DiskStall, m.Healthy)
 	}
 	v.Report.Stall.Paused = true
@@ -124,14 +151,18 @@ func TestAStalledMachine(t *testing.T) {
 	}
 }
 
-// TestServicesThatEnd: a machine with a service that isn't ready is not healthy, although it has been; one whose
-// service was stopped by somebody is. Lack of memory is shown.
+// TestServicesThatEnd: a machine with a service that isn't ready is not healthy, although it has
+// been; one whose service was stopped by somebody is. Lack of memory is shown.
 func TestServicesThatEnd(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	for state, want := range map[string]bool{"ready": true, "stopped": true, "stopping": true, "failed": false, "running": false, "starting": false} {
-		m := machineToAPI(fleet.MachineView{Machine: fleet.Machine{State: fleet.MachineStarted, Placement: &fleet.Placement{Generation: 1}},
-			Report: &fleet.VMReport{Generation: 1, Phase: fleet.PhaseHealthy, OOM: &fleet.OOMReport{Kills: 3, Last: at},
-				Services: []fleet.ServiceReport{{Name: "a", State: "ready"}, {Name: "b", State: state}}}})
+	for state, want := range map[string]bool{"ready": true, "stopped": true, "stopping": true,
+		"failed": false, "running": false, "starting": false} {
+		m := machineToAPI(fleet.MachineView{Machine: fleet.Machine{State: fleet.MachineStarted,
+			Placement: &fleet.Placement{Generation: 1}},
+			Report: &fleet.VMReport{Generation: 1, Phase: fleet.PhaseHealthy,
+				OOM: &fleet.OOMReport{Kills: 3, Last: at},
+				Services: []fleet.ServiceReport{{Name: "a", State: "ready"},
+					{Name: "b", State: state}}}})
 		if m.Healthy != want {
 			t.Errorf("a service is %s: healthy %v", state, m.Healthy)
 		}

@@ -1,7 +1,9 @@
-// Package httpapi serves Sluice's HTTP API: it authorizes, decodes, calls the control plane, and encodes.
+// Package httpapi serves Sluice's HTTP API: it authorizes, decodes, calls the control plane, and
+// encodes.
 //
 // Invariants: a request that is refused has changed nothing; every answer that isn't 2xx, 101 or a
-// machine's own answer through ports/ has an api.ErrorBody; tokens are compared in constant time and
-// are never logged or passed on (a proxied request carries the worker token in place of the caller's);
-// a call that concerns the inside of one machine is proxied to it and not implemented here a second time.
+// machine's own answer through ports/ has an api.ErrorBody; tokens are compared in constant time
+// and are never logged or passed on (a proxied request carries the worker token in place of the
+// caller's); a call that concerns the inside of one machine is proxied to it and not implemented
+// here a second time.
 package httpapi

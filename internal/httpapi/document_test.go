@@ -16,8 +16,8 @@ import (
 	"github.com/sluice-platform/sluice/api"
 )
 
-// documented fails the test for every answer of the API that isn't as its document says, and for each request
-// that the API takes and the document doesn't have.
+// documented fails the test for every answer of the API that isn't as its document says, and for
+// each request that the API takes and the document doesn't have.
 func documented(t *testing.T, next http.Handler) http.Handler {
 	t.Helper()
 	doc, err := openapi3.NewLoader().LoadFromData([]byte(api.OpenAPI()))
@@ -62,13 +62,15 @@ func compare(router routers.Router, r *http.Request, asked []byte, a *answer) er
 		}
 	}
 	in := &openapi3filter.RequestValidationInput{Request: again, PathParams: params, Route: route,
-		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true}}
+		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc,
+			IncludeResponseStatus: true}}
 	if a.status < http.StatusBadRequest { // what is refused may be anything
 		if err := openapi3filter.ValidateRequest(r.Context(), in); err != nil {
 			return err
 		}
 	}
-	if kind, _, _ := mime.ParseMediaType(a.Header().Get("Content-Type")); kind != "application/json" {
+	if kind, _, _ := mime.ParseMediaType(
+		a.Header().Get("Content-Type")); kind != "application/json" {
 		return nil
 	}
 	return openapi3filter.ValidateResponse(r.Context(), &openapi3filter.ResponseValidationInput{

@@ -13,7 +13,8 @@ import (
 
 // toAPIError splits an error into what went wrong and why.
 func toAPIError(err error) api.Error {
-	out := api.Error{Code: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)}
+	out := api.Error{Code: string(errs.KindOf(err)), Message: err.Error(),
+		Remedy: errs.RemedyOf(err)}
 	var e *errs.Error
 	if errors.As(err, &e) && e.Cause != nil {
 		cause := e.Cause.Error()

@@ -20,8 +20,9 @@ import (
 type Config struct {
 	OperatorToken string // at least 16 characters each, and different
 	WorkerToken   string
-	ScrapeToken   string // lets at /metrics alone, as the operator's does; "": only the operator's does
-	Version       string // of this server
+	// lets at /metrics alone, as the operator's does; "": only the operator's does
+	ScrapeToken string
+	Version     string // of this server
 	// Heartbeat is how often an otherwise silent watch says that it lives; default 10 s.
 	Heartbeat time.Duration
 	// LongPoll bounds how long a request waits for a change; default 25 s.
@@ -42,7 +43,8 @@ type Deps struct {
 	Feed     fleet.WorkerFeed
 	Locator  fleet.Locator
 	Log      *slog.Logger
-	// Lacks says why the server can't do its work now, without names or addresses; nil: it always can.
+	// Lacks says why the server can't do its work now, without names or addresses; nil: it always
+	// can.
 	Lacks func(context.Context) []string
 	// Exposition serves /metrics; nil: there is none.
 	Exposition http.Handler

@@ -35,8 +35,12 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 		log = io.Discard
 	}
 	deps := httpapi.DepsOf(f, slog.New(slog.NewJSONHandler(log, nil)))
-	deps.Exposition = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "exposed") })
-	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken, ScrapeToken: scrapeToken, Version: "v0.1.0",
+	deps.Exposition = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_,
+			_ = io.WriteString(w, "exposed")
+	})
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken,
+		ScrapeToken: scrapeToken, Version: "v0.1.0",
 		Heartbeat: 20 * time.Millisecond, LongPoll: 100 * time.Millisecond},
 		deps)
 	if err != nil {
@@ -197,7 +201,8 @@ func TestBadInputChangesNothing(t *testing.T) {
 			`needs "b"`},
 		{"POST", "/v1/machines",
 			service(
-				`{"name":"a","cmd":["x"],"needs":["b"]},{"name":"b","cmd":["x"],"needs":["a"]}`), 400,
+				`{"name":"a","cmd":["x"],"needs":["b"]},{"name":"b","cmd":["x"],"needs":["a"]}`),
+			400,
 			"invalid", "a → b → a"},
 		{"POST", "/v1/machines", service(`{"name":"a","cmd":["x"],"http_port":70000}`), 400,
 			"invalid", "70000"},
@@ -267,8 +272,10 @@ func TestTokens(t *testing.T) {
 		{"GET", "/v1/machines/x/exec", "", 401}, {"GET", "/v1/machines/x/exec", workerToken, 403},
 		{"POST", "/v1/drains", workerToken, 403}, {"POST", "/internal/v1/join", operatorToken, 403},
 		{"POST", "/internal/v1/workers/w1/report", "", 401}, {"GET", "/v1/health", "", 200},
-		{"GET", "/metrics", "", 401}, {"GET", "/metrics", workerToken, 403}, {"GET", "/metrics", scrapeToken, 200},
-		{"GET", "/metrics", operatorToken, 200}, {"GET", "/v1/workers", scrapeToken, 403}, {"GET", "/healthz", "", 200},
+		{"GET", "/metrics", "", 401}, {"GET", "/metrics", workerToken, 403},
+		{"GET", "/metrics", scrapeToken, 200},
+		{"GET", "/metrics", operatorToken, 200}, {"GET", "/v1/workers", scrapeToken, 403},
+		{"GET", "/healthz", "", 200},
 		{"POST", "/internal/v1/join", scrapeToken, 403}, {"GET", "/readyz", "", 200},
 	} {
 		status, header, body := request(t, s, c.method, c.path, c.token, "{}")
@@ -283,7 +290,8 @@ func TestTokens(t *testing.T) {
 	if f.Mutations() != 0 {
 		t.Fatal("a refused call changed something")
 	}
-	for _, cfg := range []httpapi.Config{{OperatorToken: "short", WorkerToken: workerToken}, {OperatorToken: workerToken, WorkerToken: workerToken},
+	for _, cfg := range []httpapi.Config{{OperatorToken: "short", WorkerToken: workerToken},
+		{OperatorToken: workerToken, WorkerToken: workerToken},
 		{OperatorToken: operatorToken, WorkerToken: workerToken, ScrapeToken: operatorToken},
 		{OperatorToken: operatorToken, WorkerToken: workerToken, ScrapeToken: "short"}} {
 		if _, err := httpapi.New(cfg, httpapi.Deps{}); !errs.Is(err, errs.Invalid) {
@@ -298,21 +306,24 @@ func TestReadySaysWhyNot(t *testing.T) {
 	lacks := []string{"it has not read its records yet"}
 	deps := httpapi.DepsOf(f, slog.New(slog.DiscardHandler))
 	deps.Lacks = func(context.Context) []string { return lacks }
-	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken}, deps)
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken},
+		deps)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := httptest.NewServer(a)
 	defer s.Close()
 	status, _, body := request(t, s, "GET", "/readyz", "", "")
-	if status != 503 || string(body) != `{"ok":false,"reasons":["it has not read its records yet"]}`+"\n" {
+	if status != 503 ||
+		string(body) != `{"ok":false,"reasons":["it has not read its records yet"]}`+"\n" {
 		t.Errorf("%d %s", status, body)
 	}
 	if status, _, _ := request(t, s, "GET", "/healthz", "", ""); status != 200 {
 		t.Errorf("a process that lives and is not ready: %d", status)
 	}
 	lacks = nil
-	if status, _, body = request(t, s, "GET", "/readyz", "", ""); status != 200 || string(body) != `{"ok":true}`+"\n" {
+	if status, _, body = request(t, s, "GET", "/readyz", "", ""); status != 200 ||
+		string(body) != `{"ok":true}`+"\n" {
 		t.Errorf("%d %s", status, body)
 	}
 }

@@ -17,8 +17,9 @@ const (
 	internalPathRoot = "/internal/"
 )
 
-// observe gives every request an id, which goes into the answer, the log and proxied calls, and logs it
-// when it has been answered. What is asked over and over is logged at debug level, unless it fails.
+// observe gives every request an id, which goes into the answer, the log and proxied calls, and
+// logs it when it has been answered. What is asked over and over is logged at debug level, unless
+// it fails.
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get(headerRequestID)
@@ -35,8 +36,10 @@ func (a *API) observe(next http.Handler) http.Handler {
 				level = slog.LevelDebug
 			}
 			a.deps.Log.LogAttrs(r.Context(), level, "request",
-				slog.String("request_id", id), slog.String("method", r.Method), slog.String("path", r.URL.Path),
-				slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes), slog.String("remote", r.RemoteAddr),
+				slog.String("request_id", id), slog.String("method", r.Method),
+				slog.String("path", r.URL.Path),
+				slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
+				slog.String("remote", r.RemoteAddr),
 				slog.Float64("duration_ms", float64(time.Since(began).Microseconds())/1000))
 		}()
 		next.ServeHTTP(rec, r)
@@ -45,7 +48,8 @@ func (a *API) observe(next http.Handler) http.Handler {
 
 // often says that a call comes again and again: of workers, of probes and of scrapes.
 func often(path string) bool {
-	return strings.HasPrefix(path, internalPathRoot) || path == "/healthz" || path == "/readyz" || path == "/metrics"
+	return strings.HasPrefix(path, internalPathRoot) || path == "/healthz" || path == "/readyz" ||
+		path == "/metrics"
 }
 
 // validRequestID: a caller may choose the id, but not what else gets into the log.
@@ -54,7 +58,8 @@ func validRequestID(id string) bool {
 		return false
 	}
 	return strings.IndexFunc(id, func(c rune) bool {
-		return !(c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c == '-' || c == '_')
+		return !(c >= '0' && c <= '9' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' ||
+			c == '-' || c == '_')
 	}) < 0
 }
 

@@ -18,15 +18,16 @@ const (
 	pagePrefix  = "k1:" // version of the token's content
 )
 
-// page cuts one page out of all items. The token names the last key given out, so that items which come
-// and go between two pages neither repeat nor hide others.
+// page cuts one page out of all items. The token names the last key given out, so that items which
+// come and go between two pages neither repeat nor hide others.
 func page[T any](r *http.Request, items []T, key func(T) string) (api.List[T], error) {
 	q := r.URL.Query()
 	limit := defaultPage
 	if s := q.Get("limit"); s != "" {
 		n, err := strconv.Atoi(s)
 		if err != nil || n < 1 || n > maxPage {
-			return api.List[T]{}, errs.New(errs.Invalid, "limit %q is not a number from 1 to %d", s, maxPage)
+			return api.List[T]{}, errs.New(errs.Invalid,
+				"limit %q is not a number from 1 to %d", s, maxPage)
 		}
 		limit = n
 	}

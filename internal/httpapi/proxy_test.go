@@ -19,7 +19,8 @@ import (
 )
 
 // proxied sets up a fleet with one machine whose worker is handled by h.
-func proxied(t *testing.T, h http.HandlerFunc) (*httpapitest.Fleet, *httptest.Server, fleet.MachineID) {
+func proxied(t *testing.T,
+	h http.HandlerFunc) (*httpapitest.Fleet, *httptest.Server, fleet.MachineID) {
 	t.Helper()
 	worker := httptest.NewServer(h)
 	t.Cleanup(worker.Close)
@@ -34,7 +35,8 @@ func TestProxyPassesPathQueryAndBody(t *testing.T) {
 	var got seen
 	_, s, id := proxied(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		got = seen{r.Method, r.RequestURI, r.Header.Get("Authorization"), string(body), r.Header.Get("X-Mine")}
+		got = seen{r.Method, r.RequestURI, r.Header.Get("Authorization"), string(body),
+			r.Header.Get("X-Mine")}
 		w.Header().Set("X-Theirs", "yes")
 		w.WriteHeader(http.StatusTeapot)
 		_, _ = io.WriteString(w, `{"kind":"not_found","message":"of the user's own program"}`)
@@ -44,12 +46,15 @@ func TestProxyPassesPathQueryAndBody(t *testing.T) {
 		{"POST", "/ports/8080/", "/ports/8080/"},
 		{"GET", "/ports/8080/%C3%A9/..%2Fx", "/ports/8080/%C3%A9/..%2Fx"},
 	} {
-		status, header, body := request(t, s, c.method, "/v1/machines/shop~web-1"+c.path, operatorToken, "payload")
-		want := seen{c.method, "/machines/" + string(id) + c.want, "Bearer " + workerToken, "payload", ""}
+		status, header, body := request(t, s, c.method, "/v1/machines/shop~web-1"+c.path,
+			operatorToken, "payload")
+		want := seen{c.method, "/machines/" + string(id) + c.want, "Bearer " + workerToken,
+			"payload", ""}
 		if got != want {
 			t.Errorf("%s %s came as %+v, want %+v", c.method, c.path, got, want)
 		}
-		if status != http.StatusTeapot || header.Get("X-Theirs") != "yes" || !strings.Contains(string(body), "of the user's own program") {
+		if status != http.StatusTeapot || header.Get("X-Theirs") != "yes" ||
+			!strings.Contains(string(body), "of the user's own program") {
 			t.Errorf("%s %s: answer %d %s", c.method, c.path, status, body)
 		}
 	}
@@ -62,13 +67,16 @@ func TestProxyGivesPlatformErrorsOurForm(t *testing.T) {
 			w.Header().Set(guestapi.HeaderError, "1")
 		}
 		w.WriteHeader(http.StatusNotFound)
-		_, _ = io.WriteString(w, `{"kind":"not_found","message":"no service \"x\"","remedy":"look"}`)
+		_, _ = io.WriteString(w,
+			`{"kind":"not_found","message":"no service \"x\"","remedy":"look"}`)
 	})
-	for path, translated := range map[string]bool{"services/x/stop": true, "ports/9999/": true, "ports/8080/": false} {
+	for path, translated := range map[string]bool{"services/x/stop": true, "ports/9999/": true,
+		"ports/8080/": false} {
 		status, _, body := request(t, s, "POST", "/v1/machines/web-1/"+path, operatorToken, "")
 		var e api.ErrorBody
 		err := json.Unmarshal(body, &e)
-		if got := e.Error.Code == "not_found" && e.Error.Message == `no service "x"` && e.Error.Remedy == "look"; err != nil || status != 404 || got != translated {
+		if got := e.Error.Code == "not_found" && e.Error.Message == `no service "x"` &&
+			e.Error.Remedy == "look"; err != nil || status != 404 || got != translated {
 			t.Errorf("%s: %d %s: %v", path, status, body, err)
 		}
 	}
@@ -84,7 +92,8 @@ func TestProxyOfAMovingMachineAndADeadWorker(t *testing.T) {
 		if err := json.Unmarshal(body, &e); err != nil {
 			t.Fatal(err)
 		}
-		if status != 503 || header.Get("Retry-After") == "" || e.Error.Code != "unavailable" || !strings.Contains(e.Error.Message, want) || e.Error.Remedy == "" {
+		if status != 503 || header.Get("Retry-After") == "" || e.Error.Code != "unavailable" ||
+			!strings.Contains(e.Error.Message, want) || e.Error.Remedy == "" {
 			t.Fatalf("%d %v %s", status, header, body)
 		}
 	}
@@ -96,10 +105,15 @@ func TestProxyOfAMovingMachineAndADeadWorker(t *testing.T) {
 	check("can't be reached")
 }
 
-// TestHeaderOfLogs: what the platform says of a log's instance reaches clients under the name that they know.
+// TestHeaderOfLogs: what the platform says of a log's instance reaches clients under the name that
+// they know.
 func TestHeaderOfLogs(t *testing.T) {
-	_, s, _ := proxied(t, func(w http.ResponseWriter, _ *http.Request) { w.Header().Set(guestapi.HeaderInstance, "A") })
-	if _, header, _ := request(t, s, "GET", "/v1/machines/web-1/logs", operatorToken, ""); header.Get(api.HeaderInstance) != "A" {
+	_, s, _ := proxied(t, func(w http.ResponseWriter,
+		_ *http.Request) {
+		w.Header().Set(guestapi.HeaderInstance, "A")
+	})
+	if _, header, _ := request(t, s, "GET", "/v1/machines/web-1/logs", operatorToken,
+		""); header.Get(api.HeaderInstance) != "A" {
 		t.Errorf("%v", header)
 	}
 }
@@ -154,7 +168,8 @@ func TestProxyUpgrades(t *testing.T) {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	fmt.Fprintf(conn, "GET /v1/machines/web-1/exec HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", operatorToken)
+	fmt.Fprintf(conn,
+		"GET /v1/machines/web-1/exec HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", operatorToken)
 	in := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(in, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {

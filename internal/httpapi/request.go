@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// This file turns requests into the domain, and refuses what no fleet could do. Whether a name is taken
-// or a worker has room is the control plane's to say.
+// This file turns requests into the domain, and refuses what no fleet could do. Whether a name is
+// taken or a worker has room is the control plane's to say.
 
 // What a machine gets where the request says nothing.
 const (
@@ -22,9 +22,11 @@ const (
 
 func createFromAPI(req api.CreateMachine) (fleet.CreateMachine, error) {
 	out := fleet.CreateMachine{Name: fleet.MachineName(req.Name), App: fleet.AppName(req.App),
-		Network: fleet.NetworkName(req.Network), Worker: fleet.WorkerID(req.Worker), SkipStart: req.SkipStart}
+		Network: fleet.NetworkName(req.Network), Worker: fleet.WorkerID(req.Worker),
+		SkipStart: req.SkipStart}
 	names := []struct{ what, name string }{
-		{"machine", req.Name}, {"app", req.App}, {"network", req.Network}, {"image", req.Config.Image}}
+		{"machine", req.Name}, {"app", req.App}, {"network", req.Network},
+		{"image", req.Config.Image}}
 	if req.Worker != "" {
 		names = append(names, struct{ what, name string }{"worker", req.Worker})
 	}
@@ -35,7 +37,8 @@ func createFromAPI(req api.CreateMachine) (fleet.CreateMachine, error) {
 	}
 	if fleet.IsMachineID(req.Name) {
 		return out, errs.New(errs.Invalid, "machine name %q looks like a machine id", req.Name).
-			WithRemedy("choose a name that isn't 14 hexadecimal digits, so that the two can't be mixed up")
+			WithRemedy(
+				"choose a name that isn't 14 hexadecimal digits, so that the two can't be mixed up")
 	}
 	config, err := configFromAPI(req.Config)
 	out.Config = config
@@ -49,7 +52,8 @@ func configFromAPI(c api.MachineConfig) (fleet.MachineConfig, error) {
 	if millis := math.Round(cpus * 1000); millis >= 1 && millis <= fleet.MaxCPUs*1000 {
 		out.Resources.CPUMillis = int64(millis)
 	} else {
-		return out, errs.New(errs.Invalid, "cpus %v is not from 0.001 to %d", c.CPUs, fleet.MaxCPUs).
+		return out, errs.New(errs.Invalid, "cpus %v is not from 0.001 to %d", c.CPUs,
+			fleet.MaxCPUs).
 			WithRemedy("ask for a value in that range")
 	}
 	out.Resources.MemoryMiB = cmp.Or(c.MemoryMiB, defaultMemory)
@@ -77,7 +81,8 @@ func signalName(s string) string {
 }
 
 func serviceFromAPI(s api.Service) (fleet.Service, error) {
-	out := fleet.Service{Name: s.Name, Cmd: s.Cmd, Env: s.Env, Dir: s.Dir, HTTPPort: s.HTTPPort, Needs: s.Needs}
+	out := fleet.Service{Name: s.Name, Cmd: s.Cmd, Env: s.Env, Dir: s.Dir, HTTPPort: s.HTTPPort,
+		Needs: s.Needs}
 	if s.Check == nil {
 		return out, nil
 	}
@@ -94,7 +99,8 @@ func serviceFromAPI(s api.Service) (fleet.Service, error) {
 	if err != nil {
 		return out, err
 	}
-	out.Check = &fleet.Check{Kind: fleet.CheckKind(c.Kind), Port: cmp.Or(c.Port, s.HTTPPort), Path: c.Path,
+	out.Check = &fleet.Check{Kind: fleet.CheckKind(c.Kind),
+		Port: cmp.Or(c.Port, s.HTTPPort), Path: c.Path,
 		Cmd: c.Cmd, Interval: interval, Timeout: timeout, Grace: grace}
 	if out.Check.Kind == fleet.CheckHTTP {
 		out.Check.Path = cmp.Or(c.Path, "/")

@@ -40,7 +40,8 @@ func aptMirror(dir, suite string) (string, error) {
 			return mirror, nil
 		}
 	}
-	return "", errs.New(errs.NotFound, "apt has no source for Debian %s", suite).WithRemedy("name a mirror")
+	return "", errs.New(errs.NotFound, "apt has no source for Debian %s", suite).
+		WithRemedy("name a mirror")
 }
 
 // mirrorInList reads lines such as "deb [options] URI suite component…".
@@ -71,7 +72,8 @@ func mirrorInSources(text, suite string) string {
 			}
 		}
 		enabled := len(fields["enabled"]) == 0 || fields["enabled"][0] != "no"
-		if enabled && slices.Contains(fields["types"], "deb") && slices.Contains(fields["suites"], suite) &&
+		if enabled && slices.Contains(fields["types"], "deb") &&
+			slices.Contains(fields["suites"], suite) &&
 			slices.Contains(fields["components"], "main") && len(fields["uris"]) > 0 {
 			return fields["uris"][0]
 		}
@@ -79,11 +81,13 @@ func mirrorInSources(text, suite string) string {
 	return ""
 }
 
-// defaultMirror matches the line of debootstrap's program in which it names its mirror for who names none.
+// defaultMirror matches the line of debootstrap's program in which it names its mirror for who
+// names none.
 var defaultMirror = regexp.MustCompile(`(?m)^DEF_MIRROR="([^"$]+)"`)
 
-// sourcesList returns the /etc/apt/sources.list of an image. Which mirror the builder uses is its own business: a mirror
-// is in there only if it was asked for, else the public one that debootstrap itself names.
+// sourcesList returns the /etc/apt/sources.list of an image. Which mirror the builder uses is its
+// own business: a mirror is in there only if it was asked for, else the public one that debootstrap
+// itself names.
 func sourcesList(suite, asked string) string {
 	const comment = "# Which packages apt finds.\n"
 	if asked != "" {

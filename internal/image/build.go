@@ -27,12 +27,14 @@ const (
 
 // BuildConfig says what to build.
 type BuildConfig struct {
-	Store    blob.Store
-	Name     string // of the image; becomes the file system's label and UUID
-	DiskPath string // of the template disk, which must not exist; default disks/image-<name>-<random>
-	Size     int64  // of the disk in bytes; a multiple of disk.BlockSize, at least 16 MiB
+	Store blob.Store
+	Name  string // of the image; becomes the file system's label and UUID
+	// of the template disk, which must not exist; default disks/image-<name>-<random>
+	DiskPath string
+	Size     int64 // of the disk in bytes; a multiple of disk.BlockSize, at least 16 MiB
 	Source   Source
-	TempDir  string                  // for the unpacked tree and the sparse file; default the system's
+	// for the unpacked tree and the sparse file; default the system's
+	TempDir  string
 	Progress func(done, total int64) // bytes imported; may be nil
 }
 
@@ -47,9 +49,9 @@ type Result struct {
 	Notes  []string // what the image leaves out or has otherwise than its source, for people
 }
 
-// Build makes a template disk. It can be called again after any error: each call makes a disk of its own
-// (unless DiskPath is given), and nobody knows of that before Build has returned. What a failed build has
-// written is removed as far as the store lets it.
+// Build makes a template disk. It can be called again after any error: each call makes a disk of
+// its own (unless DiskPath is given), and nobody knows of that before Build has returned. What a
+// failed build has written is removed as far as the store lets it.
 func Build(ctx context.Context, cfg BuildConfig) (_ Result, err error) {
 	if err := cfg.validate(); err != nil {
 		return Result{}, err
@@ -86,7 +88,8 @@ func (cfg *BuildConfig) validate() error {
 		return errs.New(errs.Invalid, "bad image name %q", cfg.Name)
 	case cfg.Size < minSize || cfg.Size%disk.BlockSize != 0 || cfg.Size > disk.MaxSize:
 		return errs.New(errs.Invalid, "image size of %d bytes", cfg.Size).
-			WithRemedy("use a multiple of %d bytes, from %d MiB to 16 TiB", disk.BlockSize, minSize>>20)
+			WithRemedy("use a multiple of %d bytes, from %d MiB to 16 TiB",
+				disk.BlockSize, minSize>>20)
 	case cfg.Source == nil || cfg.Store == nil:
 		return errs.New(errs.Internal, "image build without a source or a store")
 	}
@@ -103,7 +106,8 @@ func (cfg *BuildConfig) store(ctx context.Context, raw string) (_ Result, err er
 		return Result{}, errs.Wrap(errs.Unavailable, err, "open the raw image")
 	}
 	defer f.Close()
-	if _, err := disk.Create(ctx, cfg.Store, cfg.DiskPath, disk.CreateOptions{Size: cfg.Size}); err != nil {
+	if _, err := disk.Create(ctx, cfg.Store, cfg.DiskPath,
+		disk.CreateOptions{Size: cfg.Size}); err != nil {
 		return Result{}, fmt.Errorf("create template disk %s: %w", cfg.DiskPath, err)
 	}
 	defer func() {
@@ -115,11 +119,13 @@ func (cfg *BuildConfig) store(ctx context.Context, raw string) (_ Result, err er
 	if err != nil {
 		return Result{}, fmt.Errorf("write template disk %s: %w", cfg.DiskPath, err)
 	}
-	return Result{DiskPath: cfg.DiskPath, Checkpoint: Checkpoint, SizeBytes: cfg.Size, DataBytes: written}, nil
+	return Result{DiskPath: cfg.DiskPath, Checkpoint: Checkpoint, SizeBytes: cfg.Size,
+		DataBytes: written}, nil
 }
 
 func (cfg *BuildConfig) write(ctx context.Context, raw *os.File) (int64, error) {
-	d, err := disk.Attach(ctx, cfg.Store, cfg.DiskPath, disk.AttachOptions{Generation: generation, Holder: holder})
+	d, err := disk.Attach(ctx, cfg.Store, cfg.DiskPath,
+		disk.AttachOptions{Generation: generation, Holder: holder})
 	if err != nil {
 		return 0, err
 	}
@@ -134,7 +140,8 @@ func (cfg *BuildConfig) write(ctx context.Context, raw *os.File) (int64, error) 
 	return written, d.Close(ctx)
 }
 
-// discard removes what a failed build has written. Nobody else knows of the disk: this call has created it.
+// discard removes what a failed build has written. Nobody else knows of the disk: this call has
+// created it.
 func (cfg *BuildConfig) discard(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWait)
 	defer cancel()

@@ -38,8 +38,10 @@ func makeTree(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
 	for name, body := range map[string]string{
-		"etc/machine-id": "0123456789abcdef0123456789abcdef\n", "etc/ssh/ssh_host_rsa_key": "secret", "etc/ssh/sshd_config": "Port 22\n",
-		"var/lib/systemd/random-seed": "seed", "srv/zeros": strings.Repeat("\x00", 1<<20), "srv/data": strings.Repeat("some data ", 100_000),
+		"etc/machine-id":           "0123456789abcdef0123456789abcdef\n",
+		"etc/ssh/ssh_host_rsa_key": "secret", "etc/ssh/sshd_config": "Port 22\n",
+		"var/lib/systemd/random-seed": "seed", "srv/zeros": strings.Repeat("\x00", 1<<20),
+		"srv/data": strings.Repeat("some data ", 100_000),
 		"bin/tool": "#!/bin/sh\n",
 	} {
 		path := filepath.Join(root, name)
@@ -91,14 +93,17 @@ func build(t *testing.T, store blob.Store, source image.Source) image.Result {
 	return res
 }
 
-// mountFork forks a disk from an image and mounts it read-only; the directory is there until the test ends.
+// mountFork forks a disk from an image and mounts it read-only; the directory is there until the
+// test ends.
 func mountFork(t *testing.T, store blob.Store, res image.Result) string {
 	t.Helper()
 	const child = "disks/child"
-	if _, err := disk.Fork(t.Context(), store, res.DiskPath, res.Checkpoint, child, disk.ForkOptions{}); err != nil {
+	if _, err := disk.Fork(t.Context(), store, res.DiskPath, res.Checkpoint, child,
+		disk.ForkOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	d, err := disk.Attach(t.Context(), store, child, disk.AttachOptions{Generation: 1, Holder: "test"})
+	d, err := disk.Attach(t.Context(), store, child,
+		disk.AttachOptions{Generation: 1, Holder: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +114,8 @@ func mountFork(t *testing.T, store blob.Store, res image.Result) string {
 			t.Error(err)
 		}
 	})
-	f, err := frontend.Attach(t.Context(), d, frontend.Config{Name: "image-test", Logger: slog.New(slog.DiscardHandler)})
+	f, err := frontend.Attach(t.Context(), d,
+		frontend.Config{Name: "image-test", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,8 +143,10 @@ func mountFork(t *testing.T, store blob.Store, res image.Result) string {
 func checkTree(t *testing.T, dir string) {
 	t.Helper()
 	for name, want := range map[string]string{
-		"etc/machine-id": "", "etc/ssh/sshd_config": "Port 22\n", "srv/zeros": strings.Repeat("\x00", 1<<20),
-		"srv/data": strings.Repeat("some data ", 100_000), "bin/same": "#!/bin/sh\n", "bin/alias": "#!/bin/sh\n",
+		"etc/machine-id": "", "etc/ssh/sshd_config": "Port 22\n",
+		"srv/zeros": strings.Repeat("\x00", 1<<20),
+		"srv/data":  strings.Repeat("some data ", 100_000), "bin/same": "#!/bin/sh\n",
+		"bin/alias": "#!/bin/sh\n",
 	} {
 		got, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil || string(got) != want {
@@ -168,7 +176,8 @@ func checkTree(t *testing.T, dir string) {
 	if st := stat("etc/machine-id"); st.Mode != unix.S_IFREG|0o444 || st.Uid != 0 {
 		t.Errorf("etc/machine-id: mode %o", st.Mode)
 	}
-	if n, err := unix.Getxattr(filepath.Join(dir, "srv/data"), "user.color", make([]byte, 9)); n != 4 || err != nil {
+	if n, err := unix.Getxattr(filepath.Join(dir, "srv/data"), "user.color",
+		make([]byte, 9)); n != 4 || err != nil {
 		t.Errorf("srv/data's attribute: %d %v", n, err)
 	}
 }
@@ -187,13 +196,15 @@ func TestBuildFromDirectory(t *testing.T) {
 
 func TestBuildFromTar(t *testing.T) {
 	store := memblob.New()
-	checkTree(t, mountFork(t, store, build(t, store, image.Tar(bytes.NewReader(packed(t, makeTree(t)))))))
+	checkTree(t, mountFork(t, store,
+		build(t, store, image.Tar(bytes.NewReader(packed(t, makeTree(t)))))))
 }
 
 func TestBuildFromOCIArchive(t *testing.T) {
 	upper := tarOf(t, map[string]string{"srv/.wh.old": "", "etc/new": "2"})
 	lower := tarOf(t, map[string]string{"srv/old": "1", "srv/kept": "1", "etc/": ""})
-	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(lower, types.OCIUncompressedLayer), static.NewLayer(upper, types.OCIUncompressedLayer))
+	img, err := mutate.AppendLayers(empty.Image, static.NewLayer(lower, types.OCIUncompressedLayer),
+		static.NewLayer(upper, types.OCIUncompressedLayer))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,8 +222,10 @@ func TestBuildFromOCIArchive(t *testing.T) {
 	}
 	store := memblob.New()
 	mounted := mountFork(t, store, build(t, store, image.Tar(bytes.NewReader(packed(t, dir)))))
-	for name, want := range map[string]string{"srv/kept": "1", "etc/new": "2", "etc/machine-id": ""} {
-		if got, err := os.ReadFile(filepath.Join(mounted, name)); err != nil || string(got) != want {
+	for name, want := range map[string]string{"srv/kept": "1", "etc/new": "2",
+		"etc/machine-id": ""} {
+		if got, err := os.ReadFile(filepath.Join(mounted, name)); err != nil ||
+			string(got) != want {
 			t.Errorf("%s: %q %v", name, got, err)
 		}
 	}
@@ -231,10 +244,12 @@ func checkDamagedLayer(t *testing.T, dir string, layer []byte) {
 	}
 	bad := bytes.Clone(layer)
 	bad[bytes.Index(bad, []byte("etc/new"))+512]++
-	if err := os.WriteFile(filepath.Join(dir, "blobs", "sha256", hash.Hex), bad, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "blobs", "sha256", hash.Hex), bad,
+		0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = image.Build(t.Context(), image.BuildConfig{Store: memblob.New(), Name: "bad", Size: testSize, Source: image.OCI(dir), TempDir: t.TempDir()})
+	_, err = image.Build(t.Context(), image.BuildConfig{Store: memblob.New(), Name: "bad",
+		Size: testSize, Source: image.OCI(dir), TempDir: t.TempDir()})
 	if !errs.Is(err, errs.Corrupt) {
 		t.Errorf("a layer that doesn't have its digest: kind %q: %v", errs.KindOf(err), err)
 	}
@@ -262,8 +277,8 @@ func tarOf(t *testing.T, files map[string]string) []byte {
 	return buf.Bytes()
 }
 
-// accessLater sets the access times of a tree into the near future, so that reading it changes none (relatime
-// writes one only if it isn't after the last change).
+// accessLater sets the access times of a tree into the near future, so that reading it changes none
+// (relatime writes one only if it isn't after the last change).
 func accessLater(t *testing.T, tree string) {
 	t.Helper()
 	later := unix.NsecToTimespec(time.Now().Add(time.Hour).UnixNano())
@@ -289,7 +304,8 @@ func TestBuildIsRepeatable(t *testing.T) {
 		}
 		store := memblob.New()
 		res := build(t, store, image.Dir(tree))
-		d, err := disk.Attach(t.Context(), store, res.DiskPath, disk.AttachOptions{Generation: 2, Holder: "test"})
+		d, err := disk.Attach(t.Context(), store, res.DiskPath,
+			disk.AttachOptions{Generation: 2, Holder: "test"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -321,7 +337,8 @@ func (f *failing) PutIfAbsent(ctx context.Context, key string, body []byte) (blo
 	return f.Store.PutIfAbsent(ctx, key, body)
 }
 
-func (f *failing) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (f *failing) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	if f.left.Add(-1) < 0 {
 		return "", errs.New(errs.Denied, "no more writes")
 	}
@@ -334,7 +351,8 @@ func TestFailedBuildLeavesNothing(t *testing.T) {
 	for n := int64(0); ; n++ {
 		store := &failing{Store: memblob.New()}
 		store.left.Store(n)
-		cfg := image.BuildConfig{Store: store, Name: "test", Size: testSize, Source: image.Dir(tree), TempDir: temp, DiskPath: "disks/image"}
+		cfg := image.BuildConfig{Store: store, Name: "test", Size: testSize,
+			Source: image.Dir(tree), TempDir: temp, DiskPath: "disks/image"}
 		_, err := image.Build(t.Context(), cfg)
 		if err == nil {
 			if n < 4 {
@@ -345,7 +363,12 @@ func TestFailedBuildLeavesNothing(t *testing.T) {
 		if !errs.Is(err, errs.Denied) {
 			t.Fatalf("kind %q: %v", errs.KindOf(err), err)
 		}
-		if err := store.List(t.Context(), "", "", func(e blob.Entry) bool { t.Errorf("failed at write %d, left %s", n, e.Key); return true }); err != nil {
+		if err := store.List(t.Context(), "", "",
+			func(e blob.Entry) bool {
+				t.Errorf("failed at write %d, left %s", n,
+					e.Key)
+				return true
+			}); err != nil {
 			t.Fatal(err)
 		}
 		if left, err := os.ReadDir(temp); err != nil || len(left) > 0 {
@@ -360,17 +383,21 @@ func TestFailedBuildLeavesNothing(t *testing.T) {
 
 func TestTreeThatDoesNotFit(t *testing.T) {
 	tree := t.TempDir()
-	if err := os.WriteFile(filepath.Join(tree, "big"), bytes.Repeat([]byte("x"), 15<<20), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(tree, "big"), bytes.Repeat([]byte("x"), 15<<20),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	store := memblob.New()
-	for what, source := range map[string]image.Source{"directory": image.Dir(tree), "tar": image.Tar(bytes.NewReader(packed(t, tree)))} {
-		_, err := image.Build(t.Context(), image.BuildConfig{Store: store, Name: "big", Size: 16 << 20, Source: source, TempDir: t.TempDir()})
+	for what, source := range map[string]image.Source{"directory": image.Dir(tree),
+		"tar": image.Tar(bytes.NewReader(packed(t, tree)))} {
+		_, err := image.Build(t.Context(), image.BuildConfig{Store: store, Name: "big",
+			Size: 16 << 20, Source: source, TempDir: t.TempDir()})
 		if !errs.Is(err, errs.Exhausted) || errs.RemedyOf(err) == "" {
 			t.Errorf("%s: kind %q: %v", what, errs.KindOf(err), err)
 		}
 	}
-	if err := store.List(t.Context(), "", "", func(e blob.Entry) bool { t.Errorf("left %s", e.Key); return true }); err != nil {
+	if err := store.List(t.Context(), "", "",
+		func(e blob.Entry) bool { t.Errorf("left %s", e.Key); return true }); err != nil {
 		t.Error(err)
 	}
 }
@@ -385,7 +412,8 @@ func TestManySmallFiles(t *testing.T) {
 		}
 	}
 	store := memblob.New()
-	res, err := image.Build(t.Context(), image.BuildConfig{Store: store, Name: "many", Size: size, Source: image.Dir(tree), TempDir: t.TempDir()})
+	res, err := image.Build(t.Context(), image.BuildConfig{Store: store, Name: "many", Size: size,
+		Source: image.Dir(tree), TempDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -396,7 +424,8 @@ func TestManySmallFiles(t *testing.T) {
 }
 
 func TestBuildRefusesBadInput(t *testing.T) {
-	good := image.BuildConfig{Store: memblob.New(), Name: "x", Size: testSize, Source: image.Dir(t.TempDir())}
+	good := image.BuildConfig{Store: memblob.New(), Name: "x", Size: testSize,
+		Source: image.Dir(t.TempDir())}
 	for what, change := range map[string]func(*image.BuildConfig){
 		"no name":       func(c *image.BuildConfig) { c.Name = "" },
 		"slash in name": func(c *image.BuildConfig) { c.Name = "a/b" },
@@ -404,13 +433,16 @@ func TestBuildRefusesBadInput(t *testing.T) {
 		"tiny":          func(c *image.BuildConfig) { c.Size = 4096 },
 		"huge":          func(c *image.BuildConfig) { c.Size = 32 << 40 },
 		"no directory":  func(c *image.BuildConfig) { c.Source = image.Dir("/does/not/exist") },
-		"no archive":    func(c *image.BuildConfig) { c.Source = image.Tar(strings.NewReader("nonsense")) },
+		"no archive": func(c *image.BuildConfig) {
+			c.Source = image.Tar(strings.NewReader("nonsense"))
+		},
 		"empty archive": func(c *image.BuildConfig) { c.Source = image.Tar(strings.NewReader("")) },
 		"no layout":     func(c *image.BuildConfig) { c.Source = image.OCI(t.TempDir()) },
 	} {
 		c := good
 		change(&c)
-		if _, err := image.Build(t.Context(), c); !errs.Is(err, errs.Invalid) && !errs.Is(err, errs.NotFound) {
+		if _, err := image.Build(t.Context(), c); !errs.Is(err, errs.Invalid) &&
+			!errs.Is(err, errs.NotFound) {
 			t.Errorf("%s: kind %q: %v", what, errs.KindOf(err), err)
 		}
 	}
@@ -419,11 +451,13 @@ func TestBuildRefusesBadInput(t *testing.T) {
 func TestLargeTemplateIsCheap(t *testing.T) {
 	store := memblob.New()
 	start := time.Now()
-	res, err := image.Build(t.Context(), image.BuildConfig{Store: store, Name: "large", Size: 100 << 30, Source: image.Dir(makeTree(t)), TempDir: t.TempDir()})
+	res, err := image.Build(t.Context(), image.BuildConfig{Store: store, Name: "large",
+		Size: 100 << 30, Source: image.Dir(makeTree(t)), TempDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("100 GiB template: %s, %d bytes of data", time.Since(start).Round(time.Millisecond), res.DataBytes)
+	t.Logf("100 GiB template: %s, %d bytes of data", time.Since(start).Round(time.Millisecond),
+		res.DataBytes)
 	if res.DataBytes > 64<<20 {
 		t.Errorf("%d bytes written for a tree of 2 MiB", res.DataBytes)
 	}

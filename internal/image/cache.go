@@ -18,10 +18,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Cache is a directory of trees that images are made from. Several processes may use it at the same time.
+// Cache is a directory of trees that images are made from. Several processes may use it at the same
+// time.
 //
-// Each tree is in a directory of its own, with a file that is locked while the tree is in use or being made, whose
-// content is the tree's size, and whose time is that of the last use.
+// Each tree is in a directory of its own, with a file that is locked while the tree is in use or
+// being made, whose content is the tree's size, and whose time is that of the last use.
 type Cache struct {
 	Dir   string
 	Limit int64 // bytes that unused trees may make it hold; 0: no limit
@@ -55,7 +56,8 @@ type Cached struct {
 
 // open returns a tree for use; NotFound if it isn't there.
 func (c Cache) open(name string) (*Tree, error) {
-	t, err := lock(filepath.Join(c.Dir, name), unix.LOCK_SH) // who has it for themselves has it for a moment
+	// who has it for themselves has it for a moment
+	t, err := lock(filepath.Join(c.Dir, name), unix.LOCK_SH)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errs.New(errs.NotFound, "no tree %s in the cache", name)
 	}
@@ -64,12 +66,14 @@ func (c Cache) open(name string) (*Tree, error) {
 	}
 	now := time.Now()
 	if err := os.Chtimes(t.use.Name(), now, now); err != nil {
-		return nil, errors.Join(errs.Wrap(errs.Unavailable, err, "use the cache of trees"), t.Close())
+		return nil, errors.Join(errs.Wrap(errs.Unavailable, err, "use the cache of trees"),
+			t.Close())
 	}
 	return t, nil
 }
 
-// lock locks what is in a directory of the cache; fs.ErrNotExist if it is gone by then. How is as of flock(2).
+// lock locks what is in a directory of the cache; fs.ErrNotExist if it is gone by then. How is as
+// of flock(2).
 func lock(dir string, how int) (*Tree, error) {
 	use, err := os.OpenFile(filepath.Join(dir, useName), os.O_RDWR, 0)
 	if err != nil {
@@ -90,13 +94,15 @@ func lock(dir string, how int) (*Tree, error) {
 	return &Tree{dir: dir, use: use}, nil
 }
 
-// add has a tree made, in a directory that doesn't exist, and returns it for use. What is not finished is never seen.
+// add has a tree made, in a directory that doesn't exist, and returns it for use. What is not
+// finished is never seen.
 func (c Cache) add(name string, fill func(dir string) error) (*Tree, error) {
 	done := filepath.Join(c.Dir, name)
 	t := &Tree{dir: done + undone + strings.ToLower(rand.Text()[:8])}
 	err := os.MkdirAll(t.dir, 0o755)
 	if err == nil {
-		t.use, err = os.OpenFile(filepath.Join(t.dir, useName), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+		t.use, err = os.OpenFile(filepath.Join(t.dir, useName),
+			os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	}
 	if err == nil {
 		err = unix.Flock(int(t.use.Fd()), unix.LOCK_SH)
@@ -115,7 +121,8 @@ func (c Cache) add(name string, fill func(dir string) error) (*Tree, error) {
 		return c.open(name)
 	}
 	if err != nil {
-		return nil, errors.Join(errs.Wrap(errs.Unavailable, err, "keep the tree"), t.Close(), os.RemoveAll(t.dir))
+		return nil, errors.Join(errs.Wrap(errs.Unavailable, err, "keep the tree"), t.Close(),
+			os.RemoveAll(t.dir))
 	}
 	t.dir = done
 	return t, nil
@@ -157,7 +164,8 @@ func diskUsage(dir string) (int64, error) {
 	return total, err
 }
 
-// List returns what is in the cache, what was used last first. A tree that is being made has no size yet.
+// List returns what is in the cache, what was used last first. A tree that is being made has no
+// size yet.
 func (c Cache) List() ([]Cached, error) {
 	entries, err := os.ReadDir(c.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -179,19 +187,23 @@ func (c Cache) List() ([]Cached, error) {
 		}
 		one := Cached{Name: e.Name(), Used: info.ModTime()}
 		one.Bytes, _ = strconv.ParseInt(string(text), 10, 64) // nothing while it is made
-		if t, err := lock(filepath.Join(c.Dir, e.Name()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
+		if t, err := lock(filepath.Join(c.Dir, e.Name()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err,
+			unix.EWOULDBLOCK) {
 			one.InUse = true
 		} else if err == nil {
 			_ = t.Close()
 		}
 		all = append(all, one)
 	}
-	slices.SortFunc(all, func(a, b Cached) int { return cmp.Or(b.Used.Compare(a.Used), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(all, func(a, b Cached) int {
+		return cmp.Or(b.Used.Compare(a.Used),
+			cmp.Compare(a.Name, b.Name))
+	})
 	return all, nil
 }
 
-// Prune removes what wasn't used for longest until the rest is within the limit, and what a process that died was
-// making. What is in use stays. It returns what it has removed.
+// Prune removes what wasn't used for longest until the rest is within the limit, and what a process
+// that died was making. What is in use stays. It returns what it has removed.
 func (c Cache) Prune() ([]Cached, error) {
 	if c.Limit <= 0 {
 		return nil, nil
@@ -238,7 +250,8 @@ func (c Cache) remove(name string) (bool, error) {
 		return false, errs.Wrap(errs.Unavailable, err, "remove a cached tree")
 	}
 	going := dir
-	if !strings.Contains(name, undone) { // from now on nobody finds it, and what is left is known as such
+	// from now on nobody finds it, and what is left is known as such
+	if !strings.Contains(name, undone) {
 		going = dir + undone + strings.ToLower(rand.Text()[:8])
 		err = os.Rename(dir, going)
 	}

@@ -56,7 +56,8 @@ func TestCacheKeepsWithinItsLimit(t *testing.T) {
 	closed(t, keep(t, c, "older", 200, 5))
 	closed(t, keep(t, c, "newer", 200, 4))
 	closed(t, keep(t, c, "newest", 200, 3))
-	if got := namesIn(t, c); !slices.Equal(got, []string{"newest", "newer", "older", "old-in-use"}) {
+	if got := namesIn(t, c); !slices.Equal(got,
+		[]string{"newest", "newer", "older", "old-in-use"}) {
 		t.Errorf("by use: %v", got)
 	}
 	again, err := c.open("older")
@@ -86,7 +87,8 @@ func TestCacheKeepsWithinItsLimit(t *testing.T) {
 	}
 }
 
-// A tree that is being made can't be used and isn't removed; what a process that died was making is.
+// A tree that is being made can't be used and isn't removed; what a process that died was making
+// is.
 func TestCacheOfUnfinishedTrees(t *testing.T) {
 	c := Cache{Dir: t.TempDir(), Limit: 1 << 30}
 	dead := filepath.Join(c.Dir, "x"+undone+"dead")
@@ -100,7 +102,8 @@ func TestCacheOfUnfinishedTrees(t *testing.T) {
 		if _, err := c.open("x"); !errs.Is(err, errs.NotFound) {
 			t.Errorf("half a tree is used: %v", err)
 		}
-		if removed, err := c.Prune(); err != nil || len(removed) != 1 || removed[0].Name != filepath.Base(dead) {
+		if removed, err := c.Prune(); err != nil || len(removed) != 1 ||
+			removed[0].Name != filepath.Base(dead) {
 			t.Errorf("removed %+v, %v", removed, err)
 		}
 		if all, err := c.List(); err != nil || len(all) != 1 || !all[0].InUse {

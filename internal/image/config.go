@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Config is what an OCI or Docker image says about how it wants to be run. Machines don't follow it yet.
+// Config is what an OCI or Docker image says about how it wants to be run. Machines don't follow it
+// yet.
 type Config struct {
 	Env        []string
 	Entrypoint []string
@@ -28,7 +29,8 @@ type Config struct {
 
 func configOf(file *v1.ConfigFile) *Config {
 	c := file.Config
-	return &Config{Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir, User: c.User, StopSignal: c.StopSignal}
+	return &Config{Env: c.Env, Entrypoint: c.Entrypoint, Cmd: c.Cmd, WorkingDir: c.WorkingDir,
+		User: c.User, StopSignal: c.StopSignal}
 }
 
 // note says what of the config a machine doesn't do by itself; "" if there is nothing.
@@ -66,7 +68,8 @@ const (
 	nobody = 65534
 )
 
-// strangers are files of users or groups that a machine doesn't have. Its root could not even remove them.
+// strangers are files of users or groups that a machine doesn't have. Its root could not even
+// remove them.
 type strangers struct {
 	entries int64 // of the tree, all of them
 	count   int
@@ -125,7 +128,8 @@ func (s *strangers) note() string {
 	if s.count == 0 {
 		return ""
 	}
-	return fmt.Sprintf("files of users or groups above %d, which a machine doesn't have, are nobody's (%d) in the image: %d, such as %s",
+	return fmt.Sprintf(
+		"files of users or groups above %d, which a machine doesn't have, are nobody's (%d) in the image: %d, such as %s",
 		maxID, nobody, s.count, s.example)
 }
 
@@ -141,7 +145,8 @@ func shellNote(dir string) (string, error) {
 	case err == nil:
 		release(shell)
 		return "", nil
-	case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) && !errors.Is(err, unix.ELOOP):
+	case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTDIR) &&
+		!errors.Is(err, unix.ELOOP):
 		return "", errs.Wrap(errs.Unavailable, err, "look for a shell")
 	}
 	entries, err := os.ReadDir(dir)

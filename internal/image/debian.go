@@ -28,14 +28,15 @@ const (
 type DebianOptions struct {
 	Suite   string   // default bookworm
 	Include []string // packages beyond the minimal base
-	Mirror  string   // default what this host's own apt is configured with; one that is given is also the tree's
-	Cache   Cache    // where trees are kept
-	Step    func(what string)
+	// default what this host's own apt is configured with; one that is given is also the tree's
+	Mirror string
+	Cache  Cache // where trees are kept
+	Step   func(what string)
 }
 
-// Debian returns a minimal Debian of the given suite, made by debootstrap the first time and found in the cache
-// afterwards. With packages it is a copy of that one, to which they are added. A tree that was not finished is never
-// used. The caller closes it: until then it stays in the cache.
+// Debian returns a minimal Debian of the given suite, made by debootstrap the first time and found
+// in the cache afterwards. With packages it is a copy of that one, to which they are added. A tree
+// that was not finished is never used. The caller closes it: until then it stays in the cache.
 func Debian(ctx context.Context, o DebianOptions) (*Tree, error) {
 	if o.Suite == "" {
 		o.Suite = defaultSuite
@@ -101,33 +102,38 @@ func (o *DebianOptions) bootstrap(ctx context.Context, dir, mirror string) error
 	if err != nil {
 		return err
 	}
-	err = o.run(ctx, "PATH="+bin+":"+os.Getenv("PATH"), "debootstrap", append(args, o.Suite, dir, mirror)...)
+	err = o.run(ctx, "PATH="+bin+":"+os.Getenv("PATH"), "debootstrap",
+		append(args, o.Suite, dir, mirror)...)
 	if err = errors.Join(err, os.RemoveAll(bin)); err != nil {
 		return err
 	}
 	return o.settle(dir)
 }
 
-// ownSync returns a directory with a program sync that is for a PATH: it writes out the file system of dir alone. debootstrap
-// ends with a sync, which the kernel would make one of the whole host: it would wait for the disks of all machines on it.
+// ownSync returns a directory with a program sync that is for a PATH: it writes out the file system
+// of dir alone. debootstrap ends with a sync, which the kernel would make one of the whole host: it
+// would wait for the disks of all machines on it.
 func ownSync(dir string) (string, error) {
 	program, err := exec.LookPath("sync")
 	if err != nil {
-		return "", errs.Wrap(errs.Unsupported, err, "make a Debian tree").WithRemedy("install coreutils")
+		return "", errs.Wrap(errs.Unsupported, err,
+			"make a Debian tree").WithRemedy("install coreutils")
 	}
 	bin, err := os.MkdirTemp("", "sluice-sync-")
 	if err != nil {
 		return "", errs.Wrap(errs.Exhausted, err, "make a Debian tree")
 	}
 	script := fmt.Sprintf("#!/bin/sh\nexec '%s' -f '%s'\n", program, filepath.Dir(dir))
-	if err := os.WriteFile(filepath.Join(bin, "sync"), []byte(script), 0o755); err != nil { //nolint:gosec // it is run
-		return "", errors.Join(errs.Wrap(errs.Exhausted, err, "make a Debian tree"), os.RemoveAll(bin))
+	if err := os.WriteFile(filepath.Join(bin, "sync"), []byte(script),
+		0o755); err != nil { //nolint:gosec // it is run
+		return "", errors.Join(errs.Wrap(errs.Exhausted, err, "make a Debian tree"),
+			os.RemoveAll(bin))
 	}
 	return bin, nil
 }
 
-// installScript adds packages to a tree: its own apt, with the host's resolver and certificates, on the mirror in use.
-// No service is started. Mounts go with the mount namespace.
+// installScript adds packages to a tree: its own apt, with the host's resolver and certificates, on
+// the mirror in use. No service is started. Mounts go with the mount namespace.
 const installScript = `set -e
 tree=$1; list=$2; shift 2
 mount --make-rprivate /
@@ -152,14 +158,15 @@ in_tree $apt -y install --no-install-recommends "$@"
 
 func (o *DebianOptions) install(ctx context.Context, dir, mirror string) error {
 	list := fmt.Sprintf("deb %s %s main", mirror, o.Suite)
-	if err := o.run(ctx, "", "sh", append([]string{"-c", installScript, "sh", dir, list}, o.Include...)...); err != nil {
+	if err := o.run(ctx, "", "sh", append([]string{"-c", installScript, "sh", dir, list},
+		o.Include...)...); err != nil {
 		return err
 	}
 	return o.settle(dir)
 }
 
-// run runs a program in a mount namespace of its own, because it mounts things and leaves them there when it is killed. extra
-// is one more variable of its environment, or "".
+// run runs a program in a mount namespace of its own, because it mounts things and leaves them
+// there when it is killed. extra is one more variable of its environment, or "".
 func (o *DebianOptions) run(ctx context.Context, extra, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Setpgid: true}
@@ -175,7 +182,8 @@ func (o *DebianOptions) run(ctx context.Context, extra, name string, args ...str
 	case errors.Is(err, exec.ErrNotFound):
 		return errs.Wrap(errs.Unsupported, err, "make a Debian tree").WithRemedy("install %s", name)
 	case err != nil:
-		return errs.Wrap(errs.Unavailable, err, "make a Debian tree: %s", lastLines(out.text.String(), 5))
+		return errs.Wrap(errs.Unavailable, err, "make a Debian tree: %s",
+			lastLines(out.text.String(), 5))
 	}
 	return nil
 }
@@ -188,7 +196,8 @@ type narrator struct {
 	seen int // bytes of text that were looked at
 }
 
-// Write implements io.Writer. The program's stdout and stderr are one stream, so that calls don't overlap.
+// Write implements io.Writer. The program's stdout and stderr are one stream, so that calls don't
+// overlap.
 func (n *narrator) Write(p []byte) (int, error) {
 	n.text.Write(p)
 	for {
@@ -208,8 +217,10 @@ func (n *narrator) Write(p []byte) (int, error) {
 // stepOf translates a line of debootstrap or of apt.
 func stepOf(line string) string {
 	for _, s := range []struct{ prefix, step string }{
-		{"I: Retrieving InRelease", "reading the mirror's index"}, {"I: Retrieving", "fetching packages"},
-		{"I: Extracting", "unpacking the base"}, {"I: Unpacking", "unpacking packages"}, {"I: Configuring", "configuring packages"},
+		{"I: Retrieving InRelease", "reading the mirror's index"},
+		{"I: Retrieving", "fetching packages"},
+		{"I: Extracting", "unpacking the base"}, {"I: Unpacking", "unpacking packages"},
+		{"I: Configuring", "configuring packages"},
 		{"Reading package lists", "reading the mirror's index"}, {"Get:", "fetching packages"},
 		{"Unpacking ", "unpacking packages"}, {"Setting up ", "configuring packages"},
 	} {
@@ -220,13 +231,17 @@ func stepOf(line string) string {
 	return ""
 }
 
-// settle leaves in a tree what doesn't depend on the host, as far as that isn't said for all images (see leftovers).
+// settle leaves in a tree what doesn't depend on the host, as far as that isn't said for all images
+// (see leftovers).
 func (o *DebianOptions) settle(dir string) error {
-	if err := os.WriteFile(filepath.Join(dir, "etc/apt/sources.list"), []byte(sourcesList(o.Suite, o.Mirror)), 0o644); err != nil { //nolint:gosec // everybody reads it
+	if err := os.WriteFile(filepath.Join(dir, "etc/apt/sources.list"),
+		[]byte(sourcesList(o.Suite, o.Mirror)),
+		0o644); err != nil { //nolint:gosec // everybody reads it
 		return errs.Wrap(errs.Unavailable, err, "write apt's sources")
 	}
 	// No image has these; they need no room in the cache either.
-	for _, pattern := range []string{"var/cache/apt/archives/*.deb", "var/cache/apt/*.bin", "var/lib/apt/lists/*_*"} {
+	for _, pattern := range []string{"var/cache/apt/archives/*.deb", "var/cache/apt/*.bin",
+		"var/lib/apt/lists/*_*"} {
 		found, err := fs.Glob(os.DirFS(dir), pattern)
 		if err != nil {
 			return errs.Wrap(errs.Internal, err, "look for %s", pattern)

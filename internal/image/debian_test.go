@@ -13,25 +13,35 @@ import (
 
 func TestAptMirror(t *testing.T) {
 	for what, c := range map[string]struct{ list, sources, want string }{
-		"one line":   {list: "# deb http://no/ bookworm main\ndeb http://a/debian bookworm main contrib\n", want: "http://a/debian"},
-		"options":    {list: "deb [arch=amd64 signed-by=/k] http://b/debian bookworm main # x\n", want: "http://b/debian"},
-		"deb822":     {sources: "Types: deb\n# comment: x\nURIs: http://c/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\nTypes: deb\nURIs: http://s/\nSuites: bookworm-security\nComponents: main\n", want: "http://c/debian"},
-		"disabled":   {sources: "Enabled: no\nTypes: deb\nURIs: http://d/\nSuites: bookworm\nComponents: main\n"},
-		"others":     {list: "deb-src http://a/ bookworm main\ndeb http://a/ trixie main\ndeb http://a/ bookworm contrib\n"},
-		"list first": {list: "deb http://e/ bookworm main\n", sources: "Types: deb\nURIs: http://f/\nSuites: bookworm\nComponents: main\n", want: "http://e/"},
-		"none":       {},
+		"one line": {
+			list: "# deb http://no/ bookworm main\ndeb http://a/debian bookworm main contrib\n",
+			want: "http://a/debian"},
+		"options": {list: "deb [arch=amd64 signed-by=/k] http://b/debian bookworm main # x\n",
+			want: "http://b/debian"},
+		"deb822": {
+			sources: "Types: deb\n# comment: x\nURIs: http://c/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\nTypes: deb\nURIs: http://s/\nSuites: bookworm-security\nComponents: main\n", want: "http://c/debian"},
+		"disabled": {
+			sources: "Enabled: no\nTypes: deb\nURIs: http://d/\nSuites: bookworm\nComponents: main\n"},
+		"others": {
+			list: "deb-src http://a/ bookworm main\ndeb http://a/ trixie main\ndeb http://a/ bookworm contrib\n"},
+		"list first": {list: "deb http://e/ bookworm main\n",
+			sources: "Types: deb\nURIs: http://f/\nSuites: bookworm\nComponents: main\n",
+			want:    "http://e/"},
+		"none": {},
 	} {
 		dir := t.TempDir()
 		if err := os.Mkdir(filepath.Join(dir, "sources.list.d"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		for name, text := range map[string]string{"sources.list": c.list, "sources.list.d/x.sources": c.sources} {
+		for name, text := range map[string]string{"sources.list": c.list,
+			"sources.list.d/x.sources": c.sources} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
 		got, err := aptMirror(dir, "bookworm")
-		if got != c.want || (c.want == "" && (!errs.Is(err, errs.NotFound) || errs.RemedyOf(err) == "")) {
+		if got != c.want || (c.want == "" &&
+			(!errs.Is(err, errs.NotFound) || errs.RemedyOf(err) == "")) {
 			t.Errorf("%s: %q, %v", what, got, err)
 		}
 	}
@@ -39,11 +49,14 @@ func TestAptMirror(t *testing.T) {
 
 func TestSourcesList(t *testing.T) {
 	bin := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bin, "debootstrap"), []byte("#!/bin/sh\nX=1\nDEF_MIRROR=\"http://public.example/debian\"\n"), 0o755); err != nil { //nolint:gosec // it stands for a program
+	if err := os.WriteFile(filepath.Join(bin, "debootstrap"),
+		[]byte("#!/bin/sh\nX=1\nDEF_MIRROR=\"http://public.example/debian\"\n"),
+		0o755); err != nil { //nolint:gosec // it stands for a program
 		t.Fatal(err)
 	}
 	for what, c := range map[string]struct{ path, asked, want string }{
-		"asked for":    {bin, "http://asked.example/debian", "deb http://asked.example/debian trixie main"},
+		"asked for": {bin, "http://asked.example/debian",
+			"deb http://asked.example/debian trixie main"},
 		"the default":  {bin, "", "deb http://public.example/debian trixie main"},
 		"none is said": {t.TempDir(), "", "# Name a mirror: deb URL trixie main"},
 	} {
@@ -72,7 +85,8 @@ func fakeHost(t *testing.T, broken string) (calls func() string) {
 			said = `"$1"` // of the whole host it would be nothing
 		}
 		script := "#!/bin/bash\necho " + name + " " + said + " >>" + log + "\n" + body + fail + "\n"
-		if err := os.WriteFile(filepath.Join(bin, name), []byte(script), 0o755); err != nil { //nolint:gosec // it is run
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(script),
+			0o755); err != nil { //nolint:gosec // it is run
 			t.Fatal(err)
 		}
 	}
@@ -87,11 +101,13 @@ func fakeHost(t *testing.T, broken string) (calls func() string) {
 	}
 }
 
-// Another list of packages begins with the base that there is, and the same list makes nothing at all.
+// Another list of packages begins with the base that there is, and the same list makes nothing at
+// all.
 func TestPackagesAreAddedToTheCachedBase(t *testing.T) {
 	calls := fakeHost(t, "")
 	var steps []string
-	o := DebianOptions{Cache: Cache{Dir: t.TempDir()}, Mirror: "http://m.example/debian", Step: func(s string) { steps = append(steps, s) }}
+	o := DebianOptions{Cache: Cache{Dir: t.TempDir()}, Mirror: "http://m.example/debian",
+		Step: func(s string) { steps = append(steps, s) }}
 	for _, c := range []struct {
 		include      []string
 		calls, added string
@@ -109,20 +125,24 @@ func TestPackagesAreAddedToTheCachedBase(t *testing.T) {
 		if got := calls(); got != c.calls {
 			t.Errorf("%v: ran %q, want %q", c.include, got, c.calls)
 		}
-		if added, err := os.ReadFile(filepath.Join(tree.Dir(), "added")); string(added) != c.added || err != nil && c.added != "" {
+		if added, err := os.ReadFile(filepath.Join(tree.Dir(), "added")); string(
+			added) != c.added || err != nil && c.added != "" {
 			t.Errorf("%v: added %q: %v", c.include, added, err)
 		}
-		if base, err := os.ReadFile(filepath.Join(tree.Dir(), "base")); err != nil || string(base) != "base\n" {
+		if base, err := os.ReadFile(filepath.Join(tree.Dir(), "base")); err != nil ||
+			string(base) != "base\n" {
 			t.Errorf("%v: no base: %v", c.include, err)
 		}
-		if left, err := filepath.Glob(filepath.Join(tree.Dir(), "var/cache/apt/archives/*")); err != nil || len(left) > 0 {
+		if left, err := filepath.Glob(filepath.Join(tree.Dir(),
+			"var/cache/apt/archives/*")); err != nil || len(left) > 0 {
 			t.Errorf("%v: left %v %v", c.include, left, err)
 		}
 		if err := tree.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := strings.Join(steps[:5], "; "); got != "fetching packages; configuring packages; copying the minimal Debian; fetching packages; configuring packages" {
+	if got := strings.Join(steps[:5],
+		"; "); got != "fetching packages; configuring packages; copying the minimal Debian; fetching packages; configuring packages" {
 		t.Errorf("steps: %s", got)
 	}
 }
@@ -130,8 +150,10 @@ func TestPackagesAreAddedToTheCachedBase(t *testing.T) {
 func TestFailedDebianLeavesNothing(t *testing.T) {
 	for broken, want := range map[string]int{"debootstrap": 0, "sh": 1} { // the base is whole
 		calls := fakeHost(t, broken)
-		o := DebianOptions{Cache: Cache{Dir: t.TempDir()}, Mirror: "http://m.example/debian", Include: []string{"a"}}
-		if _, err := Debian(t.Context(), o); !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "it is broken") {
+		o := DebianOptions{Cache: Cache{Dir: t.TempDir()}, Mirror: "http://m.example/debian",
+			Include: []string{"a"}}
+		if _, err := Debian(t.Context(), o); !errs.Is(err, errs.Unavailable) ||
+			!strings.Contains(err.Error(), "it is broken") {
 			t.Errorf("%s: %v", broken, err)
 		}
 		calls()

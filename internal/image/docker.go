@@ -23,8 +23,8 @@ const (
 	maxDocument    = 16 << 20 // bytes of a manifest or a config
 )
 
-// saved is the directory of an unpacked `docker save` archive as a Source, as it was before such archives were OCI
-// layouts too.
+// saved is the directory of an unpacked `docker save` archive as a Source, as it was before such
+// archives were OCI layouts too.
 type saved string
 
 // manifest is one image of such an archive; all names are of files in it.
@@ -44,8 +44,10 @@ func (s saved) tree(ctx context.Context, temp string, limit int64) (contents, er
 		return contents{}, err
 	}
 	if config.OS != "linux" || config.Architecture != runtime.GOARCH {
-		return contents{}, errs.New(errs.Unsupported, "the Docker archive holds an image for %s/%s, not for linux/%s",
-			config.OS, config.Architecture, runtime.GOARCH).WithRemedy("pull and save the one for this platform")
+		return contents{}, errs.New(errs.Unsupported,
+			"the Docker archive holds an image for %s/%s, not for linux/%s",
+			config.OS, config.Architecture, runtime.GOARCH).
+			WithRemedy("pull and save the one for this platform")
 	}
 	dir := filepath.Join(temp, "docker")
 	return contents{dir: dir, config: configOf(config)}, fill(dir, limit, func(t *tree) error {
@@ -65,14 +67,16 @@ func (s saved) read(root *os.Root) (manifest, *v1.ConfigFile, error) {
 		return manifest{}, nil, err
 	}
 	if len(all) != 1 {
-		return manifest{}, nil, errs.New(errs.Invalid, "the Docker archive holds %d images", len(all)).WithRemedy("save just one")
+		return manifest{}, nil, errs.New(errs.Invalid, "the Docker archive holds %d images",
+			len(all)).WithRemedy("save just one")
 	}
 	var config v1.ConfigFile
 	if err := readDocument(root, all[0].Config, &config); err != nil {
 		return manifest{}, nil, err
 	}
 	if layers, ids := len(all[0].Layers), len(config.RootFS.DiffIDs); layers == 0 || layers != ids {
-		return manifest{}, nil, errs.New(errs.Invalid, "the Docker archive has %d layers, and digests of %d", layers, ids).
+		return manifest{}, nil, errs.New(errs.Invalid,
+			"the Docker archive has %d layers, and digests of %d", layers, ids).
 			WithRemedy("save the image again")
 	}
 	return all[0], &config, nil
@@ -81,11 +85,13 @@ func (s saved) read(root *os.Root) (manifest, *v1.ConfigFile, error) {
 func readDocument(root *os.Root, name string, into any) error {
 	f, err := root.Open(name)
 	if err != nil {
-		return errs.Wrap(errs.Invalid, err, "the Docker archive isn't whole").WithRemedy("save the image again")
+		return errs.Wrap(errs.Invalid, err,
+			"the Docker archive isn't whole").WithRemedy("save the image again")
 	}
 	defer f.Close()
 	if err := json.NewDecoder(io.LimitReader(f, maxDocument)).Decode(into); err != nil {
-		return errs.Wrap(errs.Invalid, err, "read %s of the Docker archive", name).WithRemedy("save the image again")
+		return errs.Wrap(errs.Invalid, err, "read %s of the Docker archive", name).
+			WithRemedy("save the image again")
 	}
 	return nil
 }
@@ -94,7 +100,8 @@ func readDocument(root *os.Root, name string, into any) error {
 func applySaved(ctx context.Context, t *tree, root *os.Root, name string, want v1.Hash) error {
 	f, err := root.Open(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errs.Wrap(errs.Invalid, err, "the Docker archive isn't whole").WithRemedy("save the image again")
+		return errs.Wrap(errs.Invalid, err,
+			"the Docker archive isn't whole").WithRemedy("save the image again")
 	}
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "open")
@@ -112,7 +119,8 @@ func applySaved(ctx context.Context, t *tree, root *os.Root, name string, want v
 		return readError(err)
 	}
 	if got := hex.EncodeToString(hash.Sum(nil)); want.Algorithm != "sha256" || got != want.Hex {
-		return errs.New(errs.Corrupt, "digest is sha256:%s, should be %s", got, want).WithRemedy("save the image again")
+		return errs.New(errs.Corrupt, "digest is sha256:%s, should be %s", got, want).
+			WithRemedy("save the image again")
 	}
 	return unpackErr
 }

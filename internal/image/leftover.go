@@ -16,16 +16,17 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// leftover is what a tree may hold of the host that built it, or of the machine that it was taken from, and what
-// no image has: the platform or the first boot makes it anew, or nobody misses it.
+// leftover is what a tree may hold of the host that built it, or of the machine that it was taken
+// from, and what no image has: the platform or the first boot makes it anew, or nobody misses it.
 type leftover struct {
-	pattern string         // as of path.Match, in the tree; a directory stands for all plain files below it
+	// as of path.Match, in the tree; a directory stands for all plain files below it
+	pattern string
 	empty   bool           // the file stays, with its owner and mode, and without content
 	holds   *regexp.Regexp // only a file with such a line
 }
 
-// leftovers is the one list of what doesn't get into an image, whatever its source. /etc/machine-id is on none: every
-// image has it, empty, which systemd takes as "make one".
+// leftovers is the one list of what doesn't get into an image, whatever its source. /etc/machine-id
+// is on none: every image has it, empty, which systemd takes as "make one".
 func leftovers() []leftover {
 	return []leftover{
 		// What each machine has of its own.
@@ -35,13 +36,18 @@ func leftovers() []leftover {
 		{pattern: "var/lib/dhcp/*.leases"}, {pattern: "root/.bash_history"},
 		// How the builder reaches the network, and as whom.
 		{pattern: "etc/resolv.conf"}, {pattern: "etc/hosts"}, {pattern: "etc/hostname"},
-		{pattern: "etc/apt/apt.conf", holds: aptProxy}, {pattern: "etc/apt/apt.conf.d/*", holds: aptProxy},
+		{pattern: "etc/apt/apt.conf", holds: aptProxy},
+		{pattern: "etc/apt/apt.conf.d/*", holds: aptProxy},
 		{pattern: "etc/apt/auth.conf"}, {pattern: "etc/apt/auth.conf.d/*"},
 		// What package managers fetch or keep for themselves.
-		{pattern: "var/cache/apt/*.bin"}, {pattern: "var/cache/apt/archives"}, {pattern: "var/lib/apt/lists"},
-		{pattern: "var/cache/debconf/*-old"}, {pattern: "var/lib/dpkg/*-old"}, {pattern: "var/cache/ldconfig/aux-cache"},
-		// What was logged while the tree was made. Programs may count on files that packages have made.
-		{pattern: "var/log/bootstrap.log"}, {pattern: "var/log/dpkg.log"}, {pattern: "var/log/alternatives.log"},
+		{pattern: "var/cache/apt/*.bin"}, {pattern: "var/cache/apt/archives"},
+		{pattern: "var/lib/apt/lists"},
+		{pattern: "var/cache/debconf/*-old"}, {pattern: "var/lib/dpkg/*-old"},
+		{pattern: "var/cache/ldconfig/aux-cache"},
+		// What was logged while the tree was made. Programs may count on files that packages have
+		// made.
+		{pattern: "var/log/bootstrap.log"}, {pattern: "var/log/dpkg.log"},
+		{pattern: "var/log/alternatives.log"},
 		{pattern: "var/log/apt"}, {pattern: "var/log", empty: true},
 	}
 }
@@ -72,7 +78,8 @@ func dropLeftovers(ctx context.Context, raw, tree string) error {
 	if err := debugfs(ctx, raw, script); err != nil || !dropped {
 		return err
 	}
-	// What was in them is still in blocks that now are free, for everybody with a machine of this image to read.
+	// What was in them is still in blocks that now are free, for everybody with a machine of this
+	// image to read.
 	return frontend.DiscardFree(ctx, raw, fakeTime())
 }
 
@@ -104,8 +111,8 @@ func dropScript(root *os.Root) (string, bool, error) {
 	return script.String(), len(seen) > 0, nil
 }
 
-// plainFiles returns the files that l stands for. A link is an arrangement of the tree's own, and stays; what is
-// behind one that leads out of the tree is none of it.
+// plainFiles returns the files that l stands for. A link is an arrangement of the tree's own, and
+// stays; what is behind one that leads out of the tree is none of it.
 func plainFiles(root *os.Root, l leftover) ([]string, error) {
 	found, err := fs.Glob(root.FS(), l.pattern)
 	if err != nil {
@@ -134,7 +141,8 @@ func plainFiles(root *os.Root, l leftover) ([]string, error) {
 	return matching(root, names, l)
 }
 
-// matching returns those of names that l means: with a line that it looks for, and not empty already.
+// matching returns those of names that l means: with a line that it looks for, and not empty
+// already.
 func matching(root *os.Root, names []string, l leftover) ([]string, error) {
 	var kept []string
 	for _, name := range names {

@@ -17,8 +17,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Pack writes a directory as a tar stream, with owners, extended attributes, hard links and device nodes, in
-// the order of names. It is how a tree gets to a server that builds the image. Sockets are left out.
+// Pack writes a directory as a tar stream, with owners, extended attributes, hard links and device
+// nodes, in the order of names. It is how a tree gets to a server that builds the image. Sockets
+// are left out.
 func Pack(ctx context.Context, dir string, w io.Writer) error {
 	p := packer{ctx: ctx, dir: dir, out: tar.NewWriter(w), links: map[inode]string{}}
 	if err := filepath.WalkDir(dir, p.entry); err != nil {

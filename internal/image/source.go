@@ -21,8 +21,8 @@ import (
 
 // Source is where an image's files come from.
 type Source interface {
-	// tree returns a directory with the files, which it may have made in the empty directory temp, and which
-	// isn't changed. limit bounds the bytes of content.
+	// tree returns a directory with the files, which it may have made in the empty directory temp,
+	// and which isn't changed. limit bounds the bytes of content.
 	tree(ctx context.Context, temp string, limit int64) (contents, error)
 }
 
@@ -32,8 +32,8 @@ type contents struct {
 	config *Config // of an OCI or Docker image; nil for files alone
 }
 
-// Dir is a directory as a Source, owners and all. Nothing in it may change meanwhile. If what it holds is an OCI
-// image layout or an unpacked Docker archive, the image's files are meant.
+// Dir is a directory as a Source, owners and all. Nothing in it may change meanwhile. If what it
+// holds is an OCI image layout or an unpacked Docker archive, the image's files are meant.
 type Dir string
 
 func (d Dir) tree(ctx context.Context, temp string, limit int64) (contents, error) {
@@ -47,22 +47,25 @@ func (d Dir) tree(ctx context.Context, temp string, limit int64) (contents, erro
 	return contents{dir: string(d)}, nil
 }
 
-// Tar returns a Source that reads a tar stream once, plain or compressed with gzip or zstd. What it holds is taken as
-// by Dir.
+// Tar returns a Source that reads a tar stream once, plain or compressed with gzip or zstd. What it
+// holds is taken as by Dir.
 func Tar(r io.Reader) Source { return &tarSource{r: r} }
 
 type tarSource struct{ r io.Reader }
 
 func (s *tarSource) tree(ctx context.Context, temp string, limit int64) (contents, error) {
 	dir := filepath.Join(temp, "tar")
-	if err := fill(dir, limit, func(t *tree) error { return unpack(ctx, t, s.r, false) }); err != nil {
+	if err := fill(dir, limit, func(t *tree) error {
+		return unpack(ctx, t, s.r,
+			false)
+	}); err != nil {
 		return contents{}, err
 	}
 	return Dir(dir).tree(ctx, temp, limit)
 }
 
-// packagedImage returns the image that a directory packages, itself or in the one directory that it holds; nil if it
-// is a tree of files.
+// packagedImage returns the image that a directory packages, itself or in the one directory that it
+// holds; nil if it is a tree of files.
 func packagedImage(dir string) Source {
 	for range 2 {
 		if plainFile(filepath.Join(dir, "oci-layout")) {
@@ -72,8 +75,13 @@ func packagedImage(dir string) Source {
 		if err != nil {
 			return nil
 		}
-		// A root directory may have a file of that name too, and has directories by which it is known.
-		isRoot := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return slices.Contains([]string{"bin", "etc", "usr"}, e.Name()) })
+		// A root directory may have a file of that name too, and has directories by which it is
+		// known.
+		isRoot := slices.ContainsFunc(entries,
+			func(e os.DirEntry) bool {
+				return slices.Contains([]string{"bin", "etc",
+					"usr"}, e.Name())
+			})
 		if !isRoot && plainFile(filepath.Join(dir, dockerManifest)) {
 			return saved(dir)
 		}
@@ -139,7 +147,8 @@ func applyLayer(ctx context.Context, t *tree, layer v1.Layer) error {
 		return readError(err)
 	}
 	if got := hex.EncodeToString(hash.Sum(nil)); want.Algorithm != "sha256" || got != want.Hex {
-		return errs.New(errs.Corrupt, "digest is sha256:%s, should be %s", got, want).WithRemedy("export or copy the archive again")
+		return errs.New(errs.Corrupt, "digest is sha256:%s, should be %s", got, want).
+			WithRemedy("export or copy the archive again")
 	}
 	return unpackErr
 }
@@ -175,12 +184,15 @@ func pick(index v1.ImageIndex) (v1.Image, error) {
 			return nil, errs.Wrap(errs.Invalid, err, "read the OCI index")
 		}
 		if found != nil {
-			return nil, errs.New(errs.Invalid, "OCI layout holds several images").WithRemedy("export just one")
+			return nil, errs.New(errs.Invalid,
+				"OCI layout holds several images").WithRemedy("export just one")
 		}
 		found = img
 	}
 	if found == nil {
-		return nil, errs.New(errs.Unsupported, "OCI layout holds no image for linux/%s, but for [%s]", runtime.GOARCH, strings.Join(platforms, " "))
+		return nil, errs.New(errs.Unsupported,
+			"OCI layout holds no image for linux/%s, but for [%s]", runtime.GOARCH,
+			strings.Join(platforms, " "))
 	}
 	return found, nil
 }

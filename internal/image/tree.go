@@ -17,8 +17,9 @@ import (
 
 const xattrRecord = "SCHILY.xattr." // of a PAX header
 
-// tree is a directory that archives are unpacked into. Every name is resolved by the kernel as if the
-// directory were the root (RESOLVE_IN_ROOT), so that no link, of whatever target, leads out of it.
+// tree is a directory that archives are unpacked into. Every name is resolved by the kernel as if
+// the directory were the root (RESOLVE_IN_ROOT), so that no link, of whatever target, leads out of
+// it.
 type tree struct {
 	path  string
 	root  int
@@ -55,11 +56,13 @@ func (t *tree) finish() error {
 	return nil
 }
 
-// clean returns an archive's name as a path in the tree, without a slash in front; "" is the tree itself.
+// clean returns an archive's name as a path in the tree, without a slash in front; "" is the tree
+// itself.
 func clean(name string) (string, error) {
 	for element := range strings.SplitSeq(name, "/") {
 		if element == ".." {
-			return "", errs.New(errs.Invalid, "archive entry %q has a parent directory in its name", name)
+			return "", errs.New(errs.Invalid,
+				"archive entry %q has a parent directory in its name", name)
 		}
 	}
 	if strings.IndexByte(name, 0) >= 0 {
@@ -73,7 +76,8 @@ func (t *tree) open(name string, flags uint64) (int, error) {
 	if name == "" {
 		name = "."
 	}
-	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
+	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	for {
 		fd, err := unix.Openat2(t.root, name, &how)
 		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
@@ -82,7 +86,8 @@ func (t *tree) open(name string, flags uint64) (int, error) {
 	}
 }
 
-// parent opens the directory that name is in, made if it is missing, and returns the last element too.
+// parent opens the directory that name is in, made if it is missing, and returns the last element
+// too.
 func (t *tree) parent(name string) (dir int, base string, err error) {
 	dirName, base := path.Split(name)
 	dirName = strings.TrimSuffix(dirName, "/")
@@ -96,7 +101,8 @@ func (t *tree) parent(name string) (dir int, base string, err error) {
 	}
 	err = unix.Mkdirat(up, dirBase, 0o755)
 	release(up)
-	if err != nil && !errors.Is(err, unix.EEXIST) { // EEXIST: a dangling link, which the next open tells
+	// EEXIST: a dangling link, which the next open tells
+	if err != nil && !errors.Is(err, unix.EEXIST) {
 		return -1, "", err
 	}
 	dir, err = t.open(dirName, unix.O_PATH|unix.O_DIRECTORY)
@@ -177,9 +183,11 @@ func (t *tree) make(dir int, base string, h *tar.Header, content io.Reader) erro
 	case tar.TypeLink:
 		return t.link(dir, base, h.Linkname)
 	case tar.TypeChar:
-		return unix.Mknodat(dir, base, unix.S_IFCHR|mode, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
+		return unix.Mknodat(dir, base, unix.S_IFCHR|mode,
+			int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
 	case tar.TypeBlock:
-		return unix.Mknodat(dir, base, unix.S_IFBLK|mode, int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
+		return unix.Mknodat(dir, base, unix.S_IFBLK|mode,
+			int(unix.Mkdev(uint32(h.Devmajor), uint32(h.Devminor))))
 	case tar.TypeFifo:
 		return unix.Mknodat(dir, base, unix.S_IFIFO|mode, 0)
 	default:
@@ -189,10 +197,12 @@ func (t *tree) make(dir int, base string, h *tar.Header, content io.Reader) erro
 
 func (t *tree) makeFile(dir int, base string, h *tar.Header, content io.Reader) error {
 	if h.Size > t.limit {
-		return errs.New(errs.Exhausted, "archive holds more than the disk can").WithRemedy("make the disk larger")
+		return errs.New(errs.Exhausted,
+			"archive holds more than the disk can").WithRemedy("make the disk larger")
 	}
 	t.limit -= h.Size
-	fd, err := unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	fd, err := unix.Openat(dir, base,
+		unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -215,11 +225,14 @@ func (t *tree) link(dir int, base, target string) error {
 	return unix.Linkat(targetDir, targetBase, dir, base, 0)
 }
 
-// setAttributes sets owner, mode, extended attributes and time, in the order in which none undoes another.
+// setAttributes sets owner, mode, extended attributes and time, in the order in which none undoes
+// another.
 func setAttributes(dir int, base string, h *tar.Header) error {
-	const top = 1<<32 - 1 // which means "as it is" to the kernel, and whose successors are root again
+	// which means "as it is" to the kernel, and whose successors are root again
+	const top = 1<<32 - 1
 	if h.Uid < 0 || h.Uid >= top || h.Gid < 0 || h.Gid >= top {
-		return errs.New(errs.Invalid, "owner %d:%d", h.Uid, h.Gid).WithRemedy("give the file another owner")
+		return errs.New(errs.Invalid, "owner %d:%d", h.Uid, h.Gid).
+			WithRemedy("give the file another owner")
 	}
 	if err := unix.Fchownat(dir, base, h.Uid, h.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err

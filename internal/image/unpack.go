@@ -24,8 +24,8 @@ const (
 	opaque   = ".wh..wh..opq"
 )
 
-// unpack applies a tar stream, plain or compressed with gzip or zstd, to a tree. As a layer, its whiteouts
-// remove what earlier layers have put there.
+// unpack applies a tar stream, plain or compressed with gzip or zstd, to a tree. As a layer, its
+// whiteouts remove what earlier layers have put there.
 func unpack(ctx context.Context, t *tree, r io.Reader, asLayer bool) error {
 	plain, err := decompress(r)
 	if err != nil {
@@ -71,8 +71,8 @@ func unpack(ctx context.Context, t *tree, r io.Reader, asLayer bool) error {
 	}
 }
 
-// trailer watches for the two blocks of zeros that end an archive. Package tar takes one that was cut between
-// two entries for a whole one.
+// trailer watches for the two blocks of zeros that end an archive. Package tar takes one that was
+// cut between two entries for a whole one.
 type trailer struct {
 	r     io.Reader
 	zeros int // at the end of what was read so far
@@ -116,14 +116,16 @@ func classify(err error) error {
 		return errs.Wrap(errs.Exhausted, err, "unpack").WithRemedy("free space for temporary files")
 	case errors.Is(err, unix.EPERM):
 		return errs.Wrap(errs.Denied, err, "unpack").WithRemedy("run as root")
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EEXIST):
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP),
+		errors.Is(err, unix.EEXIST):
 		return errs.Wrap(errs.Invalid, err, "archive contradicts itself")
 	default:
 		return errs.Wrap(errs.Unavailable, err, "unpack")
 	}
 }
 
-// layerState knows what the layer that is being applied has made itself; its whiteouts don't concern that.
+// layerState knows what the layer that is being applied has made itself; its whiteouts don't
+// concern that.
 type layerState struct {
 	tree *tree
 	made map[string]struct{}
@@ -152,7 +154,8 @@ func (l *layerState) hide(name string) (bool, error) {
 		return true, l.empty(dirName)
 	}
 	target := path.Join(dirName, strings.TrimPrefix(base, whiteout))
-	if targetBase := path.Base(target); targetBase == "." || targetBase == ".." || target == dirName {
+	if targetBase := path.Base(target); targetBase == "." || targetBase == ".." ||
+		target == dirName {
 		return true, errs.New(errs.Invalid, "bad whiteout %q", name)
 	}
 	if l.has(target) {

@@ -33,7 +33,8 @@ func dir(name string) entry {
 }
 
 func symlink(name, target string) entry {
-	return entry{tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target, Mode: 0o777}, ""}
+	return entry{tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target,
+		Mode: 0o777}, ""}
 }
 
 func hardlink(name, target string) entry {
@@ -109,17 +110,22 @@ func TestUnpackStaysInside(t *testing.T) {
 		entries []entry
 		want    string // listing; "" for refused
 	}{
-		"parent in a name":      {[]entry{file("../evil", "x")}, ""},
-		"parent amid a name":    {[]entry{file("a/../../evil", "x")}, ""},
-		"absolute name":         {[]entry{file("/etc/passwd", "x")}, "etc\netc/passwd = x\n"},
-		"through absolute link": {[]entry{symlink("out", "/"), file("out/evil", "x")}, "evil = x\nout -> /\n"},
-		"through relative link": {[]entry{dir("a"), symlink("a/out", "../../../.."), file("a/out/evil", "x")}, "a\na/out -> ../../../..\nevil = x\n"},
-		"over a link":           {[]entry{symlink("f", "/etc/passwd"), file("f", "x")}, "f = x\n"},
-		"hard link outside":     {[]entry{hardlink("h", "../../../../../../etc/hostname")}, ""},
-		"hard link absolute":    {[]entry{hardlink("h", "/etc/hostname")}, ""},
-		"hard link by a link":   {[]entry{symlink("etc", "/etc"), hardlink("h", "etc/hostname")}, ""},
-		"link to proc":          {[]entry{symlink("p", "/proc/self/root"), file("p/evil", "x")}, ""},
-		"links in a circle":     {[]entry{symlink("a", "b"), symlink("b", "a"), file("a/x", "x")}, ""},
+		"parent in a name":   {[]entry{file("../evil", "x")}, ""},
+		"parent amid a name": {[]entry{file("a/../../evil", "x")}, ""},
+		"absolute name":      {[]entry{file("/etc/passwd", "x")}, "etc\netc/passwd = x\n"},
+		"through absolute link": {[]entry{symlink("out", "/"), file("out/evil", "x")},
+			"evil = x\nout -> /\n"},
+		"through relative link": {[]entry{dir("a"), symlink("a/out", "../../../.."),
+			file("a/out/evil", "x")}, "a\na/out -> ../../../..\nevil = x\n"},
+		"over a link":        {[]entry{symlink("f", "/etc/passwd"), file("f", "x")}, "f = x\n"},
+		"hard link outside":  {[]entry{hardlink("h", "../../../../../../etc/hostname")}, ""},
+		"hard link absolute": {[]entry{hardlink("h", "/etc/hostname")}, ""},
+		"hard link by a link": {[]entry{symlink("etc", "/etc"), hardlink("h", "etc/hostname")},
+			""},
+		"link to proc": {[]entry{symlink("p", "/proc/self/root"), file("p/evil", "x")},
+			""},
+		"links in a circle": {[]entry{symlink("a", "b"), symlink("b", "a"), file("a/x", "x")},
+			""},
 	} {
 		t.Run(what, func(t *testing.T) {
 			parent := t.TempDir()
@@ -148,12 +154,17 @@ func TestUnpackKeepsAttributes(t *testing.T) {
 	root := t.TempDir()
 	when := time.Unix(1600000000, 0)
 	entries := []entry{
-		{tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o1777, Uid: 5, Gid: 6, ModTime: when}, ""},
-		{tar.Header{Name: "d/f", Typeflag: tar.TypeReg, Mode: 0o4755, Uid: 1000, Gid: 1001, ModTime: when,
-			PAXRecords: map[string]string{"SCHILY.xattr.user.color": "blue", "SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}}, "body"},
+		{tar.Header{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o1777, Uid: 5, Gid: 6, ModTime: when},
+			""},
+		{tar.Header{Name: "d/f", Typeflag: tar.TypeReg, Mode: 0o4755, Uid: 1000, Gid: 1001,
+			ModTime: when,
+			PAXRecords: map[string]string{"SCHILY.xattr.user.color": "blue",
+				"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"}}, "body"},
 		hardlink("d/h", "d/f"),
-		{tar.Header{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "nowhere", Uid: 7, Gid: 8, ModTime: when}, ""},
-		{tar.Header{Name: "d/null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3, ModTime: when}, ""},
+		{tar.Header{Name: "d/l", Typeflag: tar.TypeSymlink, Linkname: "nowhere", Uid: 7, Gid: 8,
+			ModTime: when}, ""},
+		{tar.Header{Name: "d/null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: 3,
+			ModTime: when}, ""},
 		{tar.Header{Name: "d/pipe", Typeflag: tar.TypeFifo, Mode: 0o600, ModTime: when}, ""},
 	}
 	if err := unpackAll(t, root, archive(t, entries...)); err != nil {
@@ -173,8 +184,10 @@ func TestUnpackKeepsAttributes(t *testing.T) {
 		"d/pipe": {unix.S_IFIFO | 0o600, 0, 0},
 	} {
 		st := stat(name)
-		if st.Mode != want.mode || st.Uid != want.uid || st.Gid != want.gid || st.Mtim.Sec != when.Unix() {
-			t.Errorf("%s: mode %o, owner %d:%d, time %d", name, st.Mode, st.Uid, st.Gid, st.Mtim.Sec)
+		if st.Mode != want.mode || st.Uid != want.uid || st.Gid != want.gid ||
+			st.Mtim.Sec != when.Unix() {
+			t.Errorf("%s: mode %o, owner %d:%d, time %d", name, st.Mode, st.Uid,
+				st.Gid, st.Mtim.Sec)
 		}
 	}
 	if stat("d/f").Ino != stat("d/h").Ino {
@@ -184,7 +197,8 @@ func TestUnpackKeepsAttributes(t *testing.T) {
 		t.Error("the device has other numbers")
 	}
 	for attr, want := range map[string]int{"user.color": 4, "security.capability": 20} {
-		if n, err := unix.Lgetxattr(filepath.Join(root, "d/f"), attr, make([]byte, 64)); err != nil || n != want {
+		if n, err := unix.Lgetxattr(filepath.Join(root, "d/f"), attr,
+			make([]byte, 64)); err != nil || n != want {
 			t.Errorf("attribute %s: %d bytes, %v", attr, n, err)
 		}
 	}
@@ -209,9 +223,12 @@ func TestUnpackKeepsAttributes(t *testing.T) {
 func TestLayers(t *testing.T) {
 	root := t.TempDir()
 	err := unpackAll(t, root,
-		archive(t, dir("bin"), file("bin/a", "1"), file("bin/b", "1"), dir("etc"), file("etc/x", "1"), file("etc/y", "1"), dir("sub"), file("sub/deep", "1")),
-		archive(t, file("bin/.wh.a", ""), file("bin/b", "2"), file("sub/.wh.deep", ""), file(".wh.nothing", ""), file("no/.wh.such", "")),
-		archive(t, file("etc/z", "3"), file("etc/.wh..wh..opq", ""), file("bin/.wh.c", ""), file("bin/c", "3"), file("sub", "now a file")),
+		archive(t, dir("bin"), file("bin/a", "1"), file("bin/b", "1"), dir("etc"),
+			file("etc/x", "1"), file("etc/y", "1"), dir("sub"), file("sub/deep", "1")),
+		archive(t, file("bin/.wh.a", ""), file("bin/b", "2"), file("sub/.wh.deep", ""),
+			file(".wh.nothing", ""), file("no/.wh.such", "")),
+		archive(t, file("etc/z", "3"), file("etc/.wh..wh..opq", ""), file("bin/.wh.c", ""),
+			file("bin/c", "3"), file("sub", "now a file")),
 		archive(t, dir("bin"), file("bin/c", "4"), file("bin/.wh.c", "")),
 	)
 	if err != nil {
@@ -222,7 +239,8 @@ func TestLayers(t *testing.T) {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 	for _, bad := range []string{".wh..", ".wh...", ".wh."} {
-		if err := unpackAll(t, t.TempDir(), archive(t, file("a", "")), archive(t, file(bad, ""))); !errs.Is(err, errs.Invalid) {
+		if err := unpackAll(t, t.TempDir(), archive(t, file("a", "")),
+			archive(t, file(bad, ""))); !errs.Is(err, errs.Invalid) {
 			t.Errorf("whiteout %q: %v", bad, err)
 		}
 	}
@@ -266,7 +284,8 @@ func TestUnpackIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tr.close()
-	if err := unpack(ctx, tr, bytes.NewReader(archive(t, file("f", ""))), false); !errs.Is(err, errs.Unavailable) {
+	if err := unpack(ctx, tr, bytes.NewReader(archive(t, file("f", ""))), false); !errs.Is(err,
+		errs.Unavailable) {
 		t.Fatal(err)
 	}
 }

@@ -14,8 +14,8 @@ const tableHead = "| folder | what | may import (ours) |"
 // folder is the name of one folder in a cell of that table.
 var folder = regexp.MustCompile("`([a-z0-9/-]+)`")
 
-// architecture returns, per folder of the table in docs/architecture.md, the folders that its packages
-// may import beside their own. The table is the only place where that is written down.
+// architecture returns, per folder of the table in docs/architecture.md, the folders that its
+// packages may import beside their own. The table is the only place where that is written down.
 func architecture(t *testing.T) map[string][]string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "docs/architecture.md"))
@@ -50,7 +50,8 @@ func names(cell string) []string {
 	return list
 }
 
-// TestEveryFolderOfTheTableIsThere finds rows, and permissions, of what has been renamed or removed.
+// TestEveryFolderOfTheTableIsThere finds rows, and permissions, of what has been renamed or
+// removed.
 func TestEveryFolderOfTheTableIsThere(t *testing.T) {
 	for layer, allowed := range architecture(t) {
 		for _, dir := range append(allowed, layer) {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestEveryPackageIsImported finds packages that nothing but their own tests uses. Those that exist for
-// tests need a test; the public ones, api and client, need nobody.
+// TestEveryPackageIsImported finds packages that nothing but their own tests uses. Those that exist
+// for tests need a test; the public ones, api and client, need nobody.
 func TestEveryPackageIsImported(t *testing.T) {
 	product, tests, declares := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, s := range tree(t) {
@@ -35,8 +35,8 @@ func TestEveryPackageIsImported(t *testing.T) {
 // model is a model of the disk's protocol, which its own tests explore.
 const model = "internal/disk/model"
 
-// maxParameters is how many parameters a function has at most, beside its context; more of them belong into a
-// struct.
+// maxParameters is how many parameters a function has at most, beside its context; more of them
+// belong into a struct.
 const maxParameters = 5
 
 // signHTTP is a method that the AWS SDK's interface asks for.
@@ -53,7 +53,8 @@ func TestFunctionsHaveFewParameters(t *testing.T) {
 				continue
 			}
 			if n := parameters(fn); n > maxParameters {
-				t.Errorf("%s: %s has %d parameters, at most %d", s.path, fn.Name.Name, n, maxParameters)
+				t.Errorf("%s: %s has %d parameters, at most %d", s.path, fn.Name.Name, n,
+					maxParameters)
 			}
 		}
 	}

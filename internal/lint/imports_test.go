@@ -11,8 +11,8 @@ import (
 
 const module = "github.com/sluice-platform/sluice/"
 
-// alone are the layers that use nothing of anybody else's: what is written down in them must outlive
-// every library.
+// alone are the layers that use nothing of anybody else's: what is written down in them must
+// outlive every library.
 var alone = []string{"api", "internal/fleet", "internal/plan"}
 
 func TestImportsGoOneWay(t *testing.T) {
@@ -31,7 +31,8 @@ func TestImportsGoOneWay(t *testing.T) {
 			path := strings.Trim(imp.Path.Value, `"`)
 			ours, ok := strings.CutPrefix(path, module)
 			if ok && !slices.ContainsFunc(allowed, func(a string) bool { return within(ours, a) }) {
-				t.Errorf("%s: imports %s, which its layer may not; see docs/architecture.md", s.path, ours)
+				t.Errorf("%s: imports %s, which its layer may not; see docs/architecture.md",
+					s.path, ours)
 			}
 			if !ok && strings.Contains(path, ".") && slices.Contains(alone, layer) {
 				t.Errorf("%s: imports %s; %s uses the standard library only", s.path, path, layer)
@@ -65,7 +66,8 @@ func within(path, prefix string) bool {
 }
 
 func TestPlannerIsPure(t *testing.T) {
-	banned := []string{"os", "net", "net/http", "io", "log/slog", "context", "math/rand", "sync", "golang.org/x/sync/errgroup"}
+	banned := []string{"os", "net", "net/http", "io", "log/slog", "context", "math/rand", "sync",
+		"golang.org/x/sync/errgroup"}
 	for _, s := range tree(t) {
 		if s.isTest() || !within(s.dir(), "internal/plan") {
 			continue
@@ -78,14 +80,16 @@ func TestPlannerIsPure(t *testing.T) {
 	}
 }
 
-// TestGuestDependencies keeps what runs inside a VM small: each module that sluice-init links is on a list.
+// TestGuestDependencies keeps what runs inside a VM small: each module that sluice-init links is on
+// a list.
 func TestGuestDependencies(t *testing.T) {
 	list, err := os.ReadFile("testdata/sluice-init.modules")
 	if err != nil {
 		t.Fatal(err)
 	}
 	allowed := strings.Fields(string(list))
-	cmd := exec.CommandContext(context.Background(), "go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}", "./cmd/sluice-init")
+	cmd := exec.CommandContext(context.Background(), "go", "list", "-deps", "-f",
+		"{{with .Module}}{{.Path}}{{end}}", "./cmd/sluice-init")
 	cmd.Dir = root
 	out, err := cmd.Output()
 	if err != nil {
@@ -98,12 +102,15 @@ func TestGuestDependencies(t *testing.T) {
 		}
 		seen[mod] = true
 		if !slices.Contains(allowed, mod) {
-			t.Errorf("sluice-init links %s, which is not in internal/lint/testdata/sluice-init.modules", mod)
+			t.Errorf(
+				"sluice-init links %s, which is not in internal/lint/testdata/sluice-init.modules",
+				mod)
 		}
 	}
 	for _, mod := range allowed {
 		if !seen[mod] {
-			t.Errorf("internal/lint/testdata/sluice-init.modules names %s, which sluice-init doesn't link", mod)
+			t.Errorf(
+				"internal/lint/testdata/sluice-init.modules names %s, which sluice-init doesn't link", mod)
 		}
 	}
 }

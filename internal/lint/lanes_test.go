@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestWhatSharesTheKernelRunsAlone holds scripts/test.sh to its word: packages whose tests use loop devices, mounts,
-// namespaces, VMs or fleets run one at a time, and the others beside them.
+// TestWhatSharesTheKernelRunsAlone holds scripts/test.sh to its word: packages whose tests use loop
+// devices, mounts, namespaces, VMs or fleets run one at a time, and the others beside them.
 func TestWhatSharesTheKernelRunsAlone(t *testing.T) {
 	script, err := os.ReadFile(filepath.Join(root, "scripts/test.sh"))
 	if err != nil {
@@ -27,8 +27,10 @@ func TestWhatSharesTheKernelRunsAlone(t *testing.T) {
 			return dir == tree || all && within(dir, tree)
 		})
 	}
-	uses := regexp.MustCompile(`"losetup"|\b(unix|syscall)\.(Mount|Unshare)\(|Cloneflags|Unshareflags|` +
-		`"` + module + `(internal/(disk/frontend|devfleet|hostnet|runtime/[a-z/]+)|test/fleettest)"`)
+	uses := regexp.MustCompile(
+		`"losetup"|\b(unix|syscall)\.(Mount|Unshare)\(|Cloneflags|Unshareflags|` +
+			`"` + module +
+			`(internal/(disk/frontend|devfleet|hostnet|runtime/[a-z/]+)|test/fleettest)"`)
 	found := 0
 	for _, s := range tree(t) {
 		if !s.isTest() || within(s.dir(), "internal/lint") {
@@ -41,7 +43,8 @@ func TestWhatSharesTheKernelRunsAlone(t *testing.T) {
 		if what := uses.FindString(string(text)); what != "" {
 			found++
 			if !alone(s.dir()) {
-				t.Errorf("%s: has %s, so its package shares the kernel with others; add it to kernel in scripts/test.sh", s.path, what)
+				t.Errorf(
+					"%s: has %s, so its package shares the kernel with others; add it to kernel in scripts/test.sh", s.path, what)
 			}
 		}
 	}

@@ -53,12 +53,13 @@ func documents(t *testing.T) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = filepath.WalkDir(filepath.Join(root, "docs"), func(path string, _ fs.DirEntry, err error) error {
-		if strings.HasSuffix(path, ".md") {
-			found = append(found, path)
-		}
-		return err
-	})
+	err = filepath.WalkDir(filepath.Join(root, "docs"),
+		func(path string, _ fs.DirEntry, err error) error {
+			if strings.HasSuffix(path, ".md") {
+				found = append(found, path)
+			}
+			return err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +75,8 @@ func anchors(t *testing.T, path string) map[string]bool {
 	}
 	found := map[string]bool{}
 	for _, line := range strings.Split(string(text), "\n") {
-		if heading := strings.TrimLeft(line, "#"); heading != line && strings.HasPrefix(heading, " ") {
+		if heading := strings.TrimLeft(line, "#"); heading != line &&
+			strings.HasPrefix(heading, " ") {
 			name := strings.ToLower(unsaid.ReplaceAllString(strings.TrimSpace(heading), ""))
 			found[strings.ReplaceAll(name, " ", "-")] = true
 		}

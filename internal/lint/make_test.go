@@ -9,15 +9,18 @@ import (
 	"testing"
 )
 
-// TestMakeRunsNothingThatIsInItsVariables gives make's ARGS what a shell would run, in a recipe as bench has.
+// TestMakeRunsNothingThatIsInItsVariables gives make's ARGS what a shell would run, in a recipe as
+// bench has.
 func TestMakeRunsNothingThatIsInItsVariables(t *testing.T) {
 	dir := t.TempDir()
 	probe := filepath.Join(dir, "probe.mk")
-	if err := os.WriteFile(probe, []byte("show: ; @scripts/with-args.sh printf '<%s>' \"$$DEMO_DIR\"\n"), 0o600); err != nil {
+	if err := os.WriteFile(probe, []byte(
+		"show: ; @scripts/with-args.sh printf '<%s>' \"$$DEMO_DIR\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	run := func(args string) string {
-		cmd := exec.CommandContext(t.Context(), "make", "--no-print-directory", "-f", "Makefile", "-f", probe, "show",
+		cmd := exec.CommandContext(t.Context(), "make", "--no-print-directory", "-f", "Makefile",
+			"-f", probe, "show",
 			"ARGS="+args, "DEMO_DIR=/a b;echo ran")
 		cmd.Dir = root
 		out, err := cmd.CombinedOutput()
@@ -49,7 +52,8 @@ func TestRecipesHaveNoVariablesInTheirText(t *testing.T) {
 	for i, line := range strings.Split(string(text), "\n") {
 		for _, m := range variable.FindAllStringSubmatch(line, -1) {
 			if strings.HasPrefix(line, "\t") && m[1] != "MAKEFILE_LIST" {
-				t.Errorf("Makefile:%d: $(%s) in a recipe; export it, and let the script read it", i+1, m[1])
+				t.Errorf("Makefile:%d: $(%s) in a recipe; export it, and let the script read it",
+					i+1, m[1])
 			}
 		}
 	}

@@ -13,40 +13,49 @@ import (
 	"testing"
 )
 
-// minimal are the programs that tests and the product call and a Debian has that has nothing: those of its essential
-// packages, apt, and Go, which the README asks for.
-var minimal = []string{"cat", "cmp", "cp", "dd", "grep", "perl", "sh", "sleep", "stdbuf", "sync", "apt-get", "go"}
+// minimal are the programs that tests and the product call and a Debian has that has nothing: those
+// of its essential packages, apt, and Go, which the README asks for.
+var minimal = []string{"cat", "cmp", "cp", "dd", "grep", "perl", "sh", "sleep", "stdbuf", "sync",
+	"apt-get", "go"}
 
 // optional are programs without which the product does less, and says which package to install.
 var optional = []string{"btrfs"}
 
-// TestProgramsAreInstalledBySetup compares what tests and the product call with what scripts/setup.sh installs. A program
-// that only this machine happens to have fails elsewhere. It sees names that are written where they are called, or given
-// to a function of the same package that calls them; make fresh sees all.
+// TestProgramsAreInstalledBySetup compares what tests and the product call with what
+// scripts/setup.sh installs. A program that only this machine happens to have fails elsewhere. It
+// sees names that are written where they are called, or given to a function of the same package
+// that calls them; make fresh sees all.
 func TestProgramsAreInstalledBySetup(t *testing.T) {
 	base, bench := setupTables(t)
 	called := calledPrograms(tree(t))
 	for _, name := range slices.Sorted(maps.Keys(called)) {
 		for _, at := range called[name] {
 			program := filepath.Base(name)
-			ok := slices.Contains(minimal, program) || base[program] || bench[program] && isBench(at) ||
+			ok := slices.Contains(minimal, program) || base[program] || bench[program] &&
+				isBench(at) ||
 				slices.Contains(optional, program) && !at.isTest()
-			ours := strings.HasSuffix(name, ".sh") || strings.HasPrefix(name, "/proc/") || name == "/init"
+			ours := strings.HasSuffix(name, ".sh") || strings.HasPrefix(name, "/proc/") ||
+				name == "/init"
 			if !ok && !ours {
-				t.Errorf("%s: calls %s, which scripts/setup.sh doesn't install; add it and its package to the table there", at.path, name)
+				t.Errorf(
+					"%s: calls %s, which scripts/setup.sh doesn't install; add it and its package to the table there", at.path, name)
 			}
 		}
 	}
-	for _, name := range []string{"mkfs.ext4", "xfs_growfs", "mkfs.xfs", "debootstrap", "qemu-io", "e2fsck", "s3backer"} {
+	for _, name := range []string{"mkfs.ext4", "xfs_growfs", "mkfs.xfs", "debootstrap", "qemu-io",
+		"e2fsck", "s3backer"} {
 		if len(called[name]) == 0 {
-			t.Errorf("nobody calls %s: this test has become blind, or setup installs what nobody needs", name)
+			t.Errorf(
+				"nobody calls %s: this test has become blind, or setup installs what nobody needs",
+				name)
 		}
 	}
 }
 
 func isBench(s source) bool { return within(s.dir(), "test/bench") }
 
-// setupTables returns the names of scripts/setup.sh: those that each machine gets, and those for benchmarks.
+// setupTables returns the names of scripts/setup.sh: those that each machine gets, and those for
+// benchmarks.
 func setupTables(t *testing.T) (base, bench map[string]bool) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(root, "scripts/setup.sh"))
@@ -89,8 +98,8 @@ func calledPrograms(sources []source) map[string][]source {
 	}
 }
 
-// learn notes which programs a function calls, and whether one of its parameters is a program's name: then who calls
-// it calls that. It reports whether the latter is news.
+// learn notes which programs a function calls, and whether one of its parameters is a program's
+// name: then who calls it calls that. It reports whether the latter is news.
 func (known calls) learn(s source, fn *ast.FuncDecl, names map[string][]source) bool {
 	params := paramNames(fn)
 	news := false

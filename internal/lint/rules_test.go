@@ -48,11 +48,13 @@ func TestFilesAndFunctionsAreSmall(t *testing.T) {
 			}
 			n := s.lines(fn)
 			if n > maxFunctionLines {
-				t.Errorf("%s: function %s has %d lines, at most %d", s.path, fn.Name.Name, n, maxFunctionLines)
+				t.Errorf("%s: function %s has %d lines, at most %d", s.path, fn.Name.Name, n,
+					maxFunctionLines)
 			}
 			if n > docFunctionLines {
 				long++
-				t.Logf("%s: function %s has %d lines, aim for %d", s.path, fn.Name.Name, n, docFunctionLines)
+				t.Logf("%s: function %s has %d lines, aim for %d", s.path, fn.Name.Name,
+					n, docFunctionLines)
 			}
 		}
 	}
@@ -61,17 +63,19 @@ func TestFilesAndFunctionsAreSmall(t *testing.T) {
 	}
 }
 
-// timers are the files that have a timer run code of theirs: what it runs is over at once, does no I/O, and
-// nobody has to wait for it.
+// timers are the files that have a timer run code of theirs: what it runs is over at once, does no
+// I/O, and nobody has to wait for it.
 var timers = []string{
 	"cmd/sluice/drain.go", "cmd/sluice/disk_notice.go", "cmd/sluice/image_steps.go",
 	"internal/disk/store/stall.go", "internal/disk/store/waitbudget.go",
 }
 
-// panics are the files that end the process or a goroutine: where a count that decides what is deleted is wrong,
-// where strings can't be encoded, and where etcd has given up, from which it must not return.
+// panics are the files that end the process or a goroutine: where a count that decides what is
+// deleted is wrong, where strings can't be encoded, and where etcd has given up, from which it must
+// not return.
 var panics = []string{
-	"internal/disk/blockmap/segments.go", "internal/runtime/qemu/spawn.go", "internal/state/etcdstate/giveup.go",
+	"internal/disk/blockmap/segments.go", "internal/runtime/qemu/spawn.go",
+	"internal/state/etcdstate/giveup.go",
 }
 
 func TestNoInitNoBareGoNoPanic(t *testing.T) {
@@ -100,7 +104,8 @@ func TestNoInitNoBareGoNoPanic(t *testing.T) {
 	}
 }
 
-// isCall says that a call is of a function of a package; of the language or this package where pkg is "".
+// isCall says that a call is of a function of a package; of the language or this package where pkg
+// is "".
 func isCall(call *ast.CallExpr, pkg, name string) bool {
 	if pkg == "" {
 		id, ok := call.Fun.(*ast.Ident)
@@ -132,7 +137,8 @@ func TestNoGlobalVariablesButImmutableOnes(t *testing.T) {
 			for _, spec := range gen.Specs {
 				v, ok := spec.(*ast.ValueSpec)
 				if ok && len(v.Values) == 0 {
-					t.Errorf("%s: variable %s has no value of its own: state belongs into a struct", s.path, v.Names[0].Name)
+					t.Errorf("%s: variable %s has no value of its own: state belongs into a struct",
+						s.path, v.Names[0].Name)
 				}
 			}
 		}

@@ -41,7 +41,8 @@ func tree(t *testing.T) []source {
 			return err
 		}
 		name := d.Name()
-		if d.IsDir() && (strings.HasPrefix(name, ".") && path != root || name == "node_modules" || name == "testdata" || name == "bin") {
+		if d.IsDir() && (strings.HasPrefix(name, ".") && path != root || name == "node_modules" ||
+			name == "testdata" || name == "bin") {
 			return filepath.SkipDir
 		}
 		if d.IsDir() || !strings.HasSuffix(name, ".go") {

@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// What a command leaves in the background stays, whether it writes on or not, and doesn't keep the session.
+// What a command leaves in the background stays, whether it writes on or not, and doesn't keep the
+// session.
 func testBackground(t *testing.T, v *testVM) {
 	const nohup = "trap '' HUP; " // what nohup does
 	const ticking = `sh -c 'while :; do echo tick; echo x >> /tmp/NAME; sleep 0.05; done'`
@@ -17,18 +18,21 @@ func testBackground(t *testing.T, v *testVM) {
 		tty    string
 		stays  bool
 	}{
-		"plain":                {script: ticking + " & echo $!", stays: true},
-		"nohup":                {script: nohup + ticking + " & echo $!", stays: true},
-		"setsid":               {script: "setsid " + ticking + " & echo $!", stays: true},
-		"quiet":                {script: ticking + " >/dev/null 2>&1 & echo $!", stays: true},
-		"terminal":             {script: ticking + " >/dev/null & echo $!", tty: "1", stays: false},
-		"terminal-with-nohup":  {script: nohup + ticking + " >/dev/null & echo $!", tty: "1", stays: true},
-		"terminal-with-setsid": {script: "setsid " + ticking + " >/dev/null 2>&1 & echo $!", tty: "1", stays: true},
+		"plain":    {script: ticking + " & echo $!", stays: true},
+		"nohup":    {script: nohup + ticking + " & echo $!", stays: true},
+		"setsid":   {script: "setsid " + ticking + " & echo $!", stays: true},
+		"quiet":    {script: ticking + " >/dev/null 2>&1 & echo $!", stays: true},
+		"terminal": {script: ticking + " >/dev/null & echo $!", tty: "1", stays: false},
+		"terminal-with-nohup": {script: nohup + ticking + " >/dev/null & echo $!",
+			tty: "1", stays: true},
+		"terminal-with-setsid": {script: "setsid " + ticking + " >/dev/null 2>&1 & echo $!",
+			tty: "1", stays: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			// The output before the end of the command is whole, although somebody holds it open.
 			// It ends once what it leaves has come as far as to ignore a hangup, if it does.
-			script := strings.ReplaceAll("seq 5000; "+c.script+"; until [ -s /tmp/NAME ]; do sleep 0.05; done", "NAME", name)
+			script := strings.ReplaceAll(
+				"seq 5000; "+c.script+"; until [ -s /tmp/NAME ]; do sleep 0.05; done", "NAME", name)
 			r := v.exec(shell(script, "tty", c.tty))
 			lines := strings.Fields(strings.ReplaceAll(r.stdout, "tick", ""))
 			if r.code != 0 || len(lines) != 5001 || lines[4999] != "5000" {
@@ -54,13 +58,17 @@ func (v *testVM) size(path string) int {
 	return n
 }
 
-// grows waits until a file has got ten marks longer, and again: 64 KiB of pipe hide a broken one no longer than that.
+// grows waits until a file has got ten marks longer, and again: 64 KiB of pipe hide a broken one no
+// longer than that.
 func (v *testVM) grows(path string) {
 	v.t.Helper()
 	v.sh("for i in 1 2 3 4 5 6; do [ -s " + path + " ] && exit; sleep 1; done; exit 1")
 	for range 2 {
 		before := v.size(path)
-		v.sh(fmt.Sprintf("for i in $(seq 600); do [ $(wc -c < %s) -gt %d ] && exit; sleep 0.1; done; exit 1", path, before+20))
+		v.sh(
+			fmt.Sprintf(
+				"for i in $(seq 600); do [ $(wc -c < %s) -gt %d ] && exit; sleep 0.1; done; exit 1",
+				path, before+20))
 	}
 }
 
@@ -79,7 +87,8 @@ func (v *testVM) stopsGrowing(path string) {
 	}
 }
 
-// A command that the kernel has killed for lack of memory says so, to who started it and in the VM's state.
+// A command that the kernel has killed for lack of memory says so, to who started it and in the
+// VM's state.
 func testOutOfMemory(t *testing.T, v *testVM) {
 	if h := v.health(); h.OOM != nil {
 		t.Fatalf("before anything: %+v", h.OOM)
@@ -88,14 +97,16 @@ func testOutOfMemory(t *testing.T, v *testVM) {
 		t.Errorf("killed by somebody: %+v", r)
 	}
 	for _, script := range []string{"exec tail /dev/zero", "tail /dev/zero; exit $?"} {
-		if r := v.exec(shell(script)); r.code != 137 || !strings.Contains(r.stderr, "sluice: killed: the machine is out of memory") {
+		if r := v.exec(shell(script)); r.code != 137 ||
+			!strings.Contains(r.stderr, "sluice: killed: the machine is out of memory") {
 			t.Errorf("%s: code %d, stderr %q", script, r.code, r.stderr)
 		}
 	}
 	if h := v.health(); h.OOM == nil || h.OOM.Kills < 2 {
 		t.Errorf("the VM's state says %+v", h.OOM)
 	}
-	if r := v.exec(shell("tail /dev/zero; exec true")); r.code != 0 || strings.Contains(r.stderr, "sluice: ") {
+	if r := v.exec(shell("tail /dev/zero; exec true")); r.code != 0 ||
+		strings.Contains(r.stderr, "sluice: ") {
 		t.Errorf("a command that goes on after its child was killed: %+v", r)
 	}
 }

@@ -20,8 +20,9 @@ func logSteps(t *testing.T, what string, h guestapi.Health) {
 }
 
 func webService() fleet.Service {
-	return fleet.Service{Name: "web", Cmd: []string{"httpd", "-f", "-p", "8080", "-h", "/data"}, HTTPPort: 8080,
-		Check: &fleet.Check{Kind: fleet.CheckTCP, Port: 8080}}
+	return fleet.Service{Name: "web", Cmd: []string{"httpd", "-f", "-p", "8080", "-h", "/data"},
+		HTTPPort: 8080,
+		Check:    &fleet.Check{Kind: fleet.CheckTCP, Port: 8080}}
 }
 
 func TestBindAndRelease(t *testing.T) {
@@ -49,8 +50,9 @@ func TestBindAndRelease(t *testing.T) {
 	}
 }
 
-// TestDiskLargerThanItsImage: the file system grows to what the disk has, before anybody in the machine sees it. Where the
-// platform may not do that, the machine's report says so, also after platformd was started again; and what is there is whole.
+// TestDiskLargerThanItsImage: the file system grows to what the disk has, before anybody in the
+// machine sees it. Where the platform may not do that, the machine's report says so, also after
+// platformd was started again; and what is there is whole.
 func TestDiskLargerThanItsImage(t *testing.T) {
 	t.Parallel()
 	id := newLargeDisk(t, 1<<30)
@@ -74,14 +76,18 @@ func TestDiskLargerThanItsImage(t *testing.T) {
 			return
 		}
 		t.Log("this process may not resize a mounted ext4")
-		if got := size(); got > 64 || !strings.Contains(h.Disk.Ungrown, "has 64 MiB of the disk's 1024 MiB") ||
+		if got := size(); got > 64 || !strings.Contains(h.Disk.Ungrown,
+			"has 64 MiB of the disk's 1024 MiB") ||
 			!strings.Contains(h.Disk.Ungrown, "CAP_SYS_RESOURCE") {
 			t.Errorf("the file system has %d MiB, and %q", got, h.Disk.Ungrown)
 		}
 	}
 	check()
 	v.kill("platformd")
-	v.await("healthy again", func(h guestapi.Health) bool { return h.Platform != nil && h.State == guestapi.StateHealthy })
+	v.await("healthy again", func(h guestapi.Health) bool {
+		return h.Platform != nil &&
+			h.State == guestapi.StateHealthy
+	})
 	check()
 	v.release(b)
 	fsck(t, id)
@@ -90,7 +96,8 @@ func TestDiskLargerThanItsImage(t *testing.T) {
 // mayGrow reports whether this process, and so the VMs that it starts, may resize a mounted ext4.
 func mayGrow(t *testing.T) bool {
 	t.Helper()
-	caps, data := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, [2]unix.CapUserData{}
+	caps, data := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3},
+		[2]unix.CapUserData{}
 	if err := unix.Capget(&caps, &data[0]); err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestKilledVMIsGone kills VMs with a dirty file system mounted: nothing may be left waiting for a disk whose
-// server is dead, and what was acknowledged is there for the next one.
+// TestKilledVMIsGone kills VMs with a dirty file system mounted: nothing may be left waiting for a
+// disk whose server is dead, and what was acknowledged is there for the next one.
 func TestKilledVMIsGone(t *testing.T) {
 	id := newDisk(t)
 	for gen := range 4 {
@@ -31,7 +31,8 @@ func TestKilledVMIsGone(t *testing.T) {
 				t.Fatalf("generation %d: %q", gen, got)
 			}
 		}
-		v.sh("echo kept > /data/kept; sync; dd if=/dev/zero of=/data/dirty bs=64k count=200 2>/dev/null")
+		v.sh(
+			"echo kept > /data/kept; sync; dd if=/dev/zero of=/data/dirty bs=64k count=200 2>/dev/null")
 		began := time.Now()
 		if err := v.Kill(t.Context()); err != nil {
 			t.Fatal(err)
@@ -77,7 +78,8 @@ func (v *testVM) findProcesses(role string) []int {
 		}
 		cmd, _ := os.ReadFile("/proc/" + e.Name() + "/cmdline")
 		group, _ := os.ReadFile("/proc/" + e.Name() + "/cgroup")
-		if string(cmd) == "/usr/bin/sluice-init\x00"+role+"\x00" && startedByInit(e.Name()) && strings.Contains(string(group), string(v.ID())) {
+		if string(cmd) == "/usr/bin/sluice-init\x00"+role+"\x00" && startedByInit(e.Name()) &&
+			strings.Contains(string(group), string(v.ID())) {
 			found = append(found, pid)
 		}
 	}
@@ -96,7 +98,8 @@ func startedByInit(pid string) bool {
 	return string(parent) == "/usr/bin/sluice-init\x00init\x00"
 }
 
-// TestPlatformdKilled kills platformd at many moments: what runs goes on, what was asked for is done.
+// TestPlatformdKilled kills platformd at many moments: what runs goes on, what was asked for is
+// done.
 func TestPlatformdKilled(t *testing.T) {
 	id := newDisk(t)
 	b := bindOf(id, 1, loop("a"), webService())
@@ -109,7 +112,8 @@ func TestPlatformdKilled(t *testing.T) {
 	for range 3 {
 		v.kill("platformd")
 		v.await("healthy again", func(h guestapi.Health) bool {
-			return h.State == guestapi.StateHealthy && len(h.Services) == 2 && h.Services[0].State == "ready" && h.Services[1].State == "ready"
+			return h.State == guestapi.StateHealthy && len(h.Services) == 2 &&
+				h.Services[0].State == "ready" && h.Services[1].State == "ready"
 		})
 	}
 	for i, s := range v.health().Services {
@@ -138,7 +142,8 @@ func TestPlatformdKilled(t *testing.T) {
 	asked := make(chan struct{})
 	go func() {
 		defer close(asked)
-		_ = v.call(t.Context(), "POST", guestapi.PathRelease, guestapi.Release{Machine: b.Machine, Generation: b.Generation}, nil)
+		_ = v.call(t.Context(), "POST", guestapi.PathRelease,
+			guestapi.Release{Machine: b.Machine, Generation: b.Generation}, nil)
 	}()
 	v.await("stopping", func(h guestapi.Health) bool {
 		return h.State == guestapi.StateStopping || h.State == guestapi.StateReleased
@@ -149,7 +154,8 @@ func TestPlatformdKilled(t *testing.T) {
 	fsck(t, id)
 }
 
-// TestPlatformdKilledEarly kills it while the container is being made, and what it has started is still at it.
+// TestPlatformdKilledEarly kills it while the container is being made, and what it has started is
+// still at it.
 func TestPlatformdKilledEarly(t *testing.T) {
 	id := newDisk(t)
 	v := startVM(t)
@@ -165,7 +171,8 @@ func TestPlatformdKilledEarly(t *testing.T) {
 	fsck(t, id)
 }
 
-// TestBlockdKilled: the machine fails, says so, and the VM ends; what was acknowledged is in the store.
+// TestBlockdKilled: the machine fails, says so, and the VM ends; what was acknowledged is in the
+// store.
 func TestBlockdKilled(t *testing.T) {
 	id := newDisk(t)
 	v := startVM(t)
@@ -193,19 +200,22 @@ func TestBlockdKilled(t *testing.T) {
 	fsck(t, id)
 }
 
-// TestFenced starts a machine twice: the older one finds out, ends its processes and writes no more.
+// TestFenced starts a machine twice: the older one finds out, ends its processes and writes no
+// more.
 func TestFenced(t *testing.T) {
 	id := newDisk(t)
 	old := startVM(t)
 	old.bind(bindOf(id, 1, loop("a")))
 	old.await("healthy", inState(guestapi.StateHealthy))
-	writing := old.dialExec(shell("read go; while :; do date > /data/zombie; sync; done", "stdin", "1"))
+	writing := old.dialExec(shell("read go; while :; do date > /data/zombie; sync; done",
+		"stdin", "1"))
 	defer writing.CloseNow()
 	b := bindOf(id, 2)
 	v := startVM(t)
 	v.bind(b)
 	v.await("healthy", inState(guestapi.StateHealthy))
-	_ = writing.Write(t.Context(), websocket.MessageBinary, stdin("go\n")) // it may have been ended already
+	// it may have been ended already
+	_ = writing.Write(t.Context(), websocket.MessageBinary, stdin("go\n"))
 	h := old.await("fenced", inState(guestapi.StateFenced))
 	if h.ErrorKind != string(errs.Fenced) || h.Remedy == "" {
 		t.Errorf("health %+v", h)
@@ -213,7 +223,8 @@ func TestFenced(t *testing.T) {
 	if r := v.exec(shell("cat /data/zombie")); r.code == 0 {
 		t.Errorf("the old one's write is there: %q", r.stdout)
 	}
-	if err := old.call(t.Context(), "POST", guestapi.PathRelease, guestapi.Release{Machine: id, Generation: 1}, nil); !errs.Is(err, errs.Fenced) {
+	if err := old.call(t.Context(), "POST", guestapi.PathRelease,
+		guestapi.Release{Machine: id, Generation: 1}, nil); !errs.Is(err, errs.Fenced) {
 		t.Errorf("release of a fenced machine: %v", err)
 	}
 	if err := old.Kill(t.Context()); err != nil {
@@ -223,7 +234,8 @@ func TestFenced(t *testing.T) {
 	fsck(t, id)
 }
 
-// TestReleaseWhileAttaching releases at random early moments: the disk is closed, or was never opened.
+// TestReleaseWhileAttaching releases at random early moments: the disk is closed, or was never
+// opened.
 func TestReleaseWhileAttaching(t *testing.T) {
 	id := newDisk(t)
 	for gen := range fleet.Generation(8) {
@@ -235,7 +247,8 @@ func TestReleaseWhileAttaching(t *testing.T) {
 		if h := v.release(b); h.State != guestapi.StateReleased {
 			t.Fatalf("state %s", h.State)
 		}
-		if info, err := disk.Info(t.Context(), shared.store, "disks/"+string(id)); err != nil || info.Head.Generation == 0 {
+		if info, err := disk.Info(t.Context(), shared.store, "disks/"+string(id)); err != nil ||
+			info.Head.Generation == 0 {
 			t.Logf("generation %d: released before the attach, %v", gen+1, err)
 			continue
 		}
@@ -250,16 +263,25 @@ func TestRefusals(t *testing.T) {
 	for name, change := range map[string]func(*guestapi.Bind){
 		"no generation": func(b *guestapi.Bind) { b.Generation = 0 },
 		"bad name":      func(b *guestapi.Bind) { b.Name = "No Name" },
-		"unknown need":  func(b *guestapi.Bind) { b.Config.Services = []fleet.Service{loop("a", "b")} },
-		"circle":        func(b *guestapi.Bind) { b.Config.Services = []fleet.Service{loop("a", "b"), loop("b", "a")} },
-		"twice":         func(b *guestapi.Bind) { b.Config.Services = []fleet.Service{loop("a"), loop("a")} },
-		"no command":    func(b *guestapi.Bind) { b.Config.Services = []fleet.Service{{Name: "a"}} },
-		"signal":        func(b *guestapi.Bind) { b.Config.Stop.Signal = "SIGNOTHING" },
-		"stop timeout":  func(b *guestapi.Bind) { b.Config.Stop.Timeout = time.Hour },
+		"unknown need": func(b *guestapi.Bind) {
+			b.Config.Services = []fleet.Service{loop("a", "b")}
+		},
+		"circle": func(b *guestapi.Bind) {
+			b.Config.Services = []fleet.Service{loop("a", "b"), loop("b", "a")}
+		},
+		"twice": func(b *guestapi.Bind) {
+			b.Config.Services = []fleet.Service{loop("a"), loop("a")}
+		},
+		"no command": func(b *guestapi.Bind) {
+			b.Config.Services = []fleet.Service{{Name: "a"}}
+		},
+		"signal":       func(b *guestapi.Bind) { b.Config.Stop.Signal = "SIGNOTHING" },
+		"stop timeout": func(b *guestapi.Bind) { b.Config.Stop.Timeout = time.Hour },
 	} {
 		b := good
 		change(&b)
-		if err := v.call(t.Context(), "POST", guestapi.PathBind, b, nil); !errs.Is(err, errs.Invalid) {
+		if err := v.call(t.Context(), "POST", guestapi.PathBind, b, nil); !errs.Is(err,
+			errs.Invalid) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -271,18 +293,21 @@ func TestRefusals(t *testing.T) {
 	}
 	token := v.token
 	v.token = "wrong"
-	if err := v.call(t.Context(), "GET", guestapi.PathHealth, nil, nil); !errs.Is(err, errs.Denied) {
+	if err := v.call(t.Context(), "GET", guestapi.PathHealth, nil, nil); !errs.Is(err,
+		errs.Denied) {
 		t.Errorf("wrong token: %v", err)
 	}
 	v.token = token
-	if err := v.call(t.Context(), "POST", guestapi.PathPrepare, guestapi.Prepare{Machine: id, Store: good.Store}, nil); err != nil {
+	if err := v.call(t.Context(), "POST", guestapi.PathPrepare,
+		guestapi.Prepare{Machine: id, Store: good.Store}, nil); err != nil {
 		t.Fatal(err)
 	}
 	v.await("prepared", inState(guestapi.StatePrepared))
 	v.bind(good)
 	other := good
 	other.Generation = 2
-	if err := v.call(t.Context(), "POST", guestapi.PathBind, other, nil); !errs.Is(err, errs.Conflict) {
+	if err := v.call(t.Context(), "POST", guestapi.PathBind, other, nil); !errs.Is(err,
+		errs.Conflict) {
 		t.Errorf("second bind: %v", err)
 	}
 	v.await("healthy", inState(guestapi.StateHealthy))
@@ -307,7 +332,8 @@ func TestReleaseWithoutStore(t *testing.T) {
 	v.cut.Store(true)
 	released := make(chan error, 1)
 	go func() {
-		released <- v.call(t.Context(), "POST", guestapi.PathRelease, guestapi.Release{Machine: id, Generation: 1}, nil)
+		released <- v.call(t.Context(), "POST", guestapi.PathRelease,
+			guestapi.Release{Machine: id, Generation: 1}, nil)
 	}()
 	select {
 	case err := <-released:

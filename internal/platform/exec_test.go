@@ -30,8 +30,9 @@ func (v *testVM) dialExec(q url.Values) *websocket.Conn {
 	v.t.Helper()
 	ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Minute)
 	defer cancel()
-	conn, resp, err := websocket.Dial(ctx, "ws://vm"+guestapi.PathMachine+"exec?"+q.Encode(), &websocket.DialOptions{
-		HTTPClient: v.http, HTTPHeader: http.Header{"Authorization": {"Bearer " + v.token}}})
+	conn, resp, err := websocket.Dial(ctx, "ws://vm"+guestapi.PathMachine+"exec?"+q.Encode(),
+		&websocket.DialOptions{
+			HTTPClient: v.http, HTTPHeader: http.Header{"Authorization": {"Bearer " + v.token}}})
 	if err != nil {
 		v.t.Fatalf("exec: %v (%v)", err, resp)
 	}
@@ -119,14 +120,16 @@ func TestExec(t *testing.T) {
 	t.Run("Table", func(t *testing.T) { testExecTable(t, v) })
 	t.Run("FastCommandsLoseNothing", func(t *testing.T) {
 		for i := range 50 {
-			if r := v.exec(shell("echo out; echo err >&2; exit 5")); r.stdout != "out\n" || r.stderr != "err\n" || r.code != 5 {
+			if r := v.exec(shell("echo out; echo err >&2; exit 5")); r.stdout != "out\n" ||
+				r.stderr != "err\n" || r.code != 5 {
 				t.Fatalf("run %d: %+v", i, r)
 			}
 		}
 	})
 	t.Run("BigOutput", func(t *testing.T) {
 		r := v.exec(shell("yes 0123456789abcde | head -c 4194304"))
-		if want := strings.Repeat("0123456789abcde\n", 4194304/16); r.code != 0 || r.stdout != want {
+		if want := strings.Repeat("0123456789abcde\n", 4194304/16); r.code != 0 ||
+			r.stdout != want {
 			t.Fatalf("code %d, %d bytes", r.code, len(r.stdout))
 		}
 	})
@@ -134,7 +137,8 @@ func TestExec(t *testing.T) {
 	t.Run("BackPressure", func(t *testing.T) { testBackPressure(t, v) })
 	t.Run("LeftoverChildKeepsNothing", func(t *testing.T) {
 		began := time.Now()
-		if r := v.exec(shell("setsid sleep 30 & echo done")); r.stdout != "done\n" || r.code != 0 || time.Since(began) > 5*time.Second {
+		if r := v.exec(shell("setsid sleep 30 & echo done")); r.stdout != "done\n" || r.code != 0 ||
+			time.Since(began) > 5*time.Second {
 			t.Fatalf("%+v after %v", r, time.Since(began))
 		}
 	})
@@ -146,7 +150,8 @@ func TestExec(t *testing.T) {
 	t.Run("Inside", func(t *testing.T) { testInside(t, v, b) })
 	v.release(b)
 	fsck(t, id)
-	if err := v.call(t.Context(), http.MethodGet, guestapi.PathMachine+"exec?cmd=true", nil, nil); err == nil {
+	if err := v.call(t.Context(), http.MethodGet, guestapi.PathMachine+"exec?cmd=true", nil,
+		nil); err == nil {
 		t.Error("exec in a released machine")
 	}
 }
@@ -157,34 +162,51 @@ func testExecTable(t *testing.T, v *testVM) {
 		input [][]byte
 		want  result
 	}{
-		"success":        {query: url.Values{"cmd": {"true"}}},
-		"exit code":      {query: shell("exit 7"), want: result{code: 7}},
-		"SIGTERM":        {query: shell("kill -TERM $$"), want: result{code: 143}},
-		"SIGKILL":        {query: shell("kill -KILL $$"), want: result{code: 137}},
-		"not found":      {query: url.Values{"cmd": {"no-such-command"}}, want: result{code: 127, stderr: "no-such-command: command not found\n"}},
-		"no such file":   {query: url.Values{"cmd": {"/no/such"}}, want: result{code: 127, stderr: "/no/such: no such file\n"}},
-		"directory":      {query: url.Values{"cmd": {"/etc"}}, want: result{code: 126, stderr: "/etc: is a directory\n"}},
-		"not executable": {query: url.Values{"cmd": {"/etc/passwd"}}, want: result{code: 126, stderr: "/etc/passwd: permission denied\n"}},
-		"no stdin":       {query: shell("cat; echo end"), want: result{stdout: "end\n"}},
-		"stdin and its end": {query: shell("cat; echo end", "stdin", "1"), input: [][]byte{stdin("one\n"), stdin("two\n"), stdinEOF},
-			want: result{stdout: "one\ntwo\nend\n"}},
-		"input after its end": {query: shell("cat", "stdin", "1"), input: [][]byte{stdin("one\n"), stdinEOF, stdin("late"), stdinEOF},
-			want: result{stdout: "one\n"}},
-		"open stdin doesn't hang": {query: shell("echo done", "stdin", "1"), want: result{stdout: "done\n"}},
-		"nobody reads stdin":      {query: shell("exit 3", "stdin", "1"), input: [][]byte{stdin(strings.Repeat("x", 300000)), stdinEOF}, want: result{code: 3}},
-		"both streams":            {query: shell("echo a; echo b >&2"), want: result{stdout: "a\n", stderr: "b\n"}},
-		"machine's environment":   {query: shell("echo $COLOUR $HOME"), want: result{stdout: "blue /root\n"}},
-		"own environment": {query: shell("echo $COLOUR $A $B", "env", "COLOUR=red", "env", "A=1", "env", "B=x=y"),
+		"success":   {query: url.Values{"cmd": {"true"}}},
+		"exit code": {query: shell("exit 7"), want: result{code: 7}},
+		"SIGTERM":   {query: shell("kill -TERM $$"), want: result{code: 143}},
+		"SIGKILL":   {query: shell("kill -KILL $$"), want: result{code: 137}},
+		"not found": {query: url.Values{"cmd": {"no-such-command"}},
+			want: result{code: 127, stderr: "no-such-command: command not found\n"}},
+		"no such file": {query: url.Values{"cmd": {"/no/such"}},
+			want: result{code: 127, stderr: "/no/such: no such file\n"}},
+		"directory": {query: url.Values{"cmd": {"/etc"}},
+			want: result{code: 126, stderr: "/etc: is a directory\n"}},
+		"not executable": {query: url.Values{"cmd": {"/etc/passwd"}},
+			want: result{code: 126, stderr: "/etc/passwd: permission denied\n"}},
+		"no stdin": {query: shell("cat; echo end"), want: result{stdout: "end\n"}},
+		"stdin and its end": {query: shell("cat; echo end", "stdin", "1"),
+			input: [][]byte{stdin("one\n"), stdin("two\n"), stdinEOF},
+			want:  result{stdout: "one\ntwo\nend\n"}},
+		"input after its end": {query: shell("cat", "stdin", "1"),
+			input: [][]byte{stdin("one\n"), stdinEOF, stdin("late"), stdinEOF},
+			want:  result{stdout: "one\n"}},
+		"open stdin doesn't hang": {query: shell("echo done", "stdin", "1"),
+			want: result{stdout: "done\n"}},
+		"nobody reads stdin": {query: shell("exit 3", "stdin", "1"),
+			input: [][]byte{stdin(strings.Repeat("x", 300000)), stdinEOF}, want: result{code: 3}},
+		"both streams": {query: shell("echo a; echo b >&2"),
+			want: result{stdout: "a\n", stderr: "b\n"}},
+		"machine's environment": {query: shell("echo $COLOUR $HOME"),
+			want: result{stdout: "blue /root\n"}},
+		"own environment": {query: shell("echo $COLOUR $A $B", "env", "COLOUR=red", "env", "A=1",
+			"env", "B=x=y"),
 			want: result{stdout: "red 1 x=y\n"}},
-		"directory to run in": {query: shell("pwd", "dir", "/data"), want: result{stdout: "/data\n"}},
-		"no such directory":   {query: shell("pwd", "dir", "/no"), want: result{code: 126, stderr: "directory /no: no such file or directory\n"}},
-		"user":                {query: shell("id -un; id -gn", "user", "web"), want: result{stdout: "web\nweb\n"}},
-		"terminal":            {query: shell("stty size; test -t 0 && echo tty", "tty", "1", "rows", "33", "cols", "99"), want: result{stdout: "33 99\r\ntty\r\n"}},
-		"terminal's input end": {query: shell("stty -echo; echo ready; cat; echo end", "tty", "1"), input: [][]byte{stdin("x\n"), stdinEOF},
-			want: result{stdout: "*end\r\n"}},
+		"directory to run in": {query: shell("pwd", "dir", "/data"),
+			want: result{stdout: "/data\n"}},
+		"no such directory": {query: shell("pwd", "dir", "/no"),
+			want: result{code: 126, stderr: "directory /no: no such file or directory\n"}},
+		"user": {query: shell("id -un; id -gn", "user", "web"),
+			want: result{stdout: "web\nweb\n"}},
+		"terminal": {query: shell("stty size; test -t 0 && echo tty", "tty", "1", "rows",
+			"33", "cols", "99"), want: result{stdout: "33 99\r\ntty\r\n"}},
+		"terminal's input end": {query: shell("stty -echo; echo ready; cat; echo end", "tty", "1"),
+			input: [][]byte{stdin("x\n"), stdinEOF},
+			want:  result{stdout: "*end\r\n"}},
 	} {
 		got := v.exec(tc.query, tc.input...)
-		if tail, ok := strings.CutPrefix(tc.want.stdout, "*"); ok && strings.HasSuffix(got.stdout, tail) {
+		if tail, ok := strings.CutPrefix(tc.want.stdout, "*"); ok &&
+			strings.HasSuffix(got.stdout, tail) {
 			got.stdout = tc.want.stdout
 		}
 		if got != tc.want {
@@ -193,7 +215,8 @@ func testExecTable(t *testing.T, v *testVM) {
 	}
 }
 
-// testBackPressure checks that a client that doesn't read stops the command, and gets all of it later.
+// testBackPressure checks that a client that doesn't read stops the command, and gets all of it
+// later.
 func testBackPressure(t *testing.T, v *testVM) {
 	conn := v.dialExec(shell("head -c 33554432 /dev/zero; echo finished > /tmp/finished"))
 	defer conn.CloseNow()
@@ -210,14 +233,16 @@ func testBackPressure(t *testing.T, v *testVM) {
 }
 
 func testResize(t *testing.T, v *testVM) {
-	conn := v.dialExec(shell("trap 'stty size; exit 4' WINCH; echo ready; while :; do sleep 0.05; done", "tty", "1"))
+	conn := v.dialExec(shell(
+		"trap 'stty size; exit 4' WINCH; echo ready; while :; do sleep 0.05; done", "tty", "1"))
 	defer conn.CloseNow()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if _, first, err := conn.Read(ctx); err != nil || !bytes.Contains(first, []byte("ready")) {
 		t.Fatalf("%q %v", first, err)
 	}
-	if err := conn.Write(ctx, websocket.MessageText, []byte(`{"type":"resize","rows":44,"cols":132}`)); err != nil {
+	if err := conn.Write(ctx, websocket.MessageText,
+		[]byte(`{"type":"resize","rows":44,"cols":132}`)); err != nil {
 		t.Fatal(err)
 	}
 	r, err := drain(ctx, conn)
@@ -227,14 +252,16 @@ func testResize(t *testing.T, v *testVM) {
 }
 
 func testSignal(t *testing.T, v *testVM) {
-	conn := v.dialExec(shell("trap 'echo asked; exit 6' TERM; echo ready; while :; do sleep 0.05; done"))
+	conn := v.dialExec(
+		shell("trap 'echo asked; exit 6' TERM; echo ready; while :; do sleep 0.05; done"))
 	defer conn.CloseNow()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	if _, first, err := conn.Read(ctx); err != nil || !bytes.Contains(first, []byte("ready")) {
 		t.Fatalf("%q %v", first, err)
 	}
-	for _, message := range []string{`{"type":"signal","signal":"NONSENSE"}`, `{"type":"signal","signal":"SIGTERM"}`} {
+	for _, message := range []string{`{"type":"signal","signal":"NONSENSE"}`,
+		`{"type":"signal","signal":"SIGTERM"}`} {
 		if err := conn.Write(ctx, websocket.MessageText, []byte(message)); err != nil {
 			t.Fatal(err)
 		}
@@ -245,14 +272,16 @@ func testSignal(t *testing.T, v *testVM) {
 	}
 }
 
-// testClientGone checks that a command whose client has gone gets SIGHUP, and what ignores that SIGKILL.
+// testClientGone checks that a command whose client has gone gets SIGHUP, and what ignores that
+// SIGKILL.
 func testClientGone(t *testing.T, v *testVM) {
 	for name, script := range map[string]string{
 		"obedient": "trap 'echo hup > /tmp/hup; exit' HUP; echo up; while :; do sleep 0.02; done",
 		"stubborn": "trap '' HUP; echo up; while :; do sleep 0.02; done",
 	} {
 		conn := v.dialExec(shell("echo $$ > /tmp/" + name + "; " + script))
-		if _, first, err := conn.Read(t.Context()); err != nil || !bytes.Contains(first, []byte("up")) {
+		if _, first, err := conn.Read(t.Context()); err != nil ||
+			!bytes.Contains(first, []byte("up")) {
 			t.Fatalf("%q %v", first, err)
 		}
 		conn.CloseNow()
@@ -295,26 +324,31 @@ func testInside(t *testing.T, v *testVM, b guestapi.Bind) {
 	}
 }
 
-// testLongCommand: a command that no query carries comes as a message. What is too long for the container's init,
-// or for the kernel, is refused by its size, or as a shell would.
+// testLongCommand: a command that no query carries comes as a message. What is too long for the
+// container's init, or for the kernel, is refused by its size, or as a shell would.
 func testLongCommand(t *testing.T, v *testVM) {
 	run := func(args ...string) result {
-		data, err := json.Marshal(guestapi.ExecCommand{Cmd: append([]string{"sh", "-c", "echo $# $LONG"}, args...), Env: []string{"LONG=yes"}})
+		data, err := json.Marshal(guestapi.ExecCommand{
+			Cmd: append([]string{"sh", "-c", "echo $# $LONG"}, args...), Env: []string{"LONG=yes"}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return v.exec(url.Values{"command": {"1"}}, append([]byte{guestapi.FrameCommand}, data...))
 	}
-	if r := run(slices.Repeat([]string{"argument"}, 50_001)...); r.code != 0 || r.stdout != "50000 yes\n" {
+	if r := run(slices.Repeat([]string{"argument"}, 50_001)...); r.code != 0 ||
+		r.stdout != "50000 yes\n" {
 		t.Errorf("50,000 arguments: %+v", r)
 	}
-	if r := run("x", strings.Repeat("x", 200<<10)); r.code != 126 || !strings.Contains(r.stderr, "too long") {
+	if r := run("x", strings.Repeat("x", 200<<10)); r.code != 126 ||
+		!strings.Contains(r.stderr, "too long") {
 		t.Errorf("one of 200 KiB: code %d, %q", r.code, r.stderr)
 	}
-	if r := run(slices.Repeat([]string{"argument"}, 200_000)...); r.failure.Kind != string(errs.Invalid) || !strings.Contains(r.failure.Message, "at most") {
+	if r := run(slices.Repeat([]string{"argument"}, 200_000)...); r.failure.Kind != string(
+		errs.Invalid) || !strings.Contains(r.failure.Message, "at most") {
 		t.Errorf("more than fits: %+v", r.failure)
 	}
-	if r := v.exec(url.Values{"command": {"1"}}, stdin("ls")); r.failure.Kind != string(errs.Invalid) {
+	if r := v.exec(url.Values{"command": {"1"}},
+		stdin("ls")); r.failure.Kind != string(errs.Invalid) {
 		t.Errorf("no command in the first message: %+v", r)
 	}
 }

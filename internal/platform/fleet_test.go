@@ -33,7 +33,8 @@ import (
 	"github.com/sluice-platform/sluice/test/v2host"
 )
 
-// The parts that all tests share: a release, an image, a store, a driver. Everything in them is real.
+// The parts that all tests share: a release, an image, a store, a driver. Everything in them is
+// real.
 type bench struct {
 	dir     string
 	release string
@@ -82,7 +83,8 @@ func newBench(dir string) (*bench, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	if b.release = os.Getenv(runtimetest.ReleaseEnv); b.release == "" {
-		out, err := exec.CommandContext(ctx, "../../scripts/build-release.sh", filepath.Join(dir, "releases")).CombinedOutput()
+		out, err := exec.CommandContext(ctx, "../../scripts/build-release.sh",
+			filepath.Join(dir, "releases")).CombinedOutput()
 		if err != nil {
 			return nil, fmt.Errorf("build release: %w: %s", err, out)
 		}
@@ -95,8 +97,9 @@ func newBench(dir string) (*bench, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make image: %w", err)
 	}
-	b.driver, err = sandbox.New(sandbox.Config{Dir: filepath.Join(dir, "vms"), CgroupParent: "sluice-test/" + filepath.Base(dir),
-		Logger: slog.New(slog.DiscardHandler)})
+	b.driver, err = sandbox.New(sandbox.Config{Dir: filepath.Join(dir, "vms"),
+		CgroupParent: "sluice-test/" + filepath.Base(dir),
+		Logger:       slog.New(slog.DiscardHandler)})
 	return b, err
 }
 
@@ -122,7 +125,8 @@ func (b *bench) makeImage(ctx context.Context) error {
 			return err
 		}
 	}
-	if out, err := exec.CommandContext(ctx, "cp", "-L", busybox, filepath.Join(tree, "bin/busybox")).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(ctx, "cp", "-L", busybox,
+		filepath.Join(tree, "bin/busybox")).CombinedOutput(); err != nil {
 		return fmt.Errorf("copy busybox: %w: %s", err, out)
 	}
 	applets, err := exec.CommandContext(ctx, busybox, "--list").Output()
@@ -137,8 +141,9 @@ func (b *bench) makeImage(ctx context.Context) error {
 		}
 	}
 	for name, text := range map[string]string{
-		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n", "etc/group": "root:x:0:\nweb:x:1000:\n",
-		"etc/hosts": "10.0.0.1 kept\n", "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
+		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/:/bin/sh\n",
+		"etc/group":  "root:x:0:\nweb:x:1000:\n",
+		"etc/hosts":  "10.0.0.1 kept\n", "etc/machine-id": "0123456789abcdef0123456789abcdef\n",
 	} {
 		if err := os.WriteFile(filepath.Join(tree, name), []byte(text), 0o644); err != nil {
 			return err
@@ -162,7 +167,8 @@ func busyboxPath(ctx context.Context) (string, error) {
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}
-	out, err := exec.CommandContext(ctx, "apt-get", "install", "-y", "busybox-static").CombinedOutput()
+	out, err := exec.CommandContext(ctx, "apt-get", "install", "-y",
+		"busybox-static").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("install busybox-static: %w: %s", err, out)
 	}
@@ -170,7 +176,8 @@ func busyboxPath(ctx context.Context) (string, error) {
 }
 
 func (b *bench) writeTemplate(ctx context.Context, raw string) error {
-	if _, err := disk.Create(ctx, b.store, template, disk.CreateOptions{Size: imageBytes}); err != nil {
+	if _, err := disk.Create(ctx, b.store, template,
+		disk.CreateOptions{Size: imageBytes}); err != nil {
 		return err
 	}
 	d, err := disk.Attach(ctx, b.store, template, disk.AttachOptions{Generation: 1, Holder: "test"})
@@ -200,7 +207,8 @@ func (b *bench) writeTemplate(ctx context.Context, raw string) error {
 func newDisk(t *testing.T) fleet.MachineID {
 	t.Helper()
 	id := fleet.MachineID(fmt.Sprintf("c0%012x", shared.seq.Add(1)))
-	if _, err := disk.Fork(t.Context(), shared.store, template, checkpoint, "disks/"+string(id), disk.ForkOptions{}); err != nil {
+	if _, err := disk.Fork(t.Context(), shared.store, template, checkpoint, "disks/"+string(id),
+		disk.ForkOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return id
@@ -231,18 +239,24 @@ func startVM(t *testing.T) *testVM {
 	t.Helper()
 	id := fleet.VMID(fmt.Sprintf("%08x", 0xa0000000+uint32(os.Getpid())<<8+shared.seq.Add(1)))
 	v := &testVM{t: t, token: "token-of-" + string(id)}
-	boot, err := json.Marshal(guestapi.Boot{VM: id, Release: fleet.ReleaseID(filepath.Base(shared.release)), ControlToken: v.token,
-		CacheDevice: "/dev/sluice-cache", Seed: []byte("0123456789abcdef0123456789abcdef"), WallClock: time.Now()})
+	boot, err := json.Marshal(guestapi.Boot{VM: id,
+		Release: fleet.ReleaseID(filepath.Base(shared.release)), ControlToken: v.token,
+		CacheDevice: "/dev/sluice-cache", Seed: []byte("0123456789abcdef0123456789abcdef"),
+		WallClock: time.Now()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.VM, err = shared.driver.Start(t.Context(), runtime.Spec{ID: id, Release: shared.release, Boot: boot, CacheBytes: 64 << 20,
-		Limits: fleet.Resources{CPUMillis: 2000, MemoryMiB: 512}})
+	v.VM, err = shared.driver.Start(t.Context(),
+		runtime.Spec{ID: id, Release: shared.release, Boot: boot, CacheBytes: 64 << 20,
+			Limits: fleet.Resources{CPUMillis: 2000, MemoryMiB: 512}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(v.remove)
-	v.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return v.Dial(ctx) }}}
+	v.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _,
+		_ string) (net.Conn, error) {
+		return v.Dial(ctx)
+	}}}
 	v.serveGateway()
 	v.await("answers", func(guestapi.Health) bool { return true })
 	return v
@@ -262,14 +276,17 @@ func (v *testVM) remove() {
 }
 
 func (v *testVM) serveGateway() {
-	l, err := net.Listen("tcp6", fmt.Sprintf("[%s%%%s]:%d", guestapi.HostLinkIP, v.HostLink(), guestapi.GatewayPort))
+	l, err := net.Listen("tcp6", fmt.Sprintf("[%s%%%s]:%d", guestapi.HostLinkIP, v.HostLink(),
+		guestapi.GatewayPort))
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	delay, _ := time.ParseDuration(os.Getenv("SLUICE_TEST_STORE_DELAY")) // to see which steps wait for the store
+	// to see which steps wait for the store
+	delay, _ := time.ParseDuration(os.Getenv("SLUICE_TEST_STORE_DELAY"))
 	allow := gatewayhttp.AuthorizerFunc(func(r *http.Request, op, key string, body []byte) error {
 		if delay > 0 {
-			v.t.Logf("%s store: %s %s %s %d bytes", time.Now().Format("05.000"), op, key, r.Header.Get("Range"), len(body))
+			v.t.Logf("%s store: %s %s %s %d bytes", time.Now().Format("05.000"), op, key,
+				r.Header.Get("Range"), len(body))
 		}
 		time.Sleep(delay)
 		v.requests.Add(1)
@@ -349,7 +366,8 @@ func (v *testVM) await(what string, cond func(guestapi.Health) bool) guestapi.He
 }
 
 // awaitFor is await with a limit of its own.
-func (v *testVM) awaitFor(limit time.Duration, what string, cond func(guestapi.Health) bool) guestapi.Health {
+func (v *testVM) awaitFor(limit time.Duration, what string,
+	cond func(guestapi.Health) bool) guestapi.Health {
 	v.t.Helper()
 	deadline := time.Now().Add(limit)
 	var last guestapi.Health
@@ -375,7 +393,8 @@ func inState(want guestapi.State) func(guestapi.Health) bool {
 func made(h guestapi.Health) bool { return h.State == guestapi.StateEmpty && len(h.Steps) > 0 }
 
 func bindOf(id fleet.MachineID, gen fleet.Generation, services ...fleet.Service) guestapi.Bind {
-	return guestapi.Bind{Machine: id, Generation: gen, Instance: fleet.InstanceID(fmt.Sprintf("01INSTANCE%d", gen)), Name: "box", App: "app",
+	return guestapi.Bind{Machine: id, Generation: gen,
+		Instance: fleet.InstanceID(fmt.Sprintf("01INSTANCE%d", gen)), Name: "box", App: "app",
 		Network: "net", Address: netip.MustParseAddr("fdaa:0:1:0:1:0:5:2"), Worker: "w1",
 		Store:  guestapi.StoreAccess{DiskPath: "disks/" + string(id), Token: "store-token"},
 		Config: fleet.MachineConfig{Services: services, Env: map[string]string{"COLOUR": "blue"}}}
@@ -393,7 +412,8 @@ func (v *testVM) release(b guestapi.Bind) guestapi.Health {
 	ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Minute)
 	defer cancel()
 	var h guestapi.Health
-	if err := v.call(ctx, http.MethodPost, guestapi.PathRelease, guestapi.Release{Machine: b.Machine, Generation: b.Generation}, &h); err != nil {
+	if err := v.call(ctx, http.MethodPost, guestapi.PathRelease,
+		guestapi.Release{Machine: b.Machine, Generation: b.Generation}, &h); err != nil {
 		v.t.Fatalf("release: %v", err)
 	}
 	return h
@@ -410,7 +430,8 @@ func fsck(t *testing.T, id fleet.MachineID) {
 	if info.Head.State != "closed" {
 		t.Errorf("disk's head is %s", info.Head.State)
 	}
-	d, err := disk.Attach(t.Context(), shared.store, path, disk.AttachOptions{Generation: info.Head.Generation, Holder: info.Head.Holder})
+	d, err := disk.Attach(t.Context(), shared.store, path,
+		disk.AttachOptions{Generation: info.Head.Generation, Holder: info.Head.Holder})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -430,7 +451,8 @@ func fsck(t *testing.T, id fleet.MachineID) {
 	if err != nil {
 		t.Errorf("e2fsck: %v: %s", err, out)
 	}
-	if bytes.Contains(out, []byte("recovery")) || bytes.Contains(out, []byte("recovering journal")) {
+	if bytes.Contains(out, []byte("recovery")) ||
+		bytes.Contains(out, []byte("recovering journal")) {
 		t.Errorf("file system was not unmounted: %s", out)
 	}
 	if err := d.Close(t.Context()); err != nil {

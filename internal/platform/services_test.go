@@ -27,11 +27,13 @@ func (v *testVM) service(name string) fleet.ServiceReport {
 	return fleet.ServiceReport{}
 }
 
-func (v *testVM) awaitService(name, what string, cond func(fleet.ServiceReport) bool) fleet.ServiceReport {
+func (v *testVM) awaitService(name, what string,
+	cond func(fleet.ServiceReport) bool) fleet.ServiceReport {
 	v.t.Helper()
 	var found fleet.ServiceReport
 	v.await("service "+name+": "+what, func(h guestapi.Health) bool {
-		i := slices.IndexFunc(h.Services, func(s fleet.ServiceReport) bool { return s.Name == name && cond(s) })
+		i := slices.IndexFunc(h.Services,
+			func(s fleet.ServiceReport) bool { return s.Name == name && cond(s) })
 		if i >= 0 {
 			found = h.Services[i]
 		}
@@ -61,7 +63,8 @@ func loop(name string, needs ...string) fleet.Service {
 
 func TestServices(t *testing.T) {
 	id := newDisk(t)
-	flaky := fleet.Service{Name: "flaky", Cmd: []string{"sh", "-c", "echo run >> /data/runs; exit 3"}}
+	flaky := fleet.Service{Name: "flaky",
+		Cmd: []string{"sh", "-c", "echo run >> /data/runs; exit 3"}}
 	web := webService()
 	web.Needs = []string{"b"}
 	web.Check = &fleet.Check{Kind: fleet.CheckHTTP, Path: "/page"}
@@ -77,9 +80,11 @@ func TestServices(t *testing.T) {
 	}
 	v.sh("echo page > /data/page; touch /data/go")
 	v.awaitService("web", "ready", func(s fleet.ServiceReport) bool { return s.State == "ready" })
-	v.awaitService("checked", "ready", func(s fleet.ServiceReport) bool { return s.State == "ready" })
+	v.awaitService("checked", "ready",
+		func(s fleet.ServiceReport) bool { return s.State == "ready" })
 	t.Run("RestartWithBackoff", func(t *testing.T) {
-		s := v.awaitService("flaky", "restarted", func(s fleet.ServiceReport) bool { return s.Restarts >= 3 })
+		s := v.awaitService("flaky", "restarted",
+			func(s fleet.ServiceReport) bool { return s.Restarts >= 3 })
 		if !strings.Contains(s.Error, "exit code 3") {
 			t.Errorf("error %q", s.Error)
 		}
@@ -91,7 +96,10 @@ func TestServices(t *testing.T) {
 	t.Run("KilledIsRestarted", func(t *testing.T) {
 		before := v.service("a")
 		v.sh(fmt.Sprintf("kill -KILL %d", before.PID))
-		v.awaitService("a", "back", func(s fleet.ServiceReport) bool { return s.State == "ready" && s.PID != before.PID && s.Restarts == 1 })
+		v.awaitService("a", "back", func(s fleet.ServiceReport) bool {
+			return s.State == "ready" &&
+				s.PID != before.PID && s.Restarts == 1
+		})
 	})
 	t.Run("Logs", func(t *testing.T) { testLogs(t, v) })
 	t.Run("Ports", func(t *testing.T) { testPorts(t, v) })
@@ -120,7 +128,8 @@ func testStickyStop(t *testing.T, v *testVM) {
 	if err := v.post("services/checked/stop"); err != nil {
 		t.Fatal(err)
 	}
-	v.awaitService("checked", "stopped", func(s fleet.ServiceReport) bool { return s.State == "stopped" })
+	v.awaitService("checked", "stopped",
+		func(s fleet.ServiceReport) bool { return s.State == "stopped" })
 	time.Sleep(300 * time.Millisecond) // longer than the first restart takes
 	if s := v.service("checked"); s.State != "stopped" || s.Restarts != 0 {
 		t.Errorf("a stopped service is %+v", s)
@@ -128,11 +137,13 @@ func testStickyStop(t *testing.T, v *testVM) {
 	if err := v.post("services/checked/start"); err != nil {
 		t.Fatal(err)
 	}
-	s := v.awaitService("checked", "started", func(s fleet.ServiceReport) bool { return s.State == "ready" })
+	s := v.awaitService("checked", "started",
+		func(s fleet.ServiceReport) bool { return s.State == "ready" })
 	if err := v.post("services/checked/restart"); err != nil {
 		t.Fatal(err)
 	}
-	v.awaitService("checked", "restarted", func(n fleet.ServiceReport) bool { return n.State == "ready" && n.PID != s.PID })
+	v.awaitService("checked", "restarted",
+		func(n fleet.ServiceReport) bool { return n.State == "ready" && n.PID != s.PID })
 	if err := v.post("services/nobody/stop"); !errs.Is(err, errs.NotFound) {
 		t.Errorf("stop of an unknown service: %v", err)
 	}
@@ -140,14 +151,19 @@ func testStickyStop(t *testing.T, v *testVM) {
 
 func testLogs(t *testing.T, v *testVM) {
 	text, err := v.get("logs?service=b&lines=10")
-	if err != nil || !strings.Contains(text, " b stdout hello from b\n") || !strings.Contains(text, " b stderr oops\n") {
+	if err != nil || !strings.Contains(text, " b stdout hello from b\n") ||
+		!strings.Contains(text, " b stderr oops\n") {
 		t.Errorf("log of b: %q %v", text, err)
 	}
-	if text, err = v.get("logs?lines=-1"); err != nil || !strings.Contains(text, " a stdout hello") || !strings.Contains(text, " b stdout hello") {
+	if text, err = v.get("logs?lines=-1"); err != nil ||
+		!strings.Contains(text, " a stdout hello") || !strings.Contains(text, " b stdout hello") {
 		t.Errorf("log of all: %q %v", text, err)
 	}
-	v.awaitService("missing", "tried twice", func(s fleet.ServiceReport) bool { return s.Restarts >= 2 })
-	if text, err = v.get("logs?service=missing"); err != nil || !strings.Contains(text, " missing sluice can't be started: ") || !strings.Contains(text, "nonesuch: command not found\n") {
+	v.awaitService("missing", "tried twice",
+		func(s fleet.ServiceReport) bool { return s.Restarts >= 2 })
+	if text, err = v.get("logs?service=missing"); err != nil ||
+		!strings.Contains(text, " missing sluice can't be started: ") ||
+		!strings.Contains(text, "nonesuch: command not found\n") {
 		t.Errorf("log of a service without a command: %q %v", text, err)
 	}
 	if _, err := v.get("logs?service=nobody"); !errs.Is(err, errs.NotFound) {
@@ -155,17 +171,20 @@ func testLogs(t *testing.T, v *testVM) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://vm"+guestapi.PathMachine+"logs?service=flaky&lines=0&follow=1", nil)
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet,
+		"http://vm"+guestapi.PathMachine+"logs?service=flaky&lines=0&follow=1", nil)
 	req.Header.Set("Authorization", "Bearer "+v.token)
 	resp, err := v.http.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	if got := resp.Header.Get(guestapi.HeaderInstance); got == "" || got != string(v.health().Instance) {
+	if got := resp.Header.Get(guestapi.HeaderInstance); got == "" ||
+		got != string(v.health().Instance) {
 		t.Errorf("log of instance %q", got)
 	}
-	v.sh("echo from outside > /proc/$(cat /proc/sys/kernel/ns_last_pid)/fd/1 || true") // whatever: must not break the log
+	// whatever: must not break the log
+	v.sh("echo from outside > /proc/$(cat /proc/sys/kernel/ns_last_pid)/fd/1 || true")
 	if err := v.post("services/a/restart"); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +222,8 @@ func testPorts(t *testing.T, v *testVM) {
 
 func TestLogRotationAndFollow(t *testing.T) {
 	id := newDisk(t)
-	noisy := fleet.Service{Name: "noisy", Cmd: []string{"sh", "-c", "seq 1 400000; echo last; while :; do sleep 0.1; echo tick; done"}}
+	noisy := fleet.Service{Name: "noisy", Cmd: []string{"sh", "-c",
+		"seq 1 400000; echo last; while :; do sleep 0.1; echo tick; done"}}
 	b := bindOf(id, 1, noisy)
 	v := startVM(t)
 	v.bind(b)
@@ -211,7 +231,8 @@ func TestLogRotationAndFollow(t *testing.T) {
 	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		text, err := v.get("logs?service=noisy&lines=2000")
-		if err == nil && strings.Contains(text, " 400000\n") && strings.Contains(text, "stdout last\n") {
+		if err == nil && strings.Contains(text, " 400000\n") &&
+			strings.Contains(text, "stdout last\n") {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -225,7 +246,8 @@ func TestLogRotationAndFollow(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://vm"+guestapi.PathMachine+"logs?lines=1&follow=1", nil)
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet,
+		"http://vm"+guestapi.PathMachine+"logs?lines=1&follow=1", nil)
 	req.Header.Set("Authorization", "Bearer "+v.token)
 	resp, err := v.http.Do(req)
 	if err != nil {
@@ -246,11 +268,14 @@ func TestLogRotationAndFollow(t *testing.T) {
 
 // testUpgrade switches protocols through the proxy, as a WebSocket does, and speaks both ways.
 func testUpgrade(t *testing.T, v *testVM) {
-	server := v.dialExec(shell(`printf 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\nhello' | nc -l -p 8082`))
+	server := v.dialExec(
+		shell(
+			`printf 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\nhello' | nc -l -p 8082`))
 	defer server.CloseNow()
 	deadline := time.Now().Add(2 * time.Minute)
 	for {
-		req := "GET " + guestapi.PathMachine + "ports/8082/ws HTTP/1.1\r\nHost: vm\r\nAuthorization: Bearer " + v.token +
+		req := "GET " + guestapi.PathMachine +
+			"ports/8082/ws HTTP/1.1\r\nHost: vm\r\nAuthorization: Bearer " + v.token +
 			"\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n"
 		conn, err := v.Dial(t.Context())
 		if err != nil {
@@ -260,7 +285,8 @@ func testUpgrade(t *testing.T, v *testVM) {
 		fmt.Fprint(conn, req)
 		answer, _ := io.ReadAll(conn)
 		conn.Close()
-		if strings.HasPrefix(string(answer), "HTTP/1.1 101 ") && strings.HasSuffix(string(answer), "hello") {
+		if strings.HasPrefix(string(answer), "HTTP/1.1 101 ") &&
+			strings.HasSuffix(string(answer), "hello") {
 			return
 		}
 		if time.Now().After(deadline) {

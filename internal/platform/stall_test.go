@@ -11,15 +11,16 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// recorderService appends a numbered line, fsyncs it, and then prints its number: what it prints was acknowledged. It
-// ends at the first error. ticker prints and never touches the disk.
+// recorderService appends a numbered line, fsyncs it, and then prints its number: what it prints
+// was acknowledged. It ends at the first error. ticker prints and never touches the disk.
 func recorderService() fleet.Service {
 	return fleet.Service{Name: "recorder", Cmd: []string{"sh", "-c",
 		"i=1; while echo $i | dd of=/data/records oflag=append conv=notrunc,fsync 2>/dev/null; do echo ack $i; i=$((i+1)); done; echo broken at $i; exec sleep 9999"}}
 }
 
 func tickerService() fleet.Service {
-	return fleet.Service{Name: "ticker", Cmd: []string{"sh", "-c", "while :; do echo tick; sleep 0.1; done"}}
+	return fleet.Service{Name: "ticker",
+		Cmd: []string{"sh", "-c", "while :; do echo tick; sleep 0.1; done"}}
 }
 
 func (v *testVM) lines(service, text string) int {
@@ -41,9 +42,10 @@ func (v *testVM) goesOn() {
 	})
 }
 
-// TestStoreStalls: a machine whose store stops is paused, all of it but the platform, and goes on where it was when the
-// store is back, without an error that anybody sees; over a restart of platformd in the middle, too. Meanwhile it says
-// so, and refuses what can't be done. Released while it is paused, it stops in order.
+// TestStoreStalls: a machine whose store stops is paused, all of it but the platform, and goes on
+// where it was when the store is back, without an error that anybody sees; over a restart of
+// platformd in the middle, too. Meanwhile it says so, and refuses what can't be done. Released
+// while it is paused, it stops in order.
 func TestStoreStalls(t *testing.T) {
 	t.Parallel()
 	id := newDisk(t)
@@ -56,23 +58,30 @@ func TestStoreStalls(t *testing.T) {
 
 	v.cut.Store(true)
 	h := v.await("stalled", func(h guestapi.Health) bool { return h.Stall != nil })
-	if s := h.Stall; s.Paused || s.Operation == "" || s.Reason == "" || s.Remedy == "" || time.Since(s.Since) > 5*time.Second {
+	if s := h.Stall; s.Paused || s.Operation == "" || s.Reason == "" || s.Remedy == "" ||
+		time.Since(s.Since) > 5*time.Second {
 		t.Errorf("stalled: %+v", s)
 	}
 	v.await("paused", func(h guestapi.Health) bool { return h.Stall != nil && h.Stall.Paused })
 	ticks := v.lines("ticker", "tick")
-	if err := v.call(t.Context(), "GET", guestapi.PathMachine+"exec?cmd=true", nil, nil); !errs.Is(err, errs.Unavailable) ||
-		!strings.Contains(err.Error(), "paused") || !strings.Contains(errs.RemedyOf(err), "goes on by itself") {
+	if err := v.call(t.Context(), "GET", guestapi.PathMachine+"exec?cmd=true", nil,
+		nil); !errs.Is(err, errs.Unavailable) ||
+		!strings.Contains(err.Error(), "paused") ||
+		!strings.Contains(errs.RemedyOf(err), "goes on by itself") {
 		t.Errorf("exec: %v; %s", err, errs.RemedyOf(err))
 	}
 	var d struct {
 		Stall *fleet.DiskStall `json:"stall"`
 	}
-	if err := v.call(t.Context(), "GET", guestapi.PathMachine+"disk", nil, &d); err != nil || d.Stall == nil || !d.Stall.Paused {
+	if err := v.call(t.Context(), "GET", guestapi.PathMachine+"disk", nil, &d); err != nil ||
+		d.Stall == nil || !d.Stall.Paused {
 		t.Errorf("disk: %+v, %v", d.Stall, err)
 	}
 	v.kill("platformd")
-	v.await("paused again", func(h guestapi.Health) bool { return h.Stall != nil && h.Stall.Paused })
+	v.await("paused again", func(h guestapi.Health) bool {
+		return h.Stall != nil &&
+			h.Stall.Paused
+	})
 	time.Sleep(time.Second) // for the new one to freeze it
 	later := v.lines("ticker", "tick")
 	time.Sleep(time.Second)
@@ -100,10 +109,13 @@ func TestStoreStalls(t *testing.T) {
 	v.await("paused", func(h guestapi.Health) bool { return h.Stall != nil && h.Stall.Paused })
 	released := make(chan error, 1)
 	go func() {
-		released <- v.call(t.Context(), "POST", guestapi.PathRelease, guestapi.Release{Machine: id, Generation: 1}, nil)
+		released <- v.call(t.Context(), "POST", guestapi.PathRelease,
+			guestapi.Release{Machine: id, Generation: 1}, nil)
 	}()
-	h = v.await("waiting to be released", func(h guestapi.Health) bool { return h.State == guestapi.StateStopping && h.Error != "" })
-	if !strings.Contains(h.Error, "object store") || h.ErrorKind != string(errs.Unavailable) || h.Remedy == "" {
+	h = v.await("waiting to be released",
+		func(h guestapi.Health) bool { return h.State == guestapi.StateStopping && h.Error != "" })
+	if !strings.Contains(h.Error, "object store") || h.ErrorKind != string(errs.Unavailable) ||
+		h.Remedy == "" {
 		t.Errorf("waits for: %q %q %q", h.ErrorKind, h.Error, h.Remedy)
 	}
 	v.cut.Store(false)
@@ -116,10 +128,12 @@ func TestStoreStalls(t *testing.T) {
 	c := bindOf(id, 2)
 	w.bind(c)
 	w.await("healthy", inState(guestapi.StateHealthy))
-	if got := w.sh("seq $(wc -l < /data/records) | cmp - /data/records && echo whole"); got != "whole\n" {
+	if got := w.sh(
+		"seq $(wc -l < /data/records) | cmp - /data/records && echo whole"); got != "whole\n" {
 		t.Errorf("records: %s", got)
 	}
-	if got := w.sh("test $(wc -l < /data/records) -ge " + strconv.Itoa(acked) + " && echo all"); got != "all\n" {
+	if got := w.sh("test $(wc -l < /data/records) -ge " + strconv.Itoa(acked) +
+		" && echo all"); got != "all\n" {
 		t.Errorf("%d records were acknowledged", acked)
 	}
 	w.release(c)

@@ -15,11 +15,12 @@ func writerService() fleet.Service {
 		"while :; do dd if=/dev/zero of=/data/dirty bs=64k count=16 2>/dev/null; echo wrote; sleep 0.05; done"}}
 }
 
-// syncWithin is far beyond what a sync takes, even on a busy host, unless it waits for another machine's disk.
+// syncWithin is far beyond what a sync takes, even on a busy host, unless it waits for another
+// machine's disk.
 const syncWithin = time.Minute
 
-// beside runs a script while another machine's store has stalled. If the script waits for that, the store is let go
-// before the test fails: nothing else ends such a wait.
+// beside runs a script while another machine's store has stalled. If the script waits for that, the
+// store is let go before the test fails: nothing else ends such a wait.
 func (v *testVM) beside(stalled *testVM, script string) string {
 	v.t.Helper()
 	conn := v.dialExec(shell(script))
@@ -40,13 +41,14 @@ func (v *testVM) beside(stalled *testVM, script string) string {
 		v.t.Logf("%s: %v", script, time.Since(begun))
 	case <-time.After(syncWithin):
 		stalled.cut.Store(false)
-		v.t.Fatalf("%s: not within %v; once the other machine's store is back: %v", script, syncWithin, <-ended)
+		v.t.Fatalf("%s: not within %v; once the other machine's store is back: %v", script,
+			syncWithin, <-ended)
 	}
 	return stdout
 }
 
-// TestSyncIsOfOneMachine: a sync in a machine makes its own disk durable, and doesn't wait for another's, whose store has
-// stalled; however many sync at once, and over the ends of platformd.
+// TestSyncIsOfOneMachine: a sync in a machine makes its own disk durable, and doesn't wait for
+// another's, whose store has stalled; however many sync at once, and over the ends of platformd.
 func TestSyncIsOfOneMachine(t *testing.T) {
 	t.Parallel()
 	id := newDisk(t)
@@ -64,13 +66,18 @@ func TestSyncIsOfOneMachine(t *testing.T) {
 		stalled.cut.Store(false)
 		stalled.release(s)
 	}()
-	stalled.await("stalled, with something that waits", func(h guestapi.Health) bool { return h.Stall != nil && !h.Stall.HeldSince.IsZero() })
+	stalled.await("stalled, with something that waits",
+		func(h guestapi.Health) bool { return h.Stall != nil && !h.Stall.HeldSince.IsZero() })
 
 	if got := v.beside(stalled, "echo one > /data/one; sync; echo $?"); got != "0\n" {
 		t.Errorf("sync: %q", got)
 	}
-	stalled.await("paused", func(h guestapi.Health) bool { return h.Stall != nil && h.Stall.Paused })
-	if got := v.beside(stalled, "echo two > /data/two; for i in $(seq 100); do sync & done; wait; echo $?"); got != "0\n" {
+	stalled.await("paused", func(h guestapi.Health) bool {
+		return h.Stall != nil &&
+			h.Stall.Paused
+	})
+	if got := v.beside(stalled,
+		"echo two > /data/two; for i in $(seq 100); do sync & done; wait; echo $?"); got != "0\n" {
 		t.Errorf("100 syncs: %q", got)
 	}
 	for range 2 {
@@ -93,13 +100,15 @@ func TestSyncIsOfOneMachine(t *testing.T) {
 	w.release(b)
 }
 
-// TestSyncIsOfAllThatAMachineHas: its root is the only file system of a machine that has anything to write out.
+// TestSyncIsOfAllThatAMachineHas: its root is the only file system of a machine that has anything
+// to write out.
 func TestSyncIsOfAllThatAMachineHas(t *testing.T) {
 	v := startVM(t)
 	b := bindOf(newDisk(t), 1)
 	v.bind(b)
 	v.await("healthy", inState(guestapi.StateHealthy))
-	kernels := map[string]bool{"proc": true, "sysfs": true, "tmpfs": true, "devpts": true, "mqueue": true, "devtmpfs": true}
+	kernels := map[string]bool{"proc": true, "sysfs": true, "tmpfs": true, "devpts": true,
+		"mqueue": true, "devtmpfs": true}
 	for line := range strings.Lines(v.sh("cat /proc/mounts")) {
 		fields := strings.Fields(line)
 		if len(fields) < 3 || fields[1] != "/" && !kernels[fields[2]] {
@@ -109,8 +118,8 @@ func TestSyncIsOfAllThatAMachineHas(t *testing.T) {
 	v.release(b)
 }
 
-// TestSyncWaitsForItsOwnDisk: while a machine's own store has stalled, a sync in it waits, over the machine's pause too, and
-// then tells the truth. A VM that is killed with one under way is gone.
+// TestSyncWaitsForItsOwnDisk: while a machine's own store has stalled, a sync in it waits, over the
+// machine's pause too, and then tells the truth. A VM that is killed with one under way is gone.
 func TestSyncWaitsForItsOwnDisk(t *testing.T) {
 	t.Parallel()
 	v := startVM(t)
@@ -139,7 +148,8 @@ func TestSyncWaitsForItsOwnDisk(t *testing.T) {
 	v.cut.Store(true)
 	under := v.dialExec(shell("echo more > /data/file; sync; echo synced"))
 	defer under.CloseNow()
-	v.await("stalled, with a sync that waits", func(h guestapi.Health) bool { return h.Stall != nil && !h.Stall.HeldSince.IsZero() })
+	v.await("stalled, with a sync that waits",
+		func(h guestapi.Health) bool { return h.Stall != nil && !h.Stall.HeldSince.IsZero() })
 	if err := v.Kill(t.Context()); err != nil {
 		t.Error(err)
 	}

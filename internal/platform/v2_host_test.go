@@ -13,20 +13,23 @@ import (
 	"github.com/sluice-platform/sluice/test/v2host"
 )
 
-// TestOnV2Alone runs a machine, by the real platform and runc in a sandbox VM, on a kernel that has cgroup v2 alone.
+// TestOnV2Alone runs a machine, by the real platform and runc in a sandbox VM, on a kernel that has
+// cgroup v2 alone.
 func TestOnV2Alone(t *testing.T) {
 	tree := t.TempDir()
 	if err := os.Mkdir(filepath.Join(tree, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	v2host.Copy(t, shared.release, filepath.Join(tree, "platform"))
-	v2host.Copy(t, filepath.Join(shared.release, "usr"), filepath.Join(tree, "usr")) // has mkfs.ext4, e2fsck, and what they link
+	// has mkfs.ext4, e2fsck, and what they link
+	v2host.Copy(t, filepath.Join(shared.release, "usr"), filepath.Join(tree, "usr"))
 	busybox, err := busyboxPath(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	v2host.Copy(t, busybox, filepath.Join(tree, "bin/busybox"))
-	if err := errors.Join(os.Symlink("usr/lib64", filepath.Join(tree, "lib64")), os.Symlink("usr/lib", filepath.Join(tree, "lib")),
+	if err := errors.Join(os.Symlink("usr/lib64", filepath.Join(tree, "lib64")),
+		os.Symlink("usr/lib", filepath.Join(tree, "lib")),
 		os.Symlink("busybox", filepath.Join(tree, "bin/cp"))); err != nil {
 		t.Fatal(err)
 	}
@@ -37,8 +40,8 @@ func TestOnV2Alone(t *testing.T) {
 	})
 }
 
-// TestV2Machine has a machine's memory bounded beside the platform's, a process in it killed for that and it told so, and the
-// machine released in order.
+// TestV2Machine has a machine's memory bounded beside the platform's, a process in it killed for
+// that and it told so, and the machine released in order.
 func TestV2Machine(t *testing.T) {
 	if !v2host.Inside() {
 		t.Skip("needs a host with v2 alone; TestOnV2Alone runs it in one")
@@ -52,14 +55,16 @@ func TestV2Machine(t *testing.T) {
 	if err != nil || len(groups) != 1 {
 		t.Fatalf("cgroups of the VM: %v, %v", groups, err)
 	}
-	for file, want := range map[string]int{"machine/memory.max": 96 << 20, "init/memory.max": guestapi.PlatformMemory,
+	for file, want := range map[string]int{"machine/memory.max": 96 << 20,
+		"init/memory.max": guestapi.PlatformMemory,
 		"init/memory.min": guestapi.PlatformMemory, "memory.min": guestapi.PlatformMemory} {
 		got, err := os.ReadFile(filepath.Join(groups[0], file))
 		if err != nil || strings.TrimSpace(string(got)) != strconv.Itoa(want) {
 			t.Errorf("%s is %q, want %d (%v)", file, got, want, err)
 		}
 	}
-	if r := v.exec(shell("exec tail /dev/zero")); r.code != 137 || !strings.Contains(r.stderr, "sluice: killed: the machine is out of memory") {
+	if r := v.exec(shell("exec tail /dev/zero")); r.code != 137 ||
+		!strings.Contains(r.stderr, "sluice: killed: the machine is out of memory") {
 		t.Errorf("code %d, stderr %q", r.code, r.stderr)
 	}
 	if h := v.health(); h.OOM == nil || h.OOM.Kills != 1 {

@@ -1,14 +1,14 @@
 // Package runtime is the VM boundary: what a worker can do with a VM, whatever starts it.
 //
-// What crosses the boundary is what this package names, and nothing else: the boot document, the release
-// image (read-only), the control stream (Dial), the host link (a network), one cache device, and a
-// console. No path, descriptor, mount or memory is shared behind its back, also not by drivers for
-// which that would be easy.
+// What crosses the boundary is what this package names, and nothing else: the boot document, the
+// release image (read-only), the control stream (Dial), the host link (a network), one cache
+// device, and a console. No path, descriptor, mount or memory is shared behind its back, also not
+// by drivers for which that would be easy.
 //
-// Invariants, checked for every driver by the conformance suite (runtimetest): a VM outlives the worker
-// that started it and is found again by Adopt; after Remove nothing of it is left on the host (process,
-// mount, loop device, namespace, cgroup, link, file); all methods are idempotent and safe to call after
-// the VM has ended by itself.
+// Invariants, checked for every driver by the conformance suite (runtimetest): a VM outlives the
+// worker that started it and is found again by Adopt; after Remove nothing of it is left on the
+// host (process, mount, loop device, namespace, cgroup, link, file); all methods are idempotent and
+// safe to call after the VM has ended by itself.
 package runtime
 
 import (
@@ -22,12 +22,14 @@ import (
 // CacheDevice is where every driver shows a VM its cache device, if it has one.
 const CacheDevice = "/dev/sluice-cache"
 
-// Spec is what a VM is started with. All VMs of one release and runtime are alike until they are bound.
+// Spec is what a VM is started with. All VMs of one release and runtime are alike until they are
+// bound.
 type Spec struct {
 	ID fleet.VMID
 	// Release is the directory of an unpacked release: the files that the VM's root namespace runs.
 	Release string
-	// Boot is the boot document, as bytes; the driver delivers it, as guestapi.BootFile, and does not read it.
+	// Boot is the boot document, as bytes; the driver delivers it, as guestapi.BootFile, and does
+	// not read it.
 	Boot []byte
 	// CacheBytes is the size of the cache device; 0 for none. Its content may be lost at any time.
 	CacheBytes int64
@@ -43,15 +45,15 @@ type Driver interface {
 	Probe(ctx context.Context) error
 	// Start returns once the VM's init runs; the platform in it may take longer to answer.
 	Start(ctx context.Context, spec Spec) (VM, error)
-	// Adopt returns the VMs that an earlier worker process on this host started and that still exist,
-	// ended ones included, so that their remains can be removed.
+	// Adopt returns the VMs that an earlier worker process on this host started and that still
+	// exist, ended ones included, so that their remains can be removed.
 	Adopt(ctx context.Context) ([]VM, error)
 }
 
 // Accelerated is a Driver whose VMs have a kernel of their own.
 type Accelerated interface {
-	// Acceleration says what the VMs of a release run by: found out by booting its kernel, for some seconds at most,
-	// and remembered, also by later drivers over the same directories.
+	// Acceleration says what the VMs of a release run by: found out by booting its kernel, for some
+	// seconds at most, and remembered, also by later drivers over the same directories.
 	Acceleration(ctx context.Context, release string) (fleet.Acceleration, error)
 }
 
@@ -68,9 +70,11 @@ type VM interface {
 	ID() fleet.VMID
 	// Dial opens the control stream to a port of the VM's root namespace (guestapi.ControlPort).
 	Dial(ctx context.Context) (net.Conn, error)
-	// HostLink is the name of the network interface, on the worker, that is the other end of the VM's link.
+	// HostLink is the name of the network interface, on the worker, that is the other end of the
+	// VM's link.
 	HostLink() string
-	// SetLimits changes CPU and memory bounds; Unsupported where the driver can't do it while running.
+	// SetLimits changes CPU and memory bounds; Unsupported where the driver can't do it while
+	// running.
 	SetLimits(ctx context.Context, limits fleet.Resources) error
 	// Freeze stops every process of the VM where it is; Thaw lets them go on.
 	Freeze(ctx context.Context) error

@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/runtime"
 )
 
-// findAcceleration has the runtime find out what its VMs run by, where they have a kernel of their own: at the start,
-// so that it is known, and shown, before the first machine comes.
+// findAcceleration has the runtime find out what its VMs run by, where they have a kernel of their
+// own: at the start, so that it is known, and shown, before the first machine comes.
 func (w *Worker) findAcceleration(ctx context.Context) error {
 	driver, ok := w.deps.Driver.(runtime.Accelerated)
 	if !ok {

@@ -15,8 +15,8 @@ import (
 // assignment that comes very late. The storage refuses what comes later still.
 const keepForgotten = 24 * time.Hour
 
-// adopt finds what earlier workers on this host left: machines' VMs go on where they are, empty VMs go
-// to the pool, unknown ones are removed.
+// adopt finds what earlier workers on this host left: machines' VMs go on where they are, empty VMs
+// go to the pool, unknown ones are removed.
 func (w *Worker) adopt(ctx context.Context) error {
 	records, err := w.records.all(w.now(), keepForgotten)
 	if err != nil {
@@ -42,28 +42,32 @@ func (w *Worker) adopt(ctx context.Context) error {
 		m := newMachine(w, id, rec)
 		if vm, ok := vms[rec.Life.VM]; ok {
 			l := rec.Life
-			m.found = pool.Attach(vm, pool.Entry{VM: l.VM, ControlToken: l.ControlToken, Release: l.Release})
+			m.found = pool.Attach(vm, pool.Entry{VM: l.VM, ControlToken: l.ControlToken,
+				Release: l.Release})
 			delete(vms, l.VM)
 			if l.Bound && l.End == nil {
 				a := rec.Assignment
 				links = append(links, fleet.MachineLink{
-					Machine: id, NetworkID: a.NetworkID, Address: a.Address, Interface: vm.HostLink(),
+					Machine: id, NetworkID: a.NetworkID, Address: a.Address,
+					Interface: vm.HostLink(),
 				})
 			}
 		}
 		delete(entries, rec.Life.VM)
 		w.launch(m)
 	}
-	w.log.InfoContext(ctx, "looked for vms of earlier workers", "found", len(found), "machines", len(links), "others", len(vms))
+	w.log.InfoContext(ctx, "looked for vms of earlier workers", "found", len(found), "machines",
+		len(links), "others", len(vms))
 	err = w.deps.HostNet.Restore(ctx, links)
 	w.conditions.set(fleet.ConditionNetworkFailing, err)
 	w.sortOthers(ctx, vms, entries)
 	return nil
 }
 
-// sortOthers sends VMs that belong to no machine to the pool, if they are of the present release, empty
-// and answer, and removes the rest.
-func (w *Worker) sortOthers(ctx context.Context, vms map[fleet.VMID]runtime.VM, entries map[fleet.VMID]pool.Entry) {
+// sortOthers sends VMs that belong to no machine to the pool, if they are of the present release,
+// empty and answer, and removes the rest.
+func (w *Worker) sortOthers(ctx context.Context, vms map[fleet.VMID]runtime.VM,
+	entries map[fleet.VMID]pool.Entry) {
 	for id, vm := range vms {
 		entry, known := entries[id]
 		delete(entries, id)
@@ -113,7 +117,8 @@ func (m *machine) resume(ctx context.Context) {
 		l.VM, m.dirty = "", l.VM != ""
 		return
 	}
-	m.log.InfoContext(ctx, "found the machine's vm again", "vm_id", string(l.VM), "phase", string(l.Phase))
+	m.log.InfoContext(ctx, "found the machine's vm again", "vm_id", string(l.VM), "phase",
+		string(l.Phase))
 	m.hold(m.found)
 	if l.End == nil {
 		m.gate.Grant(l.Access)

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// backoff spaces repeated attempts: doubled each time up to a bound, with jitter so that many workers
-// don't come back in step.
+// backoff spaces repeated attempts: doubled each time up to a bound, with jitter so that many
+// workers don't come back in step.
 type backoff struct{ min, max, cur time.Duration }
 
 func newBackoff(lo, hi time.Duration) *backoff { return &backoff{min: lo, max: hi, cur: lo} }

@@ -56,7 +56,8 @@ func (c *conditions) has(name fleet.ConditionName) bool {
 func (c *conditions) list() []fleet.Condition {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.SortedFunc(maps.Values(c.all), func(a, b fleet.Condition) int { return cmp.Compare(a.Name, b.Name) })
+	return slices.SortedFunc(maps.Values(c.all),
+		func(a, b fleet.Condition) int { return cmp.Compare(a.Name, b.Name) })
 }
 
 func (w *Worker) conditionsNow() []fleet.Condition {
@@ -109,19 +110,22 @@ func (s *watchedStore) Get(ctx context.Context, key string, r blob.Range) (blob.
 	return o, err
 }
 
-func (s *watchedStore) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
+func (s *watchedStore) PutIfAbsent(ctx context.Context, key string,
+	body []byte) (blob.ETag, error) {
 	e, err := s.Store.PutIfAbsent(ctx, key, body)
 	s.saw(ctx, err)
 	return e, err
 }
 
-func (s *watchedStore) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (s *watchedStore) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	e, err := s.Store.PutIfMatch(ctx, key, body, match)
 	s.saw(ctx, err)
 	return e, err
 }
 
-// probeLoop asks the store while it counts as unreachable, so that the condition goes away by itself.
+// probeLoop asks the store while it counts as unreachable, so that the condition goes away by
+// itself.
 func (w *Worker) probeLoop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		sleep(ctx, storeProbeEvery)
@@ -137,9 +141,9 @@ func (w *Worker) probeLoop(ctx context.Context) error {
 	return nil
 }
 
-// countDisk merges the counts of one life's disk: what was remembered, what the platform counted, and
-// what the gateway counted since this worker process opened it. Each only grows, and each may have
-// begun later than another.
+// countDisk merges the counts of one life's disk: what was remembered, what the platform counted,
+// and what the gateway counted since this worker process opened it. Each only grows, and each may
+// have begun later than another.
 func countDisk(kept, said fleet.DiskReport, gate *gateway.Gateway) fleet.DiskReport {
 	var c gateway.Counts
 	if gate != nil {

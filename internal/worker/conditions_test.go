@@ -45,13 +45,17 @@ func TestUnreachableStoreIsACondition(t *testing.T) {
 	r.start()
 	store.cut.Store(true)
 	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
-	r.eventually("condition", func() bool { return r.hasCondition(fleet.ConditionStoreUnreachable) })
+	r.eventually("condition", func() bool {
+		return r.hasCondition(fleet.ConditionStoreUnreachable)
+	})
 	if v := r.feed.vm(m1); v.Phase != fleet.PhasePreparing {
 		t.Fatalf("reported %+v", v)
 	}
 	store.cut.Store(false)
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy) // tried again in time
-	r.eventually("no condition", func() bool { return !r.hasCondition(fleet.ConditionStoreUnreachable) })
+	r.eventually("no condition", func() bool {
+		return !r.hasCondition(fleet.ConditionStoreUnreachable)
+	})
 }
 
 func TestStoreThatStaysUnreachableFailsTheStart(t *testing.T) {
@@ -66,7 +70,8 @@ func TestStoreThatStaysUnreachableFailsTheStart(t *testing.T) {
 		t.Fatalf("reported %+v", v)
 	}
 	store.cut.Store(false)
-	r.eventually("the condition goes away by itself", func() bool { return !r.hasCondition(fleet.ConditionStoreUnreachable) })
+	r.eventually("the condition goes away by itself",
+		func() bool { return !r.hasCondition(fleet.ConditionStoreUnreachable) })
 }
 
 func TestBootsThatFailAreAConditionAndFailTheStart(t *testing.T) {

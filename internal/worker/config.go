@@ -32,14 +32,16 @@ type Config struct {
 	Release     fleet.ReleaseID // of the platform that new VMs get
 	ReleaseDir  string          // the release's files
 
-	Pool       int             // VMs kept ready
-	CacheBytes int64           // cache device of each VM
-	FrontEnd   string          // how a VM's kernel gets its disk, as guestapi.Boot has it
-	Overhead   fleet.Resources // what a VM gets beyond its machine, for the platform; default 1 core, 512 MiB
+	Pool       int    // VMs kept ready
+	CacheBytes int64  // cache device of each VM
+	FrontEnd   string // how a VM's kernel gets its disk, as guestapi.Boot has it
+	// what a VM gets beyond its machine, for the platform; default 1 core, 512 MiB
+	Overhead fleet.Resources
 
-	BootTimeout  time.Duration // start of a VM → first answer; default 30 s
-	StepTimeout  time.Duration // a step that only fails is given up after it; default 30 s
-	ReleaseGrace time.Duration // beyond the machine's stop timeout, for unmount and flush; default 30 s
+	BootTimeout time.Duration // start of a VM → first answer; default 30 s
+	StepTimeout time.Duration // a step that only fails is given up after it; default 30 s
+	// beyond the machine's stop timeout, for unmount and flush; default 30 s
+	ReleaseGrace time.Duration
 	ReleaseMax   time.Duration // beyond that, while the platform still answers; default 5 min
 	SilentAfter  time.Duration // a platform that answers nothing is reported so; default 10 s
 	Heartbeat    time.Duration // longest between two reports; default 1 s
@@ -59,7 +61,8 @@ type Deps struct {
 	Listener      net.Listener // of the worker's API; Run closes it
 	// Pressure says how much of the time work waits on this host; nil: the host is asked.
 	Pressure func() (fleet.Pressure, error)
-	// Metrics counts what happens; nil: nobody sees it. Exposition serves /metrics; nil: there is none.
+	// Metrics counts what happens; nil: nobody sees it. Exposition serves /metrics; nil: there is
+	// none.
 	Metrics    *metrics.Metrics
 	Exposition http.Handler
 	Logger     *slog.Logger
@@ -90,16 +93,22 @@ func (c *Config) validate() error {
 	}
 	switch {
 	case c.DataDir == "":
-		return errs.New(errs.Invalid, "worker %s has no data directory", c.Worker).WithRemedy("set --data")
+		return errs.New(errs.Invalid, "worker %s has no data directory", c.Worker).
+			WithRemedy("set --data")
 	case c.Token == "":
-		return errs.New(errs.Invalid, "worker %s has no token", c.Worker).WithRemedy("set --token-file")
+		return errs.New(errs.Invalid, "worker %s has no token", c.Worker).
+			WithRemedy("set --token-file")
 	case !c.Address.IsValid() || c.APIURL == "":
-		return errs.New(errs.Invalid, "worker %s has no address", c.Worker).WithRemedy("set --address and --listen")
+		return errs.New(errs.Invalid, "worker %s has no address", c.Worker).
+			WithRemedy("set --address and --listen")
 	case c.ReleaseDir == "" || c.Release == "":
-		return errs.New(errs.Invalid, "worker %s has no release of the platform", c.Worker).WithRemedy("set --release")
+		return errs.New(errs.Invalid, "worker %s has no release of the platform", c.Worker).
+			WithRemedy("set --release")
 	case c.Pool < 0 || c.CacheBytes < 0 || c.Capacity.CPUMillis <= 0 || c.Capacity.MemoryMiB <= 0:
-		return errs.New(errs.Invalid, "worker %s has an impossible pool, cache or capacity", c.Worker).
-			WithRemedy("set --pool and --cache-mib to 0 or more, --cpus and --memory to more than 0")
+		return errs.New(errs.Invalid, "worker %s has an impossible pool, cache or capacity",
+			c.Worker).
+			WithRemedy(
+				"set --pool and --cache-mib to 0 or more, --cpus and --memory to more than 0")
 	}
 	return nil
 }

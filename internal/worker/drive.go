@@ -116,7 +116,8 @@ func (m *machine) settle(s step) {
 		m.begin()
 	case stepIntend:
 		l.Bound, l.BoundGeneration, l.Instance = true, l.Generation, m.rec.Assignment.Instance
-		l.Access.Token, l.Access.Writable, l.Access.Generation = pool.NewToken(accessTokenBytes), true, l.Generation
+		l.Access.Token, l.Access.Writable, l.Access.Generation = pool.NewToken(accessTokenBytes),
+			true, l.Generation
 		m.binding, m.dirty = bindNeeded, true
 		m.reach(fleet.PhaseAttaching)
 	case stepDrop:
@@ -130,7 +131,8 @@ func (m *machine) settle(s step) {
 	}
 }
 
-// dropNote says what a life that never had the disk leaves behind: nothing, if this worker knows so.
+// dropNote says what a life that never had the disk leaves behind: nothing, if this worker knows
+// so.
 func (m *machine) dropNote() error {
 	l := m.rec.Life
 	if l.VM == "" && l.Phase == "" && m.rec.Assignment.Want == fleet.WantReleased {
@@ -139,7 +141,8 @@ func (m *machine) dropNote() error {
 	return nil
 }
 
-// settleRelease answers a wish to release what has ended otherwise: there's nothing left to close here.
+// settleRelease answers a wish to release what has ended otherwise: there's nothing left to close
+// here.
 func (m *machine) settleRelease() {
 	l := m.rec.Life
 	if l.Bound && l.End.Error != "" {
@@ -179,21 +182,26 @@ func (m *machine) reach(p fleet.Phase) {
 		l.Timeline[p] = l.Since
 	}
 	switch p {
-	case fleet.PhaseRunning, fleet.PhaseHealthy, fleet.PhaseReleased, fleet.PhaseFailed, fleet.PhaseFenced:
+	case fleet.PhaseRunning, fleet.PhaseHealthy, fleet.PhaseReleased, fleet.PhaseFailed,
+		fleet.PhaseFenced:
 		m.dirty = true // what a restarted worker should know before the platform has answered it
-	case fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching, fleet.PhaseStarting, fleet.PhaseStopping:
+	case fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching, fleet.PhaseStarting,
+		fleet.PhaseStopping:
 	}
-	m.log.Info("machine reached a phase", "phase", string(p), "generation", l.Generation, "vm_id", string(l.VM))
+	m.log.Info("machine reached a phase", "phase", string(p), "generation", l.Generation,
+		"vm_id", string(l.VM))
 }
 
-// end ends the life: its token is dead from here on, and its gateway closed. What its VM may still ask for
-// until it is removed, above all ahead of time, reaches nobody.
+// end ends the life: its token is dead from here on, and its gateway closed. What its VM may still
+// ask for until it is removed, above all ahead of time, reaches nobody.
 func (m *machine) end(p fleet.Phase, cause error) {
 	l := m.rec.Life
 	l.End = &ending{Want: m.rec.Assignment.Want}
 	if cause != nil {
-		l.End.ErrorKind, l.End.Error, l.End.Remedy = string(errs.KindOf(cause)), cause.Error(), errs.RemedyOf(cause)
-		m.log.Warn("machine ended", "phase", string(p), "generation", l.Generation, "vm_id", string(l.VM), "error", cause)
+		l.End.ErrorKind, l.End.Error, l.End.Remedy = string(errs.KindOf(cause)), cause.Error(),
+			errs.RemedyOf(cause)
+		m.log.Warn("machine ended", "phase", string(p), "generation", l.Generation, "vm_id",
+			string(l.VM), "error", cause)
 	}
 	if m.gate != nil {
 		m.gate.Revoke()
@@ -271,8 +279,11 @@ func (m *machine) failed(ctx context.Context, s step, err error) {
 		m.end(fleet.PhaseReleased, unclean(err.Error()))
 	case s == stepRemove: // tried for as long as it takes
 		m.retry.failed(s, time.Now())
-		m.log.WarnContext(ctx, "remains of a vm could not be removed", "vm_id", string(l.VM), "error", err)
-	case errs.Is(err, errs.Unavailable) && m.retry.failed(s, time.Now()) < m.host.patient(m.host.cfg.StepTimeout) && !isBootFailure(err):
+		m.log.WarnContext(ctx, "remains of a vm could not be removed", "vm_id",
+			string(l.VM), "error", err)
+	case errs.Is(err, errs.Unavailable) &&
+		m.retry.failed(s, time.Now()) < m.host.patient(m.host.cfg.StepTimeout) &&
+		!isBootFailure(err):
 		m.log.WarnContext(ctx, "step failed, will be tried again", "step", string(s), "error", err)
 	default:
 		m.end(fleet.PhaseFailed, err)

@@ -45,7 +45,8 @@ func (v *fakeVM) theDisk() *disk.Disk {
 
 func (v *fakeVM) serve() {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+guestapi.PathHealth, func(w http.ResponseWriter, _ *http.Request) { v.answer(w) })
+	mux.HandleFunc("GET "+guestapi.PathHealth,
+		func(w http.ResponseWriter, _ *http.Request) { v.answer(w) })
 	mux.HandleFunc("POST "+guestapi.PathPrepare, v.postPrepare)
 	mux.HandleFunc("POST "+guestapi.PathBind, v.postBind)
 	mux.HandleFunc("POST "+guestapi.PathRelease, v.postRelease)
@@ -119,14 +120,16 @@ func (v *fakeVM) answer(w http.ResponseWriter) {
 
 func (v *fakeVM) refuse(w http.ResponseWriter, err error) {
 	w.WriteHeader(http.StatusConflict)
-	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error()})
+	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)),
+		Message: err.Error()})
 }
 
 func (v *fakeVM) open(a guestapi.StoreAccess) *gatewayblob.Store {
 	v.host.mu.Lock()
 	address := v.host.gateways[v.HostLink()]
 	v.host.mu.Unlock()
-	s, err := gatewayblob.New(gatewayblob.Config{BaseURL: "http://" + address, Token: a.Token, Timeout: 2 * time.Second})
+	s, err := gatewayblob.New(gatewayblob.Config{BaseURL: "http://" + address, Token: a.Token,
+		Timeout: 2 * time.Second})
 	if err != nil {
 		panic(err) // of the test itself
 	}
@@ -171,11 +174,13 @@ func (v *fakeVM) postBind(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewDecoder(r.Body).Decode(&b)
 	v.mu.Lock()
 	first := v.bind == nil
-	same := !first && v.bind.Machine == b.Machine && v.bind.Generation == b.Generation && v.bind.Instance == b.Instance
+	same := !first && v.bind.Machine == b.Machine && v.bind.Generation == b.Generation &&
+		v.bind.Instance == b.Instance
 	if first {
 		v.bind = &b
 		v.binds++
-		v.health.Machine, v.health.Generation, v.health.Instance = b.Machine, b.Generation, b.Instance
+		v.health.Machine, v.health.Generation, v.health.Instance = b.Machine,
+			b.Generation, b.Instance
 	}
 	v.mu.Unlock()
 	switch {

@@ -19,8 +19,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// fakeHost is a host whose VMs are goroutines with a platform of their own (fakeguest_test.go), which
-// attaches real disks through the worker's real gateway. It outlives workers, as a host does.
+// fakeHost is a host whose VMs are goroutines with a platform of their own (fakeguest_test.go),
+// which attaches real disks through the worker's real gateway. It outlives workers, as a host does.
 type fakeHost struct {
 	t     *testing.T
 	store blob.Store
@@ -41,7 +41,8 @@ type fakeHost struct {
 func newFakeHost(t *testing.T, store blob.Store) *fakeHost {
 	h := &fakeHost{
 		t: t, store: store,
-		vms: map[fleet.VMID]*fakeVM{}, gateways: map[string]string{}, links: map[fleet.MachineID]fleet.MachineLink{},
+		vms: map[fleet.VMID]*fakeVM{}, gateways: map[string]string{},
+		links: map[fleet.MachineID]fleet.MachineLink{},
 	}
 	t.Cleanup(func() {
 		for _, vm := range h.all() {
@@ -72,12 +73,14 @@ func (h *fakeHost) Start(_ context.Context, spec runtime.Spec) (runtime.VM, erro
 		return nil, h.failBoot
 	}
 	h.started++
-	vm := &fakeVM{host: h, id: spec.ID, done: make(chan struct{}), listener: newPipeListener(), changed: make(chan struct{})}
+	vm := &fakeVM{host: h, id: spec.ID, done: make(chan struct{}), listener: newPipeListener(),
+		changed: make(chan struct{})}
 	if err := json.Unmarshal(spec.Boot, &vm.boot); err != nil {
 		return nil, err
 	}
 	vm.life, vm.end = context.WithCancel(context.Background())
-	vm.health = guestapi.Health{VM: spec.ID, State: guestapi.StateEmpty, Version: "test", Timeline: map[guestapi.State]time.Time{}}
+	vm.health = guestapi.Health{VM: spec.ID, State: guestapi.StateEmpty, Version: "test",
+		Timeline: map[guestapi.State]time.Time{}}
 	vm.serve()
 	h.vms[spec.ID] = vm
 	return vm, nil
@@ -214,12 +217,14 @@ type fakeVM struct {
 	guestState
 }
 
-func (v *fakeVM) ID() fleet.VMID                                   { return v.id }
-func (v *fakeVM) HostLink() string                                 { return "vm" + string(v.id) }
-func (v *fakeVM) Freeze(context.Context) error                     { return nil }
-func (v *fakeVM) Thaw(context.Context) error                       { return nil }
-func (v *fakeVM) Done() <-chan struct{}                            { return v.done }
-func (v *fakeVM) ConsolePath() string                              { return filepath.Join("/nonexistent", string(v.id)) }
+func (v *fakeVM) ID() fleet.VMID               { return v.id }
+func (v *fakeVM) HostLink() string             { return "vm" + string(v.id) }
+func (v *fakeVM) Freeze(context.Context) error { return nil }
+func (v *fakeVM) Thaw(context.Context) error   { return nil }
+func (v *fakeVM) Done() <-chan struct{}        { return v.done }
+func (v *fakeVM) ConsolePath() string {
+	return filepath.Join("/nonexistent", string(v.id))
+}
 func (v *fakeVM) SetLimits(context.Context, fleet.Resources) error { return nil }
 func (v *fakeVM) Kill(context.Context) error                       { v.kill("killed"); return nil }
 func (v *fakeVM) Dial(ctx context.Context) (net.Conn, error)       { return v.listener.dial(ctx) }

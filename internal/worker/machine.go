@@ -17,8 +17,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// lastWords is how long after a VM's end the worker waits for what the platform said last: an answer to
-// a release, or an event that says why it ended.
+// lastWords is how long after a VM's end the worker waits for what the platform said last: an
+// answer to a release, or an event that says why it ended.
 const lastWords = 100 * time.Millisecond
 
 // machine is the actor of one machine on this worker.
@@ -180,7 +180,8 @@ func (m *machine) ended(how string) {
 
 // unclean is the note on a release that did not close the disk.
 func unclean(how string) error {
-	return errs.New(errs.Unavailable, "unclean: %s; the disk is still open at its old epoch, and the next attach replays it", how)
+	return errs.New(errs.Unavailable,
+		"unclean: %s; the disk is still open at its old epoch, and the next attach replays it", how)
 }
 
 // accept takes what was offered, if it isn't older than what was seen.
@@ -202,7 +203,8 @@ func (m *machine) accept(ctx context.Context) {
 	if order == 0 && reflect.DeepEqual(*a, old) {
 		return
 	}
-	m.log.InfoContext(ctx, "accepted an assignment", "generation", a.Generation, "want", string(a.Want))
+	m.log.InfoContext(ctx, "accepted an assignment", "generation", a.Generation, "want",
+		string(a.Want))
 	m.rec.Assignment, m.rec.Forgotten, m.dirty = *a, time.Time{}, true
 	m.retry = retry{}
 	if l := m.rec.Life; l != nil && order > 0 && m.carriesOver(l, old, *a) {
@@ -210,8 +212,8 @@ func (m *machine) accept(ctx context.Context) {
 	}
 }
 
-// carriesOver reports whether a life goes on under a newer assignment: one that only ends it, or one for
-// which its VM has been warmed up already.
+// carriesOver reports whether a life goes on under a newer assignment: one that only ends it, or
+// one for which its VM has been warmed up already.
 func (m *machine) carriesOver(l *life, old, a fleet.Assignment) bool {
 	if a.Want == fleet.WantReleased || a.Want == fleet.WantDiscarded {
 		return true
@@ -259,7 +261,8 @@ func (m *machine) hear(e event) {
 		return
 	}
 	if h.Machine != "" && (h.Machine != m.id || h.Generation != l.BoundGeneration) {
-		m.end(fleet.PhaseFailed, errs.New(errs.Internal, "VM %s says that it is machine %s at generation %d",
+		m.end(fleet.PhaseFailed, errs.New(errs.Internal,
+			"VM %s says that it is machine %s at generation %d",
 			l.VM, h.Machine, h.Generation))
 		return
 	}
@@ -280,7 +283,8 @@ func (m *machine) hearAnswer(h guestapi.Health) {
 func (m *machine) hearBound(l *life, h guestapi.Health) {
 	switch h.State {
 	case guestapi.StateEmpty, guestapi.StatePrepared:
-		if m.binding == bindUnknown { // an earlier worker died between writing it down and telling it
+		// an earlier worker died between writing it down and telling it
+		if m.binding == bindUnknown {
 			m.binding = bindNeeded
 		}
 		return

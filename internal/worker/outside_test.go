@@ -20,7 +20,8 @@ func TestReadyOnceAssignmentsAreKnown(t *testing.T) {
 	}
 	r.eventually("it has joined", func() bool {
 		status, body := r.call("GET", "/readyz", "")
-		return status == 503 && !strings.Contains(body, "joined") && strings.Contains(body, "assignments")
+		return status == 503 && !strings.Contains(body, "joined") &&
+			strings.Contains(body, "assignments")
 	})
 	r.feed.assign(assignment(m1, 1, fleet.WantPrepared))
 	r.eventually("it is ready", func() bool {

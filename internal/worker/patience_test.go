@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/worker"
 )
 
-// TestReleaseOutlivesAPlatformThatIsStartedAgain: a platform that is gone for a moment is no dead VM, and its disk
-// is closed by the next one.
+// TestReleaseOutlivesAPlatformThatIsStartedAgain: a platform that is gone for a moment is no dead
+// VM, and its disk is closed by the next one.
 func TestReleaseOutlivesAPlatformThatIsStartedAgain(t *testing.T) {
 	r := newRig(t, 0)
 	r.newDisk(m1)
@@ -23,7 +23,8 @@ func TestReleaseOutlivesAPlatformThatIsStartedAgain(t *testing.T) {
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
 	var cut atomic.Int32
 	r.host.setFault(func(_ *fakeVM, req *http.Request) {
-		if (req.URL.Path == guestapi.PathRelease || req.URL.Path == guestapi.PathHealth) && cut.Add(1) <= 4 {
+		if (req.URL.Path == guestapi.PathRelease || req.URL.Path == guestapi.PathHealth) &&
+			cut.Add(1) <= 4 {
 			panic(http.ErrAbortHandler) // as when its process has ended
 		}
 	})
@@ -37,7 +38,8 @@ func TestReleaseOutlivesAPlatformThatIsStartedAgain(t *testing.T) {
 	}
 }
 
-// TestPressureAndProgressAreReported: what the host says of itself, and that a start has come further.
+// TestPressureAndProgressAreReported: what the host says of itself, and that a start has come
+// further.
 func TestPressureAndProgressAreReported(t *testing.T) {
 	r := newRig(t, 0, func(*worker.Config) {})
 	r.pressure.Store(&fleet.Pressure{CPU: 0.75, Load: 9, Cores: 2})
@@ -60,8 +62,9 @@ func TestPressureAndProgressAreReported(t *testing.T) {
 	}
 }
 
-// TestTheGatewayOfAnEndedMachineIsClosed: what its VM asks for until it is removed reaches nobody. Removing it may take
-// long on a busy host, and a VM that reads ahead asks for hundreds of objects meanwhile.
+// TestTheGatewayOfAnEndedMachineIsClosed: what its VM asks for until it is removed reaches nobody.
+// Removing it may take long on a busy host, and a VM that reads ahead asks for hundreds of objects
+// meanwhile.
 func TestTheGatewayOfAnEndedMachineIsClosed(t *testing.T) {
 	r := newRig(t, 0)
 	r.newDisk(m1)
@@ -89,8 +92,8 @@ func TestTheGatewayOfAnEndedMachineIsClosed(t *testing.T) {
 	r.awaitGone(m1)
 }
 
-// TestWhatIsWrongWithADiskIsReported: the platform's word that a file system could not grow goes on to the fleet, beside what
-// the worker counts itself.
+// TestWhatIsWrongWithADiskIsReported: the platform's word that a file system could not grow goes on
+// to the fleet, beside what the worker counts itself.
 func TestWhatIsWrongWithADiskIsReported(t *testing.T) {
 	r := newRig(t, 0)
 	r.newDisk(m1)
@@ -105,5 +108,8 @@ func TestWhatIsWrongWithADiskIsReported(t *testing.T) {
 	close(vm.changed)
 	vm.changed = make(chan struct{})
 	vm.mu.Unlock()
-	r.eventually("reported", func() bool { v := r.feed.vm(m1); return v.Disk.Ungrown == "too small" && v.Disk.Requests > 0 })
+	r.eventually("reported", func() bool {
+		v := r.feed.vm(m1)
+		return v.Disk.Ungrown == "too small" && v.Disk.Requests > 0
+	})
 }

@@ -20,12 +20,13 @@ func hostPressure() func() (fleet.Pressure, error) {
 	meter := pressure.New()
 	return func() (fleet.Pressure, error) {
 		r, err := meter.Read()
-		return fleet.Pressure{CPU: r.CPU, Memory: r.Memory, IO: r.IO, Load: r.Load, Cores: r.Cores}, err
+		return fleet.Pressure{CPU: r.CPU, Memory: r.Memory, IO: r.IO, Load: r.Load, Cores: r.Cores},
+			err
 	}
 }
 
-// pressureLoop keeps what is known of the host's pressure up to date. A host that doesn't tell is taken for
-// one without any.
+// pressureLoop keeps what is known of the host's pressure up to date. A host that doesn't tell is
+// taken for one without any.
 func (w *Worker) pressureLoop(ctx context.Context) error {
 	for failed := false; ctx.Err() == nil; sleep(ctx, pressureEvery) {
 		p, err := w.deps.Pressure()

@@ -25,8 +25,8 @@ type proxied struct {
 
 type proxiedKey struct{}
 
-// proxy hands calls for a machine to the platform in its VM, with the VM's own token in place of the
-// worker's. Streams and upgrades pass through.
+// proxy hands calls for a machine to the platform in its VM, with the VM's own token in place of
+// the worker's. Streams and upgrades pass through.
 func (w *Worker) proxy() http.Handler {
 	reverse := &httputil.ReverseProxy{
 		Transport:     vmTransport{},
@@ -48,8 +48,10 @@ func (w *Worker) proxy() http.Handler {
 		ErrorHandler: func(rw http.ResponseWriter, r *http.Request, err error) {
 			var known *errs.Error
 			if !errors.As(err, &known) {
-				err = errs.Wrap(errs.Unavailable, err, "the platform of machine %s doesn't answer", proxiedOf(r).machine).
-					WithRemedy("try again; if it stays so, see: sluice machine status %s", proxiedOf(r).machine)
+				err = errs.Wrap(errs.Unavailable, err, "the platform of machine %s doesn't answer",
+					proxiedOf(r).machine).
+					WithRemedy("try again; if it stays so, see: sluice machine status %s",
+						proxiedOf(r).machine)
 			}
 			writeError(rw, err)
 		},
@@ -78,7 +80,8 @@ func (w *Worker) reach(id fleet.MachineID) (*pool.VM, error) {
 	}
 	vm, phase := m.vmOf()
 	if vm == nil {
-		return nil, errs.New(errs.Unavailable, "machine %s is not running on worker %s now (%s)", id, w.cfg.Worker, cmp.Or(phase, "not looked at yet")).
+		return nil, errs.New(errs.Unavailable, "machine %s is not running on worker %s now (%s)",
+			id, w.cfg.Worker, cmp.Or(phase, "not looked at yet")).
 			WithRemedy("try again in a moment, or see: sluice machine status %s", id)
 	}
 	return vm, nil

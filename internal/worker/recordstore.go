@@ -23,7 +23,8 @@ type record struct {
 	Format int `json:"format"`
 	// Assignment is the newest accepted; its generation only grows.
 	Assignment fleet.Assignment `json:"assignment"`
-	// Life is the machine's present, or last, time in a VM here; nil: none since it was last forgotten.
+	// Life is the machine's present, or last, time in a VM here; nil: none since it was last
+	// forgotten.
 	Life *life `json:"life,omitempty"`
 	// Forgotten is when the control plane had no more to say of it; only Assignment matters then.
 	Forgotten time.Time `json:"forgotten,omitzero"`
@@ -39,7 +40,8 @@ type life struct {
 	Release      fleet.ReleaseID `json:"release,omitempty"`
 	// Access is the gateway's: read-only until Bound, then writable under BoundGeneration.
 	Access gateway.Access `json:"access"`
-	// Bound: the VM was, or is just being, told to be the machine. From here its disk may be attached.
+	// Bound: the VM was, or is just being, told to be the machine. From here its disk may be
+	// attached.
 	Bound           bool             `json:"bound,omitempty"`
 	BoundGeneration fleet.Generation `json:"bound_generation,omitempty"`
 
@@ -102,7 +104,8 @@ func (s *recordStore) load(id fleet.MachineID) (record, error) {
 			WithRemedy("drain what runs here, then remove %s", s.path(id))
 	}
 	if r.Format > recordFormat {
-		return record{}, errs.New(errs.Unsupported, "the record of machine %s is of format %d", id, r.Format).
+		return record{}, errs.New(errs.Unsupported, "the record of machine %s is of format %d",
+			id, r.Format).
 			WithRemedy("use the release of sluice that wrote it, or a newer one")
 	}
 	return r, nil

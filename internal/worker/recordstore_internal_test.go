@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// TestRecordOfAnotherReleaseIsRead: one with fields that this release has no more, or not yet, is read, and
-// what is known of it counts.
+// TestRecordOfAnotherReleaseIsRead: one with fields that this release has no more, or not yet, is
+// read, and what is known of it counts.
 func TestRecordOfAnotherReleaseIsRead(t *testing.T) {
 	s, err := openRecords(filepath.Join(t.TempDir(), "machines"))
 	if err != nil {
@@ -22,7 +22,8 @@ func TestRecordOfAnotherReleaseIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := s.load(id)
-	if err != nil || r.Assignment.Generation != 7 || r.Life == nil || r.Life.Phase != fleet.PhaseHealthy {
+	if err != nil || r.Assignment.Generation != 7 || r.Life == nil ||
+		r.Life.Phase != fleet.PhaseHealthy {
 		t.Errorf("read %+v, %v", r, err)
 	}
 }

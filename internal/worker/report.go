@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// publish makes what the actor knows visible to the report and to the API, and has it reported if it
-// says something new.
+// publish makes what the actor knows visible to the report and to the API, and has it reported if
+// it says something new.
 func (m *machine) publish() {
 	r := m.observed()
 	vm, busy := m.vm, false
@@ -77,11 +77,12 @@ func sameReport(a, b *fleet.VMReport) bool {
 	}
 	return a.Generation == b.Generation && a.Phase == b.Phase && a.VM == b.VM &&
 		a.Error == b.Error && a.Stall.Same(b.Stall) && a.OOM.Same(b.OOM) &&
-		a.SilentSince.Equal(b.SilentSince) && a.Platform.Same(b.Platform) && slices.Equal(a.Services, b.Services)
+		a.SilentSince.Equal(b.SilentSince) && a.Platform.Same(b.Platform) &&
+		slices.Equal(a.Services, b.Services)
 }
 
-// diskReport is what the disk did in this life: counted by the gateway, or by the platform itself, which
-// has counted since before this worker was started.
+// diskReport is what the disk did in this life: counted by the gateway, or by the platform itself,
+// which has counted since before this worker was started.
 func (m *machine) diskReport() fleet.DiskReport {
 	return countDisk(m.rec.Life.Disk, m.health.Disk, m.gate)
 }
@@ -125,8 +126,8 @@ const (
 	settleTimeout = time.Second // longest that the first report waits for VMs found at the start
 )
 
-// reportLoop posts the worker's whole state at each change and each heartbeat, one post at a time, until
-// a post is answered NotFound (the server doesn't know this worker: join again) or ctx ends.
+// reportLoop posts the worker's whole state at each change and each heartbeat, one post at a time,
+// until a post is answered NotFound (the server doesn't know this worker: join again) or ctx ends.
 func (w *Worker) reportLoop(ctx context.Context) error {
 	w.awaitSettled(ctx)
 	wait := newBackoff(50*time.Millisecond, 2*time.Second)
@@ -192,22 +193,26 @@ func (w *Worker) observe() fleet.WorkerReport {
 		w.seen.Store(revision)
 	}
 	r.Seen = w.seen.Load()
-	slices.SortFunc(r.VMs, func(a, b fleet.VMReport) int { return compareIDs(a.Machine, b.Machine) })
+	slices.SortFunc(r.VMs, func(a,
+		b fleet.VMReport) int {
+		return compareIDs(a.Machine, b.Machine)
+	})
 	r.PoolReady = w.pool.Ready()
 	r.Conditions = w.conditionsNow()
 	r.Acceleration, r.Pressure = w.acceleration.Load(), w.pressure.Load()
 	return r
 }
 
-// awaitSettled waits until every machine that ran when the worker started has been heard of, at most 1 s,
-// so that the first report doesn't say less than the truth.
+// awaitSettled waits until every machine that ran when the worker started has been heard of, at
+// most 1 s, so that the first report doesn't say less than the truth.
 func (w *Worker) awaitSettled(ctx context.Context) {
 	deadline := time.Now().Add(settleTimeout)
 	for time.Now().Before(deadline) && ctx.Err() == nil {
 		w.mu.Lock()
 		machines := slices.Collect(maps.Values(w.machines))
 		w.mu.Unlock()
-		if !slices.ContainsFunc(machines, func(m *machine) bool { _, _, quiet := m.snapshot(); return quiet }) {
+		if !slices.ContainsFunc(machines,
+			func(m *machine) bool { _, _, quiet := m.snapshot(); return quiet }) {
 			return
 		}
 		sleep(ctx, 5*time.Millisecond)

@@ -11,8 +11,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// TestWorkerRestartedAtAnyMoment takes a machine through its whole life again and again, while the worker is
-// ended and started at random moments, with assignments that come twice and old ones in between.
+// TestWorkerRestartedAtAnyMoment takes a machine through its whole life again and again, while the
+// worker is ended and started at random moments, with assignments that come twice and old ones in
+// between.
 func TestWorkerRestartedAtAnyMoment(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	if s := os.Getenv("SLUICE_TEST_SEED"); s != "" {
@@ -41,7 +42,8 @@ func TestWorkerRestartedAtAnyMoment(t *testing.T) {
 		if n := len(r.host.bound()); n != 1 {
 			t.Fatalf("generation %d: %d VMs were told to be the machine", g, n)
 		}
-		if h := r.head(m1); h.Generation != uint64(g) || h.Epoch != uint64(g) || h.Holder != string(v.VM) {
+		if h := r.head(m1); h.Generation != uint64(g) || h.Epoch != uint64(g) ||
+			h.Holder != string(v.VM) {
 			t.Fatalf("generation %d: attached more than once, or by another: %+v", g, h)
 		}
 		r.write(byte(round%100 + 1))
@@ -64,7 +66,10 @@ func TestWorkerRestartedAtAnyMoment(t *testing.T) {
 			r.eventually("forgotten", func() bool { return r.feed.vm(m1) == nil })
 		}
 	}
-	r.eventually("only the pool is left", func() bool { return len(r.host.all()) == 1 && r.feed.last().PoolReady == 1 })
+	r.eventually("only the pool is left", func() bool {
+		return len(r.host.all()) == 1 &&
+			r.feed.last().PoolReady == 1
+	})
 }
 
 // shake restarts the worker up to n times, each after up to 8 ms.
@@ -91,6 +96,7 @@ func TestPoolVMsAreUsedAgainAndUnknownOnesRemoved(t *testing.T) {
 	other.cfg.Release = "r2"
 	other.restart()
 	other.eventually("replaced by one of the new release", func() bool {
-		return other.feed.last().Release == "r2" && other.feed.last().PoolReady == 1 && len(r.host.all()) == 1 && r.host.boots() == 4
+		return other.feed.last().Release == "r2" && other.feed.last().PoolReady == 1 &&
+			len(r.host.all()) == 1 && r.host.boots() == 4
 	})
 }

@@ -60,7 +60,8 @@ func (f *fakeFeed) Join(context.Context, fleet.JoinRequest) (fleet.JoinAnswer, e
 	return fleet.JoinAnswer{Number: 1, StoreURL: storeURL, FleetID: "fleet"}, nil
 }
 
-func (f *fakeFeed) Assignments(ctx context.Context, w fleet.WorkerID, after int64) (fleet.AssignmentSet, error) {
+func (f *fakeFeed) Assignments(ctx context.Context, w fleet.WorkerID,
+	after int64) (fleet.AssignmentSet, error) {
 	for {
 		f.mu.Lock()
 		set, changed, down, unknown := f.set, f.changed, f.down, f.unknown
@@ -163,8 +164,9 @@ func newRig(t *testing.T, pool int, change ...func(*worker.Config)) *rig {
 	store := memblob.New()
 	r := &rig{t: t, store: store, host: newFakeHost(t, store), feed: newFakeFeed(), stop: func() {}}
 	r.cfg = worker.Config{
-		Worker: "w1", DataDir: t.TempDir(), Address: netip.MustParseAddr("fd00::1"), APIURL: "http://[fd00::1]:7600",
-		Token: workerToken, Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 4096},
+		Worker: "w1", DataDir: t.TempDir(), Address: netip.MustParseAddr("fd00::1"),
+		APIURL: "http://[fd00::1]:7600",
+		Token:  workerToken, Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 4096},
 		Version: "test", Release: "r1", ReleaseDir: "/release", Pool: pool,
 		Heartbeat: 100 * time.Millisecond, PoolQuiet: 5 * time.Millisecond,
 		BootTimeout: 3 * time.Second, StepTimeout: 2 * time.Second, ReleaseGrace: 2 * time.Second,
@@ -172,7 +174,8 @@ func newRig(t *testing.T, pool int, change ...func(*worker.Config)) *rig {
 	for _, c := range change {
 		c(&r.cfg)
 	}
-	if _, err := disk.Create(t.Context(), store, "fleet-is-the-pool", disk.CreateOptions{Size: 1 << 20}); err != nil {
+	if _, err := disk.Create(t.Context(), store, "fleet-is-the-pool",
+		disk.CreateOptions{Size: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.stop() })
@@ -181,7 +184,8 @@ func newRig(t *testing.T, pool int, change ...func(*worker.Config)) *rig {
 
 func (r *rig) newDisk(id fleet.MachineID) {
 	r.t.Helper()
-	if _, err := disk.Create(r.t.Context(), r.store, "disks/"+string(id), disk.CreateOptions{Size: 1 << 20}); err != nil {
+	if _, err := disk.Create(r.t.Context(), r.store, "disks/"+string(id),
+		disk.CreateOptions{Size: 1 << 20}); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -220,9 +224,10 @@ func (r *rig) start() {
 			}
 			return fleet.Pressure{}, nil
 		},
-		Driver: r.host, HostNet: r.host, Server: r.feed, Listener: listener, ListenGateway: r.host.listenGateway,
-		OpenStore: func(context.Context, string) (blob.Store, error) { return r.store, nil },
-		Logger:    slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
+		Driver: r.host, HostNet: r.host, Server: r.feed, Listener: listener,
+		ListenGateway: r.host.listenGateway,
+		OpenStore:     func(context.Context, string) (blob.Store, error) { return r.store, nil },
+		Logger:        slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -256,7 +261,8 @@ func assignment(id fleet.MachineID, g fleet.Generation, want fleet.Want) fleet.A
 	return fleet.Assignment{
 		Machine: id, Generation: g, Want: want, Instance: fleet.InstanceID(fmt.Sprintf("i%d", g)),
 		Name: "web", App: "shop", Network: "front", NetworkID: 7,
-		Address: fleet.PrivateAddress(7, 1, 2), Disk: fleet.StoreDisk("s3://bucket/fleet/disks/" + string(id)),
+		Address: fleet.PrivateAddress(7, 1, 2),
+		Disk:    fleet.StoreDisk("s3://bucket/fleet/disks/" + string(id)),
 		Config: fleet.MachineConfig{
 			Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: 256},
 			Stop:      fleet.StopConfig{Timeout: 50 * time.Millisecond},

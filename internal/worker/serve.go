@@ -98,11 +98,12 @@ func (w *Worker) authorized(next http.Handler, others ...string) http.Handler {
 
 // DebugVM is one VM on this host, in the answer to GET /debug/vms.
 type DebugVM struct {
-	VM      fleet.VMID      `json:"vm"`
-	Link    string          `json:"link,omitempty"`
-	Pool    bool            `json:"pool,omitempty"` // empty, waiting
-	Report  *fleet.VMReport `json:"report,omitempty"`
-	Gateway *gateway.Counts `json:"gateway,omitempty"` // what it asked of the store since this worker was started
+	VM     fleet.VMID      `json:"vm"`
+	Link   string          `json:"link,omitempty"`
+	Pool   bool            `json:"pool,omitempty"` // empty, waiting
+	Report *fleet.VMReport `json:"report,omitempty"`
+	// what it asked of the store since this worker was started
+	Gateway *gateway.Counts `json:"gateway,omitempty"`
 }
 
 func (w *Worker) debugVMs(rw http.ResponseWriter, _ *http.Request) {

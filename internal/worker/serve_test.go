@@ -61,7 +61,8 @@ func TestAPIProxiesToTheMachine(t *testing.T) {
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
 
 	status, body := r.call("POST", base+"/echo/a%2Fb/c?d=e%20f", workerToken)
-	if want := "POST " + guestapi.PathMachine + "echo/a%2Fb/c?d=e%20f"; status != 200 || body != want {
+	if want := "POST " + guestapi.PathMachine + "echo/a%2Fb/c?d=e%20f"; status != 200 ||
+		body != want {
 		t.Fatalf("status %d, %q, want %q", status, body, want)
 	}
 	r.refused("GET", base+"/echo/x", "wrong", 403, "denied")
@@ -84,8 +85,10 @@ func TestAPIProxiesWebSockets(t *testing.T) {
 	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	c, resp, err := websocket.Dial(t.Context(), strings.Replace(r.api, "http", "ws", 1)+"/machines/"+string(m1)+"/exec",
-		&websocket.DialOptions{HTTPClient: client, HTTPHeader: http.Header{"Authorization": {"Bearer " + workerToken}}})
+	c, resp, err := websocket.Dial(t.Context(),
+		strings.Replace(r.api, "http", "ws", 1)+"/machines/"+string(m1)+"/exec",
+		&websocket.DialOptions{HTTPClient: client,
+			HTTPHeader: http.Header{"Authorization": {"Bearer " + workerToken}}})
 	if err != nil {
 		t.Fatalf("%v, %+v", err, resp)
 	}
@@ -116,7 +119,8 @@ func TestDebugListsVMsWithTheirCounts(t *testing.T) {
 	for _, vm := range list.Items {
 		if vm.Pool {
 			pool++
-		} else if vm.Report.Machine == m1 && vm.Gateway.BytesWritten >= 4096 && vm.Gateway.Refused == 0 {
+		} else if vm.Report.Machine == m1 && vm.Gateway.BytesWritten >= 4096 &&
+			vm.Gateway.Refused == 0 {
 			bound++
 		}
 	}
@@ -125,7 +129,8 @@ func TestDebugListsVMsWithTheirCounts(t *testing.T) {
 	}
 }
 
-// A change in a VM must be in a report within a few milliseconds: it is part of the pause of a move.
+// A change in a VM must be in a report within a few milliseconds: it is part of the pause of a
+// move.
 func TestChangesAreReportedAtOnce(t *testing.T) {
 	r := newRig(t, 0, func(c *worker.Config) { c.Heartbeat = time.Hour })
 	r.newDisk(m1)

@@ -9,8 +9,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
-// listen asks a VM's platform whether it is well, until ctx ends, and has its silence reported. The VM's init has a platform
-// that is stuck started again; here it is only told.
+// listen asks a VM's platform whether it is well, until ctx ends, and has its silence reported. The
+// VM's init has a platform that is stuck started again; here it is only told.
 func (m *machine) listen(ctx context.Context, vm *pool.VM) {
 	after := m.host.cfg.SilentAfter
 	limit := after / 5 // of one question; patience.Watch counts no longer gaps than 2 s
@@ -33,11 +33,13 @@ func (m *machine) listen(ctx context.Context, vm *pool.VM) {
 		case spent >= after:
 			m.hush(ctx, last)
 		}
-		sleep(ctx, limit-time.Since(began)) // one that refuses is asked no more often than one that is mute
+		// one that refuses is asked no more often than one that is mute
+		sleep(ctx, limit-time.Since(began))
 	}
 }
 
-// hush notes since when the platform is silent, zero if it isn't, unless ctx has ended: then it is of an earlier VM.
+// hush notes since when the platform is silent, zero if it isn't, unless ctx has ended: then it is
+// of an earlier VM.
 func (m *machine) hush(ctx context.Context, since time.Time) {
 	m.mu.Lock()
 	changed := ctx.Err() == nil && !m.silent.Equal(since)

@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/worker"
 )
 
-// TestASilentPlatformIsReported: a platform that takes questions and answers none is told from one that answers, with since
-// when; and that it answers again.
+// TestASilentPlatformIsReported: a platform that takes questions and answers none is told from one
+// that answers, with since when; and that it answers again.
 func TestASilentPlatformIsReported(t *testing.T) {
 	r := newRig(t, 0, func(c *worker.Config) { c.SilentAfter = 2 * time.Second })
 	r.newDisk(m1)
@@ -34,14 +34,16 @@ func TestASilentPlatformIsReported(t *testing.T) {
 	mute.Store(true)
 	r.eventually("silent", func() bool { return !r.feed.vm(m1).SilentSince.IsZero() })
 	v := r.feed.vm(m1)
-	if v.Phase != fleet.PhaseHealthy || v.Healthy() || v.SilentSince.After(time.Now()) || v.SilentSince.Before(began.Add(-time.Minute)) {
+	if v.Phase != fleet.PhaseHealthy || v.Healthy() || v.SilentSince.After(time.Now()) ||
+		v.SilentSince.Before(began.Add(-time.Minute)) {
 		t.Errorf("it is silent since %s, and is reported as %+v", began, v)
 	}
 	mute.Store(false)
 	r.eventually("answers", func() bool { return r.feed.vm(m1).Healthy() })
 }
 
-// TestSilenceCountsLessUnderPressure: the platform of a host on which all else waits, too, is let be for longer.
+// TestSilenceCountsLessUnderPressure: the platform of a host on which all else waits, too, is let
+// be for longer.
 func TestSilenceCountsLessUnderPressure(t *testing.T) {
 	r := newRig(t, 0, func(c *worker.Config) { c.SilentAfter = 300 * time.Millisecond })
 	r.pressure.Store(&fleet.Pressure{CPU: 1, Load: 40, Cores: 2})

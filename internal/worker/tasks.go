@@ -21,7 +21,8 @@ const (
 	bindTimeout     = 10 * time.Second
 	removeTimeout   = time.Minute
 	releaseTryAgain = 100 * time.Millisecond
-	muteAfter       = 1900 * time.Millisecond // of a platform that says nothing: just under one question's time
+	// of a platform that says nothing: just under one question's time
+	muteAfter = 1900 * time.Millisecond
 )
 
 // claim is a VM for a machine, and what the machine's disk is.
@@ -30,7 +31,8 @@ type claim struct {
 	access gateway.Access
 }
 
-// bootFailure marks a claim that failed because a VM did not boot: the control plane decides what then.
+// bootFailure marks a claim that failed because a VM did not boot: the control plane decides what
+// then.
 type bootFailure struct{ error }
 
 func (b bootFailure) Unwrap() error { return b.error }
@@ -73,7 +75,8 @@ func (m *machine) start(ctx context.Context, s step) {
 	})
 }
 
-// claimVM takes a VM from the pool and reads from the store what the VM will be let at, side by side.
+// claimVM takes a VM from the pool and reads from the store what the VM will be let at, side by
+// side.
 func (m *machine) claimVM(ctx context.Context, a fleet.Assignment) result {
 	path, err := diskPath(m.host.storeURL, a.Disk.URL)
 	if err != nil {
@@ -145,8 +148,8 @@ func (m *machine) hold(vm *pool.VM) {
 	})
 }
 
-// deliver hands the newest event to the actor. One that it hasn't taken yet is replaced: each holds the
-// platform's whole state, and its timeline what was passed through.
+// deliver hands the newest event to the actor. One that it hasn't taken yet is replaced: each holds
+// the platform's whole state, and its timeline what was passed through.
 func (m *machine) deliver(e event) {
 	for {
 		select {
@@ -195,20 +198,23 @@ func awaitGate(ctx context.Context, gate *gateway.Gateway) error {
 	}
 }
 
-func (m *machine) prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life, a fleet.Assignment) result {
+func (m *machine) prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life,
+	a fleet.Assignment) result {
 	ctx, cancel := context.WithTimeout(ctx, m.host.patient(prepareTimeout))
 	defer cancel()
 	if err := awaitGate(ctx, gate); err != nil {
 		return result{err: err}
 	}
 	h, err := vm.Guest.Prepare(ctx, guestapi.Prepare{
-		Machine: a.Machine, Store: guestapi.StoreAccess{DiskPath: l.Access.DiskPath, Token: l.Access.Token},
+		Machine: a.Machine, Store: guestapi.StoreAccess{DiskPath: l.Access.DiskPath,
+			Token: l.Access.Token},
 	})
 	return result{err: err, health: h}
 }
 
 // bind gives the VM its limits, its place in the network and its identity.
-func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life, a fleet.Assignment) result {
+func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life,
+	a fleet.Assignment) result {
 	ctx, cancel := context.WithTimeout(ctx, m.host.patient(bindTimeout))
 	defer cancel()
 	group, gctx := errgroup.WithContext(ctx)
@@ -222,7 +228,8 @@ func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, 
 	})
 	group.Go(func() error {
 		return m.host.deps.HostNet.AddMachine(gctx, fleet.MachineLink{
-			Machine: a.Machine, NetworkID: a.NetworkID, Address: a.Address, Interface: vm.HostLink(),
+			Machine: a.Machine, NetworkID: a.NetworkID, Address: a.Address,
+			Interface: vm.HostLink(),
 		})
 	})
 	if err := group.Wait(); err != nil {
@@ -237,12 +244,14 @@ func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, 
 	return result{err: err, health: h}
 }
 
-// release asks for a clean end until the disk is closed, the platform refuses, or doesn't answer in time.
+// release asks for a clean end until the disk is closed, the platform refuses, or doesn't answer in
+// time.
 func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assignment) error {
 	stop := a.Config.Stop.TimeoutOrDefault()
 	began := time.Now()
 	for {
-		err := m.releaseOnce(ctx, vm, guestapi.Release{Machine: m.id, Generation: l.BoundGeneration}, stop+m.host.patient(m.host.cfg.ReleaseGrace))
+		err := m.releaseOnce(ctx, vm, guestapi.Release{Machine: m.id,
+			Generation: l.BoundGeneration}, stop+m.host.patient(m.host.cfg.ReleaseGrace))
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -264,7 +273,8 @@ func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assi
 		case h.State == guestapi.StateFailed || !errs.Is(err, errs.Unavailable):
 			return err
 		case time.Since(began) > stop+m.host.patient(m.host.cfg.ReleaseGrace+m.host.cfg.ReleaseMax):
-			return errs.Wrap(errs.Unavailable, err, "the disk could not be closed for %s", time.Since(began).Round(time.Second))
+			return errs.Wrap(errs.Unavailable, err, "the disk could not be closed for %s",
+				time.Since(began).Round(time.Second))
 		}
 		select { // it is still at it, for example because the store can't be reached
 		case <-ctx.Done():
@@ -273,14 +283,15 @@ func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assi
 	}
 }
 
-// askUntilMute asks the platform for its state, again for as long as it may only be slow, or be about to be
-// started again: what comes of giving it up is a disk that isn't closed.
+// askUntilMute asks the platform for its state, again for as long as it may only be slow, or be
+// about to be started again: what comes of giving it up is a disk that isn't closed.
 func (m *machine) askUntilMute(ctx context.Context, vm *pool.VM) (guestapi.Health, error) {
 	var mute patience.Watch
 	mute.Look(time.Now(), "", m.host.share())
 	for {
 		h, err := pool.Probe(ctx, vm)
-		if err == nil || ctx.Err() != nil || mute.Look(time.Now(), "", m.host.share()) >= muteAfter {
+		if err == nil || ctx.Err() != nil ||
+			mute.Look(time.Now(), "", m.host.share()) >= muteAfter {
 			return h, err
 		}
 		select {
@@ -293,7 +304,8 @@ func (m *machine) askUntilMute(ctx context.Context, vm *pool.VM) (guestapi.Healt
 }
 
 // releaseOnce asks once, and stops waiting soon after the VM has ended.
-func (m *machine) releaseOnce(ctx context.Context, vm *pool.VM, r guestapi.Release, patience time.Duration) error {
+func (m *machine) releaseOnce(ctx context.Context, vm *pool.VM, r guestapi.Release,
+	patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	over := make(chan struct{})
@@ -319,7 +331,8 @@ func (m *machine) remove(ctx context.Context, vm *pool.VM, l life) error {
 	ctx, cancel := context.WithTimeout(ctx, m.host.patient(removeTimeout))
 	defer cancel()
 	if l.Phase == fleet.PhaseFailed && vm != nil {
-		m.log.WarnContext(ctx, "a failed machine's vm is removed", "vm_id", string(l.VM), "console", pool.ConsoleTail(vm))
+		m.log.WarnContext(ctx, "a failed machine's vm is removed", "vm_id", string(l.VM), "console",
+			pool.ConsoleTail(vm))
 	}
 	var group errgroup.Group
 	group.Go(func() error {

@@ -13,8 +13,8 @@ import (
 
 const refusedPause = 2 * time.Second
 
-// uplink keeps in touch with the control plane: join, then poll and report side by side, and join again
-// where the server doesn't know this worker.
+// uplink keeps in touch with the control plane: join, then poll and report side by side, and join
+// again where the server doesn't know this worker.
 func (w *Worker) uplink(ctx context.Context, joined bool) error {
 	for ctx.Err() == nil {
 		if !joined {
@@ -52,7 +52,8 @@ func (w *Worker) pollLoop(ctx context.Context) error {
 			w.log.WarnContext(ctx, "assignments could not be fetched", "error", err)
 			sleep(ctx, wait.next())
 		case set.Worker != w.cfg.Worker:
-			w.log.ErrorContext(ctx, "the server answered with another worker's assignments", "answered_for", string(set.Worker))
+			w.log.ErrorContext(ctx, "the server answered with another worker's assignments",
+				"answered_for", string(set.Worker))
 			sleep(ctx, wait.next())
 		default:
 			wait.reset()
@@ -64,7 +65,8 @@ func (w *Worker) pollLoop(ctx context.Context) error {
 }
 
 // poll asks once; cut: redial ended it.
-func (w *Worker) poll(ctx context.Context, after int64) (set fleet.AssignmentSet, cut bool, err error) {
+func (w *Worker) poll(ctx context.Context,
+	after int64) (set fleet.AssignmentSet, cut bool, err error) {
 	pctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	w.mu.Lock()
@@ -92,7 +94,8 @@ func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
 	var failed error
 	for _, a := range set.Assignments {
 		if !fleet.IsMachineID(string(a.Machine)) {
-			w.log.ErrorContext(ctx, "an assignment names no machine", "machine_id", string(a.Machine))
+			w.log.ErrorContext(ctx, "an assignment names no machine", "machine_id",
+				string(a.Machine))
 			continue
 		}
 		named[a.Machine] = true
@@ -102,7 +105,8 @@ func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
 		rec, err := w.records.load(a.Machine)
 		if err != nil {
 			failed = err
-			w.log.ErrorContext(ctx, "a machine's record can not be read", "machine_id", string(a.Machine), "error", err)
+			w.log.ErrorContext(ctx, "a machine's record can not be read", "machine_id",
+				string(a.Machine), "error", err)
 			continue
 		}
 		m := newMachine(w, a.Machine, rec)
@@ -164,7 +168,8 @@ func (w *Worker) netLoop(ctx context.Context) error {
 		w.mu.Lock()
 		set := w.set
 		w.mu.Unlock()
-		if reflect.DeepEqual(done.Networks, set.Networks) && reflect.DeepEqual(done.Peers, set.Peers) {
+		if reflect.DeepEqual(done.Networks, set.Networks) &&
+			reflect.DeepEqual(done.Peers, set.Peers) {
 			continue
 		}
 		err := w.deps.HostNet.SyncPeers(ctx, set.Networks, set.Peers)

@@ -57,8 +57,8 @@ type Worker struct {
 	redialed context.CancelFunc // cuts the present long poll; nil: there is none
 }
 
-// New returns a worker that works once Run is called. It makes its data directory; Invalid where the
-// configuration can't work.
+// New returns a worker that works once Run is called. It makes its data directory; Invalid where
+// the configuration can't work.
 func New(cfg Config, deps Deps) (*Worker, error) {
 	cfg.setDefaults()
 	if err := errors.Join(cfg.validate(), deps.validate()); err != nil {
@@ -84,14 +84,15 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		Release: cfg.Release, ReleaseDir: cfg.ReleaseDir, CacheBytes: cfg.CacheBytes,
 		Limits: fleet.Resources{MemoryMiB: cfg.Overhead.MemoryMiB}, FrontEnd: cfg.FrontEnd,
 	}, pool.Deps{
-		Driver: deps.Driver, Registry: w.registry, Logger: w.log, Now: w.now, Busy: w.busy, Changed: w.changed, Share: w.share,
+		Driver: deps.Driver, Registry: w.registry, Logger: w.log, Now: w.now, Busy: w.busy,
+		Changed: w.changed, Share: w.share,
 		Booted: deps.Metrics.Booted,
 	})
 	return w, deps.Metrics.Watch(w.figures)
 }
 
-// Run works until ctx ends, and returns when its goroutines are gone. VMs go on without it, and the next
-// Run on the same data directory finds them again.
+// Run works until ctx ends, and returns when its goroutines are gone. VMs go on without it, and the
+// next Run on the same data directory finds them again.
 func (w *Worker) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return w.serve(ctx) })
@@ -114,7 +115,8 @@ func (w *Worker) work(ctx context.Context) error {
 		return err
 	}
 	defer store.Close()
-	w.store, w.storeURL, w.fleetID = &watchedStore{Store: store, conditions: w.conditions}, answer.StoreURL, answer.FleetID
+	w.store, w.storeURL, w.fleetID = &watchedStore{Store: store, conditions: w.conditions},
+		answer.StoreURL, answer.FleetID
 	group, ctx := errgroup.WithContext(ctx)
 	w.group, w.life = group, ctx
 	group.Go(func() error { return w.findAcceleration(ctx) })
@@ -151,8 +153,8 @@ func (w *Worker) openStore(ctx context.Context, url string) (blob.Store, error) 
 
 const joinFile = "join.json"
 
-// whereIsTheStore returns the server's answer to this worker's join: the remembered one if there is one,
-// so that a worker restarted without a control plane goes on. joined: it is fresh.
+// whereIsTheStore returns the server's answer to this worker's join: the remembered one if there is
+// one, so that a worker restarted without a control plane goes on. joined: it is fresh.
 func (w *Worker) whereIsTheStore(ctx context.Context) (a fleet.JoinAnswer, joined bool, err error) {
 	b, err := os.ReadFile(filepath.Join(w.cfg.DataDir, joinFile))
 	switch {
@@ -160,10 +162,12 @@ func (w *Worker) whereIsTheStore(ctx context.Context) (a fleet.JoinAnswer, joine
 		a, err = w.join(ctx)
 		return a, true, err
 	case err != nil:
-		return a, false, errs.Wrap(errs.Internal, err, "read what the server answered to the last join")
+		return a, false, errs.Wrap(errs.Internal, err,
+			"read what the server answered to the last join")
 	}
 	if err := json.Unmarshal(b, &a); err != nil {
-		return a, false, errs.Wrap(errs.Corrupt, err, "read what the server answered to the last join").
+		return a, false, errs.Wrap(errs.Corrupt, err,
+			"read what the server answered to the last join").
 			WithRemedy("remove %s", filepath.Join(w.cfg.DataDir, joinFile))
 	}
 	return a, false, nil
@@ -174,8 +178,10 @@ func (w *Worker) join(ctx context.Context) (fleet.JoinAnswer, error) {
 	wait := newBackoff(50*time.Millisecond, 2*time.Second)
 	for {
 		a, err := w.deps.Server.Join(ctx, fleet.JoinRequest{
-			Worker: w.cfg.Worker, Address: w.cfg.Address, APIURL: w.cfg.APIURL, Capacity: w.cfg.Capacity,
-			Runtime: w.deps.Driver.Name(), Version: w.cfg.Version, Release: w.cfg.Release, Labels: w.cfg.Labels,
+			Worker: w.cfg.Worker, Address: w.cfg.Address, APIURL: w.cfg.APIURL,
+			Capacity: w.cfg.Capacity,
+			Runtime:  w.deps.Driver.Name(), Version: w.cfg.Version, Release: w.cfg.Release,
+			Labels: w.cfg.Labels,
 		})
 		switch {
 		case err == nil:
@@ -183,7 +189,8 @@ func (w *Worker) join(ctx context.Context) (fleet.JoinAnswer, error) {
 			return a, w.remember(a)
 		case ctx.Err() != nil:
 			return a, ctx.Err()
-		case !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Internal) && !errs.Is(err, errs.Conflict):
+		case !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Internal) &&
+			!errs.Is(err, errs.Conflict):
 			return a, joinRefused(err)
 		}
 		w.log.WarnContext(ctx, "the server does not answer the join", "error", err)
@@ -195,19 +202,24 @@ func (w *Worker) join(ctx context.Context) (fleet.JoinAnswer, error) {
 func joinRefused(err error) error {
 	wrapped := errs.Wrap(errs.KindOf(err), err, "join the fleet")
 	if errs.Is(err, errs.Denied) {
-		return wrapped.WithRemedy("give the fleet's worker token with --token-file: the server's --worker-token-file")
+		return wrapped.WithRemedy(
+			"give the fleet's worker token with --token-file: the server's --worker-token-file")
 	}
 	return wrapped
 }
 
-// remember keeps a join's answer. One of another fleet is refused: this worker's VMs belong to the first.
+// remember keeps a join's answer. One of another fleet is refused: this worker's VMs belong to the
+// first.
 func (w *Worker) remember(a fleet.JoinAnswer) error {
 	if w.fleetID != "" && a.FleetID != w.fleetID {
-		return errs.New(errs.Conflict, "worker %s belongs to fleet %s, and the server is of fleet %s", w.cfg.Worker, w.fleetID, a.FleetID).
+		return errs.New(errs.Conflict,
+			"worker %s belongs to fleet %s, and the server is of fleet %s", w.cfg.Worker,
+			w.fleetID, a.FleetID).
 			WithRemedy("give the worker an empty data directory to make it join another fleet")
 	}
 	if w.storeURL != "" && a.StoreURL != w.storeURL {
-		w.log.Warn("the fleet's store has another URL now; it is used after a restart", "store_url", strings.SplitN(a.StoreURL, "?", 2)[0])
+		w.log.Warn("the fleet's store has another URL now; it is used after a restart", "store_url",
+			strings.SplitN(a.StoreURL, "?", 2)[0])
 	}
 	b, err := json.Marshal(a)
 	if err != nil {
@@ -239,7 +251,10 @@ func (w *Worker) busy() bool {
 }
 
 func (w *Worker) listenOn(link string) func(context.Context) (net.Listener, error) {
-	return func(ctx context.Context) (net.Listener, error) { return w.deps.ListenGateway(ctx, link) }
+	return func(ctx context.Context) (net.Listener,
+		error) {
+		return w.deps.ListenGateway(ctx, link)
+	}
 }
 
 func compareIDs(a, b fleet.MachineID) int { return strings.Compare(string(a), string(b)) }

@@ -44,7 +44,8 @@ func TestMachineIsPreparedRunAndReleased(t *testing.T) {
 	if healthy.VM != prepared.VM || !healthy.HasVM {
 		t.Fatalf("runs in VM %s, prepared was %s", healthy.VM, prepared.VM)
 	}
-	if h := r.head(m1); h.Generation != 1 || h.Holder != string(healthy.VM) || h.State != format.StateOpen {
+	if h := r.head(m1); h.Generation != 1 || h.Holder != string(healthy.VM) ||
+		h.State != format.StateOpen {
 		t.Fatalf("head is %+v", h)
 	}
 	if l, ok := r.host.linkOf(m1); !ok || l.Interface != "vm"+string(healthy.VM) {
@@ -117,11 +118,13 @@ func TestOlderAssignmentsAreRefusedInAnyOrder(t *testing.T) {
 	check := func(when string) {
 		t.Helper()
 		for _, a := range []fleet.Assignment{
-			assignment(m1, 3, fleet.WantDiscarded), assignment(m1, 4, fleet.WantReleased), assignment(m1, 1, fleet.WantRunning),
+			assignment(m1, 3, fleet.WantDiscarded), assignment(m1, 4, fleet.WantReleased),
+			assignment(m1, 1, fleet.WantRunning),
 		} {
 			revision := r.feed.assign(a)
 			r.eventually("set seen", func() bool { return r.feed.last().Seen == revision })
-			if v := r.feed.vm(m1); v == nil || v.Phase != fleet.PhaseHealthy || v.Generation != 5 || v.VM != vm {
+			if v := r.feed.vm(m1); v == nil || v.Phase != fleet.PhaseHealthy ||
+				v.Generation != 5 || v.VM != vm {
 				t.Fatalf("%s: after %s at generation %d: %+v", when, a.Want, a.Generation, v)
 			}
 		}
@@ -186,7 +189,8 @@ func TestVMThatEndsByItselfFailsAndIsNotRestarted(t *testing.T) {
 func TestFailedAttachIsReportedWithItsKind(t *testing.T) {
 	r := newRig(t, 0)
 	r.newDisk(m1)
-	d, err := disk.Attach(t.Context(), r.store, "disks/"+string(m1), disk.AttachOptions{Generation: 9, Holder: "elsewhere"})
+	d, err := disk.Attach(t.Context(), r.store, "disks/"+string(m1),
+		disk.AttachOptions{Generation: 9, Holder: "elsewhere"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,7 +205,8 @@ func TestFailedAttachIsReportedWithItsKind(t *testing.T) {
 	}
 	missing := assignment("010000000000ff", 1, fleet.WantRunning)
 	r.feed.assign(missing)
-	if v := r.awaitPhase(missing.Machine, 1, fleet.PhaseFailed); v.ErrorKind != string(errs.NotFound) {
+	if v := r.awaitPhase(missing.Machine, 1,
+		fleet.PhaseFailed); v.ErrorKind != string(errs.NotFound) {
 		t.Fatalf("reported %+v", v)
 	}
 }
@@ -213,7 +218,8 @@ func TestFencedMachineIsKilled(t *testing.T) {
 	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
 	r.write(1)
-	d, err := disk.Attach(t.Context(), r.store, "disks/"+string(m1), disk.AttachOptions{Generation: 2, Holder: "elsewhere"})
+	d, err := disk.Attach(t.Context(), r.store, "disks/"+string(m1),
+		disk.AttachOptions{Generation: 2, Holder: "elsewhere"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -327,7 +333,8 @@ func TestReleaseOfTheUnknownSaysSo(t *testing.T) {
 	r := newRig(t, 0)
 	r.start()
 	r.feed.assign(assignment(m1, 3, fleet.WantReleased))
-	if v := r.awaitPhase(m1, 3, fleet.PhaseReleased); !strings.Contains(v.Error, "unclean") || v.HasVM {
+	if v := r.awaitPhase(m1, 3, fleet.PhaseReleased); !strings.Contains(v.Error, "unclean") ||
+		v.HasVM {
 		t.Fatalf("reported %+v", v)
 	}
 }

@@ -26,24 +26,29 @@ const (
 	traceWait   = 11 * time.Second // by then a machine that runs has stored its boot trace
 )
 
-// TestColdStartOfAMachine measures the start of a stopped machine, from the wish to the first answer of its service, which
-// reads 600 programs and libraries of its Debian before it serves. A VM that starts has nothing of the disk, so that the same
-// with the store next door is what "warm" can be: nothing waits for it. Then the store is 20 ms away, with the boot trace of the
-// start before and without.
+// TestColdStartOfAMachine measures the start of a stopped machine, from the wish to the first
+// answer of its service, which reads 600 programs and libraries of its Debian before it serves. A
+// VM that starts has nothing of the disk, so that the same with the store next door is what "warm"
+// can be: nothing waits for it. Then the store is 20 ms away, with the boot trace of the start
+// before and without.
 func TestColdStartOfAMachine(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
 	var proxy *s3proxy.Proxy
-	f := fleettest.Start(t, fleettest.Options{Workers: 1, Pool: 1, NoImage: true, StoreAt: func(at netip.Addr) string {
-		proxy = s3proxy.StartAt(t, s3.Endpoint, at)
-		return "s3://" + s3.Bucket + "/fleet?endpoint=" + url.QueryEscape(proxy.URL) + "&path_style=true&region=us-east-1"
-	}})
+	f := fleettest.Start(t, fleettest.Options{Workers: 1, Pool: 1, NoImage: true,
+		StoreAt: func(at netip.Addr) string {
+			proxy = s3proxy.StartAt(t, s3.Endpoint, at)
+			return "s3://" + s3.Bucket + "/fleet?endpoint=" + url.QueryEscape(proxy.URL) +
+				"&path_style=true&region=us-east-1"
+		}})
 	f.CreateDebianImage("debian", 1<<30, "busybox-static")
-	m := f.Create("cold", "green", "w1", api.MachineConfig{Image: "debian", CPUs: 2, MemoryMiB: 512, Services: []api.Service{{
-		Name: "web", HTTPPort: 8080, Check: &api.Check{Kind: "tcp", Port: 8080, Grace: 60},
-		Cmd: []string{"/bin/sh", "-ec", "mkdir -p /srv; echo hello > /srv/index.html; find /usr/bin /usr/lib -type f | sort | head -n 600 | xargs cat > /dev/null; " +
-			"exec /bin/busybox httpd -f -p 8080 -h /srv"},
-	}}})
+	m := f.Create("cold", "green", "w1", api.MachineConfig{Image: "debian", CPUs: 2, MemoryMiB: 512,
+		Services: []api.Service{{
+			Name: "web", HTTPPort: 8080, Check: &api.Check{Kind: "tcp", Port: 8080, Grace: 60},
+			Cmd: []string{"/bin/sh", "-ec",
+				"mkdir -p /srv; echo hello > /srv/index.html; find /usr/bin /usr/lib -type f | sort | head -n 600 | xargs cat > /dev/null; " +
+					"exec /bin/busybox httpd -f -p 8080 -h /srv"},
+		}}})
 	store, err := blobs.Open(t.Context(), s3.URL("fleet"))
 	if err != nil {
 		t.Fatal(err)
@@ -69,11 +74,14 @@ func TestColdStartOfAMachine(t *testing.T) {
 		}
 	}
 	report("start of a stopped machine, store next door", near)
-	report(fmt.Sprintf("start of a stopped machine, store %v away, with boot trace", coldLatency), traced)
+	report(fmt.Sprintf("start of a stopped machine, store %v away, with boot trace",
+		coldLatency), traced)
 	report(fmt.Sprintf("start of a stopped machine, store %v away, without", coldLatency), bare)
 	n := percentile(near, 50)
-	fmt.Printf("RESULT start of a stopped machine, store %v away: with boot trace %.2f x next door (aim 1.5), without %.2f x; asked in the last of each: %v; %v; %v\n",
-		coldLatency, float64(percentile(traced, 50))/float64(n), float64(percentile(bare, 50))/float64(n), asked[0], asked[1], asked[2])
+	fmt.Printf(
+		"RESULT start of a stopped machine, store %v away: with boot trace %.2f x next door (aim 1.5), without %.2f x; asked in the last of each: %v; %v; %v\n",
+		coldLatency, float64(percentile(traced, 50))/float64(n),
+		float64(percentile(bare, 50))/float64(n), asked[0], asked[1], asked[2])
 }
 
 type coldStarts struct {
@@ -84,7 +92,8 @@ type coldStarts struct {
 	store blob.Store
 }
 
-// start starts the machine with the store so far away, and returns how long its service took to answer.
+// start starts the machine with the store so far away, and returns how long its service took to
+// answer.
 func (c *coldStarts) start(latency time.Duration) time.Duration {
 	c.t.Helper()
 	c.proxy.SetLatency(latency)
@@ -112,13 +121,15 @@ func (c *coldStarts) stop() {
 	if _, err := c.f.StopMachine(c.t.Context(), c.id); err != nil {
 		c.t.Fatal(err)
 	}
-	if _, err := c.f.WaitMachine(c.t.Context(), c.id, client.UntilStopped, func(m api.Machine) bool { return m.State == "stopped" }); err != nil {
+	if _, err := c.f.WaitMachine(c.t.Context(), c.id, client.UntilStopped,
+		func(m api.Machine) bool { return m.State == "stopped" }); err != nil {
 		c.t.Fatal(err)
 	}
 	time.Sleep(2 * time.Second)
 }
 
-// forgetTrace removes all boot traces from the store. A start without one that its disk's head names goes on without.
+// forgetTrace removes all boot traces from the store. A start without one that its disk's head
+// names goes on without.
 func (c *coldStarts) forgetTrace() {
 	c.t.Helper()
 	var keys []string

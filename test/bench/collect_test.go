@@ -22,8 +22,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/gc"
 )
 
-// TestCollect collects a pool of 100,000 objects in memory, half of which are garbage, and one of 5,000 on an S3 server: how
-// long it takes, what it asks of the store, and how much of the heap is in use at most, per object.
+// TestCollect collects a pool of 100,000 objects in memory, half of which are garbage, and one of
+// 5,000 on an S3 server: how long it takes, what it asks of the store, and how much of the heap is
+// in use at most, per object.
 func TestCollect(t *testing.T) {
 	t.Run("memory", func(t *testing.T) { collectPool(t, memblob.New(), 200, 250) })
 	t.Run("s3", func(t *testing.T) {
@@ -38,13 +39,16 @@ func TestCollect(t *testing.T) {
 	})
 }
 
-// collectPool fills a store with disks that were written twice, so many blocks each time with a flush after each, and
-// collects it.
+// collectPool fills a store with disks that were written twice, so many blocks each time with a
+// flush after each, and collects it.
 func collectPool(t *testing.T, store blob.Store, disks, blocks int) {
 	var g errgroup.Group
 	g.SetLimit(8)
 	for i := range disks {
-		g.Go(func() error { return overwritten(t.Context(), store, fmt.Sprint("disks/machine-", i), blocks) })
+		g.Go(func() error {
+			return overwritten(t.Context(), store,
+				fmt.Sprint("disks/machine-", i), blocks)
+		})
 	}
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
@@ -62,16 +66,20 @@ func collectPool(t *testing.T, store blob.Store, disks, blocks int) {
 		clear(asked)
 		h := newHeap()
 		start := time.Now()
-		r, err := gc.Collect(t.Context(), counted, gc.Options{Grace: time.Hour, Now: func() time.Time { return now.Add(time.Duration(round) * 2 * time.Hour) },
+		r, err := gc.Collect(t.Context(), counted, gc.Options{Grace: time.Hour,
+			Now:      func() time.Time { return now.Add(time.Duration(round) * 2 * time.Hour) },
 			Progress: h.phase})
 		if err != nil {
 			t.Fatal(err)
 		}
 		took := time.Since(start)
 		n := r.Objects.Objects
-		fmt.Printf("RESULT collect round=%d disks=%d objects=%d garbage=%d freed=%d took=%v heap_bytes_per_object=%d requests_per_disk=%.1f requests: get %d, list %d, put %d, delete %d\n",
-			round+1, disks, n, r.Waiting.Total().Objects, r.Freed.Total().Objects, took.Round(time.Millisecond), h.most/uint64(n),
-			float64(asked[decorate.OpGet]+asked[decorate.OpList])/float64(disks), asked[decorate.OpGet], asked[decorate.OpList],
+		fmt.Printf(
+			"RESULT collect round=%d disks=%d objects=%d garbage=%d freed=%d took=%v heap_bytes_per_object=%d requests_per_disk=%.1f requests: get %d, list %d, put %d, delete %d\n",
+			round+1, disks, n, r.Waiting.Total().Objects, r.Freed.Total().Objects,
+			took.Round(time.Millisecond), h.most/uint64(n),
+			float64(asked[decorate.OpGet]+asked[decorate.OpList])/float64(disks),
+			asked[decorate.OpGet], asked[decorate.OpList],
 			asked[decorate.OpPut]+asked[decorate.OpPutIfAbsent], asked[decorate.OpDelete])
 	}
 }
@@ -83,7 +91,8 @@ func overwritten(ctx context.Context, store blob.Store, path string, blocks int)
 	}
 	buf := make([]byte, disk.BlockSize)
 	for gen := range uint64(2) {
-		d, err := disk.Attach(ctx, store, path, disk.AttachOptions{Generation: gen + 1, Holder: "bench", Tuning: disk.Tuning{BootWindow: -1}})
+		d, err := disk.Attach(ctx, store, path, disk.AttachOptions{Generation: gen + 1,
+			Holder: "bench", Tuning: disk.Tuning{BootWindow: -1}})
 		if err != nil {
 			return err
 		}

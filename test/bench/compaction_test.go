@@ -14,10 +14,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/fsck"
 )
 
-// TestCompactionAmplification writes what a root disk sees: an installation, then files that are replaced, a
-// journal that goes round, and blocks here and there, a flush after each few; twice, without and with background
-// compaction. The data doesn't compress. Write amplification is all that went to the store beside what was
-// written to the device; space amplification what the disk can still reach there beside what is mapped.
+// TestCompactionAmplification writes what a root disk sees: an installation, then files that are
+// replaced, a journal that goes round, and blocks here and there, a flush after each few; twice,
+// without and with background compaction. The data doesn't compress. Write amplification is all
+// that went to the store beside what was written to the device; space amplification what the disk
+// can still reach there beside what is mapped.
 func TestCompactionAmplification(t *testing.T) {
 	for _, on := range []bool{false, true} {
 		ctx := t.Context()
@@ -47,10 +48,13 @@ func TestCompactionAmplification(t *testing.T) {
 		}
 		all := d.Stats()
 		_, after := reachable(t, store, path)
-		fmt.Printf("RESULT compaction background=%v written_mib=%d write_amplification=%.2f (of it packed %.2f) space_amplification=%.2f"+
-			" after_compact: copied_mib=%d write_amplification=%.2f space_amplification=%.2f\n",
-			on, st.WriteBytes>>20, ratio(st.PutBytes, st.WriteBytes), ratio(st.PackedBytes, st.WriteBytes), float64(before)/float64(mapped),
-			done.MovedBytes>>20, ratio(all.PutBytes, all.WriteBytes), float64(after)/float64(mapped))
+		fmt.Printf(
+			"RESULT compaction background=%v written_mib=%d write_amplification=%.2f (of it packed %.2f) space_amplification=%.2f"+
+				" after_compact: copied_mib=%d write_amplification=%.2f space_amplification=%.2f\n",
+			on, st.WriteBytes>>20, ratio(st.PutBytes, st.WriteBytes),
+			ratio(st.PackedBytes, st.WriteBytes), float64(before)/float64(mapped),
+			done.MovedBytes>>20, ratio(all.PutBytes, all.WriteBytes),
+			float64(after)/float64(mapped))
 		if err := d.Close(context.WithoutCancel(ctx)); err != nil {
 			t.Fatal(err)
 		}

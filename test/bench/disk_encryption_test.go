@@ -13,8 +13,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/kek"
 )
 
-// TestDiskEncryptionCost writes and reads the same noise on a disk in the clear and on an encrypted one, in turn, over
-// a store in memory, so that nothing but the engine's own work is in the figures. It prints the ratio of speeds.
+// TestDiskEncryptionCost writes and reads the same noise on a disk in the clear and on an encrypted
+// one, in turn, over a store in memory, so that nothing but the engine's own work is in the
+// figures. It prints the ratio of speeds.
 func TestDiskEncryptionCost(t *testing.T) {
 	const size, rounds = 128 << 20, 7
 	key, err := kek.New([32]byte{1})
@@ -49,12 +50,14 @@ func middle(all []float64) float64 {
 	return all[len(all)/2]
 }
 
-// encryptionRound writes all of a new disk and flushes, and reads it by a reader that has nothing in memory.
+// encryptionRound writes all of a new disk and flushes, and reads it by a reader that has nothing
+// in memory.
 func encryptionRound(t *testing.T, content []byte, key disk.KEK) (write, read time.Duration) {
 	t.Helper()
 	const chunk = 1 << 20
 	ctx, store := t.Context(), memblob.New()
-	if _, err := disk.Create(ctx, store, diskPath, disk.CreateOptions{Size: int64(len(content)), Key: key}); err != nil {
+	if _, err := disk.Create(ctx, store, diskPath,
+		disk.CreateOptions{Size: int64(len(content)), Key: key}); err != nil {
 		t.Fatal(err)
 	}
 	d := attachDisk(t, store, nil, func(o *disk.AttachOptions) { o.Key = key })

@@ -17,9 +17,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// TestDiskMapMemory fills the map of a 100 GiB disk, every block of it and all in memory, in runs of 64 KiB and
-// in single blocks, in an order that no writer would choose, and measures the heap beside the bytes that a plain
-// table of one word per block takes.
+// TestDiskMapMemory fills the map of a 100 GiB disk, every block of it and all in memory, in runs
+// of 64 KiB and in single blocks, in an order that no writer would choose, and measures the heap
+// beside the bytes that a plain table of one word per block takes.
 func TestDiskMapMemory(t *testing.T) {
 	const size, table = 100 << 30, (100 << 30) / format.BlockSize * 8
 	for _, tc := range []struct {
@@ -40,13 +40,15 @@ func TestDiskMapMemory(t *testing.T) {
 		if m.Mapped() != size/format.BlockSize {
 			t.Fatalf("%d blocks mapped", m.Mapped())
 		}
-		fmt.Printf("RESULT memory of a full 100 GiB map, %s: %.1f MB (bound %.0f), %.2f × a plain table of %.0f MB; its own estimate %.1f MB\n",
+		fmt.Printf(
+			"RESULT memory of a full 100 GiB map, %s: %.1f MB (bound %.0f), %.2f × a plain table of %.0f MB; its own estimate %.1f MB\n",
 			tc.what, used, tc.bound, used*1e6/table, table/1e6, float64(m.Bytes())/1e6)
 		runtime.KeepAlive(m)
 	}
 }
 
-// fillMap maps runs of blocks, where at says that the i-th of them is, in order, 8 MiB to a segment as the log has it.
+// fillMap maps runs of blocks, where at says that the i-th of them is, in order, 8 MiB to a segment
+// as the log has it.
 func fillMap(t *testing.T, m *blockmap.Map, order []uint32, at func(i uint64) uint64, run uint64) {
 	t.Helper()
 	const segBlocks = (8 << 20) / format.BlockSize
@@ -58,7 +60,8 @@ func fillMap(t *testing.T, m *blockmap.Map, order []uint32, at func(i uint64) ui
 			runs = append(runs, format.Run{LBA: at(uint64(i)), Count: run})
 		}
 		order = order[n:]
-		seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: seq, Size: 8 << 20, HeaderLen: 4096, Blocks: uint32(uint64(n) * run)}
+		seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: seq, Size: 8 << 20,
+			HeaderLen: 4096, Blocks: uint32(uint64(n) * run)}
 		if err := m.Apply(seg, runs, format.Position{Epoch: 1, Seq: seq + 1}); err != nil {
 			t.Fatal(err)
 		}
@@ -77,7 +80,8 @@ func inOrder(n int) []uint32 {
 // shuffled gives the same in random order.
 func shuffled(n int) []uint32 {
 	order := inOrder(n)
-	rand.New(rand.NewPCG(1, 2)).Shuffle(n, func(i, j int) { order[i], order[j] = order[j], order[i] })
+	rand.New(rand.NewPCG(1, 2)).Shuffle(n,
+		func(i, j int) { order[i], order[j] = order[j], order[i] })
 	return order
 }
 
@@ -90,8 +94,8 @@ func heapInUse() int64 {
 	return int64(s.HeapAlloc)
 }
 
-// TestIdleDiskHeap measures what an attached disk that has nothing to do keeps on the heap: fresh, and after it was
-// read and written, without a cache device and with one.
+// TestIdleDiskHeap measures what an attached disk that has nothing to do keeps on the heap: fresh,
+// and after it was read and written, without a cache device and with one.
 func TestIdleDiskHeap(t *testing.T) {
 	const work = 512 << 20
 	ctx := t.Context()
@@ -100,7 +104,8 @@ func TestIdleDiskHeap(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	if _, err := disk.Create(ctx, store, diskPath, disk.CreateOptions{Size: 100 << 30}); err != nil {
+	if _, err := disk.Create(ctx, store, diskPath,
+		disk.CreateOptions{Size: 100 << 30}); err != nil {
 		t.Fatal(err)
 	}
 	d := attachDisk(t, store, nil)
@@ -120,7 +125,10 @@ func TestIdleDiskHeap(t *testing.T) {
 			do    func(*disk.Disk)
 		}{
 			{"an attach", func(*disk.Disk) {}},
-			{"256 MiB of random reads", func(d *disk.Disk) { readBlocks(t, d, randomBlocks(256<<20/blockSize, work/blockSize)) }},
+			{"256 MiB of random reads", func(d *disk.Disk) {
+				readBlocks(t, d,
+					randomBlocks(256<<20/blockSize, work/blockSize))
+			}},
 			{"256 MiB of random writes", func(d *disk.Disk) {
 				writeBlocks(t, d, randomBlocks(256<<20/blockSize, work/blockSize))
 				if err := d.Flush(ctx); err != nil {
@@ -129,11 +137,13 @@ func TestIdleDiskHeap(t *testing.T) {
 			}},
 		} {
 			before := heapInUse()
-			d := attachDisk(t, store, dev, func(o *disk.AttachOptions) { o.FrameIdle = idleWait / 3 })
+			d := attachDisk(t, store, dev,
+				func(o *disk.AttachOptions) { o.FrameIdle = idleWait / 3 })
 			tc.do(d)
 			time.Sleep(idleWait)
 			used := heapInUse() - before
-			fmt.Printf("RESULT heap of an idle disk with %s, after %s: %.1f MB (bound 20)\n", with, tc.after, float64(used)/1e6)
+			fmt.Printf("RESULT heap of an idle disk with %s, after %s: %.1f MB (bound 20)\n", with,
+				tc.after, float64(used)/1e6)
 			closeDisk(t, d)
 		}
 		if dev != nil {
@@ -144,6 +154,6 @@ func TestIdleDiskHeap(t *testing.T) {
 	}
 }
 
-// idleWait is how long a disk is left alone until it is measured. What it gives back after a minute of rest, it gives
-// back here after a third of this.
+// idleWait is how long a disk is left alone until it is measured. What it gives back after a minute
+// of rest, it gives back here after a third of this.
 const idleWait = 6 * time.Second

@@ -20,7 +20,8 @@ const (
 )
 
 // attachDisk makes the test the writer of the disk at diskPath, whoever was it before.
-func attachDisk(t *testing.T, store blob.Store, dev *cache.Cache, tune ...func(*disk.AttachOptions)) *disk.Disk {
+func attachDisk(t *testing.T, store blob.Store, dev *cache.Cache,
+	tune ...func(*disk.AttachOptions)) *disk.Disk {
 	t.Helper()
 	head, err := disk.ReadHead(t.Context(), store, diskPath)
 	if err != nil {

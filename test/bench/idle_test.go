@@ -18,8 +18,9 @@ const (
 	clockTicks = 100 // of /proc/PID/stat in a second, on every Linux that Go runs on
 )
 
-// TestIdleFleet prints what an idle fleet of three workers costs: processor time of its server and of each worker.
-// Reports, one a second, and etcd's own timers are what is left. It fails by no figure: those of a busy host are higher.
+// TestIdleFleet prints what an idle fleet of three workers costs: processor time of its server and
+// of each worker. Reports, one a second, and etcd's own timers are what is left. It fails by no
+// figure: those of a busy host are higher.
 func TestIdleFleet(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 3, NoImage: true})
 	state, err := f.State()
@@ -43,7 +44,8 @@ func TestIdleFleet(t *testing.T) {
 	}
 	t.Logf("idle fleet, %.0f s, load of the host %s", took, strings.Fields(string(load))[0])
 	for i, pid := range pids {
-		t.Logf("%-8s %.2f %% of a core", names[i], float64(processorTicks(t, pid)-before[i])/clockTicks/took*100)
+		t.Logf("%-8s %.2f %% of a core", names[i],
+			float64(processorTicks(t, pid)-before[i])/clockTicks/took*100)
 	}
 }
 

@@ -17,9 +17,9 @@ import (
 	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
-// TestPausePerMove measures the pause of a move as a client sees it: from the last answer of the machine's
-// HTTP service to the first one after, asking through the fleet, which knows where the machine is. The
-// same data on a 1 GiB and on a 100 GiB disk must give the same pause.
+// TestPausePerMove measures the pause of a move as a client sees it: from the last answer of the
+// machine's HTTP service to the first one after, asking through the fleet, which knows where the
+// machine is. The same data on a 1 GiB and on a 100 GiB disk must give the same pause.
 func TestPausePerMove(t *testing.T) {
 	const moves = 50
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1})
@@ -48,18 +48,20 @@ func TestPausePerMove(t *testing.T) {
 		report(fmt.Sprintf("  of it by the server's own clock, %3d GiB", gib), server[gib])
 	}
 	small, large := percentile(pauses[1], 50), percentile(pauses[100], 50)
-	fmt.Printf("RESULT pause p50 of a 100 GiB disk / of a 1 GiB disk: %.2f\n", float64(large)/float64(small))
+	fmt.Printf("RESULT pause p50 of a 100 GiB disk / of a 1 GiB disk: %.2f\n",
+		float64(large)/float64(small))
 }
 
-// TestPausePerMoveOfRuntimes measures the same of a VM that has a kernel of its own beside one that has none, by turns:
-// two fleets on one host.
+// TestPausePerMoveOfRuntimes measures the same of a VM that has a kernel of its own beside one that
+// has none, by turns: two fleets on one host.
 func TestPausePerMoveOfRuntimes(t *testing.T) {
 	const moves = 5 // each boots a kernel, without KVM by translation
 	tar, runtimes := fleettest.ImageTar(t), []string{"sandbox", "qemu"}
 	fleets, machines := map[string]*fleettest.Fleet{}, map[string]api.Machine{}
 	pauses, server := map[string][]time.Duration{}, map[string][]time.Duration{}
 	for _, runtime := range runtimes {
-		fleets[runtime] = fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Runtime: runtime})
+		fleets[runtime] = fleettest.Start(t,
+			fleettest.Options{Workers: 2, Pool: 1, Runtime: runtime})
 		machines[runtime] = pauseMachine(t, fleets[runtime], tar, 1)
 	}
 	for i := range moves {
@@ -69,8 +71,10 @@ func TestPausePerMoveOfRuntimes(t *testing.T) {
 		}
 		for _, runtime := range order {
 			p, s := move(t, fleets[runtime], machines[runtime].ID)
-			time.Sleep(5 * time.Second) // the pools fill up again, and take no part in the next measurement
-			pauses[runtime], server[runtime] = append(pauses[runtime], p), append(server[runtime], s)
+			// the pools fill up again, and take no part in the next measurement
+			time.Sleep(5 * time.Second)
+			pauses[runtime], server[runtime] = append(pauses[runtime], p),
+				append(server[runtime], s)
 		}
 	}
 	for _, runtime := range runtimes {
@@ -95,11 +99,13 @@ func pauseMachine(t *testing.T, f *fleettest.Fleet, tar []byte, gib int64) api.M
 	cfg := httpdConfig()
 	cfg.Image = image
 	m := f.Create(fmt.Sprintf("m%d", gib), fmt.Sprintf("net%d", gib), "w1", cfg)
-	f.Run(m.ID, "sh", "-c", "echo hello > /srv/index.html && head -c 33554432 /dev/urandom > /data/random && sync")
+	f.Run(m.ID, "sh", "-c",
+		"echo hello > /srv/index.html && head -c 33554432 /dev/urandom > /data/random && sync")
 	return m
 }
 
-// move migrates a machine to wherever the planner says, and returns the client's and the server's pause.
+// move migrates a machine to wherever the planner says, and returns the client's and the server's
+// pause.
 func move(t *testing.T, f *fleettest.Fleet, id string) (time.Duration, time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -117,7 +123,8 @@ func move(t *testing.T, f *fleettest.Fleet, id string) (time.Duration, time.Dura
 			t.Fatal("no answer after the move")
 		}
 		if ended.IsZero() {
-			if now, err := f.Move(ctx, mv.ID); err == nil && (now.Step == "done" || now.Step == "undone") {
+			if now, err := f.Move(ctx, mv.ID); err == nil &&
+				(now.Step == "done" || now.Step == "undone") {
 				mv, ended = now, time.Now()
 			}
 		}
@@ -131,7 +138,8 @@ func move(t *testing.T, f *fleettest.Fleet, id string) (time.Duration, time.Dura
 // httpdConfig is a machine with an HTTP service that takes next to no time to start.
 func httpdConfig() api.MachineConfig {
 	return api.MachineConfig{Image: fleettest.Image, CPUs: 0.5, MemoryMiB: 128,
-		Services: []api.Service{{Name: "web", Cmd: []string{"/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/srv"}, HTTPPort: 8080,
+		Services: []api.Service{{Name: "web", Cmd: []string{"/bin/busybox", "httpd", "-f", "-p",
+			"8080", "-h", "/srv"}, HTTPPort: 8080,
 			Check: &api.Check{Kind: "tcp", Port: 8080}}}}
 }
 
@@ -153,12 +161,14 @@ func TestCreateToFirstExec(t *testing.T) {
 	for i := range 20 {
 		cfg := api.MachineConfig{Image: fleettest.Image, CPUs: 0.25, MemoryMiB: 128}
 		started := time.Now()
-		m, err := f.CreateMachine(t.Context(), api.CreateMachine{Name: fmt.Sprintf("m%d", i), App: "bench", Network: "green", Config: cfg})
+		m, err := f.CreateMachine(t.Context(), api.CreateMachine{Name: fmt.Sprintf("m%d", i),
+			App: "bench", Network: "green", Config: cfg})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for {
-			if out, err := f.TryRun(t.Context(), m.ID, "echo", "hello"); err == nil && strings.TrimSpace(out) == "hello" {
+			if out, err := f.TryRun(t.Context(), m.ID, "echo", "hello"); err == nil &&
+				strings.TrimSpace(out) == "hello" {
 				break
 			}
 			time.Sleep(time.Millisecond)
@@ -172,7 +182,8 @@ func TestCreateToFirstExec(t *testing.T) {
 	report("create to first exec answer", took)
 }
 
-// TestDrainOfThirty measures the wall time of draining a worker with thirty machines in ten networks.
+// TestDrainOfThirty measures the wall time of draining a worker with thirty machines in ten
+// networks.
 func TestDrainOfThirty(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 3, Pool: 2, MemoryMiB: 32768})
 	for i := range 30 {
@@ -197,8 +208,10 @@ func TestDrainOfThirty(t *testing.T) {
 		copied += m.DiskBytesCopied
 	}
 	report("pause per move in a drain of 30, server's clock", pauses)
-	fmt.Printf("RESULT drain of %d machines in 10 networks: %.1f s wall, disk bytes copied %d\n", len(d.Moves), wall.Seconds(), copied)
-	fmt.Printf("RESULT on the wire meanwhile, by packet counters: %d bytes from worker to worker, %d bytes from workers to the server\n",
+	fmt.Printf("RESULT drain of %d machines in 10 networks: %.1f s wall, disk bytes copied %d\n",
+		len(d.Moves), wall.Seconds(), copied)
+	fmt.Printf(
+		"RESULT on the wire meanwhile, by packet counters: %d bytes from worker to worker, %d bytes from workers to the server\n",
 		moved.BetweenWorkers, moved.Total-moved.BetweenWorkers)
 	var requests, read, written int64
 	for _, m := range d.Moves {
@@ -206,15 +219,18 @@ func TestDrainOfThirty(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		requests, read, written = requests+now.Disk.Requests, read+now.Disk.BytesRead, written+now.Disk.BytesWritten
+		requests, read, written = requests+now.Disk.Requests, read+now.Disk.BytesRead,
+			written+now.Disk.BytesWritten
 	}
 	n := float64(len(d.Moves))
-	fmt.Printf("RESULT asked of the store since the new attach, per machine: %.0f requests, %.0f KiB read, %.1f KiB written\n",
+	fmt.Printf(
+		"RESULT asked of the store since the new attach, per machine: %.0f requests, %.0f KiB read, %.1f KiB written\n",
 		float64(requests)/n, float64(read)/n/1024, float64(written)/n/1024)
 }
 
 func report(what string, d []time.Duration) {
-	fmt.Printf("RESULT %s: p50 %s, p99 %s, n=%d\n", what, percentile(d, 50).Round(100*time.Microsecond),
+	fmt.Printf("RESULT %s: p50 %s, p99 %s, n=%d\n", what,
+		percentile(d, 50).Round(100*time.Microsecond),
 		percentile(d, 99).Round(100*time.Microsecond), len(d))
 }
 

@@ -42,7 +42,8 @@ func newSpawner(t *testing.T, release, cache string, cold bool) *spawner {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), fmt.Sprintf("spawn-%v-%d", cold, os.Getpid()))
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo}))
-	driver, err := qemu.New(qemu.Config{Dir: dir, CacheDir: cache, CgroupParent: "sluice-bench/" + filepath.Base(dir), Cold: cold, Logger: log})
+	driver, err := qemu.New(qemu.Config{Dir: dir, CacheDir: cache,
+		CgroupParent: "sluice-bench/" + filepath.Base(dir), Cold: cold, Logger: log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,8 +53,10 @@ func newSpawner(t *testing.T, release, cache string, cold bool) *spawner {
 	}
 	s := &spawner{Driver: driver, close: driver.Close}
 	s.pool = pool.New(pool.Config{
-		BootTimeout: 3 * time.Minute, Release: "bench", ReleaseDir: release, CacheBytes: 1 << 30, Limits: fleet.Resources{MemoryMiB: 256},
-	}, pool.Deps{Driver: s, Registry: registry, Logger: log, Now: time.Now, Busy: func() bool { return false }, Changed: func() {}})
+		BootTimeout: 3 * time.Minute, Release: "bench", ReleaseDir: release, CacheBytes: 1 << 30,
+		Limits: fleet.Resources{MemoryMiB: 256},
+	}, pool.Deps{Driver: s, Registry: registry, Logger: log, Now: time.Now,
+		Busy: func() bool { return false }, Changed: func() {}})
 	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan error, 1)
 	go func() { over <- s.pool.Run(ctx) }()
@@ -66,8 +69,8 @@ func newSpawner(t *testing.T, release, cache string, cold bool) *spawner {
 	return s
 }
 
-// spawn returns how long it took from the wish to a VM whose platform says that it can be bound, and how much of the
-// host's processors, which is the same on a busy host.
+// spawn returns how long it took from the wish to a VM whose platform says that it can be bound,
+// and how much of the host's processors, which is the same on a busy host.
 func (s *spawner) spawn(t *testing.T) (took, cpu time.Duration) {
 	t.Helper()
 	began := time.Now()
@@ -101,7 +104,8 @@ func cpuOf(argument string) (time.Duration, error) {
 		_, after, _ := strings.Cut(string(stat), ") ")
 		fields := strings.Fields(after)
 		var ticks time.Duration
-		for _, f := range fields[11:13] { // in user mode and in the kernel, in hundredths of a second
+		// in user mode and in the kernel, in hundredths of a second
+		for _, f := range fields[11:13] {
 			n, err := strconv.Atoi(f)
 			if err != nil {
 				return 0, err
@@ -113,13 +117,14 @@ func cpuOf(argument string) (time.Duration, error) {
 	return 0, fmt.Errorf("no process has the argument %s", argument)
 }
 
-// TestSpawnToBindable measures what an empty pool costs under the qemu runtime: from nothing to a VM that can be bound,
-// by booting its kernel, and from a saved VM, by turns.
+// TestSpawnToBindable measures what an empty pool costs under the qemu runtime: from nothing to a
+// VM that can be bound, by booting its kernel, and from a saved VM, by turns.
 func TestSpawnToBindable(t *testing.T) {
 	const rounds = 5
 	release, cache := fleettest.Release(t), t.TempDir()
 	kinds := []string{"cold boot", "from the saved VM"}
-	took, init, cpu := map[string][]time.Duration{}, map[string][]time.Duration{}, map[string][]time.Duration{}
+	took, init, cpu := map[string][]time.Duration{}, map[string][]time.Duration{},
+		map[string][]time.Duration{}
 	spawners := map[string]*spawner{}
 	for i, kind := range kinds {
 		spawners[kind] = newSpawner(t, release, cache, i == 0)

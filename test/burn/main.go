@@ -1,6 +1,6 @@
-// Command burn keeps this host's cores busy while another command runs: so many threads of the usual priority,
-// for at most so long. They end with the command, and with this process. Without a command it burns for that
-// long.
+// Command burn keeps this host's cores busy while another command runs: so many threads of the
+// usual priority, for at most so long. They end with the command, and with this process. Without a
+// command it burns for that long.
 //
 //	go run ./test/burn -n 30 -for 2h -- scripts/test.sh ./test/chaos
 package main
@@ -26,7 +26,8 @@ const chunk = 1 << 20
 
 func main() {
 	n := flag.Int("n", 30, "threads that are busy")
-	most := flag.Duration("for", time.Hour, "longest time; the command goes on without the load then")
+	most := flag.Duration("for", time.Hour,
+		"longest time; the command goes on without the load then")
 	flag.Parse()
 	code, err := run(*n, *most, flag.Args())
 	if err != nil {

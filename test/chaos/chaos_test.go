@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
-// fault is something that can go wrong at any moment of a drain, and how the operator puts it right.
+// fault is something that can go wrong at any moment of a drain, and how the operator puts it
+// right.
 type fault struct {
 	name   string
 	strike func(c *chaos)
@@ -56,22 +57,31 @@ func faults() []fault {
 	}
 	nothing := func(*chaos) {}
 	return []fault{
-		{"worker daemon", func(c *chaos) { must(c, "kill worker daemon", c.f.KillDaemon(c.t.Context(), c.source)) },
+		{"worker daemon", func(c *chaos) {
+			must(c, "kill worker daemon",
+				c.f.KillDaemon(c.t.Context(), c.source))
+		},
 			func(c *chaos) { must(c, "start worker", c.f.Fleet.Start(c.t.Context(), c.source)) }},
 		{"server", func(c *chaos) { must(c, "kill server", c.f.KillServer(c.t.Context())) },
 			func(c *chaos) { must(c, "start server", c.f.StartServer(c.t.Context())) }},
 		{"blockd", inVM("blockd"), nothing},
 		{"VM", inVM("init"), nothing},
-		{"whole worker", func(c *chaos) { must(c, "kill worker", c.f.Kill(c.t.Context(), c.source)) },
+		{"whole worker", func(c *chaos) {
+			must(c, "kill worker",
+				c.f.Kill(c.t.Context(), c.source))
+		},
 			func(c *chaos) { must(c, "start worker", c.f.Fleet.Start(c.t.Context(), c.source)) }},
 	}
 }
 
 func TestKillAnythingDuringADrain(t *testing.T) {
-	rounds, seed := number("SLUICE_CHAOS_ROUNDS", 50), number("SLUICE_CHAOS_SEED", time.Now().UnixNano())
+	rounds, seed := number("SLUICE_CHAOS_ROUNDS", 50),
+		number("SLUICE_CHAOS_SEED", time.Now().UnixNano())
 	t.Logf("seed %d, %d rounds", seed, rounds)
-	f := fleettest.Start(t, fleettest.Options{Workers: 3, Pool: 1, Args: []string{"--worker-suspect", "1500ms", "--worker-down", "3s"}})
-	c := &chaos{t: t, f: f, rng: rand.New(rand.NewPCG(uint64(seed), 0)), acked: map[string]*fleettest.Acked{}}
+	f := fleettest.Start(t, fleettest.Options{Workers: 3, Pool: 1,
+		Args: []string{"--worker-suspect", "1500ms", "--worker-down", "3s"}})
+	c := &chaos{t: t, f: f, rng: rand.New(rand.NewPCG(uint64(seed), 0)),
+		acked: map[string]*fleettest.Acked{}}
 	for i, network := range []string{"green", "green", "blue"} {
 		m := f.Create(fmt.Sprintf("m%d", i), network, "w1", fleettest.LedgerConfig())
 		c.machines = append(c.machines, m)
@@ -82,7 +92,8 @@ func TestKillAnythingDuringADrain(t *testing.T) {
 		c.round(round, all[round%len(all)])
 	}
 	if c.struck < int(rounds)/len(all)/2 {
-		t.Errorf("only %d blows to VMs hit anything in %d rounds: this run proves little", c.struck, rounds)
+		t.Errorf("only %d blows to VMs hit anything in %d rounds: this run proves little",
+			c.struck, rounds)
 	}
 	t.Logf("%d blows to VMs hit", c.struck)
 	for _, m := range c.machines {
@@ -90,7 +101,8 @@ func TestKillAnythingDuringADrain(t *testing.T) {
 	}
 }
 
-// round drains a worker that has machines, strikes at a random moment, mends, and checks everything.
+// round drains a worker that has machines, strikes at a random moment, mends, and checks
+// everything.
 func (c *chaos) round(n int, fault fault) {
 	c.t.Helper()
 	c.pickSource()
@@ -125,8 +137,8 @@ func (c *chaos) pickSource() {
 	c.source = now.Worker
 }
 
-// ends waits until the drain has ended. A blocker with a name is an answer while a fault lasts; once it is
-// mended the drain must end.
+// ends waits until the drain has ended. A blocker with a name is an answer while a fault lasts;
+// once it is mended the drain must end.
 func (c *chaos) ends(id, struck string) {
 	c.t.Helper()
 	var d api.Drain
@@ -136,7 +148,8 @@ func (c *chaos) ends(id, struck string) {
 		var err error
 		d, err = c.f.Drain(ctx, id)
 		if err == nil && !client.DrainEnded(d) {
-			err = fmt.Errorf("%s: drain is %s, blockers %+v, moves %+v", struck, d.State, d.Blockers, d.Moves)
+			err = fmt.Errorf("%s: drain is %s, blockers %+v, moves %+v", struck, d.State,
+				d.Blockers, d.Moves)
 		}
 		return err
 	})

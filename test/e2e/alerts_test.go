@@ -69,13 +69,15 @@ func TestAlertsOnARealFleet(t *testing.T) {
 	if err := f.Kill(t.Context(), "w2"); err != nil {
 		t.Fatal(err)
 	}
-	d.await("a worker that is gone", []string{`server/sluice_workers{liveness="down",state="down"}`},
+	d.await("a worker that is gone",
+		[]string{`server/sluice_workers{liveness="down",state="down"}`},
 		[]string{"w1"}, "SluiceWorkerDown")
 
 	d.breakBoots()
 	d.killEmptyVMs("w1")
-	_, err = f.CreateMachine(t.Context(), api.CreateMachine{Name: "c", App: "test", Network: "green",
-		Worker: "w1", Config: cfg})
+	_, err = f.CreateMachine(t.Context(),
+		api.CreateMachine{Name: "c", App: "test", Network: "green",
+			Worker: "w1", Config: cfg})
 	if err != nil { // one that waits for a VM has boots tried at once, also on a busy host
 		t.Fatal(err)
 	}
@@ -109,8 +111,9 @@ type scraped map[string]string
 func newDrill(t *testing.T) *drill {
 	server := versitygwtest.Start(t)
 	server.Setenv(t)
-	d := &drill{t: t, names: map[string]bool{}, liked: map[string]bool{}, proxy: s3faulttest.Start(t,
-		strings.TrimPrefix(server.Endpoint, "http://"))}
+	d := &drill{t: t, names: map[string]bool{}, liked: map[string]bool{},
+		proxy: s3faulttest.Start(t,
+			strings.TrimPrefix(server.Endpoint, "http://"))}
 	d.release = filepath.Join(t.TempDir(), strings.Repeat("5ab0", 16))
 	if err := os.CopyFS(d.release, os.DirFS(fleettest.Release(t))); err != nil {
 		t.Fatal(err)
@@ -187,7 +190,8 @@ func (d *drill) serverMetrics() string {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(d.t.Context(), http.MethodGet, s.ServerURL+"/metrics", nil)
+	req, err := http.NewRequestWithContext(d.t.Context(), http.MethodGet,
+		s.ServerURL+"/metrics", nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -266,7 +270,8 @@ func (d *drill) await(what string, samples, workers []string, firing ...string) 
 			}
 		}
 		if err := d.check(now, firing); err != nil {
-			return fmt.Errorf("%s: of the drilled alerts just %v should fire: %w", what, firing, err)
+			return fmt.Errorf("%s: of the drilled alerts just %v should fire: %w",
+				what, firing, err)
 		}
 		return nil
 	})
@@ -306,9 +311,10 @@ func (d *drill) check(now scraped, firing []string) error {
 				fires = 1
 			}
 		}
-		fmt.Fprintf(&b, "  - expr: '(count(ALERTS{alertname=\"%s\", alertstate=\"firing\"}) > bool 0)"+
-			" or vector(0)'\n"+
-			"    eval_time: 18m\n    exp_samples: [{labels: '{}', value: %d}]\n", alert, fires)
+		fmt.Fprintf(&b,
+			"  - expr: '(count(ALERTS{alertname=\"%s\", alertstate=\"firing\"}) > bool 0)"+
+				" or vector(0)'\n"+
+				"    eval_time: 18m\n    exp_samples: [{labels: '{}', value: %d}]\n", alert, fires)
 	}
 	file := filepath.Join(filepath.Dir(d.release), "drill.yaml")
 	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {

@@ -19,7 +19,8 @@ import (
 // TestCommandLine uses the commands as a person and a script do.
 func TestCommandLine(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1})
-	made := f.Sluice("machine", "create", "m", "--app", "test", "--network", "green", "--image", fleettest.Image,
+	made := f.Sluice("machine", "create", "m", "--app", "test", "--network", "green", "--image",
+		fleettest.Image,
 		"--cpus", "0.5", "--memory", "128", "--worker", "w1", "--env", "FOO=two words",
 		"--service", `name=web,cmd=httpd -f -p 8080 -h /srv,port=8080,check=tcp,needs=db`,
 		"--service", `name=db,cmd=sh -c "echo db has $FOO $C; exec sleep 9999",env=C=3`)
@@ -36,10 +37,14 @@ func TestCommandLine(t *testing.T) {
 	t.Run("images", func(t *testing.T) { imagesAreRead(t, f) })
 	t.Run("crash loop", func(t *testing.T) { crashLoops(t, f) })
 	t.Run("a wait in vain says why", func(t *testing.T) {
-		got := f.Sluice("machine", "create", "sick", "--app", "test", "--network", "green", "--image", fleettest.Image, "--cpus", "0.1", "--memory", "64",
-			"--timeout", "3s", "--service", "name=good,cmd=sleep 9999", "--service", "name=bad,cmd=sleep 9999,check=tcp:81")
-		if got.Code != 5 || !strings.Contains(got.Stderr, "cause: ") || !strings.Contains(got.Stderr, "service bad is ") ||
-			!strings.Contains(got.Stderr, "refused") || strings.Contains(got.Stderr, "service good") {
+		got := f.Sluice("machine", "create", "sick", "--app", "test", "--network", "green",
+			"--image", fleettest.Image, "--cpus", "0.1", "--memory", "64",
+			"--timeout", "3s", "--service", "name=good,cmd=sleep 9999", "--service",
+			"name=bad,cmd=sleep 9999,check=tcp:81")
+		if got.Code != 5 || !strings.Contains(got.Stderr, "cause: ") ||
+			!strings.Contains(got.Stderr, "service bad is ") ||
+			!strings.Contains(got.Stderr, "refused") ||
+			strings.Contains(got.Stderr, "service good") {
 			t.Errorf("%+v", got)
 		}
 		if gone := f.Sluice("machine", "destroy", "sick", "--yes"); gone.Code != 0 {
@@ -54,7 +59,8 @@ func statusShowsAll(t *testing.T, f *fleettest.Fleet) {
 		t.Fatal(err)
 	}
 	got := f.Sluice("machine", "status", "test/m")
-	for _, want := range []string{m.ID, m.InstanceID, m.PrivateIP, m.DiskURL, m.Release, "started", "w1", "green", "Event Logs", "web   ready"} {
+	for _, want := range []string{m.ID, m.InstanceID, m.PrivateIP, m.DiskURL, m.Release, "started",
+		"w1", "green", "Event Logs", "web   ready"} {
 		if !strings.Contains(got.Stdout, want) {
 			t.Errorf("status does not show %q:\n%s", want, got.Stdout)
 		}
@@ -63,8 +69,10 @@ func statusShowsAll(t *testing.T, f *fleettest.Fleet) {
 
 func jsonIsValid(t *testing.T, f *fleettest.Fleet) {
 	for _, command := range []string{
-		"machine list", "machine status m", "machine events m", "worker list", "worker show w1", "drain list", "image list",
-		"disk info --machine m", "disk checkpoint --machine m one", "worker cordon w2", "worker uncordon w2", "version", "dev status",
+		"machine list", "machine status m", "machine events m", "worker list", "worker show w1",
+		"drain list", "image list",
+		"disk info --machine m", "disk checkpoint --machine m one", "worker cordon w2",
+		"worker uncordon w2", "version", "dev status",
 	} {
 		got := f.Sluice(append(strings.Fields(command), "--json")...)
 		if got.Code != 0 || got.Stderr != "" || !json.Valid([]byte(got.Stdout)) {
@@ -83,8 +91,10 @@ func execPassesThrough(t *testing.T, f *fleettest.Fleet) {
 	if _, err := rand.Read(megabyte); err != nil {
 		t.Fatal(err)
 	}
-	if got := f.SluiceIn(bytes.NewReader(megabyte), "machine", "exec", "m", "--", "cat"); got.Code != 0 || got.Stdout != string(megabyte) || got.Stderr != "" {
-		t.Errorf("1 MiB through cat: exit code %d, %d bytes, %q", got.Code, len(got.Stdout), got.Stderr)
+	if got := f.SluiceIn(bytes.NewReader(megabyte), "machine", "exec", "m", "--",
+		"cat"); got.Code != 0 || got.Stdout != string(megabyte) || got.Stderr != "" {
+		t.Errorf("1 MiB through cat: exit code %d, %d bytes, %q", got.Code,
+			len(got.Stdout), got.Stderr)
 	}
 	for _, c := range []struct {
 		code           int
@@ -92,7 +102,8 @@ func execPassesThrough(t *testing.T, f *fleettest.Fleet) {
 		args           []string
 	}{
 		{0, "two words\n", "", []string{"m", "--", "sh", "-c", "echo $FOO"}},
-		{0, "x /tmp\n", "", []string{"m", "--env", "X=x", "--workdir", "/tmp", "--", "sh", "-c", "echo $X $PWD"}},
+		{0, "x /tmp\n", "", []string{"m", "--env", "X=x", "--workdir", "/tmp", "--", "sh", "-c",
+			"echo $X $PWD"}},
 		{77, "out\n", "err\n", []string{"m", "--", "sh", "-c", "echo out; echo err >&2; exit 77"}},
 		{137, "", "", []string{"m", "--", "sh", "-c", "kill -9 $$"}},
 		{126, "", "/etc/passwd", []string{"m", "--", "/etc/passwd"}},
@@ -102,13 +113,16 @@ func execPassesThrough(t *testing.T, f *fleettest.Fleet) {
 		{2, "", "usage:", []string{"m"}},
 	} {
 		got := f.SluiceIn(strings.NewReader(""), append([]string{"machine", "exec"}, c.args...)...)
-		if got.Code != c.code || got.Stdout != c.stdout || !strings.Contains(got.Stderr, c.stderr) || c.stderr == "" && got.Stderr != "" {
+		if got.Code != c.code || got.Stdout != c.stdout ||
+			!strings.Contains(got.Stderr, c.stderr) || c.stderr == "" && got.Stderr != "" {
 			t.Errorf("exec %q: %+v", c.args, got)
 		}
 	}
 	// timeout(1) sends its signal twice, to the process and to its group: the command gets it once.
-	got := fleettest.Run(t, "timeout", append(os.Environ(), "SLUICE_DIR="+f.Dir), nil, "-s", "INT", "2", f.Binary(), "machine", "exec", "m",
-		"--no-stdin", "--", "sh", "-c", `trap 'echo interrupted; exit 5' INT; while :; do usleep 20000; done`)
+	got := fleettest.Run(t, "timeout", append(os.Environ(), "SLUICE_DIR="+f.Dir), nil, "-s", "INT",
+		"2", f.Binary(), "machine", "exec", "m",
+		"--no-stdin", "--", "sh", "-c",
+		`trap 'echo interrupted; exit 5' INT; while :; do usleep 20000; done`)
 	if got.Stdout != "interrupted\n" || strings.Contains(got.Stderr, "cut") {
 		t.Errorf("after one signal: %+v", got)
 	}
@@ -131,7 +145,8 @@ func execWithTerminal(t *testing.T, f *fleettest.Fleet) {
 		t.Fatal(err)
 	}
 	seen.say("until stty size | grep -q 24; do usleep 20000; done; stty size\n", "24 80")
-	seen.say("sh -c 'echo a\"\"sleep; exec sleep 99'\n", "asleep") // it speaks once it has the terminal
+	// it speaks once it has the terminal
+	seen.say("sh -c 'echo a\"\"sleep; exec sleep 99'\n", "asleep")
 	seen.say("\x03", "^C")
 	seen.say("echo code=$?\n", "code=130")
 	if _, err := terminal.WriteString("exit 7\n"); err != nil {
@@ -166,13 +181,15 @@ func (s *transcript) say(input, answer string) {
 }
 
 func logsFollow(t *testing.T, f *fleettest.Fleet) {
-	if got := f.Sluice("machine", "logs", "m", "--service", "db"); got.Code != 0 || !strings.Contains(got.Stdout, "db stdout db has two words 3") {
+	if got := f.Sluice("machine", "logs", "m", "--service", "db"); got.Code != 0 ||
+		!strings.Contains(got.Stdout, "db stdout db has two words 3") {
 		t.Errorf("logs: %+v", got)
 	}
 	if got := f.Sluice("machine", "logs", "m", "--service", "nonesuch"); got.Code != 3 {
 		t.Errorf("logs of no service: %+v", got)
 	}
-	cmd := exec.CommandContext(t.Context(), f.Binary(), "machine", "logs", "m", "--follow", "--service", "db")
+	cmd := exec.CommandContext(t.Context(), f.Binary(), "machine", "logs", "m", "--follow",
+		"--service", "db")
 	cmd.Env = append(os.Environ(), "SLUICE_DIR="+f.Dir)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -212,7 +229,8 @@ func mistakes(t *testing.T, f *fleettest.Fleet) {
 		{2, "machine bogus", "its verbs are: create"},
 		{2, "machine list --bogus", "--bogus"},
 		{2, "machine create x --app test", "--network"},
-		{4, strings.Replace(create, " x ", " m ", 1), "try: choose another name, or: sluice machine destroy test/m"},
+		{4, strings.Replace(create, " x ", " m ", 1),
+			"try: choose another name, or: sluice machine destroy test/m"},
 		{2, strings.Replace(create, " x ", " X ", 1), "try: use 1 to 63 lower-case"},
 		{3, create + "nope", "sluice image list"},
 		{3, create + " --worker w9", "try: the workers are: w1, w2"},
@@ -240,7 +258,8 @@ func mistakes(t *testing.T, f *fleettest.Fleet) {
 	} {
 		got := f.Sluice(strings.Fields(c.command)...)
 		if got.Code != c.code || got.Stdout != "" || !strings.Contains(got.Stderr, c.says) {
-			t.Errorf("%s: exit code %d, want %d and %q\n%s%s", c.command, got.Code, c.code, c.says, got.Stdout, got.Stderr)
+			t.Errorf("%s: exit code %d, want %d and %q\n%s%s", c.command, got.Code, c.code, c.says,
+				got.Stdout, got.Stderr)
 		}
 	}
 	if list := f.Sluice("machine", "list"); strings.Count(list.Stdout, "\n") != 2 {

@@ -60,7 +60,8 @@ func checkSameMachine(t *testing.T, before, after api.Machine, worker string) {
 	if after.Worker != worker {
 		t.Errorf("it is on %s, not on %s", after.Worker, worker)
 	}
-	if after.InstanceID == before.InstanceID || after.PrivateIP == before.PrivateIP || after.Generation <= before.Generation {
+	if after.InstanceID == before.InstanceID || after.PrivateIP == before.PrivateIP ||
+		after.Generation <= before.Generation {
 		t.Errorf("instance, address or generation didn't change: %+v → %+v", before, after)
 	}
 	for _, e := range after.Events {
@@ -71,8 +72,8 @@ func checkSameMachine(t *testing.T, before, after api.Machine, worker string) {
 	t.Errorf("no event says migrated=true: %+v", after.Events)
 }
 
-// TestDrainWithoutATargetKeepsMachinesRunning: no capacity elsewhere is a blocker with a name and a remedy;
-// it clears by itself when there is room (invariant 7).
+// TestDrainWithoutATargetKeepsMachinesRunning: no capacity elsewhere is a blocker with a name and a
+// remedy; it clears by itself when there is room (invariant 7).
 func TestDrainWithoutATargetKeepsMachinesRunning(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 0, CPUs: 1})
 	cfg := fleettest.LedgerConfig()
@@ -113,7 +114,8 @@ func TestCancelDrain(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1})
 	var machines []api.Machine
 	for i := range 4 {
-		machines = append(machines, f.Create(fmt.Sprintf("m%d", i), "green", "w1", fleettest.LedgerConfig()))
+		machines = append(machines, f.Create(fmt.Sprintf("m%d", i), "green", "w1",
+			fleettest.LedgerConfig()))
 	}
 	d, err := f.StartDrain(t.Context(), "w1")
 	if err != nil {
@@ -145,12 +147,14 @@ func TestCancelDrain(t *testing.T) {
 	}
 }
 
-// TestBadInputChangesNothing: each mistake gets a code, a message that names the input, and a remedy.
+// TestBadInputChangesNothing: each mistake gets a code, a message that names the input, and a
+// remedy.
 func TestBadInputChangesNothing(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 0})
 	f.Create("one", "green", "w1", fleettest.LedgerConfig())
 	create := func(name string, change func(*api.CreateMachine)) func(context.Context) error {
-		req := api.CreateMachine{Name: name, App: "test", Network: "green", Config: fleettest.LedgerConfig()}
+		req := api.CreateMachine{Name: name, App: "test", Network: "green",
+			Config: fleettest.LedgerConfig()}
 		if change != nil {
 			change(&req)
 		}
@@ -162,13 +166,23 @@ func TestBadInputChangesNothing(t *testing.T) {
 	}{
 		{"clashing name", "exists", "one", create("one", nil)},
 		{"bad name", "invalid", "No Good", create("No Good", nil)},
-		{"image that isn't there", "not_found", "nope", create("x", func(r *api.CreateMachine) { r.Config.Image = "nope" })},
-		{"impossible size", "invalid", "", create("x", func(r *api.CreateMachine) { r.Config.MemoryMiB = 1 << 30 })},
-		{"unknown worker", "not_found", "w9", create("x", func(r *api.CreateMachine) { r.Worker = "w9" })},
-		{"unknown machine", "not_found", "nobody", func(ctx context.Context) error { _, err := f.Machine(ctx, "nobody"); return err }},
-		{"drain of an unknown worker", "not_found", "w9", func(ctx context.Context) error { _, err := f.StartDrain(ctx, "w9"); return err }},
-		{"unknown drain", "not_found", "01", func(ctx context.Context) error { _, err := f.Drain(ctx, "01"); return err }},
-		{"migrate to itself", "", "w1", func(ctx context.Context) error { _, err := f.MigrateMachine(ctx, "one", "w1"); return err }},
+		{"image that isn't there", "not_found", "nope",
+			create("x", func(r *api.CreateMachine) { r.Config.Image = "nope" })},
+		{"impossible size", "invalid", "",
+			create("x", func(r *api.CreateMachine) { r.Config.MemoryMiB = 1 << 30 })},
+		{"unknown worker", "not_found", "w9",
+			create("x", func(r *api.CreateMachine) { r.Worker = "w9" })},
+		{"unknown machine", "not_found", "nobody",
+			func(ctx context.Context) error { _, err := f.Machine(ctx, "nobody"); return err }},
+		{"drain of an unknown worker", "not_found", "w9",
+			func(ctx context.Context) error { _, err := f.StartDrain(ctx, "w9"); return err }},
+		{"unknown drain", "not_found", "01",
+			func(ctx context.Context) error { _, err := f.Drain(ctx, "01"); return err }},
+		{"migrate to itself", "", "w1", func(ctx context.Context) error {
+			_,
+				err := f.MigrateMachine(ctx, "one", "w1")
+			return err
+		}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -177,7 +191,8 @@ func TestBadInputChangesNothing(t *testing.T) {
 			if !asAPIError(err, &e) {
 				t.Fatalf("got %v", err)
 			}
-			if c.code != "" && e.Code != c.code || !strings.Contains(e.Message+e.Cause, c.names) || e.Remedy == "" {
+			if c.code != "" && e.Code != c.code || !strings.Contains(e.Message+e.Cause, c.names) ||
+				e.Remedy == "" {
 				t.Errorf("code %q, message %q, remedy %q", e.Code, e.Message, e.Remedy)
 			}
 			machines, err := f.Machines(t.Context(), client.MachineFilter{})

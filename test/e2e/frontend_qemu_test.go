@@ -20,11 +20,13 @@ import (
 var filler = api.Service{Name: "filler", Cmd: []string{"sh", "-c",
 	"i=0; while true; do dd if=/dev/urandom of=/data/f$((i%8)) bs=64k count=16 conv=fsync 2>/dev/null; i=$((i+1)); done"}}
 
-// TestQemuEndsWithItsBlockd kills the process that serves a machine's disk, within the VM, while others write and fsync.
-// With a disk by NBD they wait for it in the kernel, and can't be killed: so their VM ends, at once and as a whole, and the
-// machine goes on in another one with all that was acknowledged (invariants 2, 3).
+// TestQemuEndsWithItsBlockd kills the process that serves a machine's disk, within the VM, while
+// others write and fsync. With a disk by NBD they wait for it in the kernel, and can't be killed:
+// so their VM ends, at once and as a whole, and the machine goes on in another one with all that
+// was acknowledged (invariants 2, 3).
 func TestQemuEndsWithItsBlockd(t *testing.T) {
-	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Runtime: "qemu", FrontEnd: "nbd", Release: sabotagedRelease(t)})
+	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Runtime: "qemu", FrontEnd: "nbd",
+		Release: sabotagedRelease(t)})
 	cfg := slowLedger(1)
 	cfg.Services = append(cfg.Services, filler)
 	m := f.Create("ledger", "green", "w1", cfg)
@@ -33,16 +35,19 @@ func TestQemuEndsWithItsBlockd(t *testing.T) {
 		checkFrontEnd(t, f, m, "nbd", "/dev/nbd")
 		atLeast(f, acked, acked.Last()+5)
 		vm := "vm-" + vmOf(t, f, m).ID
-		f.Run(m.ID, "sh", "-c", "echo "+vm+" > /data/kill-blockd.new && mv /data/kill-blockd.new /data/kill-blockd")
+		f.Run(m.ID, "sh", "-c",
+			"echo "+vm+" > /data/kill-blockd.new && mv /data/kill-blockd.new /data/kill-blockd")
 		killed := time.Now()
 		f.Eventually(qemuPatience, func() error { return notRunning(vm) })
-		t.Logf("%s ended %v after its blockd was to be killed", vm, time.Since(killed).Round(time.Millisecond))
+		t.Logf("%s ended %v after its blockd was to be killed", vm,
+			time.Since(killed).Round(time.Millisecond))
 		m = awaitNextInstance(t, f, m)
 		acked.MustBeIn(f, m.ID)
 	}
 	stop(t, f, m)
 	f.FsckClosed(m)
-	t.Logf("%d records were acknowledged, and all are there; e2fsck finds the disk clean", acked.Last())
+	t.Logf("%d records were acknowledged, and all are there; e2fsck finds the disk clean",
+		acked.Last())
 }
 
 // sabotagedRelease is this tree's, with test/guest/saboteur in it.
@@ -52,7 +57,8 @@ func sabotagedRelease(t *testing.T) string {
 	runc := filepath.Join(dir, "usr/sbin/runc")
 	for _, cmd := range [][]string{
 		{"cp", "-r", fleettest.Release(t), dir}, {"mv", runc, runc + ".real"},
-		{"go", "build", "-trimpath", "-o", runc, "github.com/sluice-platform/sluice/test/guest/saboteur"},
+		{"go", "build", "-trimpath", "-o", runc,
+			"github.com/sluice-platform/sluice/test/guest/saboteur"},
 	} {
 		c := exec.CommandContext(t.Context(), cmd[0], cmd[1:]...)
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -93,12 +99,13 @@ func notRunning(argument string) error {
 	return nil
 }
 
-// TestQemuPausesWithItsStore fills the store under a machine of which the kernel has the disk by NBD, and leaves it so for
-// longer than the kernel's own patience with a request, half a minute: the machine is paused, no request fails, and all
-// goes on when there is space (invariant 2).
+// TestQemuPausesWithItsStore fills the store under a machine of which the kernel has the disk by
+// NBD, and leaves it so for longer than the kernel's own patience with a request, half a minute:
+// the machine is paused, no request fails, and all goes on when there is space (invariant 2).
 func TestQemuPausesWithItsStore(t *testing.T) {
 	store, grow := smallStore(t)
-	f := fleettest.Start(t, fleettest.Options{Workers: 1, Runtime: "qemu", FrontEnd: "nbd", Store: store})
+	f := fleettest.Start(t, fleettest.Options{Workers: 1, Runtime: "qemu", FrontEnd: "nbd",
+		Store: store})
 	cfg := slowLedger(1)
 	cfg.Services = append(cfg.Services, filler)
 	m := f.Create("ledger", "green", "w1", cfg)
@@ -121,7 +128,8 @@ func TestQemuPausesWithItsStore(t *testing.T) {
 	atLeast(f, acked, before+5)
 	after := f.WaitHealthy(m.ID, qemuPatience)
 	if after.InstanceID != m.InstanceID {
-		t.Errorf("instance %s became %s: it didn't go on where it was", m.InstanceID, after.InstanceID)
+		t.Errorf("instance %s became %s: it didn't go on where it was", m.InstanceID,
+			after.InstanceID)
 	}
 	acked.MustBeIn(f, m.ID)
 	stop(t, f, m)

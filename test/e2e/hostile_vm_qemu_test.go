@@ -34,14 +34,17 @@ const (
 	otherToken = "token-of-another-vm"
 )
 
-// TestHostileQemuVMStaysInItsPrefix is about a VM that has been taken over as a whole, kernel, platform, token and all.
-// From within it, past everything that holds user code back, it asks the store gateway for other disks, to read and to
-// write, in every way of putting it (invariant 13). User code alone doesn't get that far:
-// TestQemuUserCodeStaysInItsMachine.
+// TestHostileQemuVMStaysInItsPrefix is about a VM that has been taken over as a whole, kernel,
+// platform, token and all. From within it, past everything that holds user code back, it asks the
+// store gateway for other disks, to read and to write, in every way of putting it (invariant 13).
+// User code alone doesn't get that far: TestQemuUserCodeStaysInItsMachine.
 func TestHostileQemuVMStaysInItsPrefix(t *testing.T) {
 	store := twoDisks(t)
 	vm := hostileVM(t)
-	own, other := serveGateway(t, store, func(ctx context.Context) (net.Listener, error) { return gateway.Listen(ctx, vm.HostLink()) }),
+	own, other := serveGateway(t, store, func(ctx context.Context) (net.Listener,
+		error) {
+		return gateway.Listen(ctx, vm.HostLink())
+	}),
 		serveGateway(t, store, func(ctx context.Context) (net.Listener, error) {
 			return (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 		})
@@ -50,25 +53,31 @@ func TestHostileQemuVMStaysInItsPrefix(t *testing.T) {
 	ask := func(token, method, target, header, body string) string {
 		return strings.Fields(askGateway(t, vm, token, method, target, header, body))[1]
 	}
-	if got := askGateway(t, vm, ownToken, "GET", "/list?prefix="+ownDisk+"/", "", ""); !strings.Contains(got, `"key"`) {
+	if got := askGateway(t, vm, ownToken, "GET", "/list?prefix="+ownDisk+"/", "",
+		""); !strings.Contains(got, `"key"`) {
 		t.Fatalf("a list of its own objects: %s: the rest would prove nothing", got)
 	}
 
 	if got := ask(ownToken, "GET", "/o/"+ownDisk+"/head", "", ""); got != "200" {
 		t.Fatalf("its own head: %s: the rest would prove nothing", got)
 	}
-	if got := ask(ownToken, "PUT", "/o/"+ownDisk+"/seg/1/x", "If-None-Match: *", "mine"); got != "200" {
+	if got := ask(ownToken, "PUT", "/o/"+ownDisk+"/seg/1/x", "If-None-Match: *",
+		"mine"); got != "200" {
 		t.Fatalf("an object of its own: %s: the rest would prove nothing", got)
 	}
 	before := objects(t, store)
 	etag := before[otherDisk+"/head"]
 	paths := []string{
-		otherDisk + "/head", otherDisk + "/machine.json", otherDisk + "/seg/1/x", otherDisk + "/log/1/0", otherDisk + "/new",
-		ownDisk + "/../0100000000000b/head", ownDisk + "/%2e%2e/0100000000000b/head", ownDisk + "%2F..%2F0100000000000b%2Fhead",
-		ownDisk + "/seg/../../0100000000000b/seg/1/x", ownDisk + "b/head", "/" + otherDisk + "/head", "releases/any", "fleet.json",
+		otherDisk + "/head", otherDisk + "/machine.json", otherDisk + "/seg/1/x",
+		otherDisk + "/log/1/0", otherDisk + "/new",
+		ownDisk + "/../0100000000000b/head", ownDisk + "/%2e%2e/0100000000000b/head",
+		ownDisk + "%2F..%2F0100000000000b%2Fhead",
+		ownDisk + "/seg/../../0100000000000b/seg/1/x", ownDisk + "b/head",
+		"/" + otherDisk + "/head", "releases/any", "fleet.json",
 	}
 	reads := [][2]string{{"GET", ""}, {"HEAD", ""}, {"GET", "Range: bytes=0-9"}}
-	writes := [][2]string{{"PUT", ""}, {"PUT", "If-None-Match: *"}, {"PUT", `If-Match: "` + etag + `"`}, {"DELETE", ""}, {"POST", ""}}
+	writes := [][2]string{{"PUT", ""}, {"PUT", "If-None-Match: *"},
+		{"PUT", `If-Match: "` + etag + `"`}, {"DELETE", ""}, {"POST", ""}}
 	for _, path := range paths {
 		for _, try := range slices.Concat(reads, writes) {
 			if got := ask(ownToken, try[0], "/o/"+path, try[1], "not mine"); !refused(got) {
@@ -76,16 +85,21 @@ func TestHostileQemuVMStaysInItsPrefix(t *testing.T) {
 			}
 		}
 	}
-	for _, prefix := range []string{"", "disks/", otherDisk, otherDisk + "/", ownDisk + "/../", ownDisk + "/..%2F"} {
-		// The answer to a list begins before the store is asked: what tells is whether an object is in it.
+	for _, prefix := range []string{"", "disks/", otherDisk, otherDisk + "/", ownDisk + "/../",
+		ownDisk + "/..%2F"} {
+		// The answer to a list begins before the store is asked: what tells is whether an object is
+		// in it.
 		got := askGateway(t, vm, ownToken, "GET", "/list?prefix="+prefix, "", "")
-		if strings.Contains(got, `"key"`) || !strings.Contains(got, "doesn't let this VM list") && !strings.Contains(got, " 400 ") {
+		if strings.Contains(got, `"key"`) || !strings.Contains(got, "doesn't let this VM list") &&
+			!strings.Contains(got, " 400 ") {
 			t.Errorf("list %q: %s", prefix, got)
 		}
 	}
-	for _, token := range []string{otherToken, "", "guessed"} { // another VM's token is good on that VM's link only
+	// another VM's token is good on that VM's link only
+	for _, token := range []string{otherToken, "", "guessed"} {
 		for _, disk := range []string{ownDisk, otherDisk} {
-			for _, try := range [][2]string{{"GET", "/o/" + disk + "/head"}, {"PUT", "/o/" + disk + "/seg/1/y"}, {"GET", "/list?prefix=" + disk + "/"}} {
+			for _, try := range [][2]string{{"GET", "/o/" + disk + "/head"},
+				{"PUT", "/o/" + disk + "/seg/1/y"}, {"GET", "/list?prefix=" + disk + "/"}} {
 				if got := ask(token, try[0], try[1], "", "not mine"); !refused(got) {
 					t.Errorf("%s %s with token %q: %s", try[0], try[1], token, got)
 				}
@@ -101,8 +115,8 @@ func TestHostileQemuVMStaysInItsPrefix(t *testing.T) {
 	}
 }
 
-// refused tells whether a status says no: to a bad name or token, to what no token lets at, to what no path leads to, or
-// to a method that there isn't.
+// refused tells whether a status says no: to a bad name or token, to what no token lets at, to what
+// no path leads to, or to a method that there isn't.
 func refused(status string) bool {
 	return slices.Contains([]string{"400", "401", "403", "404", "405", "501", "301", "307"}, status)
 }
@@ -115,7 +129,8 @@ func twoDisks(t *testing.T) blob.Store {
 	}
 	t.Cleanup(func() { store.Close() })
 	for _, path := range []string{ownDisk, otherDisk} {
-		if _, err := disk.Create(t.Context(), store, path, disk.CreateOptions{Size: 16 << 20}); err != nil {
+		if _, err := disk.Create(t.Context(), store, path,
+			disk.CreateOptions{Size: 16 << 20}); err != nil {
 			t.Fatal(err)
 		}
 		for _, key := range []string{"/machine.json", "/log/1/0"} {
@@ -137,12 +152,14 @@ func hostileVM(t *testing.T) runtime.VM {
 	t.Helper()
 	release := runtimetest.Release(t)
 	boot := filepath.Join(fleettest.Release(t), "boot")
-	if out, err := exec.CommandContext(t.Context(), "cp", "-r", boot, filepath.Join(release, "boot")).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "cp", "-r", boot,
+		filepath.Join(release, "boot")).CombinedOutput(); err != nil {
 		t.Fatalf("add kernel: %v\n%s", err, out)
 	}
 	dir := t.TempDir()
 	driver, err := qemu.New(qemu.Config{
-		Dir: filepath.Join(dir, "vms"), CacheDir: filepath.Join(dir, "cache"), Logger: slog.New(slog.DiscardHandler),
+		Dir: filepath.Join(dir, "vms"), CacheDir: filepath.Join(dir, "cache"),
+		Logger:       slog.New(slog.DiscardHandler),
 		CgroupParent: "sluice-test/" + filepath.Base(filepath.Dir(dir)),
 	})
 	if err != nil {
@@ -154,7 +171,8 @@ func hostileVM(t *testing.T) runtime.VM {
 		}
 	})
 	vm, err := driver.Start(t.Context(), runtime.Spec{
-		ID: fleet.VMID("0bad0bad"), Release: release, Boot: []byte("{}"), Limits: fleet.Resources{MemoryMiB: 256},
+		ID: fleet.VMID("0bad0bad"), Release: release, Boot: []byte("{}"),
+		Limits: fleet.Resources{MemoryMiB: 256},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -169,9 +187,11 @@ func hostileVM(t *testing.T) runtime.VM {
 	return vm
 }
 
-func serveGateway(t *testing.T, store blob.Store, listen func(context.Context) (net.Listener, error)) *gateway.Gateway {
+func serveGateway(t *testing.T, store blob.Store,
+	listen func(context.Context) (net.Listener, error)) *gateway.Gateway {
 	t.Helper()
-	g := gateway.New(gateway.Config{Store: store, Logger: slog.New(slog.DiscardHandler), Listen: listen})
+	g := gateway.New(gateway.Config{Store: store, Logger: slog.New(slog.DiscardHandler),
+		Listen: listen})
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)
 	go func() { over <- g.Run(ctx) }()
@@ -191,13 +211,16 @@ func grant(t *testing.T, store blob.Store, g *gateway.Gateway, path, token strin
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Grant(gateway.Access{Token: token, DiskPath: path, Generation: 1, Writable: true, Disk: identity})
+	g.Grant(gateway.Access{Token: token, DiskPath: path, Generation: 1, Writable: true,
+		Disk: identity})
 }
 
 // askGateway sends a request from within the VM, byte for byte, and returns the answer likewise.
 func askGateway(t *testing.T, vm runtime.VM, token, method, target, header, body string) string {
 	t.Helper()
-	text := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nContent-Length: %d\r\n", method, target, len(body))
+	text := fmt.Sprintf(
+		"%s %s HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\nContent-Length: %d\r\n", method,
+		target, len(body))
 	if token != "" {
 		text += "Authorization: Bearer " + token + "\r\n"
 	}
@@ -206,7 +229,8 @@ func askGateway(t *testing.T, vm runtime.VM, token, method, target, header, body
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	got, err := runtimetest.Ask(ctx, vm, runtimetest.Request{Op: "ask-host", Number: guestapi.GatewayPort, Text: text + "\r\n" + body})
+	got, err := runtimetest.Ask(ctx, vm, runtimetest.Request{Op: "ask-host",
+		Number: guestapi.GatewayPort, Text: text + "\r\n" + body})
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, target, err)
 	}
@@ -220,7 +244,8 @@ func askGateway(t *testing.T, vm runtime.VM, token, method, target, header, body
 func objects(t *testing.T, store blob.Store) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	if err := store.List(t.Context(), "", "", func(e blob.Entry) bool { all[e.Key] = ""; return true }); err != nil {
+	if err := store.List(t.Context(), "", "",
+		func(e blob.Entry) bool { all[e.Key] = ""; return true }); err != nil {
 		t.Fatal(err)
 	}
 	for key := range all {

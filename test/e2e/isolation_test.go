@@ -17,7 +17,8 @@ func idle(services ...api.Service) api.MachineConfig {
 }
 
 func httpd() api.Service {
-	return api.Service{Name: "web", Cmd: []string{"httpd", "-f", "-p", "8080", "-h", "/srv"}, HTTPPort: 8080, Check: &api.Check{Kind: "tcp", Port: 8080}}
+	return api.Service{Name: "web", Cmd: []string{"httpd", "-f", "-p", "8080", "-h", "/srv"},
+		HTTPPort: 8080, Check: &api.Check{Kind: "tcp", Port: 8080}}
 }
 
 // TestUserCodeStaysInItsMachine runs a hostile root in a machine's inner container (invariant 13).
@@ -25,7 +26,8 @@ func TestUserCodeStaysInItsMachine(t *testing.T) {
 	userCodeStaysInItsMachine(t, "sandbox", 5*time.Second)
 }
 
-// userCodeStaysInItsMachine does so on workers of one runtime; patience is for a machine to be well again.
+// userCodeStaysInItsMachine does so on workers of one runtime; patience is for a machine to be well
+// again.
 func userCodeStaysInItsMachine(t *testing.T, runtime string, patience time.Duration) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Runtime: runtime})
 	hostile := f.Create("hostile", "green", "w1", idle())
@@ -43,10 +45,12 @@ func userCodeStaysInItsMachine(t *testing.T, runtime string, patience time.Durat
 			"[fe80::2%eth0]:7700", "[::1]:7700", "127.0.0.1:7700", // platformd
 			"[fe80::1%eth0]:7701", "[fe80::1%eth0]:7600", // the store gateway, the worker
 			net.JoinHostPort(hostile.PrivateIP, "7700"), net.JoinHostPort(friend.PrivateIP, "7700"),
-			net.JoinHostPort(stranger.PrivateIP, "8080"), hostOf(t, s.ServerURL), hostOf(t, s.BridgeURL),
+			net.JoinHostPort(stranger.PrivateIP, "8080"), hostOf(t, s.ServerURL),
+			hostOf(t, s.BridgeURL),
 		}
 		for _, w := range s.Workers {
-			closed = append(closed, net.JoinHostPort(w.Address, "7600"), net.JoinHostPort(w.Address, "7701"))
+			closed = append(closed, net.JoinHostPort(w.Address, "7600"),
+				net.JoinHostPort(w.Address, "7701"))
 		}
 		open := net.JoinHostPort(friend.PrivateIP, "8080")
 		out := f.Run(hostile.ID, append([]string{"probe", "dial", open}, closed...)...)
@@ -71,7 +75,10 @@ func userCodeStaysInItsMachine(t *testing.T, runtime string, patience time.Durat
 			}
 		}
 	})
-	t.Run("forged addresses", func(t *testing.T) { forgedAddressesAreDropped(t, f, hostile, friend, stranger) })
+	t.Run("forged addresses", func(t *testing.T) {
+		forgedAddressesAreDropped(t, f, hostile,
+			friend, stranger)
+	})
 	t.Run("memory and processes", func(t *testing.T) { greedIsPunished(t, f, friend, patience) })
 }
 
@@ -87,7 +94,8 @@ func hostOf(t *testing.T, raw string) string {
 func processes(t *testing.T, f *fleettest.Fleet, ref string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
-	out := f.Run(ref, "sh", "-c", `for p in /proc/[0-9]*; do echo "${p#/proc/} $(tr '\0' ' ' < $p/cmdline)"; done 2>/dev/null; true`)
+	out := f.Run(ref, "sh", "-c",
+		`for p in /proc/[0-9]*; do echo "${p#/proc/} $(tr '\0' ' ' < $p/cmdline)"; done 2>/dev/null; true`)
 	for line := range strings.Lines(out) {
 		pid, command, _ := strings.Cut(strings.TrimSpace(line), " ")
 		all[pid] = command
@@ -98,8 +106,8 @@ func processes(t *testing.T, f *fleettest.Fleet, ref string) map[string]string {
 	return all
 }
 
-// forgedAddressesAreDropped sends datagrams within a network, of which only those with the sender's own
-// address may arrive.
+// forgedAddressesAreDropped sends datagrams within a network, of which only those with the sender's
+// own address may arrive.
 func forgedAddressesAreDropped(t *testing.T, f *fleettest.Fleet, from, to, stranger api.Machine) {
 	heard := make(chan string, 1)
 	go func() {
@@ -109,9 +117,11 @@ func forgedAddressesAreDropped(t *testing.T, f *fleettest.Fleet, from, to, stran
 		}
 		heard <- out
 	}()
-	f.Run(from.ID, "probe", "dial", net.JoinHostPort(to.PrivateIP, "8080")) // the gateway is a neighbour now
+	// the gateway is a neighbour now
+	f.Run(from.ID, "probe", "dial", net.JoinHostPort(to.PrivateIP, "8080"))
 	f.Run(to.ID, "sh", "-c", "until grep -q 270F /proc/net/udp6; do usleep 20000; done")
-	for _, source := range []string{stranger.PrivateIP, "fdaa:0:1:0:9:0:9:2", to.PrivateIP, "fe80::1", from.PrivateIP} {
+	for _, source := range []string{stranger.PrivateIP, "fdaa:0:1:0:9:0:9:2", to.PrivateIP,
+		"fe80::1", from.PrivateIP} {
 		f.Run(from.ID, "probe", "spoof", source, to.PrivateIP, "9999")
 	}
 	got := strings.Fields(<-heard)
@@ -129,7 +139,8 @@ func greedIsPunished(t *testing.T, f *fleettest.Fleet, m api.Machine, patience t
 	if scores := f.Run(m.ID, "cat", "/proc/self/oom_score_adj"); scores != "900\n" {
 		t.Errorf("user code begins with the score %q", scores)
 	}
-	if scores := f.Run(m.ID, "sh", "-c", "sleep 0.5; cat /proc/self/oom_score_adj /proc/1/oom_score_adj"); scores != "900\n0\n" {
+	if scores := f.Run(m.ID, "sh", "-c",
+		"sleep 0.5; cat /proc/self/oom_score_adj /proc/1/oom_score_adj"); scores != "900\n0\n" {
 		t.Errorf("the kernel would not choose user code: %q", scores)
 	}
 	got := f.Sluice("machine", "exec", m.ID, "--no-stdin", "--", "sh", "-c",
@@ -139,7 +150,8 @@ func greedIsPunished(t *testing.T, f *fleettest.Fleet, m api.Machine, patience t
 		t.Errorf("the platform was ended, and not user code: %+v", got)
 	}
 	after := f.WaitHealthy(m.ID, patience)
-	told := slices.DeleteFunc(ownEvents(after), func(e api.Event) bool { return e.Event == "out_of_memory" })
+	told := slices.DeleteFunc(ownEvents(after),
+		func(e api.Event) bool { return e.Event == "out_of_memory" })
 	if after.InstanceID != before.InstanceID || len(told) != len(ownEvents(before)) {
 		t.Errorf("a machine that used up its memory was started again: %+v", told)
 	}

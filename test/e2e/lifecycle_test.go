@@ -17,9 +17,11 @@ import (
 	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
-// TestLivesOfMachines takes machines and workers through what an operator does to them, and what happens to them.
+// TestLivesOfMachines takes machines and workers through what an operator does to them, and what
+// happens to them.
 func TestLivesOfMachines(t *testing.T) {
-	f := fleettest.Start(t, fleettest.Options{Workers: 3, Pool: 1, Args: []string{"--worker-suspect", "1500ms", "--worker-down", "3s"}})
+	f := fleettest.Start(t, fleettest.Options{Workers: 3, Pool: 1,
+		Args: []string{"--worker-suspect", "1500ms", "--worker-down", "3s"}})
 	for _, c := range []struct {
 		name string
 		run  func(*testing.T, *fleettest.Fleet)
@@ -50,14 +52,16 @@ func destroy(t *testing.T, f *fleettest.Fleet, refs ...string) {
 	}
 }
 
-// servicesAreKept: a crash is followed by a restart, ever later; a service that ignores its stop signal is killed
-// after its time.
+// servicesAreKept: a crash is followed by a restart, ever later; a service that ignores its stop
+// signal is killed after its time.
 func servicesAreKept(t *testing.T, f *fleettest.Fleet) {
 	cfg := idle(
 		api.Service{Name: "crash", Cmd: []string{"sh", "-c", "echo again; exit 3"}},
-		api.Service{Name: "stubborn", Cmd: []string{"sh", "-c", "trap : TERM; while :; do sleep 1; done"}})
+		api.Service{Name: "stubborn", Cmd: []string{"sh", "-c",
+			"trap : TERM; while :; do sleep 1; done"}})
 	cfg.StopTimeout = 1
-	m, err := f.CreateMachine(t.Context(), api.CreateMachine{Name: "kept", App: "test", Network: "green", Worker: "w1", Config: cfg})
+	m, err := f.CreateMachine(t.Context(),
+		api.CreateMachine{Name: "kept", App: "test", Network: "green", Worker: "w1", Config: cfg})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +84,8 @@ func servicesAreKept(t *testing.T, f *fleettest.Fleet) {
 	if took := time.Since(began); took < time.Second || took > 10*time.Second {
 		t.Errorf("a stop with a stubborn service and a timeout of 1 s took %s", took)
 	}
-	if got := f.Sluice("machine", "migrate", m.ID); got.Code != 4 || !strings.Contains(got.Stderr, "try: ") {
+	if got := f.Sluice("machine", "migrate", m.ID); got.Code != 4 ||
+		!strings.Contains(got.Stderr, "try: ") {
 		t.Errorf("migrate a stopped machine: %+v", got)
 	}
 	if got := f.Sluice("machine", "exec", m.ID, "--", "true"); got.Code != 125 {
@@ -89,15 +94,17 @@ func servicesAreKept(t *testing.T, f *fleettest.Fleet) {
 	destroy(t, f, m.ID)
 }
 
-// diskIsGuarded: an attach with an older generation is refused, and so is a checkpoint behind the owner's back; a
-// destroyed machine's objects go (invariant 4).
+// diskIsGuarded: an attach with an older generation is refused, and so is a checkpoint behind the
+// owner's back; a destroyed machine's objects go (invariant 4).
 func diskIsGuarded(t *testing.T, f *fleettest.Fleet) {
 	m := f.Create("guarded", "green", "w1", idle())
 	if got := f.Sluice("disk", "top", "--machine", m.ID, "--once", "--json"); got.Code != 0 ||
-		!strings.Contains(got.Stdout, `"machine": "`+m.Name+`"`) || !strings.Contains(got.Stdout, `"state": "ok"`) {
+		!strings.Contains(got.Stdout, `"machine": "`+m.Name+`"`) ||
+		!strings.Contains(got.Stdout, `"state": "ok"`) {
 		t.Errorf("disk top --machine: %+v", got)
 	}
-	if got := f.Sluice("disk", "checkpoint", m.DiskURL, "behind"); got.Code != 4 || !strings.Contains(got.Stderr, "--machine") {
+	if got := f.Sluice("disk", "checkpoint", m.DiskURL, "behind"); got.Code != 4 ||
+		!strings.Contains(got.Stderr, "--machine") {
 		t.Errorf("checkpoint of an attached disk: %+v", got)
 	}
 	moved, err := f.MigrateMachine(t.Context(), m.ID, "w2")
@@ -116,9 +123,11 @@ func diskIsGuarded(t *testing.T, f *fleettest.Fleet) {
 		t.Fatal(err)
 	}
 	defer store.Close()
-	_, err = disk.Attach(t.Context(), store, path, disk.AttachOptions{Generation: m.Generation, Holder: "late"})
+	_, err = disk.Attach(t.Context(), store, path,
+		disk.AttachOptions{Generation: m.Generation, Holder: "late"})
 	if !errs.Is(err, errs.Fenced) || errs.RemedyOf(err) == "" {
-		t.Errorf("an attach with generation %d, late: %v (remedy %q)", m.Generation, err, errs.RemedyOf(err))
+		t.Errorf("an attach with generation %d, late: %v (remedy %q)", m.Generation, err,
+			errs.RemedyOf(err))
 	}
 	f.Run(m.ID, "sh", "-c", "echo still mine > /data/x && sync")
 	destroy(t, f, m.ID)
@@ -136,7 +145,8 @@ func cordonedTakesNothing(t *testing.T, f *fleettest.Fleet) {
 		t.Fatalf("cordon: %+v", got)
 	}
 	got := f.Sluice("machine", "migrate", m.ID, "--to", "w2")
-	if got.Code == 0 || !strings.Contains(got.Stderr, "cordoned") || !strings.Contains(got.Stderr, "try: sluice worker uncordon w2") {
+	if got.Code == 0 || !strings.Contains(got.Stderr, "cordoned") ||
+		!strings.Contains(got.Stderr, "try: sluice worker uncordon w2") {
 		t.Errorf("migrate to a cordoned worker: %+v", got)
 	}
 	if now := f.WaitHealthy(m.ID, 0); now.InstanceID != m.InstanceID {
@@ -175,7 +185,8 @@ func empty(t *testing.T, f *fleettest.Fleet) {
 			if w.Machines != 0 || w.Reserved != 0 || w.CPUsUsed != 0 || w.MemoryUsed != 0 {
 				return fmt.Errorf("left on %s: %+v", w.ID, w)
 			}
-			if vms, err := f.VMs(w.ID); err != nil || slices.ContainsFunc(vms, func(v fleettest.VM) bool { return v.Machine != "" }) {
+			if vms, err := f.VMs(w.ID); err != nil ||
+				slices.ContainsFunc(vms, func(v fleettest.VM) bool { return v.Machine != "" }) {
 				return fmt.Errorf("VMs on %s: %+v, %w", w.ID, vms, err)
 			}
 		}
@@ -222,11 +233,13 @@ func drainTwoOfThree(t *testing.T, f *fleettest.Fleet) {
 	f.Create("b", "green", "w2", idle(httpd()))
 	f.Create("c", "blue", "w2", idle(httpd()))
 	got := f.Sluice("worker", "drain", "w1", "w2", "--wait", "--timeout", "50s")
-	if got.Code != 0 || !strings.Contains(got.Stdout, "w1, w2: safe to power off") || strings.Count(got.Stdout, "→ w3") != 3 {
+	if got.Code != 0 || !strings.Contains(got.Stdout, "w1, w2: safe to power off") ||
+		strings.Count(got.Stdout, "→ w3") != 3 {
 		t.Fatalf("drain: %+v", got)
 	}
 	var last api.Drain
-	f.Eventually(time.Minute, func() error { // a source that is clean is noted once the drain, too, has seen it
+	// a source that is clean is noted once the drain, too, has seen it
+	f.Eventually(time.Minute, func() error {
 		drains, err := f.Drains(t.Context())
 		if err != nil {
 			return err
@@ -244,7 +257,8 @@ func drainTwoOfThree(t *testing.T, f *fleettest.Fleet) {
 	}
 }
 
-// stepsInOrder checks what a move recorded: all steps of one that went well, once, and each after the one before.
+// stepsInOrder checks what a move recorded: all steps of one that went well, once, and each after
+// the one before.
 func stepsInOrder(t *testing.T, move api.Move) {
 	t.Helper()
 	var names []string
@@ -260,11 +274,14 @@ func stepsInOrder(t *testing.T, move api.Move) {
 	}
 }
 
-// drainAll: nowhere to go. Everything keeps running, the drain names each machine, and a cancel undoes it.
+// drainAll: nowhere to go. Everything keeps running, the drain names each machine, and a cancel
+// undoes it.
 func drainAll(t *testing.T, f *fleettest.Fleet) {
 	uncordon(t, f, "w1", "w2")
 	got := f.Sluice("worker", "drain", "w1", "w2", "w3")
-	if got.Code != 8 || strings.Count(got.Stdout, "blocked: machine/") != 3 || !strings.Contains(got.Stdout, "test/a needs 0.25 cpus") || !strings.Contains(got.Stderr, "sluice drain cancel ") {
+	if got.Code != 8 || strings.Count(got.Stdout, "blocked: machine/") != 3 ||
+		!strings.Contains(got.Stdout, "test/a needs 0.25 cpus") ||
+		!strings.Contains(got.Stderr, "sluice drain cancel ") {
 		t.Errorf("drain of all: %+v", got)
 	}
 	_, id, _ := strings.Cut(got.Stderr, "sluice drain cancel ")
@@ -286,13 +303,16 @@ func drainAll(t *testing.T, f *fleettest.Fleet) {
 	}
 }
 
-// daemonRestart: the VMs of a worker outlive its daemon, and so does a connection to a service in one.
+// daemonRestart: the VMs of a worker outlive its daemon, and so does a connection to a service in
+// one.
 func daemonRestart(t *testing.T, f *fleettest.Fleet) {
-	m := f.Create("echo", "green", "w3", idle(api.Service{Name: "echo", Cmd: []string{"nc", "-l", "-l", "-p", "9000", "-e", "cat"},
-		Check: &api.Check{Kind: "tcp", Port: 9000}}))
-	talker := f.Create("talker", "green", "w1", idle(api.Service{Name: "talk", Cmd: []string{"sh", "-c",
-		"(while :; do echo hello; usleep 20000; done) | nc $PEER 9000 > /data/heard; echo cut off >> /data/heard; exec sleep 9999"},
-		Env: map[string]string{"PEER": m.PrivateIP}}))
+	m := f.Create("echo", "green", "w3",
+		idle(api.Service{Name: "echo", Cmd: []string{"nc", "-l", "-l", "-p", "9000", "-e", "cat"},
+			Check: &api.Check{Kind: "tcp", Port: 9000}}))
+	talker := f.Create("talker", "green", "w1",
+		idle(api.Service{Name: "talk", Cmd: []string{"sh", "-c",
+			"(while :; do echo hello; usleep 20000; done) | nc $PEER 9000 > /data/heard; echo cut off >> /data/heard; exec sleep 9999"},
+			Env: map[string]string{"PEER": m.PrivateIP}}))
 	heard := 0
 	hears := func(when string) {
 		t.Helper()
@@ -313,14 +333,16 @@ func daemonRestart(t *testing.T, f *fleettest.Fleet) {
 		t.Fatal(err)
 	}
 	hears("without the daemon")
-	if got := f.Sluice("machine", "exec", m.ID, "--", "true"); got.Code != 125 || !strings.Contains(got.Stderr, "try: ") {
+	if got := f.Sluice("machine", "exec", m.ID, "--", "true"); got.Code != 125 ||
+		!strings.Contains(got.Stderr, "try: ") {
 		t.Errorf("exec without a worker: %+v", got)
 	}
 	if err := f.Start(t.Context(), "w3"); err != nil {
 		t.Fatal(err)
 	}
 	hears("with the next daemon")
-	if now := f.WaitHealthy(m.ID, 2*time.Minute); now.InstanceID != m.InstanceID || len(ownEvents(now)) != len(ownEvents(m)) || now.Services[0].PID != m.Services[0].PID {
+	if now := f.WaitHealthy(m.ID, 2*time.Minute); now.InstanceID != m.InstanceID ||
+		len(ownEvents(now)) != len(ownEvents(m)) || now.Services[0].PID != m.Services[0].PID {
 		t.Errorf("a restart of the daemon touched the machine: %+v", now)
 	}
 	f.Run(m.ID, "true")
@@ -328,7 +350,8 @@ func daemonRestart(t *testing.T, f *fleettest.Fleet) {
 
 // ownEvents is a machine's history without that of its services, which may be told a moment later.
 func ownEvents(m api.Machine) []api.Event {
-	return slices.DeleteFunc(slices.Clone(m.Events), func(e api.Event) bool { return strings.HasPrefix(e.Event, "service_") })
+	return slices.DeleteFunc(slices.Clone(m.Events),
+		func(e api.Event) bool { return strings.HasPrefix(e.Event, "service_") })
 }
 
 // serverDiesInADrain: restarted, it goes on with it.
@@ -352,7 +375,8 @@ func serverDiesInADrain(t *testing.T, f *fleettest.Fleet) {
 	uncordon(t, f, "w3")
 }
 
-// failoverAndReturn: a worker's plug is pulled; its machines come back elsewhere, and it comes back empty.
+// failoverAndReturn: a worker's plug is pulled; its machines come back elsewhere, and it comes back
+// empty.
 func failoverAndReturn(t *testing.T, f *fleettest.Fleet) {
 	m := f.Create("victim", "red", "w1", idle())
 	f.Run(m.ID, "sh", "-c", "echo precious > /data/x && sync")
@@ -367,8 +391,10 @@ func failoverAndReturn(t *testing.T, f *fleettest.Fleet) {
 		return err
 	})
 	now := f.WaitHealthy(m.ID, 2*time.Minute)
-	last := now.Events[slices.IndexFunc(now.Events, func(e api.Event) bool { return e.Info["reason"] == "failover" })]
-	if last.Info["migrated"] != "true" || last.Info["proof"] != "storage" || last.Info["from"] != "w1" {
+	last := now.Events[slices.IndexFunc(now.Events,
+		func(e api.Event) bool { return e.Info["reason"] == "failover" })]
+	if last.Info["migrated"] != "true" || last.Info["proof"] != "storage" ||
+		last.Info["from"] != "w1" {
 		t.Errorf("the failover's event: %+v", last)
 	}
 	if got := f.Run(m.ID, "cat", "/data/x"); got != "precious\n" {
@@ -384,7 +410,8 @@ func failoverAndReturn(t *testing.T, f *fleettest.Fleet) {
 		}
 		return err
 	})
-	if machines, err := f.Machines(t.Context(), client.MachineFilter{}); err != nil || len(machines) != 6 {
+	if machines, err := f.Machines(t.Context(), client.MachineFilter{}); err != nil ||
+		len(machines) != 6 {
 		t.Errorf("%d machines, %v", len(machines), err)
 	}
 }

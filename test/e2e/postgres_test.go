@@ -17,13 +17,15 @@ const (
 	pgTime    = 8 * time.Second
 )
 
-// TestPostgresMovesBetweenRuntimes moves a database from a sandbox worker to a qemu worker and back, under its own benchmark
-// and a client outside that commits rows and remembers each whose commit was acknowledged (invariants 2, 3, 9).
+// TestPostgresMovesBetweenRuntimes moves a database from a sandbox worker to a qemu worker and
+// back, under its own benchmark and a client outside that commits rows and remembers each whose
+// commit was acknowledged (invariants 2, 3, 9).
 func TestPostgresMovesBetweenRuntimes(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Runtime: "mixed", NoImage: true})
 	m, pg, commits := startPostgres(t, f)
 	bench(t, pg, "sandbox, before the moves")
-	for _, hop := range []struct{ from, to, runtime string }{{"w1", "w2", "qemu"}, {"w2", "w1", "sandbox"}} {
+	for _, hop := range []struct{ from, to, runtime string }{{"w1", "w2", "qemu"},
+		{"w2", "w1", "sandbox"}} {
 		commits.Await(len(commits.Acked()), 10, qemuPatience)
 		load := make(chan error, 1)
 		go func() { _, err := pg.Bench(t.Context(), pgClients, time.Hour); load <- err }()
@@ -35,7 +37,8 @@ func TestPostgresMovesBetweenRuntimes(t *testing.T) {
 		acked := commits.Acked()
 		rows := commits.MustBeIn(t, acked)
 		pg.MustBeWhole()
-		t.Logf("moved to %s (%s): %d commits acknowledged, none lost, %d rows", hop.to, hop.runtime, len(acked), rows)
+		t.Logf("moved to %s (%s): %d commits acknowledged, none lost, %d rows", hop.to, hop.runtime,
+			len(acked), rows)
 		bench(t, pg, hop.runtime+", after the move")
 		if _, err := f.Uncordon(t.Context(), hop.from); err != nil {
 			t.Fatal(err)
@@ -45,15 +48,17 @@ func TestPostgresMovesBetweenRuntimes(t *testing.T) {
 	f.FsckClosed(m)
 }
 
-// TestPostgresOutlivesItsVM kills everything in a database's VM at once, kernel and all where it has one, while it
-// commits, and looks for each row whose commit was acknowledged (invariants 2, 3).
+// TestPostgresOutlivesItsVM kills everything in a database's VM at once, kernel and all where it
+// has one, while it commits, and looks for each row whose commit was acknowledged (invariants 2,
+// 3).
 func TestPostgresOutlivesItsVM(t *testing.T) {
 	for _, c := range []struct {
 		runtime string
 		rounds  int
 	}{{"sandbox", 5}, {"qemu", 1}} {
 		t.Run(c.runtime, func(t *testing.T) {
-			f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Runtime: c.runtime, NoImage: true})
+			f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Runtime: c.runtime,
+				NoImage: true})
 			m, pg, commits := startPostgres(t, f)
 			for round := range c.rounds {
 				commits.Await(len(commits.Acked()), 10, qemuPatience)
@@ -75,7 +80,8 @@ func TestPostgresOutlivesItsVM(t *testing.T) {
 	}
 }
 
-func startPostgres(t *testing.T, f *fleettest.Fleet) (api.Machine, fleettest.Postgres, *fleettest.Commits) {
+func startPostgres(t *testing.T,
+	f *fleettest.Fleet) (api.Machine, fleettest.Postgres, *fleettest.Commits) {
 	t.Helper()
 	f.CreatePostgresImage()
 	m, err := f.CreateMachine(t.Context(), api.CreateMachine{
@@ -96,7 +102,8 @@ func bench(t *testing.T, pg fleettest.Postgres, what string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("pgbench, %s: %.0f tps with %d clients, beside the client that commits rows", what, tps, pgClients)
+	t.Logf("pgbench, %s: %.0f tps with %d clients, beside the client that commits rows", what,
+		tps, pgClients)
 }
 
 func killVM(t *testing.T, f *fleettest.Fleet, m api.Machine) {

@@ -14,10 +14,11 @@ import (
 // qemuPatience is for a move to a VM whose kernel boots without KVM, on a busy host.
 const qemuPatience = 5 * time.Minute
 
-// TestQemuMachineMoves is the shortest life that a machine can have in a VM with a kernel of its own: it is made there, it
-// writes, it moves to a worker of the other runtime, and it reads. The long ones, back again and between two workers
-// of this runtime, have the tag qemu. Its disk is larger than its image, and so is its file system: a VM with a kernel of
-// its own may always grow it, and it stays so.
+// TestQemuMachineMoves is the shortest life that a machine can have in a VM with a kernel of its
+// own: it is made there, it writes, it moves to a worker of the other runtime, and it reads. The
+// long ones, back again and between two workers of this runtime, have the tag qemu. Its disk is
+// larger than its image, and so is its file system: a VM with a kernel of its own may always grow
+// it, and it stays so.
 func TestQemuMachineMoves(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Runtime: "mixed"})
 	checkRuntimes(t, f, "sandbox", "qemu")
@@ -27,7 +28,8 @@ func TestQemuMachineMoves(t *testing.T) {
 	checkGrown(t, f, m)
 	ownKernel := kernelOf(f, m)
 	checkFrontEnd(t, f, m, "nbd", "/dev/nbd")
-	sum := f.Run(m.ID, "sh", "-c", "head -c 1000000 /dev/urandom > /data/random && sync && sha256sum /data/random")
+	sum := f.Run(m.ID, "sh", "-c",
+		"head -c 1000000 /dev/urandom > /data/random && sync && sha256sum /data/random")
 	if _, err := f.MigrateMachine(t.Context(), m.ID, "w1"); err != nil {
 		t.Fatal(err)
 	}
@@ -62,8 +64,10 @@ func checkGrown(t *testing.T, f *fleettest.Fleet, m api.Machine) {
 		t.Fatalf("df says %q", out)
 	}
 	mib, err := strconv.Atoi(fields[1])
-	if now, mErr := f.Machine(t.Context(), m.ID); err != nil || mErr != nil || mib < largeGiB*900 || now.Disk.Ungrown != "" {
-		t.Errorf("the file system of %s has %d MiB of %d GiB (%v), and its report says %q (%v)", m.Name, mib, largeGiB, err, now.Disk.Ungrown, mErr)
+	if now, mErr := f.Machine(t.Context(), m.ID); err != nil || mErr != nil || mib < largeGiB*900 ||
+		now.Disk.Ungrown != "" {
+		t.Errorf("the file system of %s has %d MiB of %d GiB (%v), and its report says %q (%v)",
+			m.Name, mib, largeGiB, err, now.Disk.Ungrown, mErr)
 	}
 }
 
@@ -77,13 +81,16 @@ func checkRuntimes(t *testing.T, f *fleettest.Fleet, want ...string) {
 	}
 }
 
-// checkFrontEnd compares how a machine's kernel gets its disk: as its platform says, and as the kernel shows what / is on.
+// checkFrontEnd compares how a machine's kernel gets its disk: as its platform says, and as the
+// kernel shows what / is on.
 func checkFrontEnd(t *testing.T, f *fleettest.Fleet, m api.Machine, kind, device string) {
 	t.Helper()
-	f.Eventually(qemuPatience, func() error { // the report of a machine that has just started may not be there yet
+	// the report of a machine that has just started may not be there yet
+	f.Eventually(qemuPatience, func() error {
 		now, err := f.Machine(t.Context(), m.ID)
 		if err == nil && now.Disk.FrontEnd != kind {
-			err = fmt.Errorf("the disk of %s on %s is shown by %q, want %q", now.Name, now.Worker, now.Disk.FrontEnd, kind)
+			err = fmt.Errorf("the disk of %s on %s is shown by %q, want %q", now.Name, now.Worker,
+				now.Disk.FrontEnd, kind)
 		}
 		return err
 	})

@@ -12,13 +12,14 @@ import (
 	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
-// changing are the files of a ledger's machine that are not the same after a move: its records, of which there are more,
-// and its addresses.
+// changing are the files of a ledger's machine that are not the same after a move: its records, of
+// which there are more, and its addresses.
 var changing = []string{"/data/ledger", "/etc/hosts"}
 
-// TestMoveBetweenRuntimes drains a machine from a sandbox worker to a qemu worker, and back, on the same disk, under a
-// writer that fsyncs numbered records (invariants 2, 3, 9). All its files are the same after each move, as the machine
-// sees them and as they are on the closed disk, also those that were made under the other runtime.
+// TestMoveBetweenRuntimes drains a machine from a sandbox worker to a qemu worker, and back, on the
+// same disk, under a writer that fsyncs numbered records (invariants 2, 3, 9). All its files are
+// the same after each move, as the machine sees them and as they are on the closed disk, also those
+// that were made under the other runtime.
 func TestMoveBetweenRuntimes(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Runtime: "mixed"})
 	checkRuntimes(t, f, "sandbox", "qemu")
@@ -36,7 +37,8 @@ func TestMoveBetweenRuntimes(t *testing.T) {
 		stop(t, f, after)
 		onDisk := inBoth(f.TreeOnClosed(after, changing...), moved)
 		sameLines(t, "closed on "+hop.to, moved, onDisk)
-		t.Logf("%d files are the same after %s → %s, in the machine and on its closed disk, which e2fsck finds clean", strings.Count(moved, "\n"), hop.from, hop.to)
+		t.Logf(
+			"%d files are the same after %s → %s, in the machine and on its closed disk, which e2fsck finds clean", strings.Count(moved, "\n"), hop.from, hop.to)
 		start(t, f, after)
 		sameLines(t, "started again on "+hop.to, moved, treeOf(f, after))
 		if _, err := f.Uncordon(t.Context(), hop.from); err != nil {
@@ -49,8 +51,8 @@ func TestMoveBetweenRuntimes(t *testing.T) {
 	t.Logf("%d records acknowledged and found; kernels %v", acked.Last(), kernels)
 }
 
-// TestDrainBetweenQemuWorkers is the main job, with a kernel in every VM: three machines in two networks, each under a
-// writer that fsyncs numbered records throughout (invariants 2, 3, 5, 8, 9).
+// TestDrainBetweenQemuWorkers is the main job, with a kernel in every VM: three machines in two
+// networks, each under a writer that fsyncs numbered records throughout (invariants 2, 3, 5, 8, 9).
 func TestDrainBetweenQemuWorkers(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Runtime: "qemu"})
 	checkRuntimes(t, f, "qemu", "qemu")
@@ -73,13 +75,14 @@ func TestDrainBetweenQemuWorkers(t *testing.T) {
 		f.FsckClosed(m)
 		start(t, f, m)
 		acked[i].MustBeIn(f, m.ID)
-		t.Logf("%s: %d records were acknowledged before the drain, %d in all, and all are there; e2fsck finds its disk clean",
+		t.Logf(
+			"%s: %d records were acknowledged before the drain, %d in all, and all are there; e2fsck finds its disk clean",
 			m.Name, before[i], atLeast(f, acked[i], before[i]+1))
 	}
 }
 
-// freshKernels finds that no two kernels have the same random numbers, though they were resumed from one saved VM in which the
-// platform had run.
+// freshKernels finds that no two kernels have the same random numbers, though they were resumed
+// from one saved VM in which the platform had run.
 func freshKernels(t *testing.T, f *fleettest.Fleet, machines []api.Machine) {
 	t.Helper()
 	said := map[string]string{}
@@ -94,7 +97,8 @@ func freshKernels(t *testing.T, f *fleettest.Fleet, machines []api.Machine) {
 	}
 }
 
-// slowLedger leaves time between its records for others: without KVM a processor does a tenth of its work.
+// slowLedger leaves time between its records for others: without KVM a processor does a tenth of
+// its work.
 func slowLedger(cpus float64) api.MachineConfig {
 	cfg := fleettest.LedgerConfig()
 	cfg.CPUs = cpus
@@ -118,8 +122,10 @@ func treeOf(f *fleettest.Fleet, m api.Machine) string {
 	return f.Run(m.ID, append([]string{"probe", "tree", "/"}, changing...)...)
 }
 
-// drainWorker drains a worker of its machines, which are told, and checks that they are the same ones on another.
-func drainWorker(t *testing.T, f *fleettest.Fleet, from, to string, machines ...api.Machine) []api.Machine {
+// drainWorker drains a worker of its machines, which are told, and checks that they are the same
+// ones on another.
+func drainWorker(t *testing.T, f *fleettest.Fleet, from, to string,
+	machines ...api.Machine) []api.Machine {
 	t.Helper()
 	before := make([]api.Machine, len(machines))
 	for i, m := range machines {
@@ -140,7 +146,8 @@ func drainWorker(t *testing.T, f *fleettest.Fleet, from, to string, machines ...
 		if move.DiskBytesCopied != 0 {
 			t.Errorf("%d bytes of %s's disk were copied", move.DiskBytesCopied, move.MachineName)
 		}
-		if move.Step != "done" { // on a busy host, for a target whose VM took too long to boot; another move follows
+		// on a busy host, for a target whose VM took too long to boot; another move follows
+		if move.Step != "done" {
 			t.Logf("  %s: %s: %s", move.MachineName, move.Step, move.Error)
 			continue
 		}
@@ -206,8 +213,8 @@ func lineSet(text string) map[string]bool {
 	return set
 }
 
-// inBoth returns the lines of text, in its order, that other has too. A closed disk also shows what a running machine
-// hides: the directories that others are mounted on.
+// inBoth returns the lines of text, in its order, that other has too. A closed disk also shows what
+// a running machine hides: the directories that others are mounted on.
 func inBoth(text, other string) string {
 	var both strings.Builder
 	known := lineSet(other)

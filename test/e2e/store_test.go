@@ -22,7 +22,8 @@ import (
 	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
-// carelessS3 is an object store that ignores conditions of writes, as some do that claim to speak S3.
+// carelessS3 is an object store that ignores conditions of writes, as some do that claim to speak
+// S3.
 func carelessS3(t *testing.T) *httptest.Server {
 	t.Helper()
 	var mu sync.Mutex
@@ -58,20 +59,26 @@ func carelessS3(t *testing.T) *httptest.Server {
 	return server
 }
 
-// TestServerRefusesWhatItCannotTrust: a store without conditional writes, and a state directory with an owner.
+// TestServerRefusesWhatItCannotTrust: a store without conditional writes, and a state directory
+// with an owner.
 func TestServerRefusesWhatItCannotTrust(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 1, Pool: 0, NoImage: true})
 	dir := t.TempDir()
 	server := func(data, store string, env ...string) fleettest.Result {
-		return fleettest.Run(t, f.Binary(), append(os.Environ(), env...), nil, "server", "--data", data, "--listen", "127.0.0.1:0", "--store", store,
-			"--fleet-id", "other", "--operator-token-file", filepath.Join(f.Dir, "operator.token"), "--worker-token-file", filepath.Join(f.Dir, "worker.token"))
+		return fleettest.Run(t, f.Binary(), append(os.Environ(), env...), nil, "server", "--data",
+			data, "--listen", "127.0.0.1:0", "--store", store,
+			"--fleet-id", "other", "--operator-token-file", filepath.Join(f.Dir, "operator.token"),
+			"--worker-token-file", filepath.Join(f.Dir, "worker.token"))
 	}
-	careless := []string{"AWS_ENDPOINT_URL=" + carelessS3(t).URL, "AWS_ACCESS_KEY_ID=x", "AWS_SECRET_ACCESS_KEY=x", "AWS_REGION=us-east-1"}
+	careless := []string{"AWS_ENDPOINT_URL=" + carelessS3(t).URL, "AWS_ACCESS_KEY_ID=x",
+		"AWS_SECRET_ACCESS_KEY=x", "AWS_REGION=us-east-1"}
 	refused := server(filepath.Join(dir, "state"), "s3://bucket/prefix", careless...)
-	if refused.Code != 1 || !strings.Contains(refused.Stderr, "s3://bucket/prefix") || !strings.Contains(refused.Stderr, "conditional writes") {
+	if refused.Code != 1 || !strings.Contains(refused.Stderr, "s3://bucket/prefix") ||
+		!strings.Contains(refused.Stderr, "conditional writes") {
 		t.Errorf("a store that ignores conditions: %+v", refused)
 	}
-	doctor := fleettest.Run(t, f.Binary(), append(append(os.Environ(), "SLUICE_DIR="+f.Dir), careless...), nil, "doctor", "--host=false", "--store", "s3://bucket/prefix")
+	doctor := fleettest.Run(t, f.Binary(), append(append(os.Environ(), "SLUICE_DIR="+f.Dir),
+		careless...), nil, "doctor", "--host=false", "--store", "s3://bucket/prefix")
 	if doctor.Code != 1 || !strings.Contains(doctor.Stdout, "broken") {
 		t.Errorf("doctor: %+v", doctor)
 	}
@@ -80,26 +87,32 @@ func TestServerRefusesWhatItCannotTrust(t *testing.T) {
 		t.Fatal(err)
 	}
 	second := server(filepath.Join(f.Dir, "server"), s.StoreURL)
-	if second.Code != 4 || !strings.Contains(second.Stderr, "in use by process") || !strings.Contains(second.Stderr, "try: ") {
+	if second.Code != 4 || !strings.Contains(second.Stderr, "in use by process") ||
+		!strings.Contains(second.Stderr, "try: ") {
 		t.Errorf("a second server on the same state: %+v", second)
 	}
 	foreign := server(filepath.Join(dir, "own"), s.StoreURL)
-	if foreign.Code != 4 || !strings.Contains(foreign.Stderr, f.FleetID()) || !strings.Contains(foreign.Stderr, "try: ") {
+	if foreign.Code != 4 || !strings.Contains(foreign.Stderr, f.FleetID()) ||
+		!strings.Contains(foreign.Stderr, "try: ") {
 		t.Errorf("another fleet on the same store: %+v", foreign)
 	}
-	if workers, err := f.Workers(t.Context()); err != nil || len(workers) != 1 || workers[0].State != "ready" {
+	if workers, err := f.Workers(t.Context()); err != nil || len(workers) != 1 ||
+		workers[0].State != "ready" {
 		t.Errorf("the first server: %+v, %v", workers, err)
 	}
-	wrong := fleettest.Run(t, f.Binary(), os.Environ(), nil, "server", "--data", dir, "--listen", "127.0.0.1:0", "--store", "ftp://x", "--fleet-id", "x",
-		"--operator-token-file", filepath.Join(f.Dir, "operator.token"), "--worker-token-file", filepath.Join(f.Dir, "worker.token"))
-	if wrong.Code != 2 || !strings.Contains(wrong.Stderr, "try: use file:///directory or s3://bucket/prefix") {
+	wrong := fleettest.Run(t, f.Binary(), os.Environ(), nil, "server", "--data", dir, "--listen",
+		"127.0.0.1:0", "--store", "ftp://x", "--fleet-id", "x",
+		"--operator-token-file", filepath.Join(f.Dir, "operator.token"), "--worker-token-file",
+		filepath.Join(f.Dir, "worker.token"))
+	if wrong.Code != 2 || !strings.Contains(wrong.Stderr,
+		"try: use file:///directory or s3://bucket/prefix") {
 		t.Errorf("a store of no known kind: %+v", wrong)
 	}
 }
 
-// TestStoreWithoutSpace fills the store under a writer: the writer stalls, nothing that it acknowledged is lost, and
-// it goes on once there is space. A second fleet beside it doesn't notice; both are removed although every
-// daemon of the first was killed.
+// TestStoreWithoutSpace fills the store under a writer: the writer stalls, nothing that it
+// acknowledged is lost, and it goes on once there is space. A second fleet beside it doesn't
+// notice; both are removed although every daemon of the first was killed.
 func TestStoreWithoutSpace(t *testing.T) {
 	store, grow := smallStore(t)
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 0, Store: store})
@@ -113,7 +126,8 @@ func TestStoreWithoutSpace(t *testing.T) {
 
 	acked := uint64(0)
 	stalled := time.Now()
-	for time.Since(stalled) < 3*time.Second { // appends follow one another until one takes three seconds
+	// appends follow one another until one takes three seconds
+	for time.Since(stalled) < 3*time.Second {
 		began := time.Now()
 		n, err := askLedger(t, f, m.ID, 3*time.Second)
 		if err != nil {
@@ -130,18 +144,23 @@ func TestStoreWithoutSpace(t *testing.T) {
 	}
 	f.Eventually(20*time.Second, func() error {
 		stalled, err := f.Machine(t.Context(), m.ID)
-		if s := stalled.DiskStall; err == nil && (s == nil || !s.Paused || s.Kind != "exhausted" || stalled.Healthy) {
-			err = fmt.Errorf("the machine isn't paused for a full store: %+v, healthy %v", s, stalled.Healthy)
+		if s := stalled.DiskStall; err == nil &&
+			(s == nil || !s.Paused || s.Kind != "exhausted" || stalled.Healthy) {
+			err = fmt.Errorf("the machine isn't paused for a full store: %+v, healthy %v", s,
+				stalled.Healthy)
 		}
 		return err
 	})
-	if status := f.Sluice("machine", "status", m.ID); !strings.Contains(status.Stdout, "started (paused: disk stalled since ") || !strings.Contains(status.Stdout, "is full") {
+	if status := f.Sluice("machine", "status", m.ID); !strings.Contains(status.Stdout,
+		"started (paused: disk stalled since ") || !strings.Contains(status.Stdout, "is full") {
 		t.Errorf("status: %+v", status)
 	}
-	if refused := f.Sluice("machine", "exec", m.ID, "--", "true"); refused.Code != 125 || !strings.Contains(refused.Stderr, "the machine is paused") {
+	if refused := f.Sluice("machine", "exec", m.ID, "--", "true"); refused.Code != 125 ||
+		!strings.Contains(refused.Stderr, "the machine is paused") {
 		t.Errorf("exec in a paused machine: %+v", refused)
 	}
-	if list := beside.Sluice("worker", "list"); list.Code != 0 || !strings.Contains(list.Stdout, "ready") {
+	if list := beside.Sluice("worker", "list"); list.Code != 0 ||
+		!strings.Contains(list.Stdout, "ready") {
 		t.Errorf("the fleet beside it: %+v", list)
 	}
 	grow()
@@ -153,7 +172,8 @@ func TestStoreWithoutSpace(t *testing.T) {
 		return err
 	})
 	f.Eventually(10*time.Second, func() error {
-		if events := f.Sluice("machine", "events", m.ID); !strings.Contains(events.Stdout, "disk_stall") || !strings.Contains(events.Stdout, "disk_resume") {
+		if events := f.Sluice("machine", "events", m.ID); !strings.Contains(events.Stdout,
+			"disk_stall") || !strings.Contains(events.Stdout, "disk_resume") {
 			return fmt.Errorf("events: %+v", events)
 		}
 		return nil
@@ -198,7 +218,8 @@ func askLedger(t *testing.T, f *fleettest.Fleet, ref string, limit time.Duration
 	return f.Ledger(ctx, ref, "append")
 }
 
-// killDaemons leaves a fleet as a crash of this machine's user session would: dev down has to find its way.
+// killDaemons leaves a fleet as a crash of this machine's user session would: dev down has to find
+// its way.
 func killDaemons(t *testing.T, f *fleettest.Fleet) {
 	t.Helper()
 	s, err := f.State()

@@ -11,11 +11,12 @@ import (
 	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
-// TestZombieIsFenced cuts a worker off from everything but the store. Its machine is started elsewhere
-// while it goes on writing; from then on the storage refuses its writes, and everything that it had
-// acknowledged before is on the new side (invariants 1, 2, 3, 4).
+// TestZombieIsFenced cuts a worker off from everything but the store. Its machine is started
+// elsewhere while it goes on writing; from then on the storage refuses its writes, and everything
+// that it had acknowledged before is on the new side (invariants 1, 2, 3, 4).
 func TestZombieIsFenced(t *testing.T) {
-	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1, Args: []string{"--worker-suspect", "1500ms", "--worker-down", "3s"}})
+	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1,
+		Args: []string{"--worker-suspect", "1500ms", "--worker-down", "3s"}})
 	cfg := fleettest.LedgerConfig()
 	cfg.Services[0].Cmd = append(cfg.Services[0].Cmd, "1h") // it appends only when asked
 	m := f.Create("ledger", "green", "w1", cfg)
@@ -48,7 +49,8 @@ func TestZombieIsFenced(t *testing.T) {
 		t.Fatalf("the zombie still writes after a minute (record %d)", acked)
 	}
 	if afterCut < 50 {
-		t.Fatalf("the zombie acknowledged only %d records after the cut: this run proves nothing", afterCut)
+		t.Fatalf("the zombie acknowledged only %d records after the cut: this run proves nothing",
+			afterCut)
 	}
 	now := f.WaitHealthy(m.ID, 2*time.Minute)
 	if now.Worker != "w2" {
@@ -73,7 +75,8 @@ func TestZombieIsFenced(t *testing.T) {
 	if n, err := f.Ledger(t.Context(), m.ID, "verify"); err != nil || n != first+20 {
 		t.Fatalf("the new side has %d records, want %d: %v", n, first+20, err)
 	}
-	t.Logf("zombie: %d records acknowledged after the cut, then refused with: %v", afterCut, refused)
+	t.Logf("zombie: %d records acknowledged after the cut, then refused with: %v",
+		afterCut, refused)
 
 	if err := f.Heal("w1"); err != nil {
 		t.Fatal(err)

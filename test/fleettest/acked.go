@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Acked remembers the newest record that a machine's ledger acknowledged to an observer outside, who asks
-// all the time, and goes on asking while the machine moves.
+// Acked remembers the newest record that a machine's ledger acknowledged to an observer outside,
+// who asks all the time, and goes on asking while the machine moves.
 type Acked struct {
 	last atomic.Uint64
 	ref  string
@@ -40,8 +40,8 @@ func WatchAcked(t testing.TB, f *Fleet, ref string) *Acked {
 // Last is the newest acknowledged record.
 func (a *Acked) Last() uint64 { return a.last.Load() }
 
-// MustBeIn fails the test unless the machine's ledger is whole and has every record that was acknowledged
-// before the call.
+// MustBeIn fails the test unless the machine's ledger is whole and has every record that was
+// acknowledged before the call.
 func (a *Acked) MustBeIn(f *Fleet, ref string) {
 	f.t.Helper()
 	want := a.Last()

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// shared is something that is the same for all tests of a process, and is made by the first that asks. Where that one
-// fails in making it, the next tries.
+// shared is something that is the same for all tests of a process, and is made by the first that
+// asks. Where that one fails in making it, the next tries.
 type shared[T any] struct {
 	mu   sync.Mutex
 	made bool

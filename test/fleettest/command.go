@@ -23,7 +23,8 @@ func (f *Fleet) Sluice(args ...string) Result { return f.SluiceIn(nil, args...) 
 // SluiceIn is Sluice with a stdin.
 func (f *Fleet) SluiceIn(stdin io.Reader, args ...string) Result {
 	f.t.Helper()
-	return Run(f.t, f.cfg.Binary, append(os.Environ(), "SLUICE_DIR="+f.Dir, "SLUICE_URL="), stdin, args...)
+	return Run(f.t, f.cfg.Binary, append(os.Environ(), "SLUICE_DIR="+f.Dir, "SLUICE_URL="),
+		stdin, args...)
 }
 
 // Binary is the path of the command line.
@@ -42,5 +43,6 @@ func Run(t testing.TB, binary string, env []string, stdin io.Reader, args ...str
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatalf("%s %q: %v", binary, args, err)
 	}
-	return Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()}
+	return Result{Stdout: stdout.String(), Stderr: stderr.String(),
+		Code: cmd.ProcessState.ExitCode()}
 }

@@ -32,7 +32,8 @@ const Image = "test"
 type Options struct {
 	Workers int
 	Store   string // as devfleet.Config.Store
-	// StoreAt makes the store's URL instead. It may listen at the address, which workers reach; the fleet comes up after.
+	// StoreAt makes the store's URL instead. It may listen at the address, which workers reach; the
+	// fleet comes up after.
 	StoreAt   func(netip.Addr) string
 	Pool      int
 	CPUs      int
@@ -42,8 +43,8 @@ type Options struct {
 	Release   string   // default: this tree's
 	Args      []string // of the server
 	NoImage   bool
-	// Patience is how long a machine may take to be healthy once it is created; default a minute, and five where VMs
-	// boot a kernel: without KVM and on a busy host that takes its time.
+	// Patience is how long a machine may take to be healthy once it is created; default a minute,
+	// and five where VMs boot a kernel: without KVM and on a busy host that takes its time.
 	Patience time.Duration
 }
 
@@ -62,8 +63,10 @@ func Start(t testing.TB, o Options) *Fleet {
 	root := Build(t)
 	cfg := devfleet.Config{
 		Dir: filepath.Join(t.TempDir(), "fleet"), Workers: max(o.Workers, 1), Store: o.Store,
-		S3Server: filepath.Join(root, ".cache/bin/versitygw"), Binary: filepath.Join(root, "bin/sluice"),
-		Release: cmp.Or(o.Release, release(t, root)), FrontEnd: o.FrontEnd, Runtime: cmp.Or(o.Runtime, "sandbox"), Pool: o.Pool, CPUs: 16, MemoryMiB: 16384,
+		S3Server: filepath.Join(root, ".cache/bin/versitygw"),
+		Binary:   filepath.Join(root, "bin/sluice"),
+		Release:  cmp.Or(o.Release, release(t, root)), FrontEnd: o.FrontEnd,
+		Runtime: cmp.Or(o.Runtime, "sandbox"), Pool: o.Pool, CPUs: 16, MemoryMiB: 16384,
 		CacheMiB: 64, Args: o.Args,
 	}
 	if cfg.Runtime != "sandbox" { // as with Patience
@@ -98,7 +101,8 @@ func Start(t testing.TB, o Options) *Fleet {
 	}
 	f.Client = connect(t, cfg.Dir)
 	if !o.NoImage {
-		if _, err := f.CreateImage(t.Context(), Image, 256<<20, bytes.NewReader(ImageTar(t))); err != nil {
+		if _, err := f.CreateImage(t.Context(), Image, 256<<20,
+			bytes.NewReader(ImageTar(t))); err != nil {
 			t.Fatalf("create image: %v", err)
 		}
 	}
@@ -112,7 +116,8 @@ func (f *Fleet) remove() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), onhost.Patient(2*time.Minute))
 	defer cancel()
-	out, err := exec.CommandContext(ctx, f.cfg.Binary, "dev", "down", "--dir", f.cfg.Dir).CombinedOutput()
+	out, err := exec.CommandContext(ctx, f.cfg.Binary, "dev", "down", "--dir",
+		f.cfg.Dir).CombinedOutput()
 	if err != nil {
 		f.t.Errorf("dev down: %v\n%s", err, out)
 	}
@@ -127,7 +132,8 @@ func (f *Fleet) dumpLogs() {
 			continue
 		}
 		lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-		f.t.Logf("--- %s (last lines)\n%s", filepath.Base(file), strings.Join(lines[max(0, len(lines)-40):], "\n"))
+		f.t.Logf("--- %s (last lines)\n%s", filepath.Base(file),
+			strings.Join(lines[max(0, len(lines)-40):], "\n"))
 	}
 }
 
@@ -152,15 +158,17 @@ func connect(t testing.TB, dir string) *client.Client {
 func LedgerConfig() api.MachineConfig {
 	return api.MachineConfig{
 		Image: Image, CPUs: 0.25, MemoryMiB: 128,
-		Services: []api.Service{{Name: "ledger", Cmd: []string{"/bin/ledger", "/data/ledger"}, HTTPPort: 8080,
-			Check: &api.Check{Kind: "http", Port: 8080, Path: "/"}}},
+		Services: []api.Service{{Name: "ledger", Cmd: []string{"/bin/ledger", "/data/ledger"},
+			HTTPPort: 8080,
+			Check:    &api.Check{Kind: "http", Port: 8080, Path: "/"}}},
 	}
 }
 
 // Create creates a machine and waits until it is healthy.
 func (f *Fleet) Create(name, network, worker string, cfg api.MachineConfig) api.Machine {
 	f.t.Helper()
-	m, err := f.CreateMachine(f.t.Context(), api.CreateMachine{Name: name, App: "test", Network: network, Worker: worker, Config: cfg})
+	m, err := f.CreateMachine(f.t.Context(),
+		api.CreateMachine{Name: name, App: "test", Network: network, Worker: worker, Config: cfg})
 	if err != nil {
 		f.t.Fatalf("create machine %s: %v", name, err)
 	}
@@ -175,7 +183,8 @@ func (f *Fleet) WaitHealthy(ref string, limit time.Duration) api.Machine {
 		var err error
 		m, err = f.Machine(f.t.Context(), ref)
 		if err == nil && (m.State != "started" || !m.Healthy || m.Operation != "") {
-			err = fmt.Errorf("machine %s is %s (healthy %v, operation %q, on %s): %s", m.Name, m.State, m.Healthy, m.Operation, m.Worker, m.Reason)
+			err = fmt.Errorf("machine %s is %s (healthy %v, operation %q, on %s): %s", m.Name,
+				m.State, m.Healthy, m.Operation, m.Worker, m.Reason)
 		}
 		return err
 	})
@@ -190,15 +199,16 @@ func (f *Fleet) WaitDrain(id string, limit time.Duration) api.Drain {
 		var err error
 		d, err = f.Drain(f.t.Context(), id)
 		if err == nil && !client.DrainEnded(d) {
-			err = fmt.Errorf("drain is %s, %d of %d moved, blockers %+v", d.State, d.Moved, d.Total, d.Blockers)
+			err = fmt.Errorf("drain is %s, %d of %d moved, blockers %+v", d.State, d.Moved,
+				d.Total, d.Blockers)
 		}
 		return err
 	})
 	return d
 }
 
-// Eventually asks until there is no error; the last one fails the test after limit. Time counts as it does for
-// the fleet's own deadlines: less on a host under pressure.
+// Eventually asks until there is no error; the last one fails the test after limit. Time counts as
+// it does for the fleet's own deadlines: less on a host under pressure.
 func (f *Fleet) Eventually(limit time.Duration, ask func() error) {
 	f.t.Helper()
 	var spent patience.Watch
@@ -210,7 +220,8 @@ func (f *Fleet) Eventually(limit time.Duration, ask func() error) {
 		}
 		r, _ := host.Read() // one that doesn't tell has none
 		if spent.Look(time.Now(), "", patience.Share(r.CPU, r.Memory, r.IO)) >= limit {
-			f.t.Fatalf("not within %s, which took %s on this host: %v", limit, time.Since(began).Round(time.Second), err)
+			f.t.Fatalf("not within %s, which took %s on this host: %v", limit,
+				time.Since(began).Round(time.Second), err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}

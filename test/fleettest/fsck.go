@@ -15,7 +15,8 @@ import (
 	"github.com/sluice-platform/sluice/test/fleettest/treesum"
 )
 
-// StopFsckStart stops a machine, checks the file system on its closed disk with e2fsck, and starts it again.
+// StopFsckStart stops a machine, checks the file system on its closed disk with e2fsck, and starts
+// it again.
 func (f *Fleet) StopFsckStart(m api.Machine) {
 	f.t.Helper()
 	if _, err := f.StopMachine(f.t.Context(), m.ID); err != nil {
@@ -35,24 +36,27 @@ func (f *Fleet) StopFsckStart(m api.Machine) {
 	f.WaitHealthy(m.ID, 60*time.Second)
 }
 
-// FsckClosed reads the disk of a stopped machine from the store and fails the test unless e2fsck, which
-// may repair nothing, finds it clean.
+// FsckClosed reads the disk of a stopped machine from the store and fails the test unless e2fsck,
+// which may repair nothing, finds it clean.
 func (f *Fleet) FsckClosed(m api.Machine) {
 	f.t.Helper()
 	f.onClosed(m, func(string) {})
 }
 
-// TreeOnClosed does what FsckClosed does, and tells the file tree that is on the disk as treesum does.
+// TreeOnClosed does what FsckClosed does, and tells the file tree that is on the disk as treesum
+// does.
 func (f *Fleet) TreeOnClosed(m api.Machine, except ...string) string {
 	f.t.Helper()
 	var tree bytes.Buffer
 	f.onClosed(m, func(raw string) {
 		dir := f.t.TempDir()
-		if out, err := exec.CommandContext(f.t.Context(), "mount", "-o", "loop,ro,noload", raw, dir).CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(f.t.Context(), "mount", "-o", "loop,ro,noload", raw,
+			dir).CombinedOutput(); err != nil {
 			f.t.Fatalf("mount %s's disk: %v\n%s", m.Name, err, out)
 		}
 		err := treesum.Write(&tree, dir, except...)
-		if out, unmountErr := exec.CommandContext(context.Background(), "umount", dir).CombinedOutput(); unmountErr != nil {
+		if out, unmountErr := exec.CommandContext(context.Background(), "umount",
+			dir).CombinedOutput(); unmountErr != nil {
 			f.t.Errorf("unmount %s's disk: %v\n%s", m.Name, unmountErr, out)
 		}
 		if err != nil {
@@ -62,7 +66,8 @@ func (f *Fleet) TreeOnClosed(m api.Machine, except ...string) string {
 	return tree.String()
 }
 
-// onClosed reads the disk of a stopped machine into a file, has it checked, and hands it out until use returns.
+// onClosed reads the disk of a stopped machine into a file, has it checked, and hands it out until
+// use returns.
 func (f *Fleet) onClosed(m api.Machine, use func(raw string)) {
 	f.t.Helper()
 	raw, err := os.CreateTemp(f.t.TempDir(), "disk-*.raw")

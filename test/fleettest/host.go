@@ -18,8 +18,8 @@ import (
 // VM is a machine's VM as its worker sees it.
 type VM struct{ ID, Machine, Phase string }
 
-// HostRequest sends a request to a worker's own API from within that worker's network, so that it works
-// for a worker that is cut off.
+// HostRequest sends a request to a worker's own API from within that worker's network, so that it
+// works for a worker that is cut off.
 func (f *Fleet) HostRequest(ctx context.Context, worker, method, path string) ([]byte, error) {
 	s, err := f.State()
 	if err != nil {
@@ -42,8 +42,10 @@ func (f *Fleet) HostRequest(ctx context.Context, worker, method, path string) ([
 		})
 		return conn, err
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}, Timeout: 10 * time.Second}
-	req, err := http.NewRequestWithContext(ctx, method, "http://"+net.JoinHostPort(address, "7600")+path, nil)
+	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		Timeout: 10 * time.Second}
+	req, err := http.NewRequestWithContext(ctx, method,
+		"http://"+net.JoinHostPort(address, "7600")+path, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -78,14 +80,16 @@ func (f *Fleet) VMs(worker string) ([]VM, error) {
 	var vms []VM
 	for _, item := range list.Items {
 		if item.Report != nil {
-			vms = append(vms, VM{ID: item.VM, Machine: item.Report.Machine, Phase: item.Report.Phase})
+			vms = append(vms, VM{ID: item.VM, Machine: item.Report.Machine,
+				Phase: item.Report.Phase})
 		}
 	}
 	return vms, nil
 }
 
-// KillInVM sends SIGKILL to the processes of a machine's VM on a worker that run the given role of the
-// platform: init (the whole VM, where it has a kernel of its own its QEMU), blockd or platformd. It reports how many there were.
+// KillInVM sends SIGKILL to the processes of a machine's VM on a worker that run the given role of
+// the platform: init (the whole VM, where it has a kernel of its own its QEMU), blockd or
+// platformd. It reports how many there were.
 func (f *Fleet) KillInVM(worker, role string, vm string) int {
 	f.t.Helper()
 	killed := 0
@@ -95,7 +99,8 @@ func (f *Fleet) KillInVM(worker, role string, vm string) int {
 	}
 	for _, dir := range entries {
 		cgroup, err := os.ReadFile(filepath.Join(dir, "cgroup"))
-		if err != nil || !strings.Contains(string(cgroup), f.CgroupParent(worker)+"/") || !strings.Contains(string(cgroup), vm) {
+		if err != nil || !strings.Contains(string(cgroup), f.CgroupParent(worker)+"/") ||
+			!strings.Contains(string(cgroup), vm) {
 			continue
 		}
 		cmdline, err := os.ReadFile(filepath.Join(dir, "cmdline"))

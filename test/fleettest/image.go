@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// ImageTar is the image that tests run: busybox with its applets, and the programs of test/guest. Nobody may change it.
+// ImageTar is the image that tests run: busybox with its applets, and the programs of test/guest.
+// Nobody may change it.
 func ImageTar(t testing.TB) []byte {
 	t.Helper()
 	return testImage.get(func() []byte { return buildImage(t) })
@@ -22,7 +23,8 @@ func ImageTar(t testing.TB) []byte {
 func buildImage(t testing.TB) []byte {
 	t.Helper()
 	guests := t.TempDir()
-	build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", guests, "./test/guest/...")
+	build := exec.CommandContext(context.Background(), "go", "build", "-trimpath", "-o", guests,
+		"./test/guest/...")
 	build.Dir = repositoryRoot(t)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -38,19 +40,23 @@ func buildImage(t testing.TB) []byte {
 	}
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
-	for _, dir := range []string{"bin", "etc", "dev", "proc", "sys", "tmp", "run", "root", "srv", "data", "var", "var/log", "usr", "usr/bin"} {
+	for _, dir := range []string{"bin", "etc", "dev", "proc", "sys", "tmp", "run", "root", "srv",
+		"data", "var", "var/log", "usr", "usr/bin"} {
 		add(t, w, tar.Header{Name: dir + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(t, w, tar.Header{Name: "bin/busybox", Mode: 0o755}, read(t, busybox))
 	for _, guest := range []string{"ledger", "probe", "torture"} {
-		add(t, w, tar.Header{Name: "bin/" + guest, Mode: 0o755}, read(t, filepath.Join(guests, guest)))
+		add(t, w, tar.Header{Name: "bin/" + guest, Mode: 0o755},
+			read(t, filepath.Join(guests, guest)))
 	}
 	for _, applet := range strings.Fields(string(applets)) {
 		if applet != "busybox" {
-			add(t, w, tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox", Mode: 0o777}, nil)
+			add(t, w, tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink,
+				Linkname: "busybox", Mode: 0o777}, nil)
 		}
 	}
-	add(t, w, tar.Header{Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\n"))
+	add(t, w, tar.Header{Name: "etc/passwd", Mode: 0o644},
+		[]byte("root:x:0:0:root:/root:/bin/sh\n"))
 	add(t, w, tar.Header{Name: "etc/group", Mode: 0o644}, []byte("root:x:0:\n"))
 	if err := w.Close(); err != nil {
 		t.Fatal(err)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// leftovers lists what there is on the machine of the kinds of things that fleets make, and that bears
-// this fleet's identity or directory in its name. Other fleets may run beside it.
+// leftovers lists what there is on the machine of the kinds of things that fleets make, and that
+// bears this fleet's identity or directory in its name. Other fleets may run beside it.
 func (f *Fleet) leftovers() []string {
 	t := f.t
 	t.Helper()
@@ -21,7 +21,8 @@ func (f *Fleet) leftovers() []string {
 			}
 		}
 	}
-	for _, pattern := range []string{"/run/netns/slc-*", "/sys/fs/cgroup/*/sluice*", "/sys/fs/cgroup/sluice*"} {
+	for _, pattern := range []string{"/run/netns/slc-*", "/sys/fs/cgroup/*/sluice*",
+		"/sys/fs/cgroup/sluice*"} {
 		found, _ := filepath.Glob(pattern) // the patterns are well-formed
 		note("path", found...)
 	}
@@ -52,14 +53,15 @@ func (f *Fleet) leftovers() []string {
 	for _, file := range processes {
 		data, err := os.ReadFile(file)
 		if err == nil {
-			note("process", filepath.Base(filepath.Dir(file))+" "+strings.ReplaceAll(string(data), "\x00", " "))
+			note("process", filepath.Base(filepath.Dir(file))+" "+strings.ReplaceAll(string(data),
+				"\x00", " "))
 		}
 	}
 	return left
 }
 
-// checkNothingLeft fails the test if anything of the fleet is left. What the kernel takes apart in the
-// background gets a moment to go.
+// checkNothingLeft fails the test if anything of the fleet is left. What the kernel takes apart in
+// the background gets a moment to go.
 func (f *Fleet) checkNothingLeft() {
 	f.t.Helper()
 	deadline := time.Now().Add(3 * time.Second)

@@ -33,17 +33,20 @@ func (f *Fleet) CreatePostgresImage() {
 	f.CreateDebianImage(PostgresImage, 2<<30, "postgresql-15")
 }
 
-// PostgresConfig is a machine that runs PostgreSQL with its own defaults, which wait for the disk at each commit, and
-// with checksums on its pages. The first start makes the database.
+// PostgresConfig is a machine that runs PostgreSQL with its own defaults, which wait for the disk
+// at each commit, and with checksums on its pages. The first start makes the database.
 func PostgresConfig() api.MachineConfig {
 	const as = "setpriv --reuid=postgres --regid=postgres --init-groups " + pgPrograms
 	return api.MachineConfig{
-		Image: PostgresImage, CPUs: 1, MemoryMiB: 512, StopSignal: "SIGINT", StopTimeout: 60, // SIGINT: don't wait for clients
+		// SIGINT: don't wait for clients
+		Image: PostgresImage, CPUs: 1, MemoryMiB: 512, StopSignal: "SIGINT", StopTimeout: 60,
 		Services: []api.Service{{
 			Name: "postgres",
 			Cmd: []string{"/bin/sh", "-ec", "cd /; test -s " + pgData + "/PG_VERSION || " +
-				as + "initdb --data-checksums --auth=trust --username=postgres --no-instructions " + pgData + "; exec " + as + "postgres -D " + pgData},
-			Check: &api.Check{Kind: "exec", Cmd: []string{pgPrograms + "pg_isready", "-q", "-h", "127.0.0.1", "-U", "postgres"},
+				as + "initdb --data-checksums --auth=trust --username=postgres --no-instructions " +
+				pgData + "; exec " + as + "postgres -D " + pgData},
+			Check: &api.Check{Kind: "exec", Cmd: []string{pgPrograms + "pg_isready", "-q", "-h",
+				"127.0.0.1", "-U", "postgres"},
 				Interval: 1, Timeout: 20, Grace: 120},
 		}},
 	}
@@ -60,13 +63,15 @@ func (f *Fleet) Postgres(ref string) Postgres { return Postgres{f, ref} }
 
 // pgCommand is one of PostgreSQL's programs, as the database's owner.
 func pgCommand(program string, args ...string) []string {
-	return append([]string{"env", "PGHOST=127.0.0.1", "PGUSER=postgres", pgPrograms + program}, args...)
+	return append([]string{"env", "PGHOST=127.0.0.1", "PGUSER=postgres", pgPrograms + program},
+		args...)
 }
 
 // Query runs statements, and returns their rows, a line each, with | between columns.
 func (p Postgres) Query(sql string) string {
 	p.f.t.Helper()
-	return strings.TrimSpace(p.f.Run(p.ref, pgCommand("psql", "-qAtX", "-v", "ON_ERROR_STOP=1", "-c", sql)...))
+	return strings.TrimSpace(p.f.Run(p.ref, pgCommand("psql", "-qAtX", "-v", "ON_ERROR_STOP=1",
+		"-c", sql)...))
 }
 
 // BenchInit makes pgbench's tables, of 100,000 accounts for each unit of scale.
@@ -76,10 +81,12 @@ func (p Postgres) BenchInit(scale int) {
 }
 
 // Bench runs pgbench's transactions for a while, and returns how many were committed in a second.
-func (p Postgres) Bench(ctx context.Context, clients int, d time.Duration) (tps float64, err error) {
+func (p Postgres) Bench(ctx context.Context, clients int,
+	d time.Duration) (tps float64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d+pgPatience)
 	defer cancel()
-	out, err := p.f.TryRun(ctx, p.ref, pgCommand("pgbench", "-n", "-c", strconv.Itoa(clients), "-T", strconv.Itoa(int(d.Seconds())))...)
+	out, err := p.f.TryRun(ctx, p.ref, pgCommand("pgbench", "-n", "-c", strconv.Itoa(clients), "-T",
+		strconv.Itoa(int(d.Seconds())))...)
 	if err != nil {
 		return 0, err
 	}
@@ -96,11 +103,12 @@ func TPS(out string) (float64, error) {
 	return strconv.ParseFloat(number, 64)
 }
 
-// MustBeWhole fails the test unless every page and index is sound, as PostgreSQL's own checker sees it, and the balances
-// that pgbench's transactions keep equal are equal.
+// MustBeWhole fails the test unless every page and index is sound, as PostgreSQL's own checker sees
+// it, and the balances that pgbench's transactions keep equal are equal.
 func (p Postgres) MustBeWhole() {
 	p.f.t.Helper()
-	p.f.Run(p.ref, pgCommand("pg_amcheck", "--install-missing", "--heapallindexed", "--parent-check", "-d", "postgres")...)
+	p.f.Run(p.ref, pgCommand("pg_amcheck", "--install-missing", "--heapallindexed",
+		"--parent-check", "-d", "postgres")...)
 	if err := CheckBenchSums(p.Query(BenchSums)); err != nil {
 		p.f.t.Fatal(err)
 	}
@@ -119,8 +127,9 @@ func CheckBenchSums(row string) error {
 	return nil
 }
 
-// Commits is a client outside of the machine that commits rows all the time, one after another, and remembers those
-// whose commit was acknowledged to it. It connects again for as long as the test runs.
+// Commits is a client outside of the machine that commits rows all the time, one after another, and
+// remembers those whose commit was acknowledged to it. It connects again for as long as the test
+// runs.
 type Commits struct {
 	pg    Postgres
 	next  int
@@ -145,8 +154,8 @@ func (p Postgres) WatchCommits() *Commits {
 	return c
 }
 
-// session commits rows until the connection is lost. psql prints what a statement returns once its commit is
-// acknowledged, and ends at the first error.
+// session commits rows until the connection is lost. psql prints what a statement returns once its
+// commit is acknowledged, and ends at the first error.
 func (c *Commits) session(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -165,7 +174,8 @@ func (c *Commits) session(ctx context.Context) {
 	lines := bufio.NewScanner(rows)
 	for {
 		c.next++ // also after a failure: what it was may have been committed
-		if _, err := fmt.Fprintf(statements, "INSERT INTO ledger SELECT %d, md5('%d') RETURNING n;\n", c.next, c.next); err != nil {
+		if _, err := fmt.Fprintf(statements,
+			"INSERT INTO ledger SELECT %d, md5('%d') RETURNING n;\n", c.next, c.next); err != nil {
 			return
 		}
 		if !lines.Scan() || lines.Text() != strconv.Itoa(c.next) {
@@ -195,8 +205,8 @@ func (c *Commits) Await(before, more int, limit time.Duration) {
 	})
 }
 
-// MustBeIn fails the test unless each row of acked is in the table as it was written. It returns how many rows there
-// are: a commit whose acknowledgement was lost is there too.
+// MustBeIn fails the test unless each row of acked is in the table as it was written. It returns
+// how many rows there are: a commit whose acknowledgement was lost is there too.
 func (c *Commits) MustBeIn(t testing.TB, acked map[int]bool) int {
 	t.Helper()
 	got := map[string]bool{}
@@ -212,7 +222,8 @@ func (c *Commits) MustBeIn(t testing.TB, acked map[int]bool) int {
 	if lost > 0 {
 		t.Fatalf("%d of %d rows whose commit was acknowledged are gone", lost, len(acked))
 	}
-	if all := c.pg.Query("SELECT count(*) FROM ledger"); all != strconv.Itoa(len(got)) && len(got) == 0 {
+	if all := c.pg.Query("SELECT count(*) FROM ledger"); all != strconv.Itoa(len(got)) &&
+		len(got) == 0 {
 		t.Fatalf("of %s rows %d are as they were written", all, len(got))
 	}
 	return len(got)

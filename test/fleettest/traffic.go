@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
-// Traffic is what went over the workers' links since CountTraffic, by packet counters in the kernel of each
-// worker's network.
+// Traffic is what went over the workers' links since CountTraffic, by packet counters in the kernel
+// of each worker's network.
 type Traffic struct {
-	BetweenWorkers int64 // bytes sent by a worker, or a machine on it, to another worker or a machine there
+	// bytes sent by a worker, or a machine on it, to another worker or a machine there
+	BetweenWorkers int64
 	Total          int64 // bytes sent by workers to anybody
 }
 
@@ -20,8 +21,8 @@ func (t Traffic) Sub(before Traffic) Traffic {
 	return Traffic{t.BetweenWorkers - before.BetweenWorkers, t.Total - before.Total}
 }
 
-// CountTraffic puts a counter in front of each worker's link. What goes from worker to worker is told by
-// its destination: another worker's address, or a machine's.
+// CountTraffic puts a counter in front of each worker's link. What goes from worker to worker is
+// told by its destination: another worker's address, or a machine's.
 func (f *Fleet) CountTraffic() {
 	f.t.Helper()
 	s, err := f.State()
@@ -42,7 +43,8 @@ func (f *Fleet) CountTraffic() {
   }
 }`, strings.Join(workers, ", "))
 	for _, h := range s.Workers {
-		cmd := exec.CommandContext(context.Background(), "ip", "netns", "exec", f.Netns(h.Name), "nft", "-f", "-")
+		cmd := exec.CommandContext(context.Background(), "ip", "netns", "exec", f.Netns(h.Name),
+			"nft", "-f", "-")
 		cmd.Stdin = strings.NewReader(rules)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			f.t.Fatalf("count traffic of %s: %v\n%s", h.Name, err, out)
@@ -59,7 +61,8 @@ func (f *Fleet) Traffic() Traffic {
 	}
 	var sum Traffic
 	for _, h := range s.Workers {
-		out, err := exec.CommandContext(context.Background(), "ip", "netns", "exec", f.Netns(h.Name),
+		out, err := exec.CommandContext(context.Background(), "ip", "netns", "exec",
+			f.Netns(h.Name),
 			"nft", "-j", "list", "counters", "table", "netdev", "fleettest").Output()
 		if err != nil {
 			f.t.Fatalf("read counters of %s: %v", h.Name, err)

@@ -45,7 +45,8 @@ func (w *world) server() *server {
 func (w *world) startServer() {
 	s := &server{w: w, name: fmt.Sprintf("server%d", len(w.servers)+1)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	c, err := control.New(control.Config{FleetID: "sim", StoreURL: "mem://pool", Policy: policy(w.opt), Tick: time.Millisecond}, control.Deps{
+	c, err := control.New(control.Config{FleetID: "sim", StoreURL: "mem://pool",
+		Policy: policy(w.opt), Tick: time.Millisecond}, control.Deps{
 		Store: &faultyStore{Store: w.store, w: w, s: s}, Disks: w.disks, Images: w.disks, IDs: w,
 		Now: func() time.Time { return w.now }, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -80,7 +81,8 @@ func (s *server) die() {
 	}
 }
 
-// usurp starts another server while this one, which doesn't know, goes on for a while on what it last saw.
+// usurp starts another server while this one, which doesn't know, goes on for a while on what it
+// last saw.
 func (s *server) usurp() {
 	s.old = true
 	s.w.logf("%s is taken over, and goes on", s.name)

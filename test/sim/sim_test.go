@@ -10,11 +10,13 @@ import (
 	"github.com/sluice-platform/sluice/test/sim"
 )
 
-// seeds is how many runs a plain test plays; SLUICE_SIM_SEEDS asks for more, SLUICE_SIM_SEED for one.
+// seeds is how many runs a plain test plays; SLUICE_SIM_SEEDS asks for more, SLUICE_SIM_SEED for
+// one.
 const seeds = 300
 
 func options(seed uint64) sim.Options {
-	return sim.Options{Seed: seed, Calm: seed%3 == 0, Faults: 20 * time.Second, Settle: 15 * time.Minute}
+	return sim.Options{Seed: seed, Calm: seed%3 == 0, Faults: 20 * time.Second,
+		Settle: 15 * time.Minute}
 }
 
 func TestFleetSurvives(t *testing.T) {
@@ -53,7 +55,8 @@ func TestFleetSurvives(t *testing.T) {
 		}
 	})
 	t.Logf("%d runs: %+v", n, sum)
-	if n >= seeds && (sum.Moves == 0 || sum.Undone == 0 || sum.Failovers == 0 || sum.Drained == 0 || sum.Cancelled == 0 || sum.Servers <= n || sum.Writes == 0) {
+	if n >= seeds && (sum.Moves == 0 || sum.Undone == 0 || sum.Failovers == 0 || sum.Drained == 0 ||
+		sum.Cancelled == 0 || sum.Servers <= n || sum.Writes == 0) {
 		t.Errorf("something never happened in %d runs: %+v", n, sum)
 	}
 }
@@ -72,12 +75,14 @@ func add(sum *sim.Tally, t sim.Tally) {
 
 // TestBugsAreFound builds bugs in, and expects the runs to find each of them.
 func TestBugsAreFound(t *testing.T) {
-	for _, bug := range []sim.Bug{sim.BugNoLock, sim.BugNoCompare, sim.BugLoseWrite, sim.BugNoFence, sim.BugNoMarks} {
+	for _, bug := range []sim.Bug{sim.BugNoLock, sim.BugNoCompare, sim.BugLoseWrite, sim.BugNoFence,
+		sim.BugNoMarks} {
 		t.Run(string(bug), func(t *testing.T) {
 			t.Parallel()
 			for seed := uint64(1); seed <= 150; seed++ {
 				opt := options(seed)
-				opt.Calm, opt.Break, opt.Faults, opt.Settle = false, bug, 60*time.Second, 2*time.Minute
+				opt.Calm, opt.Break, opt.Faults, opt.Settle = false, bug,
+					60*time.Second, 2*time.Minute
 				if _, err := sim.Run(opt); err != nil {
 					return
 				}

@@ -18,8 +18,8 @@ type faultyStore struct {
 	tried  int
 }
 
-// mostCommits is how many commits a server may try in one moment. A control plane that never comes to rest
-// would hold the clock for ever.
+// mostCommits is how many commits a server may try in one moment. A control plane that never comes
+// to rest would hold the clock for ever.
 const mostCommits = 10_000
 
 func (f *faultyStore) restless() bool {
@@ -37,7 +37,8 @@ func (f *faultyStore) Commit(ctx context.Context, txn state.Txn) (int64, error) 
 	}
 	w := f.w
 	if f.restless() {
-		w.violated("%s has tried %d commits in one moment, and comes to no rest", f.s.name, mostCommits)
+		w.violated("%s has tried %d commits in one moment, and comes to no rest",
+			f.s.name, mostCommits)
 		f.s.die()
 		return 0, errs.New(errs.Unavailable, "the server has died")
 	}

@@ -14,7 +14,8 @@ func (w *world) setUp() {
 	w.startServer()
 	n := 3 + w.rng.IntN(3)
 	for i := range n {
-		k := &worker{w: w, id: fleet.WorkerID(fmt.Sprintf("w%d", i+1)), up: true, daemon: true, known: map[fleet.MachineID]*known{}, warmed: map[fleet.MachineID]fleet.Generation{},
+		k := &worker{w: w, id: fleet.WorkerID(fmt.Sprintf("w%d", i+1)), up: true, daemon: true,
+			known: map[fleet.MachineID]*known{}, warmed: map[fleet.MachineID]fleet.Generation{},
 			capacity: fleet.Resources{CPUMillis: 8000, MemoryMiB: 256 * int64(2+w.rng.IntN(4))}}
 		w.workers = append(w.workers, k)
 		w.after(w.between(0, 500*time.Millisecond), k.heartbeat)
@@ -106,15 +107,9 @@ func (w *world) userActs() {
 	ctx, m, k := s.ctx, w.anyMachine(), w.workers[w.rng.IntN(len(w.workers))]
 	switch n := w.rng.IntN(20); {
 	case n < 5 || m == "":
-		w.names++
-		what = fmt.Sprintf("create m%d", w.names)
-		on := fleet.WorkerID("") // now and then a user names the worker
-		if w.chance(250) {
-			on = k.id
-		}
-		_, err = s.c.CreateMachine(ctx, fleet.CreateMachine{Name: fleet.MachineName(fmt.Sprintf("m%d", w.names)), App: "app",
-			Network: fleet.NetworkName(fmt.Sprintf("n%d", w.rng.IntN(3))), SkipStart: w.chance(100), Worker: on,
-			Config: fleet.MachineConfig{Image: "base", Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: 128 * int64(1+w.rng.IntN(2))}}})
+		req := w.newMachine(k.id)
+		what = "create " + string(req.Name)
+		_, err = s.c.CreateMachine(ctx, req)
 	case n < 7:
 		what = "stop " + m
 		_, err = s.c.StopMachine(ctx, m)
@@ -151,6 +146,21 @@ func (w *world) userActs() {
 	}
 	w.logf("user: %s: %v", what, err)
 	s.converge()
+}
+
+// newMachine is what a user asks for who makes a machine, now and then on a worker that is named.
+func (w *world) newMachine(worker fleet.WorkerID) fleet.CreateMachine {
+	w.names++
+	req := fleet.CreateMachine{Name: fleet.MachineName(fmt.Sprintf("m%d", w.names)), App: "app"}
+	if w.chance(250) {
+		req.Worker = worker
+	}
+	req.Network = fleet.NetworkName(fmt.Sprintf("n%d", w.rng.IntN(3)))
+	req.SkipStart = w.chance(100)
+	memory := 128 * int64(1+w.rng.IntN(2))
+	req.Config = fleet.MachineConfig{Image: "base",
+		Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: memory}}
+	return req
 }
 
 func (w *world) anyMachine() string {

@@ -6,8 +6,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// vm is one VM on a host. It lives on without the worker's daemon and without the server, as long as its
-// host does; what it says is heard only while the daemon runs.
+// vm is one VM on a host. It lives on without the worker's daemon and without the server, as long
+// as its host does; what it says is heard only while the daemon runs.
 type vm struct {
 	w          *world
 	host       *worker
@@ -17,8 +17,9 @@ type vm struct {
 	epoch      uint64
 	alive      bool
 	failed     string
-	progress   int64     // grows as its start gets further
-	further    time.Time // when it grew last; zero: its start isn't one of those that take very long
+	progress   int64 // grows as its start gets further
+	// when it grew last; zero: its start isn't one of those that take very long
+	further time.Time
 }
 
 // later does something in the VM, unless it has ended by then.
@@ -77,8 +78,8 @@ func (v *vm) crawl(steps int) {
 	})
 }
 
-// crawlStep is the longest that a start which gets further takes for a step: well below the time after which
-// one that doesn't is given up, because reports get lost.
+// crawlStep is the longest that a start which gets further takes for a step: well below the time
+// after which one that doesn't is given up, because reports get lost.
 const crawlStep = 10 * time.Second
 
 func (v *vm) up() {
@@ -131,7 +132,8 @@ func (v *vm) end(p fleet.Phase, why string) { v.phase, v.failed = p, why }
 
 // over says that the VM has ended by itself: it writes nothing any more.
 func (v *vm) over() bool {
-	return v.phase == fleet.PhaseFailed || v.phase == fleet.PhaseFenced || v.phase == fleet.PhaseReleased
+	return v.phase == fleet.PhaseFailed || v.phase == fleet.PhaseFenced ||
+		v.phase == fleet.PhaseReleased
 }
 
 // kill ends the VM from outside.

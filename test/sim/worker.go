@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// worker is a host with its daemon. Durable on the host: what it knows of machines. Gone with the daemon:
-// what it was last told and what it has to report. Gone with the host: its VMs.
+// worker is a host with its daemon. Durable on the host: what it knows of machines. Gone with the
+// daemon: what it was last told and what it has to report. Gone with the host: its VMs.
 type worker struct {
 	w        *world
 	id       fleet.WorkerID
@@ -59,7 +59,8 @@ func (k *worker) join() {
 	if !k.reachable() || s == nil {
 		return
 	}
-	_, err := s.c.Join(s.ctx, fleet.JoinRequest{Worker: k.id, Address: netip.MustParseAddr("fd00::" + string(k.id[1:])), APIURL: "http://" + string(k.id),
+	_, err := s.c.Join(s.ctx, fleet.JoinRequest{Worker: k.id,
+		Address: netip.MustParseAddr("fd00::" + string(k.id[1:])), APIURL: "http://" + string(k.id),
 		Capacity: k.capacity, Runtime: "sandbox"})
 	k.joined = err == nil
 }
@@ -83,7 +84,9 @@ func (k *worker) report() {
 		return
 	}
 	k.sequence++
-	r := fleet.WorkerReport{Worker: k.id, Boot: fmt.Sprintf("%s-%d", k.id, k.boots), Sequence: k.sequence, Seen: k.seen, VMs: k.observe(), Pressure: &fleet.Pressure{CPU: k.pressure.CPU}}
+	r := fleet.WorkerReport{Worker: k.id, Boot: fmt.Sprintf("%s-%d", k.id, k.boots),
+		Sequence: k.sequence, Seen: k.seen, VMs: k.observe(),
+		Pressure: &fleet.Pressure{CPU: k.pressure.CPU}}
 	times := 1
 	if k.w.chance(40) {
 		times = 2
@@ -110,7 +113,8 @@ func (k *worker) observe() []fleet.VMReport {
 		if l == nil {
 			continue
 		}
-		v := fleet.VMReport{Machine: id, Generation: l.generation, Instance: l.instance, Phase: l.phase, HasVM: l.vm != nil, Error: l.failed}
+		v := fleet.VMReport{Machine: id, Generation: l.generation, Instance: l.instance,
+			Phase: l.phase, HasVM: l.vm != nil, Error: l.failed}
 		if l.failed != "" {
 			v.ErrorKind = "unavailable"
 		}
@@ -141,7 +145,8 @@ func (k *worker) take(set fleet.AssignmentSet) {
 		}
 		m.withdrawn = false
 		if a.Generation < m.newest {
-			k.w.logf("%s refuses %s@%d of %s, has seen %d", k.id, a.Want, a.Generation, a.Machine, m.newest)
+			k.w.logf("%s refuses %s@%d of %s, has seen %d", k.id, a.Want, a.Generation,
+				a.Machine, m.newest)
 			continue
 		}
 		m.newest, m.want = a.Generation, a
@@ -181,7 +186,8 @@ func (k *worker) driveOnce(id fleet.MachineID, m *known) bool {
 	case l == nil && (m.withdrawn || want == ""):
 		return false
 	case l == nil:
-		m.life = &life{generation: m.want.Generation, instance: m.want.Instance, phase: fleet.PhasePreparing}
+		m.life = &life{generation: m.want.Generation, instance: m.want.Instance,
+			phase: fleet.PhasePreparing}
 		return true
 	case l.ended:
 		return k.driveEnded(id, m)
@@ -194,7 +200,8 @@ func (k *worker) driveOnce(id fleet.MachineID, m *known) bool {
 	switch {
 	case l.vm != nil && l.bound && l.vm.phase == fleet.PhaseReleased:
 		k.endLife(m, fleet.PhaseReleased, "")
-	case l.vm != nil && l.bound && (l.vm.phase == fleet.PhaseFailed || l.vm.phase == fleet.PhaseFenced):
+	case l.vm != nil && l.bound &&
+		(l.vm.phase == fleet.PhaseFailed || l.vm.phase == fleet.PhaseFenced):
 		k.endLife(m, l.vm.phase, l.vm.failed)
 	case m.withdrawn && !l.bound:
 		k.endLife(m, fleet.PhaseReleased, "")
@@ -231,7 +238,8 @@ func (k *worker) driveOnce(id fleet.MachineID, m *known) bool {
 func (k *worker) driveEnded(id fleet.MachineID, m *known) bool {
 	l, want := m.life, m.want.Want
 	switch {
-	case l.phase != fleet.PhaseReleased && (want == fleet.WantReleased || want == fleet.WantDiscarded) && !m.withdrawn:
+	case l.phase != fleet.PhaseReleased &&
+		(want == fleet.WantReleased || want == fleet.WantDiscarded) && !m.withdrawn:
 		l.phase = fleet.PhaseReleased
 	case l.vm != nil:
 		v := l.vm
@@ -243,8 +251,10 @@ func (k *worker) driveEnded(id fleet.MachineID, m *known) bool {
 			}
 		})
 		return false
-	case m.withdrawn, l.generation < m.want.Generation && (want == fleet.WantRunning || want == fleet.WantPrepared),
-		!l.bound && l.phase == fleet.PhaseReleased && (want == fleet.WantRunning || want == fleet.WantPrepared):
+	case m.withdrawn, l.generation < m.want.Generation &&
+		(want == fleet.WantRunning || want == fleet.WantPrepared),
+		!l.bound && l.phase == fleet.PhaseReleased &&
+			(want == fleet.WantRunning || want == fleet.WantPrepared):
 		m.life = nil
 		if m.withdrawn {
 			m.want.Want = ""

@@ -14,8 +14,8 @@ import (
 // Options choose what a run is like.
 type Options struct {
 	Seed uint64
-	// Calm runs have slow and lost messages and dying servers, but no worker is ever silent long enough to be
-	// given up: then no two VMs of a machine may ever have its disk at once.
+	// Calm runs have slow and lost messages and dying servers, but no worker is ever silent long
+	// enough to be given up: then no two VMs of a machine may ever have its disk at once.
 	Calm bool
 	// Faults lasts as long as faults do; then everything is repaired and has Settle to come true.
 	Faults, Settle time.Duration
@@ -101,7 +101,8 @@ func (w *world) chance(perMille int) bool {
 }
 
 func (w *world) logf(format string, args ...any) {
-	w.trail = append(w.trail, fmt.Sprintf("%8.3f ", w.now.Sub(start).Seconds())+fmt.Sprintf(format, args...))
+	w.trail = append(w.trail, fmt.Sprintf("%8.3f ",
+		w.now.Sub(start).Seconds())+fmt.Sprintf(format, args...))
 	if len(w.trail) > 4000 {
 		w.trail = w.trail[2000:]
 	}
@@ -130,7 +131,8 @@ var start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // Run plays one run and returns what it counted, and the first violation with the way to it.
 func Run(opt Options) (Tally, error) {
-	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x51c1ce)), now: start, end: start.Add(opt.Faults)}
+	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x51c1ce)), now: start,
+		end: start.Add(opt.Faults)}
 	w.store = memstate.New(memstate.Config{Now: func() time.Time { return w.now }})
 	w.disks = newDisks(w)
 	w.shadow = newShadow(w)
@@ -156,7 +158,8 @@ func Run(opt Options) (Tally, error) {
 	}
 	w.close()
 	if w.broken != nil {
-		return Tally{}, fmt.Errorf("seed %d (calm %v): %w\n%s", opt.Seed, opt.Calm, w.broken, strings.Join(w.trail[max(0, len(w.trail)-trailLines):], "\n"))
+		return Tally{}, fmt.Errorf("seed %d (calm %v): %w\n%s", opt.Seed, opt.Calm, w.broken,
+			strings.Join(w.trail[max(0, len(w.trail)-trailLines):], "\n"))
 	}
 	return w.tally(), nil
 }

@@ -39,10 +39,11 @@ func (h *heard) all() []error {
 	return h.said
 }
 
-// soonNames is names, given the time that an answer to a request of the background takes, which nobody waited for. One that was
-// given up, as the later of two reads is, says nothing.
+// soonNames is names, given the time that an answer to a request of the background takes, which
+// nobody waited for. One that was given up, as the later of two reads is, says nothing.
 func (h *heard) soonNames(what string) bool {
-	for deadline := time.Now().Add(20 * time.Second); !h.names(what); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); !h.names(what); time.Sleep(
+		10 * time.Millisecond) {
 		for _, err := range h.all() {
 			if errors.Is(err, context.Canceled) {
 				return true
@@ -57,7 +58,8 @@ func (h *heard) soonNames(what string) bool {
 
 func (h *heard) names(what string) bool {
 	for _, err := range h.all() {
-		if strings.Contains(err.Error(), what) && (errs.Is(err, errs.Unavailable) || errs.Is(err, errs.Denied) || errs.Is(err, errs.Exhausted)) {
+		if strings.Contains(err.Error(), what) && (errs.Is(err, errs.Unavailable) ||
+			errs.Is(err, errs.Denied) || errs.Is(err, errs.Exhausted)) {
 			return true
 		}
 	}
@@ -79,7 +81,8 @@ func (h *heard) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.
 	return etag, h.note(err)
 }
 
-func (h *heard) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (h *heard) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	etag, err := h.Store.PutIfMatch(ctx, key, body, match)
 	return etag, h.note(err)
 }
@@ -88,6 +91,7 @@ func (h *heard) Delete(ctx context.Context, key string) error {
 	return h.note(h.Store.Delete(ctx, key))
 }
 
-func (h *heard) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (h *heard) List(ctx context.Context, prefix, startAfter string,
+	yield func(blob.Entry) bool) error {
 	return h.note(h.Store.List(ctx, prefix, startAfter, yield))
 }

@@ -51,12 +51,14 @@ func newLife(t *testing.T, server *versitygwtest.Server, k s3faulttest.Kind) *li
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patient)
 	t.Cleanup(cancel)
-	l := &life{t: t, ctx: ctx, kind: k, now: time.Now(), rng: rand.New(rand.NewPCG(1, 2)), want: make([]byte, size), took: map[string]string{}}
+	l := &life{t: t, ctx: ctx, kind: k, now: time.Now(), rng: rand.New(rand.NewPCG(1, 2)),
+		want: make([]byte, size), took: map[string]string{}}
 	l.proxy = s3faulttest.Start(t, strings.TrimPrefix(server.Endpoint, "http://"))
 	prefix := versitygwtest.Prefix()
 	open := func(endpoint string) blob.Store {
 		s, err := s3blob.New(s3blob.Config{
-			Bucket: server.Bucket, Prefix: prefix, Endpoint: endpoint, Region: "us-east-1", PathStyle: true,
+			Bucket: server.Bucket, Prefix: prefix, Endpoint: endpoint, Region: "us-east-1",
+			PathStyle: true,
 			AccessKey: versitygwtest.AccessKey, SecretKey: versitygwtest.SecretKey,
 		})
 		l.must(err)
@@ -90,8 +92,12 @@ func (l *life) all() {
 	l.stage("close", nil, func(ctx context.Context) error { return l.d.Close(ctx) })
 	l.must(l.intact())
 	l.victim()
-	l.stage("destroy", nil, func(ctx context.Context) error { return disk.Destroy(ctx, l.via, victimPath, disk.DestroyOptions{}) })
-	if left := l.nothingBelow(victimPath + "/"); !l.kind.Silent { // of a listing that hides them, or a deletion that lied
+	l.stage("destroy", nil, func(ctx context.Context) error {
+		return disk.Destroy(ctx, l.via,
+			victimPath, disk.DestroyOptions{})
+	})
+	// of a listing that hides them, or a deletion that lied
+	if left := l.nothingBelow(victimPath + "/"); !l.kind.Silent {
 		l.must(left)
 	}
 	l.stage("mark", nil, l.collect)
@@ -99,8 +105,8 @@ func (l *life) all() {
 	l.must(l.intact())
 }
 
-// stage does something while the store answers falsely, until it has done so twice or for a while, and then is well. What
-// fails by then is tried once more.
+// stage does something while the store answers falsely, until it has done so twice or for a while,
+// and then is well. What fails by then is tried once more.
 func (l *life) stage(name string, match func(*http.Request) bool, do func(context.Context) error) {
 	l.t.Helper()
 	l.via.reset()
@@ -161,7 +167,8 @@ func (l *life) judge(name string, hits int, err error, do func(context.Context) 
 	if hits == 0 || l.kind.Harmless || !strings.Contains(err.Error(), l.kind.Says) {
 		l.t.Errorf("%s: the error doesn't name %q: %v", name, l.kind.Says, err)
 	}
-	if kind := errs.KindOf(err); kind == errs.Corrupt || kind == errs.Fenced || kind == errs.Internal || kind == errs.Invalid {
+	if kind := errs.KindOf(err); kind == errs.Corrupt || kind == errs.Fenced ||
+		kind == errs.Internal || kind == errs.Invalid {
 		l.t.Errorf("%s: kind %q: %v", name, kind, err)
 	}
 	if err := do(l.ctx); err != nil && !errs.Is(err, errs.Exists) {
@@ -233,7 +240,8 @@ func (l *life) intact() error {
 		path, checkpoint string
 		want             []byte
 	}{{diskPath, "", l.want}, {diskPath, "one", l.marked}, {childPath, "", l.marked}} {
-		r, err := disk.OpenReadOnly(l.ctx, l.real, what.path, what.checkpoint, disk.ReadOnlyOptions{})
+		r, err := disk.OpenReadOnly(l.ctx, l.real, what.path, what.checkpoint,
+			disk.ReadOnlyOptions{})
 		if err == nil {
 			err = errors.Join(has(l.ctx, r, what.want), r.Close())
 		}
@@ -268,7 +276,8 @@ func has(ctx context.Context, d disk.Device, want []byte) error {
 func (l *life) victim() {
 	_, err := disk.Create(l.ctx, l.real, victimPath, disk.CreateOptions{Size: size})
 	l.must(err)
-	d, err := disk.Attach(l.ctx, l.real, victimPath, disk.AttachOptions{Generation: 1, Holder: "vm"})
+	d, err := disk.Attach(l.ctx, l.real, victimPath,
+		disk.AttachOptions{Generation: 1, Holder: "vm"})
 	l.must(err)
 	l.must(d.WriteAt(l.ctx, bytes.Repeat([]byte{1}, disk.BlockSize), 0))
 	l.must(d.Close(l.ctx))
@@ -276,7 +285,8 @@ func (l *life) victim() {
 
 func (l *life) nothingBelow(prefix string) error {
 	var left []string
-	err := l.real.List(l.ctx, prefix, "", func(e blob.Entry) bool { left = append(left, e.Key); return true })
+	err := l.real.List(l.ctx, prefix, "",
+		func(e blob.Entry) bool { left = append(left, e.Key); return true })
 	if len(left) > 0 {
 		err = fmt.Errorf("destroyed, and these are left: %v", left)
 	}
@@ -286,7 +296,8 @@ func (l *life) nothingBelow(prefix string) error {
 // collect makes a collection, an hour after the one before.
 func (l *life) collect(ctx context.Context) error {
 	l.now = l.now.Add(time.Hour)
-	_, err := gc.Collect(ctx, l.via, gc.Options{Grace: time.Hour, Now: func() time.Time { return l.now }})
+	_, err := gc.Collect(ctx, l.via,
+		gc.Options{Grace: time.Hour, Now: func() time.Time { return l.now }})
 	return err
 }
 

@@ -12,11 +12,13 @@ import (
 )
 
 // stages are what is done with a disk while the store answers falsely, in this order.
-var stages = []string{"create", "attach", "flush", "checkpoint", "fork", "close", "destroy", "mark", "sweep"}
+var stages = []string{"create", "attach", "flush", "checkpoint", "fork", "close", "destroy",
+	"mark", "sweep"}
 
-// TestEveryAnswerAgainstEveryStage runs a disk's life once for each kind of answer. While each stage of it is under way the
-// store answers so, for a while. Nothing acknowledged is lost, by what the real store has; nothing living is deleted; an
-// attachment goes on by itself; what is said names the cause. It prints how each stage took it.
+// TestEveryAnswerAgainstEveryStage runs a disk's life once for each kind of answer. While each
+// stage of it is under way the store answers so, for a while. Nothing acknowledged is lost, by what
+// the real store has; nothing living is deleted; an attachment goes on by itself; what is said
+// names the cause. It prints how each stage took it.
 func TestEveryAnswerAgainstEveryStage(t *testing.T) {
 	server := versitygwtest.Start(t)
 	var mu sync.Mutex
@@ -39,9 +41,9 @@ func TestEveryAnswerAgainstEveryStage(t *testing.T) {
 	t.Log("\n" + table(rows))
 }
 
-// table shows how each stage took each kind of answer:
-// waited: it went on by itself when the store was well; told: it failed with the cause, and the next try did it;
-// works: the answer is odd, and right; a point: it asks for nothing of the kind.
+// table shows how each stage took each kind of answer: waited: it went on by itself when the store
+// was well; told: it failed with the cause, and the next try did it; works: the answer is odd, and
+// right; a point: it asks for nothing of the kind.
 func table(rows map[string]map[string]string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-28s", "")
@@ -62,8 +64,8 @@ func table(rows map[string]map[string]string) string {
 	return fmt.Sprintf("%s\n%d kinds of answer", b.String(), len(rows))
 }
 
-// TestTheMatrixNoticesALoss seeds the fault that the matrix is there for: writes that count as done and are not. A store that
-// believes every answer would see just that.
+// TestTheMatrixNoticesALoss seeds the fault that the matrix is there for: writes that count as done
+// and are not. A store that believes every answer would see just that.
 func TestTheMatrixNoticesALoss(t *testing.T) {
 	k, ok := s3faulttest.ByName("a PUT that is swallowed")
 	if !ok {
@@ -80,8 +82,9 @@ func TestTheMatrixNoticesALoss(t *testing.T) {
 	}
 }
 
-// TestSilentFaults: reads, listings and deletions whose answers are as they should be, and untrue. Nothing living is lost by
-// that. What destroyed disks leave behind is no loss: a collector finds it.
+// TestSilentFaults: reads, listings and deletions whose answers are as they should be, and untrue.
+// Nothing living is lost by that. What destroyed disks leave behind is no loss: a collector finds
+// it.
 func TestSilentFaults(t *testing.T) {
 	server := versitygwtest.Start(t)
 	for _, k := range s3faulttest.Kinds() {

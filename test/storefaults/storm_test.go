@@ -16,16 +16,19 @@ import (
 
 const stormRounds = 12
 
-// TestAStormOfFalseAnswers answers every fifth request at random in some false way while a disk is written, flushed,
-// checkpointed, forked and collected, and crashes again and again in the middle of it. By what the real store has, each block
-// is as it was acknowledged, or as it was written after.
+// TestAStormOfFalseAnswers answers every fifth request at random in some false way while a disk is
+// written, flushed, checkpointed, forked and collected, and crashes again and again in the middle
+// of it. By what the real store has, each block is as it was acknowledged, or as it was written
+// after.
 func TestAStormOfFalseAnswers(t *testing.T) {
 	server := versitygwtest.Start(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
-	s := &storm{life: newLife(t, server, s3faulttest.Kind{}), rng: rand.New(rand.NewPCG(seed, 0)), after: map[int64][][]byte{}}
+	s := &storm{life: newLife(t, server, s3faulttest.Kind{}), rng: rand.New(rand.NewPCG(seed, 0)),
+		after: map[int64][][]byte{}}
 	for _, k := range s3faulttest.Kinds() {
-		if !k.Silent && (k.Says != "" || k.Harmless) && k.Name != "429 Retry-After" { // no silence, which takes its time
+		// no silence, which takes its time
+		if !k.Silent && (k.Says != "" || k.Harmless) && k.Name != "429 Retry-After" {
 			s.kinds = append(s.kinds, k)
 		}
 	}
@@ -77,7 +80,8 @@ func (s *storm) step(round int) {
 	case n < 9:
 		_, err = s.d.Checkpoint(s.ctx, fmt.Sprint("c", round))
 		if err == nil {
-			_, err = disk.Fork(s.ctx, s.via, diskPath, fmt.Sprint("c", round), fmt.Sprint("disks/f", round), disk.ForkOptions{})
+			_, err = disk.Fork(s.ctx, s.via, diskPath, fmt.Sprint("c", round),
+				fmt.Sprint("disks/f", round), disk.ForkOptions{})
 		}
 	default:
 		err = s.collect(s.ctx)
@@ -107,7 +111,8 @@ func (s *storm) look(round int) {
 	s.t.Helper()
 	s.hits += s.proxy.Hits()
 	s.gen++
-	d, err := disk.Attach(s.ctx, s.real, diskPath, disk.AttachOptions{Generation: s.gen, Holder: fmt.Sprint("vm-", s.gen)})
+	d, err := disk.Attach(s.ctx, s.real, diskPath,
+		disk.AttachOptions{Generation: s.gen, Holder: fmt.Sprint("vm-", s.gen)})
 	s.must(err)
 	defer d.Abandon()
 	got := make([]byte, size)

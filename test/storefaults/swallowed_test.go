@@ -7,8 +7,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/versitygwtest"
 )
 
-// TestSwallowedWritesAreFoundInTime: log objects are acknowledged with an ETag, and aren't there. Whoever gives up the last copy
-// of what they have, a close or a checkpoint, looks first, and writes them again.
+// TestSwallowedWritesAreFoundInTime: log objects are acknowledged with an ETag, and aren't there.
+// Whoever gives up the last copy of what they have, a close or a checkpoint, looks first, and
+// writes them again.
 func TestSwallowedWritesAreFoundInTime(t *testing.T) {
 	k, ok := s3faulttest.ByName("a PUT that is swallowed")
 	if !ok {

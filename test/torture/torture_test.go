@@ -22,8 +22,9 @@ const (
 	slow      = 20 * time.Millisecond // the store's latency in every other round
 	stall     = 12 * time.Second      // long enough for a machine to be paused
 	calm      = 8 * time.Second       // between stalls
-	// syncLimit is for a neighbour's sync while another machine's store is stalled, for as long as that lasts. The bar is 2 s;
-	// what is measured is printed, and this only tells that it waits for the stall.
+	// syncLimit is for a neighbour's sync while another machine's store is stalled, for as long as
+	// that lasts. The bar is 2 s; what is measured is printed, and this only tells that it waits
+	// for the stall.
 	syncLimit = stall
 )
 
@@ -39,8 +40,10 @@ func victims() []victim {
 		{"m64", 64, [][]string{{"write", "/data/a", "300"}}},
 		{"m128", 128, [][]string{{"fsync", "/data/a", "16"}, {"map", "/data/b", "256"}}},
 		{"m256", 256, [][]string{{"fill", "/data/a"}, {"sync"}}},
-		{"m512", 512, [][]string{{"fork", "400"}, {"map", "/data/a", "700"}, {"write", "/data/b", "200"}}},
-		{"m1024", 1024, [][]string{{"write", "/data/a", "900"}, {"fsync", "/data/b", "4"}, {"sync"}}},
+		{"m512", 512, [][]string{{"fork", "400"}, {"map", "/data/a", "700"},
+			{"write", "/data/b", "200"}}},
+		{"m1024", 1024, [][]string{{"write", "/data/a", "900"},
+			{"fsync", "/data/b", "4"}, {"sync"}}},
 	}
 }
 
@@ -57,10 +60,12 @@ func TestTorture(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
 	var proxy *s3proxy.Proxy
-	f := fleettest.Start(t, fleettest.Options{Workers: 1, Pool: 1, Patience: 5 * time.Minute, StoreAt: func(at netip.Addr) string {
-		proxy = s3proxy.StartAt(t, s3.Endpoint, at)
-		return "s3://" + s3.Bucket + "/fleet?endpoint=" + url.QueryEscape(proxy.URL) + "&path_style=true&region=us-east-1"
-	}})
+	f := fleettest.Start(t, fleettest.Options{Workers: 1, Pool: 1, Patience: 5 * time.Minute,
+		StoreAt: func(at netip.Addr) string {
+			proxy = s3proxy.StartAt(t, s3.Endpoint, at)
+			return "s3://" + s3.Bucket + "/fleet?endpoint=" + url.QueryEscape(proxy.URL) +
+				"&path_style=true&region=us-east-1"
+		}})
 	r := &rack{t: t, f: f, proxy: proxy, acked: map[string]*fleettest.Acked{}}
 	r.quiet = r.create(victim{name: "quiet", memory: 128})
 	for _, v := range victims() {
@@ -70,8 +75,10 @@ func TestTorture(t *testing.T) {
 	r.torture(limit, watch)
 	watch.stop()
 	r.verify()
-	t.Logf("%d stalls; a neighbour's sync while another machine's store is stalled: %v at most (the bar is 2 s), of %d", r.stalls, r.worst, r.syncs)
-	t.Logf("a thread waited for %v at most while no store was stalled", watch.longest().Round(time.Second))
+	t.Logf(
+		"%d stalls; a neighbour's sync while another machine's store is stalled: %v at most (the bar is 2 s), of %d", r.stalls, r.worst, r.syncs)
+	t.Logf("a thread waited for %v at most while no store was stalled",
+		watch.longest().Round(time.Second))
 }
 
 // rack is the machines under torture.
@@ -93,9 +100,11 @@ func (r *rack) create(v victim) api.Machine {
 	cfg.CPUs, cfg.MemoryMiB = 0.5, v.memory
 	cfg.Services[0].Cmd = append(cfg.Services[0].Cmd, "50ms")
 	for i, way := range v.ways {
-		cfg.Services = append(cfg.Services, api.Service{Name: way[0] + strconv.Itoa(i), Cmd: append([]string{"/bin/torture"}, way...), Needs: []string{"ledger"}})
+		cfg.Services = append(cfg.Services, api.Service{Name: way[0] + strconv.Itoa(i),
+			Cmd: append([]string{"/bin/torture"}, way...), Needs: []string{"ledger"}})
 	}
-	m, err := r.f.CreateMachine(r.t.Context(), api.CreateMachine{Name: v.name, App: "test", Network: v.name, Worker: "w1", Config: cfg})
+	m, err := r.f.CreateMachine(r.t.Context(),
+		api.CreateMachine{Name: v.name, App: "test", Network: v.name, Worker: "w1", Config: cfg})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -105,7 +114,8 @@ func (r *rack) create(v victim) api.Machine {
 	return m
 }
 
-// torture stalls the store of one machine after the other, and has the store of all slow in between.
+// torture stalls the store of one machine after the other, and has the store of all slow in
+// between.
 func (r *rack) torture(limit time.Duration, watch *watch) {
 	for began := time.Now(); time.Since(began) < limit; {
 		before := map[string]uint64{}
@@ -151,17 +161,20 @@ func (r *rack) vm(m api.Machine) string {
 func (r *rack) syncBeside(m api.Machine) {
 	for began := time.Now(); time.Since(began) < stall; time.Sleep(time.Second) {
 		start := time.Now()
-		ctx, cancel := context.WithTimeout(r.t.Context(), 2*syncLimit) // the stall must end, or nothing does
+		// the stall must end, or nothing does
+		ctx, cancel := context.WithTimeout(r.t.Context(), 2*syncLimit)
 		_, err := r.f.TryRun(ctx, r.quiet.ID, "sh", "-c", "echo x > /data/x; sync")
 		cancel()
 		took := time.Since(start)
 		r.syncs++
 		if err != nil {
-			r.t.Errorf("sync in %s while the store of %s was stalled: %v", r.quiet.Name, m.Name, err)
+			r.t.Errorf("sync in %s while the store of %s was stalled: %v",
+				r.quiet.Name, m.Name, err)
 		}
 		r.worst = max(r.worst, took.Round(time.Millisecond))
 		if took > syncLimit {
-			r.t.Errorf("a sync in %s took %v while the store of %s was stalled", r.quiet.Name, took, m.Name)
+			r.t.Errorf("a sync in %s took %v while the store of %s was stalled",
+				r.quiet.Name, took, m.Name)
 		}
 	}
 }
@@ -171,7 +184,8 @@ func (r *rack) progress(m api.Machine, record uint64, what string) {
 	r.t.Helper()
 	r.f.Eventually(5*time.Minute, func() error {
 		if got := r.acked[m.ID].Last(); got < record {
-			return fmt.Errorf("%s %s: record %d is not acknowledged (the last is %d)\n%s", m.Name, what, record, got,
+			return fmt.Errorf("%s %s: record %d is not acknowledged (the last is %d)\n%s", m.Name,
+				what, record, got,
 				r.f.Sluice("machine", "status", m.ID).Stdout)
 		}
 		return nil

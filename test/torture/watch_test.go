@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
-// hung is for how long a thread may wait in the kernel, not to be interrupted, while no store is stalled. Far more than a busy
-// host takes; what waits for itself waits for ever.
+// hung is for how long a thread may wait in the kernel, not to be interrupted, while no store is
+// stalled. Far more than a busy host takes; what waits for itself waits for ever.
 const hung = 90 * time.Second
 
 // watch looks at all threads of a fleet's VMs for those that wait and don't come back.
@@ -32,7 +32,8 @@ type watch struct {
 }
 
 func startWatch(t *testing.T, f *fleettest.Fleet) *watch {
-	w := &watch{t: t, parent: f.CgroupParent("w1") + "/", seen: map[int]*watchdog.Threads{}, since: map[int]time.Time{}}
+	w := &watch{t: t, parent: f.CgroupParent("w1") + "/", seen: map[int]*watchdog.Threads{},
+		since: map[int]time.Time{}}
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {

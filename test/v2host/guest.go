@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	// guestEnv is set by the kernel's command line for the first program, and inherited by the tests.
+	// guestEnv is set by the kernel's command line for the first program, and inherited by the
+	// tests.
 	guestEnv = "SLUICE_V2HOST"
 	argsFile = "v2host-args" // in the root: arguments of the tests, one per line
 	exitMark = "v2host: the tests exited with "
@@ -25,8 +26,8 @@ const (
 // Inside reports whether this process runs in a VM that Run has made.
 func Inside() bool { return os.Getenv(guestEnv) != "" }
 
-// Main is to be called first in TestMain. In a VM's first process it runs the tests, tells how they ended, and ends the
-// VM. In any other process it returns at once.
+// Main is to be called first in TestMain. In a VM's first process it runs the tests, tells how they
+// ended, and ends the VM. In any other process it returns at once.
 func Main() {
 	if !Inside() || os.Getpid() != 1 {
 		return
@@ -85,14 +86,16 @@ func prepare() error {
 		return err
 	}
 	for _, m := range []struct{ kind, dir, options string }{
-		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""}, {"tmpfs", "/tmp", ""}, {"tmpfs", "/run", ""},
+		{"proc", "/proc", ""}, {"sysfs", "/sys", ""}, {"devtmpfs", "/dev", ""},
+		{"tmpfs", "/tmp", ""}, {"tmpfs", "/run", ""},
 		{"tmpfs", "/var/tmp", ""}, {"devpts", "/dev/pts", ""}, {"tmpfs", "/dev/shm", ""},
 		{"cgroup2", "/sys/fs/cgroup", "nsdelegate,memory_recursiveprot"}, // as systemd has it
 	} {
 		if err := os.MkdirAll(m.dir, 0o755); err != nil {
 			return err
 		}
-		if err := unix.Mount(m.kind, m.dir, m.kind, 0, m.options); err != nil && !errors.Is(err, unix.EBUSY) {
+		if err := unix.Mount(m.kind, m.dir, m.kind, 0, m.options); err != nil &&
+			!errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("mount %s: %w", m.dir, err)
 		}
 	}

@@ -1,7 +1,9 @@
-// Package v2host runs a package's tests in a VM whose kernel has cgroup v2 alone, which few machines that build have.
+// Package v2host runs a package's tests in a VM whose kernel has cgroup v2 alone, which few
+// machines that build have.
 //
-// The VM is QEMU with Debian's kernel, as qemu VMs have it, emulated where need be. Its first program is the test binary itself
-// (Main), and its root is in memory: nothing but the console leads out. It ends with its tests.
+// The VM is QEMU with Debian's kernel, as qemu VMs have it, emulated where need be. Its first
+// program is the test binary itself (Main), and its root is in memory: nothing but the console
+// leads out. It ends with its tests.
 package v2host
 
 import (
@@ -33,16 +35,19 @@ type Host struct {
 // PureV2 has the kernel refuse cgroup v1.
 const PureV2 = "cgroup_no_v1=all"
 
-// Run runs tests in a VM, and fails with what they say unless all of them ran there and passed. It returns what the console said.
+// Run runs tests in a VM, and fails with what they say unless all of them ran there and passed. It
+// returns what the console said.
 func Run(t *testing.T, h Host) string {
 	t.Helper()
 	root := repository(t)
 	dir := t.TempDir()
 	initramfs := build(t, root, dir, h)
-	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35", "-m", "1536M",
+	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine",
+		"q35", "-m", "1536M",
 		"-accel", "tcg,tb-size=128", "-cpu", "max,-erms,-fsrm", "-serial", "stdio",
 		"-kernel", filepath.Join(root, ".cache/kernel/current/vmlinux"), "-initrd", initramfs,
-		"-append", "console=ttyS0 quiet 8250.nr_uarts=1 panic=-1 reboot=t cryptomgr.notests random.trust_cpu=on mitigations=off " +
+		"-append",
+		"console=ttyS0 quiet 8250.nr_uarts=1 panic=-1 reboot=t cryptomgr.notests random.trust_cpu=on mitigations=off " +
 			"no_timer_check tsc=reliable lpj=4000000 " + guestEnv + "=yes " + h.Kernel}
 	if rom := "/usr/share/qemu/qboot.rom"; exists(rom) {
 		args = append(args, "-bios", rom)
@@ -57,7 +62,8 @@ func Run(t *testing.T, h Host) string {
 	began := time.Now()
 	out, err := cmd.CombinedOutput()
 	console := strings.ReplaceAll(string(out), "\r", "")
-	t.Logf("the VM ran for %v (%v) and said:\n%s", time.Since(began).Round(time.Millisecond), err, console)
+	t.Logf("the VM ran for %v (%v) and said:\n%s",
+		time.Since(began).Round(time.Millisecond), err, console)
 	judge(t, console)
 	return console
 }
@@ -71,28 +77,34 @@ func judge(t *testing.T, console string) {
 	case !strings.Contains(console, "--- PASS: "):
 		t.Fatal("no test ran in the VM")
 	}
-	if skipped := regexp.MustCompile(`(?m)^ *--- SKIP: .*$`).FindAllString(console, -1); skipped != nil {
+	if skipped := regexp.MustCompile(`(?m)^ *--- SKIP: .*$`).FindAllString(console,
+		-1); skipped != nil {
 		t.Fatalf("left out in the VM, too:\n%s", strings.Join(skipped, "\n"))
 	}
 }
 
-// build makes the VM's initramfs, with the tests as its first program, and fetches the kernel if it isn't there.
+// build makes the VM's initramfs, with the tests as its first program, and fetches the kernel if it
+// isn't there.
 func build(t *testing.T, root, dir string, h Host) string {
 	t.Helper()
-	program, initramfs, tree := filepath.Join(dir, "tests"), filepath.Join(dir, "initramfs"), filepath.Join(dir, "tree")
+	program, initramfs, tree := filepath.Join(dir, "tests"), filepath.Join(dir, "initramfs"),
+		filepath.Join(dir, "tree")
 	if h.Add != "" {
 		Copy(t, h.Add, tree)
 	} else if err := os.Mkdir(tree, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	arguments := []string{"-test.v", "-test.count=1", "-test.timeout=5m", "-test.run=" + h.Run}
-	if err := os.WriteFile(filepath.Join(tree, argsFile), []byte(strings.Join(arguments, "\n")), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(tree, argsFile), []byte(strings.Join(arguments, "\n")),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	if !exists(filepath.Join(root, ".cache/kernel/current/vmlinux.sha256")) {
-		command(t, root, filepath.Join(root, "scripts/build-guest.sh"), filepath.Join(root, "bin/guests"))
+		command(t, root, filepath.Join(root, "scripts/build-guest.sh"),
+			filepath.Join(root, "bin/guests"))
 	}
-	command(t, root, "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", program, "./"+h.Package)
+	command(t, root, "go", "test", "-c", "-trimpath", "-ldflags=-s -w", "-o", program,
+		"./"+h.Package)
 	pack := []string{"run", "./internal/runtime/qemu/mkinitramfs", "-init", program, "-add", tree,
 		"-modules", filepath.Join(root, ".cache/kernel/current/modules"), "-o", initramfs}
 	command(t, root, "go", append(pack, h.Modules...)...)

@@ -4,8 +4,9 @@
 //	s3://bucket/prefix?endpoint=http://host:port&region=…&path_style=true
 //	mem://            (a new, empty one each time)
 //
-// A disk URL is a store URL whose path goes on with the disk's path: file:///srv/pool/disks/m1. Query
-// parameters belong to the store, but for log, which says in which second store the disk's log is.
+// A disk URL is a store URL whose path goes on with the disk's path: file:///srv/pool/disks/m1.
+// Query parameters belong to the store, but for log, which says in which second store the disk's
+// log is.
 package blobs
 
 import (
@@ -53,7 +54,8 @@ func Open(ctx context.Context, storeURL string) (blob.Store, error) {
 	}
 }
 
-// LacksCredentials reports whether a store could not be asked because this process has no credentials for it.
+// LacksCredentials reports whether a store could not be asked because this process has no
+// credentials for it.
 func LacksCredentials(err error) bool {
 	var none *s3blob.CredentialsError
 	return errors.As(err, &none)
@@ -73,8 +75,8 @@ func parse(s string) (*url.URL, error) {
 	}
 }
 
-// parseExact is parse for what a user writes. It refuses a URL of which a part would be left out, or read as another place than
-// the one that is written.
+// parseExact is parse for what a user writes. It refuses a URL of which a part would be left out,
+// or read as another place than the one that is written.
 func parseExact(s string) (*url.URL, error) {
 	u, err := parse(s)
 	if err != nil {
@@ -85,26 +87,30 @@ func parseExact(s string) (*url.URL, error) {
 	}
 	switch {
 	case strings.Contains(s, "#"):
-		return nil, refuse("it has a #, and what follows would be left out", "choose a name without #")
+		return nil, refuse("it has a #, and what follows would be left out",
+			"choose a name without #")
 	case u.ForceQuery:
 		return nil, refuse("it ends with a ?", "leave the ? out")
 	case strings.Contains(strings.ToUpper(u.EscapedPath()), "%2F"):
-		return nil, refuse("%2F would be read as a slash", "write / where one is meant, and choose names without")
+		return nil, refuse("%2F would be read as a slash",
+			"write / where one is meant, and choose names without")
 	case strings.ContainsFunc(u.Path, unicode.IsControl):
-		return nil, refuse("a name in it has a control character", "choose names without, and look for a stray line break")
+		return nil, refuse("a name in it has a control character",
+			"choose names without, and look for a stray line break")
 	}
 	if u.Scheme != "s3" {
 		return u, nil // the system reads the path of a directory
 	}
 	inner := strings.TrimSuffix(strings.TrimPrefix(u.Path, "/"), "/")
 	if inner != "" && "/"+inner != path.Clean("/"+inner) {
-		return nil, refuse("object stores don't resolve . and .. and //", "write the path that is meant: "+path.Clean("/"+inner))
+		return nil, refuse("object stores don't resolve . and .. and //",
+			"write the path that is meant: "+path.Clean("/"+inner))
 	}
 	return u, nil
 }
 
-// SplitDiskURL splits a disk URL into the URL of its store and the disk's path in there. The path begins at
-// the last "/disks/"; in a URL without one, it is the last element.
+// SplitDiskURL splits a disk URL into the URL of its store and the disk's path in there. The path
+// begins at the last "/disks/"; in a URL without one, it is the last element.
 func SplitDiskURL(diskURL string) (poolURL, diskPath string, err error) {
 	u, err := parseExact(diskURL)
 	if err != nil {
@@ -117,7 +123,8 @@ func SplitDiskURL(diskURL string) (poolURL, diskPath string, err error) {
 	}
 	if at < 0 || blob.CheckKey(whole[at+1:]) != nil {
 		return "", "", errs.New(errs.Invalid, "%q is not a disk URL", diskURL).
-			WithRemedy("write a store URL and the disk's path, such as s3://bucket/prefix/disks/<id>")
+			WithRemedy(
+				"write a store URL and the disk's path, such as s3://bucket/prefix/disks/<id>")
 	}
 	diskPath = whole[at+1:]
 	u.Path, u.RawPath = whole[:at], ""
@@ -127,8 +134,9 @@ func SplitDiskURL(diskURL string) (poolURL, diskPath string, err error) {
 	return u.String(), diskPath, nil
 }
 
-// SplitLogURL splits the parameter log off a disk URL: the URL of the store of the disk's log, without a slash at the
-// end; empty if there is none. Of several parameters in the log's own URL, & is written %26.
+// SplitLogURL splits the parameter log off a disk URL: the URL of the store of the disk's log,
+// without a slash at the end; empty if there is none. Of several parameters in the log's own URL, &
+// is written %26.
 func SplitLogURL(diskURL string) (rest, logURL string, err error) {
 	u, err := parseExact(diskURL)
 	if err != nil {
@@ -140,17 +148,19 @@ func SplitLogURL(diskURL string) (rest, logURL string, err error) {
 	}
 	logURL = strings.TrimRight(q.Get("log"), "/")
 	l, err := parseExact(logURL)
-	if err != nil || l.Scheme == "mem" || l.Host == "" && l.Path == "" || l.Query().Has("log") || len(q["log"]) != 1 {
+	if err != nil || l.Scheme == "mem" || l.Host == "" && l.Path == "" || l.Query().Has("log") ||
+		len(q["log"]) != 1 {
 		return "", "", errs.New(errs.Invalid, "%q is not the URL of a log store", q.Get("log")).
-			WithRemedy("write a store URL, such as ?log=s3://bucket/prefix or ?log=file:///directory; & in it as %%26")
+			WithRemedy(
+				"write a store URL, such as ?log=s3://bucket/prefix or ?log=file:///directory; & in it as %%26")
 	}
 	q.Del("log")
 	u.RawQuery = q.Encode()
 	return u.String(), logURL, nil
 }
 
-// Canonical returns a store URL as it is always written, so that two ways to write one are alike. One that can't be parsed
-// stays as it is.
+// Canonical returns a store URL as it is always written, so that two ways to write one are alike.
+// One that can't be parsed stays as it is.
 func Canonical(storeURL string) string {
 	u, err := parse(storeURL)
 	if err != nil {
@@ -164,7 +174,8 @@ func Canonical(storeURL string) string {
 	return u.String()
 }
 
-// JoinDiskURL is the inverse of SplitDiskURL for every disk path that begins with "disks/" or is one element.
+// JoinDiskURL is the inverse of SplitDiskURL for every disk path that begins with "disks/" or is
+// one element.
 func JoinDiskURL(poolURL, diskPath string) (string, error) {
 	u, err := parse(poolURL)
 	if err != nil {
@@ -177,8 +188,8 @@ func JoinDiskURL(poolURL, diskPath string) (string, error) {
 	return u.String(), nil
 }
 
-// Above returns the URLs of the places that a store's own place lies in, itself included and nearest first, as far as each
-// can be a disk's: with a path that is not empty.
+// Above returns the URLs of the places that a store's own place lies in, itself included and
+// nearest first, as far as each can be a disk's: with a path that is not empty.
 func Above(storeURL string) ([]string, error) {
 	u, err := parseExact(storeURL)
 	if err != nil {

@@ -20,19 +20,20 @@ const (
 	probeCleanup = 10 * time.Second
 )
 
-// Probe checks that a store really does what the disks are built on: conditional writes of which exactly one
-// of several wins, and reads and listings that see what was written. name says in errors which store it is.
+// Probe checks that a store really does what the disks are built on: conditional writes of which
+// exactly one of several wins, and reads and listings that see what was written. name says in
+// errors which store it is.
 //
-// A store that ignores conditions loses data silently, as soon as two workers believe that a disk is theirs;
-// so it is Unsupported. Other errors say that the store couldn't be asked. The probe's objects, below
-// "probe/", are removed again.
+// A store that ignores conditions loses data silently, as soon as two workers believe that a disk
+// is theirs; so it is Unsupported. Other errors say that the store couldn't be asked. The probe's
+// objects, below "probe/", are removed again.
 func Probe(ctx context.Context, s blob.Store, name string) error {
 	p := prober{s: s, name: name, dir: probeDir + rand.Text() + "/"}
 	return p.run(ctx, p.absent, p.match, p.race, p.ranges, p.list, p.gone)
 }
 
-// ProbeLog is Probe for a store that only has the logs of disks. Of such a one listings need not be in order, and nothing
-// in it is ever replaced.
+// ProbeLog is Probe for a store that only has the logs of disks. Of such a one listings need not be
+// in order, and nothing in it is ever replaced.
 func ProbeLog(ctx context.Context, s blob.Store, name string) error {
 	p := prober{s: s, name: name, dir: probeDir + rand.Text() + "/"}
 	return p.run(ctx, p.absent, p.race, p.ranges)
@@ -83,8 +84,9 @@ func (p *prober) clean(ctx context.Context) error {
 
 func (p *prober) refuse(format string, args ...any) error {
 	return errs.New(errs.Unsupported, format, args...).
-		WithRemedy("store %s can't hold disks; use one with conditional writes (If-None-Match and If-Match), such as "+
-			"Amazon S3, versitygw, MinIO or a directory", p.name)
+		WithRemedy(
+			"store %s can't hold disks; use one with conditional writes (If-None-Match and If-Match), such as "+
+				"Amazon S3, versitygw, MinIO or a directory", p.name)
 }
 
 // wantConflict turns the outcome of a write that must have been refused into the probe's verdict.
@@ -105,7 +107,8 @@ func (p *prober) absent(ctx context.Context) error {
 		return fmt.Errorf("write a new object: %w", err)
 	}
 	_, err := p.s.PutIfAbsent(ctx, key, []byte("second"))
-	if err := p.wantConflict(err, "a second write of an object that may be written once"); err != nil {
+	if err := p.wantConflict(err,
+		"a second write of an object that may be written once"); err != nil {
 		return err
 	}
 	return p.wantBody(ctx, key, "first")
@@ -130,12 +133,14 @@ func (p *prober) match(ctx context.Context) error {
 		return fmt.Errorf("read a new object: %w", err)
 	}
 	if seen.ETag != old {
-		return p.refuse("a read gives another etag (%q) than the write did (%q); does something on the way change it?", seen.ETag, old)
+		return p.refuse(
+			"a read gives another etag (%q) than the write did (%q); does something on the way change it?", seen.ETag, old)
 	}
 	_, err = p.s.PutIfMatch(ctx, key, []byte("two"), old)
 	switch {
 	case errs.Is(err, errs.Conflict):
-		return p.refuse("it doesn't know the etag that it gave itself (%q); does something on the way change it?", old)
+		return p.refuse(
+			"it doesn't know the etag that it gave itself (%q); does something on the way change it?", old)
 	case err != nil:
 		return fmt.Errorf("replace an object by its etag: %w", err)
 	}
@@ -146,8 +151,8 @@ func (p *prober) match(ctx context.Context) error {
 	return p.wantBody(ctx, key, "two")
 }
 
-// gone deletes an object. What some stores keep of it, as a version, must be none: a disk that was destroyed would come
-// back by the next write of its head, or could not be made again.
+// gone deletes an object. What some stores keep of it, as a version, must be none: a disk that was
+// destroyed would come back by the next write of its head, or could not be made again.
 func (p *prober) gone(ctx context.Context) error {
 	const versions = "; does the bucket keep versions? If so, use one that does not"
 	key := p.key("gone")
@@ -166,7 +171,8 @@ func (p *prober) gone(ctx context.Context) error {
 	}
 	switch _, err := p.s.PutIfMatch(ctx, key, []byte("second"), old); {
 	case err == nil:
-		return p.refuse("it replaces an object that was deleted, on condition of what it had been%s", versions)
+		return p.refuse(
+			"it replaces an object that was deleted, on condition of what it had been%s", versions)
 	case !errs.Is(err, errs.NotFound) && !errs.Is(err, errs.Conflict):
 		return fmt.Errorf("replace a deleted object: %w", err)
 	}
@@ -215,7 +221,8 @@ func (p *prober) ranges(ctx context.Context) error {
 	if _, err := p.s.Put(ctx, key, []byte("0123456789")); err != nil {
 		return fmt.Errorf("write an object: %w", err)
 	}
-	for r, want := range map[blob.Range]string{{Offset: 2, Length: 3}: "234", {Offset: -2, Length: -1}: "89"} {
+	for r, want := range map[blob.Range]string{{Offset: 2, Length: 3}: "234",
+		{Offset: -2, Length: -1}: "89"} {
 		o, err := p.s.Get(ctx, key, r)
 		if err != nil {
 			return fmt.Errorf("read a range: %w", err)
@@ -236,7 +243,8 @@ func (p *prober) list(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
 	}
-	if len(listed) != 2 || listed[0] != p.dir+"race" && listed[0] != p.dir+"ranges" || listed[0] >= listed[1] {
+	if len(listed) != 2 || listed[0] != p.dir+"race" && listed[0] != p.dir+"ranges" ||
+		listed[0] >= listed[1] {
 		return p.refuse("a listing doesn't show what was written, in order and from the middle")
 	}
 	return nil

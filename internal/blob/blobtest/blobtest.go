@@ -1,4 +1,5 @@
-// Package blobtest is the conformance suite of blob.Store. Every driver and every decorator passes it.
+// Package blobtest is the conformance suite of blob.Store. Every driver and every decorator passes
+// it.
 package blobtest
 
 import (
@@ -16,7 +17,8 @@ import (
 type Target struct {
 	// Open returns a new empty store, and has the test clean it up.
 	Open func(t *testing.T) blob.Store
-	// ListSize is how many objects the listing test makes; 0 means 2,500, which is more than two pages of S3.
+	// ListSize is how many objects the listing test makes; 0 means 2,500, which is more than two
+	// pages of S3.
 	ListSize int
 }
 
@@ -50,7 +52,10 @@ func Run(t *testing.T, target Target) {
 	} {
 		t.Run(c.name, func(t *testing.T) { c.test(t, deadline(t), target.Open(t)) })
 	}
-	t.Run("ListMany", func(t *testing.T) { testListMany(t, deadline(t), target.Open(t), target.ListSize) })
+	t.Run("ListMany", func(t *testing.T) {
+		testListMany(t, deadline(t), target.Open(t),
+			target.ListSize)
+	})
 }
 
 func deadline(t *testing.T) context.Context {
@@ -76,7 +81,8 @@ func testPutAndGet(t *testing.T, ctx context.Context, s blob.Store) {
 		noError(t, err)
 		got := mustGet(t, ctx, s, key)
 		if !bytes.Equal(got.Data, body) || got.ETag != etag || got.Size != int64(size) {
-			t.Fatalf("%s: %d bytes with etag %q, size %d; put %d bytes with etag %q", key, len(got.Data), got.ETag, got.Size, size, etag)
+			t.Fatalf("%s: %d bytes with etag %q, size %d; put %d bytes with etag %q", key,
+				len(got.Data), got.ETag, got.Size, size, etag)
 		}
 		_, err = s.Put(ctx, key, []byte("another"))
 		noError(t, err)
@@ -110,10 +116,12 @@ func testRanges(t *testing.T, ctx context.Context, s blob.Store) {
 		got, err := s.Get(ctx, "ranges", c.r)
 		noError(t, err)
 		if !bytes.Equal(got.Data, c.want) || got.Size != 10_000 || got.ETag != etag {
-			t.Errorf("range %+v: %d bytes, size %d, etag %q; want %d bytes, etag %q", c.r, len(got.Data), got.Size, got.ETag, len(c.want), etag)
+			t.Errorf("range %+v: %d bytes, size %d, etag %q; want %d bytes, etag %q", c.r,
+				len(got.Data), got.Size, got.ETag, len(c.want), etag)
 		}
 	}
-	for _, r := range []blob.Range{{Offset: 10_000, Length: 1}, {Offset: 10_001, Length: -1}, {Offset: 1 << 40, Length: 5}, {Offset: 10_000}} {
+	for _, r := range []blob.Range{{Offset: 10_000, Length: 1}, {Offset: 10_001, Length: -1},
+		{Offset: 1 << 40, Length: 5}, {Offset: 10_000}} {
 		_, err := s.Get(ctx, "ranges", r)
 		wantKind(t, err, errs.Invalid)
 	}
@@ -126,7 +134,8 @@ func testRangesOfEmpty(t *testing.T, ctx context.Context, s blob.Store) {
 		got, err := s.Get(ctx, "empty", r)
 		noError(t, err)
 		if len(got.Data) != 0 || got.Size != 0 || got.ETag == "" {
-			t.Errorf("range %+v of an empty object: %d bytes, size %d, etag %q", r, len(got.Data), got.Size, got.ETag)
+			t.Errorf("range %+v of an empty object: %d bytes, size %d, etag %q", r, len(got.Data),
+				got.Size, got.ETag)
 		}
 	}
 	_, err = s.Get(ctx, "empty", blob.Range{Offset: 1, Length: 1})
@@ -161,8 +170,8 @@ func testPutIfMatch(t *testing.T, ctx context.Context, s blob.Store) {
 	wantKind(t, err, errs.NotFound)
 }
 
-// testETags writes many different bodies under one key, by all three ways and with a delete between; no
-// ETag may come twice.
+// testETags writes many different bodies under one key, by all three ways and with a delete
+// between; no ETag may come twice.
 func testETags(t *testing.T, ctx context.Context, s blob.Store) {
 	seen := map[blob.ETag]int{}
 	var last blob.ETag
@@ -207,7 +216,8 @@ func testDelete(t *testing.T, ctx context.Context, s blob.Store) {
 
 func testBadKeys(t *testing.T, ctx context.Context, s blob.Store) {
 	long := string(bytes.Repeat([]byte("x"), 256))
-	for _, key := range []string{"", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "./a", "a/.", "a\x00b", "\xff", long, "d/" + long} {
+	for _, key := range []string{"", "/", "/a", "a/", "a//b", ".", "..", "a/../b", "./a", "a/.",
+		"a\x00b", "\xff", long, "d/" + long} {
 		_, err := s.Get(ctx, key, blob.All())
 		wantKind(t, err, errs.Invalid)
 		_, err = s.Put(ctx, key, nil)
@@ -221,7 +231,8 @@ func testBadKeys(t *testing.T, ctx context.Context, s blob.Store) {
 }
 
 func testOddKeys(t *testing.T, ctx context.Context, s blob.Store) {
-	keys := []string{"...", "a b", "a%2Fb", "a%b", "c?d=e#f", "d+e", "ü/ß", `back\slash`, "q\"uote", "semi;colon", "log/0000000000000001/00000000000000ff"}
+	keys := []string{"...", "a b", "a%2Fb", "a%b", "c?d=e#f", "d+e", "ü/ß", `back\slash`, "q\"uote",
+		"semi;colon", "log/0000000000000001/00000000000000ff"}
 	for _, key := range keys {
 		_, err := s.PutIfAbsent(ctx, key, []byte(key))
 		noError(t, err)

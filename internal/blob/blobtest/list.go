@@ -14,7 +14,8 @@ import (
 
 func testListOrder(t *testing.T, ctx context.Context, s blob.Store) {
 	keys := []string{
-		"a-b", "a.b", "a/1", "a/2/x", "a/2/y", "a/2-", "a/20/x", "a0", "disks/m1/head", "disks/m1/log/1/1",
+		"a-b", "a.b", "a/1", "a/2/x", "a/2/y", "a/2-", "a/20/x", "a0", "disks/m1/head",
+		"disks/m1/log/1/1",
 		"disks/m1/log/1/2", "disks/m10/head", "disks/m2/head", "z",
 	}
 	for i, key := range slices.Backward(keys) {
@@ -22,8 +23,10 @@ func testListOrder(t *testing.T, ctx context.Context, s blob.Store) {
 		noError(t, err)
 	}
 	slices.Sort(keys)
-	prefixes := []string{"", "a", "a/", "a/2", "a/2/", "a-", "disks/m1", "disks/m1/", "disks/m1/log/1/", "disks/none/", "zz", "none"}
-	afters := append([]string{"", "a", "a/", "a/2", "a/2/", "a/2/x", "a/2/zz", "a0", "b", "disks/m1/", "disks/m1/log", "zz"}, keys...)
+	prefixes := []string{"", "a", "a/", "a/2", "a/2/", "a-", "disks/m1", "disks/m1/",
+		"disks/m1/log/1/", "disks/none/", "zz", "none"}
+	afters := append([]string{"", "a", "a/", "a/2", "a/2/", "a/2/x", "a/2/zz", "a0", "b",
+		"disks/m1/", "disks/m1/log", "zz"}, keys...)
 	for _, prefix := range prefixes {
 		for _, after := range afters {
 			var want []string

@@ -40,8 +40,8 @@ func testRacePutIfMatch(t *testing.T, ctx context.Context, s blob.Store) {
 	}
 }
 
-// race lets all racers act at once. Exactly one may win, all others get Conflict, and the winner's body is
-// what is found afterwards.
+// race lets all racers act at once. Exactly one may win, all others get Conflict, and the winner's
+// body is what is found afterwards.
 func race(t *testing.T, act func(i int) error, read func() string) {
 	t.Helper()
 	results := make([]error, racers)
@@ -107,7 +107,8 @@ func testCounter(t *testing.T, ctx context.Context, s blob.Store) {
 	}
 }
 
-// testNoHalfObject reads while a writer replaces; every body is uniform, and its ETag is always the same.
+// testNoHalfObject reads while a writer replaces; every body is uniform, and its ETag is always the
+// same.
 func testNoHalfObject(t *testing.T, ctx context.Context, s blob.Store) {
 	const size, versions = 256 << 10, 30
 	_, err := s.Put(ctx, "whole", bytes.Repeat([]byte{0}, size))
@@ -148,8 +149,8 @@ func testNoHalfObject(t *testing.T, ctx context.Context, s blob.Store) {
 	noError(t, err)
 }
 
-// testDeleteAmidPuts deletes the only object of a directory while others put theirs into it: what was put
-// stays, though a driver may remove directories that are empty.
+// testDeleteAmidPuts deletes the only object of a directory while others put theirs into it: what
+// was put stays, though a driver may remove directories that are empty.
 func testDeleteAmidPuts(t *testing.T, ctx context.Context, s blob.Store) {
 	var g errgroup.Group
 	for w := range 4 {
@@ -176,8 +177,9 @@ func testDeleteAmidPuts(t *testing.T, ctx context.Context, s blob.Store) {
 	noError(t, g.Wait())
 }
 
-// insist puts a new object as every caller must: what came back Unavailable is asked about and repeated.
-// (versitygw answers 409 when it loses a race with its own removal of an empty directory.)
+// insist puts a new object as every caller must: what came back Unavailable is asked about and
+// repeated. (versitygw answers 409 when it loses a race with its own removal of an empty
+// directory.)
 func insist(ctx context.Context, s blob.Store, key string, body []byte) error {
 	for {
 		_, err := s.PutIfAbsent(ctx, key, body)

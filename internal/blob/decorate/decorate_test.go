@@ -15,23 +15,36 @@ import (
 
 func TestConformance(t *testing.T) {
 	for name, wrap := range map[string]func(blob.Store) blob.Store{
-		"Retry":    func(s blob.Store) blob.Store { return decorate.Retry(s, decorate.DefaultRetry()) },
-		"Metrics":  func(s blob.Store) blob.Store { return decorate.Meter(s, nil) },
-		"NoFaults": func(s blob.Store) blob.Store { return decorate.Faults(s, decorate.FaultConfig{}) },
-		"Latency":  func(s blob.Store) blob.Store { return decorate.Latency(s, 10*time.Microsecond) },
+		"Retry": func(s blob.Store) blob.Store {
+			return decorate.Retry(s,
+				decorate.DefaultRetry())
+		},
+		"Metrics": func(s blob.Store) blob.Store { return decorate.Meter(s, nil) },
+		"NoFaults": func(s blob.Store) blob.Store {
+			return decorate.Faults(s,
+				decorate.FaultConfig{})
+		},
+		"Latency": func(s blob.Store) blob.Store {
+			return decorate.Latency(s,
+				10*time.Microsecond)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			blobtest.Run(t, blobtest.Target{Open: func(*testing.T) blob.Store { return wrap(memblob.New()) }})
+			blobtest.Run(t, blobtest.Target{
+				Open: func(*testing.T) blob.Store { return wrap(memblob.New()) }})
 		})
 	}
 }
 
 func TestRetryRidesOutRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		faulty := decorate.Faults(memblob.New(), decorate.FaultConfig{Seed: 7, Refused: 0.3, Lost: 0.2, Repeated: 0.2})
-		s := decorate.Retry(faulty, decorate.RetryConfig{Attempts: 40, Pause: time.Second, MaxPause: time.Second})
+		faulty := decorate.Faults(memblob.New(),
+			decorate.FaultConfig{Seed: 7, Refused: 0.3, Lost: 0.2, Repeated: 0.2})
+		s := decorate.Retry(faulty, decorate.RetryConfig{Attempts: 40, Pause: time.Second,
+			MaxPause: time.Second})
 		for i := range 100 {
-			if _, err := s.Put(t.Context(), fmt.Sprintf("k/%03d", i), fmt.Append(nil, i)); err != nil {
+			if _, err := s.Put(t.Context(), fmt.Sprintf("k/%03d", i),
+				fmt.Append(nil, i)); err != nil {
 				t.Fatal(err)
 			}
 			o, err := s.Get(t.Context(), fmt.Sprintf("k/%03d", i), blob.All())
@@ -55,7 +68,8 @@ func TestRetryRidesOutRefusals(t *testing.T) {
 func TestRetryGivesUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := decorate.Meter(decorate.Faults(memblob.New(), decorate.FaultConfig{Refused: 1}), nil)
-		s := decorate.Retry(m, decorate.RetryConfig{Attempts: 5, Pause: time.Second, MaxPause: time.Minute})
+		s := decorate.Retry(m, decorate.RetryConfig{Attempts: 5, Pause: time.Second,
+			MaxPause: time.Minute})
 		if _, err := s.Get(t.Context(), "k", blob.All()); !errs.Is(err, errs.Unavailable) {
 			t.Fatal(err)
 		}
@@ -122,7 +136,8 @@ func TestMetricsCount(t *testing.T) {
 	_, _ = m.Get(t.Context(), "k", blob.Range{Offset: 90, Length: 100})
 	got := m.Snapshot().Total()
 	got.Time = 0
-	if want := (decorate.Counts{Requests: 3, Errors: 1, BytesIn: 100, BytesOut: 10}); got != want || told != want {
+	if want := (decorate.Counts{Requests: 3, Errors: 1, BytesIn: 100, BytesOut: 10}); got != want ||
+		told != want {
 		t.Fatalf("%+v, told %+v, want %+v", got, told, want)
 	}
 }

@@ -10,12 +10,14 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// FaultConfig says how often, from 0 to 1, a request meets each fault. Several may meet one request.
+// FaultConfig says how often, from 0 to 1, a request meets each fault. Several may meet one
+// request.
 type FaultConfig struct {
-	Seed     uint64
-	Refused  float64 // Unavailable, and nothing was done, as by a 503
-	Lost     float64 // done, but the answer is Unavailable, as by a cut connection
-	Repeated float64 // a mutation is sent twice, as by a proxy that retries; the second answer counts
+	Seed    uint64
+	Refused float64 // Unavailable, and nothing was done, as by a 503
+	Lost    float64 // done, but the answer is Unavailable, as by a cut connection
+	// a mutation is sent twice, as by a proxy that retries; the second answer counts
+	Repeated float64
 	Delayed  float64 // waits for up to Delay before it is done
 	Delay    time.Duration
 }
@@ -110,11 +112,16 @@ func (f *Faulty) PutIfAbsent(ctx context.Context, key string, body []byte) (blob
 }
 
 // PutIfMatch implements blob.Store.
-func (f *Faulty) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
-	return f.put(ctx, func() (blob.ETag, error) { return f.store.PutIfMatch(ctx, key, body, match) })
+func (f *Faulty) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
+	return f.put(ctx, func() (blob.ETag,
+		error) {
+		return f.store.PutIfMatch(ctx, key, body, match)
+	})
 }
 
-func (f *Faulty) put(ctx context.Context, call func() (blob.ETag, error)) (etag blob.ETag, err error) {
+func (f *Faulty) put(ctx context.Context,
+	call func() (blob.ETag, error)) (etag blob.ETag, err error) {
 	err = f.do(ctx, true, func() error { etag, err = call(); return err })
 	if err != nil {
 		return "", err
@@ -128,7 +135,8 @@ func (f *Faulty) Delete(ctx context.Context, key string) error {
 }
 
 // List implements blob.Store. A listing that is lost has yielded everything before.
-func (f *Faulty) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (f *Faulty) List(ctx context.Context, prefix, startAfter string,
+	yield func(blob.Entry) bool) error {
 	return f.do(ctx, false, func() error { return f.store.List(ctx, prefix, startAfter, yield) })
 }
 

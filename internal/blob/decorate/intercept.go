@@ -6,8 +6,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 )
 
-// Intercept calls before ahead of each request to a store, and makes the request only if that returns nil. It is
-// called concurrently, and may wait, as a store does that doesn't answer; it must return when ctx ends.
+// Intercept calls before ahead of each request to a store, and makes the request only if that
+// returns nil. It is called concurrently, and may wait, as a store does that doesn't answer; it
+// must return when ctx ends.
 func Intercept(s blob.Store, before func(ctx context.Context, op Op, key string) error) blob.Store {
 	return &intercept{store: s, before: before}
 }
@@ -38,7 +39,8 @@ func (i *intercept) PutIfAbsent(ctx context.Context, key string, body []byte) (b
 	return i.store.PutIfAbsent(ctx, key, body)
 }
 
-func (i *intercept) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (i *intercept) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	if err := i.before(ctx, OpPutIfMatch, key); err != nil {
 		return "", err
 	}
@@ -52,7 +54,8 @@ func (i *intercept) Delete(ctx context.Context, key string) error {
 	return i.store.Delete(ctx, key)
 }
 
-func (i *intercept) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (i *intercept) List(ctx context.Context, prefix, startAfter string,
+	yield func(blob.Entry) bool) error {
 	if err := i.before(ctx, OpList, prefix); err != nil {
 		return err
 	}

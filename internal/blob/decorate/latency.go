@@ -13,8 +13,12 @@ func Latency(s blob.Store, d time.Duration) blob.Store {
 	return LatencyFunc(s, func() time.Duration { return d })
 }
 
-// LatencyFunc makes each request to a store take longer by what d returns for it. d is called concurrently.
-func LatencyFunc(s blob.Store, d func() time.Duration) blob.Store { return &latency{store: s, d: d} }
+// LatencyFunc makes each request to a store take longer by what d returns for it. d is called
+// concurrently.
+func LatencyFunc(s blob.Store,
+	d func() time.Duration) blob.Store {
+	return &latency{store: s, d: d}
+}
 
 type latency struct {
 	store blob.Store
@@ -51,7 +55,8 @@ func (l *latency) PutIfAbsent(ctx context.Context, key string, body []byte) (blo
 	return l.store.PutIfAbsent(ctx, key, body)
 }
 
-func (l *latency) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (l *latency) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	if err := l.wait(ctx); err != nil {
 		return "", err
 	}
@@ -65,7 +70,8 @@ func (l *latency) Delete(ctx context.Context, key string) error {
 	return l.store.Delete(ctx, key)
 }
 
-func (l *latency) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (l *latency) List(ctx context.Context, prefix, startAfter string,
+	yield func(blob.Entry) bool) error {
 	if err := l.wait(ctx); err != nil {
 		return err
 	}

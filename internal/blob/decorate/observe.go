@@ -6,9 +6,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 )
 
-// Observe calls begin ahead of each request to a store, and what that returned with its outcome. Both are called
-// concurrently, and must not wait. closed is called when the store is.
-func Observe(s blob.Store, begin func(op Op, key string) (end func(error)), closed func()) blob.Store {
+// Observe calls begin ahead of each request to a store, and what that returned with its outcome.
+// Both are called concurrently, and must not wait. closed is called when the store is.
+func Observe(s blob.Store, begin func(op Op, key string) (end func(error)),
+	closed func()) blob.Store {
 	return &observed{store: s, begin: begin, closed: closed}
 }
 
@@ -39,7 +40,8 @@ func (o *observed) PutIfAbsent(ctx context.Context, key string, body []byte) (bl
 	return tag, err
 }
 
-func (o *observed) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (o *observed) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	end := o.begin(OpPutIfMatch, key)
 	tag, err := o.store.PutIfMatch(ctx, key, body, match)
 	end(err)
@@ -53,7 +55,8 @@ func (o *observed) Delete(ctx context.Context, key string) error {
 	return err
 }
 
-func (o *observed) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (o *observed) List(ctx context.Context, prefix, startAfter string,
+	yield func(blob.Entry) bool) error {
 	end := o.begin(OpList, prefix)
 	err := o.store.List(ctx, prefix, startAfter, yield)
 	end(err)

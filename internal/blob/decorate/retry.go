@@ -1,5 +1,5 @@
-// Package decorate holds what wraps a blob.Store: retries, counters, injected faults and latency. Each is a
-// blob.Store itself and keeps its guarantees, apart from what it is there to break.
+// Package decorate holds what wraps a blob.Store: retries, counters, injected faults and latency.
+// Each is a blob.Store itself and keeps its guarantees, apart from what it is there to break.
 package decorate
 
 import (
@@ -23,9 +23,9 @@ func DefaultRetry() RetryConfig {
 	return RetryConfig{Attempts: 8, Pause: 50 * time.Millisecond, MaxPause: 4 * time.Second}
 }
 
-// Retry repeats what came back Unavailable, where repeating can't be mistaken: Get, Put, Delete and List.
-// PutIfAbsent and PutIfMatch are passed on once, because a repeated one may lose against its own first
-// attempt; only the caller can tell by what it wrote.
+// Retry repeats what came back Unavailable, where repeating can't be mistaken: Get, Put, Delete and
+// List. PutIfAbsent and PutIfMatch are passed on once, because a repeated one may lose against its
+// own first attempt; only the caller can tell by what it wrote.
 func Retry(s blob.Store, cfg RetryConfig) blob.Store { return &retry{Store: s, cfg: cfg} }
 
 type retry struct {
@@ -65,7 +65,8 @@ func (r *retry) Delete(ctx context.Context, key string) error {
 }
 
 // List goes on after the last key that it has yielded, so none comes twice.
-func (r *retry) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (r *retry) List(ctx context.Context, prefix, startAfter string,
+	yield func(blob.Entry) bool) error {
 	return r.do(ctx, func() error {
 		return r.Store.List(ctx, prefix, startAfter, func(e blob.Entry) bool {
 			startAfter = e.Key

@@ -78,7 +78,8 @@ func BenchmarkGetRange64K(b *testing.B) {
 	var took []time.Duration
 	for b.Loop() {
 		start := time.Now()
-		if _, err := s.Get(b.Context(), "o", blob.Range{Offset: 1 << 20, Length: 64 << 10}); err != nil {
+		if _, err := s.Get(b.Context(), "o",
+			blob.Range{Offset: 1 << 20, Length: 64 << 10}); err != nil {
 			b.Fatal(err)
 		}
 		took = append(took, time.Since(start))
@@ -96,7 +97,8 @@ func BenchmarkPutIfAbsent4Kx16(b *testing.B) {
 	}
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			if _, err := s.PutIfAbsent(b.Context(), fmt.Sprintf("log/1/%d", <-ids), body); err != nil {
+			if _, err := s.PutIfAbsent(b.Context(), fmt.Sprintf("log/1/%d", <-ids),
+				body); err != nil {
 				b.Error(err)
 				return
 			}

@@ -9,9 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// durableAttr marks a directory whose own name was made durable, and those of its parents. A directory that is there may have
-// been made by a process that died before it had synced the name; without the mark each new process would have to do that for
-// all of them, and most processes are one command.
+// durableAttr marks a directory whose own name was made durable, and those of its parents. A
+// directory that is there may have been made by a process that died before it had synced the name;
+// without the mark each new process would have to do that for all of them, and most processes are
+// one command.
 const durableAttr = "user.sluice.durable"
 
 // ensureDir makes dir and its parents, and their names durable, unless it is known that they are.
@@ -46,8 +47,8 @@ func (s *Store) ensureDir(dir string) error {
 	return nil
 }
 
-// mark has sync make the name of dir durable, and then marks it. It marks what was dir before the sync, and not what somebody
-// may have put in its place since. ErrNotExist: dir is gone.
+// mark has sync make the name of dir durable, and then marks it. It marks what was dir before the
+// sync, and not what somebody may have put in its place since. ErrNotExist: dir is gone.
 func (s *Store) mark(dir string, sync func() error) error {
 	fd, err := open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A process syncs the names of directories that are known to be durable no more, and of those that a process which died has
-// left before it could.
+// A process syncs the names of directories that are known to be durable no more, and of those that
+// a process which died has left before it could.
 func TestNamesAreMadeDurableOnce(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "store")
 	put := func(key string) (syncs int64) {
@@ -22,12 +22,14 @@ func TestNamesAreMadeDurableOnce(t *testing.T) {
 		return s.syncs.Load()
 	}
 	if got := put("a/b/c/1"); got != 3+3+1 {
-		t.Errorf("the first of all: %d syncs, want 3 for the store, 3 for the directories, 1 for the object", got)
+		t.Errorf(
+			"the first of all: %d syncs, want 3 for the store, 3 for the directories, 1 for the object", got)
 	}
 	if got := put("a/b/c/2"); got != 1 {
 		t.Errorf("beside it: %d syncs, want 1", got)
 	}
-	if err := os.MkdirAll(filepath.Join(root, "a/x/y"), 0o700); err != nil { // by one who died at once
+	// by one who died at once
+	if err := os.MkdirAll(filepath.Join(root, "a/x/y"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if got := put("a/x/y/1"); got != 2+1 {

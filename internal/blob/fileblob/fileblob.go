@@ -1,14 +1,18 @@
-// Package fileblob is an object store in a directory of one host, shared by any number of processes.
+// Package fileblob is an object store in a directory of one host, shared by any number of
+// processes.
 //
-// An object is a plain file at its key. Its ETag is 16 random bytes in an extended attribute, set before
-// the file is published, so body and ETag appear together. Invariants:
-//   - A body is written to a nameless-to-readers temporary file and fsynced before a rename publishes it,
-//     and the directory is fsynced before the call returns. A crash at any point leaves the old object, the
-//     new one, or none; never half a one. Published files are never written again.
-//   - PutIfAbsent is one rename that refuses to replace. Put, PutIfMatch and Delete change what is there,
-//     so they compare and act under a lock on the key that every process sees (flock, let go by the kernel
-//     when its holder dies). It is held for microseconds: no body is written and nothing is fsynced under it.
-//   - Everything that isn't an object lies under ".sluice" in the root: temporary files and lock files.
+// An object is a plain file at its key. Its ETag is 16 random bytes in an extended attribute, set
+// before the file is published, so body and ETag appear together. Invariants:
+//   - A body is written to a nameless-to-readers temporary file and fsynced before a rename
+//     publishes it, and the directory is fsynced before the call returns. A crash at any point
+//     leaves the old object, the new one, or none; never half a one. Published files are never
+//     written again.
+//   - PutIfAbsent is one rename that refuses to replace. Put, PutIfMatch and Delete change what is
+//     there, so they compare and act under a lock on the key that every process sees (flock, let go
+//     by the kernel when its holder dies). It is held for microseconds: no body is written and
+//     nothing is fsynced under it.
+//   - Everything that isn't an object lies under ".sluice" in the root: temporary files and lock
+//     files.
 package fileblob
 
 import (
@@ -35,12 +39,13 @@ const (
 	etagAttr   = "user.sluice.etag"
 	fileMode   = 0o640
 	dirMode    = 0o750
-	// staleAfter is the age at which a temporary file is nobody's. A writer that was stopped for longer and
-	// wakes finds its file gone and fails; it can't publish anything.
+	// staleAfter is the age at which a temporary file is nobody's. A writer that was stopped for
+	// longer and wakes finds its file gone and fails; it can't publish anything.
 	staleAfter = 10 * time.Minute
 )
 
-// Store is an object store in a directory. It is safe for concurrent use, also by several processes.
+// Store is an object store in a directory. It is safe for concurrent use, also by several
+// processes.
 type Store struct {
 	root, tmp, locks string
 
@@ -52,8 +57,8 @@ type Store struct {
 
 var _ blob.Store = (*Store)(nil)
 
-// Open opens the store in the directory root, and makes the directory if only its last element is missing.
-// It fails with Unsupported on a file system that lacks what the guarantees are built on.
+// Open opens the store in the directory root, and makes the directory if only its last element is
+// missing. It fails with Unsupported on a file system that lacks what the guarantees are built on.
 func Open(root string) (*Store, error) {
 	root, err := filepath.Abs(root)
 	if err != nil {
@@ -76,11 +81,13 @@ func Open(root string) (*Store, error) {
 	return s, nil
 }
 
-// create makes the store's own directories, durably. They may be there, from one that was cut short.
+// create makes the store's own directories, durably. They may be there, from one that was cut
+// short.
 func (s *Store) create() error {
 	if err := mkdir(s.root); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return errs.Wrap(errs.NotFound, err, "open store").WithRemedy("create %s first", filepath.Dir(s.root))
+			return errs.Wrap(errs.NotFound, err, "open store").WithRemedy("create %s first",
+				filepath.Dir(s.root))
 		}
 		return failure(err, "open store")
 	}
@@ -93,7 +100,8 @@ func (s *Store) create() error {
 		return err
 	}
 	err := s.mark(s.locks, func() error {
-		return errors.Join(s.syncDir(filepath.Dir(s.root)), s.syncDir(s.root), s.syncDir(filepath.Dir(s.tmp)))
+		return errors.Join(s.syncDir(filepath.Dir(s.root)), s.syncDir(s.root),
+			s.syncDir(filepath.Dir(s.tmp)))
 	})
 	return failure(err, "open store")
 }
@@ -118,8 +126,8 @@ func (s *Store) tryAttribute() error {
 	return nil
 }
 
-// Sweep removes temporary files older than age, which processes that died have left, and returns how many
-// there were. Open does so; a long-running process may call it again.
+// Sweep removes temporary files older than age, which processes that died have left, and returns
+// how many there were. Open does so; a long-running process may call it again.
 func (s *Store) Sweep(age time.Duration) (int, error) {
 	entries, err := os.ReadDir(s.tmp)
 	if err != nil {
@@ -168,7 +176,8 @@ func (s *Store) Put(ctx context.Context, key string, body []byte) (blob.ETag, er
 }
 
 // PutIfMatch implements blob.Store.
-func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	same := func(path string) error {
 		fd, _, etag, err := find(path)
 		if err != nil {
@@ -180,7 +189,8 @@ func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte, match b
 		}
 		return nil
 	}
-	// Losers of a race are common and should cost no fsync; the look that counts is the one under the lock.
+	// Losers of a race are common and should cost no fsync; the look that counts is the one under
+	// the lock.
 	path, err := s.path(ctx, key)
 	if err != nil {
 		return "", err
@@ -191,7 +201,8 @@ func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte, match b
 	return s.replace(ctx, key, body, same)
 }
 
-func (s *Store) replace(ctx context.Context, key string, body []byte, condition func(path string) error) (blob.ETag, error) {
+func (s *Store) replace(ctx context.Context, key string, body []byte,
+	condition func(path string) error) (blob.ETag, error) {
 	path, err := s.path(ctx, key)
 	if err != nil {
 		return "", err
@@ -244,8 +255,9 @@ func (s *Store) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.
 	return etag, nil
 }
 
-// refused returns why a new object can't be published at path, or nil if nothing is there. A Conflict is
-// also the answer to one who repeats a write that lost its response, so what is there is made durable first.
+// refused returns why a new object can't be published at path, or nil if nothing is there. A
+// Conflict is also the answer to one who repeats a write that lost its response, so what is there
+// is made durable first.
 func (s *Store) refused(path, key string) error {
 	var st unix.Stat_t
 	switch err := unix.Lstat(path, &st); {
@@ -281,7 +293,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 		return failure(err, "delete object %s", key)
 	}
 	dir := filepath.Dir(path)
-	if err = s.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+	if err = s.syncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) &&
+		!errors.Is(err, unix.ENOTDIR) {
 		return failure(err, "delete object %s", key)
 	}
 	for ; dir != s.root && unix.Rmdir(dir) == nil; dir = filepath.Dir(dir) {

@@ -15,7 +15,8 @@ import (
 )
 
 // List implements blob.Store. It reads one directory at a time, and none that can hold no match.
-func (s *Store) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (s *Store) List(ctx context.Context, prefix, startAfter string,
+	yield func(blob.Entry) bool) error {
 	dir := "" // the directory, with its slash, that all matches are in
 	if i := strings.LastIndexByte(prefix, '/'); i >= 0 {
 		dir = prefix[:i+1]
@@ -59,8 +60,8 @@ func (l *lister) walk(dir string) (more bool, err error) {
 	return true, nil
 }
 
-// candidates returns the keys in a directory, those of directories with a slash at the end, in the order of
-// the keys that they are or begin: "a-b" comes before the content of "a/".
+// candidates returns the keys in a directory, those of directories with a slash at the end, in the
+// order of the keys that they are or begin: "a-b" comes before the content of "a/".
 func (l *lister) candidates(dir string, entries []fs.DirEntry) []string {
 	keys := make([]string, 0, len(entries))
 	for _, e := range entries {

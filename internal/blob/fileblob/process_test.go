@@ -54,8 +54,8 @@ func other(t *testing.T, role, root string) *exec.Cmd {
 
 const increments = 40
 
-// count adds to a shared number by compare-and-swap, and claims every value that it made as an object of
-// its own: two processes that made the same value would collide there.
+// count adds to a shared number by compare-and-swap, and claims every value that it made as an
+// object of its own: two processes that made the same value would collide there.
 func count(root string) error {
 	s, err := fileblob.Open(root)
 	if err != nil {
@@ -76,7 +76,8 @@ func count(root string) error {
 			return err
 		}
 		done++
-		if _, err := s.PutIfAbsent(ctx, fmt.Sprintf("claim/%08d", next), strconv.AppendInt(nil, int64(os.Getpid()), 10)); err != nil {
+		if _, err := s.PutIfAbsent(ctx, fmt.Sprintf("claim/%08d", next),
+			strconv.AppendInt(nil, int64(os.Getpid()), 10)); err != nil {
 			return err
 		}
 	}
@@ -120,7 +121,8 @@ func body(n int) []byte {
 	return bytes.Repeat(binary.BigEndian.AppendUint64(nil, uint64(n)), 1+n*37%5000)
 }
 
-// write puts objects in order by all three ways, says each on stdout when it is acknowledged, and never ends.
+// write puts objects in order by all three ways, says each on stdout when it is acknowledged, and
+// never ends.
 func write(root string) error {
 	s, err := fileblob.Open(root)
 	if err != nil {
@@ -133,7 +135,8 @@ func write(root string) error {
 	}
 	for n := int(binary.BigEndian.Uint64(head.Data)) + 1; ; n++ {
 		// The last run may have been killed between the object and the head.
-		if _, err := s.PutIfAbsent(ctx, fmt.Sprintf("log/%04d/%d", n/20, n), body(n)); err != nil && !errs.Is(err, errs.Conflict) {
+		if _, err := s.PutIfAbsent(ctx, fmt.Sprintf("log/%04d/%d", n/20, n), body(n)); err != nil &&
+			!errs.Is(err, errs.Conflict) {
 			return err
 		}
 		if _, err := s.Put(ctx, "plain", body(n)); err != nil {
@@ -169,7 +172,8 @@ func TestKilledWriterLeavesWholeObjects(t *testing.T) {
 		if acked, err = readAcks(lines, 3); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(round*337%2000) * time.Microsecond) // so that the kill hits another step each time
+		// so that the kill hits another step each time
+		time.Sleep(time.Duration(round*337%2000) * time.Microsecond)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -257,10 +261,12 @@ func TestStaleTemporaryFilesAreInvisibleAndSwept(t *testing.T) {
 	if err := os.WriteFile(stale, []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.List(t.Context(), "", "", func(e blob.Entry) bool { t.Errorf("listed %s", e.Key); return true }); err != nil {
+	if err := s.List(t.Context(), "", "",
+		func(e blob.Entry) bool { t.Errorf("listed %s", e.Key); return true }); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Get(t.Context(), ".sluice/tmp/left-by-a-crash", blob.All()); !errs.Is(err, errs.Invalid) {
+	if _, err := s.Get(t.Context(), ".sluice/tmp/left-by-a-crash", blob.All()); !errs.Is(err,
+		errs.Invalid) {
 		t.Fatalf("the store's own files are readable as objects: %v", err)
 	}
 	old := time.Now().Add(-time.Hour)
@@ -275,7 +281,8 @@ func TestStaleTemporaryFilesAreInvisibleAndSwept(t *testing.T) {
 	}
 }
 
-// A pool that was restored from a copy has lost its attributes; it still works, by compare-and-swap too.
+// A pool that was restored from a copy has lost its attributes; it still works, by compare-and-swap
+// too.
 func TestObjectsWithoutAttribute(t *testing.T) {
 	root := t.TempDir() + "/store"
 	s, err := fileblob.Open(root)
@@ -292,7 +299,8 @@ func TestObjectsWithoutAttribute(t *testing.T) {
 	if _, err := s.PutIfMatch(t.Context(), "head", []byte("new"), o.ETag); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.PutIfMatch(t.Context(), "head", []byte("newer"), o.ETag); !errs.Is(err, errs.Conflict) {
+	if _, err := s.PutIfMatch(t.Context(), "head", []byte("newer"), o.ETag); !errs.Is(err,
+		errs.Conflict) {
 		t.Fatalf("the old etag still matches: %v", err)
 	}
 }

@@ -17,10 +17,12 @@ import (
 )
 
 const (
-	lockStripes = 4096 // lock files are few and never removed, so that two holders can't hold two of one name
+	// lock files are few and never removed, so that two holders can't hold two of one name
+	lockStripes = 4096
 	lockPause   = 20 * time.Microsecond
 	maxPause    = 2 * time.Millisecond
-	lockWait    = 15 * time.Second // a holder holds it for microseconds, unless it was stopped right there
+	// a holder holds it for microseconds, unless it was stopped right there
+	lockWait = 15 * time.Second
 )
 
 // writeTemp writes body to a new temporary file, gives it a fresh ETag and makes both durable.
@@ -34,7 +36,8 @@ func (s *Store) writeTemp(body []byte) (name string, etag blob.ETag, err error) 
 	err = func() error {
 		if err := unix.Fsetxattr(fd, etagAttr, []byte(tag), 0); err != nil {
 			if errors.Is(err, unix.ENOTSUP) {
-				return errs.Wrap(errs.Unsupported, err, "file system of %s has no extended attributes", s.root).
+				return errs.Wrap(errs.Unsupported, err,
+					"file system of %s has no extended attributes", s.root).
 					WithRemedy("keep the store on ext4, xfs, btrfs or a recent tmpfs")
 			}
 			return err
@@ -52,8 +55,8 @@ func (s *Store) writeTemp(body []byte) (name string, etag blob.ETag, err error) 
 
 // publish makes path's directory, does act, which gives path a new content, and makes that durable.
 //
-// The directory may vanish between the two, because a Delete removes the directories that it empties; then
-// it is made again.
+// The directory may vanish between the two, because a Delete removes the directories that it
+// empties; then it is made again.
 func (s *Store) publish(path string, act func() error) error {
 	dir := filepath.Dir(path)
 	for {
@@ -99,7 +102,8 @@ func (s *Store) lock(ctx context.Context, key string) (unlock func(), err error)
 		}
 		if time.Now().After(deadline) {
 			release(fd)
-			return nil, errs.New(errs.Unavailable, "lock of object %s is held for more than %s", key, lockWait).
+			return nil, errs.New(errs.Unavailable, "lock of object %s is held for more than %s",
+				key, lockWait).
 				WithRemedy("find the stopped process that holds %s (fuser -v) and end it", name)
 		}
 		select {

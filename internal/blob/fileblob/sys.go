@@ -25,17 +25,20 @@ func failure(err error, format string, args ...any) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		kind = errs.NotFound
-	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENAMETOOLONG):
+	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.EISDIR),
+		errors.Is(err, unix.ENAMETOOLONG):
 		// A key that lies under another object, or is a directory of others.
 		kind = errs.Invalid
-	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT), errors.Is(err, unix.EMFILE),
+		errors.Is(err, unix.ENFILE):
 		kind = errs.Exhausted
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, unix.EROFS):
 		kind = errs.Denied
 	}
 	e := errs.Wrap(kind, err, format, args...)
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		e = e.WithRemedy("make room on the file system that the store's directory is on, or raise its quota")
+		e = e.WithRemedy(
+			"make room on the file system that the store's directory is on, or raise its quota")
 	}
 	return e
 }
@@ -68,9 +71,10 @@ func identify(fd int) (int64, blob.ETag, error) {
 	var tag [64]byte
 	n, err := unix.Fgetxattr(fd, etagAttr, tag[:])
 	if errors.Is(err, unix.ENODATA) {
-		// Brought here by a copy without attributes, such as a restored backup. What this store writes later
-		// has an attribute, so the two never look alike.
-		return st.Size, blob.ETag(fmt.Sprintf("plain-%x-%x-%x", st.Ino, st.Mtim.Nano(), st.Size)), nil
+		// Brought here by a copy without attributes, such as a restored backup. What this store
+		// writes later has an attribute, so the two never look alike.
+		return st.Size, blob.ETag(fmt.Sprintf("plain-%x-%x-%x", st.Ino, st.Mtim.Nano(), st.Size)),
+			nil
 	}
 	if err != nil {
 		return 0, "", err
@@ -78,19 +82,23 @@ func identify(fd int) (int64, blob.ETag, error) {
 	return st.Size, blob.ETag(tag[:n]), nil
 }
 
-// rename moves a temporary file to its final name. With RENAME_NOREPLACE it fails with EEXIST where there
-// is a file of that name.
+// rename moves a temporary file to its final name. With RENAME_NOREPLACE it fails with EEXIST where
+// there is a file of that name.
 func rename(from, to string, flags uint) error {
-	err := retry(func() error { return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags) })
+	err := retry(func() error {
+		return unix.Renameat2(unix.AT_FDCWD, from,
+			unix.AT_FDCWD, to, flags)
+	})
 	if errors.Is(err, unix.EINVAL) && flags == unix.RENAME_NOREPLACE {
-		// The file system lacks the flag; link is as atomic, in two steps. If we die between them, a
-		// temporary name is left, for Sweep.
+		// The file system lacks the flag; link is as atomic, in two steps. If we die between them,
+		// a temporary name is left, for Sweep.
 		if err = retry(func() error { return unix.Link(from, to) }); err == nil {
 			_ = unix.Unlink(from) // the object is there; a name that stays is Sweep's
 		}
 	}
 	if errors.Is(err, unix.ENOENT) {
-		// Either the directory has vanished, or this process slept for so long that its file was swept.
+		// Either the directory has vanished, or this process slept for so long that its file was
+		// swept.
 		return errs.Wrap(errs.Unavailable, err, "publish %s", to)
 	}
 	return err
@@ -145,5 +153,6 @@ func retry(call func() error) error {
 	}
 }
 
-// release closes a descriptor that nothing was written through, or whose content is durable already.
+// release closes a descriptor that nothing was written through, or whose content is durable
+// already.
 func release(fd int) { _ = unix.Close(fd) }

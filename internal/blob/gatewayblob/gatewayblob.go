@@ -1,10 +1,10 @@
-// Package gatewayblob is a blob.Store that reaches the object store through a worker's store gateway, so
-// that whoever uses it holds a token for what it may touch and no credential of the store itself. Package
-// gatewayhttp is the serving side, and describes the protocol.
+// Package gatewayblob is a blob.Store that reaches the object store through a worker's store
+// gateway, so that whoever uses it holds a token for what it may touch and no credential of the
+// store itself. Package gatewayhttp is the serving side, and describes the protocol.
 //
-// Invariant: a mutation whose answer didn't arrive whole is Unavailable, never assumed to have failed. No
-// conditional write is ever sent twice. Only the gateway's own document says no: an answer without one is of
-// something else, which knows nothing of the store.
+// Invariant: a mutation whose answer didn't arrive whole is Unavailable, never assumed to have
+// failed. No conditional write is ever sent twice. Only the gateway's own document says no: an
+// answer without one is of something else, which knows nothing of the store.
 package gatewayblob
 
 import (
@@ -58,7 +58,8 @@ func New(cfg Config) (*Store, error) {
 		cfg.Timeout = defaultTimeout
 	}
 	transport := &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext: (&net.Dialer{Timeout: 5 * time.Second,
+			KeepAlive: 15 * time.Second}).DialContext,
 		MaxIdleConns:          idlePerHost,
 		MaxIdleConnsPerHost:   idlePerHost,
 		IdleConnTimeout:       time.Minute,
@@ -66,7 +67,10 @@ func New(cfg Config) (*Store, error) {
 		DisableCompression:    true,
 	}
 	// A redirect is an answer like others: who follows one takes something else for the gateway.
-	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request,
+		[]*http.Request) error {
+		return http.ErrUseLastResponse
+	}}
 	return &Store{base: base, token: cfg.Token, client: client, transport: transport}, nil
 }
 
@@ -81,7 +85,8 @@ func (s *Store) Get(ctx context.Context, key string, r blob.Range) (blob.Object,
 	header := http.Header{}
 	none := r.Offset >= 0 && r.Length == 0
 	switch {
-	case none: // one byte tells the size and the ETag, too; an answer to a HEAD could not say why not
+	// one byte tells the size and the ETag, too; an answer to a HEAD could not say why not
+	case none:
 		header.Set("Range", fmt.Sprintf("bytes=%d-%d", r.Offset, r.Offset))
 	case r.Offset < 0:
 		header.Set("Range", fmt.Sprintf("bytes=%d", r.Offset))
@@ -140,11 +145,13 @@ func (s *Store) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.
 }
 
 // PutIfMatch implements blob.Store.
-func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	return s.put(ctx, key, body, http.Header{"If-Match": {gatewayhttp.QuoteETag(match)}})
 }
 
-func (s *Store) put(ctx context.Context, key string, body []byte, header http.Header) (blob.ETag, error) {
+func (s *Store) put(ctx context.Context, key string, body []byte,
+	header http.Header) (blob.ETag, error) {
 	resp, err := s.object(ctx, http.MethodPut, key, header, body)
 	if err != nil {
 		return "", err
@@ -168,7 +175,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 }
 
 // List implements blob.Store.
-func (s *Store) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (s *Store) List(ctx context.Context, prefix, startAfter string,
+	yield func(blob.Entry) bool) error {
 	u := s.base.JoinPath("list")
 	u.RawQuery = url.Values{"prefix": {prefix}, "after": {startAfter}}.Encode()
 	resp, err := s.do(ctx, http.MethodGet, u, nil, nil)
@@ -193,7 +201,8 @@ func (s *Store) List(ctx context.Context, prefix, startAfter string, yield func(
 	}
 }
 
-func (s *Store) object(ctx context.Context, method, key string, header http.Header, body []byte) (*http.Response, error) {
+func (s *Store) object(ctx context.Context, method, key string, header http.Header,
+	body []byte) (*http.Response, error) {
 	if err := blob.CheckKey(key); err != nil {
 		return nil, err
 	}
@@ -202,8 +211,10 @@ func (s *Store) object(ctx context.Context, method, key string, header http.Head
 	return s.do(ctx, method, &u, header, body)
 }
 
-// do sends a request and returns an answer of a status that the gateway has for success, whose body the caller closes.
-func (s *Store) do(ctx context.Context, method string, u *url.URL, header http.Header, body []byte) (*http.Response, error) {
+// do sends a request and returns an answer of a status that the gateway has for success, whose body
+// the caller closes.
+func (s *Store) do(ctx context.Context, method string, u *url.URL, header http.Header,
+	body []byte) (*http.Response, error) {
 	var reader io.Reader
 	if method == http.MethodPut {
 		reader = bytes.NewReader(body)
@@ -225,7 +236,8 @@ func (s *Store) do(ctx context.Context, method string, u *url.URL, header http.H
 	switch {
 	case method == http.MethodDelete && resp.StatusCode == http.StatusNoContent,
 		method == http.MethodPut && resp.StatusCode == http.StatusOK,
-		method == http.MethodGet && (resp.StatusCode == http.StatusOK || resp.StatusCode == http.StatusPartialContent):
+		method == http.MethodGet && (resp.StatusCode == http.StatusOK ||
+			resp.StatusCode == http.StatusPartialContent):
 		return resp, nil
 	}
 	defer resp.Body.Close()
@@ -240,11 +252,13 @@ func failure(resp *http.Response, method, path string) error {
 			return body.Err()
 		}
 	}
-	said := errs.New(errs.Unavailable, "%s %s: not the store gateway's answer: %s, %s", method, path, resp.Status, resp.Header.Get("Content-Type")).
+	said := errs.New(errs.Unavailable, "%s %s: not the store gateway's answer: %s, %s", method,
+		path, resp.Status, resp.Header.Get("Content-Type")).
 		WithRemedy("check that the worker's store gateway is at its address, and what is between")
 	after := blob.RetryAfter(resp.Header, time.Now())
 	if resp.StatusCode == http.StatusTooManyRequests || after > 0 {
-		return errs.Wrap(errs.Unavailable, &blob.Throttled{After: after, Cause: said}, "store gateway")
+		return errs.Wrap(errs.Unavailable, &blob.Throttled{After: after, Cause: said},
+			"store gateway")
 	}
 	return said
 }

@@ -46,7 +46,8 @@ func allow(r *http.Request, _, _ string, _ []byte) error {
 
 func TestConformance(t *testing.T) {
 	blobtest.Run(t, blobtest.Target{Open: func(t *testing.T) blob.Store {
-		return serve(t, gatewayhttp.New(memblob.New(), gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{}))
+		return serve(t, gatewayhttp.New(memblob.New(), gatewayhttp.AuthorizerFunc(allow),
+			gatewayhttp.Config{}))
 	}})
 }
 
@@ -56,17 +57,19 @@ func TestAuthorizerSeesEveryRequest(t *testing.T) {
 	if _, err := store.Put(t.Context(), "disks/base/head", []byte("base")); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, gatewayhttp.New(store, gatewayhttp.AuthorizerFunc(func(r *http.Request, op, key string, body []byte) error {
-		switch {
-		case op == gatewayhttp.OpGet && strings.HasPrefix(key, "disks/base/"):
+	s := serve(t, gatewayhttp.New(store,
+		gatewayhttp.AuthorizerFunc(func(r *http.Request, op, key string, body []byte) error {
+			switch {
+			case op == gatewayhttp.OpGet && strings.HasPrefix(key, "disks/base/"):
+				return nil
+			case !strings.HasPrefix(key, "disks/mine/"):
+				return errs.New(errs.Denied, "%s of %s", op, key).
+					WithRemedy("stay below disks/mine/")
+			case op == gatewayhttp.OpPut || string(body) == "evil":
+				return errs.New(errs.Fenced, "%s of %q", op, body)
+			}
 			return nil
-		case !strings.HasPrefix(key, "disks/mine/"):
-			return errs.New(errs.Denied, "%s of %s", op, key).WithRemedy("stay below disks/mine/")
-		case op == gatewayhttp.OpPut || string(body) == "evil":
-			return errs.New(errs.Fenced, "%s of %q", op, body)
-		}
-		return nil
-	}), gatewayhttp.Config{MaxBody: 100}))
+		}), gatewayhttp.Config{MaxBody: 100}))
 	ctx := t.Context()
 	etag, err := s.PutIfAbsent(ctx, "disks/mine/head", []byte("one"))
 	if err != nil {
@@ -84,8 +87,10 @@ func TestAuthorizerSeesEveryRequest(t *testing.T) {
 		err  error
 		want errs.Kind
 	}{
-		"blind put": {put, errs.Fenced}, "evil body": {evil, errs.Fenced}, "another's": {other, errs.Denied},
-		"delete": {s.Delete(ctx, "disks/base/head"), errs.Denied}, "list all": {s.List(ctx, "", "", list), errs.Denied},
+		"blind put": {put, errs.Fenced}, "evil body": {evil, errs.Fenced},
+		"another's": {other, errs.Denied},
+		"delete":    {s.Delete(ctx, "disks/base/head"), errs.Denied},
+		"list all":  {s.List(ctx, "", "", list), errs.Denied},
 		"list mine": {s.List(ctx, "disks/mine/", "", list), ""}, "too big": {big, errs.Invalid},
 	} {
 		if got := errs.KindOf(c.err); got != c.want {
@@ -98,7 +103,8 @@ func TestAuthorizerSeesEveryRequest(t *testing.T) {
 }
 
 func TestBadToken(t *testing.T) {
-	server := httptest.NewServer(gatewayhttp.New(memblob.New(), gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{}))
+	server := httptest.NewServer(gatewayhttp.New(memblob.New(), gatewayhttp.AuthorizerFunc(allow),
+		gatewayhttp.Config{}))
 	t.Cleanup(server.Close)
 	_, err := client(t, server.URL, "wrong").Put(t.Context(), "k", nil)
 	if !errs.Is(err, errs.Denied) || errs.RemedyOf(err) != "bind again" {
@@ -129,7 +135,8 @@ func (c cutter) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func TestCutConnectionIsUnavailable(t *testing.T) {
 	store := memblob.New()
 	for i := range 100 {
-		if _, err := store.Put(t.Context(), fmt.Sprintf("many/%d", i), make([]byte, 1000)); err != nil {
+		if _, err := store.Put(t.Context(), fmt.Sprintf("many/%d", i),
+			make([]byte, 1000)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -142,7 +149,8 @@ func TestCutConnectionIsUnavailable(t *testing.T) {
 	_, half := amid.Get(ctx, "many/1", blob.All())
 	seen := 0
 	list := amid.List(ctx, "many/", "", func(blob.Entry) bool { seen++; return true })
-	for what, err := range map[string]error{"put": put, "get": get, "half a get": half, "list": list} {
+	for what, err := range map[string]error{"put": put, "get": get, "half a get": half,
+		"list": list} {
 		if !errs.Is(err, errs.Unavailable) {
 			t.Errorf("%s over a cut connection: %v", what, err)
 		}
@@ -177,7 +185,8 @@ func TestAddressWithZone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := httptest.NewUnstartedServer(gatewayhttp.New(memblob.New(), gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{}))
+	server := httptest.NewUnstartedServer(gatewayhttp.New(memblob.New(),
+		gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{}))
 	server.Listener = l
 	server.Start()
 	t.Cleanup(server.Close)
@@ -188,12 +197,15 @@ func TestAddressWithZone(t *testing.T) {
 }
 
 func TestStoreErrorsKeepTheirKind(t *testing.T) {
-	for _, kind := range []errs.Kind{errs.Invalid, errs.NotFound, errs.Conflict, errs.Denied, errs.Unavailable, errs.Exhausted, errs.Fenced, errs.Internal} {
-		s := serve(t, gatewayhttp.New(memblob.New(), gatewayhttp.AuthorizerFunc(func(*http.Request, string, string, []byte) error {
-			return errs.Wrap(kind, errors.New("cause"), "message").WithRemedy("remedy")
-		}), gatewayhttp.Config{}))
+	for _, kind := range []errs.Kind{errs.Invalid, errs.NotFound, errs.Conflict, errs.Denied,
+		errs.Unavailable, errs.Exhausted, errs.Fenced, errs.Internal} {
+		s := serve(t, gatewayhttp.New(memblob.New(),
+			gatewayhttp.AuthorizerFunc(func(*http.Request, string, string, []byte) error {
+				return errs.Wrap(kind, errors.New("cause"), "message").WithRemedy("remedy")
+			}), gatewayhttp.Config{}))
 		_, err := s.Get(t.Context(), "k", blob.All())
-		if !errs.Is(err, kind) || errs.RemedyOf(err) != "remedy" || err.Error() != "message: cause" {
+		if !errs.Is(err, kind) || errs.RemedyOf(err) != "remedy" ||
+			err.Error() != "message: cause" {
 			t.Errorf("kind %q came over as %q: %v", kind, errs.KindOf(err), err)
 		}
 	}
@@ -207,15 +219,18 @@ func TestBadBaseURL(t *testing.T) {
 	}
 }
 
-// TestThrottlingPassesThrough: a store that asks the gateway for fewer requests asks those behind it, and so does a
-// proxy in between that speaks HTTP only.
+// TestThrottlingPassesThrough: a store that asks the gateway for fewer requests asks those behind
+// it, and so does a proxy in between that speaks HTTP only.
 func TestThrottlingPassesThrough(t *testing.T) {
 	slow := decorate.Intercept(memblob.New(), func(context.Context, decorate.Op, string) error {
-		return errs.Wrap(errs.Unavailable, &blob.Throttled{After: 1500 * time.Millisecond}, "slow down")
+		return errs.Wrap(errs.Unavailable,
+			&blob.Throttled{After: 1500 * time.Millisecond}, "slow down")
 	})
-	gateway := serve(t, gatewayhttp.New(slow, gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{}))
+	gateway := serve(t, gatewayhttp.New(slow, gatewayhttp.AuthorizerFunc(allow),
+		gatewayhttp.Config{}))
 	_, err := gateway.PutIfAbsent(t.Context(), "k", []byte("x"))
-	if after, ok := blob.ThrottledFor(err); !ok || after != 1500*time.Millisecond || !errs.Is(err, errs.Unavailable) {
+	if after, ok := blob.ThrottledFor(err); !ok || after != 1500*time.Millisecond ||
+		!errs.Is(err, errs.Unavailable) {
 		t.Errorf("gateway: %v %v: %v", ok, after, err)
 	}
 	proxy := serve(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -223,12 +238,14 @@ func TestThrottlingPassesThrough(t *testing.T) {
 		w.WriteHeader(http.StatusTooManyRequests)
 	}))
 	_, err = proxy.Get(t.Context(), "k", blob.All())
-	if after, ok := blob.ThrottledFor(err); !ok || after != 3*time.Second || !errs.Is(err, errs.Unavailable) {
+	if after, ok := blob.ThrottledFor(err); !ok || after != 3*time.Second ||
+		!errs.Is(err, errs.Unavailable) {
 		t.Errorf("proxy: %v %v: %v", ok, after, err)
 	}
 }
 
-// TestOnlyTheGatewayIsBelieved: what else answers in its place is neither success nor a word on what is stored.
+// TestOnlyTheGatewayIsBelieved: what else answers in its place is neither success nor a word on
+// what is stored.
 func TestOnlyTheGatewayIsBelieved(t *testing.T) {
 	page := func(status int, header http.Header) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
@@ -246,20 +263,25 @@ func TestOnlyTheGatewayIsBelieved(t *testing.T) {
 			}
 		}
 	}
-	for _, status := range []int{200, 201, 202, 204, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 407, 409, 412, 413, 500, 501, 502, 503, 504, 507} {
+	for _, status := range []int{200, 201, 202, 204, 301, 302, 303, 304, 307, 308, 400, 401, 403,
+		404, 405, 407, 409, 412, 413, 500, 501, 502, 503, 504, 507} {
 		server := httptest.NewServer(page(status, http.Header{"Location": {"/login"}}))
 		s := client(t, server.URL, "secret")
 		for what, err := range map[string]error{
-			"get": second(s.Get(t.Context(), "k", blob.All())), "get nothing": second(s.Get(t.Context(), "k", blob.Range{})),
-			"put": second(s.Put(t.Context(), "k", []byte("x"))), "put if absent": second(s.PutIfAbsent(t.Context(), "k", []byte("x"))),
-			"put if match": second(s.PutIfMatch(t.Context(), "k", []byte("x"), "e")),
-			"list":         s.List(t.Context(), "", "", func(blob.Entry) bool { return true }),
+			"get":           second(s.Get(t.Context(), "k", blob.All())),
+			"get nothing":   second(s.Get(t.Context(), "k", blob.Range{})),
+			"put":           second(s.Put(t.Context(), "k", []byte("x"))),
+			"put if absent": second(s.PutIfAbsent(t.Context(), "k", []byte("x"))),
+			"put if match":  second(s.PutIfMatch(t.Context(), "k", []byte("x"), "e")),
+			"list":          s.List(t.Context(), "", "", func(blob.Entry) bool { return true }),
 		} {
 			if !errs.Is(err, errs.Unavailable) {
 				t.Errorf("%s, answered %d: kind %q: %v", what, status, errs.KindOf(err), err)
 			}
 		}
-		if err := s.Delete(t.Context(), "k"); !errs.Is(err, errs.Unavailable) && status != http.StatusNoContent { // which is what the gateway says
+		// which is what the gateway says
+		if err := s.Delete(t.Context(), "k"); !errs.Is(err, errs.Unavailable) &&
+			status != http.StatusNoContent {
 			t.Errorf("delete, answered %d: kind %q: %v", status, errs.KindOf(err), err)
 		}
 		server.Close()

@@ -15,7 +15,8 @@ type ErrorBody struct {
 	Kind    errs.Kind `json:"kind"`
 	Message string    `json:"message"`
 	Remedy  string    `json:"remedy,omitempty"`
-	// Throttled: the store asks for fewer requests; RetryAfterMS is how long it wants to be left alone, if it says so.
+	// Throttled: the store asks for fewer requests; RetryAfterMS is how long it wants to be left
+	// alone, if it says so.
 	Throttled    bool  `json:"throttled,omitempty"`
 	RetryAfterMS int64 `json:"retry_after_ms,omitempty"`
 }
@@ -24,7 +25,8 @@ type ErrorBody struct {
 func (b *ErrorBody) Err() error {
 	e := &errs.Error{Kind: b.Kind, Message: b.Message, Remedy: b.Remedy}
 	if b.Throttled {
-		return errs.Wrap(b.Kind, &blob.Throttled{After: time.Duration(b.RetryAfterMS) * time.Millisecond, Cause: e}, "store gateway").
+		return errs.Wrap(b.Kind, &blob.Throttled{
+			After: time.Duration(b.RetryAfterMS) * time.Millisecond, Cause: e}, "store gateway").
 			WithRemedy("%s", b.Remedy)
 	}
 	return e

@@ -1,14 +1,16 @@
-// Package gatewayhttp is the serving side of a store gateway: a blob.Store over HTTP/1.1, through which a VM
-// that holds no credential reaches what its worker lets it reach. Package gatewayblob is the other side.
+// Package gatewayhttp is the serving side of a store gateway: a blob.Store over HTTP/1.1, through
+// which a VM that holds no credential reaches what its worker lets it reach. Package gatewayblob is
+// the other side.
 //
 //	GET    /o/<key>            Range: bytes=a-b      200 or 206, ETag
 //	HEAD   /o/<key>                                  200, ETag, Content-Length
 //	PUT    /o/<key>            If-None-Match: *  or  If-Match: "etag"  or neither      200, ETag
 //	DELETE /o/<key>                                  204
-//	GET    /list?prefix=&after=                      200, one JSON document per line, ended by {"end":true}
+//	GET    /list?prefix=&after=                      200, a document per line, {"end":true} last
 //
-// An error is the JSON document {"kind","message","remedy"}, with a status that follows from the kind.
-// Invariant: nothing reaches the store before the Authorizer has said yes to exactly that request.
+// An error is the JSON document {"kind","message","remedy"}, with a status that follows from the
+// kind. Invariant: nothing reaches the store before the Authorizer has said yes to exactly that
+// request.
 package gatewayhttp
 
 import (
@@ -40,8 +42,9 @@ const defaultMaxBody = 64 << 20
 
 // Authorizer decides about each request. It is safe for concurrent use.
 type Authorizer interface {
-	// Authorize returns nil to let a request through, else the error that the client gets. key is a valid
-	// object key, but for OpList; body is what would be written, and must not be kept or changed.
+	// Authorize returns nil to let a request through, else the error that the client gets. key is a
+	// valid object key, but for OpList; body is what would be written, and must not be kept or
+	// changed.
 	Authorize(r *http.Request, op, key string, body []byte) error
 }
 
@@ -139,7 +142,8 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, key string) error 
 		if first < 0 {
 			first = o.Size - int64(len(o.Data))
 		}
-		header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, first+int64(len(o.Data))-1, o.Size))
+		header.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first,
+			first+int64(len(o.Data))-1, o.Size))
 		w.WriteHeader(http.StatusPartialContent)
 	}
 	_, _ = w.Write(o.Data) // a client that is gone needs no answer
@@ -148,7 +152,8 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, key string) error 
 
 func (h *handler) put(w http.ResponseWriter, r *http.Request, key string) error {
 	if r.ContentLength > h.maxBody {
-		return errs.New(errs.Invalid, "object of %d bytes, more than %d", r.ContentLength, h.maxBody)
+		return errs.New(errs.Invalid, "object of %d bytes, more than %d",
+			r.ContentLength, h.maxBody)
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.maxBody))
 	if err != nil {

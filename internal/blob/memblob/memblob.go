@@ -1,5 +1,6 @@
-// Package memblob is an object store in memory, for tests and simulation. It gives all guarantees of
-// blob.Store but durability beyond the process, and is as strict as the strictest driver about keys.
+// Package memblob is an object store in memory, for tests and simulation. It gives all guarantees
+// of blob.Store but durability beyond the process, and is as strict as the strictest driver about
+// keys.
 package memblob
 
 import (
@@ -50,7 +51,8 @@ func (s *Store) Get(ctx context.Context, key string, r blob.Range) (blob.Object,
 	if err != nil {
 		return blob.Object{}, err
 	}
-	return blob.Object{Data: bytes.Clone(o.data[offset : offset+count]), ETag: o.etag, Size: size}, nil
+	return blob.Object{Data: bytes.Clone(o.data[offset : offset+count]), ETag: o.etag,
+		Size: size}, nil
 }
 
 // Put implements blob.Store.
@@ -69,7 +71,8 @@ func (s *Store) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.
 }
 
 // PutIfMatch implements blob.Store.
-func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	return s.put(ctx, key, body, func(o object, exists bool) error {
 		if !exists {
 			return errs.New(errs.NotFound, "no object %s", key)
@@ -81,7 +84,8 @@ func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte, match b
 	})
 }
 
-func (s *Store) put(ctx context.Context, key string, body []byte, condition func(object, bool) error) (blob.ETag, error) {
+func (s *Store) put(ctx context.Context, key string, body []byte,
+	condition func(object, bool) error) (blob.ETag, error) {
 	if err := check(ctx, key); err != nil {
 		return "", err
 	}
@@ -139,7 +143,8 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 }
 
 // List implements blob.Store. It lists the keys as they were when it was called.
-func (s *Store) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (s *Store) List(ctx context.Context, prefix, startAfter string,
+	yield func(blob.Entry) bool) error {
 	if err := ctx.Err(); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "list %q", prefix)
 	}

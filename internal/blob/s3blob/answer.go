@@ -44,7 +44,8 @@ func (d disbelieve) addTo(stack *middleware.Stack) error {
 func (disbelieve) ID() string { return "Disbelieve" }
 
 // HandleDeserialize lets an answer through that is what S3 promises. All others are a *refusal.
-func (disbelieve) HandleDeserialize(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (
+func (disbelieve) HandleDeserialize(ctx context.Context, in middleware.DeserializeInput,
+	next middleware.DeserializeHandler) (
 	middleware.DeserializeOutput, middleware.Metadata, error,
 ) {
 	out, metadata, err := next.HandleDeserialize(ctx, in)
@@ -64,13 +65,15 @@ func (disbelieve) HandleDeserialize(ctx context.Context, in middleware.Deseriali
 	return out, metadata, r
 }
 
-// check returns what is wrong with the answer to op, nil if it is what S3 promises. It may read and replace the body.
-// A body that is given back is whole, but for the one of a Get, which is read where its length is known.
+// check returns what is wrong with the answer to op, nil if it is what S3 promises. It may read and
+// replace the body. A body that is given back is whole, but for the one of a Get, which is read
+// where its length is known.
 func check(op string, resp *http.Response) *refusal {
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
 		return refuse(resp, "")
 	}
-	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" && encoding != "aws-chunked" {
+	if encoding := resp.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" &&
+		encoding != "aws-chunked" {
 		return refuse(resp, "in "+printable(encoding)+", which nobody asked for")
 	}
 	switch op {
@@ -88,11 +91,13 @@ func check(op string, resp *http.Response) *refusal {
 
 // endless reports whether an answer ends where its connection does, wherever that is.
 func endless(resp *http.Response) bool {
-	return resp.ContentLength < 0 && resp.ProtoMajor < 2 && !slices.Contains(resp.TransferEncoding, "chunked")
+	return resp.ContentLength < 0 && resp.ProtoMajor < 2 &&
+		!slices.Contains(resp.TransferEncoding, "chunked")
 }
 
 func checkGet(resp *http.Response) *refusal {
-	partial, ranged := resp.StatusCode == http.StatusPartialContent, resp.Header.Get("Content-Range") != ""
+	partial, ranged := resp.StatusCode == http.StatusPartialContent,
+		resp.Header.Get("Content-Range") != ""
 	kind := strings.ToLower(resp.Header.Get("Content-Type"))
 	switch {
 	case resp.StatusCode != http.StatusOK && !partial:
@@ -103,7 +108,8 @@ func checkGet(resp *http.Response) *refusal {
 		return refuse(resp, "without a length, so that nobody can tell whether it is whole")
 	case noETag(resp):
 		return refuse(resp, "without an ETag")
-	case strings.Contains(kind, "html") || strings.Contains(kind, "xml"): // no object of ours is of such a type
+	// no object of ours is of such a type
+	case strings.Contains(kind, "html") || strings.Contains(kind, "xml"):
 		return refuse(resp, "which is a page")
 	}
 	return nil
@@ -119,7 +125,8 @@ func checkPut(resp *http.Response) *refusal {
 	return checkBlank(resp)
 }
 
-// checkDelete wants 204. A 200 is as good if it has a header of S3's: some stores answer so, and pages don't.
+// checkDelete wants 204. A 200 is as good if it has a header of S3's: some stores answer so, and
+// pages don't.
 func checkDelete(resp *http.Response) *refusal {
 	switch {
 	case resp.StatusCode == http.StatusNoContent:
@@ -193,8 +200,9 @@ func rootOf(document []byte) string {
 
 func noETag(resp *http.Response) bool { return etag(resp.Header.Get("ETag")) == "" }
 
-// etag returns the ETag in a header. A weak one is the store's strong one, of which something on the way that compresses says
-// that it may have touched the body; the store knows it without the mark.
+// etag returns the ETag in a header. A weak one is the store's strong one, of which something on
+// the way that compresses says that it may have touched the body; the store knows it without the
+// mark.
 func etag(header string) blob.ETag {
 	return blob.ETag(strings.Trim(strings.TrimPrefix(strings.TrimSpace(header), "W/"), `"`))
 }
@@ -207,8 +215,9 @@ func refuse(resp *http.Response, why string) *refusal {
 
 func refuseBody(resp *http.Response, body []byte, why string) *refusal {
 	r := &refusal{
-		status: resp.StatusCode, why: why, contentType: printable(resp.Header.Get("Content-Type")), location: printable(resp.Header.Get("Location")),
-		after: blob.RetryAfter(resp.Header, time.Now()),
+		status: resp.StatusCode, why: why, contentType: printable(resp.Header.Get("Content-Type")),
+		location: printable(resp.Header.Get("Location")),
+		after:    blob.RetryAfter(resp.Header, time.Now()),
 	}
 	var said struct {
 		XMLName   xml.Name
@@ -217,7 +226,8 @@ func refuseBody(resp *http.Response, body []byte, why string) *refusal {
 		RequestID string `xml:"RequestId"`
 	}
 	if xml.Unmarshal(body, &said) == nil && said.XMLName.Local == "Error" && said.Code != "" {
-		r.code, r.message, r.request = printable(said.Code), printable(said.Message), printable(said.RequestID)
+		r.code, r.message, r.request = printable(said.Code), printable(said.Message),
+			printable(said.RequestID)
 		return r
 	}
 	r.page = firstWords(body)
@@ -298,9 +308,13 @@ func firstWords(body []byte) string {
 	return printable(b.String())
 }
 
-// printable returns text that came over the wire as it may be shown and logged: one line, of a bounded length.
+// printable returns text that came over the wire as it may be shown and logged: one line, of a
+// bounded length.
 func printable(s string) string {
-	s = strings.Join(strings.FieldsFunc(s, func(c rune) bool { return c == ' ' || c == utf8.RuneError || !unicode.IsPrint(c) }), " ")
+	s = strings.Join(strings.FieldsFunc(s, func(c rune) bool {
+		return c == ' ' ||
+			c == utf8.RuneError || !unicode.IsPrint(c)
+	}), " ")
 	words := []rune(s)
 	if len(words) > maxWords {
 		return string(words[:maxWords]) + "…"

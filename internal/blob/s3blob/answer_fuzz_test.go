@@ -17,21 +17,29 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// FuzzAnswer: whatever comes over the wire is what S3 promises, or is refused, in words that can be shown.
+// FuzzAnswer: whatever comes over the wire is what S3 promises, or is refused, in words that can be
+// shown.
 func FuzzAnswer(f *testing.F) {
-	f.Add(uint8(0), 206, `"e"`, "application/octet-stream", "bytes 0-2/3", "", []byte("abc"), int64(0), int64(-1))
+	f.Add(uint8(0), 206, `"e"`, "application/octet-stream", "bytes 0-2/3", "", []byte("abc"),
+		int64(0), int64(-1))
 	f.Add(uint8(0), 200, `W/"e"`, "", "", "gzip", []byte("abc"), int64(1), int64(1))
 	f.Add(uint8(1), 200, `"e"`, "", "", "", []byte(""), int64(0), int64(0))
 	f.Add(uint8(1), 200, "", "text/html", "", "", []byte("<html>"), int64(0), int64(0))
 	f.Add(uint8(2), 204, "", "", "", "", []byte(""), int64(0), int64(0))
-	f.Add(uint8(3), 200, "", "application/xml", "", "", []byte("<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"), int64(0), int64(0))
-	f.Add(uint8(3), 404, "", "", "", "", []byte("<Error><Code>NoSuchKey</Code><Message>m</Message></Error>"), int64(-3), int64(0))
-	f.Fuzz(func(t *testing.T, op uint8, status int, tag, contentType, contentRange, encoding string, body []byte, offset, length int64) {
+	f.Add(uint8(3), 200, "", "application/xml", "", "",
+		[]byte("<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"),
+		int64(0), int64(0))
+	f.Add(uint8(3), 404, "", "", "", "",
+		[]byte("<Error><Code>NoSuchKey</Code><Message>m</Message></Error>"), int64(-3), int64(0))
+	f.Fuzz(func(t *testing.T, op uint8, status int, tag, contentType, contentRange, encoding string,
+		body []byte, offset, length int64) {
 		name := []string{opGet, opPut, opDelete, opList}[op%4]
 		resp := &http.Response{
-			StatusCode: status, Header: http.Header{}, ProtoMajor: 1, ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
+			StatusCode: status, Header: http.Header{}, ProtoMajor: 1,
+			ContentLength: int64(len(body)), Body: io.NopCloser(bytes.NewReader(body)),
 		}
-		for header, value := range map[string]string{"ETag": tag, "Content-Type": contentType, "Content-Range": contentRange, "Content-Encoding": encoding} {
+		for header, value := range map[string]string{"ETag": tag, "Content-Type": contentType,
+			"Content-Range": contentRange, "Content-Encoding": encoding} {
 			if value != "" {
 				resp.Header.Set(header, value)
 			}
@@ -87,11 +95,13 @@ func readHolds(t *testing.T, r blob.Range, contentRange string, body []byte) {
 		return
 	}
 	if _, count, err := r.Resolve(o.Size); err != nil || count != int64(len(o.Data)) {
-		t.Fatalf("%+v of %q in %d bytes: %d bytes of %d, %v", r, contentRange, len(body), len(o.Data), o.Size, err)
+		t.Fatalf("%+v of %q in %d bytes: %d bytes of %d, %v", r, contentRange, len(body),
+			len(o.Data), o.Size, err)
 	}
 }
 
-// FuzzListing: over any pages the keys that are let through have the prefix, and grow; and a listing ends.
+// FuzzListing: over any pages the keys that are let through have the prefix, and grow; and a
+// listing ends.
 func FuzzListing(f *testing.F) {
 	f.Add("a/", "a/1\na/2\n\na/3", "t\n", true)
 	f.Add("", "b\na", "", false)
@@ -102,7 +112,8 @@ func FuzzListing(f *testing.F) {
 		for _, page := range bytes.Split([]byte(keys), []byte("\n\n")) {
 			out := &s3.ListObjectsV2Output{IsTruncated: &truncated}
 			for i, key := range bytes.Split(page, []byte("\n")) {
-				out.Contents = append(out.Contents, types.Object{Key: aws.String(string(key)), Size: aws.Int64(int64(i))})
+				out.Contents = append(out.Contents,
+					types.Object{Key: aws.String(string(key)), Size: aws.Int64(int64(i))})
 			}
 			if pages < len(next) {
 				out.NextContinuationToken = aws.String(string(next[pages]))
@@ -112,7 +123,8 @@ func FuzzListing(f *testing.F) {
 			}
 			for i, o := range out.Contents {
 				if *o.Key <= last || len(*o.Key) < len(prefix) || (*o.Key)[:len(prefix)] != prefix {
-					t.Fatalf("page %d has the key %s: %q after %q", pages, strconv.Itoa(i), *o.Key, last)
+					t.Fatalf("page %d has the key %s: %q after %q", pages,
+						strconv.Itoa(i), *o.Key, last)
 				}
 				last = *o.Key
 			}

@@ -29,15 +29,17 @@ type Config struct {
 	Region    string
 	PathStyle bool
 
-	AccessKey, SecretKey, SessionToken string // empty: whatever the SDK's usual chain finds, see New
-	CABundle                           string // a PEM file of more certificate authorities to trust; may be empty
+	// empty: whatever the SDK's usual chain finds, see New
+	AccessKey, SecretKey, SessionToken string
+	// a PEM file of more certificate authorities to trust; may be empty
+	CABundle string
 }
 
-// ParseURL reads s3://bucket/prefix?endpoint=…&region=…&path_style=true. What the URL doesn't say comes from
-// the usual AWS environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION,
-// AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, AWS_CA_BUNDLE), looked up by getenv. Credentials
-// are never part of the URL, because disk URLs are shown and logged. A custom endpoint is spoken to in path
-// style unless the URL says otherwise.
+// ParseURL reads s3://bucket/prefix?endpoint=…&region=…&path_style=true. What the URL doesn't say
+// comes from the usual AWS environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+// AWS_SESSION_TOKEN, AWS_REGION, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL,
+// AWS_CA_BUNDLE), looked up by getenv. Credentials are never part of the URL, because disk URLs are
+// shown and logged. A custom endpoint is spoken to in path style unless the URL says otherwise.
 func ParseURL(u *url.URL, getenv func(string) string) (Config, error) {
 	env := func(names ...string) string {
 		for _, name := range names {
@@ -68,7 +70,8 @@ func ParseURL(u *url.URL, getenv func(string) string) (Config, error) {
 		case "path_style":
 		default:
 			return Config{}, errs.New(errs.Invalid, "s3 URL has the unknown parameter %q", name).
-				WithRemedy("use endpoint, region or path_style; credentials come from the environment")
+				WithRemedy(
+					"use endpoint, region or path_style; credentials come from the environment")
 		}
 	}
 	c.PathStyle = c.Endpoint != ""
@@ -88,7 +91,8 @@ func ParseURL(u *url.URL, getenv func(string) string) (Config, error) {
 func (c Config) validate(u *url.URL) error {
 	switch {
 	case c.Bucket == "":
-		return errs.New(errs.Invalid, "s3 URL without a bucket").WithRemedy("write s3://bucket/prefix")
+		return errs.New(errs.Invalid, "s3 URL without a bucket").WithRemedy(
+			"write s3://bucket/prefix")
 	case u.User != nil:
 		return errs.New(errs.Invalid, "s3 URL with credentials in it").
 			WithRemedy("set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, instead")
@@ -99,7 +103,8 @@ func (c Config) validate(u *url.URL) error {
 	if c.Endpoint != "" {
 		e, err := url.Parse(c.Endpoint)
 		if err != nil || e.Host == "" || e.Scheme != "http" && e.Scheme != "https" {
-			return errs.New(errs.Invalid, "bad s3 endpoint %q", c.Endpoint).WithRemedy("write http://host:port or https://host")
+			return errs.New(errs.Invalid, "bad s3 endpoint %q", c.Endpoint).
+				WithRemedy("write http://host:port or https://host")
 		}
 	}
 	return nil
@@ -108,15 +113,18 @@ func (c Config) validate(u *url.URL) error {
 // transport returns a connection pool for parallel requests.
 func (c Config) transport() (*http.Transport, error) {
 	t := &http.Transport{
-		DialContext:           (&net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext: (&net.Dialer{Timeout: dialTimeout,
+			KeepAlive: 15 * time.Second}).DialContext,
 		MaxIdleConns:          2 * parallel,
 		MaxIdleConnsPerHost:   parallel,
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   dialTimeout,
 		ResponseHeaderTimeout: headerTimeout,
 		ExpectContinueTimeout: time.Second,
-		DisableCompression:    true, // a listing that something compresses on the way may get a weak ETag, and objects don't compress
-		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
+		// a listing that something compresses on the way may get a weak ETag, and objects don't
+		// compress
+		DisableCompression: true,
+		TLSClientConfig:    &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	if !strings.HasPrefix(c.Endpoint, "http://") { // an endpoint without TLS is one's own, nearby
 		t.Proxy = http.ProxyFromEnvironment
@@ -126,14 +134,16 @@ func (c Config) transport() (*http.Transport, error) {
 	}
 	pem, err := os.ReadFile(c.CABundle)
 	if err != nil {
-		return nil, errs.Wrap(errs.Invalid, err, "read the certificate authorities").WithRemedy("correct or unset AWS_CA_BUNDLE")
+		return nil, errs.Wrap(errs.Invalid, err,
+			"read the certificate authorities").WithRemedy("correct or unset AWS_CA_BUNDLE")
 	}
 	roots, err := x509.SystemCertPool()
 	if err != nil {
 		roots = x509.NewCertPool() // a host without any; the bundle has to do
 	}
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, errs.New(errs.Invalid, "no certificate in %s", c.CABundle).WithRemedy("correct or unset AWS_CA_BUNDLE")
+		return nil, errs.New(errs.Invalid, "no certificate in %s", c.CABundle).
+			WithRemedy("correct or unset AWS_CA_BUNDLE")
 	}
 	t.TLSClientConfig.RootCAs = roots
 	return t, nil

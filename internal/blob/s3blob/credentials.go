@@ -20,8 +20,8 @@ const (
 	lookTimeout       = 10 * time.Second // for all places together
 )
 
-// access is where the store's credentials come from: those of Config, or whatever the SDK's usual chain finds, which
-// is asked again when they expire and when the store says that they are no good.
+// access is where the store's credentials come from: those of Config, or whatever the SDK's usual
+// chain finds, which is asked again when they expire and when the store says that they are no good.
 type access struct {
 	fixed  bool
 	cache  *aws.CredentialsCache
@@ -32,20 +32,25 @@ type access struct {
 func newAccess(cfg Config) *access {
 	a := &access{fixed: cfg.AccessKey != ""}
 	if a.fixed {
-		a.cache = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(cfg.AccessKey, cfg.SecretKey, cfg.SessionToken))
+		a.cache = aws.NewCredentialsCache(credentials.NewStaticCredentialsProvider(cfg.AccessKey,
+			cfg.SecretKey, cfg.SessionToken))
 		return a
 	}
-	a.cache = aws.NewCredentialsCache(aws.CredentialsProviderFunc(a.look), func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = refreshAhead })
+	a.cache = aws.NewCredentialsCache(aws.CredentialsProviderFunc(a.look),
+		func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = refreshAhead })
 	return a
 }
 
-// look asks the chain from its beginning, so that files are read anew: the SDK keeps what it has read of them.
+// look asks the chain from its beginning, so that files are read anew: the SDK keeps what it has
+// read of them.
 func (a *access) look(ctx context.Context) (aws.Credentials, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	a.looked.Store(time.Now().UnixNano())
 	// A host that has no metadata service must not wait for one three times.
-	cfg, err := config.LoadDefaultConfig(ctx, config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }), config.WithLogger(logging.Nop{}))
+	cfg, err := config.LoadDefaultConfig(ctx,
+		config.WithRetryer(func() aws.Retryer { return aws.NopRetryer{} }),
+		config.WithLogger(logging.Nop{}))
 	if err != nil {
 		return aws.Credentials{}, &CredentialsError{plain(err), a.found.Load()}
 	}
@@ -72,7 +77,8 @@ func (a *access) expiredRemedy() string {
 	return "put a new session token where these came from, such as ~/.aws/credentials: it is read again by itself"
 }
 
-// signer signs by the secret that it is given: the SDK's own goes on with the one that it first had for an access key.
+// signer signs by the secret that it is given: the SDK's own goes on with the one that it first had
+// for an access key.
 type signer struct {
 	now atomic.Pointer[secretSigner]
 }
@@ -83,10 +89,12 @@ type secretSigner struct {
 }
 
 // SignHTTP implements s3.HTTPSignerV4.
-func (s *signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service, region string, at time.Time, opts ...func(*v4.SignerOptions)) error {
+func (s *signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service,
+	region string, at time.Time, opts ...func(*v4.SignerOptions)) error {
 	now := s.now.Load()
 	if now == nil || now.secret != c.SecretAccessKey {
-		now = &secretSigner{c.SecretAccessKey, v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })}
+		now = &secretSigner{c.SecretAccessKey,
+			v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })}
 		s.now.Store(now)
 	}
 	return now.Signer.SignHTTP(ctx, c, r, hash, service, region, at, opts...)

@@ -19,11 +19,14 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// noCredentials makes an environment in which the chain finds nothing, and returns the path of the file that it looks into.
+// noCredentials makes an environment in which the chain finds nothing, and returns the path of the
+// file that it looks into.
 func noCredentials(t *testing.T) string {
 	t.Helper()
-	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_CA_BUNDLE",
-		"AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"} {
+	for _, name := range []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+		"AWS_PROFILE", "AWS_CA_BUNDLE",
+		"AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+		"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"} {
 		t.Setenv(name, "")
 	}
 	file := filepath.Join(t.TempDir(), "credentials")
@@ -44,7 +47,8 @@ func writeProfile(t *testing.T, file, key, secret string) {
 // chained opens a store whose URL and environment have no credentials.
 func chained(t *testing.T, endpoint string) *s3blob.Store {
 	t.Helper()
-	u, err := url.Parse("s3://bucket/" + versitygwtest.Prefix() + "?endpoint=" + url.QueryEscape(endpoint))
+	u, err := url.Parse("s3://bucket/" + versitygwtest.Prefix() + "?endpoint=" +
+		url.QueryEscape(endpoint))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,14 +74,17 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// TestCredentialsOfAProfile: those in a file are used, and read again when the store refuses what was read.
+// TestCredentialsOfAProfile: those in a file are used, and read again when the store refuses what
+// was read.
 func TestCredentialsOfAProfile(t *testing.T) {
 	server := versitygwtest.Start(t)
 	file := noCredentials(t)
 	s := chained(t, server.Endpoint)
 	put := func() error { _, err := s.Put(t.Context(), "k", []byte("x")); return err }
-	if err := put(); !errs.Is(err, errs.Denied) || !strings.Contains(errs.RemedyOf(err), "AWS_PROFILE") {
-		t.Fatalf("without credentials: kind %q, remedy %q: %v", errs.KindOf(err), errs.RemedyOf(err), err)
+	if err := put(); !errs.Is(err, errs.Denied) ||
+		!strings.Contains(errs.RemedyOf(err), "AWS_PROFILE") {
+		t.Fatalf("without credentials: kind %q, remedy %q: %v", errs.KindOf(err),
+			errs.RemedyOf(err), err)
 	}
 	writeProfile(t, file, versitygwtest.AccessKey, "old")
 	eventually(t, "the profile is read", func() bool {
@@ -96,12 +103,16 @@ func TestCredentialsOfAProfile(t *testing.T) {
 func TestAnExpiredTokenIsReplaced(t *testing.T) {
 	file := noCredentials(t)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.Header.Get("Authorization"), "/new") || strings.Contains(r.Header.Get("Authorization"), "=new/") {
+		if strings.Contains(r.Header.Get("Authorization"), "/new") ||
+			strings.Contains(r.Header.Get("Authorization"), "=new/") {
 			w.Header().Set("ETag", `"1"`)
 			return
 		}
 		w.WriteHeader(http.StatusBadRequest)
-		_, _ = w.Write([]byte(`<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>`))
+		_,
+			_ = w.Write(
+			[]byte(
+				`<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>`))
 	}))
 	t.Cleanup(server.Close)
 	writeProfile(t, file, "old", "secret")
@@ -111,10 +122,12 @@ func TestAnExpiredTokenIsReplaced(t *testing.T) {
 		t.Errorf("kind %q, remedy %q: %v", errs.KindOf(err), errs.RemedyOf(err), err)
 	}
 	writeProfile(t, file, "new", "secret")
-	eventually(t, "the new token is used", func() bool { _, err := s.Put(t.Context(), "k", nil); return err == nil })
+	eventually(t, "the new token is used",
+		func() bool { _, err := s.Put(t.Context(), "k", nil); return err == nil })
 }
 
-// TestNoMetadataServiceIsNoWait: a host where nothing answers in its place is told so before a command loses patience.
+// TestNoMetadataServiceIsNoWait: a host where nothing answers in its place is told so before a
+// command loses patience.
 func TestNoMetadataServiceIsNoWait(t *testing.T) {
 	noCredentials(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -127,7 +140,8 @@ func TestNoMetadataServiceIsNoWait(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	_, err = chained(t, "http://127.0.0.1:1").Get(ctx, "k", blob.All())
-	if ctx.Err() != nil || !errs.Is(err, errs.Denied) || !blobs.LacksCredentials(err) || errs.RemedyOf(err) == "" {
+	if ctx.Err() != nil || !errs.Is(err, errs.Denied) || !blobs.LacksCredentials(err) ||
+		errs.RemedyOf(err) == "" {
 		t.Errorf("kind %q: %v", errs.KindOf(err), err)
 	}
 	t.Log(err)

@@ -18,12 +18,14 @@ func TestAnEndpointWithAPath(t *testing.T) {
 		w.Header().Set("ETag", `"1"`)
 	}))
 	t.Cleanup(server.Close)
-	if _, err := open(t, server.URL+"/s3/api", "pool").Put(t.Context(), "k", nil); err != nil || asked != "/s3/api/bucket/pool/k" {
+	if _, err := open(t, server.URL+"/s3/api", "pool").Put(t.Context(), "k", nil); err != nil ||
+		asked != "/s3/api/bucket/pool/k" {
 		t.Errorf("%q: %v", asked, err)
 	}
 }
 
-// TestAClockThatIsOff: the store says what time it is, and is signed for by that. What a page says is no clock.
+// TestAClockThatIsOff: the store says what time it is, and is signed for by that. What a page says
+// is no clock.
 func TestAClockThatIsOff(t *testing.T) {
 	const ahead = 26 * time.Hour
 	page, refused := false, 0
@@ -35,10 +37,14 @@ func TestAClockThatIsOff(t *testing.T) {
 		}
 		now := time.Now().Add(ahead)
 		w.Header().Set("Date", now.UTC().Format(http.TimeFormat))
-		if at, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date")); err != nil || now.Sub(at).Abs() > 15*time.Minute {
+		if at, err := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date")); err != nil ||
+			now.Sub(at).Abs() > 15*time.Minute {
 			refused++
 			w.WriteHeader(http.StatusForbidden)
-			_, _ = w.Write([]byte("<Error><Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message></Error>"))
+			_,
+				_ = w.Write(
+				[]byte(
+					"<Error><Code>RequestTimeTooSkewed</Code><Message>The difference is too large.</Message></Error>"))
 			return
 		}
 		w.Header().Set("ETag", `"1"`)
@@ -46,7 +52,8 @@ func TestAClockThatIsOff(t *testing.T) {
 	t.Cleanup(server.Close)
 	s := open(t, server.URL, "")
 	put := func() error { _, err := s.Put(t.Context(), "k", nil); return err }
-	if err := put(); !errs.Is(err, errs.Unavailable) || !strings.Contains(errs.RemedyOf(err), "clock") {
+	if err := put(); !errs.Is(err, errs.Unavailable) ||
+		!strings.Contains(errs.RemedyOf(err), "clock") {
 		t.Errorf("kind %q, remedy %q: %v", errs.KindOf(err), errs.RemedyOf(err), err)
 	}
 	if err := put(); err != nil {

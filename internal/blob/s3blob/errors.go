@@ -28,7 +28,8 @@ func (s *Store) failure(err error, format string, args ...any) error {
 		if c.again {
 			kind = errs.Unavailable
 		}
-		return errs.Wrap(kind, c, "no credentials for bucket %s", s.bucket).WithRemedy(credentialsRemedy)
+		return errs.Wrap(kind, c, "no credentials for bucket %s", s.bucket).
+			WithRemedy(credentialsRemedy)
 	}
 	return errs.Wrap(errs.Unavailable, plain(err), format, args...)
 }
@@ -49,22 +50,27 @@ func (s *Store) refused(r *refusal, format string, args ...any) error {
 			WithRemedy("create the bucket %s, or correct the store's URL", s.bucket)
 	case "InvalidBucketName":
 		return errs.Wrap(kind, cause, "%q is no name of a bucket", s.bucket).
-			WithRemedy("correct the store's URL: a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
-	case "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException":
-		return errs.Wrap(kind, cause, "bucket %s is in another region or at another endpoint", s.bucket).
+			WithRemedy(
+				"correct the store's URL: a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens")
+	case "PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed",
+		"IllegalLocationConstraintException":
+		return errs.Wrap(kind, cause, "bucket %s is in another region or at another endpoint",
+			s.bucket).
 			WithRemedy("set the bucket's region in the store's URL (?region=…)")
 	case "RequestTimeTooSkewed":
 		return e.WithRemedy("set this host's clock")
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
 		s.credentials.renew()
-		return e.WithRemedy("check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile")
+		return e.WithRemedy(
+			"check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile")
 	case "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired":
 		s.credentials.renew()
 		return e.WithRemedy("%s", s.credentials.expiredRemedy())
 	}
 	switch kind {
 	case errs.Denied:
-		return e.WithRemedy("let these credentials get, put, delete and list objects in bucket %s: look at its policy and at theirs", s.bucket)
+		return e.WithRemedy(
+			"let these credentials get, put, delete and list objects in bucket %s: look at its policy and at theirs", s.bucket)
 	case errs.Exhausted:
 		return e.WithRemedy("make room in bucket %s, or raise its quota", s.bucket)
 	}
@@ -76,10 +82,13 @@ func (s *Store) strangerRemedy(status int) string {
 	switch status {
 	case http.StatusProxyAuthRequired:
 		return "a proxy asks for its own credentials: correct HTTPS_PROXY, or reach the store without it (NO_PROXY)"
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return "something on the way to " + s.where + " redirects, which is never followed: correct the endpoint, or what is between"
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return "something on the way to " + s.where +
+			" redirects, which is never followed: correct the endpoint, or what is between"
 	}
-	return "something between here and the store answers in its place: check the endpoint " + s.where + ", and proxies and gateways on the way"
+	return "something between here and the store answers in its place: check the endpoint " +
+		s.where + ", and proxies and gateways on the way"
 }
 
 // plain returns what went wrong without the SDK's story of how it came to know.
@@ -110,19 +119,21 @@ func plain(err error) error {
 	return err
 }
 
-// throttles reports whether an answer asks for fewer requests. A 503 without a code of S3's is a proxy's, and may
-// mean anything; if it says when to come back, it is taken for one that does.
+// throttles reports whether an answer asks for fewer requests. A 503 without a code of S3's is a
+// proxy's, and may mean anything; if it says when to come back, it is taken for one that does.
 func throttles(code string, status int) bool {
 	switch code {
-	case "SlowDown", "TooManyRequests", "Throttling", "ThrottlingException", "RequestLimitExceeded", "RequestThrottled", "BandwidthLimitExceeded":
+	case "SlowDown", "TooManyRequests", "Throttling", "ThrottlingException", "RequestLimitExceeded",
+		"RequestThrottled", "BandwidthLimitExceeded":
 		return true
 	}
 	return status == http.StatusTooManyRequests
 }
 
-// kind is what an answer means. Only S3's own document is the store's word: what has none is Unavailable, whatever its
-// status. What the store refuses until a person has changed something is Denied, for which a disk in use waits, while a
-// command tells it at once. That a bucket is missing is so, too: to take it for a missing object could start a disk anew.
+// kind is what an answer means. Only S3's own document is the store's word: what has none is
+// Unavailable, whatever its status. What the store refuses until a person has changed something is
+// Denied, for which a disk in use waits, while a command tells it at once. That a bucket is missing
+// is so, too: to take it for a missing object could start a disk anew.
 func (r *refusal) kind() errs.Kind {
 	if r.code == "" || r.why != "" {
 		return errs.Unavailable
@@ -136,11 +147,14 @@ func (r *refusal) kind() errs.Kind {
 		return errs.Invalid
 	case "NotImplemented":
 		return errs.Unsupported
-	case "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage":
+	case "QuotaExceeded", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded",
+		"InsufficientStorage":
 		return errs.Exhausted
-	case "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "RequestTimeout": // it got damaged on the way
+	// it got damaged on the way
+	case "BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch", "RequestTimeout":
 		return errs.Unavailable
-	case "RequestTimeTooSkewed", "TemporaryRedirect": // passes by itself: the SDK signs by the store's clock from then on
+	// passes by itself: the SDK signs by the store's clock from then on
+	case "RequestTimeTooSkewed", "TemporaryRedirect":
 		return errs.Unavailable
 	}
 	return kindOfStatus(r.code, r.status)
@@ -149,7 +163,8 @@ func (r *refusal) kind() errs.Kind {
 // kindOfStatus is the kind of an answer of S3's whose code says no more than its status.
 func kindOfStatus(code string, status int) errs.Kind {
 	switch {
-	case throttles(code, status), status == http.StatusConflict, status == http.StatusRequestTimeout:
+	case throttles(code, status), status == http.StatusConflict,
+		status == http.StatusRequestTimeout:
 		return errs.Unavailable
 	case status == http.StatusInsufficientStorage:
 		return errs.Exhausted

@@ -14,12 +14,14 @@ import (
 )
 
 const (
-	maxUntold = 1 << 30  // of an answer that doesn't say how long it is
-	maxAtOnce = 96 << 20 // of memory that an answer is given before any of it has come: more than any object of ours
+	maxUntold = 1 << 30 // of an answer that doesn't say how long it is
+	// of memory that an answer is given before any of it has come: more than any object of ours
+	maxAtOnce = 96 << 20
 )
 
-// Get implements blob.Store. A whole object is asked for as a range, too: then the answer says how long the object is, beside
-// how long itself is, and one that was cut by who wrote its head anew shows.
+// Get implements blob.Store. A whole object is asked for as a range, too: then the answer says how
+// long the object is, beside how long itself is, and one that was cut by who wrote its head anew
+// shows.
 func (s *Store) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
 	if err := blob.CheckKey(key); err != nil {
 		return blob.Object{}, err
@@ -32,7 +34,8 @@ func (s *Store) Get(ctx context.Context, key string, r blob.Range) (blob.Object,
 	if errs.Is(err, errs.Invalid) && r.Offset <= 0 {
 		// No range of an empty object can be asked for over HTTP, so this may just be one.
 		if o, err = s.get(ctx, key, asked, ""); err == nil && o.Size > 0 && !r.Whole() {
-			return blob.Object{}, errs.New(errs.Unavailable, "get object %s: it changed meanwhile", key)
+			return blob.Object{}, errs.New(errs.Unavailable,
+				"get object %s: it changed meanwhile", key)
 		}
 	}
 	if err == nil && r.Offset >= 0 && r.Length == 0 {
@@ -56,7 +59,8 @@ func header(r blob.Range) string {
 	}
 }
 
-func (s *Store) get(ctx context.Context, key string, r blob.Range, byteRange string) (blob.Object, error) {
+func (s *Store) get(ctx context.Context, key string, r blob.Range,
+	byteRange string) (blob.Object, error) {
 	in := &s3.GetObjectInput{Bucket: &s.bucket, Key: s.key(key)}
 	if byteRange != "" {
 		in.Range = &byteRange
@@ -73,30 +77,38 @@ func (s *Store) get(ctx context.Context, key string, r blob.Range, byteRange str
 	o, err := readAnswer(r, aws.ToString(out.ContentRange), told, out.Body)
 	o.ETag = etag(aws.ToString(out.ETag))
 	if err != nil {
-		return blob.Object{}, errs.Wrap(errs.KindOf(err), err, "get object %s", key).WithRemedy("%s", s.strangerRemedy(0))
+		return blob.Object{}, errs.Wrap(errs.KindOf(err), err, "get object %s", key).
+			WithRemedy("%s", s.strangerRemedy(0))
 	}
 	return o, nil
 }
 
-// readAnswer reads the object in an answer to a Get of r, and refuses what isn't exactly that. told is the length of the
-// answer, -1 if it doesn't say.
-func readAnswer(r blob.Range, contentRange string, told int64, body io.Reader) (blob.Object, error) {
+// readAnswer reads the object in an answer to a Get of r, and refuses what isn't exactly that. told
+// is the length of the answer, -1 if it doesn't say.
+func readAnswer(r blob.Range, contentRange string, told int64,
+	body io.Reader) (blob.Object, error) {
 	if contentRange == "" {
 		return readWhole(r, told, body)
 	}
 	var first, last, total int64
-	if n, err := fmt.Sscanf(contentRange, "bytes %d-%d/%d", &first, &last, &total); err != nil || n != 3 {
-		return blob.Object{}, strange("a Content-Range that can't be read: %q", printable(contentRange))
+	if n, err := fmt.Sscanf(contentRange, "bytes %d-%d/%d", &first, &last, &total); err != nil ||
+		n != 3 {
+		return blob.Object{}, strange("a Content-Range that can't be read: %q",
+			printable(contentRange))
 	}
 	offset, count, err := r.Resolve(total)
-	if err != nil || count < 1 || first != offset || last != offset+count-1 || told >= 0 && told != count {
-		return blob.Object{}, strange("bytes %d to %d of %d, said to be %d, which is not what was asked for", first, last, total, told)
+	if err != nil || count < 1 || first != offset || last != offset+count-1 || told >= 0 &&
+		told != count {
+		return blob.Object{}, strange(
+			"bytes %d to %d of %d, said to be %d, which is not what was asked for", first,
+			last, total, told)
 	}
 	data, err := readExactly(body, count)
 	return blob.Object{Data: data, Size: total}, err
 }
 
-// readWhole reads an object that came whole, though a part may have been asked for: some proxies drop that.
+// readWhole reads an object that came whole, though a part may have been asked for: some proxies
+// drop that.
 func readWhole(r blob.Range, told int64, body io.Reader) (blob.Object, error) {
 	var data []byte
 	var err error
@@ -112,7 +124,8 @@ func readWhole(r blob.Range, told int64, body io.Reader) (blob.Object, error) {
 	if err != nil {
 		return blob.Object{}, err
 	}
-	return blob.Object{Data: data[offset : offset+count : offset+count], Size: int64(len(data))}, nil
+	return blob.Object{Data: data[offset : offset+count : offset+count], Size: int64(len(data))},
+		nil
 }
 
 func readExactly(body io.Reader, count int64) ([]byte, error) {
@@ -122,7 +135,8 @@ func readExactly(body io.Reader, count int64) ([]byte, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return nil, errs.Wrap(errs.Unavailable, err, "the answer was cut after %d of %d bytes", n, count)
+		return nil, errs.Wrap(errs.Unavailable, err,
+			"the answer was cut after %d of %d bytes", n, count)
 	}
 	return b.Bytes(), nil
 }

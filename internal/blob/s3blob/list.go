@@ -15,9 +15,11 @@ import (
 const maxEmptyPages = 1000
 
 // List implements blob.Store.
-func (s *Store) List(ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool) error {
+func (s *Store) List(ctx context.Context, prefix, startAfter string,
+	yield func(blob.Entry) bool) error {
 	in := &s3.ListObjectsV2Input{Bucket: &s.bucket, Prefix: s.key(prefix)}
-	l := listing{prefix: s.prefix + prefix, unordered: strings.HasSuffix(s.bucket, directoryBucket), tokens: map[string]bool{}}
+	l := listing{prefix: s.prefix + prefix, unordered: strings.HasSuffix(s.bucket, directoryBucket),
+		tokens: map[string]bool{}}
 	if startAfter != "" {
 		in.StartAfter = s.key(startAfter)
 		l.last = s.prefix + startAfter
@@ -28,7 +30,8 @@ func (s *Store) List(ctx context.Context, prefix, startAfter string, yield func(
 			return s.failure(err, "list %q", prefix)
 		}
 		if fault := l.page(out); fault != "" {
-			return errs.New(errs.Unavailable, "list %q: not a listing to be believed: %s", prefix, fault).
+			return errs.New(errs.Unavailable, "list %q: not a listing to be believed: %s",
+				prefix, fault).
 				WithRemedy("%s", s.strangerRemedy(0))
 		}
 		for _, o := range out.Contents {
@@ -48,7 +51,8 @@ func (s *Store) List(ctx context.Context, prefix, startAfter string, yield func(
 	}
 }
 
-// directoryBucket ends the name of a bucket whose listings are in no order, and know no place to start after.
+// directoryBucket ends the name of a bucket whose listings are in no order, and know no place to
+// start after.
 const directoryBucket = "--x-s3"
 
 // listing is what has been seen of one so far.
@@ -60,7 +64,8 @@ type listing struct {
 	empty     int // pages in a row
 }
 
-// page says what is wrong with the next page, "" for nothing. None of a page is to be used that has anything wrong.
+// page says what is wrong with the next page, "" for nothing. None of a page is to be used that has
+// anything wrong.
 func (l *listing) page(out *s3.ListObjectsV2Output) string {
 	token := aws.ToString(out.NextContinuationToken)
 	switch {

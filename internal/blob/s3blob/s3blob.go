@@ -1,12 +1,13 @@
 // Package s3blob is an object store behind the S3 API: a bucket, or a prefix of one.
 //
 // Invariants:
-//   - No request is ever repeated behind the caller's back: the SDK's retries are off. A conditional write
-//     that was repeated could lose against itself.
-//   - What isn't known is Unavailable: a timeout, a cut connection, a 5xx, and S3's 409, which says that
-//     another write was under way. Conflict is only what the store said for certain (412).
-//   - An answer is believed only if it has all that S3 promises of one. What comes between, such as proxies, portals
-//     and ingresses, answers with every status there is; without S3's own document that is Unavailable.
+//   - No request is ever repeated behind the caller's back: the SDK's retries are off. A
+//     conditional write that was repeated could lose against itself.
+//   - What isn't known is Unavailable: a timeout, a cut connection, a 5xx, and S3's 409, which says
+//     that another write was under way. Conflict is only what the store said for certain (412).
+//   - An answer is believed only if it has all that S3 promises of one. What comes between, such as
+//     proxies, portals and ingresses, answers with every status there is; without S3's own document
+//     that is Unavailable.
 package s3blob
 
 import (
@@ -35,27 +36,35 @@ type Store struct {
 
 var _ blob.Store = (*Store)(nil)
 
-// New returns a store. It makes no request yet; blob probes tell whether the bucket is there and works.
+// New returns a store. It makes no request yet; blob probes tell whether the bucket is there and
+// works.
 //
-// Without credentials in cfg those are used that the SDK's usual chain finds: environment, shared files and profile, web
-// identity, container, the host's metadata service. They are kept until they expire or the store refuses them.
+// Without credentials in cfg those are used that the SDK's usual chain finds: environment, shared
+// files and profile, web identity, container, the host's metadata service. They are kept until they
+// expire or the store refuses them.
 func New(cfg Config) (*Store, error) {
 	transport, err := cfg.transport()
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{transport: transport, credentials: newAccess(cfg), bucket: cfg.Bucket, where: cfg.Endpoint}
+	s := &Store{transport: transport, credentials: newAccess(cfg), bucket: cfg.Bucket,
+		where: cfg.Endpoint}
 	options := s3.Options{
 		Region:      cfg.Region,
 		Credentials: s.credentials.cache, HTTPSignerV4: &signer{},
 		// A redirect is an answer like others: who follows one takes a page for the store.
-		HTTPClient:                 &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		HTTPClient: &http.Client{Transport: transport,
+			CheckRedirect: func(*http.Request,
+				[]*http.Request) error {
+				return http.ErrUseLastResponse
+			}},
 		APIOptions:                 []func(*middleware.Stack) error{disbelieve{}.addTo},
 		UsePathStyle:               cfg.PathStyle,
 		Retryer:                    aws.NopRetryer{},
 		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenRequired,
 		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenRequired,
-		Logger:                     logging.Nop{}, // it would write to standard error, such as that a download has no checksum of the SDK's
+		// it would write to standard error, such as that a download has no checksum of the SDK's
+		Logger: logging.Nop{},
 	}
 	if cfg.Endpoint != "" {
 		options.BaseEndpoint = aws.String(cfg.Endpoint)
@@ -87,16 +96,19 @@ func (s *Store) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.
 }
 
 // PutIfMatch implements blob.Store.
-func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (s *Store) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	return s.put(ctx, key, body, &s3.PutObjectInput{IfMatch: aws.String(`"` + string(match) + `"`)})
 }
 
-func (s *Store) put(ctx context.Context, key string, body []byte, in *s3.PutObjectInput) (blob.ETag, error) {
+func (s *Store) put(ctx context.Context, key string, body []byte,
+	in *s3.PutObjectInput) (blob.ETag, error) {
 	if err := blob.CheckKey(key); err != nil {
 		return "", err
 	}
 	in.Bucket, in.Key = &s.bucket, s.key(key)
-	in.ContentType = aws.String("application/octet-stream") // else a store may guess, and a page can't be told by its type
+	// else a store may guess, and a page can't be told by its type
+	in.ContentType = aws.String("application/octet-stream")
 	in.Body, in.ContentLength = bytes.NewReader(body), aws.Int64(int64(len(body)))
 	out, err := s.client.PutObject(ctx, in)
 	if err != nil {

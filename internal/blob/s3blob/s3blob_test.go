@@ -33,7 +33,10 @@ func open(t *testing.T, endpoint, prefix string) *s3blob.Store {
 func TestConformance(t *testing.T) {
 	server := versitygwtest.Start(t)
 	blobtest.Run(t, blobtest.Target{
-		Open:     func(t *testing.T) blob.Store { return open(t, server.Endpoint, versitygwtest.Prefix()) },
+		Open: func(t *testing.T) blob.Store {
+			return open(t, server.Endpoint,
+				versitygwtest.Prefix())
+		},
 		ListSize: 2100,
 	})
 }
@@ -49,13 +52,19 @@ func TestServerErrors(t *testing.T) {
 		_, err = s.Get(t.Context(), "k", blob.All())
 		return err
 	}
-	if err := get(s3blob.Config{Bucket: "none", AccessKey: versitygwtest.AccessKey, SecretKey: versitygwtest.SecretKey}); !errs.Is(err, errs.Denied) || !strings.HasPrefix(err.Error(), "bucket none does not exist") || errs.RemedyOf(err) == "" {
+	if err := get(s3blob.Config{Bucket: "none", AccessKey: versitygwtest.AccessKey,
+		SecretKey: versitygwtest.SecretKey}); !errs.Is(err, errs.Denied) ||
+		!strings.HasPrefix(err.Error(), "bucket none does not exist") || errs.RemedyOf(err) == "" {
 		t.Errorf("missing bucket: kind %q: %v", errs.KindOf(err), err)
 	}
-	if err := get(s3blob.Config{Bucket: "Bad_Name", AccessKey: versitygwtest.AccessKey, SecretKey: versitygwtest.SecretKey}); !errs.Is(err, errs.Denied) || !strings.Contains(errs.RemedyOf(err), "lower-case") {
-		t.Errorf("a name that no bucket has: kind %q, remedy %q: %v", errs.KindOf(err), errs.RemedyOf(err), err)
+	if err := get(s3blob.Config{Bucket: "Bad_Name", AccessKey: versitygwtest.AccessKey,
+		SecretKey: versitygwtest.SecretKey}); !errs.Is(err, errs.Denied) ||
+		!strings.Contains(errs.RemedyOf(err), "lower-case") {
+		t.Errorf("a name that no bucket has: kind %q, remedy %q: %v", errs.KindOf(err),
+			errs.RemedyOf(err), err)
 	}
-	if err := get(s3blob.Config{Bucket: "bucket", AccessKey: versitygwtest.AccessKey, SecretKey: "wrong"}); !errs.Is(err, errs.Denied) || errs.RemedyOf(err) == "" {
+	if err := get(s3blob.Config{Bucket: "bucket", AccessKey: versitygwtest.AccessKey,
+		SecretKey: "wrong"}); !errs.Is(err, errs.Denied) || errs.RemedyOf(err) == "" {
 		t.Errorf("wrong secret: kind %q: %v", errs.KindOf(err), err)
 	}
 }
@@ -87,21 +96,27 @@ func TestAnswersAndTheirKinds(t *testing.T) {
 			calls++
 			w.WriteHeader(c.status)
 			if c.code != "" {
-				_, _ = w.Write([]byte(`<?xml version="1.0"?><Error><Code>` + c.code + `</Code><Message>m</Message></Error>`))
+				_, _ = w.Write([]byte(`<?xml version="1.0"?><Error><Code>` + c.code +
+					`</Code><Message>m</Message></Error>`))
 			}
 		}))
 		_, err := open(t, server.URL, "").PutIfAbsent(t.Context(), "k", []byte("x"))
 		server.Close()
 		if !errs.Is(err, c.want) || calls != 1 {
-			t.Errorf("%d %s: kind %q after %d calls, want %q: %v", c.status, c.code, errs.KindOf(err), calls, c.want, err)
+			t.Errorf("%d %s: kind %q after %d calls, want %q: %v", c.status, c.code,
+				errs.KindOf(err), calls, c.want, err)
 		}
 	}
 }
 
 func TestCutAndSilentConnections(t *testing.T) {
-	cut := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	cut := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter,
+		*http.Request) {
+		panic(http.ErrAbortHandler)
+	}))
 	t.Cleanup(cut.Close)
-	if _, err := open(t, cut.URL, "").PutIfAbsent(t.Context(), "k", nil); !errs.Is(err, errs.Unavailable) {
+	if _, err := open(t, cut.URL, "").PutIfAbsent(t.Context(), "k", nil); !errs.Is(err,
+		errs.Unavailable) {
 		t.Errorf("cut connection: %v", err)
 	}
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
@@ -111,7 +126,8 @@ func TestCutAndSilentConnections(t *testing.T) {
 	t.Cleanup(func() { silent.Close() })
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, err := open(t, "http://"+silent.Addr().String(), "").Get(ctx, "k", blob.All()); !errs.Is(err, errs.Unavailable) {
+	if _, err := open(t, "http://"+silent.Addr().String(), "").Get(ctx, "k",
+		blob.All()); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("silent server: %v", err)
 	}
 }
@@ -133,7 +149,8 @@ func TestParseURL(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := s3blob.Config{
-		Bucket: "bucket", Prefix: "a/b", Endpoint: "http://127.0.0.1:7070", Region: "eu-central-1", PathStyle: true,
+		Bucket: "bucket", Prefix: "a/b", Endpoint: "http://127.0.0.1:7070", Region: "eu-central-1",
+		PathStyle: true,
 		AccessKey: "id", SecretKey: "secret", CABundle: "/does/not/exist",
 	}
 	if got != want {
@@ -143,13 +160,15 @@ func TestParseURL(t *testing.T) {
 	if _, err := s3blob.New(got); err != nil {
 		t.Errorf("unused certificate bundle: %v", err)
 	}
-	if got, err = parse("s3://bucket?region=us-west-2"); err != nil || got.PathStyle || got.Region != "us-west-2" {
+	if got, err = parse("s3://bucket?region=us-west-2"); err != nil || got.PathStyle ||
+		got.Region != "us-west-2" {
 		t.Errorf("%+v %v", got, err)
 	}
 	if _, err := s3blob.New(got); !errs.Is(err, errs.Invalid) || errs.RemedyOf(err) == "" {
 		t.Errorf("missing certificate bundle: %v", err)
 	}
-	for _, bad := range []string{"s3:///prefix", "s3://b?endpoint=nonsense", "s3://b?path_style=maybe", "s3://id:key@b/p", "s3://b?acces_key=x"} {
+	for _, bad := range []string{"s3:///prefix", "s3://b?endpoint=nonsense",
+		"s3://b?path_style=maybe", "s3://id:key@b/p", "s3://b?acces_key=x"} {
 		if _, err := parse(bad); !errs.Is(err, errs.Invalid) {
 			t.Errorf("%s: %v", bad, err)
 		}
@@ -182,7 +201,8 @@ func TestThrottling(t *testing.T) {
 			}
 			w.WriteHeader(c.status)
 			if c.code != "" {
-				_, _ = w.Write([]byte(`<?xml version="1.0"?><Error><Code>` + c.code + `</Code><Message>m</Message></Error>`))
+				_, _ = w.Write([]byte(`<?xml version="1.0"?><Error><Code>` + c.code +
+					`</Code><Message>m</Message></Error>`))
 			}
 		}))
 		_, err := open(t, server.URL, "").PutIfAbsent(t.Context(), "k", []byte("x"))
@@ -200,11 +220,14 @@ func TestFullAndRefused(t *testing.T) {
 		status int
 		code   string
 		kind   errs.Kind
-	}{{507, "InsufficientStorage", errs.Exhausted}, {507, "SomethingNew", errs.Exhausted}, {403, "QuotaExceeded", errs.Exhausted}, {403, "AccessDenied", errs.Denied}, {400, "ExpiredToken", errs.Denied}} {
+	}{{507, "InsufficientStorage", errs.Exhausted}, {507, "SomethingNew", errs.Exhausted},
+		{403, "QuotaExceeded", errs.Exhausted}, {403, "AccessDenied", errs.Denied},
+		{400, "ExpiredToken", errs.Denied}} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(c.status)
 			if c.code != "" {
-				_, _ = w.Write([]byte(`<?xml version="1.0"?><Error><Code>` + c.code + `</Code><Message>m</Message></Error>`))
+				_, _ = w.Write([]byte(`<?xml version="1.0"?><Error><Code>` + c.code +
+					`</Code><Message>m</Message></Error>`))
 			}
 		}))
 		_, err := open(t, server.URL, "").PutIfAbsent(t.Context(), "k", []byte("x"))

@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// wireOps are the requests of a store. Each one is right, so that a false answer to it is false whatever it says.
+// wireOps are the requests of a store. Each one is right, so that a false answer to it is false
+// whatever it says.
 var wireOps = []struct {
 	name string
 	op   s3faulttest.Op
@@ -36,18 +37,24 @@ var wireOps = []struct {
 		_, err := s.Put(ctx, "dir/new", []byte("new"))
 		return err
 	}},
-	{"put if absent", s3faulttest.Put, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
-		_, err := s.PutIfAbsent(ctx, "dir/absent", []byte("new"))
-		return err
+	{"put if absent", s3faulttest.Put,
+		func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
+			_, err := s.PutIfAbsent(ctx, "dir/absent", []byte("new"))
+			return err
+		}},
+	{"put if match", s3faulttest.Put,
+		func(ctx context.Context, s *s3blob.Store, etag blob.ETag) error {
+			_, err := s.PutIfMatch(ctx, "dir/matched", []byte("new"), etag)
+			return err
+		}},
+	{"delete", s3faulttest.Delete, func(ctx context.Context, s *s3blob.Store,
+		_ blob.ETag) error {
+		return s.Delete(ctx, "dir/old")
 	}},
-	{"put if match", s3faulttest.Put, func(ctx context.Context, s *s3blob.Store, etag blob.ETag) error {
-		_, err := s.PutIfMatch(ctx, "dir/matched", []byte("new"), etag)
-		return err
-	}},
-	{"delete", s3faulttest.Delete, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error { return s.Delete(ctx, "dir/old") }},
 	{"list", s3faulttest.List, func(ctx context.Context, s *s3blob.Store, _ blob.ETag) error {
 		var keys []string
-		err := s.List(ctx, "dir/", "", func(e blob.Entry) bool { keys = append(keys, e.Key); return true })
+		err := s.List(ctx, "dir/", "",
+			func(e blob.Entry) bool { keys = append(keys, e.Key); return true })
 		if err == nil && strings.Join(keys, " ") != "dir/matched dir/old dir/there" {
 			err = errs.New(errs.Internal, "listed %v", keys)
 		}
@@ -64,8 +71,9 @@ func same(err error, got, want string, size int64) error {
 	return err
 }
 
-// TestEachFalseAnswer puts every kind of answer on the wire, for every request. None is believed: not as done, not as
-// missing, not as a lost race, not as a wrong request. What comes instead names the cause and a remedy.
+// TestEachFalseAnswer puts every kind of answer on the wire, for every request. None is believed:
+// not as done, not as missing, not as a lost race, not as a wrong request. What comes instead names
+// the cause and a remedy.
 func TestEachFalseAnswer(t *testing.T) {
 	server := versitygwtest.Start(t)
 	for _, k := range s3faulttest.Kinds() {
@@ -80,11 +88,13 @@ func TestEachFalseAnswer(t *testing.T) {
 	}
 }
 
-func falseAnswer(t *testing.T, server *versitygwtest.Server, k s3faulttest.Kind, name string, do func(context.Context, *s3blob.Store, blob.ETag) error) {
+func falseAnswer(t *testing.T, server *versitygwtest.Server, k s3faulttest.Kind, name string,
+	do func(context.Context, *s3blob.Store, blob.ETag) error) {
 	proxy := s3faulttest.Start(t, strings.TrimPrefix(server.Endpoint, "http://"))
 	s := open(t, proxy.Endpoint, versitygwtest.Prefix())
 	var etag blob.ETag
-	for key, body := range map[string]string{"dir/there": there, "dir/matched": "old", "dir/old": "old"} {
+	for key, body := range map[string]string{"dir/there": there, "dir/matched": "old",
+		"dir/old": "old"} {
 		tag, err := s.Put(t.Context(), key, []byte(body))
 		if err != nil {
 			t.Fatal(err)
@@ -111,7 +121,8 @@ func falseAnswer(t *testing.T, server *versitygwtest.Server, k s3faulttest.Kind,
 		t.Errorf("%s: kind %q: %v", name, kind, err)
 	case !strings.Contains(fmt.Sprint(err), k.Says):
 		t.Errorf("%s: the error doesn't name %q: %v", name, k.Says, err)
-	case strings.Contains(err.Error(), "HostID") || strings.Contains(err.Error(), "operation error"):
+	case strings.Contains(err.Error(), "HostID") ||
+		strings.Contains(err.Error(), "operation error"):
 		t.Errorf("%s: noise: %v", name, err)
 	}
 	t.Logf("%s: %s: %v; try: %s", name, errs.KindOf(err), err, errs.RemedyOf(err))

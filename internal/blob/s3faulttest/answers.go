@@ -19,7 +19,8 @@ func nginxPage(status int, text string) string {
 
 // document is S3's own answer that says no.
 func document(code, message string) string {
-	return `<?xml version="1.0" encoding="UTF-8"?>` + "\n<Error><Code>" + code + "</Code><Message>" + message +
+	return `<?xml version="1.0" encoding="UTF-8"?>` + "\n<Error><Code>" + code +
+		"</Code><Message>" + message +
 		"</Message><RequestId>4442587FB7D0A2F9</RequestId><HostId>Uuag1LuByRx9e6j5Onimru9pO4ZVKnJ2Qz7</HostId></Error>"
 }
 
@@ -46,7 +47,8 @@ func cutAnswers() []Kind {
 			rep := x.forward()
 			rep.header.Set("Transfer-Encoding", "chunked")
 			half := rep.body[:len(rep.body)/2]
-			x.raw(append(append(rep.head(-1), fmt.Sprintf("%x\r\n", len(half))...), append(half, "\r\n"...)...))
+			x.raw(append(append(rep.head(-1), fmt.Sprintf("%x\r\n", len(half))...),
+				append(half, "\r\n"...)...))
 		}},
 		{Name: "cut without a length", Ops: reads, Says: "answer", answer: func(x *exchange) {
 			rep := x.forward()
@@ -69,22 +71,26 @@ func otherAnswers() []Kind {
 			weaken(rep)
 			x.send(rep)
 		}},
-		{Name: "another range", Ops: Get, Says: "not what was asked for", answer: func(x *exchange) {
-			rep := x.forward()
-			rep.status = http.StatusPartialContent
-			rep.header.Set("Content-Range", fmt.Sprintf("bytes 1-%d/%d", len(rep.body), len(rep.body)+9))
-			x.send(rep)
-		}},
-		{Name: "a range that can't be read", Ops: Get, Says: "Content-Range", answer: func(x *exchange) {
-			rep := x.forward()
-			rep.status = http.StatusPartialContent
-			rep.header.Set("Content-Range", "bytes */*")
-			x.send(rep)
-		}},
+		{Name: "another range", Ops: Get, Says: "not what was asked for",
+			answer: func(x *exchange) {
+				rep := x.forward()
+				rep.status = http.StatusPartialContent
+				rep.header.Set("Content-Range",
+					fmt.Sprintf("bytes 1-%d/%d", len(rep.body), len(rep.body)+9))
+				x.send(rep)
+			}},
+		{Name: "a range that can't be read", Ops: Get, Says: "Content-Range",
+			answer: func(x *exchange) {
+				rep := x.forward()
+				rep.status = http.StatusPartialContent
+				rep.header.Set("Content-Range", "bytes */*")
+				x.send(rep)
+			}},
 		{Name: "done, and no ETag", Ops: Get | Put, Says: "ETag", answer: func(x *exchange) {
 			rep := x.forward()
 			rep.header.Del("ETag")
-			if rep.status > 299 { // the store says no to a write that it has done: that is to be heard
+			// the store says no to a write that it has done: that is to be heard
+			if rep.status > 299 {
 				x.reset()
 				return
 			}
@@ -120,15 +126,19 @@ func listings() []Kind {
 		}),
 		changed("the same token again", "would never end", func(d string) string {
 			d = contents.ReplaceAllString(keyCount.ReplaceAllString(d, ""), "")
-			return truncated.ReplaceAllString(d, "<IsTruncated>true</IsTruncated><NextContinuationToken>same</NextContinuationToken>")
+			return truncated.ReplaceAllString(d,
+				"<IsTruncated>true</IsTruncated><NextContinuationToken>same</NextContinuationToken>")
 		}),
-		changed("no word on the end", "whether it is whole", func(d string) string { return truncated.ReplaceAllString(d, "") }),
-		changed("an empty document", "whether it is whole", func(string) string { return `<ListBucketResult/>` }),
+		changed("no word on the end", "whether it is whole",
+			func(d string) string { return truncated.ReplaceAllString(d, "") }),
+		changed("an empty document", "whether it is whole",
+			func(string) string { return `<ListBucketResult/>` }),
 		changed("another document", "no listing", func(d string) string {
 			return strings.ReplaceAll(d, "ListBucketResult", "ListAllMyBucketsResult")
 		}),
 		changed("a key of somebody else", "does not begin with the prefix", func(d string) string {
-			return strings.Replace(d, "<IsTruncated>", "<Contents><Key>0/alien</Key><Size>1</Size></Contents><IsTruncated>", 1)
+			return strings.Replace(d, "<IsTruncated>",
+				"<Contents><Key>0/alien</Key><Size>1</Size></Contents><IsTruncated>", 1)
 		}),
 		changed("fewer keys than it says", "fewer keys", func(d string) string {
 			return keyCount.ReplaceAllString(d, "<KeyCount>99999</KeyCount>")
@@ -139,11 +149,16 @@ func listings() []Kind {
 // connections are what becomes of those.
 func connections() []Kind {
 	return []Kind{
-		{Name: "reset before it was done", Ops: All, Unheard: true, Says: "reset", answer: func(x *exchange) { x.reset() }},
-		{Name: "reset after it was done", Ops: All, Unheard: true, Says: "reset", answer: func(x *exchange) { x.forward(); x.reset() }},
-		{Name: "closed after it was done", Ops: All, Unheard: true, Says: "EOF", answer: func(x *exchange) { x.forward(); x.raw(nil) }},
-		{Name: "no HTTP", Ops: All, Says: "malformed", answer: func(x *exchange) { x.raw([]byte("SSH-2.0-OpenSSH_9.2\r\n\r\n")) }},
-		{Name: "cut head", Ops: All, Unheard: true, Says: "EOF", answer: func(x *exchange) { x.raw([]byte("HTTP/1.1 200 OK\r\nETag: \"")) }},
+		{Name: "reset before it was done", Ops: All, Unheard: true, Says: "reset",
+			answer: func(x *exchange) { x.reset() }},
+		{Name: "reset after it was done", Ops: All, Unheard: true, Says: "reset",
+			answer: func(x *exchange) { x.forward(); x.reset() }},
+		{Name: "closed after it was done", Ops: All, Unheard: true, Says: "EOF",
+			answer: func(x *exchange) { x.forward(); x.raw(nil) }},
+		{Name: "no HTTP", Ops: All, Says: "malformed",
+			answer: func(x *exchange) { x.raw([]byte("SSH-2.0-OpenSSH_9.2\r\n\r\n")) }},
+		{Name: "cut head", Ops: All, Unheard: true, Says: "EOF",
+			answer: func(x *exchange) { x.raw([]byte("HTTP/1.1 200 OK\r\nETag: \"")) }},
 		{Name: "no answer", Ops: All, Unheard: true, Says: "", answer: func(x *exchange) {
 			<-x.healed
 			x.reset()
@@ -158,17 +173,18 @@ func connections() []Kind {
 // harmless are odd, and must work.
 func harmless() []Kind {
 	return []Kind{
-		{Name: "chunks without a length", Ops: Get | List, Harmless: true, answer: func(x *exchange) {
-			rep := x.forward()
-			for name, values := range rep.header {
-				x.w.Header()[name] = values
-			}
-			x.w.Header().Del("Content-Length")
-			x.w.WriteHeader(rep.status)
-			_, _ = x.w.Write(rep.body[:len(rep.body)/2])
-			_ = http.NewResponseController(x.w).Flush() // so that the length isn't told
-			_, _ = x.w.Write(rep.body[len(rep.body)/2:])
-		}},
+		{Name: "chunks without a length", Ops: Get | List, Harmless: true,
+			answer: func(x *exchange) {
+				rep := x.forward()
+				for name, values := range rep.header {
+					x.w.Header()[name] = values
+				}
+				x.w.Header().Del("Content-Length")
+				x.w.WriteHeader(rep.status)
+				_, _ = x.w.Write(rep.body[:len(rep.body)/2])
+				_ = http.NewResponseController(x.w).Flush() // so that the length isn't told
+				_, _ = x.w.Write(rep.body[len(rep.body)/2:])
+			}},
 		{Name: "weak ETags", Ops: Get | Put, Harmless: true, answer: func(x *exchange) {
 			rep := x.forward()
 			weaken(rep)
@@ -179,7 +195,8 @@ func harmless() []Kind {
 			x.p.mu.Lock()
 			whole := x.p.stored[x.r.URL.Path]
 			x.p.mu.Unlock()
-			if rep.status == http.StatusPartialContent && whole != nil { // asked of the server without Range, the signature were wrong
+			// asked of the server without Range, the signature were wrong
+			if rep.status == http.StatusPartialContent && whole != nil {
 				rep.status, rep.body = http.StatusOK, whole
 				rep.header.Del("Content-Range")
 			}
@@ -202,7 +219,8 @@ func harmless() []Kind {
 func silent() []Kind {
 	return []Kind{
 		{Name: "a PUT that is swallowed", Ops: Put, Silent: true, answer: func(x *exchange) {
-			x.send(&reply{status: 200, header: http.Header{"Etag": {fmt.Sprintf(`"%032x"`, len(x.body))}}})
+			x.send(&reply{status: 200, header: http.Header{
+				"Etag": {fmt.Sprintf(`"%032x"`, len(x.body))}}})
 		}},
 		{Name: "a DELETE that is swallowed", Ops: Delete, Silent: true, answer: func(x *exchange) {
 			x.send(&reply{status: http.StatusNoContent})
@@ -212,17 +230,19 @@ func silent() []Kind {
 		{Name: "a listing that lacks keys", Ops: List, Silent: true, answer: func(x *exchange) {
 			rep := x.forward()
 			n := 0
-			rep.body = contents.ReplaceAllFunc(keyCount.ReplaceAll(rep.body, nil), func(entry []byte) []byte {
-				if n++; n%2 == 0 {
-					return nil
-				}
-				return entry
-			})
+			rep.body = contents.ReplaceAllFunc(keyCount.ReplaceAll(rep.body, nil),
+				func(entry []byte) []byte {
+					if n++; n%2 == 0 {
+						return nil
+					}
+					return entry
+				})
 			x.send(rep)
 		}},
 		{Name: "an empty listing", Ops: List, Silent: true, answer: func(x *exchange) {
 			rep := x.forward()
-			rep.body = contents.ReplaceAll(keyCount.ReplaceAll(rep.body, []byte("<KeyCount>0</KeyCount>")), nil)
+			rep.body = contents.ReplaceAll(keyCount.ReplaceAll(rep.body,
+				[]byte("<KeyCount>0</KeyCount>")), nil)
 			rep.body = truncated.ReplaceAll(rep.body, []byte("<IsTruncated>false</IsTruncated>"))
 			x.send(rep)
 		}},

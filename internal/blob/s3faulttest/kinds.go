@@ -9,10 +9,12 @@ type Kind struct {
 	Says string // what an error about it has to name; "" for Harmless and Silent ones
 	// Harmless: odd, and right all the same. It must work.
 	Harmless bool
-	// Silent: no client can tell by the answer, which is as it should be; what it says did not happen, or not lately.
+	// Silent: no client can tell by the answer, which is as it should be; what it says did not
+	// happen, or not lately.
 	Silent bool
 
-	// Unheard: HTTP itself repeats a read whose connection ended without an answer, and nobody hears of it.
+	// Unheard: HTTP itself repeats a read whose connection ended without an answer, and nobody
+	// hears of it.
 	Unheard bool
 
 	answer func(x *exchange)
@@ -29,7 +31,8 @@ const (
 // Kinds returns all there are.
 func Kinds() []Kind {
 	var all []Kind
-	for _, list := range [][]Kind{redirects(), pages(), refusals(), words(), lengths(), listings(), connections(), harmless(), silent()} {
+	for _, list := range [][]Kind{redirects(), pages(), refusals(), words(), lengths(), listings(),
+		connections(), harmless(), silent()} {
 		all = append(all, list...)
 	}
 	return all
@@ -47,10 +50,12 @@ func ByName(name string) (Kind, bool) {
 
 func redirects() []Kind {
 	var all []Kind
-	for status, name := range map[int]string{301: "301 to a page", 302: "302 to a page", 303: "303 to a page", 307: "307 to a page", 308: "308 to a page"} {
-		all = append(all, Kind{Name: name, Ops: All, Says: http.StatusText(status), answer: func(x *exchange) {
-			x.send(&reply{status: status, header: http.Header{"Location": {elsewhere}}})
-		}})
+	for status, name := range map[int]string{301: "301 to a page", 302: "302 to a page",
+		303: "303 to a page", 307: "307 to a page", 308: "308 to a page"} {
+		all = append(all, Kind{Name: name, Ops: All, Says: http.StatusText(status),
+			answer: func(x *exchange) {
+				x.send(&reply{status: status, header: http.Header{"Location": {elsewhere}}})
+			}})
 	}
 	return all
 }
@@ -58,7 +63,8 @@ func redirects() []Kind {
 // pages are successes that aren't.
 func pages() []Kind {
 	html := http.Header{"Content-Type": {"text/html; charset=utf-8"}}
-	fixed := func(name string, ops Op, says string, status int, header http.Header, body string) Kind {
+	fixed := func(name string, ops Op, says string, status int, header http.Header,
+		body string) Kind {
 		return Kind{Name: name, Ops: ops, Says: says, answer: func(x *exchange) {
 			x.send(&reply{status: status, header: header, body: []byte(body)})
 		}}
@@ -68,9 +74,12 @@ func pages() []Kind {
 	return []Kind{
 		fixed("200 HTML", All, "Sign in", 200, html, portal),
 		fixed("200 HTML with an ETag", All, "Sign in", 200, tagged, portal),
-		fixed("200 Error document", All, "InternalError", 200, http.Header{"Content-Type": {"application/xml"}}, document("InternalError", "We encountered an internal error. Please try again.")),
+		fixed("200 Error document", All, "InternalError", 200,
+			http.Header{"Content-Type": {"application/xml"}},
+			document("InternalError", "We encountered an internal error. Please try again.")),
 		fixed("200 empty", All, "200 OK", 200, nil, ""),
-		fixed("200 JSON", All, "not ready", 200, http.Header{"Content-Type": {"application/json"}}, `{"error":"not ready"}`),
+		fixed("200 JSON", All, "not ready", 200, http.Header{"Content-Type": {"application/json"}},
+			`{"error":"not ready"}`),
 		fixed("201 empty", All, "201 Created", 201, nil, ""),
 		fixed("202 queued", All, "202 Accepted", 202, http.Header{"Etag": {pageETag}}, ""),
 		fixed("204 without an ETag", Get|Put|List, "204 No Content", 204, nil, ""),
@@ -81,11 +90,14 @@ func pages() []Kind {
 // refusals are a no by something that isn't the store.
 func refusals() []Kind {
 	var all []Kind
-	for _, status := range []int{400, 401, 403, 405, 407, 411, 413, 414, 416, 417, 431, 500, 501, 502, 503, 504, 507} {
+	for _, status := range []int{400, 401, 403, 405, 407, 411, 413, 414, 416, 417, 431, 500, 501,
+		502, 503, 504, 507} {
 		text := http.StatusText(status)
-		all = append(all, Kind{Name: statusName(status) + " page", Ops: All, Says: text, answer: func(x *exchange) {
-			x.send(&reply{status: status, header: http.Header{"Content-Type": {"text/html"}}, body: []byte(nginxPage(status, text))})
-		}})
+		all = append(all, Kind{Name: statusName(status) + " page", Ops: All, Says: text,
+			answer: func(x *exchange) {
+				x.send(&reply{status: status, header: http.Header{"Content-Type": {"text/html"}},
+					body: []byte(nginxPage(status, text))})
+			}})
 	}
 	bare := func(name string, ops Op, status int, header http.Header, body string) Kind {
 		return Kind{Name: name, Ops: ops, Says: http.StatusText(status), answer: func(x *exchange) {
@@ -98,7 +110,8 @@ func refusals() []Kind {
 		bare("403 captive portal", All, 403, http.Header{"Content-Type": {"text/html"}}, portal),
 		bare("409 empty", Put|Delete, 409, nil, ""),
 		bare("412 made up", Put, 412, nil, ""),
-		bare("412 page", Put, 412, http.Header{"Content-Type": {"text/html"}}, nginxPage(412, "Precondition Failed")),
+		bare("412 page", Put, 412, http.Header{"Content-Type": {"text/html"}},
+			nginxPage(412, "Precondition Failed")),
 		bare("429 Retry-After", All, 429, http.Header{"Retry-After": {"1"}}, ""),
 	)
 }
@@ -106,24 +119,34 @@ func refusals() []Kind {
 // words are S3's own, for a while.
 func words() []Kind {
 	said := func(status int, code, message string) Kind {
-		return Kind{Name: statusName(status) + " " + code, Ops: All, Says: code, answer: func(x *exchange) {
-			x.send(&reply{status: status, header: http.Header{"Content-Type": {"application/xml"}}, body: []byte(document(code, message))})
-		}}
+		return Kind{Name: statusName(status) + " " + code, Ops: All, Says: code,
+			answer: func(x *exchange) {
+				x.send(&reply{status: status, header: http.Header{
+					"Content-Type": {"application/xml"}},
+					body: []byte(document(code, message))})
+			}}
 	}
 	return []Kind{
 		said(404, "NoSuchBucket", "The specified bucket does not exist"),
-		said(301, "PermanentRedirect", "The bucket you are attempting to access must be addressed using the specified endpoint."),
-		said(307, "TemporaryRedirect", "Please re-send this request to the specified temporary endpoint."),
+		said(301, "PermanentRedirect",
+			"The bucket you are attempting to access must be addressed using the specified endpoint."),
+		said(307, "TemporaryRedirect",
+			"Please re-send this request to the specified temporary endpoint."),
 		said(500, "InternalError", "We encountered an internal error. Please try again."),
 		said(503, "SlowDown", "Reduce your request rate."),
 		said(503, "ServiceUnavailable", "Please reduce your request rate."),
-		said(409, "OperationAborted", "A conflicting conditional operation is currently in progress."),
-		said(400, "RequestTimeout", "Your socket connection to the server was not read from or written to within the timeout period."),
+		said(409, "OperationAborted",
+			"A conflicting conditional operation is currently in progress."),
+		said(400, "RequestTimeout",
+			"Your socket connection to the server was not read from or written to within the timeout period."),
 		said(400, "BadDigest", "The Content-MD5 you specified did not match what we received."),
-		said(403, "RequestTimeTooSkewed", "The difference between the request time and the current time is too large."),
+		said(403, "RequestTimeTooSkewed",
+			"The difference between the request time and the current time is too large."),
 		said(400, "ExpiredToken", "The provided token has expired."),
-		said(403, "InvalidAccessKeyId", "The AWS Access Key Id you provided does not exist in our records."),
-		said(403, "SignatureDoesNotMatch", "The request signature we calculated does not match the signature you provided."),
+		said(403, "InvalidAccessKeyId",
+			"The AWS Access Key Id you provided does not exist in our records."),
+		said(403, "SignatureDoesNotMatch",
+			"The request signature we calculated does not match the signature you provided."),
 		said(403, "AccessDenied", "Access Denied"),
 		said(403, "QuotaExceeded", "The quota of the bucket is used up."),
 	}

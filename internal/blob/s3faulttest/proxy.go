@@ -1,7 +1,9 @@
-// Package s3faulttest is an HTTP proxy for tests, in front of a real S3 server, that answers as proxies, gateways, portals and
-// broken stores do. Faults above the SDK are decorate's; these are on the wire, before anything has been believed.
+// Package s3faulttest is an HTTP proxy for tests, in front of a real S3 server, that answers as
+// proxies, gateways, portals and broken stores do. Faults above the SDK are decorate's; these are
+// on the wire, before anything has been believed.
 //
-// Each test, or each part of one that runs beside others, has a proxy of its own; one server is enough for all.
+// Each test, or each part of one that runs beside others, has a proxy of its own; one server is
+// enough for all.
 package s3faulttest
 
 import (
@@ -43,7 +45,8 @@ func OpOf(r *http.Request) Op {
 	return Get
 }
 
-// Proxy passes requests on to an S3 server, and answers as it is told to while it is broken. It is safe for concurrent use.
+// Proxy passes requests on to an S3 server, and answers as it is told to while it is broken. It is
+// safe for concurrent use.
 type Proxy struct {
 	Endpoint string // http://127.0.0.1:port
 
@@ -66,7 +69,8 @@ func Start(t testing.TB, addr string) *Proxy {
 		t.Fatal(err)
 	}
 	p := &Proxy{
-		Endpoint: "http://" + l.Addr().String(), target: addr, healed: make(chan struct{}), first: map[string]*reply{}, stored: map[string][]byte{},
+		Endpoint: "http://" + l.Addr().String(), target: addr, healed: make(chan struct{}),
+		first: map[string]*reply{}, stored: map[string][]byte{},
 		client: &http.Transport{MaxIdleConnsPerHost: 32, DisableCompression: true},
 	}
 	s := &http.Server{Handler: p, ReadHeaderTimeout: time.Minute}
@@ -81,8 +85,8 @@ func Start(t testing.TB, addr string) *Proxy {
 	return p
 }
 
-// Break has the requests that a kind is for, and for which match is true, answered falsely until Heal. A nil match is
-// true for all.
+// Break has the requests that a kind is for, and for which match is true, answered falsely until
+// Heal. A nil match is true for all.
 func (p *Proxy) Break(k Kind, match func(*http.Request) bool) {
 	p.BreakEach(func(r *http.Request) *Kind {
 		if match != nil && !match(r) {
@@ -92,8 +96,8 @@ func (p *Proxy) Break(k Kind, match func(*http.Request) bool) {
 	})
 }
 
-// BreakEach asks choose how each request is answered until Heal: nil, or a kind that isn't for it, is well. It is called
-// by one request at a time.
+// BreakEach asks choose how each request is answered until Heal: nil, or a kind that isn't for it,
+// is well. It is called by one request at a time.
 func (p *Proxy) BreakEach(choose func(*http.Request) *Kind) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,7 +141,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x.healed = p.healed
 	p.mu.Unlock()
 	if r.URL.Path == elsewhere { // where redirects lead to: a page that is fine as far as HTTP goes
-		x.send(&reply{status: http.StatusOK, header: http.Header{"Content-Type": {"text/html"}, "Etag": {pageETag}}, body: []byte(portal)})
+		x.send(&reply{status: http.StatusOK, header: http.Header{"Content-Type": {"text/html"},
+			"Etag": {pageETag}}, body: []byte(portal)})
 		return
 	}
 	if k != nil {
@@ -182,7 +187,8 @@ type exchange struct {
 
 // forward has the server do it, and returns its answer.
 func (x *exchange) forward() *reply {
-	req := x.r.Clone(context.WithoutCancel(x.r.Context())) // a client that is gone doesn't stop what a proxy has begun
+	// a client that is gone doesn't stop what a proxy has begun
+	req := x.r.Clone(context.WithoutCancel(x.r.Context()))
 	req.URL.Scheme, req.URL.Host, req.RequestURI = "http", x.p.target, ""
 	req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(x.body)), int64(len(x.body))
 	req.Header.Del("Expect")
@@ -258,10 +264,12 @@ func (x *exchange) trickle(text []byte) {
 	}
 }
 
-// head returns a reply's status line and headers as they are on the wire, with a body of that length; below 0: without.
+// head returns a reply's status line and headers as they are on the wire, with a body of that
+// length; below 0: without.
 func (rep *reply) head(length int) []byte {
 	var b bytes.Buffer
-	b.WriteString("HTTP/1.1 " + strconv.Itoa(rep.status) + " " + http.StatusText(rep.status) + "\r\n")
+	b.WriteString("HTTP/1.1 " + strconv.Itoa(rep.status) + " " + http.StatusText(
+		rep.status) + "\r\n")
 	h := rep.header.Clone()
 	h.Del("Content-Length")
 	h.Set("Connection", "close")

@@ -1,6 +1,6 @@
-// Package versitygwtest runs a real S3 server for a test: versitygw over a temporary directory, on a free
-// port of the loopback interface, which ends with the test. It is found in .cache/bin of the repository, or
-// installed there by scripts/install-versitygw.sh.
+// Package versitygwtest runs a real S3 server for a test: versitygw over a temporary directory, on
+// a free port of the loopback interface, which ends with the test. It is found in .cache/bin of the
+// repository, or installed there by scripts/install-versitygw.sh.
 package versitygwtest
 
 import (
@@ -44,9 +44,11 @@ type Server struct {
 	ended        chan error
 }
 
-// URL returns the store URL of a prefix of the bucket. Credentials come from the environment; see Setenv.
+// URL returns the store URL of a prefix of the bucket. Credentials come from the environment; see
+// Setenv.
 func (s *Server) URL(prefix string) string {
-	return "s3://" + s.Bucket + "/" + prefix + "?endpoint=" + url.QueryEscape(s.Endpoint) + "&path_style=true&region=us-east-1"
+	return "s3://" + s.Bucket + "/" + prefix + "?endpoint=" + url.QueryEscape(s.Endpoint) +
+		"&path_style=true&region=us-east-1"
 }
 
 // Setenv sets the server's credentials in the test's environment.
@@ -82,7 +84,8 @@ func start(t testing.TB, dir string, flags ...string) *Server {
 		t.Fatal(err)
 	}
 	for range 5 {
-		// The port is free now, and may not be in a moment; then the server ends, and another port is tried.
+		// The port is free now, and may not be in a moment; then the server ends, and another port
+		// is tried.
 		if err := s.start(freePort(t)); err == nil {
 			return s
 		} else {
@@ -93,7 +96,8 @@ func start(t testing.TB, dir string, flags ...string) *Server {
 	return nil
 }
 
-// Restart starts the server again where it was before Kill: with the same objects, on the same port.
+// Restart starts the server again where it was before Kill: with the same objects, on the same
+// port.
 func (s *Server) Restart(t testing.TB) {
 	t.Helper()
 	if err := s.start(s.addr); err != nil {
@@ -125,7 +129,8 @@ func (s *Server) signal(t testing.TB, sig syscall.Signal) {
 }
 
 func (s *Server) start(addr string) error {
-	args := append([]string{"--quiet", "--port", addr, "--access", AccessKey, "--secret", SecretKey, "posix"}, s.flags...)
+	args := append([]string{"--quiet", "--port", addr, "--access", AccessKey, "--secret", SecretKey,
+		"posix"}, s.flags...)
 	cmd := exec.Command(s.binary, append(args, s.Dir)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out strings.Builder
@@ -153,7 +158,8 @@ func (s *Server) start(addr string) error {
 		if time.Now().After(deadline) {
 			_ = cmd.Process.Kill()
 			<-ended
-			return fmt.Errorf("versitygw on %s did not listen within %s\n%s", addr, startWait, out.String())
+			return fmt.Errorf("versitygw on %s did not listen within %s\n%s", addr,
+				startWait, out.String())
 		}
 	}
 	s.process, s.ended, s.addr, s.Endpoint = cmd.Process, ended, addr, "http://"+addr

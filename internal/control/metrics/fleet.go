@@ -119,7 +119,8 @@ func (t teller) workers(all []fleet.WorkerView) {
 		counts[kind{all[i].Liveness, string(all[i].State)}]++
 	}
 	for k, n := range counts {
-		t.gauge("sluice_workers", "Workers, by liveness (alive, suspect, down) and state.", float64(n),
+		t.gauge("sluice_workers", "Workers, by liveness (alive, suspect, down) and state.",
+			float64(n),
 			"liveness", k.liveness, "state", k.state)
 	}
 	slices.SortStableFunc(all, func(a, b fleet.WorkerView) int { // they come ordered by id
@@ -143,7 +144,8 @@ func (t teller) worker(v *fleet.WorkerView) {
 		truth(v.Liveness == alive), "worker", id)
 	t.gauge("sluice_worker_cordoned", "1 while the worker takes no new machines.",
 		truth(v.Worker.Cordoned), "worker", id)
-	t.gauge("sluice_worker_machines", "Machines placed on the worker.", float64(v.Machines), "worker",
+	t.gauge("sluice_worker_machines", "Machines placed on the worker.",
+		float64(v.Machines), "worker",
 		id)
 	t.gauge("sluice_worker_cpu_cores", "Cores for machines on the worker.",
 		float64(v.Worker.Capacity.CPUMillis)/1000, "worker", id)
@@ -173,7 +175,8 @@ func (t teller) drains(all []fleet.DrainView) {
 	}
 	for _, s := range []fleet.DrainState{fleet.DrainRunning, fleet.DrainBlocked,
 		fleet.DrainCancelling} {
-		t.gauge("sluice_drains", "Drains that go on, by state.", float64(states[s]), "state", string(s))
+		t.gauge("sluice_drains", "Drains that go on, by state.", float64(states[s]),
+			"state", string(s))
 	}
 	for code, n := range codes {
 		t.blockers("drain", code, n)

@@ -55,13 +55,16 @@ func TestFleetIsCounted(t *testing.T) {
 			{Machine: fleet.Machine{State: fleet.MachineStarted}, Report: healthy},
 			{Machine: fleet.Machine{State: fleet.MachineStarted},
 				Report: &fleet.VMReport{Phase: fleet.PhaseRunning}},
-			{Machine: fleet.Machine{State: fleet.MachineMoving}, Move: &fleet.Move{Step: fleet.StepCommitted,
-				StartedAt: time.Now().Add(-time.Hour), Blocker: &fleet.Blocker{Code: "start-slow"}}},
+			{Machine: fleet.Machine{State: fleet.MachineMoving},
+				Move: &fleet.Move{Step: fleet.StepCommitted,
+					StartedAt: time.Now().Add(-time.Hour),
+					Blocker:   &fleet.Blocker{Code: "start-slow"}}},
 		},
 		drains: []fleet.DrainView{
 			{Drain: fleet.Drain{State: fleet.DrainDone, Blockers: []fleet.Blocker{{Code: "old"}}}},
-			{Drain: fleet.Drain{State: fleet.DrainBlocked, Blockers: []fleet.Blocker{{Code: "no-capacity"},
-				{Code: "no-capacity"}}}},
+			{Drain: fleet.Drain{State: fleet.DrainBlocked,
+				Blockers: []fleet.Blocker{{Code: "no-capacity"},
+					{Code: "no-capacity"}}}},
 		},
 	}
 	for i := range metrics.MaxWorkers + 3 {
@@ -108,7 +111,8 @@ func TestMovesAreCounted(t *testing.T) {
 	m, at := metrics.NewMoves(reg), time.Now()
 	m.Ended(fleet.Move{Reason: "drain", Step: fleet.StepDone, PauseMS: 250, StartedAt: at,
 		FinishedAt: at.Add(3 * time.Second),
-		Steps: []fleet.StepRecord{{Step: fleet.StepPlanned, At: at}, {Step: fleet.StepReserved, At: at},
+		Steps: []fleet.StepRecord{{Step: fleet.StepPlanned, At: at},
+			{Step: fleet.StepReserved, At: at},
 			{Step: fleet.StepDone, At: at.Add(3 * time.Second)}}})
 	m.Ended(fleet.Move{Reason: "migrate", Step: fleet.StepUndone, StartedAt: at, FinishedAt: at})
 	m.Ended(fleet.Move{Reason: "failover", Step: fleet.StepDone, Error: "starts nowhere",

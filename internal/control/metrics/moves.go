@@ -40,7 +40,8 @@ func NewMoves(reg prometheus.Registerer) *Moves {
 			Help: "Moves that have ended, by reason and outcome: done, undone or failed.",
 		}, []string{"reason", "outcome"}),
 		took: f.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "sluice_move_duration_seconds", Help: "Time of a whole move, from its plan to its end.",
+			Name:    "sluice_move_duration_seconds",
+			Help:    "Time of a whole move, from its plan to its end.",
 			Buckets: buckets,
 		}, []string{"outcome"}),
 		steps: f.NewHistogramVec(prometheus.HistogramOpts{

@@ -16,8 +16,8 @@ type claim struct {
 	Fleet   string `json:"fleet"`
 }
 
-// Claim makes the pool the fleet's, if it is nobody's yet. Two fleets over one pool would each take the other's
-// disks for nobody's.
+// Claim makes the pool the fleet's, if it is nobody's yet. Two fleets over one pool would each take
+// the other's disks for nobody's.
 //
 // Errors: Conflict if the pool is another fleet's, Unavailable, Corrupt.
 func (p *Pool) Claim(ctx context.Context, fleetID string) error {
@@ -38,8 +38,10 @@ func (p *Pool) Claim(ctx context.Context, fleetID string) error {
 		return errs.Wrap(errs.Corrupt, err, "read %s of the store", claimKey)
 	}
 	if have.Fleet != fleetID {
-		return errs.New(errs.Conflict, "the store holds the disks of fleet %q, and this is fleet %q", have.Fleet, fleetID).
-			WithRemedy("give this fleet a prefix of its own in the bucket (--store …/prefix), or if it is that fleet, its name: --fleet-id %s", have.Fleet)
+		return errs.New(errs.Conflict,
+			"the store holds the disks of fleet %q, and this is fleet %q", have.Fleet, fleetID).
+			WithRemedy(
+				"give this fleet a prefix of its own in the bucket (--store …/prefix), or if it is that fleet, its name: --fleet-id %s", have.Fleet)
 	}
 	return nil
 }

@@ -18,7 +18,8 @@ type Garbage struct {
 
 var _ control.Garbage = (*Garbage)(nil)
 
-// NewGarbage returns the collector of the pool in store. What is found unreachable is deleted a grace later.
+// NewGarbage returns the collector of the pool in store. What is found unreachable is deleted a
+// grace later.
 func NewGarbage(store blob.Store, grace time.Duration) *Garbage {
 	return &Garbage{store: store, grace: grace}
 }
@@ -30,6 +31,7 @@ func (g *Garbage) Collect(ctx context.Context) (string, error) {
 		return "nothing", err
 	}
 	freed, waiting := r.Freed.Total(), r.Waiting.Total()
-	return fmt.Sprintf("freed %d objects of %d bytes; %d of %d bytes are waiting; %d disks", freed.Objects, freed.Bytes,
+	return fmt.Sprintf("freed %d objects of %d bytes; %d of %d bytes are waiting; %d disks",
+		freed.Objects, freed.Bytes,
 		waiting.Objects, waiting.Bytes, r.Disks), err
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// TestGarbageOfAFleet collects a pool as a fleet leaves it: claimed, with an image that is replaced while machines are
-// forks of it, with owners' documents, and destroyed machines.
+// TestGarbageOfAFleet collects a pool as a fleet leaves it: claimed, with an image that is replaced
+// while machines are forks of it, with owners' documents, and destroyed machines.
 func TestGarbageOfAFleet(t *testing.T) {
 	ctx := t.Context()
 	store := memblob.New()
@@ -28,7 +28,8 @@ func TestGarbageOfAFleet(t *testing.T) {
 	must(p.Claim(ctx, "fleet-1"))
 	_, err := disk.Create(ctx, store, "images/a", disk.CreateOptions{Size: 1 << 20})
 	must(err)
-	d, err := disk.Attach(ctx, store, "images/a", disk.AttachOptions{Generation: 1, Holder: "build"})
+	d, err := disk.Attach(ctx, store, "images/a",
+		disk.AttachOptions{Generation: 1, Holder: "build"})
 	must(err)
 	must(d.WriteAt(ctx, []byte("image"), 0))
 	_, err = d.Checkpoint(ctx, "v1")
@@ -39,7 +40,8 @@ func TestGarbageOfAFleet(t *testing.T) {
 		must(p.ForkImage(ctx, img, url+"/disks/"+m, 0))
 		must(p.WriteOwner(ctx, url+"/disks/"+m, []byte(`{"id":"`+m+`"}`)))
 	}
-	must(disk.Destroy(ctx, store, "images/a", disk.DestroyOptions{})) // the image is gone, machines of it are not
+	// the image is gone, machines of it are not
+	must(disk.Destroy(ctx, store, "images/a", disk.DestroyOptions{}))
 	must(p.Destroy(ctx, url+"/disks/m1"))
 	g := pooldisks.NewGarbage(store, time.Nanosecond)
 	count := func(prefix string) (n int) {

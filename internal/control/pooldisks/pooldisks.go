@@ -1,8 +1,9 @@
-// Package pooldisks is the control plane's hand on the pool of disks: machines' disks are forks of images'
-// checkpoints, and images are template disks in the same pool.
+// Package pooldisks is the control plane's hand on the pool of disks: machines' disks are forks of
+// images' checkpoints, and images are template disks in the same pool.
 //
-// Invariants: every call can be repeated after a crash or a lost answer, and ends in the same state. A disk
-// that is there already is only taken for one's own if it is a fork of the same checkpoint.
+// Invariants: every call can be repeated after a crash or a lost answer, and ends in the same
+// state. A disk that is there already is only taken for one's own if it is a fork of the same
+// checkpoint.
 package pooldisks
 
 import (
@@ -39,7 +40,8 @@ var (
 	_ control.Images = (*Pool)(nil)
 )
 
-// New returns the pool at storeURL, which store reaches. Images are unpacked in tempDir; "" means the system's.
+// New returns the pool at storeURL, which store reaches. Images are unpacked in tempDir; "" means
+// the system's.
 func New(store blob.Store, storeURL, tempDir string) *Pool {
 	base, query, has := strings.Cut(storeURL, "?")
 	if has {
@@ -59,7 +61,8 @@ func (p *Pool) path(url string) (string, error) {
 }
 
 // ForkImage implements control.Disks.
-func (p *Pool) ForkImage(ctx context.Context, img fleet.Image, dstURL string, sizeBytes int64) error {
+func (p *Pool) ForkImage(ctx context.Context, img fleet.Image, dstURL string,
+	sizeBytes int64) error {
 	parent, err := p.path(img.DiskURL)
 	if err != nil {
 		return err
@@ -73,8 +76,10 @@ func (p *Pool) ForkImage(ctx context.Context, img fleet.Image, dstURL string, si
 		disk.AdoptTrace(ctx, p.store, parent, img.Checkpoint)
 		return nil
 	})
-	defer func() { _ = g.Wait() }() // without a trace the machine's first boot is slower, and nothing else
-	_, err = disk.Fork(ctx, p.store, parent, img.Checkpoint, child, disk.ForkOptions{Size: sizeBytes})
+	// without a trace the machine's first boot is slower, and nothing else
+	defer func() { _ = g.Wait() }()
+	_, err = disk.Fork(ctx, p.store, parent, img.Checkpoint, child,
+		disk.ForkOptions{Size: sizeBytes})
 	if !errs.Is(err, errs.Exists) {
 		return err
 	}
@@ -82,7 +87,8 @@ func (p *Pool) ForkImage(ctx context.Context, img fleet.Image, dstURL string, si
 	if infoErr != nil {
 		return fmt.Errorf("look at the disk that is there: %w", infoErr)
 	}
-	if from := have.Head.Parent; from != nil && from.Path == parent && from.Checkpoint == img.Checkpoint {
+	if from := have.Head.Parent; from != nil && from.Path == parent &&
+		from.Checkpoint == img.Checkpoint {
 		return nil
 	}
 	return err
@@ -119,13 +125,16 @@ func (p *Pool) Destroy(ctx context.Context, url string) error {
 }
 
 // Build implements control.Images.
-func (p *Pool) Build(ctx context.Context, name fleet.ImageName, sizeBytes int64, tar io.Reader) (fleet.Image, error) {
-	built, err := image.Build(ctx, image.BuildConfig{Store: p.store, Name: string(name), Size: sizeBytes, Source: image.Tar(tar), TempDir: p.tempDir})
+func (p *Pool) Build(ctx context.Context, name fleet.ImageName, sizeBytes int64,
+	tar io.Reader) (fleet.Image, error) {
+	built, err := image.Build(ctx, image.BuildConfig{Store: p.store, Name: string(name),
+		Size: sizeBytes, Source: image.Tar(tar), TempDir: p.tempDir})
 	if err != nil {
 		return fleet.Image{}, err
 	}
-	img := fleet.Image{Name: name, DiskURL: p.base + "/" + built.DiskPath + p.query, Checkpoint: built.Checkpoint,
-		SizeBytes: built.SizeBytes, CreatedAt: time.Now(), Notes: built.Notes}
+	img := fleet.Image{Name: name, DiskURL: p.base + "/" + built.DiskPath + p.query,
+		Checkpoint: built.Checkpoint,
+		SizeBytes:  built.SizeBytes, CreatedAt: time.Now(), Notes: built.Notes}
 	if built.Config != nil {
 		config := fleet.ImageConfig(*built.Config)
 		img.Config = &config

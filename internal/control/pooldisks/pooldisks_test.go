@@ -55,18 +55,21 @@ func TestEveryCallCanBeRepeated(t *testing.T) {
 		}
 	}
 	left := 0
-	if err := store.List(ctx, "disks/01aaaaaaaaaaaa/", "", func(blob.Entry) bool { left++; return true }); err != nil || left != 0 {
+	if err := store.List(ctx, "disks/01aaaaaaaaaaaa/", "",
+		func(blob.Entry) bool { left++; return true }); err != nil || left != 0 {
 		t.Fatalf("%d objects left, %v", left, err)
 	}
 }
 
 func TestForeignURLsAreRefused(t *testing.T) {
 	pool := pooldisks.New(memblob.New(), "s3://bucket/pool", "")
-	for _, url := range []string{"s3://bucket/poolside/disks/x", "s3://bucket/pool/", "file:///pool/disks/x"} {
+	for _, url := range []string{"s3://bucket/poolside/disks/x", "s3://bucket/pool/",
+		"file:///pool/disks/x"} {
 		if err := pool.Destroy(t.Context(), url); !errs.Is(err, errs.Invalid) {
 			t.Errorf("%s: %v", url, err)
 		}
-		if err := pool.ForkImage(t.Context(), fleet.Image{DiskURL: url}, url, 0); !errs.Is(err, errs.Invalid) {
+		if err := pool.ForkImage(t.Context(), fleet.Image{DiskURL: url}, url, 0); !errs.Is(err,
+			errs.Invalid) {
 			t.Errorf("%s: %v", url, err)
 		}
 	}
@@ -75,7 +78,8 @@ func TestForeignURLsAreRefused(t *testing.T) {
 func archive(t *testing.T) []byte {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
-	if err := w.WriteHeader(&tar.Header{Name: "etc/", Mode: 0o755, Typeflag: tar.TypeDir}); err != nil {
+	if err := w.WriteHeader(&tar.Header{Name: "etc/", Mode: 0o755,
+		Typeflag: tar.TypeDir}); err != nil {
 		t.Fatal(err)
 	}
 	if err := w.WriteHeader(&tar.Header{Name: "etc/hello", Mode: 0o644, Size: 5}); err != nil {

@@ -21,8 +21,8 @@ type Txn struct {
 	ops   map[string]state.Op
 	err   error
 	ended []fleet.Move // by this transaction
-	// behind: the records don't fit together, so that some must be older than others. Commit reads all
-	// of them again.
+	// behind: the records don't fit together, so that some must be older than others. Commit reads
+	// all of them again.
 	behind bool
 }
 
@@ -68,8 +68,8 @@ func (t *Txn) SetMove(r Row[fleet.Move], mv fleet.Move) {
 	}
 }
 
-// ExpectWorker requires that a worker's record stays as it is. It is for whoever relies on the worker
-// taking machines.
+// ExpectWorker requires that a worker's record stays as it is. It is for whoever relies on the
+// worker taking machines.
 func (t *Txn) ExpectWorker(id fleet.WorkerID) {
 	r, _ := t.r.Workers.Get(id)
 	Expect(t, r)

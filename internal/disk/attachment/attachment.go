@@ -1,10 +1,11 @@
-// Package attachment keeps track of which disks are attached on this host, by whom and as what, in a directory
-// of one small file per attachment.
+// Package attachment keeps track of which disks are attached on this host, by whom and as what, in
+// a directory of one small file per attachment.
 //
 // Invariants:
-//   - A record is an observation and never a lock: what decides who writes a disk is the disk's own head.
-//   - A record says which process it is of, so that one that was left behind is known for what it is, also when
-//     its PID has been given to another process.
+//   - A record is an observation and never a lock: what decides who writes a disk is the disk's own
+//     head.
+//   - A record says which process it is of, so that one that was left behind is known for what it
+//     is, also when its PID has been given to another process.
 //   - Records are replaced whole. Whoever ends in order removes its own.
 package attachment
 
@@ -37,10 +38,11 @@ const (
 
 // Record describes one attachment.
 type Record struct {
-	URL         string    `json:"url"`
-	Mode        Mode      `json:"mode"`
-	ReadOnly    bool      `json:"read_only"`
-	Checkpoint  string    `json:"checkpoint,omitempty"` // what is read, of a read-only attachment; "": the newest map
+	URL      string `json:"url"`
+	Mode     Mode   `json:"mode"`
+	ReadOnly bool   `json:"read_only"`
+	// what is read, of a read-only attachment; "": the newest map
+	Checkpoint  string    `json:"checkpoint,omitempty"`
 	PID         int       `json:"pid"`
 	Mountpoint  string    `json:"mountpoint,omitempty"`
 	BlockDevice string    `json:"block_device,omitempty"`
@@ -52,7 +54,8 @@ type Record struct {
 	StartedAt   time.Time `json:"started_at"`
 	Process     Process   `json:"process"`
 	Control     string    `json:"control,omitempty"` // unix socket that takes commands
-	// Ended is why the disk has stopped under an attachment that is kept, and gives I/O errors, until somebody ends it.
+	// Ended is why the disk has stopped under an attachment that is kept, and gives I/O errors,
+	// until somebody ends it.
 	Ended string `json:"ended,omitempty"`
 	Log   string `json:"log,omitempty"` // of one in the background
 }
@@ -60,12 +63,15 @@ type Record struct {
 // Registry is a directory of records.
 type Registry struct{ dir string }
 
-// Open returns the registry in dir, which is made, for this user alone, when the first record is put there.
+// Open returns the registry in dir, which is made, for this user alone, when the first record is
+// put there.
 func Open(dir string) *Registry { return &Registry{dir: dir} }
 
-// name returns a record's file, without an ending. Any number of readers, and one writer, attach one disk.
+// name returns a record's file, without an ending. Any number of readers, and one writer, attach
+// one disk.
 func (g *Registry) name(r *Record) string {
-	return filepath.Join(g.dir, fmt.Sprintf("%s-%d-%d", urlHash(r.URL), r.Process.PID, r.Process.Start))
+	return filepath.Join(g.dir, fmt.Sprintf("%s-%d-%d", urlHash(r.URL), r.Process.PID,
+		r.Process.Start))
 }
 
 func urlHash(url string) string {
@@ -79,7 +85,8 @@ func (g *Registry) ControlPath(r *Record) string { return g.name(r) + ".sock" }
 // Prepare makes the directory.
 func (g *Registry) Prepare() error {
 	if err := os.MkdirAll(g.dir, 0o700); err != nil {
-		return errs.Wrap(errs.Denied, err, "make the directory of attachments").WithRemedy("set SLUICE_RUN_DIR to one that can be written")
+		return errs.Wrap(errs.Denied, err, "make the directory of attachments").WithRemedy(
+			"set SLUICE_RUN_DIR to one that can be written")
 	}
 	return nil
 }
@@ -110,8 +117,8 @@ func (g *Registry) Remove(r *Record) error {
 	return all
 }
 
-// List returns the records of live processes, oldest first, and those of dead ones. A process that can't be
-// told about counts as live. Files that aren't records are left alone.
+// List returns the records of live processes, oldest first, and those of dead ones. A process that
+// can't be told about counts as live. Files that aren't records are left alone.
 func (g *Registry) List() (live, dead []Record, err error) {
 	entries, err := os.ReadDir(g.dir)
 	if errors.Is(err, fs.ErrNotExist) {

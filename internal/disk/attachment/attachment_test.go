@@ -43,7 +43,8 @@ func TestLiveness(t *testing.T) {
 	for name, x := range map[string]struct {
 		p    Process
 		want Liveness
-	}{"itself": {p, Alive}, "an earlier one with its PID": {reused, Dead}, "of another boot": {elsewhere, Unknown}, "of another namespace": {other, Unknown}} {
+	}{"itself": {p, Alive}, "an earlier one with its PID": {reused, Dead},
+		"of another boot": {elsewhere, Unknown}, "of another namespace": {other, Unknown}} {
 		if got := x.p.Liveness(); got != x.want {
 			t.Errorf("%s: %v, want %v", name, got, x.want)
 		}
@@ -60,7 +61,8 @@ func TestLiveness(t *testing.T) {
 	if got := p.Liveness(); got != Dead {
 		t.Errorf("after its end: %v", got)
 	}
-	for _, s := range []string{"", "vm-1", "sluice-disk/h/b/n/x/1", "sluice-disk/h/b/n/0/1", p.Holder() + "/x"} {
+	for _, s := range []string{"", "vm-1", "sluice-disk/h/b/n/x/1", "sluice-disk/h/b/n/0/1",
+		p.Holder() + "/x"} {
 		if _, ok := ParseHolder(s); ok {
 			t.Errorf("%q was understood", s)
 		}
@@ -77,7 +79,8 @@ func TestRegistry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	mine, other := Record{URL: "file:///a/disks/x", Mode: Serve, Process: self}, Record{URL: "file:///a/disks/x", Mode: Mount, Process: p}
+	mine, other := Record{URL: "file:///a/disks/x", Mode: Serve, Process: self},
+		Record{URL: "file:///a/disks/x", Mode: Mount, Process: p}
 	for _, r := range []*Record{&mine, &other, &mine} { // twice does no harm
 		if err := g.Put(r); err != nil {
 			t.Fatal(err)

@@ -16,12 +16,14 @@ const (
 	logEnding = ".log"
 	// KeptLogs is how many logs are kept of attachments that have ended other than in order.
 	KeptLogs = 10
-	// logStart is how long nothing is written to a log whose attachment may still be on its way to its record.
+	// logStart is how long nothing is written to a log whose attachment may still be on its way to
+	// its record.
 	logStart = time.Minute
 )
 
-// NewLog makes a log for an attachment that has no terminal, open to be read and appended to. Of those of others that have
-// ended it removes all but the newest KeptLogs. Whoever ends in order removes its own.
+// NewLog makes a log for an attachment that has no terminal, open to be read and appended to. Of
+// those of others that have ended it removes all but the newest KeptLogs. Whoever ends in order
+// removes its own.
 func (g *Registry) NewLog(url string) (*os.File, error) {
 	if err := g.Prepare(); err != nil {
 		return nil, err
@@ -33,8 +35,9 @@ func (g *Registry) NewLog(url string) (*os.File, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Unavailable, err, "make a log")
 	}
-	f, err := os.OpenFile(at.Name(), os.O_RDWR|os.O_APPEND, 0) // so that it can be emptied while others write
-	_ = at.Close()                                             // nothing was written
+	// so that it can be emptied while others write
+	f, err := os.OpenFile(at.Name(), os.O_RDWR|os.O_APPEND, 0)
+	_ = at.Close() // nothing was written
 	if err != nil {
 		return nil, errs.Wrap(errs.Unavailable, err, "make a log")
 	}
@@ -61,7 +64,10 @@ func (g *Registry) dropLogs() error {
 			ended = append(ended, info)
 		}
 	}
-	slices.SortFunc(ended, func(a, b fs.FileInfo) int { return cmp.Compare(b.ModTime().UnixNano(), a.ModTime().UnixNano()) })
+	slices.SortFunc(ended, func(a, b fs.FileInfo) int {
+		return cmp.Compare(b.ModTime().UnixNano(),
+			a.ModTime().UnixNano())
+	})
 	for _, info := range ended[min(len(ended), KeptLogs):] {
 		if time.Since(info.ModTime()) < logStart {
 			continue

@@ -60,10 +60,12 @@ func surroundings() (boot, namespace string, err error) {
 	return strings.TrimSpace(string(b)), strings.Trim(strings.TrimPrefix(ns, "pid:"), "[]"), nil
 }
 
-// Holder returns what the process calls itself as the holder of a disk. It says all there is to know, so that
-// whoever finds a disk open can tell whether its writer still lives, also without a record.
+// Holder returns what the process calls itself as the holder of a disk. It says all there is to
+// know, so that whoever finds a disk open can tell whether its writer still lives, also without a
+// record.
 func (p Process) Holder() string {
-	return fmt.Sprintf("%s/%s/%s/%s/%d/%d", holderPrefix, p.Host, p.Boot, p.Namespace, p.PID, p.Start)
+	return fmt.Sprintf("%s/%s/%s/%s/%d/%d", holderPrefix, p.Host, p.Boot, p.Namespace,
+		p.PID, p.Start)
 }
 
 // ParseHolder is the inverse of Holder; ok is false for holders of any other kind.
@@ -74,11 +76,12 @@ func ParseHolder(s string) (p Process, ok bool) {
 	}
 	pid, err1 := strconv.Atoi(f[4])
 	start, err2 := strconv.ParseUint(f[5], 10, 64)
-	return Process{Host: f[1], Boot: f[2], Namespace: f[3], PID: pid, Start: start}, err1 == nil && err2 == nil && pid > 0
+	return Process{Host: f[1], Boot: f[2], Namespace: f[3], PID: pid, Start: start}, err1 == nil &&
+		err2 == nil && pid > 0
 }
 
-// Liveness tells whether the process lives. A process that has ended and was not waited for is dead, one that
-// can't end because a thread of it is stuck in the kernel is alive.
+// Liveness tells whether the process lives. A process that has ended and was not waited for is
+// dead, one that can't end because a thread of it is stuck in the kernel is alive.
 func (p Process) Liveness() Liveness {
 	boot, namespace, err := surroundings()
 	if err != nil || boot != p.Boot || namespace != p.Namespace {
@@ -93,14 +96,16 @@ func (p Process) Liveness() Liveness {
 	case start != p.Start:
 		return Dead
 	}
-	if threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.PID)); state == 'Z' && err == nil && len(threads) <= 1 {
+	if threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.PID)); state == 'Z' &&
+		err == nil && len(threads) <= 1 {
 		return Dead
 	}
 	return Alive
 }
 
-// Stuck reports whether the process was killed and doesn't end, because a thread of it waits in the kernel. One that serves
-// a device waits for itself then, and for ever. On its way to its end any process is so for a moment.
+// Stuck reports whether the process was killed and doesn't end, because a thread of it waits in the
+// kernel. One that serves a device waits for itself then, and for ever. On its way to its end any
+// process is so for a moment.
 func (p Process) Stuck() bool {
 	if p.Liveness() != Alive {
 		return false
@@ -109,18 +114,21 @@ func (p Process) Stuck() bool {
 	return err == nil && start == p.Start && state == 'Z'
 }
 
-// Free has the kernel give up the devices that a stuck process serves, so that it can end. It does nothing to any other.
+// Free has the kernel give up the devices that a stuck process serves, so that it can end. It does
+// nothing to any other.
 func (p Process) Free() error {
 	if !p.Stuck() {
 		return nil
 	}
 	if _, err := fuseabort.Process(p.PID); err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "free process %d, which was killed and waits for its own device", p.PID)
+		return errs.Wrap(errs.KindOf(err), err,
+			"free process %d, which was killed and waits for its own device", p.PID)
 	}
 	return nil
 }
 
-// Signal sends a signal to this very process, never to another one that got its PID. NotFound if it is gone.
+// Signal sends a signal to this very process, never to another one that got its PID. NotFound if it
+// is gone.
 func (p Process) Signal(sig unix.Signal) error {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err == nil {
@@ -135,7 +143,8 @@ func (p Process) Signal(sig unix.Signal) error {
 	case errors.Is(err, unix.ESRCH):
 		return errs.Wrap(errs.NotFound, err, "process %d is gone", p.PID)
 	case errors.Is(err, unix.EPERM):
-		return errs.Wrap(errs.Denied, err, "signal process %d", p.PID).WithRemedy("run as the user that attached the disk")
+		return errs.Wrap(errs.Denied, err, "signal process %d", p.PID).
+			WithRemedy("run as the user that attached the disk")
 	case err != nil:
 		return errs.Wrap(errs.Internal, err, "signal process %d", p.PID)
 	}

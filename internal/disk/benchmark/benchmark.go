@@ -30,7 +30,8 @@ type Config struct {
 	// LogURL is where the disk's log is, if in a second store, which OpenLog opens.
 	LogURL  string
 	OpenLog disk.OpenStore
-	// Size is the content that is written and read in sequence, in bytes: a multiple of 1 MiB, at least MinSize.
+	// Size is the content that is written and read in sequence, in bytes: a multiple of 1 MiB, at
+	// least MinSize.
 	Size int64
 	// Duration is how long each step takes that has no fixed amount, up to MaxDuration.
 	Duration time.Duration
@@ -43,9 +44,11 @@ type Config struct {
 func (c *Config) validate() error {
 	switch {
 	case c.Size < MinSize || c.Size%chunk != 0 || c.Size > disk.MaxSize/2:
-		return errs.New(errs.Invalid, "a benchmark of %d bytes", c.Size).WithRemedy("use whole MiB, at least %d", MinSize>>20)
+		return errs.New(errs.Invalid, "a benchmark of %d bytes", c.Size).
+			WithRemedy("use whole MiB, at least %d", MinSize>>20)
 	case c.Duration <= 0 || c.Duration > MaxDuration:
-		return errs.New(errs.Invalid, "steps of %v", c.Duration).WithRemedy("use up to %v", MaxDuration)
+		return errs.New(errs.Invalid, "steps of %v", c.Duration).
+			WithRemedy("use up to %v", MaxDuration)
 	}
 	return nil
 }
@@ -60,8 +63,8 @@ type Result struct {
 	// Of all together.
 	OpsPerSec   float64 `json:"ops_per_s"`
 	BytesPerSec float64 `json:"bytes_per_s"`
-	// Against names the store's own step beside which a disk's is to be seen, and Ratio is what the disk reaches of it:
-	// of its rate, or its median time over the store's.
+	// Against names the store's own step beside which a disk's is to be seen, and Ratio is what the
+	// disk reaches of it: of its rate, or its median time over the store's.
 	Against string  `json:"against,omitempty"`
 	Ratio   float64 `json:"ratio,omitempty"`
 }
@@ -87,7 +90,8 @@ func Run(ctx context.Context, cfg Config) (_ []Result, err error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	if _, err := disk.Create(ctx, cfg.Store, cfg.Path, disk.CreateOptions{Size: 2 * cfg.Size, LogURL: cfg.LogURL, OpenLog: cfg.OpenLog}); err != nil {
+	if _, err := disk.Create(ctx, cfg.Store, cfg.Path, disk.CreateOptions{Size: 2 * cfg.Size,
+		LogURL: cfg.LogURL, OpenLog: cfg.OpenLog}); err != nil {
 		return nil, err
 	}
 	r := &run{Config: cfg, puts: map[int]int{}}
@@ -128,8 +132,9 @@ func (r *run) attach(ctx context.Context, c *cache.Cache) error {
 		r.disk = nil
 	}
 	r.gen++
-	d, err := disk.Attach(ctx, r.Store, r.Path, disk.AttachOptions{Generation: r.gen, Holder: holder, Cache: c, OpenLog: r.OpenLog,
-		Tuning: disk.Tuning{BootWindow: -1}})
+	d, err := disk.Attach(ctx, r.Store, r.Path,
+		disk.AttachOptions{Generation: r.gen, Holder: holder, Cache: c, OpenLog: r.OpenLog,
+			Tuning: disk.Tuning{BootWindow: -1}})
 	if err != nil {
 		return err
 	}

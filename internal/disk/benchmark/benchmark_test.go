@@ -13,7 +13,8 @@ import (
 )
 
 func config(store blob.Store) benchmark.Config {
-	return benchmark.Config{Store: store, Path: "disks/bench", Size: benchmark.MinSize, Duration: 20 * time.Millisecond}
+	return benchmark.Config{Store: store, Path: "disks/bench", Size: benchmark.MinSize,
+		Duration: 20 * time.Millisecond}
 }
 
 func keys(t *testing.T, store blob.Store) (all []string) {
@@ -81,7 +82,8 @@ func TestInterruptLeavesNothing(t *testing.T) {
 
 func TestAnExistingDiskIsRefused(t *testing.T) {
 	store := memblob.New()
-	if _, err := disk.Create(t.Context(), store, "disks/bench", disk.CreateOptions{Size: 1 << 20}); err != nil {
+	if _, err := disk.Create(t.Context(), store, "disks/bench",
+		disk.CreateOptions{Size: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
 	before := len(keys(t, store))

@@ -40,14 +40,16 @@ type load struct {
 }
 
 // drive does op until the load is done, and then end, whose time counts too; end may be nil.
-func (l load) drive(ctx context.Context, op func(ctx context.Context, i int) error, end func(context.Context) error) (s sample, err error) {
+func (l load) drive(ctx context.Context, op func(ctx context.Context, i int) error,
+	end func(context.Context) error) (s sample, err error) {
 	g, gctx := errgroup.WithContext(ctx)
 	start := time.Now()
 	next, mu := 0, sync.Mutex{}
 	take := func() (int, bool) {
 		mu.Lock()
 		defer mu.Unlock()
-		if gctx.Err() != nil || (l.ops > 0 && next >= l.ops) || (l.time > 0 && time.Since(start) >= l.time) {
+		if gctx.Err() != nil || (l.ops > 0 && next >= l.ops) ||
+			(l.time > 0 && time.Since(start) >= l.time) {
 			return 0, false
 		}
 		next++

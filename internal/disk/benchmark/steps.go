@@ -22,8 +22,8 @@ const (
 	putLarge, getLarge = "store: PUT 8 MiB, 4 at a time", "store: GET 8 MiB, 4 at a time"
 )
 
-// steps are in an order in which each finds what it needs: the objects that are read were put, the disk that is read
-// was written.
+// steps are in an order in which each finds what it needs: the objects that are read were put, the
+// disk that is read was written.
 var steps = []step{
 	{name: putSmall, do: putObjects(disk.BlockSize, 1)},
 	{name: getSmall, do: getObjects(disk.BlockSize, 1)},
@@ -31,8 +31,10 @@ var steps = []step{
 	{name: getLarge, do: getObjects(object, few)},
 	{name: "disk: attach after a clean close", do: attachAgain},
 	{name: "disk: write 4 KiB and flush", against: putSmall, do: writeAndFlush},
-	{name: "disk: sequential write, 1 MiB, and flush", against: putLarge, byRate: true, do: writeInSequence},
-	{name: "disk: sequential read, 1 MiB, cold", against: getLarge, byRate: true, do: readInSequence},
+	{name: "disk: sequential write, 1 MiB, and flush", against: putLarge, byRate: true,
+		do: writeInSequence},
+	{name: "disk: sequential read, 1 MiB, cold", against: getLarge, byRate: true,
+		do: readInSequence},
 	{name: "disk: random read 4 KiB, cold", against: getSmall, do: readCold},
 	{name: "disk: random read 4 KiB, warm, 16 at a time", do: readWarm},
 	{name: "disk: random write 4 KiB, 16 at a time, and flush", do: writeAtRandom},
@@ -40,9 +42,13 @@ var steps = []step{
 
 func (r *run) objectPrefix() string { return r.Path + "/benchmark/" }
 
-func (r *run) objectKey(size, i int) string { return fmt.Sprintf("%s%d/%d", r.objectPrefix(), size, i) }
+func (r *run) objectKey(size,
+	i int) string {
+	return fmt.Sprintf("%s%d/%d", r.objectPrefix(), size, i)
+}
 
-// putObjects puts as many large objects as the run has bytes for, and small ones until the time is over.
+// putObjects puts as many large objects as the run has bytes for, and small ones until the time is
+// over.
 func putObjects(size, workers int) func(context.Context, *run) (sample, error) {
 	return func(ctx context.Context, r *run) (sample, error) {
 		l := load{workers: workers, time: r.Duration, bytes: int64(size)}
@@ -62,10 +68,11 @@ func putObjects(size, workers int) func(context.Context, *run) (sample, error) {
 // getObjects reads each of the objects that were put, once.
 func getObjects(size, workers int) func(context.Context, *run) (sample, error) {
 	return func(ctx context.Context, r *run) (sample, error) {
-		return load{workers: workers, ops: r.puts[size], bytes: int64(size)}.drive(ctx, func(ctx context.Context, i int) error {
-			_, err := r.Store.Get(ctx, r.objectKey(size, i), blob.All())
-			return err
-		}, nil)
+		return load{workers: workers, ops: r.puts[size], bytes: int64(size)}.drive(ctx,
+			func(ctx context.Context, i int) error {
+				_, err := r.Store.Get(ctx, r.objectKey(size, i), blob.All())
+				return err
+			}, nil)
 	}
 }
 
@@ -91,21 +98,23 @@ func attachAgain(ctx context.Context, r *run) (sample, error) {
 
 func writeAndFlush(ctx context.Context, r *run) (sample, error) {
 	body := random(disk.BlockSize)
-	return load{workers: 1, time: r.Duration, bytes: disk.BlockSize}.drive(ctx, func(ctx context.Context, _ int) error {
-		if err := r.disk.WriteAt(ctx, body, r.anyBlock(2*r.Size)); err != nil {
-			return err
-		}
-		return r.disk.Flush(ctx)
-	}, nil)
+	return load{workers: 1, time: r.Duration, bytes: disk.BlockSize}.drive(ctx,
+		func(ctx context.Context, _ int) error {
+			if err := r.disk.WriteAt(ctx, body, r.anyBlock(2*r.Size)); err != nil {
+				return err
+			}
+			return r.disk.Flush(ctx)
+		}, nil)
 }
 
 func writeInSequence(ctx context.Context, r *run) (sample, error) {
 	// Each chunk of another content, and none made while the clock runs but by a copy.
 	body := random(2 * chunk)
-	return load{workers: few, ops: int(r.Size / chunk), bytes: chunk}.drive(ctx, func(ctx context.Context, i int) error {
-		from := i * 4099 % chunk
-		return r.disk.WriteAt(ctx, body[from:from+chunk], int64(i)*chunk)
-	}, r.disk.Flush)
+	return load{workers: few, ops: int(r.Size / chunk), bytes: chunk}.drive(ctx,
+		func(ctx context.Context, i int) error {
+			from := i * 4099 % chunk
+			return r.disk.WriteAt(ctx, body[from:from+chunk], int64(i)*chunk)
+		}, r.disk.Flush)
 }
 
 func readInSequence(ctx context.Context, r *run) (sample, error) {
@@ -113,9 +122,10 @@ func readInSequence(ctx context.Context, r *run) (sample, error) {
 		return sample{}, err
 	}
 	buf := make([]byte, chunk)
-	return load{workers: 1, ops: int(r.Size / chunk), bytes: chunk}.drive(ctx, func(ctx context.Context, i int) error {
-		return r.disk.ReadAt(ctx, buf, int64(i)*chunk)
-	}, nil)
+	return load{workers: 1, ops: int(r.Size / chunk), bytes: chunk}.drive(ctx,
+		func(ctx context.Context, i int) error {
+			return r.disk.ReadAt(ctx, buf, int64(i)*chunk)
+		}, nil)
 }
 
 func readCold(ctx context.Context, r *run) (sample, error) {
@@ -125,9 +135,10 @@ func readCold(ctx context.Context, r *run) (sample, error) {
 	buf := make([]byte, disk.BlockSize)
 	// Few enough that the frames that one read brings seldom serve another.
 	most := int(r.Size / (1 << 20))
-	return load{workers: 1, ops: most, time: r.Duration, bytes: disk.BlockSize}.drive(ctx, func(ctx context.Context, _ int) error {
-		return r.disk.ReadAt(ctx, buf, r.anyBlock(r.Size))
-	}, nil)
+	return load{workers: 1, ops: most, time: r.Duration, bytes: disk.BlockSize}.drive(ctx,
+		func(ctx context.Context, _ int) error {
+			return r.disk.ReadAt(ctx, buf, r.anyBlock(r.Size))
+		}, nil)
 }
 
 func readWarm(ctx context.Context, r *run) (sample, error) {
@@ -140,17 +151,19 @@ func readWarm(ctx context.Context, r *run) (sample, error) {
 			return sample{}, err
 		}
 	}
-	return load{workers: many, time: r.Duration, bytes: disk.BlockSize}.drive(ctx, func(ctx context.Context, _ int) error {
-		return r.disk.ReadAt(ctx, make([]byte, disk.BlockSize), r.anyBlock(warmBytes))
-	}, nil)
+	return load{workers: many, time: r.Duration, bytes: disk.BlockSize}.drive(ctx,
+		func(ctx context.Context, _ int) error {
+			return r.disk.ReadAt(ctx, make([]byte, disk.BlockSize), r.anyBlock(warmBytes))
+		}, nil)
 }
 
 func writeAtRandom(ctx context.Context, r *run) (sample, error) {
 	body := random(chunk)
-	return load{workers: many, time: r.Duration, bytes: disk.BlockSize}.drive(ctx, func(ctx context.Context, i int) error {
-		from := i * 61 % (chunk - disk.BlockSize)
-		return r.disk.WriteAt(ctx, body[from:from+disk.BlockSize], r.anyBlock(r.Size))
-	}, r.disk.Flush)
+	return load{workers: many, time: r.Duration, bytes: disk.BlockSize}.drive(ctx,
+		func(ctx context.Context, i int) error {
+			from := i * 61 % (chunk - disk.BlockSize)
+			return r.disk.WriteAt(ctx, body[from:from+disk.BlockSize], r.anyBlock(r.Size))
+		}, r.disk.Flush)
 }
 
 // anyBlock returns the offset of a block below size.

@@ -25,8 +25,8 @@ type flight struct {
 	err  error
 }
 
-// Lookup appends to out the pieces that cover count blocks from block, in order, and reads the pages that it
-// needs for that. Blocks past the end of the disk are zeros.
+// Lookup appends to out the pieces that cover count blocks from block, in order, and reads the
+// pages that it needs for that. Blocks past the end of the disk are zeros.
 func (m *Map) Lookup(ctx context.Context, block, count uint64, out []Piece) ([]Piece, error) {
 	start := len(out)
 	for {
@@ -69,7 +69,8 @@ func (m *Map) lookupLocked(block, count uint64, out []Piece) ([]Piece, want) {
 	return out, want{}
 }
 
-func (m *Map) lookupRegionLocked(dir *directory, block uint64, n uint32, out []Piece) ([]Piece, want) {
+func (m *Map) lookupRegionLocked(dir *directory, block uint64, n uint32,
+	out []Piece) ([]Piece, want) {
 	id := block / format.RegionBlocks
 	r := dir.regions[id%format.DirRegions]
 	b := uint32(block % format.RegionBlocks)
@@ -87,7 +88,8 @@ func (m *Map) lookupRegionLocked(dir *directory, block uint64, n uint32, out []P
 			if !there {
 				return out, want{'S', e.Loc().Segment() / format.SegPageEntries}
 			}
-			out = append(out, Piece{Block: base + uint64(b), Count: until - b, First: e.Loc().Block(), Seg: seg})
+			out = append(out, Piece{Block: base + uint64(b), Count: until - b,
+				First: e.Loc().Block(), Seg: seg})
 		case !ok && !dir.loaded:
 			return out, want{'D', uint32(id / format.DirRegions)}
 		case !ok && (r == nil || !r.loaded) && dir.refs[id%format.DirRegions].Length > 0:

@@ -1,12 +1,13 @@
-// Package blockmap is a disk's block map: block → (segment, block in segment), and the table of segments.
+// Package blockmap is a disk's block map: block → (segment, block in segment), and the table of
+// segments.
 //
 // Invariants:
 //
-//   - No I/O happens under the map's lock. Pages are read on first touch, or not at all: a change to a
-//     region that was not read is kept beside it and laid over its page later.
+//   - No I/O happens under the map's lock. Pages are read on first touch, or not at all: a change
+//     to a region that was not read is kept beside it and laid over its page later.
 //   - A snapshot is the map at one log position: regions, live counts and position together.
-//   - A segment's live count is the exact number of blocks that the map maps to it. At zero its index is
-//     free, because then nothing refers to it.
+//   - A segment's live count is the exact number of blocks that the map maps to it. At zero its
+//     index is free, because then nothing refers to it.
 //   - What is clean can be dropped from memory at any time; what is dirty or in a snapshot can't.
 package blockmap
 
@@ -17,8 +18,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// Source reads map pages. The reference's lineage counts from the map's own disk. It returns the page's
-// contents; the caller doesn't change them.
+// Source reads map pages. The reference's lineage counts from the map's own disk. It returns the
+// page's contents; the caller doesn't change them.
 type Source interface {
 	ReadPage(ctx context.Context, ref format.PageRef) ([]byte, error)
 }
@@ -31,7 +32,8 @@ type Piece struct {
 	Seg   format.SegmentEntry
 }
 
-// Map is a block map. Safe for concurrent use; Snapshot, Commit and Rollback by one goroutine at a time.
+// Map is a block map. Safe for concurrent use; Snapshot, Commit and Rollback by one goroutine at a
+// time.
 type Map struct {
 	src    Source
 	blocks uint64
@@ -63,8 +65,9 @@ type directory struct {
 	live    int // regions in memory
 }
 
-// New returns the map under root; root is nil for a disk that was never written. distance is how far root's
-// disk is up the lineage (0: the disk's own). size is in bytes and at least root's. budget is in bytes.
+// New returns the map under root; root is nil for a disk that was never written. distance is how
+// far root's disk is up the lineage (0: the disk's own). size is in bytes and at least root's.
+// budget is in bytes.
 func New(size int64, root *format.Root, distance int, src Source, budget int64) *Map {
 	m := &Map{src: src, blocks: uint64(size) / format.BlockSize, budget: budget}
 	n := (m.blocks + format.DirBlocks - 1) / format.DirBlocks
@@ -141,8 +144,9 @@ func (m *Map) dropLocked(seg, n uint32) {
 	m.segs.drop(seg, n)
 }
 
-// Apply adds one committed log object: seg describes it, runs are its zero runs followed by its data runs,
-// in the order of its blocks, and next is the log position after it. It does no I/O. When it fails nothing has changed.
+// Apply adds one committed log object: seg describes it, runs are its zero runs followed by its
+// data runs, in the order of its blocks, and next is the log position after it. It does no I/O.
+// When it fails nothing has changed.
 func (m *Map) Apply(seg format.SegmentEntry, runs []format.Run, next format.Position) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -189,7 +193,8 @@ func (m *Map) zeroLocked(block, count uint64) {
 		start := uint32(block % format.RegionBlocks)
 		n := min(end-block, uint64(format.RegionBlocks-start))
 		id := block / format.RegionBlocks
-		if dir := m.dirs[d]; dir == nil || !dir.loaded || dir.regions[id%format.DirRegions] != nil ||
+		if dir := m.dirs[d]; dir == nil || !dir.loaded ||
+			dir.regions[id%format.DirRegions] != nil ||
 			dir.refs[id%format.DirRegions].Length > 0 {
 			m.editLocked(id, format.NewExtent(start, uint32(n), 0)|format.ExtentZero)
 		}

@@ -74,10 +74,12 @@ func (md *model) apply(t *testing.T, m *Map, rng *rand.Rand, seq uint64) {
 	n := uint64(len(md.blocks))
 	if rng.IntN(3) == 0 {
 		lba := rng.Uint64N(n)
-		runs = append(runs, format.Run{LBA: lba, Count: 1 + rng.Uint64N(min(n-lba, 5000)), Kind: format.RunZero})
+		runs = append(runs, format.Run{LBA: lba, Count: 1 + rng.Uint64N(min(n-lba, 5000)),
+			Kind: format.RunZero})
 	}
 	zeros := len(runs)
-	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: seq, HeaderLen: 200, Size: 1 << 20}
+	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: seq, HeaderLen: 200,
+		Size: 1 << 20}
 	for lba := rng.Uint64N(n / 2); lba < n && len(runs) < zeros+1+rng.IntN(40); {
 		c := min(1+rng.Uint64N(30), n-lba)
 		runs = append(runs, format.Run{LBA: lba, Count: c})
@@ -158,7 +160,8 @@ func (md *model) checkLive(t *testing.T, m *Map) {
 		}
 	}
 	if len(got) != len(want) || m.mapped != mapped {
-		t.Fatalf("%d live segments and %d blocks, want %d and %d", len(got), m.mapped, len(want), mapped)
+		t.Fatalf("%d live segments and %d blocks, want %d and %d", len(got), m.mapped,
+			len(want), mapped)
 	}
 	for s, n := range want {
 		if got[s] != n {
@@ -215,8 +218,10 @@ func TestAForkReadsItsParentsPages(t *testing.T) {
 	store := newPageStore(t)
 	size := int64(1 << 30)
 	m := New(size, nil, 0, store, 1<<20)
-	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: 1, HeaderLen: 200, Size: 1 << 20, Blocks: 8}
-	if err := m.Apply(seg, []format.Run{{LBA: 5000, Count: 8}}, format.Position{Epoch: 1, Seq: 2}); err != nil {
+	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: 1, HeaderLen: 200,
+		Size: 1 << 20, Blocks: 8}
+	if err := m.Apply(seg, []format.Run{{LBA: 5000, Count: 8}},
+		format.Position{Epoch: 1, Seq: 2}); err != nil {
 		t.Fatal(err)
 	}
 	root := store.save(t, m, size, 1)
@@ -231,7 +236,8 @@ func TestMapOf16TiBIsSmall(t *testing.T) {
 	store := newPageStore(t)
 	m := New(format.MaxSize, nil, 0, store, 1<<20)
 	for i := range uint64(2000) { // spread over the whole disk
-		seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: i + 1, HeaderLen: 200, Size: 1 << 20, Blocks: 2}
+		seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: i + 1, HeaderLen: 200,
+			Size: 1 << 20, Blocks: 2}
 		runs := []format.Run{{LBA: i * (format.MaxBlocks / 2000), Count: 2}}
 		if err := m.Apply(seg, runs, format.Position{Epoch: 1, Seq: i + 2}); err != nil {
 			t.Fatal(err)
@@ -256,8 +262,10 @@ func TestMapOf16TiBIsSmall(t *testing.T) {
 
 func TestLookupDoesNotAllocate(t *testing.T) {
 	m := New(1<<30, nil, 0, newPageStore(t), 1<<20)
-	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: 1, HeaderLen: 200, Size: 1 << 20, Blocks: 512}
-	if err := m.Apply(seg, []format.Run{{LBA: 0, Count: 512}}, format.Position{Epoch: 1, Seq: 2}); err != nil {
+	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: 1, HeaderLen: 200,
+		Size: 1 << 20, Blocks: 512}
+	if err := m.Apply(seg, []format.Run{{LBA: 0, Count: 512}},
+		format.Position{Epoch: 1, Seq: 2}); err != nil {
 		t.Fatal(err)
 	}
 	out := make([]Piece, 0, 8)

@@ -9,13 +9,14 @@ import (
 )
 
 const (
-	maxPreload    = 1024 // parts of one log object
-	preloadRounds = 4    // directory, region, segment table; and once more for what was evicted meanwhile
+	maxPreload = 1024 // parts of one log object
+	// directory, region, segment table; and once more for what was evicted meanwhile
+	preloadRounds = 4
 )
 
-// Missing returns the parts of data runs below which pages are not in memory. Apply doesn't need those, and the next
-// snapshot does: it returns what to Preload, so that who waits for a snapshot need not wait for them. Parts don't
-// cross regions, and there are at most maxPreload.
+// Missing returns the parts of data runs below which pages are not in memory. Apply doesn't need
+// those, and the next snapshot does: it returns what to Preload, so that who waits for a snapshot
+// need not wait for them. Parts don't cross regions, and there are at most maxPreload.
 func (m *Map) Missing(runs []format.Run) []format.Run {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -37,7 +38,8 @@ func (m *Map) Missing(runs []format.Run) []format.Run {
 	return parts
 }
 
-// Preload reads what parts that Missing returned lack. It is advice: Complete reads what it could not.
+// Preload reads what parts that Missing returned lack. It is advice: Complete reads what it could
+// not.
 func (m *Map) Preload(ctx context.Context, parts []format.Run) error {
 	for range preloadRounds {
 		wants := m.preloadWants(parts)
@@ -56,8 +58,8 @@ func (m *Map) Preload(ctx context.Context, parts []format.Run) error {
 	return nil
 }
 
-// preloadWants returns the first page that is missing below each part, and the page of the segment table that the
-// next segment is likely to be in.
+// preloadWants returns the first page that is missing below each part, and the page of the segment
+// table that the next segment is likely to be in.
 func (m *Map) preloadWants(parts []format.Run) map[want]bool {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -73,7 +75,8 @@ func (m *Map) preloadWants(parts []format.Run) map[want]bool {
 	return wants
 }
 
-// belowLocked returns the first page that is missing before all is known of a range within one region.
+// belowLocked returns the first page that is missing before all is known of a range within one
+// region.
 func (m *Map) belowLocked(block uint64, n uint32) want {
 	if block >= m.blocks {
 		return want{}

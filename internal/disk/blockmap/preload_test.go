@@ -6,15 +6,16 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// TestPreload reads all that a snapshot needs before what needs it is applied: writes over blocks of many regions and
-// segments, across a region's end, and where nothing was.
+// TestPreload reads all that a snapshot needs before what needs it is applied: writes over blocks
+// of many regions and segments, across a region's end, and where nothing was.
 func TestPreload(t *testing.T) {
 	store := newPageStore(t)
 	size := int64(40 << 30)
 	m := New(size, nil, 0, store, 1<<20)
 	const regions = 3 * format.DirRegions // of three directories
 	for i := range uint64(2 * format.SegPageEntries) {
-		seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: i + 1, HeaderLen: 200, Size: 1 << 20, Blocks: 2}
+		seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: i + 1, HeaderLen: 200,
+			Size: 1 << 20, Blocks: 2}
 		runs := []format.Run{{LBA: i * 7919 % regions * format.RegionBlocks, Count: 2}}
 		if err := m.Apply(seg, runs, format.Position{Epoch: 1, Seq: i + 2}); err != nil {
 			t.Fatal(err)
@@ -41,7 +42,8 @@ func TestPreload(t *testing.T) {
 		t.Errorf("missing after a Preload: %v", left)
 	}
 	store.reads = 0
-	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 2, Seq: 1, HeaderLen: 200, Size: 64 << 20, Blocks: blocks + 1}
+	seg := format.SegmentEntry{Kind: format.KindLog, Epoch: 2, Seq: 1, HeaderLen: 200,
+		Size: 64 << 20, Blocks: blocks + 1}
 	if err := m.Apply(seg, runs[1:], format.Position{Epoch: 2, Seq: 2}); err != nil {
 		t.Fatal(err)
 	}

@@ -6,16 +6,16 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// maxExtents is how fragmented a region gets before it becomes an array of 1024 words. Editing a list this
-// long costs about as much as it saves.
+// maxExtents is how fragmented a region gets before it becomes an array of 1024 words. Editing a
+// list this long costs about as much as it saves.
 const maxExtents = 256
 
 // regionOverhead is what a region costs beside its words, in bytes, for the memory budget.
 const regionOverhead = 96
 
-// region maps the 1024 blocks of 4 MiB. It holds either sorted extents or, when fragmented, one word per
-// block. A region that is not loaded holds only what changed since attach, with marks for zeros, and is
-// laid over its page when that is read.
+// region maps the 1024 blocks of 4 MiB. It holds either sorted extents or, when fragmented, one
+// word per block. A region that is not loaded holds only what changed since attach, with marks for
+// zeros, and is laid over its page when that is read.
 type region struct {
 	ext    []format.Extent
 	dense  []format.Extent // 0, or the extent of one block; nil while ext is in use
@@ -33,8 +33,8 @@ func (r *region) own() {
 	}
 }
 
-// set maps e's blocks and tells drop how many blocks of which segment it hid. In a loaded region a zero
-// mark just unmaps.
+// set maps e's blocks and tells drop how many blocks of which segment it hid. In a loaded region a
+// zero mark just unmaps.
 func (r *region) set(e format.Extent, drop func(seg, n uint32)) {
 	r.own()
 	if r.dense != nil {
@@ -151,8 +151,8 @@ func appendExtents(dst, ext, dense []format.Extent) []format.Extent {
 	return dst
 }
 
-// next returns the mapping at block: the extent that covers it, cut to begin there and to end by limit, or
-// ok=false and where the next extent begins (at most limit).
+// next returns the mapping at block: the extent that covers it, cut to begin there and to end by
+// limit, or ok=false and where the next extent begins (at most limit).
 func (r *region) next(block, limit uint32) (e format.Extent, until uint32, ok bool) {
 	if r.dense == nil {
 		i := r.find(block)

@@ -9,14 +9,15 @@ import (
 // relocateTries bounds how often Relocate reads pages that an eviction took away again.
 const relocateTries = 4
 
-// Segment is an entry of the segment table with its index. The index alone names no segment: it is reused
-// when the segment is dead.
+// Segment is an entry of the segment table with its index. The index alone names no segment: it is
+// reused when the segment is dead.
 type Segment struct {
 	Index uint32
 	Entry format.SegmentEntry
 }
 
-// Move says that Count blocks of the disk from Block on were copied from block First of a segment on.
+// Move says that Count blocks of the disk from Block on were copied from block First of a segment
+// on.
 type Move struct {
 	Block uint64
 	Count uint32
@@ -24,8 +25,8 @@ type Move struct {
 	From  Segment
 }
 
-// Segments returns the segments that are in memory: with a LoadSegments before it, all; without, those that
-// this session added to or took from.
+// Segments returns the segments that are in memory: with a LoadSegments before it, all; without,
+// those that this session added to or took from.
 func (m *Map) Segments() []Segment {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -36,7 +37,8 @@ func (m *Map) Segments() []Segment {
 		}
 		for j := range p.entries {
 			if p.entries[j].Kind != format.KindFree {
-				all = append(all, Segment{Index: uint32(i*format.SegPageEntries + j), Entry: p.entries[j]})
+				all = append(all, Segment{Index: uint32(i*format.SegPageEntries + j),
+					Entry: p.entries[j]})
 			}
 		}
 	}
@@ -56,10 +58,10 @@ func (m *Map) LoadSegments(ctx context.Context) error {
 	return nil
 }
 
-// Relocate maps blocks to the copies that seg holds of them, in the order of moves, and returns how many. It
-// is a compare-and-set for each block: one that was written, trimmed or moved since it was copied stays as it
-// is. All that it does becomes visible at once, and durable with the next snapshot. Blocks whose pages don't
-// stay in memory are left where they are.
+// Relocate maps blocks to the copies that seg holds of them, in the order of moves, and returns how
+// many. It is a compare-and-set for each block: one that was written, trimmed or moved since it was
+// copied stays as it is. All that it does becomes visible at once, and durable with the next
+// snapshot. Blocks whose pages don't stay in memory are left where they are.
 func (m *Map) Relocate(ctx context.Context, seg format.SegmentEntry, moves []Move) (uint32, error) {
 	for try := 0; ; try++ {
 		wants := m.relocateWants(moves)
@@ -68,14 +70,15 @@ func (m *Map) Relocate(ctx context.Context, seg format.SegmentEntry, moves []Mov
 				return 0, err
 			}
 		}
-		if n, complete, err := m.relocate(seg, moves, try == relocateTries); complete || err != nil {
+		if n, complete, err := m.relocate(seg, moves, try == relocateTries); complete ||
+			err != nil {
 			return n, err
 		}
 	}
 }
 
-// relocateWants returns the pages to read before moves can be checked; regions only where the directory is
-// known, so that it takes a second call to have them all.
+// relocateWants returns the pages to read before moves can be checked; regions only where the
+// directory is known, so that it takes a second call to have them all.
 func (m *Map) relocateWants(moves []Move) []want {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -133,8 +136,8 @@ func (m *Map) relocate(seg format.SegmentEntry, moves []Move, must bool) (uint32
 	return live, true, nil
 }
 
-// checkMoveLocked appends to out the parts of a move whose blocks are still where they were copied from. That
-// takes the segment to be the same one: its index may have gone to another since.
+// checkMoveLocked appends to out the parts of a move whose blocks are still where they were copied
+// from. That takes the segment to be the same one: its index may have gone to another since.
 func (m *Map) checkMoveLocked(v *Move, out []kept) ([]kept, want) {
 	e, there := m.segs.entry(v.From.Index)
 	if !there {
@@ -158,7 +161,8 @@ func (m *Map) checkMoveLocked(v *Move, out []kept) ([]kept, want) {
 	return out, want{}
 }
 
-// wholeRegionLocked returns all that there is of a block's region: nil if nothing is, or what must be read before that is known.
+// wholeRegionLocked returns all that there is of a block's region: nil if nothing is, or what must
+// be read before that is known.
 func (m *Map) wholeRegionLocked(block uint64) (*region, want) {
 	d, id := block/format.DirBlocks, block/format.RegionBlocks
 	dir := m.dirs[d]
@@ -175,7 +179,8 @@ func (m *Map) wholeRegionLocked(block uint64) (*region, want) {
 	return r, want{}
 }
 
-// appendKept appends the parts of [block, block+n), within a region that is loaded, that v still describes.
+// appendKept appends the parts of [block, block+n), within a region that is loaded, that v still
+// describes.
 func (r *region) appendKept(out []kept, v *Move, block uint64, n uint32) []kept {
 	base := block - block%format.RegionBlocks
 	b := uint32(block % format.RegionBlocks)

@@ -7,15 +7,18 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// pack describes a copy of all that is mapped to a segment, and says so in the model where that still holds.
+// pack describes a copy of all that is mapped to a segment, and says so in the model where that
+// still holds.
 func (md *model) pack(from Segment, seq uint64) (format.SegmentEntry, []Move) {
-	to := format.SegmentEntry{Kind: format.KindSeg, Epoch: 1, Seq: seq, HeaderLen: 200, Size: 1 << 20}
+	to := format.SegmentEntry{Kind: format.KindSeg, Epoch: 1, Seq: seq, HeaderLen: 200,
+		Size: 1 << 20}
 	var moves []Move
 	for b, h := range md.blocks {
 		if h.seq != from.Entry.Seq || from.Entry.Kind == format.KindSeg {
 			continue
 		}
-		if n := len(moves); n > 0 && moves[n-1].Block+uint64(moves[n-1].Count) == uint64(b) && moves[n-1].First+moves[n-1].Count == h.block {
+		if n := len(moves); n > 0 && moves[n-1].Block+uint64(moves[n-1].Count) == uint64(b) &&
+			moves[n-1].First+moves[n-1].Count == h.block {
 			moves[n-1].Count++
 		} else {
 			moves = append(moves, Move{Block: uint64(b), Count: 1, First: h.block, From: from})
@@ -25,7 +28,8 @@ func (md *model) pack(from Segment, seq uint64) (format.SegmentEntry, []Move) {
 	return to, moves
 }
 
-// relocate does what the map is to do. A block in a packed segment has a number of its own in the model.
+// relocate does what the map is to do. A block in a packed segment has a number of its own in the
+// model.
 func (md *model) relocate(to format.SegmentEntry, moves []Move) uint32 {
 	var at, n uint32
 	for _, v := range moves {
@@ -100,7 +104,8 @@ func exact(t *testing.T, m *Map, md *model) {
 	}
 	for _, s := range m.Segments() {
 		if live[s.Entry.Seq] != s.Entry.Live {
-			t.Fatalf("segment %d has %d live blocks, the map says %d", s.Entry.Seq, live[s.Entry.Seq], s.Entry.Live)
+			t.Fatalf("segment %d has %d live blocks, the map says %d", s.Entry.Seq,
+				live[s.Entry.Seq], s.Entry.Live)
 		}
 		delete(live, s.Entry.Seq)
 	}
@@ -109,13 +114,14 @@ func exact(t *testing.T, m *Map, md *model) {
 	}
 }
 
-// TestRelocateLooksAtTheSegmentNotItsIndex overwrites a segment whole while it is being copied, by one that gets
-// its index and puts the same block at the same place.
+// TestRelocateLooksAtTheSegmentNotItsIndex overwrites a segment whole while it is being copied, by
+// one that gets its index and puts the same block at the same place.
 func TestRelocateLooksAtTheSegmentNotItsIndex(t *testing.T) {
 	m := New(1<<20, nil, 0, newPageStore(t), 1<<20)
 	write := func(seq uint64) Segment {
 		t.Helper()
-		if err := m.Apply(format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: seq, HeaderLen: 200, Size: 1 << 20, Blocks: 1},
+		if err := m.Apply(format.SegmentEntry{Kind: format.KindLog, Epoch: 1, Seq: seq,
+			HeaderLen: 200, Size: 1 << 20, Blocks: 1},
 			[]format.Run{{LBA: 5, Count: 1}}, format.Position{Epoch: 1, Seq: seq + 1}); err != nil {
 			t.Fatal(err)
 		}
@@ -129,11 +135,14 @@ func TestRelocateLooksAtTheSegmentNotItsIndex(t *testing.T) {
 	if old.Index != last.Index || len(m.Segments()) != 1 {
 		t.Fatalf("the index was not reused: %+v, %+v", old, last)
 	}
-	to := format.SegmentEntry{Kind: format.KindSeg, Epoch: 1, Seq: 1, HeaderLen: 200, Size: 1 << 20, Blocks: 1}
-	if n, err := m.Relocate(t.Context(), to, []Move{{Block: 5, Count: 1, From: old}}); n != 0 || err != nil {
+	to := format.SegmentEntry{Kind: format.KindSeg, Epoch: 1, Seq: 1, HeaderLen: 200,
+		Size: 1 << 20, Blocks: 1}
+	if n, err := m.Relocate(t.Context(), to, []Move{{Block: 5, Count: 1, From: old}}); n != 0 ||
+		err != nil {
 		t.Fatalf("%d blocks were taken back to what they were: %v", n, err)
 	}
-	if n, err := m.Relocate(t.Context(), to, []Move{{Block: 5, Count: 1, From: last}}); n != 1 || err != nil {
+	if n, err := m.Relocate(t.Context(), to, []Move{{Block: 5, Count: 1, From: last}}); n != 1 ||
+		err != nil {
 		t.Fatalf("%d blocks moved: %v", n, err)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// segPage is 1024 entries of the segment table. One that is not loaded holds only the entries added since
-// attach, and the changes of live counts that its page doesn't know yet.
+// segPage is 1024 entries of the segment table. One that is not loaded holds only the entries added
+// since attach, and the changes of live counts that its page doesn't know yet.
 type segPage struct {
 	entries []format.SegmentEntry // SegPageEntries of them
 	delta   map[uint32]int32      // by index in the page, until it is loaded
@@ -49,7 +49,8 @@ func (t *segTable) page(i uint32) *segPage {
 		t.pages, t.refs = append(t.pages, nil), append(t.refs, format.PageRef{})
 	}
 	if t.pages[i] == nil {
-		t.pages[i] = &segPage{entries: make([]format.SegmentEntry, format.SegPageEntries), loaded: t.refs[i].Length == 0}
+		t.pages[i] = &segPage{entries: make([]format.SegmentEntry, format.SegPageEntries),
+			loaded: t.refs[i].Length == 0}
 	}
 	return t.pages[i]
 }
@@ -82,7 +83,8 @@ func (t *segTable) add(e format.SegmentEntry) (uint32, error) {
 	return seg, nil
 }
 
-// drop takes n live blocks from a segment. One without live blocks is forgotten and its index reused.
+// drop takes n live blocks from a segment. One without live blocks is forgotten and its index
+// reused.
 func (t *segTable) drop(seg, n uint32) {
 	p := t.touch(seg / format.SegPageEntries)
 	i := seg % format.SegPageEntries
@@ -122,7 +124,8 @@ func (t *segTable) entry(seg uint32) (e format.SegmentEntry, ok bool) {
 
 // absent reports whether page i is stored and not in memory.
 func (t *segTable) absent(i uint32) bool {
-	return int(i) < len(t.pages) && t.refs[i].Length > 0 && (t.pages[i] == nil || !t.pages[i].loaded)
+	return int(i) < len(t.pages) && t.refs[i].Length > 0 &&
+		(t.pages[i] == nil || !t.pages[i].loaded)
 }
 
 // load merges the stored entries of page i, whose lineage already counts from this disk.
@@ -145,7 +148,8 @@ func (t *segTable) load(i uint32, base []format.SegmentEntry) error {
 		}
 		live := int64(base[j].Live) + int64(p.delta[uint32(j)])
 		if live < 0 {
-			return errs.New(errs.Corrupt, "segment %d has fewer live blocks than the map refers to", seg)
+			return errs.New(errs.Corrupt, "segment %d has fewer live blocks than the map refers to",
+				seg)
 		}
 		p.entries[j] = base[j]
 		p.entries[j].Live = uint32(live)

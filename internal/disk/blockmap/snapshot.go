@@ -41,8 +41,8 @@ type Version struct {
 	Key   *format.PageKey // nil on a disk in the clear
 }
 
-// Complete reads the pages below everything that changed, so that a snapshot can be taken. Changes that
-// come meanwhile may leave more to read; then Snapshot says so.
+// Complete reads the pages below everything that changed, so that a snapshot can be taken. Changes
+// that come meanwhile may leave more to read; then Snapshot says so.
 func (m *Map) Complete(ctx context.Context) error {
 	for {
 		wants := m.incomplete()
@@ -66,8 +66,8 @@ func (m *Map) incomplete() []want {
 	return m.incompleteLocked(-1)
 }
 
-// incompleteLocked returns the missing pages; directories come first, because they tell which regions
-// there are. It stops at limit unless that is negative.
+// incompleteLocked returns the missing pages; directories come first, because they tell which
+// regions there are. It stops at limit unless that is negative.
 func (m *Map) incompleteLocked(limit int) []want {
 	var wants []want
 	last := uint32(1<<32 - 1)
@@ -100,7 +100,8 @@ func (m *Map) Snapshot() (*Snapshot, bool) {
 		return nil, false
 	}
 	s := &Snapshot{Position: m.pos, nextSeg: m.segs.next, mapped: m.mapped,
-		dirRefs: append([]format.PageRef(nil), m.dirRefs...), segRefs: append([]format.PageRef(nil), m.segs.refs...)}
+		dirRefs: append([]format.PageRef(nil), m.dirRefs...),
+		segRefs: append([]format.PageRef(nil), m.segs.refs...)}
 	for _, id := range m.dirty {
 		r := m.dirs[id/format.DirRegions].regions[id%format.DirRegions]
 		r.dirty, r.shared = false, true
@@ -118,8 +119,8 @@ func (m *Map) Snapshot() (*Snapshot, bool) {
 // Empty reports whether no page changed: the root of before still holds.
 func (s *Snapshot) Empty() bool { return len(s.regions) == 0 && len(s.segs) == 0 }
 
-// Encode returns the pages object and the root of a snapshot that is not Empty. The root lacks what the
-// map doesn't know: size, lineage and time.
+// Encode returns the pages object and the root of a snapshot that is not Empty. The root lacks what
+// the map doesn't know: size, lineage and time.
 func (m *Map) Encode(s *Snapshot, c *format.Codec, v Version) ([]byte, *format.Root) {
 	object := make([]byte, format.PagesHeaderLen)
 	var page []byte

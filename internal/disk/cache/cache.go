@@ -2,11 +2,13 @@
 //
 // Invariants:
 //
-//   - Nothing in it is ever the only copy. Its loss, corruption or replacement at any moment costs time only.
-//   - Nothing is returned that doesn't match the CRC32C taken when it was inserted: the index with the
-//     checksums is in memory, so that whatever a previous run left on the device is never believed.
-//   - Of encrypted disks nothing is on the device in the clear: their frames are encrypted under a key that is in
-//     this process's memory only and gone with it.
+//   - Nothing in it is ever the only copy. Its loss, corruption or replacement at any moment costs
+//     time only.
+//   - Nothing is returned that doesn't match the CRC32C taken when it was inserted: the index with
+//     the checksums is in memory, so that whatever a previous run left on the device is never
+//     believed.
+//   - Of encrypted disks nothing is on the device in the clear: their frames are encrypted under a
+//     key that is in this process's memory only and gone with it.
 //   - No I/O happens under its lock.
 package cache
 
@@ -22,8 +24,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Geometry: a slot holds one frame of up to 16 blocks of 4 KiB. Each block has its own checksum, so that
-// a 4 KiB read costs 4 KiB of I/O.
+// Geometry: a slot holds one frame of up to 16 blocks of 4 KiB. Each block has its own checksum, so
+// that a 4 KiB read costs 4 KiB of I/O.
 const (
 	BlockSize  = 4096
 	SlotBlocks = 16
@@ -68,8 +70,8 @@ const (
 	slotReady
 )
 
-// Cache is a fixed number of slots on a device with an index in memory, of about 230 bytes a slot: under 4 MiB for
-// each GiB. Safe for concurrent use.
+// Cache is a fixed number of slots on a device with an index in memory, of about 230 bytes a slot:
+// under 4 MiB for each GiB. Safe for concurrent use.
 type Cache struct {
 	file    *os.File
 	direct  *os.File    // the same, around the page cache; nil where that can't be
@@ -92,13 +94,14 @@ type Cache struct {
 	hits, misses, inserts, evictions, corrupt atomic.Uint64
 }
 
-// Open uses the block device or file at path, creating a file where there is nothing. size is in bytes, cut
-// to a whole number of slots; 0 takes all of an existing device or file, and a device's size is the upper
-// bound. What is there is overwritten and never believed.
+// Open uses the block device or file at path, creating a file where there is nothing. size is in
+// bytes, cut to a whole number of slots; 0 takes all of an existing device or file, and a device's
+// size is the upper bound. What is there is overwritten and never believed.
 func Open(path string, size int64) (*Cache, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, errs.Wrap(errs.Invalid, err, "open cache").WithRemedy("give a block device or a file that can be written")
+		return nil, errs.Wrap(errs.Invalid, err,
+			"open cache").WithRemedy("give a block device or a file that can be written")
 	}
 	c, err := newCache(f, size)
 	if err != nil {
@@ -123,7 +126,8 @@ func newCache(f *os.File, size int64) (*Cache, error) {
 	}
 	n := size / SlotSize
 	if n < 1 || n > 1<<30 {
-		return nil, errs.New(errs.Invalid, "a cache of %d bytes", size).WithRemedy("use between %d bytes and 64 TiB", SlotSize)
+		return nil, errs.New(errs.Invalid, "a cache of %d bytes", size).
+			WithRemedy("use between %d bytes and 64 TiB", SlotSize)
 	}
 	if isFile && end < n*SlotSize {
 		if err := f.Truncate(n * SlotSize); err != nil {
@@ -147,8 +151,8 @@ func closeAfter(f *os.File, err error) error {
 	return err
 }
 
-// Space returns the number that stands for a disk (by its uid) in keys. What is kept under the number of a sealed
-// one is encrypted on the device.
+// Space returns the number that stands for a disk (by its uid) in keys. What is kept under the
+// number of a sealed one is encrypted on the device.
 func (c *Cache) Space(uid string, sealed bool) uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -99,7 +99,8 @@ func TestCorruptionIsAMiss(t *testing.T) {
 	if err := os.WriteFile(name, make([]byte, 2*SlotSize), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if c.ReadAt(key(1), make([]byte, BlockSize), 0) || c.Contains(key(1)) || c.Stats().Corrupt != 1 {
+	if c.ReadAt(key(1), make([]byte, BlockSize), 0) || c.Contains(key(1)) ||
+		c.Stats().Corrupt != 1 {
 		t.Error("corrupt content was believed")
 	}
 	c.Insert(key(1), content(1, 16))
@@ -135,7 +136,8 @@ func TestNothingOfAnEarlierRunIsBelieved(t *testing.T) {
 }
 
 func TestOpenRefusesWhatCannotWork(t *testing.T) {
-	for name, size := range map[string]int64{filepath.Join(t.TempDir(), "x"): 100, t.TempDir(): 1 << 20} {
+	for name, size := range map[string]int64{filepath.Join(t.TempDir(), "x"): 100,
+		t.TempDir(): 1 << 20} {
 		if c, err := Open(name, size); err == nil {
 			c.Close()
 			t.Errorf("%s with %d bytes", name, size)
@@ -156,7 +158,8 @@ func TestConcurrentUse(t *testing.T) {
 				n := rng.IntN(40)
 				if rng.IntN(3) == 0 {
 					c.Insert(key(n), content(n, 4))
-				} else if b := rng.IntN(4); c.ReadAt(key(n), p, b) && !bytes.Equal(p, content(n, 4)[b*BlockSize:(b+1)*BlockSize]) {
+				} else if b := rng.IntN(4); c.ReadAt(key(n), p, b) &&
+					!bytes.Equal(p, content(n, 4)[b*BlockSize:(b+1)*BlockSize]) {
 					t.Error("wrong content")
 				}
 			}

@@ -2,12 +2,12 @@ package cache
 
 import "hash/maphash"
 
-// Eviction is S3-FIFO (Yang et al., SOSP 2023): new frames wait in a small queue, and only those that were used
-// again there, or come back soon after they left it, get into the main one. What is read once, however much of
-// it, passes through the small queue and leaves the main one alone.
+// Eviction is S3-FIFO (Yang et al., SOSP 2023): new frames wait in a small queue, and only those
+// that were used again there, or come back soon after they left it, get into the main one. What is
+// read once, however much of it, passes through the small queue and leaves the main one alone.
 //
-// A sequential reader in small steps touches one frame many times: a read that goes on where the last one of
-// the frame ended is not another use.
+// A sequential reader in small steps touches one frame many times: a read that goes on where the
+// last one of the frame ended is not another use.
 const (
 	smallShare = 10   // the small queue is a tenth of the slots
 	maxUses    = 3    // counted
@@ -98,8 +98,8 @@ func (c *Cache) forgetLocked(i int32) {
 	c.used--
 }
 
-// ghosts remembers the keys of about as many frames as there are slots, that left the small queue. It may
-// forget early and mistake one key for another, which costs a wrong guess.
+// ghosts remembers the keys of about as many frames as there are slots, that left the small queue.
+// It may forget early and mistake one key for another, which costs a wrong guess.
 type ghosts struct {
 	seed  maphash.Seed
 	marks []ghost
@@ -114,7 +114,8 @@ func newGhosts(slots int) ghosts {
 	for n < 2*slots {
 		n *= 2
 	}
-	return ghosts{seed: maphash.MakeSeed(), marks: make([]ghost, n), life: uint32(min(slots, 1<<30))}
+	return ghosts{seed: maphash.MakeSeed(), marks: make([]ghost, n),
+		life: uint32(min(slots, 1<<30))}
 }
 
 func (g *ghosts) find(k Key) (*ghost, uint32) {

@@ -33,8 +33,8 @@ func (c *clock) get(k int) bool {
 	return false
 }
 
-// TestHitRatio compares with a clock of the same size: a skewed load with a scan of twice the cache, by small
-// steps, again and again.
+// TestHitRatio compares with a clock of the same size: a skewed load with a scan of twice the
+// cache, by small steps, again and again.
 func TestHitRatio(t *testing.T) {
 	const slots, frames, rounds = 512, 4096, 12
 	c, _ := open(t, slots*SlotSize)
@@ -72,13 +72,15 @@ func TestHitRatio(t *testing.T) {
 		}
 	}
 	ratio := func(n int) float64 { return 100 * float64(n) / float64(reads) }
-	t.Logf("hit ratio of the skewed load beside scans: %.1f %%, of a clock %.1f %%", ratio(ours), ratio(theirs))
+	t.Logf("hit ratio of the skewed load beside scans: %.1f %%, of a clock %.1f %%", ratio(ours),
+		ratio(theirs))
 	if ratio(ours) < ratio(theirs)+5 {
 		t.Errorf("no better than a clock: %.1f and %.1f %%", ratio(ours), ratio(theirs))
 	}
 }
 
-// TestAHotSetSurvivesAScan reads a hot set a few times, then ten times the cache once, and then looks.
+// TestAHotSetSurvivesAScan reads a hot set a few times, then ten times the cache once, and then
+// looks.
 func TestAHotSetSurvivesAScan(t *testing.T) {
 	const slots, hot = 200, 100
 	c, _ := open(t, slots*SlotSize)
@@ -110,7 +112,8 @@ func TestAHotSetSurvivesAScan(t *testing.T) {
 	}
 }
 
-// TestAFullFileSystem lets writes fail for lack of space: frames are not kept, and nothing else happens.
+// TestAFullFileSystem lets writes fail for lack of space: frames are not kept, and nothing else
+// happens.
 func TestAFullFileSystem(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=512k"); err != nil {

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Insert keeps a frame's content, in pieces of whole blocks and up to SlotSize together, evicting another if it must.
-// Failures are silent: the cache promises nothing. content is not kept.
+// Insert keeps a frame's content, in pieces of whole blocks and up to SlotSize together, evicting
+// another if it must. Failures are silent: the cache promises nothing. content is not kept.
 func (c *Cache) Insert(k Key, content ...[]byte) {
 	crcs, blocks := c.checksums(content)
 	if blocks == 0 {
@@ -33,7 +33,8 @@ func (c *Cache) Insert(k Key, content ...[]byte) {
 	c.inserts.Add(1)
 }
 
-// checksums returns the checksum of each block of content, and how many blocks that is: none if it is no frame.
+// checksums returns the checksum of each block of content, and how many blocks that is: none if it
+// is no frame.
 func (c *Cache) checksums(content [][]byte) (crcs [SlotBlocks]uint32, blocks int) {
 	for _, piece := range content {
 		if len(piece)%BlockSize != 0 || blocks+len(piece)/BlockSize > SlotBlocks {

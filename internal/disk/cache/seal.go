@@ -25,9 +25,9 @@ func newSeal() (cipher.Block, error) {
 	return block, nil
 }
 
-// crypt encrypts or decrypts p in place: a sealed frame's content from block first on. It is AES-CTR; a counter
-// begins with the frame's iv, which no two inserts share, and goes on with the place in the frame. Authenticity
-// is the checksums': they are of the plain content, and in memory.
+// crypt encrypts or decrypts p in place: a sealed frame's content from block first on. It is
+// AES-CTR; a counter begins with the frame's iv, which no two inserts share, and goes on with the
+// place in the frame. Authenticity is the checksums': they are of the plain content, and in memory.
 func (c *Cache) crypt(p []byte, iv uint64, first int) {
 	var counter [aes.BlockSize]byte
 	binary.BigEndian.PutUint64(counter[:], iv)

@@ -11,11 +11,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Writes go around the page cache, where the device can do that. Dirty pages of the cache would count as this process's, which
-// would have to wait for them when it needs memory, with all who use the disk behind it. Reads go through it: clean pages cost
-// nobody any time.
+// Writes go around the page cache, where the device can do that. Dirty pages of the cache would
+// count as this process's, which would have to wait for them when it needs memory, with all who use
+// the disk behind it. Reads go through it: clean pages cost nobody any time.
 
-// openDirect opens what file is once more, for writes around the page cache; nil where its file system can't.
+// openDirect opens what file is once more, for writes around the page cache; nil where its file
+// system can't.
 func openDirect(path string) *os.File {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
 	if err != nil {
@@ -44,7 +45,8 @@ func pwritev(f *os.File, content [][]byte, off int64, length int) error {
 		return errs.Wrap(errs.Internal, err, "write to the cache")
 	}
 	n, werr := 0, error(nil)
-	err = conn.Write(func(fd uintptr) bool { // the file isn't closed, and its number not another's, before this returns
+	// the file isn't closed, and its number not another's, before this returns
+	err = conn.Write(func(fd uintptr) bool {
 		for {
 			if n, werr = unix.Pwritev(int(fd), content, off); !errors.Is(werr, unix.EINTR) {
 				return true
@@ -60,8 +62,8 @@ func pwritev(f *os.File, content [][]byte, off int64, length int) error {
 	return err
 }
 
-// aligned returns content at addresses that a direct write can be from: as it is, where all pieces are, which they nearly
-// always are, else as one copy.
+// aligned returns content at addresses that a direct write can be from: as it is, where all pieces
+// are, which they nearly always are, else as one copy.
 func aligned(content [][]byte, length int) [][]byte {
 	for _, piece := range content {
 		if len(piece) > 0 && misaligned(piece) != 0 {
@@ -77,5 +79,6 @@ func aligned(content [][]byte, length int) [][]byte {
 }
 
 func misaligned(b []byte) int {
-	return int(uintptr(unsafe.Pointer(unsafe.SliceData(b))) % BlockSize) //nolint:gosec // only its remainder is used
+	return int(uintptr(unsafe.Pointer(
+		unsafe.SliceData(b))) % BlockSize) //nolint:gosec // only its remainder is used
 }

@@ -40,7 +40,8 @@ func TestDirectWritesRefused(t *testing.T) {
 	c, _ := open(t, 4*SlotSize)
 	_ = c.direct.Close()
 	var err error
-	if c.direct, err = os.OpenFile("/proc/self/oom_score_adj", os.O_RDWR, 0); err != nil { // takes numbers only: EINVAL
+	// takes numbers only: EINVAL
+	if c.direct, err = os.OpenFile("/proc/self/oom_score_adj", os.O_RDWR, 0); err != nil {
 		t.Fatal(err)
 	}
 	c.Insert(key(1), content(1, 3))
@@ -68,7 +69,8 @@ func resident(t *testing.T, name string) int {
 	}
 	defer unix.Munmap(mem)
 	pages := make([]byte, (len(mem)+4095)/4096)
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&mem[0])), uintptr(len(mem)), uintptr(unsafe.Pointer(&pages[0])))
+	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&mem[0])),
+		uintptr(len(mem)), uintptr(unsafe.Pointer(&pages[0])))
 	if errno != 0 {
 		t.Fatal(errno)
 	}

@@ -20,8 +20,8 @@ type BlockRun struct {
 	Count uint64
 }
 
-// EncodeTrace returns a boot trace: which blocks were read first after an attach, in that order. It is a
-// hint and nothing else: it names blocks, not what they hold.
+// EncodeTrace returns a boot trace: which blocks were read first after an attach, in that order. It
+// is a hint and nothing else: it names blocks, not what they hold.
 func EncodeTrace(runs []BlockRun) []byte {
 	b := append(make([]byte, 0, traceFixed+4*len(runs)+4), traceMagic...)
 	b = le.AppendUint32(b, Version)

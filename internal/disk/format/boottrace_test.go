@@ -8,7 +8,8 @@ import (
 )
 
 func TestTraceRoundTrip(t *testing.T) {
-	runs := []BlockRun{{LBA: 500, Count: 3}, {LBA: 0, Count: 1}, {LBA: MaxBlocks - 8, Count: 8}, {LBA: 501, Count: 1}}
+	runs := []BlockRun{{LBA: 500, Count: 3}, {LBA: 0, Count: 1}, {LBA: MaxBlocks - 8, Count: 8},
+		{LBA: 501, Count: 1}}
 	got, err := DecodeTrace(EncodeTrace(runs))
 	if err != nil || !slices.Equal(got, runs) {
 		t.Fatalf("%v, %v", got, err)

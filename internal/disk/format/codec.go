@@ -10,8 +10,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Codec compresses and decompresses frames and pages. One serves a whole disk; all methods are safe for
-// concurrent use and use at most as many encoders and decoders at a time as there are processors.
+// Codec compresses and decompresses frames and pages. One serves a whole disk; all methods are safe
+// for concurrent use and use at most as many encoders and decoders at a time as there are
+// processors.
 type Codec struct {
 	enc *zstd.Encoder
 	dec *zstd.Decoder
@@ -31,7 +32,8 @@ func (c *Codec) give(b *[]byte) { c.plain.Put(b) }
 
 // NewCodec returns a codec at zstd's fastest level. It holds memory only and needs no closing.
 func NewCodec() (*Codec, error) {
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest),
+		zstd.WithEncoderCRC(false),
 		zstd.WithLowerEncoderMem(true), zstd.WithWindowSize(128<<10))
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "make a zstd encoder")

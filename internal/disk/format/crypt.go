@@ -30,8 +30,8 @@ const (
 	headerFrame = 1<<32 - 1         // the nonce of a header, where frames have their index
 )
 
-// DataKey encrypts what one disk of a lineage writes: not directly, but through a key of its own for every log
-// object and every map checkpoint. Immutable; safe for concurrent use.
+// DataKey encrypts what one disk of a lineage writes: not directly, but through a key of its own
+// for every log object and every map checkpoint. Immutable; safe for concurrent use.
 type DataKey struct {
 	disk   ID
 	id     uint32
@@ -54,7 +54,8 @@ func (k *DataKey) GoString() string { return k.String() }
 
 // derive returns the key for one purpose. context says all that tells this purpose from others.
 func (k *DataKey) derive(salt, context []byte) (cipher.AEAD, error) {
-	secret, err := hkdf.Key(sha256.New, k.secret[:], salt, "sluice disk v1 "+string(context), KeyLen)
+	secret, err := hkdf.Key(sha256.New, k.secret[:], salt,
+		"sluice disk v1 "+string(context), KeyLen)
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "derive a key")
 	}
@@ -73,8 +74,8 @@ func newGCM(secret []byte) (cipher.AEAD, error) {
 	return aead, nil
 }
 
-// ObjectKey encrypts one log object or packed segment. Its GCM nonces are the frames' indexes, each used once:
-// the key is new with every object, because the object's nonce is.
+// ObjectKey encrypts one log object or packed segment. Its GCM nonces are the frames' indexes, each
+// used once: the key is new with every object, because the object's nonce is.
 type ObjectKey struct {
 	aead cipher.AEAD
 	id   uint32
@@ -82,8 +83,8 @@ type ObjectKey struct {
 	kind uint8
 }
 
-// Object returns the key of one log object or segment. nonce is the one in its header: of an object that is to
-// be written, 128 fresh random bits.
+// Object returns the key of one log object or segment. nonce is the one in its header: of an object
+// that is to be written, 128 fresh random bits.
 func (k *DataKey) Object(kind uint8, epoch, seq uint64, nonce ID) (*ObjectKey, error) {
 	o := &ObjectKey{id: k.id, kind: kind}
 	copy(o.who[:], k.disk[:])
@@ -108,8 +109,8 @@ func (o *ObjectKey) nonce(index uint32) []byte {
 	return le.AppendUint32(make([]byte, nonceLen-4, nonceLen), index)
 }
 
-// PageKey serves one map checkpoint: it encrypts region pages, and signs directories, segment tables and the
-// root, which stay readable to who collects garbage.
+// PageKey serves one map checkpoint: it encrypts region pages, and signs directories, segment
+// tables and the root, which stay readable to who collects garbage.
 type PageKey struct {
 	aead cipher.AEAD
 	id   uint32
@@ -156,16 +157,22 @@ func (k Keys) page(uid string, epoch uint64, n uint32) (*PageKey, error) {
 }
 
 // Page returns the key that a stored page of the disk uid is under; nil if the disk has none.
-func (k Keys) Page(uid string, ref PageRef) (*PageKey, error) { return k.page(uid, ref.Epoch, ref.N) }
+func (k Keys) Page(uid string,
+	ref PageRef) (*PageKey, error) {
+	return k.page(uid, ref.Epoch, ref.N)
+}
 
 // Root returns the key that a map root of the disk uid is under; nil if the disk has none.
-func (k Keys) Root(uid string, ref *RootRef) (*PageKey, error) { return k.page(uid, ref.Epoch, ref.N) }
+func (k Keys) Root(uid string,
+	ref *RootRef) (*PageKey, error) {
+	return k.page(uid, ref.Epoch, ref.N)
+}
 
-// Open decrypts a header of a log object or segment of the disk uid, and checks that nobody has changed it. It
-// returns the key of the object's frames, nil if they are in the clear.
+// Open decrypts a header of a log object or segment of the disk uid, and checks that nobody has
+// changed it. It returns the key of the object's frames, nil if they are in the clear.
 //
-// Errors: Denied (it is encrypted, and there is no key), Corrupt. On an encrypted disk only fences, which hold
-// nothing, may be in the clear.
+// Errors: Denied (it is encrypted, and there is no key), Corrupt. On an encrypted disk only fences,
+// which hold nothing, may be in the clear.
 func (k Keys) Open(uid string, h *LogHeader) (*ObjectKey, error) {
 	key := k[uid]
 	switch {
@@ -190,8 +197,8 @@ func noKey(what string) error {
 		WithRemedy("give the key that the disk was made with")
 }
 
-// seal encrypts the end of b from start on, in place, or with clear set only vouches for it, and appends the
-// trailer: tag and nonce.
+// seal encrypts the end of b from start on, in place, or with clear set only vouches for it, and
+// appends the trailer: tag and nonce.
 func (p *PageKey) seal(b []byte, start int, clear bool, aad []byte) []byte {
 	var nonce [nonceLen]byte
 	random(nonce[:])

@@ -15,7 +15,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// The golden files are under these. A version that can't read them any more has lost somebody's disk.
+// The golden files are under these. A version that can't read them any more has lost somebody's
+// disk.
 var (
 	keyedDisk    = ulid.ULID(id(7)).String()
 	goldenSecret = [KeyLen]byte([]byte("the data key of the golden disk."))
@@ -49,7 +50,8 @@ func goldenEncryption(t testing.TB) *Encryption {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Encryption{Cipher: CipherName, KeyID: 1, KEK: "file:0011223344556677", Wrapped: []byte("wrapped"), Keys: sealed}
+	return &Encryption{Cipher: CipherName, KeyID: 1, KEK: "file:0011223344556677",
+		Wrapped: []byte("wrapped"), Keys: sealed}
 }
 
 func pageKey(t testing.TB, epoch uint64, n uint32) *PageKey {
@@ -91,7 +93,8 @@ func TestSealedLogObject(t *testing.T) {
 	if err != nil || !bytes.Equal(got, content) || !reflect.DeepEqual(h, want) {
 		t.Fatalf("%+v, want %+v: %v", h, want, err)
 	}
-	if _, _, err := decodeSealed(c, obj, keyedDisk, nil); !errs.Is(err, errs.Denied) || errs.RemedyOf(err) == "" {
+	if _, _, err := decodeSealed(c, obj, keyedDisk, nil); !errs.Is(err, errs.Denied) ||
+		errs.RemedyOf(err) == "" {
 		t.Errorf("without a key: %v", err)
 	}
 	other := Keys{keyedDisk: NewDataKey(id(7), 1, [KeyLen]byte{1})}
@@ -111,8 +114,8 @@ func TestSealedLogObject(t *testing.T) {
 	}
 }
 
-// TestEveryFlippedBitOfASealedObject flips each bit of the header and a sample of the others, and mends all
-// checksums as a malicious store would.
+// TestEveryFlippedBitOfASealedObject flips each bit of the header and a sample of the others, and
+// mends all checksums as a malicious store would.
 func TestEveryFlippedBitOfASealedObject(t *testing.T) {
 	c := codec(t)
 	obj, want, content := sealedLog(t, c)
@@ -128,7 +131,8 @@ func TestEveryFlippedBitOfASealedObject(t *testing.T) {
 			continue
 		}
 		if got, h, err := decodeSealed(c, bad, keyedDisk, sampleKeys()); err == nil {
-			t.Fatalf("bit %d of byte %d: accepted, %+v, content equal: %v", bit%8, bit/8, h, bytes.Equal(got, content))
+			t.Fatalf("bit %d of byte %d: accepted, %+v, content equal: %v", bit%8, bit/8, h,
+				bytes.Equal(got, content))
 		}
 	}
 }
@@ -143,7 +147,8 @@ func mend(obj []byte, h *LogHeader) {
 	le.PutUint32(obj[h.Len()-4:], CRC(obj[:h.Len()-4]))
 }
 
-// TestNothingSealedCanBeMoved puts frames, objects, pages and roots where others were, with right checksums.
+// TestNothingSealedCanBeMoved puts frames, objects, pages and roots where others were, with right
+// checksums.
 func TestNothingSealedCanBeMoved(t *testing.T) {
 	c := codec(t)
 	key, err := sampleKeys()[keyedDisk].Object(KindLog, 3, 9, id(50))
@@ -164,7 +169,8 @@ func TestNothingSealedCanBeMoved(t *testing.T) {
 		kind       uint8
 		epoch, seq uint64
 		nonce      ID
-	}{"segment": {KindSeg, 3, 9, id(50)}, "epoch": {KindLog, 4, 9, id(50)}, "sequence": {KindLog, 3, 8, id(50)}, "nonce": {KindLog, 3, 9, id(51)}} {
+	}{"segment": {KindSeg, 3, 9, id(50)}, "epoch": {KindLog, 4, 9, id(50)},
+		"sequence": {KindLog, 3, 8, id(50)}, "nonce": {KindLog, 3, 9, id(51)}} {
 		k, err := sampleKeys()[keyedDisk].Object(o.kind, o.epoch, o.seq, o.nonce)
 		if err != nil {
 			t.Fatal(err)
@@ -177,30 +183,36 @@ func TestNothingSealedCanBeMoved(t *testing.T) {
 	for _, page := range [][]byte{region, segs, dir} {
 		p := pageKey(t, 4, 2)
 		object, ref := c.AppendStored(make([]byte, PagesHeaderLen), page, p)
-		if got, err := c.DecodeStored(nil, object[ref.Offset:], ref, p); err != nil || !bytes.Equal(got, page) {
+		if got, err := c.DecodeStored(nil, object[ref.Offset:], ref, p); err != nil ||
+			!bytes.Equal(got, page) {
 			t.Fatalf("page %c: %v", page[0], err)
 		}
 		moved := ref
 		moved.Offset += 8
-		if _, err := c.DecodeStored(nil, object[ref.Offset:], moved, p); !errs.Is(err, errs.Corrupt) {
+		if _, err := c.DecodeStored(nil, object[ref.Offset:], moved, p); !errs.Is(err,
+			errs.Corrupt) {
 			t.Errorf("page %c at another place: %v", page[0], err)
 		}
 		for _, k := range []*PageKey{pageKey(t, 4, 3), pageKey(t, 5, 2)} {
-			if _, err := c.DecodeStored(nil, object[ref.Offset:], ref, k); !errs.Is(err, errs.Corrupt) {
+			if _, err := c.DecodeStored(nil, object[ref.Offset:], ref, k); !errs.Is(err,
+				errs.Corrupt) {
 				t.Errorf("page %c of another map: %v", page[0], err)
 			}
 		}
 		plain, pref := c.AppendStored(make([]byte, PagesHeaderLen), page, nil)
-		if _, err := c.DecodeStored(nil, plain[pref.Offset:], pref, p); !errs.Is(err, errs.Corrupt) {
+		if _, err := c.DecodeStored(nil, plain[pref.Offset:], pref, p); !errs.Is(err,
+			errs.Corrupt) {
 			t.Errorf("page %c in the clear on an encrypted disk: %v", page[0], err)
 		}
 		_, err := c.DecodeStored(nil, object[ref.Offset:], ref, nil)
-		if secret := page[0] == pageRegion; errs.Is(err, errs.Denied) != secret || (err != nil) != secret {
+		if secret := page[0] == pageRegion; errs.Is(err, errs.Denied) != secret ||
+			(err != nil) != secret {
 			t.Errorf("page %c without a key: %v", page[0], err)
 		}
 	}
 	root := c.EncodeRoot(sampleRoot(), pageKey(t, 4, 2))
-	if got, err := c.DecodeRoot(root, pageKey(t, 4, 2)); err != nil || !reflect.DeepEqual(got, sampleRoot()) {
+	if got, err := c.DecodeRoot(root, pageKey(t, 4, 2)); err != nil ||
+		!reflect.DeepEqual(got, sampleRoot()) {
 		t.Fatalf("%+v %v", got, err)
 	}
 	if got, err := c.DecodeRoot(root, nil); err != nil || !reflect.DeepEqual(got, sampleRoot()) {
@@ -209,12 +221,14 @@ func TestNothingSealedCanBeMoved(t *testing.T) {
 	if _, err := c.DecodeRoot(root, pageKey(t, 4, 3)); !errs.Is(err, errs.Corrupt) {
 		t.Errorf("a root of another map: %v", err)
 	}
-	if _, err := c.DecodeRoot(c.EncodeRoot(sampleRoot(), nil), pageKey(t, 4, 2)); !errs.Is(err, errs.Corrupt) {
+	if _, err := c.DecodeRoot(c.EncodeRoot(sampleRoot(), nil), pageKey(t, 4, 2)); !errs.Is(err,
+		errs.Corrupt) {
 		t.Errorf("an unsigned root on an encrypted disk: %v", err)
 	}
 }
 
-// TestSealedPagesDifferEachTime: the same page twice is not the same bytes, so that nobody sees what didn't change.
+// TestSealedPagesDifferEachTime: the same page twice is not the same bytes, so that nobody sees
+// what didn't change.
 func TestSealedPagesDifferEachTime(t *testing.T) {
 	c := codec(t)
 	region, _, _, _, _, _ := samplePages()
@@ -237,14 +251,17 @@ func TestKeyBundle(t *testing.T) {
 	if _, err := e.OpenKeys(id(8), goldenBundle); !errs.Is(err, errs.Denied) {
 		t.Errorf("another disk: %v", err)
 	}
-	for _, s := range []string{fmt.Sprintf("%v %+v %#v", keys[keyedDisk], keys, keys[keyedDisk]), fmt.Sprint(keys)} {
-		if strings.Contains(s, "116 104 101") || strings.Contains(s, string(goldenSecret[:8])) || strings.Contains(s, "0x74") {
+	for _, s := range []string{fmt.Sprintf("%v %+v %#v", keys[keyedDisk], keys, keys[keyedDisk]),
+		fmt.Sprint(keys)} {
+		if strings.Contains(s, "116 104 101") || strings.Contains(s, string(goldenSecret[:8])) ||
+			strings.Contains(s, "0x74") {
 			t.Errorf("a key shows its secret: %s", s)
 		}
 	}
 }
 
-// TestGoldenSealed decodes encrypted files that version 1 wrote. SLUICE_GOLDEN=write makes those that aren't there.
+// TestGoldenSealed decodes encrypted files that version 1 wrote. SLUICE_GOLDEN=write makes those
+// that aren't there.
 func TestGoldenSealed(t *testing.T) {
 	c := codec(t)
 	log, _, content := sealedLog(t, c)
@@ -267,8 +284,10 @@ func TestGoldenSealed(t *testing.T) {
 	head := sampleHead()
 	head.UID, head.Lineage[0].UID = keyedDisk, keyedDisk
 	head.Features, head.Encryption = []string{FeatureEncryption}, goldenEncryption(t)
-	for name, now := range map[string][]byte{"sealed-log-object": log, "sealed-pages.json": encode(pages),
-		"signed-map-root": c.EncodeRoot(sampleRoot(), pageKey(t, 4, 2)), "encrypted-head.json": encode(head)} {
+	for name, now := range map[string][]byte{"sealed-log-object": log,
+		"sealed-pages.json":   encode(pages),
+		"signed-map-root":     c.EncodeRoot(sampleRoot(), pageKey(t, 4, 2)),
+		"encrypted-head.json": encode(head)} {
 		file := filepath.Join("..", "testdata", "v1", name)
 		if _, err := os.Stat(file); err != nil && os.Getenv("SLUICE_GOLDEN") == "write" {
 			if err := os.WriteFile(file, now, 0o644); err != nil {
@@ -281,7 +300,8 @@ func TestGoldenSealed(t *testing.T) {
 		}
 		switch name {
 		case "sealed-log-object":
-			if got, _, err := decodeSealed(c, old, keyedDisk, sampleKeys()); err != nil || !bytes.Equal(got, content) {
+			if got, _, err := decodeSealed(c, old, keyedDisk, sampleKeys()); err != nil ||
+				!bytes.Equal(got, content) {
 				t.Error(err)
 			}
 		case "sealed-pages.json":
@@ -293,7 +313,8 @@ func TestGoldenSealed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, err := DecodeRegionPage(nil, r, 77); err != nil || !reflect.DeepEqual(got, ext) {
+			if got, err := DecodeRegionPage(nil, r, 77); err != nil ||
+				!reflect.DeepEqual(got, ext) {
 				t.Error(err)
 			}
 			if r, err = c.DecodeStored(nil, p[1].Data, p[1].Ref, pageKey(t, 4, 2)); err != nil {
@@ -304,7 +325,8 @@ func TestGoldenSealed(t *testing.T) {
 				t.Error(err)
 			}
 		case "signed-map-root":
-			if got, err := c.DecodeRoot(old, pageKey(t, 4, 2)); err != nil || !reflect.DeepEqual(got, sampleRoot()) {
+			if got, err := c.DecodeRoot(old, pageKey(t, 4, 2)); err != nil ||
+				!reflect.DeepEqual(got, sampleRoot()) {
 				t.Error(err)
 			}
 		case "encrypted-head.json":
@@ -312,7 +334,8 @@ func TestGoldenSealed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if keys, err := h.Encryption.OpenKeys(id(7), goldenBundle); err != nil || !reflect.DeepEqual(keys, sampleKeys()) {
+			if keys, err := h.Encryption.OpenKeys(id(7), goldenBundle); err != nil ||
+				!reflect.DeepEqual(keys, sampleKeys()) {
 				t.Error(err)
 			}
 		}

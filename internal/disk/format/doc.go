@@ -1,15 +1,17 @@
 // Package format holds the disk's stored formats as pure codecs: no I/O, no clock, no goroutine.
-// docs/formats/disk.md is the specification; the golden files in internal/disk/testdata hold both to it.
+// docs/formats/disk.md is the specification; the golden files in internal/disk/testdata hold both
+// to it.
 //
 // Invariants:
 //
 //   - Every decoder bounds what it allocates by what it was given, and never panics on any input.
 //   - Nothing is returned that its CRC32C (Castagnoli) does not cover.
-//   - All integers are little-endian. Reserved fields are written as zero and refused otherwise, so that
-//     a later version can give them a meaning that this one can't misread.
-//   - A lineage index in a stored page counts from the disk that owns the object which holds the page.
-//     A disk's lineage is itself followed by its parent's lineage, so that a reader at a distance d down
-//     the line of forks adds d. Stored pages are therefore valid in every fork, unchanged.
+//   - All integers are little-endian. Reserved fields are written as zero and refused otherwise, so
+//     that a later version can give them a meaning that this one can't misread.
+//   - A lineage index in a stored page counts from the disk that owns the object which holds the
+//     page. A disk's lineage is itself followed by its parent's lineage, so that a reader at a
+//     distance d down the line of forks adds d. Stored pages are therefore valid in every fork,
+//     unchanged.
 package format
 
 import (

@@ -1,7 +1,7 @@
 package format
 
-// Loc says where a block is: a segment index (24 bits) and a block in it (16 bits). Zero is "nowhere":
-// the block was never written, or was trimmed.
+// Loc says where a block is: a segment index (24 bits) and a block in it (16 bits). Zero is
+// "nowhere": the block was never written, or was trimmed.
 type Loc uint64
 
 // NewLoc returns the location of a block of a segment.
@@ -21,10 +21,12 @@ func (l Loc) Block() uint32 { return uint32(l & 0xffff) }
 // Extents order by their first block when compared as integers.
 type Extent uint64
 
-// ExtentZero marks, in memory only, blocks that are known to be zero in a region whose page was not read yet.
+// ExtentZero marks, in memory only, blocks that are known to be zero in a region whose page was not
+// read yet.
 const ExtentZero Extent = 1 << 40
 
-// NewExtent returns an extent. start+count must not exceed RegionBlocks, and count must be positive.
+// NewExtent returns an extent. start+count must not exceed RegionBlocks, and count must be
+// positive.
 func NewExtent(start, count uint32, loc Loc) Extent {
 	return Extent(uint64(start)<<54 | uint64(count-1)<<44 | uint64(loc))
 }
@@ -58,5 +60,6 @@ func (e Extent) Joins(next Extent) bool {
 	if e.End() != next.Start() || e.IsZero() != next.IsZero() {
 		return false
 	}
-	return e.IsZero() || (e.Loc()+Loc(e.Count()) == next.Loc() && e.Loc().Segment() == next.Loc().Segment())
+	return e.IsZero() || (e.Loc()+Loc(e.Count()) == next.Loc() &&
+		e.Loc().Segment() == next.Loc().Segment())
 }

@@ -37,8 +37,10 @@ func sampleLog(c *Codec) ([]byte, *LogHeader, []byte) {
 	for i := 16 * BlockSize; i < len(content); i += 8 {
 		le.PutUint64(content[i:], rng.Uint64())
 	}
-	h := &LogHeader{Kind: KindLog, Disk: id(1), Nonce: id(50), Epoch: 3, Seq: 9, Created: 1_700_000_000_000, Blocks: 17,
-		Runs: []Run{{LBA: 1 << 20, Count: 5000, Kind: RunZero}, {LBA: 7, Count: 16}, {LBA: 1 << 31, Count: 1}}}
+	h := &LogHeader{Kind: KindLog, Disk: id(1), Nonce: id(50), Epoch: 3, Seq: 9,
+		Created: 1_700_000_000_000, Blocks: 17,
+		Runs: []Run{{LBA: 1 << 20, Count: 5000, Kind: RunZero}, {LBA: 7, Count: 16},
+			{LBA: 1 << 31, Count: 1}}}
 	hlen := LogHeaderLen(3, 2)
 	obj := make([]byte, hlen)
 	w := c.FrameWriter(h.Kind, hlen, nil)
@@ -55,31 +57,41 @@ func sampleLog(c *Codec) ([]byte, *LogHeader, []byte) {
 func sampleRefs(n int) []PageRef {
 	refs := make([]PageRef, n)
 	for i := 0; i < n; i += 3 {
-		refs[i] = PageRef{Epoch: 4, N: uint32(i), Offset: 32 + uint32(i)*100, Length: 100, CRC: uint32(i) * 77, Lineage: uint16(i % 5), Flags: PageZstd}
+		refs[i] = PageRef{Epoch: 4, N: uint32(i), Offset: 32 + uint32(i)*100, Length: 100,
+			CRC: uint32(i) * 77, Lineage: uint16(i % 5), Flags: PageZstd}
 	}
 	return refs
 }
 
 func sampleRoot() *Root {
-	return &Root{Nonce: id(9), Size: 40 << 30, Epoch: 4, N: 2, Position: Position{Epoch: 4, Seq: 65}, Created: 1_700_000_000_123,
-		NextSeg: 3000, Mapped: 123456, Lineage: []Ancestor{{Path: "disks/b", UID: "U2"}, {Path: "disks/a", UID: "U1"}},
+	return &Root{Nonce: id(9), Size: 40 << 30, Epoch: 4, N: 2,
+		Position: Position{Epoch: 4, Seq: 65}, Created: 1_700_000_000_123,
+		NextSeg: 3000, Mapped: 123456, Lineage: []Ancestor{{Path: "disks/b", UID: "U2"},
+			{Path: "disks/a", UID: "U1"}},
 		Dirs: sampleRefs(10), Segs: sampleRefs(3)}
 }
 
 func sampleHead() *Head {
 	t := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	return &Head{Version: Version, ID: "b", UID: "01J0000000000000000000000A", Size: 40 << 30, Mode: ModeDurable, State: StateOpen,
-		Epoch: 4, Generation: 12, Holder: "vm-1", Session: "S", Nonce: "N", Root: &RootRef{Epoch: 4, N: 2, Size: 500, PagesSize: 9000, CRC: 77},
-		Log: Position{Epoch: 4, Seq: 65}, Lineage: []Ancestor{{Path: "disks/b", UID: "U2"}, {Path: "disks/a", UID: "U1"}},
-		Parent: &Parent{Path: "disks/a", UID: "U1", Checkpoint: "v1"}, Created: t, Updated: t}
+	return &Head{Version: Version, ID: "b", UID: "01J0000000000000000000000A", Size: 40 << 30,
+		Mode: ModeDurable, State: StateOpen,
+		Epoch: 4, Generation: 12, Holder: "vm-1", Session: "S", Nonce: "N",
+		Root:    &RootRef{Epoch: 4, N: 2, Size: 500, PagesSize: 9000, CRC: 77},
+		Log:     Position{Epoch: 4, Seq: 65},
+		Lineage: []Ancestor{{Path: "disks/b", UID: "U2"}, {Path: "disks/a", UID: "U1"}},
+		Parent:  &Parent{Path: "disks/a", UID: "U1", Checkpoint: "v1"}, Created: t, Updated: t}
 }
 
-func samplePages() (region []byte, ext []Extent, segs []byte, entries []SegmentEntry, dir []byte, refs []PageRef) {
-	ext = []Extent{NewExtent(0, 16, NewLoc(5, 100)), NewExtent(16, 1, NewLoc(6, 0)), NewExtent(1000, 24, NewLoc(MaxSegments-1, 65000))}
+func samplePages() (region []byte, ext []Extent, segs []byte, entries []SegmentEntry, dir []byte,
+	refs []PageRef) {
+	ext = []Extent{NewExtent(0, 16, NewLoc(5, 100)), NewExtent(16, 1, NewLoc(6, 0)),
+		NewExtent(1000, 24, NewLoc(MaxSegments-1, 65000))}
 	region = AppendRegionPage(nil, 77, ext)
 	entries = make([]SegmentEntry, SegPageEntries)
-	entries[1] = SegmentEntry{Kind: KindLog, Epoch: 1, Seq: 2, Size: 5000, HeaderLen: 200, Live: 3, Blocks: 9, Lineage: 1}
-	entries[900] = SegmentEntry{Kind: KindSeg, Epoch: 8, Seq: 1, Size: 1 << 24, HeaderLen: 9000, Live: 4096, Blocks: 4096}
+	entries[1] = SegmentEntry{Kind: KindLog, Epoch: 1, Seq: 2, Size: 5000, HeaderLen: 200, Live: 3,
+		Blocks: 9, Lineage: 1}
+	entries[900] = SegmentEntry{Kind: KindSeg, Epoch: 8, Seq: 1, Size: 1 << 24, HeaderLen: 9000,
+		Live: 4096, Blocks: 4096}
 	segs = AppendSegPage(nil, 3, entries)
 	refs = sampleRefs(DirRegions)
 	dir = AppendDirPage(nil, 2, refs)
@@ -88,14 +100,16 @@ func samplePages() (region []byte, ext []Extent, segs []byte, entries []SegmentE
 
 func TestExtentWords(t *testing.T) {
 	e := NewExtent(3, 1021, NewLoc(MaxSegments-1, 65535-1021))
-	if e.Start() != 3 || e.Count() != 1021 || e.End() != 1024 || e.Loc().Segment() != MaxSegments-1 || e.Loc().Block() != 65535-1021 || e.IsZero() {
+	if e.Start() != 3 || e.Count() != 1021 || e.End() != 1024 ||
+		e.Loc().Segment() != MaxSegments-1 || e.Loc().Block() != 65535-1021 || e.IsZero() {
 		t.Fatalf("%x", uint64(e))
 	}
 	left, right := e.Slice(3, 100), e.Slice(100, 1024)
 	if !left.Joins(right) || right.Joins(left) || right.Loc().Block() != e.Loc().Block()+97 {
 		t.Fatal("slices don't join")
 	}
-	if z := NewExtent(0, 1024, 0) | ExtentZero; !z.IsZero() || z.Count() != 1024 || z.Slice(5, 6)&ExtentZero == 0 {
+	if z := NewExtent(0, 1024, 0) | ExtentZero; !z.IsZero() || z.Count() != 1024 ||
+		z.Slice(5, 6)&ExtentZero == 0 {
 		t.Fatal("zero mark")
 	}
 	if NewExtent(0, 1, NewLoc(1, 65535)).Joins(NewExtent(1, 1, NewLoc(2, 0))) {
@@ -171,7 +185,8 @@ func TestPagesRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	for what, err := range map[string]error{
-		"region": second(DecodeRegionPage(nil, region, 78)), "segs": DecodeSegPage(gotSegs, segs, 4), "dir": DecodeDirPage(gotRefs, dir, 1),
+		"region": second(DecodeRegionPage(nil, region, 78)),
+		"segs":   DecodeSegPage(gotSegs, segs, 4), "dir": DecodeDirPage(gotRefs, dir, 1),
 	} {
 		if !errs.Is(err, errs.Corrupt) {
 			t.Errorf("misplaced %s page: %v", what, err)
@@ -215,10 +230,14 @@ func TestHeadIsStrictAndVersioned(t *testing.T) {
 		{`"version": 1`, `"version": 2`, errs.Unsupported},
 		{`"version": 1,`, `"version": 1, "features": ["holograms"],`, errs.Unsupported},
 		{`"version": 1,`, `"version": 1, "surprise": 1,`, errs.Corrupt},
-		{`"version": 1,`, `"version": 1, "encryption": {"cipher":"aes-256-gcm","key_id":1,"wrapped":""},`, errs.Corrupt},
+		{`"version": 1,`,
+			`"version": 1, "encryption": {"cipher":"aes-256-gcm","key_id":1,"wrapped":""},`,
+			errs.Corrupt},
 		{`"version": 1,`, `"version": 1, "features": ["encryption"],`, errs.Corrupt},
-		{`"version": 1,`, `"version": 1, "features": ["encryption"], "encryption": {"cipher":"rot13","key_id":1},`, errs.Unsupported},
-		{`"version": 1,`, `"version": 1, "log_store": {"url": "s3://x", "binding": "01J0000000000000000000000B"},`, errs.Corrupt},
+		{`"version": 1,`,
+			`"version": 1, "features": ["encryption"], "encryption": {"cipher":"rot13","key_id":1},`, errs.Unsupported},
+		{`"version": 1,`,
+			`"version": 1, "log_store": {"url": "s3://x", "binding": "01J0000000000000000000000B"},`, errs.Corrupt},
 		{`"version": 1,`, `"version": 1, "features": ["log-store"],`, errs.Corrupt},
 		{`"durable"`, `"eventual"`, errs.Unsupported},
 		{`"open"`, `"ajar"`, errs.Corrupt},
@@ -236,8 +255,8 @@ func TestHeadIsStrictAndVersioned(t *testing.T) {
 	}
 }
 
-// TestGolden decodes files that version 1 wrote, and compares what it writes now. A later version must go on
-// reading them. SLUICE_GOLDEN=write renews those that are compared byte by byte.
+// TestGolden decodes files that version 1 wrote, and compares what it writes now. A later version
+// must go on reading them. SLUICE_GOLDEN=write renews those that are compared byte by byte.
 func TestGolden(t *testing.T) {
 	c := codec(t)
 	log, h, content := sampleLog(c)
@@ -255,12 +274,14 @@ func TestGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, now := range map[string][]byte{
-		"log-object": log, "snappy-log-object": log, "fence": EncodeFence(id(1), id(2), 3, 4, 5), "region-page": region, "segment-page": segs,
+		"log-object": log, "snappy-log-object": log, "fence": EncodeFence(id(1), id(2), 3, 4, 5),
+		"region-page": region, "segment-page": segs,
 		"directory-page": dir, "map-root": c.EncodeRoot(sampleRoot(), nil), "head.json": head,
 		"log-store-head.json": logHead, "log-identity.json": identity,
 	} {
 		file := filepath.Join("..", "testdata", "v1", name)
-		if os.Getenv("SLUICE_GOLDEN") == "write" && name != "log-object" { // that one is of a release that used zstd
+		// that one is of a release that used zstd
+		if os.Getenv("SLUICE_GOLDEN") == "write" && name != "log-object" {
 			if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 				t.Fatal(err)
 			}
@@ -283,7 +304,8 @@ func TestGolden(t *testing.T) {
 				t.Fatalf("%+v %v", got, err)
 			}
 			f := got.Frames[0]
-			if want := map[string]uint16{"log-object": FrameZstd, "snappy-log-object": FrameSnappy}[name]; f.Flags != want {
+			if want := map[string]uint16{"log-object": FrameZstd,
+				"snappy-log-object": FrameSnappy}[name]; f.Flags != want {
 				t.Errorf("golden frame has flags %#x, want %#x", f.Flags, want)
 			}
 			frame, err := c.DecodeFrame(nil, old[got.Len():got.Len()+int(f.Length)], f, nil, 0)
@@ -291,11 +313,13 @@ func TestGolden(t *testing.T) {
 				t.Errorf("golden frame: %v", err)
 			}
 		case "map-root":
-			if got, err := c.DecodeRoot(old, nil); err != nil || !reflect.DeepEqual(got, sampleRoot()) {
+			if got, err := c.DecodeRoot(old, nil); err != nil ||
+				!reflect.DeepEqual(got, sampleRoot()) {
 				t.Errorf("%+v %v", got, err)
 			}
 		case "region-page":
-			if got, err := DecodeRegionPage(nil, old, 77); err != nil || !reflect.DeepEqual(got, ext) {
+			if got, err := DecodeRegionPage(nil, old, 77); err != nil ||
+				!reflect.DeepEqual(got, ext) {
 				t.Error(err)
 			}
 		case "segment-page":
@@ -313,11 +337,13 @@ func TestGolden(t *testing.T) {
 				t.Error(err)
 			}
 		case "log-store-head.json":
-			if got, err := DecodeHead(old); err != nil || !reflect.DeepEqual(got, sampleLogStoreHead()) {
+			if got, err := DecodeHead(old); err != nil ||
+				!reflect.DeepEqual(got, sampleLogStoreHead()) {
 				t.Error(err)
 			}
 		case "log-identity.json":
-			if got, err := DecodeLogIdentity(old); err != nil || !reflect.DeepEqual(got, sampleIdentity()) {
+			if got, err := DecodeLogIdentity(old); err != nil ||
+				!reflect.DeepEqual(got, sampleIdentity()) {
 				t.Error(err)
 			}
 		}

@@ -1,18 +1,19 @@
 package format
 
-// FrameOverhead is how many bytes a FrameWriter needs room for beside the content of a frame, at most: what a failed
-// attempt to compress adds, or the tag.
+// FrameOverhead is how many bytes a FrameWriter needs room for beside the content of a frame, at
+// most: what a failed attempt to compress adds, or the tag.
 const FrameOverhead = 64
 
 // maxUntried is how many frames are stored raw after a try that failed, at most: 1 MiB.
 const maxUntried = 16
 
-// FrameWriter stores the frames of one object, in order. In log objects, for which somebody waits, it compresses with Snappy;
-// in packed segments, which are made in the background and stay, with zstd.
+// FrameWriter stores the frames of one object, in order. In log objects, for which somebody waits,
+// it compresses with Snappy; in packed segments, which are made in the background and stay, with
+// zstd.
 //
-// A try to compress what hardly compresses can cost thirty times what it costs to store it raw, and what was written together is
-// mostly of one kind: after each try in a row that saved too little, twice as many frames are stored raw without one,
-// up to maxUntried.
+// A try to compress what hardly compresses can cost thirty times what it costs to store it raw, and
+// what was written together is mostly of one kind: after each try in a row that saved too little,
+// twice as many frames are stored raw without one, up to maxUntried.
 //
 // It isn't safe for concurrent use.
 type FrameWriter struct {
@@ -27,14 +28,15 @@ type FrameWriter struct {
 	whole   []byte // room to put a frame's pieces together, for a compressor
 }
 
-// FrameWriter returns the writer of the frames of an object of a kind (KindLog or KindSeg), which begin at base. The key is nil
-// on a disk in the clear.
+// FrameWriter returns the writer of the frames of an object of a kind (KindLog or KindSeg), which
+// begin at base. The key is nil on a disk in the clear.
 func (c *Codec) FrameWriter(kind uint8, base int, key *ObjectKey) *FrameWriter {
 	return &FrameWriter{codec: c, kind: kind, base: base, key: key}
 }
 
-// Append appends the stored form of content (pieces that together are a multiple of BlockSize, at most FrameSize) to body
-// and returns its entry, with the offset counted from the base. A frame is compressed first and then encrypted.
+// Append appends the stored form of content (pieces that together are a multiple of BlockSize, at
+// most FrameSize) to body and returns its entry, with the offset counted from the base. A frame is
+// compressed first and then encrypted.
 func (w *FrameWriter) Append(body []byte, content ...[]byte) ([]byte, Frame) {
 	start, length := len(body), 0
 	for _, piece := range content {
@@ -44,15 +46,16 @@ func (w *FrameWriter) Append(body []byte, content ...[]byte) ([]byte, Frame) {
 	f := Frame{Offset: uint32(start - w.base), Blocks: uint16(length / BlockSize), Flags: flags}
 	if w.key != nil {
 		i := uint32(w.next)
-		body = w.key.aead.Seal(body[:start], w.key.nonce(i), body[start:], w.key.aad(i, f.Flags, f.Blocks))
+		body = w.key.aead.Seal(body[:start], w.key.nonce(i), body[start:],
+			w.key.aad(i, f.Flags, f.Blocks))
 	}
 	w.next++
 	f.Length, f.CRC = uint32(len(body)-start), CRC(body[start:])
 	return body, f
 }
 
-// pack appends content to body, compressed or not, and returns the flags that say so. What is stored as it is, is copied
-// once.
+// pack appends content to body, compressed or not, and returns the flags that say so. What is
+// stored as it is, is copied once.
 func (w *FrameWriter) pack(body []byte, content [][]byte) ([]byte, uint16) {
 	if w.untried > 0 {
 		w.untried--

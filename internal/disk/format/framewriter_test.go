@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestFrameWriterStopsTrying checks that noise is tried seldom, and that what compresses after it is compressed again
-// within maxUntried frames.
+// TestFrameWriterStopsTrying checks that noise is tried seldom, and that what compresses after it
+// is compressed again within maxUntried frames.
 func TestFrameWriterStopsTrying(t *testing.T) {
 	t.Run("log", func(t *testing.T) { checkTries(t, KindLog, FrameSnappy) })
 	t.Run("packed", func(t *testing.T) { checkTries(t, KindSeg, FrameZstd) })
@@ -26,7 +26,8 @@ func checkTries(t *testing.T, kind uint8, flag uint16) {
 	add := func(content []byte, n int) {
 		for range n {
 			var f Frame
-			body, f = w.Append(body, content[:BlockSize], content[BlockSize:2*BlockSize], content[2*BlockSize:])
+			body, f = w.Append(body, content[:BlockSize], content[BlockSize:2*BlockSize],
+				content[2*BlockSize:])
 			frames = append(frames, f)
 		}
 	}

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// The decoders must refuse or accept any bytes without a panic or an absurd allocation, and what they accept
-// must hold what they promise.
+// The decoders must refuse or accept any bytes without a panic or an absurd allocation, and what
+// they accept must hold what they promise.
 
 func FuzzLogHeader(f *testing.F) {
 	obj, h, _ := sampleLog(codec(f))
@@ -82,11 +82,13 @@ func FuzzFrame(f *testing.F) {
 	dense, fr := c.FrameWriter(KindSeg, 0, nil).Append(nil, make([]byte, FrameSize))
 	f.Add(dense, fr.Flags, fr.Blocks)
 	f.Fuzz(func(t *testing.T, b []byte, flags, blocks uint16) {
-		got, err := c.DecodeFrame(nil, b, Frame{Length: uint32(len(b)), CRC: CRC(b), Flags: flags, Blocks: blocks}, nil, 0)
+		got, err := c.DecodeFrame(nil, b, Frame{Length: uint32(len(b)), CRC: CRC(b), Flags: flags,
+			Blocks: blocks}, nil, 0)
 		if err == nil && len(got) != int(blocks)*BlockSize {
 			t.Fatalf("%d bytes", len(got))
 		}
-		page, err := c.DecodeStored(nil, b, PageRef{Length: uint32(len(b)), CRC: CRC(b), Flags: flags}, nil)
+		page, err := c.DecodeStored(nil,
+			b, PageRef{Length: uint32(len(b)), CRC: CRC(b), Flags: flags}, nil)
 		if err == nil && len(page) > maxPageContents {
 			t.Fatalf("page of %d bytes", len(page))
 		}
@@ -105,11 +107,13 @@ func FuzzDocuments(f *testing.F) {
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if h, err := DecodeHead(b); err == nil && h.LogStore != nil && h.State == StateOpen {
-			if s, ok := h.LogStore.Session(h.Log.Epoch); h.Log.Epoch <= h.Epoch && (!ok || len(s) != ulidLen) {
+			if s, ok := h.LogStore.Session(h.Log.Epoch); h.Log.Epoch <= h.Epoch &&
+				(!ok || len(s) != ulidLen) {
 				t.Fatalf("a log to replay that can't be found: %+v", h.LogStore)
 			}
 		}
-		if h, err := DecodeHead(b); err == nil && (h.Size <= 0 || len(h.Lineage) == 0 || !ValidPath(h.Lineage[0].Path)) {
+		if h, err := DecodeHead(b); err == nil &&
+			(h.Size <= 0 || len(h.Lineage) == 0 || !ValidPath(h.Lineage[0].Path)) {
 			t.Fatalf("%+v", h)
 		}
 	})
@@ -117,7 +121,8 @@ func FuzzDocuments(f *testing.F) {
 
 func FuzzCheckpoint(f *testing.F) {
 	h := sampleHead()
-	b, err := Encode(&Checkpoint{Version: Version, Name: "v1", UID: h.UID, Nonce: h.Nonce, Size: h.Size, Mode: h.Mode,
+	b, err := Encode(&Checkpoint{Version: Version, Name: "v1", UID: h.UID, Nonce: h.Nonce,
+		Size: h.Size, Mode: h.Mode,
 		Root: h.Root, Lineage: h.Lineage, Created: h.Created})
 	if err != nil {
 		f.Fatal(err)
@@ -131,7 +136,8 @@ func FuzzCheckpoint(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if c.Size <= 0 || len(c.Lineage) == 0 || c.Root != nil && (c.Root.Lineage < 0 || c.Root.Lineage >= len(c.Lineage)) {
+		if c.Size <= 0 || len(c.Lineage) == 0 || c.Root != nil &&
+			(c.Root.Lineage < 0 || c.Root.Lineage >= len(c.Lineage)) {
 			t.Fatalf("%+v", c)
 		}
 		encodeAgain(t, c, func(b []byte) error { _, err := DecodeCheckpoint(b); return err })
@@ -139,7 +145,8 @@ func FuzzCheckpoint(f *testing.F) {
 }
 
 func FuzzRef(f *testing.F) {
-	b, err := Encode(&Ref{Version: Version, Child: "forks/a", Checkpoint: "v1", Created: sampleHead().Created})
+	b, err := Encode(&Ref{Version: Version, Child: "forks/a", Checkpoint: "v1",
+		Created: sampleHead().Created})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -186,7 +193,8 @@ func encodeAgain(t *testing.T, doc any, decode func([]byte) error) {
 	}
 }
 
-// FuzzSealed holds everything that is under a key against any bytes: nothing is accepted but what was sealed.
+// FuzzSealed holds everything that is under a key against any bytes: nothing is accepted but what
+// was sealed.
 func FuzzSealed(f *testing.F) {
 	c := codec(f)
 	obj, h, _ := sealedLog(f, c)
@@ -210,10 +218,12 @@ func FuzzSealed(f *testing.F) {
 	f.Add(root, uint16(0), uint16(0))
 	f.Add(bundle.Keys, uint16(0), uint16(0))
 	f.Fuzz(func(t *testing.T, b []byte, flags, blocks uint16) {
-		if _, err := c.DecodeFrame(nil, b, Frame{Length: uint32(len(b)), CRC: CRC(b), Flags: flags, Blocks: blocks}, okey, 0); err == nil && !bytes.Equal(b, frame) {
+		if _, err := c.DecodeFrame(nil, b, Frame{Length: uint32(len(b)), CRC: CRC(b), Flags: flags,
+			Blocks: blocks}, okey, 0); err == nil && !bytes.Equal(b, frame) {
 			t.Fatal("a frame that nobody sealed")
 		}
-		for _, r := range []PageRef{{Key: 1, Flags: flags}, {Key: 1, Flags: flags | PageSigned}, {Flags: flags}} {
+		for _, r := range []PageRef{{Key: 1, Flags: flags}, {Key: 1, Flags: flags | PageSigned},
+			{Flags: flags}} {
 			r.Length, r.CRC, r.Offset = uint32(len(b)), CRC(b), uint32(blocks)
 			if _, err := c.DecodeStored(nil, b, r, pkey); err == nil {
 				t.Fatal("a page that nobody sealed")

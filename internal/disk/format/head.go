@@ -19,15 +19,16 @@ const (
 	StateClosed State = "closed"
 )
 
-// How a disk acknowledges a flush. ModeDurable: when its log object and all before it are in the store.
-// ModeBounded: when a local journal has it, and no write that the store lacks is older than the bound.
+// How a disk acknowledges a flush. ModeDurable: when its log object and all before it are in the
+// store. ModeBounded: when a local journal has it, and no write that the store lacks is older than
+// the bound.
 const (
 	ModeDurable = "durable"
 	ModeBounded = "bounded"
 )
 
-// FeatureBounded is the incompatible feature of a head with a bound: a writer that doesn't know it would not
-// ask for the journal which may hold acknowledged writes.
+// FeatureBounded is the incompatible feature of a head with a bound: a writer that doesn't know it
+// would not ask for the journal which may hold acknowledged writes.
 const FeatureBounded = "bounded"
 
 // Bounds of the bound, in milliseconds.
@@ -38,12 +39,13 @@ const (
 
 // RootRef names a map root: map/<Epoch>-<N>/root of a disk of the lineage.
 type RootRef struct {
-	Lineage   int    `json:"lineage"` // index in the lineage of the document that holds this
-	Epoch     uint64 `json:"epoch"`
-	N         uint32 `json:"n"`
-	Size      int64  `json:"size"`       // of the root object, bytes
-	PagesSize int64  `json:"pages_size"` // of the pages object of the same version, bytes; 0: there is none
-	CRC       uint32 `json:"crc32c"`     // of the root object
+	Lineage int    `json:"lineage"` // index in the lineage of the document that holds this
+	Epoch   uint64 `json:"epoch"`
+	N       uint32 `json:"n"`
+	Size    int64  `json:"size"` // of the root object, bytes
+	// of the pages object of the same version, bytes; 0: there is none
+	PagesSize int64  `json:"pages_size"`
+	CRC       uint32 `json:"crc32c"` // of the root object
 }
 
 // Parent says which checkpoint a disk was forked from.
@@ -53,29 +55,34 @@ type Parent struct {
 	Checkpoint string `json:"checkpoint"`
 }
 
-// Head is the one mutable object of a disk. Every write of it carries a fresh nonce, so that no body is
-// ever repeated and a lost response can be told from a lost race.
+// Head is the one mutable object of a disk. Every write of it carries a fresh nonce, so that no
+// body is ever repeated and a lost response can be told from a lost race.
 type Head struct {
-	Version    int         `json:"version"`
-	Features   []string    `json:"features,omitempty"` // a reader that doesn't know one must refuse the disk
-	ID         string      `json:"id"`                 // the owner's name for the disk
-	UID        string      `json:"uid"`                // ULID; unique to this disk, also after a path is reused
-	Size       int64       `json:"size"`               // bytes, a multiple of BlockSize
-	Mode       string      `json:"mode"`
-	BoundMS    int64       `json:"bound_ms,omitempty"` // of mode bounded: the oldest acknowledged write that the store may lack
-	State      State       `json:"state"`
-	Epoch      uint64      `json:"epoch"`      // of the last writer; 0: never attached
-	Generation uint64      `json:"generation"` // of the last writer
-	Holder     string      `json:"holder,omitempty"`
-	Session    string      `json:"session,omitempty"` // ULID of the last attach
-	Nonce      string      `json:"nonce"`             // ULID of this write
-	Root       *RootRef    `json:"root,omitempty"`    // newest map; nil: nothing is mapped
-	Log        Position    `json:"log"`               // where replay starts
-	Lineage    []Ancestor  `json:"lineage"`           // this disk first
-	Parent     *Parent     `json:"parent,omitempty"`
-	Packed     uint32      `json:"packed,omitempty"`    // packed segments of this epoch with a lower number are in the map, or dead
-	Boot       uint64      `json:"boot,omitempty"`      // epoch of the newest boot trace; 0: none
-	LogStore   *LogStore   `json:"log_store,omitempty"` // where the log is; nil: beside the disk's other objects
+	Version int `json:"version"`
+	// a reader that doesn't know one must refuse the disk
+	Features []string `json:"features,omitempty"`
+	ID       string   `json:"id"` // the owner's name for the disk
+	// ULID; unique to this disk, also after a path is reused
+	UID  string `json:"uid"`
+	Size int64  `json:"size"` // bytes, a multiple of BlockSize
+	Mode string `json:"mode"`
+	// of mode bounded: the oldest acknowledged write that the store may lack
+	BoundMS    int64      `json:"bound_ms,omitempty"`
+	State      State      `json:"state"`
+	Epoch      uint64     `json:"epoch"`      // of the last writer; 0: never attached
+	Generation uint64     `json:"generation"` // of the last writer
+	Holder     string     `json:"holder,omitempty"`
+	Session    string     `json:"session,omitempty"` // ULID of the last attach
+	Nonce      string     `json:"nonce"`             // ULID of this write
+	Root       *RootRef   `json:"root,omitempty"`    // newest map; nil: nothing is mapped
+	Log        Position   `json:"log"`               // where replay starts
+	Lineage    []Ancestor `json:"lineage"`           // this disk first
+	Parent     *Parent    `json:"parent,omitempty"`
+	// packed segments of this epoch with a lower number are in the map, or dead
+	Packed uint32 `json:"packed,omitempty"`
+	Boot   uint64 `json:"boot,omitempty"` // epoch of the newest boot trace; 0: none
+	// where the log is; nil: beside the disk's other objects
+	LogStore   *LogStore   `json:"log_store,omitempty"`
 	Encryption *Encryption `json:"encryption,omitempty"`
 	Created    time.Time   `json:"created"`
 	Updated    time.Time   `json:"updated"`
@@ -115,7 +122,8 @@ func Encode(doc any) ([]byte, error) {
 // DecodeHead decodes and checks a head.
 func DecodeHead(b []byte) (*Head, error) {
 	var h Head
-	if err := decodeStrict(b, &h, "head", FeatureEncryption, FeatureBounded, FeatureLogStore); err != nil {
+	if err := decodeStrict(b, &h, "head", FeatureEncryption, FeatureBounded,
+		FeatureLogStore); err != nil {
 		return nil, err
 	}
 	switch {
@@ -144,10 +152,12 @@ func DecodeHead(b []byte) (*Head, error) {
 // Encrypted reports whether the disk of a checkpoint is. The keys are in its head.
 func (c *Checkpoint) Encrypted() bool { return slices.Contains(c.Features, FeatureEncryption) }
 
-// SetMode sets how flushes are acknowledged, with the feature that goes with it. boundMS is 0 for ModeDurable.
+// SetMode sets how flushes are acknowledged, with the feature that goes with it. boundMS is 0 for
+// ModeDurable.
 func (h *Head) SetMode(mode string, boundMS int64) {
 	h.Mode, h.BoundMS = mode, boundMS
-	h.Features = slices.DeleteFunc(slices.Clone(h.Features), func(f string) bool { return f == FeatureBounded })
+	h.Features = slices.DeleteFunc(slices.Clone(h.Features),
+		func(f string) bool { return f == FeatureBounded })
 	if mode == ModeBounded {
 		h.Features = append(h.Features, FeatureBounded)
 	}
@@ -163,7 +173,8 @@ func (h *Head) checkMode() error {
 			return corrupt("head: a bound in mode %s", h.Mode)
 		}
 	case ModeBounded:
-		if h.BoundMS < MinBoundMS || h.BoundMS > MaxBoundMS || !slices.Contains(h.Features, FeatureBounded) {
+		if h.BoundMS < MinBoundMS || h.BoundMS > MaxBoundMS ||
+			!slices.Contains(h.Features, FeatureBounded) {
 			return corrupt("head: bad bound of %d ms", h.BoundMS)
 		}
 	default:
@@ -199,13 +210,15 @@ func checkMap(what string, size int64, root *RootRef, lineage []Ancestor) error 
 			return corrupt("%s: bad ancestor %q", what, a.Path)
 		}
 	}
-	if root != nil && (root.Lineage < 0 || root.Lineage >= len(lineage) || root.Size <= 0 || root.Size > 2*maxRootContents) {
+	if root != nil && (root.Lineage < 0 || root.Lineage >= len(lineage) || root.Size <= 0 ||
+		root.Size > 2*maxRootContents) {
 		return corrupt("%s: bad root reference", what)
 	}
 	return nil
 }
 
-// ValidPath reports whether p is a relative path that stays where it is: no empty, "." or ".." element.
+// ValidPath reports whether p is a relative path that stays where it is: no empty, "." or ".."
+// element.
 func ValidPath(p string) bool {
 	if p == "" || len(p) > maxPath {
 		return false
@@ -218,8 +231,8 @@ func ValidPath(p string) bool {
 	return !strings.ContainsAny(p, "\x00\n\r")
 }
 
-// decodeStrict refuses newer versions and unknown features by name before it refuses unknown fields, so
-// that a new format is called new and not broken.
+// decodeStrict refuses newer versions and unknown features by name before it refuses unknown
+// fields, so that a new format is called new and not broken.
 func decodeStrict(b []byte, doc any, what string, known ...string) error {
 	var v struct {
 		Version  int      `json:"version"`
@@ -231,7 +244,8 @@ func decodeStrict(b []byte, doc any, what string, known ...string) error {
 	if v.Version != Version {
 		return unsupported("%s of format version %d", what, v.Version)
 	}
-	if unknown := slices.DeleteFunc(v.Features, func(f string) bool { return slices.Contains(known, f) }); len(unknown) > 0 {
+	if unknown := slices.DeleteFunc(v.Features,
+		func(f string) bool { return slices.Contains(known, f) }); len(unknown) > 0 {
 		return unsupported("%s needs %s", what, strings.Join(unknown, ", "))
 	}
 	d := json.NewDecoder(bytes.NewReader(b))

@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// FeatureEncryption is the incompatible feature of an encrypted disk: who doesn't know it can't read the disk,
-// and would write it in the clear.
+// FeatureEncryption is the incompatible feature of an encrypted disk: who doesn't know it can't
+// read the disk, and would write it in the clear.
 const FeatureEncryption = "encryption"
 
 const (
@@ -17,8 +17,9 @@ const (
 	maxWrapped  = 64 << 10 // bytes that a key-encryption key may make of KeyLen
 )
 
-// Encryption is the part of a head that says how its disk is encrypted: the data keys of its whole lineage under
-// a bundle key, which is fresh with every bundle, and the bundle key under a key-encryption key.
+// Encryption is the part of a head that says how its disk is encrypted: the data keys of its whole
+// lineage under a bundle key, which is fresh with every bundle, and the bundle key under a
+// key-encryption key.
 type Encryption struct {
 	Cipher  string `json:"cipher"`
 	KeyID   uint32 `json:"key_id"`  // of the data key that the disk writes with
@@ -33,14 +34,15 @@ func (e *Encryption) check() error {
 		return unsupported("cipher %q", e.Cipher)
 	case e.KeyID == 0 || len(e.Wrapped) == 0 || len(e.Wrapped) > maxWrapped || len(e.KEK) > 256:
 		return corrupt("head: bad encryption with key %d of %d bytes", e.KeyID, len(e.Wrapped))
-	case len(e.Keys) < bundleEntry+tagLen || (len(e.Keys)-tagLen)%bundleEntry != 0 || (len(e.Keys)-tagLen)/bundleEntry > MaxLineage:
+	case len(e.Keys) < bundleEntry+tagLen || (len(e.Keys)-tagLen)%bundleEntry != 0 ||
+		(len(e.Keys)-tagLen)/bundleEntry > MaxLineage:
 		return corrupt("head: bundle of keys of %d bytes", len(e.Keys))
 	}
 	return nil
 }
 
-// SealKeys returns the bundle of a lineage's keys for the head of the disk uid. The bundle key is fresh: it
-// encrypts this one bundle only.
+// SealKeys returns the bundle of a lineage's keys for the head of the disk uid. The bundle key is
+// fresh: it encrypts this one bundle only.
 func SealKeys(keys Keys, uid ID, keyID uint32, bundleKey [KeyLen]byte) ([]byte, error) {
 	plain := make([]byte, 0, len(keys)*bundleEntry)
 	for _, name := range sortedNames(keys) {

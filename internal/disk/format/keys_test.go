@@ -69,8 +69,10 @@ func TestKeys(t *testing.T) {
 func TestKeysOfNoDisk(t *testing.T) {
 	for _, rel := range []string{"", "/", "heads", "head/", "log", "log/1/2",
 		"log/000000000000001A/0000000000000002",
-		"log/000000000000001a/0000000000000002/x", "log/000000000000001a/00000000000000002", "seg/000000000000001a-2",
-		"seg/000000000000001a00000002", "map/000000000000001a-00000002", "map/000000000000001a-00000002/leaf",
+		"log/000000000000001a/0000000000000002/x", "log/000000000000001a/00000000000000002",
+		"seg/000000000000001a-2",
+		"seg/000000000000001a00000002", "map/000000000000001a-00000002",
+		"map/000000000000001a-00000002/leaf",
 		"ckpt/", "ckpt/a/b", "refs/", "pins/", "boot/", "boot/of", "boot/of/", "boot/1", "b/head"} {
 		if k, ok := ParseKey(rel); ok {
 			t.Errorf("%q is taken for %+v", rel, k)
@@ -94,7 +96,8 @@ func TestKeyOfBothKinds(t *testing.T) {
 }
 
 func TestNames(t *testing.T) {
-	for name, is := range map[string]bool{"head": true, "machine.json": true, "v1": false, "log": false} {
+	for name, is := range map[string]bool{"head": true, "machine.json": true, "v1": false,
+		"log": false} {
 		if IsDocumentName(name) != is {
 			t.Errorf("%q is a document's name: %v", name, !is)
 		}
@@ -129,7 +132,8 @@ func TestRefNames(t *testing.T) {
 func FuzzKeys(f *testing.F) {
 	for _, key := range []string{"disks/a/head", "a/log/0000000000000001/0000000000000002",
 		"a/seg/0000000000000001-00000002",
-		"a/map/0000000000000001-00000002/pages", "a/ckpt/v1", "a/boot/of/v1", "a/boot/0000000000000001", "head", "ckpt/head",
+		"a/map/0000000000000001-00000002/pages", "a/ckpt/v1", "a/boot/of/v1",
+		"a/boot/0000000000000001", "head", "ckpt/head",
 		"log/0000000000000005-" + session + "/0000000000000001"} {
 		f.Add(key, uint64(1), uint64(2), "v1", uint8(0))
 	}

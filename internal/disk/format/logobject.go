@@ -59,8 +59,8 @@ type Frame struct {
 	Blocks uint16 // FrameBlocks in all but the last
 }
 
-// LogHeader describes a log object or a packed segment. Zero runs apply before data runs: within one
-// object a block that is in both holds the data.
+// LogHeader describes a log object or a packed segment. Zero runs apply before data runs: within
+// one object a block that is in both holds the data.
 type LogHeader struct {
 	Flags   uint16
 	Kind    uint8
@@ -69,8 +69,9 @@ type LogHeader struct {
 	Epoch   uint64
 	Seq     uint64
 	Created int64 // Unix milliseconds; 48 bits of it are kept
-	// Behind is one more than the number of objects right before this one that the writer had not been told are stored
-	// when it made this one. All earlier ones of the epoch were acknowledged to it. 0: it doesn't tell.
+	// Behind is one more than the number of objects right before this one that the writer had not
+	// been told are stored when it made this one. All earlier ones of the epoch were acknowledged
+	// to it. 0: it doesn't tell.
 	Behind uint16
 	Blocks uint32
 	Body   uint32 // bytes of frames after the header
@@ -93,8 +94,8 @@ type sealedRuns struct {
 // IsFence reports whether the object ends its epoch's log.
 func (h *LogHeader) IsFence() bool { return h.Flags&FlagFence != 0 }
 
-// Acknowledged returns the sequence number up to which the store had acknowledged all objects of the epoch when this one
-// was made, and 0 if the object doesn't tell.
+// Acknowledged returns the sequence number up to which the store had acknowledged all objects of
+// the epoch when this one was made, and 0 if the object doesn't tell.
 func (h *LogHeader) Acknowledged() uint64 {
 	if h.Behind == 0 || uint64(h.Behind) > h.Seq {
 		return 0
@@ -102,7 +103,8 @@ func (h *LogHeader) Acknowledged() uint64 {
 	return h.Seq - uint64(h.Behind)
 }
 
-// SetAcknowledged notes up to which sequence number the store has acknowledged all objects of the epoch.
+// SetAcknowledged notes up to which sequence number the store has acknowledged all objects of the
+// epoch.
 func (h *LogHeader) SetAcknowledged(seq uint64) {
 	h.Behind = 0
 	if n := h.Seq - seq; seq < h.Seq && n <= math.MaxUint16 {
@@ -123,11 +125,13 @@ func (h *LogHeader) Len() int {
 	return n
 }
 
-// LogHeaderLen returns the encoded length of a header in the clear with so many runs and frames, in bytes.
+// LogHeaderLen returns the encoded length of a header in the clear with so many runs and frames, in
+// bytes.
 func LogHeaderLen(runs, frames int) int { return LogFixedLen + runs*runLen + frames*frameLen + 4 }
 
-// Seal encodes the header into dst, which must be h.Len() bytes, with its runs encrypted under the object's key
-// and all of it bound to that. A nil key leaves it in the clear; h.Cipher must say the same.
+// Seal encodes the header into dst, which must be h.Len() bytes, with its runs encrypted under the
+// object's key and all of it bound to that. A nil key leaves it in the clear; h.Cipher must say the
+// same.
 func (h *LogHeader) Seal(dst []byte, key *ObjectKey) {
 	h.put(dst)
 	if key == nil {
@@ -135,7 +139,8 @@ func (h *LogHeader) Seal(dst []byte, key *ObjectKey) {
 	}
 	runs := LogFixedLen + len(h.Runs)*runLen
 	table := runs + len(h.Frames)*frameLen
-	sealed := key.aead.Seal(nil, key.nonce(headerFrame), dst[LogFixedLen:runs], headerAAD(key, dst[:LogFixedLen], dst[runs:table]))
+	sealed := key.aead.Seal(nil, key.nonce(headerFrame), dst[LogFixedLen:runs],
+		headerAAD(key, dst[:LogFixedLen], dst[runs:table]))
 	copy(dst[LogFixedLen:runs], sealed)
 	copy(dst[table:], sealed[runs-LogFixedLen:])
 	le.PutUint32(dst[len(dst)-4:], CRC(dst[:len(dst)-4]))
@@ -150,7 +155,8 @@ func (h *LogHeader) open(key *ObjectKey) error {
 	if h.sealed == nil {
 		return nil
 	}
-	runs, err := key.aead.Open(nil, key.nonce(headerFrame), h.sealed.stored, append(key.aad(headerFrame, 0, 0), h.sealed.aad...))
+	runs, err := key.aead.Open(nil, key.nonce(headerFrame), h.sealed.stored,
+		append(key.aad(headerFrame, 0, 0), h.sealed.aad...))
 	if err != nil {
 		return errs.Wrap(errs.Corrupt, err, "log header was changed, or is under another key")
 	}
@@ -205,14 +211,15 @@ func (h *LogHeader) put(dst []byte) {
 
 // EncodeFence returns a fence: the object that ends an epoch's log.
 func EncodeFence(disk, nonce ID, epoch, seq uint64, created int64) []byte {
-	h := LogHeader{Flags: FlagFence, Kind: KindLog, Disk: disk, Nonce: nonce, Epoch: epoch, Seq: seq, Created: created}
+	h := LogHeader{Flags: FlagFence, Kind: KindLog, Disk: disk, Nonce: nonce, Epoch: epoch,
+		Seq: seq, Created: created}
 	b := make([]byte, h.Len())
 	h.put(b)
 	return b
 }
 
-// LogHeaderLenOf returns the full header length that the fixed part of a header announces. It checks the
-// magic and the version, not the checksum.
+// LogHeaderLenOf returns the full header length that the fixed part of a header announces. It
+// checks the magic and the version, not the checksum.
 func LogHeaderLenOf(b []byte) (int, error) {
 	if len(b) < LogFixedLen+4 || !bytes.Equal(b[:8], []byte(logMagic)) {
 		return 0, corrupt("not a log object")
@@ -234,7 +241,8 @@ func LogHeaderLenOf(b []byte) (int, error) {
 
 // SameLogObject reports whether two encoded objects are the same write: same place and nonce.
 func SameLogObject(a, b []byte) bool {
-	return len(a) >= LogFixedLen && len(b) >= LogFixedLen && bytes.Equal(a[:LogFixedLen], b[:LogFixedLen])
+	return len(a) >= LogFixedLen && len(b) >= LogFixedLen &&
+		bytes.Equal(a[:LogFixedLen], b[:LogFixedLen])
 }
 
 // DecodeLogHeader decodes and checks a header. b may be longer than the header.
@@ -250,12 +258,14 @@ func DecodeLogHeader(b []byte) (*LogHeader, error) {
 	if CRC(b[:n-4]) != le.Uint32(b[n-4:]) {
 		return nil, corrupt("log header checksum mismatch")
 	}
-	if b[89] > CipherAES256GCM || (b[89] == CipherNone) != (le.Uint32(b[92:]) == 0) || le.Uint16(b[90:]) != 0 {
+	if b[89] > CipherAES256GCM || (b[89] == CipherNone) != (le.Uint32(b[92:]) == 0) ||
+		le.Uint16(b[90:]) != 0 {
 		return nil, unsupported("log object with cipher %d and key %d", b[89], le.Uint32(b[92:]))
 	}
 	h := &LogHeader{
 		Flags: le.Uint16(b[10:]), Epoch: le.Uint64(b[16:]), Seq: le.Uint64(b[24:]),
-		Created: int64(le.Uint64(b[64:]) & timeMask), Behind: le.Uint16(b[70:]), Blocks: le.Uint32(b[72:]), Body: le.Uint32(b[84:]), Kind: b[88],
+		Created: int64(le.Uint64(b[64:]) & timeMask), Behind: le.Uint16(b[70:]),
+		Blocks: le.Uint32(b[72:]), Body: le.Uint32(b[84:]), Kind: b[88],
 		Cipher: b[89], KeyID: le.Uint32(b[92:]), Frames: make([]Frame, le.Uint32(b[80:])),
 	}
 	copy(h.Disk[:], b[32:])
@@ -267,7 +277,8 @@ func DecodeLogHeader(b []byte) (*LogHeader, error) {
 	runs := LogFixedLen + count*runLen
 	p := runs
 	for i := range h.Frames {
-		h.Frames[i] = Frame{Offset: le.Uint32(b[p:]), Length: le.Uint32(b[p+4:]), CRC: le.Uint32(b[p+8:]),
+		h.Frames[i] = Frame{Offset: le.Uint32(b[p:]), Length: le.Uint32(b[p+4:]),
+			CRC:   le.Uint32(b[p+8:]),
 			Flags: le.Uint16(b[p+12:]), Blocks: le.Uint16(b[p+14:])}
 		p += frameLen
 	}
@@ -275,8 +286,9 @@ func DecodeLogHeader(b []byte) (*LogHeader, error) {
 		h.decodeRuns(b[LogFixedLen:runs], count)
 		return h, h.check()
 	}
-	h.sealed = &sealedRuns{count: count, stored: append(bytes.Clone(b[LogFixedLen:runs]), b[p:p+tagLen]...),
-		aad: append(bytes.Clone(b[:LogFixedLen]), b[runs:p]...)}
+	h.sealed = &sealedRuns{count: count,
+		stored: append(bytes.Clone(b[LogFixedLen:runs]), b[p:p+tagLen]...),
+		aad:    append(bytes.Clone(b[:LogFixedLen]), b[runs:p]...)}
 	return h, h.checkFrames()
 }
 
@@ -308,8 +320,10 @@ func (h *LogHeader) checkFrames() error {
 	}
 	var blocks, end uint64
 	for i, f := range h.Frames {
-		full := f.Blocks == FrameBlocks || (i == len(h.Frames)-1 && f.Blocks > 0 && f.Blocks < FrameBlocks)
-		if !full || f.Flags == frameFlags || f.Flags&^frameFlags != 0 || uint64(f.Offset) != end || f.Length == 0 ||
+		full := f.Blocks == FrameBlocks ||
+			(i == len(h.Frames)-1 && f.Blocks > 0 && f.Blocks < FrameBlocks)
+		if !full || f.Flags == frameFlags || f.Flags&^frameFlags != 0 || uint64(f.Offset) != end ||
+			f.Length == 0 ||
 			uint64(f.Length) > most {
 			return corrupt("bad frame %d: %+v", i, f)
 		}
@@ -317,7 +331,8 @@ func (h *LogHeader) checkFrames() error {
 		end += uint64(f.Length)
 	}
 	if blocks != uint64(h.Blocks) || blocks > MaxSegBlocks || end != uint64(h.Body) {
-		return corrupt("frames hold %d blocks in %d bytes, header says %d in %d", blocks, end, h.Blocks, h.Body)
+		return corrupt("frames hold %d blocks in %d bytes, header says %d in %d", blocks, end,
+			h.Blocks, h.Body)
 	}
 	if h.IsFence() && (len(h.Runs) > 0 || h.Body > 0 || h.Cipher != CipherNone) {
 		return corrupt("a fence holds data")
@@ -336,9 +351,10 @@ func CheckFrame(stored []byte, f Frame) error {
 	return nil
 }
 
-// DecodeFrame checks a stored frame, number index of its object, against its entry and appends its content to
-// dst. The key is nil for an object in the clear. stored stays as it is.
-func (c *Codec) DecodeFrame(dst, stored []byte, f Frame, key *ObjectKey, index int) ([]byte, error) {
+// DecodeFrame checks a stored frame, number index of its object, against its entry and appends its
+// content to dst. The key is nil for an object in the clear. stored stays as it is.
+func (c *Codec) DecodeFrame(dst, stored []byte, f Frame, key *ObjectKey,
+	index int) ([]byte, error) {
 	if err := CheckFrame(stored, f); err != nil {
 		return nil, err
 	}
@@ -348,7 +364,8 @@ func (c *Codec) DecodeFrame(dst, stored []byte, f Frame, key *ObjectKey, index i
 	}
 	scratch := c.scratch()
 	defer c.give(scratch)
-	plain, err := key.aead.Open((*scratch)[:0], key.nonce(uint32(index)), stored, key.aad(uint32(index), f.Flags, f.Blocks))
+	plain, err := key.aead.Open((*scratch)[:0], key.nonce(uint32(index)), stored,
+		key.aad(uint32(index), f.Flags, f.Blocks))
 	if err != nil {
 		return nil, errs.Wrap(errs.Corrupt, err, "frame was changed, or is under another key")
 	}

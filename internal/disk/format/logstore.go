@@ -6,42 +6,49 @@ import (
 	"time"
 )
 
-// FeatureLogStore is the incompatible feature of a head whose log is in a second store: a writer that doesn't know it
-// would take the log for empty, and fence nobody.
+// FeatureLogStore is the incompatible feature of a head whose log is in a second store: a writer
+// that doesn't know it would take the log for empty, and fence nobody.
 const FeatureLogStore = "log-store"
 
 const (
-	// MaxLogRuns is how many attaches a head remembers that have not led to a map: of disks whose writers die over
-	// and over before they have written one.
+	// MaxLogRuns is how many attaches a head remembers that have not led to a map: of disks whose
+	// writers die over and over before they have written one.
 	MaxLogRuns = 1 << 16
 	maxURL     = 2048 // bytes
 	ulidLen    = 26
 )
 
-// LogStore says where a disk's log is, if not beside its other objects, and which logs there are to replay.
+// LogStore says where a disk's log is, if not beside its other objects, and which logs there are to
+// replay.
 type LogStore struct {
-	URL     string   `json:"url"`
-	Binding string   `json:"binding"`        // ULID, that of the identity object there: which store it is, whatever its URL
-	Runs    []LogRun `json:"runs,omitempty"` // of an open disk: one for each epoch from the log position's to its own
+	URL string `json:"url"`
+	// ULID, that of the identity object there: which store it is, whatever its URL
+	Binding string `json:"binding"`
+	// of an open disk: one for each epoch from the log position's to its own
+	Runs []LogRun `json:"runs,omitempty"`
 }
 
-// LogRun is one attachment, and so one log. That its session is in the log's keys keeps apart the logs of two copies of a disk.
+// LogRun is one attachment, and so one log. That its session is in the log's keys keeps apart the
+// logs of two copies of a disk.
 type LogRun struct {
 	Epoch   uint64 `json:"epoch"`
 	Session string `json:"session"` // ULID
 }
 
-// LogIdentity is the object of a log store that says whose log is there. It is written before the disk is, and never
-// changed. Without it nothing is read from the store, so that an emptied or wrong one isn't taken for an empty log.
+// LogIdentity is the object of a log store that says whose log is there. It is written before the
+// disk is, and never changed. Without it nothing is read from the store, so that an emptied or
+// wrong one isn't taken for an empty log.
 type LogIdentity struct {
-	Version  int       `json:"version"`
-	Features []string  `json:"features,omitempty"`
-	UID      string    `json:"uid"`            // of the disk
-	ID       string    `json:"id"`             // the owner's name for it; for people
-	Path     string    `json:"path"`           // in its pool, where it was made; for people
-	Pool     string    `json:"pool,omitempty"` // URL of that, if who made it knew: a copy of the pool has the same heads, and must leave the log alone
-	Binding  string    `json:"binding"`        // ULID, as in the head
-	Created  time.Time `json:"created"`
+	Version  int      `json:"version"`
+	Features []string `json:"features,omitempty"`
+	UID      string   `json:"uid"`  // of the disk
+	ID       string   `json:"id"`   // the owner's name for it; for people
+	Path     string   `json:"path"` // in its pool, where it was made; for people
+	// URL of that, if who made it knew: a copy of the pool has the same heads, and must leave the
+	// log alone
+	Pool    string    `json:"pool,omitempty"`
+	Binding string    `json:"binding"` // ULID, as in the head
+	Created time.Time `json:"created"`
 }
 
 // DecodeLogIdentity decodes and checks an identity object.
@@ -51,15 +58,18 @@ func DecodeLogIdentity(b []byte) (*LogIdentity, error) {
 		return nil, err
 	}
 	if i.UID == "" || !isULID(i.Binding) || !ValidPath(i.Path) {
-		return nil, corrupt("log identity: bad uid %q, path %q or binding %q", i.UID, i.Path, i.Binding)
+		return nil, corrupt("log identity: bad uid %q, path %q or binding %q", i.UID,
+			i.Path, i.Binding)
 	}
 	return &i, nil
 }
 
-// SetLogStore says where the log is, with the feature that goes with it; nil: beside the disk's other objects.
+// SetLogStore says where the log is, with the feature that goes with it; nil: beside the disk's
+// other objects.
 func (h *Head) SetLogStore(s *LogStore) {
 	h.LogStore = s
-	h.Features = slices.DeleteFunc(slices.Clone(h.Features), func(f string) bool { return f == FeatureLogStore })
+	h.Features = slices.DeleteFunc(slices.Clone(h.Features),
+		func(f string) bool { return f == FeatureLogStore })
 	if s != nil {
 		h.Features = append(h.Features, FeatureLogStore)
 	}
@@ -99,8 +109,8 @@ func (s *LogStore) since(epoch uint64) []LogRun {
 	return slices.DeleteFunc(slices.Clone(s.Runs), func(r LogRun) bool { return r.Epoch < epoch })
 }
 
-// checkLogStore verifies that an open head names every log that an attach would replay, and that keys can be made of
-// what it names.
+// checkLogStore verifies that an open head names every log that an attach would replay, and that
+// keys can be made of what it names.
 func (h *Head) checkLogStore() error {
 	s := h.LogStore
 	if (s != nil) != slices.Contains(h.Features, FeatureLogStore) {
@@ -109,7 +119,8 @@ func (h *Head) checkLogStore() error {
 	if s == nil {
 		return nil
 	}
-	if s.URL == "" || len(s.URL) > maxURL || strings.ContainsFunc(s.URL, func(r rune) bool { return r < ' ' || r == 0x7f }) ||
+	if s.URL == "" || len(s.URL) > maxURL ||
+		strings.ContainsFunc(s.URL, func(r rune) bool { return r < ' ' || r == 0x7f }) ||
 		!isULID(s.Binding) || !isULID(h.UID) {
 		return corrupt("head: bad log store %q", s.URL)
 	}
@@ -122,7 +133,8 @@ func (h *Head) checkLogStore() error {
 		}
 	}
 	if n := len(s.Runs); n > 0 && s.Runs[n-1].Epoch != h.Epoch {
-		return corrupt("head: the last run of the log is of epoch %d and not %d", s.Runs[n-1].Epoch, h.Epoch)
+		return corrupt("head: the last run of the log is of epoch %d and not %d",
+			s.Runs[n-1].Epoch, h.Epoch)
 	}
 	if h.State == StateOpen && (len(s.Runs) == 0 || s.Runs[0].Epoch > h.Log.Epoch) {
 		return corrupt("head: runs of the log are missing")

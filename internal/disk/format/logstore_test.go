@@ -7,18 +7,21 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// sampleLogStoreHead is of a disk whose last two writers died, the second before it had written a map.
+// sampleLogStoreHead is of a disk whose last two writers died, the second before it had written a
+// map.
 func sampleLogStoreHead() *Head {
 	h := sampleHead()
 	h.Epoch, h.Session, h.Log = 5, "01J0000000000000000000000D", Position{Epoch: 4, Seq: 65}
 	h.SetLogStore(&LogStore{URL: "s3://fast-bucket/logs", Binding: "01J0000000000000000000000B",
-		Runs: []LogRun{{Epoch: 4, Session: "01J0000000000000000000000C"}, {Epoch: 5, Session: h.Session}}})
+		Runs: []LogRun{{Epoch: 4, Session: "01J0000000000000000000000C"},
+			{Epoch: 5, Session: h.Session}}})
 	return h
 }
 
 func sampleIdentity() *LogIdentity {
 	h := sampleLogStoreHead()
-	return &LogIdentity{Version: Version, UID: h.UID, ID: h.ID, Path: "disks/b", Binding: h.LogStore.Binding, Created: h.Created}
+	return &LogIdentity{Version: Version, UID: h.UID, ID: h.ID, Path: "disks/b",
+		Binding: h.LogStore.Binding, Created: h.Created}
 }
 
 func TestLogStoreHeadIsChecked(t *testing.T) {
@@ -52,7 +55,8 @@ func TestLogStoreHeadIsChecked(t *testing.T) {
 		}
 	}
 	h := sampleLogStoreHead()
-	if s := h.LogStore.With(LogRun{Epoch: 6, Session: "x"}, 5); len(s.Runs) != 2 || s.Runs[0].Epoch != 5 || len(h.LogStore.Runs) != 2 {
+	if s := h.LogStore.With(LogRun{Epoch: 6, Session: "x"}, 5); len(s.Runs) != 2 ||
+		s.Runs[0].Epoch != 5 || len(h.LogStore.Runs) != 2 {
 		t.Errorf("%+v", s)
 	}
 	if s, ok := h.LogStore.Session(4); !ok || s != "01J0000000000000000000000C" {

@@ -17,20 +17,22 @@ const (
 	markKeys   = 4096    // keys in one line
 )
 
-// Mark is what one reading of a whole pool by a collector found unreachable. What a second one finds so too, a
-// grace later, may be deleted.
+// Mark is what one reading of a whole pool by a collector found unreachable. What a second one
+// finds so too, a grace later, may be deleted.
 type Mark struct {
 	Created time.Time // when the reading began, by the collector's clock
-	// Documents has the keys of the heads, checkpoints, references and pins that there were, and the nonce of each pin.
+	// Documents has the keys of the heads, checkpoints, references and pins that there were, and
+	// the nonce of each pin.
 	Documents map[string]string
 	Disks     []MarkedDisk
 }
 
 // MarkedDisk is the garbage of one disk.
 type MarkedDisk struct {
-	Path    string   `json:"path"`
-	UID     string   `json:"uid,omitempty"` // of the disk that had the path; empty: it has no head any more
-	Garbage []string `json:"garbage"`       // keys, below the path
+	Path string `json:"path"`
+	// of the disk that had the path; empty: it has no head any more
+	UID     string   `json:"uid,omitempty"`
+	Garbage []string `json:"garbage"` // keys, below the path
 }
 
 type markHeader struct {

@@ -10,8 +10,9 @@ import (
 )
 
 func sampleMark() *Mark {
-	m := &Mark{Created: time.Unix(1_700_000_000, 0).UTC(), Documents: map[string]string{"disks/a/pins/lease-1": "N"},
-		Disks: []MarkedDisk{{Path: "disks/a", UID: "U"}, {Path: "disks/gone"}}}
+	m := &Mark{Created: time.Unix(1_700_000_000, 0).UTC(),
+		Documents: map[string]string{"disks/a/pins/lease-1": "N"},
+		Disks:     []MarkedDisk{{Path: "disks/a", UID: "U"}, {Path: "disks/gone"}}}
 	for i := range 3 * markKeys / 2 { // several lines of one disk
 		m.Disks[0].Garbage = append(m.Disks[0].Garbage, fmt.Sprintf("log/%016x/%016x", 1, i))
 	}
@@ -51,10 +52,17 @@ func TestPinRefusals(t *testing.T) {
 	for name, change := range map[string]func(*Pin){
 		"no nonce": func(p *Pin) { p.Nonce = "" },
 		"lease":    func(p *Pin) { p.LeaseMS = MaxLeaseMS + 1 },
-		"both":     func(p *Pin) { p.Map = &PinnedMap{Size: BlockSize, Root: &RootRef{Size: 1}, Lineage: line} },
-		"no root":  func(p *Pin) { p.All, p.Map = false, &PinnedMap{Size: BlockSize, Lineage: line} },
+		"both": func(p *Pin) {
+			p.Map = &PinnedMap{Size: BlockSize, Root: &RootRef{Size: 1},
+				Lineage: line}
+		},
+		"no root": func(p *Pin) {
+			p.All, p.Map = false,
+				&PinnedMap{Size: BlockSize, Lineage: line}
+		},
 		"bad lineage": func(p *Pin) {
-			p.All, p.Map = false, &PinnedMap{Size: BlockSize, Root: &RootRef{Lineage: 1, Size: 1}, Lineage: line}
+			p.All, p.Map = false, &PinnedMap{Size: BlockSize, Root: &RootRef{Lineage: 1, Size: 1},
+				Lineage: line}
 		},
 	} {
 		p := good

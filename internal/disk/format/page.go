@@ -1,7 +1,8 @@
 package format
 
-// PageRef says where a page is stored: bytes Offset to Offset+Length of map/<Epoch>-<N>/pages of a disk
-// of the lineage. The zero value (no Length) is "no page": nothing is mapped there. It is comparable.
+// PageRef says where a page is stored: bytes Offset to Offset+Length of map/<Epoch>-<N>/pages of a
+// disk of the lineage. The zero value (no Length) is "no page": nothing is mapped there. It is
+// comparable.
 type PageRef struct {
 	Epoch   uint64
 	N       uint32
@@ -13,8 +14,8 @@ type PageRef struct {
 	Flags   uint16
 }
 
-// Flags of a page reference. PageZstd says that the page is compressed, PageSigned that its key vouches for it
-// and doesn't encrypt it.
+// Flags of a page reference. PageZstd says that the page is compressed, PageSigned that its key
+// vouches for it and doesn't encrypt it.
 const (
 	PageZstd   uint16 = 1 << 0
 	PageSigned uint16 = 1 << 1
@@ -57,8 +58,10 @@ func putPageRef(b []byte, r PageRef) {
 
 func getPageRef(b []byte) (PageRef, error) {
 	r := PageRef{
-		Epoch: le.Uint64(b), N: le.Uint32(b[8:]), Offset: le.Uint32(b[12:]), Length: le.Uint32(b[16:]),
-		CRC: le.Uint32(b[20:]), Key: le.Uint32(b[24:]), Lineage: le.Uint16(b[28:]), Flags: le.Uint16(b[30:]),
+		Epoch: le.Uint64(b), N: le.Uint32(b[8:]), Offset: le.Uint32(b[12:]),
+		Length: le.Uint32(b[16:]),
+		CRC:    le.Uint32(b[20:]), Key: le.Uint32(b[24:]), Lineage: le.Uint16(b[28:]),
+		Flags: le.Uint16(b[30:]),
 	}
 	if r.Flags&^pageFlags != 0 || (r.Key == 0 && r.Flags&PageSigned != 0) {
 		return r, unsupported("page with flags %#x and key %d", r.Flags, r.Key)
@@ -197,13 +200,16 @@ func DecodeSegPage(entries []SegmentEntry, b []byte, index uint32) error {
 	for i := range count {
 		x := b[i*segEntryLen:]
 		e := SegmentEntry{
-			Epoch: le.Uint64(x), Seq: le.Uint64(x[8:]), Size: le.Uint64(x[16:]), HeaderLen: le.Uint32(x[24:]),
-			Live: le.Uint32(x[28:]), Blocks: le.Uint32(x[32:]), Lineage: le.Uint16(x[36:]), Kind: x[38], Bucket: x[39],
+			Epoch: le.Uint64(x), Seq: le.Uint64(x[8:]), Size: le.Uint64(x[16:]),
+			HeaderLen: le.Uint32(x[24:]),
+			Live:      le.Uint32(x[28:]), Blocks: le.Uint32(x[32:]), Lineage: le.Uint16(x[36:]),
+			Kind: x[38], Bucket: x[39],
 		}
 		if e.Kind > KindSeg || e.Bucket != 0 || le.Uint64(x[40:]) != 0 {
 			return unsupported("segment entry of kind %d in bucket %d", e.Kind, e.Bucket)
 		}
-		if e.Kind != KindFree && (e.Lineage >= MaxLineage || e.Live > e.Blocks || e.Blocks > MaxSegBlocks ||
+		if e.Kind != KindFree && (e.Lineage >= MaxLineage || e.Live > e.Blocks ||
+			e.Blocks > MaxSegBlocks ||
 			e.HeaderLen < LogFixedLen || uint64(e.HeaderLen) > e.Size) {
 			return corrupt("bad segment entry %d of page %d", i, index)
 		}
@@ -212,9 +218,9 @@ func DecodeSegPage(entries []SegmentEntry, b []byte, index uint32) error {
 	return nil
 }
 
-// AppendStored appends the stored form of page contents to object and returns its reference, which lacks
-// the version and the lineage (0). The key is nil on a disk in the clear; else it encrypts a region page, and
-// signs any other.
+// AppendStored appends the stored form of page contents to object and returns its reference, which
+// lacks the version and the lineage (0). The key is nil on a disk in the clear; else it encrypts a
+// region page, and signs any other.
 func (c *Codec) AppendStored(object, contents []byte, key *PageKey) ([]byte, PageRef) {
 	start := len(object)
 	object, packed := c.pack(object, contents)
@@ -239,9 +245,9 @@ func (r *PageRef) place() []byte {
 	return le.AppendUint16(le.AppendUint32(make([]byte, 0, 8), r.Offset), r.Flags)
 }
 
-// DecodeStored checks a stored page against its reference and returns its contents, appended to dst. The key is
-// that of Keys.Page. Without one, pages in the clear are decoded, also signed ones, whose signature is not
-// looked at then; one that is encrypted is Denied.
+// DecodeStored checks a stored page against its reference and returns its contents, appended to
+// dst. The key is that of Keys.Page. Without one, pages in the clear are decoded, also signed ones,
+// whose signature is not looked at then; one that is encrypted is Denied.
 func (c *Codec) DecodeStored(dst, stored []byte, r PageRef, key *PageKey) ([]byte, error) {
 	if len(stored) != int(r.Length) || CRC(stored) != r.CRC {
 		return nil, corrupt("map page checksum mismatch")

@@ -2,16 +2,18 @@ package format
 
 import "time"
 
-// Pin keeps what a disk refers to from being collected, until it is removed or its lease ends. Its holder writes
-// it again, by compare-and-swap, to narrow it and to renew its lease.
+// Pin keeps what a disk refers to from being collected, until it is removed or its lease ends. Its
+// holder writes it again, by compare-and-swap, to narrow it and to renew its lease.
 type Pin struct {
-	Version int        `json:"version"`
-	ID      string     `json:"id"`     // the last element of its key
-	Nonce   string     `json:"nonce"`  // ULID, fresh with every write
-	Holder  string     `json:"holder"` // for people
-	LeaseMS int64      `json:"lease_ms,omitempty"`
-	All     bool       `json:"all,omitempty"` // it holds all objects of the disk and of its ancestors; else the map under Map
-	Map     *PinnedMap `json:"map,omitempty"` // nil beside All false: an empty map, which needs nothing
+	Version int    `json:"version"`
+	ID      string `json:"id"`     // the last element of its key
+	Nonce   string `json:"nonce"`  // ULID, fresh with every write
+	Holder  string `json:"holder"` // for people
+	LeaseMS int64  `json:"lease_ms,omitempty"`
+	// it holds all objects of the disk and of its ancestors; else the map under Map
+	All bool `json:"all,omitempty"`
+	// nil beside All false: an empty map, which needs nothing
+	Map     *PinnedMap `json:"map,omitempty"`
 	Created time.Time  `json:"created"`
 	Renewed time.Time  `json:"renewed"`
 }

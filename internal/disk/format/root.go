@@ -12,14 +12,15 @@ const (
 	rootSigned     = uint16(2)
 )
 
-// Ancestor is one disk of a lineage: where it is in the pool, and which one it was when it was forked.
+// Ancestor is one disk of a lineage: where it is in the pool, and which one it was when it was
+// forked.
 type Ancestor struct {
 	Path string `json:"path"`
 	UID  string `json:"uid"`
 }
 
-// Position is a place in a disk's logs: all objects before Seq in Epoch, and all of earlier epochs, are
-// covered. Sequence numbers start at 1.
+// Position is a place in a disk's logs: all objects before Seq in Epoch, and all of earlier epochs,
+// are covered. Sequence numbers start at 1.
 type Position struct {
 	Epoch uint64 `json:"epoch"`
 	Seq   uint64 `json:"seq"`
@@ -97,7 +98,8 @@ func countRefs(refs []PageRef) int {
 	return n
 }
 
-// DecodeRoot checks and decodes a root. The key is that of Keys.Root; without one a signature is not looked at.
+// DecodeRoot checks and decodes a root. The key is that of Keys.Root; without one a signature is
+// not looked at.
 func (c *Codec) DecodeRoot(b []byte, key *PageKey) (*Root, error) {
 	if len(b) < rootFixed || !bytes.Equal(b[:8], []byte(rootMagic)) {
 		return nil, corrupt("not a map root")
@@ -151,7 +153,8 @@ func (r *Root) decode(d *reader) error {
 	r.Created, r.Mapped = int64(d.u64()), d.u64()
 	lineage, dirs, segs := d.u32(), d.u32(), d.u32()
 	d.u32()
-	if d.bad || r.Size <= 0 || r.Size > MaxSize || lineage == 0 || lineage > MaxLineage || r.NextSeg > MaxSegments {
+	if d.bad || r.Size <= 0 || r.Size > MaxSize || lineage == 0 || lineage > MaxLineage ||
+		r.NextSeg > MaxSegments {
 		return corrupt("bad map root")
 	}
 	for range lineage {
@@ -212,7 +215,8 @@ func (d *reader) u64() uint64 {
 	return 0
 }
 
-// refs reads count (index, reference) pairs with ascending indexes below limit into a table of limit.
+// refs reads count (index, reference) pairs with ascending indexes below limit into a table of
+// limit.
 func (d *reader) refs(count uint32, limit int) ([]PageRef, error) {
 	if uint64(count)*dirEntryLen > uint64(len(d.b)) {
 		return nil, corrupt("map root is cut")
@@ -233,7 +237,8 @@ func (d *reader) refs(count uint32, limit int) ([]PageRef, error) {
 	return refs, nil
 }
 
-// PutPagesHeader writes the header of a pages object with count pages into dst (PagesHeaderLen bytes).
+// PutPagesHeader writes the header of a pages object with count pages into dst (PagesHeaderLen
+// bytes).
 func PutPagesHeader(dst []byte, nonce ID, count int) {
 	clear(dst[:PagesHeaderLen])
 	copy(dst, pagesMagic)

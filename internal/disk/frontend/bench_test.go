@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// BenchmarkFsync4K overwrites 4 KiB and fsyncs, in a file on ext4 on a device over a file, and beside it in a
-// plain file on this host: the difference is what the front end costs.
+// BenchmarkFsync4K overwrites 4 KiB and fsyncs, in a file on ext4 on a device over a file, and
+// beside it in a plain file on this host: the difference is what the front end costs.
 func BenchmarkFsync4K(b *testing.B) {
 	b.Run("frontend", func(b *testing.B) {
 		f := attach(b, newFileDevice(b, b.TempDir()+"/disk", testSize), "bench")

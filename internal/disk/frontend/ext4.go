@@ -24,17 +24,18 @@ const (
 
 // MkfsOptions are what a new ext4 file system may be given. Zero values let mkfs choose.
 type MkfsOptions struct {
-	Label     string   // at most 16 bytes
-	UUID      string   // also seeds directory hashes
-	Tree      string   // a directory whose content the file system starts with
-	JournalMB int      // size of the journal
-	Inodes    int64    // files that there is room for at least; mkfs chooses by the size, which may be fewer
-	Env       []string // added to the environment, such as SOURCE_DATE_EPOCH=…
+	Label     string // at most 16 bytes
+	UUID      string // also seeds directory hashes
+	Tree      string // a directory whose content the file system starts with
+	JournalMB int    // size of the journal
+	// files that there is room for at least; mkfs chooses by the size, which may be fewer
+	Inodes int64
+	Env    []string // added to the environment, such as SOURCE_DATE_EPOCH=…
 }
 
 // Mkfs makes an ext4 file system on a block device or in a file, with 4 KiB blocks. Everything is
-// initialized at once, so that nothing is written behind the back of who mounts it; blocks of zeros are
-// not written, so target must read as zeros.
+// initialized at once, so that nothing is written behind the back of who mounts it; blocks of zeros
+// are not written, so target must read as zeros.
 func Mkfs(ctx context.Context, target string, o MkfsOptions) error {
 	extended := "lazy_itable_init=0,lazy_journal_init=0,nodiscard,assume_storage_prezeroed=1"
 	args := []string{"-q", "-F", "-b", "4096", "-m", "1"}
@@ -60,8 +61,9 @@ func Mkfs(ctx context.Context, target string, o MkfsOptions) error {
 	return run(cmd, "make a file system on "+target)
 }
 
-// Fsck replays the journal of the ext4 file system on a device or in a file that isn't mounted, and then
-// checks all of it without changing anything. Whatever is wrong after the replay is a Corrupt error.
+// Fsck replays the journal of the ext4 file system on a device or in a file that isn't mounted, and
+// then checks all of it without changing anything. Whatever is wrong after the replay is a Corrupt
+// error.
 func Fsck(ctx context.Context, target string) error {
 	// e2fsck exits with 1 after a replay, and with more if that did not do.
 	replay := run(exec.CommandContext(ctx, "e2fsck", "-p", target), "replay the journal on "+target)
@@ -69,11 +71,13 @@ func Fsck(ctx context.Context, target string) error {
 	if replay != nil && (!errors.As(replay, &exit) || exit.ExitCode() > 1) {
 		return asCorrupt(replay)
 	}
-	return asCorrupt(run(exec.CommandContext(ctx, "e2fsck", "-f", "-n", target), "check the file system on "+target))
+	return asCorrupt(run(exec.CommandContext(ctx, "e2fsck", "-f", "-n", target),
+		"check the file system on "+target))
 }
 
-// DiscardFree gives back what the free blocks of an ext4 file system hold, on a device or in a file that isn't mounted
-// and is clean. In a file they read as zeros then. env is added to the environment.
+// DiscardFree gives back what the free blocks of an ext4 file system hold, on a device or in a file
+// that isn't mounted and is clean. In a file they read as zeros then. env is added to the
+// environment.
 func DiscardFree(ctx context.Context, target string, env []string) error {
 	cmd := exec.CommandContext(ctx, "e2fsck", "-f", "-p", "-E", "discard", target)
 	cmd.Env = append(os.Environ(), env...)
@@ -104,9 +108,9 @@ func run(cmd *exec.Cmd, what string) error {
 	}
 }
 
-// MountExt4 mounts blockdev on the directory target, with mount(2) flags such as unix.MS_NOATIME. The file
-// system turns read-only at the first error that it sees. Call it in another process than the one that
-// serves the device (see the package comment).
+// MountExt4 mounts blockdev on the directory target, with mount(2) flags such as unix.MS_NOATIME.
+// The file system turns read-only at the first error that it sees. Call it in another process than
+// the one that serves the device (see the package comment).
 func MountExt4(ctx context.Context, blockdev, target string, flags uintptr) error {
 	if err := ctx.Err(); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "mount %s", blockdev)
@@ -121,8 +125,9 @@ func MountExt4(ctx context.Context, blockdev, target string, flags uintptr) erro
 	return nil
 }
 
-// Unmount writes out the file system at target and unmounts it. While it is busy, Unmount tries again until
-// ctx ends, and then returns a Conflict and leaves it mounted. What isn't mounted is fine.
+// Unmount writes out the file system at target and unmounts it. While it is busy, Unmount tries
+// again until ctx ends, and then returns a Conflict and leaves it mounted. What isn't mounted is
+// fine.
 func Unmount(ctx context.Context, target string) error {
 	if err := syncFileSystem(target); err != nil {
 		return err
@@ -130,7 +135,8 @@ func Unmount(ctx context.Context, target string) error {
 	for {
 		err := unix.Unmount(target, unix.UMOUNT_NOFOLLOW)
 		switch {
-		case err == nil, errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT): // EINVAL: not a mount point
+		// EINVAL: not a mount point
+		case err == nil, errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOENT):
 			return nil
 		case !errors.Is(err, unix.EBUSY):
 			return errs.Wrap(errs.Unavailable, err, "unmount %s", target)
@@ -170,7 +176,8 @@ func Trim(target string) error {
 	}
 	defer release(fd)
 	r := fstrimRange{length: math.MaxUint64}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fitrim, uintptr(unsafe.Pointer(&r))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), fitrim,
+		uintptr(unsafe.Pointer(&r))); errno != 0 {
 		return errs.Wrap(errs.Unavailable, errno, "trim %s", target)
 	}
 	return nil

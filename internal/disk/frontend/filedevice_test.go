@@ -93,7 +93,8 @@ func (d *fileDevice) Zero(_ context.Context, off, length int64) error {
 }
 
 func (d *fileDevice) punch(off, length int64) error {
-	return unix.Fallocate(int(d.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, length)
+	return unix.Fallocate(int(d.f.Fd()),
+		unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, length)
 }
 
 func (d *fileDevice) checkAligned(off int64, n int) {

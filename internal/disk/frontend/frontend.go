@@ -27,7 +27,8 @@ const (
 
 // Config says how a device is shown.
 type Config struct {
-	Name   string       // shown by losetup -l; a disk's id. Not empty, without a slash, at most 64 bytes
+	// shown by losetup -l; a disk's id. Not empty, without a slash, at most 64 bytes
+	Name   string
 	DevDir string       // where device nodes are, and are made if missing; default /dev
 	Logger *slog.Logger // default: discards
 }
@@ -46,8 +47,8 @@ type Frontend struct {
 	closeErr error
 }
 
-// Attach serves dev as a block device of dev.Size() bytes with 4 KiB sectors, until Close. The size must be
-// a multiple of disk.BlockSize. ctx bounds the attaching alone. Needs root.
+// Attach serves dev as a block device of dev.Size() bytes with 4 KiB sectors, until Close. The size
+// must be a multiple of disk.BlockSize. ctx bounds the attaching alone. Needs root.
 func Attach(ctx context.Context, dev disk.Device, cfg Config) (*Frontend, error) {
 	if err := cfg.complete(dev); err != nil {
 		return nil, err
@@ -86,8 +87,8 @@ func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) (file
 		MaxBackground: background,
 		DisableXAttrs: true,
 		DisableSplice: true,
-		// Without it the loop device's one worker waits for each request before it sends the next, whatever
-		// the queue depth.
+		// Without it the loop device's one worker waits for each request before it sends the next,
+		// whatever the queue depth.
 		ExtraCapabilities: fuse.CAP_ASYNC_DIO,
 		Name:              fsType,
 		Logger:            slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn),
@@ -124,18 +125,20 @@ func (f *Frontend) BlockDevice() string { return f.loop.path }
 func (f *Frontend) Resize() error {
 	// The kernel keeps the file's attributes; from now on it asks for them.
 	if status := f.fuse.InodeNotify(fileNode, -1, 0); !status.Ok() {
-		return errs.Wrap(errs.Unavailable, syscall.Errno(status), "tell the kernel that the fuse file has grown")
+		return errs.Wrap(errs.Unavailable, syscall.Errno(status),
+			"tell the kernel that the fuse file has grown")
 	}
 	return f.loop.resize()
 }
 
-// Done is closed when the kernel has let go of the device: after Close, or because somebody has aborted the
-// connection, after which every access to the block device fails.
+// Done is closed when the kernel has let go of the device: after Close, or because somebody has
+// aborted the connection, after which every access to the block device fails.
 func (f *Frontend) Done() <-chan struct{} { return f.served }
 
-// Close writes out what the block device holds, flushes, detaches it, and returns when nothing serves it any
-// more. File systems on it must have been unmounted before: if after 30 s, or when ctx ends, the device is
-// still used, it is torn away from its users, who get EIO, and Close returns a Conflict. Idempotent.
+// Close writes out what the block device holds, flushes, detaches it, and returns when nothing
+// serves it any more. File systems on it must have been unmounted before: if after 30 s, or when
+// ctx ends, the device is still used, it is torn away from its users, who get EIO, and Close
+// returns a Conflict. Idempotent.
 func (f *Frontend) Close(ctx context.Context) error {
 	f.closing.Do(func() {
 		var detach errgroup.Group
@@ -159,6 +162,7 @@ func (f *Frontend) end(ctx context.Context) error {
 	if err := fuseabort.Connection(f.connection); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "abort fuse connection %d", f.connection)
 	}
-	return errors.Join(f.server.Wait(), errs.New(errs.Conflict, "block device was still in use, and has been torn away").
-		WithRemedy("unmount what is on it before it is closed"))
+	return errors.Join(f.server.Wait(),
+		errs.New(errs.Conflict, "block device was still in use, and has been torn away").
+			WithRemedy("unmount what is on it before it is closed"))
 }

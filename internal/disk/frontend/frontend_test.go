@@ -23,8 +23,8 @@ import (
 
 const testSize = 256 << 20
 
-// kindEnv says which front end the tests are about: fuse, or where the kernel has it, nbd; TestQemuGuest runs them
-// with both. What only one of them does is tested beside it.
+// kindEnv says which front end the tests are about: fuse, or where the kernel has it, nbd;
+// TestQemuGuest runs them with both. What only one of them does is tested beside it.
 const kindEnv = "SLUICE_TEST_FRONTEND"
 
 func kindUnderTest() frontend.Kind {
@@ -58,7 +58,8 @@ func mkfs(t testing.TB, target string) {
 func mount(t testing.TB, f frontend.Shown) string {
 	t.Helper()
 	target := t.TempDir()
-	if err := frontend.MountExt4(t.Context(), f.BlockDevice(), target, unix.MS_NOATIME); err != nil {
+	if err := frontend.MountExt4(t.Context(), f.BlockDevice(), target,
+		unix.MS_NOATIME); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = unix.Unmount(target, unix.MNT_DETACH) })
@@ -105,7 +106,8 @@ func TestFileSystemOnDevice(t *testing.T) {
 	path := t.TempDir() + "/disk"
 	dev := newFileDevice(t, path, testSize)
 	f := attach(t, dev, "fs")
-	if got := backingOf(f.BlockDevice()); !strings.Contains(got, "sluice-") || !strings.HasSuffix(got, "-fs") {
+	if got := backingOf(f.BlockDevice()); !strings.Contains(got, "sluice-") ||
+		!strings.HasSuffix(got, "-fs") {
 		t.Errorf("sysfs says that %q serves the device", got)
 	}
 	if f.Kind() != kindUnderTest() {
@@ -201,7 +203,8 @@ func TestZeroingReachesTheDevice(t *testing.T) {
 	if _, err := unix.Pwrite(fd, bytes.Repeat([]byte{7}, 1<<20), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Fallocate(fd, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, 4096, 8192); err != nil {
+	if err := unix.Fallocate(fd, unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, 4096,
+		8192); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Fsync(fd); err != nil {
@@ -324,11 +327,13 @@ func TestAttachManyAtOnce(t *testing.T) {
 	for i := range n {
 		dev := newFileDevice(t, fmt.Sprintf("%s/%d", dir, i), 4<<20)
 		g.Go(func() error {
-			f, err := frontend.Show(t.Context(), dev, kindUnderTest(), frontend.Config{Name: fmt.Sprintf("many-%d", i)})
+			f, err := frontend.Show(t.Context(), dev, kindUnderTest(),
+				frontend.Config{Name: fmt.Sprintf("many-%d", i)})
 			if err != nil {
 				return err
 			}
-			if got := backingOf(f.BlockDevice()); !strings.HasSuffix(got, fmt.Sprintf("-many-%d", i)) {
+			if got := backingOf(f.BlockDevice()); !strings.HasSuffix(got,
+				fmt.Sprintf("-many-%d", i)) {
 				err = fmt.Errorf("device %d is served by %q", i, got)
 			}
 			closeErr := f.Close(t.Context())
@@ -346,12 +351,14 @@ func TestAttachManyAtOnce(t *testing.T) {
 func TestAttachRefusesBadInput(t *testing.T) {
 	dev := newFileDevice(t, t.TempDir()+"/disk", 4<<20)
 	for _, name := range []string{"", "a/b", string(make([]byte, 65))} {
-		if _, err := frontend.Show(t.Context(), dev, kindUnderTest(), frontend.Config{Name: name}); !errs.Is(err, errs.Invalid) {
+		if _, err := frontend.Show(t.Context(), dev, kindUnderTest(),
+			frontend.Config{Name: name}); !errs.Is(err, errs.Invalid) {
 			t.Errorf("name %q: %v", name, err)
 		}
 	}
 	dev.size.Store(4095)
-	if _, err := frontend.Show(t.Context(), dev, kindUnderTest(), frontend.Config{Name: "odd"}); !errs.Is(err, errs.Invalid) {
+	if _, err := frontend.Show(t.Context(), dev, kindUnderTest(),
+		frontend.Config{Name: "odd"}); !errs.Is(err, errs.Invalid) {
 		t.Errorf("odd size: %v", err)
 	}
 }
@@ -359,7 +366,8 @@ func TestAttachRefusesBadInput(t *testing.T) {
 func TestOwnDeviceDirectory(t *testing.T) {
 	devDir := t.TempDir()
 	dev := newFileDevice(t, t.TempDir()+"/disk", 4<<20)
-	f, err := frontend.Show(t.Context(), dev, kindUnderTest(), frontend.Config{Name: "owndev", DevDir: devDir})
+	f, err := frontend.Show(t.Context(), dev, kindUnderTest(),
+		frontend.Config{Name: "owndev", DevDir: devDir})
 	if err != nil {
 		t.Fatal(err)
 	}

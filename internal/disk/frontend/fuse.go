@@ -31,15 +31,18 @@ type fileSystem struct {
 	failures atomic.Uint64
 }
 
-func newFileSystem(ctx context.Context, dev disk.Device, name string, log *slog.Logger) *fileSystem {
-	return &fileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), ctx: ctx, dev: dev, name: name, log: log}
+func newFileSystem(ctx context.Context, dev disk.Device, name string,
+	log *slog.Logger) *fileSystem {
+	return &fileSystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), ctx: ctx, dev: dev,
+		name: name, log: log}
 }
 
 // String names the file system in the kernel's listings.
 func (f *fileSystem) String() string { return fsType }
 
 // Lookup knows one name.
-func (f *fileSystem) Lookup(_ <-chan struct{}, header *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (f *fileSystem) Lookup(_ <-chan struct{}, header *fuse.InHeader, name string,
+	out *fuse.EntryOut) fuse.Status {
 	if header.NodeId != rootNode || name != f.name {
 		return fuse.ENOENT
 	}
@@ -77,7 +80,8 @@ func (f *fileSystem) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut)
 }
 
 // Read reads from the device. A read over the end is cut, as files do.
-func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+func (f *fileSystem) Read(_ <-chan struct{}, in *fuse.ReadIn,
+	buf []byte) (fuse.ReadResult, fuse.Status) {
 	size := uint64(f.dev.Size())
 	if in.Offset >= size {
 		return fuse.ReadResultData(nil), fuse.OK
@@ -142,11 +146,13 @@ func (f *fileSystem) Release(<-chan struct{}, *fuse.ReleaseIn) {}
 
 // StatFs tells the block size, which the loop device takes as its discard granularity.
 func (f *fileSystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	*out = fuse.StatfsOut{Bsize: disk.BlockSize, Frsize: disk.BlockSize, Blocks: uint64(f.dev.Size()) / disk.BlockSize, NameLen: 255}
+	*out = fuse.StatfsOut{Bsize: disk.BlockSize, Frsize: disk.BlockSize,
+		Blocks: uint64(f.dev.Size()) / disk.BlockSize, NameLen: 255}
 	return fuse.OK
 }
 
-// fail answers a device error. It is logged here because the kernel passes on no more than the number.
+// fail answers a device error. It is logged here because the kernel passes on no more than the
+// number.
 func (f *fileSystem) fail(op string, off, length int64, err error) fuse.Status {
 	// A device that is fenced fails every call; powers of two keep that from flooding the log.
 	if n := f.failures.Add(1); n&(n-1) == 0 {

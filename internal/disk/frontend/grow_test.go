@@ -17,9 +17,9 @@ import (
 
 const endSize = 512 << 20
 
-// TestGrowUnderWriters grows a device and the ext4 on it several times, to even and to odd sizes, while files are written.
-// Where this process may not resize a mounted ext4, that is said, and the device has grown all the same; TestQemuGuest
-// runs it where it may.
+// TestGrowUnderWriters grows a device and the ext4 on it several times, to even and to odd sizes,
+// while files are written. Where this process may not resize a mounted ext4, that is said, and the
+// device has grown all the same; TestQemuGuest runs it where it may.
 func TestGrowUnderWriters(t *testing.T) {
 	path := t.TempDir() + "/disk"
 	dev := newFileDevice(t, path, 64<<20)
@@ -37,14 +37,16 @@ func TestGrowUnderWriters(t *testing.T) {
 					return nil
 				default:
 				}
-				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d-%d", w, written[w])), record(written[w]), 0o600); err != nil {
+				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d-%d", w, written[w])),
+					record(written[w]), 0o600); err != nil {
 					return err
 				}
 			}
 		})
 	}
 	before, may := spaceOf(t, dir), mayResize(t)
-	for _, size := range []int64{64<<20 + 4096, 100 << 20, 128<<20 + 8<<20, 257<<20 + 4096, endSize} {
+	for _, size := range []int64{64<<20 + 4096, 100 << 20, 128<<20 + 8<<20,
+		257<<20 + 4096, endSize} {
 		dev.grow(t, size)
 		for range 2 {
 			if err := f.Resize(); err != nil {
@@ -69,7 +71,8 @@ func TestGrowUnderWriters(t *testing.T) {
 		}
 		after := spaceOf(t, dir)
 		if grown != (after > before) || size-after > 48<<20 {
-			t.Errorf("of %d bytes the file system has %d, before %d; grown: %v", size, after, before, grown)
+			t.Errorf("of %d bytes the file system has %d, before %d; grown: %v", size, after,
+				before, grown)
 		}
 		before = after
 	}
@@ -78,7 +81,8 @@ func TestGrowUnderWriters(t *testing.T) {
 		t.Fatal(err)
 	}
 	if may { // what is new can be used
-		if err := os.WriteFile(filepath.Join(dir, "large"), make([]byte, 250<<20), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, "large"), make([]byte, 250<<20),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 	} else {

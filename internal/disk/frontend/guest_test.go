@@ -12,8 +12,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 )
 
-// The test binary is also the first program of a VM, in an initramfs with modules and beside a disk with the programs
-// that the tests call: there it runs its own tests, under a kernel that has an NBD client, with each front end.
+// The test binary is also the first program of a VM, in an initramfs with modules and beside a disk
+// with the programs that the tests call: there it runs its own tests, under a kernel that has an
+// NBD client, with each front end.
 const (
 	guestModules = "/modules/load"
 	guestPassed  = "guest: all passed"
@@ -46,12 +47,15 @@ func testInGuest() error {
 		return err
 	}
 	if strings.Contains(string(arguments), guestSpeed) {
-		return guestRun(frontend.Auto, "-test.v", "-test.timeout=120s", "-test.run=TestSpeedInGuest") // it chooses itself
+		// it chooses itself
+		return guestRun(frontend.Auto, "-test.v", "-test.timeout=120s",
+			"-test.run=TestSpeedInGuest")
 	}
 	for _, kind := range []frontend.Kind{frontend.FUSE, frontend.NBD} {
 		fmt.Printf("guest: front end %s\n", kind)
 		// What writes its own device from within can wait for ever.
-		if err := guestRun(kind, "-test.v", "-test.timeout=240s", "-test.skip=Speed|Qemu|TestAbort|AVMWith|Fsck"); err != nil {
+		if err := guestRun(kind, "-test.v", "-test.timeout=240s",
+			"-test.skip=Speed|Qemu|TestAbort|AVMWith|Fsck"); err != nil {
 			return err
 		}
 	}
@@ -61,14 +65,17 @@ func testInGuest() error {
 // guestRun runs this binary's tests with a front end.
 func guestRun(kind frontend.Kind, args ...string) error {
 	cmd := exec.Command("/init", args...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TMPDIR=/tmp", kindEnv + "=" + string(kind)}
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/", "TMPDIR=/tmp",
+		kindEnv + "=" + string(kind)}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stdout
 	return cmd.Run()
 }
 
 func prepareGuest() error {
-	for _, m := range [][3]string{{"devtmpfs", "/dev"}, {"proc", "/proc"}, {"sysfs", "/sys"}, {"tmpfs", "/tmp"}} {
-		if err := errors.Join(os.MkdirAll(m[1], 0o755), unix.Mount(m[0], m[1], m[0], 0, "")); err != nil {
+	for _, m := range [][3]string{{"devtmpfs", "/dev"}, {"proc", "/proc"}, {"sysfs", "/sys"},
+		{"tmpfs", "/tmp"}} {
+		if err := errors.Join(os.MkdirAll(m[1], 0o755),
+			unix.Mount(m[0], m[1], m[0], 0, "")); err != nil {
 			return fmt.Errorf("mount %s: %w", m[1], err)
 		}
 	}
@@ -87,7 +94,8 @@ func prepareGuest() error {
 			return fmt.Errorf("load %s: %w", name, err)
 		}
 	}
-	if err := errors.Join(os.MkdirAll("/usr", 0o755), unix.Mount("/dev/vda", "/release", "ext4", unix.MS_RDONLY, "noload"),
+	if err := errors.Join(os.MkdirAll("/usr", 0o755),
+		unix.Mount("/dev/vda", "/release", "ext4", unix.MS_RDONLY, "noload"),
 		unix.Mount("/release/usr", "/usr", "", unix.MS_BIND, "")); err != nil {
 		return fmt.Errorf("mount the programs: %w", err)
 	}

@@ -125,8 +125,9 @@ func (s *server) kill(t *testing.T) {
 	_ = s.cmd.Wait() // killed, as we know
 }
 
-// TestKilledServer kills the serving process while records are written and fsynced, many times over on one
-// disk: everything acknowledged is there afterwards, the file system is whole, and nothing is left behind.
+// TestKilledServer kills the serving process while records are written and fsynced, many times over
+// on one disk: everything acknowledged is there afterwards, the file system is whole, and nothing
+// is left behind.
 func TestKilledServer(t *testing.T) {
 	path := t.TempDir() + "/disk"
 	newFileDevice(t, path, testSize)
@@ -150,10 +151,12 @@ func TestKilledServer(t *testing.T) {
 			return nil
 		})
 		<-started
-		time.Sleep(time.Duration(round*7) * time.Millisecond) // so that the kill hits another moment each time
+		// so that the kill hits another moment each time
+		time.Sleep(time.Duration(round*7) * time.Millisecond)
 		s.kill(t)
 		if kindUnderTest() == frontend.NBD {
-			// What waits for the kernel's client fails when somebody ends the device, not by itself.
+			// What waits for the kernel's client fails when somebody ends the device, not by
+			// itself.
 			if err := frontend.EndOrphans(); err != nil {
 				t.Fatal(err)
 			}
@@ -173,7 +176,8 @@ func TestKilledServer(t *testing.T) {
 	t.Logf("%d records acknowledged over 6 kills", acked)
 }
 
-// writeRecords writes and fsyncs numbered files until that fails, and returns the last that was acknowledged.
+// writeRecords writes and fsyncs numbered files until that fails, and returns the last that was
+// acknowledged.
 func writeRecords(dir string, from int, started chan<- struct{}) int {
 	for n := from + 1; ; n++ {
 		f, err := os.Create(filepath.Join(dir, fmt.Sprint(n)))
@@ -238,7 +242,8 @@ func fuseOnly(t *testing.T) {
 	}
 }
 
-// TestAbortFreesAStuckOne frees a process that waits for its own device and so survives its SIGKILL.
+// TestAbortFreesAStuckOne frees a process that waits for its own device and so survives its
+// SIGKILL.
 func TestAbortFreesAStuckOne(t *testing.T) {
 	fuseOnly(t)
 	path := t.TempDir() + "/disk"

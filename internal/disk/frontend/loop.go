@@ -31,16 +31,18 @@ type loopDevice struct {
 	created bool // we made the node, and remove it
 }
 
-// attachLoop puts a free loop device over the open file backing. Other processes look for free ones at the
-// same time, and all find the same; so the loser of a race tries again.
-func attachLoop(ctx context.Context, devDir string, backing int, label string) (*loopDevice, error) {
+// attachLoop puts a free loop device over the open file backing. Other processes look for free ones
+// at the same time, and all find the same; so the loser of a race tries again.
+func attachLoop(ctx context.Context, devDir string, backing int,
+	label string) (*loopDevice, error) {
 	controlPath := filepath.Join(devDir, "loop-control")
 	if _, err := ensureNode(controlPath, unix.S_IFCHR, miscMajor, controlMinor); err != nil {
 		return nil, err
 	}
 	control, err := unix.Open(controlPath, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, errs.Wrap(errs.Unsupported, err, "open %s", controlPath).WithRemedy("load the kernel's loop module")
+		return nil, errs.Wrap(errs.Unsupported, err, "open %s", controlPath).
+			WithRemedy("load the kernel's loop module")
 	}
 	defer release(control)
 	for range loopAttempts {
@@ -57,13 +59,15 @@ func attachLoop(ctx context.Context, devDir string, backing int, label string) (
 		case <-time.After(time.Duration(rand.Int64N(int64(10 * time.Millisecond)))):
 		}
 	}
-	return nil, errs.New(errs.Exhausted, "no loop device was free for long enough in %d attempts", loopAttempts).
+	return nil, errs.New(errs.Exhausted, "no loop device was free for long enough in %d attempts",
+		loopAttempts).
 		WithRemedy("look with losetup -l at what uses them")
 }
 
 // isTaken reports whether an error says that somebody else was faster.
 func isTaken(err error) bool {
-	return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) ||
+	return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENXIO) ||
+		errors.Is(err, unix.ENODEV) ||
 		errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR)
 }
 
@@ -93,13 +97,14 @@ func tryLoop(control int, devDir string, backing int, label string) (*loopDevice
 	return l, nil
 }
 
-// loopMinor returns the minor number of loop device n, which isn't n where the module keeps room for
-// partitions.
+// loopMinor returns the minor number of loop device n, which isn't n where the module keeps room
+// for partitions.
 func loopMinor(n int) uint32 {
 	var major, minor uint32
 	text, err := os.ReadFile(fmt.Sprintf("/sys/block/loop%d/dev", n))
 	if err == nil {
-		if _, err := fmt.Sscanf(strings.TrimSpace(string(text)), "%d:%d", &major, &minor); err == nil {
+		if _, err := fmt.Sscanf(strings.TrimSpace(string(text)), "%d:%d", &major,
+			&minor); err == nil {
 			return minor
 		}
 	}
@@ -108,8 +113,9 @@ func loopMinor(n int) uint32 {
 
 // resize makes the device as large as its backing file is by now.
 func (l *loopDevice) resize() error {
-	// Older kernels take the size that they know the file to have. Asking for the device's state has them ask the file
-	// system first, which nobody else can do: the file has no other user, and its mount is gone.
+	// Older kernels take the size that they know the file to have. Asking for the device's state
+	// has them ask the file system first, which nobody else can do: the file has no other user, and
+	// its mount is gone.
 	_, err := unix.IoctlLoopGetStatus64(l.fd)
 	if err == nil {
 		err = unix.IoctlSetInt(l.fd, unix.LOOP_SET_CAPACITY, 0)
@@ -120,8 +126,8 @@ func (l *loopDevice) resize() error {
 	return nil
 }
 
-// detach writes out what the block device holds and lets go of it. If somebody else has it open or mounted,
-// it stays until they are done.
+// detach writes out what the block device holds and lets go of it. If somebody else has it open or
+// mounted, it stays until they are done.
 func (l *loopDevice) detach() error {
 	syncErr := unix.Fsync(l.fd)
 	// Frees it now rather than at the last close; ENXIO says that it was freed already.

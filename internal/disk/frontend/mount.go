@@ -14,13 +14,14 @@ const (
 	maxRequest = 1 << 20 // bytes in one READ or WRITE; also the kernel's limit (256 pages)
 )
 
-// mountDetached makes a FUSE mount that is part of no namespace. The caller owns both descriptors: conn is
-// the connection that a server reads requests from, mnt the mount. The mount ends when mnt is closed and no
-// file in it is open any more.
+// mountDetached makes a FUSE mount that is part of no namespace. The caller owns both descriptors:
+// conn is the connection that a server reads requests from, mnt the mount. The mount ends when mnt
+// is closed and no file in it is open any more.
 func mountDetached(device, source string) (conn, mnt int, err error) {
 	conn, err = unix.Open(device, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, -1, errs.Wrap(errs.Unsupported, err, "open %s", device).WithRemedy("load the kernel's fuse module")
+		return -1, -1, errs.Wrap(errs.Unsupported, err, "open %s", device).
+			WithRemedy("load the kernel's fuse module")
 	}
 	mnt, err = fsmount(conn, source)
 	if err != nil {
@@ -53,7 +54,8 @@ func fsmount(conn int, source string) (mnt int, err error) {
 	if err := unix.FsconfigCreate(fs); err != nil {
 		return -1, fmt.Errorf("fsconfig create: %w", err)
 	}
-	mnt, err = unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+	mnt, err = unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC,
+		unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("fsmount: %w", err)
 	}

@@ -15,19 +15,22 @@ import (
 )
 
 const (
-	// The kernel's client (before 6.13) may lose a request of which only a part fits into the socket's buffer, when
-	// the process that writes has a signal pending just then. So all that a connection can have under way has room:
-	// 128 requests, which is the depth of the kernel's queue, each of at most this many KiB, and what a socket adds.
+	// The kernel's client (before 6.13) may lose a request of which only a part fits into the
+	// socket's buffer, when the process that writes has a signal pending just then. So all that a
+	// connection can have under way has room: 128 requests, which is the depth of the kernel's
+	// queue, each of at most this many KiB, and what a socket adds.
 	nbdMaxRequestKiB = 256
-	nbdSendBuffer    = 128 * nbdMaxRequestKiB << 10 // bytes; the kernel takes twice that, for what it adds
+	// bytes; the kernel takes twice that, for what it adds
+	nbdSendBuffer = 128 * nbdMaxRequestKiB << 10
 )
 
-// NBDDevice is a device that the kernel's NBD client shows, served by this process over a socket pair. It is one
-// connection and not one for each CPU, because a kernel (6.1) that changes how many queues a device has may lose the first
-// flush after it.
+// NBDDevice is a device that the kernel's NBD client shows, served by this process over a socket
+// pair. It is one connection and not one for each CPU, because a kernel (6.1) that changes how many
+// queues a device has may lose the first flush after it.
 //
-// When the process dies in whatever way, every new access to the device fails with EIO. What was under way waits, and who
-// waits for it can't be killed, until EndOrphans is called; AttachNBD and Sweep call it too.
+// When the process dies in whatever way, every new access to the device fails with EIO. What was
+// under way waits, and who waits for it can't be killed, until EndOrphans is called; AttachNBD and
+// Sweep call it too.
 type NBDDevice struct {
 	link      nbdLink
 	dev       disk.Device
@@ -44,8 +47,9 @@ type NBDDevice struct {
 	closeErr error
 }
 
-// AttachNBD serves dev as Attach does, through the kernel's NBD client. It is Unsupported where that is not there for
-// this process. ctx bounds the attaching alone. Needs root in the initial network namespace.
+// AttachNBD serves dev as Attach does, through the kernel's NBD client. It is Unsupported where
+// that is not there for this process. ctx bounds the attaching alone. Needs root in the initial
+// network namespace.
 func AttachNBD(ctx context.Context, dev disk.Device, cfg Config) (*NBDDevice, error) {
 	if err := cfg.complete(dev); err != nil {
 		return nil, err
@@ -70,7 +74,8 @@ func AttachNBD(ctx context.Context, dev disk.Device, cfg Config) (*NBDDevice, er
 	export := nbd.Export{Name: cfg.Name, Device: bounded{dev, devCtx}}
 	n.server.Go(func() error {
 		defer close(n.served)
-		return nbd.Transmit(devCtx, nbd.Config{Exports: []nbd.Export{export}, ConnMemory: 1, Logger: cfg.Logger}, ours)
+		return nbd.Transmit(devCtx, nbd.Config{Exports: []nbd.Export{export}, ConnMemory: 1,
+			Logger: cfg.Logger}, ours)
 	})
 	n.index, err = link.connect(dev.Size(), export.Flags(), n.backend, kernels)
 	release(kernels) // the kernel has it now, or nobody
@@ -89,18 +94,20 @@ func AttachNBD(ctx context.Context, dev disk.Device, cfg Config) (*NBDDevice, er
 	return n, nil
 }
 
-// nbdSockets makes a connection: the end that is served, and the one for the kernel. They share nothing, so that the
-// kernel's stays blocking whatever happens to ours.
+// nbdSockets makes a connection: the end that is served, and the one for the kernel. They share
+// nothing, so that the kernel's stays blocking whatever happens to ours.
 func nbdSockets() (ours *os.File, kernels int, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, -1, errs.Wrap(errs.Exhausted, err, "connect to the kernel's NBD client")
 	}
 	for _, fd := range pair {
-		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, nbdSendBuffer); err != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE,
+			nbdSendBuffer); err != nil {
 			release(pair[0])
 			release(pair[1])
-			return nil, -1, errs.Wrap(errs.Denied, err, "make room in the connection to the kernel's NBD client")
+			return nil, -1, errs.Wrap(errs.Denied, err,
+				"make room in the connection to the kernel's NBD client")
 		}
 	}
 	return os.NewFile(uintptr(pair[0]), "nbd"), pair[1], nil
@@ -133,7 +140,8 @@ func (n *NBDDevice) Close(ctx context.Context) error {
 	return n.closeErr
 }
 
-// detach writes out what the block device holds and has the kernel end it, once nobody else has it open either.
+// detach writes out what the block device holds and has the kernel end it, once nobody else has it
+// open either.
 func (n *NBDDevice) detach() error {
 	fd, err := unix.Open(n.path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err == nil {
@@ -142,7 +150,8 @@ func (n *NBDDevice) detach() error {
 	if err == nil {
 		return nil
 	}
-	return errors.Join(errs.Wrap(errs.Unavailable, err, "detach %s", n.path), n.link.disconnect(n.index, n.backend))
+	return errors.Join(errs.Wrap(errs.Unavailable, err, "detach %s", n.path),
+		n.link.disconnect(n.index, n.backend))
 }
 
 // end waits for the connection to end, and ends it by force when ctx does.
@@ -159,8 +168,9 @@ func (n *NBDDevice) end(ctx context.Context) error {
 	if err := n.link.disconnect(n.index, n.backend); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "disconnect %s", n.path)
 	}
-	return errors.Join(n.server.Wait(), errs.New(errs.Conflict, "block device was still in use, and has been torn away").
-		WithRemedy("unmount what is on it before it is closed"))
+	return errors.Join(n.server.Wait(),
+		errs.New(errs.Conflict, "block device was still in use, and has been torn away").
+			WithRemedy("unmount what is on it before it is closed"))
 }
 
 func (n *NBDDevice) removeNode() error {
@@ -173,7 +183,8 @@ func (n *NBDDevice) removeNode() error {
 	return nil
 }
 
-// bounded is a device whose calls end with ctx, as those of a front end that is torn down by force must.
+// bounded is a device whose calls end with ctx, as those of a front end that is torn down by force
+// must.
 type bounded struct {
 	disk.Device
 	ctx context.Context

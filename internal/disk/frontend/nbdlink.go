@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Numbers of the kernel's netlink interface to its NBD client, as linux/nbd-netlink.h names them without NBD_.
+// Numbers of the kernel's netlink interface to its NBD client, as linux/nbd-netlink.h names them
+// without NBD_.
 const (
 	nbdFamily  = "nbd"
 	nbdVersion = 1
@@ -43,12 +44,14 @@ const (
 // nbdLink is the kernel's NBD client as this process reaches it.
 type nbdLink struct{ family uint16 }
 
-// openNBDLink finds the client. It is Unsupported where the kernel has none, or none for this network namespace.
+// openNBDLink finds the client. It is Unsupported where the kernel has none, or none for this
+// network namespace.
 func openNBDLink() (nbdLink, error) {
 	family, err := genlFamily(nbdFamily)
 	if err != nil {
 		return nbdLink{}, errs.Wrap(errs.Unsupported, err, "find the kernel's NBD client").
-			WithRemedy("load the module: modprobe nbd; it serves the initial network namespace only")
+			WithRemedy(
+				"load the module: modprobe nbd; it serves the initial network namespace only")
 	}
 	return nbdLink{family}, nil
 }
@@ -67,8 +70,9 @@ func genlFamily(name string) (uint16, error) {
 	return binary.NativeEndian.Uint16(id), nil
 }
 
-// genl asks a family of generic netlink for something. It is not by the library's own calls: its header has two bytes of
-// the four that it sends, and the others are what lies behind it in memory, some other goroutine's.
+// genl asks a family of generic netlink for something. It is not by the library's own calls: its
+// header has two bytes of the four that it sends, and the others are what lies behind it in memory,
+// some other goroutine's.
 func genl(family uint16, flags int, command, version uint8, attrs ...*nl.RtAttr) ([][]byte, error) {
 	req := nl.NewNetlinkRequest(int(family), flags)
 	req.AddRawData([]byte{command, version, 0, 0})
@@ -121,8 +125,9 @@ func (l nbdLink) connect(size int64, flags uint64, backend string, socket int) (
 	item := nl.NewRtAttr(nbdSockItem|unix.NLA_F_NESTED, nil)
 	item.AddChild(attr32(nbdSockFD, uint32(socket))) //nolint:gosec // a descriptor
 	list.AddChild(item)
-	// No request has a time to end: how long the store is waited for is the engine's business. And no time is given for
-	// a connection to come back: one that ends has ended for good, and EIO is the answer.
+	// No request has a time to end: how long the store is waited for is the engine's business. And
+	// no time is given for a connection to come back: one that ends has ended for good, and EIO is
+	// the answer.
 	answers, err := l.do(nbdConnect,
 		attr64(nbdAttrSize, uint64(size)), //nolint:gosec // checked to be positive
 		attr64(nbdAttrBlockSize, disk.BlockSize),
@@ -142,14 +147,16 @@ func (l nbdLink) connect(size int64, flags uint64, backend string, socket int) (
 
 // endOnClose has the kernel end the device when the last one who has it open lets go of it.
 func (l nbdLink) endOnClose(index uint32, backend string) error {
-	_, err := l.do(nbdReconfigure, attr32(nbdAttrIndex, index), attr64(nbdAttrClientFlags, nbdDisconnectOnClose),
+	_, err := l.do(nbdReconfigure, attr32(nbdAttrIndex, index),
+		attr64(nbdAttrClientFlags, nbdDisconnectOnClose),
 		nl.NewRtAttr(nbdAttrBackend, nl.ZeroTerminated(backend)))
 	return err
 }
 
 // resize changes the size of a device of ours.
 func (l nbdLink) resize(index uint32, backend string, size int64) error {
-	_, err := l.do(nbdReconfigure, attr32(nbdAttrIndex, index), attr64(nbdAttrSize, uint64(size)), //nolint:gosec // positive
+	_, err := l.do(nbdReconfigure, attr32(nbdAttrIndex, index),
+		attr64(nbdAttrSize, uint64(size)), //nolint:gosec // positive
 		nl.NewRtAttr(nbdAttrBackend, nl.ZeroTerminated(backend)))
 	return err
 }
@@ -166,8 +173,8 @@ func (l nbdLink) disconnect(index uint32, backend string) error {
 	return err
 }
 
-// letGo ends a device when nobody has it open any more, which may be now. The kernel makes sure that it is this
-// backend's, not one that has got its number since.
+// letGo ends a device when nobody has it open any more, which may be now. The kernel makes sure
+// that it is this backend's, not one that has got its number since.
 func (l nbdLink) letGo(path string, index uint32, backend string) error {
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -202,8 +209,9 @@ func pidSpace() (string, error) {
 	return strings.Trim(link, "pid:[]"), nil
 }
 
-// endOrphans ends the devices whose process, of this pid namespace, has died. The kernel keeps them configured, and
-// what was under way when the process died waits: ended, it fails, as does all that comes.
+// endOrphans ends the devices whose process, of this pid namespace, has died. The kernel keeps them
+// configured, and what was under way when the process died waits: ended, it fails, as does all that
+// comes.
 func (l nbdLink) endOrphans() error {
 	space, err := pidSpace()
 	if err != nil {
@@ -218,7 +226,8 @@ func (l nbdLink) endOrphans() error {
 		backend := backendOf(dir)
 		rest, ours := strings.CutPrefix(backend, namePrefix+space+"-")
 		text, _, _ := strings.Cut(rest, "-")
-		if pid, err := strconv.Atoi(text); !ours || err != nil || pid <= 0 || !errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		if pid, err := strconv.Atoi(text); !ours || err != nil || pid <= 0 ||
+			!errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
 			continue
 		}
 		index, err := strconv.ParseUint(strings.TrimPrefix(filepath.Base(dir), "nbd"), 10, 32)
@@ -232,11 +241,14 @@ func (l nbdLink) endOrphans() error {
 	return nil
 }
 
-// setQueue bounds the size of one request to an NBD device, and has who makes a request send it too. The kernel's default,
-// a scheduler, hands each to a thread of the kernel first: on a device without a head to move, that only costs.
+// setQueue bounds the size of one request to an NBD device, and has who makes a request send it
+// too. The kernel's default, a scheduler, hands each to a thread of the kernel first: on a device
+// without a head to move, that only costs.
 func setQueue(index uint32) error {
-	for _, o := range [][2]string{{"max_sectors_kb", strconv.Itoa(nbdMaxRequestKiB)}, {"scheduler", "none"}} {
-		if err := os.WriteFile(fmt.Sprintf("/sys/block/nbd%d/queue/%s", index, o[0]), []byte(o[1]), 0); err != nil {
+	for _, o := range [][2]string{{"max_sectors_kb", strconv.Itoa(nbdMaxRequestKiB)},
+		{"scheduler", "none"}} {
+		if err := os.WriteFile(fmt.Sprintf("/sys/block/nbd%d/queue/%s", index, o[0]), []byte(o[1]),
+			0); err != nil {
 			return errs.Wrap(errs.Unavailable, err, "set %s of nbd%d", o[0], index)
 		}
 	}

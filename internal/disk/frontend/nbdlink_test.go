@@ -24,8 +24,8 @@ func TestFamiliesAreFoundByName(t *testing.T) {
 	}
 }
 
-// TestRequestsReadNothingBehindThem has small values of other goroutines lie beside what is sent, and come and go. The
-// race detector sees whoever reads beyond it.
+// TestRequestsReadNothingBehindThem has small values of other goroutines lie beside what is sent,
+// and come and go. The race detector sees whoever reads beyond it.
 func TestRequestsReadNothingBehindThem(t *testing.T) {
 	var neighbours, requests sync.WaitGroup
 	var done atomic.Bool

@@ -12,8 +12,8 @@ import (
 // Kind is a way to show a device to the kernel.
 type Kind string
 
-// The kinds that there are. Auto is FUSE for Show, since others are left when the caller dies; where they aren't, in a VM,
-// its caller prefers NBD. docs/decisions/0014 has the reasons.
+// The kinds that there are. Auto is FUSE for Show, since others are left when the caller dies;
+// where they aren't, in a VM, its caller prefers NBD. docs/decisions/0014 has the reasons.
 const (
 	Auto Kind = "auto"
 	FUSE Kind = "fuse" // a FUSE file and a loop device over it
@@ -26,23 +26,26 @@ func ParseKind(s string) (Kind, error) {
 	case Auto, FUSE, NBD:
 		return k, nil
 	}
-	return "", errs.New(errs.Invalid, "there is no front end %q", s).WithRemedy("use one of: auto, fuse, nbd")
+	return "", errs.New(errs.Invalid, "there is no front end %q", s).
+		WithRemedy("use one of: auto, fuse, nbd")
 }
 
-// Shown is a device that the kernel sees as a block device. Its methods are safe for concurrent use.
+// Shown is a device that the kernel sees as a block device. Its methods are safe for concurrent
+// use.
 type Shown interface {
 	Kind() Kind
 	// BlockDevice returns the path of the block device.
 	BlockDevice() string
-	// Done is closed when nothing serves the device any more: after Close, or because somebody else has ended
-	// it, after which every access to it fails.
+	// Done is closed when nothing serves the device any more: after Close, or because somebody else
+	// has ended it, after which every access to it fails.
 	Done() <-chan struct{}
-	// Resize has the kernel know the size that the device has by now, which is not below the one that it had. What is on
-	// the block device is not touched. Doing it again is safe.
+	// Resize has the kernel know the size that the device has by now, which is not below the one
+	// that it had. What is on the block device is not touched. Doing it again is safe.
 	Resize() error
-	// Close writes out what the block device holds, flushes, detaches it, and returns when nothing serves it any
-	// more. File systems on it must have been unmounted before: if after 30 s, or when ctx ends, the device is
-	// still used, it is torn away from its users, who get EIO, and Close returns a Conflict. Idempotent.
+	// Close writes out what the block device holds, flushes, detaches it, and returns when nothing
+	// serves it any more. File systems on it must have been unmounted before: if after 30 s, or
+	// when ctx ends, the device is still used, it is torn away from its users, who get EIO, and
+	// Close returns a Conflict. Idempotent.
 	Close(ctx context.Context) error
 }
 
@@ -54,7 +57,8 @@ var (
 // Kind implements Shown.
 func (f *Frontend) Kind() Kind { return FUSE }
 
-// Show serves dev as a block device of dev.Size() bytes with 4 KiB sectors, until Close; see Attach and AttachNBD.
+// Show serves dev as a block device of dev.Size() bytes with 4 KiB sectors, until Close; see Attach
+// and AttachNBD.
 func Show(ctx context.Context, dev disk.Device, kind Kind, cfg Config) (Shown, error) {
 	if kind == NBD {
 		n, err := AttachNBD(ctx, dev, cfg)
@@ -76,7 +80,8 @@ func (cfg *Config) complete(dev disk.Device) error {
 		return errs.New(errs.Invalid, "bad name %q of a block device", cfg.Name)
 	}
 	if size := dev.Size(); size <= 0 || size%disk.BlockSize != 0 {
-		return errs.New(errs.Invalid, "device of %d bytes, not a multiple of %d", size, disk.BlockSize)
+		return errs.New(errs.Invalid, "device of %d bytes, not a multiple of %d", size,
+			disk.BlockSize)
 	}
 	if cfg.DevDir == "" {
 		cfg.DevDir = "/dev"

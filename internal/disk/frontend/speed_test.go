@@ -28,8 +28,8 @@ var jobs = []struct {
 	{name: "1 MiB write", size: 1 << 20, rounds: 32, write: true},
 }
 
-// TestSpeedInGuest measures accesses to the block device itself, by both front ends in turn over a device that is memory:
-// what is measured is the front end and nothing else.
+// TestSpeedInGuest measures accesses to the block device itself, by both front ends in turn over a
+// device that is memory: what is measured is the front end and nothing else.
 func TestSpeedInGuest(t *testing.T) {
 	if !frontend.HasKernelNBD() {
 		t.Fatal("it compares the front ends of a kernel that has both: run TestQemuGuest")
@@ -55,8 +55,10 @@ func TestSpeedInGuest(t *testing.T) {
 			slices.Sort(took[i][kind])
 			p50[kind] = took[i][kind][len(took[i][kind])/2]
 		}
-		fmt.Printf("RESULT O_DIRECT %s in a guest, p50: kernel NBD %d µs, FUSE+loop %d µs, NBD/FUSE %.2f\n", job.name,
-			p50[frontend.NBD].Microseconds(), p50[frontend.FUSE].Microseconds(), float64(p50[frontend.NBD])/float64(p50[frontend.FUSE]))
+		fmt.Printf(
+			"RESULT O_DIRECT %s in a guest, p50: kernel NBD %d µs, FUSE+loop %d µs, NBD/FUSE %.2f\n", job.name,
+			p50[frontend.NBD].Microseconds(), p50[frontend.FUSE].Microseconds(),
+			float64(p50[frontend.NBD])/float64(p50[frontend.FUSE]))
 	}
 }
 
@@ -68,7 +70,9 @@ func timeAccesses(t *testing.T, blockdev string, number int) []time.Duration {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	block, err := unix.Mmap(-1, 0, job.size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS) // aligned
+	// aligned
+	block, err := unix.Mmap(-1, 0, job.size, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		t.Fatal(err)
 	}

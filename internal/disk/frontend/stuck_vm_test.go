@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 )
 
-// TestAVMWithAStuckDiskServerCanBeKilled puts a process that waits for its own device into a VM's cgroup: what
-// kills VMs must get rid of it by itself.
+// TestAVMWithAStuckDiskServerCanBeKilled puts a process that waits for its own device into a VM's
+// cgroup: what kills VMs must get rid of it by itself.
 func TestAVMWithAStuckDiskServerCanBeKilled(t *testing.T) {
 	layout, err := onhost.HostLayout()
 	if err != nil {

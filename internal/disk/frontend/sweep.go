@@ -11,9 +11,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Sweep unmounts, lazily, every file system at or below dir in this mount namespace that lies on a block
-// device of this package, and returns how many. It is for what a process that died has left: its loop
-// device goes when its last mount does. Nothing below dir may be in use.
+// Sweep unmounts, lazily, every file system at or below dir in this mount namespace that lies on a
+// block device of this package, and returns how many. It is for what a process that died has left:
+// its loop device goes when its last mount does. Nothing below dir may be in use.
 func Sweep(dir string) (int, error) {
 	dir, err := filepath.EvalSymlinks(dir)
 	if os.IsNotExist(err) {
@@ -43,8 +43,8 @@ func Sweep(dir string) (int, error) {
 	return len(targets), nil
 }
 
-// EndOrphans has the kernel fail what waits for NBD devices of this package whose process has died. With a FUSE device
-// the kernel does so by itself.
+// EndOrphans has the kernel fail what waits for NBD devices of this package whose process has died.
+// With a FUSE device the kernel does so by itself.
 func EndOrphans() error {
 	link, err := openNBDLink()
 	if err != nil {
@@ -53,7 +53,8 @@ func EndOrphans() error {
 	return link.endOrphans()
 }
 
-// ownMount returns the mount point of a line of mountinfo, if it is below dir and on a device of ours.
+// ownMount returns the mount point of a line of mountinfo, if it is below dir and on a device of
+// ours.
 func ownMount(line, dir string) (string, bool) {
 	fields := strings.Fields(line)
 	if len(fields) < 5 {
@@ -66,11 +67,13 @@ func ownMount(line, dir string) (string, bool) {
 	return target, IsOurs(fields[2])
 }
 
-// IsOurs reports whether a block device, as "major:minor", is or was one of this package, of whatever process.
+// IsOurs reports whether a block device, as "major:minor", is or was one of this package, of
+// whatever process.
 func IsOurs(device string) bool {
 	dir := "/sys/dev/block/" + device
 	backing, err := os.ReadFile(dir + "/loop/backing_file")
-	return err == nil && strings.Contains(string(backing), "/"+namePrefix) || strings.HasPrefix(backendOf(dir), namePrefix)
+	return err == nil && strings.Contains(string(backing), "/"+namePrefix) ||
+		strings.HasPrefix(backendOf(dir), namePrefix)
 }
 
 // unescape undoes the octal escapes of mountinfo.

@@ -38,7 +38,8 @@ type world struct {
 	want  map[string][]byte // path, or path@checkpoint
 }
 
-// noMaps is a store that takes no map, so that a session leaves nothing but its log, however fast it is.
+// noMaps is a store that takes no map, so that a session leaves nothing but its log, however fast
+// it is.
 type noMaps struct{ blob.Store }
 
 func (s noMaps) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
@@ -50,8 +51,10 @@ func (s noMaps) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.
 
 func (w *world) attach(store blob.Store, path string, generation uint64) *disk.Disk {
 	w.t.Helper()
-	d, err := disk.Attach(testCtx(w.t), store, path, disk.AttachOptions{Generation: generation, Holder: fmt.Sprint("vm-", generation),
-		Tuning: disk.Tuning{ObjectBytes: 128 << 10, DirtyBytes: 1 << 20, CheckpointObjects: 8, Revalidate: -1, SealInterval: time.Hour}})
+	d, err := disk.Attach(testCtx(w.t), store, path,
+		disk.AttachOptions{Generation: generation, Holder: fmt.Sprint("vm-", generation),
+			Tuning: disk.Tuning{ObjectBytes: 128 << 10, DirtyBytes: 1 << 20, CheckpointObjects: 8,
+				Revalidate: -1, SealInterval: time.Hour}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -93,8 +96,8 @@ func (w *world) checkpoint(d *disk.Disk, path, name string) {
 	w.want[path+"@"+name] = bytes.Clone(w.want[path])
 }
 
-// newWorld makes a disk that was written in three sessions, of which one crashed and the last is not closed
-// either, with a checkpoint, and a fork of that which was written too.
+// newWorld makes a disk that was written in three sessions, of which one crashed and the last is
+// not closed either, with a checkpoint, and a fork of that which was written too.
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	ctx := testCtx(t)
@@ -113,7 +116,8 @@ func newWorld(t *testing.T) *world {
 	if err := d.Close(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := disk.Fork(ctx, w.store, parent, "one", child, disk.ForkOptions{Size: 2 * size}); err != nil {
+	if _, err := disk.Fork(ctx, w.store, parent, "one", child,
+		disk.ForkOptions{Size: 2 * size}); err != nil {
 		t.Fatal(err)
 	}
 	w.want[child] = append(bytes.Clone(w.want[parent+"@one"]), make([]byte, size)...)
@@ -150,14 +154,16 @@ func (w *world) readable() error {
 		path, point, _ := strings.Cut(name, "@")
 		var dev disk.Device
 		if path == parent && point == "" {
-			d, err := disk.Attach(ctx, w.copyStore(), path, disk.AttachOptions{Generation: 9, Holder: "reader"})
+			d, err := disk.Attach(ctx, w.copyStore(), path,
+				disk.AttachOptions{Generation: 9, Holder: "reader"})
 			if err != nil {
 				return err
 			}
 			defer d.Abandon()
 			dev = d
 		} else {
-			d, err := disk.OpenReadOnly(ctx, w.store, path, point, disk.ReadOnlyOptions{Tuning: disk.Tuning{StallTimeout: 50 * time.Millisecond}})
+			d, err := disk.OpenReadOnly(ctx, w.store, path, point,
+				disk.ReadOnlyOptions{Tuning: disk.Tuning{StallTimeout: 50 * time.Millisecond}})
 			if err != nil {
 				return err
 			}
@@ -230,7 +236,8 @@ func TestHealthyDisks(t *testing.T) {
 		}
 	}
 	r := w.check(parent, fsck.Options{})
-	if r.Checkpoints != 1 || r.Forks != 1 || r.Fences != 1 || r.LogObjects == 0 || r.State != "open" {
+	if r.Checkpoints != 1 || r.Forks != 1 || r.Fences != 1 || r.LogObjects == 0 ||
+		r.State != "open" {
 		t.Errorf("%+v", r)
 	}
 	after := w.objects(w.store)
@@ -244,8 +251,8 @@ func TestHealthyDisks(t *testing.T) {
 	}
 }
 
-// TestGarbageIsGarbage removes all that is called unreachable: nothing is missed, by the disk, its checkpoint or
-// its fork, and nothing unreachable is left.
+// TestGarbageIsGarbage removes all that is called unreachable: nothing is missed, by the disk, its
+// checkpoint or its fork, and nothing unreachable is left.
 func TestGarbageIsGarbage(t *testing.T) {
 	w := newWorld(t)
 	removed := 0
@@ -265,14 +272,15 @@ func TestGarbageIsGarbage(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{parent, child} {
-		if r := w.check(path, fsck.Options{Data: true}); r.DamageCount != 0 || r.Garbage().Objects != 0 {
+		if r := w.check(path, fsck.Options{Data: true}); r.DamageCount != 0 ||
+			r.Garbage().Objects != 0 {
 			t.Errorf("%s: %+v", path, r)
 		}
 	}
 }
 
-// TestEveryDamageIsFound removes, cuts or flips a bit of each object of the store in turn. When the check finds no
-// damage then, the engine must be able to read everything as before.
+// TestEveryDamageIsFound removes, cuts or flips a bit of each object of the store in turn. When the
+// check finds no damage then, the engine must be able to read everything as before.
 func TestEveryDamageIsFound(t *testing.T) {
 	w := newWorld(t)
 	rng := rand.New(rand.NewPCG(5, 5))
@@ -280,7 +288,8 @@ func TestEveryDamageIsFound(t *testing.T) {
 	objects := w.objects(w.store)
 	for i, key := range slices.Sorted(maps.Keys(objects)) {
 		body := objects[key]
-		for _, how := range []string{"removed", "cut", "flipped"}[i%3 : i%3+1] { // one each: all three take a while
+		// one each: all three take a while
+		for _, how := range []string{"removed", "cut", "flipped"}[i%3 : i%3+1] {
 			bad := bytes.Clone(body)
 			switch how {
 			case "removed":
@@ -296,8 +305,10 @@ func TestEveryDamageIsFound(t *testing.T) {
 			damage, err := w.damage()
 			if damage > 0 {
 				found[how]++
-			} else if err == nil && !strings.HasSuffix(key, "/head") { // a flipped number in a head can be a head
-				if rerr := w.readable(); rerr != nil && !(how == "removed" && strings.Contains(key, "/ckpt/")) && !w.tailOfLog(key) {
+			} else if err == nil && !strings.HasSuffix(key,
+				"/head") { // a flipped number in a head can be a head
+				if rerr := w.readable(); rerr != nil &&
+					!(how == "removed" && strings.Contains(key, "/ckpt/")) && !w.tailOfLog(key) {
 					t.Errorf("%s %s: the check finds nothing, the engine says: %v", key, how, rerr)
 				}
 			}
@@ -315,8 +326,8 @@ func TestEveryDamageIsFound(t *testing.T) {
 	}
 }
 
-// tailOfLog reports whether an object is one of the open session's log: if it is missing, no check can tell
-// that it ever was.
+// tailOfLog reports whether an object is one of the open session's log: if it is missing, no check
+// can tell that it ever was.
 func (w *world) tailOfLog(key string) bool {
 	return strings.HasPrefix(key, parent+"/log/")
 }
@@ -334,10 +345,12 @@ func (w *world) damage() (int, error) {
 }
 
 func TestNoDiskIsNoDamage(t *testing.T) {
-	if _, err := fsck.Check(testCtx(t), memblob.New(), "disks/none", fsck.Options{}); !errs.Is(err, errs.NotFound) {
+	if _, err := fsck.Check(testCtx(t), memblob.New(), "disks/none", fsck.Options{}); !errs.Is(err,
+		errs.NotFound) {
 		t.Errorf("%v", err)
 	}
-	if _, err := fsck.Check(testCtx(t), memblob.New(), "../x", fsck.Options{}); !errs.Is(err, errs.Invalid) {
+	if _, err := fsck.Check(testCtx(t), memblob.New(), "../x", fsck.Options{}); !errs.Is(err,
+		errs.Invalid) {
 		t.Errorf("%v", err)
 	}
 }

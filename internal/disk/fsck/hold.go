@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// hold keeps collectors from a disk while it is checked: what they delete, and they alone could have known to be garbage, would look like
-// damage.
+// hold keeps collectors from a disk while it is checked: what they delete, and they alone could
+// have known to be garbage, would look like damage.
 func (c *checker) hold(ctx context.Context, path string) error {
 	if c.opts.Unpinned || c.onlyReach {
 		return nil
@@ -17,7 +17,8 @@ func (c *checker) hold(ctx context.Context, path string) error {
 	h, err := disk.TakeHold(ctx, c.store, path, "fsck of "+c.path, c.opts.PinLease)
 	if errs.Is(err, errs.Denied) {
 		return errs.Wrap(errs.Denied, err, "a check keeps collectors from the disk by a pin").
-			WithRemedy("allow writes below %s/pins/; or check with --no-pin, if no collector runs", path)
+			WithRemedy("allow writes below %s/pins/; or check with --no-pin, if no collector runs",
+				path)
 	}
 	if err == nil {
 		c.holds = append(c.holds, h)
@@ -31,7 +32,8 @@ func (c *checker) held() (err error) {
 		err = errors.Join(err, h.Valid())
 	}
 	if err != nil {
-		return errs.Wrap(errs.Conflict, err, "a collector may have deleted what was being checked").WithRemedy("check again")
+		return errs.Wrap(errs.Conflict, err,
+			"a collector may have deleted what was being checked").WithRemedy("check again")
 	}
 	return nil
 }

@@ -15,8 +15,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestCollectorsSpareWhatIsChecked removes a checkpoint and collects twice once a check has read the map of it, and before it looks at what that
-// refers to. Without a pin the check finds damage that there never was.
+// TestCollectorsSpareWhatIsChecked removes a checkpoint and collects twice once a check has read
+// the map of it, and before it looks at what that refers to. Without a pin the check finds damage
+// that there never was.
 func TestCollectorsSpareWhatIsChecked(t *testing.T) {
 	for _, unpinned := range []bool{false, true} {
 		ctx, store := testCtx(t), memblob.New()
@@ -26,7 +27,8 @@ func TestCollectorsSpareWhatIsChecked(t *testing.T) {
 		}
 		d := w.attach(store, parent, 1)
 		for i, letter := range []byte("ab") {
-			if err := d.WriteAt(ctx, []byte(strings.Repeat(string(letter), 64<<10)), 0); err != nil {
+			if err := d.WriteAt(ctx, []byte(strings.Repeat(string(letter), 64<<10)),
+				0); err != nil {
 				t.Fatal(err)
 			}
 			if i == 0 {
@@ -40,27 +42,30 @@ func TestCollectorsSpareWhatIsChecked(t *testing.T) {
 		}
 		now := time.Now().UTC()
 		var once sync.Once
-		meddling := decorate.Intercept(store, func(ctx context.Context, op decorate.Op, key string) (err error) {
-			if op != decorate.OpGet || !strings.Contains(key, "/log/") {
-				return nil
-			}
-			once.Do(func() {
-				err = disk.RemoveCheckpoint(ctx, store, parent, "old")
-				for range 2 {
-					if err == nil {
-						_, err = gc.Collect(ctx, store, gc.Options{Grace: time.Hour, Now: func() time.Time { return now }})
-					}
-					now = now.Add(time.Hour)
+		meddling := decorate.Intercept(store,
+			func(ctx context.Context, op decorate.Op, key string) (err error) {
+				if op != decorate.OpGet || !strings.Contains(key, "/log/") {
+					return nil
 				}
+				once.Do(func() {
+					err = disk.RemoveCheckpoint(ctx, store, parent, "old")
+					for range 2 {
+						if err == nil {
+							_, err = gc.Collect(ctx, store,
+								gc.Options{Grace: time.Hour, Now: func() time.Time { return now }})
+						}
+						now = now.Add(time.Hour)
+					}
+				})
+				return err
 			})
-			return err
-		})
 		r, err := fsck.Check(ctx, meddling, parent, fsck.Options{Unpinned: unpinned})
 		if err != nil {
 			t.Fatal(err)
 		}
 		if (r.DamageCount > 0) != unpinned || r.Pins > 0 {
-			t.Errorf("unpinned %v: %d damages, %d pins: %+v", unpinned, r.DamageCount, r.Pins, r.Damage)
+			t.Errorf("unpinned %v: %d damages, %d pins: %+v", unpinned, r.DamageCount,
+				r.Pins, r.Damage)
 		}
 		if pins, err := disk.ListPins(ctx, store, parent); err != nil || len(pins) > 0 {
 			t.Errorf("pins left: %v, %v", pins, err)
@@ -68,7 +73,8 @@ func TestCollectorsSpareWhatIsChecked(t *testing.T) {
 	}
 }
 
-// TestALostPinEndsTheCheck takes the pin away while the check runs: what it found may be what a collector left.
+// TestALostPinEndsTheCheck takes the pin away while the check runs: what it found may be what a
+// collector left.
 func TestALostPinEndsTheCheck(t *testing.T) {
 	ctx, store := testCtx(t), memblob.New()
 	w := &world{t: t, store: store}
@@ -93,10 +99,12 @@ func TestALostPinEndsTheCheck(t *testing.T) {
 		}
 		return nil
 	})
-	if _, err := fsck.Check(ctx, slow, parent, fsck.Options{PinLease: time.Second}); !errs.Is(err, errs.Conflict) {
+	if _, err := fsck.Check(ctx, slow, parent, fsck.Options{PinLease: time.Second}); !errs.Is(err,
+		errs.Conflict) {
 		t.Errorf("a check whose pin was taken away: %v", err)
 	}
-	if _, err := fsck.Check(ctx, store, "disks/none", fsck.Options{}); !errs.Is(err, errs.NotFound) {
+	if _, err := fsck.Check(ctx, store, "disks/none", fsck.Options{}); !errs.Is(err,
+		errs.NotFound) {
 		t.Errorf("no disk: %v", err)
 	}
 	if pins, err := disk.ListPins(ctx, store, "disks/none"); err != nil || len(pins) > 0 {

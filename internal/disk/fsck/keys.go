@@ -37,7 +37,8 @@ func kindOf(rel string) string {
 	switch {
 	case !deeper && (kind == "head" || kind == "machine.json"):
 		return "head"
-	case deeper && rest != "" && (kind == "log" || kind == "map" || kind == "seg" || kind == "ckpt" || kind == "refs" || kind == "pins" || kind == "boot"):
+	case deeper && rest != "" && (kind == "log" || kind == "map" || kind == "seg" ||
+		kind == "ckpt" || kind == "refs" || kind == "pins" || kind == "boot"):
 		return kind
 	}
 	return "other"

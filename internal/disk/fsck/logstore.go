@@ -19,22 +19,25 @@ type logStore struct {
 	objects map[string]int64 // of this disk: key → size
 }
 
-// openLog opens and lists the log store of a disk that has one. A store that is not the one that the disk was bound to is
-// damage: an attach would refuse it.
+// openLog opens and lists the log store of a disk that has one. A store that is not the one that
+// the disk was bound to is damage: an attach would refuse it.
 func (c *checker) openLog(ctx context.Context) error {
 	at := c.head.LogStore
 	if at == nil {
 		return nil
 	}
 	if c.opts.OpenLog == nil {
-		return errs.New(errs.Unsupported, "disk %s has its log in a second store, %s, which can't be reached from here", c.path, at.URL)
+		return errs.New(errs.Unsupported,
+			"disk %s has its log in a second store, %s, which can't be reached from here",
+			c.path, at.URL)
 	}
 	store, err := c.opts.OpenLog(ctx, at.URL)
 	if err != nil {
 		return errs.Wrap(errs.KindOf(err), err, "log store %s", at.URL)
 	}
-	c.second = &logStore{store: decorate.Retry(decorate.Whole(store), decorate.DefaultRetry()), objects: map[string]int64{},
-		close: func() { _ = store.Close() }}
+	c.second = &logStore{store: decorate.Retry(decorate.Whole(store), decorate.DefaultRetry()),
+		objects: map[string]int64{},
+		close:   func() { _ = store.Close() }}
 	c.log.count(func(r *Report) { r.LogStore = at.URL })
 	err = c.checkIdentity(ctx, at)
 	if err == nil {
@@ -74,7 +77,8 @@ func (c *checker) checkIdentity(ctx context.Context, at *format.LogStore) error 
 	return nil
 }
 
-// logs returns the logs that are there. Those of sessions that the head doesn't name are nobody's, but for their fences.
+// logs returns the logs that are there. Those of sessions that the head doesn't name are nobody's,
+// but for their fences.
 func (s *logStore) logs(c *checker) []*epochLog {
 	byDir := map[string]*epochLog{}
 	var out []*epochLog
@@ -91,7 +95,8 @@ func (s *logStore) logs(c *checker) []*epochLog {
 		l := byDir[dir]
 		if l == nil {
 			own, named := c.head.LogStore.Session(epoch)
-			l = &epochLog{epoch: epoch, dir: dir, current: named && own == session, store: s.store, sizes: s.objects}
+			l = &epochLog{epoch: epoch, dir: dir, current: named &&
+				own == session, store: s.store, sizes: s.objects}
 			byDir[dir], out = l, append(out, l)
 		}
 		l.seqs = append(l.seqs, seq)

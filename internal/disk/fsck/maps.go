@@ -26,9 +26,11 @@ type walk struct {
 	locked bool // a page could not be decrypted, so that nothing can be said of sums
 }
 
-// walk checks the map that ref names: root, segment table, directories, regions, and that live counts are
-// exact. A root that was walked before is not walked again. Size is of the disk that refers to it.
-func (c *checker) walk(ctx context.Context, lineage []format.Ancestor, ref *format.RootRef, size int64, isHead bool) error {
+// walk checks the map that ref names: root, segment table, directories, regions, and that live
+// counts are exact. A root that was walked before is not walked again. Size is of the disk that
+// refers to it.
+func (c *checker) walk(ctx context.Context, lineage []format.Ancestor, ref *format.RootRef,
+	size int64, isHead bool) error {
 	if ref == nil {
 		return nil
 	}
@@ -58,13 +60,16 @@ func (c *checker) walk(ctx context.Context, lineage []format.Ancestor, ref *form
 	return w.run(ctx)
 }
 
-func (c *checker) readRoot(ctx context.Context, uid, key string, ref *format.RootRef) (*format.Root, error) {
+func (c *checker) readRoot(ctx context.Context, uid, key string,
+	ref *format.RootRef) (*format.Root, error) {
 	b, size, err := c.get(ctx, key, blob.All())
 	if err != nil {
 		return nil, err
 	}
 	if size != ref.Size || format.CRC(b) != ref.CRC {
-		return nil, errs.New(errs.Corrupt, "%d bytes with checksum %08x, referred to as %d with %08x", size, format.CRC(b), ref.Size, ref.CRC)
+		return nil, errs.New(errs.Corrupt,
+			"%d bytes with checksum %08x, referred to as %d with %08x", size, format.CRC(b),
+			ref.Size, ref.CRC)
 	}
 	pkey, err := c.keysOf().Root(uid, ref)
 	if err != nil {
@@ -104,11 +109,13 @@ func (w *walk) run(ctx context.Context) error {
 	return nil
 }
 
-// page reads a page, marks its object, and hands its contents to decode. What decode or the reading finds
-// wrong is damage; ok is false then.
-func (w *walk) page(ctx context.Context, ref format.PageRef, decode func(contents []byte) error) (ok bool, _ error) {
+// page reads a page, marks its object, and hands its contents to decode. What decode or the reading
+// finds wrong is damage; ok is false then.
+func (w *walk) page(ctx context.Context, ref format.PageRef,
+	decode func(contents []byte) error) (ok bool, _ error) {
 	if int(ref.Lineage) >= len(w.lineage) {
-		w.c.log.damage(w.key, "it refers to disk %d of a lineage of %d", ref.Lineage, len(w.lineage))
+		w.c.log.damage(w.key, "it refers to disk %d of a lineage of %d", ref.Lineage,
+			len(w.lineage))
 		return false, nil
 	}
 	key := mapKey(w.lineage[ref.Lineage].Path, ref.Epoch, ref.N, "pages")
@@ -148,7 +155,8 @@ func (w *walk) segmentPage(ctx context.Context, i uint32, ref format.PageRef) er
 		}
 		e.Lineage += ref.Lineage
 		if int(e.Lineage) >= len(w.lineage) {
-			w.c.log.damage(w.key, "segment %d is of disk %d of a lineage of %d", i*format.SegPageEntries+uint32(j), e.Lineage, len(w.lineage))
+			w.c.log.damage(w.key, "segment %d is of disk %d of a lineage of %d",
+				i*format.SegPageEntries+uint32(j), e.Lineage, len(w.lineage))
 			continue
 		}
 		owner := w.lineage[e.Lineage]
@@ -195,11 +203,14 @@ func (w *walk) region(ctx context.Context, id uint32, ref format.PageRef) error 
 		seg, first := e.Loc().Segment(), uint64(id)*format.RegionBlocks+uint64(e.Start())
 		switch {
 		case first+uint64(e.Count()) > blocks:
-			w.c.log.damage(w.key, "blocks %d to %d are mapped, past the end at %d", first, first+uint64(e.Count()), blocks)
+			w.c.log.damage(w.key, "blocks %d to %d are mapped, past the end at %d", first,
+				first+uint64(e.Count()), blocks)
 		case int(seg) >= len(w.segs) || w.segs[seg].Kind == format.KindFree:
-			w.c.log.damage(w.key, "block %d is in segment %d, which the table doesn't know", first, seg)
+			w.c.log.damage(w.key, "block %d is in segment %d, which the table doesn't know", first,
+				seg)
 		case e.Loc().Block()+e.Count() > w.segs[seg].Blocks:
-			w.c.log.damage(w.key, "block %d is block %d of segment %d, which has %d", first, e.Loc().Block(), seg, w.segs[seg].Blocks)
+			w.c.log.damage(w.key, "block %d is block %d of segment %d, which has %d", first,
+				e.Loc().Block(), seg, w.segs[seg].Blocks)
 		default:
 			w.live[seg] += e.Count()
 			w.mapped += uint64(e.Count())
@@ -215,7 +226,8 @@ func (w *walk) compare() {
 	}
 	for i := range w.segs {
 		if e := &w.segs[i]; e.Kind != format.KindFree && e.Live != w.live[i] {
-			w.c.log.damage(w.key, "segment %d has %d live blocks, the table says %d", i, w.live[i], e.Live)
+			w.c.log.damage(w.key, "segment %d has %d live blocks, the table says %d", i,
+				w.live[i], e.Live)
 		}
 	}
 	if w.mapped != w.root.Mapped {
@@ -228,7 +240,8 @@ const (
 	keptPages  = 64 << 20 // bytes of them that are kept
 )
 
-// pageCache keeps whole pages objects, because their pages are read one after the other, and by many maps.
+// pageCache keeps whole pages objects, because their pages are read one after the other, and by
+// many maps.
 type pageCache struct {
 	mu      sync.Mutex
 	objects map[string][]byte
@@ -251,7 +264,8 @@ func (p *pageCache) keep(key string, b []byte) {
 	p.bytes += len(b)
 }
 
-func (c *checker) readPage(ctx context.Context, uid, key string, ref format.PageRef) ([]byte, error) {
+func (c *checker) readPage(ctx context.Context, uid, key string,
+	ref format.PageRef) ([]byte, error) {
 	object := c.cache.get(key)
 	if size, known := c.own[key]; object == nil && known && size <= wholePages {
 		b, _, err := c.get(ctx, key, blob.All())
@@ -266,7 +280,8 @@ func (c *checker) readPage(ctx context.Context, uid, key string, ref format.Page
 	switch {
 	case object == nil:
 		var err error
-		if stored, _, err = c.get(ctx, key, blob.Range{Offset: int64(ref.Offset), Length: int64(ref.Length)}); err != nil {
+		if stored, _, err = c.get(ctx, key,
+			blob.Range{Offset: int64(ref.Offset), Length: int64(ref.Length)}); err != nil {
 			return nil, err
 		}
 	case end > int64(len(object)):

@@ -11,20 +11,24 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Reach notes which objects maps refer to, by the walk of a check, without any key: of an encrypted disk too,
-// directories and segment tables can be read. It reads neither regions nor segments. Unlike a check it is strict:
-// what can't be read, or is not as it must be, is an error.
+// Reach notes which objects maps refer to, by the walk of a check, without any key: of an encrypted
+// disk too, directories and segment tables can be read. It reads neither regions nor segments.
+// Unlike a check it is strict: what can't be read, or is not as it must be, is an error.
 type Reach struct{ c *checker }
 
-// NewReach returns a Reach that has nothing noted. It makes one attempt at each request. sizes, by key, are of objects that are known to be there.
+// NewReach returns a Reach that has nothing noted. It makes one attempt at each request. sizes, by
+// key, are of objects that are known to be there.
 func NewReach(store blob.Store, codec *format.Codec, sizes map[string]int64) *Reach {
 	return &Reach{&checker{store: store, codec: codec, onlyReach: true, own: sizes,
-		log: log{r: &Report{}}, reached: map[string]struct{}{}, hashes: map[uint64]struct{}{}, seed: maphash.MakeSeed()}}
+		log: log{r: &Report{}}, reached: map[string]struct{}{}, hashes: map[uint64]struct{}{},
+		seed: maphash.MakeSeed()}}
 }
 
-// Map notes all that the map under root refers to, its own objects too. A map that was noted before is not read
-// again. Size is of the disk that refers to it, in bytes. After an error nothing can be said of what is reached.
-func (r *Reach) Map(ctx context.Context, lineage []format.Ancestor, root *format.RootRef, size int64) error {
+// Map notes all that the map under root refers to, its own objects too. A map that was noted before
+// is not read again. Size is of the disk that refers to it, in bytes. After an error nothing can be
+// said of what is reached.
+func (r *Reach) Map(ctx context.Context, lineage []format.Ancestor, root *format.RootRef,
+	size int64) error {
 	if err := r.c.walk(ctx, lineage, root, size, false); err != nil {
 		return err
 	}

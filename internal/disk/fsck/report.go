@@ -27,20 +27,21 @@ func (t *Tally) add(size int64) {
 
 // Report is what a check has found.
 type Report struct {
-	Path        string           `json:"path"`
-	State       string           `json:"state"` // of the head: open or closed
-	Epoch       uint64           `json:"epoch"`
-	SizeBytes   int64            `json:"size_bytes"`
-	Checkpoints int              `json:"checkpoints"`
-	Forks       int              `json:"forks"` // disks that depend on this one, and theirs
-	Pins        int              `json:"pins"`
-	Roots       int              `json:"roots"` // map roots walked
-	Pages       int              `json:"pages"`
-	MappedBytes int64            `json:"mapped_bytes"`        // in the head's map
-	Segments    int              `json:"segments"`            // headers checked
-	Frames      int              `json:"frames"`              // contents checked
-	LogObjects  int              `json:"log_objects"`         // that an attach would replay
-	LogStore    string           `json:"log_store,omitempty"` // where the log is, if in a second store; what is there counts as own
+	Path        string `json:"path"`
+	State       string `json:"state"` // of the head: open or closed
+	Epoch       uint64 `json:"epoch"`
+	SizeBytes   int64  `json:"size_bytes"`
+	Checkpoints int    `json:"checkpoints"`
+	Forks       int    `json:"forks"` // disks that depend on this one, and theirs
+	Pins        int    `json:"pins"`
+	Roots       int    `json:"roots"` // map roots walked
+	Pages       int    `json:"pages"`
+	MappedBytes int64  `json:"mapped_bytes"` // in the head's map
+	Segments    int    `json:"segments"`     // headers checked
+	Frames      int    `json:"frames"`       // contents checked
+	LogObjects  int    `json:"log_objects"`  // that an attach would replay
+	// where the log is, if in a second store; what is there counts as own
+	LogStore    string           `json:"log_store,omitempty"`
 	Fences      int              `json:"fences"`
 	ReadBytes   int64            `json:"read_bytes"`
 	Own         Tally            `json:"own"`         // all objects below the disk's path
@@ -48,9 +49,10 @@ type Report struct {
 	InFlight    Tally            `json:"in_flight"`   // of a writer that has the disk open, or had
 	DamageCount int              `json:"damage_count"`
 	Cipher      string           `json:"cipher,omitempty"` // of an encrypted disk
-	Locked      int              `json:"locked,omitempty"` // pages, headers and frames of which, for lack of the key, only the checksum was checked
-	Damage      []Finding        `json:"damage"`
-	Notes       []string         `json:"notes"`
+	// pages, headers and frames of which, for lack of the key, only the checksum was checked
+	Locked int       `json:"locked,omitempty"`
+	Damage []Finding `json:"damage"`
+	Notes  []string  `json:"notes"`
 }
 
 // Garbage returns what is unreachable, of all kinds.
@@ -74,7 +76,8 @@ func (l *log) damage(object, format string, args ...any) {
 	defer l.mu.Unlock()
 	l.r.DamageCount++
 	if len(l.r.Damage) < maxFindings {
-		l.r.Damage = append(l.r.Damage, Finding{Object: object, Detail: fmt.Sprintf(format, args...)})
+		l.r.Damage = append(l.r.Damage,
+			Finding{Object: object, Detail: fmt.Sprintf(format, args...)})
 	}
 }
 

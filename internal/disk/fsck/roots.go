@@ -30,8 +30,10 @@ func (c *checker) checkMaps(ctx context.Context) error {
 			}
 			continue
 		}
-		if p.UID != c.head.UID || c.path+"/ckpt/"+p.Name != key || !slices.Equal(p.Lineage, c.head.Lineage) {
-			c.log.damage(key, "checkpoint %q of disk %s with a lineage of %d doesn't belong here", p.Name, p.UID, len(p.Lineage))
+		if p.UID != c.head.UID || c.path+"/ckpt/"+p.Name != key ||
+			!slices.Equal(p.Lineage, c.head.Lineage) {
+			c.log.damage(key, "checkpoint %q of disk %s with a lineage of %d doesn't belong here",
+				p.Name, p.UID, len(p.Lineage))
 			continue
 		}
 		if err := c.walk(ctx, p.Lineage, p.Root, p.Size, false); err != nil {
@@ -112,7 +114,8 @@ func (c *checker) checkForks(ctx context.Context) error {
 func (c *checker) walkFork(ctx context.Context, path string) error {
 	b, _, err := c.get(ctx, headKey(path), blob.All())
 	if errs.Is(err, errs.NotFound) {
-		c.log.note("fork %s is registered, and isn't there: it was never finished, or is destroyed", path)
+		c.log.note("fork %s is registered, and isn't there: it was never finished, or is destroyed",
+			path)
 		return nil
 	}
 	if err == nil {
@@ -125,7 +128,8 @@ func (c *checker) walkFork(ctx context.Context, path string) error {
 	}
 	h, err := format.DecodeHead(b)
 	if err != nil {
-		c.log.note("fork %s can't be read, so that what it needs may be counted as unreachable: %v", path, err)
+		c.log.note("fork %s can't be read, so that what it needs may be counted as unreachable: %v",
+			path, err)
 		return nil
 	}
 	c.log.count(func(r *Report) { r.Forks++ })
@@ -149,7 +153,8 @@ func (c *checker) walkFork(ctx context.Context, path string) error {
 		}
 		p, err := format.DecodeCheckpoint(b)
 		if err != nil {
-			c.log.note("checkpoint %s can't be read, so that what it needs may be counted as unreachable: %v", key, err)
+			c.log.note(
+				"checkpoint %s can't be read, so that what it needs may be counted as unreachable: %v", key, err)
 			continue
 		}
 		if err := c.walk(ctx, p.Lineage, p.Root, p.Size, false); err != nil {
@@ -159,7 +164,8 @@ func (c *checker) walkFork(ctx context.Context, path string) error {
 	return nil
 }
 
-// checkTrace looks at the boot trace. It is a hint: without it the next boot is slower, and nothing is lost.
+// checkTrace looks at the boot trace. It is a hint: without it the next boot is slower, and nothing
+// is lost.
 func (c *checker) checkTrace(ctx context.Context) error {
 	if c.head.Boot == 0 {
 		return nil
@@ -171,7 +177,8 @@ func (c *checker) checkTrace(ctx context.Context) error {
 		_, err = format.DecodeTrace(b)
 	}
 	if errs.Is(err, errs.NotFound) || errs.Is(err, errs.Corrupt) {
-		c.log.note("the boot trace can't be read, so that the next start reads nothing ahead: %v", err)
+		c.log.note("the boot trace can't be read, so that the next start reads nothing ahead: %v",
+			err)
 		return nil
 	}
 	return err

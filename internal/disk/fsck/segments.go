@@ -78,7 +78,8 @@ func (c *checker) checkSegment(ctx context.Context, key string, s *segment) erro
 	}
 	c.log.count(func(r *Report) { r.Segments++ })
 	uid, ok := parseID(s.owner.UID)
-	if !ok || h.Disk != uid || h.Epoch != e.Epoch || h.Seq != e.Seq || h.Kind != e.Kind || h.Blocks != e.Blocks ||
+	if !ok || h.Disk != uid || h.Epoch != e.Epoch || h.Seq != e.Seq || h.Kind != e.Kind ||
+		h.Blocks != e.Blocks ||
 		h.Len() != int(e.HeaderLen) || size != int64(e.Size) || h.IsFence() {
 		c.log.damage(key, "its header is not what the segment table says of it")
 		return nil
@@ -87,8 +88,8 @@ func (c *checker) checkSegment(ctx context.Context, key string, s *segment) erro
 	return nil
 }
 
-// checkFrames opens a header, and decompresses every frame of an object if it was read whole. What is encrypted,
-// and lacks its key, is held against its checksums only.
+// checkFrames opens a header, and decompresses every frame of an object if it was read whole. What
+// is encrypted, and lacks its key, is held against its checksums only.
 func (c *checker) checkFrames(key, uid string, h *format.LogHeader, object []byte) {
 	okey, err := c.keysOf().Open(uid, h)
 	locked := errs.Is(err, errs.Denied)
@@ -169,7 +170,8 @@ func (c *checker) logs() []*epochLog {
 		}
 		l := byEpoch[p.Epoch]
 		if l == nil {
-			l = &epochLog{epoch: p.Epoch, dir: pathpkg.Dir(key), current: true, store: c.store, sizes: c.own}
+			l = &epochLog{epoch: p.Epoch, dir: pathpkg.Dir(key), current: true,
+				store: c.store, sizes: c.own}
 			byEpoch[p.Epoch], out = l, append(out, l)
 		}
 		l.seqs = append(l.seqs, p.Seq)
@@ -219,9 +221,10 @@ func (c *checker) checkLog(ctx context.Context, uid format.ID, l *epochLog) erro
 	return nil
 }
 
-// checkHole tells of a hole in a log that goes on at a later number: damage, if an object beyond says that what was there had been
-// acknowledged. The last object that is no fence knows most.
-func (c *checker) checkHole(ctx context.Context, uid format.ID, l *epochLog, hole, after uint64) error {
+// checkHole tells of a hole in a log that goes on at a later number: damage, if an object beyond
+// says that what was there had been acknowledged. The last object that is no fence knows most.
+func (c *checker) checkHole(ctx context.Context, uid format.ID, l *epochLog, hole,
+	after uint64) error {
 	for i := len(l.seqs) - 1; i >= 0 && l.seqs[i] > hole; i-- {
 		key := fmt.Sprintf("%s/%016x", l.dir, l.seqs[i])
 		if l.sizes[key] == int64(format.LogHeaderLen(0, 0)) {
@@ -235,17 +238,20 @@ func (c *checker) checkHole(ctx context.Context, uid format.ID, l *epochLog, hol
 			return err
 		}
 		if h.Acknowledged() >= hole {
-			c.log.damage(fmt.Sprintf("%s/%016x", l.dir, hole), "is missing, and was acknowledged to the writer: object %d of the log says so", h.Seq)
+			c.log.damage(fmt.Sprintf("%s/%016x", l.dir, hole),
+				"is missing, and was acknowledged to the writer: object %d of the log says so",
+				h.Seq)
 			return nil
 		}
 		break
 	}
-	c.log.note("the log of epoch %d has a hole at %d, and goes on at %d: what lies beyond was never acknowledged", l.epoch, hole, after)
+	c.log.note(
+		"the log of epoch %d has a hole at %d, and goes on at %d: what lies beyond was never acknowledged", l.epoch, hole, after)
 	return nil
 }
 
-// replayFrom returns the sequence number at which a replay of an epoch's log would begin, or 0 if there
-// would be none.
+// replayFrom returns the sequence number at which a replay of an epoch's log would begin, or 0 if
+// there would be none.
 func (c *checker) replayFrom(epoch uint64) uint64 {
 	p := c.head.Log
 	switch {
@@ -258,7 +264,8 @@ func (c *checker) replayFrom(epoch uint64) uint64 {
 }
 
 // readLog reads a log object whole and checks that it is what its key says.
-func (c *checker) readLog(ctx context.Context, store blob.Store, key string, uid format.ID, epoch, seq uint64) (*format.LogHeader, []byte, error) {
+func (c *checker) readLog(ctx context.Context, store blob.Store, key string, uid format.ID, epoch,
+	seq uint64) (*format.LogHeader, []byte, error) {
 	b, size, err := c.getFrom(ctx, store, key, blob.All())
 	if err != nil {
 		return nil, nil, err
@@ -267,7 +274,8 @@ func (c *checker) readLog(ctx context.Context, store blob.Store, key string, uid
 	if err != nil {
 		return nil, nil, err
 	}
-	if h.Disk != uid || h.Epoch != epoch || h.Seq != seq || h.Kind != format.KindLog || size != int64(h.Len())+int64(h.Body) {
+	if h.Disk != uid || h.Epoch != epoch || h.Seq != seq || h.Kind != format.KindLog ||
+		size != int64(h.Len())+int64(h.Body) {
 		return nil, nil, errs.New(errs.Corrupt, "it holds another object")
 	}
 	return h, b, nil
@@ -277,7 +285,8 @@ func (c *checker) checkRuns(key string, h *format.LogHeader) {
 	blocks := uint64(c.head.Size) / format.BlockSize
 	for _, r := range h.Runs {
 		if r.LBA+r.Count > blocks {
-			c.log.damage(key, "it writes blocks %d to %d of a disk of %d", r.LBA, r.LBA+r.Count, blocks)
+			c.log.damage(key, "it writes blocks %d to %d of a disk of %d", r.LBA,
+				r.LBA+r.Count, blocks)
 		}
 	}
 }

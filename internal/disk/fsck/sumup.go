@@ -20,12 +20,14 @@ func (c *checker) sumUp() {
 	if c.second != nil {
 		for _, key := range slices.Sorted(maps.Keys(c.second.objects)) {
 			epoch, _, seq, ok := secondLog(c.head.UID, key)
-			c.count(key, "log", c.second.objects[key], ok && c.inFlightLog(format.Position{Epoch: epoch, Seq: seq}))
+			c.count(key, "log", c.second.objects[key], ok &&
+				c.inFlightLog(format.Position{Epoch: epoch, Seq: seq}))
 		}
 	}
 }
 
-// unlisted tells of objects that were read, and that the listing lacks: it may also lack others, which were not read then.
+// unlisted tells of objects that were read, and that the listing lacks: it may also lack others,
+// which were not read then.
 func (c *checker) unlisted() {
 	damaged := map[string]bool{}
 	for _, f := range c.log.r.Damage {
@@ -33,8 +35,10 @@ func (c *checker) unlisted() {
 	}
 	for _, key := range slices.Sorted(maps.Keys(c.reached)) {
 		rel, own := strings.CutPrefix(key, c.path+"/")
-		if _, listed := c.own[key]; own && !listed && !damaged[key] && kindOf(rel) != "other" && kindOf(rel) != "boot" && !c.inFlight(kindOf(rel), rel) {
-			c.log.damage(key, "is there, and the store doesn't list it: what else its listings lack was not checked")
+		if _, listed := c.own[key]; own && !listed && !damaged[key] && kindOf(rel) != "other" &&
+			kindOf(rel) != "boot" && !c.inFlight(kindOf(rel), rel) {
+			c.log.damage(key,
+				"is there, and the store doesn't list it: what else its listings lack was not checked")
 		}
 	}
 }
@@ -58,10 +62,12 @@ func (c *checker) count(key, kind string, size int64, inFlight bool) {
 
 // inFlightLog is inFlight of a log object.
 func (c *checker) inFlightLog(p format.Position) bool {
-	return c.head.State == format.StateOpen && p.Epoch == c.head.Epoch && (p.Epoch > c.head.Log.Epoch || p.Seq >= c.head.Log.Seq)
+	return c.head.State == format.StateOpen && p.Epoch == c.head.Epoch &&
+		(p.Epoch > c.head.Log.Epoch || p.Seq >= c.head.Log.Seq)
 }
 
-// inFlight reports whether an unreached object may be one that the present writer is about to refer to.
+// inFlight reports whether an unreached object may be one that the present writer is about to refer
+// to.
 func (c *checker) inFlight(kind, rel string) bool {
 	if c.head.State != format.StateOpen {
 		return false
@@ -78,7 +84,8 @@ func (c *checker) inFlight(kind, rel string) bool {
 	case "map":
 		epoch, n, ok := mapEpoch(rel)
 		root := c.head.Root
-		return ok && epoch == c.head.Epoch && (root == nil || root.Lineage > 0 || root.Epoch < epoch || uint64(root.N) < n)
+		return ok && epoch == c.head.Epoch &&
+			(root == nil || root.Lineage > 0 || root.Epoch < epoch || uint64(root.N) < n)
 	}
 	return false
 }

@@ -17,7 +17,8 @@ func (c *checker) unlock(ctx context.Context) error {
 	}
 	c.log.count(func(r *Report) { r.Cipher = e.Cipher })
 	if c.opts.Key == nil {
-		c.log.note("the disk is encrypted and no key was given: signatures, encrypted contents, live counts and which blocks are mapped were not checked")
+		c.log.note(
+			"the disk is encrypted and no key was given: signatures, encrypted contents, live counts and which blocks are mapped were not checked")
 		return nil
 	}
 	keys, err := disk.Unlock(ctx, c.head, c.opts.Key)

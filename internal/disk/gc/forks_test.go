@@ -27,8 +27,9 @@ func (p *pool) fork(path, child string) {
 	p.must(err)
 }
 
-// TestADestroyedForkStaysRegisteredForItsForks destroys a line of forks from the middle: a reference to a disk that is gone is all that
-// tells the destruction of the first that the last needs it.
+// TestADestroyedForkStaysRegisteredForItsForks destroys a line of forks from the middle: a
+// reference to a disk that is gone is all that tells the destruction of the first that the last
+// needs it.
 func TestADestroyedForkStaysRegisteredForItsForks(t *testing.T) {
 	p := newPool(t)
 	p.line()
@@ -52,7 +53,8 @@ func TestADestroyedForkStaysRegisteredForItsForks(t *testing.T) {
 	}
 }
 
-// TestAReaderOfADestroyedForkKeepsItsAncestors is the same with a reader in the place of the last fork.
+// TestAReaderOfADestroyedForkKeepsItsAncestors is the same with a reader in the place of the last
+// fork.
 func TestAReaderOfADestroyedForkKeepsItsAncestors(t *testing.T) {
 	p := newPool(t)
 	p.line()
@@ -82,7 +84,8 @@ func TestReferencesOfAWholeLineAreWrittenAgain(t *testing.T) {
 	p.reads("disks/c", "", "abc")
 }
 
-// newPoolOfTwo returns a pool with disks/a, which has a checkpoint k, and a disk that has nothing to do with it.
+// newPoolOfTwo returns a pool with disks/a, which has a checkpoint k, and a disk that has nothing
+// to do with it.
 func newPoolOfTwo(t *testing.T) *pool {
 	p := newPool(t)
 	p.create("other")
@@ -92,14 +95,16 @@ func newPoolOfTwo(t *testing.T) *pool {
 	return p
 }
 
-// TestAForkThatFailedStopsNoCollector leaves the head of a fork whose checkpoint and map are gone, as one does that dies before it has looked
-// at its checkpoint again. What it was forked from is held until it is destroyed; the rest of the pool isn't.
+// TestAForkThatFailedStopsNoCollector leaves the head of a fork whose checkpoint and map are gone,
+// as one does that dies before it has looked at its checkpoint again. What it was forked from is
+// held until it is destroyed; the rest of the pool isn't.
 func TestAForkThatFailedStopsNoCollector(t *testing.T) {
 	p := newPoolOfTwo(t)
 	p.fork("disks/a", "disks/b")
 	head, err := p.store.Get(p.ctx, "disks/b/head", blob.All())
 	p.must(err)
-	p.must(disk.Destroy(p.ctx, p.store, "disks/b", disk.DestroyOptions{})) // not there yet, for whoever looks
+	// not there yet, for whoever looks
+	p.must(disk.Destroy(p.ctx, p.store, "disks/b", disk.DestroyOptions{}))
 	p.must(disk.RemoveCheckpoint(p.ctx, p.store, "disks/a", "k"))
 	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'A') })
 	p.collect()
@@ -118,7 +123,8 @@ func TestAForkThatFailedStopsNoCollector(t *testing.T) {
 	if n := p.count("disks/a/map/"); n != held {
 		t.Errorf("%d of %d objects of the fork's parent are left", n, held)
 	}
-	if !slices.ContainsFunc(r.Notes, func(s string) bool { return strings.Contains(s, "sluice disk destroy disks/b") }) {
+	if !slices.ContainsFunc(r.Notes,
+		func(s string) bool { return strings.Contains(s, "sluice disk destroy disks/b") }) {
 		t.Errorf("no remedy in %q", r.Notes)
 	}
 	p.must(disk.Destroy(p.ctx, p.store, "disks/b", disk.DestroyOptions{}))
@@ -128,8 +134,8 @@ func TestAForkThatFailedStopsNoCollector(t *testing.T) {
 	p.reads("disks/a", "", "B")
 }
 
-// TestANameLeftBehindStopsNoCollector leaves a checkpoint of a disk that was destroyed while its writer was naming it. The same of a
-// disk that is there stops the collector.
+// TestANameLeftBehindStopsNoCollector leaves a checkpoint of a disk that was destroyed while its
+// writer was naming it. The same of a disk that is there stops the collector.
 func TestANameLeftBehindStopsNoCollector(t *testing.T) {
 	p := newPoolOfTwo(t)
 	name, err := p.store.Get(p.ctx, "disks/a/ckpt/k", blob.All())
@@ -148,12 +154,14 @@ func TestANameLeftBehindStopsNoCollector(t *testing.T) {
 	p.session("disks/b", func(d *disk.Disk) { p.write(d, 0, 'b'); p.checkpoint(d, "k") })
 	p.session("disks/b", func(d *disk.Disk) { p.write(d, 0, 'B') })
 	p.must(p.store.Delete(p.ctx, "disks/b/map/0000000000000001-00000001/root"))
-	if _, err := p.tryCollect(); !errs.Is(err, errs.Corrupt) || !strings.Contains(err.Error(), "disks/b/ckpt/k") {
+	if _, err := p.tryCollect(); !errs.Is(err, errs.Corrupt) ||
+		!strings.Contains(err.Error(), "disks/b/ckpt/k") {
 		t.Errorf("a checkpoint of a disk that has its head: %v", err)
 	}
 }
 
-// TestADamagedForkStopsTheCollector loses the map of a fork that was attached, and of one whose checkpoint is there.
+// TestADamagedForkStopsTheCollector loses the map of a fork that was attached, and of one whose
+// checkpoint is there.
 func TestADamagedForkStopsTheCollector(t *testing.T) {
 	for _, attached := range []bool{true, false} {
 		p := newPool(t)

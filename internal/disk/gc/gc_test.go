@@ -31,7 +31,8 @@ type pool struct {
 }
 
 func newPool(t *testing.T) *pool {
-	return &pool{t: t, ctx: t.Context(), store: memblob.New(), now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
+	return &pool{t: t, ctx: t.Context(), store: memblob.New(),
+		now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
 }
 
 func (p *pool) must(err error) {
@@ -118,7 +119,8 @@ func (p *pool) deviceReads(r disk.Device, letters string) {
 	got := make([]byte, len(letters)*disk.BlockSize)
 	p.must(r.ReadAt(p.ctx, got, 0))
 	for i := range letters {
-		if b := got[i*disk.BlockSize:][:disk.BlockSize]; !bytes.Equal(b, bytes.Repeat([]byte{letters[i]}, disk.BlockSize)) {
+		if b := got[i*disk.BlockSize:][:disk.BlockSize]; !bytes.Equal(b,
+			bytes.Repeat([]byte{letters[i]}, disk.BlockSize)) {
 			p.t.Fatalf("block %d is %q, want %q", i, b[0], letters[i])
 		}
 	}
@@ -163,11 +165,13 @@ func TestCollectsWhatTwoMarksFoundDead(t *testing.T) {
 			}
 			before := p.count("")
 			dry := p.collect(func(o *gc.Options) { o.DryRun = true })
-			if dry.Waiting.Total().Objects == 0 || dry.Freed.Total().Objects != 0 || p.count("") != before {
+			if dry.Waiting.Total().Objects == 0 || dry.Freed.Total().Objects != 0 ||
+				p.count("") != before {
 				t.Fatalf("a dry run: %+v, %d objects of %d", dry, p.count(""), before)
 			}
 			first := p.collect()
-			if first.Freed.Total().Objects != 0 || first.Marked != nil || first.Next == nil || p.count("disks/") != before {
+			if first.Freed.Total().Objects != 0 || first.Marked != nil || first.Next == nil ||
+				p.count("disks/") != before {
 				t.Fatalf("deleted after one mark: %+v", first)
 			}
 			early := p.collect(func(o *gc.Options) { o.Grace = 2 * time.Hour })
@@ -175,11 +179,13 @@ func TestCollectsWhatTwoMarksFoundDead(t *testing.T) {
 				t.Fatalf("deleted within the grace: %+v", early)
 			}
 			r := p.collect()
-			if r.Freed.Total().Objects != dry.Waiting.Total().Objects || r.Freed.Total().Bytes != dry.Waiting.Total().Bytes {
+			if r.Freed.Total().Objects != dry.Waiting.Total().Objects ||
+				r.Freed.Total().Bytes != dry.Waiting.Total().Bytes {
 				t.Fatalf("freed %+v, of %+v", r.Freed, dry.Waiting)
 			}
 			if before-p.count("disks/") != r.Freed.Total().Objects {
-				t.Fatalf("%d objects of %d are left, %d were freed", p.count("disks/"), before, r.Freed.Total().Objects)
+				t.Fatalf("%d objects of %d are left, %d were freed", p.count("disks/"), before,
+					r.Freed.Total().Objects)
 			}
 			if !encrypted {
 				p.reads("disks/a", "", "dddd")
@@ -197,9 +203,11 @@ func TestKeepsWhatIsReached(t *testing.T) {
 	p.create("disks/a")
 	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'a'); p.checkpoint(d, "one") })
 	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'b'); p.checkpoint(d, "two") })
-	_, err := disk.Fork(p.ctx, p.store, "disks/a", "one", "elsewhere/forks/b", disk.ForkOptions{}) // another prefix
+	// another prefix
+	_, err := disk.Fork(p.ctx, p.store, "disks/a", "one", "elsewhere/forks/b", disk.ForkOptions{})
 	p.must(err)
-	p.session("elsewhere/forks/b", func(d *disk.Disk) { p.write(d, 1, 'x'); p.checkpoint(d, "three") })
+	p.session("elsewhere/forks/b",
+		func(d *disk.Disk) { p.write(d, 1, 'x'); p.checkpoint(d, "three") })
 	_, err = disk.Fork(p.ctx, p.store, "elsewhere/forks/b", "three", "disks/c", disk.ForkOptions{})
 	p.must(err)
 	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'c') })
@@ -223,7 +231,8 @@ func TestKeepsWhatIsReached(t *testing.T) {
 		t.Errorf("%d objects of %d are left without the pin", n, held)
 	}
 
-	// The middle of a line of forks goes, and the parent: what the last one needs stays, and goes with it.
+	// The middle of a line of forks goes, and the parent: what the last one needs stays, and goes
+	// with it.
 	p.must(disk.Destroy(p.ctx, p.store, "elsewhere/forks/b", disk.DestroyOptions{}))
 	p.must(disk.Destroy(p.ctx, p.store, "disks/a", disk.DestroyOptions{}))
 	for range 3 {
@@ -242,8 +251,8 @@ func TestKeepsWhatIsReached(t *testing.T) {
 	}
 }
 
-// TestKeepsWhatIsInFlight collects beside a writer with objects that no head knows yet, and beside a log that only a
-// replay knows.
+// TestKeepsWhatIsInFlight collects beside a writer with objects that no head knows yet, and beside
+// a log that only a replay knows.
 func TestKeepsWhatIsInFlight(t *testing.T) {
 	p := newPool(t)
 	p.create("disks/a")
@@ -278,7 +287,8 @@ func TestReadersAreHeeded(t *testing.T) {
 	p.must(err)
 	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'b') })
 	p.must(disk.RemoveCheckpoint(p.ctx, p.store, "disks/a", "c"))
-	// The clock of this test moves, the reader's doesn't, so that it would be taken for dead: renew what it has.
+	// The clock of this test moves, the reader's doesn't, so that it would be taken for dead: renew
+	// what it has.
 	p.collect(func(o *gc.Options) { o.Grace = 5 * time.Minute })
 	p.now = p.now.Add(-time.Hour + 10*time.Minute)
 	rep := p.collect(func(o *gc.Options) { o.Grace = 5 * time.Minute })
@@ -349,16 +359,21 @@ func TestStopsAtWhatItCannotRead(t *testing.T) {
 		key  string
 		f    func(p *pool)
 	}{
-		"head":           {errs.Corrupt, "disks/x/head", broken("disks/x/head", "{")},
-		"newer head":     {errs.Unsupported, "disks/x/head", broken("disks/x/head", `{"version":2}`)},
-		"new feature":    {errs.Unsupported, "disks/x/head", broken("disks/x/head", `{"version":1,"features":["holograms"]}`)},
-		"checkpoint":     {errs.Corrupt, "disks/a/ckpt/x", broken("disks/a/ckpt/x", "{")},
-		"reference":      {errs.Corrupt, "disks/a/refs/x", broken("disks/a/refs/x", "{")},
-		"pin":            {errs.Corrupt, "disks/a/pins/x", broken("disks/a/pins/x", "{")},
-		"newer pin":      {errs.Unsupported, "disks/a/pins/x", broken("disks/a/pins/x", `{"version":7}`)},
-		"mark":           {errs.Corrupt, "collector/mark-x", broken("collector/mark-x", "no mark")},
-		"a copied disk":  {errs.Corrupt, "disks/copy/head", func(p *pool) { broken("disks/copy/head", good(p, "disks/a/head"))(p) }},
-		"a moved point":  {errs.Corrupt, "disks/a/ckpt/d", func(p *pool) { broken("disks/a/ckpt/d", good(p, "disks/a/ckpt/c"))(p) }},
+		"head": {errs.Corrupt, "disks/x/head", broken("disks/x/head", "{")},
+		"newer head": {errs.Unsupported, "disks/x/head",
+			broken("disks/x/head", `{"version":2}`)},
+		"new feature": {errs.Unsupported, "disks/x/head",
+			broken("disks/x/head", `{"version":1,"features":["holograms"]}`)},
+		"checkpoint": {errs.Corrupt, "disks/a/ckpt/x", broken("disks/a/ckpt/x", "{")},
+		"reference":  {errs.Corrupt, "disks/a/refs/x", broken("disks/a/refs/x", "{")},
+		"pin":        {errs.Corrupt, "disks/a/pins/x", broken("disks/a/pins/x", "{")},
+		"newer pin": {errs.Unsupported, "disks/a/pins/x",
+			broken("disks/a/pins/x", `{"version":7}`)},
+		"mark": {errs.Corrupt, "collector/mark-x", broken("collector/mark-x", "no mark")},
+		"a copied disk": {errs.Corrupt, "disks/copy/head",
+			func(p *pool) { broken("disks/copy/head", good(p, "disks/a/head"))(p) }},
+		"a moved point": {errs.Corrupt, "disks/a/ckpt/d",
+			func(p *pool) { broken("disks/a/ckpt/d", good(p, "disks/a/ckpt/c"))(p) }},
 		"a missing root": {errs.Corrupt, "/root", func(p *pool) { p.loseAll("/root") }},
 		"missing pages":  {errs.Corrupt, "/pages", func(p *pool) { p.loseAll("/pages") }},
 	} {
@@ -372,8 +387,10 @@ func TestStopsAtWhatItCannotRead(t *testing.T) {
 			tc.f(p)
 			before := p.count("")
 			r, err := p.tryCollect()
-			if !errs.Is(err, tc.kind) || r != nil || !strings.Contains(err.Error(), tc.key) || errs.RemedyOf(err) == "" {
-				t.Fatalf("%v (%s), remedy %q, report %+v", err, errs.KindOf(err), errs.RemedyOf(err), r)
+			if !errs.Is(err, tc.kind) || r != nil || !strings.Contains(err.Error(), tc.key) ||
+				errs.RemedyOf(err) == "" {
+				t.Fatalf("%v (%s), remedy %q, report %+v", err, errs.KindOf(err),
+					errs.RemedyOf(err), r)
 			}
 			if n := p.count(""); n != before {
 				t.Fatalf("%d objects of %d are left", n, before)
@@ -405,9 +422,15 @@ func (p *pool) loseAll(suffix string) {
 func TestLeavesOthersAlone(t *testing.T) {
 	p := newPool(t)
 	p.create("disks/a")
-	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'a'); p.checkpoint(d, "head"); p.checkpoint(d, "machine.json") })
+	p.session("disks/a", func(d *disk.Disk) {
+		p.write(d, 0, 'a')
+		p.checkpoint(d,
+			"head")
+		p.checkpoint(d, "machine.json")
+	})
 	p.session("disks/a", func(d *disk.Disk) { p.write(d, 0, 'b') })
-	others := []string{"releases/abc", fmt.Sprintf("audit/log/%016x/%016x", 1, 2), fmt.Sprintf("x/map/%016x-%08x/root", 1, 2), "disks/a/notes",
+	others := []string{"releases/abc", fmt.Sprintf("audit/log/%016x/%016x", 1, 2),
+		fmt.Sprintf("x/map/%016x-%08x/root", 1, 2), "disks/a/notes",
 		"disks/a/log/x/y", "machines/m/machine.json"}
 	for _, key := range others {
 		_, err := p.store.Put(p.ctx, key, []byte("not of a disk, and long enough"))
@@ -426,10 +449,11 @@ func TestLeavesOthersAlone(t *testing.T) {
 	p.reads("disks/a", "", "b")
 }
 
-// TestPathsLikeFolders has disks whose paths end as the folders of a disk are called. Their documents
-// are found like any other's, and their garbage is collected.
+// TestPathsLikeFolders has disks whose paths end as the folders of a disk are called. Their
+// documents are found like any other's, and their garbage is collected.
 func TestPathsLikeFolders(t *testing.T) {
-	for path, checkpoint := range map[string]string{"disks/log": "v1", "disks/map": "root", "disks/seg": "v1", "log/boot": "v1"} {
+	for path, checkpoint := range map[string]string{"disks/log": "v1", "disks/map": "root",
+		"disks/seg": "v1", "log/boot": "v1"} {
 		p := newPool(t)
 		p.create(path)
 		p.session(path, func(d *disk.Disk) { p.write(d, 0, 'a'); p.checkpoint(d, checkpoint) })
@@ -453,7 +477,8 @@ func TestPathsLikeFolders(t *testing.T) {
 	}
 }
 
-// TestReferences removes a reference only when its fork is gone for good, and writes one that was lost.
+// TestReferences removes a reference only when its fork is gone for good, and writes one that was
+// lost.
 func TestReferences(t *testing.T) {
 	p := newPool(t)
 	p.create("disks/a")
@@ -483,7 +508,8 @@ func TestReferences(t *testing.T) {
 	}
 }
 
-// TestAMarkIsAsOldAsItsEnd makes a mark that takes half an hour: two marks are a grace apart from the end of the first on.
+// TestAMarkIsAsOldAsItsEnd makes a mark that takes half an hour: two marks are a grace apart from
+// the end of the first on.
 func TestAMarkIsAsOldAsItsEnd(t *testing.T) {
 	p := newPool(t)
 	p.create("disks/a")
@@ -519,8 +545,8 @@ func TestMarksAreBounded(t *testing.T) {
 	p.reads("disks/a", "", "n")
 }
 
-// TestSpaceComesBack trims half of a disk in small pieces, which leaves no object without something live in it: what
-// the store holds falls after compaction and collection, and not before.
+// TestSpaceComesBack trims half of a disk in small pieces, which leaves no object without something
+// live in it: what the store holds falls after compaction and collection, and not before.
 func TestSpaceComesBack(t *testing.T) {
 	const size, piece = 16 << 20, 64 << 10
 	p := newPool(t)
@@ -556,8 +582,10 @@ func TestSpaceComesBack(t *testing.T) {
 		p.collect()
 	}
 	collected := p.bytes()
-	t.Logf("RESULT disk space: full %d KiB, half trimmed %d, collected %d, compacted %d, collected %d: %.2f times what is live",
-		full>>10, trimmed>>10, uncompacted>>10, compacted>>10, collected>>10, float64(collected)/(size/2))
+	t.Logf(
+		"RESULT disk space: full %d KiB, half trimmed %d, collected %d, compacted %d, collected %d: %.2f times what is live",
+		full>>10, trimmed>>10, uncompacted>>10, compacted>>10, collected>>10,
+		float64(collected)/(size/2))
 	if uncompacted < full*9/10 || compacted < full {
 		t.Errorf("this test shows nothing: %d, %d, %d", full, uncompacted, compacted)
 	}
@@ -580,7 +608,8 @@ func (p *pool) bytes() (n int64) {
 	return n
 }
 
-// TestCollectsBesideABusyWriter writes, trims and compacts in the background while collectors run, two at a time.
+// TestCollectsBesideABusyWriter writes, trims and compacts in the background while collectors run,
+// two at a time.
 func TestCollectsBesideABusyWriter(t *testing.T) {
 	const size = 2 << 20
 	p := newPool(t)
@@ -590,7 +619,8 @@ func TestCollectsBesideABusyWriter(t *testing.T) {
 	freed := 0
 	for range 3 {
 		d := p.attach("disks/a", func(o *disk.AttachOptions) {
-			o.ObjectBytes, o.CheckpointObjects, o.CompactBytes, o.CompactShare, o.FrameBytes = 64<<10, 4, 64<<10, 10, 1
+			o.ObjectBytes, o.CheckpointObjects, o.CompactBytes, o.CompactShare,
+				o.FrameBytes = 64<<10, 4, 64<<10, 10, 1
 		})
 		for range 40 {
 			off := rng.Int64N(size/4096) * 4096
@@ -611,7 +641,8 @@ func TestCollectsBesideABusyWriter(t *testing.T) {
 				var mu sync.Mutex
 				for range 2 {
 					g.Go(func() error {
-						r, err := gc.Collect(p.ctx, p.store, gc.Options{Grace: time.Hour, Now: func() time.Time { return p.now }})
+						r, err := gc.Collect(p.ctx, p.store,
+							gc.Options{Grace: time.Hour, Now: func() time.Time { return p.now }})
 						if err == nil {
 							mu.Lock()
 							defer mu.Unlock()

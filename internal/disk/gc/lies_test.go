@@ -64,7 +64,8 @@ func variety(t *testing.T) (p *pool, half map[string]bool) {
 }
 
 func (p *pool) keys() (keys []string) {
-	p.must(p.store.List(p.ctx, "", "", func(e blob.Entry) bool { keys = append(keys, e.Key); return true }))
+	p.must(p.store.List(p.ctx, "", "",
+		func(e blob.Entry) bool { keys = append(keys, e.Key); return true }))
 	return keys
 }
 
@@ -92,9 +93,11 @@ func (p *pool) lives() error {
 			return fmt.Errorf("%s: %v", path, r.Damage)
 		}
 	}
-	for _, x := range []struct{ path, checkpoint, letters string }{{"disks/a", "", "z"}, {"disks/a", "k", "a"}, {"disks/a", "three", "c"},
+	for _, x := range []struct{ path, checkpoint, letters string }{{"disks/a", "", "z"},
+		{"disks/a", "k", "a"}, {"disks/a", "three", "c"},
 		{"disks/b", "", "az"}, {"disks/c", "", "ax"}, {"disks/e", "", "q"}} {
-		r, err := disk.OpenReadOnly(p.ctx, p.store, x.path, x.checkpoint, disk.ReadOnlyOptions{Unpinned: true})
+		r, err := disk.OpenReadOnly(p.ctx, p.store, x.path, x.checkpoint,
+			disk.ReadOnlyOptions{Unpinned: true})
 		if err != nil {
 			return err
 		}
@@ -117,13 +120,15 @@ func (p *pool) lives() error {
 func lieKinds(keys []string, half map[string]bool) map[string]func(string) bool {
 	kinds := map[string]func(string) bool{"everything": func(string) bool { return true },
 		"what is new": func(key string) bool { return !half[key] }}
-	for _, part := range []string{"/head", "/ckpt/", "/refs/", "/pins/", "/map/", "/root", "/pages", "/log/", "/seg/", "/boot/",
+	for _, part := range []string{"/head", "/ckpt/", "/refs/", "/pins/", "/map/", "/root", "/pages",
+		"/log/", "/seg/", "/boot/",
 		"disks/a/", "disks/b/", "disks/c/", "disks/x/", "disks/e/"} {
 		kinds["all of "+part] = func(key string) bool { return strings.Contains(key, part) }
 	}
 	for _, d := range []string{"b", "c", "e"} {
 		kinds["the fork "+d+" and its reference"] = func(key string) bool {
-			return strings.HasPrefix(key, "disks/"+d+"/") || strings.HasSuffix(key, "/refs/disks%2F"+d)
+			return strings.HasPrefix(key, "disks/"+d+"/") ||
+				strings.HasSuffix(key, "/refs/disks%2F"+d)
 		}
 	}
 	for i, from := range keys {
@@ -131,7 +136,9 @@ func lieKinds(keys []string, half map[string]bool) map[string]func(string) bool 
 		kinds["from "+from+" on"] = func(key string) bool { return key >= from }
 		for _, n := range []int{3, 20} {
 			to := keys[min(i+n, len(keys)-1)]
-			kinds[fmt.Sprint(n, " from ", from, " on")] = func(key string) bool { return key >= from && key < to }
+			kinds[fmt.Sprint(n, " from ", from, " on")] = func(key string) bool {
+				return key >= from && key < to
+			}
 		}
 	}
 	for seed := range uint64(20) {
@@ -144,7 +151,8 @@ func lieKinds(keys []string, half map[string]bool) map[string]func(string) bool 
 	return kinds
 }
 
-// when is in which listings something is hidden, three to a collection. The first collection of some was told the truth.
+// when is in which listings something is hidden, three to a collection. The first collection of
+// some was told the truth.
 var when = map[string]func(listing int) bool{
 	"ever since the first mark":        func(n int) bool { return n > 3 },
 	"in all but the second":            func(n int) bool { return n <= 3 || n > 6 },
@@ -155,8 +163,8 @@ var when = map[string]func(listing int) bool{
 	"in the marks' own listings, also": nil,
 }
 
-// TestNoWrongListingMakesItDeleteWhatLives collects with listings that lack each single key, each stretch of keys, whole kinds, disks,
-// and random ones: in some listings and in others not.
+// TestNoWrongListingMakesItDeleteWhatLives collects with listings that lack each single key, each
+// stretch of keys, whole kinds, disks, and random ones: in some listings and in others not.
 func TestNoWrongListingMakesItDeleteWhatLives(t *testing.T) {
 	p, half := variety(t)
 	honest := p.cloned()
@@ -165,7 +173,8 @@ func TestNoWrongListingMakesItDeleteWhatLives(t *testing.T) {
 	}
 	p.must(honest.lives())
 	if before, after := len(p.keys()), len(honest.keys()); after >= before {
-		t.Fatalf("%d objects of %d are left: there is no garbage, and this proves nothing", after, before)
+		t.Fatalf("%d objects of %d are left: there is no garbage, and this proves nothing",
+			after, before)
 	}
 	stopped, runs := 0, 0
 	kinds := lieKinds(p.keys(), half)
@@ -201,21 +210,24 @@ func TestNoWrongListingMakesItDeleteWhatLives(t *testing.T) {
 			return
 		}
 	}
-	t.Logf("RESULT wrong listings: %d kinds, %d runs of four collections, %d stopped by name, nothing that lives was deleted", len(kinds), runs, stopped)
+	t.Logf(
+		"RESULT wrong listings: %d kinds, %d runs of four collections, %d stopped by name, nothing that lives was deleted", len(kinds), runs, stopped)
 }
 
-// TestAListingThatNeverShowedALivingHeadIsNotBelieved hides what is known by other ways from all listings, ever.
+// TestAListingThatNeverShowedALivingHeadIsNotBelieved hides what is known by other ways from all
+// listings, ever.
 func TestAListingThatNeverShowedALivingHeadIsNotBelieved(t *testing.T) {
 	p, half := variety(t)
 	all := p.keys()
 	kinds := lieKinds(all, half)
 	safe := 0
 	for name, hides := range kinds {
-		// A disk is known by any of its keys, or by its reference; a checkpoint, a reference or a pin by its own key, but for those that
-		// forks tell of.
+		// A disk is known by any of its keys, or by its reference; a checkpoint, a reference or a
+		// pin by its own key, but for those that forks tell of.
 		shown := slices.DeleteFunc(slices.Clone(all), hides)
 		known := func(path string) bool {
-			return slices.ContainsFunc(shown, func(key string) bool { return strings.HasPrefix(key, path+"/") })
+			return slices.ContainsFunc(shown,
+				func(key string) bool { return strings.HasPrefix(key, path+"/") })
 		}
 		head, document := false, false
 		for _, key := range all {
@@ -230,7 +242,8 @@ func TestAListingThatNeverShowedALivingHeadIsNotBelieved(t *testing.T) {
 		}
 		safe++
 		q := *p
-		l := &liar{Store: p.cloned().store, hides: func(_ int, key string) bool { return hides(key) }}
+		l := &liar{Store: p.cloned().store,
+			hides: func(_ int, key string) bool { return hides(key) }}
 		q.store = l
 		for range 4 {
 			_, err := q.tryCollect()
@@ -246,7 +259,8 @@ func TestAListingThatNeverShowedALivingHeadIsNotBelieved(t *testing.T) {
 	t.Logf("RESULT wrong listings from the beginning: %d of %d kinds", safe, len(kinds))
 }
 
-// TestAListingThatEndsEarlyIsGoneOnWith has a store answer every listing with a few keys, as if that were all.
+// TestAListingThatEndsEarlyIsGoneOnWith has a store answer every listing with a few keys, as if
+// that were all.
 func TestAListingThatEndsEarlyIsGoneOnWith(t *testing.T) {
 	p, _ := variety(t)
 	q := *p

@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// copied returns a pool with the same objects, at another place, as a backup or a rehearsal of a disaster makes it.
+// copied returns a pool with the same objects, at another place, as a backup or a rehearsal of a
+// disaster makes it.
 func (p *pool) copied() *pool {
 	p.t.Helper()
 	out := newPool(p.t)
@@ -25,13 +26,17 @@ func (p *pool) copied() *pool {
 	return out
 }
 
-// TestACopyOfAPoolLeavesTheLogsAlone goes on with a copy of a pool whose disk has its log in a second store, collects it and
-// destroys it, and a copy within the pool too. The disk that was copied has acknowledged writes that only its log has.
+// TestACopyOfAPoolLeavesTheLogsAlone goes on with a copy of a pool whose disk has its log in a
+// second store, collects it and destroys it, and a copy within the pool too. The disk that was
+// copied has acknowledged writes that only its log has.
 func TestACopyOfAPoolLeavesTheLogsAlone(t *testing.T) {
 	logs := memblob.New()
 	open := opens(logs)
 	p := newPool(t)
-	p.create("disks/a", func(o *disk.CreateOptions) { o.LogURL, o.OpenLog, o.Pool = "s3://fast", open, "s3://here" })
+	p.create("disks/a", func(o *disk.CreateOptions) {
+		o.LogURL, o.OpenLog, o.Pool = "s3://fast",
+			open, "s3://here"
+	})
 	attaching := func(o *disk.AttachOptions) { o.OpenLog = open; o.Revalidate = -1 }
 	d := p.attach("disks/a", attaching)
 	p.write(d, 0, 'a')
@@ -55,10 +60,13 @@ func TestACopyOfAPoolLeavesTheLogsAlone(t *testing.T) {
 	}
 	destroy := func(c *pool, at, path string) {
 		err := disk.Destroy(p.ctx, c.store, path, disk.DestroyOptions{OpenLog: open, Pool: at})
-		if !errs.Is(err, errs.Conflict) || !strings.Contains(err.Error(), "disks/a in s3://here") || !strings.Contains(errs.RemedyOf(err), "--lost-log") {
+		if !errs.Is(err, errs.Conflict) || !strings.Contains(err.Error(), "disks/a in s3://here") ||
+			!strings.Contains(errs.RemedyOf(err), "--lost-log") {
 			t.Errorf("destroyed the log of another disk: %v (%s)", err, errs.RemedyOf(err))
 		}
-		p.must(disk.Destroy(p.ctx, c.store, path, disk.DestroyOptions{OpenLog: opens(memblob.New()), Pool: at})) // --lost-log
+		// --lost-log
+		p.must(disk.Destroy(p.ctx, c.store, path,
+			disk.DestroyOptions{OpenLog: opens(memblob.New()), Pool: at}))
 	}
 	destroy(copied, "s3://there", "disks/a")
 	destroy(p, "s3://here", "disks/b")
@@ -68,7 +76,8 @@ func TestACopyOfAPoolLeavesTheLogsAlone(t *testing.T) {
 	again := p.attach("disks/a", attaching)
 	p.deviceReads(again, "ab\x00")
 	p.must(again.Close(p.ctx))
-	p.must(disk.Destroy(p.ctx, p.store, "disks/a", disk.DestroyOptions{OpenLog: open, Pool: "s3://here"}))
+	p.must(disk.Destroy(p.ctx, p.store, "disks/a",
+		disk.DestroyOptions{OpenLog: open, Pool: "s3://here"}))
 	if left := keysOf(t, logs, ""); len(left) > 0 {
 		t.Errorf("%v are left", left)
 	}

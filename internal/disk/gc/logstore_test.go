@@ -29,14 +29,15 @@ func opens(s blob.Store) disk.OpenStore {
 
 func keysOf(t *testing.T, s blob.Store, prefix string) (keys []string) {
 	t.Helper()
-	if err := s.List(t.Context(), prefix, "", func(e blob.Entry) bool { keys = append(keys, e.Key); return true }); err != nil {
+	if err := s.List(t.Context(), prefix, "",
+		func(e blob.Entry) bool { keys = append(keys, e.Key); return true }); err != nil {
 		t.Fatal(err)
 	}
 	return keys
 }
 
-// TestCollectsALogStore collects beside a writer whose predecessors have died, and beside another pool's disk that has its
-// log in the same store.
+// TestCollectsALogStore collects beside a writer whose predecessors have died, and beside another
+// pool's disk that has its log in the same store.
 func TestCollectsALogStore(t *testing.T) {
 	logs := memblob.New()
 	open := opens(logs)
@@ -55,7 +56,8 @@ func TestCollectsALogStore(t *testing.T) {
 	zombie := p.attach("disks/a", attaching)
 	p.write(zombie, 0, 'a')
 	d := p.attach("disks/a", attaching)
-	for d.Stats().MapWrites == 0 { // what was replayed is written in the background, and nothing else is to be
+	// what was replayed is written in the background, and nothing else is to be
+	for d.Stats().MapWrites == 0 {
 		time.Sleep(time.Millisecond)
 	}
 	for i := range byte(8) {
@@ -113,7 +115,8 @@ func TestCollectsALogStore(t *testing.T) {
 	}
 }
 
-// TestStopsAtALogStoreItCannotRead changes nothing when a log store is away, is another one, or can't be opened.
+// TestStopsAtALogStoreItCannotRead changes nothing when a log store is away, is another one, or
+// can't be opened.
 func TestStopsAtALogStoreItCannotRead(t *testing.T) {
 	logs := memblob.New()
 	open := opens(logs)
@@ -132,13 +135,15 @@ func TestStopsAtALogStoreItCannotRead(t *testing.T) {
 	}{
 		"no opener":      {nil, errs.Unsupported},
 		"an empty store": {opens(memblob.New()), errs.Corrupt},
-		"away":           {opens(decorate.Faults(logs, decorate.FaultConfig{Refused: 1})), errs.Unavailable},
+		"away": {opens(decorate.Faults(logs, decorate.FaultConfig{Refused: 1})),
+			errs.Unavailable},
 	} {
 		r, err := p.tryCollect(func(o *gc.Options) { o.OpenLog = c.open })
 		if !errs.Is(err, c.kind) || r != nil || !strings.Contains(err.Error(), "s3://fast") {
 			t.Errorf("%s: %v, report %+v", what, err, r)
 		}
-		if !slices.Equal(before, keysOf(t, p.store, "")) || !slices.Equal(logsBefore, keysOf(t, logs, "")) {
+		if !slices.Equal(before, keysOf(t, p.store, "")) ||
+			!slices.Equal(logsBefore, keysOf(t, logs, "")) {
 			t.Errorf("%s: something was deleted", what)
 		}
 	}

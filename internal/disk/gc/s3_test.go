@@ -49,8 +49,9 @@ func diesAt(store blob.Store, n int64, die context.CancelFunc) blob.Store {
 	})
 }
 
-// TestCollectsOnS3 collects a pool on a real S3 server, two collectors at a time and each of them killed somewhere, while
-// a writer goes on, a fork is made and another destroyed. What can be reached is there in the end, and nothing else.
+// TestCollectsOnS3 collects a pool on a real S3 server, two collectors at a time and each of them
+// killed somewhere, while a writer goes on, a fork is made and another destroyed. What can be
+// reached is there in the end, and nothing else.
 func TestCollectsOnS3(t *testing.T) {
 	const size = 1 << 20
 	p := newS3Pool(t)
@@ -67,7 +68,11 @@ func TestCollectsOnS3(t *testing.T) {
 	want := make([]byte, size)
 	copy(want, bytes.Repeat([]byte{'a'}, disk.BlockSize))
 	rng := rand.New(rand.NewPCG(11, 12))
-	d := p.attach("disks/a", func(o *disk.AttachOptions) { o.ObjectBytes, o.CheckpointObjects, o.FrameBytes = 64<<10, 30, 1 }) // objects stay in flight for rounds
+	// objects stay in flight for rounds
+	d := p.attach("disks/a", func(o *disk.AttachOptions) {
+		o.ObjectBytes, o.CheckpointObjects,
+			o.FrameBytes = 64<<10, 30, 1
+	})
 	freed, died := 0, 0
 	for round := range int64(24) {
 		for range 6 {
@@ -87,7 +92,8 @@ func TestCollectsOnS3(t *testing.T) {
 				if round%4 != 3 { // of the others both live
 					store = diesAt(store, 1+(round*7+i*13)%60, die)
 				}
-				r, err := gc.Collect(ctx, store, gc.Options{Grace: time.Hour, Now: func() time.Time { return p.now }})
+				r, err := gc.Collect(ctx, store,
+					gc.Options{Grace: time.Hour, Now: func() time.Time { return p.now }})
 				if r != nil {
 					frees.Add(int64(r.Freed.Total().Objects))
 				}

@@ -14,7 +14,8 @@ const fuzzSize = MinSize
 func seedDevice(t testing.TB) []byte {
 	t.Helper()
 	dev := make([]byte, fuzzSize)
-	h := header{count: 1, ring: fuzzSize - headerPages*pageSize, disk: testDisk, source: testSession, tail: Mark{Record: 1}}
+	h := header{count: 1, ring: fuzzSize - headerPages*pageSize, disk: testDisk,
+		source: testSession, tail: Mark{Record: 1}}
 	copy(dev[pageSize:], h.encode())
 	at := headerPages * pageSize
 	put := func(n uint64, length int, r *Record) {
@@ -24,15 +25,16 @@ func seedDevice(t testing.TB) []byte {
 		sealRecord(b)
 		at += length
 	}
-	put(1, recordHeader+format.BlockSize, &Record{Seq: 1, Kind: Data, Block: 1, Count: 1, Blocks: content(1)})
+	put(1, recordHeader+format.BlockSize,
+		&Record{Seq: 1, Kind: Data, Block: 1, Count: 1, Blocks: content(1)})
 	put(2, recordHeader, &Record{Seq: 1, Kind: Zero, Block: 5, Count: 9})
 	put(3, 2*recordHeader, &Record{Kind: pad})
 	put(4, recordHeader, &Record{Seq: 2, Kind: Zero, Block: 7, Count: 1})
 	return dev
 }
 
-// FuzzReplay reads whatever is on a device. The records' checksums are put right, so that more than those is tried.
-// No record may be of other than whole blocks of a disk.
+// FuzzReplay reads whatever is on a device. The records' checksums are put right, so that more than
+// those is tried. No record may be of other than whole blocks of a disk.
 func FuzzReplay(f *testing.F) {
 	f.Add(seedDevice(f)[:4*pageSize])
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -51,7 +53,8 @@ func FuzzReplay(f *testing.F) {
 			return
 		}
 		if j.hdr == nil || j.hdr.ring != j.ring {
-			j.hdr = &header{ring: j.ring, disk: testDisk, source: testSession, tail: Mark{Record: 1}}
+			j.hdr = &header{ring: j.ring, disk: testDisk, source: testSession,
+				tail: Mark{Record: 1}}
 		}
 		bytesRead := 0
 		if err := j.Replay(func(r *Record) error {
@@ -59,7 +62,8 @@ func FuzzReplay(f *testing.F) {
 			if r.Kind != Data && r.Kind != Zero || r.Count == 0 || r.Block+r.Count > maxBlocks {
 				t.Fatalf("record %+v", r)
 			}
-			if want := r.Count * format.BlockSize; r.Kind == Data && uint64(len(r.Blocks)) != want || r.Kind == Zero && len(r.Blocks) != 0 {
+			if want := r.Count * format.BlockSize; r.Kind == Data &&
+				uint64(len(r.Blocks)) != want || r.Kind == Zero && len(r.Blocks) != 0 {
 				t.Fatalf("record of %d blocks with %d bytes", r.Count, len(r.Blocks))
 			}
 			return nil

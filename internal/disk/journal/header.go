@@ -64,7 +64,8 @@ func (h *header) encode() []byte {
 	return b
 }
 
-// decodeHeader decodes one header page. Corrupt is anything that is none, Unsupported one of a newer format.
+// decodeHeader decodes one header page. Corrupt is anything that is none, Unsupported one of a
+// newer format.
 func decodeHeader(b []byte) (*header, error) {
 	if len(b) < headerUsed || string(b[:8]) != magic {
 		return nil, errs.New(errs.Corrupt, "no journal header")
@@ -76,7 +77,8 @@ func decodeHeader(b []byte) (*header, error) {
 		return nil, errs.New(errs.Corrupt, "journal header fails its checksum")
 	}
 	if v := le.Uint32(c[8:]); v != version {
-		return nil, errs.New(errs.Unsupported, "journal of format version %d", v).WithRemedy("use a newer release of sluice")
+		return nil, errs.New(errs.Unsupported, "journal of format version %d", v).
+			WithRemedy("use a newer release of sluice")
 	}
 	h := &header{count: le.Uint64(c[16:]), ring: le.Uint64(c[24:]), disk: format.ID(c[32:48]),
 		tail: Mark{Pos: le.Uint64(c[120:]), Record: le.Uint64(c[128:])}}

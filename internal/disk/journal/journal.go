@@ -12,8 +12,8 @@ import (
 // MinSize is the smallest region, in bytes.
 const MinSize = 64 << 10
 
-// writeAt is how much may wait in memory before it is written out without a flush, and maxWaiting how much
-// before writers wait for that.
+// writeAt is how much may wait in memory before it is written out without a flush, and maxWaiting
+// how much before writers wait for that.
 const (
 	writeAt    = 1 << 20
 	maxWaiting = 8 << 20
@@ -32,13 +32,13 @@ type File interface {
 type Options struct {
 	Offset int64 // bytes; a multiple of 4096
 	Size   int64 // bytes; at least MinSize
-	// Foreign says that the writes which another disk may have left here are of no use to anybody: they are
-	// discarded. Without it they are kept, and Begin fails.
+	// Foreign says that the writes which another disk may have left here are of no use to anybody:
+	// they are discarded. Without it they are kept, and Begin fails.
 	Foreign bool
 }
 
-// Journal is the ring of one attached disk at a time. Append, Room, Mark and Release may be called under the
-// caller's lock: they do no I/O. Safe for concurrent use.
+// Journal is the ring of one attached disk at a time. Append, Room, Mark and Release may be called
+// under the caller's lock: they do no I/O. Safe for concurrent use.
 type Journal struct {
 	f    File
 	off  int64 // of the first header page
@@ -63,21 +63,23 @@ type Journal struct {
 	syncs     uint64
 }
 
-// New uses a region of f, whatever is in it. Conflict if that is a journal in use of another size, whose writes
-// would be lost.
+// New uses a region of f, whatever is in it. Conflict if that is a journal in use of another size,
+// whose writes would be lost.
 func New(f File, o Options) (*Journal, error) {
 	size := o.Size / pageSize * pageSize
 	if o.Offset < 0 || o.Offset%pageSize != 0 || size < MinSize {
 		return nil, errs.New(errs.Invalid, "a journal of %d bytes at %d", o.Size, o.Offset).
 			WithRemedy("use at least %d bytes at a multiple of %d", MinSize, pageSize)
 	}
-	j := &Journal{f: f, off: o.Offset, any: o.Foreign, ring: uint64(size - headerPages*pageSize), kick: make(chan struct{}, 1), changed: make(chan struct{})}
+	j := &Journal{f: f, off: o.Offset, any: o.Foreign, ring: uint64(size - headerPages*pageSize),
+		kick: make(chan struct{}, 1), changed: make(chan struct{})}
 	hdr, err := j.readHeader()
 	if err != nil {
 		return nil, err
 	}
 	if j.hdr = hdr; hdr != nil && hdr.ring != j.ring && hdr.disk != (format.ID{}) && !j.any {
-		return nil, errs.New(errs.Conflict, "the journal there has %d bytes, and would have %d", hdr.ring+headerPages*pageSize, size).
+		return nil, errs.New(errs.Conflict, "the journal there has %d bytes, and would have %d",
+			hdr.ring+headerPages*pageSize, size).
 			WithRemedy("give the size that it has; or remove it if its disk is gone")
 	}
 	return j, nil
@@ -102,8 +104,8 @@ func (j *Journal) readHeader() (*header, error) {
 	return newest, nil
 }
 
-// Matches reports whether the journal holds what the store may lack of the disk, if that is open and has s in
-// its head.
+// Matches reports whether the journal holds what the store may lack of the disk, if that is open
+// and has s in its head.
 func (j *Journal) Matches(disk format.ID, s Session) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -125,8 +127,8 @@ func (j *Journal) Source() Session {
 	return j.hdr.source
 }
 
-// Claim records, before the head is claimed by next, that a head with next is to be believed like the one with
-// found, which matches.
+// Claim records, before the head is claimed by next, that a head with next is to be believed like
+// the one with found, which matches.
 func (j *Journal) Claim(found, next Session) error {
 	j.mu.Lock()
 	if j.hdr == nil || !j.hdr.names(found) {
@@ -142,19 +144,22 @@ func (j *Journal) Claim(found, next Session) error {
 // MayBegin returns the Conflict that Begin would, and changes nothing.
 func (j *Journal) MayBegin(disk format.ID) error {
 	if other, used := j.foreign(disk); used {
-		return errs.New(errs.Conflict, "the journal holds writes of another disk, uid %s", ulid.ULID(other)).
-			WithRemedy("attach that disk with it first, or remove it if that disk is gone; or use another journal")
+		return errs.New(errs.Conflict, "the journal holds writes of another disk, uid %s",
+			ulid.ULID(other)).
+			WithRemedy(
+				"attach that disk with it first, or remove it if that disk is gone; or use another journal")
 	}
 	return nil
 }
 
-// Begin empties the journal for a session. Its records can be appended from then on, and Run must run. Conflict
-// if another disk may need what is in it.
+// Begin empties the journal for a session. Its records can be appended from then on, and Run must
+// run. Conflict if another disk may need what is in it.
 func (j *Journal) Begin(disk format.ID, s Session) error {
 	if err := j.MayBegin(disk); err != nil {
 		return err
 	}
-	if err := j.putHeader(&header{ring: j.ring, disk: disk, source: s, tail: Mark{Record: 1}}); err != nil {
+	if err := j.putHeader(&header{ring: j.ring, disk: disk, source: s,
+		tail: Mark{Record: 1}}); err != nil {
 		return err
 	}
 	j.mu.Lock()
@@ -174,7 +179,8 @@ func (j *Journal) foreign(disk format.ID) (format.ID, bool) {
 	return j.hdr.disk, true
 }
 
-// Clear says that the disk, if the journal is its, needs nothing of it any more, and lets another one use it.
+// Clear says that the disk, if the journal is its, needs nothing of it any more, and lets another
+// one use it.
 func (j *Journal) Clear(disk format.ID) error {
 	j.mu.Lock()
 	own := j.hdr != nil && j.hdr.disk == disk
@@ -215,8 +221,8 @@ func (j *Journal) putHeaderIO(h *header) error {
 	return nil
 }
 
-// Room reports whether a record with n bytes of content, at most MaxContent, can be appended now; if not, the channel is closed when
-// that may have changed. Err says when it never will.
+// Room reports whether a record with n bytes of content, at most MaxContent, can be appended now;
+// if not, the channel is closed when that may have changed. Err says when it never will.
 func (j *Journal) Room(n int) (bool, <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -300,7 +306,8 @@ type Stats struct {
 func (j *Journal) Stats() Stats {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return Stats{Size: int64(j.ring), Used: int64(j.head.Pos - j.tail.Pos), Syncs: j.syncs} //nolint:gosec // below the ring's size
+	return Stats{Size: int64(j.ring), Used: int64(j.head.Pos - j.tail.Pos),
+		Syncs: j.syncs} //nolint:gosec // below the ring's size
 }
 
 // Close closes the file. What was appended and not synced is lost.

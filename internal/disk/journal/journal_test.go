@@ -75,7 +75,8 @@ func replayed(t *testing.T, j *Journal) (seqs []uint64) {
 	t.Helper()
 	if err := j.Replay(func(r *Record) error {
 		seqs = append(seqs, r.Seq)
-		if r.Kind == Data && !bytes.Equal(r.Blocks, content(r.Seq)) || r.Block != r.Seq || r.Count != 1 {
+		if r.Kind == Data && !bytes.Equal(r.Blocks, content(r.Seq)) || r.Block != r.Seq ||
+			r.Count != 1 {
 			t.Errorf("record %d is %d blocks at %d, or has other content", r.Seq, r.Count, r.Block)
 		}
 		return nil
@@ -100,13 +101,15 @@ func TestOpenReservesAndLocks(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
 	j := mustOpen(t, path, Options{Size: MinSize})
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil || st.Size != MinSize || st.Blocks*512 < MinSize || st.Mode&0o077 != 0 {
+	if err := unix.Stat(path, &st); err != nil || st.Size != MinSize || st.Blocks*512 < MinSize ||
+		st.Mode&0o077 != 0 {
 		t.Errorf("size %d, %d bytes reserved, mode %o: %v", st.Size, st.Blocks*512, st.Mode, err)
 	}
 	if b, err := os.ReadFile(path); err != nil || len(bytes.Trim(b, "\x00")) != 0 {
 		t.Errorf("a new journal is not zeros: %v", err)
 	}
-	if _, err := Open(path, Options{Size: MinSize}); !errs.Is(err, errs.Conflict) || errs.RemedyOf(err) == "" {
+	if _, err := Open(path, Options{Size: MinSize}); !errs.Is(err, errs.Conflict) ||
+		errs.RemedyOf(err) == "" {
 		t.Errorf("opened twice: %v", err)
 	}
 	if err := j.Close(); err != nil {
@@ -115,7 +118,8 @@ func TestOpenReservesAndLocks(t *testing.T) {
 	if err := mustOpen(t, path, Options{Size: MinSize}).Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range []Options{{Size: MinSize - 1}, {Size: MinSize, Offset: 1}, {Size: MinSize, Offset: -4096}} {
+	for _, o := range []Options{{Size: MinSize - 1}, {Size: MinSize, Offset: 1},
+		{Size: MinSize, Offset: -4096}} {
 		if _, err := Open(filepath.Join(t.TempDir(), "x"), o); !errs.Is(err, errs.Invalid) {
 			t.Errorf("%+v: %v", o, err)
 		}
@@ -125,7 +129,8 @@ func TestOpenReservesAndLocks(t *testing.T) {
 	}
 }
 
-// TestOpenDevice: a block device that somebody else has to himself is refused, and one that is too small too.
+// TestOpenDevice: a block device that somebody else has to himself is refused, and one that is too
+// small too.
 func TestOpenDevice(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("loop devices need root")
@@ -139,7 +144,10 @@ func TestOpenDevice(t *testing.T) {
 		t.Fatalf("no loop device: %v", err)
 	}
 	dev := strings.TrimSpace(string(out))
-	t.Cleanup(func() { _ = exec.CommandContext(context.Background(), "losetup", "--detach", dev).Run() })
+	t.Cleanup(func() {
+		_ = exec.CommandContext(context.Background(), "losetup",
+			"--detach", dev).Run()
+	})
 	user, err := os.OpenFile(dev, os.O_RDWR|os.O_EXCL, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -198,7 +206,8 @@ func TestReplayAfterReopen(t *testing.T) {
 	}
 	wantSeqs(t, replayed(t, j), 1, 5)
 	next := Session{Epoch: 8, ID: format.ID{8}}
-	if err := j.Claim(testSession, next); err != nil || !j.Matches(testDisk, next) || !j.Matches(testDisk, testSession) {
+	if err := j.Claim(testSession, next); err != nil || !j.Matches(testDisk, next) ||
+		!j.Matches(testDisk, testSession) {
 		t.Errorf("after the claim: %v", err)
 	}
 	wantSeqs(t, replayed(t, j), 1, 5)
@@ -208,7 +217,8 @@ func TestReplayAfterReopen(t *testing.T) {
 	wantSeqs(t, replayed(t, j), 1, 0)
 }
 
-// TestTornTail flips each byte of the last record in turn: all before it are replayed, and nothing of it.
+// TestTornTail flips each byte of the last record in turn: all before it are replayed, and nothing
+// of it.
 func TestTornTail(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
 	j := mustOpen(t, path, Options{Size: MinSize})
@@ -241,8 +251,8 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
-// TestLaps fills the ring several times over. What is not released is replayed, over the ring's end too, and
-// nothing of earlier laps.
+// TestLaps fills the ring several times over. What is not released is replayed, over the ring's end
+// too, and nothing of earlier laps.
 func TestLaps(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
 	j := mustOpen(t, path, Options{Size: MinSize})
@@ -299,12 +309,14 @@ func TestFullRingHasNoRoom(t *testing.T) {
 	}
 }
 
-// TestOtherSizeOrDisk: who would lose another's writes is refused, unless they are of no use to anybody.
+// TestOtherSizeOrDisk: who would lose another's writes is refused, unless they are of no use to
+// anybody.
 func TestOtherSizeOrDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "j")
 	j := mustOpen(t, path, Options{Size: MinSize})
 	begin(t, j)()
-	if _, err := Open(path, Options{Size: 2 * MinSize}); !errs.Is(err, errs.Conflict) || errs.RemedyOf(err) == "" {
+	if _, err := Open(path, Options{Size: 2 * MinSize}); !errs.Is(err, errs.Conflict) ||
+		errs.RemedyOf(err) == "" {
 		t.Errorf("another size: %v", err)
 	}
 	other := format.ID{9}

@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/filelock"
 )
 
-// Open uses a region of the file or block device at path, creating a file where there is nothing, and reserves
-// its space. Conflict if another process has a journal on it.
+// Open uses a region of the file or block device at path, creating a file where there is nothing,
+// and reserves its space. Conflict if another process has a journal on it.
 func Open(path string, o Options) (*Journal, error) {
 	flags := os.O_RDWR | os.O_CREATE
 	if st, err := os.Stat(path); err == nil && st.Mode()&os.ModeDevice != 0 {
@@ -20,14 +20,17 @@ func Open(path string, o Options) (*Journal, error) {
 	}
 	f, err := os.OpenFile(path, flags, 0o600)
 	if errors.Is(err, unix.EBUSY) {
-		return nil, errs.Wrap(errs.Conflict, err, "the device %s is in use", path).WithRemedy("choose another one for the journal")
+		return nil, errs.Wrap(errs.Conflict, err, "the device %s is in use", path).
+			WithRemedy("choose another one for the journal")
 	}
 	if err != nil {
-		return nil, errs.Wrap(errs.Invalid, err, "open journal").WithRemedy("give a file or block device that can be written")
+		return nil, errs.Wrap(errs.Invalid, err,
+			"open journal").WithRemedy("give a file or block device that can be written")
 	}
 	j, err := open(f, o)
 	if err != nil {
-		return nil, errors.Join(errs.Wrap(errs.KindOf(err), err, "open journal %s", path), f.Close())
+		return nil, errors.Join(errs.Wrap(errs.KindOf(err), err, "open journal %s",
+			path), f.Close())
 	}
 	return j, nil
 }
@@ -35,7 +38,8 @@ func Open(path string, o Options) (*Journal, error) {
 func open(f *os.File, o Options) (*Journal, error) {
 	if err := filelock.Take(f); err != nil {
 		if errs.Is(err, errs.Conflict) {
-			return nil, errs.Wrap(errs.Conflict, err, "another process uses it").WithRemedy("choose another file, or end that process")
+			return nil, errs.Wrap(errs.Conflict, err,
+				"another process uses it").WithRemedy("choose another file, or end that process")
 		}
 		return nil, err
 	}
@@ -51,11 +55,13 @@ func open(f *os.File, o Options) (*Journal, error) {
 	return New(&syncFile{f}, o)
 }
 
-// extend fills the file with zeros, so that a later sync has no block to allocate and nothing of it to write.
+// extend fills the file with zeros, so that a later sync has no block to allocate and nothing of it
+// to write.
 func extend(f *os.File, from, to int64) error {
 	st, err := f.Stat()
 	if err != nil || !st.Mode().IsRegular() {
-		return errs.New(errs.Invalid, "the device has %d bytes, and the journal ends at %d", from, to).WithRemedy("use less")
+		return errs.New(errs.Invalid, "the device has %d bytes, and the journal ends at %d", from,
+			to).WithRemedy("use less")
 	}
 	zeros := make([]byte, 1<<20)
 	for from < to {

@@ -6,8 +6,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Replay gives the source's records that may be needed, in write order, up to the first one that is torn. A
-// device that can't be read is an error; what is torn is the end, and none.
+// Replay gives the source's records that may be needed, in write order, up to the first one that is
+// torn. A device that can't be read is an error; what is torn is the end, and none.
 func (j *Journal) Replay(yield func(*Record) error) error {
 	j.io.Lock()
 	defer j.io.Unlock()
@@ -49,9 +49,11 @@ func (j *Journal) readRing(p []byte, pos uint64) error {
 	for len(p) > 0 {
 		at := pos % j.ring
 		n := min(uint64(len(p)), j.ring-at)
-		if _, err := j.f.ReadAt(p[:n], j.base()+int64(at)); err != nil { //nolint:gosec // below the ring's size
+		if _, err := j.f.ReadAt(p[:n],
+			j.base()+int64(at)); err != nil { //nolint:gosec // below the ring's size
 			return errs.Wrap(errs.Unavailable, err, "read the journal").
-				WithRemedy("check the local device that holds the journal; detach and attach without it to give up what it has")
+				WithRemedy(
+					"check the local device that holds the journal; detach and attach without it to give up what it has")
 		}
 		p, pos = p[n:], pos+n
 	}

@@ -33,7 +33,8 @@ type Record struct {
 // recordInfo is a record's fixed part:
 //
 //	0  4  CRC of all that follows, and of the content     4  4  length in bytes with the content
-//	8  8  number   16  8  seq   24  8  block   32  8  count   40  1  kind   41  7  zero   48 16  session
+//	8  8  number   16  8  seq   24  8  block   32  8  count
+//	40  1  kind   41  7  zero   48 16  session
 type recordInfo struct {
 	crc    uint32
 	length uint32
@@ -56,13 +57,15 @@ func putRecord(b []byte, session format.ID, number uint64, length int, r *Record
 // sealRecord adds the CRC to a complete record.
 func sealRecord(b []byte) { le.PutUint32(b, crc32.Checksum(b[4:], castagnoli)) }
 
-// decodeInfo decodes a fixed part that must be record number of session. Corrupt is the end of what is valid.
+// decodeInfo decodes a fixed part that must be record number of session. Corrupt is the end of what
+// is valid.
 func decodeInfo(b []byte, session format.ID, number uint64) (recordInfo, error) {
 	if len(b) < recordHeader {
 		return recordInfo{}, errs.New(errs.Corrupt, "journal record of %d bytes", len(b))
 	}
 	r := recordInfo{crc: le.Uint32(b), length: le.Uint32(b[4:]), number: le.Uint64(b[8:]),
-		Record: Record{Seq: le.Uint64(b[16:]), Block: le.Uint64(b[24:]), Count: le.Uint64(b[32:]), Kind: b[40]}}
+		Record: Record{Seq: le.Uint64(b[16:]), Block: le.Uint64(b[24:]),
+			Count: le.Uint64(b[32:]), Kind: b[40]}}
 	content := int64(r.length) - recordHeader
 	ok := format.ID(b[48:64]) == session && r.number == number && content >= 0
 	for _, z := range b[41:48] {

@@ -6,7 +6,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Sync returns when every record appended before is on the device. Concurrent calls share one sync of it.
+// Sync returns when every record appended before is on the device. Concurrent calls share one sync
+// of it.
 func (j *Journal) Sync(ctx context.Context) error {
 	j.mu.Lock()
 	target := j.head.Pos
@@ -18,7 +19,8 @@ func (j *Journal) Sync(ctx context.Context) error {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return errs.Wrap(errs.Unavailable, ctx.Err(), "the journal's device did not take all writes in time").
+			return errs.Wrap(errs.Unavailable, ctx.Err(),
+				"the journal's device did not take all writes in time").
 				WithRemedy("check the local device that holds the journal")
 		}
 		j.mu.Lock()
@@ -109,7 +111,8 @@ func (j *Journal) writeOut(buf []byte, pos uint64) error {
 	for len(buf) > 0 {
 		at := pos % j.ring
 		n := min(uint64(len(buf)), j.ring-at)
-		if _, err := j.f.WriteAt(buf[:n], j.base()+int64(at)); err != nil { //nolint:gosec // below the ring's size
+		if _, err := j.f.WriteAt(buf[:n],
+			j.base()+int64(at)); err != nil { //nolint:gosec // below the ring's size
 			return err
 		}
 		buf, pos = buf[n:], pos+n

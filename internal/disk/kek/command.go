@@ -18,15 +18,17 @@ const (
 	maxComplaint   = 512 // bytes of its stderr in an error
 )
 
-// Command is a key-encryption key that a command of the operator's has, or knows who has. The shell runs it with
-// two more arguments: "wrap" or "unwrap", and the disk's uid. On stdin it gets 32 secret bytes, or what it made
-// of them; it prints what it makes of that, or fails. It gets a minute.
+// Command is a key-encryption key that a command of the operator's has, or knows who has. The shell
+// runs it with two more arguments: "wrap" or "unwrap", and the disk's uid. On stdin it gets 32
+// secret bytes, or what it made of them; it prints what it makes of that, or fails. It gets a
+// minute.
 type Command struct{ line string }
 
 // NewCommand returns the key that the shell command line has.
 func NewCommand(line string) (*Command, error) {
 	if strings.TrimSpace(line) == "" {
-		return nil, errs.New(errs.Invalid, "an empty key command").WithRemedy("give a command that wraps and unwraps keys")
+		return nil, errs.New(errs.Invalid,
+			"an empty key command").WithRemedy("give a command that wraps and unwraps keys")
 	}
 	return &Command{line: line}, nil
 }
@@ -49,7 +51,8 @@ func (k *Command) run(ctx context.Context, operation, uid string, in []byte) ([]
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", k.line+` "$@"`, "sh", operation, uid)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) } // all that the shell has started
+	// all that the shell has started
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = commandExit
 	cmd.Stdin = bytes.NewReader(in)
 	var stderr bytes.Buffer
@@ -59,12 +62,15 @@ func (k *Command) run(ctx context.Context, operation, uid string, in []byte) ([]
 	said = said[:min(len(said), maxComplaint)]
 	switch {
 	case ctx.Err() != nil:
-		return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "the key command did not %s in time: %s", operation, said)
+		return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "the key command did not %s in time: %s",
+			operation, said)
 	case err != nil:
-		return nil, errs.Wrap(errs.Denied, err, "the key command refuses to %s: %s", operation, said).
+		return nil, errs.Wrap(errs.Denied, err, "the key command refuses to %s: %s",
+			operation, said).
 			WithRemedy("run it by hand: CMD %s %s", operation, uid)
 	case len(out) == 0 || len(out) > maxOutput:
-		return nil, errs.New(errs.Denied, "the key command made %d bytes when it was to %s", len(out), operation).
+		return nil, errs.New(errs.Denied, "the key command made %d bytes when it was to %s",
+			len(out), operation).
 			WithRemedy("have it print the result, and nothing else, to stdout")
 	}
 	return out, nil

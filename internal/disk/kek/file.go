@@ -29,13 +29,15 @@ type File struct {
 	id   string
 }
 
-// ReadFile reads a key file: 32 bytes as they are, in hex, or in base64. A file that others than its owner can
-// read is refused as Denied.
+// ReadFile reads a key file: 32 bytes as they are, in hex, or in base64. A file that others than
+// its owner can read is refused as Denied.
 func ReadFile(path string) (*File, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, errs.Wrap(errs.NotFound, err, "there is no key file").
-			WithRemedy("check the path; a new key is made by: (umask 077; head -c32 /dev/urandom > %s)", path)
+			WithRemedy(
+				"check the path; a new key is made by: (umask 077; head -c32 /dev/urandom > %s)",
+				path)
 	}
 	if err != nil {
 		return nil, errs.Wrap(errs.Denied, err, "open the key file")
@@ -46,8 +48,10 @@ func ReadFile(path string) (*File, error) {
 		return nil, errs.Wrap(errs.Unavailable, err, "look at the key file")
 	}
 	if mode := st.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 {
-		return nil, errs.New(errs.Denied, "key file %s can be used by others than its owner (mode %04o)", path, mode.Perm()).
-			WithRemedy("chmod 600 %s; and if others may have read it, make another key and: sluice disk rekey", path)
+		return nil, errs.New(errs.Denied,
+			"key file %s can be used by others than its owner (mode %04o)", path, mode.Perm()).
+			WithRemedy(
+				"chmod 600 %s; and if others may have read it, make another key and: sluice disk rekey", path)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
 	if err != nil {
@@ -55,8 +59,10 @@ func ReadFile(path string) (*File, error) {
 	}
 	key, ok := parseKey(b)
 	if !ok {
-		return nil, errs.New(errs.Invalid, "key file %s has %d bytes, which are no key of 32 bytes", path, len(b)).
-			WithRemedy("give 32 random bytes, as they are, in hex or in base64: (umask 077; head -c32 /dev/urandom > FILE)")
+		return nil, errs.New(errs.Invalid, "key file %s has %d bytes, which are no key of 32 bytes",
+			path, len(b)).
+			WithRemedy(
+				"give 32 random bytes, as they are, in hex or in base64: (umask 077; head -c32 /dev/urandom > FILE)")
 	}
 	return New(key)
 }
@@ -67,8 +73,10 @@ func parseKey(b []byte) (key [keyLen]byte, ok bool) {
 		return [keyLen]byte(b), true
 	}
 	text := string(bytes.TrimSpace(b))
-	for _, decode := range []func(string) ([]byte, error){hex.DecodeString, base64.StdEncoding.DecodeString,
-		base64.RawStdEncoding.DecodeString, base64.URLEncoding.DecodeString, base64.RawURLEncoding.DecodeString} {
+	for _, decode := range []func(string) ([]byte, error){hex.DecodeString,
+		base64.StdEncoding.DecodeString,
+		base64.RawStdEncoding.DecodeString, base64.URLEncoding.DecodeString,
+		base64.RawURLEncoding.DecodeString} {
 		if k, err := decode(text); err == nil && len(k) == keyLen {
 			return [keyLen]byte(k), true
 		}

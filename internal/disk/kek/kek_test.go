@@ -26,7 +26,8 @@ func write(t *testing.T, content []byte, mode os.FileMode) string {
 
 func TestKeyFiles(t *testing.T) {
 	var id string
-	for _, content := range []string{string(raw), hex.EncodeToString(raw), hex.EncodeToString(raw) + "\n",
+	for _, content := range []string{string(raw), hex.EncodeToString(raw),
+		hex.EncodeToString(raw) + "\n",
 		base64.StdEncoding.EncodeToString(raw) + "\n", base64.RawURLEncoding.EncodeToString(raw)} {
 		k, err := kek.ReadFile(write(t, []byte(content), 0o600))
 		if err != nil {
@@ -44,13 +45,17 @@ func TestKeyFiles(t *testing.T) {
 		content string
 		mode    os.FileMode
 		kind    errs.Kind
-	}{"short": {"short", 0o600, errs.Invalid}, "empty": {"", 0o600, errs.Invalid}, "long": {strings.Repeat("x", 1000), 0o600, errs.Invalid},
-		"group reads": {string(raw), 0o640, errs.Denied}, "all read": {string(raw), 0o604, errs.Denied}} {
-		if _, err := kek.ReadFile(write(t, []byte(tc.content), tc.mode)); !errs.Is(err, tc.kind) || errs.RemedyOf(err) == "" {
+	}{"short": {"short", 0o600, errs.Invalid}, "empty": {"", 0o600, errs.Invalid},
+		"long":        {strings.Repeat("x", 1000), 0o600, errs.Invalid},
+		"group reads": {string(raw), 0o640, errs.Denied},
+		"all read":    {string(raw), 0o604, errs.Denied}} {
+		if _, err := kek.ReadFile(write(t, []byte(tc.content), tc.mode)); !errs.Is(err, tc.kind) ||
+			errs.RemedyOf(err) == "" {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, err := kek.ReadFile(filepath.Join(t.TempDir(), "none")); !errs.Is(err, errs.NotFound) || errs.RemedyOf(err) == "" {
+	if _, err := kek.ReadFile(filepath.Join(t.TempDir(), "none")); !errs.Is(err, errs.NotFound) ||
+		errs.RemedyOf(err) == "" {
 		t.Errorf("none: %v", err)
 	}
 }
@@ -112,10 +117,12 @@ func TestCommands(t *testing.T) {
 	if got, err := k.Unwrap(ctx, "01ABC", w); err != nil || !bytes.Equal(got, raw) {
 		t.Fatalf("%q %v", got, err)
 	}
-	if _, err := k.Unwrap(ctx, "01XYZ", w); !errs.Is(err, errs.Denied) || !strings.Contains(err.Error(), "not mine") {
+	if _, err := k.Unwrap(ctx, "01XYZ", w); !errs.Is(err, errs.Denied) ||
+		!strings.Contains(err.Error(), "not mine") {
 		t.Errorf("for another disk: %v", err)
 	}
-	for line, kind := range map[string]errs.Kind{"false": errs.Denied, "true": errs.Denied, "/no/such/command": errs.Denied,
+	for line, kind := range map[string]errs.Kind{"false": errs.Denied, "true": errs.Denied,
+		"/no/such/command":               errs.Denied,
 		"head -c 100000 /dev/zero; true": errs.Denied} {
 		c, err := kek.NewCommand(line)
 		if err != nil {

@@ -45,8 +45,8 @@ type came[S comparable] struct {
 	step string
 }
 
-// Explore visits every state, nearest first, and stops at the first that violates something. It fails when there
-// are more than limit.
+// Explore visits every state, nearest first, and stops at the first that violates something. It
+// fails when there are more than limit.
 func Explore[S comparable](m Model[S], limit int) Result {
 	first := m.Init()
 	seen := map[S]came[S]{first: {}}

@@ -2,23 +2,25 @@ package model
 
 import "fmt"
 
-// LineBug is a rule of destroying disks, or of collecting what they leave, that is broken on purpose.
+// LineBug is a rule of destroying disks, or of collecting what they leave, that is broken on
+// purpose.
 type LineBug int
 
 // The bugs of the line model. LivingOnly is what a collector did before the simulation found it.
 const (
-	NoLineBug          LineBug = iota
-	LivingOnly                 // a reference is garbage when its child has no head, whatever else needs the child
-	DestroyIgnoresRefs         // a Destroy doesn't look for forks
-	DestroyIgnoresPins         // nor for readers
-	DestroyLooksFirst          // a Destroy looks for them before it removes the checkpoints
-	LineForkUnchecked          // a fork doesn't read its checkpoint again
-	LineOneMark                // the collector deletes after one mark
-	SlowFork                   // a fork that took longer than a grace counts
+	NoLineBug LineBug = iota
+	// a reference is garbage when its child has no head, whatever else needs the child
+	LivingOnly
+	DestroyIgnoresRefs // a Destroy doesn't look for forks
+	DestroyIgnoresPins // nor for readers
+	DestroyLooksFirst  // a Destroy looks for them before it removes the checkpoints
+	LineForkUnchecked  // a fork doesn't read its checkpoint again
+	LineOneMark        // the collector deletes after one mark
+	SlowFork           // a fork that took longer than a grace counts
 )
 
-// LineModel is a line of forks, a → b → c, that are made, read and destroyed beside a collector. All that any of them
-// needs is one object of a.
+// LineModel is a line of forks, a → b → c, that are made, read and destroyed beside a collector.
+// All that any of them needs is one object of a.
 type LineModel struct {
 	Reader int // whose checkpoint is read: 0 nobody's, 1 a's, 2 b's
 	Bug    LineBug
@@ -163,10 +165,12 @@ func (m LineModel) reads(s lineState, add lineAdder) {
 	}
 }
 
-// destroys removes the head, then the checkpoint, looks for references and for pins, and removes the rest if there was neither.
+// destroys removes the head, then the checkpoint, looks for references and for pins, and removes
+// the rest if there was neither.
 func (m LineModel) destroys(s lineState, d int, add lineAdder) {
 	step := func(what string, f func(*lineState)) {
-		add(fmt.Sprintf("the Destroy of %c %s", 'a'+d, what), func(s *lineState) { s.destroy[d]++; f(s) })
+		add(fmt.Sprintf("the Destroy of %c %s", 'a'+d, what),
+			func(s *lineState) { s.destroy[d]++; f(s) })
 	}
 	order := []uint8{0, 1, 2, 3}
 	if m.Bug == DestroyLooksFirst {
@@ -187,7 +191,8 @@ func (m LineModel) destroys(s lineState, d int, add lineAdder) {
 		})
 	case 3:
 		step("looks for pins", func(s *lineState) {
-			s.users[d] = s.users[d] || d == m.Reader-1 && s.pin != unpinned && m.Bug != DestroyIgnoresPins
+			s.users[d] = s.users[d] || d == m.Reader-1 && s.pin != unpinned &&
+				m.Bug != DestroyIgnoresPins
 		})
 	case 4:
 		if d == diskA {

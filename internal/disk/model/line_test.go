@@ -21,9 +21,12 @@ func TestLine(t *testing.T) {
 }
 
 func TestLineBugsAreFound(t *testing.T) {
-	for b, name := range map[LineBug]string{LivingOnly: "a destroyed fork's reference collected", DestroyIgnoresRefs: "destroyed under a fork",
-		DestroyIgnoresPins: "destroyed under a reader", DestroyLooksFirst: "a Destroy looks for forks first",
-		LineForkUnchecked: "a fork doesn't look again", LineOneMark: "one mark", SlowFork: "a fork that lasts longer than a grace"} {
+	for b, name := range map[LineBug]string{LivingOnly: "a destroyed fork's reference collected",
+		DestroyIgnoresRefs: "destroyed under a fork",
+		DestroyIgnoresPins: "destroyed under a reader",
+		DestroyLooksFirst:  "a Destroy looks for forks first",
+		LineForkUnchecked:  "a fork doesn't look again", LineOneMark: "one mark",
+		SlowFork: "a fork that lasts longer than a grace"} {
 		t.Run(name, func(t *testing.T) {
 			for _, m := range []LineModel{{Bug: b}, {Bug: b, Reader: 1}} {
 				r := Explore[lineState](m, maxStates)
@@ -31,7 +34,8 @@ func TestLineBugsAreFound(t *testing.T) {
 					t.Fatal(r)
 				}
 				if r.Err != nil {
-					t.Logf("RESULT disk line model: %q found after %d states: %v", name, r.States, r)
+					t.Logf("RESULT disk line model: %q found after %d states: %v",
+						name, r.States, r)
 					return
 				}
 			}

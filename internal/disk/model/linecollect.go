@@ -20,13 +20,15 @@ func (m LineModel) collects(s lineState, add lineAdder) {
 		return
 	}
 	if s.tombs.object {
-		add("the collector deletes the object", func(s *lineState) { s.gone, s.tombs.object = true, false })
+		add("the collector deletes the object",
+			func(s *lineState) { s.gone, s.tombs.object = true, false })
 	}
 	for i, name := range []string{"b", "c"} {
 		if s.tombs.refs[i] {
-			add("the collector looks for "+name+"'s head, and deletes its reference", func(s *lineState) {
-				s.refs[i], s.tombs.refs[i] = s.heads[i+1], false
-			})
+			add("the collector looks for "+name+"'s head, and deletes its reference",
+				func(s *lineState) {
+					s.refs[i], s.tombs.refs[i] = s.heads[i+1], false
+				})
 		}
 	}
 	if s.tombs == (lineMark{}) {
@@ -95,5 +97,6 @@ func (m LineModel) readings() []lineReading {
 			m.needs(s, d, false)
 		}
 	}}
-	return []lineReading{head(diskA), head(diskB), head(diskC), ckpt(diskA), ckpt(diskB), pins, head(diskA), head(diskB), head(diskC)}
+	return []lineReading{head(diskA), head(diskB), head(diskC), ckpt(diskA), ckpt(diskB), pins,
+		head(diskA), head(diskB), head(diskC)}
 }

@@ -25,7 +25,8 @@ const (
 	CleanOpen             // a replaced head counts as closed: nothing is replayed
 )
 
-// LogModel is writers of one disk, at most maxWriters. Epochs count from 1; slot 0 is sequence number 1.
+// LogModel is writers of one disk, at most maxWriters. Epochs count from 1; slot 0 is sequence
+// number 1.
 type LogModel struct {
 	Writers     int
 	Objects     int // of one writer's log, at most maxObjects
@@ -106,11 +107,14 @@ func (m LogModel) Check(s logState) error {
 		}
 		for e := range int(w.epoch) - 1 {
 			if s.acked[e] > w.found[e] {
-				return fmt.Errorf("writer %d recovered %d objects of epoch %d, and %d are acknowledged", i, w.found[e], e+1, s.acked[e])
+				return fmt.Errorf(
+					"writer %d recovered %d objects of epoch %d, and %d are acknowledged", i,
+					w.found[e], e+1, s.acked[e])
 			}
 			for j := range m.Writers {
 				if v := &s.w[j]; v.done && int(v.epoch)-1 > e && v.found[e] != w.found[e] {
-					return fmt.Errorf("writers %d and %d found %d and %d objects of epoch %d", i, j, w.found[e], v.found[e], e+1)
+					return fmt.Errorf("writers %d and %d found %d and %d objects of epoch %d", i, j,
+						w.found[e], v.found[e], e+1)
 				}
 			}
 		}
@@ -158,7 +162,10 @@ func (m LogModel) attach(s logState, i int, add adder) {
 	case idle:
 		add("reads the head", func(s *logState, w *writer) { w.pc, w.base = looked, s.head })
 	case looked:
-		add("sends its swap of the head", func(_ *logState, w *writer) { w.pc, w.epoch = swapping, w.base.epoch+1 })
+		add("sends its swap of the head", func(_ *logState, w *writer) {
+			w.pc, w.epoch = swapping,
+				w.base.epoch+1
+		})
 	case swapping:
 		switch s.head.ver {
 		case w.base.ver: // not arrived
@@ -170,7 +177,8 @@ func (m LogModel) attach(s logState, i int, add adder) {
 			}
 		}
 	}
-	if w.epoch > 0 && (w.base.ver == s.head.ver || m.Bug == BlindSwap && w.pc == swapping) { // may arrive after its sender's death
+	// may arrive after its sender's death
+	if w.epoch > 0 && (w.base.ver == s.head.ver || m.Bug == BlindSwap && w.pc == swapping) {
 		add("'s swap arrives", func(s *logState, w *writer) {
 			h := w.base
 			h.ver, h.epoch, h.writer = s.head.ver+1, w.epoch, int8(i)
@@ -203,11 +211,13 @@ func (m LogModel) end(w *writer) {
 func (m LogModel) recover(s logState, i int, add adder) {
 	w := s.w[i]
 	if w.at > 0 && w.fences != 0 {
-		for q := range maxSlots { // sent and not decided yet; what is sent for an earlier epoch finds it ended
+		// sent and not decided yet; what is sent for an earlier epoch finds it ended
+		for q := range maxSlots {
 			if w.fences&(1<<q) != 0 && s.slots[w.at-1][q] == slotEmpty {
-				add(fmt.Sprintf("'s fence arrives at %d/%d", w.at, q+1), func(s *logState, w *writer) {
-					s.slots[w.at-1][q] = slotFence
-				})
+				add(fmt.Sprintf("'s fence arrives at %d/%d", w.at, q+1),
+					func(s *logState, w *writer) {
+						s.slots[w.at-1][q] = slotFence
+					})
 			}
 		}
 	}
@@ -221,17 +231,20 @@ func (m LogModel) recover(s logState, i int, add adder) {
 			w.has[w.at-1], w.seq = w.seq+1, w.seq+1
 		})
 	case slotFence:
-		add(fmt.Sprintf("finds the fence at %d/%d", w.at, q+1), func(_ *logState, w *writer) { next(w) })
+		add(fmt.Sprintf("finds the fence at %d/%d", w.at, q+1),
+			func(_ *logState, w *writer) { next(w) })
 	case slotEmpty:
 		if m.Bug == NoFence {
 			add("ends at a hole", func(_ *logState, w *writer) { next(w) })
 			return
 		}
 		if m.Bug != FenceAnywhere {
-			add(fmt.Sprintf("sends a fence for %d/%d", w.at, q+1), func(_ *logState, w *writer) { w.fences |= 1 << q })
+			add(fmt.Sprintf("sends a fence for %d/%d", w.at, q+1),
+				func(_ *logState, w *writer) { w.fences |= 1 << q })
 		}
 		if int(q)+1 < maxSlots {
-			add(fmt.Sprintf("sends a far fence for %d/%d", w.at, q+2), func(_ *logState, w *writer) { w.fences |= 2 << q })
+			add(fmt.Sprintf("sends a far fence for %d/%d", w.at, q+2),
+				func(_ *logState, w *writer) { w.fences |= 2 << q })
 			if m.Bug == FenceAnywhere && s.slots[w.at-1][q+1] == slotFence {
 				add("is content with a far fence", func(_ *logState, w *writer) { next(w) })
 			}
@@ -256,9 +269,10 @@ func (m LogModel) write(s logState, i int, add adder) {
 		}
 		slot := s.slots[w.epoch-1][q]
 		if slot == slotEmpty {
-			add(fmt.Sprintf("'s log object %d/%d arrives", w.epoch, q+1), func(s *logState, w *writer) {
-				s.slots[w.epoch-1][q] = slotObject
-			})
+			add(fmt.Sprintf("'s log object %d/%d arrives", w.epoch, q+1),
+				func(s *logState, w *writer) {
+					s.slots[w.epoch-1][q] = slotObject
+				})
 		}
 		if w.pc != serving && w.pc != closing || w.stored&bit != 0 || slot == slotEmpty {
 			continue
@@ -271,8 +285,10 @@ func (m LogModel) write(s logState, i int, add adder) {
 			}
 		})
 	}
-	if q := w.acked; (w.pc == serving || w.pc == closing) && q < maxObjects && w.stored&(1<<q) != 0 {
-		add(fmt.Sprintf("acknowledges %d/%d", w.epoch, q+1), func(s *logState, w *writer) { m.ack(s, w, q+1) })
+	if q := w.acked; (w.pc == serving || w.pc == closing) && q < maxObjects &&
+		w.stored&(1<<q) != 0 {
+		add(fmt.Sprintf("acknowledges %d/%d", w.epoch, q+1),
+			func(s *logState, w *writer) { m.ack(s, w, q+1) })
 	}
 	if m.Bug == UnorderedAck && w.pc == serving && w.stored&2 != 0 && w.acked == 0 {
 		add("acknowledges the second first", func(s *logState, w *writer) { m.ack(s, w, 2) })
@@ -286,7 +302,10 @@ func (m LogModel) ack(s *logState, w *writer, n uint8) {
 // checkpoint is map checkpoints and the clean close, which swap the head too.
 func (m LogModel) checkpoint(s logState, i int, add adder) {
 	w := s.w[i]
-	send := func(_ *logState, w *writer) { w.ck, w.ckVer, w.ckHas, w.ckSeq = true, w.saw.ver, w.has, w.acked }
+	send := func(_ *logState, w *writer) {
+		w.ck, w.ckVer, w.ckHas, w.ckSeq = true, w.saw.ver,
+			w.has, w.acked
+	}
 	if w.pc == serving && !w.ck {
 		if int(s.cks) < m.Checkpoints && w.has != w.saw.root {
 			add("sends a map checkpoint", func(s *logState, w *writer) { s.cks++; send(s, w) })
@@ -306,7 +325,8 @@ func (m LogModel) checkpoint(s logState, i int, add adder) {
 				h = w.saw
 				h.writer = int8(i)
 			}
-			h.ver, h.root, h.at, h.seq, h.open = s.head.ver+1, w.ckHas, w.epoch, w.ckSeq, w.pc != closing
+			h.ver, h.root, h.at, h.seq, h.open = s.head.ver+1, w.ckHas, w.epoch, w.ckSeq,
+				w.pc != closing
 			s.head = h
 		})
 	}
@@ -329,10 +349,12 @@ func (m LogModel) collect(s logState) (out []Step[logState]) {
 	for e := range maxWriters {
 		for q := range maxSlots {
 			covered := uint8(e+1) < s.head.at || uint8(e+1) == s.head.at && uint8(q) < s.head.seq
-			if k := s.slots[e][q]; covered && (k == slotObject || k == slotFence && m.Bug == FenceCollected) {
+			if k := s.slots[e][q]; covered &&
+				(k == slotObject || k == slotFence && m.Bug == FenceCollected) {
 				n := s
 				n.slots[e][q] = slotEmpty
-				out = append(out, Step[logState]{fmt.Sprintf("the collector deletes %d/%d", e+1, q+1), n})
+				out = append(out, Step[logState]{fmt.Sprintf("the collector deletes %d/%d",
+					e+1, q+1), n})
 			}
 		}
 	}

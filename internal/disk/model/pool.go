@@ -7,16 +7,17 @@ type PoolBug int
 
 // The bugs of the pool model. RestoreUnpinned is what restore did before the model was made.
 const (
-	NoPoolBug          PoolBug = iota
-	ForksIgnored               // forks are not looked at
-	RefsFirst                  // references and pins are read before heads and checkpoints
-	ForkUnchecked              // a fork doesn't read its checkpoint again
-	PinLate                    // a reader pins what it has read already
-	PinsIgnored                // pins are not looked at
-	RestoreUnpinned            // a restore pins nothing, and only looks at the checkpoint afterwards
-	CheckpointUnpinned         // a checkpoint of a closed disk names a head that may have moved on
-	NamingUnswapped            // a writer's name counts although its swap of the head was lost
-	NamingUnlooked             // and one whose head it did not look at again
+	NoPoolBug     PoolBug = iota
+	ForksIgnored          // forks are not looked at
+	RefsFirst             // references and pins are read before heads and checkpoints
+	ForkUnchecked         // a fork doesn't read its checkpoint again
+	PinLate               // a reader pins what it has read already
+	PinsIgnored           // pins are not looked at
+	// a restore pins nothing, and only looks at the checkpoint afterwards
+	RestoreUnpinned
+	CheckpointUnpinned // a checkpoint of a closed disk names a head that may have moved on
+	NamingUnswapped    // a writer's name counts although its swap of the head was lost
+	NamingUnlooked     // and one whose head it did not look at again
 )
 
 // objects are numbered; an object stands for one map version and all that only it reaches.
@@ -24,17 +25,21 @@ const (
 	noObject   int8 = -1
 	everything int8 = 100 // a pin that holds all of a disk
 	versions        = 3
-	names           = 3 // checkpoints: a is there in the beginning, b is what restore saves, c is a new one
+	// checkpoints: a is there in the beginning, b is what restore saves, c is a new one
+	names = 3
 )
 
-// PoolModel is one disk with a checkpoint a of its first version, and those who use it. Each acts once but the restore.
+// PoolModel is one disk with a checkpoint a of its first version, and those who use it. Each acts
+// once but the restore.
 type PoolModel struct {
 	Fork, Reader, Checkpoint bool
-	Naming                   bool // the writer writes the name of its map, c, beside its swap of the head
-	Restores                 int  // one after the other, from a saving b, then from b saving a, and so on
-	OneMark                  bool // the collector deletes after one mark
-	HeadOnce                 bool // and reads the head in the beginning of a mark only
-	Bug                      PoolBug
+	// the writer writes the name of its map, c, beside its swap of the head
+	Naming bool
+	// one after the other, from a saving b, then from b saving a, and so on
+	Restores int
+	OneMark  bool // the collector deletes after one mark
+	HeadOnce bool // and reads the head in the beginning of a mark only
+	Bug      PoolBug
 }
 
 type handles struct {
@@ -83,7 +88,8 @@ const (
 func (m PoolModel) Init() poolState {
 	s := poolState{handles: handles{ckpts: [names]int8{0, noObject, noObject}, child: noObject,
 		pins: [3]int8{noObject, noObject, noObject}}}
-	s.fork.obj, s.reader.obj, s.restore.obj, s.ckpt.obj, s.naming.obj, s.root = noObject, noObject, noObject, noObject, noObject, noObject
+	s.fork.obj, s.reader.obj, s.restore.obj, s.ckpt.obj, s.naming.obj, s.root = noObject, noObject,
+		noObject, noObject, noObject, noObject
 	return s
 }
 
@@ -119,11 +125,13 @@ func (m PoolModel) Steps(s poolState) []Step[poolState] {
 		}
 	}
 	if s.newest+1 < versions {
-		add("the writer writes a map and moves the head to it", func(s *poolState) { s.newest++; s.head = s.newest; s.ver++ })
+		add("the writer writes a map and moves the head to it",
+			func(s *poolState) { s.newest++; s.head = s.newest; s.ver++ })
 	}
 	for i, name := range []string{"a", "b"} {
 		if s.ckpts[i] != noObject {
-			add("checkpoint "+name+" is removed", func(s *poolState) { s.ckpts[i] = noObject; s.removed |= 1 << i })
+			add("checkpoint "+name+" is removed",
+				func(s *poolState) { s.ckpts[i] = noObject; s.removed |= 1 << i })
 		}
 	}
 	if m.Fork {
@@ -147,7 +155,8 @@ func (m PoolModel) Steps(s poolState) []Step[poolState] {
 
 type poolAdder func(name string, f func(*poolState))
 
-// forks: read the checkpoint, write the reference, write the child's head, read the checkpoint again.
+// forks: read the checkpoint, write the reference, write the child's head, read the checkpoint
+// again.
 func (m PoolModel) forks(s poolState, add poolAdder) {
 	step := func(name string, f func(*poolState)) {
 		add("the fork "+name, func(s *poolState) { s.fork.pc++; f(s) })
@@ -187,14 +196,18 @@ func (m PoolModel) reads(s poolState, add poolAdder) {
 		if s.ckpts[0] != noObject {
 			step("reads checkpoint a", func(s *poolState) { s.reader.obj = s.ckpts[0] })
 		} else {
-			step("finds no checkpoint", func(s *poolState) { s.reader.pc, s.pins[0] = refused, noObject })
+			step("finds no checkpoint", func(s *poolState) {
+				s.reader.pc,
+					s.pins[0] = refused, noObject
+			})
 		}
 	case 2:
 		step("narrows its pin", func(s *poolState) { s.reader.pc, s.pins[0] = ok, s.reader.obj })
 	}
 }
 
-// restores: pin everything, read the checkpoint, save the head as another, swap the head, take the pin away.
+// restores: pin everything, read the checkpoint, save the head as another, swap the head, take the
+// pin away.
 func (m PoolModel) restores(s poolState, add poolAdder) {
 	from := s.restored % 2
 	name := [2]string{"a", "b"}
@@ -216,7 +229,8 @@ func (m PoolModel) restores(s poolState, add poolAdder) {
 		if s.ckpts[from] == noObject {
 			step("finds no checkpoint", end)
 		} else {
-			step("reads checkpoint "+name[from], func(s *poolState) { s.restore.obj = s.ckpts[from] })
+			step("reads checkpoint "+name[from],
+				func(s *poolState) { s.restore.obj = s.ckpts[from] })
 		}
 	case 2:
 		step("reads the head", func(s *poolState) { s.restore.ver = s.ver })
@@ -224,7 +238,8 @@ func (m PoolModel) restores(s poolState, add poolAdder) {
 		if s.ver != s.restore.ver {
 			step("finds that the head moved", end)
 		} else if s.ckpts[1-from] == noObject {
-			step("saves the head as checkpoint "+name[1-from], func(s *poolState) { s.ckpts[1-from] = s.head })
+			step("saves the head as checkpoint "+name[1-from],
+				func(s *poolState) { s.ckpts[1-from] = s.head })
 		}
 	case 4:
 		if s.ver != s.restore.ver {
@@ -237,7 +252,8 @@ func (m PoolModel) restores(s poolState, add poolAdder) {
 	}
 }
 
-// checkpoints: of a disk whose head may move: read the head, write the checkpoint, read the head again.
+// checkpoints: of a disk whose head may move: read the head, write the checkpoint, read the head
+// again.
 func (m PoolModel) checkpoints(s poolState, add poolAdder) {
 	step := func(name string, f func(*poolState)) {
 		add("the checkpointer "+name, func(s *poolState) { s.ckpt.pc++; f(s) })
@@ -257,8 +273,8 @@ func (m PoolModel) checkpoints(s poolState, add poolAdder) {
 	}
 }
 
-// names: the writer stores a map, sends its name and the swap of the head at the same time, and looks at the head again
-// when it has both answers. Another writer may have come meanwhile.
+// names: the writer stores a map, sends its name and the swap of the head at the same time, and
+// looks at the head again when it has both answers. Another writer may have come meanwhile.
 func (m PoolModel) names(s poolState, add poolAdder) {
 	end := func(s *poolState, pc uint8) {
 		if s.naming.pc = pc; pc == refused {
@@ -278,7 +294,11 @@ func (m PoolModel) names(s poolState, add poolAdder) {
 			add("its name arrives", func(s *poolState) { s.naming.named, s.ckpts[2] = true, n.obj })
 		}
 		if !n.swapped && s.ver == n.ver {
-			add("its swap arrives", func(s *poolState) { s.naming.swapped, s.head = true, n.obj; s.ver++ })
+			add("its swap arrives", func(s *poolState) {
+				s.naming.swapped, s.head = true,
+					n.obj
+				s.ver++
+			})
 		}
 		if n.named && !n.swapped && s.ver != n.ver {
 			add("it finds its swap lost", func(s *poolState) {
@@ -344,8 +364,8 @@ func (m PoolModel) readings() []reading {
 	return all
 }
 
-// collects: mark, mark again, delete one by one what neither found and what is older than the head's version;
-// at or after that a map may be in the making.
+// collects: mark, mark again, delete one by one what neither found and what is older than the
+// head's version; at or after that a map may be in the making.
 func (m PoolModel) collects(s poolState, add poolAdder) {
 	all := m.readings()
 	n, marks := uint8(len(all)), uint8(2)

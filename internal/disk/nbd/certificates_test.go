@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// newCertificates makes an authority, and a server's and a client's certificate of it. The server's side is
-// returned as a configuration that asks for the client's, the client's as a directory in the layout that
-// QEMU and libnbd share.
+// newCertificates makes an authority, and a server's and a client's certificate of it. The server's
+// side is returned as a configuration that asks for the client's, the client's as a directory in
+// the layout that QEMU and libnbd share.
 func newCertificates(t *testing.T) (*tls.Config, string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -34,19 +34,26 @@ func newCertificates(t *testing.T) (*tls.Config, string) {
 	writePEM(t, dir, "client-key.pem", "PRIVATE KEY", der)
 	pool := x509.NewCertPool()
 	pool.AddCert(ca)
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{serverDER}, PrivateKey: serverKey}},
-		ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert, MinVersion: tls.VersionTLS12}, dir
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{serverDER},
+			PrivateKey: serverKey}},
+			ClientCAs: pool, ClientAuth: tls.RequireAndVerifyClientCert,
+			MinVersion: tls.VersionTLS12},
+		dir
 }
 
-func newCertificate(t *testing.T, serial int64, name string, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, []byte) {
+func newCertificate(t *testing.T, serial int64, name string, parent *x509.Certificate,
+	signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, []byte) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth,
+			x509.ExtKeyUsageClientAuth}}
 	if parent == nil {
 		c.IsCA, c.KeyUsage, c.ExtKeyUsage = true, x509.KeyUsageCertSign, nil
 		parent, signer = c, key
@@ -66,7 +73,8 @@ func newCertificate(t *testing.T, serial int64, name string, parent *x509.Certif
 
 func writePEM(t *testing.T, dir, name, kind string, der []byte) {
 	t.Helper()
-	if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, name),
+		pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

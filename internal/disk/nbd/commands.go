@@ -168,8 +168,8 @@ func chunkHeader(r *request, kind uint16, last bool, length uint32) []byte {
 	return binary.BigEndian.AppendUint32(b, length)
 }
 
-// fail answers with what a device's error is on the wire. It is logged here because the client gets little
-// more than a number.
+// fail answers with what a device's error is on the wire. It is logged here because the client gets
+// little more than a number.
 func (s *session) fail(r *request, err error) [][]byte {
 	errno := errnoOf(err)
 	// A fenced device fails every request; powers of two keep that from flooding the log.

@@ -116,7 +116,8 @@ func (h *handshake) query(opt uint32, data []byte) error {
 			return h.reply(opt, repErrInvalid, nil)
 		}
 		for _, e := range h.server.cfg.Exports {
-			if err := h.reply(opt, repServer, append(appendString(nil, e.Name), e.Description...)); err != nil {
+			if err := h.reply(opt, repServer,
+				append(appendString(nil, e.Name), e.Description...)); err != nil {
 				return err
 			}
 		}
@@ -161,7 +162,8 @@ func (h *handshake) info(opt uint32, data []byte) (*session, error) {
 	if e == nil {
 		return nil, h.reply(opt, repErrUnknown, fmt.Appendf(nil, "there is no export %q", name))
 	}
-	answers := [][]byte{exportInfo(e), blockSizeInfo()} // the sizes bind us also where they weren't asked for
+	// the sizes bind us also where they weren't asked for
+	answers := [][]byte{exportInfo(e), blockSizeInfo()}
 	for rest = rest[2:]; len(rest) > 0; rest = rest[2:] {
 		switch binary.BigEndian.Uint16(rest) {
 		case infoName:
@@ -196,7 +198,8 @@ func blockSizeInfo() []byte {
 	return binary.BigEndian.AppendUint32(b, maxRequest)
 }
 
-// meta answers LIST and SET_META_CONTEXT. There is one context, for devices that know their extents.
+// meta answers LIST and SET_META_CONTEXT. There is one context, for devices that know their
+// extents.
 func (h *handshake) meta(opt uint32, data []byte) error {
 	name, rest, ok := cutString(data)
 	if !ok || len(rest) < 4 || !h.structured {
@@ -227,7 +230,8 @@ func (h *handshake) meta(opt uint32, data []byte) error {
 		if opt == optSetMeta {
 			id, h.metaExport = baseContext, e
 		}
-		if err := h.reply(opt, repMetaContext, append(binary.BigEndian.AppendUint32(nil, id), baseAllocation...)); err != nil {
+		if err := h.reply(opt, repMetaContext,
+			append(binary.BigEndian.AppendUint32(nil, id), baseAllocation...)); err != nil {
 			return err
 		}
 	}

@@ -36,7 +36,8 @@ func TestQemuImg(t *testing.T) {
 	if err := os.WriteFile(raw, []byte("something else"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tryTool(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", raw, s.uri); err == nil {
+	if _, err := tryTool(t, "qemu-img", "compare", "-f", "raw", "-F", "raw", raw,
+		s.uri); err == nil {
 		t.Error("qemu-img finds images alike that aren't")
 	}
 }
@@ -67,17 +68,22 @@ func TestNbdinfo(t *testing.T) {
 		Structured bool   `json:"structured"`
 		Exports    []map[string]any
 	}
-	if err := json.Unmarshal([]byte(tool(t, "nbdinfo", "--list", "--json", s.uri)), &info); err != nil {
+	if err := json.Unmarshal([]byte(tool(t, "nbdinfo", "--list", "--json", s.uri)),
+		&info); err != nil {
 		t.Fatal(err)
 	}
 	if info.Protocol != "newstyle-fixed" || len(info.Exports) != 2 {
 		t.Fatalf("%+v", info)
 	}
 	for i, want := range []map[string]any{
-		{"export-name": "a", "description": "a test disk", "export-size": float64(diskSize), "is_read_only": false, "can_flush": true,
-			"can_fua": true, "can_trim": true, "can_zero": true, "can_fast_zero": true, "can_multi_conn": true, "can_df": true,
-			"block_size_minimum": 1.0, "block_size_preferred": 65536.0, "block_size_maximum": 33554432.0},
-		{"export-name": "b", "is_read_only": true, "can_flush": true, "can_trim": false, "can_zero": false, "can_multi_conn": true},
+		{"export-name": "a", "description": "a test disk", "export-size": float64(diskSize),
+			"is_read_only": false, "can_flush": true,
+			"can_fua": true, "can_trim": true, "can_zero": true, "can_fast_zero": true,
+			"can_multi_conn": true, "can_df": true,
+			"block_size_minimum": 1.0, "block_size_preferred": 65536.0,
+			"block_size_maximum": 33554432.0},
+		{"export-name": "b", "is_read_only": true, "can_flush": true, "can_trim": false,
+			"can_zero": false, "can_multi_conn": true},
 	} {
 		for k, v := range want {
 			if fmt.Sprint(info.Exports[i][k]) != fmt.Sprint(v) {
@@ -94,8 +100,8 @@ func TestNbdinfo(t *testing.T) {
 	}
 }
 
-// TestQemuIO writes, zeroes, discards and verifies patterns; -f forces a write through, -z zeroes, -u allows holes
-// for that, -n demands that it is fast.
+// TestQemuIO writes, zeroes, discards and verifies patterns; -f forces a write through, -z zeroes,
+// -u allows holes for that, -n demands that it is fast.
 func TestQemuIO(t *testing.T) {
 	d := newDisk(t)
 	s := serve(t, export(d))
@@ -106,10 +112,14 @@ func TestQemuIO(t *testing.T) {
 		}
 		return tool(t, "qemu-io", append(args, s.uri)...)
 	}
-	io("write -P 0xab 0 4M", "write -P 0xcd 1M 64k", "flush", "read -P 0xab 0 1M", "read -P 0xcd 1M 64k", "read -P 0xab 1088k 1M")
-	io("write -f -P 0x11 512 1024", "read -P 0xab 0 512", "read -P 0x11 512 1024", "read -P 0xab 1536 512")
-	io("write -z 2M 512k", "read -P 0 2M 512k", "write -z -u 3M 512k", "read -P 0 3M 512k", "read -P 0xab 2560k 512k")
-	io("discard 0 1M", "read -P 0 0 1M", "aio_write -P 5 10M 1M", "aio_write -P 6 11M 1M", "aio_flush", "flush", "read -P 5 10M 1M", "read -P 6 11M 1M")
+	io("write -P 0xab 0 4M", "write -P 0xcd 1M 64k", "flush", "read -P 0xab 0 1M",
+		"read -P 0xcd 1M 64k", "read -P 0xab 1088k 1M")
+	io("write -f -P 0x11 512 1024", "read -P 0xab 0 512", "read -P 0x11 512 1024",
+		"read -P 0xab 1536 512")
+	io("write -z 2M 512k", "read -P 0 2M 512k", "write -z -u 3M 512k", "read -P 0 3M 512k",
+		"read -P 0xab 2560k 512k")
+	io("discard 0 1M", "read -P 0 0 1M", "aio_write -P 5 10M 1M", "aio_write -P 6 11M 1M",
+		"aio_flush", "flush", "read -P 5 10M 1M", "read -P 6 11M 1M")
 	ctx := testCtx(t)
 	for _, x := range []struct {
 		off, end int64
@@ -120,7 +130,8 @@ func TestQemuIO(t *testing.T) {
 			t.Errorf("at %d: to %d, content %v, %v; want %+v", x.off, end, data, err, x)
 		}
 	}
-	if out, err := tryTool(t, "qemu-io", "-f", "raw", "-c", "write -z -u -n 0 1M", s.uri); err != nil {
+	if out, err := tryTool(t, "qemu-io", "-f", "raw", "-c", "write -z -u -n 0 1M",
+		s.uri); err != nil {
 		t.Errorf("fast zeroing with holes: %v\n%s", err, out)
 	}
 }
@@ -156,7 +167,8 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tool(t, "qemu-img", "compare", "--object", "tls-creds-x509,id=t,endpoint=client,dir="+creds, "--image-opts",
+	tool(t, "qemu-img", "compare", "--object", "tls-creds-x509,id=t,endpoint=client,dir="+creds,
+		"--image-opts",
 		"driver=raw,file.driver=file,file.filename="+raw,
 		"driver=raw,file.driver=nbd,file.host="+host+",file.port="+port+",file.export=a,file.tls-creds=t,file.tls-hostname=localhost")
 	for _, uri := range []string{s.uri, s.uri + "/a"} {

@@ -35,10 +35,12 @@ func testCtx(t *testing.T) context.Context {
 func newDisk(t *testing.T) *disk.Disk {
 	t.Helper()
 	store := memblob.New()
-	if _, err := disk.Create(testCtx(t), store, diskPath, disk.CreateOptions{Size: diskSize}); err != nil {
+	if _, err := disk.Create(testCtx(t), store, diskPath,
+		disk.CreateOptions{Size: diskSize}); err != nil {
 		t.Fatal(err)
 	}
-	d, err := disk.Attach(testCtx(t), store, diskPath, disk.AttachOptions{Generation: 1, Holder: "test"})
+	d, err := disk.Attach(testCtx(t), store, diskPath,
+		disk.AttachOptions{Generation: 1, Holder: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +96,8 @@ func export(d disk.Device) nbd.Config {
 	return nbd.Config{Exports: []nbd.Export{{Name: "a", Description: "a test disk", Device: d}}}
 }
 
-// tool runs a program that somebody else wrote, which has to succeed, and returns what it says on stdout.
+// tool runs a program that somebody else wrote, which has to succeed, and returns what it says on
+// stdout.
 func tool(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	out, err := tryTool(t, name, args...)

@@ -86,12 +86,13 @@ const (
 )
 
 const (
-	requestLen    = 28
-	simpleLen     = 16
-	chunkLen      = 20
-	maxOption     = 64 << 10 // bytes of one option; the longest that make sense are names of 4096
-	maxOptions    = 128      // in one negotiation
-	maxRequest    = 32 << 20 // bytes of one READ or WRITE; what the specification tells clients to expect
+	requestLen = 28
+	simpleLen  = 16
+	chunkLen   = 20
+	maxOption  = 64 << 10 // bytes of one option; the longest that make sense are names of 4096
+	maxOptions = 128      // in one negotiation
+	// bytes of one READ or WRITE; what the specification tells clients to expect
+	maxRequest    = 32 << 20
 	maxExtents    = 4096     // in one BLOCK_STATUS answer
 	preferredSize = 64 << 10 // bytes; a frame of the disk
 	smallestHole  = 64 << 10 // bytes; below it a hole in a READ is sent as zeros

@@ -205,7 +205,8 @@ func TestDeviceErrors(t *testing.T) {
 		err  error
 		want uint32
 	}{
-		{errs.New(errs.Unavailable, "x"), eIO}, {errs.New(errs.Corrupt, "x"), eIO}, {errors.New("x"), eIO},
+		{errs.New(errs.Unavailable, "x"), eIO}, {errs.New(errs.Corrupt, "x"), eIO},
+		{errors.New("x"), eIO},
 		{errs.New(errs.Exhausted, "x"), eNoSpace}, {errs.New(errs.Fenced, "x"), eShutdown},
 		{errs.New(errs.Denied, "x"), ePerm}, {errs.New(errs.Invalid, "x"), eInval},
 	} {
@@ -280,7 +281,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	for i := range uint64(50) {
 		c.request(0, 0, i, 0, 4<<20, nil)
 	}
-	for end := time.Now().Add(10 * time.Second); dev.reading.Load() < 36<<20; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); dev.reading.Load() < 36<<20; time.Sleep(
+		time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("only %d bytes are being read", dev.reading.Load())
 		}
@@ -296,7 +298,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestTheEnd: what is under way when the server is told to end is answered, what comes after is refused.
+// TestTheEnd: what is under way when the server is told to end is answered, what comes after is
+// refused.
 func TestTheEnd(t *testing.T) {
 	dev := &fakeDevice{Device: newDisk(t), gate: make(chan struct{})}
 	cfg := export(dev)
@@ -305,7 +308,8 @@ func TestTheEnd(t *testing.T) {
 	c := dial(t, s)
 	idle := dial(t, s)
 	c.request(0, 0, 1, 0, 512, nil)
-	for end := time.Now().Add(10 * time.Second); dev.reading.Load() == 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); dev.reading.Load() == 0 &&
+		time.Now().Before(end); time.Sleep(time.Millisecond) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.stop() }()
@@ -362,9 +366,12 @@ func TestBadNegotiations(t *testing.T) {
 		data []byte
 		want uint32
 	}{
-		{7, []byte("\x00\x00\x00\x04none\x00\x00"), 1<<31 | 6}, {7, []byte{1, 2}, 1<<31 | 3}, {6, []byte{255, 255, 255, 255, 0, 0}, 1<<31 | 3},
-		{3, []byte{1}, 1<<31 | 3}, {5, nil, 1<<31 | 1}, {10, []byte{0, 0, 0, 0, 0, 0, 0, 1}, 1<<31 | 3}, {8, nil, 1},
-		{10, []byte{0, 0, 0, 0, 255, 255, 255, 255}, 1<<31 | 3}, {10, make([]byte, 100<<10), 1<<31 | 9},
+		{7, []byte("\x00\x00\x00\x04none\x00\x00"), 1<<31 | 6}, {7, []byte{1, 2}, 1<<31 | 3},
+		{6, []byte{255, 255, 255, 255, 0, 0}, 1<<31 | 3},
+		{3, []byte{1}, 1<<31 | 3}, {5, nil, 1<<31 | 1},
+		{10, []byte{0, 0, 0, 0, 0, 0, 0, 1}, 1<<31 | 3}, {8, nil, 1},
+		{10, []byte{0, 0, 0, 0, 255, 255, 255, 255}, 1<<31 | 3},
+		{10, make([]byte, 100<<10), 1<<31 | 9},
 	} {
 		c.option(x.opt, x.data)
 		if kind, _ := c.optionReply(); kind != x.want {
@@ -403,9 +410,12 @@ var _ disk.Device = (*fakeDevice)(nil)
 
 // FuzzConnection: whatever a client sends, the server neither panics nor stays.
 func FuzzConnection(f *testing.F) {
-	f.Add([]byte{0, 0, 0, 3, 'I', 'H', 'A', 'V', 'E', 'O', 'P', 'T', 0, 0, 0, 7, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0,
-		0x25, 0x60, 0x95, 0x13, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0})
-	f.Add([]byte{0, 0, 0, 3, 'I', 'H', 'A', 'V', 'E', 'O', 'P', 'T', 0, 0, 0, 10, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0})
+	f.Add([]byte{0, 0, 0, 3, 'I', 'H', 'A', 'V', 'E', 'O', 'P', 'T', 0, 0, 0, 7, 0, 0, 0, 6,
+		0, 0, 0, 0, 0, 0,
+		0x25, 0x60, 0x95, 0x13, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+		0, 0, 0, 16, 0})
+	f.Add([]byte{0, 0, 0, 3, 'I', 'H', 'A', 'V', 'E', 'O', 'P', 'T', 0, 0, 0, 10, 0, 0, 0, 8, 0,
+		0, 0, 0, 0, 0, 0, 0})
 	l, err := net.Listen("unix", f.TempDir()+"/s")
 	if err != nil {
 		f.Fatal(err)

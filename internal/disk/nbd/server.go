@@ -25,13 +25,15 @@ type Export struct {
 
 // Config says what is served and within which bounds. Zero values are good defaults.
 type Config struct {
-	Exports    []Export
-	TLS        *tls.Config   // if set, nothing is served without it
-	MaxConns   int           // connections at a time; 16
-	ConnMemory int64         // bytes of requests under way on one connection; 64 MiB, at least 33 MiB
+	Exports  []Export
+	TLS      *tls.Config // if set, nothing is served without it
+	MaxConns int         // connections at a time; 16
+	// bytes of requests under way on one connection; 64 MiB, at least 33 MiB
+	ConnMemory int64
 	Handshake  time.Duration // how long a negotiation may take; 10 s
-	Grace      time.Duration // how long, at the end, requests are still answered, with ESHUTDOWN; 100 ms
-	Logger     *slog.Logger  // default: discards
+	// how long, at the end, requests are still answered, with ESHUTDOWN; 100 ms
+	Grace  time.Duration
+	Logger *slog.Logger // default: discards
 }
 
 // maxParallel is how many requests of one connection run at a time.
@@ -54,7 +56,8 @@ func New(cfg Config, listeners ...net.Listener) (*Server, error) {
 	if len(listeners) == 0 {
 		return nil, errs.New(errs.Invalid, "an NBD server without a listener")
 	}
-	return &Server{cfg: cfg, log: cfg.Logger, listeners: listeners, slots: make(chan struct{}, cfg.MaxConns)}, nil
+	return &Server{cfg: cfg, log: cfg.Logger, listeners: listeners,
+		slots: make(chan struct{}, cfg.MaxConns)}, nil
 }
 
 // complete checks the exports and fills in what is not set.
@@ -88,8 +91,8 @@ func (cfg *Config) complete() error {
 	return nil
 }
 
-// Run serves until ctx ends, which is no error, or a listener fails. When it returns, every request that was
-// begun has ended and no connection is left. It flushes nothing by itself.
+// Run serves until ctx ends, which is no error, or a listener fails. When it returns, every request
+// that was begun has ended and no connection is left. It flushes nothing by itself.
 func (s *Server) Run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	for _, l := range s.listeners {
@@ -105,7 +108,8 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) accept(ctx context.Context, l net.Listener, g *errgroup.Group) error {
 	for {
 		select {
-		case s.slots <- struct{}{}: // the next client waits in the listener's queue until one has gone
+		// the next client waits in the listener's queue until one has gone
+		case s.slots <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}

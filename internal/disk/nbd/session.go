@@ -43,7 +43,8 @@ type session struct {
 
 func newSession(h *handshake, e *Export) *session {
 	cfg := &h.server.cfg
-	s := &session{conn: h.conn, export: e, structured: h.structured, grace: cfg.Grace, limit: cfg.ConnMemory,
+	s := &session{conn: h.conn, export: e, structured: h.structured, grace: cfg.Grace,
+		limit:  cfg.ConnMemory,
 		meta:   h.structured && h.metaExport == e,
 		memory: semaphore.NewWeighted(cfg.ConnMemory), buffers: &h.server.buffers,
 		replies: make(chan *reply, maxParallel), log: h.log}
@@ -61,16 +62,18 @@ type request struct {
 	cost       int64
 }
 
-// run serves requests until the client leaves or ctx ends. It returns when all of them are answered.
+// run serves requests until the client leaves or ctx ends. It returns when all of them are
+// answered.
 func (s *session) run(ctx context.Context) error {
 	unhook := context.AfterFunc(ctx, func() {
 		s.closing.Store(true)
 		_ = s.conn.SetReadDeadline(time.Now().Add(s.grace))
-		_ = s.conn.SetWriteDeadline(time.Now().Add(s.grace + closingWrite)) // for one that is stuck already
+		// for one that is stuck already
+		_ = s.conn.SetWriteDeadline(time.Now().Add(s.grace + closingWrite))
 	})
 	defer unhook()
-	// A request that was begun is finished, so that nobody wonders whether a write has happened. The device
-	// bounds how long that takes.
+	// A request that was begun is finished, so that nobody wonders whether a write has happened.
+	// The device bounds how long that takes.
 	devCtx := context.WithoutCancel(ctx)
 	var writer, workers errgroup.Group
 	writer.Go(s.writeReplies)
@@ -98,7 +101,8 @@ func (s *session) readRequests(ctx context.Context, from io.Reader, workers *err
 	}
 }
 
-// nextRequest reads a request that is to be served, payload and all. It is nil when the client says that it leaves.
+// nextRequest reads a request that is to be served, payload and all. It is nil when the client says
+// that it leaves.
 func (s *session) nextRequest(ctx context.Context, in *bufio.Reader) (*request, error) {
 	for {
 		r, err := readHeader(in)
@@ -214,7 +218,8 @@ func allowedFlags(cmd uint16, structured, meta bool) (uint16, bool) {
 	return 0, false
 }
 
-// reply is an answer on its way: parts are written one after the other, then its memory is given back.
+// reply is an answer on its way: parts are written one after the other, then its memory is given
+// back.
 type reply struct {
 	parts [][]byte
 	buf   *buffer
@@ -239,8 +244,8 @@ func (s *session) done(r *reply) {
 	s.memory.Release(r.cost)
 }
 
-// writeReplies is the only writer of the connection. After an error it goes on to take replies, so that
-// nobody waits for it, and hangs up, so that the reader ends too.
+// writeReplies is the only writer of the connection. After an error it goes on to take replies, so
+// that nobody waits for it, and hangs up, so that the reader ends too.
 func (s *session) writeReplies() error {
 	out := bufio.NewWriterSize(s.conn, bufferSize)
 	var failed error

@@ -19,16 +19,18 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// quickRequest is what a request may take to be served by whoever has read it. One that takes longer, because it
-// waits for the store, is left to others from then on, until they are quick again.
+// quickRequest is what a request may take to be served by whoever has read it. One that takes
+// longer, because it waits for the store, is left to others from then on, until they are quick
+// again.
 const quickRequest = time.Millisecond
 
-// Transmit serves the first export of cfg on a connected stream socket on which nothing is negotiated, because the other
-// side was told all of it beforehand, as the kernel's client is: requests and simple replies, from the first byte on. The
-// socket must be blocking, and is closed in the end.
+// Transmit serves the first export of cfg on a connected stream socket on which nothing is
+// negotiated, because the other side was told all of it beforehand, as the kernel's client is:
+// requests and simple replies, from the first byte on. The socket must be blocking, and is closed
+// in the end.
 //
-// It returns when ctx has ended or the other side has left. As with Server.Run, those requests that were begun are
-// answered first.
+// It returns when ctx has ended or the other side has left. As with Server.Run, those requests that
+// were begun are answered first.
 func Transmit(ctx context.Context, cfg Config, socket *os.File) error {
 	if err := cfg.complete(); err != nil {
 		return errors.Join(err, closeQuietly(socket))
@@ -43,8 +45,8 @@ func Transmit(ctx context.Context, cfg Config, socket *os.File) error {
 // Flags are the transmission flags of an export, which a client would be told in a negotiation.
 func (e *Export) Flags() uint64 { return uint64(e.flags()) }
 
-// direct is a connection to a client on the same host: who has read a request also serves it and writes the answer,
-// because waking others costs more than most requests do.
+// direct is a connection to a client on the same host: who has read a request also serves it and
+// writes the answer, because waking others costs more than most requests do.
 type direct struct {
 	socket *os.File
 	slow   [cmdWrite + 1]atomic.Bool // by command
@@ -56,11 +58,12 @@ type direct struct {
 func newDirect(cfg *Config, socket *os.File) *session {
 	e := &cfg.Exports[0]
 	return &session{direct: &direct{socket: socket}, export: e, limit: cfg.ConnMemory,
-		memory: semaphore.NewWeighted(cfg.ConnMemory), buffers: &bufferPool{}, log: cfg.Logger.With(slog.String("client", "kernel"))}
+		memory: semaphore.NewWeighted(cfg.ConnMemory), buffers: &bufferPool{},
+		log: cfg.Logger.With(slog.String("client", "kernel"))}
 }
 
-// runDirect serves requests until the client leaves or ctx ends, which are no errors. It returns when all of them are
-// answered.
+// runDirect serves requests until the client leaves or ctx ends, which are no errors. It returns
+// when all of them are answered.
 func (s *session) runDirect(ctx context.Context) error {
 	unhook := context.AfterFunc(ctx, func() {
 		s.closing.Store(true)
@@ -78,8 +81,9 @@ func (s *session) runDirect(ctx context.Context) error {
 	return err
 }
 
-// lead reads requests and serves them, until one comes that may take longer: while that is served, another goroutine
-// leads. So none waits for another to be woken. How many there are is bounded by what the client has under way at once.
+// lead reads requests and serves them, until one comes that may take longer: while that is served,
+// another goroutine leads. So none waits for another to be woken. How many there are is bounded by
+// what the client has under way at once.
 func (s *session) lead(ctx context.Context, in *bufio.Reader, workers *errgroup.Group) error {
 	for {
 		r, err := s.nextRequest(ctx, in)
@@ -112,7 +116,8 @@ func (d *direct) learn(r *request, took time.Duration) {
 	}
 }
 
-// write writes an answer whole. After an error nothing more is written, and the reader finds that the client has left.
+// write writes an answer whole. After an error nothing more is written, and the reader finds that
+// the client has left.
 func (d *direct) write(r *reply) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -147,7 +152,8 @@ func (d *direct) control(f func(fd int) error) error {
 		return err
 	}
 	var did error
-	if err := raw.Control(func(fd uintptr) { did = f(int(fd)) }); err != nil && !errors.Is(err, net.ErrClosed) {
+	if err := raw.Control(func(fd uintptr) { did = f(int(fd)) }); err != nil &&
+		!errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return did

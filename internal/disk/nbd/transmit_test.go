@@ -15,7 +15,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/nbd"
 )
 
-// transmit serves dev as the kernel's client is served, and returns the client's end and how to end the server.
+// transmit serves dev as the kernel's client is served, and returns the client's end and how to end
+// the server.
 func transmit(t *testing.T, dev disk.Device) (*client, func() error) {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -34,7 +35,8 @@ func transmit(t *testing.T, dev disk.Device) (*client, func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error {
-		return nbd.Transmit(ctx, nbd.Config{Exports: []nbd.Export{{Name: "a", Device: dev}}}, os.NewFile(uintptr(pair[0]), "server"))
+		return nbd.Transmit(ctx, nbd.Config{Exports: []nbd.Export{{Name: "a", Device: dev}}},
+			os.NewFile(uintptr(pair[0]), "server"))
 	})
 	stop := func() error {
 		cancel()
@@ -85,9 +87,11 @@ func TestTransmit(t *testing.T) {
 	}
 }
 
-// A flush that waits for the store delays nothing that was sent after it, and is answered although the server ends.
+// A flush that waits for the store delays nothing that was sent after it, and is answered although
+// the server ends.
 func TestTransmitSlowDevice(t *testing.T) {
-	slow := &slowDevice{Disk: newDisk(t), enter: make(chan struct{}, 1), release: make(chan struct{})}
+	slow := &slowDevice{Disk: newDisk(t), enter: make(chan struct{}, 1),
+		release: make(chan struct{})}
 	c, stop := transmit(t, slow)
 	c.request(0, 3, 1, 0, 0, nil)
 	<-slow.enter

@@ -19,8 +19,9 @@ type host struct {
 
 func newHost() *host { return &host{content: make([]byte, journal.MinSize)} }
 
-// chooseHost returns where a disk is attached next: mostly where it was, sometimes elsewhere, and sometimes, as always
-// for a durable one, without a journal. A zombie that has the journal there is ended: two processes can't have it open.
+// chooseHost returns where a disk is attached next: mostly where it was, sometimes elsewhere, and
+// sometimes, as always for a durable one, without a journal. A zombie that has the journal there is
+// ended: two processes can't have it open.
 func (w *world) chooseHost(v *vdisk) *host {
 	if len(v.hosts) == 0 {
 		return nil
@@ -56,7 +57,8 @@ func (w *world) dying() int {
 func (w *world) where(v *vdisk, h *host) string {
 	for i := range v.hosts {
 		if v.hosts[i] == h {
-			return map[bool]string{true: " at home", false: ""}[h == v.home] + " on host " + string(rune('A'+i))
+			return map[bool]string{true: " at home",
+				false: ""}[h == v.home] + " on host " + string(rune('A'+i))
 		}
 	}
 	return ""
@@ -80,8 +82,8 @@ func (w *world) mount(v *vdisk, h *host) *journal.Journal {
 	return j
 }
 
-// unmount leaves a host's journal to the next session, as it is after a crash of the host or a loss of its power; now and then
-// it is damaged or gone.
+// unmount leaves a host's journal to the next session, as it is after a crash of the host or a loss
+// of its power; now and then it is damaged or gone.
 func (w *world) unmount(v *vdisk, h *host) {
 	if h == nil || h.file == nil {
 		return
@@ -133,7 +135,8 @@ func (f forgetfulFile) WriteAt(p []byte, off int64) (int, error) {
 	return f.File.WriteAt(p, off)
 }
 
-// forgeClaim makes the journal name the session that the head names, as if no head could make it stale.
+// forgeClaim makes the journal name the session that the head names, as if no head could make it
+// stale.
 func (w *world) forgeClaim(v *vdisk, j *journal.Journal) {
 	o, err := w.p.Get(w.ctx, v.path+"/head", blob.All())
 	if err != nil {

@@ -17,7 +17,8 @@ import (
 // grace is the time between a collector's two marks.
 const grace = 2 * staleness
 
-// collector runs the collector of the pool. With a bug it sees the pool through a store that hides things from it.
+// collector runs the collector of the pool. With a bug it sees the pool through a store that hides
+// things from it.
 type collector struct {
 	store   blob.Store
 	open    disk.OpenStore
@@ -34,7 +35,8 @@ func newCollector(p *pool, c *client, codec *format.Codec) *collector {
 	return &collector{store: s, open: c.openLog, codec: codec}
 }
 
-// step makes one collection. Nothing in the pool is broken, so that nothing but the store may stop it.
+// step makes one collection. Nothing in the pool is broken, so that nothing but the store may stop
+// it.
 func (c *collector) step(ctx context.Context) (*gc.Report, error) {
 	r, err := gc.Collect(ctx, c.store, gc.Options{Grace: grace, OpenLog: c.open})
 	if r != nil {
@@ -82,8 +84,10 @@ func (b *blinkered) PutIfAbsent(ctx context.Context, key string, body []byte) (b
 	return b.client.PutIfAbsent(ctx, key, body)
 }
 
-func (b *blinkered) List(ctx context.Context, prefix, after string, yield func(blob.Entry) bool) error {
-	if b.p.bug == collectOnce && strings.HasPrefix(forged, prefix) && forged > after && !yield(blob.Entry{Key: forged, Size: 1}) {
+func (b *blinkered) List(ctx context.Context, prefix, after string,
+	yield func(blob.Entry) bool) error {
+	if b.p.bug == collectOnce && strings.HasPrefix(forged, prefix) && forged > after &&
+		!yield(blob.Entry{Key: forged, Size: 1}) {
 		return nil
 	}
 	if b.p.bug == collectOnce {
@@ -97,9 +101,10 @@ func (b *blinkered) List(ctx context.Context, prefix, after string, yield func(b
 	})
 }
 
-// listOld shows every listing as old as one may be, as far as checkpoints, references and pins go: a second mark, a grace later,
-// would see what this one doesn't.
-func (b *blinkered) listOld(ctx context.Context, prefix, after string, yield func(blob.Entry) bool) error {
+// listOld shows every listing as old as one may be, as far as checkpoints, references and pins go:
+// a second mark, a grace later, would see what this one doesn't.
+func (b *blinkered) listOld(ctx context.Context, prefix, after string,
+	yield func(blob.Entry) bool) error {
 	var list []blob.Entry
 	err := b.client.List(ctx, prefix, after, func(e blob.Entry) bool {
 		list = append(list, e)
@@ -110,7 +115,8 @@ func (b *blinkered) listOld(ctx context.Context, prefix, after string, yield fun
 		old[e.Key] = true
 	}
 	for _, e := range list {
-		document := strings.Contains(e.Key, "/ckpt/") || strings.Contains(e.Key, "/refs/") || strings.Contains(e.Key, "/pins/")
+		document := strings.Contains(e.Key, "/ckpt/") || strings.Contains(e.Key, "/refs/") ||
+			strings.Contains(e.Key, "/pins/")
 		if err != nil || (!document || old[e.Key]) && !yield(e) {
 			break
 		}
@@ -157,7 +163,8 @@ func (w *world) collect() {
 			freed = fmt.Sprint(r.Freed)
 		}
 		w.log("collect: freed %s, %v", freed, err)
-		if err != nil && (w.brokeByLies(err) || w.p.lies && errs.Is(err, errs.NotFound)) { // a pool of which nothing is listed
+		// a pool of which nothing is listed
+		if err != nil && (w.brokeByLies(err) || w.p.lies && errs.Is(err, errs.NotFound)) {
 			return
 		}
 		if err != nil && !(errs.Is(err, errs.Corrupt) && w.logDestroys.Load() > destroyed) {

@@ -17,8 +17,9 @@ import (
 // settled is how long it takes until nothing that was asked of the store can still happen.
 const settled = 10 * time.Second
 
-// destroy removes a disk for good, beside what else happens: forks and readers of it, a writer that is left over, the collector.
-// What it interrupts may fail, and may not be told that it was done while it wasn't.
+// destroy removes a disk for good, beside what else happens: forks and readers of it, a writer that
+// is left over, the collector. What it interrupts may fail, and may not be told that it was done
+// while it wasn't.
 func (w *world) destroy(v *vdisk) {
 	if v.busy || w.p.bug.ofJournal() {
 		return
@@ -86,8 +87,8 @@ func (w *world) haunt(v *vdisk) {
 	}
 }
 
-// bury destroys again, as an owner does who wasn't told that it is done, what was destroyed before; and what failed forks have left,
-// as their errors say.
+// bury destroys again, as an owner does who wasn't told that it is done, what was destroyed before;
+// and what failed forks have left, as their errors say.
 func (w *world) bury() {
 	paths := w.orphans
 	for _, v := range w.gone {
@@ -95,7 +96,8 @@ func (w *world) bury() {
 	}
 	for _, path := range paths {
 		c := w.p.client(0, 0)
-		if err := disk.Destroy(w.ctx, w.unheeding(c), path, disk.DestroyOptions{OpenLog: c.openLog}); err != nil {
+		if err := disk.Destroy(w.ctx, w.unheeding(c), path,
+			disk.DestroyOptions{OpenLog: c.openLog}); err != nil {
 			w.violate("destroy %s over a good store: %v", path, err)
 		}
 	}
@@ -147,7 +149,8 @@ func (n needs) add(w *world, d *vdisk) error {
 		return err
 	}
 	var keys []string // also of some that were to be removed, and are there
-	_ = w.p.List(w.ctx, d.path+"/ckpt/", "", func(e blob.Entry) bool { keys = append(keys, e.Key); return true })
+	_ = w.p.List(w.ctx, d.path+"/ckpt/", "",
+		func(e blob.Entry) bool { keys = append(keys, e.Key); return true })
 	for _, key := range keys {
 		o, err := w.p.Get(w.ctx, key, blob.All())
 		if err != nil {
@@ -180,6 +183,8 @@ type heedless struct {
 	hidden string
 }
 
-func (h heedless) List(ctx context.Context, prefix, after string, yield func(blob.Entry) bool) error {
-	return h.client.List(ctx, prefix, after, func(e blob.Entry) bool { return strings.Contains(e.Key, h.hidden) || yield(e) })
+func (h heedless) List(ctx context.Context, prefix, after string,
+	yield func(blob.Entry) bool) error {
+	return h.client.List(ctx, prefix, after,
+		func(e blob.Entry) bool { return strings.Contains(e.Key, h.hidden) || yield(e) })
 }

@@ -51,8 +51,9 @@ func envUint(t *testing.T, name string, n uint64) uint64 {
 	return n
 }
 
-// TestSimulation plays many seeds: SLUICE_DISK_SEEDS of them from SLUICE_DISK_SEED on. Without that it plays a
-// few; scripts/test.sh asks for 10,000, without the race detector, under which a seed takes five times as long.
+// TestSimulation plays many seeds: SLUICE_DISK_SEEDS of them from SLUICE_DISK_SEED on. Without that
+// it plays a few; scripts/test.sh asks for 10,000, without the race detector, under which a seed
+// takes five times as long.
 func TestSimulation(t *testing.T) {
 	first, n := envUint(t, "SLUICE_DISK_SEED", 0), envUint(t, "SLUICE_DISK_SEEDS", 200)
 	var next, requests, faultCount, lies, deleted atomic.Uint64
@@ -64,7 +65,9 @@ func TestSimulation(t *testing.T) {
 				for s := next.Add(1) - 1; s < n && !t.Failed(); s = next.Add(1) - 1 {
 					r := run(t, first+s, noBug)
 					if r.err != nil {
-						t.Errorf("seed %d: %v\n  %s\nagain: SLUICE_DISK_SEED=%d SLUICE_DISK_SEEDS=1", first+s, r.err,
+						t.Errorf(
+							"seed %d: %v\n  %s\nagain: SLUICE_DISK_SEED=%d SLUICE_DISK_SEEDS=1",
+							first+s, r.err,
 							strings.Join(r.trace, "\n  "), first+s)
 					}
 					requests.Add(uint64(r.counts.requests))
@@ -79,13 +82,17 @@ func TestSimulation(t *testing.T) {
 		return
 	}
 	if n >= 200 && (faultCount.Load() == 0 || lies.Load() == 0 || deleted.Load() == 0) {
-		t.Errorf("the runs prove little: %d faults, %d lies, %d objects collected", faultCount.Load(), lies.Load(), deleted.Load())
+		t.Errorf("the runs prove little: %d faults, %d lies, %d objects collected",
+			faultCount.Load(), lies.Load(), deleted.Load())
 	}
-	t.Logf("RESULT disk simulation: %d seeds, %d steps, %d requests, %d faults, %d lies, %d objects collected, 0 violations, %.0f seeds/s",
-		n, n*steps, requests.Load(), faultCount.Load(), lies.Load(), deleted.Load(), float64(n)/time.Since(start).Seconds())
+	t.Logf(
+		"RESULT disk simulation: %d seeds, %d steps, %d requests, %d faults, %d lies, %d objects collected, 0 violations, %.0f seeds/s",
+		n, n*steps, requests.Load(), faultCount.Load(), lies.Load(), deleted.Load(),
+		float64(n)/time.Since(start).Seconds())
 }
 
-// TestSeededBugsAreFound breaks one rule at a time. A simulation that doesn't notice proves nothing.
+// TestSeededBugsAreFound breaks one rule at a time. A simulation that doesn't notice proves
+// nothing.
 func TestSeededBugsAreFound(t *testing.T) {
 	const budget = 3000
 	for b := dropFence; b < bugs; b++ {

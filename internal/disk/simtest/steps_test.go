@@ -26,7 +26,8 @@ func (w *world) step() {
 		k = 82
 	case w.p.bug == collectOnce && k%3 == 0:
 		k = 52 + 38*(k%2) // a checkpoint, or a collection
-	case w.p.bug.ofJournal() && k%3 == 0: // writes, takeovers, zombies that go on, and time for a bound to pass
+	// writes, takeovers, zombies that go on, and time for a bound to pass
+	case w.p.bug.ofJournal() && k%3 == 0:
 		k = []int{0, 20, 45, 97}[k/3%4]
 	case (w.p.bug == destroyForked || w.p.bug == destroyPinned) && k%3 == 0:
 		k = []int{52, 67, 72, 94}[k/3%4]
@@ -132,7 +133,8 @@ func (w *world) checkpoint(v *vdisk) {
 	}
 }
 
-// nameAsZombie makes a checkpoint in a session that another has replaced: what it has may be no state of the disk.
+// nameAsZombie makes a checkpoint in a session that another has replaced: what it has may be no
+// state of the disk.
 func (w *world) nameAsZombie(s *session, name string) {
 	_, err := s.d.Checkpoint(w.ctx, name)
 	if w.log("a zombie's checkpoint %s of %s: %v", name, s.v.path, err); err == nil {
@@ -151,7 +153,8 @@ func (w *world) remove(v *vdisk, name string) {
 	if _, ok := v.ckpts[name]; ok {
 		delete(v.ckpts, name)
 		w.p.settle(v.path + "/ckpt/" + name)
-		w.log("remove checkpoint %s of %s: %v", name, v.path, w.client().Delete(w.ctx, v.path+"/ckpt/"+name))
+		w.log("remove checkpoint %s of %s: %v", name, v.path,
+			w.client().Delete(w.ctx, v.path+"/ckpt/"+name))
 	}
 }
 
@@ -174,7 +177,8 @@ func (w *world) fork(v *vdisk) {
 		return
 	}
 	child, c, want := w.name("f/"), w.slowClient(), v.ckpts[name]
-	nv := &vdisk{path: child, blocks: len(want), closed: true, last: newTimeline(want), ckpts: map[string]content{}}
+	nv := &vdisk{path: child, blocks: len(want), closed: true, last: newTimeline(want),
+		ckpts: map[string]content{}}
 	opts := disk.ForkOptions{Key: w.key, Limit: grace / 2}
 	if w.p.logs != nil && w.rng.IntN(2) == 0 { // the other half have their logs in the pool
 		opts.LogURL, opts.OpenLog = logURL, c.openLog
@@ -198,8 +202,8 @@ func (w *world) fork(v *vdisk) {
 	}
 }
 
-// meddle does something else while what began with a checkpoint is half done; often what hurts most: the
-// checkpoint goes, and the collector comes, twice.
+// meddle does something else while what began with a checkpoint is half done; often what hurts
+// most: the checkpoint goes, and the collector comes, twice.
 func (w *world) meddle(v *vdisk, name string) {
 	if w.rng.IntN(2) == 0 {
 		for range w.rng.IntN(6) {
@@ -234,7 +238,8 @@ func (w *world) readOnly(v *vdisk) {
 	want, c := v.ckpts[name], w.slowClient()
 	stay := time.Duration(w.rng.Int64N(int64(8 * grace)))
 	opts := disk.ReadOnlyOptions{Key: w.key}
-	opts.OpTimeout, opts.StallTimeout, opts.FrameBytes, opts.MapBytes = 4*time.Second, 20*time.Second, blockSize, 1
+	opts.OpTimeout, opts.StallTimeout, opts.FrameBytes, opts.MapBytes = 4*time.Second,
+		20*time.Second, blockSize, 1
 	reader := new(int)
 	w.start(reader, func() {
 		r, err := disk.OpenReadOnly(w.ctx, c, v.path, name, opts)
@@ -350,8 +355,8 @@ func (w *world) compare(v *vdisk) {
 	}
 }
 
-// finish ends everything, collects what is left, and reads every disk and checkpoint through a store without
-// faults.
+// finish ends everything, collects what is left, and reads every disk and checkpoint through a
+// store without faults.
 func (w *world) finish() {
 	w.running.Wait()
 	w.quiet = true
@@ -371,7 +376,8 @@ func (w *world) finish() {
 	w.bury()
 	for _, v := range w.disks {
 		w.attach(v, w.p.client(0, 0))
-		for again := 0; w.p.lies && v.cur == nil && again < 3 && w.failed() == nil; again++ { // what it missed is back by now
+		// what it missed is back by now
+		for again := 0; w.p.lies && v.cur == nil && again < 3 && w.failed() == nil; again++ {
 			w.attach(v, w.p.client(0, 0))
 		}
 		if v.cur != nil {
@@ -382,7 +388,8 @@ func (w *world) finish() {
 		}
 	}
 	w.coll = newCollector(w.p, w.p.client(0, 0), w.coll.codec)
-	for _, pause := range []time.Duration{time.Hour, grace, grace} { // in an hour all pins have ended
+	// in an hour all pins have ended
+	for _, pause := range []time.Duration{time.Hour, grace, grace} {
 		if _, err := w.coll.step(w.ctx); err != nil && w.failed() == nil {
 			w.violate("collect over a good store: %v", err)
 		}
@@ -418,14 +425,16 @@ func (w *world) noGarbage(v *vdisk) {
 }
 
 func (w *world) final(v *vdisk, name string) {
-	r, err := disk.OpenReadOnly(w.ctx, w.p.client(0, 0), v.path, name, disk.ReadOnlyOptions{Key: w.key})
+	r, err := disk.OpenReadOnly(w.ctx, w.p.client(0, 0), v.path, name,
+		disk.ReadOnlyOptions{Key: w.key})
 	if err != nil {
 		w.violate("checkpoint %s of %s in the end: %v", name, v.path, err)
 		return
 	}
 	defer func() { _ = r.Close() }()
 	if got, err := readContent(w.ctx, r); err != nil || !slices.Equal(got, v.ckpts[name]) {
-		w.violate("checkpoint %s of %s in the end: %v, content %v, want %v", name, v.path, err, got, v.ckpts[name])
+		w.violate("checkpoint %s of %s in the end: %v, content %v, want %v", name, v.path, err, got,
+			v.ckpts[name])
 	}
 }
 

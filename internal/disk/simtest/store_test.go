@@ -48,10 +48,13 @@ const (
 func (b bug) ofJournal() bool { return b >= trustStale && b <= ignoreBound }
 
 func (b bug) String() string {
-	return [...]string{"none", "drop the fence", "skip the nonce check", "acknowledge before the PUT", "collect a fence",
+	return [...]string{"none", "drop the fence", "skip the nonce check",
+		"acknowledge before the PUT", "collect a fence",
 		"collect a fork's segment", "delete after one mark", "skip pins", "restore without a pin",
-		"trust a stale journal", "acknowledge before the journal's sync", "recover without a claim", "ignore the bound",
-		"destroy under a fork", "destroy under a reader", "believe what a store says", "fence in the wrong store"}[b]
+		"trust a stale journal", "acknowledge before the journal's sync", "recover without a claim",
+		"ignore the bound",
+		"destroy under a fork", "destroy under a reader", "believe what a store says",
+		"fence in the wrong store"}[b]
 }
 
 // pool is the store that all clients of a run share.
@@ -68,12 +71,14 @@ type pool struct {
 	lies    bool
 	lost    map[string][]byte // what was acknowledged and not stored
 	retried map[string][]byte // what of it was written again, or was about to be
-	mended  bool              // some of it was written again by its writer since anything was last brought back
+	// some of it was written again by its writer since anything was last brought back
+	mended  bool
 	feigned map[string][]byte // fences that aren't there, and are shown all the same
 }
 
 func newPool(b bug) *pool {
-	return &pool{Store: memblob.New(), bug: b, settled: map[string]bool{}, lost: map[string][]byte{}, retried: map[string][]byte{}, feigned: map[string][]byte{}}
+	return &pool{Store: memblob.New(), bug: b, settled: map[string]bool{},
+		lost: map[string][]byte{}, retried: map[string][]byte{}, feigned: map[string][]byte{}}
 }
 
 // addLogs makes it a pool whose disks have their logs in a second store, with faults of its own.
@@ -105,9 +110,10 @@ func (p *pool) note(key string) {
 	p.created = append(p.created, creation{time.Now(), key})
 }
 
-// settle says that what was asked for a key, or below it, and has not happened yet never will. Who removes a thing does it long after it was
-// made: a repetition of that which comes after the removal would bring it back, and what it refers to is gone by
-// then only because a grace here is shorter than a request can be on its way.
+// settle says that what was asked for a key, or below it, and has not happened yet never will. Who
+// removes a thing does it long after it was made: a repetition of that which comes after the
+// removal would bring it back, and what it refers to is gone by then only because a grace here is
+// shorter than a request can be on its way.
 func (p *pool) settle(key string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,8 +185,8 @@ const (
 	stop // as hang, and it never happens
 )
 
-// judge decides what becomes of a request. It depends on the seed and on which request for a key it is, not on
-// the order in which different requests come.
+// judge decides what becomes of a request. It depends on the seed and on which request for a key it
+// is, not on the order in which different requests come.
 func (c *client) judge(op, key string) (fault, *rand.Rand) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -207,9 +213,11 @@ func (c *client) judge(op, key string) (fault, *rand.Rand) {
 }
 
 // do runs one request. f must be safe to run twice, also long after.
-func (c *client) do(ctx context.Context, op, key string, f func() error) (fault, *rand.Rand, error) {
+func (c *client) do(ctx context.Context, op, key string,
+	f func() error) (fault, *rand.Rand, error) {
 	v, rng := c.judge(op, key)
-	if again := op != "get" && op != "list"; !again && (v == late || v == twice) { // nobody would see it
+	// nobody would see it
+	if again := op != "get" && op != "list"; !again && (v == late || v == twice) {
 		v = lose
 	} else if !again && v == hang {
 		v = stop
@@ -217,7 +225,8 @@ func (c *client) do(ctx context.Context, op, key string, f func() error) (fault,
 	return v, rng, c.suffer(ctx, v, rng, op, key, f)
 }
 
-func (c *client) suffer(ctx context.Context, v fault, rng *rand.Rand, op, key string, f func() error) error {
+func (c *client) suffer(ctx context.Context, v fault, rng *rand.Rand, op, key string,
+	f func() error) error {
 	what := op + " " + key
 	repeat := func() { c.p.repeat(key, f) }
 	if op == "delete" {
@@ -227,7 +236,8 @@ func (c *client) suffer(ctx context.Context, v fault, rng *rand.Rand, op, key st
 	if c.slow > 0 {
 		wait += time.Duration(rng.Int64N(int64(c.slow)))
 	}
-	if c.rate > 0 && strings.Contains(key, "/ckpt/") && rng.IntN(4) == 0 { // a name, while the head's map moves on
+	// a name, while the head's map moves on
+	if c.rate > 0 && strings.Contains(key, "/ckpt/") && rng.IntN(4) == 0 {
 		wait += time.Duration(rng.Int64N(int64(grace)))
 	}
 	later := time.Duration(1+rng.IntN(1<<(1+rng.IntN(12)))) * time.Millisecond
@@ -276,7 +286,8 @@ func (c *client) Get(ctx context.Context, key string, r blob.Range) (blob.Object
 	return out, err
 }
 
-func (c *client) mutate(ctx context.Context, op, key string, f func() (blob.ETag, error)) (blob.ETag, error) {
+func (c *client) mutate(ctx context.Context, op, key string,
+	f func() (blob.ETag, error)) (blob.ETag, error) {
 	var mu sync.Mutex // a late repetition may run beside us
 	var tag blob.ETag
 	_, _, err := c.do(ctx, op, key, func() error {
@@ -296,12 +307,15 @@ func (c *client) mutate(ctx context.Context, op, key string, f func() (blob.ETag
 
 func (c *client) Put(ctx context.Context, key string, body []byte) (blob.ETag, error) {
 	body = append([]byte(nil), body...)
-	return c.mutate(ctx, "put", key, func() (blob.ETag, error) { return c.p.Store.Put(context.Background(), key, body) })
+	return c.mutate(ctx, "put", key,
+		func() (blob.ETag, error) { return c.p.Store.Put(context.Background(), key, body) })
 }
 
 func (c *client) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
 	body = append([]byte(nil), body...)
-	put := func() (blob.ETag, error) { return c.p.Store.PutIfAbsent(context.Background(), key, body) }
+	put := func() (blob.ETag, error) {
+		return c.p.Store.PutIfAbsent(context.Background(), key, body)
+	}
 	if c.noPins && strings.Contains(key, "/pins/") {
 		put = func() (blob.ETag, error) { return "dropped", nil }
 		c.mu.Lock()
@@ -379,7 +393,8 @@ func (p *pool) feignedFence(key string, r blob.Range) (blob.Object, error) {
 }
 
 // putLater acknowledges at once and stores some time later, unless the client died.
-func (c *client) putLater(ctx context.Context, key string, put func() (blob.ETag, error)) (blob.ETag, error) {
+func (c *client) putLater(ctx context.Context, key string,
+	put func() (blob.ETag, error)) (blob.ETag, error) {
 	_, rng := c.judge("absent", key)
 	time.AfterFunc(time.Duration(rng.IntN(20))*time.Millisecond, func() {
 		c.mu.Lock()
@@ -392,7 +407,8 @@ func (c *client) putLater(ctx context.Context, key string, put func() (blob.ETag
 	return "early", ctx.Err()
 }
 
-func (c *client) PutIfMatch(ctx context.Context, key string, body []byte, match blob.ETag) (blob.ETag, error) {
+func (c *client) PutIfMatch(ctx context.Context, key string, body []byte,
+	match blob.ETag) (blob.ETag, error) {
 	body = append([]byte(nil), body...)
 	return c.mutate(ctx, "match", key, func() (blob.ETag, error) {
 		return c.p.Store.PutIfMatch(context.Background(), key, body, match)
@@ -400,11 +416,13 @@ func (c *client) PutIfMatch(ctx context.Context, key string, body []byte, match 
 }
 
 func (c *client) Delete(ctx context.Context, key string) error {
-	_, err := c.mutate(ctx, "delete", key, func() (blob.ETag, error) { return "", c.p.Store.Delete(context.Background(), key) })
+	_, err := c.mutate(ctx, "delete", key,
+		func() (blob.ETag, error) { return "", c.p.Store.Delete(context.Background(), key) })
 	return err
 }
 
-func (c *client) List(ctx context.Context, prefix, after string, yield func(blob.Entry) bool) error {
+func (c *client) List(ctx context.Context, prefix, after string,
+	yield func(blob.Entry) bool) error {
 	var list []blob.Entry
 	v, rng, err := c.do(ctx, "list", prefix, func() error {
 		list = nil
@@ -432,8 +450,8 @@ func (c *client) List(ctx context.Context, prefix, after string, yield func(blob
 	return err
 }
 
-// before takes out of a listing what was created within age. What was deleted since is not put back: a delete
-// that comes late shows that as well.
+// before takes out of a listing what was created within age. What was deleted since is not put
+// back: a delete that comes late shows that as well.
 func (p *pool) before(list []blob.Entry, age time.Duration) []blob.Entry {
 	p.mu.Lock()
 	defer p.mu.Unlock()

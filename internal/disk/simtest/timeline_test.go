@@ -74,8 +74,8 @@ func (t *timeline) count() int {
 	return len(t.writes)
 }
 
-// ack notes that a flush acknowledged the first n writes, and refuses what the successor didn't find: all of it, or of a session with a
-// journal what was older than the bound.
+// ack notes that a flush acknowledged the first n writes, and refuses what the successor didn't
+// find: all of it, or of a session with a journal what was older than the bound.
 func (t *timeline) ack(n int) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -101,7 +101,8 @@ func (t *timeline) replaced() error {
 		return nil
 	}
 	if err := t.lacks(t.cut); err != nil {
-		return fmt.Errorf("two writers: a replaced one, of which its successor found %d writes: %w", t.cut, err)
+		return fmt.Errorf("two writers: a replaced one, of which its successor found %d writes: %w",
+			t.cut, err)
 	}
 	return nil
 }
@@ -113,7 +114,8 @@ func (t *timeline) lacks(n int) error {
 	}
 	for _, a := range t.acks {
 		if a.n > n && a.at.Sub(t.made[n]) > t.bound {
-			return fmt.Errorf("lost: content of %d writes, %d were acknowledged %v after the next was made, over a bound of %v",
+			return fmt.Errorf(
+				"lost: content of %d writes, %d were acknowledged %v after the next was made, over a bound of %v",
 				n, a.n, a.at.Sub(t.made[n]), t.bound)
 		}
 	}
@@ -131,8 +133,9 @@ func (t *timeline) now() content {
 	return c
 }
 
-// prefix returns of how many whole writes got is the content, with a part of the next at most. A disk that was grown since shows zeros
-// beyond. With its journal kept nothing that was acknowledged may be missing.
+// prefix returns of how many whole writes got is the content, with a part of the next at most. A
+// disk that was grown since shows zeros beyond. With its journal kept nothing that was acknowledged
+// may be missing.
 func (t *timeline) prefix(got content, kept bool) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -154,9 +157,13 @@ func (t *timeline) prefix(got content, kept bool) (int, error) {
 	}
 	switch {
 	case best < 0:
-		return 0, fmt.Errorf("no prefix: content %v, base %v, %d writes, %d acknowledged", got, t.base, len(t.writes), t.acked)
+		return 0, fmt.Errorf("no prefix: content %v, base %v, %d writes, %d acknowledged", got,
+			t.base, len(t.writes), t.acked)
 	case best < t.acked && kept:
-		return 0, fmt.Errorf("lost: content of %d writes, %d were acknowledged, and the journal was there", best, t.acked)
+		return 0,
+			fmt.Errorf(
+				"lost: content of %d writes, %d were acknowledged, and the journal was there",
+				best, t.acked)
 	}
 	return best, t.lacks(best)
 }

@@ -34,7 +34,8 @@ type world struct {
 	gone    []*vdisk // destroyed, or being destroyed
 	orphans []string // paths of forks that failed
 
-	// Destroys of disks with a log store, begun and done: amid one a collector finds a head whose log is gone.
+	// Destroys of disks with a log store, begun and done: amid one a collector finds a head whose
+	// log is gone.
 	logDestroys, logDestroyed atomic.Int32
 	coll                      *collector
 	key                       disk.KEK // nil: disks in the clear
@@ -63,10 +64,11 @@ type vdisk struct {
 	other  []content // what a restore whose answer was lost may have made of it
 	ckpts  map[string]content
 
-	bound  time.Duration // of mode bounded; 0: durable
-	hosts  []*host       // that have a journal for it
-	home   *host         // of the last session, if that had a journal
-	intact bool          // the journal there is whole, and nobody has claimed the head elsewhere since
+	bound time.Duration // of mode bounded; 0: durable
+	hosts []*host       // that have a journal for it
+	home  *host         // of the last session, if that had a journal
+	// the journal there is whole, and nobody has claimed the head elsewhere since
+	intact bool
 }
 
 // session is one attachment.
@@ -77,11 +79,13 @@ type session struct {
 	c      *client
 	host   *host // nil: it has no journal
 	blocks int
-	broken atomic.Bool // a write failed: nobody knows how much of it was taken, and nothing is written after it
+	// a write failed: nobody knows how much of it was taken, and nothing is written after it
+	broken atomic.Bool
 }
 
 func newWorld(ctx context.Context, seed uint64, b bug) *world {
-	w := &world{ctx: ctx, p: newPool(b), rng: rand.New(rand.NewPCG(seed, 1)), seed: seed, busy: map[any]bool{}}
+	w := &world{ctx: ctx, p: newPool(b), rng: rand.New(rand.NewPCG(seed, 1)), seed: seed,
+		busy: map[any]bool{}}
 	codec, err := format.NewCodec()
 	if err != nil {
 		w.violate("codec: %v", err)
@@ -106,11 +110,13 @@ func newWorld(ctx context.Context, seed uint64, b bug) *world {
 
 // create makes a new disk, of mode bounded in a third of the runs.
 func (w *world) create() {
-	v := &vdisk{path: w.name("d/"), blocks: 8 + w.rng.IntN(maxBlocks-8), closed: true, ckpts: map[string]content{}}
+	v := &vdisk{path: w.name("d/"), blocks: 8 + w.rng.IntN(maxBlocks-8), closed: true,
+		ckpts: map[string]content{}}
 	v.last = newTimeline(make(content, v.blocks))
 	opts := disk.CreateOptions{Size: int64(v.blocks) * blockSize, Key: w.key}
 	if w.key == nil && (w.seed%3 == 1 || w.p.bug.ofJournal()) {
-		v.bound = []time.Duration{200 * time.Millisecond, time.Second, 4 * time.Second}[w.rng.IntN(3)]
+		v.bound = []time.Duration{200 * time.Millisecond, time.Second,
+			4 * time.Second}[w.rng.IntN(3)]
 		v.hosts = []*host{newHost(), newHost()}
 		if opts.Bound = v.bound; w.p.bug == ignoreBound {
 			opts.Bound = time.Hour
@@ -194,8 +200,10 @@ func (w *world) name(prefix string) string {
 // attach makes a new writer, and holds what it finds against what the one before wrote.
 func (w *world) attach(v *vdisk, c *client) *session {
 	v.gen++
-	opts := disk.AttachOptions{Generation: v.gen, Holder: fmt.Sprint("vm-", v.gen), Key: w.key, OpenLog: c.openLog}
-	opts.ObjectBytes, opts.CheckpointObjects, opts.InFlight, opts.DirtyBytes = 4*blockSize, 3, 3, 64*blockSize
+	opts := disk.AttachOptions{Generation: v.gen, Holder: fmt.Sprint("vm-", v.gen), Key: w.key,
+		OpenLog: c.openLog}
+	opts.ObjectBytes, opts.CheckpointObjects, opts.InFlight, opts.DirtyBytes = 4*blockSize, 3,
+		3, 64*blockSize
 	opts.StallTimeout, opts.OpTimeout, opts.BootWindow = 20*time.Second, 4*time.Second, -1
 	opts.FrameBytes = 8 * blockSize
 	if w.rng.IntN(2) == 0 {
@@ -240,7 +248,8 @@ func (w *world) attach(v *vdisk, c *client) *session {
 		v.closed = false
 		return nil
 	}
-	s := &session{v: v, d: d, c: c, host: h, blocks: int(d.Size() / blockSize), timeline: newTimeline(got)}
+	s := &session{v: v, d: d, c: c, host: h, blocks: int(d.Size() / blockSize),
+		timeline: newTimeline(got)}
 	if h != nil {
 		h.user, s.bound = s, v.bound
 	}
@@ -248,7 +257,8 @@ func (w *world) attach(v *vdisk, c *client) *session {
 	if v.cur != nil {
 		v.past = append(v.past, v.cur)
 	}
-	v.cur, v.last, v.closed, v.other, v.blocks, v.home, v.intact = s, s.timeline, false, nil, len(got), h, h != nil
+	v.cur, v.last, v.closed, v.other, v.blocks, v.home, v.intact = s, s.timeline, false, nil,
+		len(got), h, h != nil
 	return s
 }
 
@@ -292,7 +302,8 @@ func (w *world) burst(s *session, seed uint64) {
 	buf := make([]byte, 4*blockSize)
 	for range 1 + rng.IntN(6) {
 		from := rng.IntN(s.blocks)
-		wr := write{from: from, to: min(s.blocks, from+1+rng.IntN(4)), id: w.nextID(), trim: rng.IntN(6) == 0}
+		wr := write{from: from, to: min(s.blocks, from+1+rng.IntN(4)), id: w.nextID(),
+			trim: rng.IntN(6) == 0}
 		s.add(wr)
 		off, n := int64(wr.from)*blockSize, (wr.to-wr.from)*blockSize
 		var err error
@@ -332,7 +343,8 @@ func (w *world) flush(s *session) {
 
 // ended checks that a session fails for a reason.
 func (w *world) ended(s *session, err error) {
-	if !s.v.dead.Load() && !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Fenced) && !errs.Is(err, errs.Invalid) {
+	if !s.v.dead.Load() && !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Fenced) &&
+		!errs.Is(err, errs.Invalid) {
 		w.violate("a session broke: %v", err)
 	}
 	w.log("  session of epoch %d: %v", s.d.Head().Epoch, err)

@@ -13,8 +13,9 @@ import (
 // listing may lack what is there. Whoever builds on an object has the store show it first. See
 // docs/decisions/0021-proof-of-what-is-stored.md.
 
-// Checkpoints, references of forks and pins keep others' hands off what they refer to, and are found
-// by listing. Whoever makes one sees that a listing shows it (Shown) before anybody builds on it.
+// Checkpoints, references of forks and pins keep others' hands off what they refer to, and are
+// found by listing. Whoever makes one sees that a listing shows it (Shown) before anybody builds on
+// it.
 
 // proofPrefix is what of an object is compared: it has the nonce.
 const proofPrefix = format.LogFixedLen

@@ -34,8 +34,9 @@ type Image struct {
 	Size   int64  `json:"virtual-size"` // bytes
 }
 
-// Probe asks qemu-img about an image. An image that refers to other files is refused as Invalid: who reads it
-// would read whatever files of this host it names. So is a format that stands for anything but a file.
+// Probe asks qemu-img about an image. An image that refers to other files is refused as Invalid:
+// who reads it would read whatever files of this host it names. So is a format that stands for
+// anything but a file.
 func Probe(ctx context.Context, file, format string) (Image, error) {
 	if err := checkFormat(format); err != nil {
 		return Image{}, err
@@ -65,7 +66,8 @@ func Probe(ctx context.Context, file, format string) (Image, error) {
 		} `json:"format-specific"`
 	}
 	if err := json.Unmarshal(out, &info); err != nil {
-		return Image{}, errs.Wrap(errs.Internal, err, "understand what qemu-img says about %s", file)
+		return Image{}, errs.Wrap(errs.Internal, err,
+			"understand what qemu-img says about %s", file)
 	}
 	if info.Backing != "" || info.Special.Data.DataFile != "" {
 		return Image{}, notWhole(file, format, info.Backing+info.Special.Data.DataFile)
@@ -78,8 +80,8 @@ func Probe(ctx context.Context, file, format string) (Image, error) {
 	return info.Image, nil
 }
 
-// literal returns a file's name as qemu-img takes it for nothing but that. In its own notation a colon ends the name of a
-// protocol.
+// literal returns a file's name as qemu-img takes it for nothing but that. In its own notation a
+// colon ends the name of a protocol.
 func literal(file string) (string, error) {
 	abs, err := filepath.Abs(file)
 	if err != nil {
@@ -88,14 +90,17 @@ func literal(file string) (string, error) {
 	return "file:" + abs, nil
 }
 
-// ImportImage copies an image, of which Probe had nothing to say, to a device that reads as zeros so far.
-func ImportImage(ctx context.Context, dev disk.Device, file, format string, progress Progress) error {
+// ImportImage copies an image, of which Probe had nothing to say, to a device that reads as zeros
+// so far.
+func ImportImage(ctx context.Context, dev disk.Device, file, format string,
+	progress Progress) error {
 	named, err := literal(file)
 	if err != nil {
 		return err
 	}
 	err = serve(ctx, nbd.Export{Device: dev}, func(ctx context.Context, uri string) error {
-		_, err := qemu(ctx, percent(progress, dev.Size()), "convert", "-p", "-n", "--target-is-zero", "-f", format, "-O", "raw", named, uri)
+		_, err := qemu(ctx, percent(progress, dev.Size()), "convert", "-p", "-n",
+			"--target-is-zero", "-f", format, "-O", "raw", named, uri)
 		return err
 	})
 	if err != nil {
@@ -105,7 +110,8 @@ func ImportImage(ctx context.Context, dev disk.Device, file, format string, prog
 }
 
 // ExportImage copies a device to an image file, of a format that qemu-img writes.
-func ExportImage(ctx context.Context, dev disk.Device, file, format string, progress Progress) error {
+func ExportImage(ctx context.Context, dev disk.Device, file, format string,
+	progress Progress) error {
 	if err := checkFormat(format); err != nil {
 		return err
 	}
@@ -113,10 +119,12 @@ func ExportImage(ctx context.Context, dev disk.Device, file, format string, prog
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, nbd.Export{Device: dev, ReadOnly: true}, func(ctx context.Context, uri string) error {
-		_, err := qemu(ctx, percent(progress, dev.Size()), "convert", "-p", "-f", "raw", "-O", format, uri, named)
-		return err
-	})
+	err = serve(ctx, nbd.Export{Device: dev, ReadOnly: true},
+		func(ctx context.Context, uri string) error {
+			_, err := qemu(ctx, percent(progress, dev.Size()), "convert", "-p", "-f", "raw", "-O",
+				format, uri, named)
+			return err
+		})
 	if err != nil {
 		return err
 	}
@@ -131,10 +139,12 @@ func ExportImage(ctx context.Context, dev disk.Device, file, format string, prog
 }
 
 // serve runs f while a device is served at a URI, on a socket in a directory of its own.
-func serve(ctx context.Context, e nbd.Export, f func(ctx context.Context, uri string) error) (err error) {
+func serve(ctx context.Context, e nbd.Export,
+	f func(ctx context.Context, uri string) error) (err error) {
 	dir, err := os.MkdirTemp("", "sluice-nbd-") // nobody else can enter it
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "make a temporary directory").WithRemedy("set TMPDIR to a directory that can be written")
+		return errs.Wrap(errs.Unavailable, err, "make a temporary directory").WithRemedy(
+			"set TMPDIR to a directory that can be written")
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	socket := filepath.Join(dir, "s")
@@ -142,7 +152,8 @@ func serve(ctx context.Context, e nbd.Export, f func(ctx context.Context, uri st
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "listen on %s", socket)
 	}
-	srv, err := nbd.New(nbd.Config{Exports: []nbd.Export{e}, Logger: slog.New(slog.DiscardHandler)}, l)
+	srv, err := nbd.New(nbd.Config{Exports: []nbd.Export{e}, Logger: slog.New(slog.DiscardHandler)},
+		l)
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
@@ -190,7 +201,8 @@ func (w *percentWriter) Write(p []byte) (int, error) {
 // qemu runs qemu-img and returns its stdout, or copies that to out.
 func qemu(ctx context.Context, out io.Writer, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, qemuImg, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt reaches it through us, in order
+	// an interrupt reaches it through us, in order
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = exitWait
 	var stdout, stderr bytes.Buffer
@@ -203,10 +215,12 @@ func qemu(ctx context.Context, out io.Writer, args ...string) ([]byte, error) {
 	case err == nil:
 		return stdout.Bytes(), nil
 	case errors.Is(err, exec.ErrNotFound):
-		return nil, errs.Wrap(errs.Unsupported, err, "only raw images are understood without qemu-img").
+		return nil, errs.Wrap(errs.Unsupported, err,
+			"only raw images are understood without qemu-img").
 			WithRemedy("install qemu-utils, or convert to raw elsewhere")
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	}
-	return nil, errs.Wrap(errs.Unavailable, err, "qemu-img %s: %s", args[0], strings.TrimSpace(stderr.String()))
+	return nil, errs.Wrap(errs.Unavailable, err, "qemu-img %s: %s", args[0],
+		strings.TrimSpace(stderr.String()))
 }

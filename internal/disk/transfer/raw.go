@@ -28,9 +28,10 @@ func (p Progress) tell(done, total int64) {
 	}
 }
 
-// Import copies a raw image, a file or a block device, to a device that reads as zeros so far and is at least as large; the
-// image's size may be any. It returns how many bytes it has written.
-func Import(ctx context.Context, dev disk.Device, raw *os.File, progress Progress) (written int64, err error) {
+// Import copies a raw image, a file or a block device, to a device that reads as zeros so far and
+// is at least as large; the image's size may be any. It returns how many bytes it has written.
+func Import(ctx context.Context, dev disk.Device, raw *os.File,
+	progress Progress) (written int64, err error) {
 	size, err := raw.Seek(0, io.SeekEnd)
 	if err != nil {
 		return 0, errs.Wrap(errs.Unavailable, err, "import")
@@ -67,9 +68,11 @@ func Import(ctx context.Context, dev disk.Device, raw *os.File, progress Progres
 	return written, dev.Flush(ctx)
 }
 
-// ImportStream copies a raw image that can be read only once, such as from a pipe, to a device that reads as zeros so far. It
-// returns how many bytes it has read. One that goes on past the device is Invalid.
-func ImportStream(ctx context.Context, dev disk.Device, raw io.Reader, progress Progress) (read int64, err error) {
+// ImportStream copies a raw image that can be read only once, such as from a pipe, to a device that
+// reads as zeros so far. It returns how many bytes it has read. One that goes on past the device is
+// Invalid.
+func ImportStream(ctx context.Context, dev disk.Device, raw io.Reader,
+	progress Progress) (read int64, err error) {
 	buf := make([]byte, chunk)
 	for {
 		n, err := io.ReadFull(raw, buf)
@@ -83,11 +86,13 @@ func ImportStream(ctx context.Context, dev disk.Device, raw io.Reader, progress 
 			return read, dev.Flush(ctx)
 		}
 		if int64(n) > dev.Size()-read {
-			return read, errs.New(errs.Invalid, "the image is larger than the disk of %d bytes", dev.Size()).WithRemedy("give it the image's size, by --size")
+			return read, errs.New(errs.Invalid, "the image is larger than the disk of %d bytes",
+				dev.Size()).WithRemedy("give it the image's size, by --size")
 		}
 		whole := (n + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize
 		clear(buf[n:whole])
-		werr := eachNonZero(buf[:whole], func(from, to int) error { return dev.WriteAt(ctx, buf[from:to], read+int64(from)) })
+		werr := eachNonZero(buf[:whole],
+			func(from, to int) error { return dev.WriteAt(ctx, buf[from:to], read+int64(from)) })
 		if werr != nil {
 			return read, errs.Wrap(errs.KindOf(werr), werr, "write the disk at %d", read)
 		}
@@ -126,7 +131,8 @@ func dataOf(raw *os.File, size int64) (spans []span, total int64, err error) {
 			break // no more data
 		}
 		if errors.Is(err, unix.EINVAL) && at == 0 { // a block device knows of no holes
-			return []span{{0, (size + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize}}, size, nil
+			return []span{{0, (size + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize}}, size,
+				nil
 		}
 		if err != nil {
 			return nil, 0, errs.Wrap(errs.Unavailable, err, "look for data in the image")
@@ -135,7 +141,8 @@ func dataOf(raw *os.File, size int64) (spans []span, total int64, err error) {
 		if err != nil {
 			return nil, 0, errs.Wrap(errs.Unavailable, err, "look for a hole in the image")
 		}
-		s := span{max(at, from/disk.BlockSize*disk.BlockSize), (to + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize}
+		s := span{max(at, from/disk.BlockSize*disk.BlockSize),
+			(to + disk.BlockSize - 1) / disk.BlockSize * disk.BlockSize}
 		spans, total, at = append(spans, s), total+s.to-s.from, s.to
 	}
 	return spans, total, nil
@@ -162,8 +169,8 @@ func isZero(block []byte) bool {
 	return block[0] == 0 && bytes.Equal(block[:len(block)-1], block[1:])
 }
 
-// Export copies a device to an empty regular file, of which it makes a raw image of the same size. It returns
-// how many bytes it has written.
+// Export copies a device to an empty regular file, of which it makes a raw image of the same size.
+// It returns how many bytes it has written.
 func Export(ctx context.Context, dev disk.Device, to *os.File, progress Progress) (int64, error) {
 	if err := to.Truncate(dev.Size()); err != nil {
 		return 0, errs.Wrap(errs.Exhausted, err, "make a sparse file of %d bytes", dev.Size())
@@ -172,7 +179,8 @@ func Export(ctx context.Context, dev disk.Device, to *os.File, progress Progress
 	if err != nil {
 		return 0, err
 	}
-	x := export{dev: dev, to: to, total: total, progress: progress, results: make(chan result, exporter)}
+	x := export{dev: dev, to: to, total: total, progress: progress,
+		results: make(chan result, exporter)}
 	progress.tell(0, total)
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(exporter + 1)

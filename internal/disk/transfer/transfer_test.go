@@ -29,10 +29,12 @@ func testCtx(t *testing.T) context.Context {
 func newDisk(t *testing.T) *disk.Disk {
 	t.Helper()
 	store := memblob.New()
-	if _, err := disk.Create(testCtx(t), store, "disks/a", disk.CreateOptions{Size: size}); err != nil {
+	if _, err := disk.Create(testCtx(t), store, "disks/a",
+		disk.CreateOptions{Size: size}); err != nil {
 		t.Fatal(err)
 	}
-	d, err := disk.Attach(testCtx(t), store, "disks/a", disk.AttachOptions{Generation: 1, Holder: "test"})
+	d, err := disk.Attach(testCtx(t), store, "disks/a",
+		disk.AttachOptions{Generation: 1, Holder: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,13 +73,15 @@ func TestRoundTrips(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if _, err := in.WriteAt(make([]byte, min(n, 1<<20)), 0); err != nil { // zeros that are no hole
+		// zeros that are no hole
+		if _, err := in.WriteAt(make([]byte, min(n, 1<<20)), 0); err != nil {
 			t.Fatal(err)
 		}
 		clear(want[:min(n, 1<<20)])
 		d, out := newDisk(t), newFile(t)
 		var seen []int64
-		written, err := transfer.Import(testCtx(t), d, in, func(done, total int64) { seen = append(seen, done, total) })
+		written, err := transfer.Import(testCtx(t), d, in,
+			func(done, total int64) { seen = append(seen, done, total) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +138,8 @@ func TestImportSkipsHolesAndZeros(t *testing.T) {
 		t.Fatal(err)
 	}
 	for off, body := range map[int64][]byte{
-		0: bytes.Repeat([]byte{1}, 4096), 8192 + 5: {7}, 5 << 20: make([]byte, 1<<20), 10<<20 - 4096: bytes.Repeat([]byte{3}, 3*4096), size - 1: {9},
+		0: bytes.Repeat([]byte{1}, 4096), 8192 + 5: {7}, 5 << 20: make([]byte, 1<<20),
+		10<<20 - 4096: bytes.Repeat([]byte{3}, 3*4096), size - 1: {9},
 	} {
 		if _, err := raw.WriteAt(body, off); err != nil {
 			t.Fatal(err)
@@ -155,7 +160,8 @@ func TestImportSkipsHolesAndZeros(t *testing.T) {
 	if n != 6*4096 || dev.written != n {
 		t.Errorf("wrote %d bytes and said %d, want 6 blocks", dev.written, n)
 	}
-	if _, err := transfer.Import(t.Context(), &memDevice{data: make([]byte, 4096)}, raw, nil); !errs.Is(err, errs.Invalid) {
+	if _, err := transfer.Import(t.Context(), &memDevice{data: make([]byte, 4096)}, raw,
+		nil); !errs.Is(err, errs.Invalid) {
 		t.Errorf("a file larger than the device: %v", err)
 	}
 }
@@ -186,21 +192,25 @@ func TestErrorsAreToldAsTheyAre(t *testing.T) {
 	if _, err := in.WriteAt(content, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := transfer.Import(testCtx(t), &broken{d, 4 << 20}, in, nil); !errs.Is(err, errs.Exhausted) {
+	if _, err := transfer.Import(testCtx(t), &broken{d, 4 << 20}, in, nil); !errs.Is(err,
+		errs.Exhausted) {
 		t.Errorf("import: %v", err)
 	}
 	if err := d.WriteAt(testCtx(t), content, 0); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := transfer.Export(testCtx(t), &broken{d, 4 << 20}, newFile(t), nil); !errs.Is(err, errs.Corrupt) {
+	if _, err := transfer.Export(testCtx(t), &broken{d, 4 << 20}, newFile(t), nil); !errs.Is(err,
+		errs.Corrupt) {
 		t.Errorf("export: %v", err)
 	}
-	if err := transfer.ExportImage(testCtx(t), &broken{d, 4 << 20}, filepath.Join(t.TempDir(), "x"), "qcow2", nil); err == nil {
+	if err := transfer.ExportImage(testCtx(t), &broken{d, 4 << 20}, filepath.Join(t.TempDir(), "x"),
+		"qcow2", nil); err == nil {
 		t.Error("an export by qemu-img of a disk that can't be read succeeded")
 	}
 	ctx, cancel := context.WithCancel(testCtx(t))
 	cancel()
-	if err := transfer.ExportImage(ctx, d, filepath.Join(t.TempDir(), "x"), "qcow2", nil); !errors.Is(err, context.Canceled) {
+	if err := transfer.ExportImage(ctx, d, filepath.Join(t.TempDir(), "x"), "qcow2",
+		nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled export: %v", err)
 	}
 	if err := in.Truncate(size + 1); err != nil {
@@ -220,13 +230,15 @@ func TestImagesByQemu(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "image")
 	var last, total int64
-	if err := transfer.ExportImage(testCtx(t), d, file, "qcow2", func(done, of int64) { last, total = done, of }); err != nil {
+	if err := transfer.ExportImage(testCtx(t), d, file, "qcow2",
+		func(done, of int64) { last, total = done, of }); err != nil {
 		t.Fatal(err)
 	}
 	if last != size || total != size {
 		t.Errorf("progress ended at %d of %d", last, total)
 	}
-	if x, err := transfer.Probe(testCtx(t), file, "qcow2"); err != nil || x.Size != size || x.Format != "qcow2" {
+	if x, err := transfer.Probe(testCtx(t), file, "qcow2"); err != nil || x.Size != size ||
+		x.Format != "qcow2" {
 		t.Fatalf("%+v %v", x, err)
 	}
 	if err := transfer.ImportImage(testCtx(t), back, file, "qcow2", nil); err != nil {

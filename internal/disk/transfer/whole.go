@@ -9,7 +9,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// checkFormat lets through what qemu-img reads and writes as one file. Others of its formats are protocols and filters.
+// checkFormat lets through what qemu-img reads and writes as one file. Others of its formats are
+// protocols and filters.
 func checkFormat(format string) error {
 	switch format {
 	case "raw", "qcow2", "qcow", "qed", "vdi", "vhdx", "vmdk", "vpc", "parallels":
@@ -64,13 +65,14 @@ func qcow2Refers(head []byte) string {
 	return ""
 }
 
-// vmdkRefers says what a VMDK image refers to: a descriptor names its extents, and only an image that begins with the header of
-// a sparse extent, and says its own size there, is in one file.
+// vmdkRefers says what a VMDK image refers to: a descriptor names its extents, and only an image
+// that begins with the header of a sparse extent, and says its own size there, is in one file.
 func vmdkRefers(head []byte) string {
 	switch {
 	case len(head) < 20:
 		return ""
-	case string(head[:4]) == "KDMV" && binary.LittleEndian.Uint64(head[12:]) != 0, string(head[:4]) == "COWD":
+	case string(head[:4]) == "KDMV" &&
+		binary.LittleEndian.Uint64(head[12:]) != 0, string(head[:4]) == "COWD":
 		return ""
 	}
 	return "the extents that its descriptor names"

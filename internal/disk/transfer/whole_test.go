@@ -14,7 +14,8 @@ import (
 
 func qemuImg(t *testing.T, args ...string) {
 	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), "qemu-img", args...).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(t.Context(), "qemu-img",
+		args...).CombinedOutput(); err != nil {
 		t.Fatalf("qemu-img %v: %v: %s", args, err, out)
 	}
 }
@@ -29,29 +30,37 @@ func TestImagesThatReferToOthers(t *testing.T) {
 	}
 	qemuImg(t, "create", "-q", "-f", "qcow2", "-b", secret, "-F", "raw", in("backed.qcow2"))
 	qemuImg(t, "create", "-q", "-f", "qcow2", "-o", "data_file="+in("data"), in("data.qcow2"), "1M")
-	qemuImg(t, "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", in("flat.vmdk"), "1M")
-	qemuImg(t, "create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", in("split.vmdk"), "1M")
+	qemuImg(t, "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat",
+		in("flat.vmdk"), "1M")
+	qemuImg(t, "create", "-q", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse",
+		in("split.vmdk"), "1M")
 	qemuImg(t, "create", "-q", "-f", "qed", "-b", secret, "-F", "raw", in("backed.qed"))
 	flat, err := os.ReadFile(in("flat.vmdk"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, extent := range map[string]string{"file.vmdk": secret, "net.vmdk": "nbd://192.0.2.1/secret"} {
-		if err := os.WriteFile(in(name), bytes.Replace(flat, []byte("flat-flat.vmdk"), []byte(extent), 1), 0o600); err != nil {
+	for name, extent := range map[string]string{"file.vmdk": secret,
+		"net.vmdk": "nbd://192.0.2.1/secret"} {
+		if err := os.WriteFile(in(name),
+			bytes.Replace(flat, []byte("flat-flat.vmdk"), []byte(extent), 1), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"backed.qcow2", "data.qcow2", "flat.vmdk", "split.vmdk", "backed.qed", "file.vmdk", "net.vmdk"} {
+	for _, name := range []string{"backed.qcow2", "data.qcow2", "flat.vmdk", "split.vmdk",
+		"backed.qed", "file.vmdk", "net.vmdk"} {
 		x, err := transfer.Probe(testCtx(t), in(name), strings.TrimPrefix(filepath.Ext(name), "."))
-		if !errs.Is(err, errs.Invalid) || !strings.Contains(err.Error(), "refers to") || errs.RemedyOf(err) == "" {
+		if !errs.Is(err, errs.Invalid) || !strings.Contains(err.Error(), "refers to") ||
+			errs.RemedyOf(err) == "" {
 			t.Errorf("%s: %+v %v", name, x, err)
 		}
 	}
 	for _, format := range []string{"nbd", "vvfat", "blkdebug", "file", "json:{}", ""} {
-		if _, err := transfer.Probe(testCtx(t), secret, format); !errs.Is(err, errs.Invalid) || errs.RemedyOf(err) == "" {
+		if _, err := transfer.Probe(testCtx(t), secret, format); !errs.Is(err, errs.Invalid) ||
+			errs.RemedyOf(err) == "" {
 			t.Errorf("format %q: %v", format, err)
 		}
-		if err := transfer.ExportImage(testCtx(t), newDisk(t), in("out"), format, nil); !errs.Is(err, errs.Invalid) {
+		if err := transfer.ExportImage(testCtx(t), newDisk(t), in("out"), format,
+			nil); !errs.Is(err, errs.Invalid) {
 			t.Errorf("export to %q: %v", format, err)
 		}
 	}
@@ -61,7 +70,8 @@ func TestImagesThatReferToOthers(t *testing.T) {
 func TestNamesThatQemuReadsOtherwise(t *testing.T) {
 	t.Chdir(t.TempDir())
 	d := newDisk(t)
-	for _, format := range []string{"qcow2", "vmdk", "vdi", "vhdx", "vpc", "qed", "qcow", "parallels"} {
+	for _, format := range []string{"qcow2", "vmdk", "vdi", "vhdx", "vpc", "qed", "qcow",
+		"parallels"} {
 		for _, name := range []string{"nbd:localhost:1", "json:{}", "-h"} {
 			name += "." + format
 			if err := transfer.ExportImage(testCtx(t), d, name, format, nil); err != nil {

@@ -1,8 +1,8 @@
 // Package blockapi is how platformd speaks to blockd: HTTP and JSON on a unix socket of the VM.
 //
-// Invariants: every call may be repeated; an attach of the same path, generation and holder gives the
-// attachment that there is, and of anything else is a Conflict. Once blockd is gone, so is the disk: it
-// isn't started again.
+// Invariants: every call may be repeated; an attach of the same path, generation and holder gives
+// the attachment that there is, and of anything else is a Conflict. Once blockd is gone, so is the
+// disk: it isn't started again.
 package blockapi
 
 import (
@@ -14,16 +14,19 @@ import (
 
 // Paths on the socket.
 const (
-	PathInfo        = "/info"        // GET → Info
-	PathStats       = "/stats"       // GET → disk.Stats
-	PathPrepare     = "/prepare"     // POST guestapi.StoreAccess
-	PathAttach      = "/attach"      // POST Attach → Info
-	PathClose       = "/close"       // POST → Info; the disk is closed cleanly
-	PathAbandon     = "/abandon"     // POST → Info; nothing more is written
-	PathSettle      = "/settle"      // POST; writes out what it can, so that a close has little to do
-	PathStall       = "/stall"       // POST Stall → Stall; answers when it is another one, or still the same after a moment
-	PathHold        = "/hold"        // POST Hold; see disk.HoldIO
-	PathWatch       = "/watch"       // GET; answers, with an error, when the disk has stopped by itself
+	PathInfo    = "/info"    // GET → Info
+	PathStats   = "/stats"   // GET → disk.Stats
+	PathPrepare = "/prepare" // POST guestapi.StoreAccess
+	PathAttach  = "/attach"  // POST Attach → Info
+	PathClose   = "/close"   // POST → Info; the disk is closed cleanly
+	PathAbandon = "/abandon" // POST → Info; nothing more is written
+	// POST; writes out what it can, so that a close has little to do
+	PathSettle = "/settle"
+	// POST Stall → Stall; answers when it is another one, or still the same after a moment
+	PathStall = "/stall"
+	PathHold  = "/hold" // POST Hold; see disk.HoldIO
+	// GET; answers, with an error, when the disk has stopped by itself
+	PathWatch       = "/watch"
 	PathCheckpoint  = "/checkpoint"  // POST Checkpoint
 	PathCheckpoints = "/checkpoints" // GET → []Checkpoint
 )

@@ -29,7 +29,8 @@ func NewClient(socket string) *Client {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", socket)
 	}
-	return &Client{socket: socket, http: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 4}}}
+	return &Client{socket: socket,
+		http: &http.Client{Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 4}}}
 }
 
 // Info returns the disk's state.
@@ -45,7 +46,8 @@ func (c *Client) Stats(ctx context.Context) (disk.Stats, error) {
 	return s, err
 }
 
-// PID returns the process that listens on blockd's socket, also of one that answers nothing any more.
+// PID returns the process that listens on blockd's socket, also of one that answers nothing any
+// more.
 func (c *Client) PID(ctx context.Context) (int, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", c.socket)
@@ -59,7 +61,10 @@ func (c *Client) PID(ctx context.Context) (int, error) {
 	}
 	var peer *unix.Ucred
 	var peerErr error
-	err = raw.Control(func(fd uintptr) { peer, peerErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	err = raw.Control(func(fd uintptr) {
+		peer,
+			peerErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
 	if err = errors.Join(err, peerErr); err != nil {
 		return 0, errs.Wrap(errs.Internal, err, "find blockd's process")
 	}
@@ -89,22 +94,22 @@ func (c *Client) Abandon(ctx context.Context) (Info, error) {
 	return info, c.call(ctx, http.MethodPost, PathAbandon, struct{}{}, &info)
 }
 
-// AwaitStopped returns why the disk has stopped without being told to: Fenced, Corrupt or Denied; or
-// Unavailable when blockd has gone.
+// AwaitStopped returns why the disk has stopped without being told to: Fenced, Corrupt or Denied;
+// or Unavailable when blockd has gone.
 func (c *Client) AwaitStopped(ctx context.Context) error {
 	return c.call(ctx, http.MethodGet, PathWatch, nil, nil)
 }
 
-// AwaitStall returns what there is of a stall, nil if there is none, once that differs from known. While there is
-// one it also answers every half second, with since when somebody waits.
+// AwaitStall returns what there is of a stall, nil if there is none, once that differs from known.
+// While there is one it also answers every half second, with since when somebody waits.
 func (c *Client) AwaitStall(ctx context.Context, known *fleet.DiskStall) (*fleet.DiskStall, error) {
 	var now Stall
 	err := c.call(ctx, http.MethodPost, PathStall, Stall{known}, &now)
 	return now.Stall, err
 }
 
-// HoldIO says whether nobody would notice how long the disk's requests take: then none fails because the store was
-// waited for too long.
+// HoldIO says whether nobody would notice how long the disk's requests take: then none fails
+// because the store was waited for too long.
 func (c *Client) HoldIO(ctx context.Context, on bool) error {
 	return c.call(ctx, http.MethodPost, PathHold, Hold{on}, nil)
 }

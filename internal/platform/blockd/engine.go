@@ -46,7 +46,8 @@ func (e *engine) Prepare(ctx context.Context, access guestapi.StoreAccess) error
 	if err != nil {
 		return err
 	}
-	prepared, err := disk.Prepare(ctx, store, access.DiskPath, disk.PrepareOptions{Cache: e.openCache(ctx)})
+	prepared, err := disk.Prepare(ctx, store, access.DiskPath,
+		disk.PrepareOptions{Cache: e.openCache(ctx)})
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
@@ -62,7 +63,8 @@ func (e *engine) Attach(ctx context.Context, a blockapi.Attach) (Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := disk.AttachOptions{Generation: uint64(a.Generation), Holder: a.Holder, Logger: e.cfg.Log}
+	opts := disk.AttachOptions{Generation: uint64(a.Generation), Holder: a.Holder,
+		Logger: e.cfg.Log}
 	e.mu.Lock()
 	if e.path == a.Store.DiskPath {
 		opts.Prepared = e.prepared
@@ -77,8 +79,8 @@ func (e *engine) Attach(ctx context.Context, a blockapi.Attach) (Disk, error) {
 	return &attached{Disk: d, store: store, path: a.Store.DiskPath}, nil
 }
 
-// openCache opens the cache device, once: what Prepare brings in is there for Attach. Without it the disk is
-// slower, and nothing else. It ends with the process.
+// openCache opens the cache device, once: what Prepare brings in is there for Attach. Without it
+// the disk is slower, and nothing else. It ends with the process.
 func (e *engine) openCache(ctx context.Context) *cache.Cache {
 	if e.cfg.CacheDevice == "" {
 		return nil
@@ -127,7 +129,8 @@ func (d *attached) Checkpoints(ctx context.Context) ([]blockapi.Checkpoint, erro
 // Describe implements Disk.
 func (d *attached) Describe() blockapi.Description {
 	h := d.Head()
-	return blockapi.Description{ID: h.ID, State: string(h.State), Mode: string(h.Mode), Epoch: h.Epoch, Generation: h.Generation,
+	return blockapi.Description{ID: h.ID, State: string(h.State), Mode: string(h.Mode),
+		Epoch: h.Epoch, Generation: h.Generation,
 		Holder: h.Holder, UpdatedAt: h.Updated}
 }
 
@@ -143,9 +146,10 @@ func (d *attached) Report() fleet.DiskReport {
 	}
 }
 
-// ShowBy shows a disk by a front end, named as in the boot document. Auto is the kernel's NBD client where this VM has one,
-// which only a VM with a kernel of its own does, else FUSE: a VM ends with its blockd, so that nobody is left to wait for a
-// server that has died. docs/decisions/0014 has the reasons.
+// ShowBy shows a disk by a front end, named as in the boot document. Auto is the kernel's NBD
+// client where this VM has one, which only a VM with a kernel of its own does, else FUSE: a VM ends
+// with its blockd, so that nobody is left to wait for a server that has died. docs/decisions/0014
+// has the reasons.
 func ShowBy(name string, log *slog.Logger) (Show, error) {
 	kind, err := frontend.ParseKind(cmp.Or(name, string(frontend.Auto)))
 	if err != nil {

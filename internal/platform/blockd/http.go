@@ -28,7 +28,8 @@ func (s *Server) Run(ctx context.Context, socket string) error {
 		return fmt.Errorf("listen: %w", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	srv := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return ctx }}
+	srv := &http.Server{Handler: s.handler(), ReadHeaderTimeout: 10 * time.Second,
+		BaseContext: func(net.Listener) context.Context { return ctx }}
 	g.Go(func() error {
 		if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			return err
@@ -47,44 +48,60 @@ func (s *Server) Run(ctx context.Context, socket string) error {
 
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+blockapi.PathInfo, answering(func(context.Context, struct{}) (blockapi.Info, error) { return s.info(), nil }))
-	mux.HandleFunc("GET "+blockapi.PathStats, answering(func(context.Context, struct{}) (disk.Stats, error) {
-		d, err := s.current()
-		if err != nil {
-			return disk.Stats{}, err
-		}
-		return d.Stats(), nil
-	}))
-	mux.HandleFunc("POST "+blockapi.PathPrepare, answering(func(ctx context.Context, store guestapi.StoreAccess) (struct{}, error) {
-		return struct{}{}, s.prepare(ctx, store)
-	}))
+	mux.HandleFunc("GET "+blockapi.PathInfo,
+		answering(func(context.Context, struct{}) (blockapi.Info, error) { return s.info(), nil }))
+	mux.HandleFunc("GET "+blockapi.PathStats,
+		answering(func(context.Context, struct{}) (disk.Stats, error) {
+			d, err := s.current()
+			if err != nil {
+				return disk.Stats{}, err
+			}
+			return d.Stats(), nil
+		}))
+	mux.HandleFunc("POST "+blockapi.PathPrepare,
+		answering(func(ctx context.Context, store guestapi.StoreAccess) (struct{}, error) {
+			return struct{}{}, s.prepare(ctx, store)
+		}))
 	mux.HandleFunc("POST "+blockapi.PathAttach, answering(s.attach))
-	mux.HandleFunc("POST "+blockapi.PathClose, answering(func(ctx context.Context, _ struct{}) (blockapi.Info, error) { return s.close(ctx) }))
-	mux.HandleFunc("POST "+blockapi.PathAbandon, answering(func(ctx context.Context, _ struct{}) (blockapi.Info, error) { return s.abandon(ctx) }))
-	mux.HandleFunc("GET "+blockapi.PathWatch, answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
-		return struct{}{}, s.awaitStopped(ctx)
-	}))
+	mux.HandleFunc("POST "+blockapi.PathClose,
+		answering(func(ctx context.Context, _ struct{}) (blockapi.Info,
+			error) {
+			return s.close(ctx)
+		}))
+	mux.HandleFunc("POST "+blockapi.PathAbandon,
+		answering(func(ctx context.Context, _ struct{}) (blockapi.Info,
+			error) {
+			return s.abandon(ctx)
+		}))
+	mux.HandleFunc("GET "+blockapi.PathWatch,
+		answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
+			return struct{}{}, s.awaitStopped(ctx)
+		}))
 	mux.HandleFunc("POST "+blockapi.PathStall, answering(s.awaitStall))
-	mux.HandleFunc("POST "+blockapi.PathHold, answering(func(_ context.Context, h blockapi.Hold) (struct{}, error) {
-		return struct{}{}, s.hold(h)
-	}))
-	mux.HandleFunc("POST "+blockapi.PathSettle, answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
-		return struct{}{}, s.settle(ctx)
-	}))
-	mux.HandleFunc("POST "+blockapi.PathCheckpoint, answering(func(ctx context.Context, c blockapi.Checkpoint) (struct{}, error) {
-		d, err := s.current()
-		if err != nil {
-			return struct{}{}, err
-		}
-		return struct{}{}, d.Checkpoint(ctx, c.Name)
-	}))
-	mux.HandleFunc("GET "+blockapi.PathCheckpoints, answering(func(ctx context.Context, _ struct{}) ([]blockapi.Checkpoint, error) {
-		d, err := s.current()
-		if err != nil {
-			return nil, err
-		}
-		return d.Checkpoints(ctx)
-	}))
+	mux.HandleFunc("POST "+blockapi.PathHold,
+		answering(func(_ context.Context, h blockapi.Hold) (struct{}, error) {
+			return struct{}{}, s.hold(h)
+		}))
+	mux.HandleFunc("POST "+blockapi.PathSettle,
+		answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
+			return struct{}{}, s.settle(ctx)
+		}))
+	mux.HandleFunc("POST "+blockapi.PathCheckpoint,
+		answering(func(ctx context.Context, c blockapi.Checkpoint) (struct{}, error) {
+			d, err := s.current()
+			if err != nil {
+				return struct{}{}, err
+			}
+			return struct{}{}, d.Checkpoint(ctx, c.Name)
+		}))
+	mux.HandleFunc("GET "+blockapi.PathCheckpoints,
+		answering(func(ctx context.Context, _ struct{}) ([]blockapi.Checkpoint, error) {
+			d, err := s.current()
+			if err != nil {
+				return nil, err
+			}
+			return d.Checkpoints(ctx)
+		}))
 	return mux
 }
 
@@ -93,7 +110,8 @@ func answering[Q, A any](fn func(context.Context, Q) (A, error)) http.HandlerFun
 	return func(w http.ResponseWriter, r *http.Request) {
 		var q Q
 		if r.Method == http.MethodPost {
-			if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(&q); err != nil {
+			if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(
+				&q); err != nil {
 				fail(w, errs.Wrap(errs.Invalid, err, "decode request"))
 				return
 			}
@@ -110,6 +128,8 @@ func answering[Q, A any](fn func(context.Context, Q) (A, error)) http.HandlerFun
 
 func fail(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(http.StatusInternalServerError) // the kind is in the body; the status has no meaning here
-	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)})
+	// the kind is in the body; the status has no meaning here
+	w.WriteHeader(http.StatusInternalServerError)
+	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)),
+		Message: err.Error(), Remedy: errs.RemedyOf(err)})
 }

@@ -1,8 +1,9 @@
-// Package blockd is the process that holds a machine's disk: the engine, and the block device over it.
+// Package blockd is the process that holds a machine's disk: the engine, and the block device over
+// it.
 //
-// Invariants: it holds one disk in its life at most; an attach is repeatable, and anything but the same
-// one is a Conflict; after Close or Abandon nothing is written. It never touches the file system on the
-// device, because the kernel may wait for this very process to answer.
+// Invariants: it holds one disk in its life at most; an attach is repeatable, and anything but the
+// same one is a Conflict; after Close or Abandon nothing is written. It never touches the file
+// system on the device, because the kernel may wait for this very process to answer.
 package blockd
 
 import (
@@ -29,7 +30,8 @@ type Config struct {
 type Server struct {
 	cfg Config
 
-	// turn is held by whoever changes the attachment; a channel, so that waiting for it can be given up.
+	// turn is held by whoever changes the attachment; a channel, so that waiting for it can be
+	// given up.
 	turn chan struct{}
 
 	mu       sync.Mutex
@@ -94,7 +96,8 @@ func (s *Server) attach(ctx context.Context, a blockapi.Attach) (blockapi.Info, 
 	}
 	s.mu.Lock()
 	s.asked, s.disk, s.shown = a, d, shown
-	s.steps = []blockapi.Step{{Name: "disk attach", Took: opened.Sub(start)}, {Name: "block device", Took: time.Since(opened)}}
+	s.steps = []blockapi.Step{{Name: "disk attach", Took: opened.Sub(start)},
+		{Name: "block device", Took: time.Since(opened)}}
 	close(s.attached)
 	s.mu.Unlock()
 	return s.info(), nil
@@ -110,9 +113,12 @@ func (s *Server) repeated(a blockapi.Attach) (bool, error) {
 	case s.disk == nil:
 		return false, nil
 	case s.ended:
-		return false, errs.New(errs.Conflict, "this VM has given back its disk").WithRemedy("use a fresh VM")
-	case s.asked.Store.DiskPath != a.Store.DiskPath || s.asked.Generation != a.Generation || s.asked.Holder != a.Holder:
-		return false, errs.New(errs.Conflict, "%s is attached at generation %d", s.asked.Store.DiskPath, s.asked.Generation)
+		return false, errs.New(errs.Conflict,
+			"this VM has given back its disk").WithRemedy("use a fresh VM")
+	case s.asked.Store.DiskPath != a.Store.DiskPath || s.asked.Generation != a.Generation ||
+		s.asked.Holder != a.Holder:
+		return false, errs.New(errs.Conflict, "%s is attached at generation %d",
+			s.asked.Store.DiskPath, s.asked.Generation)
 	}
 	return true, nil
 }
@@ -129,7 +135,8 @@ func (s *Server) close(ctx context.Context) (blockapi.Info, error) {
 	if d == nil || ended {
 		return s.info(), nil
 	}
-	ctx = context.WithoutCancel(ctx) // the engine bounds itself, and a close that is cut off is none
+	// the engine bounds itself, and a close that is cut off is none
+	ctx = context.WithoutCancel(ctx)
 	start := time.Now()
 	if shown != nil {
 		if err := shown.Close(ctx); err != nil {
@@ -146,7 +153,8 @@ func (s *Server) close(ctx context.Context) (blockapi.Info, error) {
 		return blockapi.Info{}, err
 	}
 	s.mu.Lock()
-	s.steps = []blockapi.Step{{Name: "detach block device", Took: hidden.Sub(start)}, {Name: "disk close", Took: time.Since(hidden)}}
+	s.steps = []blockapi.Step{{Name: "detach block device", Took: hidden.Sub(start)},
+		{Name: "disk close", Took: time.Since(hidden)}}
 	s.mu.Unlock()
 	return s.info(), nil
 }
@@ -192,8 +200,8 @@ func (s *Server) current() (Disk, error) {
 	return s.disk, nil
 }
 
-// awaitStopped returns why the disk has stopped by itself: Fenced, Corrupt or Denied. It doesn't return for a
-// disk that was closed.
+// awaitStopped returns why the disk has stopped by itself: Fenced, Corrupt or Denied. It doesn't
+// return for a disk that was closed.
 func (s *Server) awaitStopped(ctx context.Context) error {
 	select {
 	case <-s.attached:
@@ -221,7 +229,8 @@ func (s *Server) awaitStopped(ctx context.Context) error {
 func (s *Server) info() blockapi.Info {
 	s.mu.Lock()
 	d, shown := s.disk, s.shown
-	info := blockapi.Info{Attached: d != nil && !s.ended, Path: s.asked.Store.DiskPath, Steps: s.steps}
+	info := blockapi.Info{Attached: d != nil &&
+		!s.ended, Path: s.asked.Store.DiskPath, Steps: s.steps}
 	s.mu.Unlock()
 	if d == nil {
 		return info

@@ -8,7 +8,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 )
 
-// stallRefresh is how often a stall that goes on is told again, since it is not an event when somebody begins to wait.
+// stallRefresh is how often a stall that goes on is told again, since it is not an event when
+// somebody begins to wait.
 const stallRefresh = 500 * time.Millisecond
 
 // stallOf returns a disk's stall; nil if there is none, and of a disk that has stopped.
@@ -17,7 +18,8 @@ func stallOf(d Disk) *fleet.DiskStall {
 	if s == nil || d.Err() != nil {
 		return nil
 	}
-	return &fleet.DiskStall{Since: s.Since, Operation: s.Operation, Kind: string(s.Kind), Reason: s.Reason, Remedy: s.Remedy, HeldSince: s.HeldSince}
+	return &fleet.DiskStall{Since: s.Since, Operation: s.Operation, Kind: string(s.Kind),
+		Reason: s.Reason, Remedy: s.Remedy, HeldSince: s.HeldSince}
 }
 
 // awaitStall answers once there is another stall than the one that is known, or none any more.
@@ -35,7 +37,8 @@ func (s *Server) awaitStall(ctx context.Context, known blockapi.Stall) (blockapi
 		now := stallOf(d)
 		var refresh <-chan time.Time
 		switch {
-		case (now == nil) != (known.Stall == nil), now != nil && !now.Since.Equal(known.Stall.Since):
+		case (now == nil) != (known.Stall == nil), now != nil &&
+			!now.Since.Equal(known.Stall.Since):
 			return blockapi.Stall{Stall: now}, nil
 		case now != nil:
 			refresh = time.After(stallRefresh)

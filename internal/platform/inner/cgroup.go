@@ -12,16 +12,18 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
-// cgroups returns the container's own cgroup in every hierarchy that the VM has mounted. A cgroup that holds more than the
-// container would take the platform with it, and is none.
+// cgroups returns the container's own cgroup in every hierarchy that the VM has mounted. A cgroup
+// that holds more than the container would take the platform with it, and is none.
 func (c *Container) cgroups() ([]memcg.Cgroup, error) {
 	all, err := memcg.Of(c.pid)
-	return slices.DeleteFunc(all, func(g memcg.Cgroup) bool { return filepath.Base(g.Dir) != cgroupName }), err
+	return slices.DeleteFunc(all, func(g memcg.Cgroup) bool {
+		return filepath.Base(g.Dir) != cgroupName
+	}), err
 }
 
-// LimitMemory bounds what the container's processes use, their page cache included, in bytes; 0 lifts the bound. What the
-// machine dirties is then never charged to the platform, which has to write it out. Conflict: it uses more now. Unsupported:
-// its cgroup has no memory controller.
+// LimitMemory bounds what the container's processes use, their page cache included, in bytes; 0
+// lifts the bound. What the machine dirties is then never charged to the platform, which has to
+// write it out. Conflict: it uses more now. Unsupported: its cgroup has no memory controller.
 func (c *Container) LimitMemory(bytes int64) error {
 	own, err := c.cgroups()
 	if err != nil {
@@ -39,5 +41,6 @@ func (c *Container) LimitMemory(bytes int64) error {
 			return errs.Wrap(errs.Unavailable, err, "limit the machine's memory")
 		}
 	}
-	return errs.New(errs.Unsupported, "the container has no cgroup of its own with a memory controller")
+	return errs.New(errs.Unsupported,
+		"the container has no cgroup of its own with a memory controller")
 }

@@ -32,8 +32,8 @@ type Config struct {
 	Log        *slog.Logger
 }
 
-// Container is the inner container. Its methods are safe for concurrent use, but Enter and Kill are the
-// caller's to order.
+// Container is the inner container. Its methods are safe for concurrent use, but Enter and Kill are
+// the caller's to order.
 type Container struct {
 	cfg    Config
 	pid    int // of its PID 1, in the VM
@@ -47,13 +47,15 @@ type record struct {
 	Started string `json:"started"` // start time, by which a reused pid is told apart
 }
 
-// Make makes the container, empty, with its link. What an earlier, unfinished Make left is removed first.
+// Make makes the container, empty, with its link. What an earlier, unfinished Make left is removed
+// first.
 func Make(ctx context.Context, cfg Config) (*Container, error) {
 	if err := remains(ctx, cfg); err != nil {
 		return nil, err
 	}
 	bundle := filepath.Join(cfg.Dir, "bundle")
-	if err := os.MkdirAll(cfg.Dir, 0o711); err != nil { //nolint:gosec // the container's root passes through it
+	if err := os.MkdirAll(cfg.Dir,
+		0o711); err != nil { //nolint:gosec // the container's root passes through it
 		return nil, fmt.Errorf("make container directory: %w", err)
 	}
 	if err := writeBundle(bundle, cfg.InitBinary); err != nil {
@@ -65,7 +67,8 @@ func Make(ctx context.Context, cfg Config) (*Container, error) {
 	}
 	defer listener.Close()
 	err = ownsync.Filter(func(syncs *os.File) error { // in the order of innerapi's descriptors
-		return runRuntime(ctx, cfg, []*os.File{listener, syncs}, "run", "--detach", "--preserve-fds", "2",
+		return runRuntime(ctx, cfg, []*os.File{listener, syncs}, "run", "--detach",
+			"--preserve-fds", "2",
 			"--pid-file", cfg.pidFile(), "--bundle", bundle, containerName)
 	})
 	if err != nil {
@@ -88,7 +91,8 @@ func Make(ctx context.Context, cfg Config) (*Container, error) {
 	return c, nil
 }
 
-// Adopt finds the container that an earlier platformd made. NotFound: there is none, or not any more.
+// Adopt finds the container that an earlier platformd made. NotFound: there is none, or not any
+// more.
 func Adopt(ctx context.Context, cfg Config) (*Container, error) {
 	data, err := os.ReadFile(cfg.recordFile())
 	if errors.Is(err, os.ErrNotExist) {
@@ -109,7 +113,8 @@ func Adopt(ctx context.Context, cfg Config) (*Container, error) {
 		return nil, err
 	}
 	if c.halfEntered() {
-		return nil, errors.Join(c.Kill(ctx), errs.New(errs.NotFound, "the container was left half-way into the machine's root"))
+		return nil, errors.Join(c.Kill(ctx),
+			errs.New(errs.NotFound, "the container was left half-way into the machine's root"))
 	}
 	// An earlier platformd may have frozen it; if it is still to be, somebody finds out.
 	return c, errors.Join(c.Thaw(), c.answers(ctx))
@@ -124,8 +129,8 @@ func (c *Container) answers(ctx context.Context) error {
 
 const answerTime = 10 * time.Second
 
-// remains removes what an earlier Make left when its platformd was killed: a container that nobody has a record
-// of, or an OCI runtime that is still at it.
+// remains removes what an earlier Make left when its platformd was killed: a container that nobody
+// has a record of, or an OCI runtime that is still at it.
 func remains(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithTimeout(ctx, remainsTime)
 	defer cancel()
@@ -144,7 +149,8 @@ func remains(ctx context.Context, cfg Config) error {
 		}
 		select {
 		case <-ctx.Done():
-			return errs.New(errs.Unavailable, "processes %v are left of a container and don't end", left)
+			return errs.New(errs.Unavailable,
+				"processes %v are left of a container and don't end", left)
 		case <-time.After(time.Millisecond):
 		}
 	}
@@ -156,8 +162,8 @@ func remains(ctx context.Context, cfg Config) error {
 
 const remainsTime = 10 * time.Second
 
-// leftovers returns the processes of the VM that run the OCI runtime or are in a user namespace of their own.
-// Before there is a container, none may be.
+// leftovers returns the processes of the VM that run the OCI runtime or are in a user namespace of
+// their own. Before there is a container, none may be.
 func leftovers(runtime string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -175,7 +181,8 @@ func leftovers(runtime string) ([]int, error) {
 		}
 		exe, exeErr := os.Readlink("/proc/" + e.Name() + "/exe")
 		users, usersErr := os.Readlink("/proc/" + e.Name() + "/ns/user")
-		if exeErr == nil && filepath.Base(exe) == filepath.Base(runtime) || usersErr == nil && users != own {
+		if exeErr == nil && filepath.Base(exe) == filepath.Base(runtime) || usersErr == nil &&
+			users != own {
 			left = append(left, pid)
 		}
 	}
@@ -201,13 +208,16 @@ func listen(path string) (*os.File, error) {
 }
 
 func runRuntime(ctx context.Context, cfg Config, pass []*os.File, args ...string) error {
-	cmd := exec.CommandContext(ctx, cfg.Runtime, append([]string{"--root", filepath.Join(cfg.Dir, "runtime"),
-		"--log", filepath.Join(cfg.Dir, "runtime.log"), "--log-format", "json"}, args...)...)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr // the VM's console; as files, so that the runtime's child may keep them
+	cmd := exec.CommandContext(ctx, cfg.Runtime,
+		append([]string{"--root", filepath.Join(cfg.Dir, "runtime"),
+			"--log", filepath.Join(cfg.Dir, "runtime.log"), "--log-format", "json"}, args...)...)
+	// the VM's console; as files, so that the runtime's child may keep them
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.ExtraFiles = pass
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
-		return errs.Wrap(errs.Unavailable, err, "make the inner container: %s", lastWords(filepath.Join(cfg.Dir, "runtime.log")))
+		return errs.Wrap(errs.Unavailable, err, "make the inner container: %s",
+			lastWords(filepath.Join(cfg.Dir, "runtime.log")))
 	}
 	return nil
 }
@@ -242,7 +252,8 @@ func open(cfg Config) (*Container, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.NotFound, err, "the container has ended")
 	}
-	return &Container{cfg: cfg, pid: pid, client: innerapi.NewClient(cfg.socket()), pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
+	return &Container{cfg: cfg, pid: pid, client: innerapi.NewClient(cfg.socket()),
+		pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
 }
 
 func (c *Container) save() error {
@@ -277,8 +288,8 @@ func startTime(pid int) (string, error) {
 // Client talks to the container's PID 1.
 func (c *Container) Client() *innerapi.Client { return c.client }
 
-// Wait returns nil when the container has ended: PID 1, and before it all others, whose end the kernel
-// awaits; their hold on mounts has gone with them.
+// Wait returns nil when the container has ended: PID 1, and before it all others, whose end the
+// kernel awaits; their hold on mounts has gone with them.
 func (c *Container) Wait(ctx context.Context) error {
 	raw, err := c.pidfd.SyscallConn()
 	if err != nil {
@@ -306,7 +317,8 @@ func (c *Container) Kill(ctx context.Context) error {
 	if err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill the container: %w", err)
 	}
-	thawErr := c.Thaw() // what a v1 freezer holds doesn't die; where it fails for another reason, it has ended
+	// what a v1 freezer holds doesn't die; where it fails for another reason, it has ended
+	thawErr := c.Thaw()
 	if err := c.Wait(ctx); err != nil {
 		return errors.Join(err, thawErr)
 	}

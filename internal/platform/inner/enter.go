@@ -21,8 +21,8 @@ type Machine struct {
 	Disk     string     // where its disk is mounted in the VM
 }
 
-// Enter makes the container the machine: its root and its identity. Once it has succeeded, repeating it does
-// nothing. After an error the container is to be killed: it may be half-way.
+// Enter makes the container the machine: its root and its identity. Once it has succeeded,
+// repeating it does nothing. After an error the container is to be killed: it may be half-way.
 func (c *Container) Enter(ctx context.Context, m Machine) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -31,7 +31,8 @@ func (c *Container) Enter(ctx context.Context, m Machine) error {
 		return nil
 	}
 	if c.halfEntered() {
-		return errs.New(errs.Unavailable, "an earlier attempt to enter the machine's root was cut off")
+		return errs.New(errs.Unavailable,
+			"an earlier attempt to enter the machine's root was cut off")
 	}
 	if err := writeIdentity(m); err != nil {
 		return err
@@ -44,15 +45,15 @@ func (c *Container) Enter(ctx context.Context, m Machine) error {
 
 func (c *Container) enteringMark() string { return filepath.Join(c.cfg.Dir, "entering") }
 
-// halfEntered reports whether an Enter was begun and not ended. Nothing of the user's has run then, and such a
-// container is to be made again.
+// halfEntered reports whether an Enter was begun and not ended. Nothing of the user's has run then,
+// and such a container is to be made again.
 func (c *Container) halfEntered() bool {
 	_, err := os.Stat(c.enteringMark())
 	return err == nil && !c.Entered()
 }
 
-// Connect gives the container the machine's address and opens the way between it and the worker. It needs no
-// disk, so it can be done while that is attached. Repeatable.
+// Connect gives the container the machine's address and opens the way between it and the worker. It
+// needs no disk, so it can be done while that is attached. Repeatable.
 func (c *Container) Connect(address netip.Addr) error {
 	return setAddress(c.pid, c.cfg.HostLink, address)
 }
@@ -60,9 +61,10 @@ func (c *Container) Connect(address netip.Addr) error {
 // Entered reports whether the machine's disk is the container's root.
 func (c *Container) Entered() bool { return entered(c.pid) }
 
-// DialPort connects to a port of the machine from inside, so that nothing between the VM and the container
-// has to be open: to its private address, or where only that listens, to its loopback.
-func (c *Container) DialPort(ctx context.Context, address netip.Addr, port uint16) (net.Conn, error) {
+// DialPort connects to a port of the machine from inside, so that nothing between the VM and the
+// container has to be open: to its private address, or where only that listens, to its loopback.
+func (c *Container) DialPort(ctx context.Context, address netip.Addr,
+	port uint16) (net.Conn, error) {
 	targets := []netip.Addr{address, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
 	var failed []error
 	for _, to := range targets {
@@ -81,7 +83,8 @@ func (c *Container) DialPort(ctx context.Context, address netip.Addr, port uint1
 		}
 		failed = append(failed, err)
 	}
-	return nil, errs.Wrap(errs.Unavailable, failed[0], "nothing answers on port %d of the machine", port).
+	return nil, errs.Wrap(errs.Unavailable, failed[0],
+		"nothing answers on port %d of the machine", port).
 		WithRemedy("see that the service runs and listens on port %d", port)
 }
 
@@ -90,8 +93,9 @@ const (
 	hostsEnd   = "# sluice: end"
 )
 
-// writeIdentity makes the machine's files agree with its name and address, and leaves alone what the user
-// has put there. A file whose content is right isn't written: a move shall not dirty the disk.
+// writeIdentity makes the machine's files agree with its name and address, and leaves alone what
+// the user has put there. A file whose content is right isn't written: a move shall not dirty the
+// disk.
 func writeIdentity(m Machine) error {
 	root, err := os.OpenRoot(m.Disk)
 	if err != nil {
@@ -115,8 +119,8 @@ func writeIdentity(m Machine) error {
 	)
 }
 
-// edit replaces a file's content by what change makes of it. A link or anything else that isn't a plain
-// file is the user's own arrangement and stays.
+// edit replaces a file's content by what change makes of it. A link or anything else that isn't a
+// plain file is the user's own arrangement and stays.
 func edit(root *os.Root, name string, mode os.FileMode, change func(old string) string) error {
 	info, err := root.Lstat(name)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -15,8 +15,9 @@ type freezer struct {
 	freeze, thaw string
 }
 
-// Freeze stops every process of the container, and nothing else of the VM. One that waits for the disk stops when
-// that answers, before it sees the answer. The container's init is frozen too: nothing can be asked of it until Thaw.
+// Freeze stops every process of the container, and nothing else of the VM. One that waits for the
+// disk stops when that answers, before it sees the answer. The container's init is frozen too:
+// nothing can be asked of it until Thaw.
 func (c *Container) Freeze() error {
 	f, err := c.freezer()
 	if err == nil {
@@ -47,7 +48,10 @@ func (c *Container) ended() bool {
 		return false
 	}
 	n := 0
-	err = raw.Control(func(fd uintptr) { n, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0) })
+	err = raw.Control(func(fd uintptr) {
+		n,
+			_ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+	})
 	return err == nil && n > 0
 }
 
@@ -68,7 +72,8 @@ func (c *Container) freezer() (freezer, error) {
 		}
 	}
 	if found.file == "" {
-		return freezer{}, errs.New(errs.Unsupported, "the container has no cgroup of its own with a freezer")
+		return freezer{}, errs.New(errs.Unsupported,
+			"the container has no cgroup of its own with a freezer")
 	}
 	return found, nil
 }

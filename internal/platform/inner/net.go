@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/guestapi"
 )
 
-// The link between the VM's root namespace and the container: link-local addresses only, so that it is
-// the same in every VM, and the machine's address can be routed over it whatever it is.
+// The link between the VM's root namespace and the container: link-local addresses only, so that it
+// is the same in every VM, and the machine's address can be routed over it whatever it is.
 const (
 	vmSide        = "machine0" // its name in the VM
 	containerSide = "eth0"     // its name in the container
@@ -43,7 +43,8 @@ func addLink(pid int, hostLink string) error {
 	defer ns.Close()
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = vmSide
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: containerSide, PeerNamespace: netlink.NsFd(ns)}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: containerSide,
+		PeerNamespace: netlink.NsFd(ns)}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("make the container's link: %w", err)
 	}
@@ -57,7 +58,8 @@ func addLink(pid int, hostLink string) error {
 		return fmt.Errorf("reach the network: %w", err)
 	}
 	defer outside.Close()
-	return errors.Join(bringUp(inside, "lo", ""), bringUp(inside, containerSide, containerIP), bringUp(outside, vmSide, vmSideIP))
+	return errors.Join(bringUp(inside, "lo", ""), bringUp(inside, containerSide, containerIP),
+		bringUp(outside, vmSide, vmSideIP))
 }
 
 func bringUp(h *netlink.Handle, name, address string) error {
@@ -76,9 +78,11 @@ func bringUp(h *netlink.Handle, name, address string) error {
 	return nil
 }
 
-// addAddress adds without duplicate detection: the link has two ends, both ours, and it would take a second.
+// addAddress adds without duplicate detection: the link has two ends, both ours, and it would take
+// a second.
 func addAddress(h *netlink.Handle, link netlink.Link, ip netip.Addr, bits int) error {
-	addr := &netlink.Addr{IPNet: &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(bits, 128)}, Flags: unix.IFA_F_NODAD}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(bits, 128)},
+		Flags: unix.IFA_F_NODAD}
 	if err := h.AddrReplace(link, addr); err != nil {
 		return fmt.Errorf("add address %s to %s: %w", ip, link.Attrs().Name, err)
 	}
@@ -132,7 +136,8 @@ func route(h *netlink.Handle, linkName string, to netip.Prefix, via string) erro
 	return nil
 }
 
-// forwardPackets makes the VM a router. On a link that forwards, advertisements of others are ignored.
+// forwardPackets makes the VM a router. On a link that forwards, advertisements of others are
+// ignored.
 func forwardPackets() error {
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0); err != nil {
 		return fmt.Errorf("turn on forwarding: %w", err)

@@ -19,8 +19,8 @@ func nsFile(pid int, name string) (*os.File, error) {
 	return f, nil
 }
 
-// within runs fn on a thread that has entered the named namespaces of process pid ("mnt", "uts", "net"),
-// which no other goroutine ever sees: the thread ends with fn.
+// within runs fn on a thread that has entered the named namespaces of process pid ("mnt", "uts",
+// "net"), which no other goroutine ever sees: the thread ends with fn.
 func within(pid int, names []string, fn func() error) error {
 	var files []*os.File
 	defer func() {

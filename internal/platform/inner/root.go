@@ -33,8 +33,8 @@ func enterRoot(pid int, disk, hostname string) error {
 	})
 }
 
-// ensureKernelDirs makes sure that the mounts find real directories in the machine's root: a link there
-// could lead them anywhere.
+// ensureKernelDirs makes sure that the mounts find real directories in the machine's root: a link
+// there could lead them anywhere.
 func ensureKernelDirs(disk string) error {
 	root, err := os.OpenRoot(disk)
 	if err != nil {
@@ -71,7 +71,8 @@ func idmappedTree(pid int, dir string) (int, error) {
 	if err != nil {
 		return -1, errs.Wrap(errs.Unavailable, err, "clone the mount of %s", dir)
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_NODEV, Userns_fd: uint64(users.Fd())}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_NODEV,
+		Userns_fd: uint64(users.Fd())}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		unix.Close(tree)
 		return -1, errs.Wrap(errs.Unsupported, err, "map the ids of %s", dir).
@@ -80,10 +81,11 @@ func idmappedTree(pid int, dir string) (int, error) {
 	return tree, nil
 }
 
-// pivot runs on a thread inside the container's mount namespace. Nothing of the user's runs there yet, and
-// the descriptors by which the mounts are placed don't follow links.
+// pivot runs on a thread inside the container's mount namespace. Nothing of the user's runs there
+// yet, and the descriptors by which the mounts are placed don't follow links.
 func pivot(tree int) error {
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, "/"+newRoot, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, "/"+newRoot,
+		unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("attach the machine's root: %w", err)
 	}
 	root, err := unix.Open("/"+newRoot, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -116,7 +118,8 @@ func moveInto(root int, dir string) error {
 		return fmt.Errorf("open /%s of the machine: %w", dir, err)
 	}
 	defer unix.Close(target)
-	if err := unix.MoveMount(unix.AT_FDCWD, "/"+dir, target, "", unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
+	if err := unix.MoveMount(unix.AT_FDCWD, "/"+dir, target, "",
+		unix.MOVE_MOUNT_T_EMPTY_PATH); err != nil {
 		return fmt.Errorf("move /%s: %w", dir, err)
 	}
 	return nil

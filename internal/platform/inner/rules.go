@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rulesTable is the one table; it is replaced whole, so that setting the rules again changes nothing.
+// rulesTable is the one table; it is replaced whole, so that setting the rules again changes
+// nothing.
 const rulesTable = "sluice"
 
 // Offsets in the IPv6 header, in bytes.
@@ -19,9 +20,9 @@ const (
 	addrBytes   = 16
 )
 
-// setRules installs what the machine may do on the network: into the VM nothing but neighbour discovery;
-// through it to the host link only, from its own address only; from there to its own address only. With no
-// address yet, nothing at all is forwarded.
+// setRules installs what the machine may do on the network: into the VM nothing but neighbour
+// discovery; through it to the host link only, from its own address only; from there to its own
+// address only. With no address yet, nothing at all is forwarded.
 func setRules(hostLink string, ip netip.Addr) error {
 	c, err := nftables.New()
 	if err != nil {
@@ -34,7 +35,8 @@ func setRules(hostLink string, ip netip.Addr) error {
 	drop, accept := nftables.ChainPolicyDrop, nftables.ChainPolicyAccept
 	input := c.AddChain(&nftables.Chain{Name: "input", Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityFilter, Policy: &accept})
-	forward := c.AddChain(&nftables.Chain{Name: "forward", Table: table, Type: nftables.ChainTypeFilter,
+	forward := c.AddChain(&nftables.Chain{Name: "forward", Table: table,
+		Type:    nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter, Policy: &drop})
 	add := func(chain *nftables.Chain, parts ...[]expr.Any) {
 		var all []expr.Any
@@ -43,14 +45,17 @@ func setRules(hostLink string, ip netip.Addr) error {
 		}
 		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: all})
 	}
-	// Neighbour solicitation and advertisement (135, 136); a ping (128) of the gateway is answered too.
+	// Neighbour solicitation and advertisement (135, 136); a ping (128) of the gateway is answered
+	// too.
 	for _, kind := range []byte{128, 135, 136} {
 		add(input, link(expr.MetaKeyIIFNAME, vmSide), icmpv6(kind), verdict(expr.VerdictAccept))
 	}
 	add(input, link(expr.MetaKeyIIFNAME, vmSide), verdict(expr.VerdictDrop))
 	if ip.IsValid() {
-		add(forward, link(expr.MetaKeyIIFNAME, vmSide), link(expr.MetaKeyOIFNAME, hostLink), ipv6(saddrOffset, ip), verdict(expr.VerdictAccept))
-		add(forward, link(expr.MetaKeyIIFNAME, hostLink), link(expr.MetaKeyOIFNAME, vmSide), ipv6(daddrOffset, ip), verdict(expr.VerdictAccept))
+		add(forward, link(expr.MetaKeyIIFNAME, vmSide), link(expr.MetaKeyOIFNAME, hostLink),
+			ipv6(saddrOffset, ip), verdict(expr.VerdictAccept))
+		add(forward, link(expr.MetaKeyIIFNAME, hostLink), link(expr.MetaKeyOIFNAME, vmSide),
+			ipv6(daddrOffset, ip), verdict(expr.VerdictAccept))
 	}
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("set packet filter: %w", err)
@@ -61,14 +66,16 @@ func setRules(hostLink string, ip netip.Addr) error {
 func link(key expr.MetaKey, name string) []expr.Any {
 	padded := make([]byte, unix.IFNAMSIZ)
 	copy(padded, name)
-	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: padded}}
+	return []expr.Any{&expr.Meta{Key: key, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: padded}}
 }
 
 func ipv6(offset uint32, ip netip.Addr) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.NFPROTO_IPV6}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: addrBytes},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset,
+			Len: addrBytes},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: ip.AsSlice()},
 	}
 }

@@ -13,8 +13,8 @@ const (
 	idBase = 100000 // what the container's uid and gid 0 are outside
 	idSize = 65536
 
-	// maxProcesses is less than what a runtime allows the whole VM, so that user code which uses all of it leaves
-	// the platform room for its threads.
+	// maxProcesses is less than what a runtime allows the whole VM, so that user code which uses
+	// all of it leaves the platform room for its threads.
 	maxProcesses = 30000
 
 	cgroupName = "machine"
@@ -31,8 +31,10 @@ func writeBundle(dir, initBinary string) error {
 			return fmt.Errorf("make bundle: %w", err)
 		}
 	}
-	// The bind mount's target. The file system is the VM's own tmpfs: nothing of a machine's is here.
-	if err := os.WriteFile(filepath.Join(root, initBin), nil, 0o755); err != nil { //nolint:gosec // it is run
+	// The bind mount's target. The file system is the VM's own tmpfs: nothing of a machine's is
+	// here.
+	if err := os.WriteFile(filepath.Join(root, initBin), nil,
+		0o755); err != nil { //nolint:gosec // it is run
 		return fmt.Errorf("make bundle: %w", err)
 	}
 	data, err := json.MarshalIndent(spec(initBinary), "", " ")
@@ -54,11 +56,13 @@ func spec(initBinary string) *specs.Spec {
 		Hostname: "sluice",
 		Root:     &specs.Root{Path: "rootfs"},
 		Process: &specs.Process{
-			Args:         []string{"/" + initBin, "container-init"},
-			Env:          []string{"PATH=/", "GOMAXPROCS=2", "GOGC=50"},
-			Cwd:          "/",
-			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
-			OOMScoreAdj:  &likeAny, // not the platform's; what its init starts has a score that goes first
+			Args: []string{"/" + initBin, "container-init"},
+			Env:  []string{"PATH=/", "GOMAXPROCS=2", "GOGC=50"},
+			Cwd:  "/",
+			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps,
+				Permitted: caps},
+			// not the platform's; what its init starts has a score that goes first
+			OOMScoreAdj: &likeAny,
 			// NoNewPrivileges stays off: root inside is root inside, and sudo works.
 		},
 		Mounts: mounts(initBinary),
@@ -66,8 +70,10 @@ func spec(initBinary string) *specs.Spec {
 			UIDMappings: ids,
 			GIDMappings: ids,
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.UserNamespace}, {Type: specs.PIDNamespace}, {Type: specs.MountNamespace},
-				{Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace},
+				{Type: specs.UserNamespace}, {Type: specs.PIDNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
 				{Type: specs.CgroupNamespace},
 			},
 			CgroupsPath: "/" + cgroupName,
@@ -77,12 +83,17 @@ func spec(initBinary string) *specs.Spec {
 			},
 			Seccomp: seccomp(),
 			MaskedPaths: []string{
-				"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-				"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/fs/bpf",
-				"/sys/kernel/debug", "/sys/kernel/tracing", "/sys/devices/virtual/powercap", "/sys/block",
-				"/sys/class/block", "/sys/devices/virtual/block", "/proc/kallsyms", // other machines' disks, by name
+				"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
+				"/proc/timer_list",
+				"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+				"/sys/fs/bpf",
+				"/sys/kernel/debug", "/sys/kernel/tracing",
+				"/sys/devices/virtual/powercap", "/sys/block",
+				// other machines' disks, by name
+				"/sys/class/block", "/sys/devices/virtual/block", "/proc/kallsyms",
 			},
-			ReadonlyPaths:     []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger"},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq",
+				"/proc/sysrq-trigger"},
 			RootfsPropagation: "private",
 		},
 	}
@@ -90,22 +101,31 @@ func spec(initBinary string) *specs.Spec {
 
 func mounts(initBinary string) []specs.Mount {
 	return []specs.Mount{
-		{Destination: "/" + initBin, Type: "bind", Source: initBinary, Options: []string{"bind", "ro", "nosuid", "nodev"}},
-		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
-		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=64k"}},
-		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
-		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=64m"}},
-		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
-		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		{Destination: "/" + initBin, Type: "bind", Source: initBinary,
+			Options: []string{"bind", "ro", "nosuid", "nodev"}},
+		{Destination: "/proc", Type: "proc", Source: "proc",
+			Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs",
+			Options: []string{"nosuid", "strictatime", "mode=755", "size=64k"}},
+		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid",
+			"noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{Destination: "/dev/shm", Type: "tmpfs", Source: "shm",
+			Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=64m"}},
+		{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue",
+			Options: []string{"nosuid", "noexec", "nodev"}},
+		{Destination: "/sys", Type: "sysfs", Source: "sysfs",
+			Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 	}
 }
 
-// capabilities are what root has inside, and they hold inside only. Not among them is what would let it
-// change the mounts, the kernel, or another's process that isn't its own.
+// capabilities are what root has inside, and they hold inside only. Not among them is what would
+// let it change the mounts, the kernel, or another's process that isn't its own.
 func capabilities() []string {
 	return []string{
-		"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
-		"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP", "CAP_SETUID", "CAP_SYS_CHROOT",
+		"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID",
+		"CAP_KILL", "CAP_MKNOD",
+		"CAP_NET_BIND_SERVICE", "CAP_NET_RAW", "CAP_SETFCAP", "CAP_SETGID", "CAP_SETPCAP",
+		"CAP_SETUID", "CAP_SYS_CHROOT",
 	}
 }
 

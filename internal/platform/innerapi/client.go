@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Client talks to the container's PID 1. Safe for concurrent use; each call is a connection of its own.
+// Client talks to the container's PID 1. Safe for concurrent use; each call is a connection of its
+// own.
 type Client struct{ path string }
 
 // NewClient returns a client of the socket at path.
@@ -40,7 +41,8 @@ func (c *Client) Forget(ctx context.Context, id string) error {
 
 // Start runs a command. stdio are its three descriptors, or none with TTY; they stay the caller's.
 // Errors: NotFound and Denied say that the command can't be run; Conflict that the ID is in use.
-func (c *Client) Start(ctx context.Context, id string, start Start, stdio ...*os.File) (*Process, error) {
+func (c *Client) Start(ctx context.Context, id string, start Start,
+	stdio ...*os.File) (*Process, error) {
 	return c.converse(ctx, Request{Op: OpStart, ID: id, Start: &start}, stdio)
 }
 

@@ -23,7 +23,8 @@ func Send(conn *net.UnixConn, message any, files ...*os.File) error {
 		return fmt.Errorf("encode message: %w", err)
 	}
 	if len(data) > MaxMessage {
-		return errs.New(errs.Invalid, "command and environment take %d bytes, at most %d", len(data), MaxMessage).
+		return errs.New(errs.Invalid, "command and environment take %d bytes, at most %d",
+			len(data), MaxMessage).
 			WithRemedy("hand over by stdin or in a file what is so long")
 	}
 	var oob []byte
@@ -40,13 +41,14 @@ func Send(conn *net.UnixConn, message any, files ...*os.File) error {
 	return nil
 }
 
-// Receive reads one message and its descriptors, which become the caller's. The other side's end is io.EOF.
+// Receive reads one message and its descriptors, which become the caller's. The other side's end is
+// io.EOF.
 func Receive(conn *net.UnixConn, message any) ([]*os.File, error) {
 	return receive(conn, message, false)
 }
 
-// receive sets the descriptors non-blocking where asked, so that their reads obey deadlines. That is a
-// property of the open file, which a child that gets the descriptor would see.
+// receive sets the descriptors non-blocking where asked, so that their reads obey deadlines. That
+// is a property of the open file, which a child that gets the descriptor would see.
 func receive(conn *net.UnixConn, message any, nonblock bool) ([]*os.File, error) {
 	buf := make([]byte, MaxMessage+1)
 	oob := make([]byte, unix.CmsgSpace(maxFDs*4))

@@ -1,13 +1,13 @@
-// Package innerapi is what platformd says to the PID 1 of the inner container, and how: one SEQPACKET
-// connection per conversation, one JSON message per packet, descriptors beside it.
+// Package innerapi is what platformd says to the PID 1 of the inner container, and how: one
+// SEQPACKET connection per conversation, one JSON message per packet, descriptors beside it.
 //
-// The listening socket is made outside and inherited, so its name isn't visible inside the container and
-// only the platform can connect. Nothing that comes back is trusted: a container that has taken over its
-// own PID 1 can lie about its own processes, and reach nothing else by it.
+// The listening socket is made outside and inherited, so its name isn't visible inside the
+// container and only the platform can connect. Nothing that comes back is trusted: a container that
+// has taken over its own PID 1 can lie about its own processes, and reach nothing else by it.
 //
 // Invariants: a process id (ID) is started at most once; a process started with Keep outlives the
-// connection and its exit is remembered until Forget; any other process is hung up on when its connection
-// ends, and killed shortly after.
+// connection and its exit is remembered until Forget; any other process is hung up on when its
+// connection ends, and killed shortly after.
 package innerapi
 
 import "github.com/sluice-platform/sluice/internal/x/errs"
@@ -71,12 +71,14 @@ type Info struct {
 	Exit *Exit  `json:"exit,omitempty"`
 }
 
-// Answer is a message from PID 1. With TTY the answer to a start carries one descriptor: the terminal.
+// Answer is a message from PID 1. With TTY the answer to a start carries one descriptor: the
+// terminal.
 type Answer struct {
 	PID       int    `json:"pid,omitempty"`
 	Exit      *Exit  `json:"exit,omitempty"`
 	Processes []Info `json:"processes,omitempty"`
-	// Kind is set on failure. A command that can't be run is NotFound (shells say 127) or Denied (126).
+	// Kind is set on failure. A command that can't be run is NotFound (shells say 127) or Denied
+	// (126).
 	Kind  errs.Kind `json:"kind,omitempty"`
 	Error string    `json:"error,omitempty"`
 }

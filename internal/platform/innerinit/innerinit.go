@@ -1,8 +1,9 @@
-// Package innerinit is PID 1 of the inner container: it starts what the platform asks for, reaps, and
-// tells how each process ended. It keeps nothing on disk and decides nothing.
+// Package innerinit is PID 1 of the inner container: it starts what the platform asks for, reaps,
+// and tells how each process ended. It keeps nothing on disk and decides nothing.
 //
-// Invariants: it listens on an inherited socket only; its descriptors reach no child; it can't be traced
-// by the container's root (it isn't dumpable); a process is in the table before its exit can be reaped.
+// Invariants: it listens on an inherited socket only; its descriptors reach no child; it can't be
+// traced by the container's root (it isn't dumpable); a process is in the table before its exit can
+// be reaped.
 package innerinit
 
 import (
@@ -30,7 +31,8 @@ const HangupGrace = 2 * time.Second
 // Config of the container's PID 1.
 type Config struct {
 	Log *slog.Logger
-	// Syncs is where the container's calls of sync arrive; see ownsync. This process mustn't make one.
+	// Syncs is where the container's calls of sync arrive; see ownsync. This process mustn't make
+	// one.
 	Syncs *os.File
 	// Grace overrides HangupGrace; 0 means the default.
 	Grace time.Duration
@@ -72,7 +74,8 @@ func InheritedListener() (*net.UnixListener, error) {
 	return ul, nil
 }
 
-// Run serves until ctx ends. Meant to be PID 1 of its namespace: it reaps every child of the process.
+// Run serves until ctx ends. Meant to be PID 1 of its namespace: it reaps every child of the
+// process.
 func (in *Init) Run(ctx context.Context, l *net.UnixListener) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("make init untraceable: %w", err)
@@ -158,13 +161,15 @@ func (in *Init) serve(ctx context.Context, conn *net.UnixConn) {
 	in.answer(ctx, conn, answer)
 }
 
-func (in *Init) answer(ctx context.Context, conn *net.UnixConn, a innerapi.Answer, files ...*os.File) {
+func (in *Init) answer(ctx context.Context, conn *net.UnixConn, a innerapi.Answer,
+	files ...*os.File) {
 	if err := innerapi.Send(conn, a, files...); err != nil {
 		in.log.DebugContext(ctx, "nobody hears the answer", "error", err)
 	}
 }
 
-func (in *Init) start(ctx context.Context, conn *net.UnixConn, req innerapi.Request, files []*os.File) {
+func (in *Init) start(ctx context.Context, conn *net.UnixConn, req innerapi.Request,
+	files []*os.File) {
 	if req.Start == nil || len(req.Start.Args) == 0 {
 		in.answer(ctx, conn, innerapi.Failure(errs.New(errs.Invalid, "no command")))
 		return

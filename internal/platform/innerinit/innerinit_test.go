@@ -34,7 +34,8 @@ func TestMain(m *testing.M) {
 	syncs, syncsErr := ownsync.Inherited(innerapi.SyncFD)
 	if err = errors.Join(err, syncsErr); err == nil {
 		log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-		err = New(Config{Log: log, Syncs: syncs, Grace: 200 * time.Millisecond}).Run(context.Background(), l)
+		err = New(Config{Log: log, Syncs: syncs, Grace: 200 * time.Millisecond}).Run(
+			context.Background(), l)
 	}
 	_ = json.NewEncoder(os.Stderr).Encode(err)
 	os.Exit(1)
@@ -81,7 +82,8 @@ func sh(script string) innerapi.Start {
 }
 
 // run starts a command with its output in a pipe and returns what it wrote and how it ended.
-func run(t *testing.T, c *innerapi.Client, id string, s innerapi.Start) (string, innerapi.Exit, error) {
+func run(t *testing.T, c *innerapi.Client, id string,
+	s innerapi.Start) (string, innerapi.Exit, error) {
 	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -116,17 +118,22 @@ func TestExitCodes(t *testing.T) {
 		want  innerapi.Exit
 		kind  errs.Kind
 	}{
-		"zero":          {start: sh("exit 0")},
-		"seven":         {start: sh("exit 7"), want: innerapi.Exit{Code: 7}},
-		"killed":        {start: sh("kill -KILL $$"), want: innerapi.Exit{Code: 137, Signal: 9}},
-		"terminated":    {start: sh("kill -TERM $$"), want: innerapi.Exit{Code: 143, Signal: 15}},
-		"not found":     {start: innerapi.Start{Args: []string{"no-such-command"}, Env: []string{"PATH=/bin"}}, kind: errs.NotFound},
+		"zero":       {start: sh("exit 0")},
+		"seven":      {start: sh("exit 7"), want: innerapi.Exit{Code: 7}},
+		"killed":     {start: sh("kill -KILL $$"), want: innerapi.Exit{Code: 137, Signal: 9}},
+		"terminated": {start: sh("kill -TERM $$"), want: innerapi.Exit{Code: 143, Signal: 15}},
+		"not found": {start: innerapi.Start{Args: []string{"no-such-command"},
+			Env: []string{"PATH=/bin"}}, kind: errs.NotFound},
 		"no such file":  {start: innerapi.Start{Args: []string{"/no/such"}}, kind: errs.NotFound},
 		"directory":     {start: innerapi.Start{Args: []string{"/etc"}}, kind: errs.Denied},
 		"not a program": {start: innerapi.Start{Args: []string{"/etc/passwd"}}, kind: errs.Denied},
-		"bad directory": {start: innerapi.Start{Args: []string{"/bin/true"}, Dir: "/no/such"}, kind: errs.Denied},
-		"no user":       {start: innerapi.Start{Args: []string{"/bin/true"}, User: "nobody-there"}, kind: errs.Denied},
-		"user":          {start: innerapi.Start{Args: []string{"sh", "-c", "exit $(id -u | tail -c 3)"}, Env: []string{"PATH=/bin"}, User: "1042"}, want: innerapi.Exit{Code: 42}},
+		"bad directory": {start: innerapi.Start{Args: []string{"/bin/true"}, Dir: "/no/such"},
+			kind: errs.Denied},
+		"no user": {start: innerapi.Start{Args: []string{"/bin/true"}, User: "nobody-there"},
+			kind: errs.Denied},
+		"user": {start: innerapi.Start{Args: []string{"sh", "-c",
+			"exit $(id -u | tail -c 3)"}, Env: []string{"PATH=/bin"}, User: "1042"},
+			want: innerapi.Exit{Code: 42}},
 	} {
 		_, exit, err := run(t, c, name, tc.start)
 		if errs.KindOf(err) != tc.kind || exit != tc.want {
@@ -156,7 +163,8 @@ func TestKeptProcessIsFoundAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.Close() // as when platformd dies
-	if _, err := c.Start(t.Context(), "service/a", s, null, null, null); !errs.Is(errors.Unwrap(err), errs.Conflict) {
+	if _, err := c.Start(t.Context(), "service/a", s, null, null,
+		null); !errs.Is(errors.Unwrap(err), errs.Conflict) {
 		t.Fatalf("second start with the same id: %v", err)
 	}
 	q, err := c.Watch(t.Context(), "service/a")

@@ -44,7 +44,8 @@ func (t *table) start(id string, s innerapi.Start, stdio []*os.File) (*process, 
 		attr.Sys.Setctty = true
 	}
 	if len(stdio) != 3 {
-		return nil, nil, errs.New(errs.Invalid, "a start needs three descriptors, got %d", len(stdio))
+		return nil, nil, errs.New(errs.Invalid,
+			"a start needs three descriptors, got %d", len(stdio))
 	}
 	for _, f := range stdio {
 		attr.Files = append(attr.Files, f.Fd())
@@ -73,15 +74,17 @@ func (t *table) fork(id, path string, s innerapi.Start, attr *syscall.ProcAttr) 
 	return p, nil
 }
 
-// forkGoingFirst starts a command that the kernel ends, with what it starts, when the VM's memory is used up, rather
-// than blockd, platformd or this process: many small processes must not cost the machine its disk. The command
-// inherits its score, so that nothing it forks, however early, is without; taking one's own back to what it was needs
-// no privilege. The host may refuse it, and the command runs all the same. Calls must not overlap.
+// forkGoingFirst starts a command that the kernel ends, with what it starts, when the VM's memory
+// is used up, rather than blockd, platformd or this process: many small processes must not cost the
+// machine its disk. The command inherits its score, so that nothing it forks, however early, is
+// without; taking one's own back to what it was needs no privilege. The host may refuse it, and the
+// command runs all the same. Calls must not overlap.
 func forkGoingFirst(path string, args []string, attr *syscall.ProcAttr) (int, error) {
 	const own, first = "/proc/self/oom_score_adj", "900" // of 1000
 	before, err := os.ReadFile(own)
 	if err == nil && os.WriteFile(own, []byte(first), 0) == nil {
-		defer func() { _ = os.WriteFile(own, before, 0) }() // never below what it was: always allowed
+		// never below what it was: always allowed
+		defer func() { _ = os.WriteFile(own, before, 0) }()
 	}
 	return syscall.ForkExec(path, args, attr)
 }
@@ -94,7 +97,8 @@ func cantRun(name, dir string, err error) error {
 	switch {
 	case errors.Is(err, unix.ENOENT): // of a script's interpreter, or a loader
 		return errs.New(errs.NotFound, "%s: interpreter not found", name)
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.EISDIR), errors.Is(err, unix.EPERM):
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOEXEC), errors.Is(err, unix.EISDIR),
+		errors.Is(err, unix.EPERM):
 		return errs.New(errs.Denied, "%s: %v", name, reason(err))
 	case errors.Is(err, unix.E2BIG):
 		return errs.New(errs.Denied, "%s: argument list too long", name)
@@ -185,7 +189,8 @@ func openTerminal(s innerapi.Start, cred *syscall.Credential) (terminal, side *o
 	return terminal, side, nil
 }
 
-// credential resolves "user", "user:group" and numbers against the container's own files; nil for root.
+// credential resolves "user", "user:group" and numbers against the container's own files; nil for
+// root.
 func credential(spec string) (*syscall.Credential, error) {
 	if spec == "" {
 		return nil, nil
@@ -213,5 +218,6 @@ func credential(spec string) (*syscall.Credential, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, errs.New(errs.Denied, "no group %q in the machine", gid)
 	}
-	return &syscall.Credential{Uid: uint32(uidN), Gid: uint32(gidN), Groups: []uint32{uint32(gidN)}}, nil
+	return &syscall.Credential{Uid: uint32(uidN), Gid: uint32(gidN),
+		Groups: []uint32{uint32(gidN)}}, nil
 }

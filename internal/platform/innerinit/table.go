@@ -40,8 +40,8 @@ func (p *process) ended() bool {
 
 // table knows all processes that were asked for.
 type table struct {
-	// mu is held over fork and over wait, neither of which blocks: a child is in byPID before its exit can
-	// be collected, and a pid isn't given out again while a signal is on its way to it.
+	// mu is held over fork and over wait, neither of which blocks: a child is in byPID before its
+	// exit can be collected, and a pid isn't given out again while a signal is on its way to it.
 	mu    sync.Mutex
 	byID  map[string]*process
 	byPID map[int]*process
@@ -65,8 +65,8 @@ func (t *table) reapOne() bool {
 		return true
 	}
 	delete(t.byPID, pid)
-	// What a service or a check left in its group goes too: it would keep the port from the next run, or add up.
-	// What made itself a session of its own stays.
+	// What a service or a check left in its group goes too: it would keep the port from the next
+	// run, or add up. What made itself a session of its own stays.
 	if !p.leave {
 		_ = unix.Kill(-pid, unix.SIGKILL)
 	}

@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// makeContainer takes over the container of an earlier platformd, or makes one. An error ends the VM's use.
+// makeContainer takes over the container of an earlier platformd, or makes one. An error ends the
+// VM's use.
 func (p *Platform) makeContainer(ctx context.Context) {
 	now, _ := p.status.get()
 	if now.Health.State == guestapi.StateReleased {
@@ -40,8 +41,8 @@ func (p *Platform) makeContainer(ctx context.Context) {
 	p.container.put(c)
 }
 
-// bind brings the machine up. Each step finds out what is done already; what fails is undone, and the VM
-// ends as failed with its disk closed.
+// bind brings the machine up. Each step finds out what is done already; what fails is undone, and
+// the VM ends as failed with its disk closed.
 func (p *Platform) bind(ctx context.Context, running *errgroup.Group) error {
 	now, _ := p.status.get()
 	bindable, cancel := p.interrupt.context(ctx)
@@ -73,7 +74,10 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 		device, err = p.attachDisk(attaching, b)
 		return err
 	})
-	g.Go(func() error { return p.timed(ctx, "connect", func() error { return c.Connect(b.Address) }) })
+	g.Go(func() error {
+		return p.timed(ctx, "connect",
+			func() error { return c.Connect(b.Address) })
+	})
 	g.Go(func() error { return c.LimitMemory(b.Config.Resources.MemoryMiB << 20) })
 	if err := g.Wait(); err != nil {
 		return err
@@ -81,14 +85,16 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 	if err := p.status.update(func(s *saved) { reach(s, guestapi.StateStarting) }); err != nil {
 		return err
 	}
-	if err := p.timed(ctx, "mount", func() error { return mountDisk(ctx, device, p.diskDir()) }); err != nil {
+	if err := p.timed(ctx, "mount",
+		func() error { return mountDisk(ctx, device, p.diskDir()) }); err != nil {
 		return err
 	}
 	if err := p.timed(ctx, "grow", func() error { return p.growDisk(ctx, device) }); err != nil {
 		return err
 	}
 	err := p.timed(ctx, "enter container", func() error {
-		return c.Enter(ctx, inner.Machine{ID: string(b.Machine), Hostname: string(b.Name), Address: b.Address, Disk: p.diskDir()})
+		return c.Enter(ctx, inner.Machine{ID: string(b.Machine), Hostname: string(b.Name),
+			Address: b.Address, Disk: p.diskDir()})
 	})
 	if err != nil {
 		return err
@@ -98,7 +104,8 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 
 func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, error) {
 	start := time.Now()
-	info, err := p.block.Attach(ctx, blockapi.Attach{Store: b.Store, Generation: b.Generation, Holder: p.holder(b)})
+	info, err := p.block.Attach(ctx, blockapi.Attach{Store: b.Store, Generation: b.Generation,
+		Holder: p.holder(b)})
 	if err != nil {
 		return "", err
 	}
@@ -111,8 +118,8 @@ func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, err
 	})
 }
 
-// holder names who attaches: the worker that was given the generation. A second VM that it starts for the same
-// placement may take over the disk, and by that fences the first.
+// holder names who attaches: the worker that was given the generation. A second VM that it starts
+// for the same placement may take over the disk, and by that fences the first.
 func (p *Platform) holder(b guestapi.Bind) string {
 	if b.Worker == "" {
 		return "vm/" + string(p.cfg.Boot.VM)

@@ -23,8 +23,10 @@ import (
 func (p *Platform) live() (*inner.Container, guestapi.Bind, error) {
 	now, _ := p.status.get()
 	c := p.container.peek()
-	if _, err := p.services.get(); err != nil || c == nil || now.Bind == nil || now.Release || now.Health.State.Final() {
-		return nil, guestapi.Bind{}, errs.New(errs.Unavailable, "the machine isn't running: its VM is %s", now.Health.State).
+	if _, err := p.services.get(); err != nil || c == nil || now.Bind == nil || now.Release ||
+		now.Health.State.Final() {
+		return nil, guestapi.Bind{}, errs.New(errs.Unavailable,
+			"the machine isn't running: its VM is %s", now.Health.State).
 			WithRemedy("wait until it is started, or start it")
 	}
 	if err := pausedError(now.Health.Stall); err != nil {
@@ -43,12 +45,14 @@ func (p *Platform) getExec(w http.ResponseWriter, r *http.Request) {
 	q, later := r.URL.Query(), r.URL.Query().Get("command") == "1"
 	var opts session.Options
 	if !later {
-		if opts, err = execOptions(q, guestapi.ExecCommand{Cmd: q["cmd"], Env: q["env"]}, b); err != nil {
+		if opts, err = execOptions(q, guestapi.ExecCommand{Cmd: q["cmd"], Env: q["env"]},
+			b); err != nil {
 			writeError(w, err)
 			return
 		}
 	}
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // no browser comes here: there is a token
+	// no browser comes here: there is a token
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		return // Accept has answered
 	}
@@ -63,14 +67,16 @@ func (p *Platform) getExec(w http.ResponseWriter, r *http.Request) {
 	session.Serve(r.Context(), conn, c.Client(), opts, p.log)
 }
 
-// Bounds of a command that comes as a message. What fits is still bounded by the container's init, and by its kernel.
+// Bounds of a command that comes as a message. What fits is still bounded by the container's init,
+// and by its kernel.
 const (
 	maxCommand  = 8 << 20
 	commandWait = 30 * time.Second
 )
 
 // longExecOptions reads the command from the first message.
-func longExecOptions(ctx context.Context, conn *websocket.Conn, q url.Values, b guestapi.Bind) (session.Options, error) {
+func longExecOptions(ctx context.Context, conn *websocket.Conn, q url.Values,
+	b guestapi.Bind) (session.Options, error) {
 	ctx, cancel := context.WithTimeout(ctx, commandWait)
 	defer cancel()
 	conn.SetReadLimit(maxCommand)
@@ -88,9 +94,11 @@ func longExecOptions(ctx context.Context, conn *websocket.Conn, q url.Values, b 
 	return execOptions(q, command, b)
 }
 
-func execOptions(q url.Values, command guestapi.ExecCommand, b guestapi.Bind) (session.Options, error) {
+func execOptions(q url.Values, command guestapi.ExecCommand,
+	b guestapi.Bind) (session.Options, error) {
 	if len(command.Cmd) == 0 || command.Cmd[0] == "" {
-		return session.Options{}, errs.New(errs.Invalid, "exec without a command").WithRemedy("give cmd=, once for each argument")
+		return session.Options{}, errs.New(errs.Invalid,
+			"exec without a command").WithRemedy("give cmd=, once for each argument")
 	}
 	more := map[string]string{}
 	tty := q.Get("tty") == "1"
@@ -100,13 +108,16 @@ func execOptions(q url.Values, command guestapi.ExecCommand, b guestapi.Bind) (s
 	for _, kv := range command.Env {
 		k, v, ok := strings.Cut(kv, "=")
 		if !ok || k == "" {
-			return session.Options{}, errs.New(errs.Invalid, "environment %q is not of the form K=V", kv)
+			return session.Options{}, errs.New(errs.Invalid,
+				"environment %q is not of the form K=V", kv)
 		}
 		more[k] = v
 	}
-	start := innerapi.Start{Args: command.Cmd, Env: environment(b, more), Dir: q.Get("dir"), User: q.Get("user"), TTY: tty,
+	start := innerapi.Start{Args: command.Cmd, Env: environment(b, more), Dir: q.Get("dir"),
+		User: q.Get("user"), TTY: tty,
 		Rows: size(q.Get("rows"), 24), Cols: size(q.Get("cols"), 80), Leave: true}
-	return session.Options{ID: "exec/" + rand.Text(), Start: start, Stdin: tty || q.Get("stdin") == "1"}, nil
+	return session.Options{ID: "exec/" + rand.Text(), Start: start, Stdin: tty ||
+		q.Get("stdin") == "1"}, nil
 }
 
 func size(s string, def uint16) uint16 {

@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 )
 
-// growDisk makes the mounted file system as large as its disk, which may have been made larger than its image. Where it can't
-// grow, the machine has what there is, and its report says so.
+// growDisk makes the mounted file system as large as its disk, which may have been made larger than
+// its image. Where it can't grow, the machine has what there is, and its report says so.
 func (p *Platform) growDisk(ctx context.Context, device string) error {
 	_, err := frontend.GrowExt4(device, p.diskDir())
 	note := ""
@@ -29,12 +29,14 @@ func (p *Platform) growDisk(ctx context.Context, device string) error {
 // ungrown says in words how much a file system lacks, why, and what to do.
 func ungrown(has, could int64, err error) string {
 	var errno unix.Errno
-	why, remedy := err.Error(), "look in the kernel's log of the machine's worker, and start the machine again"
+	why, remedy := err.Error(),
+		"look in the kernel's log of the machine's worker, and start the machine again"
 	if errors.As(err, &errno) {
 		why = errno.Error()
 	}
 	if errno == unix.EPERM {
 		remedy = "give the worker the capability CAP_SYS_RESOURCE, and start the machine again; if it has that, check the file system on a fork of the disk"
 	}
-	return fmt.Sprintf("the file system has %d MiB of the disk's %d MiB, and can't grow: %s (%s)", has>>20, could>>20, why, remedy)
+	return fmt.Sprintf("the file system has %d MiB of the disk's %d MiB, and can't grow: %s (%s)",
+		has>>20, could>>20, why, remedy)
 }

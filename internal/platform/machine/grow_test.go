@@ -9,14 +9,16 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestUngrown: why a file system has not grown is said with how large it is, and with the remedy that fits.
+// TestUngrown: why a file system has not grown is said with how large it is, and with the remedy
+// that fits.
 func TestUngrown(t *testing.T) {
 	wrap := func(cause error) error { return errs.Wrap(errs.Unavailable, cause, "grow") }
 	for _, c := range []struct {
 		err   error
 		words []string
 	}{
-		{wrap(unix.EPERM), []string{"has 64 MiB of the disk's 1024 MiB", unix.EPERM.Error(), "CAP_SYS_RESOURCE"}},
+		{wrap(unix.EPERM), []string{"has 64 MiB of the disk's 1024 MiB", unix.EPERM.Error(),
+			"CAP_SYS_RESOURCE"}},
 		{wrap(unix.ENOSPC), []string{"has 64 MiB", unix.ENOSPC.Error(), "kernel's log"}},
 		{errs.New(errs.Invalid, "there is no ext4"), []string{"there is no ext4", "kernel's log"}},
 	} {

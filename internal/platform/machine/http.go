@@ -40,7 +40,8 @@ func (p *Platform) serve(ctx context.Context, l net.Listener) error {
 func (p *Platform) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !ok || p.cfg.Boot.ControlToken == "" || subtle.ConstantTimeCompare([]byte(token), []byte(p.cfg.Boot.ControlToken)) != 1 {
+		if !ok || p.cfg.Boot.ControlToken == "" ||
+			subtle.ConstantTimeCompare([]byte(token), []byte(p.cfg.Boot.ControlToken)) != 1 {
 			writeError(w, errs.New(errs.Denied, "no valid control token"))
 			return
 		}
@@ -65,12 +66,14 @@ func (p *Platform) handler() http.Handler {
 }
 
 func unknownPath(w http.ResponseWriter, r *http.Request) {
-	writeError(w, errs.New(errs.NotFound, "nothing at %s %s in this release of the platform", r.Method, r.URL.Path))
+	writeError(w, errs.New(errs.NotFound, "nothing at %s %s in this release of the platform",
+		r.Method, r.URL.Path))
 }
 
 const takeOverTime = 5 * time.Second
 
-// takenOver holds a request for a machine that runs until this platformd has taken it over from an earlier one.
+// takenOver holds a request for a machine that runs until this platformd has taken it over from an
+// earlier one.
 func (p *Platform) takenOver(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		now, _ := p.status.get()
@@ -98,7 +101,8 @@ func (p *Platform) getHealth(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, now.Health)
 }
 
-// getAlive answers who asks only whether this process is well. It waits for nothing but the locks that all else needs, too.
+// getAlive answers who asks only whether this process is well. It waits for nothing but the locks
+// that all else needs, too.
 func (p *Platform) getAlive(w http.ResponseWriter, _ *http.Request) {
 	p.status.touch()
 	w.WriteHeader(http.StatusNoContent)
@@ -113,7 +117,8 @@ func (p *Platform) postPrepare(w http.ResponseWriter, r *http.Request) {
 	err := p.status.update(func(s *saved) {
 		switch {
 		case s.Prepare != nil && s.Prepare.Machine != req.Machine:
-			refused = errs.New(errs.Conflict, "this VM is prepared for machine %s", s.Prepare.Machine)
+			refused = errs.New(errs.Conflict, "this VM is prepared for machine %s",
+				s.Prepare.Machine)
 		case s.Bind != nil && s.Bind.Machine != req.Machine, s.Release:
 			refused = errs.New(errs.Conflict, "this VM is not empty")
 		case s.Prepare == nil && s.Bind == nil:
@@ -135,14 +140,17 @@ func (p *Platform) postBind(w http.ResponseWriter, r *http.Request) {
 	var refused error
 	err := p.status.update(func(s *saved) {
 		switch {
-		case s.Bind != nil && s.Bind.Machine == req.Machine && s.Bind.Generation == req.Generation && s.Bind.Instance == req.Instance:
+		case s.Bind != nil && s.Bind.Machine == req.Machine &&
+			s.Bind.Generation == req.Generation && s.Bind.Instance == req.Instance:
 			// Again: the answer says how far it is.
 		case s.Bind != nil:
-			refused = errs.New(errs.Conflict, "this VM is machine %s at generation %d", s.Bind.Machine, s.Bind.Generation)
+			refused = errs.New(errs.Conflict, "this VM is machine %s at generation %d",
+				s.Bind.Machine, s.Bind.Generation)
 		case s.Release || s.Health.State.Final():
 			refused = errs.New(errs.Conflict, "this VM is used up").WithRemedy("use a fresh VM")
 		case s.Prepare != nil && s.Prepare.Machine != req.Machine:
-			refused = errs.New(errs.Conflict, "this VM is prepared for machine %s", s.Prepare.Machine)
+			refused = errs.New(errs.Conflict, "this VM is prepared for machine %s",
+				s.Prepare.Machine)
 		default:
 			describe(s, req)
 			reach(s, guestapi.StateAttaching)
@@ -185,7 +193,8 @@ func (p *Platform) postRelease(w http.ResponseWriter, r *http.Request) {
 	var refused error
 	err := p.status.update(func(s *saved) {
 		if s.Bind != nil && (s.Bind.Machine != req.Machine || s.Bind.Generation != req.Generation) {
-			refused = errs.New(errs.Conflict, "this VM is machine %s at generation %d", s.Bind.Machine, s.Bind.Generation)
+			refused = errs.New(errs.Conflict, "this VM is machine %s at generation %d",
+				s.Bind.Machine, s.Bind.Generation)
 			return
 		}
 		s.Release = true
@@ -210,7 +219,8 @@ func (p *Platform) answerReleased(w http.ResponseWriter, r *http.Request) {
 				writeJSON(w, now.Health)
 				return
 			}
-			writeError(w, errs.New(errs.Kind(now.Health.ErrorKind), "%s", now.Health.Error).WithRemedy("%s", now.Health.Remedy))
+			writeError(w, errs.New(errs.Kind(now.Health.ErrorKind), "%s", now.Health.Error).
+				WithRemedy("%s", now.Health.Remedy))
 			return
 		}
 		select {
@@ -221,8 +231,8 @@ func (p *Platform) answerReleased(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// getEvents streams the state: at once, and after each change. Changes that come faster than the reader
-// reads are seen as one.
+// getEvents streams the state: at once, and after each change. Changes that come faster than the
+// reader reads are seen as one.
 func (p *Platform) getEvents(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := http.NewResponseController(w)
@@ -243,7 +253,8 @@ func (p *Platform) getEvents(w http.ResponseWriter, r *http.Request) {
 const maxRequestBytes = 4 << 20
 
 func decode(w http.ResponseWriter, r *http.Request, into any) bool {
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBytes)).Decode(into); err != nil {
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBytes)).Decode(
+		into); err != nil {
 		writeError(w, errs.Wrap(errs.Invalid, err, "decode request"))
 		return false
 	}
@@ -259,5 +270,6 @@ func writeError(w http.ResponseWriter, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set(guestapi.HeaderError, "1")
 	w.WriteHeader(errhttp.Status(errs.KindOf(err)))
-	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)})
+	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)),
+		Message: err.Error(), Remedy: errs.RemedyOf(err)})
 }

@@ -52,13 +52,15 @@ func (k *kept) Forget() {
 	k.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = k.client.Forget(ctx, k.id) // or else it stays on the list of a container that goes away anyway
+	// or else it stays on the list of a container that goes away anyway
+	_ = k.client.Forget(ctx, k.id)
 }
 
 const servicePrefix = "service/"
 
 // startKept starts a service so that it outlives platformd.
-func (p *Platform) startKept(ctx context.Context, b guestapi.Bind, svc fleet.Service, log *servicelog.Log) (service.Process, error) {
+func (p *Platform) startKept(ctx context.Context, b guestapi.Bind, svc fleet.Service,
+	log *servicelog.Log) (service.Process, error) {
 	c := p.container.peek()
 	stdout, stderr, err := log.Stdio()
 	if err != nil {
@@ -80,8 +82,8 @@ func (p *Platform) startKept(ctx context.Context, b guestapi.Bind, svc fleet.Ser
 	return &kept{Process: process, id: id, client: c.Client(), p: p, began: time.Now()}, nil
 }
 
-// adoptKept finds the process that a service has already. One that has ended meanwhile is given too: its end
-// is news.
+// adoptKept finds the process that a service has already. One that has ended meanwhile is given
+// too: its end is news.
 func (p *Platform) adoptKept(ctx context.Context, name string) (service.Process, error) {
 	c := p.container.peek()
 	all, err := c.Client().List(ctx)
@@ -104,7 +106,8 @@ func (p *Platform) adoptKept(ctx context.Context, name string) (service.Process,
 	if err != nil {
 		return nil, err
 	}
-	return &kept{Process: process, id: found.ID, client: c.Client(), p: p}, nil // it began before all we know of
+	// it began before all we know of
+	return &kept{Process: process, id: found.ID, client: c.Client(), p: p}, nil
 }
 
 // prober asks services from inside the container's network.
@@ -136,11 +139,13 @@ func (pr *prober) Probe(ctx context.Context, svc fleet.Service) error {
 
 // http wants a status below 400 within the check's timeout.
 func (pr *prober) http(ctx context.Context, c *inner.Container, svc fleet.Service) error {
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return c.DialPort(ctx, pr.bind.Address, uint16(svc.CheckPort()))
-	}}
+	transport := &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return c.DialPort(ctx, pr.bind.Address, uint16(svc.CheckPort()))
+		}}
 	path := "/" + strings.TrimPrefix(svc.Check.Path, "/")
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+string(pr.bind.Name)+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+		"http://"+string(pr.bind.Name)+path, nil)
 	if err != nil {
 		return errs.Wrap(errs.Invalid, err, "check path %q", svc.Check.Path)
 	}
@@ -168,7 +173,8 @@ func (pr *prober) exec(ctx context.Context, c *inner.Container, svc fleet.Servic
 	}
 	defer r.Close()
 	id := "check/" + svc.Name + "/" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	process, err := c.Client().Start(ctx, id, innerapi.Start{Args: svc.Check.Cmd, Env: environment(pr.bind, svc.Env), Dir: svc.Dir}, null, null, w)
+	process, err := c.Client().Start(ctx, id, innerapi.Start{Args: svc.Check.Cmd,
+		Env: environment(pr.bind, svc.Env), Dir: svc.Dir}, null, null, w)
 	w.Close()
 	if err != nil {
 		return err

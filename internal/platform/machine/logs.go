@@ -17,12 +17,13 @@ import (
 
 const defaultLines = 100
 
-// getLogs gives the last lines of one service's log, or of all in the order of their times; and with follow=1 goes
-// on with each new line. Lines are "time service stream text".
+// getLogs gives the last lines of one service's log, or of all in the order of their times; and
+// with follow=1 goes on with each new line. Lines are "time service stream text".
 func (p *Platform) getLogs(w http.ResponseWriter, r *http.Request) {
 	now, _ := p.status.get()
 	if now.Bind == nil || !p.services.started() {
-		writeError(w, errs.New(errs.Unavailable, "the machine's services haven't been started yet").WithRemedy("try again in a moment"))
+		writeError(w, errs.New(errs.Unavailable,
+			"the machine's services haven't been started yet").WithRemedy("try again in a moment"))
 		return
 	}
 	logs, err := p.chooseLogs(r.URL.Query().Get("service"))
@@ -81,8 +82,8 @@ func tails(ctx context.Context, logs []*servicelog.Log, lines int) ([][]byte, er
 	return newest(all, lines), nil
 }
 
-// newest puts lines of several logs into the order of their times and returns the last of them; all for a negative
-// number.
+// newest puts lines of several logs into the order of their times and returns the last of them; all
+// for a negative number.
 func newest(all [][]byte, lines int) [][]byte {
 	slices.SortStableFunc(all, func(a, b []byte) int { return bytes.Compare(timeOf(a), timeOf(b)) })
 	if lines >= 0 && len(all) > lines {
@@ -96,9 +97,11 @@ func timeOf(line []byte) []byte {
 	return t
 }
 
-// followLogs writes lines as they come, from one goroutine. It ends as soon as one of the logs does, or the reader is too
-// slow for it: who reads on asks again, and doesn't miss what one service wrote because the others still do.
-func (p *Platform) followLogs(w http.ResponseWriter, r *http.Request, logs []*servicelog.Log, lines int) {
+// followLogs writes lines as they come, from one goroutine. It ends as soon as one of the logs
+// does, or the reader is too slow for it: who reads on asks again, and doesn't miss what one
+// service wrote because the others still do.
+func (p *Platform) followLogs(w http.ResponseWriter, r *http.Request,
+	logs []*servicelog.Log, lines int) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	merged := make(chan []byte)
@@ -125,8 +128,10 @@ func (p *Platform) followLogs(w http.ResponseWriter, r *http.Request, logs []*se
 	_ = closer.Wait() // the reader has gone, or the machine
 }
 
-// followAll gives the last lines of all logs together, and then each new line, until one of the logs ends.
-func followAll(ctx context.Context, logs []*servicelog.Log, lines int, give func(line []byte) error) error {
+// followAll gives the last lines of all logs together, and then each new line, until one of the
+// logs ends.
+func followAll(ctx context.Context, logs []*servicelog.Log, lines int,
+	give func(line []byte) error) error {
 	var first [][]byte
 	readers := make([]*servicelog.Reader, 0, len(logs))
 	g, following := errgroup.WithContext(ctx)

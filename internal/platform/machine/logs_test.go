@@ -31,7 +31,8 @@ func twoLogs(t *testing.T) (logs []*servicelog.Log, outs []*os.File, stop func()
 	}
 	t.Cleanup(stop)
 	for _, name := range []string{"a", "b"} {
-		l, err := servicelog.Open(servicelog.Config{Dir: dir, Service: name, Log: slog.New(slog.DiscardHandler)})
+		l, err := servicelog.Open(servicelog.Config{Dir: dir, Service: name,
+			Log: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -62,8 +63,8 @@ func awaitLines(t *testing.T, l *servicelog.Log, n int) {
 	}
 }
 
-// TestFollowBeginsWithTheLastLinesOfAll: the number is of all services together, in the order of time, and each line
-// that comes later is given once.
+// TestFollowBeginsWithTheLastLinesOfAll: the number is of all services together, in the order of
+// time, and each line that comes later is given once.
 func TestFollowBeginsWithTheLastLinesOfAll(t *testing.T) {
 	logs, outs, _ := twoLogs(t)
 	for i := range 4 { // a b a b, in this order
@@ -83,7 +84,8 @@ func TestFollowBeginsWithTheLastLinesOfAll(t *testing.T) {
 		}
 		return nil
 	})
-	if want := "b stdout old 1\na stdout old 2\nb stdout old 3\na stdout new\n"; !errors.Is(err, enough) || strings.Join(got, "") != want {
+	if want := "b stdout old 1\na stdout old 2\nb stdout old 3\na stdout new\n"; !errors.Is(err,
+		enough) || strings.Join(got, "") != want {
 		t.Errorf("%v, %q, want %q", err, got, want)
 	}
 }
@@ -105,7 +107,8 @@ func TestFollowEndsWithOneLog(t *testing.T) {
 	}
 }
 
-// TestSlowReaderIsCutOffWhole: a reader that one log has left behind is told so, though the other one is quiet.
+// TestSlowReaderIsCutOffWhole: a reader that one log has left behind is told so, though the other
+// one is quiet.
 func TestSlowReaderIsCutOffWhole(t *testing.T) {
 	logs, outs, _ := twoLogs(t)
 	fmt.Fprint(outs[0], "first\n")

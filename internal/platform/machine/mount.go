@@ -12,16 +12,18 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Barriers. Each flush of the file system is a request to the store, and a mount and an unmount make several,
-// one after the other. They are for two things: to keep writes in order, which this disk does anyway, so that after
-// a crash the file system is as whole as with them; and to keep what was acknowledged, and nobody is told
-// anything before the machine's first process starts, or after its last has ended. So they are on only in between.
+// Barriers. Each flush of the file system is a request to the store, and a mount and an unmount
+// make several, one after the other. They are for two things: to keep writes in order, which this
+// disk does anyway, so that after a crash the file system is as whole as with them; and to keep
+// what was acknowledged, and nobody is told anything before the machine's first process starts, or
+// after its last has ended. So they are on only in between.
 
 const mountOptions = "errors=remount-ro,barrier="
 
 // mountDisk mounts the disk without barriers, unless it is mounted already.
 func mountDisk(ctx context.Context, device, dir string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // the container's root passes through it
+	if err := os.MkdirAll(dir,
+		0o755); err != nil { //nolint:gosec // the container's root passes through it
 		return fmt.Errorf("make mount point: %w", err)
 	}
 	mounted, err := isMountPoint(dir)
@@ -38,15 +40,17 @@ func mountDisk(ctx context.Context, device, dir string) error {
 	switch {
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EUCLEAN):
 		return errs.Wrap(errs.Corrupt, err, "mount the machine's disk").
-			WithRemedy("check the file system on a fork of the disk, or start from an earlier checkpoint")
+			WithRemedy(
+				"check the file system on a fork of the disk, or start from an earlier checkpoint")
 	case err != nil:
 		return errs.Wrap(errs.Unavailable, err, "mount the machine's disk")
 	}
 	return nil
 }
 
-// readAhead is how far the kernel reads ahead of a reader, and around a page of a program that is touched first. Its
-// own choice, 128 KiB, is for local disks; here a request costs milliseconds, whatever its size up to this.
+// readAhead is how far the kernel reads ahead of a reader, and around a page of a program that is
+// touched first. Its own choice, 128 KiB, is for local disks; here a request costs milliseconds,
+// whatever its size up to this.
 const readAhead = 1 << 20
 
 // setReadAhead is to be called before the mount.
@@ -79,9 +83,9 @@ func setBarriers(dir string, on bool) error {
 	return nil
 }
 
-// unmount returns once no mount of the file system is left anywhere, which is more than umount says: while the
-// kernel still drops a dead container's mount, the file system isn't written out. Its last blocks are then with
-// blockd, and durable once that has closed the disk.
+// unmount returns once no mount of the file system is left anywhere, which is more than umount
+// says: while the kernel still drops a dead container's mount, the file system isn't written out.
+// Its last blocks are then with blockd, and durable once that has closed the disk.
 func unmount(ctx context.Context, dir, device string) error {
 	// A file system that has turned read-only after an error can't be remounted, and need not be.
 	if err := setBarriers(dir, false); err != nil && !errors.Is(err, unix.EROFS) {
@@ -131,13 +135,15 @@ func retryBusy(ctx context.Context, do func() error) error {
 
 func isMountPoint(dir string) (bool, error) {
 	var here, up unix.Statx_t
-	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &here); err != nil {
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS,
+		&here); err != nil {
 		if errors.Is(err, unix.ENOENT) {
 			return false, nil
 		}
 		return false, fmt.Errorf("look at %s: %w", dir, err)
 	}
-	if err := unix.Statx(unix.AT_FDCWD, dir+"/..", unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS, &up); err != nil {
+	if err := unix.Statx(unix.AT_FDCWD, dir+"/..", unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS,
+		&up); err != nil {
 		return false, fmt.Errorf("look at %s/..: %w", dir, err)
 	}
 	return here.Dev_major != up.Dev_major || here.Dev_minor != up.Dev_minor, nil

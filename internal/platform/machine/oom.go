@@ -11,12 +11,14 @@ import (
 	"github.com/sluice-platform/sluice/internal/platform/innerapi"
 )
 
-// A machine that runs out of memory loses a process to the kernel's OOM killer. All that the process' parent sees is
-// SIGKILL, so the platform reads the kernel's count, and says it to who asked for the process, and to the fleet.
+// A machine that runs out of memory loses a process to the kernel's OOM killer. All that the
+// process' parent sees is SIGKILL, so the platform reads the kernel's count, and says it to who
+// asked for the process, and to the fleet.
 
 const (
 	oomLookEvery = 2 * time.Second
-	oomRecent    = 10 * time.Second // between the kernel's count and the end of what it has killed, and more
+	// between the kernel's count and the end of what it has killed, and more
+	oomRecent = 10 * time.Second
 )
 
 // watchMemory notices kills of processes whose end nobody reports, until ctx ends.
@@ -59,12 +61,13 @@ func (p *Platform) lookForOOM(ctx context.Context) *fleet.OOMReport {
 	if err != nil {
 		p.log.ErrorContext(ctx, "state not saved", "error", err)
 	}
-	p.log.WarnContext(ctx, "out of memory: the kernel has killed a process of the machine", "kills", kills)
+	p.log.WarnContext(ctx, "out of memory: the kernel has killed a process of the machine",
+		"kills", kills)
 	return found
 }
 
-// oomWords says in words that a process which began then and has just ended, ended for lack of memory, as far as can
-// be known; "" if it didn't.
+// oomWords says in words that a process which began then and has just ended, ended for lack of
+// memory, as far as can be known; "" if it didn't.
 func (p *Platform) oomWords(ctx context.Context, exit innerapi.Exit, began time.Time) string {
 	const killed = 128 + int(unix.SIGKILL) // also what a shell makes of a child that was killed
 	r := p.lookForOOM(ctx)

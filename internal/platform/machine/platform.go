@@ -60,7 +60,9 @@ func New(cfg Config) (*Platform, error) {
 		return nil, errs.Wrap(errs.Unavailable, err, "find the platform's cgroup")
 	}
 	return &Platform{cfg: cfg, log: cfg.Log, status: st, block: cfg.Block, container: newBox(),
-		services: newServiceHolder(), interrupt: newInterrupter(), ownKills: memcg.NewCounter(own)}, nil
+			services: newServiceHolder(), interrupt: newInterrupter(),
+			ownKills: memcg.NewCounter(own)},
+		nil
 }
 
 func (p *Platform) diskDir() string { return p.cfg.DiskDir }
@@ -79,8 +81,8 @@ func (p *Platform) Run(ctx context.Context, l net.Listener) error {
 	return g.Wait()
 }
 
-// drive makes the VM what it was asked to be, one thing at a time. It alone changes mounts, container and
-// disk.
+// drive makes the VM what it was asked to be, one thing at a time. It alone changes mounts,
+// container and disk.
 func (p *Platform) drive(ctx context.Context) error {
 	var running errgroup.Group // what a bound machine keeps going: services and logs
 	defer func() { _ = running.Wait() }()

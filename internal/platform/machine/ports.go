@@ -26,25 +26,32 @@ func (p *Platform) anyPorts(w http.ResponseWriter, r *http.Request) {
 		writeError(w, errs.New(errs.Invalid, "%q is not a port", r.PathValue("port")))
 		return
 	}
-	transport := &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		return c.DialPort(ctx, b.Address, uint16(port))
-	}}
+	transport := &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+			defer cancel()
+			return c.DialPort(ctx, b.Address, uint16(port))
+		}}
 	prefix := guestapi.PathMachine + "ports/" + r.PathValue("port")
 	proxy := &httputil.ReverseProxy{
 		Transport:     transport,
 		FlushInterval: -1, // streams are passed on as they come
 		Rewrite: func(pr *httputil.ProxyRequest) {
-			pr.SetURL(&url.URL{Scheme: "http", Host: net.JoinHostPort("localhost", strconv.FormatUint(port, 10))})
-			pr.Out.URL.Path = "/" + strings.TrimPrefix(strings.TrimPrefix(pr.In.URL.Path, prefix), "/")
+			pr.SetURL(&url.URL{Scheme: "http",
+				Host: net.JoinHostPort("localhost", strconv.FormatUint(port, 10))})
+			pr.Out.URL.Path = "/" + strings.TrimPrefix(strings.TrimPrefix(pr.In.URL.Path, prefix),
+				"/")
 			pr.Out.URL.RawPath = ""
-			pr.Out.Header.Del("Authorization") // the platform's token is none of the user code's business
+			// the platform's token is none of the user code's business
+			pr.Out.Header.Del("Authorization")
 			if forwarded := pr.In.Header.Get("X-Forwarded-Host"); forwarded != "" {
 				pr.Out.Host = forwarded
 			}
 		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { writeError(w, unreachable(err)) },
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request,
+			err error) {
+			writeError(w, unreachable(err))
+		},
 	}
 	proxy.ServeHTTP(w, r)
 }

@@ -19,13 +19,15 @@ const (
 	retryPause    = 500 * time.Millisecond
 )
 
-// release gives the machine back: services stopped, container killed, disk unmounted and closed. What fails is
-// tried again, for as long as the disk is ours.
+// release gives the machine back: services stopped, container killed, disk unmounted and closed.
+// What fails is tried again, for as long as the disk is ours.
 func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 	began := time.Now()
 	now, _ := p.status.get()
-	if c := p.container.peek(); c != nil && now.Bind != nil && !p.services.started() && c.Entered() {
-		// An earlier platformd started services: they are taken over, to be asked to stop as they should be.
+	if c := p.container.peek(); c != nil && now.Bind != nil &&
+		!p.services.started() && c.Entered() {
+		// An earlier platformd started services: they are taken over, to be asked to stop as they
+		// should be.
 		if err := p.runServices(ctx, running, now); err != nil {
 			return err
 		}
@@ -51,7 +53,8 @@ func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 		if now.Health.State.Final() {
 			return nil
 		}
-		if waits := stallError(now.Health.Stall, "the machine can't be released yet"); waits != nil {
+		if waits := stallError(now.Health.Stall,
+			"the machine can't be released yet"); waits != nil {
 			err = waits
 		}
 		p.log.WarnContext(ctx, "release not done yet", "error", err)
@@ -66,8 +69,9 @@ func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 	return nil
 }
 
-// stopServices stops what runs, in order, within the time that the machine's owner gives it. Where that takes a
-// while, what is dirty is written out meanwhile; where it doesn't, the unmount alone does it in fewer requests.
+// stopServices stops what runs, in order, within the time that the machine's owner gives it. Where
+// that takes a while, what is dirty is written out meanwhile; where it doesn't, the unmount alone
+// does it in fewer requests.
 func (p *Platform) stopServices(ctx context.Context) {
 	now, _ := p.status.get()
 	start := time.Now()
@@ -161,8 +165,8 @@ func syncDir(dir string) error {
 	return unix.Syncfs(int(f.Fd()))
 }
 
-// tearDown ends what is left of a machine that failed: its processes at once, its disk cleanly if that can be
-// done, and not at all if it is fenced.
+// tearDown ends what is left of a machine that failed: its processes at once, its disk cleanly if
+// that can be done, and not at all if it is fenced.
 func (p *Platform) tearDown(ctx context.Context, _ *errgroup.Group) error {
 	p.services.abort()
 	now, _ := p.status.get()

@@ -12,7 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// route is a call that the fleet's API passes on, below /v1/machines/{id}/. api/openapi.yaml has each of them.
+// route is a call that the fleet's API passes on, below /v1/machines/{id}/. api/openapi.yaml has
+// each of them.
 type route struct {
 	method string // "": all
 	path   string
@@ -50,7 +51,8 @@ func (p *Platform) getServices(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, servicesToAPI(now.Health.Services))
 }
 
-// postService starts, stops or restarts a service, and answers with all of them as they are right then.
+// postService starts, stops or restarts a service, and answers with all of them as they are right
+// then.
 func (p *Platform) postService(w http.ResponseWriter, r *http.Request) {
 	m, err := p.services.get()
 	if err == nil {
@@ -63,7 +65,8 @@ func (p *Platform) postService(w http.ResponseWriter, r *http.Request) {
 		case "restart":
 			err = m.Restart(name)
 		default:
-			err = errs.New(errs.NotFound, "services can be started, stopped and restarted; not %q", r.PathValue("action"))
+			err = errs.New(errs.NotFound, "services can be started, stopped and restarted; not %q",
+				r.PathValue("action"))
 		}
 	}
 	if err != nil {
@@ -89,11 +92,13 @@ func checkpointsToAPI(all []blockapi.Checkpoint) []api.DiskCheckpoint {
 	return out
 }
 
-// diskToAPI describes the attached disk. Its URL is relative to the pool, the rest of which isn't known in a VM.
+// diskToAPI describes the attached disk. Its URL is relative to the pool, the rest of which isn't
+// known in a VM.
 func diskToAPI(info blockapi.Info) api.DiskInfo {
 	d, activity := info.Description, api.DiskActivity(info.Report)
 	return api.DiskInfo{
-		URL: info.Path, ID: d.ID, SizeBytes: info.SizeBytes, State: d.State, Mode: d.Mode, Epoch: d.Epoch,
+		URL: info.Path, ID: d.ID, SizeBytes: info.SizeBytes, State: d.State, Mode: d.Mode,
+		Epoch:      d.Epoch,
 		Generation: d.Generation, Holder: d.Holder, UpdatedAt: d.UpdatedAt, Device: info.Device,
 		FrontEnd: d.FrontEnd, Activity: &activity, Stall: (*api.DiskStall)(info.Stall),
 	}
@@ -137,13 +142,16 @@ func (p *Platform) getDiskStats(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, statsToAPI(s, now.Health.Stall))
 }
 
-// statsToAPI returns what a fleet is told of a disk's counts. The stall is the platform's, which knows whether the
-// machine is paused.
+// statsToAPI returns what a fleet is told of a disk's counts. The stall is the platform's, which
+// knows whether the machine is paused.
 func statsToAPI(s disk.Stats, stall *fleet.DiskStall) api.DiskStats {
 	return api.DiskStats{
-		Reads: s.Reads, Writes: s.Writes, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes, Flushes: s.Flushes,
-		Gets: s.Gets, Puts: s.Puts, HeadSwaps: s.HeadSwaps, Retries: s.Retries, Throttled: s.Throttled,
-		LostObjects: s.Lost, FrameHits: s.FrameHits, FrameMisses: s.FrameMisses, DirtyBytes: s.DirtyBytes,
+		Reads: s.Reads, Writes: s.Writes, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes,
+		Flushes: s.Flushes,
+		Gets:    s.Gets, Puts: s.Puts, HeadSwaps: s.HeadSwaps, Retries: s.Retries,
+		Throttled:   s.Throttled,
+		LostObjects: s.Lost, FrameHits: s.FrameHits, FrameMisses: s.FrameMisses,
+		DirtyBytes: s.DirtyBytes,
 		FlushTimes: s.FlushTimes[:], Stall: (*api.DiskStall)(stall),
 	}
 }
@@ -157,8 +165,8 @@ func (p *Platform) getCheckpoints(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, api.List[api.DiskCheckpoint]{Items: checkpointsToAPI(all)})
 }
 
-// postCheckpoint writes out the file system and names that state. What a program has not yet written to its files
-// is not in it, as after a power cut.
+// postCheckpoint writes out the file system and names that state. What a program has not yet
+// written to its files is not in it, as after a power cut.
 func (p *Platform) postCheckpoint(w http.ResponseWriter, r *http.Request) {
 	if _, _, err := p.live(); err != nil {
 		writeError(w, err)

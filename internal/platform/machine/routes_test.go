@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-platform/sluice/api"
 )
 
-// TestPassedOnCallsAreInTheDocument: what a platform answers for the fleet's API is in the API's document, and
-// the document promises nothing else in its name.
+// TestPassedOnCallsAreInTheDocument: what a platform answers for the fleet's API is in the API's
+// document, and the document promises nothing else in its name.
 func TestPassedOnCallsAreInTheDocument(t *testing.T) {
 	const below = "/v1/machines/{ref}/"
 	doc, err := openapi3.NewLoader().LoadFromData([]byte(api.OpenAPI()))
@@ -36,6 +36,7 @@ func TestPassedOnCallsAreInTheDocument(t *testing.T) {
 	slices.Sort(promised)
 	slices.Sort(served)
 	if !slices.Equal(promised, served) {
-		t.Errorf("api/openapi.yaml has\n%s\nthe platform serves\n%s", strings.Join(promised, "\n"), strings.Join(served, "\n"))
+		t.Errorf("api/openapi.yaml has\n%s\nthe platform serves\n%s", strings.Join(promised, "\n"),
+			strings.Join(served, "\n"))
 	}
 }

@@ -212,7 +212,8 @@ type runner struct {
 	logs map[string]*servicelog.Log
 }
 
-// Start implements service.Runner. Why a service can't be started is in its log, where its own words would be.
+// Start implements service.Runner. Why a service can't be started is in its log, where its own
+// words would be.
 func (r *runner) Start(ctx context.Context, svc fleet.Service) (service.Process, error) {
 	process, err := r.p.startKept(ctx, r.bind, svc, r.logs[svc.Name])
 	if err != nil && ctx.Err() == nil {

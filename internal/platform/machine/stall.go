@@ -9,20 +9,20 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// A store that stalls. Requests of the machine wait, and would fail at the engine's bound, a minute; the file system
-// answers that by turning read-only, and programs by whatever they do when the impossible happens. So, long before,
-// the machine's processes are frozen, and the engine is told that nobody minds the wait any more. When the store is
-// back all goes on where it was.
+// A store that stalls. Requests of the machine wait, and would fail at the engine's bound, a
+// minute; the file system answers that by turning read-only, and programs by whatever they do when
+// the impossible happens. So, long before, the machine's processes are frozen, and the engine is
+// told that nobody minds the wait any more. When the store is back all goes on where it was.
 
 const (
-	// pauseAfter is how long something in the machine has waited for a stalled store when its processes are frozen: a
-	// short stall is only slow, and the bound is far.
+	// pauseAfter is how long something in the machine has waited for a stalled store when its
+	// processes are frozen: a short stall is only slow, and the bound is far.
 	pauseAfter = 5 * time.Second
 	stallRetry = time.Second // after blockd could not be asked
 )
 
-// watchStall follows the store's stalls until ctx ends. What an earlier platformd left frozen was thawed when its
-// container was taken over, and is frozen again if the stall goes on.
+// watchStall follows the store's stalls until ctx ends. What an earlier platformd left frozen was
+// thawed when its container was taken over, and is frozen again if the stall goes on.
 func (p *Platform) watchStall(ctx context.Context) error {
 	if p.awaitBlockd(ctx) != nil {
 		return nil // watchDisk tells why
@@ -47,7 +47,8 @@ func (p *Platform) watchStall(ctx context.Context) error {
 			p.log.WarnContext(ctx, "stall of the store not handled", "error", err)
 		}
 		select {
-		case <-time.After(stallRetry): // then it is told again, because it still differs from the last
+		// then it is told again, because it still differs from the last
+		case <-time.After(stallRetry):
 		case <-ctx.Done():
 		}
 	}
@@ -71,15 +72,17 @@ func (p *Platform) applyStall(ctx context.Context, last, s *fleet.DiskStall) err
 			s.Paused = true
 		}
 	}
-	if last != nil && s.Paused == last.Paused && s.Since.Equal(last.Since) && s.HeldSince.IsZero() == last.HeldSince.IsZero() && s.Kind == last.Kind {
+	if last != nil && s.Paused == last.Paused && s.Since.Equal(last.Since) &&
+		s.HeldSince.IsZero() == last.HeldSince.IsZero() && s.Kind == last.Kind {
 		return nil
 	}
-	p.log.WarnContext(ctx, "the disk's store has stalled", "since", s.Since, "operation", s.Operation, "reason", s.Reason, "paused", s.Paused)
+	p.log.WarnContext(ctx, "the disk's store has stalled", "since", s.Since, "operation",
+		s.Operation, "reason", s.Reason, "paused", s.Paused)
 	return p.status.update(func(sv *saved) { sv.Health.Stall = s })
 }
 
-// runs reports whether the machine is one whose processes may be frozen. One that starts or is stopping waits for
-// the disk, and does nothing wrong by that.
+// runs reports whether the machine is one whose processes may be frozen. One that starts or is
+// stopping waits for the disk, and does nothing wrong by that.
 func (p *Platform) runs() bool {
 	now, _ := p.status.get()
 	st := now.Health.State
@@ -97,7 +100,8 @@ func (p *Platform) endStall(ctx context.Context, last *fleet.DiskStall) error {
 		return err
 	}
 	if last != nil {
-		p.log.WarnContext(ctx, "the disk's store answers again", "stalled_ms", time.Since(last.Since).Milliseconds(), "paused", last.Paused)
+		p.log.WarnContext(ctx, "the disk's store answers again", "stalled_ms",
+			time.Since(last.Since).Milliseconds(), "paused", last.Paused)
 	}
 	return p.status.update(func(sv *saved) { sv.Health.Stall = nil })
 }
@@ -107,7 +111,8 @@ func stallError(s *fleet.DiskStall, what string) error {
 	if s == nil {
 		return nil
 	}
-	return errs.New(errs.Unavailable, "%s: its disk has waited for the object store since %s (%s): %s",
+	return errs.New(errs.Unavailable,
+		"%s: its disk has waited for the object store since %s (%s): %s",
 		what, s.Since.UTC().Format(time.RFC3339), s.Operation, s.Reason).
 		WithRemedy("%s; it goes on by itself when the store does", s.Remedy)
 }
@@ -120,8 +125,8 @@ func pausedError(s *fleet.DiskStall) error {
 	return stallError(s, "the machine is paused")
 }
 
-// awaitUnpaused waits until a machine that is paused goes on, so that its processes are asked to stop and not cut off.
-// Meanwhile the state says so.
+// awaitUnpaused waits until a machine that is paused goes on, so that its processes are asked to
+// stop and not cut off. Meanwhile the state says so.
 func (p *Platform) awaitUnpaused(ctx context.Context) error {
 	for told := false; ctx.Err() == nil; {
 		now, changed := p.status.get()
@@ -147,6 +152,7 @@ func (p *Platform) awaitUnpaused(ctx context.Context) error {
 // sayWhy notes what keeps something from being done.
 func (p *Platform) sayWhy(err error) error {
 	return p.status.update(func(s *saved) {
-		s.Health.Error, s.Health.ErrorKind, s.Health.Remedy = err.Error(), string(errs.KindOf(err)), errs.RemedyOf(err)
+		s.Health.Error, s.Health.ErrorKind, s.Health.Remedy = err.Error(), string(errs.KindOf(err)),
+			errs.RemedyOf(err)
 	})
 }

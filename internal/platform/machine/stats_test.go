@@ -9,12 +9,14 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// TestCountsKeepTheirNames: what the API says of a machine's disk has the names and the values that the engine's
-// own counts have, and leaves out none of its fields.
+// TestCountsKeepTheirNames: what the API says of a machine's disk has the names and the values that
+// the engine's own counts have, and leaves out none of its fields.
 func TestCountsKeepTheirNames(t *testing.T) {
-	engine := disk.Stats{Reads: 1, Writes: 2, ReadBytes: 3, WriteBytes: 4, Flushes: 5, Gets: 6, Puts: 7,
-		HeadSwaps: 8, Retries: 9, Throttled: 10, Lost: 11, FrameHits: 12, FrameMisses: 13, DirtyBytes: 14,
-		Stall: &disk.Stall{Reason: "x"}}
+	engine := disk.Stats{Reads: 1, Writes: 2, ReadBytes: 3, WriteBytes: 4, Flushes: 5,
+		Gets: 6, Puts: 7,
+		HeadSwaps: 8, Retries: 9, Throttled: 10, Lost: 11, FrameHits: 12, FrameMisses: 13,
+		DirtyBytes: 14,
+		Stall:      &disk.Stall{Reason: "x"}}
 	engine.FlushTimes[3] = 15
 	ours := fields(t, engine)
 	theirs := fields(t, statsToAPI(engine, &fleet.DiskStall{Reason: "x"}))

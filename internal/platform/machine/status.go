@@ -53,7 +53,8 @@ func loadStatus(path string, cfg Config) (*status, error) {
 			return nil, errs.Wrap(errs.Corrupt, err, "read platform state")
 		}
 	}
-	s.now.Health.VM, s.now.Health.Version, s.now.Health.Platform = cfg.Boot.VM, cfg.Version, cfg.Restarts
+	s.now.Health.VM, s.now.Health.Version, s.now.Health.Platform = cfg.Boot.VM,
+		cfg.Version, cfg.Restarts
 	return s, s.update(func(*saved) {})
 }
 
@@ -76,12 +77,14 @@ func (s *status) copyLocked() saved {
 		restarts[k] = v
 	}
 	c.Health.Timeline, c.Restarts = timeline, restarts
-	c.Health.Services, c.Health.Steps = slices.Clone(c.Health.Services), slices.Clone(c.Health.Steps)
+	c.Health.Services, c.Health.Steps = slices.Clone(c.Health.Services),
+		slices.Clone(c.Health.Steps)
 	c.Stopped = slices.Clone(c.Stopped)
 	return c
 }
 
-// update changes the state and returns once that is on file. The change is seen by others only then.
+// update changes the state and returns once that is on file. The change is seen by others only
+// then.
 func (s *status) update(change func(*saved)) error {
 	s.write.Lock()
 	defer s.write.Unlock()
@@ -138,7 +141,8 @@ func end(s *saved, st guestapi.State, err error) {
 	}
 	setState(s, st)
 	if err != nil {
-		s.Health.ErrorKind, s.Health.Error, s.Health.Remedy = string(errs.KindOf(err)), err.Error(), errs.RemedyOf(err)
+		s.Health.ErrorKind, s.Health.Error, s.Health.Remedy = string(errs.KindOf(err)), err.Error(),
+			errs.RemedyOf(err)
 	}
 }
 
@@ -154,6 +158,7 @@ func describe(s *saved, b guestapi.Bind) {
 	s.Health.Machine, s.Health.Generation, s.Health.Instance = b.Machine, b.Generation, b.Instance
 	s.Health.Services = nil
 	for _, svc := range b.Config.Services {
-		s.Health.Services = append(s.Health.Services, fleet.ServiceReport{Name: svc.Name, State: "stopped"})
+		s.Health.Services = append(s.Health.Services,
+			fleet.ServiceReport{Name: svc.Name, State: "stopped"})
 	}
 }

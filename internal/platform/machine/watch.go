@@ -13,8 +13,8 @@ const (
 	blockdRetry   = 5 * time.Millisecond
 )
 
-// watchDisk ends the machine when its disk is fenced, or when the process that holds it is gone: what it had
-// acknowledged is in the store, and only an attach finds it there.
+// watchDisk ends the machine when its disk is fenced, or when the process that holds it is gone:
+// what it had acknowledged is in the store, and only an attach finds it there.
 func (p *Platform) watchDisk(ctx context.Context) error {
 	if err := p.awaitBlockd(ctx); err != nil {
 		return p.ended(ctx, err)
@@ -29,7 +29,8 @@ func (p *Platform) ended(ctx context.Context, err error) error {
 	return nil
 }
 
-// endOfDisk says why a machine has lost its disk. outOfMemory: the kernel has just killed a process of the platform.
+// endOfDisk says why a machine has lost its disk. outOfMemory: the kernel has just killed a process
+// of the platform.
 func endOfDisk(err error, outOfMemory bool) error {
 	switch {
 	case errs.Is(err, errs.Fenced):
@@ -38,8 +39,10 @@ func endOfDisk(err error, outOfMemory bool) error {
 	case !errs.Is(err, errs.Unavailable):
 		return err
 	case outOfMemory:
-		return errs.New(errs.Unavailable, "the process that holds the disk was killed: %s", guestapi.PlatformOutOfMemory()).
-			WithRemedy("nothing is to be done: the machine is started again, and what was acknowledged is in the store")
+		return errs.New(errs.Unavailable, "the process that holds the disk was killed: %s",
+			guestapi.PlatformOutOfMemory()).
+			WithRemedy(
+				"nothing is to be done: the machine is started again, and what was acknowledged is in the store")
 	}
 	return errs.Wrap(errs.Unavailable, err, "the process that holds the disk has ended").
 		WithRemedy("start the machine again: what was acknowledged is in the store")

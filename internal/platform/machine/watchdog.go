@@ -13,8 +13,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/fuseabort"
 )
 
-// watchProgress ends the VM if blockd is stuck: nothing in the VM could mend that, everything that touches the disk would wait
-// for ever, and what was acknowledged is in the store, where the next VM finds it.
+// watchProgress ends the VM if blockd is stuck: nothing in the VM could mend that, everything that
+// touches the disk would wait for ever, and what was acknowledged is in the store, where the next
+// VM finds it.
 func (p *Platform) watchProgress(ctx context.Context) error {
 	if p.awaitBlockd(ctx) != nil {
 		return nil // watchDisk tells why
@@ -50,7 +51,8 @@ func (p *Platform) sample(ctx context.Context, threads *watchdog.Threads) watchd
 	if err != nil {
 		look, err := threads.Look()
 		if err != nil && ctx.Err() == nil {
-			p.log.DebugContext(ctx, "blockd's threads not seen", "error", err) // it has ended, and watchDisk sees it
+			// it has ended, and watchDisk sees it
+			p.log.DebugContext(ctx, "blockd's threads not seen", "error", err)
 		}
 		s.Stuck, s.Starved = look.Stuck, look.Starved
 		return s
@@ -68,15 +70,18 @@ func (p *Platform) sample(ctx context.Context, threads *watchdog.Threads) watchd
 // progress grows with all that the store does.
 func progress(info blockapi.Info) uint64 {
 	r := info.Report
-	return uint64(r.Requests) + uint64(r.BytesRead) + uint64(r.BytesWritten) //nolint:gosec // counts
+	return uint64(r.Requests) + uint64(r.BytesRead) + uint64(
+		r.BytesWritten) //nolint:gosec // counts
 }
 
-// endStuck names what is wrong and ends blockd, and with it the VM. A process that waits in the kernel for the device that it
-// serves can't be killed before that device is given up.
+// endStuck names what is wrong and ends blockd, and with it the VM. A process that waits in the
+// kernel for the device that it serves can't be killed before that device is given up.
 func (p *Platform) endStuck(ctx context.Context, pid int, why string) {
 	p.killing.Store(true)
-	p.fail(ctx, errs.New(errs.Unavailable, "the process that serves the machine's disk is stuck: %s", why).
-		WithRemedy("nothing is to be done: the machine is started again, and what was acknowledged is in the store"))
+	p.fail(ctx, errs.New(errs.Unavailable,
+		"the process that serves the machine's disk is stuck: %s", why).
+		WithRemedy(
+			"nothing is to be done: the machine is started again, and what was acknowledged is in the store"))
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		p.log.ErrorContext(ctx, "stuck process not killed", "error", err)
 	}

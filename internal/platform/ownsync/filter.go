@@ -1,13 +1,13 @@
 // Package ownsync makes sync(2) of a container mean the container's own file system.
 //
-// The kernel's own sync writes out every file system there is, one after the other. Where containers share a
-// kernel it waits for all disks of all of them: if one has stalled, each sync on the host hangs with it, and
-// can't be killed. So the calls of a container go to a Server inside it instead, which writes out one file
-// system, and lets them return.
+// The kernel's own sync writes out every file system there is, one after the other. Where
+// containers share a kernel it waits for all disks of all of them: if one has stalled, each sync on
+// the host hangs with it, and can't be killed. So the calls of a container go to a Server inside it
+// instead, which writes out one file system, and lets them return.
 //
-// Invariants: a call returns success only after a write-out that began after it was made, and ended; one
-// that was killed stops to wait at once; at most one write-out runs at a time, however many ask; every other
-// system call is untouched, syncfs and fsync among them.
+// Invariants: a call returns success only after a write-out that began after it was made, and
+// ended; one that was killed stops to wait at once; at most one write-out runs at a time, however
+// many ask; every other system call is untouched, syncfs and fsync among them.
 package ownsync
 
 import (
@@ -23,11 +23,13 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Filter runs start on a thread of its own, whose children and all that these ever start are under the
-// filter: their calls of sync wait at the listener for a Server. The listener is closed when start returns;
-// a child gets it as one of its files. Needs CAP_SYS_ADMIN, and changes nothing for the rest of the process.
+// Filter runs start on a thread of its own, whose children and all that these ever start are under
+// the filter: their calls of sync wait at the listener for a Server. The listener is closed when
+// start returns; a child gets it as one of its files. Needs CAP_SYS_ADMIN, and changes nothing for
+// the rest of the process.
 //
-// Once nobody has the listener open any more, such calls fail with ENOSYS, which sync has nobody to tell.
+// Once nobody has the listener open any more, such calls fail with ENOSYS, which sync has nobody to
+// tell.
 func Filter(start func(listener *os.File) error) error {
 	return filter(unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, start)
 }
@@ -36,7 +38,8 @@ func Filter(start func(listener *os.File) error) error {
 func filter(flag uintptr, start func(listener *os.File) error) error {
 	var g errgroup.Group
 	g.Go(func() error {
-		runtime.LockOSThread() // never unlocked: the thread, and the filter on it, end with this function
+		// never unlocked: the thread, and the filter on it, end with this function
+		runtime.LockOSThread()
 		listener, err := install(flag)
 		if err != nil {
 			return err
@@ -47,15 +50,17 @@ func filter(flag uintptr, start func(listener *os.File) error) error {
 	return g.Wait()
 }
 
-// install puts the calling thread under the filter. With the flag a call that a Server has taken ends early
-// only for a signal that kills. Linux before 5.19 lacks it; there any signal with a handler that doesn't
-// restart calls does, and such a program takes for written what isn't yet.
+// install puts the calling thread under the filter. With the flag a call that a Server has taken
+// ends early only for a signal that kills. Linux before 5.19 lacks it; there any signal with a
+// handler that doesn't restart calls does, and such a program takes for written what isn't yet.
 func install(flag uintptr) (*os.File, error) {
 	code := program()
-	prog := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]} //nolint:gosec // a few instructions
+	prog := unix.SockFprog{Len: uint16(len(code)),
+		Filter: &code[0]} //nolint:gosec // a few instructions
 	load := func(flags uintptr) (uintptr, unix.Errno) {
 		fd, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
-			unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|flags, uintptr(unsafe.Pointer(&prog))) //nolint:gosec // no other way
+			unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|flags,
+			uintptr(unsafe.Pointer(&prog))) //nolint:gosec // no other way
 		return fd, errno
 	}
 	fd, errno := load(flag)
@@ -67,10 +72,13 @@ func install(flag uintptr) (*os.File, error) {
 	case errno == 0:
 		return os.NewFile(fd, "sync listener"), nil
 	case errors.Is(errno, unix.EBUSY):
-		return nil, errs.Wrap(errs.Unsupported, errno, "send sync of a container to its own file system").
-			WithRemedy("run this outside of a container whose manager intercepts system calls: there can be one only")
+		return nil, errs.Wrap(errs.Unsupported, errno,
+			"send sync of a container to its own file system").
+			WithRemedy(
+				"run this outside of a container whose manager intercepts system calls: there can be one only")
 	}
-	return nil, errs.Wrap(errs.Unsupported, errno, "send sync of a container to its own file system").
+	return nil, errs.Wrap(errs.Unsupported, errno,
+		"send sync of a container to its own file system").
 		WithRemedy("run as root, on a kernel with CONFIG_SECCOMP_FILTER")
 }
 
@@ -83,13 +91,14 @@ const x32 = 0x40000000
 // syncs are all the ways to say sync.
 func syncs() []call {
 	return []call{
-		{unix.AUDIT_ARCH_X86_64, 162}, {unix.AUDIT_ARCH_X86_64, x32 | 162}, {unix.AUDIT_ARCH_I386, 36},
+		{unix.AUDIT_ARCH_X86_64, 162}, {unix.AUDIT_ARCH_X86_64, x32 | 162},
+		{unix.AUDIT_ARCH_I386, 36},
 		{unix.AUDIT_ARCH_AARCH64, 81}, {unix.AUDIT_ARCH_ARM, 36},
 	}
 }
 
-// program looks at nothing but which call it is. So the kernel notes once that it lets all the others pass,
-// and never runs it for them.
+// program looks at nothing but which call it is. So the kernel notes once that it lets all the
+// others pass, and never runs it for them.
 func program() []unix.SockFilter {
 	const (
 		numberAt, archAt = 0, 4 // in the kernel's struct seccomp_data
@@ -109,11 +118,13 @@ func program() []unix.SockFilter {
 	return append(code, unix.SockFilter{Code: give, K: unix.SECCOMP_RET_ALLOW})
 }
 
-// Inherited returns the listener that the process was started with as descriptor fd. No child gets it.
+// Inherited returns the listener that the process was started with as descriptor fd. No child gets
+// it.
 func Inherited(fd int) (*os.File, error) {
 	unix.CloseOnExec(fd)
 	if err := unix.SetNonblock(fd, true); err != nil { // so that waiting for it takes no thread
 		return nil, fmt.Errorf("take the inherited sync listener: %w", err)
 	}
-	return os.NewFile(uintptr(fd), "sync listener"), nil //nolint:gosec // a descriptor is a small int
+	return os.NewFile(uintptr(fd), "sync listener"),
+		nil //nolint:gosec // a descriptor is a small int
 }

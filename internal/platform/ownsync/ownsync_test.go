@@ -149,11 +149,12 @@ func calling32(t *testing.T) *exec.Cmd {
 	return exec.Command(path)
 }
 
-// TestEverySyncIsServed: whichever way it is said, a sync waits for the write-out of the server, and returns 0 even
-// if that fails.
+// TestEverySyncIsServed: whichever way it is said, a sync waits for the write-out of the server,
+// and returns 0 even if that fails.
 func TestEverySyncIsServed(t *testing.T) {
 	for name, cmd := range map[string]*exec.Cmd{
-		"64 bits": calling(unix.SYS_SYNC), "x32": calling(x32 | unix.SYS_SYNC), "32 bits": calling32(t), "command": exec.Command("sync"),
+		"64 bits": calling(unix.SYS_SYNC), "x32": calling(x32 | unix.SYS_SYNC),
+		"32 bits": calling32(t), "command": exec.Command("sync"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := serve(t, unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, cmd)
@@ -179,7 +180,8 @@ func TestOthersAreUntouched(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.Remove(file)
-	cmd := exec.Command("sh", "-c", `sync "$0" && sync --data "$0" && sync --file-system "$0"`, file)
+	cmd := exec.Command("sh", "-c",
+		`sync "$0" && sync --data "$0" && sync --file-system "$0"`, file)
 	d := serve(t, unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, cmd)
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
@@ -189,10 +191,11 @@ func TestOthersAreUntouched(t *testing.T) {
 	}
 }
 
-// TestManyAtOnce: however many ask, there is one write-out at a time, and each of them waits for one that began after
-// it had asked.
+// TestManyAtOnce: however many ask, there is one write-out at a time, and each of them waits for
+// one that began after it had asked.
 func TestManyAtOnce(t *testing.T) {
-	first, rest := exec.Command("sync"), exec.Command("sh", "-c", "read go; for i in $(seq 200); do sync & done; echo; wait; echo done")
+	first, rest := exec.Command("sync"), exec.Command("sh", "-c",
+		"read go; for i in $(seq 200); do sync & done; echo; wait; echo done")
 	stdin, err := rest.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +231,8 @@ func TestManyAtOnce(t *testing.T) {
 // waitingIn counts the children of a process that run a command and wait in a filtered call.
 func waitingIn(t *testing.T, parent int, name string) int {
 	t.Helper()
-	children, err := os.ReadFile("/proc/" + strconv.Itoa(parent) + "/task/" + strconv.Itoa(parent) + "/children")
+	children, err := os.ReadFile("/proc/" + strconv.Itoa(parent) + "/task/" + strconv.Itoa(
+		parent) + "/children")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,15 +240,16 @@ func waitingIn(t *testing.T, parent int, name string) int {
 	for _, pid := range strings.Fields(string(children)) {
 		comm, _ := os.ReadFile("/proc/" + pid + "/comm")
 		call, _ := os.ReadFile("/proc/" + pid + "/syscall")
-		if string(comm) == name+"\n" && strings.HasPrefix(string(call), strconv.Itoa(unix.SYS_SYNC)+" ") {
+		if string(comm) == name+"\n" &&
+			strings.HasPrefix(string(call), strconv.Itoa(unix.SYS_SYNC)+" ") {
 			n++
 		}
 	}
 	return n
 }
 
-// TestSignals: one who waits can be killed; a signal that it handles doesn't make it go on with nothing written, as it
-// wouldn't in the kernel.
+// TestSignals: one who waits can be killed; a signal that it handles doesn't make it go on with
+// nothing written, as it wouldn't in the kernel.
 func TestSignals(t *testing.T) {
 	for _, sig := range []os.Signal{unix.SIGKILL, unix.SIGTERM, unix.SIGINT} {
 		cmd := exec.Command("sync")
@@ -252,12 +257,14 @@ func TestSignals(t *testing.T) {
 		d.awaitBegun(t, 1)
 		_ = cmd.Process.Signal(sig)
 		var exit *exec.ExitError
-		if err := cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(interface{ Signal() unix.Signal }).Signal() != sig {
+		if err := cmd.Wait(); !errors.As(err, &exit) ||
+			exit.Sys().(interface{ Signal() unix.Signal }).Signal() != sig {
 			t.Errorf("%v: %v", sig, err)
 		}
 		d.open() // and its answer finds nobody, which is no error
 	}
-	handles := exec.Command("perl", "-e", `$SIG{USR1} = sub { print "handled\n" }; $| = 1; print syscall(162) . " $!\n"`)
+	handles := exec.Command("perl", "-e",
+		`$SIG{USR1} = sub { print "handled\n" }; $| = 1; print syscall(162) . " $!\n"`)
 	out, err := handles.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -269,7 +276,8 @@ func TestSignals(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	d.open()
-	if text, err := io.ReadAll(out); err != nil || string(text) != "handled\n0 \n" && !strings.HasPrefix(string(text), "0 \n") {
+	if text, err := io.ReadAll(out); err != nil || string(text) != "handled\n0 \n" &&
+		!strings.HasPrefix(string(text), "0 \n") {
 		t.Errorf("%q, %v", text, err)
 	}
 }
@@ -309,7 +317,8 @@ func TestFilterLeavesTheRestAlone(t *testing.T) {
 	before := filters()
 	for range 10 {
 		err := Filter(func(*os.File) error {
-			if inside, err := os.ReadFile("/proc/thread-self/status"); err != nil || strings.Contains(string(inside), before) {
+			if inside, err := os.ReadFile("/proc/thread-self/status"); err != nil ||
+				strings.Contains(string(inside), before) {
 				t.Errorf("not under the filter: %v", err)
 			}
 			if now := filters(); now == before {

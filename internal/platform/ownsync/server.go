@@ -43,7 +43,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// take takes calls as they come, never waiting for the disk: until it is taken, a call can be interrupted.
+// take takes calls as they come, never waiting for the disk: until it is taken, a call can be
+// interrupted.
 func (s *Server) take(ctx context.Context) error {
 	raw, err := s.cfg.Listener.SyscallConn()
 	if err != nil {
@@ -79,10 +80,11 @@ func (s *Server) take(ctx context.Context) error {
 	return nil
 }
 
-// answer writes out once for all that wait, again and again. What comes meanwhile has to wait for the next:
-// it may have written what this one doesn't see any more.
+// answer writes out once for all that wait, again and again. What comes meanwhile has to wait for
+// the next: it may have written what this one doesn't see any more.
 func (s *Server) answer(ctx context.Context) error {
-	// The thread is there from the start, so that a machine that has used up its processes can still sync.
+	// The thread is there from the start, so that a machine that has used up its processes can
+	// still sync.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for {
@@ -95,8 +97,8 @@ func (s *Server) answer(ctx context.Context) error {
 		ids := s.waiting
 		s.waiting = nil
 		s.mu.Unlock()
-		// As in the kernel, a sync that fails says nothing. Who wants to know asks by fsync or syncfs, and is
-		// told: each open file hears of an error by itself.
+		// As in the kernel, a sync that fails says nothing. Who wants to know asks by fsync or
+		// syncfs, and is told: each open file hears of an error by itself.
 		_ = s.cfg.WriteOut()
 		for _, id := range ids {
 			if err := s.reply(id); err != nil {
@@ -144,7 +146,8 @@ type response struct {
 // receive returns the call that waits, if one does. It doesn't block.
 func receive(fd uintptr) (id uint64, there bool, err error) {
 	for {
-		ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}} //nolint:gosec // a descriptor is a small int
+		ready := []unix.PollFd{{Fd: int32(fd),
+			Events: unix.POLLIN}} //nolint:gosec // a descriptor is a small int
 		_, err := unix.Poll(ready, 0)
 		if errors.Is(err, unix.EINTR) {
 			continue
@@ -153,7 +156,8 @@ func receive(fd uintptr) (id uint64, there bool, err error) {
 			return 0, false, err
 		}
 		var call notification
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&call))) //nolint:gosec // no other way
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_RECV,
+			uintptr(unsafe.Pointer(&call))) //nolint:gosec // no other way
 		switch errno {
 		case 0:
 			return call.id, true, nil
@@ -167,7 +171,8 @@ func receive(fd uintptr) (id uint64, there bool, err error) {
 func send(fd uintptr, id uint64) error {
 	answer := response{id: id}
 	for {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&answer))) //nolint:gosec // no other way
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, unix.SECCOMP_IOCTL_NOTIF_SEND,
+			uintptr(unsafe.Pointer(&answer))) //nolint:gosec // no other way
 		switch errno {
 		case 0:
 			return nil
@@ -184,8 +189,8 @@ type Root struct {
 	dir *os.File
 }
 
-// Hold opens dir, once, and keeps it open: a write-out must not fail for want of a descriptor, since it can't
-// tell anybody.
+// Hold opens dir, once, and keeps it open: a write-out must not fail for want of a descriptor,
+// since it can't tell anybody.
 func (r *Root) Hold(dir string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -61,8 +61,8 @@ func (m *Manager) start(ctx context.Context, u *unit) (Process, error) {
 // wallClock is the time as reports have it, which are compared.
 func wallClock() time.Time { return time.Now().UTC().Truncate(time.Millisecond) }
 
-// endedByItself notes the end of a run, or that there was none, and reports whether nobody had asked for it. It is
-// tried again after that time.
+// endedByItself notes the end of a run, or that there was none, and reports whether nobody had
+// asked for it. It is tried again after that time.
 func (m *Manager) endedByItself(u *unit, err error, ran bool, again time.Duration) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,8 +90,8 @@ func (m *Manager) pause(ctx context.Context, u *unit, d time.Duration) {
 	}
 }
 
-// attend follows one process to its end, and stops it when that is wanted. It isn't ready before it has stayed up for
-// settle. The error says how it ended.
+// attend follows one process to its end, and stops it when that is wanted. It isn't ready before it
+// has stayed up for settle. The error says how it ended.
 func (m *Manager) attend(ctx context.Context, u *unit, p Process, settle time.Duration) error {
 	m.set(u, func() {
 		u.state, u.pid = Running, p.PID()
@@ -140,7 +140,8 @@ func (m *Manager) stopWhenUnwanted(ctx context.Context, u *unit, p Process) {
 		return
 	case <-timer.C:
 	}
-	m.cfg.Log.WarnContext(ctx, "service killed", "service", u.svc.Name, "timeout_ms", m.cfg.Stop.TimeoutOrDefault().Milliseconds())
+	m.cfg.Log.WarnContext(ctx, "service killed", "service", u.svc.Name, "timeout_ms",
+		m.cfg.Stop.TimeoutOrDefault().Milliseconds())
 	if err := p.Signal(unix.SIGKILL); err != nil {
 		m.cfg.Log.WarnContext(ctx, "service not killed", "service", u.svc.Name, "error", err)
 	}
@@ -200,7 +201,8 @@ func (m *Manager) awaitSettled(ctx context.Context, u *unit, then time.Time) {
 	}
 }
 
-// firstSettle is for how long a service has to stay up at first until it is ready. A check can tell by itself.
+// firstSettle is for how long a service has to stay up at first until it is ready. A check can tell
+// by itself.
 func (u *unit) firstSettle() time.Duration {
 	if u.svc.Check != nil {
 		return 0
@@ -221,7 +223,8 @@ func (m *Manager) pressed() bool {
 	return m.cfg.Share != nil && m.cfg.Share() >= patience.UnderPressure
 }
 
-// setIfUp changes the state of a process that isn't being stopped. What doesn't change wakes nobody.
+// setIfUp changes the state of a process that isn't being stopped. What doesn't change wakes
+// nobody.
 func (m *Manager) setIfUp(u *unit, state, reason string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -45,7 +45,8 @@ type unit struct {
 func New(cfg Config) *Manager {
 	m := &Manager{cfg: cfg, changed: make(chan struct{}), closing: cfg.Closing}
 	for _, svc := range cfg.Services {
-		m.units = append(m.units, &unit{svc: svc, state: Stopped, up: !slices.Contains(cfg.Stopped, svc.Name),
+		m.units = append(m.units, &unit{svc: svc, state: Stopped,
+			up:       !slices.Contains(cfg.Stopped, svc.Name),
 			restarts: cfg.Restarts[svc.Name]})
 	}
 	return m
@@ -87,7 +88,8 @@ func (m *Manager) adopt(ctx context.Context) []Process {
 				return nil
 			}
 			if !errs.Is(err, errs.NotFound) {
-				m.cfg.Log.WarnContext(ctx, "service not taken over", "service", u.svc.Name, "error", err)
+				m.cfg.Log.WarnContext(ctx, "service not taken over", "service",
+					u.svc.Name, "error", err)
 			}
 			return nil
 		})
@@ -118,8 +120,10 @@ func (m *Manager) peek() ([]fleet.ServiceReport, <-chan struct{}) {
 	defer m.mu.Unlock()
 	all := make([]fleet.ServiceReport, 0, len(m.units))
 	for _, u := range m.units {
-		all = append(all, fleet.ServiceReport{Name: u.svc.Name, State: u.state, PID: u.pid, Restarts: u.restarts, Error: u.err,
-			StartedAt: u.startedAt, Exit: u.exit, ExitedAt: u.exitedAt, Unstartable: u.unstartable, RetryMS: u.retry.Milliseconds()})
+		all = append(all, fleet.ServiceReport{Name: u.svc.Name, State: u.state, PID: u.pid,
+			Restarts: u.restarts, Error: u.err,
+			StartedAt: u.startedAt, Exit: u.exit, ExitedAt: u.exitedAt, Unstartable: u.unstartable,
+			RetryMS: u.retry.Milliseconds()})
 	}
 	return all, m.changed
 }
@@ -137,9 +141,9 @@ func (m *Manager) Stopped() []string {
 	return names
 }
 
-// Progress reports whether all has been tried of the services that are wanted, and whether each is ready. One that can't be
-// started, or ends at once, has been tried, and with it those that may wait for it: they are kept trying, and nobody is to
-// wait for more than that.
+// Progress reports whether all has been tried of the services that are wanted, and whether each is
+// ready. One that can't be started, or ends at once, has been tried, and with it those that may
+// wait for it: they are kept trying, and nobody is to wait for more than that.
 func (m *Manager) Progress() (started, ready bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -155,7 +159,8 @@ func (m *Manager) Progress() (started, ready bool) {
 	return started || failed, ready
 }
 
-// Start wants a service to run. NotFound if there is none of that name; Conflict while all are being stopped.
+// Start wants a service to run. NotFound if there is none of that name; Conflict while all are
+// being stopped.
 func (m *Manager) Start(name string) error {
 	return m.want(name, func(u *unit) { u.up = true })
 }
@@ -190,15 +195,16 @@ func (m *Manager) want(name string, change func(*unit)) error {
 	return errs.New(errs.NotFound, "the machine has no service %q", name)
 }
 
-// StopAll stops every service, those that need others first, and returns when none runs any more or ctx
-// ends. Run must be going.
+// StopAll stops every service, those that need others first, and returns when none runs any more or
+// ctx ends. Run must be going.
 func (m *Manager) StopAll(ctx context.Context) error {
 	m.mu.Lock()
 	m.closing = true
 	m.noteLocked()
 	m.mu.Unlock()
 	return m.await(ctx, func() bool {
-		return m.adopted && !slices.ContainsFunc(m.units, func(u *unit) bool { return u.state != Stopped })
+		return m.adopted && !slices.ContainsFunc(m.units,
+			func(u *unit) bool { return u.state != Stopped })
 	})
 }
 
@@ -249,7 +255,8 @@ func (m *Manager) mayRunLocked(u *unit) bool {
 
 func (m *Manager) wantedLocked(u *unit) bool { return u.up && !u.again && !m.closing }
 
-// mayStopLocked reports whether u is to be stopped now: when all are, then after those that need it.
+// mayStopLocked reports whether u is to be stopped now: when all are, then after those that need
+// it.
 func (m *Manager) mayStopLocked(u *unit) bool {
 	if m.wantedLocked(u) {
 		return false

@@ -1,10 +1,10 @@
-// Package service keeps a machine's services running: in the order of their needs, restarted when they
-// end, ready when their checks say so, stopped in the reverse order.
+// Package service keeps a machine's services running: in the order of their needs, restarted when
+// they end, ready when their checks say so, stopped in the reverse order.
 //
-// Invariants: of one service at most one process runs; a service that somebody stopped stays stopped until
-// somebody starts it; the end of Run leaves processes as they are, and a later Manager takes them over; once
-// StopAll was called nothing is started any more. A service that ends over and over isn't ready in between: it has to
-// stay up for longer each time.
+// Invariants: of one service at most one process runs; a service that somebody stopped stays
+// stopped until somebody starts it; the end of Run leaves processes as they are, and a later
+// Manager takes them over; once StopAll was called nothing is started any more. A service that ends
+// over and over isn't ready in between: it has to stay up for longer each time.
 package service
 
 import (
@@ -63,7 +63,8 @@ type Config struct {
 	Restarts map[string]int
 	// Closing: nothing is to be started any more, as after StopAll.
 	Closing bool
-	// Share is how much of the time work waits in this VM; nil: none. It is asked only when a check ran out of time.
+	// Share is how much of the time work waits in this VM; nil: none. It is asked only when a check
+	// ran out of time.
 	Share func() float64
 	// Changed is called after each change of Reports, one call at a time.
 	Changed func()
@@ -75,13 +76,15 @@ const (
 	backoffMost  = 10 * time.Second
 	backoffReset = 30 * time.Second // up for this long: the next restart is quick again
 
-	// settleFirst is how long a service without a check has to stay up until it is ready: one that ends at once never
-	// is. After it has ended by itself, any service has to for twice the wait before its restart.
+	// settleFirst is how long a service without a check has to stay up until it is ready: one that
+	// ends at once never is. After it has ended by itself, any service has to for twice the wait
+	// before its restart.
 	settleFirst = 250 * time.Millisecond
 
-	checkFirst  = 2 * time.Millisecond // between tries until the first success, growing
-	checkQuiet  = time.Second          // for which failing is no news
-	checkMisses = 3                    // times in a row that a check of a ready service may run out of time under pressure
+	checkFirst = 2 * time.Millisecond // between tries until the first success, growing
+	checkQuiet = time.Second          // for which failing is no news
+	// times in a row that a check of a ready service may run out of time under pressure
+	checkMisses = 3
 )
 
 // StopSignal returns the signal that asks a service to stop.
@@ -94,5 +97,6 @@ func StopSignal(stop fleet.StopConfig) (unix.Signal, error) {
 			return sig, nil
 		}
 	}
-	return 0, errs.New(errs.Invalid, "unknown stop signal %q", stop.Signal).WithRemedy("use a name such as SIGTERM or SIGINT")
+	return 0, errs.New(errs.Invalid, "unknown stop signal %q", stop.Signal).
+		WithRemedy("use a name such as SIGTERM or SIGINT")
 }

@@ -34,8 +34,10 @@ type world struct {
 }
 
 func newWorld() *world {
-	return &world{began: time.Now(), times: map[string][]time.Duration{}, live: map[string]*pretended{}, failing: map[string]bool{},
-		stubborn: map[string]bool{}, notReady: map[string]bool{}, hangs: map[string]bool{}, fragile: map[string]time.Duration{}}
+	return &world{began: time.Now(), times: map[string][]time.Duration{},
+		live: map[string]*pretended{}, failing: map[string]bool{},
+		stubborn: map[string]bool{}, notReady: map[string]bool{}, hangs: map[string]bool{},
+		fragile: map[string]time.Duration{}}
 }
 
 type pretended struct {
@@ -143,11 +145,13 @@ func (w *world) story() string {
 }
 
 // run runs a test on a manager in a bubble.
-func run(t *testing.T, w func() *world, services []fleet.Service, test func(t *testing.T, w *world, m *Manager)) {
+func run(t *testing.T, w func() *world, services []fleet.Service,
+	test func(t *testing.T, w *world, m *Manager)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := w()
-		m := New(Config{Services: services, Runner: w, Prober: w, Log: slog.New(slog.DiscardHandler), Changed: func() {},
+		m := New(Config{Services: services, Runner: w, Prober: w,
+			Log: slog.New(slog.DiscardHandler), Changed: func() {},
 			Share: func() float64 { w.mu.Lock(); defer w.mu.Unlock(); return w.share }})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -173,21 +177,22 @@ func stateOf(m *Manager, name string) fleet.ServiceReport {
 }
 
 func TestStartsAndStopsInOrder(t *testing.T) {
-	run(t, newWorld, []fleet.Service{svc("c", "b"), svc("a"), svc("b", "a")}, func(t *testing.T, w *world, m *Manager) {
-		time.Sleep(4 * settleFirst) // one after the other
-		if started, ready := m.Progress(); !started || !ready {
-			t.Error("not all ready")
-		}
-		if err := m.StopAll(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if got := w.story(); got != "start a, start b, start c, SIGTERM c, SIGTERM b, SIGTERM a" {
-			t.Error(got)
-		}
-		if err := m.Start("a"); !errs.Is(err, errs.Conflict) {
-			t.Errorf("start while stopping: %v", err)
-		}
-	})
+	run(t, newWorld, []fleet.Service{svc("c", "b"), svc("a"), svc("b", "a")},
+		func(t *testing.T, w *world, m *Manager) {
+			time.Sleep(4 * settleFirst) // one after the other
+			if started, ready := m.Progress(); !started || !ready {
+				t.Error("not all ready")
+			}
+			if err := m.StopAll(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if got := w.story(); got != "start a, start b, start c, SIGTERM c, SIGTERM b, SIGTERM a" {
+				t.Error(got)
+			}
+			if err := m.Start("a"); !errs.Is(err, errs.Conflict) {
+				t.Errorf("start while stopping: %v", err)
+			}
+		})
 }
 
 func TestBackoffDoublesAndIsReset(t *testing.T) {
@@ -204,7 +209,8 @@ func TestBackoffDoublesAndIsReset(t *testing.T) {
 			gaps = append(gaps, (times[i+1] - times[i] - time.Millisecond).Round(time.Millisecond))
 		}
 		ms := time.Millisecond
-		want := []time.Duration{100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms, 6400 * ms, 10000 * ms, 10000 * ms}
+		want := []time.Duration{100 * ms, 200 * ms, 400 * ms, 800 * ms, 1600 * ms, 3200 * ms,
+			6400 * ms, 10000 * ms, 10000 * ms}
 		if len(gaps) < len(want) || !slices.Equal(gaps[:len(want)], want) {
 			t.Errorf("gaps %v", gaps)
 		}
@@ -234,42 +240,47 @@ func TestStubbornServiceIsKilled(t *testing.T) {
 		if err := m.StopAll(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(began); took != fleet.DefaultStopTimeout || w.story() != "start a, SIGTERM a, SIGKILL a" {
+		if took := time.Since(began); took != fleet.DefaultStopTimeout ||
+			w.story() != "start a, SIGTERM a, SIGKILL a" {
 			t.Errorf("%v: %s", took, w.story())
 		}
 	})
 }
 
 func TestStopIsSticky(t *testing.T) {
-	run(t, newWorld, []fleet.Service{svc("a"), svc("b", "a")}, func(t *testing.T, w *world, m *Manager) {
-		time.Sleep(2 * settleFirst)
-		if err := m.Stop("a"); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Hour)
-		if r := stateOf(m, "a"); r.State != Stopped || !slices.Equal(m.Stopped(), []string{"a"}) || len(w.starts("a")) != 1 {
-			t.Errorf("%+v, %v", r, m.Stopped())
-		}
-		if r := stateOf(m, "b"); r.State != Ready {
-			t.Errorf("what needs it is %s", r.State)
-		}
-		if err := m.Start("a"); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(settleFirst)
-		synctest.Wait()
-		if r := stateOf(m, "a"); r.State != Ready || r.Restarts != 0 {
-			t.Errorf("%+v", r)
-		}
-		if err := m.Restart("a"); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(settleFirst)
-		synctest.Wait()
-		if r := stateOf(m, "a"); r.State != Ready || r.Restarts != 0 || len(w.starts("a")) != 3 {
-			t.Errorf("after a restart %+v, starts %v", r, w.starts("a"))
-		}
-	})
+	run(t, newWorld, []fleet.Service{svc("a"), svc("b", "a")},
+		func(t *testing.T, w *world, m *Manager) {
+			time.Sleep(2 * settleFirst)
+			if err := m.Stop("a"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Hour)
+			if r := stateOf(m, "a"); r.State != Stopped ||
+				!slices.Equal(m.Stopped(), []string{"a"}) ||
+				len(w.starts("a")) != 1 {
+				t.Errorf("%+v, %v", r, m.Stopped())
+			}
+			if r := stateOf(m, "b"); r.State != Ready {
+				t.Errorf("what needs it is %s", r.State)
+			}
+			if err := m.Start("a"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(settleFirst)
+			synctest.Wait()
+			if r := stateOf(m, "a"); r.State != Ready || r.Restarts != 0 {
+				t.Errorf("%+v", r)
+			}
+			if err := m.Restart("a"); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(settleFirst)
+			synctest.Wait()
+			if r := stateOf(m, "a"); r.State != Ready || r.Restarts != 0 ||
+				len(w.starts("a")) != 3 {
+				t.Errorf("after a restart %+v, starts %v", r, w.starts("a"))
+			}
+		})
 }
 
 func TestStopDuringBackoff(t *testing.T) {
@@ -280,7 +291,8 @@ func TestStopDuringBackoff(t *testing.T) {
 	}
 	run(t, failing, []fleet.Service{svc("a")}, func(t *testing.T, w *world, m *Manager) {
 		time.Sleep(20 * time.Second)
-		if r := stateOf(m, "a"); r.State != Failed || !strings.Contains(r.Error, "no such command") {
+		if r := stateOf(m, "a"); r.State != Failed ||
+			!strings.Contains(r.Error, "no such command") {
 			t.Errorf("%+v", r)
 		}
 		began := time.Now()
@@ -312,7 +324,8 @@ func TestChecks(t *testing.T) {
 		}
 		w.set(w.notReady, "a", false)
 		time.Sleep(2 * time.Second)
-		if a, b := stateOf(m, "a"), stateOf(m, "b"); a.State != Ready || a.Error != "" || b.State != Ready {
+		if a, b := stateOf(m, "a"), stateOf(m, "b"); a.State != Ready || a.Error != "" ||
+			b.State != Ready {
 			t.Errorf("%+v %+v", a, b)
 		}
 		w.set(w.notReady, "a", true)
@@ -323,15 +336,18 @@ func TestChecks(t *testing.T) {
 	})
 }
 
-// TestALateCheckUnderPressureIsNoFailure: unless it is late three times in a row. One that fails is a failure at once.
+// TestALateCheckUnderPressureIsNoFailure: unless it is late three times in a row. One that fails is
+// a failure at once.
 func TestALateCheckUnderPressureIsNoFailure(t *testing.T) {
 	a := svc("a")
-	a.Check = &fleet.Check{Kind: fleet.CheckTCP, Port: 1, Interval: time.Second, Timeout: time.Second}
+	a.Check = &fleet.Check{Kind: fleet.CheckTCP, Port: 1, Interval: time.Second,
+		Timeout: time.Second}
 	for _, c := range []struct {
 		share float64
 		late  time.Duration
 		want  string
-	}{{0, 2500 * time.Millisecond, Running}, {0.9, 4500 * time.Millisecond, Ready}, {0.9, 8 * time.Second, Running}} {
+	}{{0, 2500 * time.Millisecond, Running}, {0.9, 4500 * time.Millisecond, Ready},
+		{0.9, 8 * time.Second, Running}} {
 		run(t, newWorld, []fleet.Service{a}, func(t *testing.T, w *world, m *Manager) {
 			w.mu.Lock()
 			w.share = c.share
@@ -359,8 +375,8 @@ func TestALateCheckUnderPressureIsNoFailure(t *testing.T) {
 	}
 }
 
-// A service that ends over and over is never ready, however often it is looked at, whether it ends at once or has
-// passed its check first; what is known of its last end is said meanwhile.
+// A service that ends over and over is never ready, however often it is looked at, whether it ends
+// at once or has passed its check first; what is known of its last end is said meanwhile.
 func TestCrashLoopIsNeverReady(t *testing.T) {
 	checked := svc("b")
 	checked.Check = &fleet.Check{Kind: fleet.CheckTCP, Port: 1}
@@ -378,7 +394,8 @@ func TestCrashLoopIsNeverReady(t *testing.T) {
 				if r.State == Ready {
 					t.Fatalf("%s is ready after %d restarts", name, r.Restarts)
 				}
-				if r.State != Starting && r.Restarts > 0 && !strings.Contains(r.Error, "exit code 1") {
+				if r.State != Starting && r.Restarts > 0 &&
+					!strings.Contains(r.Error, "exit code 1") {
 					t.Fatalf("%+v doesn't say how it ended", r)
 				}
 			}
@@ -395,7 +412,8 @@ func TestCrashLoopIsNeverReady(t *testing.T) {
 	})
 }
 
-// TestReportsTellOfEnds: when a service was started, how it ended by itself, and when it is tried again.
+// TestReportsTellOfEnds: when a service was started, how it ended by itself, and when it is tried
+// again.
 func TestReportsTellOfEnds(t *testing.T) {
 	broken := func() *world {
 		w := newWorld()
@@ -405,15 +423,18 @@ func TestReportsTellOfEnds(t *testing.T) {
 	run(t, broken, []fleet.Service{svc("a"), svc("b")}, func(t *testing.T, w *world, m *Manager) {
 		began := time.Now()
 		time.Sleep(time.Second)
-		if r := stateOf(m, "a"); r.StartedAt.Sub(began).Abs() > time.Millisecond || r.Exit != "" || !r.ExitedAt.IsZero() || r.StartedAt.Location() != time.UTC {
+		if r := stateOf(m, "a"); r.StartedAt.Sub(began).Abs() > time.Millisecond || r.Exit != "" ||
+			!r.ExitedAt.IsZero() || r.StartedAt.Location() != time.UTC {
 			t.Errorf("%+v", r)
 		}
 		r := stateOf(m, "b") // tried after 100, 300, 700 ms
-		if !r.StartedAt.IsZero() || r.Exit != "no such command" || !r.Unstartable || r.RetryMS != 800 || r.ExitedAt.Sub(began) != 700*time.Millisecond {
+		if !r.StartedAt.IsZero() || r.Exit != "no such command" || !r.Unstartable ||
+			r.RetryMS != 800 || r.ExitedAt.Sub(began) != 700*time.Millisecond {
 			t.Errorf("%+v", r)
 		}
 		time.Sleep(time.Second + 50*time.Millisecond)
-		if r := stateOf(m, "a"); r.Exit != "exit code 1" || r.Unstartable || r.RetryMS != 100 || r.ExitedAt.Sub(r.StartedAt) != 2*time.Second {
+		if r := stateOf(m, "a"); r.Exit != "exit code 1" || r.Unstartable || r.RetryMS != 100 ||
+			r.ExitedAt.Sub(r.StartedAt) != 2*time.Second {
 			t.Errorf("%+v", r)
 		}
 		if err := m.Stop("a"); err != nil {
@@ -432,7 +453,8 @@ func TestTakeOver(t *testing.T) {
 		if _, err := w.Start(t.Context(), svc("a")); err != nil {
 			t.Fatal(err)
 		}
-		m := New(Config{Services: []fleet.Service{svc("a"), svc("b")}, Runner: w, Prober: w, Log: slog.New(slog.DiscardHandler),
+		m := New(Config{Services: []fleet.Service{svc("a"), svc("b")}, Runner: w, Prober: w,
+			Log:     slog.New(slog.DiscardHandler),
 			Changed: func() {}, Restarts: map[string]int{"a": 4}, Closing: true})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})

@@ -43,7 +43,8 @@ func (l *Log) own(ctx context.Context) error {
 				return fmt.Errorf("write log: %w", err)
 			}
 			size += int64(len(line))
-			followers = slices.DeleteFunc(followers, func(fo *follower) bool { return !fo.give(line) })
+			followers = slices.DeleteFunc(followers,
+				func(fo *follower) bool { return !fo.give(line) })
 		case fo := <-l.follow:
 			tail, err := l.tail(fo.tail)
 			if err != nil {
@@ -129,9 +130,9 @@ func (l *Log) join(ctx context.Context, fo *follower) ([][]byte, error) {
 	}
 }
 
-// Follow gives the last n lines and then each new one, none twice and none left out, until ctx ends, yield
-// returns an error, or the log ends. A reader that falls behind by more than 1024 lines is cut off, with
-// io.ErrShortWrite.
+// Follow gives the last n lines and then each new one, none twice and none left out, until ctx
+// ends, yield returns an error, or the log ends. A reader that falls behind by more than 1024 lines
+// is cut off, with io.ErrShortWrite.
 func (l *Log) Follow(ctx context.Context, n int, yield func(line []byte) error) error {
 	r, err := l.Join(ctx, n)
 	if err != nil {

@@ -1,9 +1,10 @@
-// Package servicelog keeps what services write: one log each, on the VM's tmpfs, rotated by size. It never
-// touches the machine's disk, so logging costs no flush and a move leaves it behind.
+// Package servicelog keeps what services write: one log each, on the VM's tmpfs, rotated by size.
+// It never touches the machine's disk, so logging costs no flush and a move leaves it behind.
 //
-// Invariants: a service's output goes through named pipes which the service itself holds open at both ends,
-// so it neither breaks nor loses anything while platformd is away, and a service that writes faster than the
-// log takes it is slowed down. A log takes at most twice its size, whatever is written. Each line is whole.
+// Invariants: a service's output goes through named pipes which the service itself holds open at
+// both ends, so it neither breaks nor loses anything while platformd is away, and a service that
+// writes faster than the log takes it is slowed down. A log takes at most twice its size, whatever
+// is written. Each line is whole.
 package servicelog
 
 import (
@@ -52,14 +53,16 @@ func Open(cfg Config) (*Log, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
-	l := &Log{cfg: cfg, lines: make(chan []byte), follow: make(chan *follower), leave: make(chan *follower), done: make(chan struct{})}
+	l := &Log{cfg: cfg, lines: make(chan []byte), follow: make(chan *follower),
+		leave: make(chan *follower), done: make(chan struct{})}
 	for _, stream := range []string{"stdout", "stderr"} {
 		err := unix.Mkfifo(l.pipe(stream), 0o600)
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return nil, fmt.Errorf("make log pipe: %w", err)
 		}
 		// The service, under whatever id, may open its own standard output by name again.
-		if err := os.Chmod(l.pipe(stream), 0o666); err != nil { //nolint:gosec // the directory is closed to all others
+		if err := os.Chmod(l.pipe(stream),
+			0o666); err != nil { //nolint:gosec // the directory is closed to all others
 			return nil, fmt.Errorf("make log pipe: %w", err)
 		}
 	}
@@ -72,8 +75,8 @@ func (l *Log) pipe(stream string) string {
 
 func (l *Log) path() string { return filepath.Join(l.cfg.Dir, l.cfg.Service+".log") }
 
-// Stdio returns the ends that the service gets as its standard output and error. The caller closes them
-// once the service has them.
+// Stdio returns the ends that the service gets as its standard output and error. The caller closes
+// them once the service has them.
 func (l *Log) Stdio() (stdout, stderr *os.File, err error) {
 	if stdout, err = openPipe(l.pipe("stdout")); err != nil {
 		return nil, nil, err
@@ -143,7 +146,8 @@ func ended(ctx context.Context, err error) error {
 	return fmt.Errorf("read service output: %w", err)
 }
 
-// Note adds a line of the platform's own, in the place of the stream it says "sluice". It waits until Run takes it.
+// Note adds a line of the platform's own, in the place of the stream it says "sluice". It waits
+// until Run takes it.
 func (l *Log) Note(ctx context.Context, text string) {
 	l.emit(ctx, "sluice", []byte(strings.Join(strings.Fields(text), " ")))
 }

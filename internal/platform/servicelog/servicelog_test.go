@@ -145,7 +145,8 @@ func TestFollowMissesNothing(t *testing.T) {
 func TestNote(t *testing.T) {
 	l, stop := open(t, t.TempDir(), 0)
 	l.Note(t.Context(), "can't be started:\nno such thing")
-	if text := await(t, l, "\n"); !strings.HasSuffix(text, "Z a sluice can't be started: no such thing\n") || strings.Count(text, "\n") != 1 {
+	if text := await(t, l, "\n"); !strings.HasSuffix(text,
+		"Z a sluice can't be started: no such thing\n") || strings.Count(text, "\n") != 1 {
 		t.Errorf("%q", text)
 	}
 	stop()
@@ -164,7 +165,8 @@ func TestWhatIsOnItsWayIsGiven(t *testing.T) {
 	}
 	stop()
 	got := 0
-	if err := r.Rest(t.Context(), func([]byte) error { got++; return nil }); err != nil || got != 100 {
+	if err := r.Rest(t.Context(), func([]byte) error { got++; return nil }); err != nil ||
+		got != 100 {
 		t.Errorf("%d lines, %v", got, err)
 	}
 }

@@ -1,11 +1,11 @@
-// Package session runs one command for one client over a WebSocket: streams both ways, a terminal if asked for,
-// and the exit code at the end.
+// Package session runs one command for one client over a WebSocket: streams both ways, a terminal
+// if asked for, and the exit code at the end.
 //
-// Invariants: all that the command itself wrote is sent before its exit code, however fast it was; a client that
-// reads slowly slows the command down, and nothing is dropped; the command's standard input ends when the client
-// says so, and never by itself while the client is there; when the client goes away the command is hung up
-// on, and killed shortly after. A session ends with its command: what that has left in the background stays, and
-// may go on writing, which nobody reads.
+// Invariants: all that the command itself wrote is sent before its exit code, however fast it was;
+// a client that reads slowly slows the command down, and nothing is dropped; the command's standard
+// input ends when the client says so, and never by itself while the client is there; when the
+// client goes away the command is hung up on, and killed shortly after. A session ends with its
+// command: what that has left in the background stays, and may go on writing, which nobody reads.
 package session
 
 import (
@@ -28,7 +28,8 @@ import (
 )
 
 const (
-	discardFor   = 3 * time.Second  // what a command writes to a terminal whose user has gone; longer than it lives
+	// what a command writes to a terminal whose user has gone; longer than it lives
+	discardFor   = 3 * time.Second
 	chunk        = 32 << 10         // bytes of output in one message, at most
 	terminalTail = 2 * time.Second  // for a terminal that others still hold after the command's end
 	terminalRest = 256 << 10        // bytes of what they write meanwhile
@@ -49,12 +50,14 @@ type Options struct {
 	ID    string
 	Start innerapi.Start
 	Stdin bool // the client sends input; without it the command reads end of file at once
-	// Remark returns what the client's user should know of how the command ended; "" for nothing. May be nil.
+	// Remark returns what the client's user should know of how the command ended; "" for nothing.
+	// May be nil.
 	Remark func(innerapi.Exit) string
 }
 
 // Serve runs the command and returns when the session is over. It closes conn.
-func Serve(ctx context.Context, conn *websocket.Conn, client *innerapi.Client, opts Options, log *slog.Logger) {
+func Serve(ctx context.Context, conn *websocket.Conn, client *innerapi.Client, opts Options,
+	log *slog.Logger) {
 	conn.SetReadLimit(readLimit)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -72,8 +75,10 @@ func Serve(ctx context.Context, conn *websocket.Conn, client *innerapi.Client, o
 
 // Refuse says why a command could not be run, and closes conn.
 func Refuse(ctx context.Context, conn *websocket.Conn, err error) {
-	body, _ := json.Marshal(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(), Remedy: errs.RemedyOf(err)})
-	_ = conn.Write(ctx, websocket.MessageBinary, append([]byte{guestapi.FrameError}, body...)) // or else the client has gone too
+	body, _ := json.Marshal(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(),
+		Remedy: errs.RemedyOf(err)})
+	// or else the client has gone too
+	_ = conn.Write(ctx, websocket.MessageBinary, append([]byte{guestapi.FrameError}, body...))
 	conn.Close(websocket.StatusNormalClosure, "")
 }
 
@@ -171,7 +176,8 @@ func (s *session) converse(ctx context.Context, process *innerapi.Process, st *s
 		err = s.end(ctx, exit)
 	}
 	if err == nil {
-		_ = s.conn.Close(websocket.StatusNormalClosure, "") // ends receive; how the client closes is its business
+		// ends receive; how the client closes is its business
+		_ = s.conn.Close(websocket.StatusNormalClosure, "")
 	}
 	cancel(errGone)
 	_ = input.Wait() // its end was caused above, or is the client's, which ctx tells
@@ -190,8 +196,9 @@ func (s *session) end(ctx context.Context, exit innerapi.Exit) error {
 	return s.send(ctx, guestapi.FrameExit, []byte{byte(exit.Code)})
 }
 
-// pump sends one output stream. It gives up when the client has gone. Once the command has ended it sends what is there and stops: a child that it
-// left behind with its output open doesn't keep the session.
+// pump sends one output stream. It gives up when the client has gone. Once the command has ended it
+// sends what is there and stops: a child that it left behind with its output open doesn't keep the
+// session.
 func (s *session) pump(ctx context.Context, out *output, exited <-chan struct{}) error {
 	buf := make([]byte, chunk)
 	for {
@@ -251,8 +258,8 @@ type control struct {
 	Signal string `json:"signal"` // as in SIGTERM
 }
 
-// receive takes the client's messages until it goes. Input waits in a bounded queue, so that a command that
-// doesn't read its input can still be resized, and its client's end be noticed.
+// receive takes the client's messages until it goes. Input waits in a bounded queue, so that a
+// command that doesn't read its input can still be resized, and its client's end be noticed.
 func (s *session) receive(ctx context.Context, process *innerapi.Process, st *streams) error {
 	queue := make(chan []byte, stdinQueue)
 	var feeding errgroup.Group
@@ -297,7 +304,8 @@ func (s *session) control(process *innerapi.Process, data []byte) {
 	}
 	switch {
 	case c.Type == "resize" && process.Terminal != nil && c.Rows > 0 && c.Cols > 0:
-		if err := resize(process.Terminal, c.Rows, c.Cols); err != nil && !errors.Is(err, os.ErrClosed) {
+		if err := resize(process.Terminal, c.Rows, c.Cols); err != nil &&
+			!errors.Is(err, os.ErrClosed) {
 			s.log.Debug("terminal not resized", "error", err)
 		}
 	case c.Type == "signal" && unix.SignalNum(c.Signal) != 0:

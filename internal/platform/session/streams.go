@@ -52,7 +52,8 @@ func openStreams(o Options) (*streams, error) {
 	for _, frame := range []byte{guestapi.FrameStdout, guestapi.FrameStderr} {
 		if err == nil {
 			err = st.pipe(func(r, w *os.File) {
-				st.child, st.outputs = append(st.child, w), append(st.outputs, &output{file: r, frame: frame})
+				st.child, st.outputs = append(st.child, w),
+					append(st.outputs, &output{file: r, frame: frame})
 			})
 		}
 	}
@@ -98,8 +99,9 @@ func (st *streams) close() {
 	})
 }
 
-// feed writes the client's input until the queue is closed, and then ends the command's input: by closing a
-// pipe, or on a terminal by the character that does it. A command that reads no more is no error.
+// feed writes the client's input until the queue is closed, and then ends the command's input: by
+// closing a pipe, or on a terminal by the character that does it. A command that reads no more is
+// no error.
 func (st *streams) feed(ctx context.Context, queue <-chan []byte) error {
 	broken := st.stdin == nil
 	stop := context.AfterFunc(ctx, func() {
@@ -130,9 +132,10 @@ func (st *streams) feed(ctx context.Context, queue <-chan []byte) error {
 // interrupt wakes a blocked read, so that it looks whether the command has ended.
 func (o *output) interrupt() { _ = o.file.SetReadDeadline(time.Unix(1, 0)) }
 
-// afterwards reads what is still written when the client has been told the end, or is gone: by a command that was hung
-// up on, or by what it left in the background, which broken pipes would end. It returns once nobody has them open, or
-// ctx ends. A terminal is closed instead, as by whoever leaves one.
+// afterwards reads what is still written when the client has been told the end, or is gone: by a
+// command that was hung up on, or by what it left in the background, which broken pipes would end.
+// It returns once nobody has them open, or ctx ends. A terminal is closed instead, as by whoever
+// leaves one.
 func (st *streams) afterwards(ctx context.Context, hungUp bool) {
 	switch {
 	case !st.isTTY:
@@ -161,8 +164,8 @@ func (st *streams) afterwards(ctx context.Context, hungUp bool) {
 	_ = g.Wait() // the end of it, in whatever way, is all that matters
 }
 
-// read returns output, and io.EOF at its end: when all writers have closed it, or when the command has ended and
-// nothing more is there.
+// read returns output, and io.EOF at its end: when all writers have closed it, or when the command
+// has ended and nothing more is there.
 func (o *output) read(buf []byte, exited <-chan struct{}) (int, error) {
 	select {
 	case <-exited:
@@ -177,9 +180,10 @@ func (o *output) read(buf []byte, exited <-chan struct{}) (int, error) {
 	return n, asEOF(err)
 }
 
-// rest reads what the command left behind when it ended. In a pipe that is all there by now, and what a child of
-// its own adds later isn't asked for. On a terminal the kernel moves it a little later; but there the end is told
-// by EIO, unless others hold it open, who get a short time and a bound.
+// rest reads what the command left behind when it ended. In a pipe that is all there by now, and
+// what a child of its own adds later isn't asked for. On a terminal the kernel moves it a little
+// later; but there the end is told by EIO, unless others hold it open, who get a short time and a
+// bound.
 func (o *output) rest(buf []byte) (int, error) {
 	if err := o.file.SetReadDeadline(time.Time{}); err != nil {
 		return 0, asEOF(err)

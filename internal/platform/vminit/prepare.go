@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/guestapi"
 )
 
-// lastToKill has the kernel kill any of the machine's processes before one of the platform's, which inherit it from init:
-// with the platform the whole VM would end.
+// lastToKill has the kernel kill any of the machine's processes before one of the platform's, which
+// inherit it from init: with the platform the whole VM would end.
 const lastToKill = "-900"
 
 // prepare makes what the kernel or the runtime has not made.
@@ -28,7 +28,8 @@ func prepare() error {
 			return err
 		}
 	}
-	// Refused without CAP_SYS_RESOURCE. The machine's processes go before the platform all the same: see package innerinit.
+	// Refused without CAP_SYS_RESOURCE. The machine's processes go before the platform all the
+	// same: see package innerinit.
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte(lastToKill), 0)
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -50,7 +51,8 @@ func identify(boot guestapi.Boot) error {
 	return seed(boot.Seed)
 }
 
-// mountMissing mounts where there is nothing yet: a directory with something in it is as somebody wants it.
+// mountMissing mounts where there is nothing yet: a directory with something in it is as somebody
+// wants it.
 func mountMissing(kind, target, options string) error {
 	entries, err := os.ReadDir(target)
 	if errors.Is(err, os.ErrNotExist) {

@@ -1,8 +1,9 @@
 // Package vminit is PID 1 of a VM. It is kept tiny, because nothing can restart it.
 //
-// Invariants: it starts blockd and platformd, and ends with the VM; a platformd that dies is started again,
-// and what it looked after goes on meanwhile; one that is stuck is killed for that; with blockd the VM ends, because the disk can't be trusted any
-// more: what was acknowledged is in the store, and another VM finds it there.
+// Invariants: it starts blockd and platformd, and ends with the VM; a platformd that dies is
+// started again, and what it looked after goes on meanwhile; one that is stuck is killed for that;
+// with blockd the VM ends, because the disk can't be trusted any more: what was acknowledged is in
+// the store, and another VM finds it there.
 package vminit
 
 import (
@@ -29,10 +30,12 @@ import (
 )
 
 const (
-	lastWords  = time.Second            // between blockd's end and the VM's, for platformd to say why
+	// between blockd's end and the VM's, for platformd to say why
+	lastWords  = time.Second
 	restartGap = 100 * time.Millisecond // between starts of platformd
-	oomRecent  = 5 * time.Second        // between the kernel's count and the end of what it has killed, and more
-	powerOff   = 2 * time.Second        // for the others to end at SIGTERM
+	// between the kernel's count and the end of what it has killed, and more
+	oomRecent = 5 * time.Second
+	powerOff  = 2 * time.Second // for the others to end at SIGTERM
 )
 
 // Config of init.
@@ -47,7 +50,8 @@ type Config struct {
 type Init struct {
 	cfg Config
 
-	// mu is held over start and wait, neither of which blocks, so that no child ends before it is known.
+	// mu is held over start and wait, neither of which blocks, so that no child ends before it is
+	// known.
 	mu       sync.Mutex
 	children map[int]*child
 
@@ -97,8 +101,8 @@ func (in *Init) Run(ctx context.Context) error {
 	return errors.Join(err, g.Wait())
 }
 
-// care waits for the boot document, for which the others wait by themselves, and then watches platformd. With a document that
-// can't be read, or that can't be followed, the VM ends.
+// care waits for the boot document, for which the others wait by themselves, and then watches
+// platformd. With a document that can't be read, or that can't be followed, the VM ends.
 func (in *Init) care(ctx context.Context, started <-chan struct{}) error {
 	boot, err := in.cfg.Boot(ctx)
 	if err == nil {
@@ -136,7 +140,8 @@ func (in *Init) supervise(ctx context.Context, started chan<- struct{}) error {
 			in.await(ctx, lastWords) // platformd sees it too, and tells the worker
 			return fmt.Errorf("blockd: %s", blockd.how)
 		case <-platformd.done:
-			in.cfg.Log.ErrorContext(ctx, "platformd has ended, and is started again", "how", platformd.how)
+			in.cfg.Log.ErrorContext(ctx, "platformd has ended, and is started again", "how",
+				platformd.how)
 			in.await(ctx, restartGap)
 			in.restarts.Count++
 			in.restarts.Last, in.restarts.Reason = time.Now(), platformd.how
@@ -169,7 +174,8 @@ func (in *Init) startPlatformd() (*child, error) {
 // envRestarts is the variable by which a platformd is told of those before it.
 const envRestarts = "SLUICE_PLATFORMD_RESTARTS"
 
-// Restarts returns what the init of this process, a platformd, has told it of those before it; nil: it is the first.
+// Restarts returns what the init of this process, a platformd, has told it of those before it; nil:
+// it is the first.
 func Restarts() (*fleet.PlatformReport, error) {
 	data := os.Getenv(envRestarts)
 	if data == "" {
@@ -215,8 +221,9 @@ func (in *Init) start(role string, env ...string) (*child, error) {
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
 	cmd.Env = append(cmd.Env, env...)
 	if role == "blockd" {
-		// A process unmounts what it was the last to see when it ends, and before it closes its files. If that
-		// were the machine's file system, blockd would wait for itself, for ever. So it never sees it.
+		// A process unmounts what it was the last to see when it ends, and before it closes its
+		// files. If that were the machine's file system, blockd would wait for itself, for ever. So
+		// it never sees it.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	}
 	in.mu.Lock()
@@ -263,8 +270,8 @@ func (in *Init) reapOne() bool {
 	return true
 }
 
-// ending says in words how a process has ended: why init has killed it for being stuck, if it has, and whether the kernel has
-// just killed one of the platform for lack of memory.
+// ending says in words how a process has ended: why init has killed it for being stuck, if it has,
+// and whether the kernel has just killed one of the platform for lack of memory.
 func ending(status unix.WaitStatus, stuck string, outOfMemory bool) string {
 	switch {
 	case stuck != "":
@@ -277,7 +284,8 @@ func ending(status unix.WaitStatus, stuck string, outOfMemory bool) string {
 	return fmt.Sprintf("exit code %d", status.ExitStatus())
 }
 
-// seed stirs fresh bytes into the kernel's random numbers: a VM that was saved must not repeat them.
+// seed stirs fresh bytes into the kernel's random numbers: a VM that was saved must not repeat
+// them.
 func seed(data []byte) error {
 	if len(data) == 0 {
 		data = make([]byte, 32)

@@ -20,13 +20,14 @@ const (
 	// askTimeout is how long one question to platformd waits. An answer counts however late it is.
 	askTimeout = 20 * time.Second
 	askFirst   = 20 * time.Millisecond // between questions until the first answer
-	// dialTimeout is for the kernel alone, which connects whatever platformd does. Before the link has its address a dial
-	// waits for a neighbour that there isn't, for seconds.
+	// dialTimeout is for the kernel alone, which connects whatever platformd does. Before the link
+	// has its address a dial waits for a neighbour that there isn't, for seconds.
 	dialTimeout = 500 * time.Millisecond
-	// comesUp is how long a platformd that has never answered is let be: a VM that doesn't come up is its worker's to remove.
+	// comesUp is how long a platformd that has never answered is let be: a VM that doesn't come up
+	// is its worker's to remove.
 	comesUp = 3 * time.Minute
-	// mostKills is how often in a row platformd is killed for its silence without having answered in between. Then
-	// starting it again is no cure, and the VM ends.
+	// mostKills is how often in a row platformd is killed for its silence without having answered
+	// in between. Then starting it again is no cure, and the VM ends.
 	mostKills = 3
 )
 
@@ -71,7 +72,8 @@ func (in *Init) judgePlatformd(ctx context.Context, answers *atomic.Int64) error
 		s := watchdog.Sample{At: time.Now(), Answered: now != known}
 		if known = now; s.Answered {
 			kills = 0
-		} else if look, err := threads.Look(); err == nil { // else it has ended, and is started again anyway
+		} else if look,
+			err := threads.Look(); err == nil { // else it has ended, and is started again anyway
 			s.Stuck, s.Starved = look.Stuck, look.Starved
 		}
 		why := judge.Look(s)
@@ -79,14 +81,16 @@ func (in *Init) judgePlatformd(ctx context.Context, answers *atomic.Int64) error
 			continue
 		}
 		if kills++; kills > mostKills {
-			return fmt.Errorf("platformd was killed %d times and is as silent as before: %s", mostKills, why)
+			return fmt.Errorf("platformd was killed %d times and is as silent as before: %s",
+				mostKills, why)
 		}
 		in.killStuck(ctx, c, why)
 		judge = watchdog.Judge{}
 	}
 }
 
-// killStuck ends a platformd; supervise starts the next one. What it looked after goes on meanwhile.
+// killStuck ends a platformd; supervise starts the next one. What it looked after goes on
+// meanwhile.
 func (in *Init) killStuck(ctx context.Context, c *child, why string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -100,10 +104,13 @@ func (in *Init) killStuck(ctx context.Context, c *child, why string) {
 	}
 }
 
-// askPlatformd counts platformd's answers, one question after the other, until ctx ends. It asks where the worker does.
+// askPlatformd counts platformd's answers, one question after the other, until ctx ends. It asks
+// where the worker does.
 func askPlatformd(ctx context.Context, token string, answers *atomic.Int64) {
-	address := net.JoinHostPort(guestapi.GuestLinkIP+"%"+guestapi.LinkName, strconv.Itoa(guestapi.ControlPort))
-	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	address := net.JoinHostPort(guestapi.GuestLinkIP+"%"+guestapi.LinkName,
+		strconv.Itoa(guestapi.ControlPort))
+	transport := &http.Transport{DialContext: func(ctx context.Context, _,
+		_ string) (net.Conn, error) {
 		d := net.Dialer{Timeout: dialTimeout}
 		return d.DialContext(ctx, "tcp6", address)
 	}}
@@ -127,7 +134,8 @@ func askPlatformd(ctx context.Context, token string, answers *atomic.Int64) {
 func askOnce(ctx context.Context, transport *http.Transport, token string) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://platformd"+guestapi.PathAlive, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet,
+		"http://platformd"+guestapi.PathAlive, nil)
 	if err != nil {
 		return err
 	}

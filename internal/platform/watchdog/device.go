@@ -24,12 +24,13 @@ func ReadDevice(path string) (Device, error) {
 	return parseDevice(string(text))
 }
 
-// parseDevice reads the fields of the kernel's Documentation/block/stat.rst: requests done are at 0 (reads), 4 (writes), 11
-// (discards) and 15 (flushes; since Linux 5.5), those in flight at 8.
+// parseDevice reads the fields of the kernel's Documentation/block/stat.rst: requests done are at 0
+// (reads), 4 (writes), 11 (discards) and 15 (flushes; since Linux 5.5), those in flight at 8.
 func parseDevice(text string) (Device, error) {
 	fields := strings.Fields(text)
 	if len(fields) < 11 {
-		return Device{}, errs.New(errs.Unsupported, "counters of a block device with %d fields", len(fields))
+		return Device{}, errs.New(errs.Unsupported,
+			"counters of a block device with %d fields", len(fields))
 	}
 	at := func(i int) uint64 {
 		if i >= len(fields) {

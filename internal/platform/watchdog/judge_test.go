@@ -23,22 +23,39 @@ func TestJudge(t *testing.T) {
 	hung := []Thread{{TID: 12, State: "D", Waits: "folio_wait_bit"}}
 	const ever = 10 * time.Minute
 	for _, c := range []script{
-		{name: "idle", look: func(int) Sample { return Sample{Answered: true, Device: Device{Done: 7}} }},
-		{name: "busy", look: func(i int) Sample { return Sample{Answered: true, Device: Device{Done: uint64(i), InFlight: 64}} }},
+		{name: "idle", look: func(int) Sample {
+			return Sample{Answered: true,
+				Device: Device{Done: 7}}
+		}},
+		{name: "busy", look: func(i int) Sample {
+			return Sample{Answered: true,
+				Device: Device{Done: uint64(i), InFlight: 64}}
+		}},
 		{name: "a flush of much to a slow store", look: func(i int) Sample {
 			return Sample{Answered: true, Device: waiting, Store: uint64(i / 5)}
 		}},
-		{name: "the store has stalled", look: func(int) Sample { return Sample{Answered: true, Device: waiting, Waits: true} }},
-		{name: "nothing is done", look: func(int) Sample { return Sample{Answered: true, Device: waiting} },
+		{name: "the store has stalled",
+			look: func(int) Sample { return Sample{Answered: true, Device: waiting, Waits: true} }},
+		{name: "nothing is done", look: func(int) Sample {
+			return Sample{Answered: true,
+				Device: waiting}
+		},
 			stuck: idle, words: "3 requests under way"},
 		{name: "answers now and then", look: func(i int) Sample {
-			return Sample{Answered: i%4 == 0, Device: Device{Done: uint64(i), InFlight: 1}, Stuck: hung}
+			return Sample{Answered: i%4 == 0,
+				Device: Device{Done: uint64(i), InFlight: 1}, Stuck: hung}
 		}},
-		{name: "does nothing, and could", look: func(int) Sample { return Sample{} }, stuck: silent, words: "not answered for 1m0s"},
-		{name: "gets half of the processor that it asks for", look: func(int) Sample { return Sample{Starved: 0.5} },
+		{name: "does nothing, and could", look: func(int) Sample { return Sample{} }, stuck: silent,
+			words: "not answered for 1m0s"},
+		{name: "gets half of the processor that it asks for",
+			look:  func(int) Sample { return Sample{Starved: 0.5} },
 			stuck: 2 * silent, words: "not answered for 2m0s"},
-		{name: "gets no processor", look: func(i int) Sample { return Sample{Answered: i%250 == 249, Starved: 1} }},
-		{name: "a thread hangs, and the others get no processor", look: func(int) Sample { return Sample{Stuck: hung, Starved: 1} },
+		{name: "gets no processor", look: func(i int) Sample {
+			return Sample{Answered: i%250 == 249,
+				Starved: 1}
+		}},
+		{name: "a thread hangs, and the others get no processor",
+			look:  func(int) Sample { return Sample{Stuck: hung, Starved: 1} },
 			stuck: 10 * silentStuck, words: "thread 12"},
 		{name: "a thread hangs", look: func(int) Sample { return Sample{Stuck: hung} },
 			stuck: silentStuck + Interval, words: "folio_wait_bit"},
@@ -66,7 +83,8 @@ func TestJudge(t *testing.T) {
 					continue
 				}
 				at := s.At.Sub(begin)
-				if c.stuck == 0 || at < c.stuck || at > c.stuck+2*Interval || !strings.Contains(why, c.words) {
+				if c.stuck == 0 || at < c.stuck || at > c.stuck+2*Interval ||
+					!strings.Contains(why, c.words) {
 					t.Fatalf("stuck after %v (want %v): %s", at, c.stuck, why)
 				}
 				return
@@ -95,7 +113,8 @@ func TestParseDevice(t *testing.T) {
 	if want := (Device{Done: 10 + 20 + 4 + 6, InFlight: 5}); err != nil || got != want {
 		t.Errorf("%+v %v", got, err)
 	}
-	if got, err := parseDevice("1 0 0 0 2 0 0 0 3 0 0"); err != nil || got != (Device{Done: 3, InFlight: 3}) {
+	if got, err := parseDevice("1 0 0 0 2 0 0 0 3 0 0"); err != nil ||
+		got != (Device{Done: 3, InFlight: 3}) {
 		t.Errorf("an old kernel's: %+v %v", got, err)
 	}
 	if _, err := parseDevice("1 2 3"); err == nil {
@@ -130,7 +149,8 @@ func TestThreads(t *testing.T) {
 	}
 	for deadline := time.Now().Add(time.Minute); ; {
 		look()
-		if stuck := look(); len(stuck) == 1 && stuck[0].TID == cmd.Process.Pid && stuck[0].State == "T" {
+		if stuck := look(); len(stuck) == 1 && stuck[0].TID == cmd.Process.Pid &&
+			stuck[0].State == "T" {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -142,12 +162,14 @@ func TestThreads(t *testing.T) {
 	}
 }
 
-// TestStarved: a process that could run and gets no processor is told from one that sleeps and from one that runs.
+// TestStarved: a process that could run and gets no processor is told from one that sleeps and from
+// one that runs.
 func TestStarved(t *testing.T) {
 	starved := func(pid int, holds func(float64) bool) (last float64) {
 		t.Helper()
 		threads := NewThreads(pid)
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(
+			200 * time.Millisecond) {
 			l, err := threads.Look()
 			if err != nil {
 				t.Fatal(err)

@@ -36,8 +36,8 @@ func describe(stuck []Thread) string {
 	return text
 }
 
-// Threads remembers how often and for how long each thread of a process has run, by which those are found that no longer do.
-// Not safe for concurrent use.
+// Threads remembers how often and for how long each thread of a process has run, by which those are
+// found that no longer do. Not safe for concurrent use.
 type Threads struct {
 	pid  int
 	at   time.Time // of the last look; zero: none
@@ -54,9 +54,11 @@ type thread struct {
 
 // Look is what has become of a process since the last look.
 type Look struct {
-	// Stuck are the threads that have not run, and could not: they wait in the kernel without an end, or were stopped.
+	// Stuck are the threads that have not run, and could not: they wait in the kernel without an
+	// end, or were stopped.
 	Stuck []Thread
-	// Starved is how much of the time the process waited for a processor, at most 1; 0 where the kernel doesn't tell.
+	// Starved is how much of the time the process waited for a processor, at most 1; 0 where the
+	// kernel doesn't tell.
 	Starved float64
 }
 
@@ -129,8 +131,8 @@ func (t *Threads) look(tid int) (thread, error) {
 	return is, nil
 }
 
-// times returns how long a thread has run and waited to run, in the kernel's Documentation/scheduler/sched-stats.rst; 0 where
-// the kernel doesn't tell.
+// times returns how long a thread has run and waited to run, in the kernel's
+// Documentation/scheduler/sched-stats.rst; 0 where the kernel doesn't tell.
 func (t *Threads) times(tid int) (ran, waited time.Duration) {
 	text, err := os.ReadFile(t.path(tid, "schedstat"))
 	if err != nil {

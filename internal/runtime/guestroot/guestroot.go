@@ -1,5 +1,6 @@
-// Package guestroot makes what the root directory of a VM has under every runtime: a release finds the same in a VM that has a
-// kernel of its own and in one that has none. Its functions run where that root is made, before anything else runs there.
+// Package guestroot makes what the root directory of a VM has under every runtime: a release finds
+// the same in a VM that has a kernel of its own and in one that has none. Its functions run where
+// that root is made, before anything else runs there.
 package guestroot
 
 import (
@@ -20,12 +21,12 @@ const (
 	NoProgram = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 )
 
-// made lists what is in a release's root and not taken from it: the VM has its own of these, and the kernel that is in a
-// release has done its work.
+// made lists what is in a release's root and not taken from it: the VM has its own of these, and
+// the kernel that is in a release has done its work.
 var made = []string{"dev", "proc", "sys", "run", "tmp", "boot", "lost+found"}
 
-// AddRelease shows the directories of a release in root, at the same places, by bind, which gets directories that are there,
-// and completes the links of a merged /usr.
+// AddRelease shows the directories of a release in root, at the same places, by bind, which gets
+// directories that are there, and completes the links of a merged /usr.
 func AddRelease(root, release string, bind func(from, to string) error) error {
 	entries, err := os.ReadDir(release)
 	if err != nil {
@@ -61,13 +62,15 @@ func AddRelease(root, release string, bind func(from, to string) error) error {
 	return nil
 }
 
-// CompleteDev adds to a /dev with device nodes what no kernel makes by itself: links, terminals, shared memory and queues.
+// CompleteDev adds to a /dev with device nodes what no kernel makes by itself: links, terminals,
+// shared memory and queues.
 func CompleteDev(dev string) error {
 	if err := os.Remove(filepath.Join(dev, "ptmx")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	for name, target := range map[string]string{
-		"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2",
+		"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1",
+		"stderr": "fd/2",
 	} {
 		if err := os.Symlink(target, filepath.Join(dev, name)); err != nil {
 			return err
@@ -79,7 +82,8 @@ func CompleteDev(dev string) error {
 		}
 	}
 	return errors.Join(
-		Mount("devpts", filepath.Join(dev, "pts"), "devpts", Device, "newinstance,ptmxmode=0666,mode=0620,gid=5"),
+		Mount("devpts", filepath.Join(dev, "pts"), "devpts", Device,
+			"newinstance,ptmxmode=0666,mode=0620,gid=5"),
 		Mount("tmpfs", filepath.Join(dev, "shm"), "tmpfs", NoProgram, "mode=1777"),
 		Mount("mqueue", filepath.Join(dev, "mqueue"), "mqueue", NoProgram, ""),
 	)

@@ -25,15 +25,16 @@ type Hierarchy struct {
 	Controllers []string // empty for a named one
 }
 
-// Layout is how this host has its cgroups. Kill and freeze always use v2; each limit uses whichever version
-// holds its controller. V1 is empty on a pure v2 host.
+// Layout is how this host has its cgroups. Kill and freeze always use v2; each limit uses whichever
+// version holds its controller. V1 is empty on a pure v2 host.
 type Layout struct {
 	Unified string
 	V1      []Hierarchy
 	V2      []string // controllers that Unified has
 }
 
-// ReadLayout finds the host's cgroups from a mountinfo file and a list of v1 controllers (/proc/cgroups).
+// ReadLayout finds the host's cgroups from a mountinfo file and a list of v1 controllers
+// (/proc/cgroups).
 func ReadLayout(mountinfo, controllers io.Reader) (Layout, error) {
 	known, err := v1Controllers(controllers)
 	if err != nil {
@@ -142,7 +143,8 @@ func (l Layout) mounts() []string {
 	return append(all, l.Unified)
 }
 
-// Cgroups are one VM's cgroups: parent/id holds its limits, parent/id/vm is the root of what it sees.
+// Cgroups are one VM's cgroups: parent/id holds its limits, parent/id/vm is the root of what it
+// sees.
 type Cgroups struct {
 	Layout
 	Parent  string   // relative to each mount
@@ -161,9 +163,9 @@ func (c Cgroups) Outer(mount string) string { return filepath.Join(mount, c.Pare
 // Inner is the cgroup below it that the VM's processes are in.
 func (c Cgroups) Inner(mount string) string { return filepath.Join(c.Outer(mount), innerCgroup) }
 
-// Create makes the VM's cgroups. Parents are removed with the last VM below them, maybe right now by
-// somebody else, which is why making them is tried more than once. Unsupported, and none is made, if the host can't bound
-// a VM; Conflict if the place for them has processes of its own.
+// Create makes the VM's cgroups. Parents are removed with the last VM below them, maybe right now
+// by somebody else, which is why making them is tried more than once. Unsupported, and none is
+// made, if the host can't bound a VM; Conflict if the place for them has processes of its own.
 func (c Cgroups) Create() error {
 	if err := c.CheckLimits(); err != nil {
 		return err
@@ -228,8 +230,8 @@ func (c Cgroups) adjust(mount, up, dir string) error {
 	return nil
 }
 
-// copyCpuset gives a new v1 cpuset its parent's CPUs and memory nodes: it starts with none, and nothing
-// can run in it then.
+// copyCpuset gives a new v1 cpuset its parent's CPUs and memory nodes: it starts with none, and
+// nothing can run in it then.
 func copyCpuset(up, dir string) error {
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
 		now, err := os.ReadFile(filepath.Join(dir, name))
@@ -250,7 +252,8 @@ func copyCpuset(up, dir string) error {
 	return nil
 }
 
-// Joins lists the files through which the setup process enters its v1 cgroups; it is born in the v2 one.
+// Joins lists the files through which the setup process enters its v1 cgroups; it is born in the v2
+// one.
 func (c Cgroups) Joins() []string {
 	var files []string
 	for _, h := range c.V1 {
@@ -292,8 +295,8 @@ func (c Cgroups) PIDs() []string {
 	return pids
 }
 
-// Remove deletes the VM's cgroups, those that it made itself included. A cgroup stays busy for a moment
-// after its last process has gone.
+// Remove deletes the VM's cgroups, those that it made itself included. A cgroup stays busy for a
+// moment after its last process has gone.
 func (c Cgroups) Remove(ctx context.Context) error {
 	for _, mount := range c.mounts() {
 		err := Poll(ctx, func() (bool, error) {
@@ -304,7 +307,8 @@ func (c Cgroups) Remove(ctx context.Context) error {
 			return err == nil, err
 		})
 		if err != nil {
-			return errs.Wrap(errs.Unavailable, err, "remove cgroup %s (processes %v)", c.Outer(mount), c.PIDs())
+			return errs.Wrap(errs.Unavailable, err, "remove cgroup %s (processes %v)",
+				c.Outer(mount), c.PIDs())
 		}
 		c.removeParents(mount)
 	}

@@ -13,8 +13,9 @@ const (
 	ConsoleKept     = 512 << 10   // newest bytes kept in the file beside it
 )
 
-// Console bounds a VM's console file. The VM appends to it through its own descriptor, so it is cut in place;
-// what the VM writes between the copy and the cut is lost. Nothing bounds it while no worker runs.
+// Console bounds a VM's console file. The VM appends to it through its own descriptor, so it is cut
+// in place; what the VM writes between the copy and the cut is lost. Nothing bounds it while no
+// worker runs.
 type Console struct{ Path string }
 
 // Bound cuts the file if it has grown too long.

@@ -20,7 +20,8 @@ const workerCgroup = "sluice-worker"
 // limiting are the controllers that bound a VM; without one of them it would be without a bound.
 func limiting() []string { return []string{"cpu", "memory", "pids"} }
 
-// Version says which version of cgroups has a controller on this host, "v1" or "v2"; "" if neither has it where we see it.
+// Version says which version of cgroups has a controller on this host, "v1" or "v2"; "" if neither
+// has it where we see it.
 func (l Layout) Version(controller string) string {
 	switch {
 	case l.V1For(controller) != "":
@@ -40,8 +41,8 @@ func (l Layout) Describe() string {
 	return strings.Join(all, ", ")
 }
 
-// AllV2 says whether v2 has all that bounds a VM, or v1 all: a container runtime uses one of them. Unsupported, with the names, on
-// a host that has some here and some there.
+// AllV2 says whether v2 has all that bounds a VM, or v1 all: a container runtime uses one of them.
+// Unsupported, with the names, on a host that has some here and some there.
 func (l Layout) AllV2() (bool, error) {
 	if err := l.CheckLimits(); err != nil {
 		return false, err
@@ -51,14 +52,16 @@ func (l Layout) AllV2() (bool, error) {
 		in[l.Version(controller)] = append(in[l.Version(controller)], controller)
 	}
 	if len(in) > 1 {
-		return false, errs.New(errs.Unsupported, "this host has cgroup controllers %s in v1, and %s in v2; a sandbox VM needs them in one",
+		return false, errs.New(errs.Unsupported,
+			"this host has cgroup controllers %s in v1, and %s in v2; a sandbox VM needs them in one",
 			strings.Join(in["v1"], ", "), strings.Join(in["v2"], ", ")).
 			WithRemedy("boot with cgroup_no_v1=all, or run the worker with --runtime qemu")
 	}
 	return in["v1"] == nil, nil
 }
 
-// CheckLimits refuses a host where something can't be bounded: Unsupported, with the controllers' names.
+// CheckLimits refuses a host where something can't be bounded: Unsupported, with the controllers'
+// names.
 func (l Layout) CheckLimits() error {
 	var missing []string
 	for _, controller := range limiting() {
@@ -70,15 +73,19 @@ func (l Layout) CheckLimits() error {
 		return nil
 	}
 	names := strings.Join(missing, ", ")
-	return errs.New(errs.Unsupported, "this host has no cgroup controller for %s, neither in v1 nor in v2 (%s)", names, l.Unified).
-		WithRemedy("boot with cgroup_no_v1=all, without cgroup_disable=; or mount the v1 hierarchy: mount -t cgroup -o %s cgroup /sys/fs/cgroup/%[1]s", missing[0])
+	return errs.New(errs.Unsupported,
+		"this host has no cgroup controller for %s, neither in v1 nor in v2 (%s)",
+		names, l.Unified).
+		WithRemedy(
+			"boot with cgroup_no_v1=all, without cgroup_disable=; or mount the v1 hierarchy: mount -t cgroup -o %s cgroup /sys/fs/cgroup/%[1]s", missing[0])
 }
 
-// Delegate lets dir's children use the controllers that limits need, as far as dir has them itself. EBUSY: it has processes
-// of its own, which only the root of all may have beside such children.
+// Delegate lets dir's children use the controllers that limits need, as far as dir has them itself.
+// EBUSY: it has processes of its own, which only the root of all may have beside such children.
 //
-// All are asked for at once. Asked for those first that can bound single threads, the kernel takes a cgroup with processes
-// for one whose children hold threads of these, and none of them can have memory bounded, or be a VM's, from then on.
+// All are asked for at once. Asked for those first that can bound single threads, the kernel takes
+// a cgroup with processes for one whose children hold threads of these, and none of them can have
+// memory bounded, or be a VM's, from then on.
 func Delegate(dir string) error {
 	have, err := controllersOf(dir)
 	if err != nil {
@@ -118,8 +125,8 @@ func hasType(dir string) bool {
 	return err == nil
 }
 
-// arrangedFrom returns the cgroup below which, itself included, all on the way to the VM's is ours to arrange. What is above
-// one that was delegated is somebody else's.
+// arrangedFrom returns the cgroup below which, itself included, all on the way to the VM's is ours
+// to arrange. What is above one that was delegated is somebody else's.
 func (c Cgroups) arrangedFrom() string {
 	dir := c.Unified
 	for part := range strings.SplitSeq(c.Parent, "/") {
@@ -131,7 +138,8 @@ func (c Cgroups) arrangedFrom() string {
 	return c.Unified
 }
 
-// checkBounded refuses a place where the VM's cgroup got no controller, because one above it has none to give.
+// checkBounded refuses a place where the VM's cgroup got no controller, because one above it has
+// none to give.
 func (c Cgroups) checkBounded() error {
 	have, err := controllersOf(c.Outer(c.Unified))
 	if err != nil {
@@ -139,8 +147,11 @@ func (c Cgroups) checkBounded() error {
 	}
 	for _, controller := range limiting() {
 		if c.Version(controller) == "v2" && !slices.Contains(have, controller) {
-			return errs.New(errs.Unsupported, "no VM can be bounded below cgroup %s: it may not use controller %s", filepath.Join(c.Unified, c.Parent), controller).
-				WithRemedy("give the worker's unit Delegate=yes, or run the worker with another --cgroup-parent")
+			return errs.New(errs.Unsupported,
+				"no VM can be bounded below cgroup %s: it may not use controller %s",
+				filepath.Join(c.Unified, c.Parent), controller).
+				WithRemedy(
+					"give the worker's unit Delegate=yes, or run the worker with another --cgroup-parent")
 		}
 	}
 	return nil
@@ -152,8 +163,9 @@ func controllersOf(dir string) ([]string, error) {
 	return strings.Fields(string(have)), err
 }
 
-// delegate is Delegate for a cgroup on the way to a VM's. The kernel lets none have processes of its own and children with
-// limits. If it is the worker who is in the way, and the cgroup is the worker's to arrange, then the worker steps aside.
+// delegate is Delegate for a cgroup on the way to a VM's. The kernel lets none have processes of
+// its own and children with limits. If it is the worker who is in the way, and the cgroup is the
+// worker's to arrange, then the worker steps aside.
 func (c Cgroups) delegate(dir string) error {
 	err := Delegate(dir)
 	if !errors.Is(err, unix.EBUSY) {
@@ -166,10 +178,12 @@ func (c Cgroups) delegate(dir string) error {
 	remedy := "run the worker with --cgroup-parent below a cgroup without processes"
 	switch {
 	case own != dir:
-		return errs.Wrap(errs.Conflict, err, "cgroup %s has processes (%s), so VMs can't be bounded below it", dir, occupants(dir)).
+		return errs.Wrap(errs.Conflict, err,
+			"cgroup %s has processes (%s), so VMs can't be bounded below it", dir, occupants(dir)).
 			WithRemedy("%s", remedy)
 	case !isDelegated(dir) && !isNamespaceRoot(dir):
-		return errs.Wrap(errs.Conflict, err, "this worker runs in cgroup %s, which isn't delegated to it, so VMs can't be bounded below it", dir).
+		return errs.Wrap(errs.Conflict, err,
+			"this worker runs in cgroup %s, which isn't delegated to it, so VMs can't be bounded below it", dir).
 			WithRemedy("give the worker's unit Delegate=yes, or %s", remedy)
 	}
 	aside := filepath.Join(dir, workerCgroup)
@@ -180,7 +194,9 @@ func (c Cgroups) delegate(dir string) error {
 		return fmt.Errorf("leave %s to the VMs: %w", dir, err)
 	}
 	if err := Delegate(dir); errors.Is(err, unix.EBUSY) {
-		return errs.Wrap(errs.Conflict, err, "cgroup %s has processes beside this worker (%s), so VMs can't be bounded below it", dir, occupants(dir)).
+		return errs.Wrap(errs.Conflict, err,
+			"cgroup %s has processes beside this worker (%s), so VMs can't be bounded below it",
+			dir, occupants(dir)).
 			WithRemedy("start the worker alone there, by exec, or %s", remedy)
 	} else if err != nil {
 		return err
@@ -202,12 +218,14 @@ func ownCgroup(unified string) (string, error) {
 	return "", errs.New(errs.Unsupported, "this process is in no v2 cgroup")
 }
 
-// isDelegated tells by the mark of systemd whether what is below a cgroup is left to who runs in it (Delegate=yes).
+// isDelegated tells by the mark of systemd whether what is below a cgroup is left to who runs in it
+// (Delegate=yes).
 func isDelegated(dir string) bool {
 	return isMarked(dir, "trusted.delegate") || isMarked(dir, "user.delegate")
 }
 
-// isNamespaceRoot tells whether a cgroup is the root of what this process sees and not of all: a container's own.
+// isNamespaceRoot tells whether a cgroup is the root of what this process sees and not of all: a
+// container's own.
 func isNamespaceRoot(dir string) bool { return hasType(dir) && !hasType(filepath.Dir(dir)) }
 
 // occupants names the processes of a cgroup itself, for messages.

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestKillWithoutCgroupKill kills what is in a cgroup on a kernel without cgroup.kill; a directory stands for it.
+// TestKillWithoutCgroupKill kills what is in a cgroup on a kernel without cgroup.kill; a directory
+// stands for it.
 func TestKillWithoutCgroupKill(t *testing.T) {
 	c := Cgroups{Layout: Layout{Unified: t.TempDir()}, Parent: "sluice/w1", ID: "0123abcd"}
 	if err := os.MkdirAll(c.Inner(c.Unified), 0o755); err != nil {
@@ -19,7 +20,8 @@ func TestKillWithoutCgroupKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	procs := fmt.Sprintf("%d\n", cmd.Process.Pid)
-	if err := os.WriteFile(filepath.Join(c.Inner(c.Unified), "cgroup.procs"), []byte(procs), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(c.Inner(c.Unified), "cgroup.procs"), []byte(procs),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.KillAll(); err != nil {

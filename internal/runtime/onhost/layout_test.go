@@ -28,10 +28,13 @@ func TestReadLayout(t *testing.T) {
 		v2     string
 		v1     []string // options at mount
 	}{
-		"hybrid":        {cpu + named + unified, "/sys/fs/cgroup/unified", []string{"cpu,cpuacct at /sys/fs/cgroup/cpu,cpuacct", "none,name=systemd at /sys/fs/cgroup/systemd"}},
-		"mounted twice": {cpu + again + unified, "/sys/fs/cgroup/unified", []string{"cpu,cpuacct at /sys/fs/cgroup/cpu,cpuacct"}},
-		"a part only":   {part + unified, "/sys/fs/cgroup/unified", nil},
-		"pure v2":       {pure, "/sys/fs/cgroup", nil},
+		"hybrid": {cpu + named + unified, "/sys/fs/cgroup/unified",
+			[]string{"cpu,cpuacct at /sys/fs/cgroup/cpu,cpuacct",
+				"none,name=systemd at /sys/fs/cgroup/systemd"}},
+		"mounted twice": {cpu + again + unified, "/sys/fs/cgroup/unified",
+			[]string{"cpu,cpuacct at /sys/fs/cgroup/cpu,cpuacct"}},
+		"a part only": {part + unified, "/sys/fs/cgroup/unified", nil},
+		"pure v2":     {pure, "/sys/fs/cgroup", nil},
 	} {
 		l, err := ReadLayout(strings.NewReader(c.mounts), strings.NewReader(controllersFile))
 		if err != nil {
@@ -46,19 +49,22 @@ func TestReadLayout(t *testing.T) {
 			t.Errorf("%s: v2 %q, v1 %q", name, l.Unified, v1)
 		}
 	}
-	if _, err := ReadLayout(strings.NewReader(cpu), strings.NewReader(controllersFile)); !errs.Is(err, errs.Unsupported) {
+	if _, err := ReadLayout(strings.NewReader(cpu),
+		strings.NewReader(controllersFile)); !errs.Is(err, errs.Unsupported) {
 		t.Errorf("no v2 at all: %v", err)
 	}
 }
 
-// TestLimitsOnPureV2 checks what is written where on a host without v1, on a directory that stands for its cgroups.
+// TestLimitsOnPureV2 checks what is written where on a host without v1, on a directory that stands
+// for its cgroups.
 func TestLimitsOnPureV2(t *testing.T) {
 	c := Cgroups{Layout: Layout{Unified: t.TempDir()}, Parent: "sluice/w1", ID: "0123abcd"}
 	dir := c.Outer(c.Unified)
 	if err := os.MkdirAll(c.Inner(c.Unified), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range []string{"cpu.max", "memory.max", "memory.swap.max", "pids.max", "memory.min", "vm/memory.min"} {
+	for _, f := range []string{"cpu.max", "memory.max", "memory.swap.max", "pids.max", "memory.min",
+		"vm/memory.min"} {
 		if err := os.WriteFile(filepath.Join(dir, f), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +79,8 @@ func TestLimitsOnPureV2(t *testing.T) {
 		{fleet.Resources{CPUMillis: 1}, "1000 100000", "max", "max"},
 		{fleet.Resources{MemoryMiB: 1}, "max 100000", bytes(1), "0"},
 	} {
-		for _, f := range []string{"cpu.max", "memory.max", "memory.swap.max"} { // a real one doesn't keep what was there
+		// a real one doesn't keep what was there
+		for _, f := range []string{"cpu.max", "memory.max", "memory.swap.max"} {
 			if err := os.Truncate(filepath.Join(dir, f), 0); err != nil {
 				t.Fatal(err)
 			}
@@ -81,8 +88,9 @@ func TestLimitsOnPureV2(t *testing.T) {
 		if err := c.SetLimits(step.limits); err != nil {
 			t.Fatal(err)
 		}
-		for f, want := range map[string]string{"cpu.max": step.cpu, "memory.max": step.memory, "memory.swap.max": step.swap,
-			"memory.min": protected, "vm/memory.min": protected} {
+		for f, want := range map[string]string{"cpu.max": step.cpu, "memory.max": step.memory,
+			"memory.swap.max": step.swap,
+			"memory.min":      protected, "vm/memory.min": protected} {
 			if got, _ := os.ReadFile(filepath.Join(dir, f)); string(got) != want {
 				t.Errorf("%+v: %s is %q, want %q", step.limits, f, got, want)
 			}

@@ -22,20 +22,23 @@ import (
 
 const (
 	cpuPeriodMicros = 100_000
-	memorySlack     = 32 << 20 // bytes; what is charged to neither, such as what a cgroup leaves behind that was removed
+	// bytes; what is charged to neither, such as what a cgroup leaves behind that was removed
+	memorySlack = 32 << 20
 )
 
 // SetLimits bounds the whole VM, platform included. 0 means no bound.
 func (c Cgroups) SetLimits(l fleet.Resources) error {
 	if l.CPUMillis < 0 || l.MemoryMiB < 0 {
-		return errs.New(errs.Invalid, "limits can't be negative: %d millicores, %d MiB", l.CPUMillis, l.MemoryMiB)
+		return errs.New(errs.Invalid, "limits can't be negative: %d millicores, %d MiB",
+			l.CPUMillis, l.MemoryMiB)
 	}
 	if err := c.setCPU(l.CPUMillis); err != nil {
 		return errs.Wrap(errs.Internal, err, "limit CPU of VM %s", c.ID)
 	}
 	if err := c.setMemory(l.MemoryMiB << 20); err != nil {
 		if errors.Is(err, unix.EBUSY) {
-			return errs.Wrap(errs.Conflict, err, "VM %s uses more than %d MiB now", c.ID, l.MemoryMiB).
+			return errs.Wrap(errs.Conflict, err, "VM %s uses more than %d MiB now",
+				c.ID, l.MemoryMiB).
 				WithRemedy("choose a higher bound")
 		}
 		return errs.Wrap(errs.Internal, err, "limit memory of VM %s", c.ID)
@@ -52,10 +55,12 @@ func (c Cgroups) setCPU(millis int64) error {
 		if millis == 0 {
 			quota = -1
 		}
-		if err := WriteFile(filepath.Join(c.Outer(v1), "cpu.cfs_period_us"), strconv.Itoa(cpuPeriodMicros)); err != nil {
+		if err := WriteFile(filepath.Join(c.Outer(v1), "cpu.cfs_period_us"),
+			strconv.Itoa(cpuPeriodMicros)); err != nil {
 			return err
 		}
-		return WriteFile(filepath.Join(c.Outer(v1), "cpu.cfs_quota_us"), strconv.FormatInt(quota, 10))
+		return WriteFile(filepath.Join(c.Outer(v1), "cpu.cfs_quota_us"),
+			strconv.FormatInt(quota, 10))
 	}
 	value := fmt.Sprintf("%d %d", quota, cpuPeriodMicros)
 	if millis == 0 {
@@ -64,8 +69,9 @@ func (c Cgroups) setCPU(millis int64) error {
 	return WriteFile(filepath.Join(c.Outer(c.Unified), "cpu.max"), value)
 }
 
-// setMemory bounds all of the VM. The platform and the machine are bounded by themselves, too, inside. Their sum must not reach
-// this bound, or the platform would have to reclaim what the machine has dirtied, and wait for itself to write that.
+// setMemory bounds all of the VM. The platform and the machine are bounded by themselves, too,
+// inside. Their sum must not reach this bound, or the platform would have to reclaim what the
+// machine has dirtied, and wait for itself to write that.
 func (c Cgroups) setMemory(bytes int64) error {
 	if bytes > 0 {
 		bytes += memorySlack
@@ -81,25 +87,29 @@ func (c Cgroups) setProcesses() error {
 	if mount == "" {
 		mount = c.Unified
 	}
-	if err := WriteFile(filepath.Join(c.Outer(mount), "pids.max"), strconv.Itoa(maxProcesses)); err != nil {
+	if err := WriteFile(filepath.Join(c.Outer(mount), "pids.max"),
+		strconv.Itoa(maxProcesses)); err != nil {
 		return errs.Wrap(errs.Internal, err, "limit processes of VM %s", c.ID)
 	}
 	return nil
 }
 
-// vmDevices are all devices that a VM may open; nodes may be made for any, which alone gives nothing.
+// vmDevices are all devices that a VM may open; nodes may be made for any, which alone gives
+// nothing.
 func vmDevices() []string {
 	return []string{
 		"c *:* m", "b *:* m",
-		"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", // null zero full random urandom
+		// null zero full random urandom
+		"c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm",
 		"c 5:0 rwm", "c 5:2 rwm", "c 136:* rwm", // tty ptmx pts
 		"c 10:229 rwm", "c 10:237 rwm", "b 7:* rwm", // fuse loop-control loop
 		"c 10:200 rwm", // tun
 	}
 }
 
-// allowDevices closes all other devices to a v1 cgroup. Only v1 has files for that; on a v2 host a VM is kept
-// from devices by having no nodes for them, and user code in it by the inner container's own filter.
+// allowDevices closes all other devices to a v1 cgroup. Only v1 has files for that; on a v2 host a
+// VM is kept from devices by having no nodes for them, and user code in it by the inner container's
+// own filter.
 func allowDevices(dir string, more []string) error {
 	if err := WriteFile(filepath.Join(dir, "devices.deny"), "a"); err != nil {
 		return err
@@ -113,15 +123,16 @@ func allowDevices(dir string, more []string) error {
 }
 
 const (
-	// killAgain is how often a VM that doesn't die is killed again, for what it forked or froze meanwhile.
+	// killAgain is how often a VM that doesn't die is killed again, for what it forked or froze
+	// meanwhile.
 	killAgain = 200 * time.Millisecond
 	// killStuck is when a VM that was killed must be waiting for a disk that it serves itself.
 	killStuck = time.Second
 )
 
-// KillAndWait kills until the VM's cgroup is empty. A process in an uninterruptible wait for the VM's own
-// disk dies too, as soon as the disk's server has: the kernel then fails what it waits for. A server that
-// waits for its own disk is freed by giving its FUSE connection up.
+// KillAndWait kills until the VM's cgroup is empty. A process in an uninterruptible wait for the
+// VM's own disk dies too, as soon as the disk's server has: the kernel then fails what it waits
+// for. A server that waits for its own disk is freed by giving its FUSE connection up.
 func (c Cgroups) KillAndWait(ctx context.Context) error {
 	var last time.Time
 	first := time.Now()
@@ -147,8 +158,8 @@ func (c Cgroups) KillAndWait(ctx context.Context) error {
 	return nil
 }
 
-// abortDisks gives up the FUSE connections of all that is left of the VM. It goes by /proc, because a process
-// whose main thread is a zombie is in no cgroup.procs any more.
+// abortDisks gives up the FUSE connections of all that is left of the VM. It goes by /proc, because
+// a process whose main thread is a zombie is in no cgroup.procs any more.
 func (c Cgroups) abortDisks() error {
 	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	if err != nil {
@@ -170,8 +181,9 @@ func (c Cgroups) abortDisks() error {
 	return failed
 }
 
-// Freeze stops every process of the VM. A process that waits uninterruptibly, for a disk whose server
-// is stopped already, can't be frozen before it comes back, and doesn't run either: it counts as stopped.
+// Freeze stops every process of the VM. A process that waits uninterruptibly, for a disk whose
+// server is stopped already, can't be frozen before it comes back, and doesn't run either: it
+// counts as stopped.
 func (c Cgroups) Freeze(ctx context.Context) error {
 	file := filepath.Join(c.Outer(c.Unified), "cgroup.freeze")
 	if err := WriteFile(file, "1"); err != nil {
@@ -184,7 +196,8 @@ func (c Cgroups) Freeze(ctx context.Context) error {
 		return frozen || tries > 20 && c.noneRuns(), err
 	})
 	if err != nil {
-		return errors.Join(errs.Wrap(errs.Unavailable, err, "freeze VM %s", c.ID), optional(WriteFile(file, "0")))
+		return errors.Join(errs.Wrap(errs.Unavailable, err, "freeze VM %s", c.ID),
+			optional(WriteFile(file, "0")))
 	}
 	return nil
 }
@@ -196,8 +209,9 @@ func (c Cgroups) Thaw() error {
 	return nil
 }
 
-// noneRuns reports whether no thread in the VM runs or could. All were told to freeze: one in an interruptible
-// sleep was woken by that, so those that sleep are frozen, or in an uninterruptible wait.
+// noneRuns reports whether no thread in the VM runs or could. All were told to freeze: one in an
+// interruptible sleep was woken by that, so those that sleep are frozen, or in an uninterruptible
+// wait.
 func (c Cgroups) noneRuns() bool {
 	for _, pid := range c.PIDs() {
 		tasks, err := os.ReadDir(filepath.Join("/proc", pid, "task"))
@@ -206,7 +220,8 @@ func (c Cgroups) noneRuns() bool {
 		}
 		for _, t := range tasks {
 			stat, err := os.ReadFile(filepath.Join("/proc", pid, "task", t.Name(), "stat"))
-			if err == nil && strings.HasPrefix(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " R") {
+			if err == nil && strings.HasPrefix(
+				string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " R") {
 				return false
 			}
 		}
@@ -214,8 +229,8 @@ func (c Cgroups) noneRuns() bool {
 	return true
 }
 
-// KillAll sends SIGKILL to everything in the VM's cgroup. What the platform froze by a v1 freezer must be
-// thawed, or the signal would wait for ever.
+// KillAll sends SIGKILL to everything in the VM's cgroup. What the platform froze by a v1 freezer
+// must be thawed, or the signal would wait for ever.
 func (c Cgroups) KillAll() error {
 	err := WriteFile(filepath.Join(c.Outer(c.Unified), "cgroup.kill"), "1")
 	if errors.Is(err, fs.ErrNotExist) { // a kernel before 5.14, if the VM isn't gone
@@ -226,16 +241,18 @@ func (c Cgroups) KillAll() error {
 	if freezer == "" {
 		return err
 	}
-	walkErr := filepath.WalkDir(c.Outer(freezer), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			return optional(err)
-		}
-		return optional(WriteFile(filepath.Join(path, "freezer.state"), "THAWED"))
-	})
+	walkErr := filepath.WalkDir(c.Outer(freezer),
+		func(path string, e fs.DirEntry, err error) error {
+			if err != nil || !e.IsDir() {
+				return optional(err)
+			}
+			return optional(WriteFile(filepath.Join(path, "freezer.state"), "THAWED"))
+		})
 	return errors.Join(err, walkErr)
 }
 
-// killEach sends SIGKILL to each process of the VM, one after the other. With the init of a namespace all in it go.
+// killEach sends SIGKILL to each process of the VM, one after the other. With the init of a
+// namespace all in it go.
 func (c Cgroups) killEach() error {
 	for _, text := range c.PIDs() {
 		pid, err := strconv.Atoi(text)

@@ -18,10 +18,12 @@ import (
 // addrGenNone keeps the kernel from adding a link-local address of its own choice to a link.
 const addrGenNone = 1
 
-// LinkName names the worker's end of a VM's link: short enough for an interface, and unique on the worker.
+// LinkName names the worker's end of a VM's link: short enough for an interface, and unique on the
+// worker.
 func LinkName(id fleet.VMID) string { return "vm" + string(id) }
 
-// BringUp gives a link its one address, usable at once: nobody else can be on a point-to-point link.
+// BringUp gives a link its one address, usable at once: nobody else can be on a point-to-point
+// link.
 func BringUp(name, ip string) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
@@ -72,9 +74,9 @@ func DeleteLink(name string) error {
 	return nil
 }
 
-// Dial connects to a port of a VM over its link; it gives up when alive ends: a link to nobody would keep it
-// waiting. The link is named by its index: all VMs have the same address, and names are looked up in a cache
-// that may be a minute old.
+// Dial connects to a port of a VM over its link; it gives up when alive ends: a link to nobody
+// would keep it waiting. The link is named by its index: all VMs have the same address, and names
+// are looked up in a cache that may be a minute old.
 func Dial(ctx, alive context.Context, linkName string, port int) (net.Conn, error) {
 	link, err := netlink.LinkByName(linkName)
 	if err != nil {

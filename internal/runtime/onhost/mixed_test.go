@@ -14,7 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/test/v2host"
 )
 
-// TestMixedLimits bounds a VM on a host that has cpu in v1 and the rest in v2, each where it is; TestOnMixedHost runs it in a VM.
+// TestMixedLimits bounds a VM on a host that has cpu in v1 and the rest in v2, each where it is;
+// TestOnMixedHost runs it in a VM.
 func TestMixedLimits(t *testing.T) {
 	if !v2host.Inside() {
 		t.Skip("needs a host of its own, whose controllers it moves")
@@ -32,7 +33,8 @@ func TestMixedLimits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for controller, want := range map[string]string{"cpu": "v1", "memory": "v2", "pids": "v2", "nonsense": ""} {
+	for controller, want := range map[string]string{"cpu": "v1", "memory": "v2", "pids": "v2",
+		"nonsense": ""} {
 		if got := l.Version(controller); got != want {
 			t.Errorf("%s is in %q, want %q", controller, got, want)
 		}
@@ -46,29 +48,36 @@ func TestMixedLimits(t *testing.T) {
 	wantFile(t, filepath.Join(c.Outer(l.Unified), "pids.max"), fmt.Sprint(maxProcesses))
 }
 
-// TestAllV2 wants a host told by what bounds a VM alone, and one refused by name whose controllers are some here, some there.
+// TestAllV2 wants a host told by what bounds a VM alone, and one refused by name whose controllers
+// are some here, some there.
 func TestAllV2(t *testing.T) {
 	v1 := func(controllers ...string) []Hierarchy {
-		return []Hierarchy{{Mount: "/sys/fs/cgroup/x", Options: strings.Join(controllers, ","), Controllers: controllers}}
+		return []Hierarchy{{Mount: "/sys/fs/cgroup/x", Options: strings.Join(controllers, ","),
+			Controllers: controllers}}
 	}
 	for name, c := range map[string]struct {
 		l     Layout
 		allV2 bool
 		says  string // of what is refused
 	}{
-		"pure v2":             {Layout{V2: []string{"cpu", "io", "memory", "pids"}}, true, ""},
-		"v1":                  {Layout{V1: v1("cpu", "memory", "pids", "freezer")}, false, ""},
-		"v1 with io in v2":    {Layout{V1: v1("cpu", "memory", "pids"), V2: []string{"io"}}, false, ""},
-		"v2 with net_cls":     {Layout{V1: v1("net_cls"), V2: []string{"cpu", "memory", "pids"}}, true, ""},
-		"v2 with a named one": {Layout{V1: []Hierarchy{{Mount: "/x", Options: "none,name=systemd"}}, V2: []string{"cpu", "memory", "pids"}}, true, ""},
-		"mixed":               {Layout{V1: v1("cpu"), V2: []string{"memory", "pids"}}, false, "cpu in v1, and memory, pids in v2"},
-		"no pids":             {Layout{V1: v1("cpu", "memory")}, false, "pids"},
+		"pure v2": {Layout{V2: []string{"cpu", "io", "memory", "pids"}}, true, ""},
+		"v1":      {Layout{V1: v1("cpu", "memory", "pids", "freezer")}, false, ""},
+		"v1 with io in v2": {Layout{V1: v1("cpu", "memory", "pids"), V2: []string{"io"}}, false,
+			""},
+		"v2 with net_cls": {Layout{V1: v1("net_cls"), V2: []string{"cpu", "memory", "pids"}},
+			true, ""},
+		"v2 with a named one": {Layout{V1: []Hierarchy{{Mount: "/x", Options: "none,name=systemd"}},
+			V2: []string{"cpu", "memory", "pids"}}, true, ""},
+		"mixed": {Layout{V1: v1("cpu"), V2: []string{"memory", "pids"}}, false,
+			"cpu in v1, and memory, pids in v2"},
+		"no pids": {Layout{V1: v1("cpu", "memory")}, false, "pids"},
 	} {
 		allV2, err := c.l.AllV2()
 		if allV2 != c.allV2 || (err != nil) != (c.says != "") {
 			t.Errorf("%s: %v, %v", name, allV2, err)
 		}
-		if c.says != "" && (!errs.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), c.says) || errs.RemedyOf(err) == "") {
+		if c.says != "" && (!errs.Is(err, errs.Unsupported) ||
+			!strings.Contains(err.Error(), c.says) || errs.RemedyOf(err) == "") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -76,9 +85,11 @@ func TestAllV2(t *testing.T) {
 
 // TestNoControllerIsRefused wants the name of what is missing, and nothing made.
 func TestNoControllerIsRefused(t *testing.T) {
-	c := Cgroups{Layout: Layout{Unified: t.TempDir(), V2: []string{"cpu", "pids"}}, Parent: "sluice-test/none", ID: "0123abcd"}
+	c := Cgroups{Layout: Layout{Unified: t.TempDir(), V2: []string{"cpu", "pids"}},
+		Parent: "sluice-test/none", ID: "0123abcd"}
 	err := c.Create()
-	if !errs.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "for memory,") || errs.RemedyOf(err) == "" {
+	if !errs.Is(err, errs.Unsupported) || !strings.Contains(err.Error(), "for memory,") ||
+		errs.RemedyOf(err) == "" {
 		t.Errorf("a host without memory controller: %v", err)
 	}
 	if left, err := os.ReadDir(c.Unified); len(left) != 0 || err != nil {

@@ -11,7 +11,8 @@ import (
 // mostStretch bounds how much a host's pressure stretches what is waited for.
 const mostStretch = 10
 
-// Patient returns how long to wait on this host, now, for what takes that long on one without pressure.
+// Patient returns how long to wait on this host, now, for what takes that long on one without
+// pressure.
 func Patient(d time.Duration) time.Duration {
 	r, err := pressure.New().Read()
 	if err != nil {

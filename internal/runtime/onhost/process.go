@@ -39,8 +39,9 @@ func StartTicks(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
-// OpenProcess returns a pidfd of the process that has this pid since startTicks, or nil if it is gone. The descriptor is
-// opened before the start time is compared, so that it can't be of a later process with the same pid.
+// OpenProcess returns a pidfd of the process that has this pid since startTicks, or nil if it is
+// gone. The descriptor is opened before the start time is compared, so that it can't be of a later
+// process with the same pid.
 func OpenProcess(pid int, startTicks uint64) (*os.File, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
@@ -67,7 +68,8 @@ func hasEnded(pidfd int) bool {
 	return err == nil && n > 0
 }
 
-// WaitReadable waits until a pidfd is readable, which is when its process has ended, without holding a thread.
+// WaitReadable waits until a pidfd is readable, which is when its process has ended, without
+// holding a thread.
 func WaitReadable(ctx context.Context, pidfd *os.File, timeout time.Duration) error {
 	if err := pidfd.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return err
@@ -89,9 +91,10 @@ func WaitReadable(ctx context.Context, pidfd *os.File, timeout time.Duration) er
 	return errors.Join(err, pollErr)
 }
 
-// Watch waits until the process of a pidfd has ended, and bounds its VM's console meanwhile; failed gets what comes in the way
-// of that. ended is false if ctx is done first. It closes the pidfd.
-func Watch(ctx context.Context, pidfd *os.File, console Console, failed func(error)) (ended bool, err error) {
+// Watch waits until the process of a pidfd has ended, and bounds its VM's console meanwhile; failed
+// gets what comes in the way of that. ended is false if ctx is done first. It closes the pidfd.
+func Watch(ctx context.Context, pidfd *os.File, console Console,
+	failed func(error)) (ended bool, err error) {
 	defer func() { _ = pidfd.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = pidfd.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()

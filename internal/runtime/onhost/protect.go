@@ -16,11 +16,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
-// madeMark is on each v2 cgroup above VMs that a worker has made. What somebody else has set in other ones stays.
+// madeMark is on each v2 cgroup above VMs that a worker has made. What somebody else has set in
+// other ones stays.
 const madeMark = "trusted.sluice"
 
-// protectPlatform keeps the kernel from taking the platform's memory for the sake of other VMs, or of the host. In between, the
-// platform gives it all to its own processes.
+// protectPlatform keeps the kernel from taking the platform's memory for the sake of other VMs, or
+// of the host. In between, the platform gives it all to its own processes.
 func (c Cgroups) protectPlatform() error {
 	if c.V1For("memory") != "" {
 		return nil // v1 has nothing of the kind
@@ -33,8 +34,8 @@ func (c Cgroups) protectPlatform() error {
 	return c.protectParents()
 }
 
-// protectParents gives the cgroups above the VM what their children are given: the kernel heeds what is promised to a cgroup
-// only as far as those above it have been promised as much.
+// protectParents gives the cgroups above the VM what their children are given: the kernel heeds
+// what is promised to a cgroup only as far as those above it have been promised as much.
 func (c Cgroups) protectParents() error {
 	if c.V1For("memory") != "" {
 		return nil
@@ -51,8 +52,8 @@ func (c Cgroups) protectParents() error {
 	return nil
 }
 
-// protectSum promises a cgroup as much as its children were. Whoever changes a child's share calls it afterwards, and one
-// after the other, so the last of them has seen all.
+// protectSum promises a cgroup as much as its children were. Whoever changes a child's share calls
+// it afterwards, and one after the other, so the last of them has seen all.
 func protectSum(dir string) error {
 	lock, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -75,7 +76,8 @@ func protectLocked(dir string) error {
 	sum := int64(0)
 	for _, child := range children {
 		text, err := os.ReadFile(filepath.Join(dir, child.Name(), "memory.min"))
-		if n, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && parseErr == nil {
+		if n, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil &&
+			parseErr == nil {
 			sum += n // else it is a file, gone meanwhile, or not ours
 		}
 	}

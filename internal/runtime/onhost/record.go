@@ -12,21 +12,24 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Record is what a VM's directory says of it: written before anything is made, and again when its process is known. What it
-// does not say follows from the VM's id.
+// Record is what a VM's directory says of it: written before anything is made, and again when its
+// process is known. What it does not say follows from the VM's id.
 type Record struct {
 	ID           fleet.VMID `json:"id"`
 	CgroupParent string     `json:"cgroup_parent"`
-	Boot         string     `json:"boot"`                  // of the host; pids of another boot mean nothing
-	PID          int        `json:"pid,omitempty"`         // 0: it has never run
-	StartTicks   uint64     `json:"start_ticks,omitempty"` // of that pid, since the host booted
-	StartedAt    time.Time  `json:"started_at,omitzero"`
-	Whole        bool       `json:"whole,omitempty"` // for a driver whose process is there before the VM is
+	// of the host; pids of another boot mean nothing
+	Boot       string    `json:"boot"`
+	PID        int       `json:"pid,omitempty"`         // 0: it has never run
+	StartTicks uint64    `json:"start_ticks,omitempty"` // of that pid, since the host booted
+	StartedAt  time.Time `json:"started_at,omitzero"`
+	// for a driver whose process is there before the VM is
+	Whole bool `json:"whole,omitempty"`
 }
 
 const recordFile = "vm.json"
 
-// Write replaces the record in the VM's directory whole. Not synced: what it is needed for is gone after a power cut.
+// Write replaces the record in the VM's directory whole. Not synced: what it is needed for is gone
+// after a power cut.
 func (r Record) Write(dir string) error {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -42,8 +45,8 @@ func (r Record) Write(dir string) error {
 	return nil
 }
 
-// ReadRecord returns the record in dir, or where there is none, or a torn one, all that its name tells: such a VM never
-// ran, or the host has been without power since.
+// ReadRecord returns the record in dir, or where there is none, or a torn one, all that its name
+// tells: such a VM never ran, or the host has been without power since.
 func ReadRecord(dir, cgroupParent string) (Record, error) {
 	bare := Record{ID: fleet.VMID(filepath.Base(dir)), CgroupParent: cgroupParent}
 	b, err := os.ReadFile(filepath.Join(dir, recordFile))

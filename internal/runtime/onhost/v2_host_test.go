@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 
 // TestOnV2Alone runs this package's tests of real cgroups on a kernel that has v2 alone.
 func TestOnV2Alone(t *testing.T) {
-	v2host.Run(t, v2host.Host{Package: "internal/runtime/onhost", Run: "^TestV2", Modules: []string{"loop"}, Kernel: v2host.PureV2})
+	v2host.Run(t, v2host.Host{Package: "internal/runtime/onhost", Run: "^TestV2",
+		Modules: []string{"loop"}, Kernel: v2host.PureV2})
 }
 
 // TestOnMixedHost runs those of a host whose controllers are some in v1, some in v2.
@@ -41,7 +42,8 @@ func TestOnMixedHost(t *testing.T) {
 	v2host.Run(t, v2host.Host{Package: "internal/runtime/onhost", Run: "^TestMixed"})
 }
 
-// playRole is a process in a cgroup. It says so when it has done its work, and stays until its stdin ends.
+// playRole is a process in a cgroup. It says so when it has done its work, and stays until its
+// stdin ends.
 func playRole(role string) error {
 	what, argument, _ := strings.Cut(role, " ")
 	var err error
@@ -50,7 +52,8 @@ func playRole(role string) error {
 	case "allocate": // MiB
 		var mib int
 		if mib, err = strconv.Atoi(argument); err == nil {
-			held, err = unix.Mmap(-1, 0, mib<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
+			held, err = unix.Mmap(-1, 0, mib<<20, unix.PROT_READ|unix.PROT_WRITE,
+				unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_POPULATE)
 		}
 	case "read": // a file, into the page cache
 		var f *os.File

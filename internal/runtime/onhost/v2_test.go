@@ -69,7 +69,8 @@ func TestV2Limits(t *testing.T) {
 	if err := c.SetLimits(fleet.Resources{CPUMillis: 1500, MemoryMiB: 64}); err != nil {
 		t.Fatal(err)
 	}
-	for file, want := range map[string]string{"cpu.max": "150000 100000", "memory.max": fmt.Sprint(64<<20 + memorySlack),
+	for file, want := range map[string]string{"cpu.max": "150000 100000",
+		"memory.max":  fmt.Sprint(64<<20 + memorySlack),
 		"memory.high": "max", "pids.max": fmt.Sprint(maxProcesses)} {
 		wantFile(t, filepath.Join(dir, file), want)
 	}
@@ -81,8 +82,8 @@ func TestV2Limits(t *testing.T) {
 	}
 }
 
-// TestV2LowerBoundKillsNobody lowers a bound below what is in use: refused, and the process lives and isn't slowed down. What
-// is page cache alone is taken back.
+// TestV2LowerBoundKillsNobody lowers a bound below what is in use: refused, and the process lives
+// and isn't slowed down. What is page cache alone is taken back.
 func TestV2LowerBoundKillsNobody(t *testing.T) {
 	c := newCgroups(t, needV2(t), "sluice-test/lower", "0123abcd")
 	if err := c.SetLimits(fleet.Resources{MemoryMiB: 256}); err != nil {
@@ -99,14 +100,16 @@ func TestV2LowerBoundKillsNobody(t *testing.T) {
 	if err := p.cmd.Process.Signal(syscall.Signal(0)); err != nil {
 		t.Errorf("the process: %v", err)
 	}
-	if n, err := (memcg.Cgroup{Dir: c.Outer(c.Unified), V2: true}).OOMKills(); n != 0 || err != nil {
+	if n, err := (memcg.Cgroup{Dir: c.Outer(c.Unified), V2: true}).OOMKills(); n != 0 ||
+		err != nil {
 		t.Errorf("%d processes were killed for the new bound (%v)", n, err)
 	}
 	wantFile(t, filepath.Join(c.Outer(c.Unified), "memory.high"), "max")
 	wantFile(t, filepath.Join(c.Outer(c.Unified), "memory.max"), fmt.Sprint(256<<20+memorySlack))
 }
 
-// TestV2LowerBoundTakesCache lowers a bound below what is in use, most of which is page cache: the kernel takes that back.
+// TestV2LowerBoundTakesCache lowers a bound below what is in use, most of which is page cache: the
+// kernel takes that back.
 func TestV2LowerBoundTakesCache(t *testing.T) {
 	dir := makeCgroup(t, needV2(t), "cached")
 	readCache(t, dir, 100)
@@ -117,7 +120,8 @@ func TestV2LowerBoundTakesCache(t *testing.T) {
 	wantFile(t, filepath.Join(dir, "memory.high"), "max")
 }
 
-// readCache has a process of the cgroup read a file's device, which puts that many MiB into the page cache.
+// readCache has a process of the cgroup read a file's device, which puts that many MiB into the
+// page cache.
 func readCache(t *testing.T, dir string, mib int64) {
 	t.Helper()
 	file, err := os.CreateTemp(t.TempDir(), "cached")
@@ -184,8 +188,8 @@ func cachedIn(t *testing.T, dir string) int64 {
 	return 0
 }
 
-// TestV2PlatformKeepsItsMemory has the kernel reclaim on the whole host all that it may: what a VM's platform was promised it
-// keeps, while what isn't promised goes.
+// TestV2PlatformKeepsItsMemory has the kernel reclaim on the whole host all that it may: what a
+// VM's platform was promised it keeps, while what isn't promised goes.
 func TestV2PlatformKeepsItsMemory(t *testing.T) {
 	l := needV2(t)
 	c := newCgroups(t, l, "sluice-test/min", "0123abcd")
@@ -212,17 +216,20 @@ func TestV2PlatformKeepsItsMemory(t *testing.T) {
 		t.Errorf("what isn't protected kept %d bytes of 64 MiB: this test sees no reclaim", kept)
 	}
 	for _, dir := range []string{"sluice-test/min", "sluice-test"} {
-		wantFile(t, filepath.Join(l.Unified, dir, "memory.min"), fmt.Sprint(2*guestapi.PlatformMemory))
+		wantFile(t, filepath.Join(l.Unified, dir, "memory.min"),
+			fmt.Sprint(2*guestapi.PlatformMemory))
 	}
 	if err := other.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	for _, dir := range []string{"sluice-test/min", "sluice-test"} {
-		wantFile(t, filepath.Join(l.Unified, dir, "memory.min"), fmt.Sprint(guestapi.PlatformMemory))
+		wantFile(t, filepath.Join(l.Unified, dir, "memory.min"),
+			fmt.Sprint(guestapi.PlatformMemory))
 	}
 }
 
-// reclaim has the kernel take back so much from all cgroups, as if there were need; it says EAGAIN when there is no more.
+// reclaim has the kernel take back so much from all cgroups, as if there were need; it says EAGAIN
+// when there is no more.
 func reclaim(t *testing.T, l Layout, bytes string) {
 	t.Helper()
 	fd, err := unix.Open(filepath.Join(l.Unified, "memory.reclaim"), unix.O_WRONLY, 0)
@@ -235,7 +242,8 @@ func reclaim(t *testing.T, l Layout, bytes string) {
 	}
 }
 
-// TestV2OthersCgroupsKeepWhatTheyPromise leaves the memory.min of a cgroup alone that no worker has made.
+// TestV2OthersCgroupsKeepWhatTheyPromise leaves the memory.min of a cgroup alone that no worker has
+// made.
 func TestV2OthersCgroupsKeepWhatTheyPromise(t *testing.T) {
 	l := needV2(t)
 	dir := makeCgroup(t, l, "others.slice")
@@ -250,7 +258,8 @@ func TestV2OthersCgroupsKeepWhatTheyPromise(t *testing.T) {
 	wantFile(t, filepath.Join(dir, "w1/memory.min"), fmt.Sprint(guestapi.PlatformMemory))
 }
 
-// makeCgroup makes one with all controllers, as systemd does, and removes it and those in it with the test.
+// makeCgroup makes one with all controllers, as systemd does, and removes it and those in it with
+// the test.
 func makeCgroup(t *testing.T, l Layout, path string) string {
 	t.Helper()
 	dir := l.Unified
@@ -266,28 +275,35 @@ func makeCgroup(t *testing.T, l Layout, path string) string {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		if err := Poll(ctx, func() (bool, error) { return removeTree(dir) == nil, nil }); err != nil {
+		if err := Poll(ctx, func() (bool, error) {
+			return removeTree(dir) == nil,
+				nil
+		}); err != nil {
 			t.Error(err)
 		}
 	})
 	return dir
 }
 
-// TestV2DelegatedUnit runs workers in cgroups that can't have VMs below them before the worker is out of the way.
+// TestV2DelegatedUnit runs workers in cgroups that can't have VMs below them before the worker is
+// out of the way.
 func TestV2DelegatedUnit(t *testing.T) {
 	l := needV2(t)
 	const unit = "system.slice/worker.service"
 	t.Run("not delegated", func(t *testing.T) {
 		dir := makeCgroup(t, l, unit)
 		p := play(t, dir, "create "+unit)
-		if !strings.HasPrefix(p.said, string(errs.Conflict)) || !strings.Contains(p.said, dir) || !strings.Contains(p.said, "Delegate=yes") {
+		if !strings.HasPrefix(p.said, string(errs.Conflict)) || !strings.Contains(p.said, dir) ||
+			!strings.Contains(p.said, "Delegate=yes") {
 			t.Errorf("the worker says %q", p.said)
 		}
 	})
 	t.Run("delegated", func(t *testing.T) {
 		dir := makeCgroup(t, l, unit)
 		mark(t, dir, "trusted.delegate")
-		if err := WriteFile(filepath.Join(filepath.Dir(dir), "cgroup.subtree_control"), "-cpuset"); err != nil { // systemd's to decide
+		// systemd's to decide
+		if err := WriteFile(filepath.Join(filepath.Dir(dir), "cgroup.subtree_control"),
+			"-cpuset"); err != nil {
 			t.Fatal(err)
 		}
 		above, err := os.ReadFile(filepath.Join(filepath.Dir(dir), "cgroup.subtree_control"))
@@ -301,24 +317,28 @@ func TestV2DelegatedUnit(t *testing.T) {
 		wantFile(t, filepath.Join(dir, workerCgroup, "cgroup.procs"), fmt.Sprint(p.cmd.Process.Pid))
 		wantFile(t, filepath.Join(dir, "cgroup.procs"), "")
 		for _, controller := range limiting() {
-			if have, err := controllersOf(filepath.Join(dir, "0123abcd")); err != nil || !slices.Contains(have, controller) {
+			if have, err := controllersOf(filepath.Join(dir, "0123abcd")); err != nil ||
+				!slices.Contains(have, controller) {
 				t.Errorf("controllers of the VM: %s, %v", have, err)
 			}
 		}
-		wantFile(t, filepath.Join(filepath.Dir(dir), "cgroup.subtree_control"), strings.TrimSpace(string(above)))
+		wantFile(t, filepath.Join(filepath.Dir(dir), "cgroup.subtree_control"),
+			strings.TrimSpace(string(above)))
 	})
 	t.Run("with others", func(t *testing.T) {
 		dir := makeCgroup(t, l, unit)
 		mark(t, dir, "user.delegate")
 		other := play(t, dir, "allocate 1")
 		p := play(t, dir, "create "+unit)
-		if !strings.HasPrefix(p.said, string(errs.Conflict)) || !strings.Contains(p.said, fmt.Sprint(other.cmd.Process.Pid)) {
+		if !strings.HasPrefix(p.said, string(errs.Conflict)) ||
+			!strings.Contains(p.said, fmt.Sprint(other.cmd.Process.Pid)) {
 			t.Errorf("the worker says %q", p.said)
 		}
 	})
 	t.Run("a delegation without memory", func(t *testing.T) {
 		makeCgroup(t, l, "system.slice")
-		if err := WriteFile(filepath.Join(l.Unified, "system.slice/cgroup.subtree_control"), "-memory"); err != nil {
+		if err := WriteFile(filepath.Join(l.Unified, "system.slice/cgroup.subtree_control"),
+			"-memory"); err != nil {
 			t.Fatal(err)
 		}
 		dir := filepath.Join(l.Unified, unit)
@@ -327,7 +347,8 @@ func TestV2DelegatedUnit(t *testing.T) {
 		}
 		mark(t, dir, "trusted.delegate")
 		p := play(t, dir, "create "+unit)
-		if !strings.HasPrefix(p.said, string(errs.Unsupported)) || !strings.Contains(p.said, "memory") || !strings.Contains(p.said, "Delegate=yes") {
+		if !strings.HasPrefix(p.said, string(errs.Unsupported)) ||
+			!strings.Contains(p.said, "memory") || !strings.Contains(p.said, "Delegate=yes") {
 			t.Errorf("the worker says %q", p.said)
 		}
 	})
@@ -340,7 +361,8 @@ func mark(t *testing.T, dir, name string) {
 	}
 }
 
-// TestV2InAContainer runs a worker in a cgroup namespace, of whose root it is a process: as a container has it.
+// TestV2InAContainer runs a worker in a cgroup namespace, of whose root it is a process: as a
+// container has it.
 func TestV2InAContainer(t *testing.T) {
 	l := needV2(t)
 	dir := makeCgroup(t, l, "container")
@@ -351,7 +373,8 @@ func TestV2InAContainer(t *testing.T) {
 	defer group.Close()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	cmd.Env = append(os.Environ(), childEnv+"=container sluice-w1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd()), Cloneflags: unix.CLONE_NEWCGROUP | unix.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd()),
+		Cloneflags: unix.CLONE_NEWCGROUP | unix.CLONE_NEWNS}
 	p := begin(t, cmd)
 	if p.said != "ready" {
 		t.Fatalf("the worker says %q", p.said)

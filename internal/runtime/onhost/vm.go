@@ -16,8 +16,8 @@ import (
 // ConsoleFile is the name of the console file in a VM's directory.
 const ConsoleFile = "console.log"
 
-// VM is what a VM has on its host, and its life, whatever it is made of. A driver's VM embeds one. Its methods are safe for
-// concurrent use, and after the VM has ended.
+// VM is what a VM has on its host, and its life, whatever it is made of. A driver's VM embeds one.
+// Its methods are safe for concurrent use, and after the VM has ended.
 type VM struct {
 	Record  Record // not changed once the VM is out of Start or Adopt
 	Cgroups Cgroups
@@ -35,7 +35,10 @@ type VM struct {
 	removed bool // its name may be another VM's by now
 }
 
-func (v *VM) onHost() *VM { return v } //nolint:unused // drivers embed a VM, and VMs finds it by this
+func (
+	v *VM) onHost() *VM {
+	return v
+} //nolint:unused // drivers embed a VM, and VMs finds it by this
 
 // ID returns the VM's id.
 func (v *VM) ID() fleet.VMID { return v.Record.ID }
@@ -49,7 +52,8 @@ func (v *VM) WriteRecord() error { return v.Record.Write(v.dir) }
 // HostLink returns the name of the worker's end of the VM's link.
 func (v *VM) HostLink() string { return LinkName(v.Record.ID) }
 
-// ConsolePath returns the console file; older output is beside it, in a file with ".1" added to its name.
+// ConsolePath returns the console file; older output is beside it, in a file with ".1" added to its
+// name.
 func (v *VM) ConsolePath() string { return filepath.Join(v.dir, ConsoleFile) }
 
 // Done is closed when the VM has ended.
@@ -126,12 +130,13 @@ func (v *VM) Kill(ctx context.Context) error {
 		v.End("killed")
 		return nil
 	case <-ctx.Done():
-		return errs.Wrap(errs.Unavailable, context.Cause(ctx), "wait for the end of VM %s", v.Record.ID)
+		return errs.Wrap(errs.Unavailable, context.Cause(ctx),
+			"wait for the end of VM %s", v.Record.ID)
 	}
 }
 
-// Remove kills the VM and removes all that it left. If it fails, or the worker dies on the way, the directory
-// is still there for the next try.
+// Remove kills the VM and removes all that it left. If it fails, or the worker dies on the way, the
+// directory is still there for the next try.
 func (v *VM) Remove(ctx context.Context) error {
 	if v.isRemoved() {
 		return nil

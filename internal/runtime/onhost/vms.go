@@ -36,7 +36,8 @@ type Kind[V Guest] struct {
 	Revivable func(Record) bool
 	// HowItEnded says of a VM how it ended, given how its process did; nil: as that.
 	HowItEnded func(v *VM, process string) string
-	// RemoveRest removes what a VM has on the host beside its link, cgroups and directory. It may be called again; nil: nothing.
+	// RemoveRest removes what a VM has on the host beside its link, cgroups and directory. It may
+	// be called again; nil: nothing.
 	RemoveRest func(ctx context.Context, v *VM) error
 }
 
@@ -48,10 +49,11 @@ type Guest interface {
 
 // Config says where a driver's VMs are.
 type Config struct {
-	// Dir holds one directory per VM. It belongs to one worker: OpenVMs locks it. Made if it isn't there.
+	// Dir holds one directory per VM. It belongs to one worker: OpenVMs locks it. Made if it isn't
+	// there.
 	Dir string
-	// CgroupParent is the cgroup below which VMs are put, relative to the root of each hierarchy, as in
-	// "sluice/w1". Different for every worker of a host.
+	// CgroupParent is the cgroup below which VMs are put, relative to the root of each hierarchy,
+	// as in "sluice/w1". Different for every worker of a host.
 	CgroupParent string
 	Logger       *slog.Logger
 }
@@ -79,8 +81,10 @@ type entry[V Guest] struct {
 
 // OpenVMs takes a state directory. Conflict if another process has it.
 func OpenVMs[V Guest](cfg Config, kind Kind[V]) (*VMs[V], error) {
-	if !parentPattern.MatchString(cfg.CgroupParent) || strings.Contains("/"+cfg.CgroupParent+"/", "/../") {
-		return nil, errs.New(errs.Invalid, "cgroup parent %q is not a relative path of plain names", cfg.CgroupParent)
+	if !parentPattern.MatchString(cfg.CgroupParent) ||
+		strings.Contains("/"+cfg.CgroupParent+"/", "/../") {
+		return nil, errs.New(errs.Invalid, "cgroup parent %q is not a relative path of plain names",
+			cfg.CgroupParent)
 	}
 	if cfg.Dir == "" {
 		return nil, errs.New(errs.Invalid, "the directory of VMs has no name")
@@ -131,9 +135,11 @@ func CheckID(id fleet.VMID) error {
 	return nil
 }
 
-// Start makes a VM's directory and has launch make the rest of it, up to the watching (Attend). Exists if its id is taken. If
-// launch fails, nothing is left, or else the error says what, and a later Adopt returns it.
-func (s *VMs[V]) Start(ctx context.Context, id fleet.VMID, launch func(context.Context, V) error) (V, error) {
+// Start makes a VM's directory and has launch make the rest of it, up to the watching (Attend).
+// Exists if its id is taken. If launch fails, nothing is left, or else the error says what, and a
+// later Adopt returns it.
+func (s *VMs[V]) Start(ctx context.Context, id fleet.VMID,
+	launch func(context.Context, V) error) (V, error) {
 	var none V
 	if !s.reserve(id) {
 		return none, errs.New(errs.Exists, "VM %s exists", id)
@@ -141,7 +147,8 @@ func (s *VMs[V]) Start(ctx context.Context, id fleet.VMID, launch func(context.C
 	if err := os.Mkdir(s.dir(id), 0o700); err != nil {
 		s.forget(id)
 		if errors.Is(err, os.ErrExist) {
-			return none, errs.Wrap(errs.Exists, err, "VM %s exists", id).WithRemedy("adopt and remove it")
+			return none, errs.Wrap(errs.Exists, err, "VM %s exists", id).
+				WithRemedy("adopt and remove it")
 		}
 		return none, errs.Wrap(errs.Internal, err, "make directory of VM %s", id)
 	}
@@ -170,8 +177,9 @@ func (s *VMs[V]) abandon(ctx context.Context, v V) error {
 	return err
 }
 
-// Adopt returns the VMs that an earlier process left, ended ones and half-made ones included. What is left of
-// a start that was cut short is killed here. Calling it again returns the same VMs, less the removed.
+// Adopt returns the VMs that an earlier process left, ended ones and half-made ones included. What
+// is left of a start that was cut short is killed here. Calling it again returns the same VMs, less
+// the removed.
 func (s *VMs[V]) Adopt(ctx context.Context) ([]runtime.VM, error) {
 	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
@@ -230,7 +238,8 @@ func (s *VMs[V]) revive(ctx context.Context, rec Record) (V, error) {
 	return v, h.Cgroups.KillAndWait(ctx)
 }
 
-// Attend notes which process a VM is, and watches it; false if it has ended already, and what it was is not known.
+// Attend notes which process a VM is, and watches it; false if it has ended already, and what it
+// was is not known.
 func (s *VMs[V]) Attend(v *VM, pid int) (running bool, err error) {
 	v.Record.PID, v.Record.StartedAt = pid, time.Now()
 	var pidfd *os.File
@@ -252,7 +261,8 @@ func (s *VMs[V]) Attend(v *VM, pid int) (running bool, err error) {
 func (s *VMs[V]) watchVM(v *VM, pidfd *os.File) {
 	s.watch.Go(func() error {
 		ended, err := Watch(s.ctx, pidfd, Console{Path: v.ConsolePath()}, func(err error) {
-			s.cfg.Logger.WarnContext(s.ctx, "console can't be bounded", "vm_id", v.Record.ID, "error", err)
+			s.cfg.Logger.WarnContext(s.ctx, "console can't be bounded", "vm_id",
+				v.Record.ID, "error", err)
 		})
 		if err != nil {
 			return errs.Wrap(errs.Internal, err, "watch VM %s", v.Record.ID)
@@ -272,7 +282,8 @@ func (s *VMs[V]) dir(id fleet.VMID) string { return filepath.Join(s.cfg.Dir, str
 
 func (s *VMs[V]) wrap(rec Record) V {
 	v := &VM{Record: rec, dir: s.dir(rec.ID), watched: s.ctx, forget: func() { s.forget(rec.ID) },
-		Cgroups: Cgroups{Layout: s.layout, Parent: rec.CgroupParent, ID: string(rec.ID), Devices: s.kind.Devices}}
+		Cgroups: Cgroups{Layout: s.layout, Parent: rec.CgroupParent, ID: string(rec.ID),
+			Devices: s.kind.Devices}}
 	if s.kind.RemoveRest != nil {
 		v.removeRest = func(ctx context.Context) error { return s.kind.RemoveRest(ctx, v) }
 	}
@@ -280,7 +291,8 @@ func (s *VMs[V]) wrap(rec Record) V {
 	return s.kind.Wrap(v)
 }
 
-// reserve claims an id for starting or adopting a VM, until settle or forget; false if somebody has it already.
+// reserve claims an id for starting or adopting a VM, until settle or forget; false if somebody has
+// it already.
 func (s *VMs[V]) reserve(id fleet.VMID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

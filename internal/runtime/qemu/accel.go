@@ -20,7 +20,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// kvmLimit is how long a kernel may take to boot by KVM on a host without pressure: with it, that takes less than a second.
+// kvmLimit is how long a kernel may take to boot by KVM on a host without pressure: with it, that
+// takes less than a second.
 const kvmLimit = 3 * time.Second
 
 // doubtAfter is how long a boot by KVM that only took too long counts as one that doesn't work.
@@ -28,14 +29,17 @@ const doubtAfter = time.Hour
 
 // accel is what runs a VM's instructions.
 type accel struct {
-	KVM    bool      `json:"kvm"`
-	Reason string    `json:"reason"`  // for people: why not
-	Boot   string    `json:"host_up"` // of the host: another one may have other modules, or firmware settings
-	Sure   bool      `json:"sure"`    // false: it took too long, which may have been the host's load
-	Tried  time.Time `json:"tried"`
+	KVM    bool   `json:"kvm"`
+	Reason string `json:"reason"` // for people: why not
+	// of the host: another one may have other modules, or firmware settings
+	Boot string `json:"host_up"`
+	// false: it took too long, which may have been the host's load
+	Sure  bool      `json:"sure"`
+	Tried time.Time `json:"tried"`
 }
 
-// valid says that nothing need be tried again: what isn't sure is believed for a while, as each try takes seconds.
+// valid says that nothing need be tried again: what isn't sure is believed for a while, as each try
+// takes seconds.
 func (a accel) valid(bootID string) bool {
 	return a.Boot == bootID && (a.Sure || time.Since(a.Tried) < doubtAfter)
 }
@@ -52,7 +56,8 @@ func (a accel) arguments() []string {
 	if a.KVM {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	// A CPU that says it copies bytes fast gets its memory copied by an instruction that is translated as a loop over them.
+	// A CPU that says it copies bytes fast gets its memory copied by an instruction that is
+	// translated as a loop over them.
 	return []string{"-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max,-erms,-fsrm"}
 }
 
@@ -70,7 +75,8 @@ func (d *Driver) Acceleration(ctx context.Context, release string) (fleet.Accele
 func (d *Driver) accelFor(ctx context.Context, g guest) (a accel, err error) {
 	path := filepath.Join(d.cfg.CacheDir, "accel-"+g.KernelID+".json")
 	err = d.once(ctx, "try KVM", func() error {
-		if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &a) == nil && a.valid(d.vms.BootID()) {
+		if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &a) == nil &&
+			a.valid(d.vms.BootID()) {
 			return nil
 		}
 		a = tryKVM(ctx, g)
@@ -78,7 +84,8 @@ func (d *Driver) accelFor(ctx context.Context, g guest) (a accel, err error) {
 			return errs.Wrap(errs.Unavailable, err, "try whether KVM boots a kernel")
 		}
 		a.Boot, a.Tried = d.vms.BootID(), time.Now()
-		d.cfg.Logger.InfoContext(ctx, "acceleration of VMs is known", "accel", a.String(), "reason", a.Reason)
+		d.cfg.Logger.InfoContext(ctx, "acceleration of VMs is known", "accel", a.String(),
+			"reason", a.Reason)
 		b, err := json.Marshal(a)
 		if err != nil {
 			return errs.Wrap(errs.Internal, err, "encode acceleration")
@@ -99,7 +106,8 @@ func tryKVM(ctx context.Context, g guest) accel {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
 		why := "/dev/kvm can't be opened: " + err.Error()
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.ENODEV) {
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENXIO) ||
+			errors.Is(err, unix.ENODEV) {
 			why = "this host has no /dev/kvm"
 		}
 		return accel{Sure: true, Reason: why}
@@ -109,12 +117,15 @@ func tryKVM(ctx context.Context, g guest) accel {
 	if err != nil {
 		return accel{Reason: err.Error()}
 	}
-	limit := onhost.Patient(kvmLimit) // taken for broken on a busy host, it would make that host busier
+	// taken for broken on a busy host, it would make that host busier
+	limit := onhost.Patient(kvmLimit)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	a := accel{KVM: true}
-	args := append(a.arguments(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-machine", "q35", "-m", "192M",
-		"-kernel", g.Kernel, "-initrd", g.Initrd, "-serial", "stdio", "-append", commandLine(a)+" "+bootdisk.ProbeArgument)
+	args := append(a.arguments(), "-nodefaults", "-no-user-config", "-display", "none",
+		"-no-reboot", "-machine", "q35", "-m", "192M",
+		"-kernel", g.Kernel, "-initrd", g.Initrd, "-serial", "stdio", "-append",
+		commandLine(a)+" "+bootdisk.ProbeArgument)
 	args = append(args, firmware()...) // as its VMs
 	cmd := exec.CommandContext(ctx, qemu, args...)
 	cmd.WaitDelay = time.Second
@@ -125,10 +136,12 @@ func tryKVM(ctx context.Context, g guest) accel {
 	case bytes.Contains(out, []byte(bootdisk.MarkProbe)):
 		return accel{KVM: true, Sure: true}
 	case ctx.Err() != nil:
-		return accel{Reason: fmt.Sprintf("/dev/kvm is there, but doesn't boot a kernel within %v", limit.Round(time.Second))}
+		return accel{Reason: fmt.Sprintf("/dev/kvm is there, but doesn't boot a kernel within %v",
+			limit.Round(time.Second))}
 	}
 	first, _, _ := bytes.Cut(bytes.TrimSpace(stderr.Bytes()), []byte("\n"))
-	return accel{Sure: true, Reason: fmt.Sprintf("/dev/kvm is there, but doesn't boot a kernel: %v: %s", err, first)}
+	return accel{Sure: true, Reason: fmt.Sprintf(
+		"/dev/kvm is there, but doesn't boot a kernel: %v: %s", err, first)}
 }
 
 // commandLine is the kernel's.

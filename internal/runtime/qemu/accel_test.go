@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// TestAccelerationIsRemembered: by later drivers, until the host is booted anew, and not for long where it was in doubt.
+// TestAccelerationIsRemembered: by later drivers, until the host is booted anew, and not for long
+// where it was in doubt.
 func TestAccelerationIsRemembered(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
@@ -29,7 +30,8 @@ func TestAccelerationIsRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	open := func() *Driver {
-		d, err := New(Config{Dir: t.TempDir(), CacheDir: cache, CgroupParent: "sluice-test/accel", Logger: slog.New(slog.DiscardHandler)})
+		d, err := New(Config{Dir: t.TempDir(), CacheDir: cache, CgroupParent: "sluice-test/accel",
+			Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,17 +44,19 @@ func TestAccelerationIsRemembered(t *testing.T) {
 		was  accel
 		kept bool
 	}{
-		"sure":           {accel{Reason: told, Boot: hostUp, Sure: true}, true},
-		"another boot":   {accel{Reason: told, Boot: "another", Sure: true}, false},
-		"in doubt":       {accel{Reason: told, Boot: hostUp, Tried: time.Now()}, true},
-		"doubted longer": {accel{Reason: told, Boot: hostUp, Tried: time.Now().Add(-2 * doubtAfter)}, false},
+		"sure":         {accel{Reason: told, Boot: hostUp, Sure: true}, true},
+		"another boot": {accel{Reason: told, Boot: "another", Sure: true}, false},
+		"in doubt":     {accel{Reason: told, Boot: hostUp, Tried: time.Now()}, true},
+		"doubted longer": {accel{Reason: told, Boot: hostUp,
+			Tried: time.Now().Add(-2 * doubtAfter)}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, err := json.Marshal(c.was)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(filepath.Join(cache, "accel-"+g.KernelID+".json"), b, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(cache, "accel-"+g.KernelID+".json"), b,
+				0o600); err != nil {
 				t.Fatal(err)
 			}
 			got, err := open().Acceleration(t.Context(), release)

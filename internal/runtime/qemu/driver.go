@@ -27,12 +27,14 @@ const program = "qemu-system-x86_64"
 
 // Config is what a Driver needs.
 type Config struct {
-	// Dir holds one directory per VM. It belongs to one worker: New locks it. Made if it isn't there.
+	// Dir holds one directory per VM. It belongs to one worker: New locks it. Made if it isn't
+	// there.
 	Dir string
-	// CacheDir holds what is made once per release. Drivers of one host may share it. Made if it isn't there.
+	// CacheDir holds what is made once per release. Drivers of one host may share it. Made if it
+	// isn't there.
 	CacheDir string
-	// CgroupParent is the cgroup below which VMs are put, relative to the root of each hierarchy. Different for
-	// every worker of a host.
+	// CgroupParent is the cgroup below which VMs are put, relative to the root of each hierarchy.
+	// Different for every worker of a host.
 	CgroupParent string
 	// Cold has every VM boot its kernel, also where a saved VM would be there sooner.
 	Cold   bool
@@ -68,7 +70,8 @@ func New(cfg Config) (*Driver, error) {
 	if d.host, err = thisHost(); err != nil {
 		return nil, err
 	}
-	d.vms, err = onhost.OpenVMs(onhost.Config{Dir: cfg.Dir, CgroupParent: cfg.CgroupParent, Logger: cfg.Logger}, onhost.Kind[*vm]{
+	d.vms, err = onhost.OpenVMs(onhost.Config{Dir: cfg.Dir, CgroupParent: cfg.CgroupParent,
+		Logger: cfg.Logger}, onhost.Kind[*vm]{
 		Wrap:       func(v *onhost.VM) *vm { return &vm{v, d} },
 		Devices:    []string{"c 10:232 rwm"}, // kvm
 		Revivable:  func(r onhost.Record) bool { return r.Whole },
@@ -86,7 +89,8 @@ func thisHost() (host, error) {
 		return host{}, errs.Wrap(errs.Internal, err, "read this host's memory")
 	}
 	// In steps of a memory block of the guest's kernel.
-	return host{CPUs: min(goruntime.NumCPU(), 8), MemoryMiB: int64(uint64(info.Totalram)*uint64(info.Unit)>>27) << 7}, nil
+	return host{CPUs: min(goruntime.NumCPU(), 8),
+		MemoryMiB: int64(uint64(info.Totalram)*uint64(info.Unit)>>27) << 7}, nil
 }
 
 // Close stops watching. VMs go on; Adopt of a later driver finds them.
@@ -95,17 +99,19 @@ func (d *Driver) Close() error { return d.vms.Close() }
 // Name returns "qemu".
 func (d *Driver) Name() string { return "qemu" }
 
-// Probe looks for what VMs need of this host. What they are accelerated by Acceleration says: only booting a kernel
-// tells.
+// Probe looks for what VMs need of this host. What they are accelerated by Acceleration says: only
+// booting a kernel tells.
 func (d *Driver) Probe(context.Context) error {
 	for _, tool := range []string{program, "mkfs.ext4"} {
 		if _, err := lookPath(tool); err != nil {
-			return errs.Wrap(errs.Unsupported, err, "find %s", tool).WithRemedy("apt-get install qemu-system-x86 e2fsprogs")
+			return errs.Wrap(errs.Unsupported, err, "find %s", tool).
+				WithRemedy("apt-get install qemu-system-x86 e2fsprogs")
 		}
 	}
 	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
 	if err != nil {
-		return errs.Wrap(errs.Unsupported, err, "open /dev/net/tun").WithRemedy("run as root, and modprobe tun")
+		return errs.Wrap(errs.Unsupported, err,
+			"open /dev/net/tun").WithRemedy("run as root, and modprobe tun")
 	}
 	return f.Close()
 }
@@ -122,5 +128,6 @@ func lookPath(name string) (string, error) {
 	return path, err
 }
 
-// Adopt returns the VMs that an earlier process left; see onhost.VMs. One whose start wasn't finished is none.
+// Adopt returns the VMs that an earlier process left; see onhost.VMs. One whose start wasn't
+// finished is none.
 func (d *Driver) Adopt(ctx context.Context) ([]runtime.VM, error) { return d.vms.Adopt(ctx) }

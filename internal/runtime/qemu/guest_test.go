@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestGuestIsReproducible builds the guest from a copy of the sources elsewhere: the same id, which is the content's.
+// TestGuestIsReproducible builds the guest from a copy of the sources elsewhere: the same id, which
+// is the content's.
 func TestGuestIsReproducible(t *testing.T) {
 	root, err := filepath.Abs("../../..")
 	if err != nil {
@@ -16,7 +17,8 @@ func TestGuestIsReproducible(t *testing.T) {
 	}
 	elsewhere := t.TempDir()
 	for _, name := range []string{"go.mod", "go.sum", "internal", "scripts"} {
-		if out, err := exec.Command("cp", "-r", filepath.Join(root, name), elsewhere).CombinedOutput(); err != nil {
+		if out, err := exec.Command("cp", "-r", filepath.Join(root, name),
+			elsewhere).CombinedOutput(); err != nil {
 			t.Fatalf("copy %s: %v\n%s", name, err, out)
 		}
 	}
@@ -32,7 +34,8 @@ func TestGuestIsReproducible(t *testing.T) {
 		return id, filepath.Join(out, id)
 	}
 	id, dir := build(root) // downloads the kernel, if it isn't there
-	if err := os.Symlink(filepath.Join(root, ".cache"), filepath.Join(elsewhere, ".cache")); err != nil {
+	if err := os.Symlink(filepath.Join(root, ".cache"),
+		filepath.Join(elsewhere, ".cache")); err != nil {
 		t.Fatal(err)
 	}
 	other, otherDir := build(elsewhere)
@@ -40,7 +43,8 @@ func TestGuestIsReproducible(t *testing.T) {
 		t.Fatalf("two builds of the same sources: %s and %s", id, other)
 	}
 	for _, file := range []string{"vmlinux", "initramfs"} {
-		if out, err := exec.Command("cmp", filepath.Join(dir, file), filepath.Join(otherDir, file)).CombinedOutput(); err != nil {
+		if out, err := exec.Command("cmp", filepath.Join(dir, file),
+			filepath.Join(otherDir, file)).CombinedOutput(); err != nil {
 			t.Errorf("%s differs: %v\n%s", file, err, out)
 		}
 	}

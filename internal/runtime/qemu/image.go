@@ -54,7 +54,8 @@ func (d *Driver) guestOf(ctx context.Context, release string) (guest, error) {
 
 // kernelOf is the part of a release's guest that boots.
 func kernelOf(release string) (g guest, err error) {
-	g = guest{Kernel: filepath.Join(release, kernelPath), Initrd: filepath.Join(release, initrdPath)}
+	g = guest{Kernel: filepath.Join(release, kernelPath),
+		Initrd: filepath.Join(release, initrdPath)}
 	g.KernelID, err = stamp(g.Kernel, g.Initrd)
 	return g, err
 }
@@ -72,8 +73,8 @@ func stamp(files ...string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:16], nil
 }
 
-// releaseImage returns a file with a release as an ext4 file system, and makes it if it isn't there. Everybody
-// gets the same bytes for the same tree.
+// releaseImage returns a file with a release as an ext4 file system, and makes it if it isn't
+// there. Everybody gets the same bytes for the same tree.
 func (d *Driver) releaseImage(ctx context.Context, release string) (string, error) {
 	var files []string
 	var size int64
@@ -100,7 +101,10 @@ func (d *Driver) releaseImage(ctx context.Context, release string) (string, erro
 		if touch(path) == nil {
 			return nil
 		}
-		if err := d.makeWhole(path, func(tmp string) error { return makeImage(ctx, release, tmp, size+size/8+(16<<20)) }); err != nil {
+		if err := d.makeWhole(path, func(tmp string) error {
+			return makeImage(ctx, release, tmp,
+				size+size/8+(16<<20))
+		}); err != nil {
 			return errs.Wrap(errs.Internal, err, "make an image of release %s", release)
 		}
 		d.prune("release-*")
@@ -114,9 +118,12 @@ func makeImage(ctx context.Context, release, path string, size int64) error {
 	if err != nil {
 		return err
 	}
-	const id = "d2f5c7a0-51ce-4000-8000-000000000001" // the same in all: the content tells them apart
-	cmd := exec.CommandContext(ctx, mkfs, "-q", "-F", "-b", "4096", "-O", "^has_journal,^resize_inode", "-m", "0", "-N", "4096",
-		"-U", id, "-E", "hash_seed="+id+",lazy_itable_init=0,root_owner=0:0", "-d", release, path, fmt.Sprintf("%dk", size>>10))
+	// the same in all: the content tells them apart
+	const id = "d2f5c7a0-51ce-4000-8000-000000000001"
+	cmd := exec.CommandContext(ctx, mkfs, "-q", "-F", "-b", "4096", "-O",
+		"^has_journal,^resize_inode", "-m", "0", "-N", "4096",
+		"-U", id, "-E", "hash_seed="+id+",lazy_itable_init=0,root_owner=0:0", "-d", release, path,
+		fmt.Sprintf("%dk", size>>10))
 	cmd.Env = []string{"E2FSPROGS_FAKE_TIME=1", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
@@ -144,7 +151,8 @@ func touch(path string) error {
 
 // prune removes the files of a kind that were used least recently, and what was never finished.
 func (d *Driver) prune(pattern string) {
-	torn, _ := filepath.Glob(filepath.Join(d.cfg.CacheDir, unfinished)) // the pattern is well-formed
+	// the pattern is well-formed
+	torn, _ := filepath.Glob(filepath.Join(d.cfg.CacheDir, unfinished))
 	for _, f := range torn {
 		if st, err := os.Stat(f); err == nil && time.Since(st.ModTime()) > unfinishedFor {
 			_ = os.Remove(f) // or next time
@@ -160,7 +168,8 @@ func (d *Driver) prune(pattern string) {
 	sort.Slice(found, func(i, j int) bool { return age[found[i]] > age[found[j]] })
 	for _, f := range found[min(len(found), cacheKept):] {
 		if err := os.Remove(f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			d.cfg.Logger.WarnContext(d.vms.Open(), "cache file can't be removed", "file", f, "error", err)
+			d.cfg.Logger.WarnContext(d.vms.Open(), "cache file can't be removed", "file",
+				f, "error", err)
 		}
 	}
 }

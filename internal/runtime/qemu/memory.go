@@ -32,10 +32,12 @@ func moreMiB(limit int64) int64 {
 // checkLimits refuses what no VM on this host can be given.
 func (d *Driver) checkLimits(l fleet.Resources) error {
 	if l.CPUMillis < 0 || l.MemoryMiB < 0 {
-		return errs.New(errs.Invalid, "limits can't be negative: %d millicores, %d MiB", l.CPUMillis, l.MemoryMiB)
+		return errs.New(errs.Invalid, "limits can't be negative: %d millicores, %d MiB",
+			l.CPUMillis, l.MemoryMiB)
 	}
 	if moreMiB(l.MemoryMiB) > d.host.MemoryMiB {
-		return errs.New(errs.Invalid, "%d MiB for one VM; this host has %d MiB", l.MemoryMiB, d.host.MemoryMiB)
+		return errs.New(errs.Invalid, "%d MiB for one VM; this host has %d MiB", l.MemoryMiB,
+			d.host.MemoryMiB)
 	}
 	return nil
 }
@@ -50,13 +52,14 @@ func outerLimits(l fleet.Resources) fleet.Resources {
 func (v *vm) askMemory(ctx context.Context, limit int64) error {
 	return v.withMonitor(ctx, func(m *monitor) error {
 		return m.do("qom-set", map[string]any{
-			"path": "/machine/peripheral/" + memoryDevice, "property": "requested-size", "value": moreMiB(limit) << 20,
+			"path": "/machine/peripheral/" + memoryDevice, "property": "requested-size",
+			"value": moreMiB(limit) << 20,
 		}, nil)
 	})
 }
 
-// awaitMemory waits until the guest's kernel has as much as it was told. Conflict if it keeps more for longer than
-// memoryWait: it uses it.
+// awaitMemory waits until the guest's kernel has as much as it was told. Conflict if it keeps more
+// for longer than memoryWait: it uses it.
 func (v *vm) awaitMemory(ctx context.Context, limit int64) error {
 	ctx, cancel := context.WithTimeout(ctx, memoryWait)
 	defer cancel()
@@ -64,12 +67,14 @@ func (v *vm) awaitMemory(ctx context.Context, limit int64) error {
 	var have int64
 	err := v.withMonitor(ctx, func(m *monitor) error {
 		return onhost.Poll(ctx, func() (bool, error) {
-			err := m.do("qom-get", map[string]any{"path": "/machine/peripheral/" + memoryDevice, "property": "size"}, &have)
+			err := m.do("qom-get", map[string]any{"path": "/machine/peripheral/" + memoryDevice,
+				"property": "size"}, &have)
 			return have == want, err
 		})
 	})
 	if err != nil && have > want {
-		return errs.Wrap(errs.Conflict, err, "VM %s uses more than %d MiB now", v.ID(), limit).WithRemedy("choose a higher bound")
+		return errs.Wrap(errs.Conflict, err, "VM %s uses more than %d MiB now", v.ID(), limit).
+			WithRemedy("choose a higher bound")
 	}
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "give VM %s %d MiB of memory", v.ID(), limit)

@@ -12,8 +12,8 @@ type work struct {
 	err  error
 }
 
-// once has one caller at a time do something; those that come meanwhile wait for it and share its outcome, unless
-// that is only the end of the other's patience.
+// once has one caller at a time do something; those that come meanwhile wait for it and share its
+// outcome, unless that is only the end of the other's patience.
 func (d *Driver) once(ctx context.Context, what string, do func() error) error {
 	for {
 		d.mu.Lock()
@@ -33,7 +33,8 @@ func (d *Driver) once(ctx context.Context, what string, do func() error) error {
 		}
 		select {
 		case <-ctx.Done():
-			return errs.Wrap(errs.Unavailable, context.Cause(ctx), "wait for another VM to %s", what)
+			return errs.Wrap(errs.Unavailable, context.Cause(ctx),
+				"wait for another VM to %s", what)
 		case <-w.done:
 		}
 		if w.err == nil {

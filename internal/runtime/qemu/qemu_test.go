@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/runtime/runtimetest"
 )
 
-// cacheEnv names the directory that all drivers of one run of this test share, so that a kernel is tried, a
-// release's image made and a VM saved but once.
+// cacheEnv names the directory that all drivers of one run of this test share, so that a kernel is
+// tried, a release's image made and a VM saved but once.
 const cacheEnv = "SLUICE_QEMUTEST_CACHE"
 
 func TestMain(m *testing.M) {
@@ -56,8 +56,11 @@ func release(t testing.TB) string {
 		t.Fatalf("build guest: %v", err)
 	}
 	dir := runtimetest.Release(t)
-	if exec.Command("cp", "-rl", filepath.Join(guests, strings.TrimSpace(string(id))), filepath.Join(dir, "boot")).Run() != nil {
-		if out, err := exec.Command("cp", "-r", filepath.Join(guests, strings.TrimSpace(string(id))), filepath.Join(dir, "boot")).CombinedOutput(); err != nil {
+	if exec.Command("cp", "-rl", filepath.Join(guests, strings.TrimSpace(string(id))),
+		filepath.Join(dir, "boot")).Run() != nil {
+		if out, err := exec.Command("cp", "-r",
+			filepath.Join(guests, strings.TrimSpace(string(id))),
+			filepath.Join(dir, "boot")).CombinedOutput(); err != nil {
 			t.Fatalf("add kernel: %v\n%s", err, out)
 		}
 	}
@@ -67,7 +70,8 @@ func release(t testing.TB) string {
 func TestConformance(t *testing.T) {
 	runtimetest.Run(t, runtimetest.Harness{
 		New: newDriver, Release: release(t), OwnKernel: true, CPUTime: cpuTime,
-		Pace: runtimetest.Pace{Step: 4 * time.Minute, Start: time.Second, Moments: 4, Many: 2, KillRounds: 6},
+		Pace: runtimetest.Pace{Step: 4 * time.Minute, Start: time.Second, Moments: 4, Many: 2,
+			KillRounds: 6},
 	})
 }
 

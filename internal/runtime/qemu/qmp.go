@@ -18,7 +18,8 @@ import (
 
 const monitorSocket = "qmp.sock"
 
-// monitor is one connection to a QEMU's control socket. QEMU serves one at a time; another one waits.
+// monitor is one connection to a QEMU's control socket. QEMU serves one at a time; another one
+// waits.
 type monitor struct {
 	conn *net.UnixConn
 	in   *bufio.Reader
@@ -134,7 +135,8 @@ func (v *vm) withMonitor(ctx context.Context, fn func(*monitor) error) error {
 	defer context.AfterFunc(v.Alive(), cancel)()
 	m, err := openMonitor(ctx, v.Dir())
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "reach QEMU of VM %s", v.ID()).WithRemedy("see %s", filepath.Join(v.Dir(), qemuLog))
+		return errs.Wrap(errs.Unavailable, err, "reach QEMU of VM %s", v.ID()).WithRemedy("see %s",
+			filepath.Join(v.Dir(), qemuLog))
 	}
 	defer m.close()
 	return fn(m)

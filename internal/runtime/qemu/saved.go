@@ -25,8 +25,9 @@ const (
 	warmLimit   = 30 * time.Second // from when a VM takes its order until its platform needs it
 )
 
-// savedPath names the saved VM that a VM of this plan can be resumed from: all that QEMU is told is in it, QEMU's own
-// identity, and this boot of the host, whose CPU may have changed since another one.
+// savedPath names the saved VM that a VM of this plan can be resumed from: all that QEMU is told is
+// in it, QEMU's own identity, and this boot of the host, whose CPU may have changed since another
+// one.
 func (d *Driver) savedPath(p plan) (string, error) {
 	qemu, err := lookPath(program)
 	if err != nil {
@@ -37,7 +38,8 @@ func (d *Driver) savedPath(p plan) (string, error) {
 		return "", err
 	}
 	p.id = ""
-	what := strings.Join(p.arguments("/"), "\n") + fmt.Sprint(id, d.vms.BootID(), p.KernelID, p.cacheBytes)
+	what := strings.Join(p.arguments("/"), "\n") + fmt.Sprint(id, d.vms.BootID(),
+		p.KernelID, p.cacheBytes)
 	sum := sha256.Sum256([]byte(what))
 	return filepath.Join(d.cfg.CacheDir, "saved-"+hex.EncodeToString(sum[:8])+".vm"), nil
 }
@@ -69,13 +71,14 @@ func (v *vm) awaitResumed(ctx context.Context) error {
 		return m.do("cont", nil, nil)
 	})
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "resume VM %s from a saved one (%s)", v.ID(), v.lastWords())
+		return errs.Wrap(errs.Unavailable, err, "resume VM %s from a saved one (%s)", v.ID(),
+			v.lastWords())
 	}
 	return nil
 }
 
-// saveWarm saves a VM once its platform waits for nothing but the boot document. A release of which the platform doesn't
-// get there isn't saved.
+// saveWarm saves a VM once its platform waits for nothing but the boot document. A release of which
+// the platform doesn't get there isn't saved.
 func (d *Driver) saveWarm(ctx context.Context, v *vm, path string) error {
 	warming, cancel := context.WithTimeout(ctx, onhost.Patient(warmLimit))
 	defer cancel()
@@ -86,12 +89,13 @@ func (d *Driver) saveWarm(ctx context.Context, v *vm, path string) error {
 	case ctx.Err() != nil || !v.Status().Running:
 		return err
 	}
-	d.cfg.Logger.WarnContext(ctx, "vm isn't saved for others: its platform isn't ready for that", "vm_id", v.ID(), "waited", warmLimit)
+	d.cfg.Logger.WarnContext(ctx, "vm isn't saved for others: its platform isn't ready for that",
+		"vm_id", v.ID(), "waited", warmLimit)
 	return nil
 }
 
-// save keeps a VM that waits for its order, for others to be resumed from. It goes on afterwards. That it can't be
-// saved is no reason to end it, as long as it runs.
+// save keeps a VM that waits for its order, for others to be resumed from. It goes on afterwards.
+// That it can't be saved is no reason to end it, as long as it runs.
 func (d *Driver) save(ctx context.Context, v *vm, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, onhost.Patient(saveLimit))
 	defer cancel()
@@ -99,12 +103,14 @@ func (d *Driver) save(ctx context.Context, v *vm, path string) error {
 		if err := m.do("stop", nil, nil); err != nil {
 			return err
 		}
-		err := d.makeWhole(saidBy(path), func(tmp string) error { return copyFile(v.ConsolePath(), tmp) })
+		err := d.makeWhole(saidBy(path),
+			func(tmp string) error { return copyFile(v.ConsolePath(), tmp) })
 		if err == nil {
 			err = d.makeWhole(path, func(tmp string) error { return migrateTo(ctx, m, tmp) })
 		}
 		if err != nil {
-			d.cfg.Logger.WarnContext(ctx, "vm can't be saved for others", "vm_id", v.ID(), "error", err)
+			d.cfg.Logger.WarnContext(ctx, "vm can't be saved for others", "vm_id",
+				v.ID(), "error", err)
 		} else {
 			d.prune("saved-*.vm")
 			d.prune("saved-*.console")
@@ -113,10 +119,12 @@ func (d *Driver) save(ctx context.Context, v *vm, path string) error {
 	})
 }
 
-// saidBy names the file with what a saved VM had said on its console: those that are resumed from it don't say it again.
+// saidBy names the file with what a saved VM had said on its console: those that are resumed from
+// it don't say it again.
 func saidBy(saved string) string { return strings.TrimSuffix(saved, ".vm") + ".console" }
 
-// inheritConsole begins a VM's console with what the saved one had said. That was before its order, so MarkInit isn't there.
+// inheritConsole begins a VM's console with what the saved one had said. That was before its order,
+// so MarkInit isn't there.
 func (v *vm) inheritConsole(saved string) error {
 	_ = touch(saidBy(saved)) // as recently used as the VM
 	err := copyFile(saidBy(saved), v.ConsolePath())
@@ -141,10 +149,12 @@ func migrateTo(ctx context.Context, m *monitor, path string) error {
 		return err
 	}
 	defer func() { _ = f.Close() }()
-	if err := m.send("getfd", map[string]any{"fdname": "saved"}, nil, unix.UnixRights(int(f.Fd()))); err != nil {
+	if err := m.send("getfd", map[string]any{"fdname": "saved"}, nil,
+		unix.UnixRights(int(f.Fd()))); err != nil {
 		return err
 	}
-	if err := m.do("migrate-set-parameters", map[string]any{"max-bandwidth": 4 << 30}, nil); err != nil {
+	if err := m.do("migrate-set-parameters", map[string]any{"max-bandwidth": 4 << 30},
+		nil); err != nil {
 		return err
 	}
 	if err := m.do("migrate", map[string]any{"uri": "fd:saved"}, nil); err != nil {

@@ -39,8 +39,8 @@ func removeAndClose(t testing.TB, d runtime.Driver, vms ...runtime.VM) {
 	}
 }
 
-// TestSavedVMsShareNothing resumes two VMs from a saved one and compares what must differ. A third one finds the
-// saved VM cut in half: it fails, and the next one boots.
+// TestSavedVMsShareNothing resumes two VMs from a saved one and compares what must differ. A third
+// one finds the saved VM cut in half: it fails, and the next one boots.
 func TestSavedVMsShareNothing(t *testing.T) {
 	d, err := newDriver(filepath.Join(t.TempDir(), fmt.Sprintf("saved-%d", os.Getpid())))
 	if err != nil {
@@ -59,8 +59,10 @@ func TestSavedVMsShareNothing(t *testing.T) {
 		vm, took := startVM(t, d, runtime.Spec{ID: id, Release: rel, Boot: []byte(id)})
 		t.Logf("resumed and answered in %v", took)
 		vms = append(vms, vm)
-		for _, file := range []string{"/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/random/uuid", "/proc/sys/kernel/hostname", "/run/sluice/boot.json"} {
-			ans, err := runtimetest.Ask(t.Context(), vm, runtimetest.Request{Op: "read-file", Path: file})
+		for _, file := range []string{"/proc/sys/kernel/random/boot_id",
+			"/proc/sys/kernel/random/uuid", "/proc/sys/kernel/hostname", "/run/sluice/boot.json"} {
+			ans, err := runtimetest.Ask(t.Context(), vm,
+				runtimetest.Request{Op: "read-file", Path: file})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -70,13 +72,15 @@ func TestSavedVMsShareNothing(t *testing.T) {
 			said[file] = append(said[file], string(ans.Data))
 		}
 	}
-	if saved, _ = filepath.Glob(filepath.Join(os.Getenv(cacheEnv), "saved-*.vm")); len(saved) != before || before == 0 {
+	if saved, _ = filepath.Glob(filepath.Join(os.Getenv(cacheEnv), "saved-*.vm")); len(
+		saved) != before || before == 0 {
 		t.Errorf("%d VMs saved, %d before", len(saved), before)
 	}
 	removeAndClose(t, d, vms...)
 }
 
-// TestBrokenSavedVMIsForgotten cuts a saved VM short: the VM that was to be resumed from it fails, the next one boots.
+// TestBrokenSavedVMIsForgotten cuts a saved VM short: the VM that was to be resumed from it fails,
+// the next one boots.
 func TestBrokenSavedVMIsForgotten(t *testing.T) {
 	t.Setenv(cacheEnv, t.TempDir())
 	d, err := newDriver(filepath.Join(t.TempDir(), fmt.Sprintf("broken-%d", os.Getpid())))

@@ -42,17 +42,20 @@ type plan struct {
 	cacheBytes int64
 }
 
-// arguments of QEMU, for files below dir. A VM can be resumed from another one that was saved if only the id, dir
-// and Image's name differ.
+// arguments of QEMU, for files below dir. A VM can be resumed from another one that was saved if
+// only the id, dir and Image's name differ.
 func (p plan) arguments(dir string) []string {
 	args := []string{
-		"-name", "vm-" + string(p.id), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-name", "vm-" + string(p.id), "-nodefaults", "-no-user-config", "-display",
+		"none", "-no-reboot",
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
 		"-machine", "q35", "-smp", fmt.Sprint(p.host.CPUs),
 		"-m", fmt.Sprintf("%dM,maxmem=%dM", baseMiB, baseMiB+p.host.MemoryMiB),
 		"-kernel", p.Kernel, "-initrd", p.Initrd, "-append", commandLine(p.Accel),
-		"-chardev", "file,id=console,append=on,path=" + escape(filepath.Join(dir, onhost.ConsoleFile)), "-serial", "chardev:console",
-		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", monitorFD), "-mon", "chardev=qmp,mode=control",
+		"-chardev", "file,id=console,append=on,path=" + escape(filepath.Join(dir,
+			onhost.ConsoleFile)), "-serial", "chardev:console",
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", monitorFD), "-mon",
+		"chardev=qmp,mode=control",
 		"-netdev", fmt.Sprintf("tap,id=link,fd=%d", tapFD),
 		"-device", "virtio-net-pci,netdev=link,mac=52:54:00:00:00:02,romfile=",
 		"-object", fmt.Sprintf("memory-backend-ram,id=more,size=%dM,reserve=off", p.host.MemoryMiB),
@@ -63,13 +66,14 @@ func (p plan) arguments(dir string) []string {
 	args = append(args, disk("boot", filepath.Join(dir, bootFile), bootdisk.SerialBoot, true)...)
 	args = append(args, disk("release", p.Image, bootdisk.SerialRelease, true)...)
 	if p.cacheBytes > 0 {
-		args = append(args, disk("cache", filepath.Join(dir, cacheFile), bootdisk.SerialCache, false)...)
+		args = append(args, disk("cache", filepath.Join(dir, cacheFile),
+			bootdisk.SerialCache, false)...)
 	}
 	return args
 }
 
-// quickFirmware does nothing but start a kernel that QEMU was given; it comes with QEMU. Emulated, the usual firmware takes half a
-// second to find that there is nothing else to do.
+// quickFirmware does nothing but start a kernel that QEMU was given; it comes with QEMU. Emulated,
+// the usual firmware takes half a second to find that there is nothing else to do.
 const quickFirmware = "/usr/share/qemu/qboot.rom"
 
 func firmware() []string {
@@ -85,15 +89,18 @@ func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 func disk(name, path, serial string, readOnly bool) []string {
 	b, err := json.Marshal(map[string]any{
 		"driver": "raw", "node-name": name, "read-only": readOnly, "discard": "unmap",
-		// What a VM writes to its cache goes around the host's page cache, where it would count as QEMU's.
+		// What a VM writes to its cache goes around the host's page cache, where it would count as
+		// QEMU's.
 		"cache": map[string]any{"direct": !readOnly && directIO(path)},
 		// Nobody else has these files, and a lock would outlive its sense in a release's image.
-		"file": map[string]any{"driver": "file", "filename": path, "locking": "off", "discard": "unmap"},
+		"file": map[string]any{"driver": "file", "filename": path, "locking": "off",
+			"discard": "unmap"},
 	})
 	if err != nil {
 		panic(err) // strings and booleans always encode
 	}
-	return []string{"-blockdev", string(b), "-device", "virtio-blk-pci,drive=" + name + ",serial=" + serial}
+	return []string{"-blockdev", string(b), "-device",
+		"virtio-blk-pci,drive=" + name + ",serial=" + serial}
 }
 
 // directIO reports whether a file's file system can do without the page cache.
@@ -157,7 +164,8 @@ func (v *vm) spawn(p plan, saved *os.File) (err error) {
 		return errs.Wrap(errs.Internal, err, "make control socket of VM %s", p.id)
 	}
 	files = append(files, control)
-	log, err := os.OpenFile(filepath.Join(v.Dir(), qemuLog), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	log, err := os.OpenFile(filepath.Join(v.Dir(), qemuLog),
+		os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "open log of VM %s", p.id)
 	}
@@ -169,12 +177,15 @@ func (v *vm) spawn(p plan, saved *os.File) (err error) {
 	files = append(files, cgroup)
 	qemu, err := lookPath(program)
 	if err != nil {
-		return errs.Wrap(errs.Unsupported, err, "find QEMU").WithRemedy("apt-get install qemu-system-x86")
+		return errs.Wrap(errs.Unsupported, err,
+			"find QEMU").WithRemedy("apt-get install qemu-system-x86")
 	}
 	cmd := exec.Cmd{
-		Path: qemu, Args: append([]string{program}, p.arguments(v.Dir())...), Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/",
+		Path: qemu, Args: append([]string{program}, p.arguments(v.Dir())...),
+		Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/",
 		Stdout: log, Stderr: log, ExtraFiles: []*os.File{tap, control},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())},
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true,
+			CgroupFD: int(cgroup.Fd())},
 	}
 	if saved != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, saved)

@@ -18,20 +18,22 @@ import (
 )
 
 const (
-	startTimeout = 3 * time.Minute // for a caller without a deadline; a start takes some seconds without KVM
+	// for a caller without a deadline; a start takes some seconds without KVM
+	startTimeout = 3 * time.Minute
 	seedBytes    = 64
 	lookInterval = 5 * time.Millisecond // between looks at the console, for a mark
 )
 
-// Start makes the VM and returns once its init runs. Exists if its id is taken. If it fails, nothing is left,
-// or else the error says what, and a later Adopt returns it.
+// Start makes the VM and returns once its init runs. Exists if its id is taken. If it fails,
+// nothing is left, or else the error says what, and a later Adopt returns it.
 func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, error) {
 	if err := d.checkSpec(spec); err != nil {
 		return nil, err
 	}
 	ctx, cancel := onhost.Within(ctx, startTimeout)
 	defer cancel()
-	v, err := d.vms.Start(ctx, spec.ID, func(ctx context.Context, v *vm) error { return d.launch(ctx, v, spec) })
+	v, err := d.vms.Start(ctx, spec.ID,
+		func(ctx context.Context, v *vm) error { return d.launch(ctx, v, spec) })
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +48,8 @@ func (d *Driver) checkSpec(spec runtime.Spec) error {
 		return errs.New(errs.Invalid, "cache of %d bytes", spec.CacheBytes)
 	}
 	if len(spec.Boot) > bootdisk.MaxBoot {
-		return errs.New(errs.Invalid, "boot document of %d bytes; at most %d", len(spec.Boot), bootdisk.MaxBoot)
+		return errs.New(errs.Invalid, "boot document of %d bytes; at most %d", len(spec.Boot),
+			bootdisk.MaxBoot)
 	}
 	if !filepath.IsAbs(spec.Release) {
 		return errs.New(errs.Invalid, "release directory %q is not an absolute path", spec.Release)
@@ -90,8 +93,9 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	return v.Cgroups.SetLimits(outerLimits(spec.Limits))
 }
 
-// bootUp starts QEMU, and returns when the VM takes its order: from a saved one at once, else after booting. Of
-// those that come while there is none, one boots and is saved, and the others wait for that.
+// bootUp starts QEMU, and returns when the VM takes its order: from a saved one at once, else after
+// booting. Of those that come while there is none, one boots and is saved, and the others wait for
+// that.
 func (d *Driver) bootUp(ctx context.Context, v *vm, p plan) error {
 	if d.cfg.Cold {
 		return d.bootCold(ctx, v, p)
@@ -145,7 +149,8 @@ func (d *Driver) bootCold(ctx context.Context, v *vm, p plan) error {
 func (d *Driver) attend(v *vm, pid int) error {
 	running, err := d.vms.Attend(v.VM, pid)
 	if err == nil && !running {
-		err = errs.New(errs.Internal, "QEMU of VM %s ended at once: %s", v.ID(), tail(filepath.Join(v.Dir(), qemuLog), 3))
+		err = errs.New(errs.Internal, "QEMU of VM %s ended at once: %s", v.ID(),
+			tail(filepath.Join(v.Dir(), qemuLog), 3))
 	}
 	return err
 }
@@ -187,7 +192,8 @@ func (v *vm) order(spec runtime.Spec) error {
 	}
 	seed := make([]byte, seedBytes)
 	_, _ = rand.Read(seed) // never fails
-	o := bootdisk.Order{Hostname: "vm-" + string(spec.ID), Clock: time.Now(), Seed: seed, Boot: spec.Boot}
+	o := bootdisk.Order{Hostname: "vm-" + string(spec.ID), Clock: time.Now(), Seed: seed,
+		Boot: spec.Boot}
 	return errors.Join(bootdisk.Write(disk, o), disk.Close())
 }
 
@@ -208,7 +214,8 @@ func (v *vm) awaitMark(ctx context.Context, mark string) error {
 		case <-v.Alive().Done():
 			return errs.New(errs.Internal, "VM %s ended while it booted: %s", v.ID(), v.lastWords())
 		case <-ctx.Done():
-			return errs.Wrap(errs.Unavailable, context.Cause(ctx), "wait for VM %s to boot (console: %s)", v.ID(), tail(v.ConsolePath(), 3))
+			return errs.Wrap(errs.Unavailable, context.Cause(ctx),
+				"wait for VM %s to boot (console: %s)", v.ID(), tail(v.ConsolePath(), 3))
 		}
 	}
 }

@@ -9,7 +9,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 )
 
-// vm is a VM whose process is QEMU. Frozen, its clock isn't stopped: it is right again when it goes on.
+// vm is a VM whose process is QEMU. Frozen, its clock isn't stopped: it is right again when it goes
+// on.
 type vm struct {
 	*onhost.VM
 	driver *Driver
@@ -25,7 +26,8 @@ func (v *vm) Dial(ctx context.Context) (net.Conn, error) {
 	if !ok {
 		return conn, nil
 	}
-	return &stream{TCPConn: tcp, stop: context.AfterFunc(v.Alive(), func() { _ = tcp.Close() })}, nil
+	return &stream{TCPConn: tcp, stop: context.AfterFunc(v.Alive(), func() { _ = tcp.Close() })},
+		nil
 }
 
 // stream is a connection that ends with its VM. The VM's kernel says nothing when it is gone.
@@ -40,8 +42,8 @@ func (s *stream) Close() error {
 	return s.TCPConn.Close()
 }
 
-// SetLimits gives the VM more or less memory and CPU, and returns when its kernel has it; 0 means no bound for CPU,
-// and 1 GiB of memory. Conflict if the kernel can't give back what it has.
+// SetLimits gives the VM more or less memory and CPU, and returns when its kernel has it; 0 means
+// no bound for CPU, and 1 GiB of memory. Conflict if the kernel can't give back what it has.
 func (v *vm) SetLimits(ctx context.Context, limits fleet.Resources) error {
 	if err := v.Running(); err != nil {
 		return err
@@ -51,7 +53,8 @@ func (v *vm) SetLimits(ctx context.Context, limits fleet.Resources) error {
 	}
 	// The process must be allowed what the kernel in it is promised: more before, less after.
 	roomy := outerLimits(limits)
-	roomy.MemoryMiB = max(roomy.MemoryMiB, outerLimits(fleet.Resources{MemoryMiB: v.driver.host.MemoryMiB - kernelMiB}).MemoryMiB)
+	roomy.MemoryMiB = max(roomy.MemoryMiB,
+		outerLimits(fleet.Resources{MemoryMiB: v.driver.host.MemoryMiB - kernelMiB}).MemoryMiB)
 	if err := v.Cgroups.SetLimits(roomy); err != nil {
 		return err
 	}
@@ -64,7 +67,8 @@ func (v *vm) SetLimits(ctx context.Context, limits fleet.Resources) error {
 	return v.Cgroups.SetLimits(outerLimits(limits))
 }
 
-// howItEnded prefers what the VM's kernel said last to how QEMU ended: that ends well whenever the VM ends itself.
+// howItEnded prefers what the VM's kernel said last to how QEMU ended: that ends well whenever the
+// VM ends itself.
 func howItEnded(v *onhost.VM, process string) string {
 	last := tail(v.ConsolePath(), 10)
 	if _, after, ok := strings.Cut(last, "Kernel panic - "); ok {

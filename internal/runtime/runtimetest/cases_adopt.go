@@ -83,8 +83,8 @@ func testAdoptEnded(t *testing.T, e *env) {
 	e.remove(vm)
 }
 
-// testWorkerKilledInStart kills workers at random moments while they start VMs. A new worker adopts all that
-// is there; what runs must be whole, and all must be removable without remains.
+// testWorkerKilledInStart kills workers at random moments while they start VMs. A new worker adopts
+// all that is there; what runs must be whole, and all must be removable without remains.
 func testWorkerKilledInStart(t *testing.T, e *env) {
 	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -92,12 +92,14 @@ func testWorkerKilledInStart(t *testing.T, e *env) {
 	running, ended := 0, 0
 	for range e.Pace.KillRounds {
 		w, _ := e.runWorker(20, func(s *runtime.Spec) { s.CacheBytes = cacheSize })
-		time.Sleep(time.Duration(random.Int64N(int64(e.Pace.Start * 4 / 3)))) // the moment is the test
+		// the moment is the test
+		time.Sleep(time.Duration(random.Int64N(int64(e.Pace.Start * 4 / 3))))
 		w.kill()
 		for id, vm := range e.adopt() {
 			if vm.Status().Running {
 				running++
-				if _, err := Ask(e.context(), vm, Request{Op: "echo"}); err != nil && vm.Status().Running {
+				if _, err := Ask(e.context(), vm, Request{Op: "echo"}); err != nil &&
+					vm.Status().Running {
 					t.Errorf("seed %d: VM %s runs, but isn't whole: %v", seed, id, err)
 				}
 			} else {

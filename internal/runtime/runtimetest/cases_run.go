@@ -48,7 +48,8 @@ func testFreezeAndThaw(t *testing.T, e *env) {
 	mustAsk(t, vm, Request{Op: "echo"})
 }
 
-// testClock checks that a VM knows what time it is: at its start, however it was made, and after a freeze.
+// testClock checks that a VM knows what time it is: at its start, however it was made, and after a
+// freeze.
 func testClock(t *testing.T, e *env) {
 	const off = 500 * time.Millisecond
 	vm := e.start(nil)
@@ -56,7 +57,8 @@ func testClock(t *testing.T, e *env) {
 		before := time.Now()
 		then := time.Unix(0, mustAsk(t, vm, Request{Op: "clock"}).Number)
 		after := time.Now()
-		t.Logf("%s the VM's clock is between %v and %v off", when, then.Sub(after), then.Sub(before))
+		t.Logf("%s the VM's clock is between %v and %v off", when, then.Sub(after),
+			then.Sub(before))
 		if then.Before(before.Add(-off)) || then.After(after.Add(off)) {
 			t.Errorf("%s the VM's clock is %v off", when, then.Sub(before))
 		}
@@ -72,8 +74,9 @@ func testClock(t *testing.T, e *env) {
 	check("after a freeze")
 }
 
-// testLimitCPU checks that a VM gets no more than its bound, and more with a higher one. How much more depends
-// on what else the host does: any share counts that the lower bound would not have let it have.
+// testLimitCPU checks that a VM gets no more than its bound, and more with a higher one. How much
+// more depends on what else the host does: any share counts that the lower bound would not have let
+// it have.
 func testLimitCPU(t *testing.T, e *env) {
 	const wall = 500 * time.Millisecond
 	vm := e.start(func(s *runtime.Spec) { s.Limits = fleet.Resources{CPUMillis: 200} })
@@ -98,7 +101,8 @@ func testLimitCPU(t *testing.T, e *env) {
 func (e *env) cpuShare(vm runtime.VM, wall time.Duration) float64 {
 	e.t.Helper()
 	if e.CPUTime == nil {
-		return float64(mustAsk(e.t, vm, Request{Op: "spin", Number: int64(wall)}).Number) / float64(wall)
+		return float64(mustAsk(e.t, vm,
+			Request{Op: "spin", Number: int64(wall)}).Number) / float64(wall)
 	}
 	before, err := e.CPUTime(vm)
 	if err != nil {
@@ -119,7 +123,8 @@ func testLimitMemory(t *testing.T, e *env) {
 	if ans := mustAsk(t, vm, Request{Op: "child", Text: "allocate", Path: "32"}); ans.Number != 0 {
 		t.Fatalf("32 MiB of 96: %s", ans.Text)
 	}
-	if ans := mustAsk(t, vm, Request{Op: "child", Text: "allocate", Path: "200"}); ans.Number != int64(syscall.SIGKILL) {
+	if ans := mustAsk(t, vm, Request{Op: "child", Text: "allocate",
+		Path: "200"}); ans.Number != int64(syscall.SIGKILL) {
 		t.Fatalf("200 MiB of 96: %s", ans.Text)
 	}
 	mustAsk(t, vm, Request{Op: "echo"}) // the VM itself lives on
@@ -129,7 +134,8 @@ func testLimitMemory(t *testing.T, e *env) {
 	if ans := mustAsk(t, vm, Request{Op: "child", Text: "allocate", Path: "200"}); ans.Number != 0 {
 		t.Fatalf("200 MiB of 320: %s", ans.Text)
 	}
-	if err := vm.SetLimits(e.context(), fleet.Resources{MemoryMiB: -1}); !errs.Is(err, errs.Invalid) {
+	if err := vm.SetLimits(e.context(), fleet.Resources{MemoryMiB: -1}); !errs.Is(err,
+		errs.Invalid) {
 		t.Fatalf("a bound of -1 MiB: %v", err)
 	}
 }
@@ -178,8 +184,8 @@ func testKillFrozen(t *testing.T, e *env) {
 	e.waitDone(vm)
 }
 
-// testKillStuckDisk kills a VM in which a process hangs in fsync on ext4 on a loop device on a FUSE file whose
-// server is stopped.
+// testKillStuckDisk kills a VM in which a process hangs in fsync on ext4 on a loop device on a FUSE
+// file whose server is stopped.
 func testKillStuckDisk(t *testing.T, e *env) {
 	vm := e.start(nil)
 	if _, err := Ask(e.context(), vm, Request{Op: "stall", Text: "stop"}); err != nil {

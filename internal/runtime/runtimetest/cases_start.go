@@ -74,10 +74,12 @@ func testStartRefuses(t *testing.T, e *env) {
 	}
 }
 
-// testStartCancelled gives up on starts after ever longer times: each gives a VM, or an error and no remains.
+// testStartCancelled gives up on starts after ever longer times: each gives a VM, or an error and
+// no remains.
 func testStartCancelled(t *testing.T, e *env) {
 	e.open()
-	for after := time.Duration(0); after < e.Pace.Start; after += e.Pace.Start / time.Duration(e.Pace.Moments) {
+	for after := time.Duration(0); after < e.Pace.Start; after += e.Pace.Start / time.Duration(
+		e.Pace.Moments) {
 		ctx, cancel := context.WithTimeout(t.Context(), after)
 		vm, err := e.driver.Start(ctx, e.spec())
 		cancel()
@@ -133,7 +135,8 @@ func testBootDocument(t *testing.T, e *env) {
 func testHostLink(t *testing.T, e *env) {
 	vm := e.start(nil)
 	// The gateway's port: a worker on this host may have closed all others.
-	l, err := net.Listen("tcp6", net.JoinHostPort(guestapi.HostLinkIP+"%"+vm.HostLink(), strconv.Itoa(guestapi.GatewayPort)))
+	l, err := net.Listen("tcp6", net.JoinHostPort(guestapi.HostLinkIP+"%"+vm.HostLink(),
+		strconv.Itoa(guestapi.GatewayPort)))
 	if err != nil {
 		t.Fatalf("listen on the host link: %v", err)
 	}
@@ -147,7 +150,8 @@ func testHostLink(t *testing.T, e *env) {
 		_, werr := conn.Write(bytes.ToUpper(b))
 		return errors.Join(err, werr, conn.Close())
 	})
-	ans := mustAsk(t, vm, Request{Op: "dial-host", Number: guestapi.GatewayPort, Text: "from the guest"})
+	ans := mustAsk(t, vm, Request{Op: "dial-host", Number: guestapi.GatewayPort,
+		Text: "from the guest"})
 	if ans.Text != "FROM THE GUEST" {
 		t.Errorf("answer over the link: %q", ans.Text)
 	}
@@ -162,7 +166,8 @@ func testHostLink(t *testing.T, e *env) {
 
 const cacheDevice = "/dev/sluice-cache"
 
-// cacheSize is that of every VM with a cache: a driver may keep something per size, and make it once.
+// cacheSize is that of every VM with a cache: a driver may keep something per size, and make it
+// once.
 const cacheSize = 1<<30 + 4096
 
 func testCacheDevice(t *testing.T, e *env) {
@@ -174,11 +179,13 @@ func testCacheDevice(t *testing.T, e *env) {
 	for _, at := range []int64{0, 1 << 20, cacheSize - 4096} {
 		data := bytes.Repeat([]byte{byte(at>>20) + 1}, 4096)
 		mustAsk(t, vm, Request{Op: "write-at", Path: cacheDevice, Number: at, Data: data})
-		got := mustAsk(t, vm, Request{Op: "read-at", Path: cacheDevice, Number: at, Data: make([]byte, 4096)})
+		got := mustAsk(t, vm, Request{Op: "read-at", Path: cacheDevice, Number: at,
+			Data: make([]byte, 4096)})
 		if !bytes.Equal(got.Data, data) {
 			t.Errorf("at %d: read differs from what was written", at)
 		}
-		fresh := mustAsk(t, other, Request{Op: "read-at", Path: cacheDevice, Number: at, Data: make([]byte, 4096)})
+		fresh := mustAsk(t, other, Request{Op: "read-at", Path: cacheDevice, Number: at,
+			Data: make([]byte, 4096)})
 		if !bytes.Equal(fresh.Data, make([]byte, 4096)) {
 			t.Errorf("at %d: another VM's cache isn't empty", at)
 		}
@@ -197,7 +204,8 @@ func testConsole(t *testing.T, e *env) {
 	ctx := e.context()
 	for {
 		b, err := os.ReadFile(vm.ConsolePath())
-		if err == nil && strings.Contains(string(b), "guest: up") && strings.Contains(string(b), "a line for people") {
+		if err == nil && strings.Contains(string(b), "guest: up") &&
+			strings.Contains(string(b), "a line for people") {
 			return
 		}
 		select {
@@ -223,11 +231,13 @@ func testIsolation(t *testing.T, e *env) {
 	if seen.PID != 1 {
 		t.Errorf("init has pid %d", seen.PID)
 	}
-	if i := slices.IndexFunc(seen.Env, func(v string) bool { return strings.Contains(v, "of the host") }); i >= 0 {
+	if i := slices.IndexFunc(seen.Env,
+		func(v string) bool { return strings.Contains(v, "of the host") }); i >= 0 {
 		t.Errorf("the worker's environment is visible: %s", seen.Env[i])
 	}
 	for fd, target := range seen.FDs {
-		if strings.Contains(target, "host-secret") || !e.OwnKernel && strings.HasPrefix(target, "pipe:") {
+		if strings.Contains(target, "host-secret") || !e.OwnKernel &&
+			strings.HasPrefix(target, "pipe:") {
 			t.Errorf("descriptor %s is the worker's: %s", fd, target)
 		}
 	}
@@ -241,13 +251,15 @@ func testIsolation(t *testing.T, e *env) {
 			t.Errorf("the guest sees the worker: %s", p)
 		}
 	}
-	for _, path := range []string{secret, e.dir, vm.ConsolePath(), "/proc/1/root" + secret, "/home", "/etc/passwd"} {
+	for _, path := range []string{secret, e.dir, vm.ConsolePath(), "/proc/1/root" + secret, "/home",
+		"/etc/passwd"} {
 		ans, err := Ask(e.context(), vm, Request{Op: "read-file", Path: path})
 		if err == nil || !strings.Contains(err.Error(), "no such file") {
 			t.Errorf("the guest reads %s of the host: %q, %v", path, ans.Data, err)
 		}
 	}
-	if _, err := Ask(e.context(), vm, Request{Op: "write-at", Path: "/usr/bin/sluice-init", Data: []byte("x")}); err == nil {
+	if _, err := Ask(e.context(), vm, Request{Op: "write-at", Path: "/usr/bin/sluice-init",
+		Data: []byte("x")}); err == nil {
 		t.Error("the guest can write to its release")
 	}
 	if err := neighbour.Kill(e.context()); err != nil {

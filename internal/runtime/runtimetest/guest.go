@@ -20,7 +20,8 @@ func BuildGuest(t testing.TB) string {
 	return path
 }
 
-// ReleaseEnv names a directory that Release has made, for tests that run where nothing can be built.
+// ReleaseEnv names a directory that Release has made, for tests that run where nothing can be
+// built.
 const ReleaseEnv = "SLUICE_TEST_RELEASE"
 
 // Release makes a release whose init is the guest program; it holds an ext4 image besides.

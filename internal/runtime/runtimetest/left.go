@@ -14,11 +14,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// stalledDisk is in the path of the file that the guest's stalled disk is on, as the host's loop devices show it.
+// stalledDisk is in the path of the file that the guest's stalled disk is on, as the host's loop
+// devices show it.
 const stalledDisk = "/stall/fuse/disk"
 
-// checkNothingLeft fails the test if, after a moment, anything of this env's VMs is left on the host. Only what
-// bears the names of this env counts: other tests run beside it.
+// checkNothingLeft fails the test if, after a moment, anything of this env's VMs is left on the
+// host. Only what bears the names of this env counts: other tests run beside it.
 func (e *env) checkNothingLeft(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -38,10 +39,14 @@ func (e *env) checkNothingLeft(ctx context.Context) {
 
 func leftovers(dir string, ids []fleet.VMID) []string {
 	name := filepath.Base(dir)
-	left := slices.Concat(processesOf(name), linesWith("mount", "/proc/self/mountinfo", name), loopsOf(name), cgroupsOf(name))
+	left := slices.Concat(processesOf(name), linesWith("mount", "/proc/self/mountinfo", name),
+		loopsOf(name), cgroupsOf(name))
 	links, _ := net.Interfaces()
 	for _, l := range links {
-		if slices.ContainsFunc(ids, func(id fleet.VMID) bool { return strings.Contains(l.Name, string(id)) }) {
+		if slices.ContainsFunc(ids, func(id fleet.VMID) bool {
+			return strings.Contains(l.Name,
+				string(id))
+		}) {
 			left = append(left, "link "+l.Name)
 		}
 	}
@@ -65,7 +70,8 @@ func processesOf(name string) []string {
 		for _, file := range []string{"cmdline", "cgroup"} {
 			if b, _ := os.ReadFile(filepath.Join(p, file)); strings.Contains(string(b), name) {
 				comm, _ := os.ReadFile(filepath.Join(p, "comm"))
-				left = append(left, fmt.Sprintf("process %s (%s)", filepath.Base(p), strings.TrimSpace(string(comm))))
+				left = append(left, fmt.Sprintf("process %s (%s)", filepath.Base(p),
+					strings.TrimSpace(string(comm))))
 				break
 			}
 		}
@@ -73,7 +79,8 @@ func processesOf(name string) []string {
 	return left
 }
 
-// isZombie is for processes that have ended and wait for their parent: where a worker was killed, the host's init.
+// isZombie is for processes that have ended and wait for their parent: where a worker was killed,
+// the host's init.
 func isZombie(proc string) bool {
 	b, _ := os.ReadFile(filepath.Join(proc, "stat"))
 	return strings.Contains(string(b), ") Z ")

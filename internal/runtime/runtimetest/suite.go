@@ -15,32 +15,36 @@ import (
 
 // Harness is a driver under test.
 type Harness struct {
-	// New makes a driver over a directory, as a worker does at its start. What the driver makes elsewhere
-	// on the host (cgroups, processes' command lines) has the last element of dir in its name, so that
-	// the suite finds what is left. If the driver has Close, the suite calls it.
+	// New makes a driver over a directory, as a worker does at its start. What the driver makes
+	// elsewhere on the host (cgroups, processes' command lines) has the last element of dir in its
+	// name, so that the suite finds what is left. If the driver has Close, the suite calls it.
 	New func(dir string) (runtime.Driver, error)
 	// Release is the directory of a release made from the guest program; see Release.
 	Release string
-	// Pace is for VMs that take longer to start. Zero fields mean what suits those that take some 20 ms.
+	// Pace is for VMs that take longer to start. Zero fields mean what suits those that take some
+	// 20 ms.
 	Pace Pace
 	// OwnKernel is set where a VM has one: its pipes can't be the worker's.
 	OwnKernel bool
-	// CPUTime is the CPU time that a VM has used, as its host sees it; nil where the VM's own account says that.
+	// CPUTime is the CPU time that a VM has used, as its host sees it; nil where the VM's own
+	// account says that.
 	CPUTime func(vm runtime.VM) (time.Duration, error)
 }
 
 // Pace is how much is tried, and how long it may take.
 type Pace struct {
-	Step       time.Duration // bounds one step; default 20 s
-	Start      time.Duration // a start takes less than that, mostly: moments in it are chosen; default 60 ms
-	Moments    int           // starts that are given up at some moment in it; default 12
-	Many       int           // VMs that are started at once; default 6
-	KillRounds int           // workers killed in the middle of a start; default 25
+	Step time.Duration // bounds one step; default 20 s
+	// a start takes less than that, mostly: moments in it are chosen; default 60 ms
+	Start      time.Duration
+	Moments    int // starts that are given up at some moment in it; default 12
+	Many       int // VMs that are started at once; default 6
+	KillRounds int // workers killed in the middle of a start; default 25
 }
 
 func (p *Pace) setDefaults() {
 	if *p == (Pace{}) {
-		*p = Pace{Step: 20 * time.Second, Start: 60 * time.Millisecond, Moments: 12, Many: 6, KillRounds: 25}
+		*p = Pace{Step: 20 * time.Second, Start: 60 * time.Millisecond, Moments: 12, Many: 6,
+			KillRounds: 25}
 	}
 }
 
@@ -87,7 +91,8 @@ type env struct {
 	ids    []fleet.VMID
 }
 
-// newEnv makes a driver that is closed, with all its VMs gone, when the test ends. What is left then is an error.
+// newEnv makes a driver that is closed, with all its VMs gone, when the test ends. What is left
+// then is an error.
 func newEnv(t *testing.T, h Harness) *env {
 	t.Helper()
 	e := &env{Harness: h, t: t, dir: filepath.Join(t.TempDir(), "rt-"+randomID())}

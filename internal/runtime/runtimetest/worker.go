@@ -19,14 +19,15 @@ import (
 // workerEnv makes a test binary a worker process; its value is a workerOrder as JSON.
 const workerEnv = "SLUICE_RUNTIMETEST_WORKER"
 
-// workerOrder is what a worker process does: start VMs one after the other, and then wait to be killed.
+// workerOrder is what a worker process does: start VMs one after the other, and then wait to be
+// killed.
 type workerOrder struct {
 	Dir   string
 	Specs []runtime.Spec
 }
 
-// Worker is to be called by TestMain of a package that runs the suite. In a process that the suite started as a
-// worker it never returns.
+// Worker is to be called by TestMain of a package that runs the suite. In a process that the suite
+// started as a worker it never returns.
 func Worker(newDriver func(dir string) (runtime.Driver, error)) {
 	text := os.Getenv(workerEnv)
 	if text == "" {

@@ -41,7 +41,8 @@ func BenchmarkVM(b *testing.B) {
 		}
 		removed += time.Since(began)
 	}
-	for name, total := range map[string]time.Duration{"start": started, "start-to-answer": answered, "remove": removed} {
+	for name, total := range map[string]time.Duration{"start": started, "start-to-answer": answered,
+		"remove": removed} {
 		b.ReportMetric(float64(total.Microseconds())/1000/float64(b.N), name+"-ms")
 	}
 	if err := d.(*Driver).Close(); err != nil {

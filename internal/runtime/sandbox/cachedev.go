@@ -19,8 +19,8 @@ import (
 // noCache is the loop number of a VM without a cache device.
 const noCache = -1
 
-// attachCache makes a sparse file of at least size bytes and a loop device over it, and returns the loop
-// device's number. The device is not bound to any process: detachCache finds it by its file.
+// attachCache makes a sparse file of at least size bytes and a loop device over it, and returns the
+// loop device's number. The device is not bound to any process: detachCache finds it by its file.
 func attachCache(path string, size int64) (int, error) {
 	size = (size + 4095) &^ 4095
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
@@ -33,7 +33,8 @@ func attachCache(path string, size int64) (int, error) {
 	}
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
-		return noCache, errs.Wrap(errs.Unsupported, err, "open loop control").WithRemedy("modprobe loop")
+		return noCache, errs.Wrap(errs.Unsupported, err,
+			"open loop control").WithRemedy("modprobe loop")
 	}
 	defer func() { _ = control.Close() }()
 	for range 64 { // others take free numbers at the same time
@@ -50,10 +51,12 @@ func attachCache(path string, size int64) (int, error) {
 		}
 		return n, nil
 	}
-	return noCache, errs.New(errs.Unavailable, "every free loop device was taken by somebody else first")
+	return noCache, errs.New(errs.Unavailable,
+		"every free loop device was taken by somebody else first")
 }
 
-// configureLoop attaches f without the host's page cache in between, where its file system can do that.
+// configureLoop attaches f without the host's page cache in between, where its file system can do
+// that.
 func configureLoop(n int, f *os.File) error {
 	dev, err := os.OpenFile(loopPath(n), os.O_RDWR, 0)
 	if err != nil {
@@ -94,8 +97,8 @@ func loopsOver(path string) ([]int, error) {
 	return found, nil
 }
 
-// detachCache detaches every loop device over path and waits until that is so: a device that is open is
-// only detached when its last user has closed it.
+// detachCache detaches every loop device over path and waits until that is so: a device that is
+// open is only detached when its last user has closed it.
 func detachCache(ctx context.Context, path string) error {
 	err := onhost.Poll(ctx, func() (bool, error) {
 		loops, err := loopsOver(path)

@@ -28,9 +28,9 @@ const setupArg0 = "sluice-vm-setup"
 const (
 	controlFD = 3
 	statusFD  = 4
-	// initCgroup is where the platform's processes are, beside the inner container's. What the machine has dirtied is then
-	// never theirs to wait for when they need memory. With v2 they must also not sit in a cgroup that delegates
-	// controllers.
+	// initCgroup is where the platform's processes are, beside the inner container's. What the
+	// machine has dirtied is then never theirs to wait for when they need memory. With v2 they must
+	// also not sit in a cgroup that delegates controllers.
 	initCgroup = "init"
 	cgroupRoot = "/sys/fs/cgroup" // as the VM sees it
 	goByte     = 'g'
@@ -50,8 +50,8 @@ type setup struct {
 	Probe    bool          `json:"probe"`  // try what can be tried without a VM, and exit
 }
 
-// Child is to be called first in main, before flags are read. In a process that a Driver started to become a
-// VM's init it never returns; in any other it returns at once.
+// Child is to be called first in main, before flags are read. In a process that a Driver started to
+// become a VM's init it never returns; in any other it returns at once.
 //
 // It runs inside the VM's new namespaces, makes the VM's root there, and replaces itself by the
 // release's init: nothing of the calling program is left in the VM.
@@ -61,7 +61,8 @@ func Child() {
 	}
 	status := os.NewFile(statusFD, "status")
 	control := os.NewFile(controlFD, "control")
-	// Of what a namespace is told, some is for a thread alone: all from here on is on the one that execs.
+	// Of what a namespace is told, some is for a thread alone: all from here on is on the one that
+	// execs.
 	runtime.LockOSThread()
 	err := becomeInit(control, status)
 	if err != nil {
@@ -102,8 +103,8 @@ func becomeInit(control, status *os.File) error {
 	if err := confine(); err != nil {
 		return err
 	}
-	// The worker has made the link, and put this process on record, when it says so. End of file here means
-	// that it is dead.
+	// The worker has made the link, and put this process on record, when it says so. End of file
+	// here means that it is dead.
 	if b, err := in.ReadByte(); err != nil || b != goByte {
 		return errors.New("the worker went away")
 	}
@@ -116,8 +117,8 @@ func becomeInit(control, status *os.File) error {
 	return execInit(s, status)
 }
 
-// enterCgroups moves the process into its v1 cgroups (it was born in the v2 one) and makes where it is then
-// the root of what it sees of them.
+// enterCgroups moves the process into its v1 cgroups (it was born in the v2 one) and makes where it
+// is then the root of what it sees of them.
 func enterCgroups(procs []string) error {
 	for _, file := range procs {
 		if err := onhost.WriteFile(file, "0"); err != nil {
@@ -133,7 +134,8 @@ func enterCgroups(procs []string) error {
 // hostCapabilities are what root in a VM doesn't have: they act on the host's kernel as a whole.
 func hostCapabilities() []uintptr {
 	return []uintptr{
-		unix.CAP_SYS_MODULE, unix.CAP_SYS_RAWIO, unix.CAP_SYS_TIME, unix.CAP_SYSLOG, unix.CAP_MAC_ADMIN,
+		unix.CAP_SYS_MODULE, unix.CAP_SYS_RAWIO, unix.CAP_SYS_TIME, unix.CAP_SYSLOG,
+		unix.CAP_MAC_ADMIN,
 		unix.CAP_MAC_OVERRIDE, unix.CAP_WAKE_ALARM, unix.CAP_BLOCK_SUSPEND, unix.CAP_AUDIT_CONTROL,
 	}
 }
@@ -145,7 +147,8 @@ func confine() error {
 		}
 	}
 	unix.Umask(0o022)
-	// A worker may have more or less of these than a VM shall. It may not be allowed to raise them either.
+	// A worker may have more or less of these than a VM shall. It may not be allowed to raise them
+	// either.
 	_ = onhost.WriteFile("/proc/self/oom_score_adj", "0")
 	// A worker is on the way of its machines' flushes. What they run is not.
 	if err := ioflusher.Leave(); err != nil {
@@ -195,10 +198,12 @@ func execInit(s setup, status *os.File) error {
 	// An ignored signal stays ignored over an exec, a caught one doesn't.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT)
 	if _, err := status.Write([]byte{execByte}); err != nil {
-		// The worker died in the last moment: it had put this VM on record, so the VM is complete without it.
+		// The worker died in the last moment: it had put this VM on record, so the VM is complete
+		// without it.
 		_ = status.Close()
 	}
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=/root"}
 	err = syscall.Exec("/"+initPath, []string{"/" + initPath, "init"}, env)
 	return fmt.Errorf("run init: %w", err)
 }
@@ -226,7 +231,8 @@ func enterInitCgroup(s setup) error {
 			return fmt.Errorf("delegate controllers: %w", err)
 		}
 	}
-	if err := errors.Join(own.Limit(guestapi.PlatformMemory), own.Protect(guestapi.PlatformMemory)); err != nil {
+	if err := errors.Join(own.Limit(guestapi.PlatformMemory),
+		own.Protect(guestapi.PlatformMemory)); err != nil {
 		return fmt.Errorf("give the platform its memory: %w", err)
 	}
 	return nil

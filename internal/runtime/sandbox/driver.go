@@ -21,8 +21,11 @@ type Driver struct{ vms *onhost.VMs[*vm] }
 // New makes a driver over a state directory. Conflict if another process has that directory.
 func New(cfg Config) (*Driver, error) {
 	vms, err := onhost.OpenVMs(cfg, onhost.Kind[*vm]{
-		Wrap:       func(v *onhost.VM) *vm { return &vm{v} },
-		RemoveRest: func(ctx context.Context, v *onhost.VM) error { return detachCache(ctx, cachePath(v)) },
+		Wrap: func(v *onhost.VM) *vm { return &vm{v} },
+		RemoveRest: func(ctx context.Context,
+			v *onhost.VM) error {
+			return detachCache(ctx, cachePath(v))
+		},
 	})
 	if err != nil {
 		return nil, err

@@ -8,11 +8,13 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// createLink joins this thread's network namespace to that of pid by a pair of links, and brings up this end.
+// createLink joins this thread's network namespace to that of pid by a pair of links, and brings up
+// this end.
 func createLink(name string, pid int) error {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = name
-	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: guestapi.LinkName, PeerNamespace: netlink.NsPid(pid)}
+	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: guestapi.LinkName,
+		PeerNamespace: netlink.NsPid(pid)}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return errs.Wrap(errs.Internal, err, "create link %s", name)
 	}

@@ -15,13 +15,14 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Probe tries what a VM needs: cgroups with limits, namespaces, a tmpfs root, a veth pair, and the loop
-// and FUSE devices. It leaves nothing behind.
+// Probe tries what a VM needs: cgroups with limits, namespaces, a tmpfs root, a veth pair, and the
+// loop and FUSE devices. It leaves nothing behind.
 func (d *Driver) Probe(ctx context.Context) error {
 	for _, path := range []string{"/dev/loop-control", "/dev/fuse"} {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
-			return errs.Wrap(errs.Unsupported, err, "open %s", path).WithRemedy("run as root, and modprobe loop fuse")
+			return errs.Wrap(errs.Unsupported, err, "open %s", path).
+				WithRemedy("run as root, and modprobe loop fuse")
 		}
 		_ = f.Close()
 	}

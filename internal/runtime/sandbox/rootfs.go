@@ -19,26 +19,29 @@ type cgroupMount struct {
 	Options string `json:"options"`
 }
 
-// guestMounts shows the VM its hierarchies under the same names as the host has them. v1 hierarchies that bound nothing, as
-// some programs make them on a host with v2, would only have its container runtime take it for one with v1.
+// guestMounts shows the VM its hierarchies under the same names as the host has them. v1
+// hierarchies that bound nothing, as some programs make them on a host with v2, would only have its
+// container runtime take it for one with v1.
 func guestMounts(c onhost.Layout, allV2 bool) []cgroupMount {
 	if allV2 {
 		return []cgroupMount{{Type: "cgroup2"}}
 	}
 	var all []cgroupMount
 	for _, h := range c.V1 {
-		all = append(all, cgroupMount{Dir: filepath.Base(h.Mount), Type: "cgroup", Options: h.Options})
+		all = append(all, cgroupMount{Dir: filepath.Base(h.Mount), Type: "cgroup",
+			Options: h.Options})
 	}
 	return append(all, cgroupMount{Dir: "unified", Type: "cgroup2"})
 }
 
-// makeRoot builds the VM's root directory at s.Root: a tmpfs with the release's directories in it, read-only,
-// and what a kernel would provide.
+// makeRoot builds the VM's root directory at s.Root: a tmpfs with the release's directories in it,
+// read-only, and what a kernel would provide.
 func makeRoot(s setup) error {
 	if err := guestroot.Mount("tmpfs", s.Root, "tmpfs", unix.MS_NOSUID, "mode=755"); err != nil {
 		return err
 	}
-	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "root", "mnt", "var/tmp", "etc"} {
+	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "root", "mnt",
+		"var/tmp", "etc"} {
 		if err := os.MkdirAll(filepath.Join(s.Root, dir), 0o755); err != nil {
 			return err
 		}
@@ -60,26 +63,31 @@ func bindReadOnly(from, to string) error {
 	if err := guestroot.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
 		return err
 	}
-	return guestroot.Mount("", to, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
+	return guestroot.Mount("", to, "",
+		unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "")
 }
 
-// mountKernel mounts proc, sys and the cgroups. Nothing is hidden below /proc and /sys: the kernel lets an inner
-// user namespace have its own only if it can see the whole of these.
+// mountKernel mounts proc, sys and the cgroups. Nothing is hidden below /proc and /sys: the kernel
+// lets an inner user namespace have its own only if it can see the whole of these.
 func mountKernel(s setup) error {
 	sys := filepath.Join(s.Root, "sys")
-	if err := guestroot.Mount("proc", filepath.Join(s.Root, "proc"), "proc", guestroot.NoProgram, ""); err != nil {
+	if err := guestroot.Mount("proc", filepath.Join(s.Root, "proc"), "proc", guestroot.NoProgram,
+		""); err != nil {
 		return err
 	}
 	if err := guestroot.Mount("sysfs", sys, "sysfs", guestroot.NoProgram, ""); err != nil {
 		return err
 	}
-	// Read-only for this mount alone, not for the file system, which the inner container mounts too.
-	if err := guestroot.Mount("", sys, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|guestroot.NoProgram, ""); err != nil {
+	// Read-only for this mount alone, not for the file system, which the inner container mounts
+	// too.
+	if err := guestroot.Mount("", sys, "",
+		unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|guestroot.NoProgram, ""); err != nil {
 		return err
 	}
 	groups := filepath.Join(sys, "fs/cgroup")
 	if len(s.Mounts) > 1 {
-		if err := guestroot.Mount("tmpfs", groups, "tmpfs", guestroot.NoProgram, "mode=755,size=64k"); err != nil {
+		if err := guestroot.Mount("tmpfs", groups, "tmpfs", guestroot.NoProgram,
+			"mode=755,size=64k"); err != nil {
 			return err
 		}
 	}
@@ -97,7 +105,8 @@ func mountKernel(s setup) error {
 
 // makeDev fills /dev. Nodes of loop devices are made by the platform as it gets them.
 func makeDev(dev string, cache int) error {
-	if err := guestroot.Mount("tmpfs", dev, "tmpfs", guestroot.Device, "mode=755,size=1m"); err != nil {
+	if err := guestroot.Mount("tmpfs", dev, "tmpfs", guestroot.Device,
+		"mode=755,size=1m"); err != nil {
 		return err
 	}
 	nodes := []struct {
@@ -131,7 +140,8 @@ func makeDev(dev string, cache int) error {
 
 // deliverBoot makes /run and puts the boot document into it, for root's eyes only.
 func deliverBoot(run string, boot []byte) error {
-	if err := guestroot.Mount("tmpfs", run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+	if err := guestroot.Mount("tmpfs", run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV,
+		"mode=755"); err != nil {
 		return err
 	}
 	dir := filepath.Join(run, "sluice")

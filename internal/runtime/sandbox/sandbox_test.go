@@ -29,14 +29,16 @@ func TestMain(m *testing.M) {
 
 func newDriver(dir string) (runtime.Driver, error) {
 	return New(Config{
-		Dir: dir, CgroupParent: "sluice-test/" + filepath.Base(dir), Logger: slog.New(slog.DiscardHandler),
+		Dir: dir, CgroupParent: "sluice-test/" + filepath.Base(dir),
+		Logger: slog.New(slog.DiscardHandler),
 	})
 }
 
 func TestConformance(t *testing.T) {
 	h := runtimetest.Harness{New: newDriver, Release: runtimetest.Release(t)}
 	if v2host.Inside() { // on one emulated processor
-		h.Pace = runtimetest.Pace{Step: 2 * time.Minute, Start: time.Second, Moments: 3, Many: 3, KillRounds: 4}
+		h.Pace = runtimetest.Pace{Step: 2 * time.Minute, Start: time.Second, Moments: 3, Many: 3,
+			KillRounds: 4}
 	}
 	runtimetest.Run(t, h)
 }
@@ -50,7 +52,8 @@ func TestOneVM(t *testing.T) {
 	}
 	d := drv.(*Driver)
 	vm, err := d.Start(t.Context(), runtime.Spec{
-		ID: "00c0ffee", Release: runtimetest.Release(t), CacheBytes: 1 << 20, Limits: fleet.Resources{CPUMillis: 1000},
+		ID: "00c0ffee", Release: runtimetest.Release(t), CacheBytes: 1 << 20,
+		Limits: fleet.Resources{CPUMillis: 1000},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +70,10 @@ func TestOneVM(t *testing.T) {
 			t.Errorf("a second driver over one directory: %v", err)
 		}
 	})
-	t.Run("SeesOnlyItsOwn", func(t *testing.T) { checkSeen(t, ask(t, vm, runtimetest.Request{Op: "look"}).Seen) })
+	t.Run("SeesOnlyItsOwn", func(t *testing.T) {
+		checkSeen(t,
+			ask(t, vm, runtimetest.Request{Op: "look"}).Seen)
+	})
 	t.Run("HostDevicesAreClosed", func(t *testing.T) { checkDevices(t, vm) })
 	t.Run("CannotRaiseItsLimits", func(t *testing.T) { checkOwnLimits(t, vm) })
 	t.Run("ConsoleIsBounded", func(t *testing.T) { checkConsole(t, vm) })
@@ -101,14 +107,17 @@ func checkSeen(t *testing.T, seen *runtimetest.Seen) {
 		t.Errorf("host name %s", seen.Hostname)
 	}
 	for _, line := range seen.Cgroups {
-		// Where memory is bounded, init is beside the inner container; with v2 alone all is bounded in one hierarchy.
-		if !strings.HasSuffix(line, ":/") && !strings.HasSuffix(line, ":memory:/init") && line != "0::/init" {
+		// Where memory is bounded, init is beside the inner container; with v2 alone all is bounded
+		// in one hierarchy.
+		if !strings.HasSuffix(line, ":/") && !strings.HasSuffix(line, ":memory:/init") &&
+			line != "0::/init" {
 			t.Errorf("the VM sees where its cgroup is: %s", line)
 		}
 	}
 	for _, m := range seen.Mounts {
 		own := func(p string) bool { return m == p || strings.HasPrefix(m, p+"/") }
-		if m != "/" && !slices.ContainsFunc([]string{"/usr", "/proc", "/sys", "/dev", "/run"}, own) {
+		if m != "/" && !slices.ContainsFunc([]string{"/usr", "/proc", "/sys", "/dev",
+			"/run"}, own) {
 			t.Errorf("mount %s", m)
 		}
 	}
@@ -137,7 +146,8 @@ func checkDevices(t *testing.T, vm runtime.VM) {
 		return
 	}
 	ask(t, vm, runtimetest.Request{Op: "mknod", Path: "/tmp/kmsg", Number: 1<<8 | 11})
-	_, err := runtimetest.Ask(t.Context(), vm, runtimetest.Request{Op: "read-file", Path: "/tmp/kmsg"})
+	_, err := runtimetest.Ask(t.Context(), vm,
+		runtimetest.Request{Op: "read-file", Path: "/tmp/kmsg"})
 	if err == nil || !strings.Contains(err.Error(), "not permitted") {
 		t.Errorf("the VM opens a device of the host: %v", err)
 	}
@@ -152,14 +162,16 @@ func hostLayoutOf(t *testing.T) onhost.Layout {
 	return l
 }
 
-// checkOwnLimits has the VM lift the limits at the root of its own cgroups. That is one level too deep to matter.
+// checkOwnLimits has the VM lift the limits at the root of its own cgroups. That is one level too
+// deep to matter.
 func checkOwnLimits(t *testing.T, vm runtime.VM) {
 	if hostLayoutOf(t).V1For("cpu") == "" {
 		t.Log("pure v2: the VM's root cgroup has no limit files")
 		return
 	}
 	const file = "/sys/fs/cgroup/cpu/cpu.cfs_quota_us"
-	if got := string(ask(t, vm, runtimetest.Request{Op: "read-file", Path: file}).Data); got != "-1\n" {
+	if got := string(ask(t, vm, runtimetest.Request{Op: "read-file",
+		Path: file}).Data); got != "-1\n" {
 		t.Errorf("the VM sees the file that limits it: %q", got)
 	}
 }
@@ -185,7 +197,8 @@ func checkConsole(t *testing.T, vm runtime.VM) {
 	}
 	ask(t, vm, runtimetest.Request{Op: "print", Text: "after"})
 	b, err := os.ReadFile(vm.ConsolePath())
-	if err != nil || !strings.HasSuffix(string(b), "after\n") || strings.Contains(string(b), "\x00") {
+	if err != nil || !strings.HasSuffix(string(b), "after\n") ||
+		strings.Contains(string(b), "\x00") {
 		t.Fatalf("after the cut: %d bytes, %v", len(b), err)
 	}
 }

@@ -21,19 +21,21 @@ import (
 )
 
 const (
-	initPath     = "usr/bin/sluice-init" // in a release
-	startTimeout = 30 * time.Second      // for a caller without a deadline; a start takes some 20 ms
+	initPath = "usr/bin/sluice-init" // in a release
+	// for a caller without a deadline; a start takes some 20 ms
+	startTimeout = 30 * time.Second
 )
 
-// Start makes the VM and returns once its init runs. Exists if its id is taken. If it fails, nothing is left,
-// or else the error says what, and a later Adopt returns it.
+// Start makes the VM and returns once its init runs. Exists if its id is taken. If it fails,
+// nothing is left, or else the error says what, and a later Adopt returns it.
 func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, error) {
 	if err := checkSpec(spec); err != nil {
 		return nil, err
 	}
 	ctx, cancel := onhost.Within(ctx, startTimeout)
 	defer cancel()
-	v, err := d.vms.Start(ctx, spec.ID, func(ctx context.Context, v *vm) error { return d.launch(ctx, v, spec) })
+	v, err := d.vms.Start(ctx, spec.ID,
+		func(ctx context.Context, v *vm) error { return d.launch(ctx, v, spec) })
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +84,8 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	}
 	s := setup{
 		Root: root, Release: spec.Release, Boot: spec.Boot, Hostname: "vm-" + string(spec.ID),
-		Join: v.Cgroups.Joins(), Mounts: guestMounts(v.Cgroups.Layout, allV2), AllV2: allV2, Cache: cache,
+		Join: v.Cgroups.Joins(), Mounts: guestMounts(v.Cgroups.Layout, allV2),
+		AllV2: allV2, Cache: cache,
 	}
 	if err := p.send(s); err != nil {
 		return err
@@ -90,7 +93,8 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	if err := createLink(onhost.LinkName(spec.ID), p.pid); err != nil {
 		return errors.Join(err, p.giveUp())
 	}
-	// From the word to go on, the setup process needs nobody. So it gets that word only once it is on record.
+	// From the word to go on, the setup process needs nobody. So it gets that word only once it is
+	// on record.
 	if err := v.WriteRecord(); err != nil {
 		return err
 	}
@@ -165,10 +169,12 @@ func (v *vm) spawn() (_ *setupProcess, err error) {
 	}
 	files = append(files, cgroup)
 	cmd := exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{setupArg0}, Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Dir: "/",
+		Path: "/proc/self/exe", Args: []string{setupArg0},
+		Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Dir: "/",
 		Stdout: console, Stderr: console, ExtraFiles: []*os.File{controlR, statusW},
 		SysProcAttr: &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWIPC |
+			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET |
+				unix.CLONE_NEWIPC |
 				unix.CLONE_NEWUTS,
 			Setsid: true, UseCgroupFD: true, CgroupFD: int(cgroup.Fd()),
 		},
@@ -216,7 +222,8 @@ func (p *setupProcess) outcome(ctx context.Context) error {
 	case len(b) == 0:
 		return errs.New(errs.Internal, "the setup process was killed; the VM's console may say why")
 	case len(b) > 1:
-		return errs.New(errs.Internal, "set up VM: %s", strings.TrimPrefix(string(b), string(rune(execByte))))
+		return errs.New(errs.Internal, "set up VM: %s",
+			strings.TrimPrefix(string(b), string(rune(execByte))))
 	}
 	return nil
 }

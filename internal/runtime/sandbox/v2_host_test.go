@@ -18,13 +18,15 @@ func TestOnV2Alone(t *testing.T) {
 	tree := t.TempDir()
 	v2host.Copy(t, release, filepath.Join(tree, "suite"))
 	v2host.Run(t, v2host.Host{
-		Package: "internal/runtime/sandbox", Run: "^(TestConformance|TestOneVM|TestV2BesideNamedV1)$", Add: tree,
+		Package: "internal/runtime/sandbox",
+		Run:     "^(TestConformance|TestOneVM|TestV2BesideNamedV1)$", Add: tree,
 		Modules: []string{"fuse", "loop", "veth", "tun"},
 		Kernel:  v2host.PureV2 + " " + runtimetest.ReleaseEnv + "=/suite",
 	})
 }
 
-// TestV2BesideNamedV1 has a v1 hierarchy on a host with v2, as some programs make them: its VMs still are those of v2.
+// TestV2BesideNamedV1 has a v1 hierarchy on a host with v2, as some programs make them: its VMs
+// still are those of v2.
 func TestV2BesideNamedV1(t *testing.T) {
 	if !v2host.Inside() {
 		t.Skip("needs a host of its own; TestOnV2Alone runs it in one")

@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// write counts key n up until it is killed, and prints each number once it is acknowledged. Should nobody
-// kill it, it ends by itself.
+// write counts key n up until it is killed, and prints each number once it is acknowledged. Should
+// nobody kill it, it ends by itself.
 func write(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
@@ -68,8 +68,8 @@ func counter(ctx context.Context, s state.Store) (n int, rev int64, err error) {
 	return n, kv.ModRevision, err
 }
 
-// TestKilledMemberKeepsWhatItAcknowledged kills a member with SIGKILL at random moments, its first start
-// included, and wants the counter at the last acknowledged number, or one further.
+// TestKilledMemberKeepsWhatItAcknowledged kills a member with SIGKILL at random moments, its first
+// start included, and wants the counter at the last acknowledged number, or one further.
 func TestKilledMemberKeepsWhatItAcknowledged(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -124,8 +124,8 @@ func runAndKill(t *testing.T, dir string, life time.Duration) int {
 	return last
 }
 
-// TestFirstStartKilledAtEveryMoment kills members in their very first start, each a little later than the one
-// before. What is left must start.
+// TestFirstStartKilledAtEveryMoment kills members in their very first start, each a little later
+// than the one before. What is left must start.
 func TestFirstStartKilledAtEveryMoment(t *testing.T) {
 	for life := 10 * time.Millisecond; life < 250*time.Millisecond; life += 24 * time.Millisecond {
 		dir := t.TempDir()

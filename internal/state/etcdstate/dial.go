@@ -36,7 +36,8 @@ func Dial(ctx context.Context, cfg DialConfig) (*Store, error) {
 		Endpoints: cfg.Endpoints, TLS: cfg.TLS, Username: cfg.Username, Password: cfg.Password,
 		Logger:      newZapLogger(cfg.Log),
 		DialTimeout: requestTimeout,
-		// A dead connection is noticed after 10 + 5 s; etcd's servers refuse pings more often than each 5 s.
+		// A dead connection is noticed after 10 + 5 s; etcd's servers refuse pings more often than
+		// each 5 s.
 		DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second,
 	})
 	if err != nil {

@@ -25,16 +25,18 @@ import (
 
 const (
 	memberName = "sluice"
-	// memberURL is the peer address of a member that has no peers: an identity, which nothing listens on.
+	// memberURL is the peer address of a member that has no peers: an identity, which nothing
+	// listens on.
 	memberURL = "http://127.0.0.1:1"
 
-	// Each tick wakes an idle process, so there are few. Five ticks make an election, the least that etcd takes: with nobody to
-	// vote against, waiting for other candidates only delays the start. A member must not be told to lead sooner: until it has
-	// taken in what its log holds, raft may look for entries there that etcd has compacted meanwhile, and panics.
+	// Each tick wakes an idle process, so there are few. Five ticks make an election, the least
+	// that etcd takes: with nobody to vote against, waiting for other candidates only delays the
+	// start. A member must not be told to lead sooner: until it has taken in what its log holds,
+	// raft may look for entries there that etcd has compacted meanwhile, and panics.
 	tickMs, electionMs = 200, 1000
 
-	// batchInterval bounds how long commits wait to be written into the database. They are in the log by
-	// then, which is what was acknowledged; the timer alone wakes an idle process.
+	// batchInterval bounds how long commits wait to be written into the database. They are in the
+	// log by then, which is what was acknowledged; the timer alone wakes an idle process.
 	batchInterval = time.Second
 
 	defaultQuotaBytes    = 4 << 30
@@ -47,8 +49,8 @@ const (
 type Config struct {
 	// Dir is the data directory; it is made if it isn't there, readable by its owner alone.
 	Dir string
-	// ClientURL, if set, also serves etcd's API: http://127.0.0.1:PORT (0: any), http://[::1]:PORT or
-	// unix:///path. Loopback only, because whoever reaches it has the whole state.
+	// ClientURL, if set, also serves etcd's API: http://127.0.0.1:PORT (0: any), http://[::1]:PORT
+	// or unix:///path. Loopback only, because whoever reaches it has the whole state.
 	ClientURL string
 	// QuotaBytes bounds the database; 0 means 4 GiB.
 	QuotaBytes int64
@@ -67,9 +69,9 @@ type Embedded struct {
 	close func() error
 }
 
-// Start runs a member on cfg.Dir and returns when it takes requests. Error kinds: Conflict where another
-// process has the directory, Corrupt where its contents can't be read, Invalid for a bad ClientURL,
-// Unavailable when ctx ends first, or the directory's file system is full.
+// Start runs a member on cfg.Dir and returns when it takes requests. Error kinds: Conflict where
+// another process has the directory, Corrupt where its contents can't be read, Invalid for a bad
+// ClientURL, Unavailable when ctx ends first, or the directory's file system is full.
 func Start(ctx context.Context, cfg Config) (*Embedded, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -94,12 +96,14 @@ func Start(ctx context.Context, cfg Config) (*Embedded, error) {
 		err = full
 	}
 	if err != nil {
-		if gave.reason() == nil { // else a part of it holds the files for as long as the process lives
+		// else a part of it holds the files for as long as the process lives
+		if gave.reason() == nil {
 			_ = lock.release() // the process may try again; the error that matters is err
 		}
 		return nil, err
 	}
-	e := &Embedded{etcd: etcd, gave: gave, store: newStore(v3client.New(etcd.Server), ""), lock: lock}
+	e := &Embedded{etcd: etcd, gave: gave,
+		store: newStore(v3client.New(etcd.Server), ""), lock: lock}
 	e.close = sync.OnceValue(func() error {
 		err := e.store.Close()
 		if reason := gave.reason(); reason != nil {
@@ -159,7 +163,8 @@ func embedConfig(cfg Config, gave *giveUp) (*embed.Config, error) {
 	if cfg.KeepRevisions != 0 {
 		keep = cfg.KeepRevisions
 	}
-	ec.AutoCompactionMode, ec.AutoCompactionRetention = embed.CompactorModeRevision, strconv.Itoa(keep)
+	ec.AutoCompactionMode, ec.AutoCompactionRetention = embed.CompactorModeRevision,
+		strconv.Itoa(keep)
 	log := newZapLogger(cfg.Log).WithOptions(zap.WithFatalHook(gave), zap.WithPanicHook(gave))
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
 	return ec, nil
@@ -185,7 +190,8 @@ func loopbackURL(raw string) (*url.URL, error) {
 		WithRemedy("use http://127.0.0.1:PORT or unix:///path; there is no authentication on it")
 }
 
-// startMember starts a member, and returns when it takes requests or has failed, whichever of its goroutines says so.
+// startMember starts a member, and returns when it takes requests or has failed, whichever of its
+// goroutines says so.
 func startMember(ctx context.Context, ec *embed.Config, gave *giveUp) (*embed.Etcd, error) {
 	var etcd *embed.Etcd
 	var err error
@@ -225,7 +231,8 @@ func startHere(ec *embed.Config) (etcd *embed.Etcd, err error) {
 			err = errNoRoom(filepath.Dir(ec.Dir), failed)
 		}
 		if err == nil {
-			err = errs.New(errs.Corrupt, "start etcd on %s: %s", ec.Dir, fmt.Sprint(r)).WithRemedy(remedyRestore)
+			err = errs.New(errs.Corrupt, "start etcd on %s: %s", ec.Dir, fmt.Sprint(r)).
+				WithRemedy(remedyRestore)
 		}
 	}()
 	if etcd, err = embed.StartEtcd(ec); err != nil {
@@ -272,8 +279,9 @@ func (e *Embedded) Endpoint() string {
 	return "http://" + addr.String()
 }
 
-// Wait returns why the member has stopped by itself, and nil once ctx ends. A process in which etcd has given up has to end:
-// parts of it are held, and so is the directory. Unavailable, with its remedy, if the directory's file system was full.
+// Wait returns why the member has stopped by itself, and nil once ctx ends. A process in which etcd
+// has given up has to end: parts of it are held, and so is the directory. Unavailable, with its
+// remedy, if the directory's file system was full.
 func (e *Embedded) Wait(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
@@ -285,6 +293,6 @@ func (e *Embedded) Wait(ctx context.Context) error {
 	}
 }
 
-// Close ends every call of the store, stops the member and frees the directory. It may be called twice. After etcd has given
-// up, it returns why, and leaves the rest to the end of the process.
+// Close ends every call of the store, stops the member and frees the directory. It may be called
+// twice. After etcd has given up, it returns why, and leaves the rest to the end of the process.
 func (e *Embedded) Close() error { return e.close() }

@@ -14,8 +14,8 @@ import (
 
 func errClosed() error { return errs.New(errs.Unavailable, "the state is closed") }
 
-// failed gives an etcd error its kind. Where the caller's context or the store has ended, that is the cause,
-// whatever etcd made of it.
+// failed gives an etcd error its kind. Where the caller's context or the store has ended, that is
+// the cause, whatever etcd made of it.
 func (s *Store) failed(parent context.Context, err error, format string, args ...any) error {
 	what := fmt.Sprintf(format, args...)
 	if cause := parent.Err(); cause != nil {
@@ -27,13 +27,14 @@ func (s *Store) failed(parent context.Context, err error, format string, args ..
 	kind := kindOf(err)
 	e := errs.Wrap(kind, err, "%s", what)
 	if kind == errs.Exhausted {
-		return e.WithRemedy("compact and defragment etcd, or raise its quota, then disarm its NOSPACE alarm")
+		return e.WithRemedy(
+			"compact and defragment etcd, or raise its quota, then disarm its NOSPACE alarm")
 	}
 	return e
 }
 
-// kindOf maps etcd's errors. What it doesn't know is Unavailable: an outcome that is unknown is the safe
-// reading of an answer that isn't understood.
+// kindOf maps etcd's errors. What it doesn't know is Unavailable: an outcome that is unknown is the
+// safe reading of an answer that isn't understood.
 func kindOf(err error) errs.Kind {
 	for _, known := range []struct {
 		err  error

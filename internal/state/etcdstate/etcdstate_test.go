@@ -54,24 +54,28 @@ func TestConformanceOverTheWire(t *testing.T) {
 	statetest.Run(t, func(t *testing.T) statetest.Harness {
 		e := start(t, etcdstate.Config{ClientURL: "http://127.0.0.1:0"})
 		for _, key := range []string{"a", "fleet-", "fleet-a", "fleet-a0", "fleet-b/a", "zz"} {
-			if _, err := e.Store().Commit(t.Context(), state.Txn{Then: []state.Op{{Key: key}}}); err != nil {
+			if _, err := e.Store().Commit(t.Context(),
+				state.Txn{Then: []state.Op{{Key: key}}}); err != nil {
 				t.Fatal(err)
 			}
 		}
 		s := dial(t, e.Endpoint(), prefix)
-		return statetest.Harness{Store: s, Compact: s.Compact, Restore: func(t *testing.T, snapshot []byte) state.Store {
-			dir := t.TempDir()
-			if err := etcdstate.Restore(dir, bytes.NewReader(snapshot)); err != nil {
-				t.Fatal(err)
-			}
-			return dial(t, start(t, etcdstate.Config{Dir: dir, ClientURL: "http://127.0.0.1:0"}).Endpoint(), prefix)
-		}}
+		return statetest.Harness{Store: s, Compact: s.Compact,
+			Restore: func(t *testing.T, snapshot []byte) state.Store {
+				dir := t.TempDir()
+				if err := etcdstate.Restore(dir, bytes.NewReader(snapshot)); err != nil {
+					t.Fatal(err)
+				}
+				return dial(t, start(t, etcdstate.Config{Dir: dir,
+					ClientURL: "http://127.0.0.1:0"}).Endpoint(), prefix)
+			}}
 	})
 }
 
 func dial(t *testing.T, endpoint, prefix string) *etcdstate.Store {
 	t.Helper()
-	s, err := etcdstate.Dial(t.Context(), etcdstate.DialConfig{Endpoints: []string{endpoint}, Prefix: prefix})
+	s, err := etcdstate.Dial(t.Context(), etcdstate.DialConfig{Endpoints: []string{endpoint},
+		Prefix: prefix})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,8 +136,10 @@ func TestRestartKeepsStateAndRevisions(t *testing.T) {
 }
 
 func TestClientURLIsLoopbackOnly(t *testing.T) {
-	for _, u := range []string{"http://0.0.0.0:2379", "http://[::]:0", "http://example.com:1", "https://127.0.0.1:1", "://", "http://127.0.0.1"} {
-		if _, err := etcdstate.Start(t.Context(), etcdstate.Config{Dir: t.TempDir(), ClientURL: u}); !errs.Is(err, errs.Invalid) {
+	for _, u := range []string{"http://0.0.0.0:2379", "http://[::]:0", "http://example.com:1",
+		"https://127.0.0.1:1", "://", "http://127.0.0.1"} {
+		if _, err := etcdstate.Start(t.Context(),
+			etcdstate.Config{Dir: t.TempDir(), ClientURL: u}); !errs.Is(err, errs.Invalid) {
 			t.Errorf("client address %s: %v", u, err)
 		}
 	}
@@ -159,7 +165,8 @@ func TestDialOfNobodyIsBounded(t *testing.T) {
 
 func TestRestoreRefusesDamagedSnapshots(t *testing.T) {
 	s := start(t, etcdstate.Config{}).Store()
-	if _, err := s.Commit(t.Context(), state.Txn{Then: []state.Op{{Key: "a", Value: []byte("1")}}}); err != nil {
+	if _, err := s.Commit(t.Context(),
+		state.Txn{Then: []state.Op{{Key: "a", Value: []byte("1")}}}); err != nil {
 		t.Fatal(err)
 	}
 	var good bytes.Buffer
@@ -170,7 +177,8 @@ func TestRestoreRefusesDamagedSnapshots(t *testing.T) {
 	flipped[len(flipped)/2] ^= 1
 	dir := t.TempDir()
 	for name, bad := range map[string][]byte{
-		"empty": nil, "foreign": []byte("not a snapshot"), "cut": good.Bytes()[:good.Len()/2], "flipped": flipped,
+		"empty": nil, "foreign": []byte("not a snapshot"), "cut": good.Bytes()[:good.Len()/2],
+		"flipped": flipped,
 	} {
 		if err := etcdstate.Restore(dir, bytes.NewReader(bad)); !errs.Is(err, errs.Corrupt) {
 			t.Errorf("%s snapshot: %v", name, err)
@@ -191,7 +199,8 @@ func TestRestoreRefusesDamagedSnapshots(t *testing.T) {
 func TestDamagedDirectoryIsAnErrorAndNotAnExit(t *testing.T) {
 	dir := t.TempDir()
 	e := start(t, etcdstate.Config{Dir: dir})
-	if _, err := e.Store().Commit(t.Context(), state.Txn{Then: []state.Op{{Key: "a"}}}); err != nil {
+	if _, err := e.Store().Commit(t.Context(),
+		state.Txn{Then: []state.Op{{Key: "a"}}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := e.Close(); err != nil {

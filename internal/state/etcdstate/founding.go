@@ -10,14 +10,15 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// A member that is killed during its very first start can leave a log that names no member, from which it
-// starts again but never elects itself. The founding mark tells such a start from one that once was ready:
-// it is made before the first start and removed before Start returns for the first time. What lies under
-// the mark was never used by anybody, and is thrown away.
+// A member that is killed during its very first start can leave a log that names no member, from
+// which it starts again but never elects itself. The founding mark tells such a start from one that
+// once was ready: it is made before the first start and removed before Start returns for the first
+// time. What lies under the mark was never used by anybody, and is thrown away.
 
 func foundingMark(dir string) string { return filepath.Join(dir, "founding") }
 
-// beginFounding makes dir ready for a start: it throws a half-founded member away, and marks a new one.
+// beginFounding makes dir ready for a start: it throws a half-founded member away, and marks a new
+// one.
 func beginFounding(dir string) error {
 	_, err := os.Lstat(foundingMark(dir))
 	switch {

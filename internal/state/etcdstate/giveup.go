@@ -14,8 +14,8 @@ import (
 // starter is the function of etcd on whose stack a member starts.
 const starter = "go.etcd.io/etcd/server/v3/embed.StartEtcd"
 
-// giveUp is told by etcd that it can't go on: its fatal errors and panics, which would end this process with a stack trace.
-// It turns them into an error.
+// giveUp is told by etcd that it can't go on: its fatal errors and panics, which would end this
+// process with a stack trace. It turns them into an error.
 type giveUp struct {
 	dir  string
 	once sync.Once
@@ -25,9 +25,10 @@ type giveUp struct {
 
 func newGiveUp(dir string) *giveUp { return &giveUp{dir: dir, done: make(chan struct{})} }
 
-// OnWrite implements zapcore.CheckWriteHook. It never returns: whoever calls it takes for granted that nothing comes after, and
-// would go on to acknowledge what could not be written. In a start it panics, which startHere turns into an error. Later
-// it holds the goroutine for ever, with all its locks, so that nobody gets past it until the process ends.
+// OnWrite implements zapcore.CheckWriteHook. It never returns: whoever calls it takes for granted
+// that nothing comes after, and would go on to acknowledge what could not be written. In a start it
+// panics, which startHere turns into an error. Later it holds the goroutine for ever, with all its
+// locks, so that nobody gets past it until the process ends.
 func (g *giveUp) OnWrite(entry *zapcore.CheckedEntry, fields []zapcore.Field) {
 	err := &etcdError{message: entry.Message}
 	for _, f := range fields {
@@ -93,11 +94,13 @@ func errGaveUp(dir string, err error) error {
 	return errs.Wrap(errs.Internal, err, "etcd on %s gave up", dir)
 }
 
-// errNoRoom returns an error with its remedy if err is for want of room, else nil. What was acknowledged is on disk all the same.
+// errNoRoom returns an error with its remedy if err is for want of room, else nil. What was
+// acknowledged is on disk all the same.
 func errNoRoom(dir string, err error) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return nil
 	}
 	return errs.Wrap(errs.Unavailable, err, "there is no room for the state in %s", dir).
-		WithRemedy("free space on the file system of %s, then start the server again: it goes on with all that it has acknowledged", dir)
+		WithRemedy(
+			"free space on the file system of %s, then start the server again: it goes on with all that it has acknowledged", dir)
 }

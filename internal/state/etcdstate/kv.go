@@ -33,8 +33,8 @@ func (s *Store) Get(parent context.Context, key string) (state.KV, error) {
 	return fromPB(resp.Kvs[0]), nil
 }
 
-// List implements state.Store. It reads page after page at the first page's revision, and starts over when
-// that revision is compacted meanwhile.
+// List implements state.Store. It reads page after page at the first page's revision, and starts
+// over when that revision is compacted meanwhile.
 func (s *Store) List(parent context.Context, prefix string) ([]state.KV, int64, error) {
 	for attempt := 1; ; attempt++ {
 		kvs, rev, err := s.listOnce(parent, prefix)
@@ -45,12 +45,14 @@ func (s *Store) List(parent context.Context, prefix string) ([]state.KV, int64, 
 			return nil, 0, err
 		}
 		if attempt == listAttempts {
-			return nil, 0, errs.Wrap(errs.Unavailable, err, "list %q: compaction is faster than the listing", prefix)
+			return nil, 0, errs.Wrap(errs.Unavailable, err,
+				"list %q: compaction is faster than the listing", prefix)
 		}
 	}
 }
 
-func (s *Store) listOnce(parent context.Context, prefix string) (kvs []state.KV, rev int64, err error) {
+func (s *Store) listOnce(parent context.Context,
+	prefix string) (kvs []state.KV, rev int64, err error) {
 	next, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
 	if next == "" {
 		next = "\x00"
@@ -73,13 +75,15 @@ func (s *Store) listOnce(parent context.Context, prefix string) (kvs []state.KV,
 	}
 }
 
-func (s *Store) page(parent context.Context, from, end string, rev int64) (*clientv3.GetResponse, error) {
+func (s *Store) page(parent context.Context, from, end string,
+	rev int64) (*clientv3.GetResponse, error) {
 	ctx, leave, err := s.request(parent)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	resp, err := s.kv.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize), clientv3.WithRev(rev))
+	resp, err := s.kv.Get(ctx, from, clientv3.WithRange(end), clientv3.WithLimit(pageSize),
+		clientv3.WithRev(rev))
 	if err != nil {
 		return nil, s.failed(parent, err, "list from key %q", from)
 	}
@@ -105,7 +109,8 @@ func (s *Store) Commit(parent context.Context, txn state.Txn) (int64, error) {
 		if op.Delete {
 			ops[i] = clientv3.OpDelete(op.Key)
 		} else {
-			ops[i] = clientv3.OpPut(op.Key, string(op.Value), clientv3.WithLease(clientv3.LeaseID(op.Lease)))
+			ops[i] = clientv3.OpPut(op.Key, string(op.Value),
+				clientv3.WithLease(clientv3.LeaseID(op.Lease)))
 		}
 	}
 	resp, err := s.kv.Txn(ctx).If(conds...).Then(ops...).Commit()
@@ -113,7 +118,8 @@ func (s *Store) Commit(parent context.Context, txn state.Txn) (int64, error) {
 		return 0, s.failed(parent, err, "commit %s", describe(txn))
 	}
 	if !resp.Succeeded {
-		return 0, errs.New(errs.Conflict, "commit %s: the state has changed since it was read", describe(txn))
+		return 0, errs.New(errs.Conflict, "commit %s: the state has changed since it was read",
+			describe(txn))
 	}
 	return resp.Header.Revision, nil
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// dirLock is the claim of one process on a data directory. The kernel lets go of it when the process dies,
-// however it dies.
+// dirLock is the claim of one process on a data directory. The kernel lets go of it when the
+// process dies, however it dies.
 type dirLock struct{ file *os.File }
 
 // lockDir claims dir, which must exist, or says at once who has it.
@@ -33,7 +33,8 @@ func lockDir(dir string) (*dirLock, error) {
 	// The pid is for people; the claim holds without it.
 	pid := []byte(strconv.Itoa(os.Getpid()) + "\n")
 	if err := errors.Join(f.Truncate(0), writeAll(f, pid)); err != nil {
-		return nil, errors.Join(errs.Wrap(errs.Internal, err, "note the pid in %s", path), f.Close())
+		return nil, errors.Join(errs.Wrap(errs.Internal, err, "note the pid in %s",
+			path), f.Close())
 	}
 	return &dirLock{file: f}, nil
 }

@@ -8,15 +8,16 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// slogCore hands etcd's log to ours, all of it at level debug: an orderly Close alone writes several lines at level error,
-// and what etcd gives up for becomes an error, of Start or Wait.
+// slogCore hands etcd's log to ours, all of it at level debug: an orderly Close alone writes
+// several lines at level error, and what etcd gives up for becomes an error, of Start or Wait.
 type slogCore struct {
 	log    *slog.Logger
 	fields []zapcore.Field
 }
 
-// newZapLogger returns a logger whose "fatal" is a panic, so that Restore can return it as an error: by default
-// it would end the process, even where the line itself is dropped. A running member has giveUp for it.
+// newZapLogger returns a logger whose "fatal" is a panic, so that Restore can return it as an
+// error: by default it would end the process, even where the line itself is dropped. A running
+// member has giveUp for it.
 func newZapLogger(log *slog.Logger) *zap.Logger {
 	return zap.New(slogCore{log: log}, zap.WithFatalHook(zapcore.WriteThenPanic))
 }
@@ -50,7 +51,8 @@ func (c slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 		f.AddTo(enc)
 	}
 	c.log.DebugContext(context.Background(), "etcd says",
-		"etcd_level", entry.Level.String(), "etcd_message", entry.Message, "etcd_fields", enc.Fields)
+		"etcd_level", entry.Level.String(), "etcd_message", entry.Message,
+		"etcd_fields", enc.Fields)
 	return nil
 }
 

@@ -13,14 +13,15 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// revisionBump is how far a restored state's revisions lie beyond the snapshot's: more than were ever
-// written between the snapshot and its restore, so none is handed out twice and no old watch resumes.
+// revisionBump is how far a restored state's revisions lie beyond the snapshot's: more than were
+// ever written between the snapshot and its restore, so none is handed out twice and no old watch
+// resumes.
 const revisionBump = 1_000_000_000
 
-// Restore makes a data directory for Start from a snapshot. Keys, their revisions and leases are the
-// snapshot's; every watch from before must list again. Error kinds: Conflict where dir already holds a
-// state or is in use, Corrupt where the snapshot fails its checksum. After an error, or a crash, dir holds
-// no state.
+// Restore makes a data directory for Start from a snapshot. Keys, their revisions and leases are
+// the snapshot's; every watch from before must list again. Error kinds: Conflict where dir already
+// holds a state or is in use, Corrupt where the snapshot fails its checksum. After an error, or a
+// crash, dir holds no state.
 func Restore(dir string, r io.Reader) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return errs.Wrap(errs.Invalid, err, "make the state directory")
@@ -71,12 +72,13 @@ func rebuild(file, made string) (err error) {
 			err = errs.New(errs.Corrupt, "read the snapshot: %s", fmt.Sprint(r))
 		}
 	}()
-	err = snapshot.NewV3(newZapLogger(slog.New(slog.DiscardHandler))).Restore(snapshot.RestoreConfig{
-		SnapshotPath: file, OutputDataDir: made,
-		Name: memberName, PeerURLs: []string{memberURL},
-		InitialCluster: memberName + "=" + memberURL, InitialClusterToken: "etcd-cluster",
-		RevisionBump: revisionBump, MarkCompacted: true,
-	})
+	err = snapshot.NewV3(newZapLogger(slog.New(slog.DiscardHandler))).Restore(
+		snapshot.RestoreConfig{
+			SnapshotPath: file, OutputDataDir: made,
+			Name: memberName, PeerURLs: []string{memberURL},
+			InitialCluster: memberName + "=" + memberURL, InitialClusterToken: "etcd-cluster",
+			RevisionBump: revisionBump, MarkCompacted: true,
+		})
 	if err != nil {
 		return errs.Wrap(errs.Corrupt, err, "read the snapshot").
 			WithRemedy("use another snapshot; this one is cut short or damaged")

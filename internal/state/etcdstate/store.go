@@ -20,7 +20,8 @@ const (
 	pageSize = 1_000
 )
 
-// Store is a state.Store on an etcd client. Make one by Start or Dial. It is safe for concurrent use.
+// Store is a state.Store on an etcd client. Make one by Start or Dial. It is safe for concurrent
+// use.
 type Store struct {
 	client  *clientv3.Client
 	kv      clientv3.KV
@@ -111,14 +112,16 @@ func (s *Store) Revoke(parent context.Context, id state.LeaseID) error {
 	}
 	defer leave()
 	if _, err := s.lease.Revoke(ctx, clientv3.LeaseID(id)); err != nil {
-		if err := s.failed(parent, err, "revoke lease %x", int64(id)); !errs.Is(err, errs.NotFound) {
+		if err := s.failed(parent, err, "revoke lease %x", int64(id)); !errs.Is(err,
+			errs.NotFound) {
 			return err
 		}
 	}
 	return nil
 }
 
-// Compact forgets the changes before revision rev. Compacting further back than before does nothing.
+// Compact forgets the changes before revision rev. Compacting further back than before does
+// nothing.
 func (s *Store) Compact(parent context.Context, rev int64) error {
 	ctx, leave, err := s.request(parent)
 	if err != nil {
@@ -126,15 +129,16 @@ func (s *Store) Compact(parent context.Context, rev int64) error {
 	}
 	defer leave()
 	if _, err := s.kv.Compact(ctx, rev); err != nil {
-		if err := s.failed(parent, err, "compact to revision %d", rev); !errs.Is(err, errs.Conflict) {
+		if err := s.failed(parent, err, "compact to revision %d", rev); !errs.Is(err,
+			errs.Conflict) {
 			return err
 		}
 	}
 	return nil
 }
 
-// Snapshot implements state.Store: etcd's own snapshot format, which Restore reads. It holds everything in
-// that etcd, also what lies outside of the store's prefix.
+// Snapshot implements state.Store: etcd's own snapshot format, which Restore reads. It holds
+// everything in that etcd, also what lies outside of the store's prefix.
 func (s *Store) Snapshot(parent context.Context, w io.Writer) error {
 	ctx, leave, err := s.enter(parent)
 	if err != nil {
@@ -155,8 +159,8 @@ func (s *Store) Snapshot(parent context.Context, w io.Writer) error {
 	return nil
 }
 
-// Close ends every call that runs, with an error of kind Unavailable, and returns when they have returned.
-// It must not be called from within a Watch's yield.
+// Close ends every call that runs, with an error of kind Unavailable, and returns when they have
+// returned. It must not be called from within a Watch's yield.
 func (s *Store) Close() error {
 	s.mu.Lock()
 	already := s.closed

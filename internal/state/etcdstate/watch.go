@@ -9,9 +9,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Watch implements state.Store. Over a lost connection the client resumes by itself; a member that has lost
-// its quorum ends the watch, rather than going silent.
-func (s *Store) Watch(parent context.Context, prefix string, from int64, yield func(state.Batch) bool) error {
+// Watch implements state.Store. Over a lost connection the client resumes by itself; a member that
+// has lost its quorum ends the watch, rather than going silent.
+func (s *Store) Watch(parent context.Context, prefix string, from int64,
+	yield func(state.Batch) bool) error {
 	ctx, leave, err := s.enter(parent)
 	if err != nil {
 		return err

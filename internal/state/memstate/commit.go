@@ -59,11 +59,13 @@ func (s *Store) writeLocked(ops []state.Op) {
 		if op.Delete {
 			if had {
 				delete(s.keys, op.Key)
-				events = append(events, state.Event{KV: state.KV{Key: op.Key, ModRevision: next}, Deleted: true})
+				events = append(events, state.Event{KV: state.KV{Key: op.Key, ModRevision: next},
+					Deleted: true})
 			}
 			continue
 		}
-		kv := state.KV{Key: op.Key, Value: slices.Clone(op.Value), CreateRev: next, ModRevision: next}
+		kv := state.KV{Key: op.Key, Value: slices.Clone(op.Value), CreateRev: next,
+			ModRevision: next}
 		if had {
 			kv.CreateRev = old.kv.CreateRev
 		}

@@ -22,7 +22,8 @@ func (s *Store) Grant(ctx context.Context, ttl time.Duration) (state.LeaseID, er
 	}
 	ttl = (ttl + time.Second - 1).Truncate(time.Second)
 	s.nextLease++
-	s.leases[s.nextLease] = &lease{ttl: ttl, deadline: s.cfg.Now().Add(ttl), keys: map[string]struct{}{}}
+	s.leases[s.nextLease] = &lease{ttl: ttl, deadline: s.cfg.Now().Add(ttl),
+		keys: map[string]struct{}{}}
 	s.wakeLocked() // a watch may have to wake earlier now
 	return s.nextLease, nil
 }
@@ -87,7 +88,8 @@ func (s *Store) endLocked(id state.LeaseID) {
 	delete(s.leases, id)
 }
 
-// untilExpiryLocked is how long a watch may sleep without missing the end of a lease; 0 means for ever.
+// untilExpiryLocked is how long a watch may sleep without missing the end of a lease; 0 means for
+// ever.
 func (s *Store) untilExpiryLocked() time.Duration {
 	if !s.timers {
 		return 0

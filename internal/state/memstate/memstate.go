@@ -1,9 +1,11 @@
-// Package memstate is the in-memory twin of the fleet's state: the same revisions, watches, compaction and
-// leases as etcd, without a disk, for simulation and for tests of what stands on a state.Store.
+// Package memstate is the in-memory twin of the fleet's state: the same revisions, watches,
+// compaction and leases as etcd, without a disk, for simulation and for tests of what stands on a
+// state.Store.
 //
-// Invariants: it passes the same suite as etcd (statetest). Nothing happens by itself but the end of
-// leases: with an injected clock they end at the next call of any method, or of Tick, after their time.
-// It starts no goroutine. A fault never tears a transaction: it happened wholly or not at all.
+// Invariants: it passes the same suite as etcd (statetest). Nothing happens by itself but the end
+// of leases: with an injected clock they end at the next call of any method, or of Tick, after
+// their time. It starts no goroutine. A fault never tears a transaction: it happened wholly or not
+// at all.
 package memstate
 
 import (
@@ -31,10 +33,11 @@ const (
 
 // Config tunes a Store. The zero value is a plain store on the machine's clock.
 type Config struct {
-	// Now is the clock of leases. Where it is nil, time.Now is used and watches notice the end of leases
-	// by themselves; where it is set, call Tick after moving it.
+	// Now is the clock of leases. Where it is nil, time.Now is used and watches notice the end of
+	// leases by themselves; where it is set, call Tick after moving it.
 	Now func() time.Time
-	// History is how many revisions a Watch can go back before compaction is automatic; 0 means 10,000.
+	// History is how many revisions a Watch can go back before compaction is automatic; 0 means
+	// 10,000.
 	History int
 	// OnCommit, if set, decides the fate of each Commit. It is called without a lock held, possibly
 	// concurrently.
@@ -86,7 +89,8 @@ func New(cfg Config) *Store {
 	}
 }
 
-// enterLocked is the start of every operation: is there a store to ask, and which leases have ended?
+// enterLocked is the start of every operation: is there a store to ask, and which leases have
+// ended?
 func (s *Store) enterLocked(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "ask the state")
@@ -135,8 +139,8 @@ func (s *Store) List(ctx context.Context, prefix string) ([]state.KV, int64, err
 	return kvs, s.rev, nil
 }
 
-// Compact forgets the changes before revision rev, as etcd does: a Watch that would need one of them ends
-// with a Conflict. Compacting twice, or further back than before, does nothing.
+// Compact forgets the changes before revision rev, as etcd does: a Watch that would need one of
+// them ends with a Conflict. Compacting twice, or further back than before, does nothing.
 func (s *Store) Compact(rev int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,7 +160,8 @@ func (s *Store) compactLocked(rev int64) {
 	s.wakeLocked()
 }
 
-// BreakWatches ends every present Watch with an error of kind Unavailable, as a lost connection does.
+// BreakWatches ends every present Watch with an error of kind Unavailable, as a lost connection
+// does.
 func (s *Store) BreakWatches() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -56,7 +56,9 @@ func TestConformanceWithInjectedClock(t *testing.T) {
 }
 
 func TestConformanceOnTheRealClock(t *testing.T) {
-	statetest.Run(t, func(*testing.T) statetest.Harness { return harness(memstate.New(memstate.Config{}), nil) })
+	statetest.Run(t, func(*testing.T) statetest.Harness {
+		return harness(memstate.New(memstate.Config{}), nil)
+	})
 }
 
 func TestLostResponseHasHappenedAndLostRequestHasNot(t *testing.T) {
@@ -93,7 +95,8 @@ func TestBrokenWatchResumesWithoutLoss(t *testing.T) {
 	}
 	put("b")
 	var key string
-	err = s.Watch(t.Context(), "", last, func(b state.Batch) bool { key = b.Events[0].Key; return false })
+	err = s.Watch(t.Context(), "", last,
+		func(b state.Batch) bool { key = b.Events[0].Key; return false })
 	if err != nil || key != "b" {
 		t.Fatalf("resumed at %q, %v", key, err)
 	}
@@ -113,15 +116,18 @@ func TestHistoryIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	var n int
-	err = s.Watch(t.Context(), "", rev-10, func(b state.Batch) bool { n++; return b.Revision < rev })
+	err = s.Watch(t.Context(), "", rev-10,
+		func(b state.Batch) bool { n++; return b.Revision < rev })
 	if err != nil || n != 10 {
 		t.Fatalf("%d of the newest 10 revisions, %v", n, err)
 	}
 }
 
 func TestRestoreRefusesForeignBytes(t *testing.T) {
-	for _, snapshot := range []string{"", "{}", "nonsense", `{"Format":"sluice-memstate-1","Keys":[{"Lease":7}]}`} {
-		if _, err := memstate.Restore(memstate.Config{}, bytes.NewReader([]byte(snapshot))); !errs.Is(err, errs.Corrupt) {
+	for _, snapshot := range []string{"", "{}", "nonsense",
+		`{"Format":"sluice-memstate-1","Keys":[{"Lease":7}]}`} {
+		if _, err := memstate.Restore(memstate.Config{},
+			bytes.NewReader([]byte(snapshot))); !errs.Is(err, errs.Corrupt) {
 			t.Errorf("restore of %q: %v", snapshot, err)
 		}
 	}
@@ -146,7 +152,8 @@ func TestWatchSeesLeaseEndWithoutAnotherCall(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := time.Now()
-		err = s.Watch(t.Context(), "l", rev, func(b state.Batch) bool { return !b.Events[0].Deleted })
+		err = s.Watch(t.Context(), "l", rev,
+			func(b state.Batch) bool { return !b.Events[0].Deleted })
 		if err != nil || time.Since(begin) != time.Hour {
 			t.Fatalf("the key went after %s, %v", time.Since(begin), err)
 		}

@@ -12,7 +12,8 @@ import (
 )
 
 // Watch implements state.Store.
-func (s *Store) Watch(ctx context.Context, prefix string, from int64, yield func(state.Batch) bool) error {
+func (s *Store) Watch(ctx context.Context, prefix string, from int64,
+	yield func(state.Batch) bool) error {
 	s.mu.Lock()
 	breaks := s.breaks
 	s.mu.Unlock()
@@ -36,8 +37,8 @@ func (s *Store) Watch(ctx context.Context, prefix string, from int64, yield func
 	}
 }
 
-// since returns the batches after revision from, the revision up to which they are all there are, and what
-// to wait for when there are none.
+// since returns the batches after revision from, the revision up to which they are all there are,
+// and what to wait for when there are none.
 func (s *Store) since(
 	ctx context.Context, prefix string, from int64, breaks int,
 ) (batches []state.Batch, upTo int64, wait pause, err error) {
@@ -50,7 +51,8 @@ func (s *Store) since(
 		return nil, 0, pause{}, errs.New(errs.Unavailable, "the watch of %q was cut off", prefix)
 	}
 	if from+1 < s.compacted {
-		return nil, 0, pause{}, errs.New(errs.Conflict, "revision %d is compacted; the oldest kept is %d", from, s.compacted)
+		return nil, 0, pause{}, errs.New(errs.Conflict,
+			"revision %d is compacted; the oldest kept is %d", from, s.compacted)
 	}
 	start, _ := slices.BinarySearchFunc(s.history, from+1, func(b state.Batch, rev int64) int {
 		return cmp.Compare(b.Revision, rev)

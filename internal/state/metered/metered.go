@@ -60,9 +60,11 @@ func RegisterSize(reg prometheus.Registerer, size func() Size) {
 	}{
 		{"sluice_state_size_bytes", "Size of the state's database file.",
 			func(s Size) int64 { return s.Bytes }},
-		{"sluice_state_in_use_bytes", "Part of the state's database file that isn't free for reuse.",
+		{"sluice_state_in_use_bytes",
+			"Part of the state's database file that isn't free for reuse.",
 			func(s Size) int64 { return s.InUse }},
-		{"sluice_state_quota_bytes", "Size of the state's database file beyond which nothing is written.",
+		{"sluice_state_quota_bytes",
+			"Size of the state's database file beyond which nothing is written.",
 			func(s Size) int64 { return s.Quota }},
 	} {
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: g.name, Help: g.help},

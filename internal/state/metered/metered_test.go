@@ -20,7 +20,8 @@ func TestCommitsAreMeasured(t *testing.T) {
 		return metered.Size{Bytes: 3, InUse: 2,
 			Quota: 4}
 	})
-	create := state.Txn{If: []state.Cond{{Key: "a"}}, Then: []state.Op{{Key: "a", Value: []byte("x")}}}
+	create := state.Txn{If: []state.Cond{{Key: "a"}},
+		Then: []state.Op{{Key: "a", Value: []byte("x")}}}
 	if _, err := s.Commit(t.Context(), create); err != nil {
 		t.Fatal(err)
 	}

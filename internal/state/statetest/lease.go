@@ -26,7 +26,8 @@ func testLeaseExpires(t *testing.T, h Harness) {
 		h.Pass(time.Second)
 	}
 	events := collect(t, h.Store, "l/", rev, 2)
-	if len(events) != 2 || !events[0].Deleted || !events[1].Deleted || events[0].ModRevision != events[1].ModRevision {
+	if len(events) != 2 || !events[0].Deleted || !events[1].Deleted ||
+		events[0].ModRevision != events[1].ModRevision {
 		t.Fatalf("the end of a lease is %+v, want both keys deleted in one revision", events)
 	}
 	kvs, _, err := h.Store.List(timeout(t), "l/")
@@ -41,10 +42,12 @@ func testLeaseExpires(t *testing.T, h Harness) {
 	wantKind(t, "write under an ended lease", err, errs.NotFound)
 }
 
-// testLeaseKeptAlive renews one of two leases until the other has ended, which proves that time has passed.
+// testLeaseKeptAlive renews one of two leases until the other has ended, which proves that time has
+// passed.
 func testLeaseKeptAlive(t *testing.T, h Harness) {
 	kept, left := grant(t, h.Store, 2*time.Second), grant(t, h.Store, 2*time.Second)
-	commit(t, h.Store, state.Txn{Then: []state.Op{{Key: "l/kept", Lease: kept}, {Key: "l/left", Lease: left}}})
+	commit(t, h.Store, state.Txn{Then: []state.Op{{Key: "l/kept", Lease: kept},
+		{Key: "l/left", Lease: left}}})
 	deadline := time.Now().Add(patience)
 	for {
 		if err := h.Store.KeepAlive(timeout(t), kept); err != nil {
@@ -81,11 +84,14 @@ func testLeaseRevoked(t *testing.T, h Harness) {
 	}
 }
 
-// testKeyLeavesLease rewrites a leased key without a lease, and under another: the first lease lets go.
+// testKeyLeavesLease rewrites a leased key without a lease, and under another: the first lease lets
+// go.
 func testKeyLeavesLease(t *testing.T, h Harness) {
 	first, second := grant(t, h.Store, time.Minute), grant(t, h.Store, time.Minute)
-	commit(t, h.Store, state.Txn{Then: []state.Op{{Key: "l/free", Lease: first}, {Key: "l/moved", Lease: first}}})
-	commit(t, h.Store, state.Txn{Then: []state.Op{{Key: "l/free"}, {Key: "l/moved", Lease: second}}})
+	commit(t, h.Store, state.Txn{Then: []state.Op{{Key: "l/free", Lease: first},
+		{Key: "l/moved", Lease: first}}})
+	commit(t, h.Store, state.Txn{Then: []state.Op{{Key: "l/free"},
+		{Key: "l/moved", Lease: second}}})
 	if err := h.Store.Revoke(timeout(t), first); err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +101,8 @@ func testKeyLeavesLease(t *testing.T, h Harness) {
 	if err := h.Store.Revoke(timeout(t), second); err != nil {
 		t.Fatal(err)
 	}
-	if kvs, _, err := h.Store.List(timeout(t), "l/"); err != nil || len(kvs) != 1 || kvs[0].Key != "l/free" {
+	if kvs, _, err := h.Store.List(timeout(t), "l/"); err != nil || len(kvs) != 1 ||
+		kvs[0].Key != "l/free" {
 		t.Fatalf("left after both: %+v, %v", kvs, err)
 	}
 }

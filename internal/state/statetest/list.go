@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/state"
 )
 
-// testListIsOneRevision moves a token between two keys while listing: a list that is the truth at one
-// revision shows it exactly once.
+// testListIsOneRevision moves a token between two keys while listing: a list that is the truth at
+// one revision shows it exactly once.
 func testListIsOneRevision(t *testing.T, h Harness) {
 	put(t, h.Store, "hand/left", "token")
 	put(t, h.Store, "other", "x")
@@ -39,7 +39,8 @@ func testListIsOneRevision(t *testing.T, h Harness) {
 			t.Fatalf("list shows %d tokens: %v, %v", len(kvs), kvs, err)
 		}
 		if kvs[0].ModRevision > rev || rev < last {
-			t.Fatalf("a key of revision %d in a list of revision %d, after one of %d", kvs[0].ModRevision, rev, last)
+			t.Fatalf("a key of revision %d in a list of revision %d, after one of %d",
+				kvs[0].ModRevision, rev, last)
 		}
 		last = rev
 	}
@@ -94,7 +95,9 @@ func testSnapshotRestores(t *testing.T, h Harness) {
 	}
 	wantAbsent(t, s, "b")
 	if rev := put(t, s, "c", "4"); rev <= later {
-		t.Fatalf("revision %d after the restore was handed out before it (%d, then %d)", rev, newest, later)
+		t.Fatalf("revision %d after the restore was handed out before it (%d, then %d)", rev,
+			newest, later)
 	}
-	commit(t, s, state.Txn{If: []state.Cond{{Key: "a", ModRevision: kept}}, Then: []state.Op{{Key: "a"}}})
+	commit(t, s, state.Txn{If: []state.Cond{{Key: "a", ModRevision: kept}},
+		Then: []state.Op{{Key: "a"}}})
 }

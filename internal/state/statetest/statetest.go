@@ -1,7 +1,8 @@
-// Package statetest is the conformance suite of state.Store: what etcd and its in-memory twin must both do.
+// Package statetest is the conformance suite of state.Store: what etcd and its in-memory twin must
+// both do.
 //
-// Invariants: each test gets a store of its own, empty; nothing in it relies on more than the contract of
-// state.Store; every wait is bounded.
+// Invariants: each test gets a store of its own, empty; nothing in it relies on more than the
+// contract of state.Store; every wait is bounded.
 package statetest
 
 import (
@@ -105,7 +106,8 @@ func collect(t *testing.T, s state.Store, prefix string, from int64, n int) []st
 	last := from
 	err := s.Watch(timeout(t), prefix, from, func(b state.Batch) bool {
 		if b.Revision <= last || len(b.Events) == 0 {
-			t.Errorf("batch of revision %d with %d events after revision %d", b.Revision, len(b.Events), last)
+			t.Errorf("batch of revision %d with %d events after revision %d", b.Revision,
+				len(b.Events), last)
 		}
 		last = b.Revision
 		if newest := b.Events[len(b.Events)-1].ModRevision; newest != b.Revision {
@@ -115,7 +117,8 @@ func collect(t *testing.T, s state.Store, prefix string, from int64, n int) []st
 		return len(events) < n
 	})
 	if err != nil {
-		t.Fatalf("watch of %q from %d: %d of %d events, then: %v", prefix, from, len(events), n, err)
+		t.Fatalf("watch of %q from %d: %d of %d events, then: %v", prefix, from,
+			len(events), n, err)
 	}
 	return events
 }

@@ -34,7 +34,8 @@ func testCommitAndGet(t *testing.T, h Harness) {
 		t.Fatalf("revision %d after %d", second, first)
 	}
 	kv, err := h.Store.Get(timeout(t), "a")
-	if err != nil || string(kv.Value) != "2" || kv.Key != "a" || kv.CreateRev != first || kv.ModRevision != second {
+	if err != nil || string(kv.Value) != "2" || kv.Key != "a" || kv.CreateRev != first ||
+		kv.ModRevision != second {
 		t.Fatalf("got %+v, %v", kv, err)
 	}
 	wantAbsent(t, h.Store, "b")
@@ -52,7 +53,8 @@ func testConditionsHoldTogether(t *testing.T, h Harness) {
 		"other revision":         {{Key: "a", ModRevision: rev + 1}},
 		"one of two":             {{Key: "a", ModRevision: rev}, {Key: "b", ModRevision: 1}},
 	} {
-		_, err := h.Store.Commit(timeout(t), state.Txn{If: conds, Then: []state.Op{{Key: "a", Delete: true}, {Key: "c"}}})
+		_, err := h.Store.Commit(timeout(t),
+			state.Txn{If: conds, Then: []state.Op{{Key: "a", Delete: true}, {Key: "c"}}})
 		wantKind(t, name, err, errs.Conflict)
 	}
 	if kv, err := h.Store.Get(timeout(t), "a"); err != nil || kv.ModRevision != rev {
@@ -116,7 +118,8 @@ func testExactlyOneWinner(t *testing.T, h Harness) {
 			})
 		}
 		if err := group.Wait(); err != nil || winners.Load() != 1 || losers.Load() != 15 {
-			t.Fatalf("round %d: %d winners, %d losers, %v", round, winners.Load(), losers.Load(), err)
+			t.Fatalf("round %d: %d winners, %d losers, %v", round, winners.Load(),
+				losers.Load(), err)
 		}
 	}
 }
@@ -158,7 +161,8 @@ func testNoLostIncrement(t *testing.T, h Harness) {
 	if err := group.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if kv, err := h.Store.Get(ctx, "n"); err != nil || string(kv.Value) != strconv.Itoa(racers*each) {
+	if kv, err := h.Store.Get(ctx, "n"); err != nil ||
+		string(kv.Value) != strconv.Itoa(racers*each) {
 		t.Fatalf("n = %s, %v; want %d", kv.Value, err, racers*each)
 	}
 }

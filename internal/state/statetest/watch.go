@@ -43,10 +43,12 @@ func testWatchResumes(t *testing.T, h Harness) {
 	second := put(t, h.Store, "w/a", "2")
 	third := remove(t, h.Store, "w/a")
 	events := collect(t, h.Store, "w/", first, 2)
-	if events[0].ModRevision != second || string(events[0].Value) != "2" || events[0].CreateRev != first {
+	if events[0].ModRevision != second || string(events[0].Value) != "2" ||
+		events[0].CreateRev != first {
 		t.Errorf("first event %+v", events[0])
 	}
-	if !events[1].Deleted || events[1].Key != "w/a" || events[1].ModRevision != third || len(events[1].Value) != 0 {
+	if !events[1].Deleted || events[1].Key != "w/a" || events[1].ModRevision != third ||
+		len(events[1].Value) != 0 {
 		t.Errorf("second event %+v", events[1])
 	}
 	if again := collect(t, h.Store, "w/", second, 1); !again[0].Deleted {
@@ -66,7 +68,8 @@ func testWatchKeepsPrefix(t *testing.T, h Harness) {
 	}})
 	put(t, h.Store, "x", "1")
 	events := collect(t, h.Store, "w/", start, 2)
-	if len(events) != 2 || events[0].Key != "w/1" || events[1].Key != "w/2" || events[1].ModRevision != rev {
+	if len(events) != 2 || events[0].Key != "w/1" || events[1].Key != "w/2" ||
+		events[1].ModRevision != rev {
 		t.Fatalf("events %+v", events)
 	}
 	if all := collect(t, h.Store, "", start, 6); len(all) != 6 {
@@ -107,7 +110,8 @@ func testWatchSurvivesCompaction(t *testing.T, h Harness) {
 		if seen == 5 {
 			return false
 		}
-		rev, err := h.Store.Commit(timeout(t), state.Txn{Then: []state.Op{{Key: "w/a", Value: fmt.Append(nil, seen)}}})
+		rev, err := h.Store.Commit(timeout(t),
+			state.Txn{Then: []state.Op{{Key: "w/a", Value: fmt.Append(nil, seen)}}})
 		if err == nil {
 			err = h.Compact(timeout(t), rev)
 		}

@@ -34,7 +34,8 @@ type Config struct {
 	Store blob.Store // of the pool, with the worker's credentials
 	// Listen opens the port on the VM's link; tried again until it works.
 	Listen func(ctx context.Context) (net.Listener, error)
-	// Done is told of each request that the store answered, as decorate.Meter has it; nil: nobody is.
+	// Done is told of each request that the store answered, as decorate.Meter has it; nil: nobody
+	// is.
 	Done func(decorate.Done)
 	// Refused is called for each request that the gateway refuses; nil: nobody is told.
 	Refused func()
@@ -75,9 +76,11 @@ type grant struct {
 func New(cfg Config) *Gateway {
 	said := repeats.New(cfg.Logger.Handler(), sayAgain)
 	g := &Gateway{listen: cfg.Listen, ready: make(chan struct{}),
-		meter: decorate.Meter(cfg.Store, cfg.Done), refused: &refusals{tell: cfg.Refused}, log: slog.New(said), said: said}
+		meter: decorate.Meter(cfg.Store, cfg.Done), refused: &refusals{tell: cfg.Refused},
+		log: slog.New(said), said: said}
 	g.server = &http.Server{
-		Handler:           g.admit(gatewayhttp.New(guard{store: g.meter, refused: g.refused}, g, gatewayhttp.Config{})),
+		Handler: g.admit(gatewayhttp.New(guard{store: g.meter, refused: g.refused}, g,
+			gatewayhttp.Config{})),
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
@@ -85,12 +88,13 @@ func New(cfg Config) *Gateway {
 	return g
 }
 
-// Run opens the port and serves until ctx ends. What is under way then is cut off: the VM asks again, of
-// the next gateway.
+// Run opens the port and serves until ctx ends. What is under way then is cut off: the VM asks
+// again, of the next gateway.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer func() {
 		g.Revoke()
-		_ = g.said.Flush(context.WithoutCancel(ctx)) // a log that can't be written can't be complained of
+		// a log that can't be written can't be complained of
+		_ = g.said.Flush(context.WithoutCancel(ctx))
 	}()
 	listener := g.open(ctx)
 	if listener == nil {
@@ -137,8 +141,8 @@ func (g *Gateway) open(ctx context.Context) net.Listener {
 // Ready is closed once the port is open.
 func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 
-// Grant lets the bearer of a.Token in and nobody else; an earlier grant is dead when it returns. Granting
-// the same access again changes nothing.
+// Grant lets the bearer of a.Token in and nobody else; an earlier grant is dead when it returns.
+// Granting the same access again changes nothing.
 func (g *Gateway) Grant(a Access) {
 	hash := sha256.Sum256([]byte(a.Token))
 	g.mu.Lock()
@@ -190,8 +194,8 @@ func (g *Gateway) Counts() Counts {
 	}
 }
 
-// admit puts the access that the request's token opens into its context, and ends the context when that
-// access is revoked.
+// admit puts the access that the request's token opens into its context, and ends the context when
+// that access is revoked.
 func (g *Gateway) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		gr := g.opened(r)
@@ -221,13 +225,15 @@ func (g *Gateway) opened(r *http.Request) *grant {
 	return gr
 }
 
-// Authorize refuses who shows no good token. What a good one may do, the guard around the store decides.
+// Authorize refuses who shows no good token. What a good one may do, the guard around the store
+// decides.
 func (g *Gateway) Authorize(r *http.Request, op, key string, _ []byte) error {
 	if _, ok := r.Context().Value(accessKey{}).(*Access); ok {
 		return nil
 	}
 	g.refused.add()
-	g.log.WarnContext(r.Context(), "store gateway refused a request without a good token", "op", op, "key", key)
+	g.log.WarnContext(r.Context(), "store gateway refused a request without a good token", "op",
+		op, "key", key)
 	return errs.New(errs.Denied, "the store gateway doesn't know this token").
 		WithRemedy("the machine was released from this VM, or another VM's token was used")
 }

@@ -40,10 +40,12 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, store: memblob.New()}
 	ctx := t.Context()
-	if _, err := disk.Create(ctx, r.store, template, disk.CreateOptions{Size: 1 << 20}); err != nil {
+	if _, err := disk.Create(ctx, r.store, template,
+		disk.CreateOptions{Size: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
-	d, err := disk.Attach(ctx, r.store, template, disk.AttachOptions{Generation: 1, Holder: "builder"})
+	d, err := disk.Attach(ctx, r.store, template,
+		disk.AttachOptions{Generation: 1, Holder: "builder"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,10 +59,12 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	for _, child := range []string{mine, other} {
-		if _, err := disk.Fork(ctx, r.store, template, "base", child, disk.ForkOptions{}); err != nil {
+		if _, err := disk.Fork(ctx, r.store, template, "base", child,
+			disk.ForkOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := r.store.Put(ctx, child+"/machine.json", []byte(`{"env":{"SECRET":"x"}}`)); err != nil {
+		if _, err := r.store.Put(ctx, child+"/machine.json",
+			[]byte(`{"env":{"SECRET":"x"}}`)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -98,12 +102,14 @@ func (r *rig) grant(g fleet.Generation, writable bool) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.gw.Grant(gateway.Access{Token: token, DiskPath: mine, Generation: g, Writable: writable, Disk: identity})
+	r.gw.Grant(gateway.Access{Token: token, DiskPath: mine, Generation: g, Writable: writable,
+		Disk: identity})
 }
 
 func (r *rig) client(tok string) *gatewayblob.Store {
 	r.t.Helper()
-	c, err := gatewayblob.New(gatewayblob.Config{BaseURL: r.url, Token: tok, Timeout: 2 * time.Second})
+	c, err := gatewayblob.New(gatewayblob.Config{BaseURL: r.url, Token: tok,
+		Timeout: 2 * time.Second})
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -111,12 +117,14 @@ func (r *rig) client(tok string) *gatewayblob.Store {
 	return c
 }
 
-// The real engine works through the gateway: attach, read what the template has, write, checkpoint, close.
+// The real engine works through the gateway: attach, read what the template has, write, checkpoint,
+// close.
 func TestDiskWorksThroughTheGateway(t *testing.T) {
 	r := newRig(t)
 	r.grant(3, true)
 	ctx := t.Context()
-	d, err := disk.Attach(ctx, r.client(token), mine, disk.AttachOptions{Generation: 3, Holder: "vm1"})
+	d, err := disk.Attach(ctx, r.client(token), mine,
+		disk.AttachOptions{Generation: 3, Holder: "vm1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +150,8 @@ func TestDiskWorksThroughTheGateway(t *testing.T) {
 		r.grant(g, true)
 		r.gw.Revoke()
 		r.grant(g, true)
-		d, err := disk.Attach(ctx, r.client(token), mine, disk.AttachOptions{Generation: uint64(g), Holder: "vm"})
+		d, err := disk.Attach(ctx, r.client(token), mine,
+			disk.AttachOptions{Generation: uint64(g), Holder: "vm"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -174,12 +183,14 @@ func TestWhatAWritableTokenIsRefused(t *testing.T) {
 		return c.List(ctx, prefix, "", func(blob.Entry) bool { return true })
 	}
 	for what, err := range map[string]error{
-		"read another disk's head":              get(other + "/head"),
-		"read another disk's document":          get(other + "/machine.json"),
-		"read another disk's log":               get(other + "/log/0000000000000001/0000000000000001"),
-		"read the template's head":              get(template + "/head"),
-		"read the template's document":          get(template + "/machine.json"),
-		"read who else forked it":               get(template + "/refs/" + "disks%2F0100000000000b"),
+		"read another disk's head":     get(other + "/head"),
+		"read another disk's document": get(other + "/machine.json"),
+		"read another disk's log": get(
+			other + "/log/0000000000000001/0000000000000001"),
+		"read the template's head":     get(template + "/head"),
+		"read the template's document": get(template + "/machine.json"),
+		"read who else forked it": get(
+			template + "/refs/" + "disks%2F0100000000000b"),
 		"read outside of disks":                 get("fleet.json"),
 		"read a disk whose name begins as mine": get(mine + "b/head"),
 		"list everything":                       list(""),
@@ -188,23 +199,28 @@ func TestWhatAWritableTokenIsRefused(t *testing.T) {
 		"list another disk":                     list(other + "/"),
 		"list the template":                     list(template + "/"),
 		"list upwards":                          list(mine + "/../"),
-		"write into another disk":               absent(other + "/log/0000000000000009/0000000000000001"),
-		"write into the template":               absent(template + "/log/0000000000000009/0000000000000001"),
-		"write my document":                     absent(mine + "/machine.json"),
-		"write a reference of a fork":           absent(mine + "/refs/x"),
-		"write where no object of a disk is":    absent(mine + "/x"),
-		"write a folder":                        absent(mine + "/log"),
-		"make a second head":                    absent(mine + "/head"),
-		"overwrite my head":                     put(mine + "/head"),
-		"overwrite a log object":                put(mine + "/log/0000000000000001/0000000000000001"),
-		"overwrite another disk's head":         put(other + "/head"),
-		"replace my document":                   match(mine + "/machine.json"),
-		"replace a log object":                  match(mine + "/log/0000000000000001/0000000000000001"),
-		"replace another disk's head":           match(other + "/head"),
-		"replace my head by nonsense":           match(mine + "/head"),
-		"delete my log":                         c.Delete(ctx, mine+"/log/0000000000000001/0000000000000001"),
-		"delete my head":                        c.Delete(ctx, mine+"/head"),
-		"delete another disk's head":            c.Delete(ctx, other+"/head"),
+		"write into another disk": absent(
+			other + "/log/0000000000000009/0000000000000001"),
+		"write into the template": absent(
+			template + "/log/0000000000000009/0000000000000001"),
+		"write my document":                  absent(mine + "/machine.json"),
+		"write a reference of a fork":        absent(mine + "/refs/x"),
+		"write where no object of a disk is": absent(mine + "/x"),
+		"write a folder":                     absent(mine + "/log"),
+		"make a second head":                 absent(mine + "/head"),
+		"overwrite my head":                  put(mine + "/head"),
+		"overwrite a log object": put(
+			mine + "/log/0000000000000001/0000000000000001"),
+		"overwrite another disk's head": put(other + "/head"),
+		"replace my document":           match(mine + "/machine.json"),
+		"replace a log object": match(
+			mine + "/log/0000000000000001/0000000000000001"),
+		"replace another disk's head": match(other + "/head"),
+		"replace my head by nonsense": match(mine + "/head"),
+		"delete my log": c.Delete(ctx,
+			mine+"/log/0000000000000001/0000000000000001"),
+		"delete my head":             c.Delete(ctx, mine+"/head"),
+		"delete another disk's head": c.Delete(ctx, other+"/head"),
 	} {
 		// A key that no store can hold is refused as such, before anybody asks whose it is.
 		if !errs.Is(err, errs.Denied) && !(what == "list upwards" && errs.Is(err, errs.Invalid)) {
@@ -259,8 +275,11 @@ func TestHeadKeepsItsIdentityAndItsGeneration(t *testing.T) {
 		"wider lineage": func(h *format.Head) {
 			h.Lineage = append(h.Lineage, format.Ancestor{Path: other, UID: h.UID})
 		},
-		"shorter lineage": func(h *format.Head) { h.Lineage, h.Root, h.Parent = h.Lineage[:1], nil, nil },
-		"other parent":    func(h *format.Head) { h.Lineage[1].Path = other },
+		"shorter lineage": func(h *format.Head) {
+			h.Lineage, h.Root,
+				h.Parent = h.Lineage[:1], nil, nil
+		},
+		"other parent": func(h *format.Head) { h.Lineage[1].Path = other },
 	} {
 		if err := write(change); !errs.Is(err, errs.Denied) {
 			t.Errorf("%s: %v", what, err)
@@ -278,10 +297,12 @@ func TestReadOnlyTokenWritesNothing(t *testing.T) {
 	if _, err := disk.Prepare(ctx, c, mine, disk.PrepareOptions{}); err != nil {
 		t.Fatalf("prepare: %v", err)
 	}
-	if _, err := c.PutIfAbsent(ctx, mine+"/log/0000000000000001/0000000000000001", []byte("x")); !errs.Is(err, errs.Denied) {
+	if _, err := c.PutIfAbsent(ctx, mine+"/log/0000000000000001/0000000000000001",
+		[]byte("x")); !errs.Is(err, errs.Denied) {
 		t.Errorf("wrote a log object: %v", err)
 	}
-	if _, err := disk.Attach(ctx, c, mine, disk.AttachOptions{Generation: 3, Holder: "vm"}); !errs.Is(err, errs.Denied) {
+	if _, err := disk.Attach(ctx, c, mine,
+		disk.AttachOptions{Generation: 3, Holder: "vm"}); !errs.Is(err, errs.Denied) {
 		t.Errorf("attached: %v", err)
 	}
 }
@@ -289,7 +310,11 @@ func TestReadOnlyTokenWritesNothing(t *testing.T) {
 func TestTokensDieAtOnce(t *testing.T) {
 	r := newRig(t)
 	c, ctx := r.client(token), t.Context()
-	read := func(c *gatewayblob.Store) error { _, err := c.Get(ctx, mine+"/head", blob.All()); return err }
+	read := func(c *gatewayblob.Store) error {
+		_,
+			err := c.Get(ctx, mine+"/head", blob.All())
+		return err
+	}
 	if err := read(c); !errs.Is(err, errs.Denied) {
 		t.Fatalf("before any grant: %v", err)
 	}
@@ -306,7 +331,8 @@ func TestTokensDieAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.gw.Grant(gateway.Access{Token: "next", DiskPath: mine, Generation: 4, Writable: true, Disk: identity})
+	r.gw.Grant(gateway.Access{Token: "next", DiskPath: mine, Generation: 4, Writable: true,
+		Disk: identity})
 	if err := read(c); !errs.Is(err, errs.Denied) {
 		t.Fatalf("an earlier token still works: %v", err)
 	}
@@ -321,7 +347,8 @@ func TestTokensDieAtOnce(t *testing.T) {
 
 func TestIdentityOfWhatIsNoDisk(t *testing.T) {
 	r := newRig(t)
-	if _, err := gateway.ReadIdentity(t.Context(), r.store, "disks/none"); !errs.Is(err, errs.NotFound) || errs.RemedyOf(err) == "" {
+	if _, err := gateway.ReadIdentity(t.Context(), r.store, "disks/none"); !errs.Is(err,
+		errs.NotFound) || errs.RemedyOf(err) == "" {
 		t.Errorf("no disk: %v", err)
 	}
 	if _, err := r.store.Put(t.Context(), "disks/bad/head", []byte("{}")); err != nil {

@@ -9,9 +9,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Identity is what of a disk's head no VM may change, and what its map may refer to. The worker reads it
-// from the store before it lets a VM at the disk, so that a VM can't widen its own reach by rewriting its
-// head.
+// Identity is what of a disk's head no VM may change, and what its map may refer to. The worker
+// reads it from the store before it lets a VM at the disk, so that a VM can't widen its own reach
+// by rewriting its head.
 type Identity struct {
 	ID      string            `json:"id"`
 	UID     string            `json:"uid"`
@@ -20,8 +20,8 @@ type Identity struct {
 	Lineage []format.Ancestor `json:"lineage"` // this disk first
 }
 
-// ReadIdentity reads it from the disk at path. NotFound where there is no disk, Unavailable where the
-// store can't be asked, Corrupt or Unsupported where its head can't be read by this release.
+// ReadIdentity reads it from the disk at path. NotFound where there is no disk, Unavailable where
+// the store can't be asked, Corrupt or Unsupported where its head can't be read by this release.
 func ReadIdentity(ctx context.Context, store blob.Store, path string) (Identity, error) {
 	obj, err := store.Get(ctx, headKey(path), blob.All())
 	if err != nil {

@@ -17,9 +17,9 @@ const (
 	listenRetry    = 5 * time.Millisecond
 )
 
-// Listen opens the gateway's port on the worker's end of a VM's link, and on no other. A link's address
-// takes a moment to be usable after the link was made (its duplicate address detection), and a port a
-// moment to be free after a worker has ended; Listen waits that long, at most 3 s.
+// Listen opens the gateway's port on the worker's end of a VM's link, and on no other. A link's
+// address takes a moment to be usable after the link was made (its duplicate address detection),
+// and a port a moment to be free after a worker has ended; Listen waits that long, at most 3 s.
 func Listen(ctx context.Context, link string) (net.Listener, error) {
 	iface, err := net.InterfaceByName(link)
 	if err != nil {
@@ -40,7 +40,8 @@ func Listen(ctx context.Context, link string) (net.Listener, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "open the store gateway on link %s", link)
+			return nil, errs.Wrap(errs.Unavailable, ctx.Err(),
+				"open the store gateway on link %s", link)
 		case <-time.After(listenRetry):
 		}
 	}

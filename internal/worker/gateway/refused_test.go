@@ -31,7 +31,8 @@ func TestRefusalsAreLoggedOnceWithACount(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)
 	go func() { over <- gw.Run(ctx) }()
-	c, err := gatewayblob.New(gatewayblob.Config{BaseURL: "http://" + l.Addr().String(), Token: "dead", Timeout: time.Minute})
+	c, err := gatewayblob.New(gatewayblob.Config{BaseURL: "http://" + l.Addr().String(),
+		Token: "dead", Timeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +51,8 @@ func TestRefusalsAreLoggedOnceWithACount(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := out.String()
-	if n := strings.Count(said, "without a good token"); n != 2 || !strings.Contains(said, "repeated=49") {
+	if n := strings.Count(said, "without a good token"); n != 2 ||
+		!strings.Contains(said, "repeated=49") {
 		t.Errorf("%d lines:\n%s", n, said)
 	}
 }

@@ -1,8 +1,8 @@
 // Package guest talks to platformd in a VM over the VM's control stream.
 //
 // Invariants: every call carries the VM's control token; a call that can't reach the platform is
-// Unavailable, and an answer that refuses keeps the platform's own kind and remedy. Nothing here retries,
-// except Follow, which reconnects for as long as its context lives.
+// Unavailable, and an answer that refuses keeps the platform's own kind and remedy. Nothing here
+// retries, except Follow, which reconnects for as long as its context lives.
 package guest
 
 import (
@@ -46,7 +46,10 @@ type Client struct {
 // New returns a client that dials vm and shows token.
 func New(vm Dialer, token string) *Client {
 	t := &http.Transport{
-		DialContext:         func(ctx context.Context, _, _ string) (net.Conn, error) { return vm.Dial(ctx) },
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn,
+			error) {
+			return vm.Dial(ctx)
+		},
 		MaxIdleConnsPerHost: idleConns,
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true,
@@ -69,7 +72,8 @@ func (c *Client) Health(ctx context.Context) (guestapi.Health, error) {
 	return h, c.call(ctx, http.MethodGet, guestapi.PathHealth, nil, &h)
 }
 
-// Alive returns once the platform has answered at all: one of an older release that doesn't know the question, too.
+// Alive returns once the platform has answered at all: one of an older release that doesn't know
+// the question, too.
 func (c *Client) Alive(ctx context.Context) error {
 	err := c.call(ctx, http.MethodGet, guestapi.PathAlive, nil, nil)
 	if errs.Is(err, errs.Unavailable) {
@@ -95,14 +99,15 @@ func (c *Client) Release(ctx context.Context, r guestapi.Release) error {
 	return c.call(ctx, http.MethodPost, guestapi.PathRelease, r, nil)
 }
 
-// Follow calls yield with the platform's state now and after each change, reconnecting where the stream
-// breaks, until ctx ends.
+// Follow calls yield with the platform's state now and after each change, reconnecting where the
+// stream breaks, until ctx ends.
 func (c *Client) Follow(ctx context.Context, yield func(guestapi.Health)) {
 	wait := reconnectMin
 	for ctx.Err() == nil {
 		began := time.Now()
 		c.stream(ctx, yield)
-		if time.Since(began) >= reconnectMax { // it was a good stream; a platform that was replaced is back soon
+		// it was a good stream; a platform that was replaced is back soon
+		if time.Since(began) >= reconnectMax {
 			wait = reconnectMin
 		}
 		select {
@@ -113,7 +118,8 @@ func (c *Client) Follow(ctx context.Context, yield func(guestapi.Health)) {
 	}
 }
 
-// stream reads events until the stream ends, for whatever reason: the way to learn more is to connect again.
+// stream reads events until the stream ends, for whatever reason: the way to learn more is to
+// connect again.
 func (c *Client) stream(ctx context.Context, yield func(guestapi.Health)) {
 	resp, err := c.do(ctx, http.MethodGet, guestapi.PathEvents, nil)
 	if err != nil {

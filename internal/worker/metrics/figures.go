@@ -53,7 +53,8 @@ func newDescs() descs {
 		condition: desc("sluice_worker_condition",
 			"1 for each condition that the worker reports of itself.", "condition"),
 		pressure: desc("sluice_worker_pressure_ratio",
-			"Share of the last ten seconds in which work on this host waited, by resource.", "resource"),
+			"Share of the last ten seconds in which work on this host waited, by resource.",
+			"resource"),
 		stalled: desc("sluice_disks_stalled", "Disks of machines here whose store has stalled."),
 		paused: desc("sluice_machines_paused",
 			"Machines here that are frozen until their store is back."),
@@ -61,7 +62,8 @@ func newDescs() descs {
 			"Machines here beyond the bound, without figures of their own."),
 		stalledSeconds: desc("sluice_disk_stalled_seconds",
 			"For how long the machine's store has stalled; 0: it has not.", machine),
-		diskRequests: desc("sluice_disk_requests_total", "Requests of the machine's disk to its store.",
+		diskRequests: desc("sluice_disk_requests_total",
+			"Requests of the machine's disk to its store.",
 			machine),
 		diskRead: desc("sluice_disk_read_bytes_total",
 			"Bytes that the machine's disk read from its store.", machine),
@@ -123,7 +125,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 func (d *descs) machine(out chan<- prometheus.Metric, v *fleet.VMReport, now time.Time) {
 	id, since, kills := string(v.Machine), 0.0, int64(0)
 	if v.Stall != nil {
-		since = max(now.Sub(v.Stall.Since).Seconds(), 0.001) // a clock set back makes no stall go away
+		// a clock set back makes no stall go away
+		since = max(now.Sub(v.Stall.Since).Seconds(), 0.001)
 	}
 	if v.OOM != nil {
 		kills = v.OOM.Kills

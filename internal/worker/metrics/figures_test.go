@@ -51,7 +51,8 @@ func TestMachinesAreBounded(t *testing.T) {
 		string(f.VMs[metrics.MaxMachines+5].Machine)
 	for key, want := range map[string]float64{
 		"sluice_machines_left_out": 7, "sluice_disks_stalled": 1, "sluice_machines_paused": 1,
-		"sluice_machine_healthy " + failed: 0, "sluice_pool_vms ready": 1, "sluice_pool_wanted_vms": 2,
+		"sluice_machine_healthy " + failed: 0, "sluice_pool_vms ready": 1,
+		"sluice_pool_wanted_vms":    2,
 		"sluice_worker_vms healthy": metrics.MaxMachines + 6, "sluice_worker_vms prepared": 1,
 	} {
 		if got, ok := values[key]; !ok || got != want {

@@ -55,7 +55,8 @@ func New(reg prometheus.Registerer) *Metrics {
 			Help: "Requests of VMs that the gateway refused without asking the store.",
 		}),
 		boots: f.NewHistogram(prometheus.HistogramOpts{
-			Name: "sluice_pool_boot_duration_seconds", Help: "Time from the start of a VM until it answers.",
+			Name:    "sluice_pool_boot_duration_seconds",
+			Help:    "Time from the start of a VM until it answers.",
 			Buckets: prometheus.ExponentialBuckets(0.05, 2, 13),
 		}),
 		bootFailures: f.NewCounter(prometheus.CounterOpts{

@@ -27,7 +27,8 @@ const (
 	tokenBytes    = 24
 	consoleTail   = 2048 // bytes of a console that go into an error
 	mostStretch   = 10   // of a start's time on a host under pressure
-	mostTalk      = 3    // boot timeouts for which a VM that doesn't answer may go on writing to its console
+	// boot timeouts for which a VM that doesn't answer may go on writing to its console
+	mostTalk = 3
 )
 
 // VM is a VM with what is needed to talk to it.
@@ -45,10 +46,11 @@ func Attach(vm runtime.VM, e Entry) *VM {
 // ID is the VM's id.
 func (v *VM) ID() fleet.VMID { return v.VM.ID() }
 
-// boot starts a VM and returns once its platform answers. Where it fails nothing is left, except when ctx
-// has ended: then the VM may be there, remembered, for the next worker to find.
+// boot starts a VM and returns once its platform answers. Where it fails nothing is left, except
+// when ctx has ended: then the VM may be there, remembered, for the next worker to find.
 func (p *Pool) boot(ctx context.Context) (*VM, error) {
-	entry := Entry{VM: fleet.VMID(NewToken(4)), ControlToken: NewToken(tokenBytes), Release: p.cfg.Release}
+	entry := Entry{VM: fleet.VMID(NewToken(4)), ControlToken: NewToken(tokenBytes),
+		Release: p.cfg.Release}
 	cache := ""
 	if p.cfg.CacheBytes > 0 {
 		cache = runtime.CacheDevice
@@ -61,23 +63,28 @@ func (p *Pool) boot(ctx context.Context) (*VM, error) {
 		return nil, errs.Wrap(errs.Internal, err, "encode boot document")
 	}
 	if err := p.deps.Registry.Put(entry); err != nil {
-		return nil, errs.Wrap(errs.Unavailable, err, "remember VM %s before it is started", entry.VM)
+		return nil, errs.Wrap(errs.Unavailable, err,
+			"remember VM %s before it is started", entry.VM)
 	}
 	began := time.Now()
-	starting, cancel := context.WithTimeout(ctx, patience.Stretch(p.cfg.BootTimeout, p.deps.Share(), mostStretch))
+	starting, cancel := context.WithTimeout(ctx,
+		patience.Stretch(p.cfg.BootTimeout, p.deps.Share(), mostStretch))
 	vm, err := p.deps.Driver.Start(starting, runtime.Spec{
-		ID: entry.VM, Release: p.cfg.ReleaseDir, Boot: boot, CacheBytes: p.cfg.CacheBytes, Limits: p.cfg.Limits,
+		ID: entry.VM, Release: p.cfg.ReleaseDir, Boot: boot, CacheBytes: p.cfg.CacheBytes,
+		Limits: p.cfg.Limits,
 	})
 	cancel()
 	if err != nil {
-		return nil, p.bootFailed(ctx, entry, nil, errs.Wrap(errs.KindOf(err), err, "start VM %s", entry.VM))
+		return nil, p.bootFailed(ctx, entry, nil,
+			errs.Wrap(errs.KindOf(err), err, "start VM %s", entry.VM))
 	}
 	v := Attach(vm, entry)
 	if err := p.awaitAnswer(ctx, v); err != nil {
 		v.Guest.Close()
 		return nil, p.bootFailed(ctx, entry, vm, err)
 	}
-	p.log.InfoContext(ctx, "vm booted", "vm_id", entry.VM, "boot_ms", time.Since(began).Milliseconds())
+	p.log.InfoContext(ctx, "vm booted", "vm_id", entry.VM, "boot_ms",
+		time.Since(began).Milliseconds())
 	return v, nil
 }
 
@@ -89,7 +96,8 @@ func (p *Pool) bootFailed(ctx context.Context, e Entry, vm runtime.VM, cause err
 		quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 		defer cancel()
 		if err := vm.Remove(quiet); err != nil {
-			p.log.ErrorContext(ctx, "remains of a vm that did not boot could not be removed", "vm_id", e.VM, "error", err)
+			p.log.ErrorContext(ctx, "remains of a vm that did not boot could not be removed",
+				"vm_id", e.VM, "error", err)
 			return cause // still remembered: the next worker tries again
 		}
 	}
@@ -99,9 +107,9 @@ func (p *Pool) bootFailed(ctx context.Context, e Entry, vm runtime.VM, cause err
 	return cause
 }
 
-// awaitAnswer returns once the VM's platform has answered that it is empty. One that is silent for the whole
-// BootTimeout is given up; what it writes to its console is a sign of life, for three times as long: one that
-// fails over and over writes, too.
+// awaitAnswer returns once the VM's platform has answered that it is empty. One that is silent for
+// the whole BootTimeout is given up; what it writes to its console is a sign of life, for three
+// times as long: one that fails over and over writes, too.
 func (p *Pool) awaitAnswer(ctx context.Context, v *VM) error {
 	var last error
 	var silent, whole patience.Watch
@@ -113,7 +121,8 @@ func (p *Pool) awaitAnswer(ctx context.Context, v *VM) error {
 			p.further.Add(1)
 		}
 		looked, share := time.Now(), p.deps.Share()
-		quiet, all := silent.Look(looked, strconv.FormatInt(said, 10), share), whole.Look(looked, "", share)
+		quiet, all := silent.Look(looked, strconv.FormatInt(said, 10), share),
+			whole.Look(looked, "", share)
 		switch {
 		case err == nil && h.State == guestapi.StateEmpty:
 			return nil
@@ -123,11 +132,13 @@ func (p *Pool) awaitAnswer(ctx context.Context, v *VM) error {
 			last = err
 		}
 		if quiet >= p.cfg.BootTimeout || all >= mostTalk*p.cfg.BootTimeout {
-			return errs.Wrap(errs.Unavailable, last, "VM %s did not answer within %s%s", v.ID(), time.Since(began).Round(time.Second), ConsoleTail(v))
+			return errs.Wrap(errs.Unavailable, last, "VM %s did not answer within %s%s", v.ID(),
+				time.Since(began).Round(time.Second), ConsoleTail(v))
 		}
 		select {
 		case <-v.Done():
-			return errs.New(errs.Unavailable, "VM %s ended while it booted: %s%s", v.ID(), v.Status().Exit, ConsoleTail(v))
+			return errs.New(errs.Unavailable, "VM %s ended while it booted: %s%s", v.ID(),
+				v.Status().Exit, ConsoleTail(v))
 		case <-ctx.Done():
 			return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for VM %s to answer", v.ID())
 		case <-time.After(wait):
@@ -151,7 +162,8 @@ func Probe(ctx context.Context, v *VM) (guestapi.Health, error) {
 	return v.Guest.Health(ctx)
 }
 
-// ConsoleTail is the end of what a VM wrote to its console, for an error message; "" if there is nothing.
+// ConsoleTail is the end of what a VM wrote to its console, for an error message; "" if there is
+// nothing.
 func ConsoleTail(vm runtime.VM) string {
 	f, err := os.Open(vm.ConsolePath())
 	if err != nil {

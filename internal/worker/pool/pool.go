@@ -20,12 +20,15 @@ import (
 
 // Config of a pool.
 type Config struct {
-	Size        int           // VMs kept ready; 0: each is booted on demand
-	Parallel    int           // boots at once to refill; default 1
-	Starts      int           // boots at once for machines that wait; default as many as the host has cores, at most 4
-	Quiet       time.Duration // how long after a claim the refill waits; default 200 ms
-	QuietMax    time.Duration // longest that the refill stands back for machines being moved; default 5 s
-	PressedMax  time.Duration // longest that it stands back for a host under pressure; default 1 min
+	Size     int // VMs kept ready; 0: each is booted on demand
+	Parallel int // boots at once to refill; default 1
+	// boots at once for machines that wait; default as many as the host has cores, at most 4
+	Starts int
+	Quiet  time.Duration // how long after a claim the refill waits; default 200 ms
+	// longest that the refill stands back for machines being moved; default 5 s
+	QuietMax time.Duration
+	// longest that it stands back for a host under pressure; default 1 min
+	PressedMax  time.Duration
 	BootTimeout time.Duration // default 30 s
 	Release     fleet.ReleaseID
 	ReleaseDir  string
@@ -40,9 +43,10 @@ type Deps struct {
 	Registry *Registry
 	Logger   *slog.Logger
 	Now      func() time.Time
-	Busy     func() bool                         // machines are being moved just now
-	Changed  func()                              // Ready or Trouble may have changed
-	Booted   func(took time.Duration, err error) // a boot has ended, for who counts; nil: nobody does
+	Busy     func() bool // machines are being moved just now
+	Changed  func()      // Ready or Trouble may have changed
+	// a boot has ended, for who counts; nil: nobody does
+	Booted func(took time.Duration, err error)
 	// Share is how much of the time work waits on this host; nil: none.
 	Share func() float64
 }
@@ -132,7 +136,8 @@ func (p *Pool) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// plan says how many boots to begin now, which it counts as begun, and when to look again at the latest.
+// plan says how many boots to begin now, which it counts as begun, and when to look again at the
+// latest.
 func (p *Pool) plan() (begin int, wait time.Duration) {
 	now := time.Now()
 	busy, share := p.deps.Busy(), p.deps.Share()
@@ -168,8 +173,8 @@ func (p *Pool) plan() (begin int, wait time.Duration) {
 	return 1, 0
 }
 
-// startsAt is how many boots for machines that wait may go on at once. On a host under pressure each of
-// them only makes the others slower.
+// startsAt is how many boots for machines that wait may go on at once. On a host under pressure
+// each of them only makes the others slower.
 func (p *Pool) startsAt(share float64) int {
 	switch {
 	case share >= muchPressure:
@@ -232,8 +237,8 @@ func (p *Pool) offerLocked(vm *VM) {
 	p.ready = append(p.ready, vm)
 }
 
-// reap removes ready VMs that have ended by themselves, and those beyond the pool's size, which a restart
-// or a claim that was given up has left.
+// reap removes ready VMs that have ended by themselves, and those beyond the pool's size, which a
+// restart or a claim that was given up has left.
 func (p *Pool) reap(ctx context.Context) {
 	p.mu.Lock()
 	var dead []*VM
@@ -251,11 +256,13 @@ func (p *Pool) reap(ctx context.Context) {
 	}
 	p.mu.Unlock()
 	for _, vm := range dead {
-		p.log.WarnContext(ctx, "ready vm ended by itself", "vm_id", string(vm.ID()), "exit", vm.Status().Exit)
+		p.log.WarnContext(ctx, "ready vm ended by itself", "vm_id", string(vm.ID()), "exit",
+			vm.Status().Exit)
 	}
 	for _, vm := range append(dead, surplus...) {
 		if err := p.Discard(ctx, vm); err != nil {
-			p.log.WarnContext(ctx, "a vm of the pool could not be removed", "vm_id", string(vm.ID()), "error", err)
+			p.log.WarnContext(ctx, "a vm of the pool could not be removed", "vm_id",
+				string(vm.ID()), "error", err)
 		}
 	}
 	if len(dead)+len(surplus) > 0 {
@@ -289,8 +296,8 @@ func (p *Pool) Adopt(vm *VM) {
 	p.changed()
 }
 
-// Claim gives out a ready VM, or boots one. The VM is the caller's, who ends it with Discard. Where ctx
-// ends first, a VM that was booting for the caller goes to the pool.
+// Claim gives out a ready VM, or boots one. The VM is the caller's, who ends it with Discard. Where
+// ctx ends first, a VM that was booting for the caller goes to the pool.
 func (p *Pool) Claim(ctx context.Context) (*VM, error) {
 	p.mu.Lock()
 	p.lastClaim = time.Now()

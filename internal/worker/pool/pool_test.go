@@ -53,7 +53,8 @@ func (d *driver) Start(_ context.Context, spec runtime.Spec) (runtime.VM, error)
 	if err := json.Unmarshal(spec.Boot, &boot); err != nil {
 		return nil, err
 	}
-	v := &vm{driver: d, id: spec.ID, token: boot.ControlToken, from: time.Now().Add(d.delay), done: make(chan struct{})}
+	v := &vm{driver: d, id: spec.ID, token: boot.ControlToken, from: time.Now().Add(d.delay),
+		done: make(chan struct{})}
 	d.vms[spec.ID] = v
 	return v, nil
 }
@@ -73,8 +74,10 @@ func (v *vm) HostLink() string                                 { return "vm" + s
 func (v *vm) SetLimits(context.Context, fleet.Resources) error { return nil }
 func (v *vm) Freeze(context.Context) error                     { return nil }
 func (v *vm) Thaw(context.Context) error                       { return nil }
-func (v *vm) Status() runtime.Status                           { return runtime.Status{Running: true} }
-func (v *vm) Done() <-chan struct{}                            { return v.done }
+func (v *vm) Status() runtime.Status {
+	return runtime.Status{Running: true}
+}
+func (v *vm) Done() <-chan struct{} { return v.done }
 
 // ConsolePath is where the VM writes, and it has just written something.
 func (v *vm) ConsolePath() string {
@@ -174,7 +177,8 @@ func newRig(t *testing.T, cfg pool.Config, d *driver) *rig {
 	cfg.Quiet = max(cfg.Quiet, time.Millisecond)
 	r.pool = pool.New(cfg, pool.Deps{
 		Driver: d, Registry: registry, Logger: slog.New(slog.DiscardHandler), Now: time.Now,
-		Busy: r.busy.Load, Changed: func() {}, Share: func() float64 { s, _ := r.share.Load().(float64); return s },
+		Busy: r.busy.Load, Changed: func() {},
+		Share: func() float64 { s, _ := r.share.Load().(float64); return s },
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)

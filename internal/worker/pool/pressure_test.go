@@ -77,7 +77,8 @@ func TestABootIsGivenUpByWhatItDoesNotDo(t *testing.T) {
 		{"silent under pressure", time.Hour, false, 1, 300 * time.Second, 310 * time.Second, false},
 		{"talks and talks", time.Hour, true, 0, 90 * time.Second, 92 * time.Second, false},
 		{"slow, and says so", 70 * time.Second, true, 0, 70 * time.Second, 71 * time.Second, true},
-		{"slow under pressure", 200 * time.Second, false, 0.9, 200 * time.Second, 201 * time.Second, true},
+		{"slow under pressure", 200 * time.Second, false, 0.9, 200 * time.Second,
+			201 * time.Second, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -89,8 +90,10 @@ func TestABootIsGivenUpByWhatItDoesNotDo(t *testing.T) {
 				r.share.Store(c.share)
 				before, began := r.pool.Progress(), time.Now()
 				_, err := r.pool.Claim(t.Context())
-				if took := time.Since(began); (err == nil) != c.boots || took < c.least || took > c.most {
-					t.Errorf("after %s: %v; want a VM: %v, between %s and %s", took, err, c.boots, c.least, c.most)
+				if took := time.Since(began); (err == nil) != c.boots || took < c.least ||
+					took > c.most {
+					t.Errorf("after %s: %v; want a VM: %v, between %s and %s", took, err, c.boots,
+						c.least, c.most)
 				}
 				if further := r.pool.Progress() > before; further != (c.talks || c.boots) {
 					t.Errorf("who waited was told of progress: %v", further)

@@ -50,8 +50,8 @@ func (r *Registry) Drop(vm fleet.VMID) error {
 	return nil
 }
 
-// All returns what is remembered, by VM. A file that can't be read counts as not remembered: its VM is
-// then unknown, and removed.
+// All returns what is remembered, by VM. A file that can't be read counts as not remembered: its VM
+// is then unknown, and removed.
 func (r *Registry) All() (map[fleet.VMID]Entry, error) {
 	files, err := os.ReadDir(r.dir)
 	if err != nil {

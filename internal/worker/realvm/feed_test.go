@@ -29,7 +29,8 @@ func (f *feed) Join(context.Context, fleet.JoinRequest) (fleet.JoinAnswer, error
 	return fleet.JoinAnswer{Number: 1, StoreURL: storeURL, FleetID: "fleet"}, nil
 }
 
-func (f *feed) Assignments(ctx context.Context, w fleet.WorkerID, after int64) (fleet.AssignmentSet, error) {
+func (f *feed) Assignments(ctx context.Context, w fleet.WorkerID,
+	after int64) (fleet.AssignmentSet, error) {
 	for {
 		f.mu.Lock()
 		set, changed := f.set, f.changed
@@ -88,10 +89,12 @@ func (f *feed) await(t *testing.T, what string, ok func(fleet.WorkerReport) bool
 
 func (f *feed) awaitPool(t *testing.T, n int) {
 	t.Helper()
-	f.await(t, fmt.Sprintf("%d VMs ready", n), func(r fleet.WorkerReport) bool { return r.PoolReady == n })
+	f.await(t, fmt.Sprintf("%d VMs ready", n),
+		func(r fleet.WorkerReport) bool { return r.PoolReady == n })
 }
 
-func (f *feed) awaitPhase(t *testing.T, id fleet.MachineID, g fleet.Generation, p fleet.Phase) fleet.VMReport {
+func (f *feed) awaitPhase(t *testing.T, id fleet.MachineID, g fleet.Generation,
+	p fleet.Phase) fleet.VMReport {
 	t.Helper()
 	var got fleet.VMReport
 	f.await(t, fmt.Sprintf("%s at generation %d %s", id, g, p), func(r fleet.WorkerReport) bool {
@@ -111,7 +114,8 @@ func (f *feed) awaitPhase(t *testing.T, id fleet.MachineID, g fleet.Generation, 
 
 func newDisk(t *testing.T, id fleet.MachineID) {
 	t.Helper()
-	if _, err := disk.Fork(t.Context(), shared.store, shared.image.DiskPath, shared.image.Checkpoint, "disks/"+string(id), disk.ForkOptions{}); err != nil {
+	if _, err := disk.Fork(t.Context(), shared.store, shared.image.DiskPath,
+		shared.image.Checkpoint, "disks/"+string(id), disk.ForkOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -122,8 +126,9 @@ const script = `echo started >> /data/log; sync; exec httpd -f -p 8080 -h /data`
 func assignment(id fleet.MachineID, g fleet.Generation, want fleet.Want) fleet.Assignment {
 	return fleet.Assignment{
 		Machine: id, Generation: g, Want: want, Instance: fleet.InstanceID(fmt.Sprintf("i%d", g)),
-		Name: "web", App: "shop", Network: "front", NetworkID: 7, Address: fleet.PrivateAddress(7, 1, 2),
-		Disk: fleet.StoreDisk(storeURL + "/disks/" + string(id)),
+		Name: "web", App: "shop", Network: "front", NetworkID: 7,
+		Address: fleet.PrivateAddress(7, 1, 2),
+		Disk:    fleet.StoreDisk(storeURL + "/disks/" + string(id)),
 		Config: fleet.MachineConfig{
 			Resources: fleet.Resources{CPUMillis: 1000, MemoryMiB: 128},
 			Services: []fleet.Service{{
@@ -138,7 +143,8 @@ func assignment(id fleet.MachineID, g fleet.Generation, want fleet.Want) fleet.A
 // fetch asks the machine's HTTP service, by way of the worker's proxy and the platform.
 func (h *host) fetch(id fleet.MachineID, path string) string {
 	h.t.Helper()
-	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet, h.api+"/machines/"+string(id)+path, nil)
+	req, err := http.NewRequestWithContext(h.t.Context(), http.MethodGet,
+		h.api+"/machines/"+string(id)+path, nil)
 	if err != nil {
 		h.t.Fatal(err)
 	}

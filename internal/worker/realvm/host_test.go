@@ -1,6 +1,6 @@
-// Package realvm_test runs workers on this host as it is: sandbox VMs with the real platform in them, real
-// disks in a store, the real gateway on each VM's link. Only the control plane is the test's own, and the
-// network namespace, so that nothing is left behind.
+// Package realvm_test runs workers on this host as it is: sandbox VMs with the real platform in
+// them, real disks in a store, the real gateway on each VM's link. Only the control plane is the
+// test's own, and the network namespace, so that nothing is left behind.
 package realvm_test
 
 import (
@@ -50,7 +50,8 @@ func again() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inNamespace+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET,
+		Pdeathsig: syscall.SIGKILL}
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
@@ -95,7 +96,8 @@ func newSite(dir string) (*site, error) {
 		return nil, err
 	}
 	s := &site{dir: dir}
-	out, err := exec.CommandContext(ctx, "../../../scripts/build-release.sh", filepath.Join(dir, "releases")).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "../../../scripts/build-release.sh",
+		filepath.Join(dir, "releases")).CombinedOutput()
 	if err != nil {
 		return nil, fmt.Errorf("build release: %w: %s", err, out)
 	}
@@ -129,14 +131,16 @@ func makeUnderlay() error {
 	if err := netlink.LinkAdd(end); err != nil {
 		return err
 	}
-	addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(underlay), Mask: net.CIDRMask(64, 128)}, Flags: syscall.IFA_F_NODAD}
+	addr := &netlink.Addr{IPNet: &net.IPNet{IP: net.ParseIP(underlay), Mask: net.CIDRMask(64, 128)},
+		Flags: syscall.IFA_F_NODAD}
 	return errors.Join(netlink.AddrAdd(end, addr), netlink.LinkSetUp(end))
 }
 
 func busyboxTree(ctx context.Context, dir string) (string, error) {
 	const busybox = "/bin/busybox"
 	if _, err := os.Stat(busybox); err != nil {
-		if out, err := exec.CommandContext(ctx, "apt-get", "install", "-y", "busybox-static").CombinedOutput(); err != nil {
+		if out, err := exec.CommandContext(ctx, "apt-get", "install", "-y",
+			"busybox-static").CombinedOutput(); err != nil {
 			return "", fmt.Errorf("install busybox-static: %w: %s", err, out)
 		}
 	}
@@ -158,7 +162,8 @@ func busyboxTree(ctx context.Context, dir string) (string, error) {
 			return "", err
 		}
 	}
-	return tree, os.WriteFile(filepath.Join(tree, "etc/passwd"), []byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644)
+	return tree, os.WriteFile(filepath.Join(tree, "etc/passwd"),
+		[]byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644)
 }
 
 // host is one worker with a driver of its own; its worker can be ended and started again.
@@ -174,7 +179,8 @@ type host struct {
 	stop   func()
 }
 
-// noNet is the network of a second worker in one namespace, where two real ones would be in each other's way.
+// noNet is the network of a second worker in one namespace, where two real ones would be in each
+// other's way.
 type noNet struct{}
 
 func (noNet) AddMachine(context.Context, fleet.MachineLink) error          { return nil }
@@ -186,7 +192,8 @@ func newHost(t *testing.T, name string, realNet bool) *host {
 	t.Helper()
 	h := &host{t: t, name: name, net: noNet{}, feed: newFeed(), stop: func() {}}
 	if realNet {
-		n, err := hostnet.New(hostnet.Config{Address: netip.MustParseAddr(underlay), Logger: slog.New(slog.DiscardHandler)})
+		n, err := hostnet.New(hostnet.Config{Address: netip.MustParseAddr(underlay),
+			Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -195,8 +202,9 @@ func newHost(t *testing.T, name string, realNet bool) *host {
 	}
 	data := t.TempDir()
 	h.cfg = worker.Config{
-		Worker: fleet.WorkerID(name), DataDir: filepath.Join(data, "worker"), Address: netip.MustParseAddr(underlay),
-		APIURL: "http://[fd00::11]:7600", Token: token, Version: "test",
+		Worker: fleet.WorkerID(name), DataDir: filepath.Join(data, "worker"),
+		Address: netip.MustParseAddr(underlay),
+		APIURL:  "http://[fd00::11]:7600", Token: token, Version: "test",
 		Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 4096},
 		Release:  fleet.ReleaseID(filepath.Base(shared.releaseDir)), ReleaseDir: shared.releaseDir,
 		Pool: 1, CacheBytes: 64 << 20,
@@ -211,7 +219,8 @@ func (h *host) openDriver() {
 	h.t.Helper()
 	var err error
 	h.driver, err = sandbox.New(sandbox.Config{
-		Dir: h.dir, CgroupParent: fmt.Sprintf("sluice-test-%d/%s", os.Getpid(), h.name), Logger: slog.New(slog.DiscardHandler),
+		Dir: h.dir, CgroupParent: fmt.Sprintf("sluice-test-%d/%s", os.Getpid(), h.name),
+		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		h.t.Fatal(err)
@@ -228,10 +237,14 @@ func (h *host) start() {
 	h.api = "http://" + listener.Addr().String()
 	out, level := io.Writer(h.t.Output()), slog.LevelInfo
 	w, err := worker.New(h.cfg, worker.Deps{
-		Pressure: func() (fleet.Pressure, error) { return fleet.Pressure{}, nil }, // whatever else this host does
+		// whatever else this host does
+		Pressure: func() (fleet.Pressure, error) { return fleet.Pressure{}, nil },
 		Driver:   h.driver, HostNet: h.net, Server: h.feed, Listener: listener,
-		OpenStore: func(context.Context, string) (blob.Store, error) { return keepOpen{shared.store}, nil },
-		Logger:    slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})),
+		OpenStore: func(context.Context, string) (blob.Store,
+			error) {
+			return keepOpen{shared.store}, nil
+		},
+		Logger: slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level})),
 	})
 	if err != nil {
 		h.t.Fatal(err)

@@ -23,8 +23,8 @@ func head(t *testing.T, id fleet.MachineID) *format.Head {
 	return h
 }
 
-// A machine runs, outlives its worker, and is given back with its disk closed; after a crash of its VM it
-// is reported failed, and runs again as a new generation.
+// A machine runs, outlives its worker, and is given back with its disk closed; after a crash of its
+// VM it is reported failed, and runs again as a new generation.
 func TestLifeOfAMachine(t *testing.T) {
 	const id = fleet.MachineID("01000000000001")
 	newDisk(t, id)
@@ -48,7 +48,8 @@ func TestLifeOfAMachine(t *testing.T) {
 
 	h.killVM(after.VM)
 	h.feed.await(t, "failed and removed", func(r fleet.WorkerReport) bool {
-		return len(r.VMs) == 1 && r.VMs[0].Phase == fleet.PhaseFailed && !r.VMs[0].HasVM && r.VMs[0].Error != ""
+		return len(r.VMs) == 1 && r.VMs[0].Phase == fleet.PhaseFailed && !r.VMs[0].HasVM &&
+			r.VMs[0].Error != ""
 	})
 	h.feed.assign(assignment(id, 2, fleet.WantRunning))
 	h.feed.awaitPhase(t, id, 2, fleet.PhaseHealthy)
@@ -58,7 +59,8 @@ func TestLifeOfAMachine(t *testing.T) {
 
 	h.feed.assign(assignment(id, 2, fleet.WantReleased))
 	released := h.feed.awaitPhase(t, id, 2, fleet.PhaseReleased)
-	if hd := head(t, id); released.Error != "" || hd.State != format.StateClosed || hd.Generation != 2 {
+	if hd := head(t, id); released.Error != "" || hd.State != format.StateClosed ||
+		hd.Generation != 2 {
 		t.Fatalf("released with %q, head %+v", released.Error, hd)
 	}
 	if released.Disk.BytesWritten == 0 || released.Disk.BytesRead == 0 {
@@ -88,7 +90,8 @@ func (h *host) killVM(id fleet.VMID) {
 	h.t.Fatalf("no VM %s", id)
 }
 
-// A machine moves back and forth between two workers: what it wrote is there, and the pause is printed.
+// A machine moves back and forth between two workers: what it wrote is there, and the pause is
+// printed.
 func TestMoveBetweenWorkers(t *testing.T) {
 	const id = fleet.MachineID("01000000000002")
 	newDisk(t, id)
@@ -115,13 +118,15 @@ func TestMoveBetweenWorkers(t *testing.T) {
 		}
 		to.feed.assign(assignment(id, g, fleet.WantRunning))
 		healthy := to.feed.awaitPhase(t, id, g, fleet.PhaseHealthy)
-		t.Logf("move %d: pause %s, of which release %s; attached with %d replayed", g-1, time.Since(began), out, healthy.Disk.Replayed)
+		t.Logf("move %d: pause %s, of which release %s; attached with %d replayed", g-1,
+			time.Since(began), out, healthy.Disk.Replayed)
 		want += "started\n"
 		if got := to.fetch(id, "/ports/8080/log"); got != want {
 			t.Fatalf("after the move the disk has %q, want %q", got, want)
 		}
 		from.feed.assign()
-		from.feed.await(t, "gone from the source", func(r fleet.WorkerReport) bool { return len(r.VMs) == 0 })
+		from.feed.await(t, "gone from the source",
+			func(r fleet.WorkerReport) bool { return len(r.VMs) == 0 })
 		from = to
 	}
 	if hd := head(t, id); hd.Epoch != 6 {

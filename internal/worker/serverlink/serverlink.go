@@ -1,9 +1,9 @@
-// Package serverlink is how a worker speaks to the control plane over HTTP: it dials, the server never
-// does for this.
+// Package serverlink is how a worker speaks to the control plane over HTTP: it dials, the server
+// never does for this.
 //
-// Invariants: each call is one request that is safe to repeat, and carries the worker token; an answer
-// that isn't 2xx keeps the server's own kind and remedy; what gets no answer is Unavailable. Nothing here
-// retries: the worker's loops do, with backoff and jitter.
+// Invariants: each call is one request that is safe to repeat, and carries the worker token; an
+// answer that isn't 2xx keeps the server's own kind and remedy; what gets no answer is Unavailable.
+// Nothing here retries: the worker's loops do, with backoff and jitter.
 package serverlink
 
 import (
@@ -31,7 +31,8 @@ const (
 	maxAnswer   = 64 << 20 // bytes
 )
 
-// Link is a connection to the server. Safe for concurrent use. Close gives its idle connections back.
+// Link is a connection to the server. Safe for concurrent use. Close gives its idle connections
+// back.
 type Link struct {
 	base      string
 	token     string
@@ -54,7 +55,8 @@ func New(server, token string) (*Link, error) {
 		IdleConnTimeout:     2 * time.Minute,
 		DisableCompression:  true,
 	}
-	return &Link{base: strings.TrimSuffix(server, "/"), token: token, transport: t, http: &http.Client{Transport: t}}, nil
+	return &Link{base: strings.TrimSuffix(server, "/"), token: token, transport: t,
+		http: &http.Client{Transport: t}}, nil
 }
 
 // Close closes idle connections.
@@ -68,9 +70,11 @@ func (l *Link) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAnswe
 }
 
 // Assignments waits for a set with another revision than after.
-func (l *Link) Assignments(ctx context.Context, worker fleet.WorkerID, after int64) (fleet.AssignmentSet, error) {
+func (l *Link) Assignments(ctx context.Context, worker fleet.WorkerID,
+	after int64) (fleet.AssignmentSet, error) {
 	var set fleet.AssignmentSet
-	path := "/internal/v1/workers/" + url.PathEscape(string(worker)) + "/assignments?after=" + strconv.FormatInt(after, 10)
+	path := "/internal/v1/workers/" + url.PathEscape(string(worker)) + "/assignments?after=" +
+		strconv.FormatInt(after, 10)
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
 	err := l.call(ctx, http.MethodGet, path, nil, &set)
@@ -107,12 +111,14 @@ func (l *Link) call(ctx context.Context, method, path string, in, out any) error
 	req.Header.Set("Authorization", "Bearer "+l.token)
 	req.Header.Set("Content-Type", "application/json")
 	if in != nil {
-		// All calls are safe to repeat: lets the transport do so on a connection that the server has closed.
+		// All calls are safe to repeat: lets the transport do so on a connection that the server
+		// has closed.
 		req.Header["Idempotency-Key"] = nil
 	}
 	resp, err := l.http.Do(req)
 	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "ask the server").WithRemedy("check that the server runs at %s", l.base)
+		return errs.Wrap(errs.Unavailable, err,
+			"ask the server").WithRemedy("check that the server runs at %s", l.base)
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))

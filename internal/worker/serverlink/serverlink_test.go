@@ -41,7 +41,8 @@ func TestCalls(t *testing.T) {
 		case "/internal/v1/join":
 			var req fleet.JoinRequest
 			_ = json.NewDecoder(r.Body).Decode(&req)
-			_ = json.NewEncoder(w).Encode(fleet.JoinAnswer{Number: 3, FleetID: "of " + string(req.Worker)})
+			_ = json.NewEncoder(w).Encode(fleet.JoinAnswer{Number: 3,
+				FleetID: "of " + string(req.Worker)})
 		case "/internal/v1/workers/w1/assignments":
 			_ = json.NewEncoder(w).Encode(fleet.AssignmentSet{Worker: "w1", Revision: 8})
 		default:
@@ -59,7 +60,8 @@ func TestCalls(t *testing.T) {
 	if err := l.Report(t.Context(), fleet.WorkerReport{Worker: "w1"}); err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"POST /internal/v1/join", "GET /internal/v1/workers/w1/assignments?after=7", "POST /internal/v1/workers/w1/report"}
+	want := []string{"POST /internal/v1/join", "GET /internal/v1/workers/w1/assignments?after=7",
+		"POST /internal/v1/workers/w1/report"}
 	for i := range want {
 		if calls[i] != want[i] {
 			t.Errorf("call %d was %s, want %s", i, calls[i], want[i])
@@ -70,18 +72,26 @@ func TestCalls(t *testing.T) {
 func TestRefusalsKeepTheirKindAndRemedy(t *testing.T) {
 	l := link(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusConflict)
-		_ = json.NewEncoder(w).Encode(api.ErrorBody{Error: api.Error{Code: "conflict", Message: "name is taken", Cause: "by w2", Remedy: "choose another"}})
+		_ = json.NewEncoder(w).Encode(api.ErrorBody{Error: api.Error{Code: "conflict",
+			Message: "name is taken", Cause: "by w2", Remedy: "choose another"}})
 	})
 	_, err := l.Join(t.Context(), fleet.JoinRequest{})
-	if !errs.Is(err, errs.Conflict) || errs.RemedyOf(err) != "choose another" || err.Error() != "name is taken: by w2" {
+	if !errs.Is(err, errs.Conflict) || errs.RemedyOf(err) != "choose another" ||
+		err.Error() != "name is taken: by w2" {
 		t.Fatalf("got %v", err)
 	}
 }
 
 func TestWhatGetsNoAnswerIsUnavailable(t *testing.T) {
 	for name, h := range map[string]http.HandlerFunc{
-		"broken connection": func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) },
-		"a proxy's error":   func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "<html>", http.StatusBadGateway) },
+		"broken connection": func(http.ResponseWriter,
+			*http.Request) {
+			panic(http.ErrAbortHandler)
+		},
+		"a proxy's error": func(w http.ResponseWriter,
+			_ *http.Request) {
+			http.Error(w, "<html>", http.StatusBadGateway)
+		},
 		"cut answer": func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100")
 			_, _ = w.Write([]byte("{"))

@@ -1,5 +1,5 @@
-// Package atomicfile replaces files whole: after a crash at any point a reader finds the old content or
-// the new, never a mix, and once Write has returned the new content is durable.
+// Package atomicfile replaces files whole: after a crash at any point a reader finds the old
+// content or the new, never a mix, and once Write has returned the new content is durable.
 package atomicfile
 
 import (

@@ -1,5 +1,5 @@
-// Package errhttp is the one table from error kinds to HTTP status codes; docs/protocols/errors.md explains
-// it. The body of an answer carries the kind itself: the status is for proxies and people.
+// Package errhttp is the one table from error kinds to HTTP status codes; docs/protocols/errors.md
+// explains it. The body of an answer carries the kind itself: the status is for proxies and people.
 package errhttp
 
 import (

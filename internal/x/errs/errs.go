@@ -1,8 +1,8 @@
 // Package errs is the one error vocabulary of Sluice.
 //
-// Every error that crosses a package or a wire carries a Kind, which callers match on, and may carry a
-// Remedy: what the person who sees it can do next. Kinds are append-only, because they cross the wire
-// between releases. Text is for people and is never matched.
+// Every error that crosses a package or a wire carries a Kind, which callers match on, and may
+// carry a Remedy: what the person who sees it can do next. Kinds are append-only, because they
+// cross the wire between releases. Text is for people and is never matched.
 package errs
 
 import (
@@ -22,7 +22,8 @@ const (
 	Denied      Kind = "denied"      // the caller may not do this
 	Unavailable Kind = "unavailable" // try again later; the only kind that is retried by machines
 	Exhausted   Kind = "exhausted"   // no capacity, quota or space
-	Corrupt     Kind = "corrupt"     // stored bytes fail their checks; nothing may be written on top
+	// stored bytes fail their checks; nothing may be written on top
+	Corrupt     Kind = "corrupt"
 	Fenced      Kind = "fenced"      // a newer owner exists; stop writing for good
 	Unsupported Kind = "unsupported" // this build, host, store or release can't do it
 	Internal    Kind = "internal"    // a bug
@@ -68,8 +69,8 @@ func (e *Error) WithRemedy(format string, args ...any) *Error {
 	return &c
 }
 
-// KindOf returns the kind of the outermost *Error in err's chain; Internal where there is none, and the
-// empty Kind for a nil error.
+// KindOf returns the kind of the outermost *Error in err's chain; Internal where there is none, and
+// the empty Kind for a nil error.
 func KindOf(err error) Kind {
 	if err == nil {
 		return ""

@@ -19,7 +19,8 @@ func NewRegistry(role, version string) *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "sluice_build_info", Help: "Always 1; the labels say what runs.",
-		ConstLabels: prometheus.Labels{"role": role, "version": version, "go_version": runtime.Version()},
+		ConstLabels: prometheus.Labels{"role": role, "version": version,
+			"go_version": runtime.Version()},
 	})
 	build.Set(1)
 	reg.MustRegister(build, collectors.NewGoCollector(),

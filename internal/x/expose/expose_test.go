@@ -52,7 +52,8 @@ func TestReadyIsTheSameForProbesAndScrapes(t *testing.T) {
 	}
 }
 
-// TestRegistriesAreApart: two processes' worth of metrics can be in one process, as tests have them.
+// TestRegistriesAreApart: two processes' worth of metrics can be in one process, as tests have
+// them.
 func TestRegistriesAreApart(t *testing.T) {
 	a, b := expose.NewRegistry("server", "v1"), expose.NewRegistry("worker", "v1")
 	for _, reg := range []*prometheus.Registry{a, b} {

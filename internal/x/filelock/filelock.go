@@ -1,7 +1,9 @@
-// Package filelock takes locks on open files for a process, which the kernel lets go of when it dies.
+// Package filelock takes locks on open files for a process, which the kernel lets go of when it
+// dies.
 //
-// Such a lock belongs to the open file, of which a process that is being forked has a copy until it runs its program. So
-// one of a process that was killed, or that has closed the file, may last for a moment more.
+// Such a lock belongs to the open file, of which a process that is being forked has a copy until it
+// runs its program. So one of a process that was killed, or that has closed the file, may last for
+// a moment more.
 package filelock
 
 import (

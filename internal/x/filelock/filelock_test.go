@@ -22,7 +22,8 @@ func open(t *testing.T, name string) *os.File {
 	return f
 }
 
-// TestALockWithACopy: a copy of the file, as a process has that is being forked, keeps nobody away once it is closed.
+// TestALockWithACopy: a copy of the file, as a process has that is being forked, keeps nobody away
+// once it is closed.
 func TestALockWithACopy(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "lock")
 	first := open(t, name)

@@ -1,5 +1,6 @@
-// Package fuseabort gives up FUSE connections. A process that waits in the kernel for a device that it serves
-// itself can't be killed in any other way: SIGKILL waits for the device, and the device for the process.
+// Package fuseabort gives up FUSE connections. A process that waits in the kernel for a device that
+// it serves itself can't be killed in any other way: SIGKILL waits for the device, and the device
+// for the process.
 package fuseabort
 
 import (
@@ -17,8 +18,8 @@ import (
 
 const connectionField = "fuse_connection:" // in /proc/<pid>/fdinfo of a FUSE server
 
-// Connection makes the kernel give up a FUSE connection: its requests fail, its server ends. One that
-// is gone already is fine.
+// Connection makes the kernel give up a FUSE connection: its requests fail, its server ends. One
+// that is gone already is fine.
 func Connection(id uint32) error {
 	// A mount of our own in no namespace, because the usual place need not be mounted here.
 	fs, err := unix.Fsopen("fusectl", unix.FSOPEN_CLOEXEC)
@@ -45,9 +46,9 @@ func Connection(id uint32) error {
 	return errors.Join(err, unix.Close(fd))
 }
 
-// Process gives up every FUSE connection that process pid serves, so that it can die. It returns how many
-// there were. A process that is gone has none. It finds them by what the kernel tells in fdinfo; kernels that
-// are too old to do so (6.18 does) have none to find.
+// Process gives up every FUSE connection that process pid serves, so that it can die. It returns
+// how many there were. A process that is gone has none. It finds them by what the kernel tells in
+// fdinfo; kernels that are too old to do so (6.18 does) have none to find.
 func Process(pid int) (int, error) {
 	// By task, because the main thread may be a zombie already while another one is stuck.
 	infos, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/fdinfo/*", pid))

@@ -10,8 +10,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// TestBecome runs in a process of its own, which keeps the mark. Where that may be, threads made before and after have it, and
-// one that leaves has not; where it may not, the error says what is missing and nothing is marked.
+// TestBecome runs in a process of its own, which keeps the mark. Where that may be, threads made
+// before and after have it, and one that leaves has not; where it may not, the error says what is
+// missing and nothing is marked.
 func TestBecome(t *testing.T) {
 	if os.Getenv("SLUICE_TEST_BECOME") == "" {
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=TestBecome$", "-test.v")

@@ -1,4 +1,5 @@
-// Package memcg bounds the memory of cgroups, of either version, and tells what the kernel has killed for that.
+// Package memcg bounds the memory of cgroups, of either version, and tells what the kernel has
+// killed for that.
 package memcg
 
 import (
@@ -19,8 +20,8 @@ type Cgroup struct {
 	V2  bool
 }
 
-// Limit bounds its memory and that of all below it, swap included, in bytes; 0 lifts the bound. EBUSY: it uses more now, and
-// the kernel can't take it away. No process is killed for a new bound.
+// Limit bounds its memory and that of all below it, swap included, in bytes; 0 lifts the bound.
+// EBUSY: it uses more now, and the kernel can't take it away. No process is killed for a new bound.
 func (c Cgroup) Limit(bytes int64) error {
 	if !c.V2 {
 		return c.limitV1(bytes)
@@ -36,14 +37,16 @@ func (c Cgroup) Limit(bytes int64) error {
 	if err == nil {
 		err = optional(c.write("memory.swap.max", swap))
 	}
-	return errors.Join(err, optional(c.write("memory.high", "max"))) // also after one who died in between
+	// also after one who died in between
+	return errors.Join(err, optional(c.write("memory.high", "max")))
 }
 
-// reclaimTries is how often the kernel is asked for what is above a new bound: a signal ends its work early.
+// reclaimTries is how often the kernel is asked for what is above a new bound: a signal ends its
+// work early.
 const reclaimTries = 5
 
-// makeRoom has the kernel take back what is used above bytes. memory.max would have it kill for that; with memory.high it
-// slows the processes down, and no more. It leaves that low.
+// makeRoom has the kernel take back what is used above bytes. memory.max would have it kill for
+// that; with memory.high it slows the processes down, and no more. It leaves that low.
 func (c Cgroup) makeRoom(bytes int64) error {
 	for range reclaimTries {
 		used, err := c.used()
@@ -72,8 +75,8 @@ func (c Cgroup) used() (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 }
 
-// limitV1 sets the bound for memory, and the same for memory and swap together, which means no swap. The second must never be
-// the smaller one, so it is lifted first.
+// limitV1 sets the bound for memory, and the same for memory and swap together, which means no
+// swap. The second must never be the smaller one, so it is lifted first.
 func (c Cgroup) limitV1(bytes int64) error {
 	value := "-1"
 	if bytes > 0 {
@@ -89,8 +92,8 @@ func (c Cgroup) limitV1(bytes int64) error {
 	return optional(c.write(swap, value))
 }
 
-// Protect keeps that many bytes of it from being reclaimed for the sake of others. Its ancestors must be protected as well.
-// Only v2 has that; with v1 it does nothing.
+// Protect keeps that many bytes of it from being reclaimed for the sake of others. Its ancestors
+// must be protected as well. Only v2 has that; with v1 it does nothing.
 func (c Cgroup) Protect(bytes int64) error {
 	if !c.V2 {
 		return nil
@@ -98,8 +101,9 @@ func (c Cgroup) Protect(bytes int64) error {
 	return optional(c.write("memory.min", strconv.FormatInt(bytes, 10)))
 }
 
-// OOMKills returns how many of its processes the kernel has killed for lack of memory, with v2 also of all below it.
-// It has counted one before that ends. fs.ErrNotExist: it has no memory controller, or the kernel doesn't count.
+// OOMKills returns how many of its processes the kernel has killed for lack of memory, with v2 also
+// of all below it. It has counted one before that ends. fs.ErrNotExist: it has no memory
+// controller, or the kernel doesn't count.
 func (c Cgroup) OOMKills() (int64, error) {
 	name := "memory.oom_control"
 	if c.V2 {

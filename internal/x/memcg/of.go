@@ -14,7 +14,8 @@ import (
 
 const mounts = "/sys/fs/cgroup"
 
-// Of returns the cgroup that a process is in, in every hierarchy that is mounted here. Not all have the memory controller.
+// Of returns the cgroup that a process is in, in every hierarchy that is mounted here. Not all have
+// the memory controller.
 func Of(pid int) ([]Cgroup, error) {
 	f, err := os.Open("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
@@ -46,8 +47,8 @@ func isDir(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// Kills returns how many processes the kernel has killed for lack of memory, by the first of the cgroups that counts them.
-// fs.ErrNotExist: none does.
+// Kills returns how many processes the kernel has killed for lack of memory, by the first of the
+// cgroups that counts them. fs.ErrNotExist: none does.
 func Kills(all []Cgroup) (int64, error) {
 	for _, g := range all {
 		if n, err := g.OOMKills(); !errors.Is(err, fs.ErrNotExist) {
@@ -57,7 +58,8 @@ func Kills(all []Cgroup) (int64, error) {
 	return 0, fs.ErrNotExist
 }
 
-// Counter notices when the kernel kills processes of some cgroups for lack of memory. Safe for concurrent use.
+// Counter notices when the kernel kills processes of some cgroups for lack of memory. Safe for
+// concurrent use.
 type Counter struct {
 	all []Cgroup
 
@@ -73,7 +75,8 @@ func NewCounter(all []Cgroup) *Counter {
 	return c
 }
 
-// Look takes in what the kernel has counted by now. To call it from time to time tells new kills from old ones.
+// Look takes in what the kernel has counted by now. To call it from time to time tells new kills
+// from old ones.
 func (c *Counter) Look() {
 	n, err := Kills(c.all)
 	c.mu.Lock()
@@ -83,7 +86,8 @@ func (c *Counter) Look() {
 	}
 }
 
-// Recent reports whether there was a kill between now and that long ago, or one since the last look.
+// Recent reports whether there was a kill between now and that long ago, or one since the last
+// look.
 func (c *Counter) Recent(within time.Duration) bool {
 	c.Look()
 	c.mu.Lock()

@@ -9,24 +9,25 @@ const (
 	mostShare = 0.9
 	// idleShare is what an idle host shows, too: it stretches nothing.
 	idleShare = 0.2
-	// mostGap is the most that counts between two looks. Nobody saw what happened in a longer one, most
-	// often because the looker had no time itself.
+	// mostGap is the most that counts between two looks. Nobody saw what happened in a longer one,
+	// most often because the looker had no time itself.
 	mostGap = 2 * time.Second
 )
 
-// UnderPressure is the share of the time from which a host counts as under pressure: what is done there
-// takes at least twice as long.
+// UnderPressure is the share of the time from which a host counts as under pressure: what is done
+// there takes at least twice as long.
 const UnderPressure = 0.5
 
-// ioWeight is how much waiting for I/O slows what is done: a single writer makes something wait all of the
-// time, on a host that is fine.
+// ioWeight is how much waiting for I/O slows what is done: a single writer makes something wait all
+// of the time, on a host that is fine.
 const ioWeight = 0.5
 
-// Share returns how much of the time work waits, as one number, of how much it waits for each resource.
+// Share returns how much of the time work waits, as one number, of how much it waits for each
+// resource.
 func Share(cpu, memory, io float64) float64 { return min(max(cpu, memory, ioWeight*io, 0), 1) }
 
-// Rate returns how much of a second counts, between 0.1 and 1, on a host where work waits for that share
-// of the time.
+// Rate returns how much of a second counts, between 0.1 and 1, on a host where work waits for that
+// share of the time.
 func Rate(share float64) float64 {
 	if share <= idleShare {
 		return 1
@@ -48,7 +49,8 @@ type Watch struct {
 }
 
 // Look takes in how far it is, as a mark that differs from the last one if it has come further, and
-// returns the time without progress that counts. share is how much of the time work waits on its host.
+// returns the time without progress that counts. share is how much of the time work waits on its
+// host.
 func (w *Watch) Look(now time.Time, mark string, share float64) time.Duration {
 	if w.at.IsZero() || mark != w.mark {
 		*w = Watch{mark: mark, at: now}

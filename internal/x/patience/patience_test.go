@@ -7,7 +7,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
-// after looks every tenth of a second and returns when the watch has counted to limit; ten hours: never.
+// after looks every tenth of a second and returns when the watch has counted to limit; ten hours:
+// never.
 func after(limit time.Duration, mark func(time.Duration) string, share float64) time.Duration {
 	const step = 100 * time.Millisecond
 	var w patience.Watch

@@ -1,6 +1,6 @@
-// Package pressure reads how much of the time work on this host waits for it: from the kernel's pressure
-// stall information, and where there is none, from the load. Of each resource it is a share between 0 and
-// 1, over the last ten seconds.
+// Package pressure reads how much of the time work on this host waits for it: from the kernel's
+// pressure stall information, and where there is none, from the load. Of each resource it is a
+// share between 0 and 1, over the last ten seconds.
 package pressure
 
 import (
@@ -17,9 +17,10 @@ import (
 // Reading is what a host said at one moment.
 type Reading struct {
 	CPU, Memory, IO float64
-	Stalls          bool    // by pressure stall information; else CPU is by the load, and the others aren't known
-	Load            float64 // of the last minute
-	Cores           int
+	// by pressure stall information; else CPU is by the load, and the others aren't known
+	Stalls bool
+	Load   float64 // of the last minute
+	Cores  int
 }
 
 // Meter reads one host.
@@ -34,8 +35,8 @@ func New() *Meter { return At("/proc", runtime.NumCPU()) }
 // At returns a meter of a host with a proc file system there, and that many cores.
 func At(proc string, cores int) *Meter { return &Meter{proc: proc, cores: max(cores, 1)} }
 
-// Read returns the host's pressure now. A work that waits for a core does so only because there are more
-// than cores: CPU is never more than what the load explains.
+// Read returns the host's pressure now. A work that waits for a core does so only because there are
+// more than cores: CPU is never more than what the load explains.
 func (m *Meter) Read() (Reading, error) {
 	r := Reading{Cores: m.cores}
 	var err error

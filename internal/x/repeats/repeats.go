@@ -1,5 +1,5 @@
-// Package repeats is a slog.Handler that lets what is said over and over through once, and then says how
-// often it was said.
+// Package repeats is a slog.Handler that lets what is said over and over through once, and then
+// says how often it was said.
 package repeats
 
 import (
@@ -13,8 +13,9 @@ import (
 // maxKinds bounds how many different lines are watched; what comes beyond is let through.
 const maxKinds = 256
 
-// Handler decorates another one. Lines of one level and message, by a logger with the same attributes, are
-// repeats; the attributes of the single line make no difference. Safe for concurrent use.
+// Handler decorates another one. Lines of one level and message, by a logger with the same
+// attributes, are repeats; the attributes of the single line make no difference. Safe for
+// concurrent use.
 type Handler struct {
 	next slog.Handler
 	who  string // the logger's attributes and groups

@@ -31,7 +31,8 @@ func TestRepeatsAreSaidOnceWithACount(t *testing.T) {
 		out.Reset()
 		time.Sleep(2 * time.Minute)
 		log.Info("something else") // any line tells of what is over
-		if got := out.String(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "vm=a key=0 repeated=299") {
+		if got := out.String(); strings.Count(got, "\n") != 2 ||
+			!strings.Contains(got, "vm=a key=0 repeated=299") {
 			t.Fatalf("later:\n%s", got)
 		}
 	})
@@ -46,7 +47,8 @@ func TestFlushTellsWhatWasHeldBack(t *testing.T) {
 		log.Warn("a")
 		log.Warn("a")
 		out.Reset()
-		if err := h.Flush(t.Context()); err != nil || strings.Count(out.String(), "repeated=2") != 1 {
+		if err := h.Flush(t.Context()); err != nil ||
+			strings.Count(out.String(), "repeated=2") != 1 {
 			t.Fatalf("%v:\n%s", err, out.String())
 		}
 		out.Reset()

@@ -16,9 +16,10 @@ import (
 	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 )
 
-// TestWriteAmplification does to ext4 what a root disk sees: a tree is unpacked, packages are upgraded, logs grow. It
-// compares the bytes sent to the store with those that the file system wrote to the device. Content doesn't compress;
-// the slack of last blocks and the file system's own metadata do.
+// TestWriteAmplification does to ext4 what a root disk sees: a tree is unpacked, packages are
+// upgraded, logs grow. It compares the bytes sent to the store with those that the file system
+// wrote to the device. Content doesn't compress; the slack of last blocks and the file system's own
+// metadata do.
 func TestWriteAmplification(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
@@ -31,8 +32,10 @@ func TestWriteAmplification(t *testing.T) {
 	amplification := func(what string) {
 		now, did := s.stats(), p.Asked().Sub(asked)
 		device := now.WriteBytes - before.WriteBytes
-		result("write amplification, %s: %.2f (%.1f MB on the wire to the store for %.1f MB written to the device, %d PUT, %d log objects, %d map checkpoints)",
-			what, float64(did.Written)/float64(device), float64(did.Written)/1e6, float64(device)/1e6, did.PUTs,
+		result(
+			"write amplification, %s: %.2f (%.1f MB on the wire to the store for %.1f MB written to the device, %d PUT, %d log objects, %d map checkpoints)",
+			what, float64(did.Written)/float64(device), float64(did.Written)/1e6,
+			float64(device)/1e6, did.PUTs,
 			now.LogObjects-before.LogObjects, now.MapWrites-before.MapWrites)
 		before, asked = now, p.Asked()
 	}
@@ -41,7 +44,8 @@ func TestWriteAmplification(t *testing.T) {
 		what string
 		do   func(dir string) error
 	}{
-		{"unpacking a tree of 20,000 files", func(dir string) error { return writeTree(filepath.Join(dir, "tree")) }},
+		{"unpacking a tree of 20,000 files",
+			func(dir string) error { return writeTree(filepath.Join(dir, "tree")) }},
 		{"upgrading 1,500 of them, with an fsync every 10", upgrade},
 		{"500 lines appended to logs, every tenth with an fsync", appendLogs},
 	} {
@@ -84,7 +88,8 @@ func appendLogs(dir string) error {
 	const lines, logs, step = 500, 5, 10
 	line := make([]byte, 160)
 	for i := range lines {
-		f, err := os.OpenFile(filepath.Join(dir, fmt.Sprint("log", i%logs)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+		f, err := os.OpenFile(filepath.Join(dir, fmt.Sprint("log", i%logs)),
+			os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 		if err != nil {
 			return err
 		}

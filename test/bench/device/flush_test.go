@@ -22,14 +22,18 @@ func diskURL(p *s3proxy.Proxy, s3 *versitygwtest.Server, name string) string {
 	return poolURL(p, s3) + "/disks/" + name + query(p)
 }
 
-func poolURL(_ *s3proxy.Proxy, s3 *versitygwtest.Server) string { return "s3://" + s3.Bucket + "/pool" }
+func poolURL(_ *s3proxy.Proxy,
+	s3 *versitygwtest.Server) string {
+	return "s3://" + s3.Bucket + "/pool"
+}
 
 func query(p *s3proxy.Proxy) string {
 	return "?endpoint=" + url.QueryEscape(p.URL) + "&path_style=true&region=us-east-1"
 }
 
-// TestFlush measures a flush at the block device beside the store's own PUT by the same process, and beside it the fsync of file systems
-// on the device, with what each asks of the device and of the store.
+// TestFlush measures a flush at the block device beside the store's own PUT by the same process,
+// and beside it the fsync of file systems on the device, with what each asks of the device and of
+// the store.
 func TestFlush(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
@@ -49,10 +53,12 @@ func flushAt(t *testing.T, s3 *versitygwtest.Server, p *s3proxy.Proxy, latency t
 	for i := range n / part { // in turn: all see the same weather
 		small = append(small, s.puts(4<<10, part)...)
 		large = append(large, s.puts(64<<10, part)...)
-		flush = append(flush, writeAndSync(t, f, part, func(k int) int64 { return int64(i*part+k) * 4096 })...)
+		flush = append(flush, writeAndSync(t, f, part,
+			func(k int) int64 { return int64(i*part+k) * 4096 })...)
 	}
 	_ = f.Close() // or the device can't be detached
-	result("flush of 4 KiB at the block device, store %v away: p50 %.2f ms; a PUT of 4 KiB %.2f ms, of 64 KiB %.2f ms; %+.2f ms over the first (aim +1)",
+	result(
+		"flush of 4 KiB at the block device, store %v away: p50 %.2f ms; a PUT of 4 KiB %.2f ms, of 64 KiB %.2f ms; %+.2f ms over the first (aim +1)",
 		latency, ms(p50(flush)), ms(p50(small)), ms(p50(large)), ms(p50(flush)-p50(small)))
 	p.SetLatency(0)
 	s.Close()
@@ -61,8 +67,9 @@ func flushAt(t *testing.T, s3 *versitygwtest.Server, p *s3proxy.Proxy, latency t
 	}
 }
 
-// TestFlushOfBounded measures a write and flush of 4 KiB at the device of a disk of mode bounded, whose journal is a file,
-// beside the same write and fsync of a plain file in the same directory. The store is far away, and must not matter.
+// TestFlushOfBounded measures a write and flush of 4 KiB at the device of a disk of mode bounded,
+// whose journal is a file, beside the same write and fsync of a plain file in the same directory.
+// The store is far away, and must not matter.
 func TestFlushOfBounded(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
@@ -73,20 +80,24 @@ func TestFlushOfBounded(t *testing.T) {
 	defer p.SetLatency(0)
 	device := openDevice(t, s)
 	const n, part = 300, 10
-	plain, err := os.OpenFile(filepath.Join(dir, "plain"), os.O_RDWR|os.O_CREATE|unix.O_DIRECT, 0o600)
+	plain, err := os.OpenFile(filepath.Join(dir, "plain"),
+		os.O_RDWR|os.O_CREATE|unix.O_DIRECT, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer plain.Close()
-	writeAndSync(t, plain, n, func(k int) int64 { return int64(k) * 4096 }) // its blocks are there, as the journal's are
+	// its blocks are there, as the journal's are
+	writeAndSync(t, plain, n, func(k int) int64 { return int64(k) * 4096 })
 	var local, flush []time.Duration
 	for i := range n / part {
 		at := func(k int) int64 { return int64(i*part+k) * 4096 }
 		local = append(local, writeAndSync(t, plain, part, at)...)
 		flush = append(flush, writeAndSync(t, device, part, at)...)
 	}
-	result("flush of 4 KiB at the block device of a bounded disk, store 20 ms away: p50 %.2f ms, p99 %.2f ms; fsync of a plain file beside its journal %.2f ms, p99 %.2f ms; %.2f × (aim 2)",
-		ms(p50(flush)), ms(p99(flush)), ms(p50(local)), ms(p99(local)), ms(p50(flush))/ms(p50(local)))
+	result(
+		"flush of 4 KiB at the block device of a bounded disk, store 20 ms away: p50 %.2f ms, p99 %.2f ms; fsync of a plain file beside its journal %.2f ms, p99 %.2f ms; %.2f × (aim 2)",
+		ms(p50(flush)), ms(p99(flush)), ms(p50(local)), ms(p99(local)),
+		ms(p50(flush))/ms(p50(local)))
 }
 
 type fileSystem struct{ name, kind, mkfs, mkfsArgs, options string }
@@ -95,13 +106,16 @@ var fileSystems = []fileSystem{
 	{"ext4", "ext4", "mkfs.ext4", "-q", ""},
 	{"ext4 with fast_commit", "ext4", "mkfs.ext4", "-qOfast_commit", ""},
 	{"ext4 with data=journal", "ext4", "mkfs.ext4", "-q", "data=journal"},
-	{"ext4 with data=writeback,journal_async_commit", "ext4", "mkfs.ext4", "-q", "data=writeback,journal_async_commit"},
+	{"ext4 with data=writeback,journal_async_commit", "ext4", "mkfs.ext4", "-q",
+		"data=writeback,journal_async_commit"},
 	{"xfs", "xfs", "mkfs.xfs", "-q", ""},
 	{"btrfs", "btrfs", "mkfs.btrfs", "-q", ""},
 }
 
-// fsyncOn appends to a file and fsyncs it, on a file system on the device, and writes into a file that has its blocks.
-func fsyncOn(t *testing.T, s3 *versitygwtest.Server, p *s3proxy.Proxy, fs fileSystem, latency time.Duration) {
+// fsyncOn appends to a file and fsyncs it, on a file system on the device, and writes into a file
+// that has its blocks.
+func fsyncOn(t *testing.T, s3 *versitygwtest.Server, p *s3proxy.Proxy, fs fileSystem,
+	latency time.Duration) {
 	s := startServer(t, diskURL(p, s3, rand.Text()))
 	run(t, fs.mkfs, fs.mkfsArgs, s.Device)
 	dir, unmount := mount(t, s.Device, fs.kind, fs.options)
@@ -130,8 +144,10 @@ func fsyncOn(t *testing.T, s3 *versitygwtest.Server, p *s3proxy.Proxy, fs fileSy
 		}
 		after, did := s.stats(), p.Asked().Sub(asked)
 		p.SetLatency(0)
-		result("fsync on %s after an %s of 4 KiB, store %v away: p50 %.2f ms; per fsync %s device flushes, %s log objects, %s PUTs of all kinds, %.1f KB to the store",
-			fs.name, how, latency, ms(p50(took)), per(after.Flushes-before.Flushes, n), per(after.LogObjects-before.LogObjects, n),
+		result(
+			"fsync on %s after an %s of 4 KiB, store %v away: p50 %.2f ms; per fsync %s device flushes, %s log objects, %s PUTs of all kinds, %.1f KB to the store",
+			fs.name, how, latency, ms(p50(took)), per(after.Flushes-before.Flushes, n),
+			per(after.LogObjects-before.LogObjects, n),
 			per(uint64(did.PUTs), n), float64(did.Written)/n/1e3)
 	}
 	unmount()

@@ -13,12 +13,14 @@ import (
 	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 )
 
-// TestIdleDisk counts what a disk asks of the store while nobody uses it: attached alone, and with ext4 mounted on
-// it that was written before. And it measures the memory of the process that serves it, all of it.
+// TestIdleDisk counts what a disk asks of the store while nobody uses it: attached alone, and with
+// ext4 mounted on it that was written before. And it measures the memory of the process that serves
+// it, all of it.
 func TestIdleDisk(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
-	const settle, minutes = 75 * time.Second, 2 // by then the last map is written, and idle memory is given back
+	// by then the last map is written, and idle memory is given back
+	const settle, minutes = 75 * time.Second, 2
 	type idler struct {
 		what   string
 		proxy  *s3proxy.Proxy
@@ -42,8 +44,10 @@ func TestIdleDisk(t *testing.T) {
 	time.Sleep(minutes * time.Minute)
 	for _, x := range idlers {
 		did := x.proxy.Asked().Sub(x.before)
-		result("idle disk, %s: %.1f requests a minute (bound 2; %v in %d min); resident memory of the process %s, of it anonymous %s", x.what,
-			float64(did.GETs+did.PUTs+did.Others)/minutes, did, minutes, procStatus(t, x.server, "VmRSS"), procStatus(t, x.server, "RssAnon"))
+		result(
+			"idle disk, %s: %.1f requests a minute (bound 2; %v in %d min); resident memory of the process %s, of it anonymous %s", x.what,
+			float64(did.GETs+did.PUTs+did.Others)/minutes, did, minutes,
+			procStatus(t, x.server, "VmRSS"), procStatus(t, x.server, "RssAnon"))
 	}
 	unmount()
 	for _, x := range idlers {
@@ -53,7 +57,8 @@ func TestIdleDisk(t *testing.T) {
 	time.Sleep(time.Minute)
 	for _, x := range idlers {
 		did := x.proxy.Asked().Sub(x.before)
-		result("closed disk, that was %s: %d requests in a minute", x.what, did.GETs+did.PUTs+did.Others)
+		result("closed disk, that was %s: %d requests in a minute", x.what,
+			did.GETs+did.PUTs+did.Others)
 	}
 }
 

@@ -20,9 +20,10 @@ import (
 	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 )
 
-// TestFileSystems writes and fsyncs on each file system, kills the process that serves the disk by SIGKILL amid that,
-// attaches the disk again, lets the file system recover, and asks its own checker. Every file that was fsynced must be
-// there with its content. Then fstrim must give back what was removed.
+// TestFileSystems writes and fsyncs on each file system, kills the process that serves the disk by
+// SIGKILL amid that, attaches the disk again, lets the file system recover, and asks its own
+// checker. Every file that was fsynced must be there with its content. Then fstrim must give back
+// what was removed.
 func TestFileSystems(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
@@ -58,7 +59,8 @@ func TestFileSystems(t *testing.T) {
 			freed := trimmed(t, p, s3, s, fs.name)
 			s = startServer(t, url)
 			run(t, fs.check[0][0], append(fs.check[0][1:], s.Device)...)
-			result("%s: %d fsynced files there after a SIGKILL of the disk's process, its checker finds nothing; fstrim freed %.1f MB of 64", fs.name,
+			result(
+				"%s: %d fsynced files there after a SIGKILL of the disk's process, its checker finds nothing; fstrim freed %.1f MB of 64", fs.name,
 				len(acked), float64(freed)/1e6)
 			if freed < 56<<20 {
 				t.Errorf("fstrim freed %d bytes", freed)
@@ -68,8 +70,8 @@ func TestFileSystems(t *testing.T) {
 	}
 }
 
-// writeUntilKilled writes and fsyncs files until the serving process, killed amid that, is gone, and returns the
-// hashes of those whose fsync succeeded.
+// writeUntilKilled writes and fsyncs files until the serving process, killed amid that, is gone,
+// and returns the hashes of those whose fsync succeeded.
 func writeUntilKilled(t *testing.T, s *server, fs string) map[string][sha256.Size]byte {
 	t.Helper()
 	dir := t.TempDir()
@@ -102,8 +104,8 @@ func writeUntilKilled(t *testing.T, s *server, fs string) map[string][sha256.Siz
 	return acked
 }
 
-// trimmed returns how much less the disk's map holds after a file of 64 MiB was removed and the file system trimmed.
-// It closes the disk.
+// trimmed returns how much less the disk's map holds after a file of 64 MiB was removed and the
+// file system trimmed. It closes the disk.
 func trimmed(t *testing.T, p *s3proxy.Proxy, s3 *versitygwtest.Server, s *server, fs string) int64 {
 	t.Helper()
 	dir, unmount := mount(t, s.Device, fs, "")
@@ -140,8 +142,9 @@ func mappedBytes(t *testing.T, p *s3proxy.Proxy, s3 *versitygwtest.Server, name 
 	return info.MappedBytes
 }
 
-// TestFioVerify lets fio write with every write acknowledged as durable, and kill the process that serves the disk by
-// its own trigger, which keeps what was acknowledged. After the disk is attached again, fio verifies that.
+// TestFioVerify lets fio write with every write acknowledged as durable, and kill the process that
+// serves the disk by its own trigger, which keeps what was acknowledged. After the disk is attached
+// again, fio verifies that.
 func TestFioVerify(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
@@ -150,8 +153,10 @@ func TestFioVerify(t *testing.T) {
 	s := startServer(t, url)
 	state := t.TempDir()
 	fio := func(dev string, more ...string) ([]byte, error) {
-		cmd := exec.CommandContext(t.Context(), "fio", append([]string{"--name=v", "--filename=" + dev, "--direct=1", "--sync=1",
-			"--rw=randwrite", "--bs=4k", "--size=64m", "--ioengine=libaio", "--iodepth=8", "--verify=crc32c", "--randseed=7"}, more...)...)
+		cmd := exec.CommandContext(t.Context(), "fio",
+			append([]string{"--name=v", "--filename=" + dev, "--direct=1", "--sync=1",
+				"--rw=randwrite", "--bs=4k", "--size=64m", "--ioengine=libaio", "--iodepth=8",
+				"--verify=crc32c", "--randseed=7"}, more...)...)
 		cmd.Dir = state
 		return cmd.CombinedOutput()
 	}
@@ -165,6 +170,7 @@ func TestFioVerify(t *testing.T) {
 	if out, err = fio(s.Device, "--verify_only", "--verify_state_load=1"); err != nil {
 		t.Fatalf("fio --verify after a SIGKILL: %v: %s", err, out)
 	}
-	result("fio: all that was acknowledged before a SIGKILL of the disk's process verifies: %s", lineWith(string(out), "IOPS"))
+	result("fio: all that was acknowledged before a SIGKILL of the disk's process verifies: %s",
+		lineWith(string(out), "IOPS"))
 	s.Close()
 }

@@ -36,7 +36,8 @@ var modes = []struct {
 	bound time.Duration
 }{{"durable", 0}, {"bounded", pgBound}}
 
-// TestPostgres runs pgbench on disks of both modes and on the host's own file system, in turn, and compares.
+// TestPostgres runs pgbench on disks of both modes and on the host's own file system, in turn, and
+// compares.
 func TestPostgres(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
@@ -61,7 +62,9 @@ func TestPostgres(t *testing.T) {
 		}
 		for _, k := range kinds {
 			slices.Sort(tps[k])
-			result("pgbench with 4 clients, store %v away, %s: %.0f tps, / the host's own disk %.2f", latency, k,
+			result(
+				"pgbench with 4 clients, store %v away, %s: %.0f tps, / the host's own disk %.2f",
+				latency, k,
 				tps[k][pgRounds/2], tps[k][pgRounds/2]/tps["host"][pgRounds/2])
 		}
 	}
@@ -71,8 +74,9 @@ func TestPostgres(t *testing.T) {
 	}
 }
 
-// TestPostgresKilled kills the process that serves the disk amid pgbench and a ledger, attaches the disk again, and
-// starts the database on what is there. Every row whose commit was acknowledged must be in it.
+// TestPostgresKilled kills the process that serves the disk amid pgbench and a ledger, attaches the
+// disk again, and starts the database on what is there. Every row whose commit was acknowledged
+// must be in it.
 func TestPostgresKilled(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
@@ -100,14 +104,15 @@ func TestPostgresKilled(t *testing.T) {
 			unmount()
 			run(t, "e2fsck", "-f", "-n", s.Device)
 			s.Close()
-			result("PostgreSQL on a %s disk whose process got a SIGKILL: all %d rows acknowledged are there, pg_amcheck and e2fsck find nothing",
+			result(
+				"PostgreSQL on a %s disk whose process got a SIGKILL: all %d rows acknowledged are there, pg_amcheck and e2fsck find nothing",
 				m.name, len(acked))
 		})
 	}
 }
 
-// ledgerUntilKilled commits rows, one at a time, beside pgbench, until the disk's process was killed, and returns those
-// whose commit was acknowledged.
+// ledgerUntilKilled commits rows, one at a time, beside pgbench, until the disk's process was
+// killed, and returns those whose commit was acknowledged.
 func ledgerUntilKilled(t *testing.T, s *server) (acked []string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -142,7 +147,8 @@ func ledgerUntilKilled(t *testing.T, s *server) (acked []string) {
 	rows := bufio.NewReader(out)
 	for n := 1; ; n++ {
 		// psql prints the row when the commit is acknowledged.
-		if _, err := fmt.Fprintf(in, "INSERT INTO ledger VALUES (%d) RETURNING n;\n", n); err != nil {
+		if _, err := fmt.Fprintf(in, "INSERT INTO ledger VALUES (%d) RETURNING n;\n",
+			n); err != nil {
 			break
 		}
 		row, err := rows.ReadString('\n')
@@ -166,18 +172,20 @@ type postgres struct {
 	cmd     *exec.Cmd
 }
 
-// startPostgres starts the database that is below dir, made if there is none, with its own defaults and checksums on
-// its pages. It ends with the test.
+// startPostgres starts the database that is below dir, made if there is none, with its own defaults
+// and checksums on its pages. It ends with the test.
 func startPostgres(t *testing.T, dir string) *postgres {
 	t.Helper()
-	p := &postgres{t: t, data: filepath.Join(dir, "data"), sockets: t.TempDir(), owner: postgresOwner(t)}
+	p := &postgres{t: t, data: filepath.Join(dir, "data"), sockets: t.TempDir(),
+		owner: postgresOwner(t)}
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin")
 	if err != nil || len(found) == 0 {
 		t.Fatalf("no PostgreSQL: run scripts/setup.sh bench (%v)", err)
 	}
 	p.bin = found[len(found)-1]
 	for _, d := range []string{dir, p.sockets} {
-		if err := os.Chmod(filepath.Dir(d), 0o711); err != nil { // the test's directory is root's alone
+		// the test's directory is root's alone
+		if err := os.Chmod(filepath.Dir(d), 0o711); err != nil {
 			t.Fatal(err)
 		}
 		if err := os.Chown(d, int(p.owner.Uid), int(p.owner.Gid)); err != nil {
@@ -251,11 +259,12 @@ func (p *postgres) bench(clients int) float64 {
 	return tps
 }
 
-// mustBeWhole fails the test unless all pages and indexes are sound, as PostgreSQL's own checker sees it, and the sums
-// are equal that pgbench's transactions keep so.
+// mustBeWhole fails the test unless all pages and indexes are sound, as PostgreSQL's own checker
+// sees it, and the sums are equal that pgbench's transactions keep so.
 func (p *postgres) mustBeWhole() {
 	p.t.Helper()
-	p.program("pg_amcheck", "--install-missing", "--heapallindexed", "--parent-check", "-d", "postgres")
+	p.program("pg_amcheck", "--install-missing", "--heapallindexed", "--parent-check",
+		"-d", "postgres")
 	if err := fleettest.CheckBenchSums(p.query(fleettest.BenchSums)); err != nil {
 		p.t.Error(err)
 	}

@@ -28,7 +28,8 @@ const (
 	seqBytes  = 64 << 20
 )
 
-// contender is a block device over the S3 server, ours or the peer's, that can be attached again without any cache.
+// contender is a block device over the S3 server, ours or the peer's, that can be attached again
+// without any cache.
 type contender struct {
 	what   string
 	attach func() (dev string, detach func())
@@ -40,11 +41,12 @@ type outcome struct {
 	asked s3proxy.Asked
 }
 
-// TestAgainstS3backer runs the same workloads on ext4 on our disk and on s3backer's with an honest flush: its cache
-// writes through (--blockCacheSync), so that a write that was acknowledged is in the store, as with us after a flush.
-// Both use the same server through the same proxy. s3backer has blocks of 4 KiB, its own default, and of 64 KiB; what it does by
-// default for stores that were consistent only in the end (it waits half a second before it writes a block again, and
-// for room among the checksums of the last ten seconds) is off.
+// TestAgainstS3backer runs the same workloads on ext4 on our disk and on s3backer's with an honest
+// flush: its cache writes through (--blockCacheSync), so that a write that was acknowledged is in
+// the store, as with us after a flush. Both use the same server through the same proxy. s3backer
+// has blocks of 4 KiB, its own default, and of 64 KiB; what it does by default for stores that were
+// consistent only in the end (it waits half a second before it writes a block again, and for room
+// among the checksums of the last ten seconds) is off.
 func TestAgainstS3backer(t *testing.T) {
 	s3 := versitygwtest.Start(t)
 	s3.Setenv(t)
@@ -54,16 +56,19 @@ func TestAgainstS3backer(t *testing.T) {
 		return s.Device, s.Close
 	}})
 	for _, block := range []string{"4k", "64k"} {
-		theirs := workloads(t, p, contender{"s3backer with blocks of " + block, func() (string, func()) {
-			return startS3backer(t, p, s3, block)
-		}})
+		theirs := workloads(t, p, contender{"s3backer with blocks of " + block,
+			func() (string, func()) {
+				return startS3backer(t, p, s3, block)
+			}})
 		for _, what := range []string{randomWrites, parallelWrites, seqWrite, unpack, coldRead} {
 			a, b := ours[what], theirs[what]
 			aim := 5
 			if what == coldRead {
 				aim = 2
 			}
-			result("%s: sluice %.2f s (%v); s3backer with blocks of %s %.2f s (%v); %.1f × (aim %d)", what, a.took.Seconds(), a.asked, block,
+			result(
+				"%s: sluice %.2f s (%v); s3backer with blocks of %s %.2f s (%v); %.1f × (aim %d)",
+				what, a.took.Seconds(), a.asked, block,
 				b.took.Seconds(), b.asked, float64(b.took)/float64(a.took), aim)
 		}
 	}
@@ -81,7 +86,8 @@ const (
 func workloads(t *testing.T, p *s3proxy.Proxy, c contender) map[string]outcome {
 	t.Helper()
 	dev, detach := c.attach()
-	run(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-J", "size=16", "-N", "40000", dev)
+	run(t, "mkfs.ext4", "-q", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-J",
+		"size=16", "-N", "40000", dev)
 	dir, unmount := mount(t, dev, "ext4", "noinit_itable")
 	out := make(map[string]outcome)
 	timed := func(what string, do func() error) {
@@ -104,7 +110,10 @@ func workloads(t *testing.T, p *s3proxy.Proxy, c contender) map[string]outcome {
 		}
 		return writers.Wait()
 	})
-	timed(seqWrite, func() error { return writeSequentially(filepath.Join(dir, "sequential"), seqBytes) })
+	timed(seqWrite, func() error {
+		return writeSequentially(filepath.Join(dir, "sequential"),
+			seqBytes)
+	})
 	timed(unpack, func() error { return writeTree(filepath.Join(dir, "tree")) })
 	unmount()
 	detach()
@@ -116,7 +125,8 @@ func workloads(t *testing.T, p *s3proxy.Proxy, c contender) map[string]outcome {
 	return out
 }
 
-// writeRandomly writes blocks of 4 KiB all over a file of 16 MiB, n times, and fsyncs it after each.
+// writeRandomly writes blocks of 4 KiB all over a file of 16 MiB, n times, and fsyncs it after
+// each.
 func writeRandomly(name string, n int, seed uint64) error {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
 	if err != nil {
@@ -165,7 +175,8 @@ func writeTree(dir string) error {
 			}
 		}
 		_, _ = rand.Read(buf)
-		if err := os.WriteFile(filepath.Join(d, fmt.Sprint(i)), buf[:1024+rng.IntN(3072)], 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(d, fmt.Sprint(i)), buf[:1024+rng.IntN(3072)],
+			0o600); err != nil {
 			return err
 		}
 	}
@@ -197,20 +208,25 @@ func readTree(dir string) error {
 }
 
 // startS3backer attaches s3backer's disk with an empty cache.
-func startS3backer(t *testing.T, p *s3proxy.Proxy, s3 *versitygwtest.Server, block string) (dev string, detach func()) {
+func startS3backer(t *testing.T, p *s3proxy.Proxy, s3 *versitygwtest.Server,
+	block string) (dev string, detach func()) {
 	t.Helper()
 	dir := t.TempDir()
 	key := filepath.Join(dir, "key")
-	if err := os.WriteFile(key, []byte(versitygwtest.AccessKey+":"+versitygwtest.SecretKey+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(key, []byte(versitygwtest.AccessKey+":"+versitygwtest.SecretKey+"\n"),
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	mnt := filepath.Join(dir, "mnt")
 	if err := os.Mkdir(mnt, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("s3backer", "-f", "--accessFile="+key, "--baseURL="+p.URL+"/", "--blockSize="+block,
-		fmt.Sprintf("--size=%d", deviceSize), "--prefix=s3b"+block+"/", "--force", "--listBlocks", "--blockCacheSync", "--blockCacheWriteDelay=0",
-		"--blockCacheSize=20000", "--md5CacheSize=0", "--md5CacheTime=0", "--minWriteDelay=0", "--quiet", s3.Bucket, mnt)
+	cmd := exec.Command("s3backer", "-f", "--accessFile="+key, "--baseURL="+p.URL+"/",
+		"--blockSize="+block,
+		fmt.Sprintf("--size=%d", deviceSize), "--prefix=s3b"+block+"/", "--force", "--listBlocks",
+		"--blockCacheSync", "--blockCacheWriteDelay=0",
+		"--blockCacheSize=20000", "--md5CacheSize=0", "--md5CacheTime=0", "--minWriteDelay=0",
+		"--quiet", s3.Bucket, mnt)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {

@@ -20,12 +20,13 @@ import (
 	"github.com/sluice-platform/sluice/test/bench/serving"
 )
 
-// The process that serves the disk of a URL makes it if there is none, has a cache in its directory, and answers "stats" with the disk's
-// counters, and "puts SIZE N" with how long each of N PUTs of its own took, so that what a PUT costs is measured where the
-// device's PUTs are made.
+// The process that serves the disk of a URL makes it if there is none, has a cache in its
+// directory, and answers "stats" with the disk's counters, and "puts SIZE N" with how long each of
+// N PUTs of its own took, so that what a PUT costs is measured where the device's PUTs are made.
 const (
-	boundEnv = "SLUICE_BENCH_BOUND" // makes the disk one of mode bounded, with a journal in its directory
-	logEnv   = "SLUICE_BENCH_LOG"   // the URL of a second store, in which it makes the disk's log
+	// makes the disk one of mode bounded, with a journal in its directory
+	boundEnv = "SLUICE_BENCH_BOUND"
+	logEnv   = "SLUICE_BENCH_LOG" // the URL of a second store, in which it makes the disk's log
 
 	deviceSize  = 2 << 30
 	cacheSize   = 2 << 30
@@ -64,7 +65,8 @@ func openStore(ctx context.Context, url string) (blob.Store, string, error) {
 	return store, path, err
 }
 
-// putTimes writes n objects to the store as the engine does, by conditional PUTs, one after the other.
+// putTimes writes n objects to the store as the engine does, by conditional PUTs, one after the
+// other.
 func putTimes(ctx context.Context, store blob.Store, size, n int) ([]time.Duration, error) {
 	body := make([]byte, size)
 	var took []time.Duration
@@ -98,7 +100,8 @@ func open(ctx context.Context, store blob.Store, path, dir string) (*disk.Disk, 
 	}
 	var j *journal.Journal
 	if bound > 0 {
-		if j, err = journal.Open(filepath.Join(dir, "journal"), journal.Options{Size: journalSize}); err != nil {
+		if j, err = journal.Open(filepath.Join(dir, "journal"),
+			journal.Options{Size: journalSize}); err != nil {
 			return nil, err
 		}
 	}
@@ -106,7 +109,8 @@ func open(ctx context.Context, store blob.Store, path, dir string) (*disk.Disk, 
 	if err != nil {
 		return nil, err
 	}
-	return disk.Attach(ctx, store, path, disk.AttachOptions{Generation: head.Generation + 1, Holder: "bench", Cache: c, Journal: j,
+	return disk.Attach(ctx, store, path, disk.AttachOptions{Generation: head.Generation + 1,
+		Holder: "bench", Cache: c, Journal: j,
 		OpenLog: blobs.Open})
 }
 
@@ -119,8 +123,8 @@ func startServer(t *testing.T, url string) *server {
 	return startServerIn(t, url, t.TempDir(), 0)
 }
 
-// startServerIn serves the disk of a URL, with cache and journal in dir. With a bound, a disk that it makes is of mode
-// bounded.
+// startServerIn serves the disk of a URL, with cache and journal in dir. With a bound, a disk that
+// it makes is of mode bounded.
 func startServerIn(t *testing.T, url, dir string, bound time.Duration) *server {
 	t.Helper()
 	var env []string

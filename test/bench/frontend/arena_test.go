@@ -20,9 +20,10 @@ const (
 	largeBody = 64 << 10
 )
 
-// arena is a store in memory that was touched before: it takes an object for the price of a copy. memblob's memory is
-// new with each object, and the page faults of that cost several times what the engine does with the same bytes.
-// Objects that are large are written once, which is what the disk does with them.
+// arena is a store in memory that was touched before: it takes an object for the price of a copy.
+// memblob's memory is new with each object, and the page faults of that cost several times what the
+// engine does with the same bytes. Objects that are large are written once, which is what the disk
+// does with them.
 type arena struct {
 	*memblob.Store // what is small, or changes
 
@@ -32,7 +33,8 @@ type arena struct {
 }
 
 func newArena() (*arena, error) {
-	mem, err := unix.Mmap(-1, 0, arenaSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	mem, err := unix.Mmap(-1, 0, arenaSize, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_ANON|unix.MAP_PRIVATE)
 	if err != nil {
 		return nil, fmt.Errorf("%d bytes for the store: %w", arenaSize, err)
 	}
@@ -53,7 +55,8 @@ func (a *arena) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.
 	a.mu.Lock()
 	if a.kept[key] != nil || len(a.mem) < len(body) {
 		a.mu.Unlock()
-		return "", errs.New(errs.Conflict, "object %s is there, or %d bytes are too many", key, len(body))
+		return "", errs.New(errs.Conflict, "object %s is there, or %d bytes are too many",
+			key, len(body))
 	}
 	own := a.mem[:len(body):len(body)]
 	a.mem = a.mem[len(body):]
@@ -77,5 +80,6 @@ func (a *arena) Get(ctx context.Context, key string, r blob.Range) (blob.Object,
 	if err != nil {
 		return blob.Object{}, err
 	}
-	return blob.Object{Data: bytes.Clone(data[offset : offset+count]), ETag: "1", Size: int64(len(data))}, nil
+	return blob.Object{Data: bytes.Clone(data[offset : offset+count]), ETag: "1",
+		Size: int64(len(data))}, nil
 }

@@ -25,9 +25,9 @@ const (
 	storeLatency = 20 * time.Millisecond
 )
 
-// TestColdStart measures a start, from the attach on, that reads here and there in an image and computes in
-// between: of a fork that was started before on this host, of a fork new to it with the trace of an earlier
-// one, and of the same without.
+// TestColdStart measures a start, from the attach on, that reads here and there in an image and
+// computes in between: of a fork that was started before on this host, of a fork new to it with the
+// trace of an earlier one, and of the same without.
 func TestColdStart(t *testing.T) {
 	ctx, near := t.Context(), memblob.New()
 	store := decorate.Latency(near, storeLatency)
@@ -57,8 +57,10 @@ func TestColdStart(t *testing.T) {
 	}
 	median := func(d []time.Duration) time.Duration { slices.Sort(d); return d[len(d)/2] }
 	w, tr, co := median(warm), median(traced), median(cold)
-	fmt.Printf("RESULT start of %d dependent reads, store %v away: warm %v, a new fork with boot trace %v (%.2f x warm), without %v (%.2f x warm)\n",
-		startReads, storeLatency, w.Round(time.Millisecond), tr.Round(time.Millisecond), float64(tr)/float64(w),
+	fmt.Printf(
+		"RESULT start of %d dependent reads, store %v away: warm %v, a new fork with boot trace %v (%.2f x warm), without %v (%.2f x warm)\n",
+		startReads, storeLatency, w.Round(time.Millisecond), tr.Round(time.Millisecond),
+		float64(tr)/float64(w),
 		co.Round(time.Millisecond), float64(co)/float64(w))
 }
 
@@ -68,7 +70,8 @@ func TestSequentialRead(t *testing.T) {
 	makeImage(t, near)
 	for _, latency := range []time.Duration{0, storeLatency} {
 		for _, ahead := range []int64{-1, 0, 32 << 20} {
-			d, err := disk.OpenReadOnly(t.Context(), decorate.Latency(near, latency), "images/debian", "v1",
+			d, err := disk.OpenReadOnly(t.Context(), decorate.Latency(near, latency),
+				"images/debian", "v1",
 				disk.ReadOnlyOptions{Tuning: disk.Tuning{ReadAhead: ahead}})
 			if err != nil {
 				t.Fatal(err)
@@ -82,7 +85,8 @@ func TestSequentialRead(t *testing.T) {
 				}
 			})
 			name := map[int64]string{-1: "none", 0: "default", 32 << 20: "32 MiB"}[ahead]
-			fmt.Printf("RESULT cold sequential read, store %v away, readahead %s: %.0f MB/s\n", latency, name,
+			fmt.Printf("RESULT cold sequential read, store %v away, readahead %s: %.0f MB/s\n",
+				latency, name,
 				float64(imageSize/4)/1e6/took.Seconds())
 			if err := d.Close(); err != nil {
 				t.Fatal(err)
@@ -93,7 +97,8 @@ func TestSequentialRead(t *testing.T) {
 
 func makeImage(t *testing.T, store blob.Store) {
 	ctx := t.Context()
-	if _, err := disk.Create(ctx, store, "images/debian", disk.CreateOptions{Size: imageSize}); err != nil {
+	if _, err := disk.Create(ctx, store, "images/debian",
+		disk.CreateOptions{Size: imageSize}); err != nil {
 		t.Fatal(err)
 	}
 	d, err := disk.Attach(ctx, store, "images/debian", disk.AttachOptions{Generation: 1})
@@ -143,7 +148,8 @@ func start(t *testing.T, d *disk.Disk, plan []read) {
 
 // fork makes a fork, and attaches it with a cache of its own.
 func fork(t *testing.T, near, store blob.Store, name string) (*disk.Disk, *cache.Cache) {
-	if _, err := disk.Fork(t.Context(), near, "images/debian", "v1", name, disk.ForkOptions{}); err != nil {
+	if _, err := disk.Fork(t.Context(), near, "images/debian", "v1", name,
+		disk.ForkOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := cache.Open(filepath.Join(t.TempDir(), "cache"), imageSize)
@@ -154,9 +160,11 @@ func fork(t *testing.T, near, store blob.Store, name string) (*disk.Disk, *cache
 	return attachFork(t, store, name, 1, c), c
 }
 
-func attachFork(t *testing.T, store blob.Store, name string, generation uint64, c *cache.Cache) *disk.Disk {
-	d, err := disk.Attach(context.WithoutCancel(t.Context()), store, name, disk.AttachOptions{Generation: generation, Holder: "bench", Cache: c,
-		Tuning: disk.Tuning{BootWindow: time.Hour}})
+func attachFork(t *testing.T, store blob.Store, name string, generation uint64,
+	c *cache.Cache) *disk.Disk {
+	d, err := disk.Attach(context.WithoutCancel(t.Context()), store, name,
+		disk.AttachOptions{Generation: generation, Holder: "bench", Cache: c,
+			Tuning: disk.Tuning{BootWindow: time.Hour}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +172,8 @@ func attachFork(t *testing.T, store blob.Store, name string, generation uint64, 
 }
 
 func newFork(t *testing.T, near, store blob.Store, name string, plan []read) time.Duration {
-	if _, err := disk.Fork(t.Context(), near, "images/debian", "v1", name, disk.ForkOptions{}); err != nil {
+	if _, err := disk.Fork(t.Context(), near, "images/debian", "v1", name,
+		disk.ForkOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	c, err := cache.Open(filepath.Join(t.TempDir(), "cache"), imageSize)

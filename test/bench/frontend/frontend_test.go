@@ -42,9 +42,11 @@ var jobs = []job{
 	{"random write 4k QD1", "randwrite", "4k", 1},
 }
 
-// TestFrontEnd runs each job on ext4 on each kind of device in turn, a few rounds, and compares the medians.
+// TestFrontEnd runs each job on ext4 on each kind of device in turn, a few rounds, and compares the
+// medians.
 func TestFrontEnd(t *testing.T) {
-	kinds := strings.Split(cmp.Or(os.Getenv("SLUICE_BENCH_KINDS"), "plain,nothing,memory,directory"), ",")
+	kinds := strings.Split(cmp.Or(os.Getenv("SLUICE_BENCH_KINDS"),
+		"plain,nothing,memory,directory"), ",")
 	dirs := map[string]string{}
 	for _, k := range kinds {
 		dev := ""
@@ -55,8 +57,10 @@ func TestFrontEnd(t *testing.T) {
 		}
 		dirs[k] = mountNew(t, dev)
 	}
-	for _, k := range kinds { // what is measured overwrites and reads, and doesn't make the file grow
-		fill := exec.CommandContext(t.Context(), "dd", "if=/dev/urandom", "of="+filepath.Join(dirs[k], "file"), "bs=1M",
+	// what is measured overwrites and reads, and doesn't make the file grow
+	for _, k := range kinds {
+		fill := exec.CommandContext(t.Context(), "dd", "if=/dev/urandom",
+			"of="+filepath.Join(dirs[k], "file"), "bs=1M",
 			fmt.Sprint("count=", fileMiB), "conv=fsync", "status=none")
 		if out, err := fill.CombinedOutput(); err != nil {
 			t.Fatalf("fill: %v: %s", err, out)
@@ -110,8 +114,10 @@ func mountNew(t *testing.T, dev string) string {
 // fio runs a job for some seconds and returns its operations per second.
 func fio(t *testing.T, file string, j job) float64 {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "fio", "--name=job", "--filename="+file, fmt.Sprintf("--size=%dm", fileMiB), "--rw="+j.rw,
-		"--bs="+j.bs, fmt.Sprintf("--iodepth=%d", j.depth), "--ioengine=libaio", "--direct=1", "--fallocate=none",
+	out, err := exec.CommandContext(t.Context(), "fio", "--name=job", "--filename="+file,
+		fmt.Sprintf("--size=%dm", fileMiB), "--rw="+j.rw,
+		"--bs="+j.bs, fmt.Sprintf("--iodepth=%d", j.depth), "--ioengine=libaio", "--direct=1",
+		"--fallocate=none",
 		"--time_based", "--runtime=2", "--norandommap", "--output-format=json").Output()
 	if err != nil {
 		t.Fatalf("fio: %v: %s", err, out)

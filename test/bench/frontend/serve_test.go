@@ -74,7 +74,8 @@ func open(ctx context.Context, what, dir string) (disk.Device, func(context.Cont
 	if err != nil {
 		return nil, nil, err
 	}
-	d, err := disk.Attach(ctx, store, path, disk.AttachOptions{Generation: 1, Holder: "bench", Cache: c})
+	d, err := disk.Attach(ctx, store, path,
+		disk.AttachOptions{Generation: 1, Holder: "bench", Cache: c})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -85,7 +86,8 @@ func open(ctx context.Context, what, dir string) (disk.Device, func(context.Cont
 type memory struct{ b []byte }
 
 func newMemory(size int) (*memory, error) {
-	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
 	return &memory{b}, err
 }
 
@@ -112,7 +114,8 @@ func (m *memory) Zero(_ context.Context, off, length int64) error {
 	return nil
 }
 
-// plainLoop returns a loop device over a plain sparse file, set up as the front end sets up its own.
+// plainLoop returns a loop device over a plain sparse file, set up as the front end sets up its
+// own.
 func plainLoop(t *testing.T) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "plain")
@@ -124,7 +127,8 @@ func plainLoop(t *testing.T) string {
 	if err := f.Truncate(deviceSize); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("losetup", "-f", "--show", "--direct-io=on", "--sector-size=4096", name).Output()
+	out, err := exec.Command("losetup", "-f", "--show", "--direct-io=on", "--sector-size=4096",
+		name).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,6 @@
-// Package s3proxy puts an S3 server as far away as a benchmark wants it, and counts what is asked of it. It is the same
-// for all who are measured, so that what it counts, and what it costs, compare.
+// Package s3proxy puts an S3 server as far away as a benchmark wants it, and counts what is asked
+// of it. It is the same for all who are measured, so that what it counts, and what it costs,
+// compare.
 package s3proxy
 
 import (
@@ -22,7 +23,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Proxy passes requests to an S3 server, each after a while, and counts them. Safe for concurrent use.
+// Proxy passes requests to an S3 server, each after a while, and counts them. Safe for concurrent
+// use.
 type Proxy struct {
 	URL string
 
@@ -82,8 +84,11 @@ func start(t testing.TB, endpoint string, at net.Listener) *Proxy {
 			return nil
 		},
 		// A client that gives a request up, as one that asked twice does, is no news.
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
-		Transport:    &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request,
+			_ error) {
+			w.WriteHeader(http.StatusBadGateway)
+		},
+		Transport: &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
 	}
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
@@ -113,7 +118,8 @@ func start(t testing.TB, endpoint string, at net.Listener) *Proxy {
 // SetLatency has every request wait so long, also those that wait already.
 func (p *Proxy) SetLatency(d time.Duration) { p.latency.Store(int64(d)) }
 
-// SetLatencyOf has every request wait so long whose path has part in it, also those that wait already; 0 ends that.
+// SetLatencyOf has every request wait so long whose path has part in it, also those that wait
+// already; 0 ends that.
 func (p *Proxy) SetLatencyOf(part string, d time.Duration) {
 	if d == 0 {
 		p.of.Delete(part)
@@ -133,7 +139,8 @@ func (p *Proxy) latencyOf(path string) time.Duration {
 	return d
 }
 
-// wait waits for the latency, which may become less meanwhile, and reports false when the client went away.
+// wait waits for the latency, which may become less meanwhile, and reports false when the client
+// went away.
 func (p *Proxy) wait(ctx context.Context, path string) bool {
 	for start := time.Now(); ; {
 		left := p.latencyOf(path) - time.Since(start)
@@ -150,17 +157,20 @@ func (p *Proxy) wait(ctx context.Context, path string) bool {
 
 // Asked returns what was counted so far.
 func (p *Proxy) Asked() Asked {
-	return Asked{p.gets.Load(), p.puts.Load(), p.others.Load(), p.bytesRead.Load(), p.bytesWritten.Load()}
+	return Asked{p.gets.Load(), p.puts.Load(), p.others.Load(), p.bytesRead.Load(),
+		p.bytesWritten.Load()}
 }
 
 // Sub returns what came since before.
 func (a Asked) Sub(before Asked) Asked {
-	return Asked{a.GETs - before.GETs, a.PUTs - before.PUTs, a.Others - before.Others, a.Read - before.Read, a.Written - before.Written}
+	return Asked{a.GETs - before.GETs, a.PUTs - before.PUTs, a.Others - before.Others,
+		a.Read - before.Read, a.Written - before.Written}
 }
 
 // String names requests and bytes.
 func (a Asked) String() string {
-	return fmt.Sprintf("%d GET %d PUT %d other, %.1f MB read, %.1f MB written", a.GETs, a.PUTs, a.Others,
+	return fmt.Sprintf("%d GET %d PUT %d other, %.1f MB read, %.1f MB written", a.GETs,
+		a.PUTs, a.Others,
 		float64(a.Read)/1e6, float64(a.Written)/1e6)
 }
 

@@ -1,5 +1,5 @@
-// Package serving has a test binary play the process that serves a block device, too: who uses a device must not be who
-// serves it, or would wait for itself.
+// Package serving has a test binary play the process that serves a block device, too: who uses a
+// device must not be who serves it, or would wait for itself.
 package serving
 
 import (
@@ -25,8 +25,8 @@ const (
 	dirEnv  = "SLUICE_BENCH_DIR"
 )
 
-// Main is for TestMain: in a process that Start started it calls serve, with what is to be served and a directory for what
-// that needs; in any other it runs the tests.
+// Main is for TestMain: in a process that Start started it calls serve, with what is to be served
+// and a directory for what that needs; in any other it runs the tests.
 func Main(m *testing.M, serve func(ctx context.Context, what, dir string) error) {
 	what := os.Getenv(whatEnv)
 	if what == "" {
@@ -38,10 +38,13 @@ func Main(m *testing.M, serve func(ctx context.Context, what, dir string) error)
 	}
 }
 
-// Show makes dev a block device, tells the process that started this one, and answers its questions by answer, which may be nil if there
-// are none. It ends, with the block device, when that process closes stdin.
-func Show(ctx context.Context, dev disk.Device, name string, answer func(question string) (any, error)) error {
-	front, err := frontend.Attach(ctx, dev, frontend.Config{Name: name, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+// Show makes dev a block device, tells the process that started this one, and answers its questions
+// by answer, which may be nil if there are none. It ends, with the block device, when that process
+// closes stdin.
+func Show(ctx context.Context, dev disk.Device, name string,
+	answer func(question string) (any, error)) error {
+	front, err := frontend.Attach(ctx, dev,
+		frontend.Config{Name: name, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil))})
 	if err != nil {
 		return err
 	}
@@ -70,7 +73,8 @@ type Process struct {
 	ended bool
 }
 
-// Start serves what Main's serve makes of what and dir, with more in its environment, until the test ends.
+// Start serves what Main's serve makes of what and dir, with more in its environment, until the
+// test ends.
 func Start(t *testing.T, what, dir string, env ...string) *Process {
 	t.Helper()
 	p := &Process{t: t, cmd: exec.Command(os.Args[0])}

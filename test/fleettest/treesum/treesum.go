@@ -1,7 +1,8 @@
 //go:build linux
 
-// Package treesum tells all that a file tree is in lines of text, so that a tree before a move and after it can be
-// compared; and it makes a tree that has something of every kind. It runs inside machines and on closed disks.
+// Package treesum tells all that a file tree is in lines of text, so that a tree before a move and
+// after it can be compared; and it makes a tree that has something of every kind. It runs inside
+// machines and on closed disks.
 package treesum
 
 import (
@@ -19,10 +20,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Write writes a line for each file of the tree at root that is on root's own file system: type and mode, owner, links,
-// size, modification time, extended attributes, what is in it, and its path from root. Of a directory neither size nor
-// time is told: they change with what is in it, which is told. Paths (from root, with a leading slash) in except are
-// left out.
+// Write writes a line for each file of the tree at root that is on root's own file system: type and
+// mode, owner, links, size, modification time, extended attributes, what is in it, and its path
+// from root. Of a directory neither size nor time is told: they change with what is in it, which is
+// told. Paths (from root, with a leading slash) in except are left out.
 func Write(w io.Writer, root string, except ...string) error {
 	var top unix.Stat_t
 	if err := unix.Lstat(root, &top); err != nil {
@@ -96,7 +97,8 @@ func attributes(path string) (string, error) {
 	if err != nil && !errors.Is(err, unix.ENOTSUP) {
 		return "", fmt.Errorf("list attributes of %s: %w", path, err)
 	}
-	names := slices.DeleteFunc(bytes.Split(list[:max(n, 0)], []byte{0}), func(b []byte) bool { return len(b) == 0 })
+	names := slices.DeleteFunc(bytes.Split(list[:max(n, 0)], []byte{0}),
+		func(b []byte) bool { return len(b) == 0 })
 	slices.SortFunc(names, bytes.Compare)
 	out := "-"
 	for _, name := range names {
@@ -110,8 +112,9 @@ func attributes(path string) (string, error) {
 	return out, nil
 }
 
-// Plant makes a tree in dir, which must not exist: files of many sizes with random bytes, owners, modes and times, hard
-// and symbolic links, a sparse file, a pipe, and extended attributes. It is all on the disk when Plant returns.
+// Plant makes a tree in dir, which must not exist: files of many sizes with random bytes, owners,
+// modes and times, hard and symbolic links, a sparse file, a pipe, and extended attributes. It is
+// all on the disk when Plant returns.
 func Plant(dir string, seed uint64) error {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	bytesOf := rand.NewChaCha8([32]byte{byte(seed)})
@@ -126,10 +129,13 @@ func Plant(dir string, seed uint64) error {
 		if err := os.WriteFile(path, body, 0o600); err != nil {
 			return err
 		}
-		modes := []os.FileMode{0o644, 0o600, 0o755, 0o755 | os.ModeSetuid, 0o440, 0o777 | os.ModeSticky}
+		modes := []os.FileMode{0o644, 0o600, 0o755, 0o755 | os.ModeSetuid, 0o440,
+			0o777 | os.ModeSticky}
 		err := errors.Join(
 			os.Link(path, filepath.Join(sub, fmt.Sprintf("hard%d", i))),
-			os.Symlink(fmt.Sprintf("f%d", rng.IntN(130)), filepath.Join(sub, fmt.Sprintf("soft%d", i))), // some dangle
+			// some dangle
+			os.Symlink(fmt.Sprintf("f%d", rng.IntN(130)),
+				filepath.Join(sub, fmt.Sprintf("soft%d", i))),
 			unix.Setxattr(path, "user.number", fmt.Append(nil, i), 0),
 			os.Chown(path, rng.IntN(2000), rng.IntN(2000)),
 			os.Chmod(path, modes[i%len(modes)]),

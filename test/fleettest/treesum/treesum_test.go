@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestEveryChangeIsSeen changes one thing after another in a planted tree, and looks whether the lines tell it.
+// TestEveryChangeIsSeen changes one thing after another in a planted tree, and looks whether the
+// lines tell it.
 func TestEveryChangeIsSeen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "tree")
 	if err := Plant(dir, 1); err != nil {
@@ -33,7 +34,10 @@ func TestEveryChangeIsSeen(t *testing.T) {
 		{"a byte of a file", func() error { return appendTo(filepath.Join(dir, "d6/e1/f6")) }},
 		{"an owner", func() error { return os.Chown(file, 1, 1) }},
 		{"a mode", func() error { return os.Chmod(file, 0o111) }},
-		{"an attribute", func() error { return unix.Setxattr(file, "user.number", []byte("x"), 0) }},
+		{"an attribute", func() error {
+			return unix.Setxattr(file, "user.number",
+				[]byte("x"), 0)
+		}},
 		{"a hard link", func() error { return os.Remove(filepath.Join(dir, "d0/e0/hard0")) }},
 		{"a link's target", func() error { return os.Remove(dangling) }},
 		{"a new link", func() error { return os.Symlink("elsewhere", dangling) }},

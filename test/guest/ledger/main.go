@@ -1,6 +1,6 @@
-// Command ledger is the writer that tests run inside machines: it appends numbered, checksummed records
-// to a file, fsyncs each, and only then acknowledges its number. After any crash or move every
-// acknowledged record must be there.
+// Command ledger is the writer that tests run inside machines: it appends numbered, checksummed
+// records to a file, fsyncs each, and only then acknowledges its number. After any crash or move
+// every acknowledged record must be there.
 //
 //	ledger FILE [INTERVAL]    append a record each INTERVAL (default 2ms) and serve HTTP on :8080
 //	ledger verify FILE        check the file, print the number of its last record
@@ -113,7 +113,10 @@ func (l *ledger) acked() uint64 {
 
 func (l *ledger) serve(path string) error {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/acked", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, l.acked()) })
+	mux.HandleFunc("/acked", func(w http.ResponseWriter,
+		_ *http.Request) {
+		fmt.Fprintln(w, l.acked())
+	})
 	mux.HandleFunc("/append", func(w http.ResponseWriter, _ *http.Request) {
 		n, err := l.append()
 		answer(w, n, err)
@@ -123,7 +126,8 @@ func (l *ledger) serve(path string) error {
 		answer(w, n, err)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ledger") })
-	return (&http.Server{Addr: ":8080", Handler: mux, ReadHeaderTimeout: 5 * time.Second}).ListenAndServe()
+	return (&http.Server{Addr: ":8080", Handler: mux,
+		ReadHeaderTimeout: 5 * time.Second}).ListenAndServe()
 }
 
 func answer(w http.ResponseWriter, n uint64, err error) {
@@ -139,12 +143,13 @@ func record(n uint64) []byte {
 	for i := 0; i+8 <= recordSize; i += 8 {
 		binary.LittleEndian.PutUint64(b[i:], n)
 	}
-	binary.LittleEndian.PutUint32(b[recordSize-4:], crc32.Checksum(b[:recordSize-4], crc32.MakeTable(crc32.Castagnoli)))
+	binary.LittleEndian.PutUint32(b[recordSize-4:],
+		crc32.Checksum(b[:recordSize-4], crc32.MakeTable(crc32.Castagnoli)))
 	return b
 }
 
-// check reads the file and returns its last number and where its records end. A bad record is an error,
-// unless nothing valid follows it: then it is the torn, unacknowledged end.
+// check reads the file and returns its last number and where its records end. A bad record is an
+// error, unless nothing valid follows it: then it is the torn, unacknowledged end.
 func check(path string) (last uint64, end int64, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -179,7 +184,8 @@ func tornOrCorrupt(f *os.File, last uint64) error {
 			return nil
 		}
 		sum := crc32.Checksum(buf[:recordSize-4], crc32.MakeTable(crc32.Castagnoli))
-		if n := binary.LittleEndian.Uint64(buf); n > last && sum == binary.LittleEndian.Uint32(buf[recordSize-4:]) {
+		if n := binary.LittleEndian.Uint64(buf); n > last &&
+			sum == binary.LittleEndian.Uint32(buf[recordSize-4:]) {
 			return fmt.Errorf("record %d is damaged, yet record %d follows it", last+1, n)
 		}
 	}

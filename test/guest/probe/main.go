@@ -2,8 +2,8 @@
 
 // Command probe is user code that tries to get out of its machine. Tests run it inside machines.
 //
-//	probe dial HOST:PORT…          one line per address: "HOST:PORT open" or "HOST:PORT closed ERROR"
-//	probe escape                   one line per thing that worked and must not; nothing if none did
+//	probe dial HOST:PORT…          one line per address: "HOST:PORT open" or "… closed ERROR"
+//	probe escape                   one line per thing that worked and must not
 //	probe spoof SOURCE DEST PORT   sends a UDP datagram over IPv6 with a forged source address
 //	probe hear PORT SECONDS        one line per UDP datagram: its source address
 //
@@ -95,31 +95,50 @@ type attempt struct {
 func escapes() []attempt {
 	return []attempt{
 		{"mount a tmpfs", func() error { return unix.Mount("x", "/mnt", "tmpfs", 0, "") }},
-		{"remount the root", func() error { return unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND, "") }},
+		{"remount the root", func() error {
+			return unix.Mount("", "/", "",
+				unix.MS_REMOUNT|unix.MS_BIND, "")
+		}},
 		{"make a user namespace", func() error { return unix.Unshare(unix.CLONE_NEWUSER) }},
 		{"make a mount namespace", func() error { return unix.Unshare(unix.CLONE_NEWNS) }},
 		{"make a network namespace", func() error { return unix.Unshare(unix.CLONE_NEWNET) }},
-		{"make a loop device's node", func() error { return unix.Mknod("/tmp/loop0", unix.S_IFBLK|0o600, int(unix.Mkdev(7, 0))) }},
-		{"make a memory device's node", func() error { return unix.Mknod("/tmp/mem", unix.S_IFCHR|0o600, int(unix.Mkdev(1, 1))) }},
+		{"make a loop device's node", func() error {
+			return unix.Mknod("/tmp/loop0",
+				unix.S_IFBLK|0o600, int(unix.Mkdev(7, 0)))
+		}},
+		{"make a memory device's node", func() error {
+			return unix.Mknod("/tmp/mem",
+				unix.S_IFCHR|0o600, int(unix.Mkdev(1, 1)))
+		}},
 		{"open /dev/fuse", func() error { return openDevice("/dev/fuse") }},
 		{"open /dev/loop-control", func() error { return openDevice("/dev/loop-control") }},
 		{"open /dev/loop0", func() error { return openDevice("/dev/loop0") }},
 		{"open /dev/mem", func() error { return openDevice("/dev/mem") }},
 		{"load a module", func() error { return unix.FinitModule(0, "", 0) }},
-		{"write /proc/sys/kernel/panic", func() error { return overwrite("/proc/sys/kernel/panic") }},
-		{"write /proc/sys/net/ipv6/conf/all/forwarding", func() error { return overwrite("/proc/sys/net/ipv6/conf/all/forwarding") }},
+		{"write /proc/sys/kernel/panic",
+			func() error { return overwrite("/proc/sys/kernel/panic") }},
+		{"write /proc/sys/net/ipv6/conf/all/forwarding",
+			func() error { return overwrite("/proc/sys/net/ipv6/conf/all/forwarding") }},
 		{"write /proc/sysrq-trigger", func() error { return overwrite("/proc/sysrq-trigger") }},
-		{"read the kernel's log", func() error { _, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL, make([]byte, 64)); return err }},
+		{"read the kernel's log", func() error {
+			_, err := unix.Klogctl(unix.SYSLOG_ACTION_READ_ALL,
+				make([]byte, 64))
+			return err
+		}},
 		{"read memory through /proc/kcore", func() error { return readSome("/proc/kcore") }},
 		{"see disks of others", func() error { return listed("/sys/class/block") }},
-		{"see virtual disks of others", func() error { return listed("/sys/devices/virtual/block") }},
+		{"see virtual disks of others",
+			func() error { return listed("/sys/devices/virtual/block") }},
 		{"see cgroups", func() error { return listed("/sys/fs/cgroup") }},
 		{"write to /sys", func() error { return overwrite("/sys/class/net/eth0/mtu") }},
-		{"set the clock", func() error { return unix.Settimeofday(&unix.Timeval{Sec: time.Now().Unix()}) }},
+		{"set the clock", func() error {
+			return unix.Settimeofday(&unix.Timeval{Sec: time.Now().Unix()})
+		}},
 		{"change the host name", func() error { return unix.Sethostname([]byte("x")) }},
 		{"add an address", addAddress},
 		{"open a perf event", func() error {
-			fd, err := unix.PerfEventOpen(&unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE}, -1, 0, -1, 0)
+			fd, err := unix.PerfEventOpen(&unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE}, -1, 0,
+				-1, 0)
 			if err == nil {
 				unix.Close(fd)
 			}
@@ -216,7 +235,8 @@ func spoof(source, dest, port string) error {
 	return unix.Sendto(fd, datagram(src, dst, uint16(number)), 0, to)
 }
 
-// gatewayAddress is the link address of fe80::1, which the kernel knows after it has sent something there.
+// gatewayAddress is the link address of fe80::1, which the kernel knows after it has sent something
+// there.
 func gatewayAddress() (net.HardwareAddr, error) {
 	neighbours, err := netlink.NeighList(0, netlink.FAMILY_V6)
 	if err != nil {

@@ -1,6 +1,7 @@
-// Command saboteur kills the process that serves a machine's disk, from within the machine's VM, in a release that is made
-// for it: there it is in the place of runc, which is called when a container is made, and is beside it as runc.real. It runs
-// beside the platform from the first call on, and strikes when a file on the machine's disk names its VM.
+// Command saboteur kills the process that serves a machine's disk, from within the machine's VM, in
+// a release that is made for it: there it is in the place of runc, which is called when a container
+// is made, and is beside it as runc.real. It runs beside the platform from the first call on, and
+// strikes when a file on the machine's disk names its VM.
 package main
 
 import (

@@ -1,5 +1,5 @@
-// Command torture is what tests run in machines to use up their memory, disk and processes. Each way of it goes on until it is
-// killed, and does again what fails.
+// Command torture is what tests run in machines to use up their memory, disk and processes. Each
+// way of it goes on until it is killed, and does again what fails.
 //
 //	torture write FILE MIB    write a file of that size over and over, removing it in between
 //	torture fill FILE         the same, until there is no space left
@@ -53,7 +53,11 @@ func run(args []string) error {
 		return again(func() error { return write(file, 1<<62) })
 	case "fsync":
 		for i := range n {
-			go func() { _ = again(func() error { return appendAndSync(fmt.Sprintf("%s.%d", file, i)) }) }()
+			go func() {
+				_ = again(func() error {
+					return appendAndSync(fmt.Sprintf("%s.%d", file, i))
+				})
+			}()
 		}
 		select {}
 	case "map":
@@ -61,7 +65,10 @@ func run(args []string) error {
 	case "fork":
 		return again(func() error { return fork(n) })
 	case "sync":
-		return again(func() error { unix.Sync(); return nil }) //nolint:forbidigo // what a machine's user may do
+		return again(func() error {
+			unix.Sync()
+			return nil
+		}) //nolint:forbidigo // what a machine's user may do
 	}
 	return fmt.Errorf("no way of torture %q", args[0])
 }
@@ -132,7 +139,8 @@ func dirty(name string, size int64) error {
 	if err := f.Truncate(size); err != nil {
 		return err
 	}
-	mem, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	mem, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_SHARED)
 	if err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
-// Package journaltest has a device for tests of journals that loses power: what was not synced may be there, in
-// part, or not at all.
+// Package journaltest has a device for tests of journals that loses power: what was not synced may
+// be there, in part, or not at all.
 package journaltest
 
 import (
@@ -22,7 +22,8 @@ const (
 	After
 )
 
-// Death ends a host at one of its operations, counted from 1; At 0 is never. Safe for concurrent use.
+// Death ends a host at one of its operations, counted from 1; At 0 is never. Safe for concurrent
+// use.
 type Death struct {
 	At    int
 	After bool
@@ -77,7 +78,8 @@ type write struct{ off, end int64 }
 
 // New returns a device with a copy of that content.
 func New(content []byte, d *Death) *File {
-	return &File{death: d, synced: append([]byte(nil), content...), cached: append([]byte(nil), content...)}
+	return &File{death: d, synced: append([]byte(nil), content...),
+		cached: append([]byte(nil), content...)}
 }
 
 func gone() error { return errs.New(errs.Unavailable, "the host is dead") }
@@ -128,8 +130,8 @@ func (f *File) Sync() error {
 // Close implements journal.File.
 func (f *File) Close() error { return nil }
 
-// Crash returns what the device holds after a crash: of the host, which keeps all, or of its power, which keeps
-// any of the pages that were not synced, or leaves them unreadable.
+// Crash returns what the device holds after a crash: of the host, which keeps all, or of its power,
+// which keeps any of the pages that were not synced, or leaves them unreadable.
 func (f *File) Crash(rng *rand.Rand) []byte {
 	f.mu.Lock()
 	defer f.mu.Unlock()

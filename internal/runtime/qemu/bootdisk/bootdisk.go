@@ -1,10 +1,10 @@
-// Package bootdisk is what the qemu driver and the first program in its VMs say to each other: the small disk on
-// which a VM gets its order, the names of its disks, and the marks on its console. It does no I/O of its own
-// but on what it is given.
+// Package bootdisk is what the qemu driver and the first program in its VMs say to each other: the
+// small disk on which a VM gets its order, the names of its disks, and the marks on its console. It
+// does no I/O of its own but on what it is given.
 //
-// Invariants: an order is complete or not there: its header is written last and carries a checksum. A VM reads it
-// past its caches, again and again until it is there, so that one that was saved while it waited finds the order
-// of the VM that it has become.
+// Invariants: an order is complete or not there: its header is written last and carries a checksum.
+// A VM reads it past its caches, again and again until it is there, so that one that was saved
+// while it waited finds the order of the VM that it has become.
 package bootdisk
 
 import (
@@ -25,11 +25,12 @@ const (
 	SerialCache   = "sluice-cache"
 )
 
-// Marks on the console, each at the start of a line. What comes after MarkInit may be anybody's; before, only the kernel,
-// the first program and the platform write there.
+// Marks on the console, each at the start of a line. What comes after MarkInit may be anybody's;
+// before, only the kernel, the first program and the platform write there.
 const (
-	MarkReady  = "sluice-boot: ready"   // takes its order
-	MarkWarm   = "sluice-boot: warm"    // still without one, the platform has done what it can: not there if the order is early
+	MarkReady = "sluice-boot: ready" // takes its order
+	// still without one, the platform has done what it can: not there if the order is early
+	MarkWarm   = "sluice-boot: warm"
 	MarkInit   = "sluice-boot: init"    // the order was followed, and the release's init runs
 	MarkFailed = "sluice-boot: failed:" // and why; the VM ends
 	MarkProbe  = "sluice-boot: probe"   // this kernel boots here
@@ -59,7 +60,8 @@ type Order struct {
 // Write puts an order on the disk.
 func Write(disk io.WriterAt, o Order) error {
 	if len(o.Boot) > MaxBoot {
-		return errs.New(errs.Invalid, "a boot document of %d bytes; at most %d", len(o.Boot), MaxBoot)
+		return errs.New(errs.Invalid, "a boot document of %d bytes; at most %d",
+			len(o.Boot), MaxBoot)
 	}
 	body, err := json.Marshal(o)
 	if err != nil {
@@ -78,7 +80,8 @@ func Write(disk io.WriterAt, o Order) error {
 	return nil
 }
 
-// Read returns the order on the disk, if it is there. The buffer must hold Size bytes; reads are aligned like it.
+// Read returns the order on the disk, if it is there. The buffer must hold Size bytes; reads are
+// aligned like it.
 func Read(disk io.ReaderAt, buffer []byte) (Order, bool, error) {
 	var o Order
 	if _, err := disk.ReadAt(buffer[:block], 0); err != nil {

@@ -29,7 +29,8 @@ func TestOrder(t *testing.T) {
 	if _, there, err := Read(disk, buffer); there || err != nil {
 		t.Fatalf("an empty disk: %v, %v", there, err)
 	}
-	want := Order{Hostname: "vm-1", Clock: time.Unix(1e9, 5).UTC(), Seed: []byte{1, 2}, Boot: bytes.Repeat([]byte{0, 255, 'x'}, 50_000)}
+	want := Order{Hostname: "vm-1", Clock: time.Unix(1e9, 5).UTC(), Seed: []byte{1, 2},
+		Boot: bytes.Repeat([]byte{0, 255, 'x'}, 50_000)}
 	if err := Write(disk, want); err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,11 @@
-// Command guestboot is the first program in a qemu VM: it makes of a bare kernel what a sandbox VM's init finds, and
-// then becomes the release's init. It is all that the initramfs has, besides kernel modules.
+// Command guestboot is the first program in a qemu VM: it makes of a bare kernel what a sandbox
+// VM's init finds, and then becomes the release's init. It is all that the initramfs has, besides
+// kernel modules.
 //
-// Invariants: what it prepares is the same in all VMs of a release. All that is a VM's own (its name, boot document, clock
-// and randomness) it gets from the order. One process of it stays to wait for that, beside the release's init, and ends
-// when it has followed it. Until then the VM may be saved; best at MarkWarm, when the platform waits for nothing else.
+// Invariants: what it prepares is the same in all VMs of a release. All that is a VM's own (its
+// name, boot document, clock and randomness) it gets from the order. One process of it stays to
+// wait for that, beside the release's init, and ends when it has followed it. Until then the VM may
+// be saved; best at MarkWarm, when the platform waits for nothing else.
 package main
 
 import (
@@ -66,7 +68,8 @@ func boot() error {
 	if err := makeRoot(); err != nil {
 		return err
 	}
-	// Programs reserve more than they use. On a host with much memory that goes well; in a small VM it shall too.
+	// Programs reserve more than they use. On a host with much memory that goes well; in a small VM
+	// it shall too.
 	if err := onhost.WriteFile("/proc/sys/vm/overcommit_memory", "1"); err != nil {
 		return fmt.Errorf("let programs reserve memory: %w", err)
 	}
@@ -117,6 +120,7 @@ func becomeInit() error {
 	unix.Umask(0o022)
 	// An ignored signal stays ignored over an exec, a caught one doesn't.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT)
-	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
+	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+		"HOME=/root"}
 	return fmt.Errorf("run init: %w", syscall.Exec(initPath, []string{initPath, "init"}, env))
 }

@@ -18,7 +18,8 @@ import (
 // orderInterval is how often the boot disk is looked at until the order is there.
 const orderInterval = 2 * time.Millisecond
 
-// diskWith returns the node, below /dev, of the disk with a serial number; not exist where there is none.
+// diskWith returns the node, below /dev, of the disk with a serial number; not exist where there is
+// none.
 func diskWith(serial string) (string, error) {
 	found, err := filepath.Glob("/sys/block/vd*/serial")
 	if err != nil {
@@ -32,7 +33,8 @@ func diskWith(serial string) (string, error) {
 	return "", &fs.PathError{Op: "find disk", Path: serial, Err: fs.ErrNotExist}
 }
 
-// awaitOrder reads the boot disk, past the page cache, until it has an order. It tells when the platform is warm.
+// awaitOrder reads the boot disk, past the page cache, until it has an order. It tells when the
+// platform is warm.
 func awaitOrder() (bootdisk.Order, error) {
 	path, err := diskWith(bootdisk.SerialBoot)
 	if err != nil {
@@ -45,7 +47,8 @@ func awaitOrder() (bootdisk.Order, error) {
 	disk := os.NewFile(uintptr(fd), path)
 	defer func() { _ = disk.Close() }()
 	// Mapped, because such reads go to whole pages only.
-	buffer, err := unix.Mmap(-1, 0, bootdisk.Size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	buffer, err := unix.Mmap(-1, 0, bootdisk.Size, unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return bootdisk.Order{}, fmt.Errorf("allocate buffer: %w", err)
 	}
@@ -54,8 +57,8 @@ func awaitOrder() (bootdisk.Order, error) {
 		began := time.Now()
 		order, there, err := bootdisk.Read(disk, buffer)
 		if there || err != nil {
-			// An emulated CPU takes a good part of a second to read it. It was not there the last time that we looked, so that
-			// it is hardly older than this read.
+			// An emulated CPU takes a good part of a second to read it. It was not there the last
+			// time that we looked, so that it is hardly older than this read.
 			order.Clock = order.Clock.Add(time.Since(began))
 			return order, err
 		}
@@ -96,7 +99,8 @@ const (
 	rndReseedCRNG = 0x5207
 )
 
-// reseed gives the kernel new random numbers from now on: the VM may be one of many that were saved as one.
+// reseed gives the kernel new random numbers from now on: the VM may be one of many that were saved
+// as one.
 func reseed(seed []byte) error {
 	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
 	if err != nil {
@@ -106,7 +110,8 @@ func reseed(seed []byte) error {
 	e := entropy{Bytes: int32(min(len(seed), len(entropy{}.Data)))}
 	e.Bits = e.Bytes * 8
 	copy(e.Data[:], seed)
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndAddEntropy, uintptr(unsafe.Pointer(&e))) //nolint:gosec // no other way
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), rndAddEntropy,
+		uintptr(unsafe.Pointer(&e))) //nolint:gosec // no other way
 	if errno != 0 {
 		return fmt.Errorf("add entropy: %w", errno)
 	}

@@ -22,18 +22,21 @@ const (
 // mountKernelFiles mounts what the kernel shows of itself below root.
 func mountKernelFiles(root string) error {
 	return errors.Join(
-		guestroot.Mount("devtmpfs", filepath.Join(root, "dev"), "devtmpfs", guestroot.Device, "mode=755"),
+		guestroot.Mount("devtmpfs", filepath.Join(root, "dev"), "devtmpfs",
+			guestroot.Device, "mode=755"),
 		guestroot.Mount("proc", filepath.Join(root, "proc"), "proc", guestroot.NoProgram, ""),
 		guestroot.Mount("sysfs", filepath.Join(root, "sys"), "sysfs", guestroot.NoProgram, ""),
 	)
 }
 
-// makeRoot builds the VM's root, as a sandbox VM has it: a tmpfs with the release's directories in it, read-only.
+// makeRoot builds the VM's root, as a sandbox VM has it: a tmpfs with the release's directories in
+// it, read-only.
 func makeRoot() error {
 	if err := guestroot.Mount("tmpfs", newRoot, "tmpfs", unix.MS_NOSUID, "mode=755"); err != nil {
 		return err
 	}
-	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "root", "mnt", "var/tmp", "etc"} {
+	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "root", "mnt",
+		"var/tmp", "etc"} {
 		if err := os.MkdirAll(filepath.Join(newRoot, dir), 0o755); err != nil {
 			return err
 		}
@@ -59,29 +62,35 @@ func makeRoot() error {
 	if err := firstMemoryCgroup(cgroups); err != nil {
 		return fmt.Errorf("make a first memory cgroup: %w", err)
 	}
-	return guestroot.Mount("tmpfs", filepath.Join(newRoot, "run"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
+	return guestroot.Mount("tmpfs", filepath.Join(newRoot, "run"), "tmpfs",
+		unix.MS_NOSUID|unix.MS_NODEV, "mode=755")
 }
 
-// firstMemoryCgroup makes a memory cgroup and removes it. With the first one the kernel patches its own code, where memory is
-// allocated; a processor that is emulated by QEMU 7.2 and runs that code just then may go on to see the breakpoint that is
-// there meanwhile, and be stuck for ever: one VM in 75, when it was the container that came first. Here nothing else runs.
+// firstMemoryCgroup makes a memory cgroup and removes it. With the first one the kernel patches its
+// own code, where memory is allocated; a processor that is emulated by QEMU 7.2 and runs that code
+// just then may go on to see the breakpoint that is there meanwhile, and be stuck for ever: one VM
+// in 75, when it was the container that came first. Here nothing else runs.
 func firstMemoryCgroup(cgroups string) error {
-	control, first := filepath.Join(cgroups, "cgroup.subtree_control"), filepath.Join(cgroups, "first")
-	return errors.Join(os.WriteFile(control, []byte("+memory"), 0), os.Mkdir(first, 0o755), os.Remove(first),
+	control, first := filepath.Join(cgroups, "cgroup.subtree_control"),
+		filepath.Join(cgroups, "first")
+	return errors.Join(os.WriteFile(control, []byte("+memory"), 0), os.Mkdir(first, 0o755),
+		os.Remove(first),
 		os.WriteFile(control, []byte("-memory"), 0))
 }
 
-// addRelease shows the directories of the release's disk at the same places, and completes the links of a merged
-// /usr. The kernel that is in a release too has done its work.
+// addRelease shows the directories of the release's disk at the same places, and completes the
+// links of a merged /usr. The kernel that is in a release too has done its work.
 func addRelease() error {
 	disk, err := diskWith(bootdisk.SerialRelease)
 	if err != nil {
 		return err
 	}
-	if err := guestroot.Mount(disk, releaseDir, "ext4", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "noload"); err != nil {
+	if err := guestroot.Mount(disk, releaseDir, "ext4", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV,
+		"noload"); err != nil {
 		return err
 	}
-	return guestroot.AddRelease(newRoot, releaseDir, func(from, to string) error { return guestroot.Mount(from, to, "", unix.MS_BIND, "") })
+	return guestroot.AddRelease(newRoot, releaseDir,
+		func(from, to string) error { return guestroot.Mount(from, to, "", unix.MS_BIND, "") })
 }
 
 // completeDev adds to /dev what the kernel doesn't make by itself.
@@ -96,7 +105,8 @@ func completeDev(dev string) error {
 	return guestroot.CompleteDev(dev)
 }
 
-// switchRoot makes newRoot the root of everything. The initramfs, which can't be left, stays below it, empty.
+// switchRoot makes newRoot the root of everything. The initramfs, which can't be left, stays below
+// it, empty.
 func switchRoot() error {
 	for _, dir := range []string{"/dev", "/proc", "/sys"} {
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {

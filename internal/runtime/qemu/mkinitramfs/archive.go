@@ -15,7 +15,8 @@ const (
 	modeLink = 0o120000
 )
 
-// archive is a cpio archive in the form that the kernel unpacks ("newc"), owned by root, of no time.
+// archive is a cpio archive in the form that the kernel unpacks ("newc"), owned by root, of no
+// time.
 type archive struct {
 	bytes.Buffer
 	inode int

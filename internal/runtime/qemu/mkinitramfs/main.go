@@ -1,5 +1,6 @@
-// Command mkinitramfs makes the initramfs of qemu VMs: one program as /init, and the kernel modules named on the
-// command line with those that they need, in the order in which they are to be loaded. With -add, also a directory's files.
+// Command mkinitramfs makes the initramfs of qemu VMs: one program as /init, and the kernel modules
+// named on the command line with those that they need, in the order in which they are to be loaded.
+// With -add, also a directory's files.
 //
 // Invariant: the same input gives the same bytes.
 package main
@@ -68,7 +69,8 @@ func run(initFile, modulesDir, added, out string, names []string) error {
 func findModules(dir string) (map[string]string, error) {
 	files := map[string]string{}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko"); ok && err == nil && !e.IsDir() {
+		if name, ok := strings.CutSuffix(filepath.Base(path), ".ko"); ok &&
+			err == nil && !e.IsDir() {
 			files[strings.ReplaceAll(name, "-", "_")] = path
 		}
 		return err

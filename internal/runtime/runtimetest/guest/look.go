@@ -25,7 +25,8 @@ type seen struct {
 }
 
 func look() seen {
-	s := seen{PID: os.Getpid(), Args: os.Args, Env: os.Environ(), Links: map[string]string{}, FDs: map[string]string{}}
+	s := seen{PID: os.Getpid(), Args: os.Args, Env: os.Environ(), Links: map[string]string{},
+		FDs: map[string]string{}}
 	fds, _ := filepath.Glob("/proc/self/fd/*")
 	for _, fd := range fds {
 		s.FDs[filepath.Base(fd)], _ = os.Readlink(fd)

@@ -1,5 +1,6 @@
-// Command guest is what runs as init in the VMs of the conformance suite: it does what it is told over the
-// control stream, one JSON request and one JSON answer per connection, and reports what it sees.
+// Command guest is what runs as init in the VMs of the conformance suite: it does what it is told
+// over the control stream, one JSON request and one JSON answer per connection, and reports what it
+// sees.
 package main
 
 import (
@@ -183,7 +184,8 @@ func spin(wall time.Duration) (answer, error) {
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &after); err != nil {
 		return answer{}, err
 	}
-	return answer{Number: after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()}, nil
+	return answer{Number: after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() -
+		before.Stime.Nano()}, nil
 }
 
 // runChild runs this program as a child and says how it ended; Number is the signal that killed it.
@@ -201,7 +203,8 @@ func runChild(mode, arg string) (answer, error) {
 	return answer{Text: cmd.ProcessState.String()}, nil
 }
 
-// spawn starts n children, each in a session of its own, and leaves them alone. Number is the last pid.
+// spawn starts n children, each in a session of its own, and leaves them alone. Number is the last
+// pid.
 func spawn(mode, arg string, n int) (answer, error) {
 	var last int
 	for range n {
@@ -218,7 +221,8 @@ func spawn(mode, arg string, n int) (answer, error) {
 // dialHost sends a text to a port of the worker's end of the link and returns what comes back.
 func dialHost(req request, halfClose bool) (answer, error) {
 	host := guestapi.HostLinkIP + "%" + guestapi.LinkName
-	conn, err := net.DialTimeout("tcp6", net.JoinHostPort(host, strconv.FormatInt(req.Number, 10)), 5*time.Second)
+	conn, err := net.DialTimeout("tcp6", net.JoinHostPort(host, strconv.FormatInt(req.Number, 10)),
+		5*time.Second)
 	if err != nil {
 		return answer{}, err
 	}

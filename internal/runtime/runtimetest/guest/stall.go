@@ -37,7 +37,8 @@ func serveDisk(dir string) error {
 		return err
 	}
 	server, err := fs.Mount(filepath.Join(dir, "fuse"), root, &fs.Options{
-		MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "disk", DisableXAttrs: true},
+		MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "disk",
+			DisableXAttrs: true},
 	})
 	if err != nil {
 		return err
@@ -62,8 +63,9 @@ func writeDisk(path string) error {
 	}
 }
 
-// stall mounts ext4 on a loop device on a FUSE file, has a child write and fsync there, and then stops the
-// server. It returns when the child hangs in the kernel. How is "stop", or "frozen" for by a v1 freezer.
+// stall mounts ext4 on a loop device on a FUSE file, has a child write and fsync there, and then
+// stops the server. It returns when the child hangs in the kernel. How is "stop", or "frozen" for
+// by a v1 freezer.
 func stall(how string) (answer, error) {
 	dir := "/tmp/stall"
 	mnt := filepath.Join(dir, "mnt")
@@ -89,7 +91,11 @@ func stall(how string) (answer, error) {
 	if err := writer.Start(); err != nil {
 		return answer{}, err
 	}
-	err = wait(func() bool { st, err := os.Stat(filepath.Join(mnt, "file")); return err == nil && st.Size() > 1<<20 })
+	err = wait(func() bool {
+		st, err := os.Stat(filepath.Join(mnt, "file"))
+		return err == nil &&
+			st.Size() > 1<<20
+	})
 	if err != nil {
 		return answer{}, fmt.Errorf("wait for writes: %w", err)
 	}
@@ -177,7 +183,8 @@ func freezeV1(pid int) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(pid)),
+		0); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("FROZEN"), 0); err != nil {
