@@ -198,7 +198,8 @@ func (r *rack) verify() {
 		r.acked[m.ID].MustBeIn(r.f, m.ID)
 		for _, verb := range []string{"stop", "start"} {
 			if done := r.f.Sluice("machine", verb, m.ID); done.Code != 0 {
-				r.t.Fatalf("%s %s: %+v", verb, m.Name, done)
+				r.t.Fatalf("%s %s: %+v\n%s", verb, m.Name, done,
+					r.f.Sluice("machine", "logs", m.ID, "--tail", "20").Stdout)
 			}
 		}
 		r.acked[m.ID].MustBeIn(r.f, m.ID)
