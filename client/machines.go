@@ -199,7 +199,7 @@ func (c *Client) Logs(ctx context.Context, ref string, o LogOptions) (*LogStream
 	if err != nil {
 		return nil, err
 	}
-	resp, err := c.send(req)
+	resp, err := c.send(req) //nolint:bodyclose // whoever reads the stream closes it
 	if err != nil {
 		return nil, err
 	}

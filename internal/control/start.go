@@ -145,6 +145,8 @@ func (c *Control) reconcileStarted(ctx context.Context, m records.Row[fleet.Mach
 			return c.launch(ctx, m, nil)
 		}
 		return nil
+	case fleet.PhaseEmpty, fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching,
+		fleet.PhaseStarting, fleet.PhaseStopping:
 	}
 	return c.reconcileStarting(ctx, m, s)
 }

@@ -53,8 +53,7 @@ type StopConfig struct {
 }
 
 // TimeoutOrDefault returns how long the machine's processes have between the signal and SIGKILL.
-func (
-	s StopConfig) TimeoutOrDefault() time.Duration {
+func (s StopConfig) TimeoutOrDefault() time.Duration {
 	return cmp.Or(s.Timeout, DefaultStopTimeout)
 }
 

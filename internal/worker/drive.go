@@ -185,8 +185,8 @@ func (m *machine) reach(p fleet.Phase) {
 	case fleet.PhaseRunning, fleet.PhaseHealthy, fleet.PhaseReleased, fleet.PhaseFailed,
 		fleet.PhaseFenced:
 		m.dirty = true // what a restarted worker should know before the platform has answered it
-	case fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching, fleet.PhaseStarting,
-		fleet.PhaseStopping:
+	case fleet.PhaseEmpty, fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching,
+		fleet.PhaseStarting, fleet.PhaseStopping:
 	}
 	m.log.Info("machine reached a phase", "phase", string(p), "generation", l.Generation,
 		"vm_id", string(l.VM))

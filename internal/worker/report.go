@@ -26,7 +26,8 @@ func (m *machine) publish() {
 		case fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching, fleet.PhaseStarting,
 			fleet.PhaseRunning, fleet.PhaseStopping:
 			busy = true // prepared: its source is being stopped, or is about to be
-		case fleet.PhaseHealthy, fleet.PhaseReleased, fleet.PhaseFailed, fleet.PhaseFenced:
+		case fleet.PhaseEmpty, fleet.PhaseHealthy, fleet.PhaseReleased, fleet.PhaseFailed,
+			fleet.PhaseFenced:
 		}
 	}
 	m.mu.Lock()

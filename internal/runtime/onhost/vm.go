@@ -35,10 +35,8 @@ type VM struct {
 	removed bool // its name may be another VM's by now
 }
 
-func (
-	v *VM) onHost() *VM {
-	return v
-} //nolint:unused // drivers embed a VM, and VMs finds it by this
+// onHost is how VMs finds the VM that a driver's own embeds.
+func (v *VM) onHost() *VM { return v } //nolint:unused // by an interface
 
 // ID returns the VM's id.
 func (v *VM) ID() fleet.VMID { return v.Record.ID }
