@@ -38,10 +38,15 @@ func TestSetModeOfAMountedDisk(t *testing.T) {
 				t.Error(out)
 			}
 		}
-		x := h.info(url)
+		// A journal acknowledges once the store has all that was written before it.
 		want := map[string]string{"bounded=10s": "bounded journal", "durable": "durable store"}[to]
-		if got := x.Mode + " " + x.Attachments[0].Acknowledges; got != want {
-			t.Errorf("it is %s, want %s", got, want)
+		got := ""
+		for end := time.Now().Add(2 * time.Minute); got != want; time.Sleep(20 * time.Millisecond) {
+			x := h.info(url)
+			got = x.Mode + " " + x.Attachments[0].Acknowledges
+			if time.Now().After(end) {
+				t.Fatalf("it is %s, want %s", got, want)
+			}
 		}
 		time.Sleep(time.Duration(50+30*round) * time.Millisecond)
 		if err := cmd.Process.Kill(); err != nil {
