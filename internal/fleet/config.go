@@ -132,7 +132,7 @@ func sizeOfEnv(env map[string]string) int {
 func (s StopConfig) validate() error {
 	if s.Signal != "" && !slices.Contains(stopSignals, s.Signal) {
 		return errs.New(errs.Invalid, "stop signal %q is not one that stops a machine", s.Signal).
-			WithRemedy("use one of %s", strings.Join(stopSignals, ", "))
+			WithRemedy("use %s", strings.Join(stopSignals, ", "))
 	}
 	if s.Timeout < 0 || s.Timeout > MaxStopTimeout {
 		return errs.New(errs.Invalid, "stop timeout of %v s is not from 0 to %v s",
