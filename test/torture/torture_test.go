@@ -196,7 +196,7 @@ func (r *rack) progress(m api.Machine, record uint64, what string) {
 func (r *rack) verify() {
 	for _, m := range r.machines {
 		r.acked[m.ID].MustBeIn(r.f, m.ID)
-		// Its disk may be full, and then the ledger can't go on: what was acknowledged is there still.
+		// Its disk may be full, and then the ledger can't go on: what was acknowledged is there.
 		for _, verb := range [][]string{{"stop"}, {"start", "--wait=false"}} {
 			args := append([]string{"machine"}, append(verb, m.ID)...)
 			if done := r.f.Sluice(args...); done.Code != 0 {
