@@ -114,17 +114,6 @@ func (c *Control) learned(changes []records.Change) {
 	c.broadcast()
 }
 
-func (c *Control) pause(ctx context.Context) error {
-	timer := time.NewTimer(c.cfg.Tick)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
-}
-
 func (c *Control) execute(ctx context.Context, q *queue) error {
 	for {
 		name, ok := q.take(ctx)

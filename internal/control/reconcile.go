@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -123,7 +124,7 @@ func (c *Control) try(ctx context.Context, decide func() error) error {
 			return err
 		}
 		if attempt > 3 {
-			if err := c.pause(ctx); err != nil {
+			if err := backoff.Sleep(ctx, c.cfg.Tick); err != nil {
 				return errs.Wrap(errs.Unavailable, err, "wait for the records to settle")
 			}
 		}

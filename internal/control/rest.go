@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/plan"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 )
 
 // longestRest is the longest time between two ticks.
@@ -21,7 +22,7 @@ func (c *Control) ticks(ctx context.Context) error {
 			c.tick()
 			waitForChange(ctx, changed, c.rest(c.now())-c.cfg.Tick)
 		}
-		if err := c.pause(ctx); err != nil {
+		if err := backoff.Sleep(ctx, c.cfg.Tick); err != nil {
 			return nil
 		}
 	}

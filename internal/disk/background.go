@@ -6,7 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
-	"github.com/sluice-platform/sluice/internal/disk/store"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -70,7 +70,7 @@ func (d *Disk) mapLoop(ctx context.Context) {
 		// Not lost: the log holds everything. Attaching after a crash takes longer until it works
 		// again.
 		d.opts.Logger.Warn("map checkpoint put off", "disk", d.path, "error", err.Error())
-		if store.Sleep(ctx, checkpointRetry) != nil {
+		if backoff.Sleep(ctx, checkpointRetry) != nil {
 			return
 		}
 		d.wakeMapWriter()

@@ -10,7 +10,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk/blockmap"
 	"github.com/sluice-platform/sluice/internal/disk/format"
-	"github.com/sluice-platform/sluice/internal/disk/store"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -296,7 +296,7 @@ func (d *Disk) compactSome(ctx context.Context) error {
 			return err
 		}
 		victims = victims[n:]
-		if err := store.Sleep(ctx, 3*time.Since(start)); err != nil {
+		if err := backoff.Sleep(ctx, 3*time.Since(start)); err != nil {
 			return nil
 		}
 	}

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/disk/format"
-	"github.com/sluice-platform/sluice/internal/disk/store"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -95,7 +95,7 @@ func (d *Disk) destageLoop(ctx context.Context) {
 			// full.
 			d.opts.Logger.Warn("moving the log's content to the disk's own store put off",
 				"disk", d.path, "error", err.Error())
-			if store.Sleep(ctx, checkpointRetry) != nil {
+			if backoff.Sleep(ctx, checkpointRetry) != nil {
 				return
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/disk/store"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -181,7 +182,7 @@ func (p *pin) release(ctx context.Context) {
 // keep renews the pin until ctx ends or it is lost.
 func (p *pin) keep(ctx context.Context) {
 	for {
-		if store.Sleep(ctx, p.lease/3) != nil {
+		if backoff.Sleep(ctx, p.lease/3) != nil {
 			return
 		}
 		if err := p.renew(ctx); err != nil && p.valid() != nil {

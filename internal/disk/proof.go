@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk/store"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -120,7 +121,7 @@ func (d *Disk) tooMuchUnproven() bool {
 func (d *Disk) proofLoop(ctx context.Context) {
 	for d.due(ctx, d.unproven.wake, nil) {
 		for d.prove(ctx, func(*unprovenObject) bool { return true }) != nil && d.Err() == nil {
-			if store.Sleep(ctx, checkpointRetry) != nil {
+			if backoff.Sleep(ctx, checkpointRetry) != nil {
 				return
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/runtime"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 )
 
 // findAcceleration has the runtime find out what its VMs run by, where they have a kernel of their
@@ -14,7 +15,7 @@ func (w *Worker) findAcceleration(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	wait := newBackoff(time.Second, time.Minute)
+	wait := backoff.New(time.Second, time.Minute)
 	for ctx.Err() == nil {
 		a, err := driver.Acceleration(ctx, w.cfg.ReleaseDir)
 		if err == nil {
@@ -23,7 +24,7 @@ func (w *Worker) findAcceleration(ctx context.Context) error {
 			return nil
 		}
 		w.log.WarnContext(ctx, "acceleration of VMs is not known", "error", err)
-		sleep(ctx, wait.next())
+		sleep(ctx, wait.Next())
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/worker/pool"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -131,7 +132,7 @@ const (
 // until a post is answered NotFound (the server doesn't know this worker: join again) or ctx ends.
 func (w *Worker) reportLoop(ctx context.Context) error {
 	w.awaitSettled(ctx)
-	wait := newBackoff(50*time.Millisecond, 2*time.Second)
+	wait := backoff.New(50*time.Millisecond, 2*time.Second)
 	tick := time.NewTicker(w.cfg.Heartbeat)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -143,9 +144,9 @@ func (w *Worker) reportLoop(ctx context.Context) error {
 		case err != nil:
 			w.log.WarnContext(ctx, "report did not arrive", "error", err)
 			w.reportFailed = true
-			sleep(ctx, wait.next())
+			sleep(ctx, wait.Next())
 		default:
-			wait.reset()
+			wait.Reset()
 			if w.reportFailed {
 				w.reportFailed = false
 				w.redial() // the long poll may hang on a connection that is as dead as ours was

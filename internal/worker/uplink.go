@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -39,7 +40,7 @@ func (w *Worker) uplink(ctx context.Context, joined bool) error {
 
 // pollLoop fetches assignments until the server answers NotFound or ctx ends.
 func (w *Worker) pollLoop(ctx context.Context) error {
-	wait := newBackoff(50*time.Millisecond, 2*time.Second)
+	wait := backoff.New(50*time.Millisecond, 2*time.Second)
 	var after int64
 	for ctx.Err() == nil {
 		set, cut, err := w.poll(ctx, after)
@@ -50,13 +51,13 @@ func (w *Worker) pollLoop(ctx context.Context) error {
 		case cut:
 		case err != nil:
 			w.log.WarnContext(ctx, "assignments could not be fetched", "error", err)
-			sleep(ctx, wait.next())
+			sleep(ctx, wait.Next())
 		case set.Worker != w.cfg.Worker:
 			w.log.ErrorContext(ctx, "the server answered with another worker's assignments",
 				"answered_for", string(set.Worker))
-			sleep(ctx, wait.next())
+			sleep(ctx, wait.Next())
 		default:
-			wait.reset()
+			wait.Reset()
 			after = set.Revision
 			w.apply(ctx, set)
 		}
@@ -157,7 +158,7 @@ func (w *Worker) forget(m *machine) bool {
 
 // netLoop makes the routes to other workers match the newest set.
 func (w *Worker) netLoop(ctx context.Context) error {
-	wait := newBackoff(100*time.Millisecond, 5*time.Second)
+	wait := backoff.New(100*time.Millisecond, 5*time.Second)
 	var done fleet.AssignmentSet
 	for ctx.Err() == nil {
 		select {
@@ -179,11 +180,11 @@ func (w *Worker) netLoop(ctx context.Context) error {
 		w.conditions.set(fleet.ConditionNetworkFailing, err)
 		if err == nil {
 			done = set
-			wait.reset()
+			wait.Reset()
 			continue
 		}
 		w.log.WarnContext(ctx, "routes could not be set", "error", err)
-		sleep(ctx, wait.next())
+		sleep(ctx, wait.Next())
 		select {
 		case w.netWake <- struct{}{}:
 		default:

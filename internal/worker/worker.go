@@ -20,6 +20,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/worker/pool"
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -135,7 +136,7 @@ func (w *Worker) work(ctx context.Context) error {
 
 // openStore opens the pool of disks, trying for as long as the store can't be reached.
 func (w *Worker) openStore(ctx context.Context, url string) (blob.Store, error) {
-	wait := newBackoff(100*time.Millisecond, 5*time.Second)
+	wait := backoff.New(100*time.Millisecond, 5*time.Second)
 	for {
 		store, err := w.deps.OpenStore(ctx, url)
 		if err == nil {
@@ -147,7 +148,7 @@ func (w *Worker) openStore(ctx context.Context, url string) (blob.Store, error) 
 		}
 		w.conditions.set(fleet.ConditionStoreUnreachable, err)
 		w.log.WarnContext(ctx, "store can not be opened", "error", err)
-		sleep(ctx, wait.next())
+		sleep(ctx, wait.Next())
 	}
 }
 
@@ -175,7 +176,7 @@ func (w *Worker) whereIsTheStore(ctx context.Context) (a fleet.JoinAnswer, joine
 
 // join introduces the worker, trying until the server answers.
 func (w *Worker) join(ctx context.Context) (fleet.JoinAnswer, error) {
-	wait := newBackoff(50*time.Millisecond, 2*time.Second)
+	wait := backoff.New(50*time.Millisecond, 2*time.Second)
 	for {
 		a, err := w.deps.Server.Join(ctx, fleet.JoinRequest{
 			Worker: w.cfg.Worker, Address: w.cfg.Address, APIURL: w.cfg.APIURL,
@@ -194,7 +195,7 @@ func (w *Worker) join(ctx context.Context) (fleet.JoinAnswer, error) {
 			return a, joinRefused(err)
 		}
 		w.log.WarnContext(ctx, "the server does not answer the join", "error", err)
-		sleep(ctx, wait.next())
+		sleep(ctx, wait.Next())
 	}
 }
 
@@ -258,3 +259,6 @@ func (w *Worker) listenOn(link string) func(context.Context) (net.Listener, erro
 }
 
 func compareIDs(a, b fleet.MachineID) int { return strings.Compare(string(a), string(b)) }
+
+// sleep waits for d, or less if ctx ends first, at which every loop here looks next.
+func sleep(ctx context.Context, d time.Duration) { _ = backoff.Sleep(ctx, d) }

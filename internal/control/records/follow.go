@@ -2,9 +2,9 @@ package records
 
 import (
 	"context"
-	"time"
 
 	"github.com/sluice-platform/sluice/internal/state"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -44,7 +44,7 @@ func (r *Records) Follow(ctx context.Context) error {
 			return err
 		}
 		r.cfg.Log.WarnContext(ctx, "state not followed", "error", err)
-		if r.pause(ctx) != nil {
+		if backoff.Sleep(ctx, r.cfg.Retry) != nil {
 			return nil
 		}
 	}
@@ -69,19 +69,8 @@ func (r *Records) followOnce(ctx context.Context) error {
 			return unread
 		}
 		if errs.Is(err, errs.Unavailable) && ctx.Err() == nil {
-			err = r.pause(ctx)
+			err = backoff.Sleep(ctx, r.cfg.Retry)
 		}
 	}
 	return err
-}
-
-func (r *Records) pause(ctx context.Context) error {
-	timer := time.NewTimer(r.cfg.Retry)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-timer.C:
-		return nil
-	}
 }

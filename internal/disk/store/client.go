@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -147,7 +148,7 @@ func (c *Client) ask(
 			return errs.Wrap(errs.Unavailable, err, "the store did not answer for %v", bound).
 				WithRemedy("check the object store and the way to it")
 		}
-		if serr := Sleep(ctx, pause); serr != nil {
+		if serr := backoff.Sleep(ctx, pause); serr != nil {
 			c.monitor.end(r, false)
 			return err
 		}
@@ -172,16 +173,4 @@ func (c *Client) worthWaiting(err error, bound time.Duration, dir direction) boo
 func answered(err error) bool {
 	return !errs.Is(err, errs.Unavailable) && !errs.Is(err, errs.Exhausted) &&
 		!errs.Is(err, errs.Denied)
-}
-
-// Sleep returns after d, or when ctx ends, and then why it has.
-func Sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -64,7 +65,7 @@ func (p *pace) wait(ctx context.Context) error {
 	if left <= 0 {
 		return nil
 	}
-	if err := Sleep(ctx, left+rand.N(firstThrottle)); err != nil {
+	if err := backoff.Sleep(ctx, left+rand.N(firstThrottle)); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "wait until the store may be asked again")
 	}
 	return nil
