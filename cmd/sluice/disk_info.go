@@ -160,11 +160,7 @@ func (d *deps) attachedDiskInfo(ctx context.Context, machine string) (api.DiskIn
 		return info, err
 	}
 	info.URL = m.DiskURL // the platform knows only its path
-	if info.Stall != nil {
-		return info, nil
-	}
-	info.Checkpoints, err = c.MachineCheckpoints(ctx, m.ID)
-	return info, err
+	return info, nil
 }
 
 func diskToAPI(url string, x *disk.Details, points []*format.Checkpoint) api.DiskInfo {
