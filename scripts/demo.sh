@@ -15,7 +15,15 @@ esac
 
 bold='' plain=''
 if [ -t 1 ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
-show() { printf '\n%s$ sluice %s%s\n' "$bold" "$*" "$plain"; }
+# show prints a command as it can be typed: words with blanks are quoted.
+show() {
+  local word line=sluice
+  for word in "$@"; do
+    case $word in *[[:space:]]*) word="'$word'" ;; esac
+    line+=" $word"
+  done
+  printf '\n%s$ %s%s\n' "$bold" "$line" "$plain"
+}
 run() { show "$@"; "$sluice" "$@"; }
 run_silently() { show "$@"; "$sluice" "$@" >/dev/null; }
 say() { printf '\n%s\n' "$*"; }
