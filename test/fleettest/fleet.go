@@ -112,7 +112,7 @@ func Start(t testing.TB, o Options) *Fleet {
 // remove takes the fleet down the way a user does, and fails the test if anything is left.
 func (f *Fleet) remove() {
 	if f.t.Failed() {
-		f.dumpLogs()
+		f.dump()
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), onhost.Patient(2*time.Minute))
 	defer cancel()
@@ -122,19 +122,6 @@ func (f *Fleet) remove() {
 		f.t.Errorf("dev down: %v\n%s", err, out)
 	}
 	f.checkNothingLeft()
-}
-
-func (f *Fleet) dumpLogs() {
-	logs, _ := filepath.Glob(filepath.Join(f.cfg.Dir, "log", "*.log")) // the pattern is well-formed
-	for _, file := range logs {
-		data, err := os.ReadFile(file)
-		if err != nil {
-			continue
-		}
-		lines := strings.Split(strings.TrimSpace(string(data)), "\n")
-		f.t.Logf("--- %s (last lines)\n%s", filepath.Base(file),
-			strings.Join(lines[max(0, len(lines)-40):], "\n"))
-	}
 }
 
 func connect(t testing.TB, dir string) *client.Client {
