@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 )
@@ -159,6 +160,20 @@ type ServiceReport struct {
 	Unstartable bool      `json:"unstartable,omitempty"`
 	// for how long it waited then until the next try
 	RetryMS int64 `json:"retry_ms,omitempty"`
+}
+
+// Failing returns the first service that keeps ending or whose check fails, and how; "" if there is
+// none. It has no number in it that changes by itself.
+func (r *VMReport) Failing() string {
+	for _, s := range r.Services {
+		if s.State == "ready" || s.State == "stopped" || s.State == "stopping" {
+			continue
+		}
+		if why := cmp.Or(s.Exit, s.Error); why != "" {
+			return "service " + s.Name + ": " + why
+		}
+	}
+	return ""
 }
 
 // OOMReport counts the processes of a machine that the kernel has killed for lack of memory in this

@@ -189,6 +189,10 @@ func (s *moveScenario) sight(on *plan.Sight, args []string, opt map[string]strin
 	if e, ok := opt["error"]; ok {
 		s.vm(on).Error = e
 	}
+	if name, ok := opt["failing"]; ok {
+		s.vm(on).Services = []fleet.ServiceReport{{Name: name, State: "failed",
+			Exit: "it ended with status 1"}}
+	}
 	if g, ok := opt["gen"]; ok {
 		n, err := strconv.ParseUint(g, 10, 64)
 		s.vm(on).Generation = fleet.Generation(n)

@@ -61,8 +61,7 @@ func (m moveDecision) committed() (MoveAction, *fleet.Blocker) {
 	switch {
 	case pace == PaceStuck && m.Target.Health == Alive:
 		return MoveReclaim, m.startFailed(fmt.Sprintf("not healthy on %s after %s, and came no "+
-			"further",
-			to, waited.Round(time.Second)))
+			"further%s", to, waited.Round(time.Second), failing(v)))
 	case m.now.Sub(m.Move.Reached(fleet.StepCommitted)) >= tellAfter &&
 		ReportedStep(m.Move, v) != "":
 		return MoveProgress, nil

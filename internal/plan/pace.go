@@ -51,10 +51,18 @@ func (s Start) Judge(policy fleet.Policy) Pace {
 func (s Start) Slow() string {
 	why := string(s.On.Worker) + " is slow to bring it up, and it is waited for"
 	if v := s.On.VM; v != nil {
-		why += ": it is " + string(v.Phase)
+		why += ": it is " + string(v.Phase) + failing(v)
 	}
 	if s.On.Pressure.High() {
 		why += "; its host is under pressure"
 	}
 	return why
+}
+
+// failing says which service of a VM fails, after a comma; "" if none does.
+func failing(v *fleet.VMReport) string {
+	if v == nil || v.Failing() == "" {
+		return ""
+	}
+	return ", " + v.Failing()
 }
