@@ -15,7 +15,8 @@ import (
 // dumpLines is how many lines a failed test tells of each log.
 const dumpLines = 40
 
-// dump tells what a failed test's fleet looks like: the logs of its daemons and VMs, and its machines.
+// dump tells what a failed test's fleet looks like: the logs of its daemons and VMs, and its
+// machines.
 func (f *Fleet) dump() {
 	f.dumpLogs()
 	if f.Client != nil {
