@@ -20,6 +20,12 @@ const (
 	headerFrame   = math.MaxUint32
 	maxHeaderRefs = 1 << 20 // frame table entries kept: 16 MiB
 
+	// maxReads bounds the requests of readers under way at a time, and maxWarming those among them
+	// that nobody waits for yet. A file that grew by small fsyncs is in as many objects: without a
+	// bound each takes a connection of its own, and a host has some 28,000 ports.
+	maxReads   = 256
+	maxWarming = 64
+
 	// maxFilling bounds the content that waits in memory for the cache device. While the device
 	// takes less than what is read and written, the rest goes past it: nobody ever waits for the
 	// cache.
@@ -39,7 +45,9 @@ type frames struct {
 	tasks    *tasks
 	// stores again what was lost, if it can; nil: nothing can
 	heal    func(ctx context.Context, key string) bool
-	filling atomic.Int64 // bytes on their way to dev
+	filling atomic.Int64  // bytes on their way to dev
+	reading chan struct{} // has one element for each request under way
+	warming chan struct{} // the same, for those in the background
 
 	mu      sync.Mutex
 	ram     ramFrames
@@ -69,7 +77,8 @@ func newFrames(pages *pageSource, dev *cache.Cache, t *tasks, n *counters, ramBy
 	f := &frames{store: pages.store, counters: n, codec: pages.codec, lineage: pages.lineage,
 		keys: pages.keys, dev: dev, tasks: t,
 		flights: make(map[cache.Key]*frameFlight), headers: make(map[cache.Key]*segmentHeader),
-		ram: newRAMFrames(ramBytes)}
+		ram:     newRAMFrames(ramBytes),
+		reading: make(chan struct{}, maxReads), warming: make(chan struct{}, maxWarming)}
 	for i, a := range f.lineage {
 		space := uint32(i + 1)
 		if dev != nil {
@@ -136,7 +145,7 @@ func (f *frames) cached(key cache.Key, first int, dst []byte) bool {
 
 // fetch starts what is not on its way yet, waits, and fills the destinations.
 func (f *frames) fetch(ctx context.Context, missing []pending) error {
-	f.start(missing)
+	f.start(missing, func() {})
 	for i := range missing {
 		m := &missing[i]
 		select {
@@ -164,10 +173,25 @@ type frameRun struct {
 	flights []*frameFlight
 }
 
-// start gives every pending part a flight: one under way, or a new one that it launches.
-func (f *frames) start(missing []pending) {
+// start gives every pending part a flight: one under way, or a new one that it launches. It calls
+// landed once for each run that it launched, when that has landed, and returns their number.
+func (f *frames) start(missing []pending, landed func()) (launched int) {
+	runs := f.claim(missing)
+	for i := range runs {
+		r := &runs[i]
+		if !f.tasks.spawn(func(ctx context.Context) { f.fly(ctx, r, landed) }) {
+			f.land(r, nil, errs.New(errs.Unavailable, "the disk is detached"))
+			landed()
+		}
+	}
+	return len(runs)
+}
+
+// claim gives every pending part a flight, and returns the new ones, as runs.
+func (f *frames) claim(missing []pending) []frameRun {
 	var runs []frameRun
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	for i := range missing {
 		m := &missing[i]
 		if m.fl = f.flights[m.key]; m.fl != nil {
@@ -187,25 +211,47 @@ func (f *frames) start(missing []pending) {
 		}
 		runs = append(runs, frameRun{seg: m.seg, from: m.key.Frame, flights: []*frameFlight{m.fl}})
 	}
-	f.mu.Unlock()
-	for i := range runs {
-		r := &runs[i]
-		if !f.tasks.spawn(func(ctx context.Context) { f.fly(ctx, r) }) {
-			f.land(r, nil, errs.New(errs.Unavailable, "the disk is detached"))
+	return runs
+}
+
+// warm launches what is not on its way yet, maxWarming requests at a time, and waits for all. It
+// returns the first refusal (Denied), and nil when ctx has ended.
+func (f *frames) warm(ctx context.Context, missing []pending) error {
+	for rest := missing; len(rest) > 0; {
+		n := 1
+		for n < min(len(rest), framesPerGet) && rest[n].seg == rest[0].seg &&
+			rest[n].key.Frame == rest[n-1].key.Frame+1 {
+			n++
+		}
+		select {
+		case f.warming <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		landed := sync.OnceFunc(func() { <-f.warming }) // frames under way may have split the run
+		if f.start(rest[:n], landed) == 0 {
+			landed()
+		}
+		rest = rest[n:]
+	}
+	for i := range missing {
+		select {
+		case <-missing[i].fl.done:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := missing[i].fl.err; errs.Is(err, errs.Denied) {
+			return err
 		}
 	}
+	return nil
 }
 
 // fly reads a run and lands it, and then keeps it on the cache device.
-func (f *frames) fly(ctx context.Context, r *frameRun) {
-	data, err := f.readRun(ctx, r)
-	if errs.Is(err, errs.Corrupt) {
-		if f.heal != nil {
-			f.heal(ctx, segmentKey(f.lineage[r.seg.Lineage].Path, &r.seg))
-		}
-		data, err = f.readRun(ctx, r) // once more: the way here may have bent it, not the store
-	}
+func (f *frames) fly(ctx context.Context, r *frameRun, landed func()) {
+	data, err := f.bring(ctx, r)
 	f.land(r, data, err)
+	landed()
 	if f.dev == nil || err != nil {
 		return
 	}
@@ -214,6 +260,24 @@ func (f *frames) fly(ctx context.Context, r *frameRun) {
 			f.dev.Insert(f.key(&r.seg, r.from+uint32(i)), data[i])
 		}
 	})
+}
+
+// bring reads a run when it may, and once more if what came is broken.
+func (f *frames) bring(ctx context.Context, r *frameRun) ([][]byte, error) {
+	select {
+	case f.reading <- struct{}{}:
+	case <-ctx.Done():
+		return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "wait to read a frame")
+	}
+	defer func() { <-f.reading }()
+	data, err := f.readRun(ctx, r)
+	if errs.Is(err, errs.Corrupt) {
+		if f.heal != nil {
+			f.heal(ctx, segmentKey(f.lineage[r.seg.Lineage].Path, &r.seg))
+		}
+		data, err = f.readRun(ctx, r) // once more: the way here may have bent it, not the store
+	}
+	return data, err
 }
 
 // fill calls insert, which keeps n bytes of content, unless so much waits for the cache device

@@ -62,7 +62,7 @@ type Tuning struct {
 	CheckpointObjects  int           // log objects between map checkpoints; 64
 	CheckpointInterval time.Duration // time between map checkpoints of a changing disk; 60 s
 	MapBytes           int64         // clean map regions in memory, at least 1 MiB; 128 MiB
-	FrameBytes         int64         // frames in memory; 32 MiB, or 8 MiB beside a cache device
+	FrameBytes         int64         // frames in memory; 32 MiB, or 12 MiB beside a cache device
 
 	// BootWindow is how long after an attach first reads are recorded for the next one. Negative:
 	// never; 10 s.
@@ -106,7 +106,7 @@ func (t Tuning) withDefaults(cached bool) Tuning {
 	def(&t.MapBytes, 128<<20)
 	t.MapBytes = max(t.MapBytes, 1<<20)
 	if cached {
-		def(&t.FrameBytes, 8<<20)
+		def(&t.FrameBytes, 12<<20)
 	}
 	def(&t.FrameBytes, 32<<20)
 	def(&t.FrameIdle, time.Minute)

@@ -1,79 +1,83 @@
 package disk
 
 import (
+	"container/list"
+
 	"github.com/sluice-platform/sluice/internal/disk/cache"
-	"github.com/sluice-platform/sluice/internal/disk/format"
 )
 
-// ramFrames is a small in-memory frame cache: a clock over a fixed number of frames. The owner's
-// lock guards it.
+// ramFrameCost is about what a frame takes in memory beside its content.
+const ramFrameCost = 256
+
+// ramFrames is a small in-memory frame cache: a clock over as many frames as fit into a number of
+// bytes. Frames of a file that grew by small fsyncs have one block each, so their number says
+// nothing. The owner's lock guards it.
 type ramFrames struct {
-	index map[cache.Key]int
-	ring  []ramFrame
-	size  int
-	hand  int
+	index map[cache.Key]*list.Element
+	clock *list.List // of *ramFrame; the front is looked at next
+	bytes int64
+	most  int64
 }
 
 type ramFrame struct {
 	key  cache.Key
 	data []byte
-	hot  bool
+	hot  bool // asked for since it was last looked at
 }
 
+func (f *ramFrame) size() int64 { return int64(cap(f.data)) + ramFrameCost }
+
 func newRAMFrames(bytes int64) ramFrames {
-	n := max(16, int(bytes/format.FrameSize))
-	return ramFrames{index: make(map[cache.Key]int), size: n}
+	return ramFrames{index: make(map[cache.Key]*list.Element), clock: list.New(), most: bytes}
 }
 
 // get returns a frame's content or nil. It must not be changed.
 func (r *ramFrames) get(k cache.Key) []byte {
-	i, ok := r.index[k]
+	e, ok := r.index[k]
 	if !ok {
 		return nil
 	}
-	r.ring[i].hot = true
-	return r.ring[i].data
+	f := frameOf(e)
+	f.hot = true
+	return f.data
 }
 
-// put keeps data, which must not be changed any more.
+// put keeps data, which must not be changed any more. The newest frame is kept whatever its size.
 func (r *ramFrames) put(k cache.Key, data []byte) {
-	if i, ok := r.index[k]; ok {
-		r.ring[i].data = data
-		return
+	if e, ok := r.index[k]; ok {
+		f := frameOf(e)
+		r.bytes -= f.size()
+		f.data = data
+		r.bytes += f.size()
+	} else {
+		f := &ramFrame{key: k, data: data}
+		r.index[k] = r.clock.PushBack(f)
+		r.bytes += f.size()
 	}
-	if len(r.ring) < r.size {
-		r.index[k] = len(r.ring)
-		r.ring = append(r.ring, ramFrame{key: k, data: data})
-		return
-	}
-	for r.ring[r.hand].hot {
-		r.ring[r.hand].hot = false
-		r.hand = (r.hand + 1) % r.size
-	}
-	delete(r.index, r.ring[r.hand].key)
-	r.ring[r.hand] = ramFrame{key: k, data: data}
-	r.index[k] = r.hand
-	r.hand = (r.hand + 1) % r.size
+	r.evict(r.most)
 }
 
 // shrink drops what is more than bytes, first what was not asked for again. The cache may grow
 // again.
-func (r *ramFrames) shrink(bytes int64) {
-	n := max(16, int(bytes/format.FrameSize))
-	if len(r.ring) <= n {
-		return
-	}
-	keep := make([]ramFrame, 0, n)
-	for _, hot := range []bool{true, false} {
-		for _, fr := range r.ring {
-			if fr.hot == hot && len(keep) < n {
-				keep = append(keep, fr)
-			}
+func (r *ramFrames) shrink(bytes int64) { r.evict(bytes) }
+
+// evict drops frames until at most so many bytes are left, or one frame.
+func (r *ramFrames) evict(most int64) {
+	for r.bytes > most && r.clock.Len() > 1 {
+		e := r.clock.Front()
+		f := frameOf(e)
+		if f.hot {
+			f.hot = false
+			r.clock.MoveToBack(e)
+			continue
 		}
+		r.clock.Remove(e)
+		delete(r.index, f.key)
+		r.bytes -= f.size()
 	}
-	r.ring, r.hand = keep, 0
-	r.index = make(map[cache.Key]int, n)
-	for i := range r.ring {
-		r.index[r.ring[i].key] = i
-	}
+}
+
+func frameOf(e *list.Element) *ramFrame {
+	f, _ := e.Value.(*ramFrame) // nothing else is put there
+	return f
 }

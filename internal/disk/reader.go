@@ -134,18 +134,7 @@ func (r *reader) warm(ctx context.Context, from, to uint64) error {
 		}
 	}
 	r.frames.counters.readAheads.Add(uint64(len(missing)))
-	r.frames.start(missing)
-	for i := range missing {
-		select {
-		case <-missing[i].fl.done:
-		case <-ctx.Done():
-			return nil
-		}
-		if err := missing[i].fl.err; errs.Is(err, errs.Denied) {
-			return err
-		}
-	}
-	return nil
+	return r.frames.warm(ctx, missing)
 }
 
 const (

@@ -27,8 +27,10 @@ import (
 
 const (
 	defaultTimeout = 30 * time.Second
-	idlePerHost    = 32
-	maxErrorBytes  = 64 << 10
+	// idlePerHost is how many connections are kept for the next requests: as many as a disk has
+	// under way when it boots. Each that isn't kept costs a port for a minute.
+	idlePerHost   = 128
+	maxErrorBytes = 64 << 10
 )
 
 // Config says where the gateway is.

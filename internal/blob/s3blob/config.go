@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	parallel      = 32 // requests that should not wait for a connection
+	// requests that find a connection: of all the disks of a worker, each with a handshake else
+	parallel      = 256
 	headerTimeout = 30 * time.Second
 	dialTimeout   = 5 * time.Second
 	defaultRegion = "us-east-1"
