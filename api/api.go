@@ -66,6 +66,10 @@ type MachineConfig struct {
 	Services    []Service         `json:"services,omitempty"`
 	StopSignal  string            `json:"stop_signal,omitempty"`
 	StopTimeout float64           `json:"stop_timeout,omitempty"` // seconds, at most 300
+	// NoFile is the limit of open files (RLIMIT_NOFILE, soft and hard) of each process that the
+	// platform starts in the machine: services, their checks, and commands of exec. 64 to 1048576;
+	// 0: what the worker gives.
+	NoFile int64 `json:"nofile,omitempty"`
 }
 
 // CreateMachine creates a machine, and starts it unless SkipStart.

@@ -1,6 +1,6 @@
 // Command sluice-init is what runs inside a VM: PID 1 (init, the default), blockd, platformd, and
-// the PID 1 of the inner container (container-init), by its first argument. Configuration and
-// wiring only.
+// the PID 1 of the inner container (container-init), by its first argument; and, for a moment, what
+// that starts under a limit (container-limit). Configuration and wiring only.
 package main
 
 import (
@@ -45,6 +45,9 @@ func main() {
 	role := "init"
 	if len(os.Args) > 1 {
 		role = os.Args[1]
+	}
+	if role == innerinit.LimitRole {
+		innerinit.Limit(os.Args)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("role", role)
 	if err := run(role, log); err != nil {

@@ -100,7 +100,7 @@ func story(t *testing.T) *cli {
 	t.Helper()
 	c := newCLI(t)
 	c.must("machine", "create", "web-1", "--app", "shop", "--network", "prod", "--image", "base",
-		"--env", "MODE=live", "--service", web)
+		"--env", "MODE=live", "--nofile", "4096", "--service", web)
 	c.must("machine", "create", "db-1", "--app", "shop", "--network", "prod", "--image", "base",
 		"--cpus", "0.5", "--memory", "1GiB", "--worker", "w2")
 	c.must("worker", "drain", "w1", "--detach")
@@ -209,6 +209,8 @@ func TestRefusals(t *testing.T) {
 		{"machine create x --app a --network n --image base --service-file /does/not/exist",
 			2, "service file"},
 		{"machine create x --app a --network n --image base --stop-timeout 301s", 2, "301"},
+		{"machine create x --app a --network n --image base --nofile 0", 2, "--nofile out"},
+		{"machine create x --app a --network n --image base --nofile 63", 2, "from 64 to 1048576"},
 		{"machine create x --app a --network n --image base --worker w9", 3, "w9"},
 		{"machine destroy web-1", 2, "--yes"}, {"machine destroy web --yes", 3, "web"},
 		{"machine migrate web-1 --to w9", 3, "w9"}, {"machine exec web-1", 2, "command"},

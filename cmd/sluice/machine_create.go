@@ -22,6 +22,7 @@ type createFlags struct {
 	serviceFile  string
 	memory, disk string
 	stopTimeout  time.Duration
+	limitFiles   bool // --nofile was given
 	wait         bool
 	timeout      time.Duration
 }
@@ -56,6 +57,7 @@ set what sizes itself by them (heaps, worker counts).
 		PreRunE: requires("app", "network"),
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			f.req.Name = args[0]
+			f.limitFiles = cmd.Flags().Changed("nofile")
 			return d.createMachine(cmd.Context(), c, &f)
 		}),
 	}
@@ -77,6 +79,8 @@ set what sizes itself by them (heaps, worker counts).
 		"signal that asks it to stop (default SIGTERM)")
 	fl.DurationVar(&f.stopTimeout, "stop-timeout", 0,
 		"time from that signal to SIGKILL, at most 300s (default 5s)")
+	fl.Int64Var(&f.req.Config.NoFile, "nofile", 0,
+		"limit of open files of its services and commands, 64 to 1048576 (default: the worker's)")
 	fl.BoolVar(&f.wait, "wait", true, "wait until it is healthy")
 	fl.DurationVar(&f.timeout, "timeout", 2*time.Minute, "longest time to wait")
 	return cmd
@@ -110,6 +114,10 @@ func (f *createFlags) complete(d *deps) error {
 	if f.req.Config.CPUs <= 0 { // which would mean the default to the server
 		return errs.New(errs.Invalid, "cpus %v is not more than 0", f.req.Config.CPUs).
 			WithRemedy("ask for 0.001 or more")
+	}
+	if f.limitFiles && f.req.Config.NoFile == 0 { // which would mean the default to the server
+		return errs.New(errs.Invalid, "a limit of 0 open files leaves none").
+			WithRemedy("leave --nofile out for the worker's limit")
 	}
 	env, err := parseEnv(f.env)
 	if err != nil {

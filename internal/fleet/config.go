@@ -18,6 +18,8 @@ const (
 	MaxStopTimeout = 300 * time.Second
 	MaxCheckTime   = time.Hour // of a check's interval, timeout and grace
 	MaxServices    = 64
+	MinNoFile      = 64
+	MaxNoFile      = 1 << 20 // what a runtime allows a VM
 	// of environments and commands: the config is a record of the fleet's state
 	MaxConfigBytes = 256 << 10
 	maxPort        = 65535
@@ -43,6 +45,9 @@ type MachineConfig struct {
 	Env       map[string]string `json:"env,omitempty"`
 	Services  []Service         `json:"services,omitempty"`
 	Stop      StopConfig        `json:"stop"`
+	// NoFile is the limit of open files, soft and hard, of each process that the platform starts in
+	// the machine. From MinNoFile to MaxNoFile; 0: what the worker gives.
+	NoFile int64 `json:"nofile,omitempty"`
 }
 
 // StopConfig is how a machine is asked to stop: Signal, then SIGKILL after Timeout.
@@ -95,6 +100,11 @@ func (c MachineConfig) Validate() error {
 func (c MachineConfig) ValidateServices() error {
 	if err := c.Stop.validate(); err != nil {
 		return err
+	}
+	if c.NoFile != 0 && (c.NoFile < MinNoFile || c.NoFile > MaxNoFile) {
+		return errs.New(errs.Invalid, "limit of %d open files is not from %d to %d", c.NoFile,
+			MinNoFile, MaxNoFile).
+			WithRemedy("ask for a value in that range, or leave it out for the worker's limit")
 	}
 	if len(c.Services) > MaxServices {
 		return errs.New(errs.Invalid, "%d services; a machine has at most %d",

@@ -15,7 +15,7 @@ func good() fleet.MachineConfig {
 	return fleet.MachineConfig{
 		Image: "base", Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: 64}, DiskGiB: 8,
 		Env:  map[string]string{"A": "b=c"},
-		Stop: fleet.StopConfig{Signal: "SIGINT", Timeout: time.Minute},
+		Stop: fleet.StopConfig{Signal: "SIGINT", Timeout: time.Minute}, NoFile: 64,
 		Services: []fleet.Service{
 			{Name: "db", Cmd: []string{"db"}},
 			{Name: "web", Cmd: []string{"httpd", "-f"}, Dir: "/srv", HTTPPort: 80,
@@ -54,6 +54,9 @@ func TestBadConfigsAreRefused(t *testing.T) {
 		"timeout of 301 s": func(c *fleet.MachineConfig) {
 			c.Stop.Timeout = 301 * time.Second
 		},
+		"limit of 63 open files":      func(c *fleet.MachineConfig) { c.NoFile = 63 },
+		"limit of -1 open files":      func(c *fleet.MachineConfig) { c.NoFile = -1 },
+		"limit of 1048577 open files": func(c *fleet.MachineConfig) { c.NoFile = 1<<20 + 1 },
 		"65 services": func(c *fleet.MachineConfig) {
 			c.Services = make([]fleet.Service, 65)
 		},

@@ -21,7 +21,12 @@ func TestConfigSurvivesTheRoundTrip(t *testing.T) {
 				Env: map[string]string{"X": "y"}, Dir: "/srv"},
 			{Name: "web", Cmd: []string{"httpd"}, HTTPPort: 8080, Needs: []string{"db"},
 				Check: &api.Check{Kind: "http", Port: 8080, Path: "/ok", Interval: 0.5,
-					Timeout: 2, Grace: 10}}}}
+					Timeout: 2, Grace: 10}}}, NoFile: 4096}
+	for i, v := 0, reflect.ValueOf(in); i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("%s isn't sent round: give it a value here", v.Type().Field(i).Name)
+		}
+	}
 	config, err := configFromAPI(in)
 	if err != nil {
 		t.Fatal(err)

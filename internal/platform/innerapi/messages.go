@@ -56,6 +56,8 @@ type Start struct {
 	Keep bool   `json:"keep,omitempty"`
 	// Leave alone what the command has left in its group when it ends; without it that is killed.
 	Leave bool `json:"leave,omitempty"`
+	// NoFile is the limit of open files, soft and hard; 0: PID 1's own, which it can't exceed.
+	NoFile int64 `json:"nofile,omitempty"`
 }
 
 // Exit is how a process ended: Code is 128+n for signal n.

@@ -1,9 +1,11 @@
 package innerinit
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -23,6 +25,9 @@ import (
 
 // TestMain runs the init in a process of its own, in its own PID namespace: it reaps every child.
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == LimitRole {
+		Limit(os.Args)
+	}
 	if os.Getenv("SLUICE_TEST_INNER_INIT") == "" {
 		os.Exit(m.Run())
 	}
@@ -135,10 +140,55 @@ func TestExitCodes(t *testing.T) {
 			"exit $(id -u | tail -c 3)"}, Env: []string{"PATH=/bin"}, User: "1042"},
 			want: innerapi.Exit{Code: 42}},
 	} {
-		_, exit, err := run(t, c, name, tc.start)
-		if errs.KindOf(err) != tc.kind || exit != tc.want {
-			t.Errorf("%s: got %+v, %v; want %+v, kind %q", name, exit, err, tc.want, tc.kind)
+		var said [2]string
+		for i, limit := range []int64{0, 128} {
+			tc.start.NoFile = limit
+			_, exit, err := run(t, c, name, tc.start)
+			if errs.KindOf(err) != tc.kind || exit != tc.want {
+				t.Errorf("%s, limit %d: got %+v, %v; want %+v, kind %q", name, limit, exit, err,
+					tc.want, tc.kind)
+			}
+			said[i] = fmt.Sprint(err)
 		}
+		if said[0] != said[1] {
+			t.Errorf("%s: %q, and with a limit %q", name, said[0], said[1])
+		}
+	}
+}
+
+// TestLimitOfOpenFiles: a command has its limit, whoever runs it, and PID 1 keeps its own.
+func TestLimitOfOpenFiles(t *testing.T) {
+	c := startInit(t)
+	s := sh("echo $0 $(ulimit -Sn) $(ulimit -Hn); ls /proc/self/fd")
+	s.Args = append(s.Args, "name of it") // sh's $0
+	descriptors := ""                     // those without a limit
+	want := func(n int64, user, limits string) {
+		t.Helper()
+		s.NoFile, s.User = n, user
+		out, _, err := run(t, c, "limits", s)
+		line, open, _ := strings.Cut(out, "\n")
+		descriptors = cmp.Or(descriptors, open)
+		if line != "name of it "+limits || open != descriptors || err != nil {
+			t.Errorf("limit %d of user %q: got %q, %v; want %q and descriptors %q", n, user, out,
+				err, limits, descriptors)
+		}
+	}
+	var own unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
+		t.Fatal(err)
+	}
+	want(0, "", fmt.Sprintf("%d %d", own.Cur, own.Max))
+	want(64, "", "64 64")
+	want(64, "1042", "64 64")
+	want(int64(own.Max), "", fmt.Sprintf("%d %[1]d", own.Max))
+	want(64, "", "64 64")
+	s.User, s.NoFile, s.Keep = "1042", int64(own.Max)+1, true
+	_, _, err := run(t, c, "too many", s)
+	if !errs.Is(err, errs.Denied) || !strings.Contains(fmt.Sprint(err), "open files") {
+		t.Errorf("a limit above the hard one: %v", err)
+	}
+	if all, err := c.List(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("a command that could not be run is on the list: %v, %v", all, err)
 	}
 }
 

@@ -50,7 +50,11 @@ func (t *table) start(id string, s innerapi.Start, stdio []*os.File) (*process, 
 	for _, f := range stdio {
 		attr.Files = append(attr.Files, f.Fd())
 	}
-	p, err := t.fork(id, path, s, attr)
+	fork := t.fork
+	if s.NoFile != 0 {
+		fork = t.forkLimited
+	}
+	p, err := fork(id, path, s, attr)
 	if err != nil && terminal != nil {
 		terminal.Close()
 		terminal = nil

@@ -78,6 +78,7 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 		return p.timed(ctx, "connect",
 			func() error { return c.Connect(b.Address) })
 	})
+	g.Go(func() error { return c.CheckFiles(b.Config.NoFile) })
 	g.Go(func() error { return c.LimitMemory(b.Config.Resources.MemoryMiB << 20) })
 	if err := g.Wait(); err != nil {
 		return err
