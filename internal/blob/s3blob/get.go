@@ -61,13 +61,24 @@ func header(r blob.Range) string {
 
 func (s *Store) get(ctx context.Context, key string, r blob.Range,
 	byteRange string) (blob.Object, error) {
+	o, digest, err := s.getOnce(ctx, key, r, byteRange)
+	if err != nil || digest == "" {
+		return o, err
+	}
+	return s.untorn(ctx, key, o, digest)
+}
+
+// getOnce also returns the MD5 that the object's ETag promises; "" if it promises none, and for a
+// part of an object, of which nobody can tell.
+func (s *Store) getOnce(ctx context.Context, key string, r blob.Range,
+	byteRange string) (blob.Object, string, error) {
 	in := &s3.GetObjectInput{Bucket: &s.bucket, Key: s.key(key)}
 	if byteRange != "" {
 		in.Range = &byteRange
 	}
 	out, err := s.client.GetObject(ctx, in)
 	if err != nil {
-		return blob.Object{}, s.failure(err, "get object %s", key)
+		return blob.Object{}, "", s.failure(err, "get object %s", key)
 	}
 	defer out.Body.Close()
 	told := int64(-1)
@@ -77,10 +88,13 @@ func (s *Store) get(ctx context.Context, key string, r blob.Range,
 	o, err := readAnswer(r, aws.ToString(out.ContentRange), told, out.Body)
 	o.ETag = etag(aws.ToString(out.ETag))
 	if err != nil {
-		return blob.Object{}, errs.Wrap(errs.KindOf(err), err, "get object %s", key).
+		return blob.Object{}, "", errs.Wrap(errs.KindOf(err), err, "get object %s", key).
 			WithRemedy("%s", s.strangerRemedy(0))
 	}
-	return o, nil
+	if !r.Whole() {
+		return o, "", nil
+	}
+	return o, s.tags.compared(o, out), nil
 }
 
 // readAnswer reads the object in an answer to a Get of r, and refuses what isn't exactly that. told

@@ -8,6 +8,8 @@
 //   - An answer is believed only if it has all that S3 promises of one. What comes between, such as
 //     proxies, portals and ingresses, answers with every status there is; without S3's own document
 //     that is Unavailable.
+//   - A small object that is read whole is the version that its ETag names, where the store's ETags
+//     are MD5s. A part of an object can't be compared: read what is replaced in place whole.
 package s3blob
 
 import (
@@ -32,6 +34,7 @@ type Store struct {
 	bucket      string
 	prefix      string // empty, or with a slash at its end
 	where       string // the endpoint, for people
+	tags        tags
 }
 
 var _ blob.Store = (*Store)(nil)

@@ -86,6 +86,17 @@ func otherAnswers() []Kind {
 				rep.header.Set("Content-Range", "bytes */*")
 				x.send(rep)
 			}},
+		{Name: "another version's body", Ops: Get, Says: "torn",
+			Whole: true, Unheard: true, answer: func(x *exchange) {
+				rep := x.forward()
+				x.p.mu.Lock()
+				other := byte(x.p.hits%255 + 1) // another each time, as while somebody writes
+				x.p.mu.Unlock()
+				for i := range rep.body {
+					rep.body[i] ^= other
+				}
+				x.send(rep)
+			}},
 		{Name: "done, and no ETag", Ops: Get | Put, Says: "ETag", answer: func(x *exchange) {
 			rep := x.forward()
 			rep.header.Del("ETag")

@@ -13,8 +13,11 @@ type Kind struct {
 	// happen, or not lately.
 	Silent bool
 
-	// Unheard: HTTP itself repeats a read whose connection ended without an answer, and nobody
-	// hears of it.
+	// Whole: only reads of whole objects are answered so. Of a part, no client could tell.
+	Whole bool
+
+	// Unheard: HTTP itself repeats a read whose connection ended without an answer, and the driver
+	// one whose answer was torn; if that helps, nobody hears of it.
 	Unheard bool
 
 	answer func(x *exchange)

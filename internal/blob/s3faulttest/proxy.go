@@ -132,7 +132,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if p.choose != nil {
 		k = p.choose(r)
 	}
-	if k != nil && OpOf(r)&k.Ops == 0 {
+	if k != nil && (OpOf(r)&k.Ops == 0 || k.Whole && !whole(r)) {
 		k = nil
 	}
 	if k != nil {
@@ -152,6 +152,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rep := x.forward()
 	p.remember(r, body, rep)
 	x.send(rep)
+}
+
+// whole reports whether a read is of a whole object.
+func whole(r *http.Request) bool {
+	part := r.Header.Get("Range")
+	return part == "" || part == "bytes=0-"
 }
 
 // remember keeps what some kinds answer with later.
