@@ -149,7 +149,10 @@ func (p *Pool) plan() (begin int, wait time.Duration) {
 	}
 	lack := p.cfg.Size - len(p.ready) - max(0, p.booting-len(p.waiters))
 	if lack <= 0 {
-		p.lacking = time.Time{}
+		// a VM that is being booted is missing still: it may fail, and has been waited for already
+		if len(p.ready) >= p.cfg.Size {
+			p.lacking = time.Time{}
+		}
 		return 0, reapEvery
 	}
 	if p.lacking.IsZero() {

@@ -64,6 +64,25 @@ func TestTheRefillStandsBackUnderPressure(t *testing.T) {
 	})
 }
 
+// TestBootsThatFailUnderPressureBackOffAsOthers: the pool stands back for the pressure once, and not
+// again for each boot that fails.
+func TestBootsThatFailUnderPressureBackOffAsOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, pool.Config{Size: 1, PressedMax: time.Minute, BootTimeout: time.Second},
+			&driver{delay: time.Hour})
+		r.share.Store(0.9)
+		time.Sleep(59 * time.Second)
+		if n := r.starts(); n != 0 {
+			t.Errorf("%d boots before the longest time that the pool stands back", n)
+		}
+		// each boot takes ten seconds to fail; then 1, 2, 4, 8, 16, 30 seconds
+		time.Sleep(4 * time.Minute)
+		if n := r.starts(); n < 7 || n > 9 {
+			t.Errorf("%d boots in four minutes, want 7 to 9", n)
+		}
+	})
+}
+
 func TestABootIsGivenUpByWhatItDoesNotDo(t *testing.T) {
 	for _, c := range []struct {
 		name        string
