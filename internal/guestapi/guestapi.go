@@ -163,13 +163,6 @@ const HeaderError = "Sluice-Error"
 // HeaderInstance is in the answer of logs: which incarnation of the machine wrote them.
 const HeaderInstance = "Sluice-Instance"
 
-// Error is the body of every answer that isn't 2xx.
-type Error struct {
-	Kind    string `json:"kind"`
-	Message string `json:"message"`
-	Remedy  string `json:"remedy,omitempty"`
-}
-
 // Exec frames, on a WebSocket at PathMachine+"exec": each binary message starts with one of these
 // bytes. Query: cmd (repeated), env (repeated K=V), dir, tty=1, rows, cols, stdin=1; or command=1
 // in place of cmd and env, which then come in the first message. Text messages are JSON, from the

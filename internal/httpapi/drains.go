@@ -7,6 +7,7 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // drainCalls are the calls about drains.
@@ -20,12 +21,12 @@ func answerDrain(w http.ResponseWriter, status int, v fleet.DrainView, err error
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, status, drainToAPI(v))
+	jsonhttp.Write(w, status, drainToAPI(v))
 }
 
 func (c drainCalls) createDrain(w http.ResponseWriter, r *http.Request) {
 	var body api.CreateDrain
-	if err := decode(w, r, maxBody, strict, &body); err != nil {
+	if err := decode(w, r, maxBody, jsonhttp.Strict, &body); err != nil {
 		writeError(w, err)
 		return
 	}

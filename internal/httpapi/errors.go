@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"encoding/json"
 	"errors"
 	"net/http"
 	"strings"
@@ -9,6 +8,7 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // toAPIError splits an error into what went wrong and why.
@@ -37,19 +37,5 @@ func writeError(w http.ResponseWriter, err error) {
 func writeErrorStatus(w http.ResponseWriter, status int, err error) {
 	body := api.ErrorBody{Error: toAPIError(err)}
 	body.Error.RequestID = w.Header().Get(headerRequestID)
-	writeJSON(w, status, body)
-}
-
-// writeJSON answers with a JSON document. A failed write means that the client has gone, which the
-// access log shows as a short answer.
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	data, err := json.Marshal(v)
-	if err != nil {
-		status = http.StatusInternalServerError
-		data = []byte(`{"error":{"code":"internal","message":"the answer can't be encoded"}}`)
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	w.WriteHeader(status)
-	_, _ = w.Write(append(data, '\n'))
+	jsonhttp.Write(w, status, body)
 }

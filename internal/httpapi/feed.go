@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // feedCalls are the calls of workers. Unknown fields are ignored, because a worker may be of a
@@ -18,7 +19,7 @@ type feedCalls struct {
 
 func (c feedCalls) join(w http.ResponseWriter, r *http.Request) {
 	var req fleet.JoinRequest
-	if err := decode(w, r, maxBody, lenient, &req); err != nil {
+	if err := decode(w, r, maxBody, jsonhttp.Lenient, &req); err != nil {
 		writeError(w, err)
 		return
 	}
@@ -27,7 +28,7 @@ func (c feedCalls) join(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, answer)
+	jsonhttp.Write(w, http.StatusOK, answer)
 }
 
 // assignments is a long poll: it answers when there is news, and with the present set when there is
@@ -51,12 +52,12 @@ func (c feedCalls) assignments(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, set)
+	jsonhttp.Write(w, http.StatusOK, set)
 }
 
 func (c feedCalls) report(w http.ResponseWriter, r *http.Request) {
 	var report fleet.WorkerReport
-	if err := decode(w, r, maxReportBody, lenient, &report); err != nil {
+	if err := decode(w, r, maxReportBody, jsonhttp.Lenient, &report); err != nil {
 		writeError(w, err)
 		return
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 const (
@@ -56,5 +57,5 @@ func (c imageCalls) createImage(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusCreated, imageToAPI(image))
+	jsonhttp.Write(w, http.StatusCreated, imageToAPI(image))
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // machineCalls are the calls about machines, and about moves of one.
@@ -25,12 +26,12 @@ func answerMachine(w http.ResponseWriter, status int, v fleet.MachineView, err e
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, status, machineToAPI(v))
+	jsonhttp.Write(w, status, machineToAPI(v))
 }
 
 func (c machineCalls) createMachine(w http.ResponseWriter, r *http.Request) {
 	var body api.CreateMachine
-	if err := decode(w, r, maxBody, strict, &body); err != nil {
+	if err := decode(w, r, maxBody, jsonhttp.Strict, &body); err != nil {
 		writeError(w, err)
 		return
 	}
@@ -75,7 +76,7 @@ func answerPage[T any](w http.ResponseWriter, r *http.Request, items []T, key fu
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, list)
+	jsonhttp.Write(w, http.StatusOK, list)
 }
 
 // getMachine answers with the machine and its history. With ?wait=started|stopped|settled it
@@ -100,7 +101,7 @@ func (c machineCalls) getMachine(w http.ResponseWriter, r *http.Request) {
 	}
 	out := machineToAPI(v)
 	out.Events = eventsToAPI(events)
-	writeJSON(w, http.StatusOK, out)
+	jsonhttp.Write(w, http.StatusOK, out)
 }
 
 // destroyMachine returns once the request is recorded; the machine's VM and disk go after that.
@@ -124,7 +125,7 @@ func (c machineCalls) stopMachine(w http.ResponseWriter, r *http.Request) {
 
 func (c machineCalls) migrateMachine(w http.ResponseWriter, r *http.Request) {
 	var body api.Migrate
-	if err := decode(w, r, maxBody, strict, &body); err != nil {
+	if err := decode(w, r, maxBody, jsonhttp.Strict, &body); err != nil {
 		writeError(w, err)
 		return
 	}
@@ -139,7 +140,7 @@ func (c machineCalls) migrateMachine(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusAccepted, moveToAPI(v))
+	jsonhttp.Write(w, http.StatusAccepted, moveToAPI(v))
 }
 
 func (c machineCalls) machineEvents(w http.ResponseWriter, r *http.Request) {
@@ -148,7 +149,7 @@ func (c machineCalls) machineEvents(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, api.List[api.Event]{Items: eventsToAPI(events)})
+	jsonhttp.Write(w, http.StatusOK, api.List[api.Event]{Items: eventsToAPI(events)})
 }
 
 // getMove answers with one move; with ?wait=done once it has ended, or the long poll is over.
@@ -165,5 +166,5 @@ func (c machineCalls) getMove(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, moveToAPI(v))
+	jsonhttp.Write(w, http.StatusOK, moveToAPI(v))
 }

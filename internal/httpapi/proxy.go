@@ -128,10 +128,10 @@ func translateError(resp *http.Response) error {
 		return errs.Wrap(errs.Unavailable, err, "machine %s broke off its answer", t.machine)
 	}
 	_ = resp.Body.Close()
-	var ge guestapi.Error
+	var ge errs.Wire
 	if err := json.Unmarshal(body, &ge); err == nil && ge.Kind != "" {
 		// The ErrorHandler answers with it.
-		return errs.New(errs.Kind(ge.Kind), "%s", ge.Message).WithRemedy("%s", ge.Remedy)
+		return ge.Err()
 	}
 	resp.Body = io.NopCloser(strings.NewReader(string(body)))
 	resp.ContentLength = int64(len(body))

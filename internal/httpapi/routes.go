@@ -8,6 +8,7 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/expose"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // route is one call: the method and path are those of api/openapi.yaml, which a test checks.
@@ -104,7 +105,7 @@ func byMethod(methods map[string]http.HandlerFunc) http.Handler {
 }
 
 func (a *API) health(w http.ResponseWriter, _ *http.Request) {
-	writeJSON(w, http.StatusOK, map[string]string{"status": "ok", "version": a.cfg.Version})
+	jsonhttp.Write(w, http.StatusOK, map[string]string{"status": "ok", "version": a.cfg.Version})
 }
 
 func (a *API) lacks(r *http.Request) []string { return a.deps.Lacks(r.Context()) }
@@ -124,7 +125,7 @@ func (a *API) openAPI(w http.ResponseWriter, _ *http.Request) {
 
 func (a *API) server(w http.ResponseWriter, r *http.Request) {
 	v := a.deps.Status.Server(r.Context())
-	writeJSON(w, http.StatusOK,
+	jsonhttp.Write(w, http.StatusOK,
 		api.Server{FleetID: v.FleetID, Version: a.cfg.Version, StoreURL: v.StoreURL,
 			Leader: true, Brake: v.Brake, Started: v.Started})
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // workerCalls are the calls about workers.
@@ -15,7 +16,7 @@ func answerWorker(w http.ResponseWriter, v fleet.WorkerView, err error) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, workerToAPI(v))
+	jsonhttp.Write(w, http.StatusOK, workerToAPI(v))
 }
 
 func (c workerCalls) listWorkers(w http.ResponseWriter, r *http.Request) {
@@ -38,7 +39,7 @@ func (c workerCalls) getWorker(w http.ResponseWriter, r *http.Request) {
 
 func (c workerCalls) cordonWorker(w http.ResponseWriter, r *http.Request) {
 	var body api.Cordon
-	if err := decode(w, r, maxBody, strict, &body); err != nil {
+	if err := decode(w, r, maxBody, jsonhttp.Strict, &body); err != nil {
 		writeError(w, err)
 		return
 	}

@@ -22,7 +22,7 @@ import (
 type result struct {
 	stdout, stderr string
 	code           int // -1: the session didn't end with an exit code
-	failure        guestapi.Error
+	failure        errs.Wire
 }
 
 // dialExec opens a session.
@@ -343,12 +343,12 @@ func testLongCommand(t *testing.T, v *testVM) {
 		!strings.Contains(r.stderr, "too long") {
 		t.Errorf("one of 200 KiB: code %d, %q", r.code, r.stderr)
 	}
-	if r := run(slices.Repeat([]string{"argument"}, 200_000)...); r.failure.Kind != string(
-		errs.Invalid) || !strings.Contains(r.failure.Message, "at most") {
+	if r := run(slices.Repeat([]string{"argument"}, 200_000)...); r.failure.Kind != errs.Invalid ||
+		!strings.Contains(r.failure.Message, "at most") {
 		t.Errorf("more than fits: %+v", r.failure)
 	}
 	if r := v.exec(url.Values{"command": {"1"}},
-		stdin("ls")); r.failure.Kind != string(errs.Invalid) {
+		stdin("ls")); r.failure.Kind != errs.Invalid {
 		t.Errorf("no command in the first message: %+v", r)
 	}
 }

@@ -30,6 +30,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/runtime/runtimetest"
 	"github.com/sluice-platform/sluice/internal/runtime/sandbox"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 	"github.com/sluice-platform/sluice/test/v2host"
 )
 
@@ -290,7 +291,7 @@ func (v *testVM) serveGateway() {
 		}
 		time.Sleep(delay)
 		v.requests.Add(1)
-		if gatewayhttp.BearerToken(r) != "store-token" {
+		if jsonhttp.Bearer(r) != "store-token" {
 			return errs.New(errs.Denied, "bad store token")
 		}
 		if v.cut.Load() {
@@ -329,11 +330,11 @@ func (v *testVM) call(ctx context.Context, method, path string, body, out any) e
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		var e guestapi.Error
+		var e errs.Wire
 		if json.Unmarshal(data, &e) != nil {
 			return fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, data)
 		}
-		return errs.New(errs.Kind(e.Kind), "%s", e.Message).WithRemedy("%s", e.Remedy)
+		return e.Err()
 	}
 	if text, ok := out.(*string); ok {
 		*text = string(data)

@@ -120,8 +120,7 @@ func (v *fakeVM) answer(w http.ResponseWriter) {
 
 func (v *fakeVM) refuse(w http.ResponseWriter, err error) {
 	w.WriteHeader(http.StatusConflict)
-	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)),
-		Message: err.Error()})
+	_ = json.NewEncoder(w).Encode(errs.ToWire(err))
 }
 
 func (v *fakeVM) open(a guestapi.StoreAccess) *gatewayblob.Store {

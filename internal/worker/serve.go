@@ -2,13 +2,9 @@ package worker
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,6 +15,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/expose"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 const (
@@ -75,19 +72,13 @@ func (w *Worker) Handler() http.Handler {
 
 // authorized lets at next who has the worker's token, or one of others; "" is nobody's.
 func (w *Worker) authorized(next http.Handler, others ...string) http.Handler {
-	var want [][sha256.Size]byte
-	for _, token := range append(others, w.cfg.Token) {
-		if token != "" {
-			want = append(want, sha256.Sum256([]byte(token)))
-		}
-	}
+	known := append(others, w.cfg.Token)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		got, ok := sha256.Sum256([]byte(token)), 0
-		for _, w := range want {
-			ok |= subtle.ConstantTimeCompare(got[:], w[:])
+		token, ok := jsonhttp.Bearer(r), false
+		for _, want := range known {
+			ok = jsonhttp.SameToken(token, want) || ok
 		}
-		if ok != 1 {
+		if !ok {
 			writeError(rw, errs.New(errs.Denied, "worker %s doesn't know this token", w.cfg.Worker).
 				WithRemedy("call machines through the server"))
 			return
@@ -128,18 +119,12 @@ func (w *Worker) debugVMs(rw http.ResponseWriter, _ *http.Request) {
 	for _, vm := range w.pool.List() {
 		out.Items = append(out.Items, DebugVM{VM: vm.ID(), Link: vm.HostLink(), Pool: true})
 	}
-	writeJSON(rw, http.StatusOK, out)
+	jsonhttp.Write(rw, http.StatusOK, out)
 }
 
 func writeError(w http.ResponseWriter, err error) {
 	kind := errs.KindOf(err)
-	writeJSON(w, errhttp.Status(kind), api.ErrorBody{Error: api.Error{
+	jsonhttp.Write(w, errhttp.Status(kind), api.ErrorBody{Error: api.Error{
 		Code: string(kind), Message: err.Error(), Remedy: errs.RemedyOf(err),
 	}})
-}
-
-func writeJSON(w http.ResponseWriter, status int, v any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // who is gone needs no answer
 }

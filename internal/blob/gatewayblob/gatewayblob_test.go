@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/gatewayhttp"
 	"github.com/sluice-platform/sluice/internal/blob/memblob"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 func serve(t *testing.T, h http.Handler) *gatewayblob.Store {
@@ -38,7 +39,7 @@ func client(t *testing.T, url, token string) *gatewayblob.Store {
 }
 
 func allow(r *http.Request, _, _ string, _ []byte) error {
-	if gatewayhttp.BearerToken(r) != "secret" {
+	if jsonhttp.Bearer(r) != "secret" {
 		return errs.New(errs.Denied, "bad token").WithRemedy("bind again")
 	}
 	return nil

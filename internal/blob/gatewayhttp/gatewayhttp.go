@@ -75,15 +75,6 @@ func New(store blob.Store, auth Authorizer, cfg Config) http.Handler {
 	return &handler{store: store, auth: auth, maxBody: cfg.MaxBody}
 }
 
-// BearerToken returns the token of a request's Authorization header, or "".
-func BearerToken(r *http.Request) string {
-	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !ok {
-		return ""
-	}
-	return token
-}
-
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var err error

@@ -164,12 +164,9 @@ func (c *Client) call(ctx context.Context, method, path string, body, answer any
 }
 
 func failure(resp *http.Response) error {
-	var e guestapi.Error
+	var e errs.Wire
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<16)).Decode(&e); err != nil {
 		return errs.Wrap(errs.Internal, err, "blockd answers %s", resp.Status)
 	}
-	if e.Kind == "" {
-		return errors.New(e.Message)
-	}
-	return errs.New(errs.Kind(e.Kind), "%s", e.Message).WithRemedy("%s", e.Remedy)
+	return e.Err()
 }

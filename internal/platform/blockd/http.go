@@ -2,7 +2,6 @@ package blockd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -15,7 +14,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
-	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // Run serves on a unix socket until ctx ends, then abandons the disk.
@@ -49,9 +48,11 @@ func (s *Server) Run(ctx context.Context, socket string) error {
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+blockapi.PathInfo,
-		answering(func(context.Context, struct{}) (blockapi.Info, error) { return s.info(), nil }))
+		jsonhttp.Answering(func(context.Context, struct{}) (blockapi.Info, error) {
+			return s.info(), nil
+		}))
 	mux.HandleFunc("GET "+blockapi.PathStats,
-		answering(func(context.Context, struct{}) (disk.Stats, error) {
+		jsonhttp.Answering(func(context.Context, struct{}) (disk.Stats, error) {
 			d, err := s.current()
 			if err != nil {
 				return disk.Stats{}, err
@@ -59,35 +60,35 @@ func (s *Server) handler() http.Handler {
 			return d.Stats(), nil
 		}))
 	mux.HandleFunc("POST "+blockapi.PathPrepare,
-		answering(func(ctx context.Context, store guestapi.StoreAccess) (struct{}, error) {
+		jsonhttp.Answering(func(ctx context.Context, store guestapi.StoreAccess) (struct{}, error) {
 			return struct{}{}, s.prepare(ctx, store)
 		}))
-	mux.HandleFunc("POST "+blockapi.PathAttach, answering(s.attach))
+	mux.HandleFunc("POST "+blockapi.PathAttach, jsonhttp.Answering(s.attach))
 	mux.HandleFunc("POST "+blockapi.PathClose,
-		answering(func(ctx context.Context, _ struct{}) (blockapi.Info,
+		jsonhttp.Answering(func(ctx context.Context, _ struct{}) (blockapi.Info,
 			error) {
 			return s.close(ctx)
 		}))
 	mux.HandleFunc("POST "+blockapi.PathAbandon,
-		answering(func(ctx context.Context, _ struct{}) (blockapi.Info,
+		jsonhttp.Answering(func(ctx context.Context, _ struct{}) (blockapi.Info,
 			error) {
 			return s.abandon(ctx)
 		}))
 	mux.HandleFunc("GET "+blockapi.PathWatch,
-		answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
+		jsonhttp.Answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
 			return struct{}{}, s.awaitStopped(ctx)
 		}))
-	mux.HandleFunc("POST "+blockapi.PathStall, answering(s.awaitStall))
+	mux.HandleFunc("POST "+blockapi.PathStall, jsonhttp.Answering(s.awaitStall))
 	mux.HandleFunc("POST "+blockapi.PathHold,
-		answering(func(_ context.Context, h blockapi.Hold) (struct{}, error) {
+		jsonhttp.Answering(func(_ context.Context, h blockapi.Hold) (struct{}, error) {
 			return struct{}{}, s.hold(h)
 		}))
 	mux.HandleFunc("POST "+blockapi.PathSettle,
-		answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
+		jsonhttp.Answering(func(ctx context.Context, _ struct{}) (struct{}, error) {
 			return struct{}{}, s.settle(ctx)
 		}))
 	mux.HandleFunc("POST "+blockapi.PathCheckpoint,
-		answering(func(ctx context.Context, c blockapi.Checkpoint) (struct{}, error) {
+		jsonhttp.Answering(func(ctx context.Context, c blockapi.Checkpoint) (struct{}, error) {
 			d, err := s.current()
 			if err != nil {
 				return struct{}{}, err
@@ -95,7 +96,7 @@ func (s *Server) handler() http.Handler {
 			return struct{}{}, d.Checkpoint(ctx, c.Name)
 		}))
 	mux.HandleFunc("GET "+blockapi.PathCheckpoints,
-		answering(func(ctx context.Context, _ struct{}) ([]blockapi.Checkpoint, error) {
+		jsonhttp.Answering(func(ctx context.Context, _ struct{}) ([]blockapi.Checkpoint, error) {
 			d, err := s.current()
 			if err != nil {
 				return nil, err
@@ -103,33 +104,4 @@ func (s *Server) handler() http.Handler {
 			return d.Checkpoints(ctx)
 		}))
 	return mux
-}
-
-// answering makes a handler of a function from a JSON body to a JSON answer.
-func answering[Q, A any](fn func(context.Context, Q) (A, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		var q Q
-		if r.Method == http.MethodPost {
-			if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 1<<20)).Decode(
-				&q); err != nil {
-				fail(w, errs.Wrap(errs.Invalid, err, "decode request"))
-				return
-			}
-		}
-		a, err := fn(r.Context(), q)
-		if err != nil {
-			fail(w, err)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(a) // the caller has gone if this fails, and asks again
-	}
-}
-
-func fail(w http.ResponseWriter, err error) {
-	w.Header().Set("Content-Type", "application/json")
-	// the kind is in the body; the status has no meaning here
-	w.WriteHeader(http.StatusInternalServerError)
-	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)),
-		Message: err.Error(), Remedy: errs.RemedyOf(err)})
 }

@@ -2,20 +2,18 @@ package machine
 
 import (
 	"context"
-	"crypto/subtle"
 	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
-	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // serve answers on l until ctx ends.
@@ -39,9 +37,7 @@ func (p *Platform) serve(ctx context.Context, l net.Listener) error {
 // authorized lets through only who holds the VM's control token.
 func (p *Platform) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if !ok || p.cfg.Boot.ControlToken == "" ||
-			subtle.ConstantTimeCompare([]byte(token), []byte(p.cfg.Boot.ControlToken)) != 1 {
+		if !jsonhttp.SameToken(jsonhttp.Bearer(r), p.cfg.Boot.ControlToken) {
 			writeError(w, errs.New(errs.Denied, "no valid control token"))
 			return
 		}
@@ -98,7 +94,7 @@ func (p *Platform) getHealth(w http.ResponseWriter, r *http.Request) {
 	if info, err := p.block.Info(ctx); err == nil && info.Attached {
 		setDisk(&now, info.Report)
 	}
-	writeJSON(w, now.Health)
+	jsonhttp.Write(w, http.StatusOK, now.Health)
 }
 
 // getAlive answers who asks only whether this process is well. It waits for nothing but the locks
@@ -110,7 +106,8 @@ func (p *Platform) getAlive(w http.ResponseWriter, _ *http.Request) {
 
 func (p *Platform) postPrepare(w http.ResponseWriter, r *http.Request) {
 	var req guestapi.Prepare
-	if !decode(w, r, &req) {
+	if err := jsonhttp.Decode(w, r, maxRequestBytes, jsonhttp.Lenient, &req); err != nil {
+		writeError(w, err)
 		return
 	}
 	var refused error
@@ -130,7 +127,8 @@ func (p *Platform) postPrepare(w http.ResponseWriter, r *http.Request) {
 
 func (p *Platform) postBind(w http.ResponseWriter, r *http.Request) {
 	var req guestapi.Bind
-	if !decode(w, r, &req) {
+	if err := jsonhttp.Decode(w, r, maxRequestBytes, jsonhttp.Lenient, &req); err != nil {
+		writeError(w, err)
 		return
 	}
 	if err := checkBind(req); err != nil {
@@ -182,12 +180,13 @@ func (p *Platform) accepted(w http.ResponseWriter, refused, err error) {
 		return
 	}
 	now, _ := p.status.get()
-	writeJSON(w, now.Health)
+	jsonhttp.Write(w, http.StatusOK, now.Health)
 }
 
 func (p *Platform) postRelease(w http.ResponseWriter, r *http.Request) {
 	var req guestapi.Release
-	if !decode(w, r, &req) {
+	if err := jsonhttp.Decode(w, r, maxRequestBytes, jsonhttp.Lenient, &req); err != nil {
+		writeError(w, err)
 		return
 	}
 	var refused error
@@ -216,7 +215,7 @@ func (p *Platform) answerReleased(w http.ResponseWriter, r *http.Request) {
 		now, changed := p.status.get()
 		if now.Health.State.Final() {
 			if now.Health.State == guestapi.StateReleased {
-				writeJSON(w, now.Health)
+				jsonhttp.Write(w, http.StatusOK, now.Health)
 				return
 			}
 			writeError(w, errs.New(errs.Kind(now.Health.ErrorKind), "%s", now.Health.Error).
@@ -252,24 +251,8 @@ func (p *Platform) getEvents(w http.ResponseWriter, r *http.Request) {
 
 const maxRequestBytes = 4 << 20
 
-func decode(w http.ResponseWriter, r *http.Request, into any) bool {
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBytes)).Decode(
-		into); err != nil {
-		writeError(w, errs.Wrap(errs.Invalid, err, "decode request"))
-		return false
-	}
-	return true
-}
-
-func writeJSON(w http.ResponseWriter, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(body) // who asked has gone if this fails
-}
-
+// writeError marks the answer as the platform's own, not a program's of the machine.
 func writeError(w http.ResponseWriter, err error) {
-	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set(guestapi.HeaderError, "1")
-	w.WriteHeader(errhttp.Status(errs.KindOf(err)))
-	_ = json.NewEncoder(w).Encode(guestapi.Error{Kind: string(errs.KindOf(err)),
-		Message: err.Error(), Remedy: errs.RemedyOf(err)})
+	jsonhttp.Fail(w, err)
 }

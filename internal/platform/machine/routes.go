@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // route is a call that the fleet's API passes on, below /v1/machines/{id}/. api/openapi.yaml has
@@ -48,7 +49,7 @@ func (p *Platform) getServices(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, errs.New(errs.Unavailable, "this VM is no machine yet"))
 		return
 	}
-	writeJSON(w, servicesToAPI(now.Health.Services))
+	jsonhttp.Write(w, http.StatusOK, servicesToAPI(now.Health.Services))
 }
 
 // postService starts, stops or restarts a service, and answers with all of them as they are right
@@ -73,7 +74,7 @@ func (p *Platform) postService(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, servicesToAPI(m.Reports()))
+	jsonhttp.Write(w, http.StatusOK, servicesToAPI(m.Reports()))
 }
 
 func servicesToAPI(reports []fleet.ServiceReport) api.List[api.ServiceInfo] {
@@ -129,7 +130,7 @@ func (p *Platform) getDisk(w http.ResponseWriter, r *http.Request) {
 	if len(all) > 0 {
 		answer.Checkpoints = checkpointsToAPI(all)
 	}
-	writeJSON(w, answer)
+	jsonhttp.Write(w, http.StatusOK, answer)
 }
 
 func (p *Platform) getDiskStats(w http.ResponseWriter, r *http.Request) {
@@ -139,7 +140,7 @@ func (p *Platform) getDiskStats(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	now, _ := p.status.get()
-	writeJSON(w, statsToAPI(s, now.Health.Stall))
+	jsonhttp.Write(w, http.StatusOK, statsToAPI(s, now.Health.Stall))
 }
 
 // statsToAPI returns what a fleet is told of a disk's counts. The stall is the platform's, which
@@ -162,7 +163,7 @@ func (p *Platform) getCheckpoints(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, api.List[api.DiskCheckpoint]{Items: checkpointsToAPI(all)})
+	jsonhttp.Write(w, http.StatusOK, api.List[api.DiskCheckpoint]{Items: checkpointsToAPI(all)})
 }
 
 // postCheckpoint writes out the file system and names that state. What a program has not yet
@@ -181,5 +182,5 @@ func (p *Platform) postCheckpoint(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	writeJSON(w, api.DiskCheckpoint{Name: name})
+	jsonhttp.Write(w, http.StatusOK, api.DiskCheckpoint{Name: name})
 }

@@ -75,8 +75,7 @@ func Serve(ctx context.Context, conn *websocket.Conn, client *innerapi.Client, o
 
 // Refuse says why a command could not be run, and closes conn.
 func Refuse(ctx context.Context, conn *websocket.Conn, err error) {
-	body, _ := json.Marshal(guestapi.Error{Kind: string(errs.KindOf(err)), Message: err.Error(),
-		Remedy: errs.RemedyOf(err)})
+	body, _ := json.Marshal(errs.ToWire(err))
 	// or else the client has gone too
 	_ = conn.Write(ctx, websocket.MessageBinary, append([]byte{guestapi.FrameError}, body...))
 	conn.Close(websocket.StatusNormalClosure, "")

@@ -18,6 +18,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/decorate"
 	"github.com/sluice-platform/sluice/internal/blob/gatewayhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 	"github.com/sluice-platform/sluice/internal/x/repeats"
 )
 
@@ -211,7 +212,7 @@ func (g *Gateway) admit(next http.Handler) http.Handler {
 }
 
 func (g *Gateway) opened(r *http.Request) *grant {
-	token := gatewayhttp.BearerToken(r)
+	token := jsonhttp.Bearer(r)
 	g.mu.Lock()
 	gr := g.grant
 	g.mu.Unlock()

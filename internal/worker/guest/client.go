@@ -188,7 +188,7 @@ func refusal(resp *http.Response, path string) error {
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "read the platform's refusal of %s", path)
 	}
-	var e guestapi.Error
+	var e errs.Wire
 	if json.Unmarshal(b, &e) != nil || e.Kind == "" {
 		kind := errs.Internal
 		if resp.StatusCode >= http.StatusInternalServerError {
@@ -196,9 +196,5 @@ func refusal(resp *http.Response, path string) error {
 		}
 		return errs.New(kind, "the platform answered %s with status %d", path, resp.StatusCode)
 	}
-	out := errs.New(errs.Kind(e.Kind), "%s", e.Message)
-	if e.Remedy != "" {
-		out = out.WithRemedy("%s", e.Remedy)
-	}
-	return out
+	return e.Err()
 }

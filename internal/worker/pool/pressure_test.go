@@ -64,8 +64,8 @@ func TestTheRefillStandsBackUnderPressure(t *testing.T) {
 	})
 }
 
-// TestBootsThatFailUnderPressureBackOffAsOthers: the pool stands back for the pressure once, and not
-// again for each boot that fails.
+// TestBootsThatFailUnderPressureBackOffAsOthers: the pool stands back for the pressure once, and
+// not again for each boot that fails.
 func TestBootsThatFailUnderPressureBackOffAsOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, pool.Config{Size: 1, PressedMax: time.Minute, BootTimeout: time.Second},

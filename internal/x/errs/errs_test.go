@@ -1,6 +1,7 @@
 package errs_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -30,5 +31,28 @@ func TestRemedyIsFoundUnderAnOuterError(t *testing.T) {
 func TestKindOfPlainErrors(t *testing.T) {
 	if errs.KindOf(nil) != "" || errs.KindOf(io.EOF) != errs.Internal {
 		t.Fatal("nil must have no kind, a plain error must be internal")
+	}
+}
+
+func TestAnErrorCrossesTheWire(t *testing.T) {
+	sent := errs.Wrap(errs.Denied, io.EOF, "read the key").WithRemedy("give another")
+	body, err := json.Marshal(errs.ToWire(fmt.Errorf("attach: %w", sent)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `{"kind":"denied","message":"attach: read the key: EOF","remedy":"give another"}`
+	if string(body) != want {
+		t.Errorf("on the wire: %s", body)
+	}
+	var got errs.Wire
+	if err := json.Unmarshal(body, &got); err != nil {
+		t.Fatal(err)
+	}
+	if e := got.Err(); e.Kind != errs.Denied || e.Error() != "attach: read the key: EOF" ||
+		e.Remedy != "give another" {
+		t.Errorf("it arrived as %+v", e)
+	}
+	if e := (errs.Wire{Message: "no kind"}).Err(); e.Kind != errs.Internal {
+		t.Errorf("one without a kind arrived as %+v", e)
 	}
 }
