@@ -16,7 +16,7 @@ import (
 func TestAServerThatWasHeldUpHoldsItAgainstNobody(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	c, err := control.New(control.Config{FleetID: "f1", StoreURL: "mem://pool"}, control.Deps{
-		Store: memstate.New(memstate.Config{Now: func() time.Time { return now }}),
+		Store: memstate.New(memstate.Config{}),
 		Now:   func() time.Time { return now },
 		Disks: &memDisks{docs: map[string][]byte{}}, Images: memImages{},
 		Log: slog.New(slog.DiscardHandler)})

@@ -9,7 +9,6 @@ package state
 import (
 	"context"
 	"io"
-	"time"
 )
 
 // KV is one key at one revision.
@@ -31,7 +30,6 @@ type Op struct {
 	Key    string
 	Value  []byte // ignored where Delete
 	Delete bool
-	Lease  LeaseID // 0: none
 }
 
 // Txn applies Then if every If holds. Neither list may be longer than MaxTxnOps, and Then may name
@@ -54,12 +52,8 @@ type Batch struct {
 	Revision int64
 }
 
-// LeaseID names a lease. Keys bound to a lease vanish, in one revision, when it ends. A later write
-// of the key binds it to that write's lease, or to none. Leases give liveness, never safety.
-type LeaseID int64
-
 // Store is the narrow interface that both etcd and the in-memory twin implement. Safe for
-// concurrent use. Error kinds: NotFound (Get; a lease that has ended), Conflict (a Txn's condition
+// concurrent use. Error kinds: NotFound (Get), Conflict (a Txn's condition
 // did not hold; a compacted Watch), Invalid (a Txn that Check refuses), Exhausted (the store's
 // quota is used up), Unavailable (also for an ended ctx, whose error is then in the chain, and
 // after Close). Byte slices are the caller's on return, and copied on entry.
@@ -77,14 +71,6 @@ type Store interface {
 	// compacted (list again). A yield that blocks holds up this watch alone, and makes its changes
 	// pile up in memory.
 	Watch(ctx context.Context, prefix string, from int64, yield func(Batch) bool) error
-	// Grant makes a lease that ends ttl after its last KeepAlive. The ttl is rounded up to whole
-	// seconds.
-	Grant(ctx context.Context, ttl time.Duration) (LeaseID, error)
-	// KeepAlive renews a lease once, for its full ttl. NotFound: it has ended, and its keys are
-	// gone.
-	KeepAlive(ctx context.Context, id LeaseID) error
-	// Revoke ends a lease and deletes its keys. Revoking a lease that has ended already succeeds.
-	Revoke(ctx context.Context, id LeaseID) error
 	// Snapshot writes a restorable copy of the whole state. The format is the implementation's own.
 	Snapshot(ctx context.Context, w io.Writer) error
 	io.Closer

@@ -133,7 +133,7 @@ var start = time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 func Run(opt Options) (Tally, error) {
 	w := &world{opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, 0x51c1ce)), now: start,
 		end: start.Add(opt.Faults)}
-	w.store = memstate.New(memstate.Config{Now: func() time.Time { return w.now }})
+	w.store = memstate.New(memstate.Config{})
 	w.disks = newDisks(w)
 	w.shadow = newShadow(w)
 	w.setUp()

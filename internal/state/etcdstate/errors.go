@@ -41,12 +41,10 @@ func kindOf(err error) errs.Kind {
 		kind errs.Kind
 	}{
 		{rpctypes.ErrCompacted, errs.Conflict},
-		{rpctypes.ErrLeaseNotFound, errs.NotFound},
 		{rpctypes.ErrNoSpace, errs.Exhausted},
 		{rpctypes.ErrCorrupt, errs.Corrupt},
 		{rpctypes.ErrRequestTooLarge, errs.Invalid},
 		{rpctypes.ErrTooManyOps, errs.Invalid},
-		{rpctypes.ErrLeaseTTLTooLarge, errs.Invalid},
 	} {
 		if errors.Is(rpctypes.Error(err), known.err) {
 			return known.kind

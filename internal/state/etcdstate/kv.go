@@ -109,8 +109,7 @@ func (s *Store) Commit(parent context.Context, txn state.Txn) (int64, error) {
 		if op.Delete {
 			ops[i] = clientv3.OpDelete(op.Key)
 		} else {
-			ops[i] = clientv3.OpPut(op.Key, string(op.Value),
-				clientv3.WithLease(clientv3.LeaseID(op.Lease)))
+			ops[i] = clientv3.OpPut(op.Key, string(op.Value))
 		}
 	}
 	resp, err := s.kv.Txn(ctx).If(conds...).Then(ops...).Commit()

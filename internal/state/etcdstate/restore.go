@@ -18,7 +18,7 @@ import (
 // resumes.
 const revisionBump = 1_000_000_000
 
-// Restore makes a data directory for Start from a snapshot. Keys, their revisions and leases are
+// Restore makes a data directory for Start from a snapshot. Keys and their revisions are
 // the snapshot's; every watch from before must list again. Error kinds: Conflict where dir already
 // holds a state or is in use, Corrupt where the snapshot fails its checksum. After an error, or a
 // crash, dir holds no state.

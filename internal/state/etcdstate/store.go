@@ -26,7 +26,6 @@ type Store struct {
 	client  *clientv3.Client
 	kv      clientv3.KV
 	watcher clientv3.Watcher
-	lease   clientv3.Lease
 
 	life context.Context // ends at Close, and with it every call
 	end  context.CancelFunc
@@ -39,7 +38,7 @@ type Store struct {
 var _ state.Store = (*Store)(nil)
 
 func newStore(client *clientv3.Client, prefix string) *Store {
-	s := &Store{client: client, kv: client.KV, watcher: client.Watcher, lease: client.Lease}
+	s := &Store{client: client, kv: client.KV, watcher: client.Watcher}
 	if prefix != "" {
 		s.kv = namespace.NewKV(client.KV, prefix)
 		s.watcher = namespace.NewWatcher(client.Watcher, prefix)
@@ -72,52 +71,6 @@ func (s *Store) request(parent context.Context) (context.Context, func(), error)
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	return ctx, func() { cancel(); leave() }, nil
-}
-
-// Grant implements state.Store.
-func (s *Store) Grant(parent context.Context, ttl time.Duration) (state.LeaseID, error) {
-	if ttl <= 0 {
-		return 0, errs.New(errs.Invalid, "a lease of %s", ttl)
-	}
-	ctx, leave, err := s.request(parent)
-	if err != nil {
-		return 0, err
-	}
-	defer leave()
-	resp, err := s.lease.Grant(ctx, int64((ttl+time.Second-1)/time.Second))
-	if err != nil {
-		return 0, s.failed(parent, err, "grant a lease of %s", ttl)
-	}
-	return state.LeaseID(resp.ID), nil
-}
-
-// KeepAlive implements state.Store.
-func (s *Store) KeepAlive(parent context.Context, id state.LeaseID) error {
-	ctx, leave, err := s.request(parent)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if _, err := s.lease.KeepAliveOnce(ctx, clientv3.LeaseID(id)); err != nil {
-		return s.failed(parent, err, "keep lease %x alive", int64(id))
-	}
-	return nil
-}
-
-// Revoke implements state.Store.
-func (s *Store) Revoke(parent context.Context, id state.LeaseID) error {
-	ctx, leave, err := s.request(parent)
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if _, err := s.lease.Revoke(ctx, clientv3.LeaseID(id)); err != nil {
-		if err := s.failed(parent, err, "revoke lease %x", int64(id)); !errs.Is(err,
-			errs.NotFound) {
-			return err
-		}
-	}
-	return nil
 }
 
 // Compact forgets the changes before revision rev. Compacting further back than before does

@@ -34,13 +34,8 @@ func (s *Store) apply(ctx context.Context, txn state.Txn) (int64, error) {
 		return 0, err
 	}
 	for _, c := range txn.If {
-		if have := s.keys[c.Key].kv.ModRevision; have != c.ModRevision {
+		if have := s.keys[c.Key].ModRevision; have != c.ModRevision {
 			return 0, errs.New(errs.Conflict, "key %q has changed since it was read", c.Key)
-		}
-	}
-	for _, op := range txn.Then {
-		if _, ok := s.leases[op.Lease]; op.Lease != 0 && !op.Delete && !ok {
-			return 0, errs.New(errs.NotFound, "lease %d has ended", op.Lease)
 		}
 	}
 	s.writeLocked(txn.Then)
@@ -53,9 +48,6 @@ func (s *Store) writeLocked(ops []state.Op) {
 	var events []state.Event
 	for _, op := range ops {
 		old, had := s.keys[op.Key]
-		if had && old.lease != 0 {
-			delete(s.leases[old.lease].keys, op.Key)
-		}
 		if op.Delete {
 			if had {
 				delete(s.keys, op.Key)
@@ -67,12 +59,9 @@ func (s *Store) writeLocked(ops []state.Op) {
 		kv := state.KV{Key: op.Key, Value: slices.Clone(op.Value), CreateRev: next,
 			ModRevision: next}
 		if had {
-			kv.CreateRev = old.kv.CreateRev
+			kv.CreateRev = old.CreateRev
 		}
-		s.keys[op.Key] = entry{kv: kv, lease: op.Lease}
-		if op.Lease != 0 {
-			s.leases[op.Lease].keys[op.Key] = struct{}{}
-		}
+		s.keys[op.Key] = kv
 		events = append(events, state.Event{KV: kv})
 	}
 	if len(events) == 0 {

@@ -1,11 +1,8 @@
-// Package memstate is the in-memory twin of the fleet's state: the same revisions, watches,
-// compaction and leases as etcd, without a disk, for simulation and for tests of what stands on a
-// state.Store.
+// Package memstate is the in-memory twin of the fleet's state: the same revisions, watches and
+// compaction as etcd, without a disk, for simulation and for tests of what stands on a state.Store.
 //
-// Invariants: it passes the same suite as etcd (statetest). Nothing happens by itself but the end
-// of leases: with an injected clock they end at the next call of any method, or of Tick, after
-// their time. It starts no goroutine. A fault never tears a transaction: it happened wholly or not
-// at all.
+// Invariants: it passes the same suite as etcd (statetest). Nothing happens by itself, and
+// it starts no goroutine. A fault never tears a transaction: it happened wholly or not at all.
 package memstate
 
 import (
@@ -13,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/sluice-platform/sluice/internal/state"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -31,11 +27,8 @@ const (
 	FaultLoseResponse
 )
 
-// Config tunes a Store. The zero value is a plain store on the machine's clock.
+// Config tunes a Store. The zero value is a plain store.
 type Config struct {
-	// Now is the clock of leases. Where it is nil, time.Now is used and watches notice the end of
-	// leases by themselves; where it is set, call Tick after moving it.
-	Now func() time.Time
 	// History is how many revisions a Watch can go back before compaction is automatic; 0 means
 	// 10,000.
 	History int
@@ -44,27 +37,13 @@ type Config struct {
 	OnCommit func(state.Txn) Fault
 }
 
-type entry struct {
-	kv    state.KV
-	lease state.LeaseID
-}
-
-type lease struct {
-	ttl      time.Duration
-	deadline time.Time
-	keys     map[string]struct{}
-}
-
 // Store is the in-memory state. It is safe for concurrent use.
 type Store struct {
-	cfg    Config
-	timers bool // Now is the real clock, so watches may sleep on it
+	cfg Config
 
 	mu        sync.Mutex
 	rev       int64
-	keys      map[string]entry
-	leases    map[state.LeaseID]*lease
-	nextLease state.LeaseID
+	keys      map[string]state.KV
 	history   []state.Batch // one revision each, ascending, all later than or equal to compacted
 	compacted int64
 	closed    bool
@@ -76,21 +55,13 @@ var _ state.Store = (*Store)(nil)
 
 // New returns an empty store at revision 1, like a new etcd.
 func New(cfg Config) *Store {
-	timers := cfg.Now == nil
-	if timers {
-		cfg.Now = time.Now
-	}
 	if cfg.History == 0 {
 		cfg.History = 10_000
 	}
-	return &Store{
-		cfg: cfg, timers: timers, rev: 1, changed: make(chan struct{}),
-		keys: map[string]entry{}, leases: map[state.LeaseID]*lease{},
-	}
+	return &Store{cfg: cfg, rev: 1, changed: make(chan struct{}), keys: map[string]state.KV{}}
 }
 
-// enterLocked is the start of every operation: is there a store to ask, and which leases have
-// ended?
+// enterLocked is the start of every operation: is there a store to ask?
 func (s *Store) enterLocked(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "ask the state")
@@ -98,7 +69,6 @@ func (s *Store) enterLocked(ctx context.Context) error {
 	if s.closed {
 		return errs.New(errs.Unavailable, "the state is closed")
 	}
-	s.expireLocked()
 	return nil
 }
 
@@ -115,11 +85,11 @@ func (s *Store) Get(ctx context.Context, key string) (state.KV, error) {
 	if err := s.enterLocked(ctx); err != nil {
 		return state.KV{}, err
 	}
-	e, ok := s.keys[key]
+	kv, ok := s.keys[key]
 	if !ok {
 		return state.KV{}, errs.New(errs.NotFound, "no key %q in the state", key)
 	}
-	return cloneKV(e.kv), nil
+	return cloneKV(kv), nil
 }
 
 // List implements state.Store.
@@ -130,9 +100,9 @@ func (s *Store) List(ctx context.Context, prefix string) ([]state.KV, int64, err
 		return nil, 0, err
 	}
 	var kvs []state.KV
-	for key, e := range s.keys {
+	for key, kv := range s.keys {
 		if strings.HasPrefix(key, prefix) {
-			kvs = append(kvs, cloneKV(e.kv))
+			kvs = append(kvs, cloneKV(kv))
 		}
 	}
 	slices.SortFunc(kvs, func(a, b state.KV) int { return strings.Compare(a.Key, b.Key) })

@@ -3,10 +3,7 @@ package memstate_test
 import (
 	"bytes"
 	"context"
-	"sync"
 	"testing"
-	"testing/synctest"
-	"time"
 
 	"github.com/sluice-platform/sluice/internal/state"
 	"github.com/sluice-platform/sluice/internal/state/memstate"
@@ -14,29 +11,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// clock is a settable time.
-type clock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *clock) pass(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
-func harness(s *memstate.Store, pass func(time.Duration)) statetest.Harness {
+func harness(s *memstate.Store) statetest.Harness {
 	return statetest.Harness{
 		Store:   s,
 		Compact: func(_ context.Context, rev int64) error { s.Compact(rev); return nil },
-		Pass:    pass,
 		Restore: func(t *testing.T, snapshot []byte) state.Store {
 			restored, err := memstate.Restore(memstate.Config{}, bytes.NewReader(snapshot))
 			if err != nil {
@@ -47,17 +25,9 @@ func harness(s *memstate.Store, pass func(time.Duration)) statetest.Harness {
 	}
 }
 
-func TestConformanceWithInjectedClock(t *testing.T) {
+func TestConformance(t *testing.T) {
 	statetest.Run(t, func(*testing.T) statetest.Harness {
-		c := &clock{now: time.Unix(1_000_000, 0)}
-		s := memstate.New(memstate.Config{Now: c.Now})
-		return harness(s, func(d time.Duration) { c.pass(d); s.Tick() })
-	})
-}
-
-func TestConformanceOnTheRealClock(t *testing.T) {
-	statetest.Run(t, func(*testing.T) statetest.Harness {
-		return harness(memstate.New(memstate.Config{}), nil)
+		return harness(memstate.New(memstate.Config{}))
 	})
 }
 
@@ -124,8 +94,7 @@ func TestHistoryIsBounded(t *testing.T) {
 }
 
 func TestRestoreRefusesForeignBytes(t *testing.T) {
-	for _, snapshot := range []string{"", "{}", "nonsense",
-		`{"Format":"sluice-memstate-1","Keys":[{"Lease":7}]}`} {
+	for _, snapshot := range []string{"", "{}", "nonsense", `{"Format":"sluice-memstate-1"}`} {
 		if _, err := memstate.Restore(memstate.Config{},
 			bytes.NewReader([]byte(snapshot))); !errs.Is(err, errs.Corrupt) {
 			t.Errorf("restore of %q: %v", snapshot, err)
@@ -138,24 +107,4 @@ func mustCommit(t *testing.T, s state.Store, key string) {
 	if _, err := s.Commit(t.Context(), state.Txn{Then: []state.Op{{Key: key}}}); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func TestWatchSeesLeaseEndWithoutAnotherCall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := memstate.New(memstate.Config{})
-		id, err := s.Grant(t.Context(), time.Hour)
-		if err != nil {
-			t.Fatal(err)
-		}
-		rev, err := s.Commit(t.Context(), state.Txn{Then: []state.Op{{Key: "l", Lease: id}}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		begin := time.Now()
-		err = s.Watch(t.Context(), "l", rev,
-			func(b state.Batch) bool { return !b.Events[0].Deleted })
-		if err != nil || time.Since(begin) != time.Hour {
-			t.Fatalf("the key went after %s, %v", time.Since(begin), err)
-		}
-	})
 }

@@ -3,9 +3,7 @@ package memstate
 import (
 	"encoding/json"
 	"io"
-	"time"
 
-	"github.com/sluice-platform/sluice/internal/state"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -13,8 +11,8 @@ import (
 // revision that was handed out after the snapshot is handed out again.
 const restoreBump = 1_000_000_000
 
-// Restore returns a new store with the keys and leases of a snapshot. Leases begin anew, every
-// watch from before must list again, and revisions go on far beyond the snapshot's.
+// Restore returns a new store with the keys of a snapshot. Every watch from before must list
+// again, and revisions go on far beyond the snapshot's.
 func Restore(cfg Config, r io.Reader) (*Store, error) {
 	var doc snapshotDoc
 	if err := json.NewDecoder(r).Decode(&doc); err != nil {
@@ -25,34 +23,10 @@ func Restore(cfg Config, r io.Reader) (*Store, error) {
 			snapshotFormat)
 	}
 	s := New(cfg)
-	for _, l := range doc.Leases {
-		ttl := time.Duration(l.TTL)
-		s.leases[l.ID] = &lease{ttl: ttl, deadline: s.cfg.Now().Add(ttl),
-			keys: map[string]struct{}{}}
-	}
-	for _, k := range doc.Keys {
-		if err := s.adopt(k); err != nil {
-			return nil, err
-		}
+	for _, kv := range doc.Keys {
+		s.keys[kv.Key] = kv
 	}
 	s.rev = doc.Revision + restoreBump
 	s.compacted = s.rev
-	s.nextLease = doc.Last
 	return s, nil
-}
-
-// adopt takes a key over as it was. The store is not shared yet, so no lock is needed.
-func (s *Store) adopt(k snapshotKey) error {
-	if k.Lease != 0 {
-		l, ok := s.leases[k.Lease]
-		if !ok {
-			return errs.New(errs.Corrupt,
-				"snapshot binds key %q to lease %d, which it does not hold", k.KV.Key, k.Lease)
-		}
-		l.keys[k.KV.Key] = struct{}{}
-	}
-	s.keys[k.KV.Key] = entry{kv: state.KV{
-		Key: k.KV.Key, Value: k.KV.Value, CreateRev: k.KV.CreateRev, ModRevision: k.KV.ModRevision,
-	}, lease: k.Lease}
-	return nil
 }

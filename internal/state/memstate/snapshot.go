@@ -12,24 +12,12 @@ import (
 )
 
 // snapshotFormat names the one format that Restore reads.
-const snapshotFormat = "sluice-memstate-1"
+const snapshotFormat = "sluice-memstate-2"
 
 type snapshotDoc struct {
 	Format   string
 	Revision int64
-	Keys     []snapshotKey
-	Leases   []snapshotLease
-	Last     state.LeaseID
-}
-
-type snapshotKey struct {
-	KV    state.KV
-	Lease state.LeaseID
-}
-
-type snapshotLease struct {
-	ID  state.LeaseID
-	TTL int64 // nanoseconds
+	Keys     []state.KV
 }
 
 // Snapshot implements state.Store.
@@ -50,13 +38,9 @@ func (s *Store) document(ctx context.Context) (snapshotDoc, error) {
 	if err := s.enterLocked(ctx); err != nil {
 		return snapshotDoc{}, err
 	}
-	doc := snapshotDoc{Format: snapshotFormat, Revision: s.rev, Last: s.nextLease}
+	doc := snapshotDoc{Format: snapshotFormat, Revision: s.rev}
 	for _, key := range slices.Sorted(maps.Keys(s.keys)) {
-		e := s.keys[key]
-		doc.Keys = append(doc.Keys, snapshotKey{KV: cloneKV(e.kv), Lease: e.lease})
-	}
-	for _, id := range slices.Sorted(maps.Keys(s.leases)) {
-		doc.Leases = append(doc.Leases, snapshotLease{ID: id, TTL: int64(s.leases[id].ttl)})
+		doc.Keys = append(doc.Keys, cloneKV(s.keys[key]))
 	}
 	return doc, nil
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/sluice-platform/sluice/internal/state"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -18,7 +17,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, from int64,
 	breaks := s.breaks
 	s.mu.Unlock()
 	for {
-		batches, upTo, wait, err := s.since(ctx, prefix, from, breaks)
+		batches, upTo, changed, err := s.since(ctx, prefix, from, breaks)
 		if err != nil {
 			return err
 		}
@@ -31,8 +30,10 @@ func (s *Store) Watch(ctx context.Context, prefix string, from int64,
 		if len(batches) > 0 {
 			continue
 		}
-		if err := wait.wait(ctx); err != nil {
-			return err
+		select {
+		case <-ctx.Done():
+			return errs.Wrap(errs.Unavailable, ctx.Err(), "watch the state")
+		case <-changed:
 		}
 	}
 }
@@ -41,17 +42,17 @@ func (s *Store) Watch(ctx context.Context, prefix string, from int64,
 // and what to wait for when there are none.
 func (s *Store) since(
 	ctx context.Context, prefix string, from int64, breaks int,
-) (batches []state.Batch, upTo int64, wait pause, err error) {
+) (batches []state.Batch, upTo int64, changed <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.enterLocked(ctx); err != nil {
-		return nil, 0, pause{}, err
+		return nil, 0, nil, err
 	}
 	if s.breaks != breaks {
-		return nil, 0, pause{}, errs.New(errs.Unavailable, "the watch of %q was cut off", prefix)
+		return nil, 0, nil, errs.New(errs.Unavailable, "the watch of %q was cut off", prefix)
 	}
 	if from+1 < s.compacted {
-		return nil, 0, pause{}, errs.New(errs.Conflict,
+		return nil, 0, nil, errs.New(errs.Conflict,
 			"revision %d is compacted; the oldest kept is %d", from, s.compacted)
 	}
 	start, _ := slices.BinarySearchFunc(s.history, from+1, func(b state.Batch, rev int64) int {
@@ -62,7 +63,7 @@ func (s *Store) since(
 			batches = append(batches, b)
 		}
 	}
-	return batches, max(from, s.rev), pause{changed: s.changed, expiry: s.untilExpiryLocked()}, nil
+	return batches, max(from, s.rev), s.changed, nil
 }
 
 // filter copies what a batch holds under prefix.
@@ -75,26 +76,4 @@ func filter(b state.Batch, prefix string) (state.Batch, bool) {
 		}
 	}
 	return out, len(out.Events) > 0
-}
-
-// pause is what an idle watch waits for.
-type pause struct {
-	changed <-chan struct{}
-	expiry  time.Duration
-}
-
-func (p pause) wait(ctx context.Context) error {
-	var expired <-chan time.Time
-	if p.expiry > 0 {
-		timer := time.NewTimer(p.expiry)
-		defer timer.Stop()
-		expired = timer.C
-	}
-	select {
-	case <-ctx.Done():
-		return errs.Wrap(errs.Unavailable, ctx.Err(), "watch the state")
-	case <-p.changed:
-	case <-expired:
-	}
-	return nil
 }

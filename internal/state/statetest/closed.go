@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"testing"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -20,9 +19,6 @@ func everyCall(ctx context.Context, s state.Store) map[string]error {
 	_, _, calls["list"] = s.List(ctx, "")
 	_, calls["commit"] = s.Commit(ctx, state.Txn{Then: []state.Op{{Key: "a"}}})
 	calls["watch"] = s.Watch(ctx, "", 1, func(state.Batch) bool { return true })
-	_, calls["grant"] = s.Grant(ctx, time.Second)
-	calls["keep alive"] = s.KeepAlive(ctx, 1)
-	calls["revoke"] = s.Revoke(ctx, 1)
 	calls["snapshot"] = s.Snapshot(ctx, io.Discard)
 	return calls
 }

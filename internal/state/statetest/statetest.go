@@ -22,8 +22,6 @@ type Harness struct {
 	Store state.Store
 	// Compact forgets the changes before a revision.
 	Compact func(ctx context.Context, rev int64) error
-	// Pass lets the clock of the leases advance by d. Nil where the store has the real clock.
-	Pass func(d time.Duration)
 	// Restore makes another store from a snapshot.
 	Restore func(t *testing.T, snapshot []byte) state.Store
 }
@@ -47,10 +45,6 @@ func Run(t *testing.T, open func(t *testing.T) Harness) {
 		"WatchOfCompactedRevision": testWatchOfCompactedRevision,
 		"WatchSurvivesCompaction":  testWatchSurvivesCompaction,
 		"WatchStops":               testWatchStops,
-		"LeaseExpires":             testLeaseExpires,
-		"LeaseKeptAlive":           testLeaseKeptAlive,
-		"LeaseRevoked":             testLeaseRevoked,
-		"KeyLeavesLease":           testKeyLeavesLease,
 		"CancelledContext":         testCancelledContext,
 		"SnapshotRestores":         testSnapshotRestores,
 		"Closed":                   testClosed,

@@ -89,9 +89,6 @@ func testInvalidTransactions(t *testing.T, h Harness) {
 		wantKind(t, name, err, errs.Invalid)
 	}
 	commit(t, h.Store, state.Txn{Then: long[:state.MaxTxnOps]})
-	_, err := h.Store.Commit(timeout(t), state.Txn{Then: []state.Op{{Key: "leased", Lease: 12345}}})
-	wantKind(t, "unknown lease", err, errs.NotFound)
-	wantAbsent(t, h.Store, "leased")
 }
 
 func testExactlyOneWinner(t *testing.T, h Harness) {
