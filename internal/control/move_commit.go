@@ -49,37 +49,19 @@ func (c *Control) commitTo(ctx context.Context, r records.Row[fleet.Move],
 	return t.Commit(ctx)
 }
 
-// nextTarget gives up a target: for another one, or for the source, or for good.
+// nextTarget gives up a target for another one, or tries it again.
 func (c *Control) nextTarget(ctx context.Context, r records.Row[fleet.Move],
-	m records.Row[fleet.Machine], in plan.MoveInput, why *fleet.Blocker) error {
-	committed := in.Move.Step.PastCommit()
-	exclude := map[fleet.WorkerID]string{in.Move.From: "the machine comes from it",
-		in.Move.To: why.Detail}
-	to, blocked := c.placeCalm(needOf(m.Val, exclude))
-	spent := in.Move.Pinned || committed && in.Move.Attempt >= c.cfg.MaxAttempts
-	if to == "" || spent {
-		switch {
-		case in.Source.Health == plan.Alive:
-			return c.putBack(ctx, r, m, in, why)
-		case !committed:
-			return c.block(ctx, r, blocked)
-		case in.TargetOpen && in.Target.Health == plan.Alive && !spent:
-			to = in.Move.To
-		case committed && (spent || in.Target.Health != plan.Down):
-			return c.giveUp(ctx, r, m, why)
-		default:
-			return c.block(ctx, r, blocked)
-		}
-	}
+	m records.Row[fleet.Machine], in plan.MoveInput, other plan.Target) error {
+	to := other.To
 	next := r.Val
-	if !committed {
+	if !in.Move.Step.PastCommit() {
 		c.noteReleased(&next, in)
 	} else {
 		next.Attempt++
 	}
 	next.To, next.ToGen, next.Instance = to, m.Val.Generation+1,
 		fleet.InstanceID(c.deps.IDs.ULID(c.now()))
-	c.step(&next, fleet.StepCommitted, "on "+string(to)+" instead: "+why.Detail)
+	c.step(&next, fleet.StepCommitted, "on "+string(to)+" instead: "+other.Why.Detail)
 	return c.commitTo(ctx, r, m, next, func(t *records.Txn) {
 		if in.Move.To != "" && in.Move.To != to {
 			t.Release(in.Move.To, m.Val.ID)

@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"slices"
 
 	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -75,35 +74,16 @@ func (c *Control) lockNetwork(ctx context.Context, r records.Row[fleet.Move],
 	return t.Commit(ctx)
 }
 
-// retarget reserves another target while the machine still runs on its source; why is nil where the
-// present one takes no machines any more. Where there is no other, the move is undone: whoever
-// wanted it plans again, and says what is missing.
+// retarget reserves another target while the machine still runs on its source.
 func (c *Control) retarget(ctx context.Context, r records.Row[fleet.Move],
-	m records.Row[fleet.Machine], why *fleet.Blocker) error {
-	next := r.Val
-	if why != nil {
-		next.Refused = append(slices.Clip(next.Refused), next.To)
-	} else {
-		why = &fleet.Blocker{Code: fleet.CodeTargetLost, Object: "worker/" + string(next.To),
-			Detail: string(next.To) + " takes no machines any more",
-			Remedy: "sluice machine migrate without --to"}
-	}
-	exclude := map[fleet.WorkerID]string{next.From: "the machine is on it"}
-	for _, w := range next.Refused {
-		exclude[w] = "no VM got ready on it"
-	}
-	to, blocked := c.placeCalm(needOf(m.Val, exclude))
-	switch {
-	case next.Pinned, blocked != nil && why.Code == fleet.CodeNotReady:
-		return c.undoMove(ctx, r, m, why)
-	case blocked != nil:
-		return c.undoMove(ctx, r, m, blocked)
-	}
+	m records.Row[fleet.Machine], other plan.Target) error {
+	next, to := r.Val, other.To
+	next.Refused = other.Refused
 	t := c.records.Begin()
 	if next.To != "" {
 		t.Release(next.To, m.Val.ID)
 	}
-	note := "on " + string(to) + ", because " + why.Detail
+	note := "on " + string(to) + ", because " + other.Why.Detail
 	next.To, next.ToGen, next.Instance = to, m.Val.Generation+1,
 		fleet.InstanceID(c.deps.IDs.ULID(c.now()))
 	c.step(&next, fleet.StepReserved, note)

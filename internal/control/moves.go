@@ -16,11 +16,20 @@ func (c *Control) reconcileMove(ctx context.Context, r records.Row[fleet.Move]) 
 	}
 	in := c.gatherMove(r.Val, m.Val)
 	act, why := plan.Move(in, c.cfg.Policy, c.now())
+	var other plan.Target
+	switch act {
+	case plan.MoveRetarget:
+		other = plan.Retarget(in, why, c.placeCalm)
+		act, why = other.Action, other.Why
+	case plan.MoveNextTarget:
+		other = plan.NextTarget(in, why, c.cfg.MaxAttempts, c.placeCalm)
+		act, why = other.Action, other.Why
+	}
 	switch act {
 	case plan.MoveWait:
 		return c.block(ctx, r, why)
 	case plan.MoveRetarget:
-		return c.retarget(ctx, r, m, why)
+		return c.retarget(ctx, r, m, other)
 	case plan.MoveLock:
 		return c.lockNetwork(ctx, r, m)
 	case plan.MoveStop:
@@ -34,7 +43,9 @@ func (c *Control) reconcileMove(ctx context.Context, r records.Row[fleet.Move]) 
 	case plan.MoveReclaim:
 		return c.setState(ctx, m, fleet.MachineStopping, why.Detail, nil)
 	case plan.MoveNextTarget:
-		return c.nextTarget(ctx, r, m, in, why)
+		return c.nextTarget(ctx, r, m, in, other)
+	case plan.MoveGiveUp:
+		return c.giveUp(ctx, r, m, why)
 	case plan.MovePutBack:
 		return c.putBack(ctx, r, m, in, why)
 	case plan.MoveUndo:

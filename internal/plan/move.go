@@ -39,6 +39,7 @@ const (
 	MoveFinish     MoveAction = "finish"      // healthy: lock and source capacity are given back
 	MoveReclaim    MoveAction = "reclaim"     // the target takes too long: have it release it first
 	MoveNextTarget MoveAction = "next-target" // the target fails: commit to another one
+	MoveGiveUp     MoveAction = "give-up"     // no target starts it, and no source can
 	MovePutBack    MoveAction = "put-back"    // undo after the stop: commit back to the source
 	MoveUndo       MoveAction = "undo"        // undo before the stop: nothing has happened
 	MoveUndone     MoveAction = "undone"      // back on the source, for better or worse

@@ -17,6 +17,7 @@ import (
 type moveScenario struct {
 	now   time.Time
 	input plan.MoveInput
+	offer fleet.WorkerID // of placement, for another target; "": none
 }
 
 func newMoveScenario() *moveScenario {
@@ -27,9 +28,9 @@ func newMoveScenario() *moveScenario {
 
 // reset begins a move of a machine that runs, from one worker that is well to another one.
 func (s *moveScenario) reset() {
-	s.input = plan.MoveInput{TargetOpen: true, LockFree: true}
+	s.input, s.offer = plan.MoveInput{TargetOpen: true, LockFree: true}, "w3"
 	s.input.Move = fleet.Move{ID: "mv", Machine: "m1", Network: "net", From: "w1", To: "w2",
-		FromGen: 1, ToGen: 2,
+		FromGen: 1, ToGen: 2, Attempt: 1,
 		Reason: fleet.ReasonDrain}
 	s.input.Machine = fleet.Machine{ID: "m1", Desired: fleet.DesiredStarted,
 		State:     fleet.MachineStarted,
@@ -78,10 +79,47 @@ func (s *moveScenario) run(t *testing.T, d *datadriven.TestData) string {
 		}
 	}
 	act, why := plan.Move(s.input, fleet.DefaultPolicy(), s.now)
-	if why == nil {
-		return string(act) + "\n"
+	switch answer := string(act); act {
+	case plan.MoveRetarget:
+		return s.target(answer, plan.Retarget(s.input, why, s.placement))
+	case plan.MoveNextTarget:
+		return s.target(answer, plan.NextTarget(s.input, why, 3, s.placement))
+	default:
+		return told(answer, why)
 	}
-	return fmt.Sprintf("%s: %s %s: %s [%s]\n", act, why.Object, why.Code, why.Detail, why.Remedy)
+}
+
+func told(answer string, why *fleet.Blocker) string {
+	if why == nil {
+		return answer + "\n"
+	}
+	return fmt.Sprintf("%s: %s %s: %s [%s]\n", answer, why.Object, why.Code, why.Detail, why.Remedy)
+}
+
+// target answers what becomes of a move whose target won't do.
+func (s *moveScenario) target(answer string, other plan.Target) string {
+	if string(other.Action) != answer {
+		answer += ", " + string(other.Action)
+	}
+	if other.To != "" {
+		answer += " to " + string(other.To)
+	}
+	if len(other.Refused) > 0 {
+		answer += fmt.Sprintf(" not %v", other.Refused)
+	}
+	return told(answer, other.Why)
+}
+
+// placement is the placement: it has one worker to offer, if that isn't excluded.
+func (s *moveScenario) placement(need plan.Need) (fleet.WorkerID, *fleet.Blocker) {
+	why, excluded := need.Exclude[s.offer]
+	switch {
+	case s.offer == "":
+		why = "there is no other"
+	case !excluded:
+		return s.offer, nil
+	}
+	return "", &fleet.Blocker{Code: fleet.CodeNoCapacity, Object: "machine/m1", Detail: why}
 }
 
 func (s *moveScenario) moveOptions(d *datadriven.TestData) {
@@ -116,6 +154,14 @@ func (s *moveScenario) change(line string) error {
 		return s.sight(&s.input.Target, args, opt)
 	case "machine":
 		s.machine(args, opt)
+	case "offer":
+		s.offer = fleet.WorkerID(args[0])
+	case "attempt":
+		n, err := strconv.Atoi(args[0])
+		s.input.Move.Attempt = n
+		return err
+	case "refused":
+		s.input.Move.Refused = append(s.input.Move.Refused, fleet.WorkerID(args[0]))
 	case "is":
 		return s.is(args)
 	default:
@@ -129,6 +175,10 @@ func (s *moveScenario) is(args []string) error {
 		switch a {
 		case "cancelled":
 			s.input.Move.Cancel = true
+		case "pinned":
+			s.input.Move.Pinned = true
+		case "alone":
+			s.offer = ""
 		case "put-back":
 			s.place("w1", 3)
 		case "locked-out":
