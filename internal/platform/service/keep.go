@@ -49,13 +49,22 @@ func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
 }
 
 func (m *Manager) start(ctx context.Context, u *unit) (Process, error) {
-	m.set(u, func() { u.state, u.err = Starting, "" })
+	m.set(u, func() { u.state, u.err = Starting, u.whyAgain() })
 	p, err := m.cfg.Runner.Start(ctx, u.svc)
 	if err != nil {
 		return nil, err
 	}
 	m.set(u, func() { u.startedAt = wallClock() })
 	return p, nil
+}
+
+// whyAgain says why a service is started again, "" if it is not. A start may take long, and what is
+// looked for meanwhile is how the last run ended.
+func (u *unit) whyAgain() string {
+	if u.last == "" {
+		return ""
+	}
+	return "started again after: " + u.last
 }
 
 // wallClock is the time as reports have it, which are compared.
@@ -93,12 +102,7 @@ func (m *Manager) pause(ctx context.Context, u *unit, d time.Duration) {
 // attend follows one process to its end, and stops it when that is wanted. It isn't ready before it
 // has stayed up for settle. The error says how it ended.
 func (m *Manager) attend(ctx context.Context, u *unit, p Process, settle time.Duration) error {
-	m.set(u, func() {
-		u.state, u.pid = Running, p.PID()
-		if u.last != "" {
-			u.err = "started again after: " + u.last
-		}
-	})
+	m.set(u, func() { u.state, u.pid = Running, p.PID() })
 	alive, gone := context.WithCancel(ctx)
 	defer gone()
 	var side errgroup.Group
