@@ -29,6 +29,7 @@ func TestGrowUnderWriters(t *testing.T) {
 	var g errgroup.Group
 	stop := make(chan struct{})
 	written := make([]int, 2)
+	began := make(chan struct{}, len(written))
 	for w := range written {
 		g.Go(func() error {
 			for ; ; written[w]++ {
@@ -37,12 +38,19 @@ func TestGrowUnderWriters(t *testing.T) {
 					return nil
 				default:
 				}
-				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d-%d", w, written[w])),
-					record(written[w]), 0o600); err != nil {
+				err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d-%d", w, written[w])),
+					record(written[w]), 0o600)
+				if written[w] == 0 {
+					began <- struct{}{}
+				}
+				if err != nil {
 					return err
 				}
 			}
 		})
+	}
+	for range written {
+		<-began // else all may have grown before anybody writes, on a busy host
 	}
 	before, may := spaceOf(t, dir), mayResize(t)
 	for _, size := range []int64{64<<20 + 4096, 100 << 20, 128<<20 + 8<<20,
