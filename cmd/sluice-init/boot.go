@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/inner"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 )
 
 // bootPoll is how often the boot document is looked for. A VM that waits for long is a saved one,
@@ -30,10 +31,8 @@ func awaitBoot(ctx context.Context) (guestapi.Boot, error) {
 		case !errors.Is(err, os.ErrNotExist):
 			return boot, fmt.Errorf("read boot document: %w", err)
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, bootPoll) != nil {
 			return boot, fmt.Errorf("wait for the boot document: %w", context.Cause(ctx))
-		case <-time.After(bootPoll):
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -69,9 +70,7 @@ func waitHTTP(ctx context.Context, url string, limit time.Duration) error {
 		if err == nil {
 			return resp.Body.Close()
 		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, 20*time.Millisecond) != nil {
 			return errs.Wrap(errs.Unavailable, err, "no answer from %s within %s", url, limit)
 		}
 	}

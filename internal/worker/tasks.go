@@ -12,6 +12,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/worker/gateway"
 	"github.com/sluice-platform/sluice/internal/worker/pool"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/patience"
 )
@@ -276,10 +277,8 @@ func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assi
 			return errs.Wrap(errs.Unavailable, err, "the disk could not be closed for %s",
 				time.Since(began).Round(time.Second))
 		}
-		select { // it is still at it, for example because the store can't be reached
-		case <-ctx.Done():
-		case <-time.After(releaseTryAgain):
-		}
+		// it is still at it, for example because the store can't be reached
+		_ = backoff.Sleep(ctx, releaseTryAgain) // the next request tells that ctx has ended
 	}
 }
 

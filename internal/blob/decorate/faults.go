@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -69,10 +70,8 @@ func (f *Faulty) draw() draw {
 func (f *Faulty) do(ctx context.Context, mutation bool, call func() error) error {
 	d := f.draw()
 	if d.delay > 0 {
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, d.delay) != nil {
 			return errs.Wrap(errs.Unavailable, ctx.Err(), "injected delay")
-		case <-time.After(d.delay):
 		}
 	}
 	if d.refused {

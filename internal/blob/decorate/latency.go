@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -26,12 +27,10 @@ type latency struct {
 }
 
 func (l *latency) wait(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
+	if backoff.Sleep(ctx, l.d()) != nil {
 		return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for the store")
-	case <-time.After(l.d()):
-		return nil
 	}
+	return nil
 }
 
 func (l *latency) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {

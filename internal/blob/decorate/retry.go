@@ -4,10 +4,10 @@ package decorate
 
 import (
 	"context"
-	"math/rand/v2"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -34,19 +34,16 @@ type retry struct {
 }
 
 func (r *retry) do(ctx context.Context, call func() error) error {
-	pause := r.cfg.Pause
+	wait := backoff.New(r.cfg.Pause, r.cfg.MaxPause)
 	for attempt := 1; ; attempt++ {
 		err := call()
 		if attempt >= r.cfg.Attempts || !errs.Is(err, errs.Unavailable) || ctx.Err() != nil {
 			return err
 		}
 		after, _ := blob.ThrottledFor(err)
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, after+wait.Next()) != nil {
 			return err
-		case <-time.After(after + pause/2 + rand.N(pause/2+1)):
 		}
-		pause = min(2*pause, r.cfg.MaxPause)
 	}
 }
 

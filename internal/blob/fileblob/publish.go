@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -106,11 +107,9 @@ func (s *Store) lock(ctx context.Context, key string) (unlock func(), err error)
 				key, lockWait).
 				WithRemedy("find the stopped process that holds %s (fuser -v) and end it", name)
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, pause) != nil {
 			release(fd)
 			return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "lock object %s", key)
-		case <-time.After(pause):
 		}
 	}
 }

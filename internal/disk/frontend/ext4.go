@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -141,11 +142,9 @@ func Unmount(ctx context.Context, target string) error {
 		case !errors.Is(err, unix.EBUSY):
 			return errs.Wrap(errs.Unavailable, err, "unmount %s", target)
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, unmountPause) != nil {
 			return errs.Wrap(errs.Conflict, err, "unmount %s", target).
 				WithRemedy("end the processes that use it (fuser -vm %s)", target)
-		case <-time.After(unmountPause):
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -53,10 +54,8 @@ func attachLoop(ctx context.Context, devDir string, backing int,
 		if !isTaken(err) {
 			return nil, errs.Wrap(errs.Unavailable, err, "attach a loop device")
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, time.Duration(rand.Int64N(int64(10*time.Millisecond)))) != nil {
 			return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "attach a loop device")
-		case <-time.After(time.Duration(rand.Int64N(int64(10 * time.Millisecond)))):
 		}
 	}
 	return nil, errs.New(errs.Exhausted, "no loop device was free for long enough in %d attempts",

@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/platform/innerapi"
 	"github.com/sluice-platform/sluice/internal/platform/ownsync"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -147,11 +148,9 @@ func remains(ctx context.Context, cfg Config) error {
 				return fmt.Errorf("end what is left of a container: %w", err)
 			}
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, time.Millisecond) != nil {
 			return errs.New(errs.Unavailable,
 				"processes %v are left of a container and don't end", left)
-		case <-time.After(time.Millisecond):
 		}
 	}
 	if err := os.RemoveAll(cfg.Dir); err != nil {

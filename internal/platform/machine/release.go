@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -61,9 +62,8 @@ func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 		if err := p.sayWhy(err); err != nil {
 			return err
 		}
-		select {
-		case <-time.After(retryPause):
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, retryPause) != nil {
+			return nil
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -46,10 +47,9 @@ func (p *Platform) watchStall(ctx context.Context) error {
 		if ctx.Err() == nil {
 			p.log.WarnContext(ctx, "stall of the store not handled", "error", err)
 		}
-		select {
 		// then it is told again, because it still differs from the last
-		case <-time.After(stallRetry):
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, stallRetry) != nil {
+			return nil
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -57,10 +58,8 @@ func (p *Platform) awaitBlockd(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		select {
-		case <-give.Done():
+		if backoff.Sleep(give, blockdRetry) != nil {
 			return err
-		case <-time.After(blockdRetry):
 		}
 	}
 }

@@ -10,12 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
 // keep runs one service until ctx ends, over all its restarts. p is what runs already, or nil.
 func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
-	backoff, settle := backoffFirst, time.Duration(0) // what runs already has shown that it does
+	again, settle := backoffFirst, time.Duration(0) // what runs already has shown that it does
 	if p == nil {
 		settle = u.firstSettle()
 	}
@@ -36,15 +37,15 @@ func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
 			return
 		}
 		if time.Since(upSince) >= backoffReset {
-			backoff = backoffFirst
+			again = backoffFirst
 		}
-		if !m.endedByItself(u, err, ran, backoff) {
-			backoff, settle = backoffFirst, u.firstSettle()
+		if !m.endedByItself(u, err, ran, again) {
+			again, settle = backoffFirst, u.firstSettle()
 			continue
 		}
-		settle = 2 * backoff
-		m.pause(ctx, u, backoff)
-		backoff = min(2*backoff, backoffMost)
+		settle = 2 * again
+		m.pause(ctx, u, again)
+		again = min(2*again, backoffMost)
 	}
 }
 
@@ -179,12 +180,9 @@ func (m *Manager) probe(ctx context.Context, u *unit, settle time.Duration) {
 		case time.Since(began) > checkQuiet:
 			m.setIfUp(u, Running, "not ready yet: "+err.Error())
 		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-timer.C:
+		if backoff.Sleep(ctx, wait) != nil {
+			return
 		}
-		timer.Stop()
 		if !passed {
 			wait = min(wait+wait/2, cmp.Or(check.Interval, fleet.DefaultCheckInterval))
 		}
@@ -193,12 +191,8 @@ func (m *Manager) probe(ctx context.Context, u *unit, settle time.Duration) {
 
 // awaitSettled makes a service ready once it has stayed up until then.
 func (m *Manager) awaitSettled(ctx context.Context, u *unit, then time.Time) {
-	timer := time.NewTimer(time.Until(then))
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
+	if backoff.Sleep(ctx, time.Until(then)) != nil {
 		return
-	case <-timer.C:
 	}
 	if u.svc.Check == nil {
 		m.setIfUp(u, Ready, "")

@@ -26,6 +26,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
@@ -137,12 +138,12 @@ func (in *Init) supervise(ctx context.Context, started chan<- struct{}) error {
 		select {
 		case <-blockd.done:
 			in.cfg.Log.ErrorContext(ctx, "blockd has ended, and so does the VM", "how", blockd.how)
-			in.await(ctx, lastWords) // platformd sees it too, and tells the worker
+			_ = backoff.Sleep(ctx, lastWords) // platformd sees it too, and tells the worker
 			return fmt.Errorf("blockd: %s", blockd.how)
 		case <-platformd.done:
 			in.cfg.Log.ErrorContext(ctx, "platformd has ended, and is started again", "how",
 				platformd.how)
-			in.await(ctx, restartGap)
+			_ = backoff.Sleep(ctx, restartGap)
 			in.restarts.Count++
 			in.restarts.Last, in.restarts.Reason = time.Now(), platformd.how
 			if platformd, err = in.startPlatformd(); err != nil {
@@ -204,15 +205,6 @@ func (in *Init) end(all ...*child) error {
 		}
 	}
 	return nil
-}
-
-func (in *Init) await(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }
 
 func (in *Init) start(role string, env ...string) (*child, error) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/watchdog"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 )
 
 const (
@@ -123,9 +124,8 @@ func askPlatformd(ctx context.Context, token string, answers *atomic.Int64) {
 		if answers.Load() == 0 {
 			wait = askFirst
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
+		if backoff.Sleep(ctx, wait) != nil {
+			return
 		}
 	}
 }

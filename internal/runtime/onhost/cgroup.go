@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -361,20 +362,12 @@ func WriteFile(path, value string) error {
 
 // Poll calls done until it reports true or fails, ever more slowly, up to 20 ms apart.
 func Poll(ctx context.Context, done func() (bool, error)) error {
-	wait := time.Millisecond
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-timer.C:
-		}
-		ok, err := done()
-		if ok || err != nil {
+	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
+		if ok, err := done(); ok || err != nil {
 			return err
 		}
-		timer.Reset(wait)
-		wait = min(2*wait, 20*time.Millisecond)
+		if backoff.Sleep(ctx, wait) != nil {
+			return context.Cause(ctx)
+		}
 	}
 }

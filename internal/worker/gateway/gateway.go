@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/decorate"
 	"github.com/sluice-platform/sluice/internal/blob/gatewayhttp"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 	"github.com/sluice-platform/sluice/internal/x/repeats"
@@ -131,9 +132,8 @@ func (g *Gateway) open(ctx context.Context) net.Listener {
 			return l
 		}
 		g.log.WarnContext(ctx, "store gateway could not be opened", "error", err)
-		select {
-		case <-ctx.Done():
-		case <-time.After(openRetry):
+		if backoff.Sleep(ctx, openRetry) != nil {
+			return nil
 		}
 	}
 	return nil

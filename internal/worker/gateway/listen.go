@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -38,11 +39,9 @@ func Listen(ctx context.Context, link string) (net.Listener, error) {
 		if !passing || time.Now().After(deadline) {
 			return nil, errs.Wrap(errs.Unavailable, err, "open the store gateway on link %s", link)
 		}
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, listenRetry) != nil {
 			return nil, errs.Wrap(errs.Unavailable, ctx.Err(),
 				"open the store gateway on link %s", link)
-		case <-time.After(listenRetry):
 		}
 	}
 }

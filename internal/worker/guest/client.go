@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -102,19 +103,17 @@ func (c *Client) Release(ctx context.Context, r guestapi.Release) error {
 // Follow calls yield with the platform's state now and after each change, reconnecting where the
 // stream breaks, until ctx ends.
 func (c *Client) Follow(ctx context.Context, yield func(guestapi.Health)) {
-	wait := reconnectMin
-	for ctx.Err() == nil {
+	wait := backoff.New(reconnectMin, reconnectMax)
+	for {
 		began := time.Now()
 		c.stream(ctx, yield)
 		// it was a good stream; a platform that was replaced is back soon
 		if time.Since(began) >= reconnectMax {
-			wait = reconnectMin
+			wait.Reset()
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
+		if backoff.Sleep(ctx, wait.Next()) != nil {
+			return
 		}
-		wait = min(2*wait, reconnectMax)
 	}
 }
 
