@@ -105,6 +105,9 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 
 func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, error) {
 	start := time.Now()
+	if err := p.awaitBlockd(ctx); err != nil {
+		return "", err
+	}
 	info, err := p.block.Attach(ctx, blockapi.Attach{Store: b.Store, Generation: b.Generation,
 		Holder: p.holder(b)})
 	if err != nil {

@@ -129,7 +129,11 @@ func (p *Platform) prepare(ctx context.Context, _ *errgroup.Group) error {
 	bindable, cancel := p.interrupt.context(ctx)
 	defer cancel()
 	start := time.Now()
-	if err := p.block.Prepare(bindable, now.Prepare.Store); err != nil {
+	err := p.awaitBlockd(bindable)
+	if err == nil {
+		err = p.block.Prepare(bindable, now.Prepare.Store)
+	}
+	if err != nil {
 		// A bind does without it; only the pause is longer.
 		p.log.WarnContext(ctx, "disk not prepared", "error", err)
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	blockdComesUp = 10 * time.Second
+	// blockdComesUp is long even for a busy host. A blockd that ends is init's to notice.
+	blockdComesUp = time.Minute
 	blockdRetry   = 5 * time.Millisecond
 )
 
@@ -49,7 +50,8 @@ func endOfDisk(err error, outOfMemory bool) error {
 		WithRemedy("start the machine again: what was acknowledged is in the store")
 }
 
-// awaitBlockd waits for blockd to come up, which init starts at the same time as this.
+// awaitBlockd returns once blockd answers, which init starts at the same time as this. Whatever may
+// be asked of a VM that has just booted waits for it.
 func (p *Platform) awaitBlockd(ctx context.Context) error {
 	give, cancel := context.WithTimeout(ctx, blockdComesUp)
 	defer cancel()
