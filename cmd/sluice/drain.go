@@ -122,9 +122,9 @@ drain.
 // ends.
 const blockedFor = 5 * time.Second
 
-// lookOn watches a drain until it has ended, ctx or the flags' time is over, or, without --wait, it
-// has been blocked for a while. It returns the newest state.
-func lookOn(ctx context.Context, c *client.Client, drain api.Drain, f drainFlags,
+// watchDrain follows a drain and returns its newest state. It ends with the drain, with ctx, after
+// the flags' time, or, without --wait, when the drain has been blocked for a while.
+func watchDrain(ctx context.Context, c *client.Client, drain api.Drain, f drainFlags,
 	show func(api.Drain) error) (api.Drain, error) {
 	if f.timeout > 0 {
 		var cancel context.CancelFunc
@@ -165,7 +165,7 @@ var errStaysBlocked = errors.New("the drain stays blocked")
 func (d *deps) followDrain(ctx context.Context, c *client.Client, drain api.Drain,
 	f drainFlags) error {
 	progress := d.newDrainProgress(!f.wait)
-	drain, err := lookOn(ctx, c, drain, f, progress.show)
+	drain, err := watchDrain(ctx, c, drain, f, progress.show)
 	progress.end()
 	if printErr := d.result(drain,
 		func(w io.Writer) error { return printDrain(w, drain) }); printErr != nil {
@@ -176,7 +176,7 @@ func (d *deps) followDrain(ctx context.Context, c *client.Client, drain api.Drai
 
 // streamDrain prints every state as a line of JSON.
 func (d *deps) streamDrain(ctx context.Context, c *client.Client, id string, f drainFlags) error {
-	drain, err := lookOn(ctx, c, api.Drain{ID: id}, f,
+	drain, err := watchDrain(ctx, c, api.Drain{ID: id}, f,
 		func(now api.Drain) error { return d.printJSONLine(now) })
 	return d.drainOutcome(drain, err)
 }

@@ -21,8 +21,8 @@ type goal struct {
 func untilHealthy() goal { return goal{"healthy", waitStarted} }
 func untilStopped() goal { return goal{"stopped", waitStopped} }
 
-// lastLook is how long the question why a wait was in vain may take.
-const lastLook = 3 * time.Second
+// finalQueryTimeout bounds the query that finds out why a wait has failed.
+const finalQueryTimeout = 3 * time.Second
 
 // waitFor bounds a wait. Both an interrupt and the bound leave the machine as it is, and say so.
 func (d *deps) waitFor(ctx context.Context, bound time.Duration, c *client.Client, m api.Machine,
@@ -31,11 +31,11 @@ func (d *deps) waitFor(ctx context.Context, bound time.Duration, c *client.Clien
 	defer cancel()
 	got, err := g.wait(waiting, c, m.ID)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		looking, done := context.WithTimeout(ctx, lastLook)
+		query, done := context.WithTimeout(ctx, finalQueryTimeout)
 		defer done()
-		now, lookErr := c.Machine(looking, m.ID)
-		if lookErr != nil {
-			return got, lookErr
+		now, queryErr := c.Machine(query, m.ID)
+		if queryErr != nil {
+			return got, queryErr
 		}
 		return now, &api.Error{Code: string(errs.Unavailable),
 			Message: fmt.Sprintf("machine %s (%s) is not %s after %s; it goes on by itself", m.Name,

@@ -65,10 +65,10 @@ const (
 	// GET → 204 if the platform itself is well, whatever it waits for; any answer says so
 	PathAlive   = "/v1/alive"
 	PathPrepare = "/v1/prepare" // POST Prepare → Health
-	PathBind    = "/v1/bind"    // POST Bind → Health; returns once accepted, progress is in events
-	// POST Release → Health in StateReleased; returns when the disk is closed
-	PathRelease = "/v1/release"
-	PathEvents  = "/v1/events" // GET, NDJSON of Health, one at once and one per change
+	PathBind    = "/v1/bind"    // POST Bind → Health, once accepted; progress is in events
+	// POST ReleaseMachine → Health in StateReleased, once the disk is closed
+	PathReleaseMachine = "/v1/release"
+	PathEvents         = "/v1/events" // GET, NDJSON of Health, one at once and one per change
 
 	PathMachine = "/v1/machine/" // exec, logs, services, ports/{port}/…, disk, checkpoints/{name}
 )
@@ -150,8 +150,9 @@ type Bind struct {
 	Config     fleet.MachineConfig `json:"config"`
 }
 
-// Release asks for a clean end: stop signal, SIGKILL, unmount, flush, close.
-type Release struct {
+// ReleaseMachine asks the platform to stop the machine and to close its disk: stop signal, SIGKILL,
+// unmount, flush, close.
+type ReleaseMachine struct {
 	Machine    fleet.MachineID  `json:"machine"`
 	Generation fleet.Generation `json:"generation"`
 }

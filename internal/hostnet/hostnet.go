@@ -35,7 +35,7 @@ type Net struct {
 	cfg   Config
 	nl    *netlink.Handle
 	nft   *nftables.Conn
-	turn  chan struct{} // holds one token; whoever has it may use all that is above and below
+	sem   chan struct{} // holds one token; whoever has it may use all that is above and below
 	links map[fleet.MachineID]fleet.MachineLink
 	stale bool // the kernel's rules may not be what links says
 }
@@ -44,9 +44,9 @@ type Net struct {
 // rules are put in place if they aren't yet. Rules of an earlier daemon stay as they are until
 // Restore.
 func New(cfg Config) (_ *Net, err error) {
-	n := &Net{cfg: cfg, turn: make(chan struct{}, 1),
+	n := &Net{cfg: cfg, sem: make(chan struct{}, 1),
 		links: map[fleet.MachineID]fleet.MachineLink{}}
-	n.turn <- struct{}{}
+	n.sem <- struct{}{}
 	if n.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, errs.Wrap(errs.Unsupported, err, "open routing socket")
 	}
@@ -124,14 +124,14 @@ func (n *Net) Close() error {
 // lock waits for the turn.
 func (n *Net) lock(ctx context.Context) error {
 	select {
-	case <-n.turn:
+	case <-n.sem:
 		return nil
 	case <-ctx.Done():
 		return errs.Wrap(errs.Unavailable, context.Cause(ctx), "wait for the host's network")
 	}
 }
 
-func (n *Net) unlock() { n.turn <- struct{}{} }
+func (n *Net) unlock() { n.sem <- struct{}{} }
 
 // AddMachine lets a machine talk to its network over a link, and routes its address there. A
 // machine that is known with another link or address moves. NotFound if the link doesn't exist.

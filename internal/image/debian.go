@@ -107,7 +107,7 @@ func (o *DebianOptions) bootstrap(ctx context.Context, dir, mirror string) error
 	if err = errors.Join(err, os.RemoveAll(bin)); err != nil {
 		return err
 	}
-	return o.settle(dir)
+	return o.normalize(dir)
 }
 
 // ownSync returns a directory with a program sync that is for a PATH: it writes out the file system
@@ -162,7 +162,7 @@ func (o *DebianOptions) install(ctx context.Context, dir, mirror string) error {
 		o.Include...)...); err != nil {
 		return err
 	}
-	return o.settle(dir)
+	return o.normalize(dir)
 }
 
 // run runs a program in a mount namespace of its own, because it mounts things and leaves them
@@ -231,9 +231,9 @@ func stepOf(line string) string {
 	return ""
 }
 
-// settle leaves in a tree what doesn't depend on the host, as far as that isn't said for all images
-// (see leftovers).
-func (o *DebianOptions) settle(dir string) error {
+// normalize removes from a tree what depends on the host that built it, beyond what is removed from
+// every image (see leftovers).
+func (o *DebianOptions) normalize(dir string) error {
 	if err := os.WriteFile(filepath.Join(dir, "etc/apt/sources.list"),
 		[]byte(sourcesList(o.Suite, o.Mirror)),
 		0o644); err != nil { //nolint:gosec // everybody reads it

@@ -142,8 +142,8 @@ func TestPlatformdKilled(t *testing.T) {
 	asked := make(chan struct{})
 	go func() {
 		defer close(asked)
-		_ = v.call(t.Context(), "POST", guestapi.PathRelease,
-			guestapi.Release{Machine: b.Machine, Generation: b.Generation}, nil)
+		_ = v.call(t.Context(), "POST", guestapi.PathReleaseMachine,
+			guestapi.ReleaseMachine{Machine: b.Machine, Generation: b.Generation}, nil)
 	}()
 	v.await("stopping", func(h guestapi.Health) bool {
 		return h.State == guestapi.StateStopping || h.State == guestapi.StateReleased
@@ -223,8 +223,8 @@ func TestFenced(t *testing.T) {
 	if r := v.exec(shell("cat /data/zombie")); r.code == 0 {
 		t.Errorf("the old one's write is there: %q", r.stdout)
 	}
-	if err := old.call(t.Context(), "POST", guestapi.PathRelease,
-		guestapi.Release{Machine: id, Generation: 1}, nil); !errs.Is(err, errs.Fenced) {
+	if err := old.call(t.Context(), "POST", guestapi.PathReleaseMachine,
+		guestapi.ReleaseMachine{Machine: id, Generation: 1}, nil); !errs.Is(err, errs.Fenced) {
 		t.Errorf("release of a fenced machine: %v", err)
 	}
 	if err := old.Kill(t.Context()); err != nil {
@@ -332,8 +332,8 @@ func TestReleaseWithoutStore(t *testing.T) {
 	v.cut.Store(true)
 	released := make(chan error, 1)
 	go func() {
-		released <- v.call(t.Context(), "POST", guestapi.PathRelease,
-			guestapi.Release{Machine: id, Generation: 1}, nil)
+		released <- v.call(t.Context(), "POST", guestapi.PathReleaseMachine,
+			guestapi.ReleaseMachine{Machine: id, Generation: 1}, nil)
 	}()
 	select {
 	case err := <-released:

@@ -413,8 +413,8 @@ func (v *testVM) release(b guestapi.Bind) guestapi.Health {
 	ctx, cancel := context.WithTimeout(v.t.Context(), 2*time.Minute)
 	defer cancel()
 	var h guestapi.Health
-	if err := v.call(ctx, http.MethodPost, guestapi.PathRelease,
-		guestapi.Release{Machine: b.Machine, Generation: b.Generation}, &h); err != nil {
+	if err := v.call(ctx, http.MethodPost, guestapi.PathReleaseMachine,
+		guestapi.ReleaseMachine{Machine: b.Machine, Generation: b.Generation}, &h); err != nil {
 		v.t.Fatalf("release: %v", err)
 	}
 	return h

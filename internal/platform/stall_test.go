@@ -109,8 +109,8 @@ func TestStoreStalls(t *testing.T) {
 	v.await("paused", func(h guestapi.Health) bool { return h.Stall != nil && h.Stall.Paused })
 	released := make(chan error, 1)
 	go func() {
-		released <- v.call(t.Context(), "POST", guestapi.PathRelease,
-			guestapi.Release{Machine: id, Generation: 1}, nil)
+		released <- v.call(t.Context(), "POST", guestapi.PathReleaseMachine,
+			guestapi.ReleaseMachine{Machine: id, Generation: 1}, nil)
 	}()
 	h = v.await("waiting to be released",
 		func(h guestapi.Health) bool { return h.State == guestapi.StateStopping && h.Error != "" })

@@ -36,16 +36,16 @@ func (w *Worker) adopt(ctx context.Context) error {
 	}
 	var links []fleet.MachineLink
 	for id, rec := range records {
-		if rec.Life == nil {
+		if rec.Run == nil {
 			continue // only its generation matters
 		}
 		m := newMachine(w, id, rec)
-		if vm, ok := vms[rec.Life.VM]; ok {
-			l := rec.Life
-			m.found = pool.Attach(vm, pool.Entry{VM: l.VM, ControlToken: l.ControlToken,
-				Release: l.Release})
-			delete(vms, l.VM)
-			if l.Bound && l.End == nil {
+		if vm, ok := vms[rec.Run.VM]; ok {
+			run := rec.Run
+			m.found = pool.Attach(vm, pool.Entry{VM: run.VM, ControlToken: run.ControlToken,
+				Release: run.Release})
+			delete(vms, run.VM)
+			if run.Bound && run.End == nil {
 				a := rec.Assignment
 				links = append(links, fleet.MachineLink{
 					Machine: id, NetworkID: a.NetworkID, Address: a.Address,
@@ -53,20 +53,20 @@ func (w *Worker) adopt(ctx context.Context) error {
 				})
 			}
 		}
-		delete(entries, rec.Life.VM)
+		delete(entries, rec.Run.VM)
 		w.launch(m)
 	}
 	w.log.InfoContext(ctx, "looked for vms of earlier workers", "found", len(found), "machines",
 		len(links), "others", len(vms))
 	err = w.deps.HostNet.Restore(ctx, links)
 	w.conditions.set(fleet.ConditionNetworkFailing, err)
-	w.sortOthers(ctx, vms, entries)
+	w.poolOrRemove(ctx, vms, entries)
 	return nil
 }
 
-// sortOthers sends VMs that belong to no machine to the pool, if they are of the present release,
+// poolOrRemove sends VMs that belong to no machine to the pool, if they are of the present release,
 // empty and answer, and removes the rest.
-func (w *Worker) sortOthers(ctx context.Context, vms map[fleet.VMID]runtime.VM,
+func (w *Worker) poolOrRemove(ctx context.Context, vms map[fleet.VMID]runtime.VM,
 	entries map[fleet.VMID]pool.Entry) {
 	for id, vm := range vms {
 		entry, known := entries[id]
@@ -101,27 +101,27 @@ func (w *Worker) launch(m *machine) {
 	w.mu.Lock()
 	w.machines[m.id] = m
 	w.mu.Unlock()
-	w.group.Go(func() error { return m.run(w.life) })
+	w.group.Go(func() error { return m.run(w.actorsCtx) })
 }
 
-// resume takes up a life that an earlier worker began.
+// resume goes on with a run that an earlier worker began.
 func (m *machine) resume(ctx context.Context) {
-	l := m.rec.Life
-	if l == nil {
+	run := m.rec.Run
+	if run == nil {
 		return
 	}
-	if l.Timeline == nil {
-		l.Timeline = map[fleet.Phase]time.Time{}
+	if run.Timeline == nil {
+		run.Timeline = map[fleet.Phase]time.Time{}
 	}
 	if m.found == nil {
-		l.VM, m.dirty = "", l.VM != ""
+		run.VM, m.dirty = "", run.VM != ""
 		return
 	}
-	m.log.InfoContext(ctx, "found the machine's vm again", "vm_id", string(l.VM), "phase",
-		string(l.Phase))
-	m.hold(m.found)
-	if l.End == nil {
-		m.gate.Grant(l.Access)
+	m.log.InfoContext(ctx, "found the machine's vm again", "vm_id", string(run.VM), "phase",
+		string(run.Phase))
+	m.connect(m.found)
+	if run.End == nil {
+		m.gate.Grant(run.Access)
 	} else {
 		m.closeGate()
 		m.stopFollowing()

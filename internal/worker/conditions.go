@@ -141,7 +141,7 @@ func (w *Worker) probeLoop(ctx context.Context) error {
 	return nil
 }
 
-// countDisk merges the counts of one life's disk: what was remembered, what the platform counted,
+// countDisk merges the counts of one run's disk: what was remembered, what the platform counted,
 // and what the gateway counted since this worker process opened it. Each only grows, and each may
 // have begun later than another.
 func countDisk(kept, said fleet.DiskReport, gate *gateway.Gateway) fleet.DiskReport {

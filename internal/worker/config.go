@@ -41,12 +41,12 @@ type Config struct {
 	BootTimeout time.Duration // start of a VM → first answer; default 30 s
 	StepTimeout time.Duration // a step that only fails is given up after it; default 30 s
 	// beyond the machine's stop timeout, for unmount and flush; default 30 s
-	ReleaseGrace time.Duration
-	ReleaseMax   time.Duration // beyond that, while the platform still answers; default 5 min
-	SilentAfter  time.Duration // a platform that answers nothing is reported so; default 10 s
-	Heartbeat    time.Duration // longest between two reports; default 1 s
-	Coalesce     time.Duration // changes this close go into one report; default 1 ms
-	PoolQuiet    time.Duration // how long after a claim the pool isn't refilled; default 200 ms
+	CloseGrace  time.Duration
+	CloseMax    time.Duration // beyond that, while the platform still answers; default 5 min
+	SilentAfter time.Duration // a platform that answers nothing is reported so; default 10 s
+	Heartbeat   time.Duration // longest between two reports; default 1 s
+	Coalesce    time.Duration // changes this close go into one report; default 1 ms
+	PoolQuiet   time.Duration // how long after a claim the pool isn't refilled; default 200 ms
 }
 
 // Deps of a worker.
@@ -77,8 +77,8 @@ func (c *Config) setDefaults() {
 	}
 	set(&c.BootTimeout, 30*time.Second)
 	set(&c.StepTimeout, 30*time.Second)
-	set(&c.ReleaseGrace, 30*time.Second)
-	set(&c.ReleaseMax, 5*time.Minute)
+	set(&c.CloseGrace, 30*time.Second)
+	set(&c.CloseMax, 5*time.Minute)
 	set(&c.SilentAfter, 10*time.Second)
 	set(&c.Heartbeat, time.Second)
 	set(&c.Coalesce, time.Millisecond)

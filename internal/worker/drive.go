@@ -85,7 +85,7 @@ func (m *machine) drive(ctx context.Context) (forgotten bool) {
 			m.start(ctx, s)
 			return false
 		}
-		m.settle(s)
+		m.applyStep(s)
 	}
 }
 
@@ -108,58 +108,59 @@ func (m *machine) save(ctx context.Context) bool {
 	return true
 }
 
-// settle does a step that takes no time.
-func (m *machine) settle(s step) {
-	l := m.rec.Life
+// applyStep does a step of the first group, which only changes the record.
+func (m *machine) applyStep(s step) {
+	run := m.rec.Run
 	switch s {
-	case stepReset:
+	case stepBegin:
 		m.begin()
 	case stepIntend:
-		l.Bound, l.BoundGeneration, l.Instance = true, l.Generation, m.rec.Assignment.Instance
-		l.Access.Token, l.Access.Writable, l.Access.Generation = pool.NewToken(accessTokenBytes),
-			true, l.Generation
+		run.Bound, run.BoundGeneration = true, run.Generation
+		run.Instance = m.rec.Assignment.Instance
+		run.Access.Token = pool.NewToken(accessTokenBytes)
+		run.Access.Writable, run.Access.Generation = true, run.Generation
 		m.binding, m.dirty = bindNeeded, true
-		m.reach(fleet.PhaseAttaching)
+		m.setPhase(fleet.PhaseAttaching)
 	case stepDrop:
 		m.end(fleet.PhaseReleased, m.dropNote())
 	case stepDiscard:
 		m.end(fleet.PhaseReleased, errs.New(errs.Unavailable, "discarded without closing the disk"))
 	case stepLost:
-		m.ended("the VM was gone when the worker looked for it")
-	case stepSettle:
-		m.settleRelease()
+		m.vmGone("the VM was gone when the worker looked for it")
+	case stepReportReleased:
+		m.reportReleased()
 	}
 }
 
-// dropNote says what a life that never had the disk leaves behind: nothing, if this worker knows
-// so.
+// dropNote returns the note on a run that never had the disk: nil if this worker knows of the run,
+// and "unclean" if it is asked to release a machine that it has never seen.
 func (m *machine) dropNote() error {
-	l := m.rec.Life
-	if l.VM == "" && l.Phase == "" && m.rec.Assignment.Want == fleet.WantReleased {
+	run := m.rec.Run
+	if run.VM == "" && run.Phase == "" && m.rec.Assignment.Want == fleet.WantReleased {
 		return unclean("no VM of it is here, and nothing is known of one")
 	}
 	return nil
 }
 
-// settleRelease answers a wish to release what has ended otherwise: there's nothing left to close
-// here.
-func (m *machine) settleRelease() {
-	l := m.rec.Life
-	if l.Bound && l.End.Error != "" {
-		l.End.Error = unclean(l.End.Error).Error()
-		l.End.ErrorKind = string(errs.Unavailable)
+// reportReleased reports a run that has ended in another way as released: nothing is left here
+// that could be closed.
+func (m *machine) reportReleased() {
+	run := m.rec.Run
+	if run.Bound && run.End.Error != "" {
+		run.End.Error = unclean(run.End.Error).Error()
+		run.End.ErrorKind = string(errs.Unavailable)
 	} else {
-		*l.End = ending{Want: l.End.Want}
+		*run.End = ending{Want: run.End.Want}
 	}
-	m.reach(fleet.PhaseReleased)
+	m.setPhase(fleet.PhaseReleased)
 }
 
 const accessTokenBytes = 24
 
-// begin starts a new life under the newest assignment.
+// begin starts a new run under the newest assignment.
 func (m *machine) begin() {
 	a := m.rec.Assignment
-	m.rec.Life = &life{
+	m.rec.Run = &machineRun{
 		Generation: a.Generation, Instance: a.Instance,
 		Timeline: map[fleet.Phase]time.Time{}, Since: m.host.now(),
 	}
@@ -167,19 +168,19 @@ func (m *machine) begin() {
 	m.binding, m.prepared, m.releasing = bindUnknown, false, false
 	m.retry, m.dirty = retry{}, true
 	if a.Want == fleet.WantPrepared || a.Want == fleet.WantRunning {
-		m.reach(fleet.PhasePreparing)
+		m.setPhase(fleet.PhasePreparing)
 	}
 }
 
-// reach notes a phase.
-func (m *machine) reach(p fleet.Phase) {
-	l := m.rec.Life
-	if l.Phase == p {
+// setPhase notes a phase.
+func (m *machine) setPhase(p fleet.Phase) {
+	run := m.rec.Run
+	if run.Phase == p {
 		return
 	}
-	l.Phase, l.Since = p, m.host.now()
-	if _, ok := l.Timeline[p]; !ok {
-		l.Timeline[p] = l.Since
+	run.Phase, run.Since = p, m.host.now()
+	if _, ok := run.Timeline[p]; !ok {
+		run.Timeline[p] = run.Since
 	}
 	switch p {
 	case fleet.PhaseRunning, fleet.PhaseHealthy, fleet.PhaseReleased, fleet.PhaseFailed,
@@ -188,34 +189,34 @@ func (m *machine) reach(p fleet.Phase) {
 	case fleet.PhaseEmpty, fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching,
 		fleet.PhaseStarting, fleet.PhaseStopping:
 	}
-	m.log.Info("machine reached a phase", "phase", string(p), "generation", l.Generation,
-		"vm_id", string(l.VM))
+	m.log.Info("machine reached a phase", "phase", string(p), "generation", run.Generation,
+		"vm_id", string(run.VM))
 }
 
-// end ends the life: its token is dead from here on, and its gateway closed. What its VM may still
-// ask for until it is removed, above all ahead of time, reaches nobody.
+// end ends the run in phase p. It revokes the run's token and closes its gateway, so that requests
+// which its VM still makes until it is removed fail.
 func (m *machine) end(p fleet.Phase, cause error) {
-	l := m.rec.Life
-	l.End = &ending{Want: m.rec.Assignment.Want}
+	run := m.rec.Run
+	run.End = &ending{Want: m.rec.Assignment.Want}
 	if cause != nil {
-		l.End.ErrorKind, l.End.Error, l.End.Remedy = string(errs.KindOf(cause)), cause.Error(),
-			errs.RemedyOf(cause)
-		m.log.Warn("machine ended", "phase", string(p), "generation", l.Generation, "vm_id",
-			string(l.VM), "error", cause)
+		run.End.ErrorKind, run.End.Error = string(errs.KindOf(cause)), cause.Error()
+		run.End.Remedy = errs.RemedyOf(cause)
+		m.log.Warn("machine ended", "phase", string(p), "generation", run.Generation, "vm_id",
+			string(run.VM), "error", cause)
 	}
 	if m.gate != nil {
 		m.gate.Revoke()
-		l.Disk = m.diskReport()
+		run.Disk = m.diskReport()
 	}
 	m.closeGate()
 	m.stopFollowing()
-	m.reach(p)
+	m.setPhase(p)
 	m.dirty, m.retry = true, retry{}
 }
 
 // forget drops what is known of the machine but its generation; false: not yet.
 func (m *machine) forget(ctx context.Context) bool {
-	m.rec.Life, m.rec.Forgotten, m.dirty = nil, m.host.now(), true
+	m.rec.Run, m.rec.Forgotten, m.dirty = nil, m.host.now(), true
 	if m.waiting = !m.save(ctx); m.waiting {
 		return false
 	}
@@ -230,11 +231,11 @@ func (m *machine) finish(ctx context.Context, r result) {
 		m.take(r.claim) // even if interrupted: the VM is ours now
 	}
 	switch {
-	case ctx.Err() != nil, m.rec.Life == nil:
+	case ctx.Err() != nil, m.rec.Run == nil:
 	case r.err == nil:
 		m.done(r)
 	case t.interrupted:
-	case m.rec.Life.End != nil && r.step != stepRemove: // it ended meanwhile
+	case m.rec.Run.End != nil && r.step != stepRemove: // it ended meanwhile
 	default:
 		m.failed(ctx, r.step, r.err)
 	}
@@ -242,24 +243,24 @@ func (m *machine) finish(ctx context.Context, r result) {
 
 func (m *machine) done(r result) {
 	m.retry = retry{}
-	l := m.rec.Life
+	run := m.rec.Run
 	switch r.step {
 	case stepRemove:
 		m.dropVM()
-		l.VM, l.ControlToken, l.Access = "", "", gateway.Access{}
+		run.VM, run.ControlToken, run.Access = "", "", gateway.Access{}
 		m.dirty = true
 	case stepPrepare:
-		if l.End == nil {
+		if run.End == nil {
 			m.prepared = true // told; the platform says when it is warm
 			m.hearAnswer(r.health)
 		}
 	case stepBind:
-		if l.End == nil {
+		if run.End == nil {
 			m.binding = bindDone
 			m.hearAnswer(r.health)
 		}
 	case stepRelease:
-		if l.End == nil {
+		if run.End == nil {
 			m.end(fleet.PhaseReleased, nil)
 		}
 	}
@@ -269,7 +270,7 @@ func (m *machine) done(r result) {
 var errNotBound = errors.New("the platform was never bound")
 
 func (m *machine) failed(ctx context.Context, s step, err error) {
-	l := m.rec.Life
+	run := m.rec.Run
 	switch {
 	case s == stepRelease && errors.Is(err, errNotBound):
 		m.end(fleet.PhaseReleased, nil)
@@ -280,7 +281,7 @@ func (m *machine) failed(ctx context.Context, s step, err error) {
 	case s == stepRemove: // tried for as long as it takes
 		m.retry.failed(s, time.Now())
 		m.log.WarnContext(ctx, "remains of a vm could not be removed", "vm_id",
-			string(l.VM), "error", err)
+			string(run.VM), "error", err)
 	case errs.Is(err, errs.Unavailable) &&
 		m.retry.failed(s, time.Now()) < m.host.patient(m.host.cfg.StepTimeout) &&
 		!isBootFailure(err):

@@ -49,7 +49,7 @@ func (v *fakeVM) serve() {
 		func(w http.ResponseWriter, _ *http.Request) { v.answer(w) })
 	mux.HandleFunc("POST "+guestapi.PathPrepare, v.postPrepare)
 	mux.HandleFunc("POST "+guestapi.PathBind, v.postBind)
-	mux.HandleFunc("POST "+guestapi.PathRelease, v.postRelease)
+	mux.HandleFunc("POST "+guestapi.PathReleaseMachine, v.postRelease)
 	mux.HandleFunc("GET "+guestapi.PathEvents, v.getEvents)
 	mux.HandleFunc(guestapi.PathMachine+"echo/", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, r.Method+" "+r.URL.EscapedPath()+"?"+r.URL.RawQuery)
@@ -164,7 +164,7 @@ func (v *fakeVM) work(f func(ctx context.Context)) {
 	v.running.Add(1)
 	go func() {
 		defer v.running.Done()
-		f(v.life)
+		f(v.ctx)
 	}()
 }
 
@@ -248,7 +248,7 @@ func (v *fakeVM) postRelease(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if d := v.theDisk(); d != nil {
-			if err := d.Close(v.life); err == nil {
+			if err := d.Close(v.ctx); err == nil {
 				v.set(guestapi.StateReleased, nil)
 				continue
 			} else if errs.Is(err, errs.Fenced) {
@@ -264,7 +264,7 @@ func (v *fakeVM) postRelease(w http.ResponseWriter, r *http.Request) {
 		case <-time.After(5 * time.Millisecond):
 		case <-r.Context().Done():
 			return
-		case <-v.life.Done():
+		case <-v.ctx.Done():
 			return
 		}
 	}
@@ -281,7 +281,7 @@ func (v *fakeVM) getEvents(w http.ResponseWriter, r *http.Request) {
 		case <-changed:
 		case <-r.Context().Done():
 			return
-		case <-v.life.Done():
+		case <-v.ctx.Done():
 			return
 		}
 	}

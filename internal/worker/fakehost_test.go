@@ -78,7 +78,7 @@ func (h *fakeHost) Start(_ context.Context, spec runtime.Spec) (runtime.VM, erro
 	if err := json.Unmarshal(spec.Boot, &vm.boot); err != nil {
 		return nil, err
 	}
-	vm.life, vm.end = context.WithCancel(context.Background())
+	vm.ctx, vm.end = context.WithCancel(context.Background())
 	vm.health = guestapi.Health{VM: spec.ID, State: guestapi.StateEmpty, Version: "test",
 		Timeline: map[guestapi.State]time.Time{}}
 	vm.serve()
@@ -206,7 +206,7 @@ type fakeVM struct {
 	boot     guestapi.Boot
 	listener *pipeListener
 	done     chan struct{}
-	life     context.Context
+	ctx      context.Context
 	end      context.CancelFunc
 
 	mu      sync.Mutex

@@ -17,9 +17,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// lastWords is how long after a VM's end the worker waits for what the platform said last: an
+// exitGrace is how long after a VM's end the worker waits for what the platform said last: an
 // answer to a release, or an event that says why it ended.
-const lastWords = 100 * time.Millisecond
+const exitGrace = 100 * time.Millisecond
 
 // machine is the actor of one machine on this worker.
 type machine struct {
@@ -38,7 +38,7 @@ type machine struct {
 	busy      bool              // being started or stopped
 	steps     string            // how far the platform is with it, by its own account
 	mark      startMark         // how far its start was seen to be
-	settled   bool              // what it was when the worker started has been looked at
+	stale     bool              // the report is from before this worker was started
 	silent    time.Time         // since when the VM's platform answers nothing; zero: it does
 
 	// The rest belongs to run.
@@ -124,7 +124,7 @@ func (m *machine) loop(ctx context.Context) error {
 			return nil // forgotten
 		}
 		m.publish()
-		timer.Reset(m.untilLook())
+		timer.Reset(m.untilTimer())
 		select {
 		case <-ctx.Done():
 			return nil
@@ -134,17 +134,17 @@ func (m *machine) loop(ctx context.Context) error {
 		case e := <-m.events:
 			m.hear(e)
 		case <-m.vmEnd:
-			m.vmEnd, m.graceEnd = nil, time.Now().Add(lastWords)
+			m.vmEnd, m.graceEnd = nil, time.Now().Add(exitGrace)
 		case <-timer.C:
-			m.look()
+			m.checkExit()
 		}
 	}
 }
 
-// untilLook is when something must be looked at again, without an event.
-func (m *machine) untilLook() time.Duration {
+// untilTimer is when something must be looked at again, without an event.
+func (m *machine) untilTimer() time.Duration {
 	wait := time.Hour
-	if !m.graceEnd.IsZero() && m.rec.Life != nil && m.rec.Life.End == nil {
+	if !m.graceEnd.IsZero() && m.rec.Run != nil && m.rec.Run.End == nil {
 		wait = min(wait, time.Until(m.graceEnd))
 	}
 	if m.waiting {
@@ -153,24 +153,24 @@ func (m *machine) untilLook() time.Duration {
 	return max(wait, 0)
 }
 
-// look concludes what time alone decides: that a VM has ended without a word.
-func (m *machine) look() {
-	l := m.rec.Life
-	if l == nil || l.End != nil || m.graceEnd.IsZero() || time.Now().Before(m.graceEnd) {
+// checkExit concludes what time alone decides: that a VM has ended without a word.
+func (m *machine) checkExit() {
+	run := m.rec.Run
+	if run == nil || run.End != nil || m.graceEnd.IsZero() || time.Now().Before(m.graceEnd) {
 		return
 	}
 	how := "the VM ended by itself: " + m.vm.Status().Exit
 	if since := m.silence(); !since.IsZero() {
 		how += "; its platformd had been silent since " + since.UTC().Format(time.RFC3339)
 	}
-	m.ended(how)
+	m.vmGone(how)
 }
 
-// ended closes a life whose VM is gone without a word.
-func (m *machine) ended(how string) {
-	l := m.rec.Life
+// vmGone ends a run whose VM has ended without a report from its platform.
+func (m *machine) vmGone(how string) {
+	run := m.rec.Run
 	switch {
-	case l.Bound && (m.releasing || m.rec.Assignment.Want == fleet.WantReleased):
+	case run.Bound && (m.releasing || m.rec.Assignment.Want == fleet.WantReleased):
 		m.end(fleet.PhaseReleased, unclean(how))
 	default:
 		m.end(fleet.PhaseFailed, errs.New(errs.Unavailable, "%s", how).
@@ -207,18 +207,18 @@ func (m *machine) accept(ctx context.Context) {
 		string(a.Want))
 	m.rec.Assignment, m.rec.Forgotten, m.dirty = *a, time.Time{}, true
 	m.retry = retry{}
-	if l := m.rec.Life; l != nil && order > 0 && m.carriesOver(l, old, *a) {
-		l.Generation, l.Instance = a.Generation, a.Instance
+	if run := m.rec.Run; run != nil && order > 0 && m.carriesOver(run, old, *a) {
+		run.Generation, run.Instance = a.Generation, a.Instance
 	}
 }
 
-// carriesOver reports whether a life goes on under a newer assignment: one that only ends it, or
+// carriesOver reports whether a run goes on under a newer assignment: one that only ends it, or
 // one for which its VM has been warmed up already.
-func (m *machine) carriesOver(l *life, old, a fleet.Assignment) bool {
+func (m *machine) carriesOver(run *machineRun, old, a fleet.Assignment) bool {
 	if a.Want == fleet.WantReleased || a.Want == fleet.WantDiscarded {
 		return true
 	}
-	return !l.Bound && l.End == nil && old.Disk == a.Disk
+	return !run.Bound && run.End == nil && old.Disk == a.Disk
 }
 
 func (m *machine) situation() situation {
@@ -226,61 +226,61 @@ func (m *machine) situation() situation {
 	s := situation{want: m.rec.Assignment.Want, withdrawn: !m.named}
 	m.mu.Unlock()
 	s.forgotten = !m.rec.Forgotten.IsZero()
-	l := m.rec.Life
-	if l == nil {
+	run := m.rec.Run
+	if run == nil {
 		return s
 	}
 	a := m.rec.Assignment
-	s.life = true
-	s.older = l.Generation != a.Generation
-	s.hasVM, s.bound = l.VM != "", l.Bound
+	s.hasRun = true
+	s.older = run.Generation != a.Generation
+	s.hasVM, s.bound = run.VM != "", run.Bound
 	s.binding, s.prepared, s.releasing = m.binding, m.prepared, m.releasing
-	if l.End != nil {
-		s.ended, s.endedWant, s.released = true, l.End.Want, l.Phase == fleet.PhaseReleased
+	if run.End != nil {
+		s.ended, s.endedWant, s.released = true, run.End.Want, run.Phase == fleet.PhaseReleased
 	}
 	return s
 }
 
 // hear takes in what the platform says of itself.
 func (m *machine) hear(e event) {
-	l := m.rec.Life
-	if l == nil || l.End != nil || l.VM != e.vm {
+	run := m.rec.Run
+	if run == nil || run.End != nil || run.VM != e.vm {
 		return // of a VM that doesn't matter any more
 	}
 	h := e.health
 	m.health, m.heard = h, true
-	if !l.Bound {
+	if !run.Bound {
 		switch h.State {
 		case guestapi.StateFailed:
 			m.end(fleet.PhaseFailed, platformError(h))
 		case guestapi.StatePrepared:
 			m.prepared = true
-			m.reach(fleet.PhasePrepared)
+			m.setPhase(fleet.PhasePrepared)
 		default:
 		}
 		return
 	}
-	if h.Machine != "" && (h.Machine != m.id || h.Generation != l.BoundGeneration) {
+	if h.Machine != "" && (h.Machine != m.id || h.Generation != run.BoundGeneration) {
 		m.end(fleet.PhaseFailed, errs.New(errs.Internal,
 			"VM %s says that it is machine %s at generation %d",
-			l.VM, h.Machine, h.Generation))
+			run.VM, h.Machine, h.Generation))
 		return
 	}
-	if h.State.Before(l.Phase) && m.binding != bindUnknown {
+	if h.State.Before(run.Phase) && m.binding != bindUnknown {
 		return // said before it was asked to stop: a phase is never taken back
 	}
-	m.hearBound(l, h)
+	m.hearBound(run, h)
 }
 
 // hearAnswer takes in the state that came with an answer, unless the stream of events, which may be
 // faster, has told a later one already.
 func (m *machine) hearAnswer(h guestapi.Health) {
 	if !m.heard || m.health.State.Before(h.State) {
-		m.hear(event{vm: m.rec.Life.VM, health: h})
+		m.hear(event{vm: m.rec.Run.VM, health: h})
 	}
 }
 
-func (m *machine) hearBound(l *life, h guestapi.Health) {
+func (m *machine) hearBound(run *machineRun, h guestapi.Health) {
 	switch h.State {
 	case guestapi.StateEmpty, guestapi.StatePrepared:
 		// an earlier worker died between writing it down and telling it
@@ -289,16 +289,16 @@ func (m *machine) hearBound(l *life, h guestapi.Health) {
 		}
 		return
 	case guestapi.StateAttaching:
-		m.reach(fleet.PhaseAttaching)
+		m.setPhase(fleet.PhaseAttaching)
 	case guestapi.StateStarting:
-		m.reach(fleet.PhaseStarting)
+		m.setPhase(fleet.PhaseStarting)
 	case guestapi.StateRunning:
-		m.reach(fleet.PhaseRunning)
+		m.setPhase(fleet.PhaseRunning)
 	case guestapi.StateHealthy:
-		m.reach(fleet.PhaseHealthy)
+		m.setPhase(fleet.PhaseHealthy)
 	case guestapi.StateStopping:
 		m.releasing = true
-		m.reach(fleet.PhaseStopping)
+		m.setPhase(fleet.PhaseStopping)
 	case guestapi.StateReleased:
 		m.end(fleet.PhaseReleased, nil)
 	case guestapi.StateFenced:
@@ -309,7 +309,7 @@ func (m *machine) hearBound(l *life, h guestapi.Health) {
 	m.binding = bindDone
 	for state, at := range h.Timeline {
 		if !state.Before(fleet.PhaseAttaching) { // what came before isn't of a machine yet
-			l.Timeline[state] = at
+			run.Timeline[state] = at
 		}
 	}
 }

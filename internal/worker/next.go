@@ -9,14 +9,14 @@ type step string
 
 // Steps. Those in the second group take time and run as tasks.
 const (
-	stepNone    step = ""
-	stepReset   step = "reset"   // begin a new life
-	stepIntend  step = "intend"  // write down that the VM is about to be bound
-	stepDrop    step = "drop"    // end a life that never had the disk
-	stepDiscard step = "discard" // end a life without asking it
-	stepLost    step = "lost"    // end a life whose VM is gone
-	stepSettle  step = "settle"  // an ended life is asked to be released, which it is
-	stepForget  step = "forget"
+	stepNone           step = ""
+	stepBegin          step = "begin"           // start a run
+	stepIntend         step = "intend"          // write down that the VM is about to be bound
+	stepDrop           step = "drop"            // end a run that never had the disk
+	stepDiscard        step = "discard"         // end a run without asking its platform
+	stepLost           step = "lost"            // end a run whose VM is gone
+	stepReportReleased step = "report-released" // report an ended run as released
+	stepForget         step = "forget"
 
 	stepClaim   step = "claim"
 	stepPrepare step = "prepare"
@@ -41,8 +41,8 @@ type situation struct {
 	want      fleet.Want
 	withdrawn bool // the newest set doesn't name the machine
 	forgotten bool // and it was forgotten for that; only a newer assignment brings it back
-	life      bool // there is one
-	older     bool // the life is of an older generation than the assignment
+	hasRun    bool // there is one
+	older     bool // the run is of an older generation than the assignment
 
 	hasVM     bool
 	bound     bool
@@ -58,14 +58,14 @@ type situation struct {
 // next decides; pure. Each step changes the situation so that the same step is not next again.
 func next(s situation) step {
 	switch {
-	case !s.life:
+	case !s.hasRun:
 		switch {
 		case s.withdrawn:
 			return stepForget
 		case s.forgotten:
 			return stepNone
 		}
-		return stepReset
+		return stepBegin
 	case s.ended:
 		return nextAfterEnd(s)
 	case s.withdrawn && !s.bound:
@@ -95,19 +95,19 @@ func next(s situation) step {
 func nextAfterEnd(s situation) step {
 	switch {
 	case !s.released && (s.want == fleet.WantReleased || s.want == fleet.WantDiscarded):
-		return stepSettle
+		return stepReportReleased
 	case s.hasVM:
 		return stepRemove
 	case s.withdrawn:
 		return stepForget
 	case s.older && (s.want == fleet.WantRunning || s.want == fleet.WantPrepared):
-		return stepReset
+		return stepBegin
 	case s.bound:
 		return stepNone
 	case s.want == fleet.WantRunning && (s.released || s.endedWant == fleet.WantPrepared):
-		return stepReset // it was only dropped, or what failed was the warming up
+		return stepBegin // it was only dropped, or what failed was the warming up
 	case s.want == fleet.WantPrepared && s.released:
-		return stepReset
+		return stepBegin
 	}
 	return stepNone
 }

@@ -7,37 +7,37 @@ import (
 )
 
 func TestNext(t *testing.T) {
-	running := situation{want: fleet.WantRunning, life: true, hasVM: true, bound: true,
+	running := situation{want: fleet.WantRunning, hasRun: true, hasVM: true, bound: true,
 		binding: bindDone}
 	with := func(change func(*situation)) situation { s := running; change(&s); return s }
 	for name, c := range map[string]struct {
 		s    situation
 		want step
 	}{
-		"new assignment": {situation{want: fleet.WantRunning}, stepReset},
+		"new assignment": {situation{want: fleet.WantRunning}, stepBegin},
 		"forgotten, named again by an old one": {situation{want: fleet.WantRunning,
 			forgotten: true}, stepNone},
 		"withdrawn, nothing left": {situation{want: fleet.WantReleased,
 			withdrawn: true}, stepForget},
 		"prepare: no VM": {situation{want: fleet.WantPrepared,
-			life: true}, stepClaim},
-		"prepare: VM": {situation{want: fleet.WantPrepared, life: true,
+			hasRun: true}, stepClaim},
+		"prepare: VM": {situation{want: fleet.WantPrepared, hasRun: true,
 			hasVM: true}, stepPrepare},
-		"prepare: told": {situation{want: fleet.WantPrepared, life: true,
+		"prepare: told": {situation{want: fleet.WantPrepared, hasRun: true,
 			hasVM: true, prepared: true}, stepNone},
-		"prepare: warmed for another disk": {situation{want: fleet.WantPrepared, life: true,
+		"prepare: warmed for another disk": {situation{want: fleet.WantPrepared, hasRun: true,
 			hasVM: true, prepared: true, older: true}, stepDrop},
 		"prepare while an older one runs here": {
 			with(func(s *situation) { s.want, s.older = fleet.WantPrepared, true }), stepNone},
-		"prepared, withdrawn": {situation{want: fleet.WantPrepared, life: true,
+		"prepared, withdrawn": {situation{want: fleet.WantPrepared, hasRun: true,
 			hasVM: true, prepared: true, withdrawn: true}, stepDrop},
-		"prepared, released": {situation{want: fleet.WantReleased, life: true,
+		"prepared, released": {situation{want: fleet.WantReleased, hasRun: true,
 			hasVM: true, prepared: true}, stepDrop},
-		"prepared, discarded": {situation{want: fleet.WantDiscarded, life: true,
+		"prepared, discarded": {situation{want: fleet.WantDiscarded, hasRun: true,
 			hasVM: true, prepared: true}, stepDiscard},
 		"run: no VM": {situation{want: fleet.WantRunning,
-			life: true}, stepClaim},
-		"run: prepared VM": {situation{want: fleet.WantRunning, life: true,
+			hasRun: true}, stepClaim},
+		"run: prepared VM": {situation{want: fleet.WantRunning, hasRun: true,
 			hasVM: true, prepared: true}, stepIntend},
 		"run: written down": {
 			with(func(s *situation) { s.binding = bindNeeded }), stepBind},
@@ -83,11 +83,11 @@ func TestNext(t *testing.T) {
 				false
 		}), stepNone},
 		"failed, next attempt": {
-			with(func(s *situation) { s.ended, s.hasVM, s.older = true, false, true }), stepReset},
+			with(func(s *situation) { s.ended, s.hasVM, s.older = true, false, true }), stepBegin},
 		"failed, to release": {with(func(s *situation) {
 			s.ended, s.want = true,
 				fleet.WantReleased
-		}), stepSettle},
+		}), stepReportReleased},
 		"failed, withdrawn": {with(func(s *situation) {
 			s.ended, s.hasVM,
 				s.withdrawn = true, false, true
@@ -101,15 +101,15 @@ func TestNext(t *testing.T) {
 				s.want = true, true, fleet.WantReleased
 		}), stepRemove},
 		"warming up failed, now to run": {situation{want: fleet.WantRunning,
-			life: true, ended: true,
-			endedWant: fleet.WantPrepared}, stepReset},
-		"warming up failed": {situation{want: fleet.WantPrepared, life: true, ended: true,
+			hasRun: true, ended: true,
+			endedWant: fleet.WantPrepared}, stepBegin},
+		"warming up failed": {situation{want: fleet.WantPrepared, hasRun: true, ended: true,
 			endedWant: fleet.WantPrepared}, stepNone},
-		"starting failed": {situation{want: fleet.WantRunning, life: true, ended: true,
+		"starting failed": {situation{want: fleet.WantRunning, hasRun: true, ended: true,
 			endedWant: fleet.WantRunning}, stepNone},
-		"dropped, named again": {situation{want: fleet.WantRunning, life: true, ended: true,
+		"dropped, named again": {situation{want: fleet.WantRunning, hasRun: true, ended: true,
 			released:  true,
-			endedWant: fleet.WantRunning}, stepReset},
+			endedWant: fleet.WantRunning}, stepBegin},
 	} {
 		if got := next(c.s); got != c.want {
 			t.Errorf("%s: next is %q, want %q", name, got, c.want)

@@ -23,7 +23,7 @@ func TestReleaseOutlivesAPlatformThatIsStartedAgain(t *testing.T) {
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
 	var cut atomic.Int32
 	r.host.setFault(func(_ *fakeVM, req *http.Request) {
-		if (req.URL.Path == guestapi.PathRelease || req.URL.Path == guestapi.PathHealth) &&
+		if (req.URL.Path == guestapi.PathReleaseMachine || req.URL.Path == guestapi.PathHealth) &&
 			cut.Add(1) <= 4 {
 			panic(http.ErrAbortHandler) // as when its process has ended
 		}

@@ -17,8 +17,8 @@ type startMark struct {
 	count int64
 }
 
-// look compares how far the start is with what was seen last.
-func (p *startMark) look(mark string) int64 {
+// advance compares how far the start is with what was seen last.
+func (p *startMark) advance(mark string) int64 {
 	if mark != p.mark {
 		p.mark = mark
 		p.count++

@@ -57,8 +57,8 @@ func TestWhatCountsAsProgress(t *testing.T) {
 				read: 4096}, false},
 	} {
 		var p startMark
-		first := p.look(mark(c.before))
-		if got := p.look(mark(c.after)) > first; got != c.want {
+		first := p.advance(mark(c.before))
+		if got := p.advance(mark(c.after)) > first; got != c.want {
 			t.Errorf("%s: progress %v, want %v", c.name, got, c.want)
 		}
 	}

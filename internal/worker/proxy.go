@@ -58,7 +58,7 @@ func (w *Worker) proxy() http.Handler {
 	}
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		id := fleet.MachineID(r.PathValue("machine"))
-		vm, err := w.reach(id)
+		vm, err := w.runningVM(id)
 		if err != nil {
 			writeError(rw, err)
 			return
@@ -69,8 +69,8 @@ func (w *Worker) proxy() http.Handler {
 	})
 }
 
-// reach finds the VM that runs a machine now.
-func (w *Worker) reach(id fleet.MachineID) (*pool.VM, error) {
+// runningVM finds the VM that runs a machine now.
+func (w *Worker) runningVM(id fleet.MachineID) (*pool.VM, error) {
 	w.mu.Lock()
 	m := w.machines[id]
 	w.mu.Unlock()

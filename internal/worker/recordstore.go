@@ -23,15 +23,15 @@ type record struct {
 	Format int `json:"format"`
 	// Assignment is the newest accepted; its generation only grows.
 	Assignment fleet.Assignment `json:"assignment"`
-	// Life is the machine's present, or last, time in a VM here; nil: none since it was last
+	// Run is the machine's present, or last, time in a VM here; nil: none since it was last
 	// forgotten.
-	Life *life `json:"life,omitempty"`
+	Run *machineRun `json:"life,omitempty"`
 	// Forgotten is when the control plane had no more to say of it; only Assignment matters then.
 	Forgotten time.Time `json:"forgotten,omitzero"`
 }
 
-// life is one machine's time in one VM.
-type life struct {
+// machineRun is one machine's time in one VM.
+type machineRun struct {
 	Generation fleet.Generation `json:"generation"` // as reported
 	Instance   fleet.InstanceID `json:"instance"`
 
@@ -52,7 +52,7 @@ type life struct {
 	Disk     fleet.DiskReport          `json:"disk"` // as of the last write
 }
 
-// ending is how a life ended.
+// ending is how a run ended.
 type ending struct {
 	Want      fleet.Want `json:"want"` // what was wanted then
 	ErrorKind string     `json:"error_kind,omitempty"`

@@ -22,8 +22,8 @@ func TestRecordOfAnotherReleaseIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	r, err := s.load(id)
-	if err != nil || r.Assignment.Generation != 7 || r.Life == nil ||
-		r.Life.Phase != fleet.PhaseHealthy {
+	if err != nil || r.Assignment.Generation != 7 || r.Run == nil ||
+		r.Run.Phase != fleet.PhaseHealthy {
 		t.Errorf("read %+v, %v", r, err)
 	}
 }

@@ -18,12 +18,12 @@ import (
 func (m *machine) publish() {
 	r := m.observed()
 	vm, busy := m.vm, false
-	l := m.rec.Life
-	if l == nil || !l.Bound || l.End != nil {
+	run := m.rec.Run
+	if run == nil || !run.Bound || run.End != nil {
 		vm = nil
 	}
-	if l != nil && l.End == nil {
-		switch l.Phase {
+	if run != nil && run.End == nil {
+		switch run.Phase {
 		case fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching, fleet.PhaseStarting,
 			fleet.PhaseRunning, fleet.PhaseStopping:
 			busy = true // prepared: its source is being stopped, or is about to be
@@ -37,7 +37,7 @@ func (m *machine) publish() {
 		m.pending, changed = false, true
 	}
 	m.report, m.reachable, m.busy, m.steps = r, vm, busy, stepsOf(m.health)
-	m.settled = vm == nil || m.heard
+	m.stale = vm != nil && !m.heard
 	m.mu.Unlock()
 	if changed {
 		m.host.changed()
@@ -46,19 +46,19 @@ func (m *machine) publish() {
 
 // observed is the machine's report but for the gateway's counts; nil where there's nothing to say.
 func (m *machine) observed() *fleet.VMReport {
-	l := m.rec.Life
-	if l == nil || l.Phase == "" {
+	run := m.rec.Run
+	if run == nil || run.Phase == "" {
 		return nil
 	}
 	r := &fleet.VMReport{
-		Machine: m.id, Generation: l.Generation, Instance: l.Instance,
-		Phase: l.Phase, Since: l.Since, VM: l.VM, HasVM: l.VM != "",
-		Release: l.Release, Version: m.health.Version,
-		Disk:     l.Disk,
-		Timeline: maps.Clone(l.Timeline),
+		Machine: m.id, Generation: run.Generation, Instance: run.Instance,
+		Phase: run.Phase, Since: run.Since, VM: run.VM, HasVM: run.VM != "",
+		Release: run.Release, Version: m.health.Version,
+		Disk:     run.Disk,
+		Timeline: maps.Clone(run.Timeline),
 		Services: slices.Clone(m.health.Services),
 	}
-	if l.Bound && l.End == nil {
+	if run.Bound && run.End == nil {
 		r.Stall, r.SilentSince = m.health.Stall, m.silence()
 	}
 	r.OOM, r.Platform = m.health.OOM, m.health.Platform
@@ -66,8 +66,8 @@ func (m *machine) observed() *fleet.VMReport {
 	r.Disk.Replayed = max(r.Disk.Replayed, m.health.Disk.Replayed)
 	r.Disk.FrontEnd = cmp.Or(m.health.Disk.FrontEnd, r.Disk.FrontEnd)
 	r.Disk.Ungrown = cmp.Or(m.health.Disk.Ungrown, r.Disk.Ungrown)
-	if l.End != nil {
-		r.ErrorKind, r.Error, r.Remedy = l.End.ErrorKind, l.End.Error, l.End.Remedy
+	if run.End != nil {
+		r.ErrorKind, r.Error, r.Remedy = run.End.ErrorKind, run.End.Error, run.End.Remedy
 	}
 	return r
 }
@@ -83,19 +83,19 @@ func sameReport(a, b *fleet.VMReport) bool {
 		slices.Equal(a.Services, b.Services)
 }
 
-// diskReport is what the disk did in this life: counted by the gateway, or by the platform itself,
-// which has counted since before this worker was started.
+// diskReport returns what the disk did in this run: the greater of the gateway's counts and the
+// platform's, which has counted since before this worker was started.
 func (m *machine) diskReport() fleet.DiskReport {
-	return countDisk(m.rec.Life.Disk, m.health.Disk, m.gate)
+	return countDisk(m.rec.Run.Disk, m.health.Disk, m.gate)
 }
 
 // snapshot is the newest report with fresh counts; nil where there's nothing to say. quiet: what is
 // said is as of before the worker was started.
-func (m *machine) snapshot() (r *fleet.VMReport, acting, quiet bool) {
+func (m *machine) snapshot() (r *fleet.VMReport, pending, stale bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.report == nil {
-		return nil, m.pending, !m.settled
+		return nil, m.pending, m.stale
 	}
 	c := *m.report
 	var read int64
@@ -103,8 +103,8 @@ func (m *machine) snapshot() (r *fleet.VMReport, acting, quiet bool) {
 		read = m.gate.Counts().BytesRead
 		c.Disk = countDisk(c.Disk, fleet.DiskReport{}, m.gate)
 	}
-	c.Progress = m.mark.look(markOf(&c, m.steps, m.host.pool.Progress(), read))
-	return &c, m.pending, !m.settled
+	c.Progress = m.mark.advance(markOf(&c, m.steps, m.host.pool.Progress(), read))
+	return &c, m.pending, m.stale
 }
 
 func (m *machine) isBusy() bool {
@@ -125,13 +125,13 @@ func (m *machine) vmOf() (*pool.VM, fleet.Phase) {
 
 const (
 	reportTimeout = 5 * time.Second
-	settleTimeout = time.Second // longest that the first report waits for VMs found at the start
+	foundTimeout  = time.Second // longest that the first report waits for VMs found at the start
 )
 
 // reportLoop posts the worker's whole state at each change and each heartbeat, one post at a time,
 // until a post is answered NotFound (the server doesn't know this worker: join again) or ctx ends.
 func (w *Worker) reportLoop(ctx context.Context) error {
-	w.awaitSettled(ctx)
+	w.awaitFound(ctx)
 	wait := backoff.New(50*time.Millisecond, 2*time.Second)
 	tick := time.NewTicker(w.cfg.Heartbeat)
 	defer tick.Stop()
@@ -205,16 +205,16 @@ func (w *Worker) observe() fleet.WorkerReport {
 	return r
 }
 
-// awaitSettled waits until every machine that ran when the worker started has been heard of, at
+// awaitFound waits until every machine that ran when the worker started has been heard of, at
 // most 1 s, so that the first report doesn't say less than the truth.
-func (w *Worker) awaitSettled(ctx context.Context) {
-	deadline := time.Now().Add(settleTimeout)
+func (w *Worker) awaitFound(ctx context.Context) {
+	deadline := time.Now().Add(foundTimeout)
 	for time.Now().Before(deadline) && ctx.Err() == nil {
 		w.mu.Lock()
 		machines := slices.Collect(maps.Values(w.machines))
 		w.mu.Unlock()
 		if !slices.ContainsFunc(machines,
-			func(m *machine) bool { _, _, quiet := m.snapshot(); return quiet }) {
+			func(m *machine) bool { _, _, stale := m.snapshot(); return stale }) {
 			return
 		}
 		sleep(ctx, 5*time.Millisecond)

@@ -169,7 +169,7 @@ func newRig(t *testing.T, pool int, change ...func(*worker.Config)) *rig {
 		Token:  workerToken, Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 4096},
 		Version: "test", Release: "r1", ReleaseDir: "/release", Pool: pool,
 		Heartbeat: 100 * time.Millisecond, PoolQuiet: 5 * time.Millisecond,
-		BootTimeout: 3 * time.Second, StepTimeout: 2 * time.Second, ReleaseGrace: 2 * time.Second,
+		BootTimeout: 3 * time.Second, StepTimeout: 2 * time.Second, CloseGrace: 2 * time.Second,
 	}
 	for _, c := range change {
 		c(&r.cfg)

@@ -9,9 +9,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
-// listen asks a VM's platform whether it is well, until ctx ends, and has its silence reported. The
-// VM's init has a platform that is stuck started again; here it is only told.
-func (m *machine) listen(ctx context.Context, vm *pool.VM) {
+// watchAlive polls a VM's platform until ctx ends, and reports when it answers nothing. It only
+// reports: restarting a stuck platform is the work of the VM's init.
+func (m *machine) watchAlive(ctx context.Context, vm *pool.VM) {
 	after := m.host.cfg.SilentAfter
 	limit := after / 5 // of one question; patience.Watch counts no longer gaps than 2 s
 	var silent patience.Watch
@@ -27,20 +27,20 @@ func (m *machine) listen(ctx context.Context, vm *pool.VM) {
 		spent := silent.Look(time.Now(), strconv.Itoa(answers), m.host.share())
 		switch {
 		case err == nil:
-			m.hush(ctx, time.Time{})
+			m.setSilent(ctx, time.Time{})
 			sleep(ctx, after/2)
 			continue
 		case spent >= after:
-			m.hush(ctx, last)
+			m.setSilent(ctx, last)
 		}
 		// one that refuses is asked no more often than one that is mute
 		sleep(ctx, limit-time.Since(began))
 	}
 }
 
-// hush notes since when the platform is silent, zero if it isn't, unless ctx has ended: then it is
-// of an earlier VM.
-func (m *machine) hush(ctx context.Context, since time.Time) {
+// setSilent records since when the platform has been silent; zero: it answers. It does nothing once
+// ctx has ended, because the observation is then of an earlier VM.
+func (m *machine) setSilent(ctx context.Context, since time.Time) {
 	m.mu.Lock()
 	changed := ctx.Err() == nil && !m.silent.Equal(since)
 	if changed {

@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	prepareTimeout  = time.Minute
-	bindTimeout     = 10 * time.Second
-	removeTimeout   = time.Minute
-	releaseTryAgain = 100 * time.Millisecond
+	prepareTimeout = time.Minute
+	bindTimeout    = 10 * time.Second
+	removeTimeout  = time.Minute
+	releasePause   = 100 * time.Millisecond
 	// of a platform that says nothing: just under one question's time
 	muteAfter = 1900 * time.Millisecond
 )
@@ -47,25 +47,27 @@ func isBootFailure(err error) bool {
 func (m *machine) start(ctx context.Context, s step) {
 	tctx, cancel := context.WithCancel(ctx)
 	m.task = &task{step: s, cancel: cancel}
-	l, a, vm := *m.rec.Life, m.rec.Assignment, m.vm
+	run, a, vm := *m.rec.Run, m.rec.Assignment, m.vm
 	gate := m.gate
 	var work func(context.Context) result
 	switch s {
 	case stepClaim:
 		work = func(ctx context.Context) result { return m.claimVM(ctx, a) }
 	case stepPrepare:
-		gate.Grant(l.Access)
-		work = func(ctx context.Context) result { return m.prepare(ctx, vm, gate, l, a) }
+		gate.Grant(run.Access)
+		work = func(ctx context.Context) result { return m.prepare(ctx, vm, gate, run, a) }
 	case stepBind:
-		gate.Grant(l.Access)
+		gate.Grant(run.Access)
 		m.binding = bindTried
-		work = func(ctx context.Context) result { return m.bind(ctx, vm, gate, l, a) }
+		work = func(ctx context.Context) result { return m.bind(ctx, vm, gate, run, a) }
 	case stepRelease:
 		m.releasing = true
-		m.reach(fleet.PhaseStopping)
-		work = func(ctx context.Context) result { return result{err: m.release(ctx, vm, l, a)} }
+		m.setPhase(fleet.PhaseStopping)
+		work = func(ctx context.Context) result {
+			return result{err: m.releaseMachine(ctx, vm, run, a)}
+		}
 	case stepRemove:
-		work = func(ctx context.Context) result { return result{err: m.remove(ctx, vm, l)} }
+		work = func(ctx context.Context) result { return result{err: m.remove(ctx, vm, run)} }
 	}
 	m.group.Go(func() error {
 		defer cancel()
@@ -109,18 +111,19 @@ func (m *machine) claimVM(ctx context.Context, a fleet.Assignment) result {
 
 // take makes a claimed VM the machine's.
 func (m *machine) take(c *claim) {
-	l := m.rec.Life
-	if l == nil || l.VM != "" || l.End != nil {
+	run := m.rec.Run
+	if run == nil || run.VM != "" || run.End != nil {
 		m.host.pool.Adopt(c.vm) // nobody needs it any more, and nothing was told to it
 		return
 	}
-	l.VM, l.ControlToken, l.Release, l.Access = c.vm.ID(), c.vm.ControlToken, c.vm.Release, c.access
+	run.VM, run.ControlToken = c.vm.ID(), c.vm.ControlToken
+	run.Release, run.Access = c.vm.Release, c.access
 	m.dirty = true
-	m.hold(c.vm)
+	m.connect(c.vm)
 }
 
-// hold opens a VM's gateway, to nobody yet, and listens to its platform.
-func (m *machine) hold(vm *pool.VM) {
+// connect opens a VM's gateway, to nobody yet, and listens to its platform.
+func (m *machine) connect(vm *pool.VM) {
 	m.vm, m.vmEnd, m.graceEnd = vm, vm.Done(), time.Time{}
 	gate := gateway.New(gateway.Config{
 		Store: m.host.store, Logger: m.log,
@@ -144,7 +147,7 @@ func (m *machine) hold(vm *pool.VM) {
 		return nil
 	})
 	m.group.Go(func() error {
-		m.listen(fctx, vm)
+		m.watchAlive(fctx, vm)
 		return nil
 	})
 }
@@ -199,7 +202,7 @@ func awaitGate(ctx context.Context, gate *gateway.Gateway) error {
 	}
 }
 
-func (m *machine) prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life,
+func (m *machine) prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, run machineRun,
 	a fleet.Assignment) result {
 	ctx, cancel := context.WithTimeout(ctx, m.host.patient(prepareTimeout))
 	defer cancel()
@@ -207,14 +210,14 @@ func (m *machine) prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gatewa
 		return result{err: err}
 	}
 	h, err := vm.Guest.Prepare(ctx, guestapi.Prepare{
-		Machine: a.Machine, Store: guestapi.StoreAccess{DiskPath: l.Access.DiskPath,
-			Token: l.Access.Token},
+		Machine: a.Machine, Store: guestapi.StoreAccess{DiskPath: run.Access.DiskPath,
+			Token: run.Access.Token},
 	})
 	return result{err: err, health: h}
 }
 
 // bind gives the VM its limits, its place in the network and its identity.
-func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, l life,
+func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, run machineRun,
 	a fleet.Assignment) result {
 	ctx, cancel := context.WithTimeout(ctx, m.host.patient(bindTimeout))
 	defer cancel()
@@ -237,22 +240,24 @@ func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, 
 		return result{err: err}
 	}
 	h, err := vm.Guest.Bind(ctx, guestapi.Bind{
-		Machine: a.Machine, Generation: l.BoundGeneration, Instance: a.Instance,
+		Machine: a.Machine, Generation: run.BoundGeneration, Instance: a.Instance,
 		Name: a.Name, App: a.App, Network: a.Network, Address: a.Address, Worker: m.host.cfg.Worker,
-		Store:  guestapi.StoreAccess{DiskPath: l.Access.DiskPath, Token: l.Access.Token},
+		Store:  guestapi.StoreAccess{DiskPath: run.Access.DiskPath, Token: run.Access.Token},
 		Config: a.Config,
 	})
 	return result{err: err, health: h}
 }
 
-// release asks for a clean end until the disk is closed, the platform refuses, or doesn't answer in
-// time.
-func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assignment) error {
+// releaseMachine asks the platform to stop the machine and close its disk, and returns nil once the
+// disk is closed. It repeats the request until the platform refuses (its error), doesn't answer
+// (Unavailable), or has had CloseGrace and CloseMax.
+func (m *machine) releaseMachine(ctx context.Context, vm *pool.VM, run machineRun,
+	a fleet.Assignment) error {
 	stop := a.Config.Stop.TimeoutOrDefault()
 	began := time.Now()
 	for {
-		err := m.releaseOnce(ctx, vm, guestapi.Release{Machine: m.id,
-			Generation: l.BoundGeneration}, stop+m.host.patient(m.host.cfg.ReleaseGrace))
+		err := m.askRelease(ctx, vm, guestapi.ReleaseMachine{Machine: m.id,
+			Generation: run.BoundGeneration}, stop+m.host.patient(m.host.cfg.CloseGrace))
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
@@ -273,12 +278,12 @@ func (m *machine) release(ctx context.Context, vm *pool.VM, l life, a fleet.Assi
 			return errs.Wrap(errs.Fenced, err, "release")
 		case h.State == guestapi.StateFailed || !errs.Is(err, errs.Unavailable):
 			return err
-		case time.Since(began) > stop+m.host.patient(m.host.cfg.ReleaseGrace+m.host.cfg.ReleaseMax):
+		case time.Since(began) > stop+m.host.patient(m.host.cfg.CloseGrace+m.host.cfg.CloseMax):
 			return errs.Wrap(errs.Unavailable, err, "the disk could not be closed for %s",
 				time.Since(began).Round(time.Second))
 		}
 		// it is still at it, for example because the store can't be reached
-		_ = backoff.Sleep(ctx, releaseTryAgain) // the next request tells that ctx has ended
+		_ = backoff.Sleep(ctx, releasePause) // the next request tells that ctx has ended
 	}
 }
 
@@ -297,13 +302,13 @@ func (m *machine) askUntilMute(ctx context.Context, vm *pool.VM) (guestapi.Healt
 		case <-vm.Done():
 			return h, err
 		case <-ctx.Done():
-		case <-time.After(releaseTryAgain):
+		case <-time.After(releasePause):
 		}
 	}
 }
 
-// releaseOnce asks once, and stops waiting soon after the VM has ended.
-func (m *machine) releaseOnce(ctx context.Context, vm *pool.VM, r guestapi.Release,
+// askRelease asks once, and stops waiting soon after the VM has ended.
+func (m *machine) askRelease(ctx context.Context, vm *pool.VM, r guestapi.ReleaseMachine,
 	patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -311,36 +316,36 @@ func (m *machine) releaseOnce(ctx context.Context, vm *pool.VM, r guestapi.Relea
 	var group errgroup.Group
 	group.Go(func() error {
 		defer close(over)
-		return vm.Guest.Release(ctx, r)
+		return vm.Guest.ReleaseMachine(ctx, r)
 	})
 	select {
 	case <-over:
 	case <-vm.Done():
 		select {
 		case <-over:
-		case <-time.After(lastWords / 2):
+		case <-time.After(exitGrace / 2):
 			cancel()
 		}
 	}
 	return group.Wait()
 }
 
-// remove takes everything of the life off the host. All of it is safe to repeat.
-func (m *machine) remove(ctx context.Context, vm *pool.VM, l life) error {
+// remove takes everything of the run off the host. All of it is safe to repeat.
+func (m *machine) remove(ctx context.Context, vm *pool.VM, run machineRun) error {
 	ctx, cancel := context.WithTimeout(ctx, m.host.patient(removeTimeout))
 	defer cancel()
-	if l.Phase == fleet.PhaseFailed && vm != nil {
-		m.log.WarnContext(ctx, "a failed machine's vm is removed", "vm_id", string(l.VM), "console",
-			pool.ConsoleTail(vm))
+	if run.Phase == fleet.PhaseFailed && vm != nil {
+		m.log.WarnContext(ctx, "a failed machine's vm is removed", "vm_id", string(run.VM),
+			"console", pool.ConsoleTail(vm))
 	}
 	var group errgroup.Group
 	group.Go(func() error {
 		if vm == nil {
-			return m.host.registry.Drop(l.VM)
+			return m.host.registry.Drop(run.VM)
 		}
 		return m.host.pool.Discard(ctx, vm)
 	})
-	if l.Bound {
+	if run.Bound {
 		group.Go(func() error { return m.host.deps.HostNet.RemoveMachine(ctx, m.id) })
 	}
 	return group.Wait()

@@ -37,11 +37,11 @@ type Worker struct {
 	dirty      chan struct{} // something changed that should be reported
 
 	// Set by Run before anything that uses them is started.
-	store    blob.Store
-	storeURL string
-	fleetID  string
-	group    *errgroup.Group
-	life     context.Context // of the group: actors live as long, whatever becomes of the uplink
+	store     blob.Store
+	storeURL  string
+	fleetID   string
+	group     *errgroup.Group
+	actorsCtx context.Context // of the group: actors live as long, whatever becomes of the uplink
 
 	reportFailed bool // owned by reportLoop
 	seen         atomic.Int64
@@ -107,7 +107,7 @@ func (w *Worker) Run(ctx context.Context) error {
 }
 
 func (w *Worker) work(ctx context.Context) error {
-	answer, joined, err := w.whereIsTheStore(ctx)
+	answer, joined, err := w.recallOrJoin(ctx)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (w *Worker) work(ctx context.Context) error {
 	w.store, w.storeURL, w.fleetID = &watchedStore{Store: store, conditions: w.conditions},
 		answer.StoreURL, answer.FleetID
 	group, ctx := errgroup.WithContext(ctx)
-	w.group, w.life = group, ctx
+	w.group, w.actorsCtx = group, ctx
 	group.Go(func() error { return w.findAcceleration(ctx) })
 	group.Go(func() error { return w.pressureLoop(ctx) })
 	group.Go(func() error {
@@ -154,9 +154,9 @@ func (w *Worker) openStore(ctx context.Context, url string) (blob.Store, error) 
 
 const joinFile = "join.json"
 
-// whereIsTheStore returns the server's answer to this worker's join: the remembered one if there is
+// recallOrJoin returns the server's answer to this worker's join: the remembered one if there is
 // one, so that a worker restarted without a control plane goes on. joined: it is fresh.
-func (w *Worker) whereIsTheStore(ctx context.Context) (a fleet.JoinAnswer, joined bool, err error) {
+func (w *Worker) recallOrJoin(ctx context.Context) (a fleet.JoinAnswer, joined bool, err error) {
 	b, err := os.ReadFile(filepath.Join(w.cfg.DataDir, joinFile))
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

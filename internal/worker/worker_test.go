@@ -239,7 +239,7 @@ func TestFencedMachineIsKilled(t *testing.T) {
 }
 
 func TestReleaseOfAHangingPlatformIsUnclean(t *testing.T) {
-	r := newRig(t, 0, func(c *worker.Config) { c.ReleaseGrace = 100 * time.Millisecond })
+	r := newRig(t, 0, func(c *worker.Config) { c.CloseGrace = 100 * time.Millisecond })
 	r.newDisk(m1)
 	r.start()
 	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
@@ -247,7 +247,7 @@ func TestReleaseOfAHangingPlatformIsUnclean(t *testing.T) {
 	r.host.setFault(func(vm *fakeVM, req *http.Request) { // answers nothing any more
 		select {
 		case <-req.Context().Done():
-		case <-vm.life.Done():
+		case <-vm.ctx.Done():
 		}
 	})
 	r.feed.assign(assignment(m1, 1, fleet.WantReleased))
@@ -263,18 +263,18 @@ func TestReleaseOfAHangingPlatformIsUnclean(t *testing.T) {
 }
 
 func TestReleaseGoesOnWhileThePlatformIsStillAtIt(t *testing.T) {
-	r := newRig(t, 0, func(c *worker.Config) { c.ReleaseGrace = 50 * time.Millisecond })
+	r := newRig(t, 0, func(c *worker.Config) { c.CloseGrace = 50 * time.Millisecond })
 	r.newDisk(m1)
 	r.start()
 	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
 	late := time.Now().Add(600 * time.Millisecond)
 	r.host.setFault(func(vm *fakeVM, req *http.Request) {
-		if is(req, guestapi.PathRelease) && time.Now().Before(late) {
+		if is(req, guestapi.PathReleaseMachine) && time.Now().Before(late) {
 			vm.set(guestapi.StateStopping, nil)
 			select { // slower than the grace, but it answers other calls
 			case <-time.After(time.Until(late)):
-			case <-vm.life.Done():
+			case <-vm.ctx.Done():
 			}
 		}
 	})
@@ -294,7 +294,7 @@ func TestVMThatDiesWhileItIsReleasedIsReleasedUnclean(t *testing.T) {
 	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
 	r.host.setFault(func(vm *fakeVM, req *http.Request) {
-		if is(req, guestapi.PathRelease) {
+		if is(req, guestapi.PathReleaseMachine) {
 			go vm.kill("power cut")
 			<-vm.done
 		}
@@ -313,7 +313,7 @@ func TestDiscardDoesNotAskAndDoesNotWait(t *testing.T) {
 		if is(req, guestapi.PathBind) { // the worker waits for an answer to its bind
 			select {
 			case <-req.Context().Done():
-			case <-vm.life.Done():
+			case <-vm.ctx.Done():
 			}
 		}
 	})

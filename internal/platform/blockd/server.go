@@ -30,9 +30,9 @@ type Config struct {
 type Server struct {
 	cfg Config
 
-	// turn is held by whoever changes the attachment; a channel, so that waiting for it can be
-	// given up.
-	turn chan struct{}
+	// changing is the lock of who changes the attachment. It is a channel, so that a wait for it
+	// ends with the caller's context.
+	changing chan struct{}
 
 	mu       sync.Mutex
 	asked    blockapi.Attach
@@ -45,19 +45,19 @@ type Server struct {
 
 // New returns a server without a disk.
 func New(cfg Config) *Server {
-	return &Server{cfg: cfg, turn: make(chan struct{}, 1), attached: make(chan struct{})}
+	return &Server{cfg: cfg, changing: make(chan struct{}, 1), attached: make(chan struct{})}
 }
 
 func (s *Server) lock(ctx context.Context) error {
 	select {
-	case s.turn <- struct{}{}:
+	case s.changing <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (s *Server) unlock() { <-s.turn }
+func (s *Server) unlock() { <-s.changing }
 
 // prepare warms up for an attach.
 func (s *Server) prepare(ctx context.Context, store guestapi.StoreAccess) error {

@@ -216,13 +216,13 @@ func runRuntime(ctx context.Context, cfg Config, pass []*os.File, args ...string
 	cmd.WaitDelay = time.Second
 	if err := cmd.Run(); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "make the inner container: %s",
-			lastWords(filepath.Join(cfg.Dir, "runtime.log")))
+			lastMessage(filepath.Join(cfg.Dir, "runtime.log")))
 	}
 	return nil
 }
 
-// lastWords returns the message of the last line of the runtime's log.
-func lastWords(path string) string {
+// lastMessage returns the message of the last line of the runtime's log.
+func lastMessage(path string) string {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return "the runtime says nothing"

@@ -175,7 +175,7 @@ func (in *Init) start(ctx context.Context, conn *net.UnixConn, req innerapi.Requ
 		return
 	}
 	// The machine's root is in its place before anything is started.
-	if err := in.root.Hold("/"); err != nil {
+	if err := in.root.Open("/"); err != nil {
 		in.answer(ctx, conn, innerapi.Failure(err))
 		return
 	}

@@ -51,7 +51,7 @@ func (p *Platform) handler() http.Handler {
 	mux.HandleFunc("GET "+guestapi.PathAlive, p.getAlive)
 	mux.HandleFunc("POST "+guestapi.PathPrepare, p.postPrepare)
 	mux.HandleFunc("POST "+guestapi.PathBind, p.postBind)
-	mux.HandleFunc("POST "+guestapi.PathRelease, p.postRelease)
+	mux.HandleFunc("POST "+guestapi.PathReleaseMachine, p.postRelease)
 	mux.HandleFunc("GET "+guestapi.PathEvents, p.getEvents)
 	inside := http.NewServeMux()
 	p.addMachineRoutes(inside)
@@ -184,7 +184,7 @@ func (p *Platform) accepted(w http.ResponseWriter, refused, err error) {
 }
 
 func (p *Platform) postRelease(w http.ResponseWriter, r *http.Request) {
-	var req guestapi.Release
+	var req guestapi.ReleaseMachine
 	if err := jsonhttp.Decode(w, r, maxRequestBytes, jsonhttp.Lenient, &req); err != nil {
 		writeError(w, err)
 		return

@@ -16,28 +16,28 @@ import (
 // asked for the process, and to the fleet.
 
 const (
-	oomLookEvery = 2 * time.Second
+	oomPollEvery = 2 * time.Second
 	// between the kernel's count and the end of what it has killed, and more
 	oomRecent = 10 * time.Second
 )
 
 // watchMemory notices kills of processes whose end nobody reports, until ctx ends.
 func (p *Platform) watchMemory(ctx context.Context) error {
-	ticker := time.NewTicker(oomLookEvery)
+	ticker := time.NewTicker(oomPollEvery)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			p.lookForOOM(ctx)
+			p.pollOOM(ctx)
 			p.ownKills.Look()
 		}
 	}
 }
 
-// lookForOOM takes the kernel's count into the platform's state, and returns the newest report.
-func (p *Platform) lookForOOM(ctx context.Context) *fleet.OOMReport {
+// pollOOM takes the kernel's count into the platform's state, and returns the newest report.
+func (p *Platform) pollOOM(ctx context.Context) *fleet.OOMReport {
 	now, _ := p.status.get()
 	c := p.container.peek()
 	if c == nil || now.Bind == nil || now.Health.State.Final() {
@@ -70,7 +70,7 @@ func (p *Platform) lookForOOM(ctx context.Context) *fleet.OOMReport {
 // memory, as far as can be known; "" if it didn't.
 func (p *Platform) oomWords(ctx context.Context, exit innerapi.Exit, began time.Time) string {
 	const killed = 128 + int(unix.SIGKILL) // also what a shell makes of a child that was killed
-	r := p.lookForOOM(ctx)
+	r := p.pollOOM(ctx)
 	if exit.Code != killed || r == nil || r.Last.Before(began) || time.Since(r.Last) > oomRecent {
 		return ""
 	}

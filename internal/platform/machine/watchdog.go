@@ -35,7 +35,7 @@ func (p *Platform) watchProgress(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if why := judge.Look(p.sample(ctx, threads)); why != "" && ctx.Err() == nil {
+		if why := judge.Add(p.sample(ctx, threads)); why != "" && ctx.Err() == nil {
 			p.endStuck(ctx, pid, why)
 			return nil
 		}
@@ -49,12 +49,12 @@ func (p *Platform) sample(ctx context.Context, threads *watchdog.Threads) watchd
 	defer cancel()
 	info, err := p.block.Info(asking)
 	if err != nil {
-		look, err := threads.Look()
+		seen, err := threads.Observe()
 		if err != nil && ctx.Err() == nil {
 			// it has ended, and watchDisk sees it
 			p.log.DebugContext(ctx, "blockd's threads not seen", "error", err)
 		}
-		s.Stuck, s.Starved = look.Stuck, look.Starved
+		s.Stuck, s.Starved = seen.Stuck, seen.Starved
 		return s
 	}
 	s.Answered = true

@@ -189,9 +189,9 @@ type Root struct {
 	dir *os.File
 }
 
-// Hold opens dir, once, and keeps it open: a write-out must not fail for want of a descriptor,
+// Open opens dir, once, and keeps it open: a write-out must not fail for want of a descriptor,
 // since it can't tell anybody.
-func (r *Root) Hold(dir string) error {
+func (r *Root) Open(dir string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.dir != nil {
@@ -205,7 +205,7 @@ func (r *Root) Hold(dir string) error {
 	return nil
 }
 
-// WriteOut makes durable what the file system has. Before Hold there is nothing to write out.
+// WriteOut makes durable what the file system has. Before Open there is nothing to write out.
 func (r *Root) WriteOut() error {
 	r.mu.Lock()
 	dir := r.dir

@@ -16,9 +16,9 @@ import (
 
 // keep runs one service until ctx ends, over all its restarts. p is what runs already, or nil.
 func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
-	again, settle := backoffFirst, time.Duration(0) // what runs already has shown that it does
+	again, uptime := backoffFirst, time.Duration(0) // what runs already has shown that it does
 	if p == nil {
-		settle = u.firstSettle()
+		uptime = u.firstUptime()
 	}
 	var err error
 	for ctx.Err() == nil {
@@ -30,7 +30,7 @@ func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
 		}
 		upSince, ran := time.Now(), p != nil
 		if ran {
-			err = m.attend(ctx, u, p, settle)
+			err = m.attend(ctx, u, p, uptime)
 			p = nil
 		}
 		if ctx.Err() != nil {
@@ -40,10 +40,10 @@ func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
 			again = backoffFirst
 		}
 		if !m.endedByItself(u, err, ran, again) {
-			again, settle = backoffFirst, u.firstSettle()
+			again, uptime = backoffFirst, u.firstUptime()
 			continue
 		}
-		settle = 2 * again
+		uptime = 2 * again
 		m.pause(ctx, u, again)
 		again = min(2*again, backoffMost)
 	}
@@ -101,14 +101,14 @@ func (m *Manager) pause(ctx context.Context, u *unit, d time.Duration) {
 }
 
 // attend follows one process to its end, and stops it when that is wanted. It isn't ready before it
-// has stayed up for settle. The error says how it ended.
-func (m *Manager) attend(ctx context.Context, u *unit, p Process, settle time.Duration) error {
+// has stayed up for uptime. The error says how it ended.
+func (m *Manager) attend(ctx context.Context, u *unit, p Process, uptime time.Duration) error {
 	m.set(u, func() { u.state, u.pid = Running, p.PID() })
 	alive, gone := context.WithCancel(ctx)
 	defer gone()
 	var side errgroup.Group
 	side.Go(func() error {
-		m.probe(alive, u, settle)
+		m.probe(alive, u, uptime)
 		return nil
 	})
 	side.Go(func() error {
@@ -153,10 +153,10 @@ func (m *Manager) stopWhenUnwanted(ctx context.Context, u *unit, p Process) {
 }
 
 // probe turns a running service into a ready one, and back when its check fails later.
-func (m *Manager) probe(ctx context.Context, u *unit, settle time.Duration) {
-	check, settled := u.svc.Check, time.Now().Add(settle)
+func (m *Manager) probe(ctx context.Context, u *unit, uptime time.Duration) {
+	check, due := u.svc.Check, time.Now().Add(uptime)
 	if check == nil {
-		m.awaitSettled(ctx, u, settled)
+		m.awaitUptime(ctx, u, due)
 		return
 	}
 	began, wait, passed, missed := time.Now(), checkFirst, false, 0
@@ -165,8 +165,8 @@ func (m *Manager) probe(ctx context.Context, u *unit, settle time.Duration) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil && time.Now().Before(settled):
-			m.awaitSettled(ctx, u, settled)
+		case err == nil && time.Now().Before(due):
+			m.awaitUptime(ctx, u, due)
 			wait = checkFirst // and is asked again
 		case err == nil:
 			passed, missed, wait = true, 0, cmp.Or(check.Interval, fleet.DefaultCheckInterval)
@@ -189,8 +189,8 @@ func (m *Manager) probe(ctx context.Context, u *unit, settle time.Duration) {
 	}
 }
 
-// awaitSettled makes a service ready once it has stayed up until then.
-func (m *Manager) awaitSettled(ctx context.Context, u *unit, then time.Time) {
+// awaitUptime makes a service ready once it has stayed up until then.
+func (m *Manager) awaitUptime(ctx context.Context, u *unit, then time.Time) {
 	if backoff.Sleep(ctx, time.Until(then)) != nil {
 		return
 	}
@@ -199,13 +199,13 @@ func (m *Manager) awaitSettled(ctx context.Context, u *unit, then time.Time) {
 	}
 }
 
-// firstSettle is for how long a service has to stay up at first until it is ready. A check can tell
+// firstUptime is for how long a service has to stay up at first until it is ready. A check can tell
 // by itself.
-func (u *unit) firstSettle() time.Duration {
+func (u *unit) firstUptime() time.Duration {
 	if u.svc.Check != nil {
 		return 0
 	}
-	return settleFirst
+	return minUptime
 }
 
 // probeOnce asks a service's check once; late: it didn't answer in time.

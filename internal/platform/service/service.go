@@ -76,10 +76,10 @@ const (
 	backoffMost  = 10 * time.Second
 	backoffReset = 30 * time.Second // up for this long: the next restart is quick again
 
-	// settleFirst is how long a service without a check has to stay up until it is ready: one that
+	// minUptime is how long a service without a check has to stay up until it is ready: one that
 	// ends at once never is. After it has ended by itself, any service has to for twice the wait
 	// before its restart.
-	settleFirst = 250 * time.Millisecond
+	minUptime = 250 * time.Millisecond
 
 	checkFirst = 2 * time.Millisecond // between tries until the first success, growing
 	checkQuiet = time.Second          // for which failing is no news

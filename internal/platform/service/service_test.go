@@ -181,7 +181,7 @@ func stateOf(m *Manager, name string) fleet.ServiceReport {
 func TestStartsAndStopsInOrder(t *testing.T) {
 	run(t, newWorld, []fleet.Service{svc("c", "b"), svc("a"), svc("b", "a")},
 		func(t *testing.T, w *world, m *Manager) {
-			time.Sleep(4 * settleFirst) // one after the other
+			time.Sleep(4 * minUptime) // one after the other
 			if started, ready := m.Progress(); !started || !ready {
 				t.Error("not all ready")
 			}
@@ -252,7 +252,7 @@ func TestStubbornServiceIsKilled(t *testing.T) {
 func TestStopIsSticky(t *testing.T) {
 	run(t, newWorld, []fleet.Service{svc("a"), svc("b", "a")},
 		func(t *testing.T, w *world, m *Manager) {
-			time.Sleep(2 * settleFirst)
+			time.Sleep(2 * minUptime)
 			if err := m.Stop("a"); err != nil {
 				t.Fatal(err)
 			}
@@ -268,7 +268,7 @@ func TestStopIsSticky(t *testing.T) {
 			if err := m.Start("a"); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(settleFirst)
+			time.Sleep(minUptime)
 			synctest.Wait()
 			if r := stateOf(m, "a"); r.State != Ready || r.Restarts != 0 {
 				t.Errorf("%+v", r)
@@ -276,7 +276,7 @@ func TestStopIsSticky(t *testing.T) {
 			if err := m.Restart("a"); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(settleFirst)
+			time.Sleep(minUptime)
 			synctest.Wait()
 			if r := stateOf(m, "a"); r.State != Ready || r.Restarts != 0 ||
 				len(w.starts("a")) != 3 {

@@ -32,7 +32,7 @@ import (
 
 const (
 	// between blockd's end and the VM's, for platformd to say why
-	lastWords  = time.Second
+	exitGrace  = time.Second
 	restartGap = 100 * time.Millisecond // between starts of platformd
 	// between the kernel's count and the end of what it has killed, and more
 	oomRecent = 5 * time.Second
@@ -138,7 +138,7 @@ func (in *Init) supervise(ctx context.Context, started chan<- struct{}) error {
 		select {
 		case <-blockd.done:
 			in.cfg.Log.ErrorContext(ctx, "blockd has ended, and so does the VM", "how", blockd.how)
-			_ = backoff.Sleep(ctx, lastWords) // platformd sees it too, and tells the worker
+			_ = backoff.Sleep(ctx, exitGrace) // platformd sees it too, and tells the worker
 			return fmt.Errorf("blockd: %s", blockd.how)
 		case <-platformd.done:
 			in.cfg.Log.ErrorContext(ctx, "platformd has ended, and is started again", "how",

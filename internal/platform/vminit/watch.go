@@ -73,11 +73,11 @@ func (in *Init) judgePlatformd(ctx context.Context, answers *atomic.Int64) error
 		s := watchdog.Sample{At: time.Now(), Answered: now != known}
 		if known = now; s.Answered {
 			kills = 0
-		} else if look,
-			err := threads.Look(); err == nil { // else it has ended, and is started again anyway
-			s.Stuck, s.Starved = look.Stuck, look.Starved
+		} else if seen,
+			err := threads.Observe(); err == nil { // else it has ended, and is started again anyway
+			s.Stuck, s.Starved = seen.Stuck, seen.Starved
 		}
-		why := judge.Look(s)
+		why := judge.Add(s)
 		if why == "" {
 			continue
 		}

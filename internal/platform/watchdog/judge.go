@@ -30,7 +30,7 @@ const (
 	missed = 3 * Interval
 )
 
-// Sample is one look.
+// Sample is what was observed at one time.
 type Sample struct {
 	At time.Time
 	// Answered: the process answered since the last look. What follows up to Waits is known only
@@ -57,8 +57,8 @@ type Judge struct {
 	quiet time.Time
 }
 
-// Look returns why the process counts as stuck, "" as long as it doesn't.
-func (j *Judge) Look(s Sample) string {
+// Add takes in a sample, and returns why the process counts as stuck, "" as long as it doesn't.
+func (j *Judge) Add(s Sample) string {
 	before := j.last
 	j.last = s
 	if before.At.IsZero() || s.At.Sub(before.At) > missed {

@@ -78,7 +78,7 @@ func TestJudge(t *testing.T) {
 			for i := range int(ever / Interval) {
 				s := c.look(i)
 				s.At = begin.Add(time.Duration(i) * Interval)
-				why := j.Look(s)
+				why := j.Add(s)
 				if why == "" {
 					continue
 				}
@@ -102,7 +102,7 @@ func TestJudgeAfterAPause(t *testing.T) {
 	at := time.Unix(0, 0)
 	for range 100 {
 		at = at.Add(time.Hour)
-		if why := j.Look(Sample{At: at, Stuck: []Thread{{TID: 1, State: "D"}}}); why != "" {
+		if why := j.Add(Sample{At: at, Stuck: []Thread{{TID: 1, State: "D"}}}); why != "" {
 			t.Fatal(why)
 		}
 	}
@@ -134,7 +134,7 @@ func TestThreads(t *testing.T) {
 	threads := NewThreads(cmd.Process.Pid)
 	look := func() []Thread {
 		t.Helper()
-		l, err := threads.Look()
+		l, err := threads.Observe()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -157,7 +157,7 @@ func TestThreads(t *testing.T) {
 			t.Fatal("one that was stopped isn't found")
 		}
 	}
-	if _, err := NewThreads(os.Getpid() + 1<<22).Look(); err == nil {
+	if _, err := NewThreads(os.Getpid() + 1<<22).Observe(); err == nil {
 		t.Error("no process")
 	}
 }
@@ -170,7 +170,7 @@ func TestStarved(t *testing.T) {
 		threads := NewThreads(pid)
 		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(
 			200 * time.Millisecond) {
-			l, err := threads.Look()
+			l, err := threads.Observe()
 			if err != nil {
 				t.Fatal(err)
 			}

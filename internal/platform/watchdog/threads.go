@@ -52,8 +52,8 @@ type thread struct {
 	waited   time.Duration // for one
 }
 
-// Look is what has become of a process since the last look.
-type Look struct {
+// Observation is what a process did since the one before.
+type Observation struct {
 	// Stuck are the threads that have not run, and could not: they wait in the kernel without an
 	// end, or were stopped.
 	Stuck []Thread
@@ -65,28 +65,29 @@ type Look struct {
 // NewThreads returns a look at the threads of process pid.
 func NewThreads(pid int) *Threads { return &Threads{pid: pid, seen: map[int]thread{}} }
 
-// Look looks. NotFound: the process has ended.
-func (t *Threads) Look() (Look, error) {
+// Observe reads the threads. NotFound: the process has ended.
+func (t *Threads) Observe() (Observation, error) {
 	dirs, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(t.pid), "task"))
 	if err != nil {
-		return Look{}, errs.Wrap(errs.NotFound, err, "look at the threads of process %d", t.pid)
+		return Observation{}, errs.Wrap(errs.NotFound, err, "look at the threads of process %d",
+			t.pid)
 	}
 	now := time.Now()
 	passed := now.Sub(t.at)
 	seen := make(map[int]thread, len(dirs))
-	var l Look
+	var l Observation
 	var waited time.Duration
 	for _, d := range dirs {
 		tid, err := strconv.Atoi(d.Name())
 		if err != nil {
 			continue
 		}
-		is, err := t.look(tid)
+		is, err := t.read(tid)
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 			continue // it has ended meanwhile
 		}
 		if err != nil {
-			return Look{}, err
+			return Observation{}, err
 		}
 		was, known := t.seen[tid]
 		seen[tid] = is
@@ -111,8 +112,8 @@ func (t *Threads) path(tid int, file string) string {
 	return filepath.Join("/proc", strconv.Itoa(t.pid), "task", strconv.Itoa(tid), file)
 }
 
-// look reads what the kernel counts of a thread.
-func (t *Threads) look(tid int) (thread, error) {
+// read returns what the kernel counts of a thread.
+func (t *Threads) read(tid int) (thread, error) {
 	text, err := os.ReadFile(t.path(tid, "status"))
 	if err != nil {
 		return thread{}, err

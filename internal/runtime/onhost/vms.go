@@ -160,7 +160,7 @@ func (s *VMs[V]) Start(ctx context.Context, id fleet.VMID,
 	if err != nil {
 		return none, errors.Join(err, s.abandon(ctx, v))
 	}
-	s.settle(v)
+	s.publish(v)
 	return v, nil
 }
 
@@ -172,7 +172,7 @@ func (s *VMs[V]) abandon(ctx context.Context, v V) error {
 	err := v.Remove(ctx)
 	if err != nil {
 		v.onHost().adopted = true
-		s.settle(v)
+		s.publish(v)
 	}
 	return err
 }
@@ -215,7 +215,7 @@ func (s *VMs[V]) adoptOne(ctx context.Context, id fleet.VMID) (v V, ok bool, err
 		s.forget(id)
 		return v, false, err
 	}
-	s.settle(v)
+	s.publish(v)
 	return v, true, nil
 }
 
@@ -291,8 +291,8 @@ func (s *VMs[V]) wrap(rec Record) V {
 	return s.kind.Wrap(v)
 }
 
-// reserve claims an id for starting or adopting a VM, until settle or forget; false if somebody has
-// it already.
+// reserve claims an id for starting or adopting a VM, until publish or forget. It returns false if
+// the id is taken.
 func (s *VMs[V]) reserve(id fleet.VMID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -310,7 +310,7 @@ func (s *VMs[V]) known(id fleet.VMID) (V, bool) {
 	return e.vm, e.there
 }
 
-func (s *VMs[V]) settle(v V) {
+func (s *VMs[V]) publish(v V) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all[v.ID()] = entry[V]{vm: v, there: true}

@@ -72,7 +72,7 @@ func (v *vm) awaitResumed(ctx context.Context) error {
 	})
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "resume VM %s from a saved one (%s)", v.ID(),
-			v.lastWords())
+			v.consoleTail())
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ const (
 	// for a caller without a deadline; a start takes some seconds without KVM
 	startTimeout = 3 * time.Minute
 	seedBytes    = 64
-	lookInterval = 5 * time.Millisecond // between looks at the console, for a mark
+	pollInterval = 5 * time.Millisecond // between looks at the console, for a mark
 )
 
 // Start makes the VM and returns once its init runs. Exists if its id is taken. If it fails,
@@ -199,7 +199,7 @@ func (v *vm) order(spec runtime.Spec) error {
 
 // awaitMark waits for a mark on the console.
 func (v *vm) awaitMark(ctx context.Context, mark string) error {
-	tick := time.NewTicker(lookInterval)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for {
 		b, err := os.ReadFile(v.ConsolePath())
@@ -212,7 +212,8 @@ func (v *vm) awaitMark(ctx context.Context, mark string) error {
 		select {
 		case <-tick.C:
 		case <-v.Alive().Done():
-			return errs.New(errs.Internal, "VM %s ended while it booted: %s", v.ID(), v.lastWords())
+			return errs.New(errs.Internal, "VM %s ended while it booted: %s", v.ID(),
+				v.consoleTail())
 		case <-ctx.Done():
 			return errs.Wrap(errs.Unavailable, context.Cause(ctx),
 				"wait for VM %s to boot (console: %s)", v.ID(), tail(v.ConsolePath(), 3))
@@ -220,6 +221,6 @@ func (v *vm) awaitMark(ctx context.Context, mark string) error {
 	}
 }
 
-func (v *vm) lastWords() string {
+func (v *vm) consoleTail() string {
 	return tail(v.ConsolePath(), 3) + " " + tail(filepath.Join(v.Dir(), qemuLog), 3)
 }

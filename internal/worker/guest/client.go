@@ -95,9 +95,9 @@ func (c *Client) Bind(ctx context.Context, b guestapi.Bind) (guestapi.Health, er
 	return h, c.call(ctx, http.MethodPost, guestapi.PathBind, b, &h)
 }
 
-// Release asks for a clean end and returns when the disk is closed.
-func (c *Client) Release(ctx context.Context, r guestapi.Release) error {
-	return c.call(ctx, http.MethodPost, guestapi.PathRelease, r, nil)
+// ReleaseMachine asks for a clean end and returns when the disk is closed.
+func (c *Client) ReleaseMachine(ctx context.Context, r guestapi.ReleaseMachine) error {
+	return c.call(ctx, http.MethodPost, guestapi.PathReleaseMachine, r, nil)
 }
 
 // Follow calls yield with the platform's state now and after each change, reconnecting where the
