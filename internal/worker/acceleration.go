@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/backoff"
 )
 
-// findAcceleration has the runtime find out what its VMs run by, where they have a kernel of their
-// own: at the start, so that it is known, and shown, before the first machine comes.
+// findAcceleration finds out by what the VMs of a runtime with kernels of their own run, such as
+// KVM. It does so at the start, so that reports have it before the first machine comes.
 func (w *Worker) findAcceleration(ctx context.Context) error {
 	driver, ok := w.deps.Driver.(runtime.Accelerated)
 	if !ok {

@@ -11,12 +11,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// keepForgotten is how long the generation of a machine that has left is remembered, against an old
-// assignment that comes very late. The storage refuses what comes later still.
+// keepForgotten is how long the generation of a machine that has left is remembered, so that a late
+// old assignment is refused. After that the store refuses such an attach.
 const keepForgotten = 24 * time.Hour
 
-// adopt finds what earlier workers on this host left: machines' VMs go on where they are, empty VMs
-// go to the pool, unknown ones are removed.
+// adopt takes over what earlier workers on this host left. VMs of machines keep running, empty VMs
+// go to the pool, and unknown ones are removed.
 func (w *Worker) adopt(ctx context.Context) error {
 	records, err := w.records.all(w.now(), keepForgotten)
 	if err != nil {
@@ -64,8 +64,8 @@ func (w *Worker) adopt(ctx context.Context) error {
 	return nil
 }
 
-// poolOrRemove sends VMs that belong to no machine to the pool, if they are of the present release,
-// empty and answer, and removes the rest.
+// poolOrRemove takes VMs that belong to no machine. It gives those to the pool that are of the
+// present release, empty and answer, and removes the rest.
 func (w *Worker) poolOrRemove(ctx context.Context, vms map[fleet.VMID]runtime.VM,
 	entries map[fleet.VMID]pool.Entry) {
 	for id, vm := range vms {
@@ -104,7 +104,7 @@ func (w *Worker) launch(m *machine) {
 	w.group.Go(func() error { return m.run(w.actorsCtx) })
 }
 
-// resume goes on with a run that an earlier worker began.
+// resume continues a run that an earlier worker began.
 func (m *machine) resume(ctx context.Context) {
 	run := m.rec.Run
 	if run == nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// conditions is what is wrong with a worker now. Safe for concurrent use.
+// conditions are the worker's current conditions: what is wrong with it. Safe for concurrent use.
 type conditions struct {
 	now     func() time.Time
 	changed func()
@@ -27,7 +27,7 @@ func newConditions(now func() time.Time, changed func()) *conditions {
 	return &conditions{now: now, changed: changed, all: map[fleet.ConditionName]fleet.Condition{}}
 }
 
-// set says that a condition holds, for err, or not any more, for nil.
+// set raises a condition with err as its message, or clears it if err is nil.
 func (c *conditions) set(name fleet.ConditionName, err error) {
 	c.mu.Lock()
 	old, was := c.all[name]
@@ -74,7 +74,8 @@ const (
 	storeProbeKey   = "disks/.reachable" // never written
 )
 
-// watchedStore notes whether the store can be reached, by what becomes of the requests that pass.
+// watchedStore raises and clears the condition store-unreachable, by the results of all requests
+// that pass through it.
 type watchedStore struct {
 	blob.Store
 	conditions *conditions
@@ -85,7 +86,7 @@ type watchedStore struct {
 
 func (s *watchedStore) saw(ctx context.Context, err error) {
 	if ctx.Err() != nil {
-		return // given up by who asked: says nothing of the store
+		return // the caller gave up: no evidence about the store
 	}
 	s.mu.Lock()
 	before := s.strikes
@@ -124,8 +125,8 @@ func (s *watchedStore) PutIfMatch(ctx context.Context, key string, body []byte,
 	return e, err
 }
 
-// probeLoop asks the store while it counts as unreachable, so that the condition goes away by
-// itself.
+// probeLoop sends requests to an unreachable store, so that the condition clears without other
+// traffic.
 func (w *Worker) probeLoop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		sleep(ctx, storeProbeEvery)
@@ -141,9 +142,9 @@ func (w *Worker) probeLoop(ctx context.Context) error {
 	return nil
 }
 
-// countDisk merges the counts of one run's disk: what was remembered, what the platform counted,
-// and what the gateway counted since this worker process opened it. Each only grows, and each may
-// have begun later than another.
+// countDisk merges three counts of one run's disk: the remembered ones, the platform's, and the
+// gateway's since this worker process opened it. Counts only grow, and each may have begun later
+// than another, so the greatest is right.
 func countDisk(kept, said fleet.DiskReport, gate *gateway.Gateway) fleet.DiskReport {
 	var c gateway.Counts
 	if gate != nil {

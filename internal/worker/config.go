@@ -24,7 +24,8 @@ type Config struct {
 	Address netip.Addr // underlay address
 	APIURL  string     // where the server reaches Deps.Listener
 	Token   string     // bearer token of the worker's API
-	// ScrapeToken lets at /metrics alone, as Token does; "": only Token does.
+	// ScrapeToken is a bearer token that may read /metrics and nothing else; "": there is none.
+	// Token may read /metrics too.
 	ScrapeToken string
 	Capacity    fleet.Resources // what machines may use
 	Labels      map[string]string
@@ -34,16 +35,17 @@ type Config struct {
 
 	Pool       int    // VMs kept ready
 	CacheBytes int64  // cache device of each VM
-	FrontEnd   string // how a VM's kernel gets its disk, as guestapi.Boot has it
-	// what a VM gets beyond its machine, for the platform; default 1 core, 512 MiB
+	FrontEnd   string // how a VM's kernel gets its disk; see guestapi.Boot
+	// Overhead is what a VM gets on top of its machine's resources, for the platform; default 1
+	// core, 512 MiB.
 	Overhead fleet.Resources
 
-	BootTimeout time.Duration // start of a VM → first answer; default 30 s
-	StepTimeout time.Duration // a step that only fails is given up after it; default 30 s
+	BootTimeout time.Duration // from a VM's start to its first answer; default 30 s
+	StepTimeout time.Duration // how long one step may keep failing; default 30 s
 	// beyond the machine's stop timeout, for unmount and flush; default 30 s
 	CloseGrace  time.Duration
-	CloseMax    time.Duration // beyond that, while the platform still answers; default 5 min
-	SilentAfter time.Duration // a platform that answers nothing is reported so; default 10 s
+	CloseMax    time.Duration // added while the platform still answers; default 5 min
+	SilentAfter time.Duration // no answer for this long is reported; default 10 s
 	Heartbeat   time.Duration // longest between two reports; default 1 s
 	Coalesce    time.Duration // changes this close go into one report; default 1 ms
 	PoolQuiet   time.Duration // how long after a claim the pool isn't refilled; default 200 ms
@@ -59,10 +61,10 @@ type Deps struct {
 	// ListenGateway opens the gateway's port on a VM's link; nil: gateway.Listen.
 	ListenGateway func(ctx context.Context, link string) (net.Listener, error)
 	Listener      net.Listener // of the worker's API; Run closes it
-	// Pressure says how much of the time work waits on this host; nil: the host is asked.
+	// Pressure reads how much of the time work waits on this host; nil: from the kernel.
 	Pressure func() (fleet.Pressure, error)
-	// Metrics counts what happens; nil: nobody sees it. Exposition serves /metrics; nil: there is
-	// none.
+	// Metrics counts events; nil: they aren't exposed. Exposition serves /metrics; nil: it is not
+	// served.
 	Metrics    *metrics.Metrics
 	Exposition http.Handler
 	Logger     *slog.Logger

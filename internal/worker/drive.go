@@ -12,7 +12,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// task is something under way that takes time.
+// task is a step that takes time and is under way.
 type task struct {
 	step        step
 	cancel      context.CancelFunc
@@ -32,7 +32,7 @@ const (
 	retryMax = 2 * time.Second
 )
 
-// retry spaces the attempts of one step.
+// retry spaces the attempts at one step.
 type retry struct {
 	step  step
 	since time.Time // of the first failure in a row
@@ -40,7 +40,7 @@ type retry struct {
 	wait  time.Duration
 }
 
-// failed notes a failure and reports for how long the step has only failed.
+// failed records a failure, and returns for how long the step has done nothing but fail.
 func (r *retry) failed(s step, now time.Time) time.Duration {
 	if r.step != s {
 		*r = retry{step: s, since: now, wait: retryMin}
@@ -54,13 +54,13 @@ func (r *retry) until() time.Duration { return time.Until(r.at) }
 
 const stepSave step = "save"
 
-// drive does what is next until something has to be waited for. It reports whether the machine is
-// forgotten. What is known is durable before anything is done that follows from it.
+// drive does one step after the other until it has to wait, and reports whether the machine is
+// forgotten. It saves the record before it does anything that follows from it.
 func (m *machine) drive(ctx context.Context) (forgotten bool) {
 	m.waiting = false
 	for {
 		if m.dirty {
-			m.publish() // what has happened already need not wait for the file
+			m.publish() // what has already happened can be reported before it is saved
 			if m.waiting = !m.save(ctx); m.waiting {
 				return false
 			}
@@ -89,7 +89,7 @@ func (m *machine) drive(ctx context.Context) (forgotten bool) {
 	}
 }
 
-// save makes the record durable; false: not yet, and it is tried again.
+// save makes the record durable; false: it failed, and will be tried again.
 func (m *machine) save(ctx context.Context) bool {
 	if m.retry.step == stepSave && m.retry.until() > 0 {
 		return false
@@ -172,7 +172,7 @@ func (m *machine) begin() {
 	}
 }
 
-// setPhase notes a phase.
+// setPhase records that the run has reached a phase.
 func (m *machine) setPhase(p fleet.Phase) {
 	run := m.rec.Run
 	if run.Phase == p {
@@ -185,7 +185,7 @@ func (m *machine) setPhase(p fleet.Phase) {
 	switch p {
 	case fleet.PhaseRunning, fleet.PhaseHealthy, fleet.PhaseReleased, fleet.PhaseFailed,
 		fleet.PhaseFenced:
-		m.dirty = true // what a restarted worker should know before the platform has answered it
+		m.dirty = true // a restarted worker reports these before its platform has answered
 	case fleet.PhaseEmpty, fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching,
 		fleet.PhaseStarting, fleet.PhaseStopping:
 	}
@@ -214,7 +214,7 @@ func (m *machine) end(p fleet.Phase, cause error) {
 	m.dirty, m.retry = true, retry{}
 }
 
-// forget drops what is known of the machine but its generation; false: not yet.
+// forget drops what is known of the machine but its generation; false: not possible yet.
 func (m *machine) forget(ctx context.Context) bool {
 	m.rec.Run, m.rec.Forgotten, m.dirty = nil, m.host.now(), true
 	if m.waiting = !m.save(ctx); m.waiting {
@@ -223,12 +223,12 @@ func (m *machine) forget(ctx context.Context) bool {
 	return m.host.forget(m)
 }
 
-// finish takes in how a task ended.
+// finish handles the result of a task.
 func (m *machine) finish(ctx context.Context, r result) {
 	t := m.task
 	m.task = nil
 	if r.claim != nil {
-		m.take(r.claim) // even if interrupted: the VM is ours now
+		m.take(r.claim) // even if interrupted: the pool has given the VM away
 	}
 	switch {
 	case ctx.Err() != nil, m.rec.Run == nil:
@@ -266,7 +266,8 @@ func (m *machine) done(r result) {
 	}
 }
 
-// errNotBound: the platform says that it never was the machine, so its disk was never attached.
+// errNotBound: the platform reports that it was never bound to the machine, so the disk was never
+// attached.
 var errNotBound = errors.New("the platform was never bound")
 
 func (m *machine) failed(ctx context.Context, s step, err error) {

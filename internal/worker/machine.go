@@ -17,8 +17,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// exitGrace is how long after a VM's end the worker waits for what the platform said last: an
-// answer to a release, or an event that says why it ended.
+// exitGrace is how long the worker waits, after a VM's end, for the platform's last message: the
+// answer to a release, or an event that says why the VM ended.
 const exitGrace = 100 * time.Millisecond
 
 // machine is the actor of one machine on this worker.
@@ -29,17 +29,17 @@ type machine struct {
 	wake chan struct{}
 
 	mu        sync.Mutex
-	offered   *fleet.Assignment // newest that run has not taken yet
-	named     bool              // the newest set names it
-	pending   bool              // something offered is not durable yet
-	report    *fleet.VMReport   // nil: nothing to say
+	offered   *fleet.Assignment // newest one that accept has not taken yet
+	named     bool              // by the newest set of assignments
+	pending   bool              // an accepted assignment isn't durable yet
+	report    *fleet.VMReport   // nil: nothing to report
 	gate      *gateway.Gateway  // of the VM; nil: none
 	reachable *pool.VM          // where calls for the machine go; nil: it isn't running
-	busy      bool              // being started or stopped
-	steps     string            // how far the platform is with it, by its own account
-	mark      startMark         // how far its start was seen to be
+	busy      bool              // it is being started or stopped
+	steps     string            // the last step that the platform reports
+	mark      startMark         // counts the progress of its start
 	stale     bool              // the report is from before this worker was started
-	silent    time.Time         // since when the VM's platform answers nothing; zero: it does
+	silent    time.Time         // since when the platform hasn't answered; zero: it answers
 
 	// The rest belongs to run.
 	found     *pool.VM // by adopt, for resume
@@ -47,7 +47,7 @@ type machine struct {
 	dirty     bool // rec is newer than its file
 	vm        *pool.VM
 	vmEnd     <-chan struct{} // the VM's Done, until it was seen
-	graceEnd  time.Time       // when an ended VM's last words have had their time; zero: it runs
+	graceEnd  time.Time       // when exitGrace is over for an ended VM; zero: the VM runs
 	gateStop  context.CancelFunc
 	followEnd context.CancelFunc
 	health    guestapi.Health // last heard of this VM
@@ -64,7 +64,7 @@ type machine struct {
 	group     *errgroup.Group
 }
 
-// event is something that the platform in a VM said.
+// event is a report of the platform in a VM.
 type event struct {
 	vm     fleet.VMID
 	health guestapi.Health
@@ -141,7 +141,8 @@ func (m *machine) loop(ctx context.Context) error {
 	}
 }
 
-// untilTimer is when something must be looked at again, without an event.
+// untilTimer returns how long the loop may sleep without an event: until the exit grace or the
+// pause before a retry is over.
 func (m *machine) untilTimer() time.Duration {
 	wait := time.Hour
 	if !m.graceEnd.IsZero() && m.rec.Run != nil && m.rec.Run.End == nil {
@@ -153,7 +154,7 @@ func (m *machine) untilTimer() time.Duration {
 	return max(wait, 0)
 }
 
-// checkExit concludes what time alone decides: that a VM has ended without a word.
+// checkExit ends the run once a VM has ended and its exit grace is over.
 func (m *machine) checkExit() {
 	run := m.rec.Run
 	if run == nil || run.End != nil || m.graceEnd.IsZero() || time.Now().Before(m.graceEnd) {
@@ -178,13 +179,13 @@ func (m *machine) vmGone(how string) {
 	}
 }
 
-// unclean is the note on a release that did not close the disk.
+// unclean returns the note on a run that was released without closing its disk.
 func unclean(how string) error {
 	return errs.New(errs.Unavailable,
 		"unclean: %s; the disk is still open at its old epoch, and the next attach replays it", how)
 }
 
-// accept takes what was offered, if it isn't older than what was seen.
+// accept takes over the offered assignment, and refuses one of an older generation.
 func (m *machine) accept(ctx context.Context) {
 	m.mu.Lock()
 	a := m.offered
@@ -212,8 +213,8 @@ func (m *machine) accept(ctx context.Context) {
 	}
 }
 
-// carriesOver reports whether a run goes on under a newer assignment: one that only ends it, or
-// one for which its VM has been warmed up already.
+// carriesOver reports whether the run continues under a newer assignment: one that only ends it, or
+// one for whose disk its VM has been prepared.
 func (m *machine) carriesOver(run *machineRun, old, a fleet.Assignment) bool {
 	if a.Want == fleet.WantReleased || a.Want == fleet.WantDiscarded {
 		return true
@@ -241,7 +242,8 @@ func (m *machine) situation() situation {
 	return s
 }
 
-// hear takes in what the platform says of itself.
+// hear updates the run by a report of its platform. It ignores reports of other VMs, and phases
+// that the run has passed already.
 func (m *machine) hear(e event) {
 	run := m.rec.Run
 	if run == nil || run.End != nil || run.VM != e.vm {
@@ -267,13 +269,13 @@ func (m *machine) hear(e event) {
 		return
 	}
 	if h.State.Before(run.Phase) && m.binding != bindUnknown {
-		return // said before it was asked to stop: a phase is never taken back
+		return // sent before it was asked to stop: phases only advance
 	}
 	m.hearBound(run, h)
 }
 
-// hearAnswer takes in the state that came with an answer, unless the stream of events, which may be
-// faster, has told a later one already.
+// hearAnswer updates the run by the state in an answer, unless the stream of events has already
+// reported a later one.
 func (m *machine) hearAnswer(h guestapi.Health) {
 	if !m.heard || m.health.State.Before(h.State) {
 		m.hear(event{vm: m.rec.Run.VM, health: h})
@@ -283,7 +285,7 @@ func (m *machine) hearAnswer(h guestapi.Health) {
 func (m *machine) hearBound(run *machineRun, h guestapi.Health) {
 	switch h.State {
 	case guestapi.StateEmpty, guestapi.StatePrepared:
-		// an earlier worker died between writing it down and telling it
+		// an earlier worker recorded the bind and died before it sent it
 		if m.binding == bindUnknown {
 			m.binding = bindNeeded
 		}

@@ -25,37 +25,39 @@ const (
 	stepRemove  step = "remove"
 )
 
-// binding is how far a VM's binding is, as far as this process knows.
+// binding is how far the VM's bind has got, as far as this worker process knows.
 type binding int
 
-// A restarted worker knows that a VM was to be bound, and learns from the platform whether it was.
+// A restarted worker knows that a bind was recorded. The platform's first report tells whether it
+// arrived.
 const (
 	bindUnknown binding = iota
-	bindNeeded          // certainly not told yet
-	bindTried           // told, without an answer
+	bindNeeded          // not sent
+	bindTried           // sent, and not answered
 	bindDone
 )
 
-// situation is all that decides what is next.
+// situation is everything that the next step depends on.
 type situation struct {
 	want      fleet.Want
 	withdrawn bool // the newest set doesn't name the machine
-	forgotten bool // and it was forgotten for that; only a newer assignment brings it back
-	hasRun    bool // there is one
+	forgotten bool // for that reason; only a newer assignment revives it
+	hasRun    bool // the machine has a run
 	older     bool // the run is of an older generation than the assignment
 
 	hasVM     bool
 	bound     bool
 	binding   binding
-	prepared  bool // the platform was told to warm up
-	releasing bool // the platform was told to release, or is at it by itself
+	prepared  bool // the platform was asked to prepare
+	releasing bool // the platform is stopping the machine, asked or by itself
 
 	ended     bool
-	released  bool       // it ended, or was settled, as released
+	released  bool       // it ended as released, or was reported so later
 	endedWant fleet.Want // what was wanted when it ended
 }
 
-// next decides; pure. Each step changes the situation so that the same step is not next again.
+// next returns the next step; it is a pure function. Each step changes the situation, so that no
+// step follows itself.
 func next(s situation) step {
 	switch {
 	case !s.hasRun:
@@ -75,7 +77,7 @@ func next(s situation) step {
 	case s.want == fleet.WantDiscarded:
 		return stepDiscard
 	case s.releasing && s.bound:
-		return stepRelease // there's no way back from it
+		return stepRelease // a release can't be taken back
 	}
 	switch s.want {
 	case fleet.WantPrepared:
@@ -89,7 +91,7 @@ func next(s situation) step {
 		return stepRelease
 	case fleet.WantDiscarded: // handled above
 	}
-	return stepNone // a want of a newer release: leave things as they are
+	return stepNone // a want that only a newer version knows: change nothing
 }
 
 func nextAfterEnd(s situation) step {
@@ -105,7 +107,7 @@ func nextAfterEnd(s situation) step {
 	case s.bound:
 		return stepNone
 	case s.want == fleet.WantRunning && (s.released || s.endedWant == fleet.WantPrepared):
-		return stepBegin // it was only dropped, or what failed was the warming up
+		return stepBegin // it was dropped, or failed while it was being prepared
 	case s.want == fleet.WantPrepared && s.released:
 		return stepBegin
 	}
@@ -115,9 +117,9 @@ func nextAfterEnd(s situation) step {
 func nextPrepared(s situation) step {
 	switch {
 	case s.bound:
-		return stepNone // an older generation may still run: that is for the control plane to end
+		return stepNone // an older generation may run: the control plane ends it
 	case s.older:
-		return stepDrop // warmed for another disk
+		return stepDrop // prepared for another disk
 	case s.prepared:
 		return stepNone
 	case !s.hasVM:

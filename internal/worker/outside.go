@@ -8,8 +8,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/worker/metrics"
 )
 
-// Lacks says why the worker can't do its work now; nothing, if it can. Anybody may read it: it
-// names no machine, no address and no store.
+// Lacks returns why the worker isn't ready to work; empty: it is. Anybody may read it: it names no
+// machine, address or store.
 func (w *Worker) Lacks() []string {
 	w.mu.Lock()
 	told := w.revision != 0
@@ -27,7 +27,7 @@ func (w *Worker) Lacks() []string {
 	return why
 }
 
-// figures is what the worker is like now, for a scrape.
+// figures returns the worker's present state, for one scrape.
 func (w *Worker) figures() metrics.Figures {
 	w.mu.Lock()
 	machines := slices.Collect(maps.Values(w.machines))

@@ -9,13 +9,13 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/pressure"
 )
 
-// pressureEvery is how often the host is asked how much of the time work waits on it.
+// pressureEvery is the interval at which the host's pressure is read.
 const pressureEvery = time.Second
 
-// mostStretch bounds how much pressure stretches what the worker waits for.
+// mostStretch is the factor by which pressure stretches the worker's timeouts at most.
 const mostStretch = 10
 
-// hostPressure asks this host.
+// hostPressure returns a function that reads this host's pressure.
 func hostPressure() func() (fleet.Pressure, error) {
 	meter := pressure.New()
 	return func() (fleet.Pressure, error) {
@@ -25,8 +25,8 @@ func hostPressure() func() (fleet.Pressure, error) {
 	}
 }
 
-// pressureLoop keeps what is known of the host's pressure up to date. A host that doesn't tell is
-// taken for one without any.
+// pressureLoop keeps the host's pressure up to date. A host on which it can't be read counts as one
+// without pressure.
 func (w *Worker) pressureLoop(ctx context.Context) error {
 	for failed := false; ctx.Err() == nil; sleep(ctx, pressureEvery) {
 		p, err := w.deps.Pressure()
@@ -43,10 +43,10 @@ func (w *Worker) pressureLoop(ctx context.Context) error {
 	return nil
 }
 
-// share is how much of the time work waits on this host.
+// share returns how much of the time work waits on this host, from 0 to 1.
 func (w *Worker) share() float64 { return w.pressure.Load().Share() }
 
-// patient returns how long to wait for what takes that long on a host without pressure.
+// patient stretches a timeout by the host's pressure.
 func (w *Worker) patient(d time.Duration) time.Duration {
 	return patience.Stretch(d, w.share(), mostStretch)
 }

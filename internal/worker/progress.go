@@ -10,14 +10,14 @@ import (
 // serviceReady is the state of a service whose check passes, as the platform says it.
 const serviceReady = "ready"
 
-// startMark counts how often a machine's start was seen to have come further. That its VM uses the
-// processor isn't counted: one that spins for ever does so, too.
+// startMark counts how often a machine's start has made progress. CPU use doesn't count, because a
+// start that loops for ever uses CPU too.
 type startMark struct {
 	mark  string
 	count int64
 }
 
-// advance compares how far the start is with what was seen last.
+// advance returns the count, increased if the mark differs from the last one.
 func (p *startMark) advance(mark string) int64 {
 	if mark != p.mark {
 		p.mark = mark
@@ -26,7 +26,8 @@ func (p *startMark) advance(mark string) int64 {
 	return p.count
 }
 
-// stepsOf says how far a platform is by its own account: the parts of a bind that have ended.
+// stepsOf returns the number and the name of the last step that the platform reports of a bind; ""
+// if there is none.
 func stepsOf(h guestapi.Health) string {
 	n := len(h.Steps)
 	if n == 0 {
@@ -35,9 +36,9 @@ func stepsOf(h guestapi.Health) string {
 	return fmt.Sprint(n, h.Steps[n-1])
 }
 
-// markOf says how far a machine's start is; the mark changes when it has come further. booted
-// counts what the pool does for those that wait for a VM, read what the VM has read of its disk. A
-// service that is started over and over gets no further by that.
+// markOf returns a string that changes whenever a machine's start has made progress. booted is the
+// pool's progress with VMs that machines wait for; read is the bytes that the VM has read of its
+// disk. Restarts of a service are no progress.
 func markOf(r *fleet.VMReport, steps string, booted, read int64) string {
 	mark := fmt.Sprint(r.Generation, r.Phase, r.VM)
 	switch {

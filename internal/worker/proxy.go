@@ -16,7 +16,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// proxied is where one call goes.
+// proxied is the destination of one call.
 type proxied struct {
 	machine fleet.MachineID
 	vm      *pool.VM
@@ -69,7 +69,8 @@ func (w *Worker) proxy() http.Handler {
 	})
 }
 
-// runningVM finds the VM that runs a machine now.
+// runningVM returns the VM in which a machine runs. NotFound: the machine isn't on this worker;
+// Unavailable: it isn't running now.
 func (w *Worker) runningVM(id fleet.MachineID) (*pool.VM, error) {
 	w.mu.Lock()
 	m := w.machines[id]

@@ -23,14 +23,14 @@ type record struct {
 	Format int `json:"format"`
 	// Assignment is the newest accepted; its generation only grows.
 	Assignment fleet.Assignment `json:"assignment"`
-	// Run is the machine's present, or last, time in a VM here; nil: none since it was last
-	// forgotten.
+	// Run is the machine's current or last run here; nil: none since it was last forgotten.
 	Run *machineRun `json:"life,omitempty"`
-	// Forgotten is when the control plane had no more to say of it; only Assignment matters then.
+	// Forgotten is when the control plane stopped naming the machine; zero: it does name it. Of a
+	// forgotten machine only Assignment matters.
 	Forgotten time.Time `json:"forgotten,omitzero"`
 }
 
-// machineRun is one machine's time in one VM.
+// machineRun is one stay of a machine in one VM, from the claim of the VM to its removal.
 type machineRun struct {
 	Generation fleet.Generation `json:"generation"` // as reported
 	Instance   fleet.InstanceID `json:"instance"`
@@ -38,10 +38,9 @@ type machineRun struct {
 	VM           fleet.VMID      `json:"vm,omitempty"` // "": none yet, or removed
 	ControlToken string          `json:"control_token,omitempty"`
 	Release      fleet.ReleaseID `json:"release,omitempty"`
-	// Access is the gateway's: read-only until Bound, then writable under BoundGeneration.
+	// Access is what the gateway allows: reads until Bound, then also writes, at BoundGeneration.
 	Access gateway.Access `json:"access"`
-	// Bound: the VM was, or is just being, told to be the machine. From here its disk may be
-	// attached.
+	// Bound is set before the VM is sent the bind. From then on its disk may be attached.
 	Bound           bool             `json:"bound,omitempty"`
 	BoundGeneration fleet.Generation `json:"bound_generation,omitempty"`
 
@@ -54,7 +53,7 @@ type machineRun struct {
 
 // ending is how a run ended.
 type ending struct {
-	Want      fleet.Want `json:"want"` // what was wanted then
+	Want      fleet.Want `json:"want"` // what the assignment wanted when it ended
 	ErrorKind string     `json:"error_kind,omitempty"`
 	Error     string     `json:"error,omitempty"`
 	Remedy    string     `json:"remedy,omitempty"`
@@ -88,8 +87,8 @@ func (s *recordStore) save(id fleet.MachineID, r record) error {
 	return nil
 }
 
-// load returns a machine's record, the empty one where there is none. One that can't be read is an
-// error: a worker that has forgotten a generation must not act as if it hadn't seen one.
+// load returns a machine's record, or the empty one if there is none. Corrupt or Unsupported if the
+// file can't be read: without its generation, the worker might accept an older assignment.
 func (s *recordStore) load(id fleet.MachineID) (record, error) {
 	b, err := os.ReadFile(s.path(id))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -111,7 +110,7 @@ func (s *recordStore) load(id fleet.MachineID) (record, error) {
 	return r, nil
 }
 
-// all returns every record. Forgotten ones older than keep are removed on the way.
+// all returns every record, and removes those that were forgotten longer ago than keep.
 func (s *recordStore) all(now time.Time, keep time.Duration) (map[fleet.MachineID]record, error) {
 	files, err := os.ReadDir(s.dir)
 	if err != nil {

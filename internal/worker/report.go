@@ -13,8 +13,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// publish makes what the actor knows visible to the report and to the API, and has it reported if
-// it says something new.
+// publish copies the actor's state to where reports and the API read it, and asks for a report if
+// that changed.
 func (m *machine) publish() {
 	r := m.observed()
 	vm, busy := m.vm, false
@@ -26,7 +26,7 @@ func (m *machine) publish() {
 		switch run.Phase {
 		case fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching, fleet.PhaseStarting,
 			fleet.PhaseRunning, fleet.PhaseStopping:
-			busy = true // prepared: its source is being stopped, or is about to be
+			busy = true // also prepared: its source is about to be stopped
 		case fleet.PhaseEmpty, fleet.PhaseHealthy, fleet.PhaseReleased, fleet.PhaseFailed,
 			fleet.PhaseFenced:
 		}
@@ -44,7 +44,7 @@ func (m *machine) publish() {
 	}
 }
 
-// observed is the machine's report but for the gateway's counts; nil where there's nothing to say.
+// observed returns the machine's report without the gateway's counts; nil: nothing to report.
 func (m *machine) observed() *fleet.VMReport {
 	run := m.rec.Run
 	if run == nil || run.Phase == "" {
@@ -72,7 +72,7 @@ func (m *machine) observed() *fleet.VMReport {
 	return r
 }
 
-// sameReport compares what a change of which should be told at once.
+// sameReport reports whether b has nothing new that should be reported at once.
 func sameReport(a, b *fleet.VMReport) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -89,8 +89,8 @@ func (m *machine) diskReport() fleet.DiskReport {
 	return countDisk(m.rec.Run.Disk, m.health.Disk, m.gate)
 }
 
-// snapshot is the newest report with fresh counts; nil where there's nothing to say. quiet: what is
-// said is as of before the worker was started.
+// snapshot returns the newest report with current counts; nil: nothing to report. pending: an
+// assignment isn't durable yet. stale: the report is from before this worker was started.
 func (m *machine) snapshot() (r *fleet.VMReport, pending, stale bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -113,7 +113,8 @@ func (m *machine) isBusy() bool {
 	return m.busy
 }
 
-// vmOf is the VM to which calls for the machine go.
+// vmOf returns the VM to which calls for the machine go, nil if it isn't running, and the machine's
+// phase.
 func (m *machine) vmOf() (*pool.VM, fleet.Phase) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -125,11 +126,11 @@ func (m *machine) vmOf() (*pool.VM, fleet.Phase) {
 
 const (
 	reportTimeout = 5 * time.Second
-	foundTimeout  = time.Second // longest that the first report waits for VMs found at the start
+	foundTimeout  = time.Second // for VMs found at the start, before the first report
 )
 
-// reportLoop posts the worker's whole state at each change and each heartbeat, one post at a time,
-// until a post is answered NotFound (the server doesn't know this worker: join again) or ctx ends.
+// reportLoop posts the worker's whole state at each change and each heartbeat, one post at a time.
+// It returns NotFound when the server doesn't know this worker, which must then join again.
 func (w *Worker) reportLoop(ctx context.Context) error {
 	w.awaitFound(ctx)
 	wait := backoff.New(50*time.Millisecond, 2*time.Second)
@@ -149,7 +150,7 @@ func (w *Worker) reportLoop(ctx context.Context) error {
 			wait.Reset()
 			if w.reportFailed {
 				w.reportFailed = false
-				w.redial() // the long poll may hang on a connection that is as dead as ours was
+				w.redial() // the long poll may hang on a dead connection too
 			}
 			select {
 			case <-ctx.Done():
@@ -165,14 +166,14 @@ func (w *Worker) reportLoop(ctx context.Context) error {
 func (w *Worker) post(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	select { // what comes from here on is in this report already, or asks for another one
+	select { // a later change is in this report, or asks for another one
 	case <-w.dirty:
 	default:
 	}
 	return w.deps.Server.Report(ctx, w.observe())
 }
 
-// observe is everything that the worker sees now.
+// observe returns the worker's whole state.
 func (w *Worker) observe() fleet.WorkerReport {
 	w.mu.Lock()
 	machines := slices.Collect(maps.Values(w.machines))
@@ -191,7 +192,7 @@ func (w *Worker) observe() fleet.WorkerReport {
 			r.VMs = append(r.VMs, *v)
 		}
 	}
-	if acting { // all that the set asked for is at least written down
+	if acting { // every assignment of the set is durable
 		w.seen.Store(revision)
 	}
 	r.Seen = w.seen.Load()
@@ -205,8 +206,8 @@ func (w *Worker) observe() fleet.WorkerReport {
 	return r
 }
 
-// awaitFound waits until every machine that ran when the worker started has been heard of, at
-// most 1 s, so that the first report doesn't say less than the truth.
+// awaitFound waits, at most 1 s, until every VM found at the start has reported its state.
+// Otherwise the first report would omit what the last one told.
 func (w *Worker) awaitFound(ctx context.Context) {
 	deadline := time.Now().Add(foundTimeout)
 	for time.Now().Before(deadline) && ctx.Err() == nil {

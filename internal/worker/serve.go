@@ -23,7 +23,7 @@ const (
 	shutdownTimeout   = 100 * time.Millisecond
 )
 
-// serve answers the server until ctx ends; calls under way are then cut off.
+// serve serves the worker's API until ctx ends, and then cuts off the calls under way.
 func (w *Worker) serve(ctx context.Context) error {
 	server := &http.Server{
 		Handler:           w.Handler(),
@@ -70,7 +70,7 @@ func (w *Worker) Handler() http.Handler {
 	return mux
 }
 
-// authorized lets at next who has the worker's token, or one of others; "" is nobody's.
+// authorized passes on requests that carry the worker's token, or one of others; "" matches nobody.
 func (w *Worker) authorized(next http.Handler, others ...string) http.Handler {
 	known := append(others, w.cfg.Token)
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

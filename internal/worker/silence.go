@@ -33,7 +33,7 @@ func (m *machine) watchAlive(ctx context.Context, vm *pool.VM) {
 		case spent >= after:
 			m.setSilent(ctx, last)
 		}
-		// one that refuses is asked no more often than one that is mute
+		// a platform that refuses is probed as often as a mute one
 		sleep(ctx, limit-time.Since(began))
 	}
 }
@@ -58,7 +58,7 @@ func (m *machine) setSilent(ctx context.Context, since time.Time) {
 	m.nudge()
 }
 
-// silence is since when the VM's platform answers nothing; zero: it does.
+// silence returns since when the VM's platform has not answered; zero: it answers.
 func (m *machine) silence() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -22,18 +22,18 @@ const (
 	bindTimeout    = 10 * time.Second
 	removeTimeout  = time.Minute
 	releasePause   = 100 * time.Millisecond
-	// of a platform that says nothing: just under one question's time
+	// how long the platform may answer nothing; just under the timeout of one probe
 	muteAfter = 1900 * time.Millisecond
 )
 
-// claim is a VM for a machine, and what the machine's disk is.
+// claim is a VM for a machine, and the access that it will have to the machine's disk.
 type claim struct {
 	vm     *pool.VM
 	access gateway.Access
 }
 
-// bootFailure marks a claim that failed because a VM did not boot: the control plane decides what
-// then.
+// bootFailure marks a claim that failed because a VM did not boot. It isn't retried here: the
+// control plane decides whether to try another worker.
 type bootFailure struct{ error }
 
 func (b bootFailure) Unwrap() error { return b.error }
@@ -43,7 +43,8 @@ func isBootFailure(err error) bool {
 	return errors.As(err, &b)
 }
 
-// start runs a step as a task. Tasks get copies: they share nothing with the actor but the result.
+// start runs a step as a task. A task gets copies, and shares nothing with the actor but its
+// result.
 func (m *machine) start(ctx context.Context, s step) {
 	tctx, cancel := context.WithCancel(ctx)
 	m.task = &task{step: s, cancel: cancel}
@@ -73,13 +74,12 @@ func (m *machine) start(ctx context.Context, s step) {
 		defer cancel()
 		r := work(tctx)
 		r.step = s
-		m.results <- r // never waits: there is one task, and one place
+		m.results <- r // never blocks: one task at a time, one place in the channel
 		return nil
 	})
 }
 
-// claimVM takes a VM from the pool and reads from the store what the VM will be let at, side by
-// side.
+// claimVM takes a VM from the pool and, at the same time, reads the disk's identity from the store.
 func (m *machine) claimVM(ctx context.Context, a fleet.Assignment) result {
 	path, err := diskPath(m.host.storeURL, a.Disk.URL)
 	if err != nil {
@@ -102,18 +102,18 @@ func (m *machine) claimVM(ctx context.Context, a fleet.Assignment) result {
 	})
 	if err := group.Wait(); err != nil {
 		if vm != nil {
-			m.host.pool.Adopt(vm) // nothing was told to it yet
+			m.host.pool.Adopt(vm) // it is still empty
 		}
 		return result{err: err}
 	}
 	return result{claim: &claim{vm: vm, access: access}}
 }
 
-// take makes a claimed VM the machine's.
+// take gives a claimed VM to the run, or back to the pool if the run no longer needs one.
 func (m *machine) take(c *claim) {
 	run := m.rec.Run
 	if run == nil || run.VM != "" || run.End != nil {
-		m.host.pool.Adopt(c.vm) // nobody needs it any more, and nothing was told to it
+		m.host.pool.Adopt(c.vm) // not needed any more, and still empty
 		return
 	}
 	run.VM, run.ControlToken = c.vm.ID(), c.vm.ControlToken
@@ -122,7 +122,8 @@ func (m *machine) take(c *claim) {
 	m.connect(c.vm)
 }
 
-// connect opens a VM's gateway, to nobody yet, and listens to its platform.
+// connect opens the VM's gateway, still closed to everybody, and subscribes to its platform's
+// reports.
 func (m *machine) connect(vm *pool.VM) {
 	m.vm, m.vmEnd, m.graceEnd = vm, vm.Done(), time.Time{}
 	gate := gateway.New(gateway.Config{
@@ -152,8 +153,8 @@ func (m *machine) connect(vm *pool.VM) {
 	})
 }
 
-// deliver hands the newest event to the actor. One that it hasn't taken yet is replaced: each holds
-// the platform's whole state, and its timeline what was passed through.
+// deliver hands the newest event to the actor, in place of one that the actor hasn't taken yet.
+// Nothing is lost by that: each event has the platform's whole state and its timeline.
 func (m *machine) deliver(e event) {
 	for {
 		select {
@@ -183,7 +184,7 @@ func (m *machine) closeGate() {
 	}
 }
 
-// dropVM lets go of a VM that is gone.
+// dropVM forgets a VM that has been removed.
 func (m *machine) dropVM() {
 	m.stopFollowing()
 	m.closeGate()
@@ -226,7 +227,7 @@ func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, 
 	group.Go(func() error {
 		err := vm.SetLimits(gctx, a.Config.Resources.Add(m.host.cfg.Overhead))
 		if errs.Is(err, errs.Unsupported) {
-			return nil // then the VM keeps what it was started with
+			return nil // it keeps the limits that it was started with
 		}
 		return err
 	})
@@ -282,13 +283,13 @@ func (m *machine) releaseMachine(ctx context.Context, vm *pool.VM, run machineRu
 			return errs.Wrap(errs.Unavailable, err, "the disk could not be closed for %s",
 				time.Since(began).Round(time.Second))
 		}
-		// it is still at it, for example because the store can't be reached
+		// it is still closing, for example because the store is unreachable
 		_ = backoff.Sleep(ctx, releasePause) // the next request tells that ctx has ended
 	}
 }
 
-// askUntilMute asks the platform for its state, again for as long as it may only be slow, or be
-// about to be started again: what comes of giving it up is a disk that isn't closed.
+// askUntilMute returns the platform's state. It asks again while the platform may only be slow or
+// restarting, because giving up leaves the disk unclosed.
 func (m *machine) askUntilMute(ctx context.Context, vm *pool.VM) (guestapi.Health, error) {
 	var mute patience.Watch
 	mute.Look(time.Now(), "", m.host.share())
@@ -307,7 +308,7 @@ func (m *machine) askUntilMute(ctx context.Context, vm *pool.VM) (guestapi.Healt
 	}
 }
 
-// askRelease asks once, and stops waiting soon after the VM has ended.
+// askRelease sends one request, and stops waiting soon after the VM has ended.
 func (m *machine) askRelease(ctx context.Context, vm *pool.VM, r guestapi.ReleaseMachine,
 	patience time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -330,7 +331,7 @@ func (m *machine) askRelease(ctx context.Context, vm *pool.VM, r guestapi.Releas
 	return group.Wait()
 }
 
-// remove takes everything of the run off the host. All of it is safe to repeat.
+// remove removes the run's VM and its place in the network. Idempotent.
 func (m *machine) remove(ctx context.Context, vm *pool.VM, run machineRun) error {
 	ctx, cancel := context.WithTimeout(ctx, m.host.patient(removeTimeout))
 	defer cancel()
@@ -351,7 +352,7 @@ func (m *machine) remove(ctx context.Context, vm *pool.VM, run machineRun) error
 	return group.Wait()
 }
 
-// diskPath is a disk URL relative to the pool's.
+// diskPath returns a disk's path relative to the pool. Invalid if the disk isn't in the pool.
 func diskPath(storeURL, diskURL string) (string, error) {
 	base, _, _ := strings.Cut(storeURL, "?")
 	disk, _, _ := strings.Cut(diskURL, "?")

@@ -14,13 +14,13 @@ import (
 
 const refusedPause = 2 * time.Second
 
-// uplink keeps in touch with the control plane: join, then poll and report side by side, and join
-// again where the server doesn't know this worker.
+// uplink keeps the worker in the fleet: it joins, then polls and reports side by side, and joins
+// again when the server doesn't know it.
 func (w *Worker) uplink(ctx context.Context, joined bool) error {
 	for ctx.Err() == nil {
 		if !joined {
 			if _, err := w.join(ctx); err != nil {
-				// Machines run here, and need their gateways: go on, and ask again.
+				// Machines run here and need their gateways, so a refusal doesn't end the worker.
 				w.log.ErrorContext(ctx, "the server does not take this worker", "error", err)
 				sleep(ctx, refusedPause)
 				continue
@@ -65,7 +65,7 @@ func (w *Worker) pollLoop(ctx context.Context) error {
 	return nil
 }
 
-// poll asks once; cut: redial ended it.
+// poll asks once for assignments; cut: redial ended the call.
 func (w *Worker) poll(ctx context.Context,
 	after int64) (set fleet.AssignmentSet, cut bool, err error) {
 	pctx, cancel := context.WithCancel(ctx)
@@ -80,7 +80,7 @@ func (w *Worker) poll(ctx context.Context,
 	return set, err != nil && pctx.Err() != nil, err
 }
 
-// redial ends the present long poll, so that it is begun anew.
+// redial cuts the present long poll, so that the next one uses a new connection.
 func (w *Worker) redial() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -89,7 +89,8 @@ func (w *Worker) redial() {
 	}
 }
 
-// apply hands a set out to the machines. Which of it is newer than what they know is theirs to say.
+// apply hands a set of assignments out to the actors of the machines. Each actor decides by itself
+// whether its assignment is newer than what it knows.
 func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
 	named := make(map[fleet.MachineID]bool, len(set.Assignments))
 	var failed error
@@ -131,8 +132,8 @@ func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
 	w.changed()
 }
 
-// offer gives a machine that is known here its assignment. With the lock held, so that the machine
-// can't be forgotten in between.
+// offer gives a known machine its assignment, and reports whether the machine is known. It holds
+// the lock meanwhile, so that the machine can't be forgotten in between.
 func (w *Worker) offer(a fleet.Assignment) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -143,7 +144,7 @@ func (w *Worker) offer(a fleet.Assignment) bool {
 	return ok
 }
 
-// forget drops a machine's actor, unless it was named again in the meantime.
+// forget removes a machine's actor. It returns false if an assignment has named the machine again.
 func (w *Worker) forget(m *machine) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -33,7 +33,7 @@ type Worker struct {
 	registry   *pool.Registry
 	pool       *pool.Pool
 	conditions *conditions
-	boot       string        // names this process in reports
+	boot       string        // this process's id in reports
 	dirty      chan struct{} // something changed that should be reported
 
 	// Set by Run before anything that uses them is started.
@@ -41,7 +41,7 @@ type Worker struct {
 	storeURL  string
 	fleetID   string
 	group     *errgroup.Group
-	actorsCtx context.Context // of the group: actors live as long, whatever becomes of the uplink
+	actorsCtx context.Context // of the group; actors outlive a failed uplink
 
 	reportFailed bool // owned by reportLoop
 	seen         atomic.Int64
@@ -51,15 +51,15 @@ type Worker struct {
 
 	mu       sync.Mutex // never held over I/O; taken before a machine's
 	machines map[fleet.MachineID]*machine
-	revision int64 // of the newest set that was handed out
+	revision int64 // of the set that was handed out last
 	sequence int64
 	set      fleet.AssignmentSet // newest
 	netWake  chan struct{}
 	redialed context.CancelFunc // cuts the present long poll; nil: there is none
 }
 
-// New returns a worker that works once Run is called. It makes its data directory; Invalid where
-// the configuration can't work.
+// New returns a worker that works once Run is called, and makes its data directory. Invalid: the
+// configuration can't work.
 func New(cfg Config, deps Deps) (*Worker, error) {
 	cfg.setDefaults()
 	if err := errors.Join(cfg.validate(), deps.validate()); err != nil {
@@ -134,7 +134,7 @@ func (w *Worker) work(ctx context.Context) error {
 	return group.Wait()
 }
 
-// openStore opens the pool of disks, trying for as long as the store can't be reached.
+// openStore opens the pool of disks, and retries while the store is unreachable.
 func (w *Worker) openStore(ctx context.Context, url string) (blob.Store, error) {
 	wait := backoff.New(100*time.Millisecond, 5*time.Second)
 	for {
@@ -155,7 +155,7 @@ func (w *Worker) openStore(ctx context.Context, url string) (blob.Store, error) 
 const joinFile = "join.json"
 
 // recallOrJoin returns the server's answer to this worker's join: the remembered one if there is
-// one, so that a worker restarted without a control plane goes on. joined: it is fresh.
+// one, so that a worker can restart without a control plane. joined: the answer is fresh.
 func (w *Worker) recallOrJoin(ctx context.Context) (a fleet.JoinAnswer, joined bool, err error) {
 	b, err := os.ReadFile(filepath.Join(w.cfg.DataDir, joinFile))
 	switch {
@@ -199,7 +199,7 @@ func (w *Worker) join(ctx context.Context) (fleet.JoinAnswer, error) {
 	}
 }
 
-// joinRefused says what to do about a server that won't have this worker, in a worker's terms.
+// joinRefused adds to a refused join what the worker's operator can do about it.
 func joinRefused(err error) error {
 	wrapped := errs.Wrap(errs.KindOf(err), err, "join the fleet")
 	if errs.Is(err, errs.Denied) {
@@ -209,8 +209,8 @@ func joinRefused(err error) error {
 	return wrapped
 }
 
-// remember keeps a join's answer. One of another fleet is refused: this worker's VMs belong to the
-// first.
+// remember saves a join's answer. Conflict if it is of another fleet, because this worker's VMs
+// belong to the first.
 func (w *Worker) remember(a fleet.JoinAnswer) error {
 	if w.fleetID != "" && a.FleetID != w.fleetID {
 		return errs.New(errs.Conflict,
@@ -239,7 +239,7 @@ func (w *Worker) changed() {
 	}
 }
 
-// busy reports whether machines are being started or stopped just now.
+// busy reports whether any machine is being started or stopped.
 func (w *Worker) busy() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -260,5 +260,5 @@ func (w *Worker) listenOn(link string) func(context.Context) (net.Listener, erro
 
 func compareIDs(a, b fleet.MachineID) int { return strings.Compare(string(a), string(b)) }
 
-// sleep waits for d, or less if ctx ends first, at which every loop here looks next.
+// sleep waits for d or until ctx ends, which every loop here checks next.
 func sleep(ctx context.Context, d time.Duration) { _ = backoff.Sleep(ctx, d) }

@@ -34,12 +34,11 @@ const (
 // Config of one VM's gateway.
 type Config struct {
 	Store blob.Store // of the pool, with the worker's credentials
-	// Listen opens the port on the VM's link; tried again until it works.
+	// Listen opens the port on the VM's link. It is retried until it succeeds.
 	Listen func(ctx context.Context) (net.Listener, error)
-	// Done is told of each request that the store answered, as decorate.Meter has it; nil: nobody
-	// is.
+	// Done is called for each request that the store answered, as by decorate.Meter; may be nil.
 	Done func(decorate.Done)
-	// Refused is called for each request that the gateway refuses; nil: nobody is told.
+	// Refused is called for each request that the gateway refuses; may be nil.
 	Refused func()
 	Logger  *slog.Logger
 }
@@ -53,7 +52,7 @@ type Counts struct {
 	Refused      int64 `json:"refused"` // by the gateway; the store was not asked
 }
 
-// Gateway is one VM's. Nothing gets through until Grant. Safe for concurrent use.
+// Gateway is the gateway of one VM. It refuses every request until Grant. Safe for concurrent use.
 type Gateway struct {
 	listen  func(ctx context.Context) (net.Listener, error)
 	ready   chan struct{} // closed once the port is open
@@ -90,12 +89,12 @@ func New(cfg Config) *Gateway {
 	return g
 }
 
-// Run opens the port and serves until ctx ends. What is under way then is cut off: the VM asks
-// again, of the next gateway.
+// Run opens the port and serves until ctx ends, and then cuts off the requests under way. The VM
+// repeats them to the next gateway.
 func (g *Gateway) Run(ctx context.Context) error {
 	defer func() {
 		g.Revoke()
-		// a log that can't be written can't be complained of
+		// an error of the log can't be logged
 		_ = g.said.Flush(context.WithoutCancel(ctx))
 	}()
 	listener := g.open(ctx)
@@ -142,8 +141,8 @@ func (g *Gateway) open(ctx context.Context) net.Listener {
 // Ready is closed once the port is open.
 func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 
-// Grant lets the bearer of a.Token in and nobody else; an earlier grant is dead when it returns.
-// Granting the same access again changes nothing.
+// Grant admits the bearer of a.Token and nobody else. When it returns, no earlier token works any
+// more. Granting the same access again changes nothing.
 func (g *Gateway) Grant(a Access) {
 	hash := sha256.Sum256([]byte(a.Token))
 	g.mu.Lock()
@@ -156,7 +155,7 @@ func (g *Gateway) Grant(a Access) {
 	g.grant = &grant{access: a, hash: hash, live: live, kill: kill}
 }
 
-// Revoke lets nobody in, and cuts off what is under way.
+// Revoke admits nobody from now on, and cuts off the requests under way.
 func (g *Gateway) Revoke() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -183,7 +182,7 @@ func (r *refusals) add() {
 	}
 }
 
-// Counts is what the VM asked of the store so far.
+// Counts returns what the VM has asked of the store so far.
 func (g *Gateway) Counts() Counts {
 	s := g.meter.Snapshot()
 	get, list := s[decorate.OpGet], s[decorate.OpList]
@@ -195,8 +194,8 @@ func (g *Gateway) Counts() Counts {
 	}
 }
 
-// admit puts the access that the request's token opens into its context, and ends the context when
-// that access is revoked.
+// admit puts the access of the request's token into its context, and ends the context when that
+// access is revoked.
 func (g *Gateway) admit(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		gr := g.opened(r)

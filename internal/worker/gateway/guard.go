@@ -13,8 +13,8 @@ import (
 const slash = "/"
 
 // Access is what the bearer of one token may do: read and write the objects of one disk, and read
-// what its ancestors' writers made. It is immutable. The worker keeps it, so that a restarted one
-// opens the same gateway again.
+// the log, segment, map and checkpoint objects of its ancestors. It is immutable. The worker saves
+// it, so that after a restart it opens the same gateway again.
 type Access struct {
 	Token      string           `json:"token"`
 	DiskPath   string           `json:"disk_path"` // relative to the pool
@@ -25,13 +25,13 @@ type Access struct {
 
 type accessKey struct{}
 
-// withAccess returns a context of requests that are made with this access.
+// withAccess returns a context whose requests have this access.
 func withAccess(ctx context.Context, a *Access) context.Context {
 	return context.WithValue(ctx, accessKey{}, a)
 }
 
-// guard is a blob.Store that does what the access in the context allows. It refuses the rest as
-// Denied, before it asks the store.
+// guard is a blob.Store that allows what the access in the context allows. It refuses everything
+// else as Denied, without a request to the store.
 type guard struct {
 	store   blob.Store
 	refused *refusals
@@ -104,7 +104,7 @@ func (g guard) List(
 // Close leaves the store open: it is the worker's.
 func (g guard) Close() error { return nil }
 
-// refuse returns err, and counts it as a request that the gateway itself turned away.
+// refuse counts a request as refused by the gateway itself, and returns err.
 func (g guard) refuse(err error) error {
 	g.refused.add()
 	return err
@@ -130,7 +130,7 @@ func (a *Access) reads(key string) bool {
 	return false
 }
 
-// checkHead returns nil for a head of this very disk and placement, else Denied.
+// checkHead returns nil for a head of this disk at this generation, else Denied.
 func (a *Access) checkHead(body []byte) error {
 	h, err := format.DecodeHead(body)
 	if err != nil {
@@ -146,8 +146,8 @@ func (a *Access) checkHead(body []byte) error {
 	return nil
 }
 
-// writersOwn reports whether a key below a disk's path is of what the disk's writer makes beside
-// its head, and its forks read.
+// writersOwn reports whether a key below a disk's path is of a kind that the disk's writer makes
+// and its forks read; its head is not.
 func writersOwn(rel string) bool {
 	for _, f := range format.WriterFolders {
 		if len(rel) > len(f) && strings.HasPrefix(rel, f) {

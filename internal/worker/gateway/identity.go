@@ -9,9 +9,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Identity is what of a disk's head no VM may change, and what its map may refer to. The worker
-// reads it from the store before it lets a VM at the disk, so that a VM can't widen its own reach
-// by rewriting its head.
+// Identity is the part of a disk's head that no VM may change, and that says what its map may refer
+// to. The worker reads it from the store before it gives a VM access, so that no VM can widen its
+// access by rewriting its head.
 type Identity struct {
 	ID      string            `json:"id"`
 	UID     string            `json:"uid"`
@@ -20,8 +20,8 @@ type Identity struct {
 	Lineage []format.Ancestor `json:"lineage"` // this disk first
 }
 
-// ReadIdentity reads it from the disk at path. NotFound where there is no disk, Unavailable where
-// the store can't be asked, Corrupt or Unsupported where its head can't be read by this release.
+// ReadIdentity returns the identity of the disk at path. NotFound: no disk is there; Unavailable:
+// the store is unreachable; Corrupt or Unsupported: this version can't read the head.
 func ReadIdentity(ctx context.Context, store blob.Store, path string) (Identity, error) {
 	obj, err := store.Get(ctx, headKey(path), blob.All())
 	if err != nil {
@@ -38,7 +38,7 @@ func ReadIdentity(ctx context.Context, store blob.Store, path string) (Identity,
 	return Identity{ID: h.ID, UID: h.UID, Size: h.Size, Mode: h.Mode, Lineage: h.Lineage}, nil
 }
 
-// keeps reports what of the identity a head would change: "" for nothing.
+// keeps returns which part of the identity a head would change; "": none.
 func (i Identity) keeps(h *format.Head) string {
 	switch {
 	case h.ID != i.ID || h.UID != i.UID:

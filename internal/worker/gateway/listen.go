@@ -18,15 +18,15 @@ const (
 	listenRetry    = 5 * time.Millisecond
 )
 
-// Listen opens the gateway's port on the worker's end of a VM's link, and on no other. A link's
-// address takes a moment to be usable after the link was made (its duplicate address detection),
-// and a port a moment to be free after a worker has ended; Listen waits that long, at most 3 s.
+// Listen opens the gateway's port on the worker's end of a VM's link, and on no other. It waits at
+// most 3 s: a new link's address isn't usable at once (duplicate address detection), and a port not
+// right after another worker has closed it.
 func Listen(ctx context.Context, link string) (net.Listener, error) {
 	iface, err := net.InterfaceByName(link)
 	if err != nil {
 		return nil, errs.Wrap(errs.Unavailable, err, "find link %s for the store gateway", link)
 	}
-	// By index: package net looks names up in a cache that may be a minute old.
+	// By index: package net caches the indices of names for up to a minute.
 	host := guestapi.HostLinkIP + "%" + strconv.Itoa(iface.Index)
 	address := net.JoinHostPort(host, strconv.Itoa(guestapi.GatewayPort))
 	deadline := time.Now().Add(listenPatience)

@@ -37,7 +37,8 @@ const (
 	headerContent = "Content-Type"
 )
 
-// Client is the platform of one VM. Safe for concurrent use. Close gives its idle connections back.
+// Client is a client of the platform of one VM. Safe for concurrent use. Close closes its idle
+// connections.
 type Client struct {
 	token     string
 	transport *http.Transport
@@ -61,53 +62,54 @@ func New(vm Dialer, token string) *Client {
 // Close closes idle connections; calls under way go on.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
-// Token is the control token.
+// Token returns the VM's control token.
 func (c *Client) Token() string { return c.token }
 
-// Transport sends requests to the VM, whatever host they name; it adds no token.
+// Transport returns a transport that sends requests to the VM, whatever host they name. It adds no
+// token.
 func (c *Client) Transport() http.RoundTripper { return c.transport }
 
-// Health asks for the platform's state.
+// Health returns the platform's state.
 func (c *Client) Health(ctx context.Context) (guestapi.Health, error) {
 	var h guestapi.Health
 	return h, c.call(ctx, http.MethodGet, guestapi.PathHealth, nil, &h)
 }
 
-// Alive returns once the platform has answered at all: one of an older release that doesn't know
-// the question, too.
+// Alive returns nil once the platform answers in any way; Unavailable if it doesn't. A refusal
+// counts as an answer, because an older platform doesn't know the path.
 func (c *Client) Alive(ctx context.Context) error {
 	err := c.call(ctx, http.MethodGet, guestapi.PathAlive, nil, nil)
 	if errs.Is(err, errs.Unavailable) {
 		return err
 	}
-	return nil // what it says is of no interest
+	return nil // any answer will do
 }
 
-// Prepare warms an empty VM. Repeating it has no further effect.
+// Prepare warms an empty VM for a machine's disk. Idempotent.
 func (c *Client) Prepare(ctx context.Context, p guestapi.Prepare) (guestapi.Health, error) {
 	var h guestapi.Health
 	return h, c.call(ctx, http.MethodPost, guestapi.PathPrepare, p, &h)
 }
 
-// Bind makes the VM a machine; it returns once the platform has accepted.
+// Bind makes the VM a machine. It returns once the platform has accepted.
 func (c *Client) Bind(ctx context.Context, b guestapi.Bind) (guestapi.Health, error) {
 	var h guestapi.Health
 	return h, c.call(ctx, http.MethodPost, guestapi.PathBind, b, &h)
 }
 
-// ReleaseMachine asks for a clean end and returns when the disk is closed.
+// ReleaseMachine has the machine stopped, and returns once its disk is closed.
 func (c *Client) ReleaseMachine(ctx context.Context, r guestapi.ReleaseMachine) error {
 	return c.call(ctx, http.MethodPost, guestapi.PathReleaseMachine, r, nil)
 }
 
-// Follow calls yield with the platform's state now and after each change, reconnecting where the
-// stream breaks, until ctx ends.
+// Follow calls yield with the platform's state, now and after each change, until ctx ends. It
+// reconnects when the stream breaks.
 func (c *Client) Follow(ctx context.Context, yield func(guestapi.Health)) {
 	wait := backoff.New(reconnectMin, reconnectMax)
 	for {
 		began := time.Now()
 		c.stream(ctx, yield)
-		// it was a good stream; a platform that was replaced is back soon
+		// the stream had worked, and a restarted platform is back soon
 		if time.Since(began) >= reconnectMax {
 			wait.Reset()
 		}
@@ -117,8 +119,8 @@ func (c *Client) Follow(ctx context.Context, yield func(guestapi.Health)) {
 	}
 }
 
-// stream reads events until the stream ends, for whatever reason: the way to learn more is to
-// connect again.
+// stream reads events until the stream ends. It returns no error: whatever the reason, the cure is
+// to connect again.
 func (c *Client) stream(ctx context.Context, yield func(guestapi.Health)) {
 	resp, err := c.do(ctx, http.MethodGet, guestapi.PathEvents, nil)
 	if err != nil {

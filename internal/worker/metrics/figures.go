@@ -15,7 +15,7 @@ import (
 // aren't healthy.
 const MaxMachines = 100
 
-// Figures is what a worker is like when it is asked.
+// Figures is a worker's state at one scrape.
 type Figures struct {
 	VMs                                []fleet.VMReport
 	Conditions                         []fleet.Condition
@@ -23,7 +23,7 @@ type Figures struct {
 	Pressure                           *fleet.Pressure // nil: not known
 }
 
-// Watch has scrapes ask for figures.
+// Watch calls figures at each scrape.
 func (m *Metrics) Watch(figures func() Figures) error {
 	if m.reg == nil {
 		return nil

@@ -32,7 +32,7 @@ const (
 	written = "written"
 )
 
-// New makes the metrics in a registry; nil: they are kept, and nobody sees them.
+// New registers the metrics in reg; nil: they count, and nothing exposes them.
 func New(reg prometheus.Registerer) *Metrics {
 	f := promauto.With(reg)
 	m := &Metrics{
@@ -85,7 +85,7 @@ func (m *Metrics) Request(d decorate.Done) {
 // Refused counts a request that the gateway refused.
 func (m *Metrics) Refused() { m.refused.Inc() }
 
-// Booted counts a boot that has ended: well, or by err.
+// Booted counts a boot that has ended, with err if it failed.
 func (m *Metrics) Booted(took time.Duration, err error) {
 	if err != nil {
 		m.bootFailures.Inc()

@@ -27,18 +27,18 @@ const (
 	tokenBytes    = 24
 	consoleTail   = 2048 // bytes of a console that go into an error
 	mostStretch   = 10   // of a start's time on a host under pressure
-	// boot timeouts for which a VM that doesn't answer may go on writing to its console
+	// boot timeouts after which a VM that only writes to its console is given up
 	mostTalk = 3
 )
 
-// VM is a VM with what is needed to talk to it.
+// VM is a VM of the runtime, with the client of its platform and what the registry keeps of it.
 type VM struct {
 	runtime.VM
 	Entry
 	Guest *guest.Client
 }
 
-// Attach makes a VM of one that exists.
+// Attach returns a VM that is already running.
 func Attach(vm runtime.VM, e Entry) *VM {
 	return &VM{VM: vm, Entry: e, Guest: guest.New(vm, e.ControlToken)}
 }
@@ -46,8 +46,8 @@ func Attach(vm runtime.VM, e Entry) *VM {
 // ID is the VM's id.
 func (v *VM) ID() fleet.VMID { return v.VM.ID() }
 
-// boot starts a VM and returns once its platform answers. Where it fails nothing is left, except
-// when ctx has ended: then the VM may be there, remembered, for the next worker to find.
+// boot starts a VM and returns once its platform answers. If it fails it leaves nothing behind. If
+// ctx has ended, the VM may be left: it is in the registry, for the next worker to find.
 func (p *Pool) boot(ctx context.Context) (*VM, error) {
 	entry := Entry{VM: fleet.VMID(NewToken(4)), ControlToken: NewToken(tokenBytes),
 		Release: p.cfg.Release}
@@ -98,7 +98,7 @@ func (p *Pool) bootFailed(ctx context.Context, e Entry, vm runtime.VM, cause err
 		if err := vm.Remove(quiet); err != nil {
 			p.log.ErrorContext(ctx, "remains of a vm that did not boot could not be removed",
 				"vm_id", e.VM, "error", err)
-			return cause // still remembered: the next worker tries again
+			return cause // it stays in the registry: the next worker tries again
 		}
 	}
 	if err := p.deps.Registry.Drop(e.VM); err != nil {
@@ -107,9 +107,9 @@ func (p *Pool) bootFailed(ctx context.Context, e Entry, vm runtime.VM, cause err
 	return cause
 }
 
-// awaitAnswer returns once the VM's platform has answered that it is empty. One that is silent for
-// the whole BootTimeout is given up; what it writes to its console is a sign of life, for three
-// times as long: one that fails over and over writes, too.
+// awaitAnswer returns once the VM's platform answers that it is empty. It gives up a VM that is
+// silent for the BootTimeout. Output on the console counts as progress, but for three BootTimeouts
+// at most, because a VM that fails in a loop writes too.
 func (p *Pool) awaitAnswer(ctx context.Context, v *VM) error {
 	var last error
 	var silent, whole patience.Watch
@@ -146,7 +146,7 @@ func (p *Pool) awaitAnswer(ctx context.Context, v *VM) error {
 	}
 }
 
-// consoleSize is how much a VM has written to its console; 0 if that can't be told.
+// consoleSize returns how many bytes a VM has written to its console; 0 if that is not known.
 func consoleSize(vm runtime.VM) int64 {
 	st, err := os.Stat(vm.ConsolePath())
 	if err != nil {
@@ -155,15 +155,14 @@ func consoleSize(vm runtime.VM) int64 {
 	return st.Size()
 }
 
-// Probe asks a VM's platform for its state, at most 2 s.
+// Probe returns the state of a VM's platform; Unavailable after 2 s.
 func Probe(ctx context.Context, v *VM) (guestapi.Health, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
 	return v.Guest.Health(ctx)
 }
 
-// ConsoleTail is the end of what a VM wrote to its console, for an error message; "" if there is
-// nothing.
+// ConsoleTail returns the end of a VM's console output, for an error message; "" if there is none.
 func ConsoleTail(vm runtime.VM) string {
 	f, err := os.Open(vm.ConsolePath())
 	if err != nil {

@@ -22,19 +22,19 @@ import (
 type Config struct {
 	Size     int // VMs kept ready; 0: each is booted on demand
 	Parallel int // boots at once to refill; default 1
-	// boots at once for machines that wait; default as many as the host has cores, at most 4
+	// Starts bounds concurrent boots for machines that wait; default the host's cores, at most 4.
 	Starts int
 	Quiet  time.Duration // how long after a claim the refill waits; default 200 ms
-	// longest that the refill stands back for machines being moved; default 5 s
+	// QuietMax bounds how long the refill waits while machines are being moved; default 5 s.
 	QuietMax time.Duration
-	// longest that it stands back for a host under pressure; default 1 min
+	// PressedMax bounds how long the refill waits for a host under pressure; default 1 min.
 	PressedMax  time.Duration
 	BootTimeout time.Duration // default 30 s
 	Release     fleet.ReleaseID
 	ReleaseDir  string
 	CacheBytes  int64
 	Limits      fleet.Resources // of a VM until it is bound
-	FrontEnd    string          // as guestapi.Boot has it
+	FrontEnd    string          // see guestapi.Boot
 }
 
 // Deps of a pool.
@@ -43,11 +43,11 @@ type Deps struct {
 	Registry *Registry
 	Logger   *slog.Logger
 	Now      func() time.Time
-	Busy     func() bool // machines are being moved just now
+	Busy     func() bool // whether machines are being moved
 	Changed  func()      // Ready or Trouble may have changed
-	// a boot has ended, for who counts; nil: nobody does
+	// Booted is called after each boot; may be nil.
 	Booted func(took time.Duration, err error)
-	// Share is how much of the time work waits on this host; nil: none.
+	// Share returns how much of the time work waits on this host, 0 to 1; nil: it never does.
 	Share func() float64
 }
 
@@ -61,7 +61,7 @@ const (
 	failWaitMax  = 30 * time.Second
 )
 
-// Trouble is why boots fail.
+// Trouble is the reason why boots fail.
 type Trouble struct {
 	Since   time.Time
 	Message string
@@ -78,10 +78,10 @@ type Pool struct {
 	ready     []*VM
 	waiters   []chan claimed
 	booting   int
-	lacking   time.Time // since when a VM is missing; zero: none is
+	lacking   time.Time // since when a VM has been missing; zero: none is
 	lastClaim time.Time
-	retryAt   time.Time // no refill before
-	failures  int       // boots in a row
+	retryAt   time.Time // earliest time of the next refill
+	failures  int       // failed boots in a row
 	trouble   *Trouble
 
 	further atomic.Int64
@@ -136,8 +136,8 @@ func (p *Pool) sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// plan says how many boots to begin now, which it counts as begun, and when to look again at the
-// latest.
+// plan returns how many boots to begin now, which it counts as begun, and how long to wait until
+// the next call at most.
 func (p *Pool) plan() (begin int, wait time.Duration) {
 	now := time.Now()
 	busy, share := p.deps.Busy(), p.deps.Share()
@@ -176,8 +176,8 @@ func (p *Pool) plan() (begin int, wait time.Duration) {
 	return 1, 0
 }
 
-// startsAt is how many boots for machines that wait may go on at once. On a host under pressure
-// each of them only makes the others slower.
+// startsAt returns how many boots may run at once for machines that wait. On a host under pressure
+// concurrent boots only slow each other down.
 func (p *Pool) startsAt(share float64) int {
 	switch {
 	case share >= muchPressure:
@@ -188,7 +188,7 @@ func (p *Pool) startsAt(share float64) int {
 	return p.cfg.Starts
 }
 
-// Progress grows as boots get further, for those who wait for one.
+// Progress grows whenever a boot makes progress.
 func (p *Pool) Progress() int64 { return p.further.Load() }
 
 func (p *Pool) bootOne(ctx context.Context) {
@@ -215,7 +215,8 @@ func (p *Pool) bootOne(ctx context.Context) {
 	p.changed()
 }
 
-// failedLocked tells the first who waits, if anybody does, and sets when the next refill is tried.
+// failedLocked fails the claim that has waited longest, if there is one, and sets the time of the
+// next refill.
 func (p *Pool) failedLocked(err error) {
 	p.failures++
 	wait := min(failWaitMin<<min(p.failures-1, 10), failWaitMax)
@@ -230,7 +231,7 @@ func (p *Pool) failedLocked(err error) {
 	}
 }
 
-// offerLocked gives a VM to the first who waits, or makes it ready.
+// offerLocked gives a VM to the claim that has waited longest, or keeps it ready.
 func (p *Pool) offerLocked(vm *VM) {
 	if len(p.waiters) > 0 {
 		p.waiters[0] <- claimed{vm: vm}
@@ -240,8 +241,8 @@ func (p *Pool) offerLocked(vm *VM) {
 	p.ready = append(p.ready, vm)
 }
 
-// reap removes ready VMs that have ended by themselves, and those beyond the pool's size, which a
-// restart or a claim that was given up has left.
+// reap removes ready VMs that have ended, and those beyond the pool's size. A restart or an
+// abandoned claim leaves such a surplus.
 func (p *Pool) reap(ctx context.Context) {
 	p.mu.Lock()
 	var dead []*VM
@@ -291,7 +292,8 @@ func (p *Pool) Discard(ctx context.Context, vm *VM) error {
 	return p.deps.Registry.Drop(vm.ID())
 }
 
-// Adopt makes a VM that an earlier worker started, and that has answered that it is empty, ready.
+// Adopt takes in an empty VM that answers: one of an earlier worker, or one that was claimed in
+// vain.
 func (p *Pool) Adopt(vm *VM) {
 	p.mu.Lock()
 	p.ready = append(p.ready, vm)
@@ -299,8 +301,8 @@ func (p *Pool) Adopt(vm *VM) {
 	p.changed()
 }
 
-// Claim gives out a ready VM, or boots one. The VM is the caller's, who ends it with Discard. Where
-// ctx ends first, a VM that was booting for the caller goes to the pool.
+// Claim returns a ready VM, or boots one. The caller owns the VM, and ends it with Discard. If ctx
+// ends first, a VM that was booting for the caller goes to the pool.
 func (p *Pool) Claim(ctx context.Context) (*VM, error) {
 	p.mu.Lock()
 	p.lastClaim = time.Now()
@@ -337,28 +339,28 @@ func (p *Pool) giveUp(ctx context.Context, answer chan claimed) {
 	}
 }
 
-// Ready is how many VMs wait.
+// Ready returns how many VMs are ready.
 func (p *Pool) Ready() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.ready)
 }
 
-// Booting is how many VMs are coming up.
+// Booting returns how many VMs are booting.
 func (p *Pool) Booting() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.booting
 }
 
-// List is the VMs that wait.
+// List returns the ready VMs.
 func (p *Pool) List() []*VM {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return slices.Clone(p.ready)
 }
 
-// Trouble is why boots fail; nil when the last one didn't.
+// Trouble returns why boots fail; nil if the last one succeeded.
 func (p *Pool) Trouble() *Trouble {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Entry is what the worker must remember of a VM to use it again after a restart.
+// Entry is what a restarted worker needs to use a VM.
 type Entry struct {
 	VM           fleet.VMID      `json:"vm"`
 	ControlToken string          `json:"control_token"`
@@ -33,7 +33,7 @@ func OpenRegistry(dir string) (*Registry, error) {
 	return &Registry{dir: dir}, nil
 }
 
-// Put remembers a VM; it is durable when Put returns.
+// Put saves a VM's entry durably.
 func (r *Registry) Put(e Entry) error {
 	b, err := json.Marshal(e)
 	if err != nil {
@@ -42,7 +42,7 @@ func (r *Registry) Put(e Entry) error {
 	return atomicfile.Write(r.path(e.VM), b, 0o600)
 }
 
-// Drop forgets a VM. Forgetting one that isn't there is no error.
+// Drop removes a VM's entry. Idempotent.
 func (r *Registry) Drop(vm fleet.VMID) error {
 	if err := os.Remove(r.path(vm)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return errs.Wrap(errs.Internal, err, "forget VM %s", vm)
@@ -50,8 +50,8 @@ func (r *Registry) Drop(vm fleet.VMID) error {
 	return nil
 }
 
-// All returns what is remembered, by VM. A file that can't be read counts as not remembered: its VM
-// is then unknown, and removed.
+// All returns the entries by VM. A file that can't be read is left out: its VM is then unknown, and
+// removed.
 func (r *Registry) All() (map[fleet.VMID]Entry, error) {
 	files, err := os.ReadDir(r.dir)
 	if err != nil {

@@ -1,8 +1,7 @@
-// Package serverlink is how a worker speaks to the control plane over HTTP: it dials, the server
-// never does for this.
+// Package serverlink is a worker's client of the control plane, over HTTP. The worker always dials.
 //
 // Invariants: each call is one request that is safe to repeat, and carries the worker token; an
-// answer that isn't 2xx keeps the server's own kind and remedy; what gets no answer is Unavailable.
+// answer that isn't 2xx keeps the server's own kind and remedy; a call without answer is Unavailable.
 // Nothing here retries: the worker's loops do, with backoff and jitter.
 package serverlink
 
@@ -31,8 +30,7 @@ const (
 	maxAnswer   = 64 << 20 // bytes
 )
 
-// Link is a connection to the server. Safe for concurrent use. Close gives its idle connections
-// back.
+// Link is a client of the server. Safe for concurrent use. Close closes its idle connections.
 type Link struct {
 	base      string
 	token     string
@@ -69,7 +67,7 @@ func (l *Link) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAnswe
 	return a, err
 }
 
-// Assignments waits for a set with another revision than after.
+// Assignments returns the worker's assignments once their revision differs from after.
 func (l *Link) Assignments(ctx context.Context, worker fleet.WorkerID,
 	after int64) (fleet.AssignmentSet, error) {
 	var set fleet.AssignmentSet
