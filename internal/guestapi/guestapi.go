@@ -1,5 +1,5 @@
-// Package guestapi is what a worker and the platform inside a VM say to each other: the boot
-// document, and messages of an HTTP API that platformd serves on the VM's control stream. It does
+// Package guestapi has the messages between a worker and the platform inside a VM: the boot
+// document, and the types of the HTTP API that platformd serves on the VM's control stream. It does
 // no I/O.
 //
 // Invariants: every state-changing message carries the machine's generation; repeating one has no
@@ -35,7 +35,7 @@ func PlatformOutOfMemory() string {
 		PlatformMemory>>20)
 }
 
-// Files in a VM by which its runtime and its init meet.
+// Files in a VM that its runtime and its init share.
 const (
 	// BootFile appears, whole, with the boot document: before init runs, or while it does.
 	BootFile = "/run/sluice/boot.json"
@@ -45,7 +45,7 @@ const (
 	WarmFile = "/run/sluice/warm"
 )
 
-// Boot is the boot document: all that an empty VM is told.
+// Boot is the boot document: everything that an empty VM is told.
 type Boot struct {
 	VM           fleet.VMID      `json:"vm"`
 	Release      fleet.ReleaseID `json:"release"`
@@ -59,10 +59,10 @@ type Boot struct {
 }
 
 // Paths of platformd's API. Everything below PathMachine is also what the fleet's API proxies to,
-// below /v1/machines/{id}/, after it has checked who asks.
+// below /v1/machines/{id}/, once it has authorized the caller.
 const (
 	PathHealth = "/v1/health" // GET → Health
-	// GET → 204 if the platform itself is well, whatever it waits for; any answer says so
+	// GET → 204. Any answer shows that the platform's process works, also while it waits.
 	PathAlive   = "/v1/alive"
 	PathPrepare = "/v1/prepare" // POST Prepare → Health
 	PathBind    = "/v1/bind"    // POST Bind → Health, once accepted; progress is in events
@@ -73,7 +73,7 @@ const (
 	PathMachine = "/v1/machine/" // exec, logs, services, ports/{port}/…, disk, checkpoints/{name}
 )
 
-// State is what the platform in a VM is doing: a phase, of which PhasePreparing is never one.
+// State is what the platform in a VM is doing: any phase but PhasePreparing.
 type State = fleet.Phase
 
 // States. A VM goes through them once, in this order; Failed and Fenced are ends too.
@@ -157,11 +157,11 @@ type ReleaseMachine struct {
 	Generation fleet.Generation `json:"generation"`
 }
 
-// HeaderError marks an answer whose body is an Error of the platform, to tell it from what a user's
-// program answers through ports/.
+// HeaderError marks an answer whose body is an Error of the platform, as opposed to an answer of a
+// user's program through ports/.
 const HeaderError = "Sluice-Error"
 
-// HeaderInstance is in the answer of logs: which incarnation of the machine wrote them.
+// HeaderInstance, in an answer with logs, has the instance id of the machine that wrote them.
 const HeaderInstance = "Sluice-Instance"
 
 // Exec frames, on a WebSocket at PathMachine+"exec": each binary message starts with one of these

@@ -1,9 +1,9 @@
-// Package runtime is the VM boundary: what a worker can do with a VM, whatever starts it.
+// Package runtime is the VM boundary: what a worker can do with a VM, under every driver.
 //
 // What crosses the boundary is what this package names, and nothing else: the boot document, the
 // release image (read-only), the control stream (Dial), the host link (a network), one cache
-// device, and a console. No path, descriptor, mount or memory is shared behind its back, also not
-// by drivers for which that would be easy.
+// device, and a console. No other path, descriptor, mount or memory is shared, not even by drivers
+// for which that would be easy.
 //
 // Invariants, checked for every driver by the conformance suite (runtimetest): a VM outlives the
 // worker that started it and is found again by Adopt; after Remove nothing of it is left on the
@@ -19,7 +19,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// CacheDevice is where every driver shows a VM its cache device, if it has one.
+// CacheDevice is the path of the cache device in every VM that has one.
 const CacheDevice = "/dev/sluice-cache"
 
 // Spec is what a VM is started with. All VMs of one release and runtime are alike until they are
@@ -28,8 +28,7 @@ type Spec struct {
 	ID fleet.VMID
 	// Release is the directory of an unpacked release: the files that the VM's root namespace runs.
 	Release string
-	// Boot is the boot document, as bytes; the driver delivers it, as guestapi.BootFile, and does
-	// not read it.
+	// Boot is the boot document. The driver delivers it as guestapi.BootFile, unread.
 	Boot []byte
 	// CacheBytes is the size of the cache device; 0 for none. Its content may be lost at any time.
 	CacheBytes int64
@@ -41,7 +40,7 @@ type Spec struct {
 type Driver interface {
 	// Name is "sandbox" or "qemu".
 	Name() string
-	// Probe says whether this host can run such VMs, by trying what can be tried in a second.
+	// Probe returns nil if this host can run such VMs, by all that can be tried in a second.
 	Probe(ctx context.Context) error
 	// Start returns once the VM's init runs; the platform in it may take longer to answer.
 	Start(ctx context.Context, spec Spec) (VM, error)
@@ -52,8 +51,9 @@ type Driver interface {
 
 // Accelerated is a Driver whose VMs have a kernel of their own.
 type Accelerated interface {
-	// Acceleration says what the VMs of a release run by: found out by booting its kernel, for some
-	// seconds at most, and remembered, also by later drivers over the same directories.
+	// Acceleration returns what executes the instructions of a release's VMs, such as KVM. It
+	// boots the release's kernel to find out, which takes some seconds. Drivers remember the
+	// result, also later ones over the same directories.
 	Acceleration(ctx context.Context, release string) (fleet.Acceleration, error)
 }
 
@@ -61,7 +61,7 @@ type Accelerated interface {
 type Status struct {
 	Running   bool
 	StartedAt time.Time
-	// Exit says how it ended, where it has: for people.
+	// Exit says for people how the VM ended; "" while it runs.
 	Exit string
 }
 
@@ -79,12 +79,12 @@ type VM interface {
 	// Freeze stops every process of the VM where it is; Thaw lets them go on.
 	Freeze(ctx context.Context) error
 	Thaw(ctx context.Context) error
-	// Status looks now. Done is closed when the VM has ended.
+	// Status returns whether the VM runs now. Done is closed when the VM has ended.
 	Status() Status
 	Done() <-chan struct{}
-	// Kill ends the VM at once, without asking it. Returns when no process of it is left.
+	// Kill ends the VM at once, and returns when no process of it is left.
 	Kill(ctx context.Context) error
-	// Remove kills it if needed and removes all that it left on the host.
+	// Remove kills the VM if needed, and removes everything that it has on the host.
 	Remove(ctx context.Context) error
 	// ConsolePath is a file with what the VM wrote to its console.
 	ConsolePath() string

@@ -42,7 +42,7 @@ type Config struct {
 
 	BootTimeout time.Duration // from a VM's start to its first answer; default 30 s
 	StepTimeout time.Duration // how long one step may keep failing; default 30 s
-	// beyond the machine's stop timeout, for unmount and flush; default 30 s
+	// allowed beyond the machine's stop timeout, for unmount and flush; default 30 s
 	CloseGrace  time.Duration
 	CloseMax    time.Duration // added while the platform still answers; default 5 min
 	SilentAfter time.Duration // no answer for this long is reported; default 10 s

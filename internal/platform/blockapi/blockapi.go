@@ -1,8 +1,8 @@
-// Package blockapi is how platformd speaks to blockd: HTTP and JSON on a unix socket of the VM.
+// Package blockapi is the API of blockd, for platformd: HTTP and JSON on a unix socket of the VM.
 //
-// Invariants: every call may be repeated; an attach of the same path, generation and holder gives
-// the attachment that there is, and of anything else is a Conflict. Once blockd is gone, so is the
-// disk: it isn't started again.
+// Invariants: every call may be repeated. Attaching the same path, generation and holder again
+// returns the existing attachment; anything else is a Conflict. A blockd that has ended is not
+// started again: the VM ends with it.
 package blockapi
 
 import (
@@ -20,9 +20,9 @@ const (
 	PathAttach  = "/attach"  // POST Attach → Info
 	PathClose   = "/close"   // POST → Info; the disk is closed cleanly
 	PathAbandon = "/abandon" // POST → Info; nothing more is written
-	// POST; writes out what it can, so that a close has little to do
+	// POST; writes out dirty data, so that a close has little to do
 	PathSettle = "/settle"
-	// POST Stall → Stall; answers when it is another one, or still the same after a moment
+	// POST Stall → Stall; answers when it differs from the given one, or after a moment
 	PathStall = "/stall"
 	PathHold  = "/hold" // POST Hold; see disk.HoldIO
 	// GET; answers, with an error, when the disk has stopped by itself
@@ -31,7 +31,7 @@ const (
 	PathCheckpoints = "/checkpoints" // GET → []Checkpoint
 )
 
-// Attach asks for a disk as a block device.
+// Attach is a request to attach a disk as a block device.
 type Attach struct {
 	Store      guestapi.StoreAccess `json:"store"`
 	Generation fleet.Generation     `json:"generation"`
@@ -53,17 +53,18 @@ type Info struct {
 	Steps []Step `json:"steps,omitempty"`
 }
 
-// Stall carries what there is of a stall of the store, or what the caller knows of it.
+// Stall carries the present stall of the store or, in a request, the one that the caller knows.
 type Stall struct {
-	Stall *fleet.DiskStall `json:"stall,omitempty"` // nil: the store does what it is asked for
+	Stall *fleet.DiskStall `json:"stall,omitempty"` // nil: the store hasn't stalled
 }
 
-// Hold says whether nobody would notice how long the disk's requests take.
+// Hold switches on or off that the disk's requests wait for the store without a limit; see
+// disk.HoldIO.
 type Hold struct {
 	On bool `json:"on"`
 }
 
-// Description is what the disk's head says, and by which front end it is shown.
+// Description is what the disk's head says, and the front end by which the kernel has the disk.
 type Description struct {
 	ID         string    `json:"id"`
 	State      string    `json:"state"`

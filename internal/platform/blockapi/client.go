@@ -39,15 +39,15 @@ func (c *Client) Info(ctx context.Context) (Info, error) {
 	return info, c.call(ctx, http.MethodGet, PathInfo, nil, &info)
 }
 
-// Stats returns what the disk did since it was attached. Unavailable: none is.
+// Stats returns what the disk did since it was attached. Unavailable: no disk is attached.
 func (c *Client) Stats(ctx context.Context) (disk.Stats, error) {
 	var s disk.Stats
 	err := c.call(ctx, http.MethodGet, PathStats, nil, &s)
 	return s, err
 }
 
-// PID returns the process that listens on blockd's socket, also of one that answers nothing any
-// more.
+// PID returns the process that listens on blockd's socket. It works also if that process answers
+// nothing.
 func (c *Client) PID(ctx context.Context) (int, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", c.socket)
@@ -76,7 +76,7 @@ func (c *Client) Prepare(ctx context.Context, store guestapi.StoreAccess) error 
 	return c.call(ctx, http.MethodPost, PathPrepare, store, nil)
 }
 
-// Attach attaches a disk and shows it as a block device.
+// Attach attaches a disk and makes it a block device.
 func (c *Client) Attach(ctx context.Context, a Attach) (Info, error) {
 	var info Info
 	return info, c.call(ctx, http.MethodPost, PathAttach, a, &info)
@@ -88,33 +88,33 @@ func (c *Client) Close(ctx context.Context) (Info, error) {
 	return info, c.call(ctx, http.MethodPost, PathClose, struct{}{}, &info)
 }
 
-// Abandon lets go of the disk without writing to it.
+// Abandon detaches the disk without writing to it.
 func (c *Client) Abandon(ctx context.Context) (Info, error) {
 	var info Info
 	return info, c.call(ctx, http.MethodPost, PathAbandon, struct{}{}, &info)
 }
 
-// AwaitStopped returns why the disk has stopped without being told to: Fenced, Corrupt or Denied;
-// or Unavailable when blockd has gone.
+// AwaitStopped returns why the disk has stopped by itself: Fenced, Corrupt or Denied. Unavailable:
+// blockd has ended.
 func (c *Client) AwaitStopped(ctx context.Context) error {
 	return c.call(ctx, http.MethodGet, PathWatch, nil, nil)
 }
 
-// AwaitStall returns what there is of a stall, nil if there is none, once that differs from known.
-// While there is one it also answers every half second, with since when somebody waits.
+// AwaitStall returns the store's stall once it differs from known; nil: there is none. During a
+// stall it also returns every half second, with an updated time since when requests wait.
 func (c *Client) AwaitStall(ctx context.Context, known *fleet.DiskStall) (*fleet.DiskStall, error) {
 	var now Stall
 	err := c.call(ctx, http.MethodPost, PathStall, Stall{known}, &now)
 	return now.Stall, err
 }
 
-// HoldIO says whether nobody would notice how long the disk's requests take: then none fails
-// because the store was waited for too long.
+// HoldIO lets the disk's requests wait for the store without a limit while on is set. Set it only
+// while every process that uses the disk is frozen.
 func (c *Client) HoldIO(ctx context.Context, on bool) error {
 	return c.call(ctx, http.MethodPost, PathHold, Hold{on}, nil)
 }
 
-// Settle writes out what can be while the disk is in use.
+// Settle writes out dirty data while the disk is in use, so that Close has little left to do.
 func (c *Client) Settle(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, PathSettle, struct{}{}, nil)
 }

@@ -13,16 +13,16 @@ import (
 // Disk is an attached disk, as the engine gives it.
 type Disk interface {
 	disk.Device
-	// Close flushes, and leaves the disk so that the next attach replays nothing.
+	// Close flushes and closes the disk cleanly: the next attach replays nothing.
 	Close(ctx context.Context) error
-	// Abandon stops everything without writing.
+	// Abandon stops the disk without writing.
 	Abandon()
 	// Stopped is closed when the disk has stopped for good, in whatever way; Err says in which.
 	Stopped() <-chan struct{}
 	Err() error
 	// Settle flushes and writes the map, so that Close has little left to do.
 	Settle(ctx context.Context) error
-	// Stalled and HoldIO are as the engine has them.
+	// Stalled and HoldIO are those of the engine's Disk.
 	Stalled() (*disk.Stall, <-chan struct{})
 	HoldIO(on bool)
 	Checkpoint(ctx context.Context, name string) error
@@ -39,8 +39,8 @@ type Engine interface {
 	Attach(ctx context.Context, a blockapi.Attach) (Disk, error)
 }
 
-// Shown is a device that the kernel sees.
+// Shown is a disk that the kernel has as a block device.
 type Shown = frontend.Shown
 
-// Show makes a block device of a disk.
+// Show makes a disk a block device.
 type Show func(ctx context.Context, dev disk.Device, name string) (Shown, error)

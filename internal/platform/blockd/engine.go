@@ -79,8 +79,8 @@ func (e *engine) Attach(ctx context.Context, a blockapi.Attach) (Disk, error) {
 	return &attached{Disk: d, store: store, path: a.Store.DiskPath}, nil
 }
 
-// openCache opens the cache device, once: what Prepare brings in is there for Attach. Without it
-// the disk is slower, and nothing else. It ends with the process.
+// openCache opens the cache device once, so that Attach finds what Prepare has read. Without a
+// cache the disk is slower, but complete. The cache is closed by the end of the process.
 func (e *engine) openCache(ctx context.Context) *cache.Cache {
 	if e.cfg.CacheDevice == "" {
 		return nil
@@ -146,10 +146,9 @@ func (d *attached) Report() fleet.DiskReport {
 	}
 }
 
-// ShowBy shows a disk by a front end, named as in the boot document. Auto is the kernel's NBD
-// client where this VM has one, which only a VM with a kernel of its own does, else FUSE: a VM ends
-// with its blockd, so that nobody is left to wait for a server that has died. docs/decisions/0014
-// has the reasons.
+// ShowBy returns a Show that uses a front end, named as in the boot document. Auto is the kernel's
+// NBD client if this VM has one, else FUSE. Only a VM with a kernel of its own has it: there
+// nothing is left waiting if blockd dies, because the VM ends too. See docs/decisions/0014.
 func ShowBy(name string, log *slog.Logger) (Show, error) {
 	kind, err := frontend.ParseKind(cmp.Or(name, string(frontend.Auto)))
 	if err != nil {

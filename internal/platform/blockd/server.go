@@ -1,8 +1,8 @@
-// Package blockd is the process that holds a machine's disk: the engine, and the block device over
+// Package blockd is the process that has a machine's disk: the engine, and the block device over
 // it.
 //
-// Invariants: it holds one disk in its life at most; an attach is repeatable, and anything but the
-// same one is a Conflict; after Close or Abandon nothing is written. It never touches the file
+// Invariants: a process attaches at most one disk, ever. An attach may be repeated; a different one
+// is a Conflict. After Close or Abandon nothing is written. It never touches the file
 // system on the device, because the kernel may wait for this very process to answer.
 package blockd
 
@@ -26,7 +26,7 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// Server holds the disk.
+// Server attaches one disk and serves blockapi for it.
 type Server struct {
 	cfg Config
 
@@ -38,7 +38,7 @@ type Server struct {
 	asked    blockapi.Attach
 	disk     Disk
 	shown    Shown
-	ended    bool // closed or abandoned, or just about to be: it stops because we say so
+	ended    bool // closed or abandoned, or about to be: it doesn't stop by itself
 	steps    []blockapi.Step
 	attached chan struct{} // closed once disk is set
 }
@@ -59,7 +59,7 @@ func (s *Server) lock(ctx context.Context) error {
 
 func (s *Server) unlock() { <-s.changing }
 
-// prepare warms up for an attach.
+// prepare reads ahead what an attach will need. Conflict: a disk is attached.
 func (s *Server) prepare(ctx context.Context, store guestapi.StoreAccess) error {
 	if err := s.lock(ctx); err != nil {
 		return err
@@ -71,7 +71,7 @@ func (s *Server) prepare(ctx context.Context, store guestapi.StoreAccess) error 
 	return s.cfg.Engine.Prepare(ctx, store)
 }
 
-// attach attaches and shows the disk.
+// attach attaches the disk and makes it a block device.
 func (s *Server) attach(ctx context.Context, a blockapi.Attach) (blockapi.Info, error) {
 	if err := s.lock(ctx); err != nil {
 		return blockapi.Info{}, err
@@ -80,7 +80,7 @@ func (s *Server) attach(ctx context.Context, a blockapi.Attach) (blockapi.Info, 
 	if done, err := s.repeated(a); done || err != nil {
 		return s.info(), err
 	}
-	// What was begun must not be left half done because the caller died; the caller asks again.
+	// A caller that dies must not leave the attach half done; its successor repeats it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachTimeout)
 	defer cancel()
 	start := time.Now()
@@ -123,7 +123,8 @@ func (s *Server) repeated(a blockapi.Attach) (bool, error) {
 	return true, nil
 }
 
-// close ends the attachment cleanly. An error leaves it as it is, to be tried again.
+// close closes the disk cleanly. If it fails, the disk stays attached, and the caller may try
+// again.
 func (s *Server) close(ctx context.Context) (blockapi.Info, error) {
 	if err := s.lock(ctx); err != nil {
 		return blockapi.Info{}, err
@@ -135,7 +136,7 @@ func (s *Server) close(ctx context.Context) (blockapi.Info, error) {
 	if d == nil || ended {
 		return s.info(), nil
 	}
-	// the engine bounds itself, and a close that is cut off is none
+	// no deadline: the engine has its own, and a close that is cut off closes nothing
 	ctx = context.WithoutCancel(ctx)
 	start := time.Now()
 	if shown != nil {
@@ -165,7 +166,7 @@ func (s *Server) setEnded(ended bool) {
 	s.ended = ended
 }
 
-// settle writes out what can be, while the machine still runs.
+// settle writes out dirty data while the machine still runs.
 func (s *Server) settle(ctx context.Context) error {
 	d, err := s.current()
 	if err != nil {
@@ -174,7 +175,7 @@ func (s *Server) settle(ctx context.Context) error {
 	return d.Settle(ctx)
 }
 
-// abandon ends the attachment without writing.
+// abandon detaches the disk without writing.
 func (s *Server) abandon(ctx context.Context) (blockapi.Info, error) {
 	s.mu.Lock()
 	d, shown := s.disk, s.shown
@@ -245,7 +246,7 @@ func (s *Server) info() blockapi.Info {
 	return info
 }
 
-// Stop lets go of the disk when the process is told to end: as a crash would, but at once.
+// Stop abandons the disk when the process is asked to end. The disk is left as by a crash.
 func (s *Server) Stop(ctx context.Context) error {
 	_, err := s.abandon(ctx)
 	if errors.Is(err, context.Canceled) {

@@ -8,11 +8,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 )
 
-// stallRefresh is how often a stall that goes on is told again, since it is not an event when
-// somebody begins to wait.
+// stallRefresh is how often an ongoing stall is reported again. That another request begins to wait
+// is no event, so the time since when requests wait must be polled.
 const stallRefresh = 500 * time.Millisecond
 
-// stallOf returns a disk's stall; nil if there is none, and of a disk that has stopped.
+// stallOf returns a disk's stall; nil if there is none, or the disk has stopped.
 func stallOf(d Disk) *fleet.DiskStall {
 	s, _ := d.Stalled()
 	if s == nil || d.Err() != nil {
@@ -22,7 +22,7 @@ func stallOf(d Disk) *fleet.DiskStall {
 		Reason: s.Reason, Remedy: s.Remedy, HeldSince: s.HeldSince}
 }
 
-// awaitStall answers once there is another stall than the one that is known, or none any more.
+// awaitStall answers once the stall differs from the known one, or is over.
 func (s *Server) awaitStall(ctx context.Context, known blockapi.Stall) (blockapi.Stall, error) {
 	select {
 	case <-s.attached:
@@ -60,7 +60,7 @@ func (s *Server) awaitStall(ctx context.Context, known blockapi.Stall) (blockapi
 	}
 }
 
-// hold passes on that nobody would notice how long requests take.
+// hold switches HoldIO of the disk.
 func (s *Server) hold(h blockapi.Hold) error {
 	s.mu.Lock()
 	d := s.disk

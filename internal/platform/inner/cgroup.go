@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
-// cgroups returns the container's own cgroup in every hierarchy that the VM has mounted. A cgroup
-// that holds more than the container would take the platform with it, and is none.
+// cgroups returns the container's own cgroup in every hierarchy that the VM has mounted. It leaves
+// out a cgroup with other processes in it: freezing or killing it would take the platform along.
 func (c *Container) cgroups() ([]memcg.Cgroup, error) {
 	all, err := memcg.Of(c.pid)
 	return slices.DeleteFunc(all, func(g memcg.Cgroup) bool {
@@ -21,9 +21,9 @@ func (c *Container) cgroups() ([]memcg.Cgroup, error) {
 	}), err
 }
 
-// LimitMemory bounds what the container's processes use, their page cache included, in bytes; 0
-// lifts the bound. What the machine dirties is then never charged to the platform, which has to
-// write it out. Conflict: it uses more now. Unsupported: its cgroup has no memory controller.
+// LimitMemory bounds the memory of the container's processes, their page cache included, in bytes;
+// 0: no bound. Pages that the machine dirties are then never charged to the platform, which has to
+// write them out. Conflict: it uses more now. Unsupported: its cgroup has no memory controller.
 func (c *Container) LimitMemory(bytes int64) error {
 	own, err := c.cgroups()
 	if err != nil {

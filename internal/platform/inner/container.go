@@ -26,15 +26,15 @@ const containerName = "machine"
 
 // Config of the container.
 type Config struct {
-	Dir        string // on the VM's tmpfs; all that the container has outside of itself is in it
+	Dir        string // on the VM's tmpfs; the only place outside the container where it has files
 	Runtime    string // the OCI runtime's program
 	InitBinary string // sluice-init
 	HostLink   string // the VM's link to its worker
 	Log        *slog.Logger
 }
 
-// Container is the inner container. Its methods are safe for concurrent use, but Enter and Kill are
-// the caller's to order.
+// Container is the inner container. Safe for concurrent use, except that the caller must not call
+// Enter and Kill at the same time.
 type Container struct {
 	cfg    Config
 	pid    int // of its PID 1, in the VM
@@ -45,11 +45,11 @@ type Container struct {
 // record is what a later platformd needs to find the container again.
 type record struct {
 	PID     int    `json:"pid"`
-	Started string `json:"started"` // start time, by which a reused pid is told apart
+	Started string `json:"started"` // start time, which differs if the pid is reused
 }
 
-// Make makes the container, empty, with its link. What an earlier, unfinished Make left is removed
-// first.
+// Make makes an empty container with its link. It first removes what an earlier, unfinished Make
+// has left.
 func Make(ctx context.Context, cfg Config) (*Container, error) {
 	if err := remains(ctx, cfg); err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func Make(ctx context.Context, cfg Config) (*Container, error) {
 		err = c.answers(ctx)
 	}
 	if err == nil {
-		err = c.save() // last: what is on record is complete
+		err = c.save() // last, so that a container on record is complete
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.Kill(ctx))
@@ -92,8 +92,8 @@ func Make(ctx context.Context, cfg Config) (*Container, error) {
 	return c, nil
 }
 
-// Adopt finds the container that an earlier platformd made. NotFound: there is none, or not any
-// more.
+// Adopt returns the container that an earlier platformd made. NotFound: there is none, or it has
+// ended.
 func Adopt(ctx context.Context, cfg Config) (*Container, error) {
 	data, err := os.ReadFile(cfg.recordFile())
 	if errors.Is(err, os.ErrNotExist) {
@@ -117,11 +117,11 @@ func Adopt(ctx context.Context, cfg Config) (*Container, error) {
 		return nil, errors.Join(c.Kill(ctx),
 			errs.New(errs.NotFound, "the container was left half-way into the machine's root"))
 	}
-	// An earlier platformd may have frozen it; if it is still to be, somebody finds out.
+	// An earlier platformd may have frozen it. If a stall goes on, watchStall freezes it again.
 	return c, errors.Join(c.Thaw(), c.answers(ctx))
 }
 
-// answers returns once PID 1 does.
+// answers returns nil once the container's PID 1 answers.
 func (c *Container) answers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
@@ -130,8 +130,8 @@ func (c *Container) answers(ctx context.Context) error {
 
 const answerTime = 10 * time.Second
 
-// remains removes what an earlier Make left when its platformd was killed: a container that nobody
-// has a record of, or an OCI runtime that is still at it.
+// remains removes what an earlier Make left when its platformd was killed: a container without a
+// record, or an OCI runtime that still runs.
 func remains(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithTimeout(ctx, remainsTime)
 	defer cancel()
@@ -161,8 +161,8 @@ func remains(ctx context.Context, cfg Config) error {
 
 const remainsTime = 10 * time.Second
 
-// leftovers returns the processes of the VM that run the OCI runtime or are in a user namespace of
-// their own. Before there is a container, none may be.
+// leftovers returns the processes of the VM that run the OCI runtime, or are in a user namespace of
+// their own. Both exist only once a container is being made.
 func leftovers(runtime string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -287,8 +287,8 @@ func startTime(pid int) (string, error) {
 // Client talks to the container's PID 1.
 func (c *Container) Client() *innerapi.Client { return c.client }
 
-// Wait returns nil when the container has ended: PID 1, and before it all others, whose end the
-// kernel awaits; their hold on mounts has gone with them.
+// Wait returns nil when the container has ended. Its PID 1 ends last, once all other processes and
+// their use of mounts are gone.
 func (c *Container) Wait(ctx context.Context) error {
 	raw, err := c.pidfd.SyscallConn()
 	if err != nil {

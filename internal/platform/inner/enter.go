@@ -13,7 +13,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Machine is what the container becomes.
+// Machine is the machine that a container becomes.
 type Machine struct {
 	ID       string
 	Hostname string
@@ -21,8 +21,8 @@ type Machine struct {
 	Disk     string     // where its disk is mounted in the VM
 }
 
-// Enter makes the container the machine: its root and its identity. Once it has succeeded,
-// repeating it does nothing. After an error the container is to be killed: it may be half-way.
+// Enter gives the container the machine's root and identity. Repeating it after success does
+// nothing. After an error the container may be half changed, and must be killed.
 func (c *Container) Enter(ctx context.Context, m Machine) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -45,15 +45,15 @@ func (c *Container) Enter(ctx context.Context, m Machine) error {
 
 func (c *Container) enteringMark() string { return filepath.Join(c.cfg.Dir, "entering") }
 
-// halfEntered reports whether an Enter was begun and not ended. Nothing of the user's has run then,
-// and such a container is to be made again.
+// halfEntered reports whether an Enter was begun and not finished. No process of the user has run
+// then, so the container can be made again.
 func (c *Container) halfEntered() bool {
 	_, err := os.Stat(c.enteringMark())
 	return err == nil && !c.Entered()
 }
 
 // Connect gives the container the machine's address and opens the way between it and the worker. It
-// needs no disk, so it can be done while that is attached. Repeatable.
+// needs no disk, so it can run while the disk is being attached. Idempotent.
 func (c *Container) Connect(address netip.Addr) error {
 	return setAddress(c.pid, c.cfg.HostLink, address)
 }
@@ -61,8 +61,8 @@ func (c *Container) Connect(address netip.Addr) error {
 // Entered reports whether the machine's disk is the container's root.
 func (c *Container) Entered() bool { return entered(c.pid) }
 
-// DialPort connects to a port of the machine from inside, so that nothing between the VM and the
-// container has to be open: to its private address, or where only that listens, to its loopback.
+// DialPort connects to a port of the machine from inside the container: at its private address or,
+// if only that listens, at its loopback. So the VM needs no open path into the container.
 func (c *Container) DialPort(ctx context.Context, address netip.Addr,
 	port uint16) (net.Conn, error) {
 	targets := []netip.Addr{address, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()}
@@ -93,8 +93,8 @@ const (
 	hostsEnd   = "# sluice: end"
 )
 
-// writeIdentity makes the machine's files agree with its name and address, and leaves alone what
-// the user has put there. A file whose content is right isn't written: a move shall not dirty the
+// writeIdentity writes the machine's name and address into its files, and leaves alone what the
+// user has put there. It doesn't rewrite a file that is already right, so that a move dirties no
 // disk.
 func writeIdentity(m Machine) error {
 	root, err := os.OpenRoot(m.Disk)
@@ -114,13 +114,13 @@ func writeIdentity(m Machine) error {
 			}
 			return "# no resolver is configured for this machine\n"
 		}),
-		// Always ours: an image or a fork would hand its own to all that are made from it.
+		// Always set: otherwise all machines of one image would share its machine-id.
 		edit(root, "etc/machine-id", 0o444, func(string) string { return machineID(m.ID) + "\n" }),
 	)
 }
 
-// edit replaces a file's content by what change makes of it. A link or anything else that isn't a
-// plain file is the user's own arrangement and stays.
+// edit replaces the content of a plain file by the result of change. Links and other special files
+// are the user's own and stay.
 func edit(root *os.Root, name string, mode os.FileMode, change func(old string) string) error {
 	info, err := root.Lstat(name)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -147,7 +147,7 @@ func edit(root *os.Root, name string, mode os.FileMode, change func(old string) 
 	return nil
 }
 
-// hosts keeps the user's lines and replaces ours.
+// hosts returns /etc/hosts with the user's lines kept and Sluice's replaced.
 func hosts(old string, m Machine) string {
 	var keep strings.Builder
 	ours := false

@@ -9,15 +9,15 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// freezer is what freezes the processes of a cgroup: a file, and what to write into it.
+// freezer is a file whose content freezes or thaws the processes of a cgroup.
 type freezer struct {
 	file         string
 	freeze, thaw string
 }
 
-// Freeze stops every process of the container, and nothing else of the VM. One that waits for the
-// disk stops when that answers, before it sees the answer. The container's init is frozen too:
-// nothing can be asked of it until Thaw.
+// Freeze stops every process of the container, its init included, and nothing else of the VM. Until
+// Thaw the container's init answers no call. A process that waits for the disk stops when the disk
+// answers, before it sees the answer.
 func (c *Container) Freeze() error {
 	f, err := c.freezer()
 	if err == nil {
@@ -29,7 +29,7 @@ func (c *Container) Freeze() error {
 	return nil
 }
 
-// Thaw lets them go on. It may be called any number of times, also when the container has ended.
+// Thaw undoes Freeze. Idempotent, also when the container has ended.
 func (c *Container) Thaw() error {
 	f, err := c.freezer()
 	if err == nil {

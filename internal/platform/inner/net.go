@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/guestapi"
 )
 
-// The link between the VM's root namespace and the container: link-local addresses only, so that it
-// is the same in every VM, and the machine's address can be routed over it whatever it is.
+// The link between the VM's root namespace and the container has link-local addresses only. So it
+// is the same in every VM, and any machine's address can be routed over it.
 const (
 	vmSide        = "machine0" // its name in the VM
 	containerSide = "eth0"     // its name in the container
@@ -23,7 +23,8 @@ const (
 	containerIP   = "fe80::2"
 )
 
-// addLink makes the container's link, and bars it until the machine's address is known. Idempotent.
+// addLink makes the container's link, closed to all traffic until the machine's address is known.
+// Idempotent.
 func addLink(pid int, hostLink string) error {
 	if err := forwardPackets(); err != nil {
 		return err
@@ -78,8 +79,8 @@ func bringUp(h *netlink.Handle, name, address string) error {
 	return nil
 }
 
-// addAddress adds without duplicate detection: the link has two ends, both ours, and it would take
-// a second.
+// addAddress adds an address without duplicate detection, which takes a second and isn't needed:
+// both ends of the link are ours.
 func addAddress(h *netlink.Handle, link netlink.Link, ip netip.Addr, bits int) error {
 	addr := &netlink.Addr{IPNet: &net.IPNet{IP: ip.AsSlice(), Mask: net.CIDRMask(bits, 128)},
 		Flags: unix.IFA_F_NODAD}
@@ -136,8 +137,7 @@ func route(h *netlink.Handle, linkName string, to netip.Prefix, via string) erro
 	return nil
 }
 
-// forwardPackets makes the VM a router. On a link that forwards, advertisements of others are
-// ignored.
+// forwardPackets makes the VM a router. Linux then ignores router advertisements on its links.
 func forwardPackets() error {
 	if err := os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0); err != nil {
 		return fmt.Errorf("turn on forwarding: %w", err)

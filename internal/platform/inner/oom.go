@@ -9,8 +9,8 @@ import (
 )
 
 // OOMKills returns how many of the container's processes the kernel has killed for lack of memory
-// since it was made. It has counted one before that ends. Unsupported: the container has no memory
-// cgroup of its own.
+// since it was made. The kernel counts a kill before the process ends. Unsupported: the container
+// has no memory cgroup of its own.
 func (c *Container) OOMKills() (int64, error) {
 	own, err := c.cgroups()
 	if err != nil {

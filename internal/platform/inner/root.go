@@ -15,7 +15,7 @@ import (
 func kernelDirs() []string { return []string{"proc", "sys", "dev"} }
 
 // enterRoot makes the file tree at disk the root of the container whose PID 1 is pid, under the
-// container's ids. Not repeatable: if it fails half-way, the container has to be made again.
+// container's ids. It can't be repeated: if it fails, the container must be made again.
 func enterRoot(pid int, disk, hostname string) error {
 	if err := ensureKernelDirs(disk); err != nil {
 		return err
@@ -33,8 +33,8 @@ func enterRoot(pid int, disk, hostname string) error {
 	})
 }
 
-// ensureKernelDirs makes sure that the mounts find real directories in the machine's root: a link
-// there could lead them anywhere.
+// ensureKernelDirs makes sure that the mount points in the machine's root are real directories.
+// Through a link, a mount could land anywhere.
 func ensureKernelDirs(disk string) error {
 	root, err := os.OpenRoot(disk)
 	if err != nil {

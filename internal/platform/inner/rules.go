@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rulesTable is the one table; it is replaced whole, so that setting the rules again changes
-// nothing.
+// rulesTable is the only table. It is always replaced as a whole, so setRules is idempotent.
 const rulesTable = "sluice"
 
 // Offsets in the IPv6 header, in bytes.
@@ -20,9 +19,9 @@ const (
 	addrBytes   = 16
 )
 
-// setRules installs what the machine may do on the network: into the VM nothing but neighbour
-// discovery; through it to the host link only, from its own address only; from there to its own
-// address only. With no address yet, nothing at all is forwarded.
+// setRules installs what the machine may send. Into the VM: neighbour discovery only. Through the
+// VM: to the host link, from its own address. To the machine: what is for its own address. Without
+// an address nothing is forwarded.
 func setRules(hostLink string, ip netip.Addr) error {
 	c, err := nftables.New()
 	if err != nil {

@@ -30,8 +30,8 @@ func seccomp() *specs.LinuxSeccomp {
 	}
 }
 
-// cloneArgs match a clone with any one of the namespace flags: each is a condition of its own,
-// since a masked comparison can only ask for equality.
+// cloneArgs matches a clone with any of the namespace flags. Each flag needs a condition of its
+// own, because a masked comparison can only test for equality.
 func cloneArgs() []specs.LinuxSeccompArg {
 	var args []specs.LinuxSeccompArg
 	for bit := uint64(1); bit <= namespaceFlags; bit <<= 1 {

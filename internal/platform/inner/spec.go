@@ -13,8 +13,8 @@ const (
 	idBase = 100000 // what the container's uid and gid 0 are outside
 	idSize = 65536
 
-	// maxProcesses is less than what a runtime allows the whole VM, so that user code which uses
-	// all of it leaves the platform room for its threads.
+	// maxProcesses is below the bound of the whole VM, so that user code can't take the threads
+	// that the platform needs.
 	maxProcesses = 30000
 
 	cgroupName = "machine"
@@ -23,7 +23,7 @@ const (
 	initBin = "init"    // the container's PID 1, in the root that it starts with
 )
 
-// writeBundle makes what the OCI runtime starts the container from.
+// writeBundle writes the bundle from which the OCI runtime starts the container.
 func writeBundle(dir, initBinary string) error {
 	root := filepath.Join(dir, "rootfs")
 	for _, d := range []string{newRoot, "proc", "sys", "dev"} {

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Client talks to the container's PID 1. Safe for concurrent use; each call is a connection of its
+// Client calls the container's PID 1. Safe for concurrent use; each call has a connection of its
 // own.
 type Client struct{ path string }
 
@@ -27,26 +27,27 @@ func (c *Client) Ping(ctx context.Context) error {
 	return err
 }
 
-// List returns what PID 1 has started and not forgotten.
+// List returns the processes that PID 1 has started and not forgotten.
 func (c *Client) List(ctx context.Context) ([]Info, error) {
 	a, err := c.ask(ctx, Request{Op: OpList})
 	return a.Processes, err
 }
 
-// Forget drops a kept process that has exited. One that isn't known is no error.
+// Forget removes a kept process that has exited. An unknown one is no error.
 func (c *Client) Forget(ctx context.Context, id string) error {
 	_, err := c.ask(ctx, Request{Op: OpForget, ID: id})
 	return err
 }
 
-// Start runs a command. stdio are its three descriptors, or none with TTY; they stay the caller's.
-// Errors: NotFound and Denied say that the command can't be run; Conflict that the ID is in use.
+// Start runs a command. stdio are its three descriptors, or none with TTY; the caller still owns
+// them. NotFound or Denied: the command can't be run. Conflict: the ID is in use.
 func (c *Client) Start(ctx context.Context, id string, start Start,
 	stdio ...*os.File) (*Process, error) {
 	return c.converse(ctx, Request{Op: OpStart, ID: id, Start: &start}, stdio)
 }
 
-// Watch finds a process again, for its exit and for signals; NotFound if there is none.
+// Watch returns a process that was started earlier, for its exit and for signals. NotFound: there
+// is none.
 func (c *Client) Watch(ctx context.Context, id string) (*Process, error) {
 	return c.converse(ctx, Request{Op: OpWatch, ID: id}, nil)
 }
@@ -101,7 +102,7 @@ type Process struct {
 	first    Answer
 }
 
-// Wait returns the process's exit. At most one Wait at a time. Unavailable: the container is gone.
+// Wait returns the process's exit. Only one call at a time. Unavailable: the container has ended.
 func (p *Process) Wait(ctx context.Context) (Exit, error) {
 	if p.first.Exit != nil {
 		return *p.first.Exit, nil
@@ -132,7 +133,8 @@ func (p *Process) Signal(sig unix.Signal) error {
 	return err
 }
 
-// Close ends the conversation, and with it a process that isn't kept. It does not close Terminal.
+// Close ends the conversation, and the process with it unless it is kept. It doesn't close
+// Terminal.
 func (p *Process) Close() error { return p.conn.Close() }
 
 // interruptible makes blocked reads of p end when ctx does, until the returned function is called.

@@ -16,7 +16,7 @@ import (
 // maxFDs bounds the descriptors of one message.
 const maxFDs = 3
 
-// Send writes one message with descriptors, which stay the caller's.
+// Send writes one message with descriptors, which the caller still owns.
 func Send(conn *net.UnixConn, message any, files ...*os.File) error {
 	data, err := json.Marshal(message)
 	if err != nil {
@@ -41,8 +41,8 @@ func Send(conn *net.UnixConn, message any, files ...*os.File) error {
 	return nil
 }
 
-// Receive reads one message and its descriptors, which become the caller's. The other side's end is
-// io.EOF.
+// Receive returns one message and its descriptors, which the caller now owns. io.EOF: the other
+// side has closed.
 func Receive(conn *net.UnixConn, message any) ([]*os.File, error) {
 	return receive(conn, message, false)
 }
@@ -104,7 +104,7 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// Widen lets the socket carry a whole MaxMessage in one packet. Needs root.
+// Widen raises the socket's buffer so that a MaxMessage fits into one packet. Needs root.
 func Widen(conn *net.UnixConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {

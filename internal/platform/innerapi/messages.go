@@ -1,9 +1,9 @@
-// Package innerapi is what platformd says to the PID 1 of the inner container, and how: one
-// SEQPACKET connection per conversation, one JSON message per packet, descriptors beside it.
+// Package innerapi is the protocol between platformd and the PID 1 of the inner container: one
+// SEQPACKET connection per conversation, one JSON message per packet, with descriptors beside it.
 //
 // The listening socket is made outside and inherited, so its name isn't visible inside the
-// container and only the platform can connect. Nothing that comes back is trusted: a container that
-// has taken over its own PID 1 can lie about its own processes, and reach nothing else by it.
+// container and only the platform can connect. Answers aren't trusted: a container that has taken
+// over its own PID 1 can lie about its own processes, but reaches nothing else by that.
 //
 // Invariants: a process id (ID) is started at most once; a process started with Keep outlives the
 // connection and its exit is remembered until Forget; any other process is hung up on when its
@@ -18,10 +18,10 @@ const ListenFD = 3
 // SyncFD is the descriptor on which it finds the listener for the container's calls of sync.
 const SyncFD = 4
 
-// MaxMessage is the largest message, in bytes; what doesn't fit is Invalid.
+// MaxMessage is the largest message, in bytes; a larger one is Invalid.
 const MaxMessage = 768 << 10
 
-// Op is what a conversation is about. It is set by its first message.
+// Op is the operation of a conversation. Its first message sets it.
 type Op string
 
 // Ops.
@@ -54,7 +54,8 @@ type Start struct {
 	Rows uint16 `json:"rows,omitempty"`
 	Cols uint16 `json:"cols,omitempty"`
 	Keep bool   `json:"keep,omitempty"`
-	// Leave alone what the command has left in its group when it ends; without it that is killed.
+	// Leave keeps the other processes of the command's group when it ends; otherwise they are
+	// killed.
 	Leave bool `json:"leave,omitempty"`
 	// NoFile is the limit of open files, soft and hard; 0: PID 1's own, which it can't exceed.
 	NoFile int64 `json:"nofile,omitempty"`

@@ -1,5 +1,5 @@
-// Package innerinit is PID 1 of the inner container: it starts what the platform asks for, reaps,
-// and tells how each process ended. It keeps nothing on disk and decides nothing.
+// Package innerinit is PID 1 of the inner container: it starts processes for the platform, reaps
+// them, and reports how each ended. It keeps nothing on disk and decides nothing.
 //
 // Invariants: it listens on an inherited socket only; its descriptors reach no child; it can't be
 // traced by the container's root (it isn't dumpable); a process is in the table before its exit can
@@ -31,8 +31,8 @@ const HangupGrace = 2 * time.Second
 // Config of the container's PID 1.
 type Config struct {
 	Log *slog.Logger
-	// Syncs is where the container's calls of sync arrive; see ownsync. This process mustn't make
-	// one.
+	// Syncs is the listener for the container's calls of sync; see ownsync. This process must not
+	// call sync itself.
 	Syncs *os.File
 	// Grace overrides HangupGrace; 0 means the default.
 	Grace time.Duration
@@ -74,8 +74,7 @@ func InheritedListener() (*net.UnixListener, error) {
 	return ul, nil
 }
 
-// Run serves until ctx ends. Meant to be PID 1 of its namespace: it reaps every child of the
-// process.
+// Run serves until ctx ends. The process must be PID 1 of its namespace: Run reaps every child.
 func (in *Init) Run(ctx context.Context, l *net.UnixListener) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("make init untraceable: %w", err)
@@ -122,7 +121,7 @@ func (in *Init) reap(ctx context.Context) error {
 	}
 }
 
-// serve holds one conversation.
+// serve handles one conversation.
 func (in *Init) serve(ctx context.Context, conn *net.UnixConn) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -238,7 +237,7 @@ func (in *Init) converse(ctx context.Context, conn *net.UnixConn, p *process) {
 	}
 }
 
-// hangUp ends a process whose caller has gone.
+// hangUp ends a process whose caller has gone: SIGHUP, then SIGKILL.
 func (in *Init) hangUp(ctx context.Context, p *process) {
 	in.procs.signal(p, unix.SIGHUP)
 	in.procs.signal(p, unix.SIGCONT) // a stopped process would never see it

@@ -78,11 +78,11 @@ func (t *table) fork(id, path string, s innerapi.Start, attr *syscall.ProcAttr) 
 	return p, nil
 }
 
-// forkGoingFirst starts a command that the kernel ends, with what it starts, when the VM's memory
-// is used up, rather than blockd, platformd or this process: many small processes must not cost the
-// machine its disk. The command inherits its score, so that nothing it forks, however early, is
-// without; taking one's own back to what it was needs no privilege. The host may refuse it, and the
-// command runs all the same. Calls must not overlap.
+// forkGoingFirst starts a command that the kernel kills before blockd, platformd or this process
+// when the VM runs out of memory: many small processes must not cost the machine its disk. The
+// command inherits its OOM score at the fork, so its own children have it too. This process then
+// restores its own score, which needs no privilege. If the host refuses the score, the command runs
+// without. Calls must not overlap.
 func forkGoingFirst(path string, args []string, attr *syscall.ProcAttr) (int, error) {
 	const own, first = "/proc/self/oom_score_adj", "900" // of 1000
 	before, err := os.ReadFile(own)
@@ -193,8 +193,7 @@ func openTerminal(s innerapi.Start, cred *syscall.Credential) (terminal, side *o
 	return terminal, side, nil
 }
 
-// credential resolves "user", "user:group" and numbers against the container's own files; nil for
-// root.
+// credential resolves "user", "user:group" or numbers by the container's own files; nil: root.
 func credential(spec string) (*syscall.Credential, error) {
 	if spec == "" {
 		return nil, nil

@@ -65,8 +65,8 @@ func (t *table) reapOne() bool {
 		return true
 	}
 	delete(t.byPID, pid)
-	// What a service or a check left in its group goes too: it would keep the port from the next
-	// run, or add up. What made itself a session of its own stays.
+	// Kill the rest of its group: processes that a service or check leaves would keep its port, or
+	// pile up. A process that has started its own session stays.
 	if !p.leave {
 		_ = unix.Kill(-pid, unix.SIGKILL)
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// makeContainer takes over the container of an earlier platformd, or makes one. An error ends the
-// VM's use.
+// makeContainer adopts the container of an earlier platformd, or makes one. If it fails, the VM
+// can't be used.
 func (p *Platform) makeContainer(ctx context.Context) {
 	now, _ := p.status.get()
 	if now.Health.State == guestapi.StateReleased {
@@ -22,8 +22,8 @@ func (p *Platform) makeContainer(ctx context.Context) {
 	start := time.Now()
 	c, err := inner.Adopt(ctx, p.cfg.Inner)
 	if errs.Is(err, errs.NotFound) {
-		if now.Release || now.Health.State.Final() {
-			return // an earlier platformd had come as far as ending it
+		if now.ReleaseAsked || now.Health.State.Final() {
+			return // an earlier platformd had already ended the machine
 		}
 		if !now.Health.State.Before(guestapi.StateRunning) {
 			p.fail(ctx, errs.New(errs.Unavailable, "the inner container has ended"))
@@ -41,8 +41,8 @@ func (p *Platform) makeContainer(ctx context.Context) {
 	p.container.put(c)
 }
 
-// bind brings the machine up. Each step finds out what is done already; what fails is undone, and
-// the VM ends as failed with its disk closed.
+// bind starts the machine. Each step first finds out what is done already. If a step fails, the
+// disk is closed and the VM ends as failed.
 func (p *Platform) bind(ctx context.Context, running *errgroup.Group) error {
 	now, _ := p.status.get()
 	bindable, cancel := p.interrupt.context(ctx)
@@ -54,10 +54,10 @@ func (p *Platform) bind(ctx context.Context, running *errgroup.Group) error {
 		return p.runServices(ctx, running, now)
 	}
 	if ctx.Err() != nil {
-		return nil // platformd is to end; the next one goes on
+		return nil // platformd is ending; the next one goes on
 	}
-	if after, _ := p.status.get(); after.Release || after.Health.State.Final() {
-		return nil // drive sees to it
+	if after, _ := p.status.get(); after.ReleaseAsked || after.Health.State.Final() {
+		return nil // drive handles that
 	}
 	p.fail(ctx, err)
 	return nil
@@ -100,7 +100,7 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 	if err != nil {
 		return err
 	}
-	return setBarriers(p.diskDir(), true) // from here on somebody relies on what is acknowledged
+	return setBarriers(p.diskDir(), true) // from here on, programs rely on acknowledged writes
 }
 
 func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, error) {
@@ -122,8 +122,9 @@ func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, err
 	})
 }
 
-// holder names who attaches: the worker that was given the generation. A second VM that it starts
-// for the same placement may take over the disk, and by that fences the first.
+// holder returns the name under which the disk is attached: the worker and the generation. A second
+// VM that the worker starts for the same placement may then take over the disk, and fences the
+// first.
 func (p *Platform) holder(b guestapi.Bind) string {
 	if b.Worker == "" {
 		return "vm/" + string(p.cfg.Boot.VM)

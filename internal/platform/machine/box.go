@@ -8,7 +8,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// box holds the container once there is one. Safe for concurrent use.
+// box has the container once there is one. Safe for concurrent use.
 type box struct {
 	filled chan struct{}
 
@@ -33,7 +33,7 @@ func (b *box) peek() *inner.Container {
 	return b.container
 }
 
-// interrupter lets a release or a failure cut short what is going on. Safe for concurrent use.
+// interrupter lets a release or a failure cancel what is going on. Safe for concurrent use.
 type interrupter struct {
 	done context.Context //nolint:containedctx // it is the flag itself, and has no values
 	now  context.CancelFunc
@@ -44,7 +44,7 @@ func newInterrupter() *interrupter {
 	return &interrupter{done: done, now: now}
 }
 
-// context returns one that ends when interrupted, whenever that was.
+// context returns a context that ends with the interrupt, also with one that came before.
 func (i *interrupter) context(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(i.done, func() {

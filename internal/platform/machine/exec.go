@@ -23,7 +23,7 @@ import (
 func (p *Platform) live() (*inner.Container, guestapi.Bind, error) {
 	now, _ := p.status.get()
 	c := p.container.peek()
-	if _, err := p.services.get(); err != nil || c == nil || now.Bind == nil || now.Release ||
+	if _, err := p.services.get(); err != nil || c == nil || now.Bind == nil || now.ReleaseAsked ||
 		now.Health.State.Final() {
 		return nil, guestapi.Bind{}, errs.New(errs.Unavailable,
 			"the machine isn't running: its VM is %s", now.Health.State).

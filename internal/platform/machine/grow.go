@@ -10,8 +10,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 )
 
-// growDisk makes the mounted file system as large as its disk, which may have been made larger than
-// its image. Where it can't grow, the machine has what there is, and its report says so.
+// growDisk grows the mounted file system to the size of its disk, which may exceed its image's. If
+// it can't grow, the machine runs with the space that it has, and its report says so.
 func (p *Platform) growDisk(ctx context.Context, device string) error {
 	_, err := frontend.GrowExt4(device, p.diskDir())
 	note := ""
@@ -26,7 +26,7 @@ func (p *Platform) growDisk(ctx context.Context, device string) error {
 	return p.status.update(func(s *saved) { s.Health.Disk.Ungrown = note })
 }
 
-// ungrown says in words how much a file system lacks, why, and what to do.
+// ungrown returns a sentence that says how much space a file system lacks, why, and what to do.
 func ungrown(has, could int64, err error) string {
 	var errno unix.Errno
 	why, remedy := err.Error(),

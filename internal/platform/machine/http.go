@@ -34,7 +34,7 @@ func (p *Platform) serve(ctx context.Context, l net.Listener) error {
 	return g.Wait()
 }
 
-// authorized lets through only who holds the VM's control token.
+// authorized passes on requests with the VM's control token.
 func (p *Platform) authorized(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !jsonhttp.SameToken(jsonhttp.Bearer(r), p.cfg.Boot.ControlToken) {
@@ -68,7 +68,7 @@ func unknownPath(w http.ResponseWriter, r *http.Request) {
 
 const takeOverTime = 5 * time.Second
 
-// takenOver holds a request for a machine that runs until this platformd has taken it over from an
+// takenOver delays a request for a running machine until this platformd has taken it over from an
 // earlier one.
 func (p *Platform) takenOver(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -86,7 +86,7 @@ func (p *Platform) takenOver(next http.Handler) http.Handler {
 	})
 }
 
-// getHealth reports, with the disk's counters as they are now.
+// getHealth answers with the state, and the disk's present counters.
 func (p *Platform) getHealth(w http.ResponseWriter, r *http.Request) {
 	now, _ := p.status.get()
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
@@ -97,8 +97,8 @@ func (p *Platform) getHealth(w http.ResponseWriter, r *http.Request) {
 	jsonhttp.Write(w, http.StatusOK, now.Health)
 }
 
-// getAlive answers who asks only whether this process is well. It waits for nothing but the locks
-// that all else needs, too.
+// getAlive answers if this process works at all. It waits for nothing but the locks that everything
+// else needs too.
 func (p *Platform) getAlive(w http.ResponseWriter, _ *http.Request) {
 	p.status.touch()
 	w.WriteHeader(http.StatusNoContent)
@@ -116,7 +116,7 @@ func (p *Platform) postPrepare(w http.ResponseWriter, r *http.Request) {
 		case s.Prepare != nil && s.Prepare.Machine != req.Machine:
 			refused = errs.New(errs.Conflict, "this VM is prepared for machine %s",
 				s.Prepare.Machine)
-		case s.Bind != nil && s.Bind.Machine != req.Machine, s.Release:
+		case s.Bind != nil && s.Bind.Machine != req.Machine, s.ReleaseAsked:
 			refused = errs.New(errs.Conflict, "this VM is not empty")
 		case s.Prepare == nil && s.Bind == nil:
 			s.Prepare = &req
@@ -140,11 +140,11 @@ func (p *Platform) postBind(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case s.Bind != nil && s.Bind.Machine == req.Machine &&
 			s.Bind.Generation == req.Generation && s.Bind.Instance == req.Instance:
-			// Again: the answer says how far it is.
+			// A repeated request: the answer tells the progress.
 		case s.Bind != nil:
 			refused = errs.New(errs.Conflict, "this VM is machine %s at generation %d",
 				s.Bind.Machine, s.Bind.Generation)
-		case s.Release || s.Health.State.Final():
+		case s.ReleaseAsked || s.Health.State.Final():
 			refused = errs.New(errs.Conflict, "this VM is used up").WithRemedy("use a fresh VM")
 		case s.Prepare != nil && s.Prepare.Machine != req.Machine:
 			refused = errs.New(errs.Conflict, "this VM is prepared for machine %s",
@@ -196,7 +196,7 @@ func (p *Platform) postRelease(w http.ResponseWriter, r *http.Request) {
 				s.Bind.Machine, s.Bind.Generation)
 			return
 		}
-		s.Release = true
+		s.ReleaseAsked = true
 	})
 	if refused == nil {
 		refused = err
@@ -230,8 +230,8 @@ func (p *Platform) answerReleased(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// getEvents streams the state: at once, and after each change. Changes that come faster than the
-// reader reads are seen as one.
+// getEvents streams the state, at once and after each change. A slow reader misses intermediate
+// states.
 func (p *Platform) getEvents(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	out := http.NewResponseController(w)

@@ -35,7 +35,7 @@ type kept struct {
 
 var _ service.Process = (*kept)(nil)
 
-// PID implements service.Process. It is the one that the process itself sees.
+// PID implements service.Process. It is the pid inside the container.
 func (k *kept) PID() int { return k.Process.PID }
 
 // Wait implements service.Process.
@@ -52,7 +52,7 @@ func (k *kept) Forget() {
 	k.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	// or else it stays on the list of a container that goes away anyway
+	// failing that, it stays on the list of a container that is about to end
 	_ = k.client.Forget(ctx, k.id)
 }
 
@@ -83,8 +83,8 @@ func (p *Platform) startKept(ctx context.Context, b guestapi.Bind, svc fleet.Ser
 	return &kept{Process: process, id: id, client: c.Client(), p: p, began: time.Now()}, nil
 }
 
-// adoptKept finds the process that a service has already. One that has ended meanwhile is given
-// too: its end is news.
+// adoptKept returns the process that a service has already, also if it has ended meanwhile:
+// somebody must report its end.
 func (p *Platform) adoptKept(ctx context.Context, name string) (service.Process, error) {
 	c := p.container.peek()
 	all, err := c.Client().List(ctx)
@@ -111,7 +111,7 @@ func (p *Platform) adoptKept(ctx context.Context, name string) (service.Process,
 	return &kept{Process: process, id: found.ID, client: c.Client(), p: p}, nil
 }
 
-// prober asks services from inside the container's network.
+// prober runs checks of services from inside the container's network.
 type prober struct {
 	p    *Platform
 	bind guestapi.Bind
@@ -138,7 +138,7 @@ func (pr *prober) Probe(ctx context.Context, svc fleet.Service) error {
 	}
 }
 
-// http wants a status below 400 within the check's timeout.
+// http returns nil for a status below 400 within the check's timeout.
 func (pr *prober) http(ctx context.Context, c *inner.Container, svc fleet.Service) error {
 	transport := &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -161,7 +161,7 @@ func (pr *prober) http(ctx context.Context, c *inner.Container, svc fleet.Servic
 	return nil
 }
 
-// exec wants exit code 0.
+// exec returns nil if the check's command exits with 0.
 func (pr *prober) exec(ctx context.Context, c *inner.Container, svc fleet.Service) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
@@ -193,7 +193,7 @@ func (pr *prober) exec(ctx context.Context, c *inner.Container, svc fleet.Servic
 	return nil
 }
 
-// firstLine reads what is there now, up to 200 bytes of it.
+// firstLine returns the first line that can be read now, at most 200 bytes of it.
 func firstLine(r *os.File) string {
 	_ = r.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
 	text, err := io.ReadAll(io.LimitReader(r, 200))

@@ -17,8 +17,8 @@ import (
 
 const defaultLines = 100
 
-// getLogs gives the last lines of one service's log, or of all in the order of their times; and
-// with follow=1 goes on with each new line. Lines are "time service stream text".
+// getLogs answers with the last lines of one service's log, or of all, in the order of their times.
+// With follow=1 it goes on with each new line. Lines are "time service stream text".
 func (p *Platform) getLogs(w http.ResponseWriter, r *http.Request) {
 	now, _ := p.status.get()
 	if now.Bind == nil || !p.services.started() {
@@ -82,8 +82,8 @@ func tails(ctx context.Context, logs []*servicelog.Log, lines int) ([][]byte, er
 	return newest(all, lines), nil
 }
 
-// newest puts lines of several logs into the order of their times and returns the last of them; all
-// for a negative number.
+// newest returns the last n lines of several logs, in the order of their times; all of them if n <
+// 0.
 func newest(all [][]byte, lines int) [][]byte {
 	slices.SortStableFunc(all, func(a, b []byte) int { return bytes.Compare(timeOf(a), timeOf(b)) })
 	if lines >= 0 && len(all) > lines {
@@ -97,9 +97,9 @@ func timeOf(line []byte) []byte {
 	return t
 }
 
-// followLogs writes lines as they come, from one goroutine. It ends as soon as one of the logs
-// does, or the reader is too slow for it: who reads on asks again, and doesn't miss what one
-// service wrote because the others still do.
+// followLogs writes lines as they arrive, from one goroutine. It ends as soon as one log ends, or
+// the reader is too slow for it. The reader then asks again, and so misses nothing of that service
+// while the others go on.
 func (p *Platform) followLogs(w http.ResponseWriter, r *http.Request,
 	logs []*servicelog.Log, lines int) {
 	ctx, cancel := context.WithCancel(r.Context())

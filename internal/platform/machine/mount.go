@@ -13,11 +13,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Barriers. Each flush of the file system is a request to the store, and a mount and an unmount
-// make several, one after the other. They are for two things: to keep writes in order, which this
-// disk does anyway, so that after a crash the file system is as whole as with them; and to keep
-// what was acknowledged, and nobody is told anything before the machine's first process starts, or
-// after its last has ended. So they are on only in between.
+// Barriers are on only while processes of the machine run. With barriers a mount and an unmount
+// make several flushes one after the other, each a request to the store. Barriers have two
+// purposes. They keep writes in order, which this disk does anyway. And they keep acknowledged
+// writes, but nothing is acknowledged to anybody before the first process starts or after the last
+// one has ended.
 
 const mountOptions = "errors=remount-ro,barrier="
 
@@ -49,12 +49,12 @@ func mountDisk(ctx context.Context, device, dir string) error {
 	return nil
 }
 
-// readAhead is how far the kernel reads ahead of a reader, and around a page of a program that is
-// touched first. Its own choice, 128 KiB, is for local disks; here a request costs milliseconds,
+// readAhead is how far the kernel reads ahead of a reader, and around the first touched page of a
+// program. The kernel's default, 128 KiB, suits local disks. Here a request takes milliseconds,
 // whatever its size up to this.
 const readAhead = 1 << 20
 
-// setReadAhead is to be called before the mount.
+// setReadAhead sets readAhead on a device. Call it before the mount.
 func setReadAhead(device string) error {
 	fd, err := unix.Open(device, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -68,7 +68,7 @@ func setReadAhead(device string) error {
 	return nil
 }
 
-// setBarriers changes a mounted file system; what isn't mounted is fine.
+// setBarriers switches barriers of a mounted file system; nothing is done if none is mounted.
 func setBarriers(dir string, on bool) error {
 	mounted, err := isMountPoint(dir)
 	if err != nil || !mounted {
@@ -84,9 +84,10 @@ func setBarriers(dir string, on bool) error {
 	return nil
 }
 
-// unmount returns once no mount of the file system is left anywhere, which is more than umount
-// says: while the kernel still drops a dead container's mount, the file system isn't written out.
-// Its last blocks are then with blockd, and durable once that has closed the disk.
+// unmount unmounts the file system and returns once no mount of it is left anywhere. umount(2)
+// alone doesn't guarantee that: until the kernel has dropped a dead container's mount, the file
+// system isn't written out. Afterwards blockd has its last blocks, and makes them durable when it
+// closes the disk.
 func unmount(ctx context.Context, dir, device string) error {
 	// A file system that has turned read-only after an error can't be remounted, and need not be.
 	if err := setBarriers(dir, false); err != nil && !errors.Is(err, unix.EROFS) {
@@ -106,7 +107,7 @@ func unmount(ctx context.Context, dir, device string) error {
 		return nil
 	}
 	err = retryBusy(ctx, func() error {
-		// Opening a block device exclusively fails for as long as a file system has it.
+		// Opening a block device exclusively fails while a file system uses it.
 		fd, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -119,7 +120,7 @@ func unmount(ctx context.Context, dir, device string) error {
 	return nil
 }
 
-// retryBusy does something until it isn't EBUSY any more, or ctx ends.
+// retryBusy repeats do until it doesn't return EBUSY any more, or ctx ends.
 func retryBusy(ctx context.Context, do func() error) error {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		err := do()

@@ -11,17 +11,16 @@ import (
 	"github.com/sluice-platform/sluice/internal/platform/innerapi"
 )
 
-// A machine that runs out of memory loses a process to the kernel's OOM killer. All that the
-// process' parent sees is SIGKILL, so the platform reads the kernel's count, and says it to who
-// asked for the process, and to the fleet.
-
+// The kernel's OOM killer ends a process of a machine that runs out of memory. The process's parent
+// sees nothing but SIGKILL. So the platform reads the kernel's count, and reports it to whoever
+// started the process, and to the fleet.
 const (
 	oomPollEvery = 2 * time.Second
-	// between the kernel's count and the end of what it has killed, and more
+	// more than the time between the kernel's count and the end of the process that it kills
 	oomRecent = 10 * time.Second
 )
 
-// watchMemory notices kills of processes whose end nobody reports, until ctx ends.
+// watchMemory notices until ctx ends that the kernel has killed processes whose end nobody reports.
 func (p *Platform) watchMemory(ctx context.Context) error {
 	ticker := time.NewTicker(oomPollEvery)
 	defer ticker.Stop()
@@ -36,7 +35,7 @@ func (p *Platform) watchMemory(ctx context.Context) error {
 	}
 }
 
-// pollOOM takes the kernel's count into the platform's state, and returns the newest report.
+// pollOOM copies the kernel's count into the platform's state, and returns the newest report.
 func (p *Platform) pollOOM(ctx context.Context) *fleet.OOMReport {
 	now, _ := p.status.get()
 	c := p.container.peek()
@@ -66,8 +65,8 @@ func (p *Platform) pollOOM(ctx context.Context) *fleet.OOMReport {
 	return found
 }
 
-// oomWords says in words that a process which began then and has just ended, ended for lack of
-// memory, as far as can be known; "" if it didn't.
+// oomWords returns a sentence if a process that began then and has just ended was, as far as can be
+// known, killed for lack of memory; "" if it wasn't.
 func (p *Platform) oomWords(ctx context.Context, exit innerapi.Exit, began time.Time) string {
 	const killed = 128 + int(unix.SIGKILL) // also what a shell makes of a child that was killed
 	r := p.pollOOM(ctx)
@@ -82,7 +81,7 @@ func (p *Platform) oomWords(ctx context.Context, exit innerapi.Exit, began time.
 	return "killed: the machine is out of memory" + limit
 }
 
-// endWords says in words how a process ended.
+// endWords returns a sentence that says how a process ended.
 func (p *Platform) endWords(ctx context.Context, exit innerapi.Exit, began time.Time) string {
 	code := fmt.Sprintf("exit code %d", exit.Code)
 	if words := p.oomWords(ctx, exit, began); words != "" {

@@ -27,7 +27,7 @@ type Config struct {
 	DiskDir string // where the disk is mounted; made if missing
 	Block   *blockapi.Client
 	Inner   inner.Config
-	// Restarts tells of earlier platformds of this VM; nil: there was none.
+	// Restarts reports earlier platformds of this VM; nil: there was none.
 	Restarts *fleet.PlatformReport
 	Log      *slog.Logger
 }
@@ -42,14 +42,14 @@ type Platform struct {
 	// container is made while the VM waits; see box.
 	container *box
 	services  *serviceHolder
-	// interrupt ends what a bind is doing, for a release or a failure.
+	// interrupt cancels a bind, for a release or a failure.
 	interrupt *interrupter
 	ownKills  *memcg.Counter // of the platform itself
 	// killing is set before the container is killed on purpose.
 	killing atomic.Bool
 }
 
-// New returns a platform in the state in which an earlier one of this VM left it.
+// New returns a platform in the state that an earlier one of this VM has left.
 func New(cfg Config) (*Platform, error) {
 	st, err := loadStatus(filepath.Join(cfg.Dir, "platform.json"), cfg)
 	if err != nil {
@@ -68,7 +68,8 @@ func New(cfg Config) (*Platform, error) {
 func (p *Platform) diskDir() string { return p.cfg.DiskDir }
 func (p *Platform) logDir() string  { return filepath.Join(p.cfg.Dir, "logs") }
 
-// Run serves on l until ctx ends. It leaves the machine running: a later platformd goes on with it.
+// Run serves on l until ctx ends. It leaves the machine running, for a later platformd to go on
+// with.
 func (p *Platform) Run(ctx context.Context, l net.Listener) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.serve(ctx, l) })
@@ -81,8 +82,8 @@ func (p *Platform) Run(ctx context.Context, l net.Listener) error {
 	return g.Wait()
 }
 
-// drive makes the VM what it was asked to be, one thing at a time. It alone changes mounts,
-// container and disk.
+// drive does what the VM was asked for, one action at a time. Nothing else changes mounts,
+// container or disk.
 func (p *Platform) drive(ctx context.Context) error {
 	var running errgroup.Group // what a bound machine keeps going: services and logs
 	defer func() { _ = running.Wait() }()
@@ -103,7 +104,7 @@ func (p *Platform) drive(ctx context.Context) error {
 	return nil
 }
 
-// next returns what is to be done in a state, or nil.
+// next returns the action that a state asks for, or nil.
 func (p *Platform) next(now saved) func(context.Context, *errgroup.Group) error {
 	st := now.Health.State
 	switch {
@@ -114,7 +115,7 @@ func (p *Platform) next(now saved) func(context.Context, *errgroup.Group) error 
 			return nil
 		}
 		return p.tearDown
-	case now.Release:
+	case now.ReleaseAsked:
 		return p.release
 	case now.Bind != nil && !p.services.started():
 		return p.bind
@@ -134,7 +135,7 @@ func (p *Platform) prepare(ctx context.Context, _ *errgroup.Group) error {
 		err = p.block.Prepare(bindable, now.Prepare.Store)
 	}
 	if err != nil {
-		// A bind does without it; only the pause is longer.
+		// A bind works without it, with a longer pause.
 		p.log.WarnContext(ctx, "disk not prepared", "error", err)
 	}
 	p.took(ctx, "disk prepare", time.Since(start))
@@ -167,7 +168,7 @@ func (p *Platform) timed(ctx context.Context, step string, do func() error) erro
 	return err
 }
 
-// fail ends the machine, whatever it is doing.
+// fail ends the machine as failed or fenced, whatever it is doing.
 func (p *Platform) fail(ctx context.Context, err error) {
 	st := guestapi.StateFailed
 	if errs.Is(err, errs.Fenced) {
@@ -175,7 +176,8 @@ func (p *Platform) fail(ctx context.Context, err error) {
 	}
 	p.log.ErrorContext(ctx, "machine failed", "state", string(st), "error", err)
 	if c := p.container.peek(); c != nil && st == guestapi.StateFenced {
-		// At once, before anything is told: what the machine still says would be said twice.
+		// At once, before anybody learns of the end: what the machine still sends would repeat what
+		// its successor sends.
 		p.killing.Store(true)
 		if killErr := c.Kill(ctx); killErr != nil {
 			p.log.ErrorContext(ctx, "fenced container not killed", "error", killErr)

@@ -42,7 +42,7 @@ func (p *Platform) anyPorts(w http.ResponseWriter, r *http.Request) {
 			pr.Out.URL.Path = "/" + strings.TrimPrefix(strings.TrimPrefix(pr.In.URL.Path, prefix),
 				"/")
 			pr.Out.URL.RawPath = ""
-			// the platform's token is none of the user code's business
+			// user code must not see the platform's token
 			pr.Out.Header.Del("Authorization")
 			if forwarded := pr.In.Header.Get("X-Forwarded-Host"); forwarded != "" {
 				pr.Out.Host = forwarded
@@ -56,7 +56,7 @@ func (p *Platform) anyPorts(w http.ResponseWriter, r *http.Request) {
 	proxy.ServeHTTP(w, r)
 }
 
-// unreachable keeps the kind of an error that has one; others are the service's fault.
+// unreachable returns an error that has a kind as it is, and blames the service for any other.
 func unreachable(err error) error {
 	if errs.KindOf(err) != errs.Internal {
 		return err

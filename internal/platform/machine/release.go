@@ -14,21 +14,20 @@ import (
 )
 
 const (
-	killMargin    = 5 * time.Second // beyond the stop timeout, for what SIGKILL doesn't end at once
+	killMargin    = 5 * time.Second // beyond the stop timeout, for slow SIGKILLs
 	unmountWithin = 20 * time.Second
-	earlyAfter    = 50 * time.Millisecond // services that stop faster are not worth an extra flush
+	earlyAfter    = 50 * time.Millisecond // a faster stop is not worth an extra flush
 	retryPause    = 500 * time.Millisecond
 )
 
-// release gives the machine back: services stopped, container killed, disk unmounted and closed.
-// What fails is tried again, for as long as the disk is ours.
+// release stops the services, kills the container, unmounts the disk and closes it. It retries what
+// fails for as long as the disk isn't fenced.
 func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 	began := time.Now()
 	now, _ := p.status.get()
 	if c := p.container.peek(); c != nil && now.Bind != nil &&
 		!p.services.started() && c.Entered() {
-		// An earlier platformd started services: they are taken over, to be asked to stop as they
-		// should be.
+		// Adopt the services that an earlier platformd started, so that they get their stop signal.
 		if err := p.runServices(ctx, running, now); err != nil {
 			return err
 		}
@@ -69,9 +68,8 @@ func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 	return nil
 }
 
-// stopServices stops what runs, in order, within the time that the machine's owner gives it. Where
-// that takes a while, what is dirty is written out meanwhile; where it doesn't, the unmount alone
-// does it in fewer requests.
+// stopServices stops the services in order, within the machine's stop timeout. If that takes long,
+// it writes out dirty data meanwhile. Otherwise the unmount does that alone, in fewer requests.
 func (p *Platform) stopServices(ctx context.Context) {
 	now, _ := p.status.get()
 	start := time.Now()
@@ -89,7 +87,7 @@ func (p *Platform) stopServices(ctx context.Context) {
 	}
 }
 
-// writeOutEarly does nothing if until ends soon.
+// writeOutEarly writes out dirty data, unless until ends soon.
 func (p *Platform) writeOutEarly(until, ctx context.Context) error {
 	for _, do := range []func() error{
 		func() error { return syncDir(p.diskDir()) },
@@ -109,7 +107,7 @@ func (p *Platform) writeOutEarly(until, ctx context.Context) error {
 	return nil
 }
 
-// giveBack ends the container and closes the disk. Repeatable.
+// giveBack kills the container, unmounts the disk and closes it. Idempotent.
 func (p *Platform) giveBack(ctx context.Context) error {
 	start := time.Now()
 	p.killing.Store(true)
@@ -143,7 +141,7 @@ func (p *Platform) giveBack(ctx context.Context) error {
 	return p.status.update(func(s *saved) {
 		s.Health.Disk = info.Report
 		if !s.Health.State.Final() {
-			s.Health.Error, s.Health.ErrorKind, s.Health.Remedy = "", "", "" // of an earlier try
+			s.Health.Error, s.Health.ErrorKind, s.Health.Remedy = "", "", "" // of earlier attempts
 		}
 		for _, step := range info.Steps {
 			addStep(s, "close: "+step.Name, step.Took)
@@ -165,8 +163,8 @@ func syncDir(dir string) error {
 	return unix.Syncfs(int(f.Fd()))
 }
 
-// tearDown ends what is left of a machine that failed: its processes at once, its disk cleanly if
-// that can be done, and not at all if it is fenced.
+// tearDown removes what is left of a failed machine. It kills the processes at once, and closes the
+// disk cleanly if that is possible; a fenced disk is abandoned.
 func (p *Platform) tearDown(ctx context.Context, _ *errgroup.Group) error {
 	p.services.abort()
 	now, _ := p.status.get()
@@ -176,7 +174,7 @@ func (p *Platform) tearDown(ctx context.Context, _ *errgroup.Group) error {
 				p.log.ErrorContext(ctx, "fenced container not killed", "error", err)
 			}
 		}
-		// What it still writes out fails, as everything does on a fenced disk.
+		// The write-out of this unmount fails, as any write to a fenced disk.
 		if err := unix.Unmount(p.diskDir(), unix.MNT_DETACH); err != nil {
 			p.log.DebugContext(ctx, "fenced disk not unmounted", "error", err)
 		}

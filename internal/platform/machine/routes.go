@@ -36,7 +36,7 @@ func (p *Platform) machineRoutes() []route {
 	}
 }
 
-// addMachineRoutes serves them.
+// addMachineRoutes adds the routes to mux.
 func (p *Platform) addMachineRoutes(mux *http.ServeMux) {
 	for _, r := range p.machineRoutes() {
 		mux.HandleFunc(strings.TrimSpace(r.method+" "+guestapi.PathMachine+r.path), r.handle)
@@ -52,8 +52,7 @@ func (p *Platform) getServices(w http.ResponseWriter, _ *http.Request) {
 	jsonhttp.Write(w, http.StatusOK, servicesToAPI(now.Health.Services))
 }
 
-// postService starts, stops or restarts a service, and answers with all of them as they are right
-// then.
+// postService starts, stops or restarts a service, and answers with the state of all services.
 func (p *Platform) postService(w http.ResponseWriter, r *http.Request) {
 	m, err := p.services.get()
 	if err == nil {
@@ -93,8 +92,8 @@ func checkpointsToAPI(all []blockapi.Checkpoint) []api.DiskCheckpoint {
 	return out
 }
 
-// diskToAPI describes the attached disk. Its URL is relative to the pool, the rest of which isn't
-// known in a VM.
+// diskToAPI returns the description of the attached disk. Its URL is relative to the pool, because
+// a VM doesn't know the pool's URL.
 func diskToAPI(info blockapi.Info) api.DiskInfo {
 	d, activity := info.Description, api.DiskActivity(info.Report)
 	return api.DiskInfo{
@@ -143,7 +142,7 @@ func (p *Platform) getDiskStats(w http.ResponseWriter, r *http.Request) {
 	jsonhttp.Write(w, http.StatusOK, statsToAPI(s, now.Health.Stall))
 }
 
-// statsToAPI returns what a fleet is told of a disk's counts. The stall is the platform's, which
+// statsToAPI returns a disk's counts as API type. The stall is the platform's, which
 // knows whether the machine is paused.
 func statsToAPI(s disk.Stats, stall *fleet.DiskStall) api.DiskStats {
 	return api.DiskStats{
@@ -166,8 +165,8 @@ func (p *Platform) getCheckpoints(w http.ResponseWriter, r *http.Request) {
 	jsonhttp.Write(w, http.StatusOK, api.List[api.DiskCheckpoint]{Items: checkpointsToAPI(all)})
 }
 
-// postCheckpoint writes out the file system and names that state. What a program has not yet
-// written to its files is not in it, as after a power cut.
+// postCheckpoint writes out the file system and names that state. As after a power cut, data that a
+// program hasn't written to its files yet is missing from it.
 func (p *Platform) postCheckpoint(w http.ResponseWriter, r *http.Request) {
 	if _, _, err := p.live(); err != nil {
 		writeError(w, err)

@@ -17,7 +17,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/pressure"
 )
 
-// serviceHolder has the machine's services and their logs, from bind on. Safe for concurrent use.
+// serviceHolder has the machine's services and their logs, once it is bound. Safe for concurrent
+// use.
 type serviceHolder struct {
 	mu      sync.Mutex
 	manager *service.Manager
@@ -69,7 +70,7 @@ func (h *serviceHolder) names() []string {
 	return all
 }
 
-// abort stops keeping the services; their processes go with the container.
+// abort stops managing the services. Their processes end with the container.
 func (h *serviceHolder) abort() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -86,7 +87,7 @@ func (h *serviceHolder) stop(ctx context.Context, now saved, margin time.Duratio
 		return nil
 	}
 	timeout := now.Bind.Config.Stop.TimeoutOrDefault()
-	// Those that need each other stop one after the other, each with the whole time.
+	// Services that need each other stop one after the other, each with the full timeout.
 	total := time.Duration(max(1, len(now.Bind.Config.Services)))*timeout + margin
 	ctx, cancel := context.WithTimeout(ctx, total)
 	defer cancel()
@@ -95,7 +96,7 @@ func (h *serviceHolder) stop(ctx context.Context, now saved, margin time.Duratio
 	return err
 }
 
-// runServices begins to keep the machine's services and goes on with that in the background.
+// runServices starts the machine's services, and keeps managing them in the background.
 func (p *Platform) runServices(ctx context.Context, running *errgroup.Group, now saved) error {
 	if err := now.Bind.Config.ValidateServices(); err != nil {
 		p.fail(ctx, err)
@@ -117,7 +118,7 @@ func (p *Platform) runServices(ctx context.Context, running *errgroup.Group, now
 		Runner:  &runner{p: p, bind: *now.Bind, logs: logs},
 		Prober:  &prober{p: p, bind: *now.Bind},
 		Share:   hostShare,
-		Stopped: now.Stopped, Restarts: now.Restarts, Closing: now.Release,
+		Stopped: now.Stopped, Restarts: now.Restarts, Closing: now.ReleaseAsked,
 		Changed: func() { p.noteServices(ctx, m, began) },
 	})
 	keeping, cancel := context.WithCancel(ctx)
@@ -132,7 +133,7 @@ func (p *Platform) runServices(ctx context.Context, running *errgroup.Group, now
 	return nil
 }
 
-// hostShare is how much of the time work waits here; 0 where that can't be told.
+// hostShare returns how much of the time work waits here, 0 to 1; 0 if that is not known.
 func hostShare() float64 {
 	r, err := pressure.New().Read()
 	if err != nil {
@@ -141,7 +142,7 @@ func hostShare() float64 {
 	return patience.Share(r.CPU, r.Memory, r.IO)
 }
 
-// noteServices takes what the services are doing into the platform's state.
+// noteServices copies the services' states into the platform's state.
 func (p *Platform) noteServices(ctx context.Context, m *service.Manager, began time.Time) {
 	reports, stopped := m.Reports(), m.Stopped()
 	up, ready := m.Progress()
@@ -212,8 +213,8 @@ type runner struct {
 	logs map[string]*servicelog.Log
 }
 
-// Start implements service.Runner. Why a service can't be started is in its log, where its own
-// words would be.
+// Start implements service.Runner. It also logs why a service can't be started, where people look
+// for the service's own output.
 func (r *runner) Start(ctx context.Context, svc fleet.Service) (service.Process, error) {
 	process, err := r.p.startKept(ctx, r.bind, svc, r.logs[svc.Name])
 	if err != nil && ctx.Err() == nil {

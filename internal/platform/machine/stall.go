@@ -10,20 +10,20 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// A store that stalls. Requests of the machine wait, and would fail at the engine's bound, a
-// minute; the file system answers that by turning read-only, and programs by whatever they do when
-// the impossible happens. So, long before, the machine's processes are frozen, and the engine is
-// told that nobody minds the wait any more. When the store is back all goes on where it was.
-
+// When the store stalls, the machine's requests wait, and would fail at the engine's bound, one
+// minute. The file system would then turn read-only, and programs would fail in untested ways. So
+// the machine's processes are frozen long before that, and the engine then lets its requests wait
+// without a limit. When the store is back, everything continues where it was.
 const (
-	// pauseAfter is how long something in the machine has waited for a stalled store when its
-	// processes are frozen: a short stall is only slow, and the bound is far.
+	// pauseAfter is how long a request must have waited for a stalled store before the machine is
+	// frozen: long enough to ignore a short stall, and far below the engine's bound.
 	pauseAfter = 5 * time.Second
 	stallRetry = time.Second // after blockd could not be asked
 )
 
-// watchStall follows the store's stalls until ctx ends. What an earlier platformd left frozen was
-// thawed when its container was taken over, and is frozen again if the stall goes on.
+// watchStall freezes and thaws the machine as the store stalls and recovers, until ctx ends. A
+// machine that an earlier platformd left frozen was thawed when its container was adopted, and is
+// frozen again here if the stall goes on.
 func (p *Platform) watchStall(ctx context.Context) error {
 	if p.awaitBlockd(ctx) != nil {
 		return nil // watchDisk tells why
@@ -47,7 +47,7 @@ func (p *Platform) watchStall(ctx context.Context) error {
 		if ctx.Err() == nil {
 			p.log.WarnContext(ctx, "stall of the store not handled", "error", err)
 		}
-		// then it is told again, because it still differs from the last
+		// AwaitStall returns it again, because it still differs from the last one
 		if backoff.Sleep(ctx, stallRetry) != nil {
 			return nil
 		}
@@ -55,7 +55,8 @@ func (p *Platform) watchStall(ctx context.Context) error {
 	return nil
 }
 
-// applyStall freezes or thaws the machine as a stall demands, and tells of it.
+// applyStall freezes or thaws the machine according to the stall, and records the stall in the
+// state.
 func (p *Platform) applyStall(ctx context.Context, last, s *fleet.DiskStall) error {
 	if s == nil {
 		return p.endStall(ctx, last)
@@ -81,15 +82,15 @@ func (p *Platform) applyStall(ctx context.Context, last, s *fleet.DiskStall) err
 	return p.status.update(func(sv *saved) { sv.Health.Stall = s })
 }
 
-// runs reports whether the machine is one whose processes may be frozen. One that starts or is
-// stopping waits for the disk, and does nothing wrong by that.
+// runs reports whether the machine is in a state in which its processes may be frozen. A machine
+// that is starting or stopping may simply wait for its disk.
 func (p *Platform) runs() bool {
 	now, _ := p.status.get()
 	st := now.Health.State
-	return !now.Release && (st == guestapi.StateRunning || st == guestapi.StateHealthy)
+	return !now.ReleaseAsked && (st == guestapi.StateRunning || st == guestapi.StateHealthy)
 }
 
-// endStall lets everything go on.
+// endStall thaws the machine and ends the hold of its disk's requests.
 func (p *Platform) endStall(ctx context.Context, last *fleet.DiskStall) error {
 	if c := p.container.peek(); c != nil {
 		if err := c.Thaw(); err != nil {
@@ -106,7 +107,8 @@ func (p *Platform) endStall(ctx context.Context, last *fleet.DiskStall) error {
 	return p.status.update(func(sv *saved) { sv.Health.Stall = nil })
 }
 
-// stallError says what a machine waits for whose store has stalled; nil if it hasn't.
+// stallError returns the error that says what a machine with a stalled store waits for; nil if the
+// store hasn't stalled.
 func stallError(s *fleet.DiskStall, what string) error {
 	if s == nil {
 		return nil
@@ -117,7 +119,7 @@ func stallError(s *fleet.DiskStall, what string) error {
 		WithRemedy("%s; it goes on by itself when the store does", s.Remedy)
 }
 
-// pausedError refuses what can't be done with a machine whose processes are frozen.
+// pausedError returns the error for a call that a frozen machine can't answer.
 func pausedError(s *fleet.DiskStall) error {
 	if s == nil || !s.Paused {
 		return nil
@@ -125,8 +127,8 @@ func pausedError(s *fleet.DiskStall) error {
 	return stallError(s, "the machine is paused")
 }
 
-// awaitUnpaused waits until a machine that is paused goes on, so that its processes are asked to
-// stop and not cut off. Meanwhile the state says so.
+// awaitUnpaused waits until a frozen machine has been thawed, so that its processes can be stopped
+// properly. Meanwhile the state says why it waits.
 func (p *Platform) awaitUnpaused(ctx context.Context) error {
 	for told := false; ctx.Err() == nil; {
 		now, changed := p.status.get()
@@ -149,7 +151,7 @@ func (p *Platform) awaitUnpaused(ctx context.Context) error {
 	return nil
 }
 
-// sayWhy notes what keeps something from being done.
+// sayWhy records in the state why something can't be done yet.
 func (p *Platform) sayWhy(err error) error {
 	return p.status.update(func(s *saved) {
 		s.Health.Error, s.Health.ErrorKind, s.Health.Remedy = err.Error(), string(errs.KindOf(err)),

@@ -14,13 +14,15 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// saved is what a later platformd has to know. It is on a tmpfs: it lives as long as the VM.
+// saved is the state that a later platformd of this VM needs. It is on a tmpfs, so it ends with the
+// VM.
 type saved struct {
 	Health  guestapi.Health   `json:"health"`
 	Bind    *guestapi.Bind    `json:"bind,omitempty"`
 	Prepare *guestapi.Prepare `json:"prepare,omitempty"`
-	Release bool              `json:"release,omitempty"`
-	// Stopped are the services that somebody stopped, which stay so.
+	// ReleaseAsked: the worker has asked for the machine's release.
+	ReleaseAsked bool `json:"release,omitempty"`
+	// Stopped are the services that were stopped on request, and stay stopped.
 	Stopped []string `json:"stopped,omitempty"`
 	// Restarts of each service so far.
 	Restarts map[string]int `json:"restarts,omitempty"`
@@ -30,7 +32,7 @@ type saved struct {
 type status struct {
 	path string
 
-	// write orders writers of the file; it is never held by readers.
+	// write is the lock of the file's writers. Readers never take it.
 	write sync.Mutex
 
 	mu      sync.Mutex
@@ -58,14 +60,14 @@ func loadStatus(path string, cfg Config) (*status, error) {
 	return s, s.update(func(*saved) {})
 }
 
-// get returns the state and a channel that is closed when it is no longer that.
+// get returns the state, and a channel that is closed at its next change.
 func (s *status) get() (saved, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.copyLocked(), s.changed
 }
 
-// copyLocked copies what change functions modify in place.
+// copyLocked copies the parts that change functions modify in place.
 func (s *status) copyLocked() saved {
 	c := s.now
 	timeline := make(map[guestapi.State]time.Time, len(c.Health.Timeline))
@@ -83,8 +85,7 @@ func (s *status) copyLocked() saved {
 	return c
 }
 
-// update changes the state and returns once that is on file. The change is seen by others only
-// then.
+// update changes the state and returns once the file has it. Others see the change only then.
 func (s *status) update(change func(*saved)) error {
 	s.write.Lock()
 	defer s.write.Unlock()
@@ -96,7 +97,7 @@ func (s *status) update(change func(*saved)) error {
 	if err != nil {
 		return fmt.Errorf("encode platform state: %w", err)
 	}
-	// A rename on a tmpfs: whole or not at all, and nothing to sync.
+	// On a tmpfs a rename is atomic, and there is nothing to sync.
 	if err := os.WriteFile(s.path+".new", data, 0o600); err != nil {
 		return fmt.Errorf("write platform state: %w", err)
 	}
@@ -111,7 +112,7 @@ func (s *status) update(change func(*saved)) error {
 	return nil
 }
 
-// touch returns once nobody holds the state.
+// touch returns once the state's locks are free.
 func (s *status) touch() {
 	s.write.Lock()
 	defer s.write.Unlock()
@@ -119,7 +120,7 @@ func (s *status) touch() {
 	defer s.mu.Unlock()
 }
 
-// reach moves the state forward; never back, and never out of an end.
+// reach advances the state. It does nothing if the state is later or final already.
 func reach(s *saved, st guestapi.State) {
 	if s.Health.State.Final() || !s.Health.State.Before(st) {
 		return
@@ -134,7 +135,7 @@ func setState(s *saved, st guestapi.State) {
 	}
 }
 
-// end puts the state at an end, unless it is at one.
+// end makes the state final, with err as its reason, unless it is final already.
 func end(s *saved, st guestapi.State, err error) {
 	if s.Health.State.Final() {
 		return
@@ -146,13 +147,13 @@ func end(s *saved, st guestapi.State, err error) {
 	}
 }
 
-// setDisk takes over what blockd says of the disk; what it has no part in stays.
+// setDisk copies blockd's report of the disk, and keeps the fields that blockd doesn't set.
 func setDisk(s *saved, said fleet.DiskReport) {
 	said.Ungrown = s.Health.Disk.Ungrown
 	s.Health.Disk = said
 }
 
-// describe takes over who the machine is.
+// describe sets the machine's identity in the state.
 func describe(s *saved, b guestapi.Bind) {
 	s.Bind = &b
 	s.Health.Machine, s.Health.Generation, s.Health.Instance = b.Machine, b.Generation, b.Instance

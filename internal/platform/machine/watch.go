@@ -15,8 +15,8 @@ const (
 	blockdRetry   = 5 * time.Millisecond
 )
 
-// watchDisk ends the machine when its disk is fenced, or when the process that holds it is gone:
-// what it had acknowledged is in the store, and only an attach finds it there.
+// watchDisk ends the machine when its disk is fenced or blockd has ended. Acknowledged data is in
+// the store, and only the next attach has it.
 func (p *Platform) watchDisk(ctx context.Context) error {
 	if err := p.awaitBlockd(ctx); err != nil {
 		return p.ended(ctx, err)
@@ -31,8 +31,8 @@ func (p *Platform) ended(ctx context.Context, err error) error {
 	return nil
 }
 
-// endOfDisk says why a machine has lost its disk. outOfMemory: the kernel has just killed a process
-// of the platform.
+// endOfDisk returns why a machine has lost its disk. outOfMemory: the kernel has just killed a
+// process of the platform.
 func endOfDisk(err error, outOfMemory bool) error {
 	switch {
 	case errs.Is(err, errs.Fenced):
@@ -66,7 +66,7 @@ func (p *Platform) awaitBlockd(ctx context.Context) error {
 	}
 }
 
-// watchContainer ends the machine when its container has ended by itself.
+// watchContainer ends the machine when its container ends unexpectedly.
 func (p *Platform) watchContainer(ctx context.Context) error {
 	select {
 	case <-p.container.filled:

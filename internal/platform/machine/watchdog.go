@@ -13,9 +13,9 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/fuseabort"
 )
 
-// watchProgress ends the VM if blockd is stuck: nothing in the VM could mend that, everything that
-// touches the disk would wait for ever, and what was acknowledged is in the store, where the next
-// VM finds it.
+// watchProgress ends the VM if blockd is stuck. Nothing in the VM could repair that, and everything
+// that touches the disk would wait for ever. Acknowledged data is in the store, where the next VM
+// finds it.
 func (p *Platform) watchProgress(ctx context.Context) error {
 	if p.awaitBlockd(ctx) != nil {
 		return nil // watchDisk tells why
@@ -42,7 +42,7 @@ func (p *Platform) watchProgress(ctx context.Context) error {
 	}
 }
 
-// sample asks blockd how it gets on, and looks at its threads if it doesn't answer at once.
+// sample asks blockd for its state, and reads what its threads do if it doesn't answer at once.
 func (p *Platform) sample(ctx context.Context, threads *watchdog.Threads) watchdog.Sample {
 	s := watchdog.Sample{At: time.Now()}
 	asking, cancel := context.WithTimeout(ctx, watchdog.Interval/2)
@@ -51,7 +51,7 @@ func (p *Platform) sample(ctx context.Context, threads *watchdog.Threads) watchd
 	if err != nil {
 		seen, err := threads.Observe()
 		if err != nil && ctx.Err() == nil {
-			// it has ended, and watchDisk sees it
+			// it has ended; watchDisk handles that
 			p.log.DebugContext(ctx, "blockd's threads not seen", "error", err)
 		}
 		s.Stuck, s.Starved = seen.Stuck, seen.Starved
@@ -67,15 +67,15 @@ func (p *Platform) sample(ctx context.Context, threads *watchdog.Threads) watchd
 	return s
 }
 
-// progress grows with all that the store does.
+// progress grows with everything that the store does for the disk.
 func progress(info blockapi.Info) uint64 {
 	r := info.Report
 	return uint64(r.Requests) + uint64(r.BytesRead) + uint64(
 		r.BytesWritten) //nolint:gosec // counts
 }
 
-// endStuck names what is wrong and ends blockd, and with it the VM. A process that waits in the
-// kernel for the device that it serves can't be killed before that device is given up.
+// endStuck records why blockd is stuck, and ends it and thereby the VM. It first gives up the block
+// device: a process can't be killed while it waits in the kernel for the device that it serves.
 func (p *Platform) endStuck(ctx context.Context, pid int, why string) {
 	p.killing.Store(true)
 	p.fail(ctx, errs.New(errs.Unavailable,

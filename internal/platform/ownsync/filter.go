@@ -5,9 +5,9 @@
 // the host hangs with it, and can't be killed. So the calls of a container go to a Server inside it
 // instead, which writes out one file system, and lets them return.
 //
-// Invariants: a call returns success only after a write-out that began after it was made, and
-// ended; one that was killed stops to wait at once; at most one write-out runs at a time, however
-// many ask; every other system call is untouched, syncfs and fsync among them.
+// Invariants: a call returns success only once a write-out has ended that began after the call. A
+// killed caller stops waiting at once. At most one write-out runs at a time, however many call. No
+// other system call is affected, not even syncfs and fsync.
 package ownsync
 
 import (
@@ -23,13 +23,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Filter runs start on a thread of its own, whose children and all that these ever start are under
-// the filter: their calls of sync wait at the listener for a Server. The listener is closed when
-// start returns; a child gets it as one of its files. Needs CAP_SYS_ADMIN, and changes nothing for
-// the rest of the process.
+// Filter runs start on a thread of its own under the filter. Calls of sync by its children, and by
+// all their descendants, wait at the listener for a Server. A child gets the listener as one of its
+// files; Filter closes it when start returns. Needs CAP_SYS_ADMIN, and affects nothing else in this
+// process.
 //
-// Once nobody has the listener open any more, such calls fail with ENOSYS, which sync has nobody to
-// tell.
+// Once nobody has the listener open, such calls fail with ENOSYS, an error that sync can't return.
 func Filter(start func(listener *os.File) error) error {
 	return filter(unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, start)
 }
@@ -88,7 +87,7 @@ type call struct{ arch, number uint32 }
 // x32 marks the calls of programs with 32-bit pointers in 64-bit mode.
 const x32 = 0x40000000
 
-// syncs are all the ways to say sync.
+// syncs are the call numbers of sync, one per kind of program.
 func syncs() []call {
 	return []call{
 		{unix.AUDIT_ARCH_X86_64, 162}, {unix.AUDIT_ARCH_X86_64, x32 | 162},
@@ -97,8 +96,8 @@ func syncs() []call {
 	}
 }
 
-// program looks at nothing but which call it is. So the kernel notes once that it lets all the
-// others pass, and never runs it for them.
+// program returns a filter that tests nothing but the call's number. The kernel then records once
+// which other calls it allows, and never runs it for those.
 func program() []unix.SockFilter {
 	const (
 		numberAt, archAt = 0, 4 // in the kernel's struct seccomp_data

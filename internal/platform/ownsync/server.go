@@ -19,7 +19,7 @@ import (
 // Config of a Server.
 type Config struct {
 	Listener *os.File // as Inherited returns it
-	// WriteOut makes durable what is to be.
+	// WriteOut writes out the file system.
 	WriteOut func() error
 }
 
@@ -43,8 +43,8 @@ func (s *Server) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// take takes calls as they come, never waiting for the disk: until it is taken, a call can be
-// interrupted.
+// take accepts calls as they arrive, and never waits for the disk: a call can be interrupted until
+// it is accepted.
 func (s *Server) take(ctx context.Context) error {
 	raw, err := s.cfg.Listener.SyscallConn()
 	if err != nil {
@@ -80,8 +80,8 @@ func (s *Server) take(ctx context.Context) error {
 	return nil
 }
 
-// answer writes out once for all that wait, again and again. What comes meanwhile has to wait for
-// the next: it may have written what this one doesn't see any more.
+// answer runs one write-out for all calls that wait, again and again. A call that arrives during a
+// write-out waits for the next one, which alone is sure to include the caller's writes.
 func (s *Server) answer(ctx context.Context) error {
 	// The thread is there from the start, so that a machine that has used up its processes can
 	// still sync.
@@ -97,8 +97,8 @@ func (s *Server) answer(ctx context.Context) error {
 		ids := s.waiting
 		s.waiting = nil
 		s.mu.Unlock()
-		// As in the kernel, a sync that fails says nothing. Who wants to know asks by fsync or
-		// syncfs, and is told: each open file hears of an error by itself.
+		// As in the kernel, a sync reports no error. fsync and syncfs do: the kernel keeps the
+		// error for each open file.
 		_ = s.cfg.WriteOut()
 		for _, id := range ids {
 			if err := s.reply(id); err != nil {
@@ -108,7 +108,7 @@ func (s *Server) answer(ctx context.Context) error {
 	}
 }
 
-// reply lets a call return. Whoever has been killed meanwhile isn't there any more.
+// reply lets a call return. The caller may have been killed in the meantime.
 func (s *Server) reply(id uint64) error {
 	raw, err := s.cfg.Listener.SyscallConn()
 	if err != nil {
@@ -183,14 +183,14 @@ func send(fd uintptr, id uint64) error {
 	}
 }
 
-// Root is the file system of a directory, for a Server to write out. Safe for concurrent use.
+// Root is the file system of a directory, as the WriteOut of a Server. Safe for concurrent use.
 type Root struct {
 	mu  sync.Mutex
 	dir *os.File
 }
 
-// Open opens dir, once, and keeps it open: a write-out must not fail for want of a descriptor,
-// since it can't tell anybody.
+// Open opens dir, once, and keeps it open. A write-out must not fail for lack of a descriptor,
+// because it can report that to nobody.
 func (r *Root) Open(dir string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -205,7 +205,7 @@ func (r *Root) Open(dir string) error {
 	return nil
 }
 
-// WriteOut makes durable what the file system has. Before Open there is nothing to write out.
+// WriteOut makes the file system's data durable. Before Open it does nothing.
 func (r *Root) WriteOut() error {
 	r.mu.Lock()
 	dir := r.dir

@@ -14,7 +14,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/patience"
 )
 
-// keep runs one service until ctx ends, over all its restarts. p is what runs already, or nil.
+// keep runs one service until ctx ends, over all its restarts. p is its running process, or nil.
 func (m *Manager) keep(ctx context.Context, u *unit, p Process) {
 	again, uptime := backoffFirst, time.Duration(0) // what runs already has shown that it does
 	if p == nil {
@@ -100,8 +100,8 @@ func (m *Manager) pause(ctx context.Context, u *unit, d time.Duration) {
 	}
 }
 
-// attend follows one process to its end, and stops it when that is wanted. It isn't ready before it
-// has stayed up for uptime. The error says how it ended.
+// attend follows one process until it ends, and stops it when it is no longer wanted. The service
+// becomes ready only once it has stayed up for uptime. The error says how the process ended.
 func (m *Manager) attend(ctx context.Context, u *unit, p Process, uptime time.Duration) error {
 	m.set(u, func() { u.state, u.pid = Running, p.PID() })
 	alive, gone := context.WithCancel(ctx)
@@ -125,7 +125,8 @@ func (m *Manager) attend(ctx context.Context, u *unit, p Process, uptime time.Du
 	return errors.New(how)
 }
 
-// stopWhenUnwanted asks the process to stop once nobody wants it, and kills it if it doesn't.
+// stopWhenUnwanted sends the stop signal once the service is no longer wanted, and SIGKILL after
+// the stop timeout.
 func (m *Manager) stopWhenUnwanted(ctx context.Context, u *unit, p Process) {
 	if m.await(ctx, func() bool { return m.mayStopLocked(u) }) != nil {
 		return
@@ -152,7 +153,7 @@ func (m *Manager) stopWhenUnwanted(ctx context.Context, u *unit, p Process) {
 	}
 }
 
-// probe turns a running service into a ready one, and back when its check fails later.
+// probe makes a running service ready, and unready when its check fails later.
 func (m *Manager) probe(ctx context.Context, u *unit, uptime time.Duration) {
 	check, due := u.svc.Check, time.Now().Add(uptime)
 	if check == nil {
@@ -199,8 +200,7 @@ func (m *Manager) awaitUptime(ctx context.Context, u *unit, then time.Time) {
 	}
 }
 
-// firstUptime is for how long a service has to stay up at first until it is ready. A check can tell
-// by itself.
+// firstUptime returns how long a new service must stay up to be ready: 0 if it has a check.
 func (u *unit) firstUptime() time.Duration {
 	if u.svc.Check != nil {
 		return 0
@@ -208,7 +208,7 @@ func (u *unit) firstUptime() time.Duration {
 	return minUptime
 }
 
-// probeOnce asks a service's check once; late: it didn't answer in time.
+// probeOnce runs a service's check once; late: it timed out.
 func (m *Manager) probeOnce(ctx context.Context, svc fleet.Service) (late bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(svc.Check.Timeout, fleet.DefaultCheckTimeout))
 	defer cancel()

@@ -20,15 +20,15 @@ type Manager struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed at the next change of any unit
 	closing bool          // StopAll was called
-	adopted bool          // it is known what an earlier Manager left running
+	adopted bool          // the processes of an earlier Manager are known
 }
 
 // unit is one service. Its fields but svc are guarded by Manager.mu.
 type unit struct {
 	svc      fleet.Service
 	state    string
-	up       bool // somebody wants it to run
-	again    bool // it is to be stopped once, and started again
+	up       bool // it is wanted to run
+	again    bool // restart it once
 	pid      int
 	restarts int
 	err      string
@@ -52,7 +52,7 @@ func New(cfg Config) *Manager {
 	return m
 }
 
-// Run keeps the services as they are wanted until ctx ends. It stops none of them.
+// Run keeps the wanted services running until ctx ends. It stops none of them.
 func (m *Manager) Run(ctx context.Context) error {
 	left := m.adopt(ctx)
 	g, ctx := errgroup.WithContext(ctx)
@@ -76,7 +76,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// adopt finds what an earlier Manager left running. Nothing is reported before that is known.
+// adopt takes over the processes that an earlier Manager left running. Reports wait for it.
 func (m *Manager) adopt(ctx context.Context) []Process {
 	left := make([]Process, len(m.units))
 	var g errgroup.Group
@@ -141,9 +141,9 @@ func (m *Manager) Stopped() []string {
 	return names
 }
 
-// Progress reports whether all has been tried of the services that are wanted, and whether each is
-// ready. One that can't be started, or ends at once, has been tried, and with it those that may
-// wait for it: they are kept trying, and nobody is to wait for more than that.
+// Progress reports whether every wanted service has been tried, and whether each is ready. A
+// service that can't be started or ends at once counts as tried, and so do those that wait for it.
+// The manager keeps retrying them, but nobody should wait for them.
 func (m *Manager) Progress() (started, ready bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -159,13 +159,13 @@ func (m *Manager) Progress() (started, ready bool) {
 	return started || failed, ready
 }
 
-// Start wants a service to run. NotFound if there is none of that name; Conflict while all are
-// being stopped.
+// Start marks a service as wanted. NotFound: there is no such service. Conflict: all are being
+// stopped.
 func (m *Manager) Start(name string) error {
 	return m.want(name, func(u *unit) { u.up = true })
 }
 
-// Stop wants a service not to run, until Start. Those that need it are left alone.
+// Stop stops a service until Start. It leaves services that need it alone.
 func (m *Manager) Stop(name string) error {
 	return m.want(name, func(u *unit) { u.up, u.again = false, false })
 }
@@ -195,8 +195,8 @@ func (m *Manager) want(name string, change func(*unit)) error {
 	return errs.New(errs.NotFound, "the machine has no service %q", name)
 }
 
-// StopAll stops every service, those that need others first, and returns when none runs any more or
-// ctx ends. Run must be going.
+// StopAll stops every service, those that need others first. It returns when none runs any more, or
+// ctx ends. Run must be active.
 func (m *Manager) StopAll(ctx context.Context) error {
 	m.mu.Lock()
 	m.closing = true
@@ -208,7 +208,7 @@ func (m *Manager) StopAll(ctx context.Context) error {
 	})
 }
 
-// noteLocked wakes all who wait for a change.
+// noteLocked wakes everybody who waits for a change.
 func (m *Manager) noteLocked() {
 	close(m.changed)
 	m.changed = make(chan struct{})
@@ -255,8 +255,8 @@ func (m *Manager) mayRunLocked(u *unit) bool {
 
 func (m *Manager) wantedLocked(u *unit) bool { return u.up && !u.again && !m.closing }
 
-// mayStopLocked reports whether u is to be stopped now: when all are, then after those that need
-// it.
+// mayStopLocked reports whether u should stop now. When all are stopped, those that need u stop
+// first.
 func (m *Manager) mayStopLocked(u *unit) bool {
 	if m.wantedLocked(u) {
 		return false

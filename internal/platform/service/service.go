@@ -1,10 +1,10 @@
 // Package service keeps a machine's services running: in the order of their needs, restarted when
 // they end, ready when their checks say so, stopped in the reverse order.
 //
-// Invariants: of one service at most one process runs; a service that somebody stopped stays
-// stopped until somebody starts it; the end of Run leaves processes as they are, and a later
-// Manager takes them over; once StopAll was called nothing is started any more. A service that ends
-// over and over isn't ready in between: it has to stay up for longer each time.
+// Invariants: of one service at most one process runs. A service that was stopped on request stays
+// stopped until it is started on request. When Run ends, processes keep running, and a later
+// Manager takes them over. After StopAll nothing is started. A service that ends over and over
+// isn't ready in between: each time it has to stay up longer first.
 package service
 
 import (
@@ -31,11 +31,11 @@ const (
 // Process is a running process of a service.
 type Process interface {
 	PID() int
-	// Wait returns in words how it has ended, once it has. Unavailable: nobody can tell any more.
+	// Wait returns a description of how it ended, once it has. Unavailable: that can't be known.
 	Wait(ctx context.Context) (how string, err error)
-	// Signal reaches it and its children.
+	// Signal sends a signal to the process and its children.
 	Signal(sig unix.Signal) error
-	// Forget lets go of a process that has ended.
+	// Forget drops a process that has ended.
 	Forget()
 }
 
@@ -58,13 +58,13 @@ type Config struct {
 	Runner   Runner
 	Prober   Prober
 	Log      *slog.Logger
-	// Stopped and Restarts are what an earlier Manager knew.
+	// Stopped and Restarts are the state of an earlier Manager.
 	Stopped  []string
 	Restarts map[string]int
-	// Closing: nothing is to be started any more, as after StopAll.
+	// Closing starts nothing any more, as after StopAll.
 	Closing bool
-	// Share is how much of the time work waits in this VM; nil: none. It is asked only when a check
-	// ran out of time.
+	// Share returns how much of the time work waits in this VM, 0 to 1; nil: never. It is called
+	// only when a check has timed out.
 	Share func() float64
 	// Changed is called after each change of Reports, one call at a time.
 	Changed func()
@@ -76,14 +76,14 @@ const (
 	backoffMost  = 10 * time.Second
 	backoffReset = 30 * time.Second // up for this long: the next restart is quick again
 
-	// minUptime is how long a service without a check has to stay up until it is ready: one that
-	// ends at once never is. After it has ended by itself, any service has to for twice the wait
-	// before its restart.
+	// minUptime is how long a service without a check must stay up to be ready, so that one that
+	// ends at once never is. After a service has ended by itself, it must stay up for twice the
+	// pause before its restart.
 	minUptime = 250 * time.Millisecond
 
 	checkFirst = 2 * time.Millisecond // between tries until the first success, growing
 	checkQuiet = time.Second          // for which failing is no news
-	// times in a row that a check of a ready service may run out of time under pressure
+	// how often in a row a ready service's check may time out under pressure
 	checkMisses = 3
 )
 

@@ -12,15 +12,15 @@ import (
 
 // follower is somebody who reads a log.
 type follower struct {
-	tail  int           // lines wanted of what there is
-	start chan [][]byte // gets these, once
+	tail  int           // existing lines wanted
+	start chan [][]byte // receives them, once
 	lines chan []byte   // then each new line; closed when the follower is too slow
 	once  bool          // no new lines wanted
 }
 
 const followBuffer = 1024 // lines that a reader may be behind
 
-// own is the one goroutine that has the file, so that nothing needs a lock.
+// own is the one goroutine that uses the file, so no lock is needed.
 func (l *Log) own(ctx context.Context) error {
 	f, size, err := l.openFile()
 	if err != nil {
@@ -113,7 +113,7 @@ func (l *Log) tail(n int) ([][]byte, error) {
 	return lines, nil
 }
 
-// Tail returns the last n lines; all there are for a negative n.
+// Tail returns the last n lines; n < 0: all lines.
 func (l *Log) Tail(ctx context.Context, n int) ([][]byte, error) {
 	fo := &follower{tail: n, start: make(chan [][]byte, 1), once: true}
 	return l.join(ctx, fo)
@@ -130,9 +130,9 @@ func (l *Log) join(ctx context.Context, fo *follower) ([][]byte, error) {
 	}
 }
 
-// Follow gives the last n lines and then each new one, none twice and none left out, until ctx
-// ends, yield returns an error, or the log ends. A reader that falls behind by more than 1024 lines
-// is cut off, with io.ErrShortWrite.
+// Follow calls yield with the last n lines and then with each new one, none twice and none left
+// out. It ends with ctx, with the log, or when yield returns an error. A reader that falls behind
+// by more than 1024 lines gets io.ErrShortWrite.
 func (l *Log) Follow(ctx context.Context, n int, yield func(line []byte) error) error {
 	r, err := l.Join(ctx, n)
 	if err != nil {
@@ -147,14 +147,14 @@ func (l *Log) Follow(ctx context.Context, n int, yield func(line []byte) error) 
 	return r.Rest(ctx, yield)
 }
 
-// Reader reads a log from where it joined it. It calls Rest or Leave once.
+// Reader reads a log from where it joined. Its user calls Rest or Leave, once.
 type Reader struct {
 	First [][]byte // the last lines that there were
 	l     *Log
 	fo    *follower
 }
 
-// Join begins to read: what is written from now on waits for Rest.
+// Join starts reading: lines written from now on wait for Rest.
 func (l *Log) Join(ctx context.Context, n int) (*Reader, error) {
 	fo := &follower{tail: n, start: make(chan [][]byte, 1), lines: make(chan []byte, followBuffer)}
 	first, err := l.join(ctx, fo)
@@ -172,7 +172,7 @@ func (r *Reader) Leave() {
 	}
 }
 
-// Rest gives each line that is new since Join, as Follow does.
+// Rest calls yield with each line written since Join, as Follow does.
 func (r *Reader) Rest(ctx context.Context, yield func(line []byte) error) error {
 	defer r.Leave()
 	for {

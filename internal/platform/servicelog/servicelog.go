@@ -1,10 +1,10 @@
-// Package servicelog keeps what services write: one log each, on the VM's tmpfs, rotated by size.
-// It never touches the machine's disk, so logging costs no flush and a move leaves it behind.
+// Package servicelog keeps the output of services: one log each, on the VM's tmpfs, rotated by
+// size. It never touches the machine's disk. So logging costs no flush, and a move leaves the log
+// behind.
 //
-// Invariants: a service's output goes through named pipes which the service itself holds open at
-// both ends, so it neither breaks nor loses anything while platformd is away, and a service that
-// writes faster than the log takes it is slowed down. A log takes at most twice its size, whatever
-// is written. Each line is whole.
+// Invariants: a service's output goes through named pipes, which the service itself has open at
+// both ends. So nothing breaks or is lost while platformd is away, and a service that writes too
+// fast is slowed down. A log never takes more than twice its size. Each line is whole.
 package servicelog
 
 import (
@@ -24,7 +24,7 @@ import (
 const (
 	defaultBytes = 1 << 20
 	maxLine      = 16 << 10               // longer lines are cut in pieces
-	idleFlush    = 250 * time.Millisecond // a line without an end is taken after this
+	idleFlush    = 250 * time.Millisecond // an unfinished line is logged after this
 	timeFormat   = "2006-01-02T15:04:05.000000Z"
 )
 
@@ -45,7 +45,7 @@ type Log struct {
 	done   chan struct{} // closed when Run has ended
 }
 
-// Open makes the pipes, where they aren't there already. Nothing is read before Run.
+// Open makes the log's pipes if they don't exist. Nothing is read before Run.
 func Open(cfg Config) (*Log, error) {
 	if cfg.Bytes == 0 {
 		cfg.Bytes = defaultBytes
@@ -75,8 +75,8 @@ func (l *Log) pipe(stream string) string {
 
 func (l *Log) path() string { return filepath.Join(l.cfg.Dir, l.cfg.Service+".log") }
 
-// Stdio returns the ends that the service gets as its standard output and error. The caller closes
-// them once the service has them.
+// Stdio returns the pipes for the service's standard output and error. The caller closes them once
+// the service has them.
 func (l *Log) Stdio() (stdout, stderr *os.File, err error) {
 	if stdout, err = openPipe(l.pipe("stdout")); err != nil {
 		return nil, nil, err
@@ -146,8 +146,7 @@ func ended(ctx context.Context, err error) error {
 	return fmt.Errorf("read service output: %w", err)
 }
 
-// Note adds a line of the platform's own, in the place of the stream it says "sluice". It waits
-// until Run takes it.
+// Note logs a line of the platform's own, as stream "sluice". It waits until Run takes it.
 func (l *Log) Note(ctx context.Context, text string) {
 	l.emit(ctx, "sluice", []byte(strings.Join(strings.Fields(text), " ")))
 }

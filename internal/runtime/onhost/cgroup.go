@@ -26,8 +26,8 @@ type Hierarchy struct {
 	Controllers []string // empty for a named one
 }
 
-// Layout is how this host has its cgroups. Kill and freeze always use v2; each limit uses whichever
-// version holds its controller. V1 is empty on a pure v2 host.
+// Layout describes this host's cgroups. Kill and freeze always use v2; each limit uses the version
+// that has its controller. V1 is empty on a pure v2 host.
 type Layout struct {
 	Unified string
 	V1      []Hierarchy
@@ -164,9 +164,9 @@ func (c Cgroups) Outer(mount string) string { return filepath.Join(mount, c.Pare
 // Inner is the cgroup below it that the VM's processes are in.
 func (c Cgroups) Inner(mount string) string { return filepath.Join(c.Outer(mount), innerCgroup) }
 
-// Create makes the VM's cgroups. Parents are removed with the last VM below them, maybe right now
-// by somebody else, which is why making them is tried more than once. Unsupported, and none is
-// made, if the host can't bound a VM; Conflict if the place for them has processes of its own.
+// Create makes the VM's cgroups. Unsupported, and none is made, if the host can't bound a VM;
+// Conflict if the parent has processes of its own. It retries, because parents are removed with the
+// last VM below them, perhaps by another process just now.
 func (c Cgroups) Create() error {
 	if err := c.CheckLimits(); err != nil {
 		return err
@@ -218,7 +218,7 @@ func (c Cgroups) createIn(mount string) error {
 	return nil
 }
 
-// adjust does what some v1 controllers need before anything can be put into a new cgroup.
+// adjust prepares a new cgroup for its first process, as some v1 controllers require.
 func (c Cgroups) adjust(mount, up, dir string) error {
 	if mount == c.V1For("cpuset") {
 		if err := copyCpuset(up, dir); err != nil {
@@ -319,7 +319,7 @@ func (c Cgroups) Remove(ctx context.Context) error {
 	return nil
 }
 
-// removeParents removes the parents that hold nothing any more. Refused by the kernel for others.
+// removeParents removes parents that are empty. The kernel refuses the others.
 func (c Cgroups) removeParents(mount string) {
 	for p := c.Parent; p != "." && p != ""; p = filepath.Dir(p) {
 		if unix.Rmdir(filepath.Join(mount, p)) != nil {
@@ -360,7 +360,7 @@ func WriteFile(path, value string) error {
 	return errors.Join(err, f.Close())
 }
 
-// Poll calls done until it reports true or fails, ever more slowly, up to 20 ms apart.
+// Poll calls done until it reports true or fails, at growing intervals of up to 20 ms.
 func Poll(ctx context.Context, done func() (bool, error)) error {
 	for wait := time.Millisecond; ; wait = min(2*wait, 20*time.Millisecond) {
 		if ok, err := done(); ok || err != nil {

@@ -14,14 +14,14 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// workerCgroup is where a worker goes that stood in the cgroup below which its VMs are to be.
+// workerCgroup is where a worker moves itself if it is in the cgroup that becomes its VMs' parent.
 const workerCgroup = "sluice-worker"
 
-// limiting are the controllers that bound a VM; without one of them it would be without a bound.
+// limiting are the controllers that bound a VM. All are needed.
 func limiting() []string { return []string{"cpu", "memory", "pids"} }
 
-// Version says which version of cgroups has a controller on this host, "v1" or "v2"; "" if neither
-// has it where we see it.
+// Version returns the version of cgroups that has a controller on this host, "v1" or "v2"; "" if
+// none that this process can see has it.
 func (l Layout) Version(controller string) string {
 	switch {
 	case l.V1For(controller) != "":
@@ -83,9 +83,9 @@ func (l Layout) CheckLimits() error {
 // Delegate lets dir's children use the controllers that limits need, as far as dir has them itself.
 // EBUSY: it has processes of its own, which only the root of all may have beside such children.
 //
-// All are asked for at once. Asked for those first that can bound single threads, the kernel takes
-// a cgroup with processes for one whose children hold threads of these, and none of them can have
-// memory bounded, or be a VM's, from then on.
+// It enables all controllers in one write. If it enabled first those that can bound single threads,
+// the kernel would make a cgroup with processes a threaded one. Its children could then neither
+// have their memory bounded nor be a VM's cgroup.
 func Delegate(dir string) error {
 	have, err := controllersOf(dir)
 	if err != nil {
@@ -110,7 +110,7 @@ func Delegate(dir string) error {
 	return WriteFile(filepath.Join(dir, "cgroup.subtree_control"), strings.Join(wanted, " "))
 }
 
-// isOccupied tells whether a cgroup that isn't the root of all has processes of its own.
+// isOccupied reports whether a cgroup other than the root has processes of its own.
 func isOccupied(dir string) (bool, error) {
 	if !hasType(dir) {
 		return false, nil
@@ -119,7 +119,7 @@ func isOccupied(dir string) (bool, error) {
 	return len(procs) > 0, err
 }
 
-// hasType is false for the root of all alone.
+// hasType reports whether a cgroup is not the host's root, which alone has no type.
 func hasType(dir string) bool {
 	_, err := os.Stat(filepath.Join(dir, "cgroup.type"))
 	return err == nil
@@ -218,8 +218,8 @@ func ownCgroup(unified string) (string, error) {
 	return "", errs.New(errs.Unsupported, "this process is in no v2 cgroup")
 }
 
-// isDelegated tells by the mark of systemd whether what is below a cgroup is left to who runs in it
-// (Delegate=yes).
+// isDelegated reports whether systemd has marked a cgroup as delegated (Delegate=yes): its
+// processes may arrange what is below it.
 func isDelegated(dir string) bool {
 	return isMarked(dir, "trusted.delegate") || isMarked(dir, "user.delegate")
 }

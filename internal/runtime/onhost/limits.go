@@ -22,7 +22,7 @@ import (
 
 const (
 	cpuPeriodMicros = 100_000
-	// bytes; what is charged to neither, such as what a cgroup leaves behind that was removed
+	// bytes for memory charged to neither, such as the remains of a removed cgroup
 	memorySlack = 32 << 20
 )
 
@@ -69,9 +69,9 @@ func (c Cgroups) setCPU(millis int64) error {
 	return WriteFile(filepath.Join(c.Outer(c.Unified), "cpu.max"), value)
 }
 
-// setMemory bounds all of the VM. The platform and the machine are bounded by themselves, too,
-// inside. Their sum must not reach this bound, or the platform would have to reclaim what the
-// machine has dirtied, and wait for itself to write that.
+// setMemory bounds the memory of the whole VM. Inside, the platform and the machine have bounds of
+// their own, whose sum must stay below this one. Otherwise the platform would have to reclaim pages
+// that the machine has dirtied, and would wait for itself to write them out.
 func (c Cgroups) setMemory(bytes int64) error {
 	if bytes > 0 {
 		bytes += memorySlack
@@ -94,8 +94,7 @@ func (c Cgroups) setProcesses() error {
 	return nil
 }
 
-// vmDevices are all devices that a VM may open; nodes may be made for any, which alone gives
-// nothing.
+// vmDevices are the devices that a VM may open. It may make nodes of others, but not open them.
 func vmDevices() []string {
 	return []string{
 		"c *:* m", "b *:* m",
@@ -107,9 +106,8 @@ func vmDevices() []string {
 	}
 }
 
-// allowDevices closes all other devices to a v1 cgroup. Only v1 has files for that; on a v2 host a
-// VM is kept from devices by having no nodes for them, and user code in it by the inner container's
-// own filter.
+// allowDevices bars a v1 cgroup from all other devices. v2 has no such file: there a VM has no
+// nodes of other devices, and the inner container's filter bars user code from them.
 func allowDevices(dir string, more []string) error {
 	if err := WriteFile(filepath.Join(dir, "devices.deny"), "a"); err != nil {
 		return err
@@ -123,10 +121,10 @@ func allowDevices(dir string, more []string) error {
 }
 
 const (
-	// killAgain is how often a VM that doesn't die is killed again, for what it forked or froze
-	// meanwhile.
+	// killAgain is the interval between kills of a VM that hasn't died, for processes that it has
+	// forked or frozen since.
 	killAgain = 200 * time.Millisecond
-	// killStuck is when a VM that was killed must be waiting for a disk that it serves itself.
+	// killStuck is after how long a killed VM is assumed to wait for a disk that it serves itself.
 	killStuck = time.Second
 )
 
@@ -158,8 +156,8 @@ func (c Cgroups) KillAndWait(ctx context.Context) error {
 	return nil
 }
 
-// abortDisks gives up the FUSE connections of all that is left of the VM. It goes by /proc, because
-// a process whose main thread is a zombie is in no cgroup.procs any more.
+// abortDisks aborts the FUSE connections of the VM's remaining processes. It finds them by /proc:
+// a process whose main thread is a zombie is not in cgroup.procs.
 func (c Cgroups) abortDisks() error {
 	files, err := filepath.Glob("/proc/[0-9]*/cgroup")
 	if err != nil {
@@ -209,9 +207,8 @@ func (c Cgroups) Thaw() error {
 	return nil
 }
 
-// noneRuns reports whether no thread in the VM runs or could. All were told to freeze: one in an
-// interruptible sleep was woken by that, so those that sleep are frozen, or in an uninterruptible
-// wait.
+// noneRuns reports whether no thread in the VM runs or could run. Freezing wakes threads in an
+// interruptible sleep. So a thread that sleeps now is frozen, or in an uninterruptible wait.
 func (c Cgroups) noneRuns() bool {
 	for _, pid := range c.PIDs() {
 		tasks, err := os.ReadDir(filepath.Join("/proc", pid, "task"))
@@ -251,8 +248,7 @@ func (c Cgroups) KillAll() error {
 	return errors.Join(err, walkErr)
 }
 
-// killEach sends SIGKILL to each process of the VM, one after the other. With the init of a
-// namespace all in it go.
+// killEach sends SIGKILL to each process of the VM. The end of a namespace's init ends all in it.
 func (c Cgroups) killEach() error {
 	for _, text := range c.PIDs() {
 		pid, err := strconv.Atoi(text)
@@ -266,7 +262,7 @@ func (c Cgroups) killEach() error {
 	return nil
 }
 
-// optional forgives what isn't there.
+// optional returns nil for the error that something doesn't exist.
 func optional(err error) error {
 	gone := []error{fs.ErrNotExist, unix.ENODEV, unix.EOPNOTSUPP}
 	if slices.ContainsFunc(gone, func(e error) bool { return errors.Is(err, e) }) {

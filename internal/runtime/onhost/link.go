@@ -22,8 +22,8 @@ const addrGenNone = 1
 // worker.
 func LinkName(id fleet.VMID) string { return "vm" + string(id) }
 
-// BringUp gives a link its one address, usable at once: nobody else can be on a point-to-point
-// link.
+// BringUp gives a link its only address, without duplicate detection: no third party can be on a
+// point-to-point link.
 func BringUp(name, ip string) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
@@ -74,9 +74,9 @@ func DeleteLink(name string) error {
 	return nil
 }
 
-// Dial connects to a port of a VM over its link; it gives up when alive ends: a link to nobody
-// would keep it waiting. The link is named by its index: all VMs have the same address, and names
-// are looked up in a cache that may be a minute old.
+// Dial connects to a port of a VM over its link. It fails when alive ends, because without the VM
+// the link would keep it waiting. It names the link by its index: all VMs have the same address,
+// and package net caches the indices of names for up to a minute.
 func Dial(ctx, alive context.Context, linkName string, port int) (net.Conn, error) {
 	link, err := netlink.LinkByName(linkName)
 	if err != nil {

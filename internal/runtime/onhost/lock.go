@@ -9,9 +9,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/filelock"
 )
 
-// LockDir takes a driver's directory, or keeps a second driver away from it: that would take VMs
-// that are just starting for remains. Conflict if another process has it. Closing the file gives it
-// up.
+// LockDir locks a driver's directory; closing the file unlocks it. Conflict: another process has
+// it. A second driver would take VMs that are just starting for remains.
 func LockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, ".lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

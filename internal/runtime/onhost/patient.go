@@ -8,11 +8,10 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/pressure"
 )
 
-// mostStretch bounds how much a host's pressure stretches what is waited for.
+// mostStretch is the factor by which a host's pressure stretches a timeout at most.
 const mostStretch = 10
 
-// Patient returns how long to wait on this host, now, for what takes that long on one without
-// pressure.
+// Patient returns a timeout stretched by this host's present pressure.
 func Patient(d time.Duration) time.Duration {
 	r, err := pressure.New().Read()
 	if err != nil {
@@ -21,7 +20,7 @@ func Patient(d time.Duration) time.Duration {
 	return patience.Stretch(d, patience.Share(r.CPU, r.Memory, r.IO), mostStretch)
 }
 
-// Within gives a caller that has set no deadline that one. Who has set one knows better.
+// Within returns ctx with this timeout, unless the caller has set a deadline.
 func Within(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if _, has := ctx.Deadline(); has {
 		return context.WithCancel(ctx)

@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// BootID tells one boot of this host from another: pids of another mean nothing.
+// BootID returns the id of this boot of the host. Pids of another boot mean nothing.
 func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -24,7 +24,7 @@ func BootID() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// StartTicks returns when a process started, which tells it from a later one with the same pid.
+// StartTicks returns when a process started. A later process with the same pid has another value.
 func StartTicks(pid int) (uint64, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -91,8 +91,8 @@ func WaitReadable(ctx context.Context, pidfd *os.File, timeout time.Duration) er
 	return errors.Join(err, pollErr)
 }
 
-// Watch waits until the process of a pidfd has ended, and bounds its VM's console meanwhile; failed
-// gets what comes in the way of that. ended is false if ctx is done first. It closes the pidfd.
+// Watch waits until the process of a pidfd has ended, and bounds its VM's console meanwhile. It
+// calls failed with errors of the latter. ended is false if ctx ends first. It closes the pidfd.
 func Watch(ctx context.Context, pidfd *os.File, console Console,
 	failed func(error)) (ended bool, err error) {
 	defer func() { _ = pidfd.Close() }()

@@ -16,12 +16,12 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
-// madeMark is on each v2 cgroup above VMs that a worker has made. What somebody else has set in
-// other ones stays.
+// madeMark marks each v2 cgroup above VMs that a worker has made. The settings of other cgroups
+// aren't changed.
 const madeMark = "trusted.sluice"
 
-// protectPlatform keeps the kernel from taking the platform's memory for the sake of other VMs, or
-// of the host. In between, the platform gives it all to its own processes.
+// protectPlatform keeps the kernel from reclaiming the platform's memory for other VMs or the host.
+// The cgroups in between pass the protection on.
 func (c Cgroups) protectPlatform() error {
 	if c.V1For("memory") != "" {
 		return nil // v1 has nothing of the kind
@@ -52,8 +52,8 @@ func (c Cgroups) protectParents() error {
 	return nil
 }
 
-// protectSum promises a cgroup as much as its children were. Whoever changes a child's share calls
-// it afterwards, and one after the other, so the last of them has seen all.
+// protectSum protects as much of a cgroup's memory as of its children's in total. Call it after
+// each change of a child, one call at a time, so that the last call sees all changes.
 func protectSum(dir string) error {
 	lock, err := os.Open(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -84,7 +84,7 @@ func protectLocked(dir string) error {
 	return ifThere(memcg.Cgroup{Dir: dir, V2: true}.Protect(sum))
 }
 
-// ifThere forgives that a cgroup is gone.
+// ifThere returns nil for the error that a cgroup is gone.
 func ifThere(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return nil
@@ -92,7 +92,7 @@ func ifThere(err error) error {
 	return err
 }
 
-// isMarked tells whether a cgroup has an attribute that says yes.
+// isMarked reports whether a cgroup has a given attribute that is set.
 func isMarked(dir, mark string) bool {
 	value := make([]byte, 1)
 	n, err := unix.Getxattr(dir, mark, value)

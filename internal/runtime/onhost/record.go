@@ -12,8 +12,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Record is what a VM's directory says of it: written before anything is made, and again when its
-// process is known. What it does not say follows from the VM's id.
+// Record is what a VM's directory says of it. It is written before anything else is made, and again
+// when the process is known. Everything else follows from the VM's id.
 type Record struct {
 	ID           fleet.VMID `json:"id"`
 	CgroupParent string     `json:"cgroup_parent"`
@@ -28,8 +28,8 @@ type Record struct {
 
 const recordFile = "vm.json"
 
-// Write replaces the record in the VM's directory whole. Not synced: what it is needed for is gone
-// after a power cut.
+// Write replaces the record in the VM's directory atomically. It isn't synced: after a power cut
+// nothing is left that the record is needed for.
 func (r Record) Write(dir string) error {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -45,8 +45,8 @@ func (r Record) Write(dir string) error {
 	return nil
 }
 
-// ReadRecord returns the record in dir, or where there is none, or a torn one, all that its name
-// tells: such a VM never ran, or the host has been without power since.
+// ReadRecord returns the record in dir. Without one, or with a torn one, it returns what the name
+// of dir tells: such a VM never ran, or the host has lost power since.
 func ReadRecord(dir, cgroupParent string) (Record, error) {
 	bare := Record{ID: fleet.VMID(filepath.Base(dir)), CgroupParent: cgroupParent}
 	b, err := os.ReadFile(filepath.Join(dir, recordFile))

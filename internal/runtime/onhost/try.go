@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Try makes a VM's directory and has try make what it wants of a VM, to find out whether this host
-// can. Nothing is left of it, and it is never adopted as one that runs.
+// Try makes a VM's directory and calls try in it, to find out whether this host can run VMs. It
+// leaves nothing behind, and Adopt never takes it for a VM that runs.
 func (s *VMs[V]) Try(ctx context.Context, try func(context.Context, V) error) (err error) {
 	random := make([]byte, 4)
 	_, _ = rand.Read(random) // never fails

@@ -16,7 +16,7 @@ import (
 // ConsoleFile is the name of the console file in a VM's directory.
 const ConsoleFile = "console.log"
 
-// VM is what a VM has on its host, and its life, whatever it is made of. A driver's VM embeds one.
+// VM is what every VM has on its host, and whether it runs. A driver's VM embeds one.
 // Its methods are safe for concurrent use, and after the VM has ended.
 type VM struct {
 	Record  Record // not changed once the VM is out of Start or Adopt
@@ -35,7 +35,7 @@ type VM struct {
 	removed bool // its name may be another VM's by now
 }
 
-// onHost is how VMs finds the VM that a driver's own embeds.
+// onHost returns the VM that a driver's own embeds, for VMs.
 func (v *VM) onHost() *VM { return v } //nolint:unused // by an interface
 
 // ID returns the VM's id.
@@ -60,14 +60,14 @@ func (v *VM) Done() <-chan struct{} { return v.ctx.Done() }
 // Alive is a context that ends with the VM.
 func (v *VM) Alive() context.Context { return v.ctx }
 
-// Status looks now.
+// Status returns whether the VM runs now.
 func (v *VM) Status() runtime.Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return runtime.Status{Running: v.ctx.Err() == nil, StartedAt: v.Record.StartedAt, Exit: v.exit}
 }
 
-// Running returns the Conflict of what can't be done with a VM that has ended.
+// Running returns nil while the VM runs, and a Conflict once it has ended.
 func (v *VM) Running() error {
 	if !v.Status().Running {
 		return errs.New(errs.Conflict, "VM %s has ended", v.Record.ID)
@@ -105,7 +105,7 @@ func (v *VM) Freeze(ctx context.Context) error {
 	return v.Cgroups.Freeze(ctx)
 }
 
-// Thaw lets them go on.
+// Thaw undoes Freeze.
 func (v *VM) Thaw(context.Context) error {
 	if err := v.Running(); err != nil {
 		return err

@@ -26,15 +26,15 @@ var (
 // UndoTimeout bounds the removal of what a failed start has made.
 const UndoTimeout = 10 * time.Second
 
-// Kind is in what the VMs of one driver differ from those of another.
+// Kind is how the VMs of one driver differ from those of another.
 type Kind[V Guest] struct {
 	// Wrap makes the driver's VM around what it has on the host.
 	Wrap func(*VM) V
 	// Devices that a VM may open beside the usual ones, as rules of the v1 devices controller.
 	Devices []string
-	// Revivable says whether a VM of such a record, whose process still runs, is a VM; nil: always.
+	// Revivable reports whether a record whose process still runs is of a whole VM; nil: it is.
 	Revivable func(Record) bool
-	// HowItEnded says of a VM how it ended, given how its process did; nil: as that.
+	// HowItEnded returns how a VM ended, given how its process ended; nil: the same.
 	HowItEnded func(v *VM, process string) string
 	// RemoveRest removes what a VM has on the host beside its link, cgroups and directory. It may
 	// be called again; nil: nothing.
@@ -115,13 +115,13 @@ func OpenVMs[V Guest](cfg Config, kind Kind[V]) (*VMs[V], error) {
 	return s, nil
 }
 
-// Close stops watching. VMs go on; Adopt of later VMs over the same directory finds them.
+// Close stops watching. VMs keep running, and a later Adopt on the same directory finds them.
 func (s *VMs[V]) Close() error {
 	s.cancel()
 	return errors.Join(s.watch.Wait(), s.lock.Close())
 }
 
-// Open is done when they are closed.
+// Open returns a context that ends with Close.
 func (s *VMs[V]) Open() context.Context { return s.ctx }
 
 // BootID tells this boot of the host from others.
@@ -135,9 +135,9 @@ func CheckID(id fleet.VMID) error {
 	return nil
 }
 
-// Start makes a VM's directory and has launch make the rest of it, up to the watching (Attend).
-// Exists if its id is taken. If launch fails, nothing is left, or else the error says what, and a
-// later Adopt returns it.
+// Start makes a VM's directory, and calls launch for the rest, up to Attend. Exists: the id is
+// taken. If launch fails, nothing is left behind; otherwise the error says what, and a later Adopt
+// returns it.
 func (s *VMs[V]) Start(ctx context.Context, id fleet.VMID,
 	launch func(context.Context, V) error) (V, error) {
 	var none V
@@ -164,7 +164,7 @@ func (s *VMs[V]) Start(ctx context.Context, id fleet.VMID,
 	return v, nil
 }
 
-// abandon removes what a failed start has made; what it can't remove, Adopt returns.
+// abandon removes what a failed start has made. Adopt returns what can't be removed.
 func (s *VMs[V]) abandon(ctx context.Context, v V) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), UndoTimeout)
 	defer cancel()
@@ -177,9 +177,8 @@ func (s *VMs[V]) abandon(ctx context.Context, v V) error {
 	return err
 }
 
-// Adopt returns the VMs that an earlier process left, ended ones and half-made ones included. What
-// is left of a start that was cut short is killed here. Calling it again returns the same VMs, less
-// the removed.
+// Adopt returns the VMs that an earlier process left, ended and unfinished ones included. It kills
+// what an interrupted start has left. Calling it again returns the same VMs, without removed ones.
 func (s *VMs[V]) Adopt(ctx context.Context) ([]runtime.VM, error) {
 	entries, err := os.ReadDir(s.cfg.Dir)
 	if err != nil {
@@ -201,7 +200,7 @@ func (s *VMs[V]) Adopt(ctx context.Context) ([]runtime.VM, error) {
 	return found, nil
 }
 
-// adoptOne returns nothing for a VM that this process started itself, or is starting.
+// adoptOne returns nothing for a VM that this process has started or is starting.
 func (s *VMs[V]) adoptOne(ctx context.Context, id fleet.VMID) (v V, ok bool, err error) {
 	if !s.reserve(id) {
 		v, ok = s.known(id)
@@ -219,7 +218,7 @@ func (s *VMs[V]) adoptOne(ctx context.Context, id fleet.VMID) (v V, ok bool, err
 	return v, true, nil
 }
 
-// revive makes a VM of its record: a running one if its process is still that process.
+// revive makes a VM from its record. It runs if the recorded process still does.
 func (s *VMs[V]) revive(ctx context.Context, rec Record) (V, error) {
 	v := s.wrap(rec)
 	h := v.onHost()
@@ -238,8 +237,8 @@ func (s *VMs[V]) revive(ctx context.Context, rec Record) (V, error) {
 	return v, h.Cgroups.KillAndWait(ctx)
 }
 
-// Attend notes which process a VM is, and watches it; false if it has ended already, and what it
-// was is not known.
+// Attend records a VM's process and watches it. It returns false if the process has ended already,
+// in an unknown way.
 func (s *VMs[V]) Attend(v *VM, pid int) (running bool, err error) {
 	v.Record.PID, v.Record.StartedAt = pid, time.Now()
 	var pidfd *os.File

@@ -1,7 +1,8 @@
 // Package serverlink is a worker's client of the control plane, over HTTP. The worker always dials.
 //
-// Invariants: each call is one request that is safe to repeat, and carries the worker token; an
-// answer that isn't 2xx keeps the server's own kind and remedy; a call without answer is Unavailable.
+// Invariants: each call is one request that is safe to repeat, and carries the worker token. An
+// answer that isn't 2xx keeps the server's own kind and remedy. A call without answer is
+// Unavailable.
 // Nothing here retries: the worker's loops do, with backoff and jitter.
 package serverlink
 
