@@ -14,7 +14,7 @@ type Error struct {
 	Cause     string `json:"cause,omitempty"`
 	Remedy    string `json:"remedy,omitempty"`     // what to do next
 	RequestID string `json:"request_id,omitempty"` // names the request in the server's log
-	// Err is what a client met instead of an answer, for errors.Is; it does not cross the wire.
+	// Err is the client's own error if it got no answer, for errors.Is. It isn't on the wire.
 	Err error `json:"-"`
 }
 
@@ -118,7 +118,7 @@ type ServiceInfo struct {
 	PID      int    `json:"pid,omitempty"`
 	Restarts int    `json:"restarts,omitempty"`
 	Error    string `json:"error,omitempty"`
-	// StartedAt is when its process was started; zero: never, or it isn't known any more.
+	// StartedAt is when its process was started; zero: never, or not known.
 	StartedAt time.Time `json:"started_at,omitzero"`
 	// Exit is how it last ended by itself, at ExitedAt, or, where Unstartable, why it could not be
 	// started then.
@@ -129,7 +129,7 @@ type ServiceInfo struct {
 	RetryMS int64 `json:"retry_ms,omitempty"`
 }
 
-// DiskActivity is what the machine's disk asked of the store since it was attached.
+// DiskActivity counts the requests of a machine's disk to the store since it was attached.
 type DiskActivity struct {
 	Epoch        uint64 `json:"epoch,omitempty"`
 	Requests     int64  `json:"requests"`
@@ -143,13 +143,13 @@ type DiskActivity struct {
 }
 
 // OutOfMemory counts the processes of a machine that the kernel has killed for lack of memory since
-// it was started where it is.
+// the machine was started on its present worker.
 type OutOfMemory struct {
 	Kills int64     `json:"kills"`
 	Last  time.Time `json:"last"` // when the newest was noticed
 }
 
-// DiskStall tells of an object store that doesn't do what a machine's disk waits for.
+// DiskStall describes a stall: the object store completes none of a machine's disk requests.
 type DiskStall struct {
 	Since     time.Time `json:"since"`
 	Operation string    `json:"operation"`
@@ -157,7 +157,8 @@ type DiskStall struct {
 	Kind   string `json:"kind"`
 	Reason string `json:"reason"`
 	Remedy string `json:"remedy"`
-	// HeldSince is since when something in the machine waits for it; absent: nothing does.
+	// HeldSince is since when something in the machine has waited for the store; absent: nothing
+	// waits.
 	HeldSince time.Time `json:"held_since,omitzero"`
 	// the machine's processes are frozen until the store is back
 	Paused bool `json:"paused,omitempty"`
@@ -195,8 +196,8 @@ type Worker struct {
 	Labels       map[string]string `json:"labels,omitempty"`
 	Conditions   []Condition       `json:"conditions,omitempty"`
 	JoinedAt     time.Time         `json:"joined_at"`
-	// Acceleration is what runs the instructions of VMs that have a kernel of their own (runtime
-	// qemu): kvm, or tcg where they are translated, with the reason. Empty for other runtimes, and
+	// Acceleration is what executes the instructions of VMs with a kernel of their own (runtime
+	// qemu): kvm, or tcg, which translates them, with the reason. Empty for other runtimes, and
 	// until the worker has found out.
 	Acceleration       string `json:"acceleration,omitempty"`
 	AccelerationReason string `json:"acceleration_reason,omitempty"`
@@ -211,13 +212,13 @@ type Pressure struct {
 	IO     float64 `json:"io"`
 	Load   float64 `json:"load"` // tasks that ran or waited to, over the last minute
 	Cores  int     `json:"cores"`
-	// High: what starts there takes at least twice as long. Fewer VMs are started at once,
-	// deadlines count accordingly less time, and a start that is given up goes to a worker without
-	// it, if there is one.
+	// High: everything on the host takes at least twice as long. The worker starts fewer VMs at
+	// once and waits longer. A start that is given up goes to a worker without high pressure, if
+	// there is one.
 	High bool `json:"high"`
 }
 
-// Condition is something that is wrong with a worker, as it says itself.
+// Condition is something that is wrong with a worker, as reported by itself.
 type Condition struct {
 	Name    string    `json:"name"`
 	Since   time.Time `json:"since"`
@@ -255,7 +256,7 @@ type Drain struct {
 	By         string    `json:"by,omitempty"`
 }
 
-// Blocker is why something does not go on.
+// Blocker is the reason why an operation doesn't go on.
 type Blocker struct {
 	Code   string    `json:"code"`
 	Object string    `json:"object"`
@@ -299,9 +300,9 @@ type Image struct {
 	Checkpoint string    `json:"checkpoint"`
 	SizeBytes  int64     `json:"size_bytes"`
 	CreatedAt  time.Time `json:"created_at"`
-	// Config is what the OCI or Docker image that it was made from says. Machines don't follow it.
+	// Config is that of the OCI or Docker image from which it was made. Machines ignore it.
 	Config *ImageConfig `json:"config,omitempty"`
-	// Notes say what it leaves out or has otherwise than what it was made from, for people.
+	// Notes say for people how it differs from what it was made from.
 	Notes []string `json:"notes,omitempty"`
 }
 
@@ -333,7 +334,7 @@ type DiskInfo struct {
 	SizeBytes int64  `json:"size_bytes"`
 	State     string `json:"state"`
 	Mode      string `json:"mode"`
-	// of mode bounded: the oldest acknowledged write that the store may lack
+	// in mode bounded: the oldest acknowledged write that the store may lack
 	BoundMS int64 `json:"bound_ms,omitempty"`
 	// URL of the store of its log, if that is a second one
 	LogStore    string           `json:"log_store,omitempty"`
@@ -343,8 +344,8 @@ type DiskInfo struct {
 	Parent      string           `json:"parent,omitempty"`
 	Checkpoints []DiskCheckpoint `json:"checkpoints,omitempty"`
 	UpdatedAt   time.Time        `json:"updated_at"`
-	// Of a machine's disk: the block device in its VM, how the VM's kernel gets it (fuse or nbd),
-	// what it asked of the store, and what it waits for. In a stall no checkpoints are told.
+	// Only for a machine's disk: its block device in the VM, how the VM's kernel gets it (fuse or
+	// nbd), its requests to the store, and its stall. During a stall checkpoints aren't listed.
 	Device   string        `json:"device,omitempty"`
 	FrontEnd string        `json:"front_end,omitempty"`
 	Activity *DiskActivity `json:"activity,omitempty"`
@@ -354,8 +355,8 @@ type DiskInfo struct {
 	Cipher string `json:"cipher,omitempty"`
 	KeyID  uint32 `json:"key_id,omitempty"`
 	KEK    string `json:"kek,omitempty"`
-	// Where the store was asked: content in the newest map, the disk's own objects, and disks
-	// forked of it.
+	// Only if the store was listed: content in the newest map, the disk's own objects, and its
+	// forks.
 	MappedBytes int64    `json:"mapped_bytes,omitempty"`
 	StoredBytes int64    `json:"stored_bytes,omitempty"`
 	Objects     int      `json:"objects,omitempty"`
@@ -375,7 +376,7 @@ type DiskStats struct {
 	HeadSwaps  uint64 `json:"head_swaps"`
 	Retries    uint64 `json:"retries"`   // requests that the store failed
 	Throttled  uint64 `json:"throttled"` // of them, those that it answered by asking for fewer
-	// acknowledged by the store, and not there; they were written again
+	// objects that the store had acknowledged and lost; they were written again
 	LostObjects uint64 `json:"lost_objects"`
 	FrameHits   uint64 `json:"frame_hits"` // in memory or in the cache
 	FrameMisses uint64 `json:"frame_misses"`

@@ -15,8 +15,7 @@ const (
 	FrameCommand byte = 6 // from the client, the first message: the rest is an ExecCommand as JSON
 )
 
-// HeaderInstance is in the answer of a machine's logs: the instance id of the incarnation that
-// wrote them.
+// HeaderInstance, in an answer with a machine's logs, has the id of the instance that wrote them.
 const HeaderInstance = "Sluice-Instance"
 
 // ExecControl is a text message from the client during a session:

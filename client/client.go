@@ -43,7 +43,7 @@ func New(baseURL, token string) (*Client, error) {
 // BaseURL returns where the server is.
 func (c *Client) BaseURL() string { return c.base.String() }
 
-// Codes that the client itself gives.
+// Codes of errors that the client itself makes.
 const (
 	codeInvalid     = "invalid"
 	codeUnavailable = "unavailable"
@@ -101,7 +101,7 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 	return nil, errorOf(resp)
 }
 
-// transportError is for a request that got no answer.
+// transportError returns the error of a request without an answer.
 func (c *Client) transportError(ctx context.Context, err error) error {
 	if cause := ctx.Err(); cause != nil {
 		return cause
@@ -119,7 +119,7 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 
 const maxErrorBody = 64 << 10
 
-// errorOf makes an *api.Error of an answer that isn't 2xx.
+// errorOf returns the *api.Error of an answer that isn't 2xx.
 func errorOf(resp *http.Response) error {
 	data, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	var body api.ErrorBody
@@ -135,7 +135,7 @@ func errorOf(resp *http.Response) error {
 	return e
 }
 
-// codeOfStatus guesses for answers of others, such as a load balancer's.
+// codeOfStatus returns a code for answers that aren't the server's, such as a load balancer's.
 func codeOfStatus(status int) string {
 	switch status {
 	case http.StatusBadRequest:
@@ -201,7 +201,7 @@ func (c *Client) call(ctx context.Context, req *http.Request, out any) error {
 	}
 	defer resp.Body.Close()
 	if out == nil || resp.StatusCode == http.StatusNoContent {
-		// so that the connection is used again
+		// so that the connection can be reused
 		_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, maxErrorBody))
 		return nil
 	}

@@ -32,12 +32,12 @@ type Exec struct {
 // stdinChunk is how much of stdin goes into one message.
 const stdinChunk = 32 << 10
 
-// RunExec runs a command in a machine until it ends, and returns its exit code. An error means that
-// the command could not be run or was lost sight of; a command that failed is no error. When ctx
-// ends, the connection is cut, and the platform ends the command.
+// RunExec runs a command in a machine and returns its exit code, whatever that is. It fails if the
+// command can't be run (see ErrNotRun) or the connection is lost. When ctx ends it cuts the
+// connection, and the platform ends the command.
 //
-// A Read of Stdin that blocks is left behind when the command ends first: hand in a reader that can
-// be closed, or one that lives as long as the process.
+// If the command ends first, a blocked Read of Stdin is left behind. So pass a reader that you can
+// close, or one that is used until the process ends.
 func (c *Client) RunExec(ctx context.Context, ref string, e Exec) (int, error) {
 	conn, err := c.dialExec(ctx, ref, e)
 	if err != nil {
@@ -104,20 +104,18 @@ func (c *Client) dialExec(ctx context.Context, ref string, e Exec) (*websocket.C
 	return conn, nil
 }
 
-// What goes into a query at most. Servers on the way refuse 1 MiB of headers, and 10,000
-// parameters.
+// Bounds of a query. Servers on the way refuse 1 MiB of headers, and 10,000 parameters.
 const (
 	queryArguments = 1000
 	queryBytes     = 32 << 10
 )
 
-// longCommand says whether a command is to be sent as a message.
+// longCommand reports whether a command is too long for a query, and goes into a message.
 func longCommand(q url.Values) bool {
 	return len(q["cmd"])+len(q["env"]) > queryArguments || len(q.Encode()) > queryBytes
 }
 
-// tooLongFor explains the refusal of a platform that doesn't know that a command may come as a
-// message.
+// tooLongFor returns the error for a platform that is too old to accept a command in a message.
 func tooLongFor(long bool, err error) error {
 	var e *api.Error
 	if !long || !errors.As(err, &e) || e.Code != codeInvalid {
@@ -219,8 +217,7 @@ func deliver(w io.Writer, p []byte) error {
 	return err
 }
 
-// ErrNotRun is in the chain of an error that says that a command could not be started in the
-// machine.
+// ErrNotRun is wrapped by errors of commands that could not be started in the machine.
 var ErrNotRun = errors.New("the command could not be run")
 
 func execError(payload []byte) error {

@@ -31,7 +31,7 @@ func (c *Client) Worker(ctx context.Context, id string) (api.Worker, error) {
 	return w, err
 }
 
-// Cordon keeps new machines off a worker.
+// Cordon stops a worker from getting more machines.
 func (c *Client) Cordon(ctx context.Context, id, reason string) (api.Worker, error) {
 	var w api.Worker
 	err := c.post(ctx, pathOf("workers", id, "cordon"), api.Cordon{Reason: reason}, &w)
@@ -64,7 +64,7 @@ func (c *Client) Drain(ctx context.Context, id string) (api.Drain, error) {
 	return d, err
 }
 
-// CancelDrain stops a drain: moves before their point of no return are undone, the others finished.
+// CancelDrain cancels a drain. Moves before their point of no return are undone, others finish.
 func (c *Client) CancelDrain(ctx context.Context, id string) (api.Drain, error) {
 	var d api.Drain
 	err := c.post(ctx, pathOf("drains", id, "cancel"), nil, &d)
@@ -78,7 +78,7 @@ func (c *Client) Move(ctx context.Context, id string) (api.Move, error) {
 	return m, err
 }
 
-// WaitMove returns a move once it has ended. It waits until ctx ends, over lost connections too.
+// WaitMove returns a move once it has ended. It waits until ctx ends, and reconnects.
 func (c *Client) WaitMove(ctx context.Context, id string) (api.Move, error) {
 	return waitFor(ctx, func() (api.Move, error) {
 		var m api.Move
@@ -87,7 +87,7 @@ func (c *Client) WaitMove(ctx context.Context, id string) (api.Move, error) {
 	}, MoveEnded)
 }
 
-// MoveEnded reports whether no step comes after a move's present one.
+// MoveEnded reports whether a move has reached its last step.
 func MoveEnded(m api.Move) bool { return m.Step == "done" || m.Step == "undone" }
 
 // DrainEnded reports whether a drain is over, drained or cancelled.
@@ -98,9 +98,8 @@ func (c *Client) Images(ctx context.Context) ([]api.Image, error) {
 	return listAll[api.Image](ctx, c, pathOf("images"), nil)
 }
 
-// CreateImage builds an image of sizeBytes from a tar archive. It streams the archive, but only
-// once the server has asked for it. When tar fails half-way, so does the upload: no image is made
-// of a part.
+// CreateImage builds an image of sizeBytes from a tar archive, which it streams once the server has
+// accepted the request. If reading tar fails, the upload fails, and no image is made.
 func (c *Client) CreateImage(ctx context.Context, name string, sizeBytes int64,
 	tar io.Reader) (api.Image, error) {
 	q := url.Values{"size_bytes": {strconv.FormatInt(sizeBytes, 10)}}
@@ -126,7 +125,8 @@ func (c *Client) CreateImage(ctx context.Context, name string, sizeBytes int64,
 	return image, err
 }
 
-// sourceReader remembers how reading ended, to tell a broken archive from a lost connection.
+// sourceReader records the error of reading, so that a broken archive isn't reported as a lost
+// connection.
 type sourceReader struct {
 	r io.Reader
 

@@ -13,7 +13,7 @@ import (
 // FleetFileName is the file in a fleet's directory that says how to reach it.
 const FleetFileName = "fleet.json"
 
-// FleetFile is how to reach a fleet. It holds a secret: write it with mode 0600.
+// FleetFile says how to reach a fleet. It contains a token: write it with mode 0600.
 type FleetFile struct {
 	URL   string `json:"url"`
 	Token string `json:"token"`

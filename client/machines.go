@@ -45,16 +45,16 @@ func (c *Client) Machine(ctx context.Context, ref string) (api.Machine, error) {
 	return m, err
 }
 
-// Conditions that WaitMachine waits for. Each is also over when it can't come true by waiting: the
-// machine failed, or something else is wanted of it now.
+// Conditions for WaitMachine. Each is also over once waiting can't make it true any more: the
+// machine has failed, or something else is wanted of it now.
 const (
 	UntilStarted = "started" // and healthy
 	UntilStopped = "stopped"
 	UntilSettled = "settled" // nothing is being done with it
 )
 
-// WaitMachine returns the machine once the condition holds or can't come true any more. It waits
-// until ctx ends, over lost connections too.
+// WaitMachine returns the machine once the condition is true, or can't become true any more. It
+// waits until ctx ends, and reconnects.
 func (c *Client) WaitMachine(ctx context.Context, ref, until string,
 	over func(api.Machine) bool) (api.Machine, error) {
 	return waitFor(ctx, func() (api.Machine, error) {
@@ -64,10 +64,10 @@ func (c *Client) WaitMachine(ctx context.Context, ref, until string,
 	}, over)
 }
 
-// retryPause is between attempts of a wait whose connection was lost.
+// retryPause is the pause before a wait reconnects.
 const retryPause = 300 * time.Millisecond
 
-// waitFor asks again until over holds; only "unavailable" is survived.
+// waitFor repeats a call until over returns true. It retries the error "unavailable", and no other.
 func waitFor[T any](ctx context.Context, ask func() (T, error), over func(T) bool) (T, error) {
 	for {
 		v, err := ask()
@@ -95,26 +95,27 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// StartMachine asks for a machine to run.
+// StartMachine requests that a machine runs. It returns once the request is durable; see
+// WaitMachine.
 func (c *Client) StartMachine(ctx context.Context, ref string) (api.Machine, error) {
 	var m api.Machine
 	err := c.post(ctx, machinePath(ref, "start"), nil, &m)
 	return m, err
 }
 
-// StopMachine asks for a machine to stop, cleanly.
+// StopMachine requests that a machine stops cleanly. It returns once the request is durable.
 func (c *Client) StopMachine(ctx context.Context, ref string) (api.Machine, error) {
 	var m api.Machine
 	err := c.post(ctx, machinePath(ref, "stop"), nil, &m)
 	return m, err
 }
 
-// DestroyMachine removes a machine for good. It returns once the wish is durable.
+// DestroyMachine removes a machine and its disk for good. It returns once the request is durable.
 func (c *Client) DestroyMachine(ctx context.Context, ref string) error {
 	return c.delete(ctx, machinePath(ref))
 }
 
-// MigrateMachine starts a move, to a worker or ("") to the best.
+// MigrateMachine starts a move to a worker, or to the best one if that is "".
 func (c *Client) MigrateMachine(ctx context.Context, ref, to string) (api.Move, error) {
 	var m api.Move
 	err := c.post(ctx, machinePath(ref, "migrate"), api.Migrate{To: to}, &m)
@@ -126,12 +127,12 @@ func (c *Client) MachineEvents(ctx context.Context, ref string) ([]api.Event, er
 	return listAll[api.Event](ctx, c, machinePath(ref, "events"), nil)
 }
 
-// Services returns what the platform in a running machine says of its services.
+// Services returns the states of a running machine's services.
 func (c *Client) Services(ctx context.Context, ref string) ([]api.ServiceInfo, error) {
 	return listAll[api.ServiceInfo](ctx, c, machinePath(ref, "services"), nil)
 }
 
-// SignalService does one of start, stop and restart to a service of a running machine.
+// SignalService starts, stops or restarts a service of a running machine, by what action says.
 func (c *Client) SignalService(ctx context.Context, ref, service, action string) error {
 	return c.post(ctx, machinePath(ref, "services", service, action), nil, nil)
 }
@@ -174,13 +175,13 @@ type LogOptions struct {
 // LogStream is a machine's log as text lines.
 type LogStream struct {
 	io.ReadCloser
-	// InstanceID is the incarnation of the machine that wrote them: each has a log of its own. ""
-	// if its platform doesn't tell.
+	// InstanceID is the instance of the machine that wrote the lines. Each instance has a log of
+	// its own. "" if its platform is too old to tell.
 	InstanceID string
 }
 
-// Logs returns a machine's log; the caller closes it. Following lasts until ctx ends or the machine
-// stops or moves, or the reader falls too far behind.
+// Logs returns a machine's log; the caller closes it. A followed log ends when ctx ends, when the
+// machine stops or moves, or when the reader falls too far behind.
 func (c *Client) Logs(ctx context.Context, ref string, o LogOptions) (*LogStream, error) {
 	q := url.Values{}
 	if o.Service != "" {

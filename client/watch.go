@@ -14,9 +14,8 @@ import (
 // maxEvent bounds one event of a watch: a drain with all of its moves.
 const maxEvent = 64 << 20
 
-// WatchDrain calls yield with a drain's state at once, at each change, and with its final state,
-// after which it returns nil. It returns nil too once yield returned false. A lost connection is
-// made again.
+// WatchDrain calls yield with a drain's state, now and at each change. It returns nil after the
+// final state, or once yield returns false. It reconnects when the connection is lost.
 func (c *Client) WatchDrain(ctx context.Context, id string, yield func(api.Drain) bool) error {
 	for {
 		over, err := c.watchOnce(ctx, id, yield)
@@ -29,7 +28,7 @@ func (c *Client) WatchDrain(ctx context.Context, id string, yield func(api.Drain
 	}
 }
 
-// watchOnce follows one connection; over says that there is nothing more to watch.
+// watchOnce reads one connection's events; over: the drain has ended, or yield has.
 func (c *Client) watchOnce(ctx context.Context, id string,
 	yield func(api.Drain) bool) (over bool, err error) {
 	req, err := c.newRequest(ctx, http.MethodGet, pathOf("drains", id, "watch"), nil, nil)

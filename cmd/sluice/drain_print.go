@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-platform/sluice/api"
 )
 
-// printDrain writes a drain's moves and what it came to.
+// printDrain writes a drain's moves and its result.
 func printDrain(w io.Writer, x api.Drain) error {
 	if len(x.Moves) > 0 {
 		if err := printMoves(w, x.Moves); err != nil {
@@ -115,7 +115,7 @@ func (p *drainLines) show(x api.Drain) error {
 		p.steps[m.ID] = len(m.Steps)
 	}
 	for _, b := range x.Blockers {
-		// Its detail changes with every move, and is no news.
+		// Not again: only its detail has changed, which it does with every move.
 		key := b.Code + " " + b.Object
 		if p.said[key] || p.resultFollows && x.State == "blocked" {
 			continue
@@ -164,7 +164,7 @@ func (p *drainTable) show(x api.Drain) error {
 	return nil
 }
 
-// unfinishedFirst keeps what moves in sight when not all fits.
+// unfinishedFirst puts unfinished moves first, for a terminal on which not all fit.
 func unfinishedFirst(moves []api.Move, room int) []api.Move {
 	if len(moves) <= room {
 		return moves
@@ -180,7 +180,7 @@ func unfinishedFirst(moves []api.Move, room int) []api.Move {
 	return append(going, ended...)[:max(room, 1)]
 }
 
-// end erases what was drawn last.
+// end erases the table.
 func (p *drainTable) end() {
 	if p.lines > 0 {
 		fmt.Fprintf(p.w, "\x1b[%dA\x1b[J", p.lines)

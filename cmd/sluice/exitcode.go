@@ -48,8 +48,8 @@ EXIT STATUS
 type codedError struct {
 	code int
 	err  error
-	// usage: the command was called wrongly, so that its usage line helps. No code says that by
-	// itself: a command in a machine may exit with any.
+	// usage: the command was called wrongly, so print its usage line. The code can't tell, because
+	// a command in a machine may exit with any.
 	usage bool
 }
 
@@ -67,8 +67,8 @@ func usageError(format string, args ...any) error {
 	return &codedError{code: exitUsage, usage: true, err: errs.New(errs.Invalid, format, args...)}
 }
 
-// several are the errors of a command that does the same to many things; it is never empty. Each is
-// printed, and the highest exit code is the command's.
+// several are the errors, at least one, of a command that works on many things. Each is printed,
+// and the highest exit code is the command's.
 type several []error
 
 func (s several) Error() string { return errors.Join(s...).Error() }

@@ -11,9 +11,8 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// steps says what a command that takes a while is at: on a terminal by a line that is kept up to
-// date, elsewhere by a line for each step. What takes less than a second isn't mentioned. Its
-// methods are safe for concurrent use.
+// steps prints the progress of a slow command: on a terminal in one line that it updates, elsewhere
+// in a line per step. It prints nothing within the first second. Safe for concurrent use.
 type steps struct {
 	name     string // of what is worked on
 	out      io.Writer
@@ -96,7 +95,7 @@ func (s *steps) line() string {
 	return line
 }
 
-// reader returns r, and is at the given step while that is read and at the next one afterwards.
+// reader returns r. The given step lasts until r has been read, and is followed by the next one.
 func (s *steps) reader(r io.Reader, what string, total int64, next string) io.Reader {
 	s.begin(what, total)
 	return &stepReader{r: r, s: s, next: next}

@@ -252,8 +252,7 @@ func infoText(info map[string]string) string {
 	return strings.Join(parts, ",")
 }
 
-// hopeless is how often a service has ended by itself when it isn't waited for any more; that takes
-// six seconds at least.
+// hopeless is after how many ends of a service a wait gives up. They take at least six seconds.
 const hopeless = 6
 
 // keepsEnding returns a service that ends over and over.

@@ -165,13 +165,13 @@ func (l *machineLog) copy(logs io.Reader, again bool) (part string, err error) {
 	}
 }
 
-// brokenLog is an error of the connection, not of our output.
+// brokenLog is an error of the connection, as opposed to one of our output.
 type brokenLog struct{ error }
 
 func (e *brokenLog) Unwrap() error { return e.error }
 
-// mark is how far a stream of a service has been printed: all lines before a time, and some of that
-// time.
+// mark says how far a stream of a service has been printed: all lines before a time, and some with
+// that time.
 type mark struct {
 	time  string
 	lines int
@@ -220,7 +220,7 @@ func (l *machineLog) line(line string) error {
 	return err
 }
 
-// sayEmpty says why a log is empty where that is not for want of output.
+// sayEmpty prints why a log is empty, unless the machine has just written nothing.
 func (l *machineLog) sayEmpty(ctx context.Context) {
 	m, err := l.c.Machine(ctx, l.ref)
 	if err != nil {

@@ -60,8 +60,8 @@ nothing.
 	return cmd
 }
 
-// stays says that a machine is where it is wanted. For programs that is a move that has ended, but
-// for an id: none was made.
+// stays reports that a machine is on the wanted worker already. For programs it prints a move that
+// has ended, without an id because none was made.
 func (d *deps) stays(m api.Machine) error {
 	move := api.Move{Machine: m.ID, MachineName: m.Name, Network: m.Network, Reason: "migrate",
 		From: m.Worker, To: m.Worker, Step: "done", Steps: []api.Step{}}

@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// habits are words that people bring along from other tools, by the verb that they mean here: is
-// are taken for it, of like it is only said that they mean it.
+// habits are words of other tools for our verbs, by verb. Words in "is" run the verb. For words in
+// "like" the error only names the verb.
 var habits = map[string]struct{ is, like []string }{
 	"list":    {is: []string{"ls"}, like: []string{"ps", "get"}},
 	"destroy": {is: []string{"rm"}, like: []string{"delete", "remove", "del", "kill"}},
@@ -43,8 +43,8 @@ var nouns = map[string][]string{
 	"server": {"serve", "daemon"},
 }
 
-// ways are of what no verb does by itself, but something else does: by the word that other tools
-// have for it, after a noun of ours where it means something else elsewhere.
+// ways say how to do what is a verb in other tools and none here. They are named by that verb, with
+// our noun in front if the verb means something else elsewhere.
 var ways = map[string]string{
 	"cp":           "copy through a command: tar -c DIR | sluice machine exec MACHINE -- tar -x -C /TARGET, or the other way round",
 	"restart":      "sluice machine stop MACHINE && sluice machine start MACHINE",
@@ -81,7 +81,7 @@ var ways = map[string]string{
 	"image show":    "sluice image list, and of its disk: sluice disk info URL",
 }
 
-// wayOf returns what to do in place of a verb that isn't there; "" where nothing is known.
+// wayOf returns what to do instead of a verb that doesn't exist; "": not known.
 func wayOf(cmd *cobra.Command, word string) string {
 	if !cmd.HasParent() {
 		return ways[word]
@@ -113,7 +113,7 @@ var flagHabits = map[string][]string{
 	"detach":  {"d"},
 }
 
-// pointless are flags of other tools that a verb here does without, with the reason.
+// pointless are flags of other tools that our verbs don't need, with the reason.
 var pointless = map[string]string{
 	"list all": "all are listed", "list a": "all are listed",
 	"list all-namespaces": "all are listed", "list A": "all are listed",
@@ -130,7 +130,7 @@ var pointless = map[string]string{
 	"create rm":   "a machine stays until it is destroyed",
 }
 
-// called returns the names that have a word among their other names.
+// called returns the names for which word is another name.
 func called(word string, names []string, others func(name string) []string) []string {
 	var found []string
 	for _, name := range names {
@@ -175,7 +175,7 @@ func (d *deps) flagErrors(cmd *cobra.Command, err error) error {
 	return flagError(cmd, err)
 }
 
-// flagError says what is wrong about a flag, and which one may have been meant.
+// flagError returns the error for a wrong flag, with a suggestion.
 func flagError(cmd *cobra.Command, err error) error {
 	var unknown *pflag.NotExistError
 	if !errors.As(err, &unknown) {
@@ -208,7 +208,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	return usageError("%s%s", err, didYouMean(like))
 }
 
-// noVerb says that the first word is no verb of a command, and which one may have been meant.
+// noVerb returns the error for a first word that isn't a verb of a command, with a suggestion.
 func noVerb(cmd *cobra.Command, words []string) error {
 	word := words[0]
 	like := verbFirst(cmd, words)
@@ -266,7 +266,7 @@ func meant(cmd *cobra.Command, word string) []string {
 			like = append(like, noun.CommandPath())
 		}
 		v := verbOf(noun, word)
-		// who wants another thing gone shouldn't be led to this
+		// never suggest a verb that destroys something else
 		if v == nil || v.Hidden || cmd.HasParent() && v.Name() == "destroy" {
 			continue
 		}

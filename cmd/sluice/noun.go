@@ -86,9 +86,8 @@ func verbs(cmd *cobra.Command) []string {
 	return names
 }
 
-// untilCommand is for commands that run one of the user's: their flags end where that begins, with
-// or without --. The flags before and after the first argument are parsed; what follows them is
-// returned.
+// untilCommand parses the flags of a command that runs one of the user's. It parses flags before
+// and after the first argument, and returns the user's command, which may follow a --.
 func untilCommand(cmd *cobra.Command, args []string) (first string, command []string, err error) {
 	if len(args) == 0 {
 		return "", nil, nil

@@ -14,12 +14,12 @@ const (
 	// littleRoom is what should be free in the server's directory, in bytes: etcd takes 64 MB for
 	// its log at a time.
 	littleRoom = 512 << 20
-	// roomInterval is between two looks.
+	// roomInterval is the interval between checks.
 	roomInterval = time.Minute
 )
 
-// warnOfFullDisk says once, and again after there has been room, that the server's directory is
-// almost full. When it is full the server ends.
+// warnOfFullDisk warns when the server's directory is almost full, once until there has been space
+// again. The server ends when the directory is full.
 func warnOfFullDisk(ctx context.Context, dir string, log *slog.Logger) error {
 	tick := time.NewTicker(roomInterval)
 	defer tick.Stop()

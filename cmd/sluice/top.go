@@ -48,8 +48,7 @@ type fleetView struct {
 	Machines []machineTop `json:"machines"`
 }
 
-// machineTop is one machine, and what its disk asked of the store in an interval. Rates are per
-// second.
+// machineTop is one machine, with the rates of its disk's requests to the store, per second.
 type machineTop struct {
 	ID            string         `json:"id"`
 	Name          string         `json:"name"` // app/name
@@ -66,7 +65,7 @@ type machineTop struct {
 	counts   api.DiskActivity
 }
 
-// fleetReading is what a fleet said at one moment.
+// fleetReading is the state of a fleet at one moment.
 type fleetReading struct {
 	at       time.Time
 	machines map[string]machineTop
@@ -104,7 +103,7 @@ func (d *deps) fleetTop(ctx context.Context, c *client.Client, every time.Durati
 	}
 }
 
-// readFleet asks the server, and compares with what it said before.
+// readFleet reads the fleet's state, and sets the rates since the reading before.
 func readFleet(ctx context.Context, c *client.Client, before fleetReading) (fleetView,
 	fleetReading, error) {
 	var view fleetView
@@ -144,8 +143,8 @@ func topOf(m *api.Machine) machineTop {
 		Operation: m.Operation, Stall: m.DiskStall, instance: m.InstanceID, counts: m.Disk}
 }
 
-// compare sets the rates. Counts of one incarnation only grow; a worker that was started anew may
-// know less.
+// compare sets the rates. Counts of one instance only grow, except that a restarted worker may have
+// lost some.
 func (m *machineTop) compare(old api.DiskActivity, took time.Duration) {
 	rate := func(from, to int64) float64 { return float64(max(to-from, 0)) / took.Seconds() }
 	m.StoreRequests = rate(old.Requests, m.counts.Requests)

@@ -119,8 +119,8 @@ func pressureOf(x api.Worker) string {
 	return s
 }
 
-// acceleration is what a worker's VMs run by, with the reason; "" where they have no kernel of
-// their own.
+// acceleration returns what executes the instructions of a worker's VMs, with the reason; "" if
+// they have no kernel of their own.
 func acceleration(x api.Worker) string {
 	switch {
 	case x.Acceleration != "" && x.AccelerationReason != "":
@@ -171,8 +171,7 @@ code is then the highest. With --json several are an array of those that were
 changed.
 `
 
-// eachWorker does something to each worker, and prints what became of it. One that fails keeps no
-// other from its turn.
+// eachWorker calls do for each worker and prints the result. It goes on after an error.
 func (d *deps) eachWorker(ids []string, do func(id string) (api.Worker, error)) error {
 	done := make([]api.Worker, 0, len(ids))
 	var failed several
@@ -253,7 +252,7 @@ drain: see sluice drain cancel.
 
 const drainExit = "\n  8  not drained: blocked, cancelled or out of time"
 
-// drainFlags say how long to look on.
+// drainFlags say how long to watch a drain.
 type drainFlags struct {
 	wait, detach bool
 	timeout      time.Duration

@@ -24,7 +24,7 @@ import (
 // removeTimeout bounds the removal of one VM.
 const removeTimeout = 20 * time.Second
 
-// Driver is a runtime that lets go of its directory when it is closed.
+// Driver is a runtime that unlocks its directory when it is closed.
 type Driver interface {
 	runtime.Driver
 	io.Closer
@@ -33,17 +33,17 @@ type Driver interface {
 // Drivers opens the runtime of one worker, for removing the VMs that it left.
 type Drivers func(runtime, vmDir, cgroupParent string) (Driver, error)
 
-// VMDir is where a worker keeps its VMs of a runtime.
+// VMDir returns the directory of a worker's VMs of a runtime.
 func (l Layout) VMDir(worker, runtime string) string {
 	return filepath.Join(l.workerDir(worker), runtime)
 }
 
-// runtimes are all that a worker may have VMs of.
+// runtimes are all runtimes of which a worker may have VMs.
 func runtimes() []string { return []string{"sandbox", "qemu"} }
 
-// Down stops the fleet and removes all that it made on this machine, its directory included. It
-// goes by names, not by what Up recorded, so that it works after a crash too; it goes on past
-// errors and returns them all.
+// Down stops the fleet and removes everything that it has made on this machine, its directory
+// included. It finds these things by name, not by records, so it works after a crash too. It goes
+// on after errors, and returns all of them.
 func (f *Fleet) Down(ctx context.Context, drivers Drivers, progress func(string)) error {
 	if _, err := os.Stat(f.Dir); err != nil && len(f.leftWorkers()) == 0 {
 		return errs.New(errs.NotFound, "there is no fleet in %s", f.Dir).
@@ -100,8 +100,7 @@ func (f *Fleet) removeVMs(ctx context.Context, worker, runtime string, drivers D
 	return g.Wait()
 }
 
-// leftWorkers lists every worker of which something is left: a record, a directory, a namespace or
-// a link.
+// leftWorkers returns every worker that has left a record, a directory, a namespace or a link.
 func (f *Fleet) leftWorkers() []string {
 	seen := map[string]bool{}
 	add := func(name string) {
@@ -136,8 +135,8 @@ func (f *Fleet) leftWorkers() []string {
 	return names
 }
 
-// stopDaemons stops every process that was started with a directory of this fleet as an argument of
-// its own, the S3 server after those that use it.
+// stopDaemons stops every process with a directory of this fleet among its arguments. The S3 server
+// is stopped after the processes that use it.
 func (f *Fleet) stopDaemons(ctx context.Context) error {
 	processes, err := f.daemons()
 	if err != nil {
@@ -190,7 +189,7 @@ func (f *Fleet) daemons() (daemonSet, error) {
 	return set, nil
 }
 
-// roleOf tells from a process's arguments whether it is one of this fleet's daemons.
+// roleOf returns which of this fleet's daemons a process is, by its arguments; "": none.
 func (f *Fleet) roleOf(args [][]byte) string {
 	for i, arg := range args {
 		next := ""

@@ -7,7 +7,8 @@ import (
 	"syscall"
 )
 
-// What can happen to a host. Each takes the fleet's lock, and is safe to repeat.
+// The following functions do what can happen to a host. Each takes the fleet's lock, and is
+// idempotent.
 
 // Kill ends a worker as a power cut would: its daemon, all its VMs, and its network, at once.
 func (f *Fleet) Kill(ctx context.Context, worker string) error {
@@ -28,22 +29,22 @@ func (f *Fleet) Kill(ctx context.Context, worker string) error {
 	})
 }
 
-// KillDaemon ends a worker's daemon alone; its VMs go on.
+// KillDaemon kills a worker's daemon; its VMs keep running.
 func (f *Fleet) KillDaemon(ctx context.Context, worker string) error {
 	return f.withHost(worker, func(_ *State, h *Host) error { return h.Process.kill(ctx) })
 }
 
-// Cut takes a worker off the bridge: it reaches nobody but a store that is a directory.
+// Cut disconnects a worker from the bridge. It still reaches a store that is a directory.
 func (f *Fleet) Cut(worker string) error {
 	return f.withHost(worker, func(*State, *Host) error { return f.setPort(worker, false) })
 }
 
-// Heal puts a worker back on the bridge.
+// Heal connects a worker to the bridge again.
 func (f *Fleet) Heal(worker string) error {
 	return f.withHost(worker, func(*State, *Host) error { return f.setPort(worker, true) })
 }
 
-// Pause stops a worker's daemon where it is; Resume lets it go on.
+// Pause stops a worker's daemon with SIGSTOP; Resume continues it.
 func (f *Fleet) Pause(worker string) error {
 	return f.withHost(worker, func(_ *State,
 		h *Host) error {
@@ -51,7 +52,7 @@ func (f *Fleet) Pause(worker string) error {
 	})
 }
 
-// Resume lets a paused worker's daemon go on.
+// Resume continues a paused worker's daemon.
 func (f *Fleet) Resume(worker string) error {
 	return f.withHost(worker, func(_ *State,
 		h *Host) error {
@@ -59,7 +60,7 @@ func (f *Fleet) Resume(worker string) error {
 	})
 }
 
-// Start starts a worker's daemon again, with its host where that is gone.
+// Start starts a worker's daemon again, and makes its host anew if that is gone.
 func (f *Fleet) Start(ctx context.Context, worker string) error {
 	return f.withHost(worker, func(s *State, h *Host) error {
 		if err := f.launchWorker(s, h); err != nil {
@@ -70,7 +71,7 @@ func (f *Fleet) Start(ctx context.Context, worker string) error {
 	})
 }
 
-// KillServer ends the server at once. Machines go on.
+// KillServer kills the server. Machines keep running.
 func (f *Fleet) KillServer(ctx context.Context) error {
 	return f.withState(func(s *State) error { return s.Server.kill(ctx) })
 }

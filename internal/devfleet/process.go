@@ -20,7 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process is a process that we started: a pid alone could have been given to another one since.
+// Process identifies a process that we started, also if its pid has been reused since.
 type Process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // clock ticks since boot, field 22 of /proc/<pid>/stat
@@ -43,7 +43,7 @@ func (p Process) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// stop asks with SIGTERM, then insists with SIGKILL after grace. Returns when it is gone.
+// stop sends SIGTERM and, after grace, SIGKILL. It returns when the process is gone.
 func (p Process) stop(ctx context.Context, grace time.Duration) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return err
@@ -100,7 +100,7 @@ func processStat(pid int) (start uint64, state byte, err error) {
 	return start, fields[0][0], err
 }
 
-// command is a daemon to start: detached from us, in its own session, logging to a file.
+// command returns a daemon to start, in its own session, that logs to a file.
 type command struct {
 	args  []string
 	env   []string // on top of ours

@@ -11,7 +11,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// State is what Up did, in dev.json.
+// State is what Up has done, as kept in dev.json.
 type State struct {
 	ID        string   `json:"id"`
 	StoreURL  string   `json:"store_url"`
@@ -53,7 +53,7 @@ func (s *State) host(name string) (*Host, error) {
 		WithRemedy("its workers are %v", known)
 }
 
-// load reads dev.json; a fleet that never came that far has none.
+// load returns the content of dev.json, which a fleet has only once Up has begun.
 func (l Layout) load() (*State, error) {
 	data, err := os.ReadFile(l.stateFile())
 	if errors.Is(err, fs.ErrNotExist) {

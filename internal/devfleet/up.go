@@ -56,8 +56,7 @@ func Open(dir string, log *slog.Logger) (*Fleet, error) {
 	return &Fleet{Layout: l, log: log}, nil
 }
 
-// Up brings the fleet up, or brings up what is missing of it. Progress is called with each thing
-// done.
+// Up starts the fleet, or those parts of it that don't run. It calls progress after each part.
 func (f *Fleet) Up(ctx context.Context, cfg Config, progress func(string)) error {
 	if err := checkConfig(cfg); err != nil {
 		return err
@@ -118,7 +117,7 @@ func checkConfig(cfg Config) error {
 	return nil
 }
 
-// found makes the directory and records the fleet before anything of it exists.
+// found makes the directory and records the fleet, before any other part of it exists.
 func (f *Fleet) found(cfg Config) (*State, error) {
 	for _, dir := range []string{f.Dir, f.serverDir(), f.storeDir(), f.path("log")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -143,7 +142,7 @@ func (f *Fleet) found(cfg Config) (*State, error) {
 	return s, f.save(s)
 }
 
-// mixedRuntimes has workers of both kinds.
+// mixedRuntimes makes a fleet with workers of both runtimes.
 const mixedRuntimes = "mixed"
 
 // runtimeOf is the runtime of the i-th worker, from 1.
@@ -206,7 +205,7 @@ func (f *Fleet) ensureServer(ctx context.Context, s *State) error {
 	return f.writeFleetFile(s.ServerURL)
 }
 
-// writeFleetFile tells clients where the fleet is and how to prove who they are.
+// writeFleetFile writes the file with the fleet's URL and the operators' token, for clients.
 func (f *Fleet) writeFleetFile(url string) error {
 	token, err := os.ReadFile(f.operatorToken())
 	if err != nil {
@@ -303,7 +302,7 @@ func (f *Fleet) waitReady(ctx context.Context, what string, p Process, file stri
 	}
 }
 
-// endedError says why a daemon ended while starting: its own last words, where it had any.
+// endedError returns why a daemon ended while it started, with the end of its log.
 func (f *Fleet) endedError(what string) error {
 	name := what[strings.LastIndexByte(what, ' ')+1:]
 	data, err := os.ReadFile(f.logFile(name))
@@ -324,7 +323,7 @@ func (f *Fleet) endedError(what string) error {
 		WithRemedy("%s", remedy)
 }
 
-// lock keeps two commands from working on one fleet at a time.
+// lock keeps a second command from working on the fleet at the same time.
 func (f *Fleet) lock() (func(), error) {
 	if err := os.MkdirAll(f.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create fleet directory: %w", err)

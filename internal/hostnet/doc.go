@@ -10,11 +10,11 @@
 //   - From a VM's link, the worker itself accepts neighbour discovery, answers of the platform on
 //     the control stream, and connections to the store gateway at the link's own address; nothing
 //     else.
-//   - Rules change in one transaction: there is no moment at which a machine has more rights than
-//     it ends with, or less than both before and after. Rules come before routes, and go after
-//     them.
-//   - Routes and rules outlive the worker daemon. What is here is told by a route's protocol number
-//     and by the table's name; anything of other owners is left alone.
+//   - Rules change in one transaction. At no moment does a machine have more rights than
+//     afterwards, or fewer than both before and afterwards. Rules are added before routes, and
+//     removed after them.
+//   - Routes and rules outlive the worker daemon. Ours have a protocol number of their own and a
+//     table of their own; everything else is left alone.
 //
 // All rules are stateless, hold no addresses themselves, and look (link, address) and (link,
 // network) up in sets: the cost of a packet doesn't depend on the number of machines, and adding a

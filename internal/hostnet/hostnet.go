@@ -35,14 +35,14 @@ type Net struct {
 	cfg   Config
 	nl    *netlink.Handle
 	nft   *nftables.Conn
-	sem   chan struct{} // holds one token; whoever has it may use all that is above and below
+	sem   chan struct{} // guards the other fields; its one token is taken by lock
 	links map[fleet.MachineID]fleet.MachineLink
 	stale bool // the kernel's rules may not be what links says
 }
 
-// New takes over the network namespace of the calling thread: forwarding is switched on, and the
-// rules are put in place if they aren't yet. Rules of an earlier daemon stay as they are until
-// Restore.
+// New returns the network of the calling thread's namespace, which it takes over: it switches on
+// forwarding, and installs the rules if they are missing. Rules of an earlier daemon stay as they
+// are until Restore.
 func New(cfg Config) (_ *Net, err error) {
 	n := &Net{cfg: cfg, sem: make(chan struct{}, 1),
 		links: map[fleet.MachineID]fleet.MachineLink{}}
@@ -115,13 +115,13 @@ func (n *Net) findUnderlay() error {
 	return nil
 }
 
-// Close gives back the sockets. The network stays as it is.
+// Close closes the sockets. The network stays as it is.
 func (n *Net) Close() error {
 	n.nl.Close()
 	return n.nft.CloseLasting()
 }
 
-// lock waits for the turn.
+// lock takes the semaphore, or fails when ctx ends.
 func (n *Net) lock(ctx context.Context) error {
 	select {
 	case <-n.sem:
@@ -133,8 +133,8 @@ func (n *Net) lock(ctx context.Context) error {
 
 func (n *Net) unlock() { n.sem <- struct{}{} }
 
-// AddMachine lets a machine talk to its network over a link, and routes its address there. A
-// machine that is known with another link or address moves. NotFound if the link doesn't exist.
+// AddMachine lets a machine use its network over a link, and routes its address there. For a known
+// machine it replaces the link and address. NotFound: the link doesn't exist.
 func (n *Net) AddMachine(ctx context.Context, m fleet.MachineLink) error {
 	if err := checkLink(m); err != nil {
 		return err
@@ -144,7 +144,7 @@ func (n *Net) AddMachine(ctx context.Context, m fleet.MachineLink) error {
 	}
 	defer n.unlock()
 	var gone []fleet.MachineLink
-	// also whoever had this link or address before, and wasn't removed
+	// also the machine that had this link or address before and wasn't removed
 	for id, old := range n.links {
 		if old != m && (id == m.Machine || old.Interface == m.Interface ||
 			old.Address == m.Address) {
@@ -166,8 +166,8 @@ func (n *Net) AddMachine(ctx context.Context, m fleet.MachineLink) error {
 	return n.addMachineRoute(m)
 }
 
-// checkLink refuses what would open a hole: an address outside of the machine's network, or a link
-// of the host's.
+// checkLink refuses what would break isolation: an address outside the machine's network, or a link
+// of the host.
 func checkLink(m fleet.MachineLink) error {
 	if m.Machine == "" || !fleet.NetworkPrefix(m.NetworkID).Contains(m.Address) {
 		return errs.New(errs.Invalid, "machine %q: address %s isn't in network %d", m.Machine,
@@ -179,7 +179,7 @@ func checkLink(m fleet.MachineLink) error {
 	return nil
 }
 
-// RemoveMachine takes a machine's route and rights away. Nothing happens if it isn't known.
+// RemoveMachine removes a machine's route and rights. An unknown machine is no error.
 func (n *Net) RemoveMachine(ctx context.Context, id fleet.MachineID) error {
 	if err := n.lock(ctx); err != nil {
 		return err
@@ -269,8 +269,8 @@ func (n *Net) SyncPeers(ctx context.Context, networks []uint32, peers []fleet.Pe
 	return n.deleteRoutes(routes)
 }
 
-// change adds and removes machines' rights in one transaction. If that failed the last time, or the
-// kernel's sets aren't what they were taken for, everything is made anew instead.
+// change adds and removes machines' rights in one transaction. If the last one failed, or the
+// kernel's sets aren't as expected, it replaces all rules instead.
 func (n *Net) change(added, gone []fleet.MachineLink) error {
 	if n.stale {
 		return n.rebuild()

@@ -32,8 +32,7 @@ func ownRoute(dst netip.Prefix, link int) *netlink.Route {
 // setSysctls makes the host a router, and new links ones that don't listen to other routers.
 func setSysctls(underlay string) error {
 	const dir = "/proc/sys/net/ipv6/conf"
-	// A router stops listening to router advertisements, unless told to go on; the underlay may
-	// live by them.
+	// By default a router ignores router advertisements, on which the underlay may depend.
 	ra := filepath.Join(dir, underlay, "accept_ra")
 	if b, err := os.ReadFile(ra); err == nil && strings.TrimSpace(string(b)) == "1" {
 		if err := os.WriteFile(ra, []byte("2"), 0); err != nil {
@@ -54,8 +53,8 @@ func setSysctls(underlay string) error {
 	return nil
 }
 
-// closeUnrouted answers packets to machines that are nowhere, instead of sending them by the
-// default route.
+// closeUnrouted rejects packets to addresses of machines that are nowhere. Otherwise they would
+// leave by the default route.
 func (n *Net) closeUnrouted() error {
 	r := ownRoute(fleetPrefix(), 0)
 	r.Type = unix.RTN_UNREACHABLE
@@ -82,7 +81,7 @@ func (n *Net) addMachineRoute(m fleet.MachineLink) error {
 	return nil
 }
 
-// deleteMachineRoute removes it, if its link is still there; else it went with the link.
+// deleteMachineRoute removes a machine's route. Without its link the kernel has removed it already.
 func (n *Net) deleteMachineRoute(m fleet.MachineLink) error {
 	link, err := n.nl.LinkByName(m.Interface)
 	if errors.As(err, &netlink.LinkNotFoundError{}) {

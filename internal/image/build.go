@@ -33,12 +33,12 @@ type BuildConfig struct {
 	DiskPath string
 	Size     int64 // of the disk in bytes; a multiple of disk.BlockSize, at least 16 MiB
 	Source   Source
-	// for the unpacked tree and the sparse file; default the system's
+	// directory for the unpacked tree and the sparse file; default the system's
 	TempDir  string
 	Progress func(done, total int64) // bytes imported; may be nil
 }
 
-// Result is a template disk that is ready to be forked.
+// Result describes a template disk that is ready to be forked.
 type Result struct {
 	DiskPath   string
 	Checkpoint string
@@ -49,9 +49,9 @@ type Result struct {
 	Notes  []string // what the image leaves out or has otherwise than its source, for people
 }
 
-// Build makes a template disk. It can be called again after any error: each call makes a disk of
-// its own (unless DiskPath is given), and nobody knows of that before Build has returned. What a
-// failed build has written is removed as far as the store lets it.
+// Build makes a template disk. It can be called again after any error: each call makes a new disk,
+// unless DiskPath is given, and nobody knows the disk before Build has returned. A failed build
+// removes what it has written, as far as the store allows.
 func Build(ctx context.Context, cfg BuildConfig) (_ Result, err error) {
 	if err := cfg.validate(); err != nil {
 		return Result{}, err
@@ -140,8 +140,8 @@ func (cfg *BuildConfig) write(ctx context.Context, raw *os.File) (int64, error) 
 	return written, d.Close(ctx)
 }
 
-// discard removes what a failed build has written. Nobody else knows of the disk: this call has
-// created it.
+// discard removes what a failed build has written. It is safe because this call has created the
+// disk, and nobody else knows it.
 func (cfg *BuildConfig) discard(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanupWait)
 	defer cancel()

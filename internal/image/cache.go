@@ -21,8 +21,8 @@ import (
 // Cache is a directory of trees that images are made from. Several processes may use it at the same
 // time.
 //
-// Each tree is in a directory of its own, with a file that is locked while the tree is in use or
-// being made, whose content is the tree's size, and whose time is that of the last use.
+// Each tree has a directory with a file beside it. The file is locked while the tree is in use or
+// being made; its content is the tree's size, and its time that of the last use.
 type Cache struct {
 	Dir   string
 	Limit int64 // bytes that unused trees may make it hold; 0: no limit
@@ -40,10 +40,10 @@ type Tree struct {
 	use *os.File
 }
 
-// Dir is where the tree is. It is not to be changed.
+// Dir returns the tree's directory, in which nothing may be changed.
 func (t *Tree) Dir() string { return filepath.Join(t.dir, treeName) }
 
-// Close says that the tree isn't used any more.
+// Close ends the use of the tree.
 func (t *Tree) Close() error { return t.use.Close() }
 
 // Cached describes a tree of a cache.
@@ -54,9 +54,9 @@ type Cached struct {
 	InUse bool      `json:"in_use,omitempty"`
 }
 
-// open returns a tree for use; NotFound if it isn't there.
+// open returns a tree for use. NotFound: it isn't in the cache.
 func (c Cache) open(name string) (*Tree, error) {
-	// who has it for themselves has it for a moment
+	// an exclusive lock is held only for a moment
 	t, err := lock(filepath.Join(c.Dir, name), unix.LOCK_SH)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errs.New(errs.NotFound, "no tree %s in the cache", name)
@@ -72,8 +72,8 @@ func (c Cache) open(name string) (*Tree, error) {
 	return t, nil
 }
 
-// lock locks what is in a directory of the cache; fs.ErrNotExist if it is gone by then. How is as
-// of flock(2).
+// lock locks a directory of the cache, in the mode how of flock(2). fs.ErrNotExist: it has been
+// removed.
 func lock(dir string, how int) (*Tree, error) {
 	use, err := os.OpenFile(filepath.Join(dir, useName), os.O_RDWR, 0)
 	if err != nil {
@@ -94,8 +94,8 @@ func lock(dir string, how int) (*Tree, error) {
 	return &Tree{dir: dir, use: use}, nil
 }
 
-// add has a tree made, in a directory that doesn't exist, and returns it for use. What is not
-// finished is never seen.
+// add calls make for a tree, in a directory that doesn't exist yet, and returns it for use. An
+// unfinished tree is never visible.
 func (c Cache) add(name string, fill func(dir string) error) (*Tree, error) {
 	done := filepath.Join(c.Dir, name)
 	t := &Tree{dir: done + undone + strings.ToLower(rand.Text()[:8])}
@@ -142,7 +142,7 @@ func (c Cache) finish(t *Tree, fill func(dir string) error) error {
 	return nil
 }
 
-// diskUsage is the room that a tree takes.
+// diskUsage returns the disk space of a tree, in bytes.
 func diskUsage(dir string) (int64, error) {
 	var total int64
 	seen := map[inode]bool{}
@@ -164,8 +164,8 @@ func diskUsage(dir string) (int64, error) {
 	return total, err
 }
 
-// List returns what is in the cache, what was used last first. A tree that is being made has no
-// size yet.
+// List returns the trees of the cache, the most recently used first. A tree that is being made has
+// no size yet.
 func (c Cache) List() ([]Cached, error) {
 	entries, err := os.ReadDir(c.Dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -202,8 +202,8 @@ func (c Cache) List() ([]Cached, error) {
 	return all, nil
 }
 
-// Prune removes what wasn't used for longest until the rest is within the limit, and what a process
-// that died was making. What is in use stays. It returns what it has removed.
+// Prune removes the least recently used trees until the rest is within the limit, and unfinished
+// trees of processes that have died. It keeps trees in use, and returns what it has removed.
 func (c Cache) Prune() ([]Cached, error) {
 	if c.Limit <= 0 {
 		return nil, nil
@@ -211,7 +211,7 @@ func (c Cache) Prune() ([]Cached, error) {
 	return c.prune(c.Limit)
 }
 
-// Clear removes all that isn't in use, and returns that.
+// Clear removes all trees that aren't in use, and returns them.
 func (c Cache) Clear() ([]Cached, error) { return c.prune(0) }
 
 func (c Cache) prune(limit int64) ([]Cached, error) {
@@ -250,7 +250,7 @@ func (c Cache) remove(name string) (bool, error) {
 		return false, errs.Wrap(errs.Unavailable, err, "remove a cached tree")
 	}
 	going := dir
-	// from now on nobody finds it, and what is left is known as such
+	// from now on nobody finds it, and its remains are recognized as such
 	if !strings.Contains(name, undone) {
 		going = dir + undone + strings.ToLower(rand.Text()[:8])
 		err = os.Rename(dir, going)

@@ -33,7 +33,7 @@ func configOf(file *v1.ConfigFile) *Config {
 		User: c.User, StopSignal: c.StopSignal}
 }
 
-// note says what of the config a machine doesn't do by itself; "" if there is nothing.
+// note returns a sentence on the parts of the config that machines ignore; "": there are none.
 func (c *Config) note() string {
 	if c == nil {
 		return ""
@@ -77,7 +77,7 @@ type strangers struct {
 	script  strings.Builder // for debugfs: they become nobody's
 }
 
-// findStrangers looks through a tree.
+// findStrangers returns the strangers in a tree.
 func findStrangers(dir string) (*strangers, error) {
 	var s strangers
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
@@ -123,7 +123,7 @@ func (s *strangers) add(name string, uid, gid uint32) error {
 	return nil
 }
 
-// note says what became of them; "" if there are none.
+// note returns a sentence on what was done with them; "": there are none.
 func (s *strangers) note() string {
 	if s.count == 0 {
 		return ""
@@ -133,7 +133,7 @@ func (s *strangers) note() string {
 		maxID, nobody, s.count, s.example)
 }
 
-// shellNote says so if a tree has no shell.
+// shellNote returns a sentence if a tree has no shell, else "".
 func shellNote(dir string) (string, error) {
 	t, err := openTree(dir, 0)
 	if err != nil {

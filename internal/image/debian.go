@@ -65,7 +65,7 @@ func Debian(ctx context.Context, o DebianOptions) (*Tree, error) {
 	return t, nil
 }
 
-// cacheName follows from what is in the tree.
+// cacheName returns the tree's name in the cache, which depends on everything that is in it.
 func (o *DebianOptions) cacheName() string {
 	sum := sha256.Sum256([]byte(strings.Join(append([]string{o.Mirror}, o.Include...), "\n")))
 	return fmt.Sprintf("debian-%s-%x", o.Suite, sum[:6])
@@ -188,7 +188,7 @@ func (o *DebianOptions) run(ctx context.Context, extra, name string, args ...str
 	return nil
 }
 
-// narrator keeps what a program says, and tells by it which step it is at.
+// narrator keeps a program's output, and derives from it the step that the program is at.
 type narrator struct {
 	step func(string)
 	text bytes.Buffer
@@ -214,7 +214,7 @@ func (n *narrator) Write(p []byte) (int, error) {
 	}
 }
 
-// stepOf translates a line of debootstrap or of apt.
+// stepOf returns the step that a line of debootstrap or apt announces; "": none.
 func stepOf(line string) string {
 	for _, s := range []struct{ prefix, step string }{
 		{"I: Retrieving InRelease", "reading the mirror's index"},

@@ -16,8 +16,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// leftover is what a tree may hold of the host that built it, or of the machine that it was taken
-// from, and what no image has: the platform or the first boot makes it anew, or nobody misses it.
+// leftover names files of the host that built a tree, or of the machine that it was copied from. No
+// image has them: the platform or the first boot makes them anew, or nobody needs them.
 type leftover struct {
 	// as of path.Match, in the tree; a directory stands for all plain files below it
 	pattern string
@@ -25,8 +25,8 @@ type leftover struct {
 	holds   *regexp.Regexp // only a file with such a line
 }
 
-// leftovers is the one list of what doesn't get into an image, whatever its source. /etc/machine-id
-// is on none: every image has it, empty, which systemd takes as "make one".
+// leftovers lists all files that are left out of an image, whatever its source. /etc/machine-id
+// isn't listed: every image has an empty one, which makes systemd write a new one.
 func leftovers() []leftover {
 	return []leftover{
 		// What each machine has of its own.
@@ -78,8 +78,7 @@ func dropLeftovers(ctx context.Context, raw, tree string) error {
 	if err := debugfs(ctx, raw, script); err != nil || !dropped {
 		return err
 	}
-	// What was in them is still in blocks that now are free, for everybody with a machine of this
-	// image to read.
+	// Their content is still in free blocks, which every machine of this image could read.
 	return frontend.DiscardFree(ctx, raw, fakeTime())
 }
 
@@ -111,8 +110,8 @@ func dropScript(root *os.Root) (string, bool, error) {
 	return script.String(), len(seen) > 0, nil
 }
 
-// plainFiles returns the files that l stands for. A link is an arrangement of the tree's own, and
-// stays; what is behind one that leads out of the tree is none of it.
+// plainFiles returns the files that l names. It leaves links alone, and follows none out of the
+// tree.
 func plainFiles(root *os.Root, l leftover) ([]string, error) {
 	found, err := fs.Glob(root.FS(), l.pattern)
 	if err != nil {
@@ -141,8 +140,7 @@ func plainFiles(root *os.Root, l leftover) ([]string, error) {
 	return matching(root, names, l)
 }
 
-// matching returns those of names that l means: with a line that it looks for, and not empty
-// already.
+// matching returns those of names that aren't empty and, if l asks for that, have a matching line.
 func matching(root *os.Root, names []string, l leftover) ([]string, error) {
 	var kept []string
 	for _, name := range names {
@@ -184,7 +182,7 @@ func holdsLine(root *os.Root, name string, line *regexp.Regexp) (bool, error) {
 	}
 }
 
-// quote writes a name so that debugfs takes it as one word, and as nothing else.
+// quote quotes a name as one word for debugfs.
 func quote(name string) (string, error) {
 	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' }) {
 		return "", errs.New(errs.Invalid, "file name %q in the tree", name).

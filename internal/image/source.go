@@ -32,8 +32,9 @@ type contents struct {
 	config *Config // of an OCI or Docker image; nil for files alone
 }
 
-// Dir is a directory as a Source, owners and all. Nothing in it may change meanwhile. If what it
-// holds is an OCI image layout or an unpacked Docker archive, the image's files are meant.
+// Dir returns a Source of the files of a directory, with their owners. Nothing in it may change
+// meanwhile. If it is an OCI image layout or an unpacked Docker archive, the Source has the files
+// of that image.
 type Dir string
 
 func (d Dir) tree(ctx context.Context, temp string, limit int64) (contents, error) {
@@ -47,8 +48,8 @@ func (d Dir) tree(ctx context.Context, temp string, limit int64) (contents, erro
 	return contents{dir: string(d)}, nil
 }
 
-// Tar returns a Source that reads a tar stream once, plain or compressed with gzip or zstd. What it
-// holds is taken as by Dir.
+// Tar returns a Source that reads a tar stream once, plain or compressed with gzip or zstd. Its
+// content counts as by Dir.
 func Tar(r io.Reader) Source { return &tarSource{r: r} }
 
 type tarSource struct{ r io.Reader }
@@ -98,7 +99,7 @@ func plainFile(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// OCI is the directory of an OCI image layout as a Source, with one image for this architecture.
+// OCI returns a Source of an OCI image layout with one image for this architecture.
 type OCI string
 
 func (o OCI) tree(ctx context.Context, temp string, limit int64) (contents, error) {

@@ -17,9 +17,8 @@ import (
 
 const xattrRecord = "SCHILY.xattr." // of a PAX header
 
-// tree is a directory that archives are unpacked into. Every name is resolved by the kernel as if
-// the directory were the root (RESOLVE_IN_ROOT), so that no link, of whatever target, leads out of
-// it.
+// tree is a directory into which archives are unpacked. The kernel resolves every name as if the
+// directory were the root (RESOLVE_IN_ROOT), so no link leads out of it.
 type tree struct {
 	path  string
 	root  int
@@ -109,7 +108,7 @@ func (t *tree) parent(name string) (dir int, base string, err error) {
 	return dir, base, err
 }
 
-// put makes one entry of an archive, in the place of what is there.
+// put makes one entry of an archive, and replaces what is there.
 func (t *tree) put(h *tar.Header, name string, content io.Reader) error {
 	if name == "" {
 		return t.putSelf(h)
@@ -146,7 +145,7 @@ func (t *tree) putSelf(h *tar.Header) error {
 	return setAttributes(t.root, ".", h)
 }
 
-// clear removes what is in the way of a new entry. A directory stays for a directory.
+// clear removes what is in the place of a new entry. A directory isn't removed for a directory.
 func clear(dir int, base string, forDirectory bool) error {
 	var st unix.Stat_t
 	err := unix.Fstatat(dir, base, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -259,5 +258,5 @@ func setAttributes(dir int, base string, h *tar.Header) error {
 
 func procPath(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 
-// release closes a descriptor that nothing was written through.
+// release closes a descriptor through which nothing was written.
 func release(fd int) { _ = unix.Close(fd) }

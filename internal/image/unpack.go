@@ -71,8 +71,8 @@ func unpack(ctx context.Context, t *tree, r io.Reader, asLayer bool) error {
 	}
 }
 
-// trailer watches for the two blocks of zeros that end an archive. Package tar takes one that was
-// cut between two entries for a whole one.
+// trailer checks that an archive ends with two blocks of zeros. Package tar accepts one that was
+// cut off between two entries.
 type trailer struct {
 	r     io.Reader
 	zeros int // at the end of what was read so far
@@ -104,7 +104,7 @@ func readError(err error) error {
 	return errs.Wrap(errs.Invalid, err, "read the archive")
 }
 
-// classify gives an error of unpacking its kind, unless it has one.
+// classify returns an unpacking error with a kind: its own if it has one.
 func classify(err error) error {
 	var known *errs.Error
 	switch {
@@ -124,8 +124,7 @@ func classify(err error) error {
 	}
 }
 
-// layerState knows what the layer that is being applied has made itself; its whiteouts don't
-// concern that.
+// layerState records what the present layer has made itself, which its whiteouts don't remove.
 type layerState struct {
 	tree *tree
 	made map[string]struct{}
@@ -201,7 +200,7 @@ func (l *layerState) empty(dirName string) error {
 	return nil
 }
 
-// decompress tells by its first bytes how a stream is compressed.
+// decompress returns a stream decompressed, by the method that its first bytes show.
 func decompress(r io.Reader) (io.ReadCloser, error) {
 	b := bufio.NewReaderSize(r, 1<<20)
 	magic, err := b.Peek(4)

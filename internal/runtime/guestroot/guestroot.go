@@ -1,6 +1,6 @@
-// Package guestroot makes what the root directory of a VM has under every runtime: a release finds
-// the same in a VM that has a kernel of its own and in one that has none. Its functions run where
-// that root is made, before anything else runs there.
+// Package guestroot makes the parts of a VM's root directory that are the same under every runtime,
+// whether the VM has a kernel of its own or not. Its functions run where that root is made, before
+// anything else runs there.
 package guestroot
 
 import (
@@ -21,12 +21,12 @@ const (
 	NoProgram = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 )
 
-// made lists what is in a release's root and not taken from it: the VM has its own of these, and
-// the kernel that is in a release has done its work.
+// made lists the directories of a release that a VM doesn't get: it has its own of these, and needs
+// the release's kernel no more.
 var made = []string{"dev", "proc", "sys", "run", "tmp", "boot", "lost+found"}
 
-// AddRelease shows the directories of a release in root, at the same places, by bind, which gets
-// directories that are there, and completes the links of a merged /usr.
+// AddRelease makes the directories of a release visible in root, at the same places. It calls bind
+// for each, with existing directories, and completes the links of a merged /usr.
 func AddRelease(root, release string, bind func(from, to string) error) error {
 	entries, err := os.ReadDir(release)
 	if err != nil {

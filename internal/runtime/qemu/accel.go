@@ -20,11 +20,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// kvmLimit is how long a kernel may take to boot by KVM on a host without pressure: with it, that
+// kvmLimit is how long a kernel may take to boot with KVM on a host without pressure. It usually
 // takes less than a second.
 const kvmLimit = 3 * time.Second
 
-// doubtAfter is how long a boot by KVM that only took too long counts as one that doesn't work.
+// doubtAfter is for how long KVM counts as broken after a boot that was merely too slow.
 const doubtAfter = time.Hour
 
 // accel is what runs a VM's instructions.
@@ -38,8 +38,8 @@ type accel struct {
 	Tried time.Time `json:"tried"`
 }
 
-// valid says that nothing need be tried again: what isn't sure is believed for a while, as each try
-// takes seconds.
+// valid reports whether the result can be used without a new trial. An uncertain result is used for
+// a while, because a trial takes seconds.
 func (a accel) valid(bootID string) bool {
 	return a.Boot == bootID && (a.Sure || time.Since(a.Tried) < doubtAfter)
 }
@@ -56,8 +56,8 @@ func (a accel) arguments() []string {
 	if a.KVM {
 		return []string{"-accel", "kvm", "-cpu", "host"}
 	}
-	// A CPU that says it copies bytes fast gets its memory copied by an instruction that is
-	// translated as a loop over them.
+	// Hide that the CPU copies bytes fast: the kernel would copy memory with an instruction that
+	// TCG translates into a loop over single bytes.
 	return []string{"-accel", "tcg,thread=multi,tb-size=128", "-cpu", "max,-erms,-fsrm"}
 }
 
@@ -71,7 +71,8 @@ func (d *Driver) Acceleration(ctx context.Context, release string) (fleet.Accele
 	return fleet.Acceleration{Kind: a.String(), Reason: a.Reason}, err
 }
 
-// accelFor finds out by booting the kernel, once per kernel and boot of the host, and remembers it.
+// accelFor returns the acceleration of a kernel. It finds out by booting the kernel, once per
+// kernel and boot of the host, and caches the result.
 func (d *Driver) accelFor(ctx context.Context, g guest) (a accel, err error) {
 	path := filepath.Join(d.cfg.CacheDir, "accel-"+g.KernelID+".json")
 	err = d.once(ctx, "try KVM", func() error {
@@ -117,7 +118,7 @@ func tryKVM(ctx context.Context, g guest) accel {
 	if err != nil {
 		return accel{Reason: err.Error()}
 	}
-	// taken for broken on a busy host, it would make that host busier
+	// without KVM, a busy host would become even busier
 	limit := onhost.Patient(kvmLimit)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -144,12 +145,12 @@ func tryKVM(ctx context.Context, g guest) accel {
 		"/dev/kvm is there, but doesn't boot a kernel: %v: %s", err, first)}
 }
 
-// commandLine is the kernel's.
+// commandLine returns the kernel's command line.
 func commandLine(a accel) string {
 	line := "console=ttyS0 quiet 8250.nr_uarts=1 panic=-1 reboot=t cryptomgr.notests random.trust_cpu=on " +
 		"rcupdate.rcu_expedited=1 memhp_default_state=online cgroup_no_v1=all"
 	if !a.KVM {
-		// What is emulated needs no cure for a real CPU's faults, and can't be calibrated against.
+		// An emulated CPU needs no mitigations, and its clocks can't be calibrated.
 		line += " mitigations=off no_timer_check tsc=reliable lpj=4000000"
 	}
 	return line

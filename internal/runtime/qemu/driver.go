@@ -36,7 +36,7 @@ type Config struct {
 	// CgroupParent is the cgroup below which VMs are put, relative to the root of each hierarchy.
 	// Different for every worker of a host.
 	CgroupParent string
-	// Cold has every VM boot its kernel, also where a saved VM would be there sooner.
+	// Cold makes every VM boot its kernel, instead of resuming a saved VM, which is faster.
 	Cold   bool
 	Logger *slog.Logger
 }
@@ -51,7 +51,7 @@ type Driver struct {
 	works map[string]*work // what is made once, while it is being made
 }
 
-// host is what this machine has, as far as it shapes VMs.
+// host describes this machine, as far as it shapes VMs.
 type host struct {
 	CPUs      int
 	MemoryMiB int64
@@ -93,14 +93,14 @@ func thisHost() (host, error) {
 		MemoryMiB: int64(uint64(info.Totalram)*uint64(info.Unit)>>27) << 7}, nil
 }
 
-// Close stops watching. VMs go on; Adopt of a later driver finds them.
+// Close stops watching. VMs keep running, and a later driver's Adopt finds them.
 func (d *Driver) Close() error { return d.vms.Close() }
 
 // Name returns "qemu".
 func (d *Driver) Name() string { return "qemu" }
 
-// Probe looks for what VMs need of this host. What they are accelerated by Acceleration says: only
-// booting a kernel tells.
+// Probe returns nil if this host has what VMs need. Only Acceleration can tell whether KVM works,
+// because it boots a kernel.
 func (d *Driver) Probe(context.Context) error {
 	for _, tool := range []string{program, "mkfs.ext4"} {
 		if _, err := lookPath(tool); err != nil {
@@ -116,7 +116,7 @@ func (d *Driver) Probe(context.Context) error {
 	return f.Close()
 }
 
-// lookPath finds a program also where the environment of a daemon has no sbin.
+// lookPath finds a program also in sbin, which the PATH of a daemon may lack.
 func lookPath(name string) (string, error) {
 	path, err := exec.LookPath(name)
 	for _, dir := range []string{"/usr/sbin", "/sbin", "/usr/bin"} {
@@ -128,6 +128,6 @@ func lookPath(name string) (string, error) {
 	return path, err
 }
 
-// Adopt returns the VMs that an earlier process left; see onhost.VMs. One whose start wasn't
-// finished is none.
+// Adopt returns the VMs that an earlier process left; see onhost.VMs. It removes
+// one whose start wasn't finished.
 func (d *Driver) Adopt(ctx context.Context) ([]runtime.VM, error) { return d.vms.Adopt(ctx) }

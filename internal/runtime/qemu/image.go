@@ -31,7 +31,7 @@ const (
 	unfinishedFor = time.Hour // since they were last written to
 )
 
-// guest is what the VMs of a release are made of.
+// guest has the files from which the VMs of a release are made.
 type guest struct {
 	Kernel, Initrd string // files
 	KernelID       string // hash of the two, for what is known of them
@@ -39,7 +39,7 @@ type guest struct {
 	Accel          accel
 }
 
-// guestOf makes what is missing of a release's guest.
+// guestOf returns a release's guest, and makes the files of it that are missing.
 func (d *Driver) guestOf(ctx context.Context, release string) (guest, error) {
 	g, err := kernelOf(release)
 	if err != nil {
@@ -52,7 +52,7 @@ func (d *Driver) guestOf(ctx context.Context, release string) (guest, error) {
 	return g, err
 }
 
-// kernelOf is the part of a release's guest that boots.
+// kernelOf returns the part of a release's guest that boots.
 func kernelOf(release string) (g guest, err error) {
 	g = guest{Kernel: filepath.Join(release, kernelPath),
 		Initrd: filepath.Join(release, initrdPath)}
@@ -73,8 +73,8 @@ func stamp(files ...string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:16], nil
 }
 
-// releaseImage returns a file with a release as an ext4 file system, and makes it if it isn't
-// there. Everybody gets the same bytes for the same tree.
+// releaseImage returns a file with a release as an ext4 file system, made if it is missing. The
+// same tree always gives the same bytes.
 func (d *Driver) releaseImage(ctx context.Context, release string) (string, error) {
 	var files []string
 	var size int64
@@ -131,7 +131,7 @@ func makeImage(ctx context.Context, release, path string, size int64) error {
 	return nil
 }
 
-// makeWhole has make write to a file that gets its name when it is whole.
+// makeWhole calls make to write a file, which gets its name only when it is complete.
 func (d *Driver) makeWhole(path string, fill func(tmp string) error) error {
 	f, err := os.CreateTemp(d.cfg.CacheDir, unfinished)
 	if err != nil {
@@ -144,7 +144,7 @@ func (d *Driver) makeWhole(path string, fill func(tmp string) error) error {
 	return os.Rename(tmp, path)
 }
 
-// touch marks a cached file as used; an error means that it isn't there.
+// touch marks a cached file as used. It fails if the file doesn't exist.
 func touch(path string) error {
 	return unix.UtimesNanoAt(unix.AT_FDCWD, path, nil, 0)
 }

@@ -29,7 +29,7 @@ func moreMiB(limit int64) int64 {
 	return max(0, (more+stepMiB-1)/stepMiB*stepMiB)
 }
 
-// checkLimits refuses what no VM on this host can be given.
+// checkLimits returns an error for limits that no VM on this host can have.
 func (d *Driver) checkLimits(l fleet.Resources) error {
 	if l.CPUMillis < 0 || l.MemoryMiB < 0 {
 		return errs.New(errs.Invalid, "limits can't be negative: %d millicores, %d MiB",
@@ -48,7 +48,7 @@ func outerLimits(l fleet.Resources) fleet.Resources {
 	return l
 }
 
-// askMemory tells the guest's kernel how much it shall have. It takes or gives it by and by.
+// askMemory sets how much memory the guest's kernel should have. The kernel adapts gradually.
 func (v *vm) askMemory(ctx context.Context, limit int64) error {
 	return v.withMonitor(ctx, func(m *monitor) error {
 		return m.do("qom-set", map[string]any{
@@ -58,8 +58,8 @@ func (v *vm) askMemory(ctx context.Context, limit int64) error {
 	})
 }
 
-// awaitMemory waits until the guest's kernel has as much as it was told. Conflict if it keeps more
-// for longer than memoryWait: it uses it.
+// awaitMemory waits until the guest's kernel has as much memory as askMemory has set. Conflict: it
+// still uses more after memoryWait.
 func (v *vm) awaitMemory(ctx context.Context, limit int64) error {
 	ctx, cancel := context.WithTimeout(ctx, memoryWait)
 	defer cancel()

@@ -18,15 +18,15 @@ import (
 
 const monitorSocket = "qmp.sock"
 
-// monitor is one connection to a QEMU's control socket. QEMU serves one at a time; another one
-// waits.
+// monitor is a connection to a QEMU's control socket. QEMU serves one at a time; others wait.
 type monitor struct {
 	conn *net.UnixConn
 	in   *bufio.Reader
 	stop func() bool
 }
 
-// shortPath names a file in dir by a path that a socket's address can hold, until done is called.
+// shortPath returns a path of a file in dir that is short enough for a socket's address. It is
+// valid until done is called.
 func shortPath(dir, name string) (path string, done func(), err error) {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -35,7 +35,7 @@ func shortPath(dir, name string) (path string, done func(), err error) {
 	return "/proc/self/fd/" + strconv.Itoa(fd) + "/" + name, func() { _ = unix.Close(fd) }, nil
 }
 
-// listenMonitor makes the socket that QEMU will serve on: it is there before QEMU is.
+// listenMonitor makes the socket for QEMU to serve on, before QEMU starts.
 func listenMonitor(dir string) (*os.File, error) {
 	path, done, err := shortPath(dir, monitorSocket)
 	if err != nil {
@@ -52,7 +52,7 @@ func listenMonitor(dir string) (*os.File, error) {
 	return f, err
 }
 
-// openMonitor connects, and gives up whatever it is at when ctx ends.
+// openMonitor connects. When ctx ends, the command under way fails.
 func openMonitor(ctx context.Context, dir string) (*monitor, error) {
 	path, done, err := shortPath(dir, monitorSocket)
 	if err != nil {

@@ -44,7 +44,7 @@ func (d *Driver) savedPath(p plan) (string, error) {
 	return filepath.Join(d.cfg.CacheDir, "saved-"+hex.EncodeToString(sum[:8])+".vm"), nil
 }
 
-// dropSaved forgets a saved VM that wouldn't resume, so that the next one boots.
+// dropSaved removes a saved VM that failed to resume, so that the next VM boots.
 func dropSaved(ctx context.Context, path string) error {
 	if context.Cause(ctx) != nil {
 		return nil // not its fault
@@ -77,8 +77,8 @@ func (v *vm) awaitResumed(ctx context.Context) error {
 	return nil
 }
 
-// saveWarm saves a VM once its platform waits for nothing but the boot document. A release of which
-// the platform doesn't get there isn't saved.
+// saveWarm saves a VM once its platform waits for nothing but the boot document. If it never gets
+// that far, the VM isn't saved.
 func (d *Driver) saveWarm(ctx context.Context, v *vm, path string) error {
 	warming, cancel := context.WithTimeout(ctx, onhost.Patient(warmLimit))
 	defer cancel()
@@ -94,8 +94,8 @@ func (d *Driver) saveWarm(ctx context.Context, v *vm, path string) error {
 	return nil
 }
 
-// save keeps a VM that waits for its order, for others to be resumed from. It goes on afterwards.
-// That it can't be saved is no reason to end it, as long as it runs.
+// save writes a VM that waits for its order to a file, from which others can be resumed. The VM
+// runs on afterwards, also if it couldn't be saved.
 func (d *Driver) save(ctx context.Context, v *vm, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, onhost.Patient(saveLimit))
 	defer cancel()
@@ -119,12 +119,12 @@ func (d *Driver) save(ctx context.Context, v *vm, path string) error {
 	})
 }
 
-// saidBy names the file with what a saved VM had said on its console: those that are resumed from
-// it don't say it again.
+// saidBy returns the path of a saved VM's console output. VMs that are resumed from it don't write
+// it again.
 func saidBy(saved string) string { return strings.TrimSuffix(saved, ".vm") + ".console" }
 
-// inheritConsole begins a VM's console with what the saved one had said. That was before its order,
-// so MarkInit isn't there.
+// inheritConsole begins a VM's console with the output of the saved one. That is from before the
+// order, so it has no MarkInit.
 func (v *vm) inheritConsole(saved string) error {
 	_ = touch(saidBy(saved)) // as recently used as the VM
 	err := copyFile(saidBy(saved), v.ConsolePath())
@@ -142,7 +142,7 @@ func copyFile(from, to string) error {
 	return os.WriteFile(to, b, 0o600)
 }
 
-// migrateTo has QEMU write the stopped VM into a file.
+// migrateTo makes QEMU write the stopped VM to a file.
 func migrateTo(ctx context.Context, m *monitor, path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

@@ -34,7 +34,7 @@ const (
 	savedFD   = 5
 )
 
-// plan is all that shapes a VM's QEMU.
+// plan is everything that shapes a VM's QEMU.
 type plan struct {
 	guest
 	id         fleet.VMID
@@ -72,8 +72,8 @@ func (p plan) arguments(dir string) []string {
 	return args
 }
 
-// quickFirmware does nothing but start a kernel that QEMU was given; it comes with QEMU. Emulated,
-// the usual firmware takes half a second to find that there is nothing else to do.
+// quickFirmware is a firmware of QEMU that only starts the given kernel. The default one, emulated,
+// takes half a second to find that there is nothing else to do.
 const quickFirmware = "/usr/share/qemu/qboot.rom"
 
 func firmware() []string {
@@ -83,7 +83,7 @@ func firmware() []string {
 	return []string{"-bios", quickFirmware}
 }
 
-// escape is for a value in a list with commas.
+// escape escapes a value for a list with commas.
 func escape(s string) string { return strings.ReplaceAll(s, ",", ",,") }
 
 func disk(name, path, serial string, readOnly bool) []string {
@@ -113,7 +113,7 @@ func directIO(path string) bool {
 	return true
 }
 
-// openTap makes the worker's end of the VM's link, and returns QEMU's. It goes when QEMU does.
+// openTap makes the worker's end of the VM's link, and returns QEMU's. The link ends with QEMU.
 func openTap(name string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {

@@ -24,8 +24,8 @@ const (
 	pollInterval = 5 * time.Millisecond // between looks at the console, for a mark
 )
 
-// Start makes the VM and returns once its init runs. Exists if its id is taken. If it fails,
-// nothing is left, or else the error says what, and a later Adopt returns it.
+// Start makes the VM and returns once its init runs. Exists: its id is taken. If it fails it leaves
+// nothing behind; otherwise the error says what, and a later Adopt returns it.
 func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, error) {
 	if err := d.checkSpec(spec); err != nil {
 		return nil, err
@@ -93,9 +93,9 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	return v.Cgroups.SetLimits(outerLimits(spec.Limits))
 }
 
-// bootUp starts QEMU, and returns when the VM takes its order: from a saved one at once, else after
-// booting. Of those that come while there is none, one boots and is saved, and the others wait for
-// that.
+// bootUp starts QEMU, and returns when the VM is ready for its order. It resumes a saved VM if
+// there is one, else it boots. While there is none, one caller boots and saves its VM, and the
+// others wait for that.
 func (d *Driver) bootUp(ctx context.Context, v *vm, p plan) error {
 	if d.cfg.Cold {
 		return d.bootCold(ctx, v, p)
@@ -145,7 +145,7 @@ func (d *Driver) bootCold(ctx context.Context, v *vm, p plan) error {
 	return v.awaitMark(ctx, bootdisk.MarkReady)
 }
 
-// attend notes who QEMU is, and watches it.
+// attend records QEMU's process, and watches it.
 func (d *Driver) attend(v *vm, pid int) error {
 	running, err := d.vms.Attend(v.VM, pid)
 	if err == nil && !running {
@@ -155,7 +155,7 @@ func (d *Driver) attend(v *vm, pid int) error {
 	return err
 }
 
-// prepare makes the VM's cgroups and files, side by side.
+// prepare makes the VM's cgroups and files, in parallel.
 func (v *vm) prepare(p plan, spec runtime.Spec) error {
 	var g errgroup.Group
 	g.Go(func() error {
@@ -184,7 +184,7 @@ func sparse(path string, size int64) error {
 	return nil
 }
 
-// order writes what the VM waits for.
+// order writes the VM's order to its boot disk.
 func (v *vm) order(spec runtime.Spec) error {
 	disk, err := os.OpenFile(filepath.Join(v.Dir(), bootFile), os.O_WRONLY, 0)
 	if err != nil {

@@ -9,8 +9,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 )
 
-// vm is a VM whose process is QEMU. Frozen, its clock isn't stopped: it is right again when it goes
-// on.
+// vm is a VM whose process is QEMU. Freezing doesn't stop its clock, which is right after a thaw.
 type vm struct {
 	*onhost.VM
 	driver *Driver
@@ -30,7 +29,7 @@ func (v *vm) Dial(ctx context.Context) (net.Conn, error) {
 		nil
 }
 
-// stream is a connection that ends with its VM. The VM's kernel says nothing when it is gone.
+// stream is a connection that ends with its VM. A VM that has ended closes no connection by itself.
 type stream struct {
 	*net.TCPConn
 	stop func() bool
@@ -42,8 +41,8 @@ func (s *stream) Close() error {
 	return s.TCPConn.Close()
 }
 
-// SetLimits gives the VM more or less memory and CPU, and returns when its kernel has it; 0 means
-// no bound for CPU, and 1 GiB of memory. Conflict if the kernel can't give back what it has.
+// SetLimits changes the VM's memory and CPU, and returns when its kernel has adapted. 0 means no
+// bound for CPU, and 1 GiB of memory. Conflict: the kernel can't give back memory that it uses.
 func (v *vm) SetLimits(ctx context.Context, limits fleet.Resources) error {
 	if err := v.Running(); err != nil {
 		return err
@@ -67,8 +66,8 @@ func (v *vm) SetLimits(ctx context.Context, limits fleet.Resources) error {
 	return v.Cgroups.SetLimits(outerLimits(limits))
 }
 
-// howItEnded prefers what the VM's kernel said last to how QEMU ended: that ends well whenever the
-// VM ends itself.
+// howItEnded returns the last message of the VM's kernel, if there is one, else how QEMU ended.
+// QEMU exits with 0 also when the VM has failed and ended itself.
 func howItEnded(v *onhost.VM, process string) string {
 	last := tail(v.ConsolePath(), 10)
 	if _, after, ok := strings.Cut(last, "Kernel panic - "); ok {

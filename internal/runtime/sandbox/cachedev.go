@@ -55,8 +55,7 @@ func attachCache(path string, size int64) (int, error) {
 		"every free loop device was taken by somebody else first")
 }
 
-// configureLoop attaches f without the host's page cache in between, where its file system can do
-// that.
+// configureLoop attaches f, with direct I/O if f's file system supports it.
 func configureLoop(n int, f *os.File) error {
 	dev, err := os.OpenFile(loopPath(n), os.O_RDWR, 0)
 	if err != nil {
@@ -97,8 +96,8 @@ func loopsOver(path string) ([]int, error) {
 	return found, nil
 }
 
-// detachCache detaches every loop device over path and waits until that is so: a device that is
-// open is only detached when its last user has closed it.
+// detachCache detaches every loop device over path, and returns when they are detached. The kernel
+// detaches an open device only once its last user has closed it.
 func detachCache(ctx context.Context, path string) error {
 	err := onhost.Poll(ctx, func() (bool, error) {
 		loops, err := loopsOver(path)

@@ -22,22 +22,22 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
-// setupArg0 is how a program is called to become a VM's init.
+// setupArg0 is the argv[0] by which this program knows that it has to become a VM's init.
 const setupArg0 = "sluice-vm-setup"
 
 const (
 	controlFD = 3
 	statusFD  = 4
-	// initCgroup is where the platform's processes are, beside the inner container's. What the
-	// machine has dirtied is then never theirs to wait for when they need memory. With v2 they must
-	// also not sit in a cgroup that delegates controllers.
+	// initCgroup is the cgroup of the platform's processes, beside the inner container's. So they
+	// never have to write out pages of the machine when they need memory. And with v2, a cgroup
+	// that delegates controllers may have no processes.
 	initCgroup = "init"
 	cgroupRoot = "/sys/fs/cgroup" // as the VM sees it
 	goByte     = 'g'
 	execByte   = 'x'
 )
 
-// setup is what the setup process is told.
+// setup is the input of the setup process.
 type setup struct {
 	Root     string        `json:"root"` // an empty directory
 	Release  string        `json:"release"`
@@ -50,8 +50,8 @@ type setup struct {
 	Probe    bool          `json:"probe"`  // try what can be tried without a VM, and exit
 }
 
-// Child is to be called first in main, before flags are read. In a process that a Driver started to
-// become a VM's init it never returns; in any other it returns at once.
+// Child must be the first call in main. It returns at once, except in a process that a Driver has
+// started to become a VM's init: there it never returns.
 //
 // It runs inside the VM's new namespaces, makes the VM's root there, and replaces itself by the
 // release's init: nothing of the calling program is left in the VM.
@@ -61,7 +61,7 @@ func Child() {
 	}
 	status := os.NewFile(statusFD, "status")
 	control := os.NewFile(controlFD, "control")
-	// Of what a namespace is told, some is for a thread alone: all from here on is on the one that
+	// Some of the following affects only the calling thread, so all of it must run on the one that
 	// execs.
 	runtime.LockOSThread()
 	err := becomeInit(control, status)
@@ -72,7 +72,7 @@ func Child() {
 	syscall.Exit(0)
 }
 
-// becomeInit returns only if it fails, or has only to probe.
+// becomeInit returns only if it fails, or is only a probe.
 func becomeInit(control, status *os.File) error {
 	unix.CloseOnExec(controlFD)
 	unix.CloseOnExec(statusFD)
@@ -103,8 +103,8 @@ func becomeInit(control, status *os.File) error {
 	if err := confine(); err != nil {
 		return err
 	}
-	// The worker has made the link, and put this process on record, when it says so. End of file
-	// here means that it is dead.
+	// The worker writes here once it has made the link and recorded this process. End of file means
+	// that the worker has died.
 	if b, err := in.ReadByte(); err != nil || b != goByte {
 		return errors.New("the worker went away")
 	}
@@ -117,8 +117,8 @@ func becomeInit(control, status *os.File) error {
 	return execInit(s, status)
 }
 
-// enterCgroups moves the process into its v1 cgroups (it was born in the v2 one) and makes where it
-// is then the root of what it sees of them.
+// enterCgroups moves the process into its v1 cgroups; it was started in the v2 one. It then makes
+// these the roots of its cgroup namespace.
 func enterCgroups(procs []string) error {
 	for _, file := range procs {
 		if err := onhost.WriteFile(file, "0"); err != nil {
@@ -131,7 +131,7 @@ func enterCgroups(procs []string) error {
 	return nil
 }
 
-// hostCapabilities are what root in a VM doesn't have: they act on the host's kernel as a whole.
+// hostCapabilities are the capabilities that root in a VM lacks: they affect the whole kernel.
 func hostCapabilities() []uintptr {
 	return []uintptr{
 		unix.CAP_SYS_MODULE, unix.CAP_SYS_RAWIO, unix.CAP_SYS_TIME, unix.CAP_SYSLOG,
@@ -147,10 +147,11 @@ func confine() error {
 		}
 	}
 	unix.Umask(0o022)
-	// A worker may have more or less of these than a VM shall. It may not be allowed to raise them
-	// either.
+	// The worker's OOM score and limits may differ from a VM's. It may not be allowed to raise
+	// limits, so errors are ignored.
 	_ = onhost.WriteFile("/proc/self/oom_score_adj", "0")
-	// A worker is on the way of its machines' flushes. What they run is not.
+	// A worker is an I/O flusher for the kernel, because its machines' flushes pass through it.
+	// The processes of a VM are not.
 	if err := ioflusher.Leave(); err != nil {
 		return err
 	}
@@ -198,8 +199,7 @@ func execInit(s setup, status *os.File) error {
 	// An ignored signal stays ignored over an exec, a caught one doesn't.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT)
 	if _, err := status.Write([]byte{execByte}); err != nil {
-		// The worker died in the last moment: it had put this VM on record, so the VM is complete
-		// without it.
+		// The worker has just died. The VM is on record, so it is complete without the worker.
 		_ = status.Close()
 	}
 	env := []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -208,7 +208,7 @@ func execInit(s setup, status *os.File) error {
 	return fmt.Errorf("run init: %w", err)
 }
 
-// enterInitCgroup moves init into a cgroup of its own, in all that bounds memory.
+// enterInitCgroup moves init into a cgroup of its own, in every hierarchy that bounds memory.
 func enterInitCgroup(s setup) error {
 	own := memcg.Cgroup{Dir: filepath.Join(cgroupRoot, initCgroup), V2: s.AllV2}
 	if !s.AllV2 {

@@ -19,9 +19,9 @@ type cgroupMount struct {
 	Options string `json:"options"`
 }
 
-// guestMounts shows the VM its hierarchies under the same names as the host has them. v1
-// hierarchies that bound nothing, as some programs make them on a host with v2, would only have its
-// container runtime take it for one with v1.
+// guestMounts returns the VM's hierarchies, under the names that they have on the host. It leaves
+// out v1 hierarchies that bound nothing, which some programs make on a host with v2: they would
+// make the container runtime use v1.
 func guestMounts(c onhost.Layout, allV2 bool) []cgroupMount {
 	if allV2 {
 		return []cgroupMount{{Type: "cgroup2"}}

@@ -26,8 +26,8 @@ const (
 	startTimeout = 30 * time.Second
 )
 
-// Start makes the VM and returns once its init runs. Exists if its id is taken. If it fails,
-// nothing is left, or else the error says what, and a later Adopt returns it.
+// Start makes the VM and returns once its init runs. Exists: its id is taken. If it fails it leaves
+// nothing behind; otherwise the error says what, and a later Adopt returns it.
 func (d *Driver) Start(ctx context.Context, spec runtime.Spec) (runtime.VM, error) {
 	if err := checkSpec(spec); err != nil {
 		return nil, err
@@ -93,15 +93,15 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	if err := createLink(onhost.LinkName(spec.ID), p.pid); err != nil {
 		return errors.Join(err, p.giveUp())
 	}
-	// From the word to go on, the setup process needs nobody. So it gets that word only once it is
-	// on record.
+	// Once told to go on, the setup process works without the worker. So it must be on record
+	// before.
 	if err := v.WriteRecord(); err != nil {
 		return err
 	}
 	return p.finish(ctx)
 }
 
-// attend notes who the setup process is, and watches it.
+// attend records the setup process, and watches it.
 func (d *Driver) attend(v *vm, pid int) error {
 	running, err := d.vms.Attend(v.VM, pid)
 	if err == nil && !running {
@@ -110,7 +110,7 @@ func (d *Driver) attend(v *vm, pid int) error {
 	return err
 }
 
-// prepare makes the VM's cgroups and its cache device, side by side.
+// prepare makes the VM's cgroups and its cache device, in parallel.
 func (v *vm) prepare(spec runtime.Spec) (cache int, err error) {
 	var g errgroup.Group
 	cache = noCache
@@ -195,7 +195,7 @@ func (p *setupProcess) send(s setup) error {
 	return nil
 }
 
-// giveUp lets the setup process end, and returns what it says went wrong, if it does.
+// giveUp ends the setup process, and returns its error, if it has reported one.
 func (p *setupProcess) giveUp() error {
 	_ = p.control.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -203,7 +203,7 @@ func (p *setupProcess) giveUp() error {
 	return p.outcome(ctx)
 }
 
-// finish lets the setup process go on, and waits until it has become init.
+// finish tells the setup process to go on, and waits until it has become init.
 func (p *setupProcess) finish(ctx context.Context) error {
 	if _, err := p.control.Write([]byte{goByte}); err != nil {
 		return errors.Join(errs.Wrap(errs.Internal, err, "let setup go on"), p.giveUp())

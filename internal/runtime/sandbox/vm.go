@@ -12,8 +12,8 @@ type vm struct{ *onhost.VM }
 
 func cachePath(v *onhost.VM) string { return filepath.Join(v.Dir(), "cache.img") }
 
-// SetLimits bounds the whole VM, the platform in it included; 0 means no bound. Conflict if it uses
-// more memory now than it may, and nothing can be reclaimed.
+// SetLimits bounds the whole VM, its platform included; 0 means no bound. Conflict: the VM uses
+// more memory than the new bound, and not enough can be reclaimed.
 func (v *vm) SetLimits(_ context.Context, limits fleet.Resources) error {
 	if err := v.Running(); err != nil {
 		return err

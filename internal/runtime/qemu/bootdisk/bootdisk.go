@@ -1,10 +1,10 @@
-// Package bootdisk is what the qemu driver and the first program in its VMs say to each other: the
+// Package bootdisk is the protocol between the qemu driver and the first program in its VMs: the
 // small disk on which a VM gets its order, the names of its disks, and the marks on its console. It
-// does no I/O of its own but on what it is given.
+// does I/O only on readers and writers that it is given.
 //
-// Invariants: an order is complete or not there: its header is written last and carries a checksum.
-// A VM reads it past its caches, again and again until it is there, so that one that was saved
-// while it waited finds the order of the VM that it has become.
+// Invariants: an order is complete or absent, because its header is written last and has a
+// checksum. A VM reads the disk past its caches, again and again until the order is there. So a VM
+// that was saved while it waited finds its own order when it is resumed.
 package bootdisk
 
 import (
@@ -25,8 +25,8 @@ const (
 	SerialCache   = "sluice-cache"
 )
 
-// Marks on the console, each at the start of a line. What comes after MarkInit may be anybody's;
-// before, only the kernel, the first program and the platform write there.
+// Marks on the console, each at the start of a line. Before MarkInit only the kernel, the first
+// program and the platform write there; after it anybody may.
 const (
 	MarkReady = "sluice-boot: ready" // takes its order
 	// still without one, the platform has done what it can: not there if the order is early
@@ -49,7 +49,7 @@ const (
 	magic = "SLUICEB1"
 )
 
-// Order is what a VM is told once.
+// Order is everything that a VM needs to become this VM, and gets once.
 type Order struct {
 	Hostname string    `json:"hostname"`
 	Clock    time.Time `json:"clock"` // at the moment of writing
@@ -80,8 +80,8 @@ func Write(disk io.WriterAt, o Order) error {
 	return nil
 }
 
-// Read returns the order on the disk, if it is there. The buffer must hold Size bytes; reads are
-// aligned like it.
+// Read returns the order on the disk, if there is one. The buffer must have Size bytes. Reads have
+// the alignment of the buffer.
 func Read(disk io.ReaderAt, buffer []byte) (Order, bool, error) {
 	var o Order
 	if _, err := disk.ReadAt(buffer[:block], 0); err != nil {

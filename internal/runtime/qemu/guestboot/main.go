@@ -2,10 +2,10 @@
 // VM's init finds, and then becomes the release's init. It is all that the initramfs has, besides
 // kernel modules.
 //
-// Invariants: what it prepares is the same in all VMs of a release. All that is a VM's own (its
-// name, boot document, clock and randomness) it gets from the order. One process of it stays to
-// wait for that, beside the release's init, and ends when it has followed it. Until then the VM may
-// be saved; best at MarkWarm, when the platform waits for nothing else.
+// Invariants: what it prepares is the same in all VMs of a release. The order has everything that
+// is a VM's own: its name, boot document, clock and randomness. One process of guestboot stays
+// beside the release's init, waits for the order, follows it and ends. Until then the VM may be
+// saved, best at MarkWarm, when the platform waits for nothing else.
 package main
 
 import (
@@ -37,7 +37,7 @@ func main() {
 	endVM()
 }
 
-// endVM has the kernel restart, which ends the VM, once the console has sent all.
+// endVM waits until the console has sent everything, and restarts the kernel, which ends the VM.
 func endVM() {
 	_ = unix.IoctlSetInt(1, unix.TCSBRK, 1)
 	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART)
@@ -68,8 +68,8 @@ func boot() error {
 	if err := makeRoot(); err != nil {
 		return err
 	}
-	// Programs reserve more than they use. On a host with much memory that goes well; in a small VM
-	// it shall too.
+	// Allow overcommit: programs reserve more memory than they use, and must start in a small VM
+	// too.
 	if err := onhost.WriteFile("/proc/sys/vm/overcommit_memory", "1"); err != nil {
 		return fmt.Errorf("let programs reserve memory: %w", err)
 	}

@@ -15,7 +15,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/runtime/qemu/bootdisk"
 )
 
-// orderInterval is how often the boot disk is looked at until the order is there.
+// orderInterval is the interval between reads of the boot disk until the order is there.
 const orderInterval = 2 * time.Millisecond
 
 // diskWith returns the node, below /dev, of the disk with a serial number; not exist where there is
@@ -33,8 +33,8 @@ func diskWith(serial string) (string, error) {
 	return "", &fs.PathError{Op: "find disk", Path: serial, Err: fs.ErrNotExist}
 }
 
-// awaitOrder reads the boot disk, past the page cache, until it has an order. It tells when the
-// platform is warm.
+// awaitOrder reads the boot disk, past the page cache, until it has an order. Meanwhile it prints
+// MarkWarm once the platform is warm.
 func awaitOrder() (bootdisk.Order, error) {
 	path, err := diskWith(bootdisk.SerialBoot)
 	if err != nil {
@@ -69,7 +69,7 @@ func awaitOrder() (bootdisk.Order, error) {
 	}
 }
 
-// follow makes this VM the one that the order says it is.
+// follow makes this VM the one that the order names.
 func follow(o bootdisk.Order) error {
 	now := unix.NsecToTimespec(o.Clock.UnixNano())
 	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &now); err != nil {

@@ -67,9 +67,9 @@ func makeRoot() error {
 }
 
 // firstMemoryCgroup makes a memory cgroup and removes it. With the first one the kernel patches its
-// own code, where memory is allocated; a processor that is emulated by QEMU 7.2 and runs that code
-// just then may go on to see the breakpoint that is there meanwhile, and be stuck for ever: one VM
-// in 75, when it was the container that came first. Here nothing else runs.
+// own code, where memory is allocated. On a processor that QEMU 7.2 emulates and that runs this
+// code just then, the kernel may hang at a stale breakpoint: one VM in 75 did, when the container
+// made the first cgroup. Here nothing else runs.
 func firstMemoryCgroup(cgroups string) error {
 	control, first := filepath.Join(cgroups, "cgroup.subtree_control"),
 		filepath.Join(cgroups, "first")
