@@ -21,8 +21,8 @@ import (
 // Cache is a directory of trees that images are made from. Several processes may use it at the same
 // time.
 //
-// Each tree has a directory with a file beside it. The file is locked while the tree is in use or
-// being made; its content is the tree's size, and its time that of the last use.
+// Each entry is a directory with the tree and a file. The file is locked while the tree is in use
+// or being made; its content is the tree's size, and its time that of the last use.
 type Cache struct {
 	Dir   string
 	Limit int64 // bytes that unused trees may make it hold; 0: no limit
@@ -94,7 +94,7 @@ func lock(dir string, how int) (*Tree, error) {
 	return &Tree{dir: dir, use: use}, nil
 }
 
-// add calls make for a tree, in a directory that doesn't exist yet, and returns it for use. An
+// add calls fill to make a tree, in a directory that doesn't exist yet, and returns it for use. An
 // unfinished tree is never visible.
 func (c Cache) add(name string, fill func(dir string) error) (*Tree, error) {
 	done := filepath.Join(c.Dir, name)

@@ -30,7 +30,8 @@ type record struct {
 	Forgotten time.Time `json:"forgotten,omitzero"`
 }
 
-// machineRun is one stay of a machine in one VM, from the claim of the VM to its removal.
+// machineRun is one stay of a machine on this worker, in one VM at most. It is kept after its end,
+// until the next one begins or the machine is forgotten.
 type machineRun struct {
 	Generation fleet.Generation `json:"generation"` // as reported
 	Instance   fleet.InstanceID `json:"instance"`
@@ -87,8 +88,9 @@ func (s *recordStore) save(id fleet.MachineID, r record) error {
 	return nil
 }
 
-// load returns a machine's record, or the empty one if there is none. Corrupt or Unsupported if the
-// file can't be read: without its generation, the worker might accept an older assignment.
+// load returns a machine's record, or the empty one if there is none. If the file can't be read, it
+// fails as Internal, Corrupt or Unsupported: without the generation, the worker might accept an
+// older assignment.
 func (s *recordStore) load(id fleet.MachineID) (record, error) {
 	b, err := os.ReadFile(s.path(id))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -11,11 +11,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/guestapi"
 )
 
-// lastToKill has the kernel kill any of the machine's processes before one of the platform's, which
-// inherit it from init: with the platform the whole VM would end.
+// lastToKill makes the kernel kill any process of the machine before one of the platform, whose end
+// would end the whole VM. The platform's processes inherit it from init.
 const lastToKill = "-900"
 
-// prepare makes what the kernel or the runtime has not made.
+// prepare sets up what neither the kernel nor the runtime has set up.
 func prepare() error {
 	for _, m := range []struct{ kind, target, options string }{
 		{"proc", "/proc", ""},
@@ -41,7 +41,7 @@ func prepare() error {
 	return nil
 }
 
-// identify makes the VM the one that its boot document says it is.
+// identify makes the VM the one that its boot document names.
 func identify(boot guestapi.Boot) error {
 	if boot.VM != "" {
 		if err := unix.Sethostname([]byte("vm-" + string(boot.VM))); err != nil {
@@ -51,8 +51,7 @@ func identify(boot guestapi.Boot) error {
 	return seed(boot.Seed)
 }
 
-// mountMissing mounts where there is nothing yet: a directory with something in it is as somebody
-// wants it.
+// mountMissing mounts on a directory if it is empty: the runtime has set up any other.
 func mountMissing(kind, target, options string) error {
 	entries, err := os.ReadDir(target)
 	if errors.Is(err, os.ErrNotExist) {

@@ -1,9 +1,9 @@
 // Package vminit is PID 1 of a VM. It is kept tiny, because nothing can restart it.
 //
-// Invariants: it starts blockd and platformd, and ends with the VM; a platformd that dies is
-// started again, and what it looked after goes on meanwhile; one that is stuck is killed for that;
-// with blockd the VM ends, because the disk can't be trusted any more: what was acknowledged is in
-// the store, and another VM finds it there.
+// Invariants: it starts blockd and platformd, and ends with the VM. It restarts a platformd that
+// dies, and kills one that is stuck; the machine runs on meanwhile. When blockd ends the VM ends,
+// because its disk can't be trusted any more. Acknowledged data is in the store, where another VM
+// finds it.
 package vminit
 
 import (
@@ -34,7 +34,7 @@ const (
 	// between blockd's end and the VM's, for platformd to say why
 	exitGrace  = time.Second
 	restartGap = 100 * time.Millisecond // between starts of platformd
-	// between the kernel's count and the end of what it has killed, and more
+	// more than the time between the kernel's count and the end of the process that it kills
 	oomRecent = 5 * time.Second
 	powerOff  = 2 * time.Second // for the others to end at SIGTERM
 )
@@ -72,7 +72,7 @@ type child struct {
 // New returns an Init.
 func New(cfg Config) *Init { return &Init{cfg: cfg, children: map[int]*child{}} }
 
-// Run is the VM's life. It returns when the VM is to end; the kernel then kills what is left.
+// Run runs the VM, and returns when the VM should end. The kernel then kills what is left.
 func (in *Init) Run(ctx context.Context) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
@@ -102,8 +102,8 @@ func (in *Init) Run(ctx context.Context) error {
 	return errors.Join(err, g.Wait())
 }
 
-// care waits for the boot document, for which the others wait by themselves, and then watches
-// platformd. With a document that can't be read, or that can't be followed, the VM ends.
+// care waits for the boot document and then watches platformd. The other processes wait for the
+// document by themselves. If it can't be read or followed, the VM ends.
 func (in *Init) care(ctx context.Context, started <-chan struct{}) error {
 	boot, err := in.cfg.Boot(ctx)
 	if err == nil {
@@ -123,7 +123,7 @@ func (in *Init) care(ctx context.Context, started <-chan struct{}) error {
 	return in.watchPlatformd(ctx, boot)
 }
 
-// supervise starts blockd and platformd, says so, and keeps them going.
+// supervise starts blockd and platformd, reports that, and restarts platformd when it ends.
 func (in *Init) supervise(ctx context.Context, started chan<- struct{}) error {
 	blockd, err := in.start("blockd")
 	if err != nil {
@@ -155,7 +155,7 @@ func (in *Init) supervise(ctx context.Context, started chan<- struct{}) error {
 	}
 }
 
-// startPlatformd starts one that knows what has become of those before it.
+// startPlatformd starts a platformd, and tells it how the earlier ones ended.
 func (in *Init) startPlatformd() (*child, error) {
 	var env []string
 	if in.restarts.Count > 0 {
@@ -172,11 +172,10 @@ func (in *Init) startPlatformd() (*child, error) {
 	return c, err
 }
 
-// envRestarts is the variable by which a platformd is told of those before it.
+// envRestarts is the variable by which a platformd gets a report of the earlier ones.
 const envRestarts = "SLUICE_PLATFORMD_RESTARTS"
 
-// Restarts returns what the init of this process, a platformd, has told it of those before it; nil:
-// it is the first.
+// Restarts returns, in a platformd, the report of the earlier ones; nil: it is the first.
 func Restarts() (*fleet.PlatformReport, error) {
 	data := os.Getenv(envRestarts)
 	if data == "" {
@@ -213,9 +212,9 @@ func (in *Init) start(role string, env ...string) (*child, error) {
 	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"}
 	cmd.Env = append(cmd.Env, env...)
 	if role == "blockd" {
-		// A process unmounts what it was the last to see when it ends, and before it closes its
-		// files. If that were the machine's file system, blockd would wait for itself, for ever. So
-		// it never sees it.
+		// A process that ends unmounts what it alone still sees, before it closes its files. With
+		// the machine's file system, blockd would wait for itself for ever. So blockd never sees
+		// it.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
 	}
 	in.mu.Lock()
@@ -228,7 +227,7 @@ func (in *Init) start(role string, env ...string) (*child, error) {
 	return c, cmd.Process.Release()
 }
 
-// reap collects ended children, also those that became ours when their parents ended.
+// reap collects ended children, also those whose parents have ended.
 func (in *Init) reap(ctx context.Context) error {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, unix.SIGCHLD)
@@ -262,8 +261,8 @@ func (in *Init) reapOne() bool {
 	return true
 }
 
-// ending says in words how a process has ended: why init has killed it for being stuck, if it has,
-// and whether the kernel has just killed one of the platform for lack of memory.
+// ending returns how a process has ended, for people. It says why init has killed it as stuck, and
+// whether the kernel has just killed a process of the platform for lack of memory.
 func ending(status unix.WaitStatus, stuck string, outOfMemory bool) string {
 	switch {
 	case stuck != "":
@@ -276,8 +275,8 @@ func ending(status unix.WaitStatus, stuck string, outOfMemory bool) string {
 	return fmt.Sprintf("exit code %d", status.ExitStatus())
 }
 
-// seed stirs fresh bytes into the kernel's random numbers: a VM that was saved must not repeat
-// them.
+// seed adds fresh bytes to the kernel's random pool, so that VMs resumed from one saved VM don't
+// share random numbers.
 func seed(data []byte) error {
 	if len(data) == 0 {
 		data = make([]byte, 32)

@@ -24,15 +24,16 @@ const (
 	// dialTimeout is for the kernel alone, which connects whatever platformd does. Before the link
 	// has its address a dial waits for a neighbour that there isn't, for seconds.
 	dialTimeout = 500 * time.Millisecond
-	// comesUp is how long a platformd that has never answered is let be: a VM that doesn't come up
-	// is its worker's to remove.
+	// comesUp is how long a platformd that has never answered isn't judged: its worker removes a VM
+	// that doesn't come up.
 	comesUp = 3 * time.Minute
-	// mostKills is how often in a row platformd is killed for its silence without having answered
-	// in between. Then starting it again is no cure, and the VM ends.
+	// mostKills is after how many kills in a row, without an answer in between, the VM ends: more
+	// restarts of platformd wouldn't help.
 	mostKills = 3
 )
 
-// watchPlatformd has a platformd that is stuck started again, until ctx ends. An error ends the VM.
+// watchPlatformd kills a stuck platformd, so that it is restarted, until ctx ends. Its error ends
+// the VM.
 func (in *Init) watchPlatformd(ctx context.Context, boot guestapi.Boot) error {
 	var answers atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
@@ -44,7 +45,7 @@ func (in *Init) watchPlatformd(ctx context.Context, boot guestapi.Boot) error {
 	return g.Wait()
 }
 
-// judgePlatformd looks at every platformd of the VM in turn.
+// judgePlatformd judges each platformd of the VM, one after the other.
 func (in *Init) judgePlatformd(ctx context.Context, answers *atomic.Int64) error {
 	var (
 		watched *child
@@ -90,8 +91,7 @@ func (in *Init) judgePlatformd(ctx context.Context, answers *atomic.Int64) error
 	}
 }
 
-// killStuck ends a platformd; supervise starts the next one. What it looked after goes on
-// meanwhile.
+// killStuck kills a platformd; supervise starts the next one. The machine runs on meanwhile.
 func (in *Init) killStuck(ctx context.Context, c *child, why string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -130,7 +130,7 @@ func askPlatformd(ctx context.Context, token string, answers *atomic.Int64) {
 	}
 }
 
-// askOnce waits for any answer: one that refuses is one, too.
+// askOnce waits for an answer; a refusal counts as one.
 func askOnce(ctx context.Context, transport *http.Transport, token string) error {
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()

@@ -14,18 +14,17 @@ import (
 )
 
 const (
-	// Interval is how often to look.
+	// Interval is the interval between samples.
 	Interval = 2 * time.Second
-	// silentStuck is for how long a process doesn't answer that is found to be stuck, if one of its
-	// threads has not run for as long. Of this time and the next, what the process has waited for a
-	// processor counts less: to a tenth.
+	// silentStuck is how long a process may answer nothing while one of its threads hasn't run.
+	// After that it counts as stuck. Of this time and the next, time in which the process waited
+	// for a processor counts less, down to a tenth.
 	silentStuck = 10 * time.Second
-	// silent is the same if all seems to be well with its threads.
+	// silent is how long a process may answer nothing if its threads seem well.
 	silent = time.Minute
-	// idle is for how long nothing is done of what the device was asked for, when nothing at the
-	// store explains it.
+	// idle is how long the device may complete no request, unless the store explains it.
 	idle = 30 * time.Second
-	// missed is a gap between looks after which nothing can be said: this process itself did not
+	// missed is a gap between samples that is too long to judge by: this process itself didn't
 	// run.
 	missed = 3 * Interval
 )
@@ -39,25 +38,26 @@ type Sample struct {
 	Store    uint64 // grows with all that the store does for the disk
 	Waits    bool   // the store is known to have stalled
 	Device   Device
-	// Stuck are threads that have not run since the last look and could not; asked for only if
-	// there was no answer.
+	// Stuck are threads that have not run since the last sample, and could not. They are read only
+	// if the process hasn't answered.
 	Stuck []Thread
-	// Starved is how much of the time since then the process waited for a processor; as Stuck.
+	// Starved is the share of that time in which the process waited for a processor; read as Stuck
+	// is.
 	Starved float64
 }
 
-// Judge keeps what it has seen so far. The zero value has seen nothing.
+// Judge decides by successive samples whether a process is stuck. The zero value has had none.
 type Judge struct {
 	last    Sample
-	silence time.Time     // since when there is no answer; zero: there is one
+	silence time.Time     // since when the process hasn't answered; zero: it answers
 	silent  time.Duration // of that, what counts
 	isStuck bool          // some thread is, within the silence
 	stuck   time.Duration // for how long; what counts of it
-	// since when nothing is done of what the device was asked for; zero: it is
+	// since when the device completes no request; zero: it does
 	quiet time.Time
 }
 
-// Add takes in a sample, and returns why the process counts as stuck, "" as long as it doesn't.
+// Add adds a sample, and returns why the process counts as stuck; "": it doesn't.
 func (j *Judge) Add(s Sample) string {
 	before := j.last
 	j.last = s
@@ -96,8 +96,7 @@ func (j *Judge) Add(s Sample) string {
 // hears ends a silence.
 func (j *Judge) hears() { j.silence, j.silent, j.isStuck = time.Time{}, 0, false }
 
-// answered judges by the device: what was asked of it must be done, unless the store explains why
-// not.
+// answered judges by the device: it must complete requests, unless the store explains why not.
 func (j *Judge) answered(before, s Sample) string {
 	j.hears()
 	if s.Device.InFlight == 0 || s.Device.Done != before.Device.Done ||

@@ -22,7 +22,7 @@ type Thread struct {
 	Waits string // in what function of the kernel, where that is known
 }
 
-// describe tells of the first of them, for people.
+// describe describes the first of them, for people.
 func describe(stuck []Thread) string {
 	t := stuck[0]
 	text := fmt.Sprintf("its thread %d has not run for as long (state %s", t.TID, t.State)
@@ -36,11 +36,11 @@ func describe(stuck []Thread) string {
 	return text
 }
 
-// Threads remembers how often and for how long each thread of a process has run, by which those are
-// found that no longer do. Not safe for concurrent use.
+// Threads finds threads of a process that no longer run. It remembers how often and for how long
+// each has run. Not safe for concurrent use.
 type Threads struct {
 	pid  int
-	at   time.Time // of the last look; zero: none
+	at   time.Time // of the last observation; zero: none
 	seen map[int]thread
 }
 
@@ -57,12 +57,12 @@ type Observation struct {
 	// Stuck are the threads that have not run, and could not: they wait in the kernel without an
 	// end, or were stopped.
 	Stuck []Thread
-	// Starved is how much of the time the process waited for a processor, at most 1; 0 where the
-	// kernel doesn't tell.
+	// Starved is the share of the time, 0 to 1, in which the process waited for a processor; 0 if
+	// the kernel doesn't tell.
 	Starved float64
 }
 
-// NewThreads returns a look at the threads of process pid.
+// NewThreads observes the threads of process pid.
 func NewThreads(pid int) *Threads { return &Threads{pid: pid, seen: map[int]thread{}} }
 
 // Observe reads the threads. NotFound: the process has ended.
