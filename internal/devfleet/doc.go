@@ -3,7 +3,7 @@
 // can be killed, cut off or paused like a host.
 //
 // Invariants: every name on the machine (bridge, links, namespaces, cgroups) is derived from the
-// fleet's directory, so that Down finds and removes all of it, also after a crash at any point of
-// Up; a process is only ever signalled when its start time proves that it is the one we started;
-// several fleets may run side by side.
+// fleet's directory. So Down finds and removes everything, also after a crash at any point of Up. A
+// process gets a signal only if its start time proves that the fleet started it. Several fleets may
+// run side by side.
 package devfleet

@@ -6,9 +6,9 @@
 //   - inner, innerapi, innerinit: the container in which user code runs, and its PID 1.
 //   - service, servicelog, session: what people see of a machine: services, their logs, exec.
 //
-// Invariants. User code reaches none of this: no socket, mount, address or descriptor of the root
-// namespace is visible inside the container, and whatever comes out of the container (an exit code,
-// a process id, a byte stream) is data of the user's, never an instruction. What the platform knows
-// about a machine is on a tmpfs of the VM, so each part can die and come back (but blockd: the
-// disk's newest state is in it, and without it the VM ends).
+// Invariants. User code reaches none of this: the container sees no socket, mount, address or
+// descriptor of the root namespace. Whatever comes out of the container (an exit code, a process
+// id, a byte stream) is the user's data, never an instruction. The platform's knowledge of a
+// machine is on a tmpfs of the VM, so each part can be restarted. The exception is blockd, which
+// has the disk's newest state: without it the VM ends.
 package platform

@@ -44,8 +44,8 @@ type Driver interface {
 	Probe(ctx context.Context) error
 	// Start returns once the VM's init runs; the platform in it may take longer to answer.
 	Start(ctx context.Context, spec Spec) (VM, error)
-	// Adopt returns the VMs that an earlier worker process on this host started and that still
-	// exist, ended ones included, so that their remains can be removed.
+	// Adopt returns the VMs of earlier worker processes on this host that still exist. Ended ones
+	// are included, so that their remains can be removed.
 	Adopt(ctx context.Context) ([]VM, error)
 }
 

@@ -1,9 +1,9 @@
 // Package inner is the container in which user code runs.
 //
-// It is made by the OCI runtime while the VM is still empty, with nothing in it but its own PID 1
-// and a root that holds only that. When a machine is bound, Enter puts the machine's disk in the
-// place of that root, by an idmapped mount, and gives the container its name and address. So what
-// an OCI runtime needs tens of milliseconds for isn't part of a move's pause.
+// The OCI runtime makes it while the VM is still empty, with only its PID 1 in it, and a root that
+// contains only that program. When a machine is bound, Enter replaces that root by the machine's
+// disk, with an idmapped mount. It also gives the container its name and address. So the tens of
+// milliseconds that an OCI runtime takes aren't part of a move's pause.
 //
 // Invariants: the container has a user namespace of its own, and no capability outside it; on the
 // disk, its root's files belong to uid 0 all the same; nothing of the VM's root namespace is

@@ -1,11 +1,11 @@
 // Package session runs one command for one client over a WebSocket: streams both ways, a terminal
 // if asked for, and the exit code at the end.
 //
-// Invariants: all that the command itself wrote is sent before its exit code, however fast it was;
-// a client that reads slowly slows the command down, and nothing is dropped; the command's standard
-// input ends when the client says so, and never by itself while the client is there; when the
-// client goes away the command is hung up on, and killed shortly after. A session ends with its
-// command: what that has left in the background stays, and may go on writing, which nobody reads.
+// Invariants: everything that the command itself wrote is sent before its exit code. A client that
+// reads slowly slows the command down, and nothing is dropped. While the client is connected, only
+// the client ends the command's standard input. When the client disconnects, the command gets
+// SIGHUP, and SIGKILL shortly after. A session ends with its command. Processes that the command
+// has left in the background stay; their output is discarded.
 package session
 
 import (
@@ -28,18 +28,18 @@ import (
 )
 
 const (
-	// what a command writes to a terminal whose user has gone; longer than it lives
+	// how long output is discarded once the client has gone; the command is killed before
 	discardFor   = 3 * time.Second
 	chunk        = 32 << 10         // bytes of output in one message, at most
-	terminalTail = 2 * time.Second  // for a terminal that others still hold after the command's end
+	terminalTail = 2 * time.Second  // for a terminal that others have open after the command's end
 	terminalRest = 256 << 10        // bytes of what they write meanwhile
-	pingEvery    = 15 * time.Second // so that a client that vanished is noticed
+	pingEvery    = 15 * time.Second // to notice a client that has vanished
 	pongWithin   = 45 * time.Second
-	stdinQueue   = 64 // messages of input that the command may be behind
+	stdinQueue   = 64 // messages of input that wait for the command
 	readLimit    = 1 << 20
 )
 
-// What shells say of a command that can't be run.
+// Exit codes of shells for a command that can't be run.
 const (
 	exitNotFound = 127
 	exitDenied   = 126
@@ -50,8 +50,7 @@ type Options struct {
 	ID    string
 	Start innerapi.Start
 	Stdin bool // the client sends input; without it the command reads end of file at once
-	// Remark returns what the client's user should know of how the command ended; "" for nothing.
-	// May be nil.
+	// Remark returns a note for the user on how the command ended; "": none. May be nil.
 	Remark func(innerapi.Exit) string
 }
 
@@ -67,13 +66,13 @@ func Serve(ctx context.Context, conn *websocket.Conn, client *innerapi.Client, o
 	case err == nil:
 		conn.Close(websocket.StatusNormalClosure, "")
 	case ctx.Err() != nil || errors.Is(err, errGone):
-		_ = conn.CloseNow() // it is gone, or goes
+		_ = conn.CloseNow() // it is gone, or is closing
 	default:
 		Refuse(ctx, conn, err)
 	}
 }
 
-// Refuse says why a command could not be run, and closes conn.
+// Refuse sends the reason why a command could not be run, and closes conn.
 func Refuse(ctx context.Context, conn *websocket.Conn, err error) {
 	body, _ := json.Marshal(errs.ToWire(err))
 	// or else the client has gone too
@@ -81,7 +80,7 @@ func Refuse(ctx context.Context, conn *websocket.Conn, err error) {
 	conn.Close(websocket.StatusNormalClosure, "")
 }
 
-// errGone says that the client is gone.
+// errGone: the client has disconnected.
 var errGone = errors.New("the client is gone")
 
 type session struct {
@@ -118,7 +117,7 @@ func (s *session) run(ctx context.Context, client *innerapi.Client) error {
 	return err
 }
 
-// notRun answers as a shell does for a command that it can't run.
+// notRun sends a shell's exit code and message for a command that can't be run.
 func (s *session) notRun(ctx context.Context, err error) error {
 	code := byte(exitDenied)
 	if errs.Is(err, errs.NotFound) {
@@ -130,7 +129,7 @@ func (s *session) notRun(ctx context.Context, err error) error {
 	return s.send(ctx, guestapi.FrameExit, []byte{code})
 }
 
-// say tells the client's user something where the command's own complaints go.
+// say sends the client's user a message on the command's standard error.
 func (s *session) say(ctx context.Context, text string) error {
 	if s.opts.Start.TTY {
 		return s.send(ctx, guestapi.FrameStdout, []byte(text+"\r\n"))
@@ -138,7 +137,7 @@ func (s *session) say(ctx context.Context, text string) error {
 	return s.send(ctx, guestapi.FrameStderr, []byte(text+"\n"))
 }
 
-// innerMessage is what the container's init said, without how it was asked.
+// innerMessage returns the message of the container's init, without that of the call.
 func innerMessage(err error) string {
 	var e *errs.Error
 	if errors.As(err, &e) {
@@ -147,7 +146,7 @@ func innerMessage(err error) string {
 	return err.Error()
 }
 
-// converse moves bytes until the command has ended and all that it wrote is sent.
+// converse copies input and output until the command has ended and all its output is sent.
 func (s *session) converse(ctx context.Context, process *innerapi.Process, st *streams) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -183,7 +182,7 @@ func (s *session) converse(ctx context.Context, process *innerapi.Process, st *s
 	return err
 }
 
-// end tells the client how the command ended.
+// end sends the client how the command ended.
 func (s *session) end(ctx context.Context, exit innerapi.Exit) error {
 	if s.opts.Remark != nil {
 		if remark := s.opts.Remark(exit); remark != "" {
@@ -195,9 +194,8 @@ func (s *session) end(ctx context.Context, exit innerapi.Exit) error {
 	return s.send(ctx, guestapi.FrameExit, []byte{byte(exit.Code)})
 }
 
-// pump sends one output stream. It gives up when the client has gone. Once the command has ended it
-// sends what is there and stops: a child that it left behind with its output open doesn't keep the
-// session.
+// pump sends one output stream, until the client disconnects. Once the command has ended it sends
+// the rest and returns: a child that still has the output open doesn't keep the session.
 func (s *session) pump(ctx context.Context, out *output, exited <-chan struct{}) error {
 	buf := make([]byte, chunk)
 	for {
@@ -228,7 +226,7 @@ func (s *session) send(ctx context.Context, frame byte, data []byte) error {
 	return nil
 }
 
-// ping notices a client that vanished without a word.
+// ping ends the session of a client that has vanished without closing.
 func (s *session) ping(ctx context.Context) error {
 	ticker := time.NewTicker(pingEvery)
 	defer ticker.Stop()
@@ -257,8 +255,8 @@ type control struct {
 	Signal string `json:"signal"` // as in SIGTERM
 }
 
-// receive takes the client's messages until it goes. Input waits in a bounded queue, so that a
-// command that doesn't read its input can still be resized, and its client's end be noticed.
+// receive handles the client's messages until it disconnects. Input waits in a bounded queue. So a
+// command that doesn't read its input can still be resized, and a disconnect is noticed.
 func (s *session) receive(ctx context.Context, process *innerapi.Process, st *streams) error {
 	queue := make(chan []byte, stdinQueue)
 	var feeding errgroup.Group
@@ -295,7 +293,7 @@ func (s *session) receive(ctx context.Context, process *innerapi.Process, st *st
 	}
 }
 
-// control applies what it knows and ignores the rest, which a newer client may say.
+// control applies a control message. It ignores types that it doesn't know, of newer clients.
 func (s *session) control(process *innerapi.Process, data []byte) {
 	var c control
 	if json.Unmarshal(data, &c) != nil {

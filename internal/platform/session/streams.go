@@ -16,7 +16,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/guestapi"
 )
 
-// streams are a command's standard streams: the child's ends until it has them, and ours.
+// streams are both ends of a command's standard streams; the child's ends only until it has
+// started.
 type streams struct {
 	child   []*os.File
 	outputs []*output
@@ -99,9 +100,9 @@ func (st *streams) close() {
 	})
 }
 
-// feed writes the client's input until the queue is closed, and then ends the command's input: by
-// closing a pipe, or on a terminal by the character that does it. A command that reads no more is
-// no error.
+// feed writes the client's input until the queue is closed, and then ends the command's input: it
+// closes the pipe, or sends a terminal the end-of-transmission character. A command that no longer
+// reads is no error.
 func (st *streams) feed(ctx context.Context, queue <-chan []byte) error {
 	broken := st.stdin == nil
 	stop := context.AfterFunc(ctx, func() {
@@ -112,7 +113,7 @@ func (st *streams) feed(ctx context.Context, queue <-chan []byte) error {
 	defer stop()
 	for data := range queue {
 		if broken {
-			continue // taken and dropped, as by a shell's pipe
+			continue // discarded, as by a shell's pipe
 		}
 		if _, err := st.stdin.Write(data); err != nil {
 			broken = true
@@ -129,13 +130,12 @@ func (st *streams) feed(ctx context.Context, queue <-chan []byte) error {
 	return st.stdin.Close()
 }
 
-// interrupt wakes a blocked read, so that it looks whether the command has ended.
+// interrupt wakes a blocked read, which then checks whether the command has ended.
 func (o *output) interrupt() { _ = o.file.SetReadDeadline(time.Unix(1, 0)) }
 
-// afterwards reads what is still written when the client has been told the end, or is gone: by a
-// command that was hung up on, or by what it left in the background, which broken pipes would end.
-// It returns once nobody has them open, or ctx ends. A terminal is closed instead, as by whoever
-// leaves one.
+// afterwards reads and discards output after the end of the session, of a command that was hung up
+// on or of processes in the background, which a broken pipe would kill. It returns once nobody has
+// the pipes open, or ctx ends. It closes a terminal instead.
 func (st *streams) afterwards(ctx context.Context, hungUp bool) {
 	switch {
 	case !st.isTTY:
@@ -180,10 +180,9 @@ func (o *output) read(buf []byte, exited <-chan struct{}) (int, error) {
 	return n, asEOF(err)
 }
 
-// rest reads what the command left behind when it ended. In a pipe that is all there by now, and
-// what a child of its own adds later isn't asked for. On a terminal the kernel moves it a little
-// later; but there the end is told by EIO, unless others hold it open, who get a short time and a
-// bound.
+// rest reads the output that the command had left when it ended. In a pipe all of it is there, and
+// what a child adds later is ignored. On a terminal the kernel delivers it a little later, and EIO
+// ends it. If others have the terminal open there is no EIO, so time and bytes are bounded.
 func (o *output) rest(buf []byte) (int, error) {
 	if err := o.file.SetReadDeadline(time.Time{}); err != nil {
 		return 0, asEOF(err)

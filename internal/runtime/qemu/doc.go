@@ -8,9 +8,9 @@
 //
 // Invariants:
 //
-//   - Everything that a VM has on the host is named after it or goes with its process, and its
-//     directory is made first and removed last. So whatever moment a worker dies at, Adopt finds
-//     the remains by name.
+//   - Everything that a VM has on the host is named after it, or ends with its process. Its
+//     directory is made first and removed last. So Adopt finds the remains by name, whenever a
+//     worker dies.
 //   - A VM is on record as whole only once its init runs. One that is not is killed by Adopt: it
 //     may still wait for an order that nobody will write.
 //   - QEMU is never a part of its worker: own session, own cgroup; what it listens on is its own.

@@ -9,8 +9,8 @@
 // Invariants:
 //
 //   - Everything that a VM has on the host is named after it (directory, link) or lies below
-//     something that is (cgroups, the cache device's backing file), and the directory is made first
-//     and removed last. So whatever moment a worker dies at, Adopt finds the remains by name.
+//     something that is (cgroups, the cache device's backing file). The directory is made first and
+//     removed last. So Adopt finds the remains by name, whenever a worker dies.
 //   - init runs only after its pid and start time are on record. A setup process whose worker dies
 //     before that reads end of file and exits.
 //   - A VM is never a part of its worker: own session, own cgroup, no shared descriptor but the
