@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 )
 
 func newDiskCheckpointCommand(d *deps) *cobra.Command {
@@ -61,7 +62,7 @@ func (d *deps) checkpoint(ctx context.Context, machine string, args []string,
 		return api.DiskCheckpoint{}, err
 	}
 	if rec != nil {
-		return checkpointAttached(ctx, rec, args[1])
+		return host.Checkpoint(ctx, rec, args[1])
 	}
 	if err := d.settle(ctx, ref, takeOver); err != nil {
 		return api.DiskCheckpoint{}, err

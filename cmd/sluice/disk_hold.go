@@ -12,6 +12,8 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/disk/diskapi"
+	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/ioflusher"
@@ -173,12 +175,13 @@ func (h *held) announce(ctx context.Context, text string,
 	g, gctx := errgroup.WithContext(ctx)
 	if h.writer != nil {
 		h.record.Control = reg.ControlPath(&h.record)
-		control, err := serveControl(gctx, h.record.Control, h)
+		control, err := diskapi.Listen(gctx, h.record.Control,
+			diskapi.Handler(diskapi.Attached(&answering{Disk: h.writer.Disk, h: h})))
 		if err != nil {
 			return err
 		}
 		g.Go(func() error {
-			if err := control(); err != nil { // no reason to take the disk away from who uses it
+			if err := control.Run(gctx); err != nil { // no reason to take the disk away from who uses it
 				fmt.Fprintf(h.d.stderr,
 					"commands such as disk checkpoint are not taken any more: %v\n", err)
 			}
@@ -212,3 +215,22 @@ func lastPart(path string) string {
 	name := path[strings.LastIndexByte(path, '/')+1:]
 	return name[:min(len(name), 48)]
 }
+
+// answering is the disk of an attachment as others ask it.
+type answering struct {
+	*disk.Disk
+	h *held
+}
+
+// Checkpoints implements diskapi.Disk.
+func (a *answering) Checkpoints(ctx context.Context) ([]*format.Checkpoint, error) {
+	return disk.ListCheckpoints(ctx, a.h.ref.store, a.h.ref.path)
+}
+
+// SetMode implements diskapi.Changer.
+func (a *answering) SetMode(ctx context.Context, m diskapi.Mode) error {
+	return a.h.writer.setBound(ctx, m)
+}
+
+// Grow implements diskapi.Changer.
+func (a *answering) Grow(ctx context.Context, size int64) error { return a.h.grow(ctx, size) }

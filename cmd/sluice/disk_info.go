@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
 	"github.com/sluice-platform/sluice/internal/disk/format"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -124,7 +125,7 @@ func (d *deps) attachedHere(ctx context.Context, ref *diskRef,
 			continue
 		}
 		a := localAttachment{Record: r}
-		if s := attachedStats(ctx, &r); s != nil {
+		if s := host.Stats(ctx, &r); s != nil {
 			a.Acknowledges, a.Stall, answers = s.Acknowledges, s.Stall, true
 		}
 		x.Attachments = append(x.Attachments, a)

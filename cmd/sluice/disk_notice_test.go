@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 )
 
 // lines is what a command says, to be looked at while it runs.
@@ -135,7 +136,7 @@ func TestBackgroundLogs(t *testing.T) {
 	h.must("attach", url, "--background", "--take-over")
 	waitFor(t, "the mount is cut off", func() bool {
 		// it may be so already
-		_ = errors.Join(os.WriteFile(dir+"/a", []byte("late"), 0o600), syncMount(dir))
+		_ = errors.Join(os.WriteFile(dir+"/a", []byte("late"), 0o600), host.SyncMount(dir))
 		return h.info(url).Attachments[0].Ended != ""
 	})
 	h.refused(exitUnavailable, "not ended in order", "detach", dir)

@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/disk/host"
 )
 
 // scribbler is a program that makes one file after the other in a directory, whatever becomes of
@@ -75,7 +77,7 @@ func TestTakenOverMount(t *testing.T) {
 	h.must("create", url, "--size", "64MiB", "--fs", "ext4")
 	cmd, stderr := h.foreground("mount", url, dir)
 	h.write(dir+"/a", "one")
-	if err := syncMount(dir); err != nil {
+	if err := host.SyncMount(dir); err != nil {
 		t.Fatal(err)
 	}
 	program := startScribbler(dir)

@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -73,8 +74,7 @@ func (d *deps) resize(ctx context.Context, url string, size int64, takeOver bool
 				_, err := disk.Grow(ctx, ref.store, ref.path, size)
 				return err
 			}
-			if err := tellAttached(ctx, rec, "/size", sizeRequest{Size: size},
-				&struct{}{}); err != nil {
+			if err := host.Client(rec).Grow(ctx, size); err != nil {
 				return err
 			}
 			switch rec.Mode {
@@ -92,11 +92,6 @@ func (d *deps) resize(ctx context.Context, url string, size int64, takeOver bool
 		})
 	r.DiskInfo = info
 	return r, err
-}
-
-// sizeRequest asks an attachment to grow its disk.
-type sizeRequest struct {
-	Size int64 `json:"size_bytes"`
 }
 
 // grow makes the disk larger, and the device that shows it. When it dies in between, the next

@@ -13,6 +13,8 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/disk/diskapi"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -81,13 +83,13 @@ func (d *deps) setBound(ctx context.Context, url string, bound time.Duration,
 			if err := disk.MayHaveBound(head, bound); err != nil {
 				return err
 			}
-			req := modeRequest{BoundMS: bound.Milliseconds(), Size: d.journal.size}
+			req := diskapi.Mode{BoundMS: bound.Milliseconds(), JournalSize: d.journal.size}
 			if f := d.journal.file; f != "" && bound > 0 {
 				if req.Journal, err = filepath.Abs(f); err != nil {
 					return errs.Wrap(errs.Invalid, err, "journal %s", f)
 				}
 			}
-			return tellAttached(ctx, rec, "/mode", req, &struct{}{})
+			return host.Client(rec).SetMode(ctx, req)
 		})
 }
 
@@ -129,18 +131,11 @@ func mustBeNobodys(ctx context.Context, ref *diskRef, takeOver bool) error {
 		WithRemedy("leave it durable; if the fleet is gone: --take-over")
 }
 
-// modeRequest asks an attachment to change its disk's mode.
-type modeRequest struct {
-	BoundMS int64  `json:"bound_ms"`          // 0: durable
-	Journal string `json:"journal,omitempty"` // "": the one that it has
-	Size    string `json:"journal_size,omitempty"`
-}
-
 // setBound changes the disk's mode while it is in use.
-func (w *diskWriter) setBound(ctx context.Context, req modeRequest) error {
+func (w *diskWriter) setBound(ctx context.Context, req diskapi.Mode) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	bound := time.Duration(req.BoundMS) * time.Millisecond
+	bound := req.Bound()
 	if bound == 0 {
 		if err := w.SetBound(ctx, 0, nil); err != nil {
 			return err
@@ -163,7 +158,7 @@ func (w *diskWriter) setBound(ctx context.Context, req modeRequest) error {
 			WithRemedy("name a file or block device of this host: --journal FILE")
 	}
 	old := w.journal
-	f := journalFlags{file: req.Journal, size: req.Size}
+	f := journalFlags{file: req.Journal, size: req.JournalSize}
 	if old != nil { // one that has failed, and may be the same file
 		if err := w.closeJournal(); err != nil {
 			return err

@@ -1,13 +1,11 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk"
-	"github.com/sluice-platform/sluice/internal/disk/attachment"
 )
 
 const (
@@ -36,23 +34,6 @@ func (f *holdFlags) validateStall() error {
 		return usageError("--stall-timeout is at least 1s, or 0 for no end")
 	}
 	return nil
-}
-
-// statsWait bounds how long an attachment of this host is waited for to say what it does.
-const statsWait = time.Second
-
-// attachedStats asks the process that has the disk what it does; nil where that can't be told.
-func attachedStats(ctx context.Context, r *attachment.Record) *disk.Stats {
-	if r.ReadOnly || r.Control == "" || r.Ended != "" {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, statsWait)
-	defer cancel()
-	var stats disk.Stats
-	if askAttached(ctx, r, "/stats", &stats) != nil {
-		return nil
-	}
-	return &stats
 }
 
 // printStall says what the store doesn't do, and what to do about it.

@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-platform/sluice/client"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -130,7 +131,7 @@ func (d *deps) lookHere(ctx context.Context) ([]attached, error) {
 		}
 		a := attached{key: r.Control, row: topRow{URL: r.URL, PID: r.PID, Mode: r.Mode}}
 		sctx, cancel := context.WithTimeout(ctx, topTimeout)
-		err := askAttached(sctx, r, "/stats", &a.now.stats)
+		a.now.stats, err = host.Client(r).Stats(sctx)
 		cancel()
 		a.now.at, a.now.ok = time.Now(), err == nil
 		all = append(all, a)

@@ -20,7 +20,7 @@ import (
 // head still has that map. With nothing new it takes three: a check that the disk is still ours,
 // the name, and the last.
 func (d *Disk) Checkpoint(ctx context.Context, name string) (*format.Checkpoint, error) {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return nil, err
 	}
 	if err := d.flushStore(ctx); err != nil {
@@ -53,7 +53,7 @@ func CheckpointClosed(
 	if err := checkPath(path); err != nil {
 		return nil, err
 	}
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return nil, err
 	}
 	client := oneShot(store)
@@ -99,7 +99,7 @@ func RemoveCheckpoint(ctx context.Context, store blob.Store, path, name string) 
 func loadCheckpoint(
 	ctx context.Context, client *store.Client, path, name string,
 ) (*format.Checkpoint, error) {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return nil, err
 	}
 	obj, err := client.Get(ctx, checkpointKey(path, name), blob.All())

@@ -43,7 +43,7 @@ func traceOf(h *format.Head) (string, bool) {
 // few more, for at most 2 s. Call it beside Fork. Without a trace, first boots are slower and
 // nothing else: no failure here is an error.
 func AdoptTrace(ctx context.Context, store blob.Store, path, checkpoint string) {
-	if checkPath(path) != nil || checkName(checkpoint) != nil {
+	if checkPath(path) != nil || CheckName(checkpoint) != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, traceAdopt)

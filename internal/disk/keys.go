@@ -90,7 +90,7 @@ func checkNewPath(path string) error {
 // checkPinName accepts checkpoint names, but for those of leased pins and of a disk's own
 // documents.
 func checkPinName(name string) error {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return errs.New(errs.Invalid, "bad pin name %q", name).
 			WithRemedy("use up to 128 letters, digits, dots, dashes and underscores, and don't " +
 				"begin with a dot")
@@ -102,9 +102,9 @@ func checkPinName(name string) error {
 	return nil
 }
 
-// checkName accepts checkpoint names of 1 to 128 letters, digits, dots, dashes and underscores that
+// CheckName accepts checkpoint names of 1 to 128 letters, digits, dots, dashes and underscores that
 // don't begin with a dot.
-func checkName(name string) error {
+func CheckName(name string) error {
 	ok := name != "" && len(name) <= 128 && name[0] != '.'
 	for _, c := range []byte(name) {
 		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'

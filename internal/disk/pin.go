@@ -269,7 +269,7 @@ func Unpin(ctx context.Context, store blob.Store, path, name string) error {
 	if err := checkPath(path); err != nil {
 		return err
 	}
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return err
 	}
 	client := oneShot(store)

@@ -1,4 +1,5 @@
-// Package blockapi is the API of blockd, for platformd: HTTP and JSON on a unix socket of the VM.
+// Package blockapi is how platformd speaks to blockd: HTTP and JSON on a unix socket of the VM. The
+// calls that are the same for any attached disk are diskapi's, below its PathDisk.
 //
 // Invariants: every call may be repeated. Attaching the same path, generation and holder again
 // returns the existing attachment; anything else is a Conflict. A blockd that has ended is not
@@ -8,6 +9,7 @@ package blockapi
 import (
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 )
@@ -15,20 +17,15 @@ import (
 // Paths on the socket.
 const (
 	PathInfo    = "/info"    // GET → Info
-	PathStats   = "/stats"   // GET → disk.Stats
 	PathPrepare = "/prepare" // POST guestapi.StoreAccess
 	PathAttach  = "/attach"  // POST Attach → Info
 	PathClose   = "/close"   // POST → Info; the disk is closed cleanly
 	PathAbandon = "/abandon" // POST → Info; nothing more is written
 	// POST; writes out dirty data, so that a close has little to do
 	PathSettle = "/settle"
-	// POST Stall → Stall; answers when it differs from the given one, or after a moment
-	PathStall = "/stall"
-	PathHold  = "/hold" // POST Hold; see disk.HoldIO
+	PathHold   = "/hold" // POST Hold; see disk.HoldIO
 	// GET; answers, with an error, when the disk has stopped by itself
-	PathWatch       = "/watch"
-	PathCheckpoint  = "/checkpoint"  // POST Checkpoint
-	PathCheckpoints = "/checkpoints" // GET → []Checkpoint
+	PathWatch = "/watch"
 )
 
 // Attach is a request to attach a disk as a block device.
@@ -53,9 +50,13 @@ type Info struct {
 	Steps []Step `json:"steps,omitempty"`
 }
 
-// Stall carries the present stall of the store or, in a request, the one that the caller knows.
-type Stall struct {
-	Stall *fleet.DiskStall `json:"stall,omitempty"` // nil: the store hasn't stalled
+// StallOf returns a stall in the fleet's words.
+func StallOf(s *disk.Stall) *fleet.DiskStall {
+	if s == nil {
+		return nil
+	}
+	return &fleet.DiskStall{Since: s.Since, Operation: s.Operation, Kind: string(s.Kind),
+		Reason: s.Reason, Remedy: s.Remedy, HeldSince: s.HeldSince}
 }
 
 // Hold switches on or off that the disk's requests wait for the store without a limit; see
@@ -80,10 +81,4 @@ type Description struct {
 type Step struct {
 	Name string        `json:"name"`
 	Took time.Duration `json:"took_ns"`
-}
-
-// Checkpoint is a named point of the disk.
-type Checkpoint struct {
-	Name      string    `json:"name"`
-	CreatedAt time.Time `json:"created_at,omitzero"`
 }

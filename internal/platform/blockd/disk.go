@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/diskapi"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
@@ -13,23 +14,17 @@ import (
 // Disk is an attached disk, as the engine gives it.
 type Disk interface {
 	disk.Device
+	diskapi.Disk
 	// Close flushes and closes the disk cleanly: the next attach replays nothing.
 	Close(ctx context.Context) error
 	// Abandon stops the disk without writing.
 	Abandon()
-	// Stopped is closed when the disk has stopped for good, in whatever way; Err says in which.
-	Stopped() <-chan struct{}
-	Err() error
 	// Settle flushes and writes the map, so that Close has little left to do.
 	Settle(ctx context.Context) error
-	// Stalled and HoldIO are those of the engine's Disk.
-	Stalled() (*disk.Stall, <-chan struct{})
+	// HoldIO is that of the engine's Disk.
 	HoldIO(on bool)
-	Checkpoint(ctx context.Context, name string) error
-	Checkpoints(ctx context.Context) ([]blockapi.Checkpoint, error)
 	Describe() blockapi.Description
 	Report() fleet.DiskReport
-	Stats() disk.Stats
 }
 
 // Engine attaches disks.

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/gatewayblob"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
@@ -107,23 +108,9 @@ type attached struct {
 
 var _ Disk = (*attached)(nil)
 
-// Checkpoint implements Disk.
-func (d *attached) Checkpoint(ctx context.Context, name string) error {
-	_, err := d.Disk.Checkpoint(ctx, name)
-	return err
-}
-
 // Checkpoints implements Disk.
-func (d *attached) Checkpoints(ctx context.Context) ([]blockapi.Checkpoint, error) {
-	found, err := disk.ListCheckpoints(ctx, d.store, d.path)
-	if err != nil {
-		return nil, err
-	}
-	all := make([]blockapi.Checkpoint, 0, len(found))
-	for _, c := range found {
-		all = append(all, blockapi.Checkpoint{Name: c.Name, CreatedAt: c.Created})
-	}
-	return all, nil
+func (d *attached) Checkpoints(ctx context.Context) ([]*format.Checkpoint, error) {
+	return disk.ListCheckpoints(ctx, d.store, d.path)
 }
 
 // Describe implements Disk.

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/disk/diskapi"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -201,17 +202,39 @@ func (s *Server) current() (Disk, error) {
 	return s.disk, nil
 }
 
-// awaitStopped returns why the disk has stopped by itself: Fenced, Corrupt or Denied. It doesn't
-// return for a disk that was closed.
-func (s *Server) awaitStopped(ctx context.Context) error {
+// Disk implements diskapi.Source.
+func (s *Server) Disk() (diskapi.Disk, error) { return s.current() }
+
+// AwaitDisk implements diskapi.Source.
+func (s *Server) AwaitDisk(ctx context.Context) (diskapi.Disk, error) {
 	select {
 	case <-s.attached:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.disk, nil
+}
+
+// hold passes on that nobody would notice how long requests take.
+func (s *Server) hold(h blockapi.Hold) error {
 	s.mu.Lock()
 	d := s.disk
 	s.mu.Unlock()
+	if d != nil {
+		d.HoldIO(h.On)
+	}
+	return nil
+}
+
+// awaitStopped returns why the disk has stopped by itself: Fenced, Corrupt or Denied. It doesn't
+// return for a disk that was closed.
+func (s *Server) awaitStopped(ctx context.Context) error {
+	d, err := s.AwaitDisk(ctx)
+	if err != nil {
+		return err
+	}
 	select {
 	case <-d.Stopped():
 	case <-ctx.Done():
@@ -242,7 +265,8 @@ func (s *Server) info() blockapi.Info {
 	}
 	info.SizeBytes, info.Description, info.Report = d.Size(), d.Describe(), d.Report()
 	info.Description.FrontEnd, info.Report.FrontEnd = front, front
-	info.Fenced, info.Stall = errs.Is(d.Err(), errs.Fenced), stallOf(d)
+	info.Fenced = errs.Is(d.Err(), errs.Fenced)
+	info.Stall = blockapi.StallOf(diskapi.StallOf(d))
 	return info
 }
 

@@ -84,14 +84,6 @@ func servicesToAPI(reports []fleet.ServiceReport) api.List[api.ServiceInfo] {
 	return out
 }
 
-func checkpointsToAPI(all []blockapi.Checkpoint) []api.DiskCheckpoint {
-	out := []api.DiskCheckpoint{}
-	for _, c := range all {
-		out = append(out, api.DiskCheckpoint(c))
-	}
-	return out
-}
-
 // diskToAPI returns the description of the attached disk. Its URL is relative to the pool, because
 // a VM doesn't know the pool's URL.
 func diskToAPI(info blockapi.Info) api.DiskInfo {
@@ -113,9 +105,9 @@ func (p *Platform) getDisk(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	var all []blockapi.Checkpoint
+	var all []api.DiskCheckpoint
 	if info.Stall == nil { // they are in the store
-		if all, err = p.block.Checkpoints(r.Context()); err != nil {
+		if all, err = p.block.Disk().Checkpoints(r.Context()); err != nil {
 			writeError(w, err)
 			return
 		}
@@ -126,14 +118,12 @@ func (p *Platform) getDisk(w http.ResponseWriter, r *http.Request) {
 	}
 	info.Report.Ungrown = now.Health.Disk.Ungrown
 	answer := diskToAPI(info)
-	if len(all) > 0 {
-		answer.Checkpoints = checkpointsToAPI(all)
-	}
+	answer.Checkpoints = all
 	jsonhttp.Write(w, http.StatusOK, answer)
 }
 
 func (p *Platform) getDiskStats(w http.ResponseWriter, r *http.Request) {
-	s, err := p.block.Stats(r.Context())
+	s, err := p.block.Disk().Stats(r.Context())
 	if err != nil {
 		writeError(w, err)
 		return
@@ -157,12 +147,12 @@ func statsToAPI(s disk.Stats, stall *fleet.DiskStall) api.DiskStats {
 }
 
 func (p *Platform) getCheckpoints(w http.ResponseWriter, r *http.Request) {
-	all, err := p.block.Checkpoints(r.Context())
+	all, err := p.block.Disk().Checkpoints(r.Context())
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	jsonhttp.Write(w, http.StatusOK, api.List[api.DiskCheckpoint]{Items: checkpointsToAPI(all)})
+	jsonhttp.Write(w, http.StatusOK, api.List[api.DiskCheckpoint]{Items: all})
 }
 
 // postCheckpoint writes out the file system and names that state. As after a power cut, data that a
@@ -177,7 +167,7 @@ func (p *Platform) postCheckpoint(w http.ResponseWriter, r *http.Request) {
 		writeError(w, errs.Wrap(errs.Unavailable, err, "write out the file system"))
 		return
 	}
-	if err := p.block.Checkpoint(r.Context(), name); err != nil {
+	if _, err := p.block.Disk().Checkpoint(r.Context(), name); err != nil {
 		writeError(w, err)
 		return
 	}
