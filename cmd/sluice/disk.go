@@ -2,8 +2,6 @@ package main
 
 import (
 	"github.com/spf13/cobra"
-
-	"github.com/sluice-platform/sluice/internal/blob/blobs"
 )
 
 func newDiskCommand(d *deps) *cobra.Command {
@@ -30,19 +28,6 @@ s3://bucket/disks/NAME?log=s3://fast-bucket/prefix), and S3 credentials are thos
 the usual AWS environment. The disk of a machine is named by the URL that machine
 status shows, or by --machine, and then the machine that has it attached is asked.`
 	return cmd
-}
-
-// canonicalURL returns the one way to write a disk URL.
-func canonicalURL(url string) (string, error) {
-	url, _, err := blobs.SplitLogURL(url)
-	if err != nil {
-		return "", err
-	}
-	pool, path, err := blobs.SplitDiskURL(url)
-	if err != nil {
-		return "", err
-	}
-	return blobs.JoinDiskURL(pool, path)
 }
 
 func addMachineFlag(cmd *cobra.Command, machine *string) {

@@ -3,16 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
-	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -56,58 +52,10 @@ Who may write the disk is as with disk mount. Needs root.
 	return d.addJournalFlags(d.addKeyFlags(cmd))
 }
 
-// attachDevice does all of disk attach, and returns when nothing of it is left.
+// attachDevice does all of disk attach.
 func (d *deps) attachDevice(ctx context.Context, url string, f *holdFlags) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP) // the terminal is closed
-	defer stop()
-	h, err := d.hold(ctx, url, attachment.Device, f)
-	if err != nil {
-		return err
-	}
-	return h.close(ctx, h.device(ctx))
-}
-
-func (h *held) device(ctx context.Context) error {
-	if err := frontend.EndOrphans(); err != nil {
-		return err
-	}
-	front, err := frontend.Show(ctx, h.dev, h.frontEnd,
-		frontend.Config{Name: h.name, Logger: h.d.diskLogger()})
-	if err != nil {
-		return err
-	}
-	h.front = front
-	h.record.BlockDevice, h.record.FrontEnd = front.BlockDevice(), string(front.Kind())
-	err = h.announce(ctx, front.BlockDevice(), func(ctx context.Context) error {
-		select {
-		case <-ctx.Done():
-			return h.untilUnused(ctx)
-		case <-h.fenced():
-			return h.outliveDevice(ctx, front, h.writer.Err())
-		case <-front.Done():
-			return errs.New(errs.Unavailable, "the kernel has given up %s", front.BlockDevice())
-		}
+	return d.session(ctx, url, f, func(c *host.Config) error {
+		c.Mode = attachment.Device
+		return nil
 	})
-	return errors.Join(err, front.Close(context.WithoutCancel(ctx)))
-}
-
-// untilUnused waits until the device is mounted nowhere, or another interrupt comes.
-func (h *held) untilUnused(ctx context.Context) error {
-	again, stop := interrupts()
-	defer stop()
-	for told := false; ; told = true {
-		there, _, err := isMounted(h.record.BlockDevice, "")
-		if err != nil || !there {
-			return err
-		}
-		if !told {
-			fmt.Fprintf(h.d.stderr,
-				"%s is mounted, and stays attached until it isn't; interrupt again to tear it away\n", h.record.BlockDevice)
-		}
-		select {
-		case <-again:
-			return nil
-		case <-time.After(busyLook):
-		}
-	}
 }

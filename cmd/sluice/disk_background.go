@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -37,7 +38,7 @@ const backgroundHelp = "return when it is ready, and end by: sluice disk detach.
 // that it is ready, or has ended, which it tells with the same error and exit code. What it says
 // until then is said here too, and an interrupt ends it.
 func (d *deps) inBackground(ctx context.Context, url string, args []string) error {
-	canonical, err := canonicalURL(url)
+	canonical, err := host.CanonicalURL(url)
 	if err != nil {
 		return err
 	}
@@ -51,7 +52,7 @@ func (d *deps) inBackground(ctx context.Context, url string, args []string) erro
 		return errors.Join(err, os.Remove(logged.Name()))
 	}
 	return d.result(r, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s: %s, logging to %s\n", r.URL, describeAttachment(r),
+		_, err := fmt.Fprintf(w, "%s: %s, logging to %s\n", r.URL, host.Describe(r),
 			logged.Name())
 		return err
 	})

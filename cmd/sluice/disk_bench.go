@@ -14,6 +14,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/disk/benchmark"
 	"github.com/sluice-platform/sluice/internal/disk/cache"
+	"github.com/sluice-platform/sluice/internal/x/bytesize"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -42,12 +43,12 @@ four times --size to the store.
 		Args:    exactly("a disk URL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
-			if cfg.Size, err = parseSize(size, 1<<20); err != nil {
+			if cfg.Size, err = bytesize.Parse(size, 1<<20); err != nil {
 				return err
 			}
 			cached := int64(0)
 			if cacheSize != "" {
-				if cached, err = parseSize(cacheSize, 1<<20); err != nil {
+				if cached, err = bytesize.Parse(cacheSize, 1<<20); err != nil {
 					return err
 				}
 			}
@@ -76,12 +77,12 @@ func (d *deps) benchDisk(ctx context.Context, url string, cfg benchmark.Config,
 	if err != nil {
 		return diskBenchmark{}, err
 	}
-	defer ref.store.Close()
-	if err := blobs.Probe(ctx, ref.store, ref.url); err != nil {
+	defer ref.Store.Close()
+	if err := blobs.Probe(ctx, ref.Store, ref.URL); err != nil {
 		return diskBenchmark{}, err
 	}
-	cfg.LogURL, cfg.OpenLog = ref.logURL, openLog
-	if err := probeLog(ctx, ref.logURL); err != nil {
+	cfg.LogURL, cfg.OpenLog = ref.LogURL, openLog
+	if err := probeLog(ctx, ref.LogURL); err != nil {
 		return diskBenchmark{}, err
 	}
 	if err := mustBeVacant(ctx, ref); err != nil {
@@ -98,9 +99,9 @@ func (d *deps) benchDisk(ctx context.Context, url string, cfg benchmark.Config,
 	bar := d.newDiskBar(ctx, "measuring, step", countsObjects)
 	defer bar.end()
 	cfg.Step = func(_ string, n, of int) { bar.set(int64(n-1), int64(of)) }
-	cfg.Store, cfg.Path = ref.store, ref.path
+	cfg.Store, cfg.Path = ref.Store, ref.Path
 	results, err := benchmark.Run(ctx, cfg)
-	return diskBenchmark{URL: ref.url, SizeBytes: cfg.Size, Results: results}, err
+	return diskBenchmark{URL: ref.URL, SizeBytes: cfg.Size, Results: results}, err
 }
 
 // temporaryCache returns a cache in a file that nobody else uses, and what closes and removes it.

@@ -38,7 +38,7 @@ Only metadata is written, whatever the size.
 			r := restored{Restored: args[1]}
 			info, err := d.changeDisk(cmd.Context(), args[0], takeOver,
 				func(ctx context.Context, ref *diskRef) (err error) {
-					_, r.Saved, err = disk.Restore(ctx, ref.store, ref.path, args[1])
+					_, r.Saved, err = disk.Restore(ctx, ref.Store, ref.Path, args[1])
 					return err
 				})
 			if err != nil {
@@ -63,7 +63,7 @@ func (d *deps) changeDisk(ctx context.Context, url string, takeOver bool,
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	defer ref.store.Close()
+	defer ref.Store.Close()
 	if err := d.settle(ctx, ref, takeOver); err != nil {
 		return api.DiskInfo{}, err
 	}

@@ -56,8 +56,8 @@ func (d *deps) checkpoint(ctx context.Context, machine string, args []string,
 	if err != nil {
 		return api.DiskCheckpoint{}, err
 	}
-	defer ref.store.Close()
-	rec, err := d.writerHere(ref.url)
+	defer ref.Store.Close()
+	rec, err := host.WriterHere(d.registry(), ref.URL)
 	if err != nil {
 		return api.DiskCheckpoint{}, err
 	}
@@ -67,7 +67,7 @@ func (d *deps) checkpoint(ctx context.Context, machine string, args []string,
 	if err := d.settle(ctx, ref, takeOver); err != nil {
 		return api.DiskCheckpoint{}, err
 	}
-	point, err := disk.CheckpointClosed(ctx, ref.store, ref.path, args[1])
+	point, err := disk.CheckpointClosed(ctx, ref.Store, ref.Path, args[1])
 	if err != nil {
 		return api.DiskCheckpoint{}, err
 	}

@@ -57,15 +57,15 @@ func (d *deps) compactDisk(ctx context.Context, url string, takeOver bool,
 	if err != nil {
 		return compacted{}, err
 	}
-	defer ref.store.Close()
+	defer ref.Store.Close()
 	w, err := d.attach(ctx, ref, takeOver)
 	if err != nil {
 		return compacted{}, err
 	}
 	bar := d.newDiskBar(ctx, "repacking", countsBytes)
-	out := compacted{URL: ref.url}
+	out := compacted{URL: ref.URL}
 	out.Compaction, err = w.Compact(ctx, disk.CompactOptions{Target: target,
 		Progress: func(c disk.Compaction) { bar.set(c.MovedBytes, c.MovedBytes+c.RestBytes) }})
 	bar.end()
-	return out, errors.Join(err, w.close(ctx))
+	return out, errors.Join(err, w.Close(ctx))
 }

@@ -128,7 +128,7 @@ func (d *deps) exportDisk(ctx context.Context, out diskExport) (exported, error)
 	if err != nil {
 		return exported{}, err
 	}
-	defer ref.store.Close()
+	defer ref.Store.Close()
 	if checkpoint == "" {
 		if err := d.settle(ctx, ref, out.takeOver); err != nil {
 			return exported{}, err
@@ -142,13 +142,13 @@ func (d *deps) exportDisk(ctx context.Context, out diskExport) (exported, error)
 	if err != nil {
 		return exported{}, err
 	}
-	dev, err := disk.OpenReadOnly(ctx, ref.store, ref.path, checkpoint,
+	dev, err := disk.OpenReadOnly(ctx, ref.Store, ref.Path, checkpoint,
 		disk.ReadOnlyOptions{Key: key, Holder: self.Holder(), Unpinned: out.noPin})
 	if err != nil {
-		return exported{}, d.explainMissing(ctx, ref, err)
+		return exported{}, ref.Explain(ctx, err)
 	}
 	defer dev.Close()
-	done := exported{URL: ref.url, Checkpoint: checkpoint, File: file, Format: format,
+	done := exported{URL: ref.URL, Checkpoint: checkpoint, File: file, Format: format,
 		SizeBytes: dev.Size()}
 	if file == stdStream {
 		bar := d.newDiskBar(ctx, "exporting", countsBytes)

@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/disk/transfer"
+	"github.com/sluice-platform/sluice/internal/x/bytesize"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -101,7 +102,7 @@ func (f diskCreateFlags) options(d *deps) (disk.CreateOptions, error) {
 
 // diskSize reads a size and rounds it up to whole blocks.
 func diskSize(s string) (int64, error) {
-	n, err := parseSize(s, 1<<30)
+	n, err := bytesize.Parse(s, 1<<30)
 	if err != nil {
 		return 0, err
 	}
@@ -138,25 +139,25 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	defer ref.store.Close()
-	if err := blobs.Probe(ctx, ref.store, ref.url); err != nil {
+	defer ref.Store.Close()
+	if err := blobs.Probe(ctx, ref.Store, ref.URL); err != nil {
 		return api.DiskInfo{}, err
 	}
 	if err := mustBeVacant(ctx, ref); err != nil {
 		return api.DiskInfo{}, err
 	}
-	opts.LogURL, opts.OpenLog, opts.Pool = ref.logURL, openLog, ref.pool
-	if err := probeLog(ctx, ref.logURL); err != nil {
+	opts.LogURL, opts.OpenLog, opts.Pool = ref.LogURL, openLog, ref.Pool
+	if err := probeLog(ctx, ref.LogURL); err != nil {
 		return api.DiskInfo{}, err
 	}
 	bound := opts.Bound
 	if fill != nil {
 		opts.Bound = 0 // it is filled as a durable one, which needs no journal
 	}
-	head, err := disk.Create(ctx, ref.store, ref.path, opts)
+	head, err := disk.Create(ctx, ref.Store, ref.Path, opts)
 	if errs.Is(err, errs.Exists) {
-		return api.DiskInfo{}, errs.Wrap(errs.Exists, err, "cannot make disk %s", ref.url).
-			WithRemedy("look at it with: sluice disk info %s; or choose another URL", ref.url)
+		return api.DiskInfo{}, errs.Wrap(errs.Exists, err, "cannot make disk %s", ref.URL).
+			WithRemedy("look at it with: sluice disk info %s; or choose another URL", ref.URL)
 	}
 	if err == nil {
 		err = confirmPlace(ctx, ref)
@@ -169,7 +170,7 @@ func (d *deps) newDisk(ctx context.Context, url string, opts disk.CreateOptions,
 			return api.DiskInfo{}, err
 		}
 	}
-	info := api.DiskInfo{URL: ref.url, ID: head.ID, SizeBytes: head.Size, State: string(head.State),
+	info := api.DiskInfo{URL: ref.URL, ID: head.ID, SizeBytes: head.Size, State: string(head.State),
 		Mode: head.Mode, BoundMS: head.BoundMS,
 		Epoch: head.Epoch, Generation: head.Generation, UpdatedAt: head.Updated}
 	if l := head.LogStore; l != nil {
@@ -202,12 +203,12 @@ func (d *deps) fill(ctx context.Context, ref *diskRef, bound time.Duration,
 		if err = f(ctx, w); err != nil {
 			w.Abandon()
 		} else {
-			err = w.close(ctx)
+			err = w.Close(ctx)
 		}
 	}
 	if err == nil {
 		var head *format.Head
-		if head, err = disk.SetBound(ctx, ref.store, ref.path, bound); err == nil {
+		if head, err = disk.SetBound(ctx, ref.Store, ref.Path, bound); err == nil {
 			return head, nil
 		}
 	}
@@ -218,10 +219,10 @@ func (d *deps) fill(ctx context.Context, ref *diskRef, bound time.Duration,
 func unmake(ctx context.Context, ref *diskRef, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if err := disk.Destroy(ctx, ref.store, ref.path,
-		disk.DestroyOptions{OpenLog: openLog, Pool: ref.pool}); err != nil {
+	if err := disk.Destroy(ctx, ref.Store, ref.Path,
+		disk.DestroyOptions{OpenLog: openLog, Pool: ref.Pool}); err != nil {
 		return errors.Join(why, errs.Wrap(errs.KindOf(err), err,
-			"remove the half-made disk %s", ref.url))
+			"remove the half-made disk %s", ref.URL))
 	}
 	return why
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/memblob"
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 )
 
 // destroyed is what disk destroy answers.
@@ -53,17 +54,17 @@ func (d *deps) destroyDisk(ctx context.Context, url string, yes, lostLog bool) (
 	if err != nil {
 		return destroyed{}, err
 	}
-	defer ref.store.Close()
-	head, err := disk.ReadHead(ctx, ref.store, ref.path)
+	defer ref.Store.Close()
+	head, err := disk.ReadHead(ctx, ref.Store, ref.Path)
 	if err != nil {
-		return destroyed{}, d.explainMissing(ctx, ref, err)
+		return destroyed{}, ref.Explain(ctx, err)
 	}
-	if err := d.mayAttach(ctx, ref, head); err != nil {
+	if err := host.MayAttach(ctx, ref.Ref, d.registry(), head); err != nil {
 		return destroyed{}, err
 	}
 	if !yes {
-		if err := d.confirm(fmt.Sprintf("Destroy disk %s with %s and all its checkpoints?", ref.url,
-			byteCount(head.Size)), lastPart(ref.path)); err != nil {
+		if err := d.confirm(fmt.Sprintf("Destroy disk %s with %s and all its checkpoints?", ref.URL,
+			byteCount(head.Size)), host.Name(ref.Path)); err != nil {
 			return destroyed{}, err
 		}
 	}
@@ -72,12 +73,12 @@ func (d *deps) destroyDisk(ctx context.Context, url string, yes, lostLog bool) (
 		// nothing is there
 		open = func(context.Context, string) (blob.Store, error) { return memblob.New(), nil }
 	}
-	if err := disk.Destroy(ctx, ref.store, ref.path,
-		disk.DestroyOptions{OpenLog: open, Pool: ref.pool}); err != nil {
+	if err := disk.Destroy(ctx, ref.Store, ref.Path,
+		disk.DestroyOptions{OpenLog: open, Pool: ref.Pool}); err != nil {
 		return destroyed{}, err
 	}
-	out := destroyed{URL: ref.url, State: "destroyed"}
-	err = ref.store.List(ctx, ref.path+"/", "", func(blob.Entry) bool {
+	out := destroyed{URL: ref.URL, State: "destroyed"}
+	err = ref.Store.List(ctx, ref.Path+"/", "", func(blob.Entry) bool {
 		out.Left++
 		return true
 	})

@@ -11,6 +11,8 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/host"
+	"github.com/sluice-platform/sluice/internal/x/bytesize"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -57,7 +59,7 @@ func (d *deps) forkOptions(size string, encrypt bool,
 	var opts disk.ForkOptions
 	var err error
 	if size != "" {
-		if opts.Size, err = parseSize(size, 1<<30); err != nil {
+		if opts.Size, err = bytesize.Parse(size, 1<<30); err != nil {
 			return opts, err
 		}
 	}
@@ -83,8 +85,8 @@ func (d *deps) forkDisk(ctx context.Context, parent, checkpoint, child string,
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	defer ref.store.Close()
-	from, _, err := blobs.SplitDiskURL(ref.url)
+	defer ref.Store.Close()
+	from, _, err := blobs.SplitDiskURL(ref.URL)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
@@ -96,7 +98,7 @@ func (d *deps) forkDisk(ctx context.Context, parent, checkpoint, child string,
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	opts.OpenLog, opts.Pool = openLog, ref.pool
+	opts.OpenLog, opts.Pool = openLog, ref.Pool
 	if err := probeLog(ctx, opts.LogURL); err != nil {
 		return api.DiskInfo{}, err
 	}
@@ -105,16 +107,16 @@ func (d *deps) forkDisk(ctx context.Context, parent, checkpoint, child string,
 			"disk %s is in the store %s, and %s would be in %s", parent, from, child, to).
 			WithRemedy("fork within one store, where nothing is copied; or export and import")
 	}
-	made := &diskRef{url: child, path: childPath, pool: ref.pool, store: ref.store}
+	made := &diskRef{Ref: &host.Ref{URL: child, Path: childPath, Pool: ref.Pool, Store: ref.Store}}
 	if err := errors.Join(mustBeOutside(ctx, child), mustBeVacant(ctx, made)); err != nil {
 		return api.DiskInfo{}, err
 	}
-	if _, err := disk.Fork(ctx, ref.store, ref.path, checkpoint, childPath, opts); err != nil {
+	if _, err := disk.Fork(ctx, ref.Store, ref.Path, checkpoint, childPath, opts); err != nil {
 		return api.DiskInfo{}, err
 	}
 	if err := confirmPlace(ctx, made); err != nil {
 		return api.DiskInfo{}, err
 	}
-	disk.AdoptTrace(ctx, ref.store, ref.path, checkpoint)
+	disk.AdoptTrace(ctx, ref.Store, ref.Path, checkpoint)
 	return storedInfo(ctx, made)
 }

@@ -65,7 +65,7 @@ func (d *deps) fsck(ctx context.Context, url string, o fsck.Options,
 	if err != nil {
 		return nil, err
 	}
-	defer ref.store.Close()
+	defer ref.Store.Close()
 	bar := d.newDiskBar(ctx, "checking", countsObjects)
 	key, err := d.diskKey()
 	if err != nil {
@@ -78,10 +78,10 @@ func (d *deps) fsck(ctx context.Context, url string, o fsck.Options,
 				key, byteCount(size))
 		}
 	}
-	r, err := fsck.Check(ctx, ref.store, ref.path, o)
+	r, err := fsck.Check(ctx, ref.Store, ref.Path, o)
 	bar.end()
 	if err != nil {
-		return nil, d.explainMissing(ctx, ref, err)
+		return nil, ref.Explain(ctx, err)
 	}
 	return r, nil
 }

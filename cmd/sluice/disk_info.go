@@ -67,8 +67,8 @@ func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (loc
 	if err != nil {
 		return localDisk{}, err
 	}
-	defer ref.store.Close()
-	x := localDisk{DiskInfo: api.DiskInfo{URL: ref.url}}
+	defer ref.Store.Close()
+	x := localDisk{DiskInfo: api.DiskInfo{URL: ref.URL}}
 	served, err := d.attachedHere(ctx, ref, &x)
 	if err != nil {
 		return x, err
@@ -91,7 +91,7 @@ func (d *deps) diskInfo(ctx context.Context, machine string, args []string) (loc
 		_, err = d.attachedHere(ctx, ref, &x)
 		return x, err
 	default:
-		return x, d.explainMissing(ctx, ref, err)
+		return x, ref.Explain(ctx, err)
 	}
 	return x, nil
 }
@@ -101,7 +101,7 @@ func (x *localDisk) inspectLog(ctx context.Context, ref *diskRef) {
 	if x.LogStore == "" {
 		return
 	}
-	head, err := disk.ReadHead(ctx, ref.store, ref.path)
+	head, err := disk.ReadHead(ctx, ref.Store, ref.Path)
 	if err == nil && head.LogStore != nil {
 		ctx, cancel := context.WithTimeout(ctx, servedInfoWait)
 		defer cancel()
@@ -121,7 +121,7 @@ func (d *deps) attachedHere(ctx context.Context, ref *diskRef,
 	x *localDisk) (answers bool, err error) {
 	live, _, err := d.registry().List()
 	for _, r := range live {
-		if r.URL != ref.url {
+		if r.URL != ref.URL {
 			continue
 		}
 		a := localAttachment{Record: r}
@@ -135,15 +135,15 @@ func (d *deps) attachedHere(ctx context.Context, ref *diskRef,
 
 // storedInfo returns what the store says about a disk.
 func storedInfo(ctx context.Context, ref *diskRef) (api.DiskInfo, error) {
-	details, err := disk.Info(ctx, ref.store, ref.path)
+	details, err := disk.Info(ctx, ref.Store, ref.Path)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	points, err := disk.ListCheckpoints(ctx, ref.store, ref.path)
+	points, err := disk.ListCheckpoints(ctx, ref.Store, ref.Path)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	return diskToAPI(ref.url, details, points), nil
+	return diskToAPI(ref.URL, details, points), nil
 }
 
 // attachedDiskInfo asks the platform that has the disk attached.

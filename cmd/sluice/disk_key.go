@@ -142,10 +142,10 @@ func (d *deps) rekey(ctx context.Context, url string, next *keyFlags) (api.DiskI
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	defer ref.store.Close()
-	if _, err := disk.Rekey(ctx, ref.store, ref.path, old, newKey); err != nil {
+	defer ref.Store.Close()
+	if _, err := disk.Rekey(ctx, ref.Store, ref.Path, old, newKey); err != nil {
 		if errs.Is(err, errs.NotFound) {
-			return api.DiskInfo{}, d.explainMissing(ctx, ref, err)
+			return api.DiskInfo{}, ref.Explain(ctx, err)
 		}
 		return api.DiskInfo{}, err
 	}

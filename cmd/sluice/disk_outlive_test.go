@@ -60,7 +60,7 @@ func (s *scribbler) end() {
 
 func mustBeEmpty(t *testing.T, dir string) {
 	t.Helper()
-	if m, err := mountAt(dir); m != nil || err != nil {
+	if m, err := host.MountAt(dir); m != nil || err != nil {
 		t.Errorf("%+v is on %s: %v", m, dir, err)
 	}
 	if there, err := os.ReadDir(dir); len(there) != 0 || err != nil {

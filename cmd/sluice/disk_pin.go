@@ -70,14 +70,14 @@ func (d *deps) pinDisk(ctx context.Context, url, name, checkpoint string) (diskP
 	if err != nil {
 		return diskPin{}, err
 	}
-	defer ref.store.Close()
+	defer ref.Store.Close()
 	self, err := attachment.Self()
 	if err != nil {
 		return diskPin{}, err
 	}
-	p, err := disk.PinMap(ctx, ref.store, ref.path, name, checkpoint, self.Holder())
+	p, err := disk.PinMap(ctx, ref.Store, ref.Path, name, checkpoint, self.Holder())
 	if err != nil {
-		return diskPin{}, d.explainMissing(ctx, ref, err)
+		return diskPin{}, ref.Explain(ctx, err)
 	}
 	return pinToShow(p), nil
 }
@@ -96,11 +96,11 @@ which disk info shows, stops within minutes.
 			if err != nil {
 				return err
 			}
-			defer ref.store.Close()
-			if err := disk.Unpin(cmd.Context(), ref.store, ref.path, args[1]); err != nil {
+			defer ref.Store.Close()
+			if err := disk.Unpin(cmd.Context(), ref.Store, ref.Path, args[1]); err != nil {
 				return err
 			}
-			return d.result(map[string]string{"url": ref.url, "unpinned": args[1]},
+			return d.result(map[string]string{"url": ref.URL, "unpinned": args[1]},
 				func(w io.Writer) error {
 					_, err := fmt.Fprintf(w, "%s is unpinned\n", args[1])
 					return err
@@ -124,12 +124,12 @@ disk may be attached.
 			if err != nil {
 				return err
 			}
-			defer ref.store.Close()
-			if err := disk.RemoveCheckpoint(cmd.Context(), ref.store, ref.path,
+			defer ref.Store.Close()
+			if err := disk.RemoveCheckpoint(cmd.Context(), ref.Store, ref.Path,
 				args[1]); err != nil {
-				return d.explainMissing(cmd.Context(), ref, err)
+				return ref.Explain(cmd.Context(), err)
 			}
-			return d.result(map[string]string{"url": ref.url, "removed": args[1]},
+			return d.result(map[string]string{"url": ref.URL, "removed": args[1]},
 				func(w io.Writer) error {
 					_, err := fmt.Fprintf(w, "checkpoint %s is removed\n", args[1])
 					return err
@@ -158,7 +158,7 @@ func printPins(w io.Writer, pins []diskPin) error {
 
 // storedPins returns the pins of a disk that there are.
 func storedPins(ctx context.Context, ref *diskRef) ([]diskPin, error) {
-	pins, err := disk.ListPins(ctx, ref.store, ref.path)
+	pins, err := disk.ListPins(ctx, ref.Store, ref.Path)
 	var out []diskPin
 	for _, p := range pins {
 		out = append(out, pinToShow(p))

@@ -30,7 +30,7 @@ const (
 // mustBeVacant refuses a place inside a disk, one around disks, and one where a disk was whose
 // objects forks still need: they would be taken for those of a new disk there.
 func mustBeVacant(ctx context.Context, ref *diskRef) error {
-	if _, err := disk.ReadHead(ctx, ref.store, ref.path); err == nil ||
+	if _, err := disk.ReadHead(ctx, ref.Store, ref.Path); err == nil ||
 		!errs.Is(err, errs.NotFound) {
 		return err // there is one, and making another says so
 	}
@@ -50,28 +50,28 @@ func confirmPlace(ctx context.Context, ref *diskRef) error {
 // below it but its head.
 func standsAlone(ctx context.Context, ref *diskRef) error {
 	var around []string
-	for at := path.Dir(ref.path); at != "."; at = path.Dir(at) {
+	for at := path.Dir(ref.Path); at != "."; at = path.Dir(at) {
 		around = append(around, at)
 	}
-	at, err := firstDisk(ctx, ref.store, around)
+	at, err := firstDisk(ctx, ref.Store, around)
 	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "look for disks around %s", ref.url)
+		return errs.Wrap(errs.KindOf(err), err, "look for disks around %s", ref.URL)
 	}
 	if at != "" {
-		outer, err := blobs.JoinDiskURL(ref.pool, at)
+		outer, err := blobs.JoinDiskURL(ref.Pool, at)
 		if err != nil {
 			return err
 		}
-		return insideAnother(ref.url, outer)
+		return insideAnother(ref.URL, outer)
 	}
 	below := ""
-	if err := ref.store.List(ctx, ref.path+"/", "", func(e blob.Entry) bool {
-		if e.Key != ref.path+"/head" {
+	if err := ref.Store.List(ctx, ref.Path+"/", "", func(e blob.Entry) bool {
+		if e.Key != ref.Path+"/head" {
 			below = e.Key
 		}
 		return below == ""
 	}); err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "look at what is at %s", ref.url)
+		return errs.Wrap(errs.KindOf(err), err, "look at what is at %s", ref.URL)
 	}
 	if below == "" {
 		return nil
@@ -82,25 +82,25 @@ func standsAlone(ctx context.Context, ref *diskRef) error {
 // whatIsBelow refuses a place for what is below it, of which key is the first.
 func whatIsBelow(ctx context.Context, ref *diskRef, key string) error {
 	var within []string
-	for at := path.Dir(key); len(at) > len(ref.path); at = path.Dir(at) {
+	for at := path.Dir(key); len(at) > len(ref.Path); at = path.Dir(at) {
 		within = append(within, at)
 	}
-	at, err := firstDisk(ctx, ref.store, within)
+	at, err := firstDisk(ctx, ref.Store, within)
 	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "look for disks below %s", ref.url)
+		return errs.Wrap(errs.KindOf(err), err, "look for disks below %s", ref.URL)
 	}
 	if at == "" {
 		return errs.New(errs.Exists,
 			"there was a disk at %s, and forks may need what is left of it, such as %s",
-			ref.url, key).
+			ref.URL, key).
 			WithRemedy("choose another URL")
 	}
-	inner, err := blobs.JoinDiskURL(ref.pool, at)
+	inner, err := blobs.JoinDiskURL(ref.Pool, at)
 	if err != nil {
 		return err
 	}
 	return errs.New(errs.Conflict,
-		"disk %s would lie around disk %s: a destroy or a check of it would take that one for its own", ref.url, inner).
+		"disk %s would lie around disk %s: a destroy or a check of it would take that one for its own", ref.URL, inner).
 		WithRemedy("choose a URL that no disk's URL begins with")
 }
 

@@ -106,14 +106,14 @@ func TestDisksMadeAtOnceDontNest(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ref.store.Close()
-	store := ref.store
-	ref.store = afterHead{Store: store, key: "disks/app/log/head",
+	defer ref.Store.Close()
+	store := ref.Store
+	ref.Store = afterHead{Store: store, key: "disks/app/log/head",
 		other: func(ctx context.Context) error {
 			_, err := disk.Create(ctx, store, "disks/app", disk.CreateOptions{Size: 1 << 20})
 			return err
 		}}
-	if _, err := disk.Create(t.Context(), ref.store, ref.path,
+	if _, err := disk.Create(t.Context(), ref.Store, ref.Path,
 		disk.CreateOptions{Size: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func TestDisksMadeAtOnceDontNest(t *testing.T) {
 		!strings.Contains(err.Error(), "inside disk "+h.url("app")) {
 		t.Errorf("%v", err)
 	}
-	if _, err := disk.ReadHead(t.Context(), store, ref.path); !errs.Is(err, errs.NotFound) {
+	if _, err := disk.ReadHead(t.Context(), store, ref.Path); !errs.Is(err, errs.NotFound) {
 		t.Errorf("the inner one is there: %v", err)
 	}
 	if !isDiskDir(filepath.Join(h.dir, "pool/disks/app")) {

@@ -5,23 +5,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
-	"net"
-	"net/url"
 	"os"
-	"os/signal"
-	"path/filepath"
-	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
-	"github.com/sluice-platform/sluice/internal/disk/nbd"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
-
-const nbdPort = "10809"
 
 // serveFlags say where a disk is served, and to whom.
 type serveFlags struct {
@@ -118,122 +109,15 @@ func (f *serveFlags) tls() (*tls.Config, error) {
 	return cfg, nil
 }
 
-// serveDisk does all of disk serve, and returns when nothing of it is left.
+// serveDisk does all of disk serve.
 func (d *deps) serveDisk(ctx context.Context, url string, f *serveFlags) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP) // the terminal is closed
-	defer stop()
 	secure, err := f.tls()
 	if err != nil {
 		return err
 	}
-	listeners, uris, err := f.open(ctx, secure != nil)
-	if err != nil {
+	return d.session(ctx, url, &f.holdFlags, func(c *host.Config) (err error) {
+		c.Mode = attachment.Serve
+		c.NBD, err = host.ListenNBD(ctx, f.socket, f.listen, secure)
 		return err
-	}
-	h, err := d.hold(ctx, url, attachment.Serve, &f.holdFlags)
-	if err != nil {
-		return errors.Join(err, closeAll(listeners))
-	}
-	h.record.NBD = uris
-	for _, l := range listeners {
-		if a, ok := l.Addr().(*net.TCPAddr); ok && !a.IP.IsLoopback() && f.clientCA == "" {
-			fmt.Fprintf(d.stderr,
-				"warning: whoever reaches %s can use the disk; --tls-client-ca asks for certificates\n", a)
-		}
-	}
-	cfg := nbd.Config{Logger: d.diskLogger(),
-		Exports: []nbd.Export{{Name: h.name, Description: h.ref.url, Device: h.dev,
-			ReadOnly: f.readOnly}}}
-	return h.close(ctx, h.serveNBD(ctx, cfg, secure, listeners))
-}
-
-func (h *held) serveNBD(ctx context.Context, cfg nbd.Config, secure *tls.Config,
-	listeners []net.Listener) error {
-	var servers []*nbd.Server
-	for _, l := range listeners { // one each: TLS is for TCP
-		if cfg.TLS = secure; l.Addr().Network() == "unix" {
-			cfg.TLS = nil
-		}
-		s, err := nbd.New(cfg, l)
-		if err != nil {
-			return errors.Join(err, closeAll(listeners))
-		}
-		servers = append(servers, s)
-	}
-	return h.announce(ctx, fmt.Sprintf("%s is served at %s", h.ref.url,
-		strings.Join(h.record.NBD, " and ")), func(ctx context.Context) error {
-		return h.run(ctx, servers)
 	})
-}
-
-// open opens what is to be served on, and returns it with the URIs that clients use.
-func (f *serveFlags) open(ctx context.Context,
-	secure bool) (listeners []net.Listener, uris []string, err error) {
-	var lc net.ListenConfig
-	if f.socket != "" {
-		path, err := filepath.Abs(f.socket)
-		if err != nil {
-			return nil, nil, errs.Wrap(errs.Invalid, err, "socket %s", f.socket)
-		}
-		if err := clearSocket(ctx, path); err != nil {
-			return nil, nil, err
-		}
-		l, err := lc.Listen(ctx, "unix", path)
-		if err != nil {
-			return nil, nil, errs.Wrap(errs.Unavailable, err, "listen on %s", path)
-		}
-		listeners, uris = append(listeners, l),
-			append(uris, "nbd+unix:///?socket="+url.QueryEscape(path))
-		if err := os.Chmod(path, 0o600); err != nil {
-			return nil, nil, errors.Join(errs.Wrap(errs.Denied, err, "protect %s", path), l.Close())
-		}
-	}
-	if f.listen == "" {
-		return listeners, uris, nil
-	}
-	host, port, err := net.SplitHostPort(f.listen)
-	if err != nil {
-		host, port = f.listen, nbdPort
-	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	l, err := lc.Listen(ctx, "tcp", net.JoinHostPort(host, port))
-	if err != nil {
-		return nil, nil, errors.Join(errs.Wrap(errs.Unavailable, err, "listen on %s", f.listen),
-			closeAll(listeners))
-	}
-	scheme := "nbd://"
-	if secure {
-		scheme = "nbds://"
-	}
-	return append(listeners, l), append(uris, scheme+l.Addr().String()), nil
-}
-
-// clearSocket removes a socket that nobody listens on, as one that was killed leaves behind.
-func clearSocket(ctx context.Context, path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil || info.Mode()&os.ModeSocket == 0 {
-		return errs.New(errs.Exists, "%s is there, and is no socket", path).
-			WithRemedy("choose another path")
-	}
-	if c, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
-		return errors.Join(errs.New(errs.Exists, "somebody serves on %s already", path).
-			WithRemedy("choose another path"), c.Close())
-	}
-	if err := os.Remove(path); err != nil {
-		return errs.Wrap(errs.Denied, err, "remove the old socket %s", path)
-	}
-	return nil
-}
-
-func closeAll(listeners []net.Listener) error {
-	var err error
-	for _, l := range listeners {
-		err = errors.Join(err, l.Close())
-	}
-	return err
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -72,10 +71,10 @@ func (d *deps) setBound(ctx context.Context, url string, bound time.Duration,
 				if err := mustBeNobodys(ctx, ref, takeOver); err != nil {
 					return err
 				}
-				_, err := disk.SetBound(ctx, ref.store, ref.path, bound)
+				_, err := disk.SetBound(ctx, ref.Store, ref.Path, bound)
 				return err
 			}
-			head, err := disk.ReadHead(ctx, ref.store, ref.path)
+			head, err := disk.ReadHead(ctx, ref.Store, ref.Path)
 			if err != nil {
 				return err
 			}
@@ -101,8 +100,8 @@ func (d *deps) changeAnywhere(ctx context.Context, url string, takeOver bool,
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
-	defer ref.store.Close()
-	rec, err := d.writerHere(ref.url)
+	defer ref.Store.Close()
+	rec, err := host.WriterHere(d.registry(), ref.URL)
 	if err != nil {
 		return api.DiskInfo{}, err
 	}
@@ -119,7 +118,7 @@ func (d *deps) changeAnywhere(ctx context.Context, url string, takeOver bool,
 
 // mustBeNobodys refuses the disk of a machine, whose fleet decides what it is.
 func mustBeNobodys(ctx context.Context, ref *diskRef, takeOver bool) error {
-	_, _, err := disk.ReadOwnerDoc(ctx, ref.store, ref.path)
+	_, _, err := disk.ReadOwnerDoc(ctx, ref.Store, ref.Path)
 	switch {
 	case errs.Is(err, errs.NotFound) || err == nil && takeOver:
 		return nil
@@ -127,51 +126,6 @@ func mustBeNobodys(ctx context.Context, ref *diskRef, takeOver bool) error {
 		return err
 	}
 	return errs.New(errs.Conflict,
-		"disk %s belongs to a machine of a fleet, which has no journal for it", ref.url).
+		"disk %s belongs to a machine of a fleet, which has no journal for it", ref.URL).
 		WithRemedy("leave it durable; if the fleet is gone: --take-over")
-}
-
-// setBound changes the disk's mode while it is in use.
-func (w *diskWriter) setBound(ctx context.Context, req diskapi.Mode) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	bound := req.Bound()
-	if bound == 0 {
-		if err := w.SetBound(ctx, 0, nil); err != nil {
-			return err
-		}
-		err := w.closeJournal()
-		w.journal = nil
-		return err
-	}
-	if w.journal != nil && w.Stats().Journal != nil { // it works
-		if req.Journal != "" && req.Journal != w.journalFile {
-			return errs.New(errs.Conflict, "the disk has a journal in use, %s", w.journalFile).
-				WithRemedy(
-					"leave out --journal; or make the disk durable first, and bounded with the other one after that")
-		}
-		return w.SetBound(ctx, bound, nil)
-	}
-	if req.Journal == "" {
-		return errs.New(errs.Invalid,
-			"mode bounded needs a journal, and the disk was attached without one").
-			WithRemedy("name a file or block device of this host: --journal FILE")
-	}
-	old := w.journal
-	f := journalFlags{file: req.Journal, size: req.JournalSize}
-	if old != nil { // one that has failed, and may be the same file
-		if err := w.closeJournal(); err != nil {
-			return err
-		}
-		w.journal = nil
-	}
-	j, err := f.open()
-	if err != nil {
-		return err
-	}
-	if err := w.SetBound(ctx, bound, j); err != nil {
-		return errors.Join(err, j.Close())
-	}
-	w.journal, w.journalFile = j, req.Journal
-	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/disk/host"
 )
 
 // beTheCommand makes the test binary the command itself, for tests that need processes.
@@ -56,7 +57,7 @@ func (h *diskHost) leaveNothing() {
 	_, _ = frontend.Sweep(h.dir)
 	live, _, _ := (&deps{env: h.getenv}).registry().List()
 	for i := range live {
-		h.t.Errorf("%s is still attached: %s", live[i].URL, describeAttachment(&live[i]))
+		h.t.Errorf("%s is still attached: %s", live[i].URL, host.Describe(&live[i]))
 		_ = live[i].Process.Signal(unix.SIGKILL)
 	}
 	_, _ = frontend.Sweep(h.dir)
@@ -423,7 +424,7 @@ func TestBusyMount(t *testing.T) {
 	go func() { // lets go only after the mount has been cut off
 		defer close(done)
 		waitFor(t, "the mount is gone", func() bool {
-			m, err := mountAt(dir)
+			m, err := host.MountAt(dir)
 			return m == nil &&
 				err == nil
 		})

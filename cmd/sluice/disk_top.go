@@ -256,7 +256,7 @@ func (r *topRow) setStall(s *disk.Stats) {
 }
 
 // name is what people call the disk: its machine, or the end of its URL.
-func (r *topRow) name() string { return cmp.Or(r.Machine, lastPart(r.URL)) }
+func (r *topRow) name() string { return cmp.Or(r.Machine, host.Name(r.URL)) }
 
 // process is the process on this host that has the disk.
 func (r *topRow) process() string {

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-platform/sluice/client"
+	"github.com/sluice-platform/sluice/internal/x/bytesize"
 )
 
 func newImageCommand(d *deps) *cobra.Command {
@@ -80,7 +81,7 @@ func newImageCreateCommand(d *deps) *cobra.Command {
 		Args:    exactly("a name"),
 		PreRunE: requires("from"),
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
-			size, err := parseSize(f.size, 1<<30)
+			size, err := bytesize.Parse(f.size, 1<<30)
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sluice-platform/sluice/internal/image"
+	"github.com/sluice-platform/sluice/internal/x/bytesize"
 )
 
 const (
@@ -38,7 +39,7 @@ func (f *imageCache) add(cmd *cobra.Command, d *deps) {
 }
 
 func (f *imageCache) cache() (image.Cache, error) {
-	limit, err := parseSize(f.limit, 1<<30)
+	limit, err := bytesize.Parse(f.limit, 1<<30)
 	if err != nil {
 		return image.Cache{}, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/client"
+	"github.com/sluice-platform/sluice/internal/x/bytesize"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -124,7 +125,7 @@ func (f *createFlags) complete(d *deps) error {
 		return err
 	}
 	f.req.Config.Env = env
-	memory, err := parseSize(f.memory, 1<<20)
+	memory, err := bytesize.Parse(f.memory, 1<<20)
 	if err != nil {
 		return err
 	}
@@ -134,7 +135,7 @@ func (f *createFlags) complete(d *deps) error {
 	}
 	f.req.Config.MemoryMiB = memory >> 20
 	if f.disk != "" {
-		size, err := parseSize(f.disk, 1<<30)
+		size, err := bytesize.Parse(f.disk, 1<<30)
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/worker"
 	"github.com/sluice-platform/sluice/internal/worker/metrics"
 	"github.com/sluice-platform/sluice/internal/worker/serverlink"
+	"github.com/sluice-platform/sluice/internal/x/bytesize"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/expose"
 	"github.com/sluice-platform/sluice/internal/x/ioflusher"
@@ -181,7 +182,7 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 			"address %s is this host's loopback, to which no other worker can route", address).
 			WithRemedy("give the address of this host's network, like fd00::11")
 	}
-	memory, err := parseSize(cfg.memory, 1<<20)
+	memory, err := bytesize.Parse(cfg.memory, 1<<20)
 	if err != nil {
 		return wc, err
 	}

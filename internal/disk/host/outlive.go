@@ -1,4 +1,4 @@
-package main
+package host
 
 import (
 	"context"
@@ -15,19 +15,19 @@ import (
 // outlive keeps the mount of a disk that has stopped by itself, until somebody unmounts it, and
 // returns why. Who writes there gets errors. Without the mount they would write, with success, into
 // the directory beneath.
-func (h *held) outlive(ctx context.Context, dir string, why error) error {
-	h.tellEnded(why,
+func (s *Session) outlive(ctx context.Context, dir string, why error) error {
+	s.tellEnded(why,
 		"%s is cut off from its disk %s, gives I/O errors, and stays mounted, so that nothing is written into "+
 			"the directory beneath: %v\n  try: end who uses it, and then: umount %s\n", dir,
-		h.ref.url, why, dir)
+		s.ref.URL, why, dir)
 	tick := time.NewTicker(mountLook)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			return errors.Join(why, h.unmount(ctx, dir))
+			return errors.Join(why, s.unmount(ctx, dir))
 		case <-tick.C:
-			if there, _, err := isMounted(h.record.BlockDevice, dir); err != nil || !there {
+			if there, _, err := IsMounted(s.record.BlockDevice, dir); err != nil || !there {
 				return errors.Join(why, err)
 			}
 		}
@@ -36,28 +36,28 @@ func (h *held) outlive(ctx context.Context, dir string, why error) error {
 
 // outliveDevice does the same for a block device without a mount of ours. Its path would soon be
 // another disk's, and who opens it by that path would write there.
-func (h *held) outliveDevice(ctx context.Context, front frontend.Shown, why error) error {
+func (s *Session) outliveDevice(ctx context.Context, front frontend.Shown, why error) error {
 	path := front.BlockDevice()
-	h.tellEnded(why,
+	s.tellEnded(why,
 		"%s is cut off from its disk %s, and gives I/O errors until it is detached: %v\n"+
-			"  try: end who uses it, and then: sluice disk detach %s\n", path, h.ref.url, why, path)
+			"  try: end who uses it, and then: sluice disk detach %s\n", path, s.ref.URL, why, path)
 	select {
 	case <-ctx.Done():
-		return errors.Join(why, h.untilUnused(ctx))
+		return errors.Join(why, s.untilUnused(ctx))
 	case <-front.Done():
 		return why
 	}
 }
 
 // tellEnded says so on stderr, and to whoever asks later.
-func (h *held) tellEnded(why error, text string, args ...any) {
-	fmt.Fprintf(h.d.stderr, text, args...)
-	h.record.Ended = why.Error()
+func (s *Session) tellEnded(why error, text string, args ...any) {
+	fmt.Fprintf(s.deps.Stderr, text, args...)
+	s.record.Ended = why.Error()
 	if errs.Is(why, errs.Fenced) {
-		h.record.Ended = "it was taken over: " + h.record.Ended
+		s.record.Ended = "it was taken over: " + s.record.Ended
 	}
-	if err := h.d.registry().Put(&h.record); err != nil {
-		fmt.Fprintf(h.d.stderr, "disk info will not know it: %v\n", err)
+	if err := s.cfg.Registry.Put(&s.record); err != nil {
+		fmt.Fprintf(s.deps.Stderr, "disk info will not know it: %v\n", err)
 	}
 }
 
@@ -65,8 +65,8 @@ func (h *held) tellEnded(why error, text string, args ...any) {
 // undone. Until then that kept the directory beneath out of reach.
 func uncover(dir, ours string) error {
 	for {
-		m, err := mountAt(dir)
-		if err != nil || m == nil || m.source == ours || !m.dead() {
+		m, err := MountAt(dir)
+		if err != nil || m == nil || m.Source == ours || !m.dead() {
 			return err
 		}
 		if err := unix.Unmount(dir, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
