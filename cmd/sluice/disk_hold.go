@@ -68,8 +68,8 @@ func (f *holdFlags) args() []string {
 	return append(a, "--stall-timeout", f.stallTimeout.String())
 }
 
-// session does all of an attachment that lasts, and returns when nothing of it is left. set fills in
-// what it is for.
+// session does all of an attachment that lasts, and returns when nothing of it is left. set fills
+// in what it is for.
 func (d *deps) session(ctx context.Context, url string, f *holdFlags,
 	set func(*host.Config) error) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP) // the terminal is closed

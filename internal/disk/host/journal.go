@@ -20,7 +20,7 @@ const DefaultJournalSize = 256 << 20
 // JournalConfig says where the journal of a disk of mode bounded is.
 type JournalConfig struct {
 	File    string // "": none
-	Size    string // as people write it, a bare number in MiB; "": what is there has, or the default
+	Size    string // as people write it, in MiB without a unit; "": what is there has, or 256 MiB
 	Discard bool   // attach without what a journal that isn't given has
 }
 

@@ -169,7 +169,8 @@ func Settle(ctx context.Context, ref *Ref, cfg *AttachConfig) error {
 	return w.Close(ctx)
 }
 
-// Close closes the disk and its journal, also when ctx has ended: what was written is worth waiting for.
+// Close closes the disk and its journal, also when ctx has ended: what was written is worth waiting
+// for.
 func (w *Writer) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWait)
 	defer cancel()
