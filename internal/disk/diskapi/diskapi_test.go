@@ -174,7 +174,14 @@ func TestChanges(t *testing.T) {
 func TestChangeOutlivesWhoAsked(t *testing.T) {
 	d := &changes{realDisk: attach(t, memblob.New()), entered: make(chan struct{}),
 		goOn: make(chan struct{}), late: make(chan error, 1)}
-	c, ctx := client(t, serve(t, diskapi.Handler(diskapi.Attached(d))), ""), wait(t)
+	h, asked := diskapi.Handler(diskapi.Attached(d)), make(chan context.Context, 1)
+	socket := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == diskapi.PathSize {
+			asked <- r.Context()
+		}
+		h.ServeHTTP(w, r)
+	}))
+	c, ctx := client(t, socket, ""), wait(t)
 	impatient, cancel := context.WithCancel(ctx)
 	var g errgroup.Group
 	g.Go(func() error { return c.Grow(impatient, 2*size) })
@@ -186,6 +193,7 @@ func TestChangeOutlivesWhoAsked(t *testing.T) {
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		t.Errorf("who gave up: %v", err)
 	}
+	<-(<-asked).Done() // it is seen that they have gone
 	close(d.goOn)
 	if err := <-d.late; err != nil || d.Size() != 2*size {
 		t.Errorf("size %d, %v", d.Size(), err)
