@@ -23,6 +23,7 @@ type batch struct {
 	zeros zeroSet
 	since time.Time // of the first write
 
+	stamps    stamps
 	committed chan struct{} // closed when it and all before it are in the store and in the map
 	uploaded  bool          // guarded by the disk's lock
 

@@ -254,22 +254,26 @@ func (d *Disk) dropJournalLocked(j *journal.Journal, err error) {
 }
 
 // flushJournalAndUnlock is Flush of a disk with a journal.
-func (d *Disk) flushJournalAndUnlock(ctx context.Context) error {
+func (d *Disk) flushJournalAndUnlock(ctx context.Context, f *flushing) error {
 	j, last := d.bounding.journal.active, d.lastLocked()
 	d.pipe.mu.Unlock()
 	sctx, cancel := d.stall(ctx)
 	defer cancel()
 	if last != nil {
-		if err := j.Sync(sctx); j.Err() != nil {
+		err := j.Sync(sctx)
+		f.lap(inJournal)
+		if j.Err() != nil {
 			d.pipe.mu.Lock()
 			d.dropJournalLocked(j, j.Err())
-			return d.flushAndUnlock(ctx)
-		} else if err != nil {
+			return d.flushAndUnlock(ctx, f)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	d.counters.flushes.Add(1)
 	d.pipe.mu.Lock()
+	defer f.lapIfWaited(inQueue)
 	for d.pipe.err == nil && last != nil && d.overdueLocked() && !last.isCommitted() {
 		d.pipe.flushWanted = d.pipe.forming != nil
 		d.pumpLocked()

@@ -48,7 +48,7 @@ func (d *Disk) Close(ctx context.Context) error {
 			return nil
 		})
 	}
-	err := d.flushAndUnlock(ctx)
+	err := d.flushAndUnlock(ctx, &flushing{})
 	_ = g.Wait() // a trace is never the reason why a close fails
 	if err == nil {
 		_, err = d.writeMap(ctx, func(h *format.Head) { h.State = format.StateClosed })

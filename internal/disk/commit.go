@@ -37,11 +37,12 @@ func (d *Disk) Flush(ctx context.Context) error {
 		return err
 	}
 	start := time.Now()
-	defer func() { d.counters.flushTimes.note(time.Since(start)) }()
+	f := flushing{began: start}
+	defer d.noteFlush(start, &f)
 	if d.bounding.journal.acknowledgesLocked(d.pipe.acked) {
-		return d.flushJournalAndUnlock(ctx)
+		return d.flushJournalAndUnlock(ctx, &f)
 	}
-	return d.flushAndUnlock(ctx)
+	return d.flushAndUnlock(ctx, &f)
 }
 
 // flushStore is Flush into the store, in every mode.
@@ -51,10 +52,10 @@ func (d *Disk) flushStore(ctx context.Context) error {
 		d.pipe.mu.Unlock()
 		return err
 	}
-	return d.flushAndUnlock(ctx)
+	return d.flushAndUnlock(ctx, &flushing{})
 }
 
-func (d *Disk) flushAndUnlock(ctx context.Context) error {
+func (d *Disk) flushAndUnlock(ctx context.Context, f *flushing) error {
 	d.counters.flushes.Add(1)
 	var last *batch
 	if d.pipe.forming != nil {
@@ -63,22 +64,28 @@ func (d *Disk) flushAndUnlock(ctx context.Context) error {
 	} else if n := len(d.pipe.queue); n > 0 {
 		last = d.pipe.queue[n-1]
 	}
+	f.blocked = d.pipe.blocking.until(f.began)
 	d.pipe.mu.Unlock()
 	if last == nil {
 		return nil
 	}
+	err := d.awaitCommit(ctx, last)
+	d.splitFlush(f, last, last.isCommitted())
+	return err
+}
+
+// awaitCommit returns when a batch is committed, or won't be.
+func (d *Disk) awaitCommit(ctx context.Context, b *batch) error {
 	ctx, cancel := d.stall(ctx)
 	defer cancel()
 	select {
-	case <-last.committed:
+	case <-b.committed:
 		return nil
 	case <-d.pipe.stopped:
-		select { // it may have been committed all the same
-		case <-last.committed:
+		if b.isCommitted() { // all the same
 			return nil
-		default:
-			return d.Err()
 		}
+		return d.Err()
 	case <-ctx.Done():
 		return d.stalled(ctx, "flush")
 	}
@@ -99,9 +106,10 @@ func (d *Disk) sealLocked() {
 // pumpLocked starts as many uploads as may run, and seals the forming batch for a flush when one of
 // them could be its. Until then, later flushes join it.
 func (d *Disk) pumpLocked() {
-	for d.pipe.err == nil && d.pipe.started < d.logStore.Uploads() && !d.tooMuchUnproven() {
+	for d.pipe.err == nil && d.mayUploadLocked() {
 		seq := d.pipe.nextSeq - uint64(len(d.pipe.queue)-d.pipe.started) // of the object to start
 		if seq-d.pipe.mapped > d.maxReplay() && !d.bounding.recovering {
+			d.pipe.blocking.is(inMap)
 			d.wakeMapWriter()
 			return
 		}
@@ -112,11 +120,25 @@ func (d *Disk) pumpLocked() {
 			d.sealLocked()
 		}
 		b := d.pipe.queue[d.pipe.started]
+		b.stamps.start(&d.pipe.blocking)
 		if !d.tasks.spawn(func(ctx context.Context) { d.upload(ctx, b) }) {
 			return
 		}
 		d.pipe.started++
 	}
+}
+
+// mayUploadLocked reports whether one more upload may begin, and notes why not.
+func (d *Disk) mayUploadLocked() bool {
+	switch {
+	case d.pipe.started >= d.opts.InFlight, d.tooMuchUnproven():
+		d.pipe.blocking.is(inQueue)
+		return false
+	case d.pipe.started >= d.logStore.Uploads():
+		d.pipe.blocking.is(inPace)
+		return false
+	}
+	return true
 }
 
 // upload compresses a batch and writes its log object, however long that takes. Then it commits all
@@ -133,6 +155,7 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 		return
 	}
 	body := b.encode(d.reader.codec, h, sealer, &d.memory.bodies)
+	b.stamps.encode()
 	d.preload(b.runs)
 	key, err := d.logKey(d.epoch, b.seq)
 	if err != nil {
@@ -140,7 +163,7 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 		return
 	}
 	mine := func(got []byte) bool { return format.SameLogObject(got, body) }
-	owned, err := d.logStore.Upload(ctx, key, body, mine)
+	owned, err := d.logStore.Upload(ctx, key, body, mine, &b.stamps.spent)
 	if err != nil {
 		d.uploadFailed(ctx, key, err)
 		return
@@ -151,7 +174,7 @@ func (d *Disk) upload(ctx context.Context, b *batch) {
 		d.reader.frames.keepHeader(&b.seg, b.frames, b.runs, sealer)
 	}
 	d.pipe.mu.Lock()
-	b.uploaded = true
+	b.uploaded, b.stamps.uploaded = true, time.Now()
 	d.pipe.mu.Unlock()
 	for _, b := range d.commit() {
 		d.keepFrames(b)
@@ -205,8 +228,9 @@ func (d *Disk) commit() []*batch {
 		if !ready {
 			return gone
 		}
+		turn := time.Now()
 		if d.logPlace != nil {
-			d.popCommitted(b)
+			d.popCommitted(b, turn)
 			continue
 		}
 		next := format.Position{Epoch: d.epoch, Seq: b.seq + 1}
@@ -214,12 +238,13 @@ func (d *Disk) commit() []*batch {
 			d.fail(errs.Wrap(errs.KindOf(err), err, "commit log object %d", b.seq))
 			return gone
 		}
-		d.popCommitted(b)
+		d.popCommitted(b, turn)
 		gone = append(gone, b)
 	}
 }
 
-func (d *Disk) popCommitted(b *batch) {
+// popCommitted takes the oldest batch, whose turn has come at a moment, off the queue.
+func (d *Disk) popCommitted(b *batch, turn time.Time) {
 	d.pipe.mu.Lock()
 	defer d.pipe.mu.Unlock()
 	d.pipe.queue[0] = nil
@@ -235,6 +260,7 @@ func (d *Disk) popCommitted(b *batch) {
 	if d.bounding.journal.active != nil {
 		d.bounding.journal.active.Release(b.mark)
 	}
+	b.stamps.turn = turn
 	close(b.committed)
 	d.pipe.madeRoomLocked()
 	if d.pipe.acked-d.pipe.mapped >= uint64(d.opts.CheckpointObjects) {

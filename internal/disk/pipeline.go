@@ -1,6 +1,9 @@
 package disk
 
-import "sync"
+import (
+	"sync"
+	"time"
+)
 
 // pipeline has a disk's writes on their way into the store, and why it takes no more of them.
 //
@@ -20,6 +23,7 @@ type pipeline struct {
 	mapped      uint64   // the last that a written map covers
 	commits     uint64   // batches that left memory
 	dirty       int64    // bytes in memory
+	blocking    blocking
 	room        chan struct{}
 
 	err      error         // why the disk stopped; the first reason stays
@@ -29,7 +33,7 @@ type pipeline struct {
 }
 
 func newPipeline() pipeline {
-	return pipeline{nextSeq: 1, room: make(chan struct{}), stopped: make(chan struct{})}
+	return pipeline{nextSeq: 1, blocking: blocking{since: time.Now()}, room: make(chan struct{}), stopped: make(chan struct{})}
 }
 
 // madeRoomLocked wakes all who wait for room: for writes to leave memory.

@@ -32,6 +32,9 @@ type Stats struct {
 	WriteBytes uint64    `json:"write_bytes"`
 	Flushes    uint64    `json:"flushes"`
 	FlushTimes Histogram `json:"flush_times"`
+	// FlushTime is the sum of the times. FlushWaits says what flushes waited for in them.
+	FlushTime  time.Duration   `json:"flush_time_ns"`
+	FlushWaits map[Wait]Waited `json:"flush_waits"`
 
 	// Of objects written and read.
 	LogObjects  uint64 `json:"log_objects"`
@@ -75,13 +78,15 @@ const (
 // counters are what a disk counts beside what its store does.
 type counters struct {
 	reads, writes, readBytes, writeBytes, flushes  atomic.Uint64
-	flushTimes                                     latency
+	flushTimes                                     waited
+	flushWaits                                     flushWaits
 	logObjects, mapWrites, replayed, proven        atomic.Uint64
 	packed, packedBytes                            atomic.Uint64
 	frameHits, frameMisses, readAheads, cacheSkips atomic.Uint64
 }
 
 func (c *counters) stats(n store.Counts) Stats {
+	flushes := c.flushTimes.load()
 	return Stats{
 		Gets: n.Gets, GetBytes: n.GetBytes, Puts: n.Puts, PutBytes: n.PutBytes,
 		HeadSwaps: n.Swaps, Lists: n.Lists, Retries: n.Retries, Throttled: n.Throttled,
@@ -89,7 +94,8 @@ func (c *counters) stats(n store.Counts) Stats {
 
 		Reads: c.reads.Load(), ReadBytes: c.readBytes.Load(),
 		Writes: c.writes.Load(), WriteBytes: c.writeBytes.Load(),
-		Flushes: c.flushes.Load(), FlushTimes: c.flushTimes.load(),
+		Flushes: c.flushes.Load(), FlushTimes: flushes.Times, FlushTime: flushes.Sum,
+		FlushWaits: c.flushWaits.load(),
 		LogObjects: c.logObjects.Load(), MapWrites: c.mapWrites.Load(),
 		Replayed: c.replayed.Load(), Proven: c.proven.Load(),
 		Packed: c.packed.Load(), PackedBytes: c.packedBytes.Load(),

@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -233,7 +234,14 @@ func (s *Store) do(ctx context.Context, method string, u *url.URL, header http.H
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
+		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" { // the store had nothing of it
+			blob.TellAttempt(ctx, 0)
+		}
 		return nil, errs.Wrap(errs.Unavailable, err, "store gateway")
+	}
+	if atStore, ok := gatewayhttp.StoreTime(resp.Header); ok {
+		blob.TellAttempt(ctx, atStore)
 	}
 	switch {
 	case method == http.MethodDelete && resp.StatusCode == http.StatusNoContent,

@@ -245,6 +245,45 @@ func TestThrottlingPassesThrough(t *testing.T) {
 	}
 }
 
+// TestTheGatewayTellsTheStoresTime: of a write, also of one that fails. What the way and the
+// gateway take is not in it. Of a gateway that can't be reached the store had nothing.
+func TestTheGatewayTellsTheStoresTime(t *testing.T) {
+	const atStore, before = 80 * time.Millisecond, 50 * time.Millisecond
+	fails := errs.New(errs.Unavailable, "no")
+	for name, inner := range map[string]blob.Store{"done": memblob.New(),
+		"failed": decorate.Intercept(memblob.New(),
+			func(context.Context, decorate.Op, string) error { return fails })} {
+		gateway := gatewayhttp.New(decorate.Latency(inner, atStore),
+			gatewayhttp.AuthorizerFunc(allow), gatewayhttp.Config{})
+		s := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			time.Sleep(before)
+			gateway.ServeHTTP(w, r)
+		}))
+		var a blob.Attempt
+		began := time.Now()
+		_, err := s.PutIfAbsent(blob.WithAttempt(t.Context(), &a), "k", []byte("x"))
+		if took := time.Since(began); (err != nil) != (name == "failed") || !a.Told ||
+			a.AtStore < atStore || a.AtStore > took-before {
+			t.Errorf("%s: of %v the store had %v (told: %v), %v", name, took, a.AtStore, a.Told, err)
+		}
+	}
+	var a blob.Attempt
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	_, err := client(t, gone.URL, "secret").PutIfAbsent(blob.WithAttempt(t.Context(), &a), "k", nil)
+	if err == nil || !a.Told || a.AtStore != 0 {
+		t.Errorf("a gateway that isn't there: %v (told: %v), %v", a.AtStore, a.Told, err)
+	}
+	for text, want := range map[string]time.Duration{"store;dur=1.5": 1500 * time.Microsecond,
+		"store;dur=0.000": 1, "store;dur=-1": 0, "store;dur=NaN": 0, "store;dur=1e300": 0,
+		"cache;dur=1": 0, "": 0} {
+		got, ok := gatewayhttp.StoreTime(http.Header{"Server-Timing": {text}})
+		if got != want || ok != (want > 0) {
+			t.Errorf("%q: %v, %v", text, got, ok)
+		}
+	}
+}
+
 // TestOnlyTheGatewayIsBelieved: what else answers in its place is neither success nor a word on
 // what is stored.
 func TestOnlyTheGatewayIsBelieved(t *testing.T) {

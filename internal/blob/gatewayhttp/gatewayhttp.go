@@ -5,6 +5,7 @@
 //	GET    /o/<key>            Range: bytes=a-b      200 or 206, ETag
 //	HEAD   /o/<key>                                  200, ETag, Content-Length
 //	PUT    /o/<key>            If-None-Match: *  or  If-Match: "etag"  or neither      200, ETag
+//	                           Server-Timing: store;dur=<milliseconds>, also of an error
 //	DELETE /o/<key>                                  204
 //	GET    /list?prefix=&after=                      200, a document per line, {"end":true} last
 //
@@ -23,6 +24,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -156,21 +158,21 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, key string) error 
 	case absent != "" && (match != "" || absent != "*"):
 		return errs.New(errs.Unsupported, "this combination of conditions")
 	case absent != "":
-		if err = h.authorize(r, OpPutIfAbsent, key, body); err == nil {
-			etag, err = h.store.PutIfAbsent(r.Context(), key, body)
-		}
+		etag, err = h.write(w, r, OpPutIfAbsent, key, body, func() (blob.ETag, error) {
+			return h.store.PutIfAbsent(r.Context(), key, body)
+		})
 	case match != "":
 		var want blob.ETag
 		if want, err = UnquoteETag(match); err != nil {
 			return err
 		}
-		if err = h.authorize(r, OpPutIfMatch, key, body); err == nil {
-			etag, err = h.store.PutIfMatch(r.Context(), key, body, want)
-		}
+		etag, err = h.write(w, r, OpPutIfMatch, key, body, func() (blob.ETag, error) {
+			return h.store.PutIfMatch(r.Context(), key, body, want)
+		})
 	default:
-		if err = h.authorize(r, OpPut, key, body); err == nil {
-			etag, err = h.store.Put(r.Context(), key, body)
-		}
+		etag, err = h.write(w, r, OpPut, key, body, func() (blob.ETag, error) {
+			return h.store.Put(r.Context(), key, body)
+		})
 	}
 	if err != nil {
 		return err
@@ -179,6 +181,39 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, key string) error 
 	w.WriteHeader(http.StatusOK)
 	return nil
 }
+
+// write makes a write if it may be made, and sets the header that says how long the store had.
+func (h *handler) write(w http.ResponseWriter, r *http.Request, op, key string, body []byte,
+	put func() (blob.ETag, error)) (blob.ETag, error) {
+	if err := h.authorize(r, op, key, body); err != nil {
+		return "", err
+	}
+	began := time.Now()
+	etag, err := put()
+	w.Header().Set(headerTiming, storeTiming+
+		strconv.FormatFloat(time.Since(began).Seconds()*1000, 'f', 3, 64))
+	return etag, err
+}
+
+// The header of W3C Server Timing, with the only metric that a gateway tells.
+const (
+	headerTiming = "Server-Timing"
+	storeTiming  = "store;dur="
+)
+
+// StoreTime returns how long the store had of a write, by the gateway's answer; false if that
+// doesn't say.
+func StoreTime(answer http.Header) (time.Duration, bool) {
+	text, ok := strings.CutPrefix(answer.Get(headerTiming), storeTiming)
+	ms, err := strconv.ParseFloat(text, 64)
+	if !ok || err != nil || !(ms >= 0 && ms < maxTimingMS) {
+		return 0, false
+	}
+	return max(1, time.Duration(ms*float64(time.Millisecond))), true
+}
+
+// maxTimingMS is more than any request takes, and less than a duration holds.
+const maxTimingMS = 1e9
 
 func (h *handler) drop(w http.ResponseWriter, r *http.Request, key string) error {
 	if err := h.authorize(r, OpDelete, key, nil); err != nil {

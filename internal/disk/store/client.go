@@ -127,9 +127,11 @@ func (c *Client) ask(
 		bound = attachPatience
 	}
 	for {
-		err := c.pace.wait(ctx)
+		err := c.pace.wait(ctx, r.spent)
 		if err == nil {
+			began := r.spent.begin()
 			err = c.once(ctx, f)
+			r.spent.tried(began)
 		}
 		if ctx.Err() != nil || !c.worthWaiting(err, bound, r.dir) {
 			c.monitor.end(r, ctx.Err() == nil && answered(err))
@@ -137,7 +139,8 @@ func (c *Client) ask(
 		}
 		c.counters.retries.Add(1)
 		c.monitor.failed(r, err)
-		if after, ok := blob.ThrottledFor(err); ok {
+		after, throttled := blob.ThrottledFor(err)
+		if throttled {
 			c.counters.throttled.Add(1)
 			c.pace.throttled(after)
 			limit = max(limit, firstThrottle)
@@ -148,7 +151,10 @@ func (c *Client) ask(
 			return errs.Wrap(errs.Unavailable, err, "the store did not answer for %v", bound).
 				WithRemedy("check the object store and the way to it")
 		}
-		if serr := backoff.Sleep(ctx, pause); serr != nil {
+		began := time.Now()
+		serr := backoff.Sleep(ctx, pause)
+		r.spent.paused(began, throttled)
+		if serr != nil {
 			c.monitor.end(r, false)
 			return err
 		}

@@ -100,12 +100,12 @@ func TestWriteOnce(t *testing.T) {
 			t.Errorf("over another's object: %v", err)
 		}
 		mine := func(b []byte) bool { return bytes.Equal(b, []byte("log")) }
-		reusable, err := c.Upload(t.Context(), "b", []byte("log"), mine)
+		reusable, err := c.Upload(t.Context(), "b", []byte("log"), mine, nil)
 		if err != nil || !reusable {
 			t.Errorf("an upload at once: %v, %v", reusable, err)
 		}
 		f.loses = 1
-		reusable, err = c.Upload(t.Context(), "c", []byte("log"), mine)
+		reusable, err = c.Upload(t.Context(), "c", []byte("log"), mine, nil)
 		if err != nil || reusable {
 			t.Errorf("an upload that may still be read: %v, %v", reusable, err)
 		}
@@ -198,7 +198,8 @@ func TestStallOfTwoStores(t *testing.T) {
 		ended := make(chan error, 1)
 		_, changed := main.Stalled()
 		go func() {
-			_, err := second.Upload(ctx, "log/1", []byte("x"), func([]byte) bool { return true })
+			_, err := second.Upload(ctx, "log/1", []byte("x"), func([]byte) bool { return true },
+				nil)
 			ended <- err
 		}()
 		<-changed
@@ -243,7 +244,8 @@ func TestPace(t *testing.T) {
 			t.Errorf("after %v: %d uploads, %+v", took, c.Uploads(), c.Counts())
 		}
 		for _, key := range strings.Split("bcdefghijklmn", "") {
-			_, err := c.Upload(t.Context(), key, []byte("x"), func([]byte) bool { return true })
+			_, err := c.Upload(t.Context(), key, []byte("x"), func([]byte) bool { return true },
+				nil)
 			must(t, err)
 		}
 		if c.Uploads() != 4 {

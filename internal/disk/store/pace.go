@@ -58,14 +58,17 @@ func (p *pace) uploaded() {
 
 // wait returns when the store may be asked again, as far as it has said. It spreads all who wait
 // for the same moment over the next part of a second.
-func (p *pace) wait(ctx context.Context) error {
+func (p *pace) wait(ctx context.Context, spent *Spent) error {
 	p.mu.Lock()
-	left := time.Until(p.until)
+	began := time.Now()
+	left := p.until.Sub(began)
 	p.mu.Unlock()
 	if left <= 0 {
 		return nil
 	}
-	if err := backoff.Sleep(ctx, left+rand.N(firstThrottle)); err != nil {
+	err := backoff.Sleep(ctx, left+rand.N(firstThrottle))
+	spent.paused(began, true)
+	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "wait until the store may be asked again")
 	}
 	return nil

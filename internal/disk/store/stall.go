@@ -48,8 +48,9 @@ type request struct {
 	what  string
 	key   string
 	began time.Time
-	err   error // of the newest attempt
-	shows bool  // it only checks whether something was done: that it ends proves nothing
+	err   error  // of the newest attempt
+	shows bool   // it only checks whether something was done: that it ends proves nothing
+	spent *Spent // nil: nobody wants to know
 }
 
 // monitor notices when the store stops completing requests, and when it begins again. It is told of

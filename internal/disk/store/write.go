@@ -14,11 +14,12 @@ const readBack = 64 << 10
 
 // Upload writes a log object, for as long as that takes. It is PutOnce without a bound, and tells
 // the pace when the store took the object at once. reusable says that nobody reads body any more:
-// after more attempts than one, a lost one may still be under way.
+// after more attempts than one, a lost one may still be under way. spent is told where the time
+// goes, as it goes; nil: nobody is.
 func (c *Client) Upload(
-	ctx context.Context, key string, body []byte, mine func([]byte) bool,
+	ctx context.Context, key string, body []byte, mine func([]byte) bool, spent *Spent,
 ) (reusable bool, err error) {
-	attempts, err := c.putOnce(ctx, key, body, unbounded, mine)
+	attempts, err := c.putOnce(ctx, key, body, unbounded, mine, spent)
 	if err != nil {
 		return false, err
 	}
@@ -34,7 +35,7 @@ func (c *Client) Upload(
 func (c *Client) PutOnce(
 	ctx context.Context, key string, body []byte, mine func([]byte) bool,
 ) error {
-	_, err := c.putOnce(ctx, key, body, c.cfg.Bound, mine)
+	_, err := c.putOnce(ctx, key, body, c.cfg.Bound, mine, nil)
 	return err
 }
 
@@ -46,8 +47,11 @@ func (c *Client) PutNew(ctx context.Context, key string, body []byte) error {
 // putOnce also returns how many attempts there were.
 func (c *Client) putOnce(
 	ctx context.Context, key string, body []byte, bound time.Duration, mine func([]byte) bool,
+	spent *Spent,
 ) (attempts int, err error) {
-	err = c.ask(ctx, bound, c.begin(toWrite, "write", key), func(ctx context.Context) error {
+	r := c.begin(toWrite, "write", key)
+	r.spent = spent
+	err = c.ask(spent.within(ctx), bound, r, func(ctx context.Context) error {
 		attempts++
 		return c.tryPut(ctx, key, body)
 	})
