@@ -383,8 +383,18 @@ type DiskStats struct {
 	DirtyBytes  int64  `json:"dirty_bytes"` // of writes, in memory
 	// FlushTimes counts flushes by the time they took: bucket 0 those below a microsecond, bucket i
 	// those from 2^(i-1) up to 2^i microseconds.
-	FlushTimes []uint64   `json:"flush_times"`
-	Stall      *DiskStall `json:"stall,omitempty"`
+	FlushTimes  []uint64 `json:"flush_times"`
+	FlushTimeNS int64    `json:"flush_time_ns"` // the sum of the times
+	// FlushWaits says what flushes waited for in that time: queue, map, encode, pace, gateway,
+	// store or journal. One that found nothing to write isn't counted.
+	FlushWaits map[string]DiskWait `json:"flush_waits"`
+	Stall      *DiskStall          `json:"stall,omitempty"`
+}
+
+// DiskWait counts what flushes waited for one thing, in buckets like those of flush_times.
+type DiskWait struct {
+	SumNS int64    `json:"sum_ns"`
+	Times []uint64 `json:"times"`
 }
 
 // DiskCheckpoint is a named point of a disk.

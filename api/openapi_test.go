@@ -37,6 +37,7 @@ func TestOpenAPIHasEveryField(t *testing.T) {
 		api.DiskStall{}, api.Event{},
 		api.Migrate{}, api.Worker{}, api.Condition{}, api.Cordon{}, api.CreateDrain{}, api.Drain{},
 		api.Blocker{}, api.Move{}, api.Step{}, api.Image{}, api.DiskInfo{}, api.DiskStats{},
+		api.DiskWait{},
 		api.DiskCheckpoint{},
 	} {
 		typ := reflect.TypeOf(v)

@@ -51,6 +51,15 @@ func TestAlertsAreRules(t *testing.T) {
 	}
 }
 
+// TestFlushesSlowFires where one flush in ten takes two seconds, and not where one in twenty does.
+func TestFlushesSlowFires(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "promtool", "test", "rules",
+		"prometheus/flushes_test.yaml").CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool test rules: %v\n%s", err, out)
+	}
+}
+
 // TestDashboardParses: each panel has an expression, and an id and a title of its own.
 func TestDashboardParses(t *testing.T) {
 	var board struct {

@@ -29,8 +29,8 @@ func newDiskTopCommand(d *deps) *cobra.Command {
 		Use:   "top",
 		Short: "Watch what the disks attached on this host do, or machines' disks",
 		Long: `Watch what the disks that are attached for writing on this host do, by the second:
-requests and bytes of who uses them, flushes with the time they took, requests to
-the store, and what waits to be written there. With --machine it is the disks of
+requests and bytes of who uses them, flushes with the time they took and what they
+waited for in it, requests to the store, and what waits to be written there. With --machine it is the disks of
 those machines, wherever they run. Times are upper bounds, to a factor of two. On a
 terminal it goes on until it is interrupted; else, and with --once, it looks once.
 ` + exitTable,
@@ -68,11 +68,13 @@ type topRow struct {
 	WriteBytes float64         `json:"write_bytes"`
 	Flushes    float64         `json:"flushes"`
 	// upper bounds, to a factor of two; 0: there was none
-	FlushP50MS   float64 `json:"flush_p50_ms"`
-	FlushP99MS   float64 `json:"flush_p99_ms"`
-	StoreGets    float64 `json:"store_gets"`
-	StorePuts    float64 `json:"store_puts"`
-	StoreRetries float64 `json:"store_retries"`
+	FlushP50MS float64 `json:"flush_p50_ms"`
+	FlushP99MS float64 `json:"flush_p99_ms"`
+	// what flushes that ended in the interval waited for, the longest first
+	FlushWaits   []flushWait `json:"flush_waits,omitempty"`
+	StoreGets    float64     `json:"store_gets"`
+	StorePuts    float64     `json:"store_puts"`
+	StoreRetries float64     `json:"store_retries"`
 	// objects that the store acknowledged and did not have, since it was attached; they were
 	// written again
 	StoreLost  uint64 `json:"store_lost"`
@@ -168,6 +170,12 @@ func statsOfMachine(s api.DiskStats) disk.Stats {
 		DirtyBytes: s.DirtyBytes,
 	}
 	copy(out.FlushTimes[:], s.FlushTimes)
+	out.FlushTime, out.FlushWaits = time.Duration(s.FlushTimeNS), map[disk.Wait]disk.Waited{}
+	for name, w := range s.FlushWaits {
+		waited := disk.Waited{Sum: time.Duration(w.SumNS)}
+		copy(waited.Times[:], w.Times)
+		out.FlushWaits[disk.Wait(name)] = waited
+	}
 	if x := s.Stall; x != nil {
 		out.Stall = &disk.Stall{Since: x.Since, Operation: x.Operation, Kind: errs.Kind(x.Kind),
 			Reason: x.Reason,
@@ -239,6 +247,7 @@ func compareTop(row topRow, a, b reading) topRow {
 	times := y.FlushTimes.Since(x.FlushTimes)
 	row.FlushP50MS = times.Quantile(0.5).Seconds() * 1000
 	row.FlushP99MS = times.Quantile(0.99).Seconds() * 1000
+	row.FlushWaits = flushWaits(x, y)
 	if hits, misses := y.FrameHits-x.FrameHits, y.FrameMisses-x.FrameMisses; hits+misses > 0 {
 		row.CacheHitRatio = float64(hits) / float64(hits+misses)
 	}
@@ -284,6 +293,9 @@ func printTop(w io.Writer, rows []topRow) error {
 	err := printTable(w, []string{"DISK", "PID", "MODE", "R/S", "W/S", "READ/S", "WRITE/S",
 		"FLUSH/S", "P50MS", "P99MS", "GET/S", "PUT/S", "DIRTY", "HITS", "STATE"}, table)
 	for i := range rows {
+		if r := &rows[i]; len(r.FlushWaits) > 0 && err == nil {
+			err = printFlushWaits(w, r)
+		}
 		if r := &rows[i]; r.Stall != nil && err == nil {
 			err = printStall(w, r.name(), r.Stall)
 		}

@@ -169,6 +169,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	}
 	apiDeps := httpapi.DepsOf(c, log.With("component", "api"))
 	apiDeps.Lacks, apiDeps.Exposition = c.Lacks, expose.Handler(seen.reg, log)
+	apiDeps.Requests = httpapi.NewRequests(seen.reg)
 	apiServer, err := httpapi.New(tokens, apiDeps)
 	if err != nil {
 		return err

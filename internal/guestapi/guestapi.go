@@ -104,6 +104,8 @@ type Health struct {
 	Remedy     string           `json:"remedy,omitempty"`
 	Disk       fleet.DiskReport `json:"disk"`
 	Stall      *fleet.DiskStall `json:"stall,omitempty"` // while the disk's store has stalled
+	// Flushes is as of now in an answer, and as of the disk's close in what is said after that.
+	Flushes *fleet.DiskFlushes `json:"flushes,omitempty"`
 	// once a process was killed for lack of memory
 	OOM      *fleet.OOMReport      `json:"oom,omitempty"`
 	Services []fleet.ServiceReport `json:"services,omitempty"`

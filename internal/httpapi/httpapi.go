@@ -9,11 +9,13 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/expose"
 )
 
 // Config of the API. Zero durations mean the defaults.
@@ -48,6 +50,8 @@ type Deps struct {
 	Lacks func(context.Context) []string
 	// Exposition serves /metrics; nil: there is none.
 	Exposition http.Handler
+	// Requests counts what is answered; nil: nobody sees it.
+	Requests *expose.Requests
 	// Transport carries proxied calls to workers; nil means one of its own.
 	Transport http.RoundTripper
 }
@@ -102,6 +106,9 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if deps.Lacks == nil {
 		deps.Lacks = func(context.Context) []string { return nil }
 	}
+	if deps.Requests == nil {
+		deps.Requests = NewRequests(nil)
+	}
 	if deps.Transport == nil {
 		deps.Transport = newTransport()
 	}
@@ -113,6 +120,12 @@ func New(cfg Config, deps Deps) (*API, error) {
 	a.proxy = a.newProxy()
 	a.handler = a.observe(a.newMux())
 	return a, nil
+}
+
+// NewRequests returns what counts the requests of an API in a registry.
+func NewRequests(reg prometheus.Registerer) *expose.Requests {
+	return expose.NewRequests(reg, "sluice_api_request_duration_seconds",
+		"Time from a request to the end of its answer; watches and streams last as they are wanted.")
 }
 
 // maxInflight bounds the requests that are served at once, long polls and watches included.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -325,6 +327,43 @@ func TestReadySaysWhyNot(t *testing.T) {
 	if status, _, body = request(t, s, "GET", "/readyz", "", ""); status != 200 ||
 		string(body) != `{"ok":true}`+"\n" {
 		t.Errorf("%d %s", status, body)
+	}
+}
+
+// TestRequestsAreCountedByRoute: by what the call is, however many paths are asked for.
+func TestRequestsAreCountedByRoute(t *testing.T) {
+	reg := prometheus.NewPedanticRegistry()
+	deps := httpapi.DepsOf(httpapitest.New(), slog.New(slog.DiscardHandler))
+	deps.Requests = httpapi.NewRequests(reg)
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken},
+		deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(a)
+	defer s.Close()
+	for _, call := range [][2]string{{"GET", "/v1/machines/a"}, {"GET", "/v1/machines/b"},
+		{"GET", "/x"}, {"GET", "/y"}, {"BREW", "/v1/machines/a"}, {"HEAT", "/v1/machines/b"}} {
+		request(t, s, call[0], call[1], operatorToken, "")
+	}
+	want := map[string]uint64{"404 GET /v1/machines/{ref}": 2, "404 GET other": 2,
+		"405 other /v1/machines/{ref}": 2}
+	got := map[string]uint64{}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.Metric {
+			var labels []string
+			for _, l := range m.Label {
+				labels = append(labels, l.GetValue())
+			}
+			got[strings.Join(labels, " ")] = m.GetHistogram().GetSampleCount()
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("counted %v, want %v", got, want)
 	}
 }
 

@@ -31,6 +31,8 @@ func (a *API) observe(next http.Handler) http.Handler {
 		began := time.Now()
 		rec := &recorder{ResponseWriter: w}
 		defer func() {
+			took := time.Since(began)
+			a.deps.Requests.Answered(r, rec.status, took)
 			level := slog.LevelInfo
 			if often(r.URL.Path) && rec.status < http.StatusBadRequest {
 				level = slog.LevelDebug
@@ -40,7 +42,7 @@ func (a *API) observe(next http.Handler) http.Handler {
 				slog.String("path", r.URL.Path),
 				slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
 				slog.String("remote", r.RemoteAddr),
-				slog.Float64("duration_ms", float64(time.Since(began).Microseconds())/1000))
+				slog.Float64("duration_ms", float64(took.Microseconds())/1000))
 		}()
 		next.ServeHTTP(rec, r)
 	})

@@ -115,6 +115,14 @@ func (v *fakeVM) get() (guestapi.Health, <-chan struct{}) {
 
 func (v *fakeVM) answer(w http.ResponseWriter) {
 	h, _ := v.get()
+	if d := v.theDisk(); d != nil {
+		s := d.Stats()
+		h.Flushes = &fleet.DiskFlushes{DirtyBytes: s.DirtyBytes, Waits: map[string]fleet.Durations{},
+			Times: fleet.NewDurations(s.FlushTime, s.FlushTimes[:])}
+		for name, x := range s.FlushWaits {
+			h.Flushes.Waits[string(name)] = fleet.NewDurations(x.Sum, x.Times[:])
+		}
+	}
 	_ = json.NewEncoder(w).Encode(h)
 }
 

@@ -40,6 +40,7 @@ type machine struct {
 	mark      startMark         // counts the progress of its start
 	stale     bool              // the report is from before this worker was started
 	silent    time.Time         // since when the platform hasn't answered; zero: it answers
+	flushes   flushCount        // of the VM
 
 	// The rest belongs to run.
 	found     *pool.VM // by adopt, for resume
@@ -245,6 +246,7 @@ func (m *machine) situation() situation {
 // hear updates the run by a report of its platform. It ignores reports of other VMs, and phases
 // that the run has passed already.
 func (m *machine) hear(e event) {
+	m.countFlushes(e.vm, e.health.Flushes)
 	run := m.rec.Run
 	if run == nil || run.End != nil || run.VM != e.vm {
 		return // of a VM that doesn't matter any more

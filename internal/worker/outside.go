@@ -36,10 +36,17 @@ func (w *Worker) figures() metrics.Figures {
 		Conditions: w.conditionsNow(), Pressure: w.pressure.Load(),
 		PoolReady: w.pool.Ready(), PoolBooting: w.pool.Booting(), PoolWanted: w.cfg.Pool,
 	}
+	w.askFlushes(machines)
+	f.Flushes, f.FlushesOf = w.flushes.load(), map[fleet.VMID]fleet.DiskFlushes{}
 	for _, m := range machines {
 		if r, _, _ := m.snapshot(); r != nil {
 			f.VMs = append(f.VMs, *r)
 		}
+		m.mu.Lock()
+		if m.reachable != nil && m.flushes.heard {
+			f.FlushesOf[m.flushes.vm] = m.flushes.last
+		}
+		m.mu.Unlock()
 	}
 	return f
 }

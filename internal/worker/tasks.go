@@ -133,6 +133,7 @@ func (m *machine) connect(vm *pool.VM) {
 	})
 	m.mu.Lock()
 	m.gate, m.silent = gate, time.Time{}
+	m.flushes = flushCount{vm: vm.ID(), adopted: vm == m.found}
 	m.mu.Unlock()
 	var gctx, fctx context.Context
 	gctx, m.gateStop = context.WithCancel(m.ctx)
@@ -317,7 +318,9 @@ func (m *machine) askRelease(ctx context.Context, vm *pool.VM, r guestapi.Releas
 	var group errgroup.Group
 	group.Go(func() error {
 		defer close(over)
-		return vm.Guest.ReleaseMachine(ctx, r)
+		h, err := vm.Guest.ReleaseMachine(ctx, r)
+		m.countFlushes(vm.ID(), h.Flushes) // the last that is heard of it
+		return err
 	})
 	select {
 	case <-over:

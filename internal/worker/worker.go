@@ -33,6 +33,7 @@ type Worker struct {
 	registry   *pool.Registry
 	pool       *pool.Pool
 	conditions *conditions
+	flushes    flushTotal
 	boot       string        // this process's id in reports
 	dirty      chan struct{} // something changed that should be reported
 

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,7 @@ func TestAlertsOnARealFleet(t *testing.T) {
 	f.Create("b", "green", "w2", large)
 	d.calm = d.awaitCalm("w1", "w2")
 	d.await("all is well", nil, []string{"w1", "w2"})
+	d.slowStore(a.ID)
 
 	drain, err := f.StartDrain(t.Context(), "w1")
 	if err != nil {
@@ -97,6 +99,7 @@ type drill struct {
 	t       *testing.T
 	f       *fleettest.Fleet
 	proxy   *s3faulttest.Proxy
+	far     *s3proxy.Proxy // on the way to it
 	release string
 	token   string
 	calm    scraped
@@ -127,11 +130,49 @@ func newDrill(t *testing.T) *drill {
 		Args: []string{"--metrics-token-file", token, "--worker-suspect", "1500ms", "--worker-down",
 			"3s"},
 		StoreAt: func(at netip.Addr) string {
-			reached := s3proxy.StartAt(t, d.proxy.Endpoint, at)
+			d.far = s3proxy.StartAt(t, d.proxy.Endpoint, at)
 			return "s3://" + server.Bucket + "/pool?path_style=true&region=us-east-1&endpoint=" +
-				url.QueryEscape(reached.URL)
+				url.QueryEscape(d.far.URL)
 		}})
 	return d
+}
+
+// slowStore makes the store take its time for what a machine on w1 flushes: both the worker's and
+// the machine's own figures say that flushes waited for the store that long.
+func (d *drill) slowStore(machine string) {
+	d.t.Helper()
+	const slow = 700 * time.Millisecond // it hasn't stalled
+	before := d.scrape("w1")
+	d.far.SetLatencyOf("/log/", slow)
+	for range 3 {
+		if _, err := askLedger(d.t, d.f, machine, time.Minute); err != nil {
+			d.t.Fatal(err)
+		}
+	}
+	d.far.SetLatencyOf("/log/", 0)
+	after := d.scrape("w1")
+	for _, sample := range []string{
+		`w1/sluice_worker_disk_flush_wait_seconds_sum{wait="store"}`,
+		`w1/sluice_disk_flush_wait_seconds_total{machine="` + machine + `",wait="store"}`,
+	} {
+		if n := number(after[sample]) - number(before[sample]); n < slow.Seconds() {
+			d.t.Errorf("three appends to a slow store: %s grew by %v", sample, n)
+		}
+	}
+	for key, value := range after {
+		if strings.Contains(key, "flush_wait_seconds_sum") {
+			d.t.Logf("%s: %.3f s more", key, number(value)-number(before[key]))
+		}
+	}
+}
+
+// number is a sample's value; 0: it isn't there.
+func number(text string) float64 {
+	n, err := strconv.ParseFloat(text, 64)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // breakBoots takes away what new VMs are made of.

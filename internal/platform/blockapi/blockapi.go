@@ -46,6 +46,8 @@ type Info struct {
 	Description Description      `json:"description"`
 	Report      fleet.DiskReport `json:"report"`
 	Stall       *fleet.DiskStall `json:"stall,omitempty"`
+	// Flushes is also told of a disk that was closed.
+	Flushes *fleet.DiskFlushes `json:"flushes,omitempty"`
 	// Steps has how long the parts of the last attach or close took.
 	Steps []Step `json:"steps,omitempty"`
 }

@@ -133,6 +133,16 @@ func (d *attached) Report() fleet.DiskReport {
 	}
 }
 
+// flushesOf is what the worker is told of flushes.
+func flushesOf(s disk.Stats) *fleet.DiskFlushes {
+	f := &fleet.DiskFlushes{DirtyBytes: s.DirtyBytes, Waits: map[string]fleet.Durations{},
+		Times: fleet.NewDurations(s.FlushTime, s.FlushTimes[:])}
+	for name, w := range s.FlushWaits {
+		f.Waits[string(name)] = fleet.NewDurations(w.Sum, w.Times[:])
+	}
+	return f
+}
+
 // ShowBy returns a Show that uses a front end, named as in the boot document. Auto is the kernel's
 // NBD client if this VM has one, else FUSE. Only a VM with a kernel of its own has it: there
 // nothing is left waiting if blockd dies, because the VM ends too. See docs/decisions/0014.

@@ -264,6 +264,7 @@ func (s *Server) info() blockapi.Info {
 		info.Device, front = shown.BlockDevice(), string(shown.Kind())
 	}
 	info.SizeBytes, info.Description, info.Report = d.Size(), d.Describe(), d.Report()
+	info.Flushes = flushesOf(d.Stats())
 	info.Description.FrontEnd, info.Report.FrontEnd = front, front
 	info.Fenced = errs.Is(d.Err(), errs.Fenced)
 	info.Stall = blockapi.StallOf(diskapi.StallOf(d))

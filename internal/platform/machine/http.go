@@ -93,6 +93,7 @@ func (p *Platform) getHealth(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	if info, err := p.block.Info(ctx); err == nil && info.Attached {
 		setDisk(&now, info.Report)
+		now.Health.Flushes = info.Flushes
 	}
 	jsonhttp.Write(w, http.StatusOK, now.Health)
 }

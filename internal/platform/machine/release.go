@@ -139,7 +139,7 @@ func (p *Platform) giveBack(ctx context.Context) error {
 	}
 	p.took(ctx, "close disk", time.Since(start))
 	return p.status.update(func(s *saved) {
-		s.Health.Disk = info.Report
+		s.Health.Disk, s.Health.Flushes = info.Report, info.Flushes
 		if !s.Health.State.Final() {
 			s.Health.Error, s.Health.ErrorKind, s.Health.Remedy = "", "", "" // of earlier attempts
 		}

@@ -135,6 +135,10 @@ func (p *Platform) getDiskStats(w http.ResponseWriter, r *http.Request) {
 // statsToAPI returns a disk's counts as API type. The stall is the platform's, which
 // knows whether the machine is paused.
 func statsToAPI(s disk.Stats, stall *fleet.DiskStall) api.DiskStats {
+	waits := map[string]api.DiskWait{}
+	for name, w := range s.FlushWaits {
+		waits[string(name)] = api.DiskWait{SumNS: w.Sum.Nanoseconds(), Times: w.Times[:]}
+	}
 	return api.DiskStats{
 		Reads: s.Reads, Writes: s.Writes, ReadBytes: s.ReadBytes, WriteBytes: s.WriteBytes,
 		Flushes: s.Flushes,
@@ -142,7 +146,8 @@ func statsToAPI(s disk.Stats, stall *fleet.DiskStall) api.DiskStats {
 		Throttled:   s.Throttled,
 		LostObjects: s.Lost, FrameHits: s.FrameHits, FrameMisses: s.FrameMisses,
 		DirtyBytes: s.DirtyBytes,
-		FlushTimes: s.FlushTimes[:], Stall: (*api.DiskStall)(stall),
+		FlushTimes: s.FlushTimes[:], FlushTimeNS: s.FlushTime.Nanoseconds(), FlushWaits: waits,
+		Stall: (*api.DiskStall)(stall),
 	}
 }
 

@@ -17,7 +17,10 @@ func TestCountsKeepTheirNames(t *testing.T) {
 		HeadSwaps: 8, Retries: 9, Throttled: 10, Lost: 11, FrameHits: 12, FrameMisses: 13,
 		DirtyBytes: 14,
 		Stall:      &disk.Stall{Reason: "x"}}
-	engine.FlushTimes[3] = 15
+	engine.FlushTimes[3], engine.FlushTime = 15, 16
+	waited := disk.Waited{Sum: 17}
+	waited.Times[2] = 18
+	engine.FlushWaits = map[disk.Wait]disk.Waited{disk.WaitPace: waited}
 	ours := fields(t, engine)
 	theirs := fields(t, statsToAPI(engine, &fleet.DiskStall{Reason: "x"}))
 	delete(theirs, "stall") // the platform's own, which also says that the machine is paused
@@ -29,6 +32,19 @@ func TestCountsKeepTheirNames(t *testing.T) {
 	for name, nothing := range fields(t, api.DiskStats{}) {
 		if string(theirs[name]) == string(nothing) {
 			t.Errorf("%s is not told", name)
+		}
+	}
+}
+
+// TestWaitsKeepTheirNames: the fleet knows each thing that the engine says a flush waits for.
+func TestWaitsKeepTheirNames(t *testing.T) {
+	engine := disk.Waits()
+	if len(engine) != len(fleet.FlushWaits()) {
+		t.Errorf("the engine has %v, the fleet %v", engine, fleet.FlushWaits())
+	}
+	for i, name := range fleet.FlushWaits() {
+		if i < len(engine) && string(engine[i]) != name {
+			t.Errorf("wait %d: the engine has %s, the fleet %s", i, engine[i], name)
 		}
 	}
 }

@@ -97,9 +97,12 @@ func (c *Client) Bind(ctx context.Context, b guestapi.Bind) (guestapi.Health, er
 	return h, c.call(ctx, http.MethodPost, guestapi.PathBind, b, &h)
 }
 
-// ReleaseMachine has the machine stopped, and returns once its disk is closed.
-func (c *Client) ReleaseMachine(ctx context.Context, r guestapi.ReleaseMachine) error {
-	return c.call(ctx, http.MethodPost, guestapi.PathReleaseMachine, r, nil)
+// ReleaseMachine has the machine stopped. It returns once its disk is closed, with the platform's
+// last state.
+func (c *Client) ReleaseMachine(ctx context.Context,
+	r guestapi.ReleaseMachine) (guestapi.Health, error) {
+	var h guestapi.Health
+	return h, c.call(ctx, http.MethodPost, guestapi.PathReleaseMachine, r, &h)
 }
 
 // Follow calls yield with the platform's state, now and after each change, until ctx ends. It

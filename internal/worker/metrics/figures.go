@@ -21,6 +21,9 @@ type Figures struct {
 	Conditions                         []fleet.Condition
 	PoolReady, PoolBooting, PoolWanted int
 	Pressure                           *fleet.Pressure // nil: not known
+	// Flushes is of all disks since the worker was started; FlushesOf of each that is attached now.
+	Flushes   fleet.DiskFlushes
+	FlushesOf map[fleet.VMID]fleet.DiskFlushes
 }
 
 // Watch calls figures at each scrape.
@@ -41,6 +44,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 type descs struct {
 	poolVMs, poolWanted, vms, condition, pressure, stalled, paused, leftOut        *prometheus.Desc
 	stalledSeconds, diskRequests, diskRead, diskWritten, healthy, outOfMemoryKills *prometheus.Desc
+	flushDescs
 }
 
 func newDescs() descs {
@@ -73,6 +77,7 @@ func newDescs() descs {
 			"1 while the machine runs and each of its services is ready.", machine),
 		outOfMemoryKills: desc("sluice_machine_out_of_memory_kills_total",
 			"Processes of the machine killed for lack of memory.", machine),
+		flushDescs: newFlushDescs(),
 	}
 }
 
@@ -110,6 +115,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	}
 	gauge(d.stalled, float64(stalled))
 	gauge(d.paused, float64(paused))
+	d.worker(out, &f)
 	own := slices.DeleteFunc(slices.Clone(f.VMs), elsewhere)
 	shown := worstFirst(own)
 	if len(shown) > MaxMachines {
@@ -118,6 +124,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(d.leftOut, float64(len(own)-len(shown)))
 	for i := range shown {
 		d.machine(out, &shown[i], time.Now())
+		if flushes, ok := f.FlushesOf[shown[i].VM]; ok {
+			d.disk(out, string(shown[i].Machine), &flushes)
+		}
 	}
 }
 
