@@ -45,7 +45,8 @@ func printFlushWaits(w io.Writer, r *topRow) error {
 	var parts []string
 	for _, x := range r.FlushWaits {
 		if x.Share >= shownShare {
-			parts = append(parts, fmt.Sprintf("%s %.0f%% (p99 %.1f ms)", x.Wait, 100*x.Share, x.P99MS))
+			parts = append(parts,
+				fmt.Sprintf("%s %.0f%% (p99 %.1f ms)", x.Wait, 100*x.Share, x.P99MS))
 		}
 	}
 	_, err := fmt.Fprintf(w, "%s: flushes wait for %s\n", r.name(), strings.Join(parts, ", "))

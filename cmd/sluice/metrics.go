@@ -2,11 +2,14 @@ package main
 
 import (
 	"context"
+	"log/slog"
+	"net/http"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-platform/sluice/internal/control"
 	"github.com/sluice-platform/sluice/internal/control/metrics"
+	"github.com/sluice-platform/sluice/internal/httpapi"
 	"github.com/sluice-platform/sluice/internal/state"
 	"github.com/sluice-platform/sluice/internal/state/etcdstate"
 	"github.com/sluice-platform/sluice/internal/state/metered"
@@ -46,6 +49,11 @@ func newServerMetrics(etcd *etcdstate.Embedded) serverMetrics {
 	metered.RegisterSize(reg, etcd.Size)
 	return serverMetrics{reg: reg, state: metered.New(etcd.Store(), reg),
 		moves: metrics.NewMoves(reg)}
+}
+
+// ofAPI returns what serves the metrics, and what counts the calls of the API among them.
+func (m serverMetrics) ofAPI(log *slog.Logger) (http.Handler, *expose.Requests) {
+	return expose.Handler(m.reg, log), httpapi.NewRequests(m.reg)
 }
 
 // watch has scrapes ask the control plane.

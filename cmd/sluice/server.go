@@ -23,7 +23,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/state/etcdstate"
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
 	"github.com/sluice-platform/sluice/internal/x/errs"
-	"github.com/sluice-platform/sluice/internal/x/expose"
 )
 
 // serverFlags is the server's configuration.
@@ -168,8 +167,8 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 		return err
 	}
 	apiDeps := httpapi.DepsOf(c, log.With("component", "api"))
-	apiDeps.Lacks, apiDeps.Exposition = c.Lacks, expose.Handler(seen.reg, log)
-	apiDeps.Requests = httpapi.NewRequests(seen.reg)
+	apiDeps.Lacks = c.Lacks
+	apiDeps.Exposition, apiDeps.Requests = seen.ofAPI(log)
 	apiServer, err := httpapi.New(tokens, apiDeps)
 	if err != nil {
 		return err

@@ -13,9 +13,9 @@ type Wait string
 
 // What a flush waits for.
 const (
-	// WaitQueue is for its turn. Its log object can't be sent, because all uploads are taken or the
-	// store has yet to show what it acknowledged; or it is stored, and an earlier one isn't. In mode
-	// bounded it is also for writes that are older than the bound.
+	// WaitQueue is for its turn. Its log object can't be sent, because all uploads are taken, or
+	// the store has yet to show what it acknowledged. Or it is stored, and an earlier one isn't.
+	// In mode bounded it is also for writes that are older than the bound.
 	WaitQueue Wait = "queue"
 	// WaitMap is for a map checkpoint: so much log is newer than the newest map that no more may be
 	// written, or a crash would take too long to recover from.

@@ -33,7 +33,8 @@ type pipeline struct {
 }
 
 func newPipeline() pipeline {
-	return pipeline{nextSeq: 1, blocking: blocking{since: time.Now()}, room: make(chan struct{}), stopped: make(chan struct{})}
+	return pipeline{nextSeq: 1, blocking: blocking{since: time.Now()},
+		room: make(chan struct{}), stopped: make(chan struct{})}
 }
 
 // madeRoomLocked wakes all who wait for room: for writes to leave memory.

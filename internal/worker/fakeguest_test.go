@@ -117,7 +117,8 @@ func (v *fakeVM) answer(w http.ResponseWriter) {
 	h, _ := v.get()
 	if d := v.theDisk(); d != nil {
 		s := d.Stats()
-		h.Flushes = &fleet.DiskFlushes{DirtyBytes: s.DirtyBytes, Waits: map[string]fleet.Durations{},
+		h.Flushes = &fleet.DiskFlushes{DirtyBytes: s.DirtyBytes,
+			Waits: map[string]fleet.Durations{},
 			Times: fleet.NewDurations(s.FlushTime, s.FlushTimes[:])}
 		for name, x := range s.FlushWaits {
 			h.Flushes.Waits[string(name)] = fleet.NewDurations(x.Sum, x.Times[:])

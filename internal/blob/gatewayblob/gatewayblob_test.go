@@ -264,7 +264,8 @@ func TestTheGatewayTellsTheStoresTime(t *testing.T) {
 		_, err := s.PutIfAbsent(blob.WithAttempt(t.Context(), &a), "k", []byte("x"))
 		if took := time.Since(began); (err != nil) != (name == "failed") || !a.Told ||
 			a.AtStore < atStore || a.AtStore > took-before {
-			t.Errorf("%s: of %v the store had %v (told: %v), %v", name, took, a.AtStore, a.Told, err)
+			t.Errorf("%s: of %v the store had %v (told: %v), %v", name, took, a.AtStore, a.Told,
+				err)
 		}
 	}
 	var a blob.Attempt

@@ -158,21 +158,27 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, key string) error 
 	case absent != "" && (match != "" || absent != "*"):
 		return errs.New(errs.Unsupported, "this combination of conditions")
 	case absent != "":
-		etag, err = h.write(w, r, OpPutIfAbsent, key, body, func() (blob.ETag, error) {
-			return h.store.PutIfAbsent(r.Context(), key, body)
-		})
+		if err = h.authorize(r, OpPutIfAbsent, key, body); err == nil {
+			etag, err = timed(w, func() (blob.ETag, error) {
+				return h.store.PutIfAbsent(r.Context(), key, body)
+			})
+		}
 	case match != "":
 		var want blob.ETag
 		if want, err = UnquoteETag(match); err != nil {
 			return err
 		}
-		etag, err = h.write(w, r, OpPutIfMatch, key, body, func() (blob.ETag, error) {
-			return h.store.PutIfMatch(r.Context(), key, body, want)
-		})
+		if err = h.authorize(r, OpPutIfMatch, key, body); err == nil {
+			etag, err = timed(w, func() (blob.ETag, error) {
+				return h.store.PutIfMatch(r.Context(), key, body, want)
+			})
+		}
 	default:
-		etag, err = h.write(w, r, OpPut, key, body, func() (blob.ETag, error) {
-			return h.store.Put(r.Context(), key, body)
-		})
+		if err = h.authorize(r, OpPut, key, body); err == nil {
+			etag, err = timed(w, func() (blob.ETag, error) {
+				return h.store.Put(r.Context(), key, body)
+			})
+		}
 	}
 	if err != nil {
 		return err
@@ -182,14 +188,10 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, key string) error 
 	return nil
 }
 
-// write makes a write if it may be made, and sets the header that says how long the store had.
-func (h *handler) write(w http.ResponseWriter, r *http.Request, op, key string, body []byte,
-	put func() (blob.ETag, error)) (blob.ETag, error) {
-	if err := h.authorize(r, op, key, body); err != nil {
-		return "", err
-	}
+// timed makes a write, and sets the header that says how long the store had of it.
+func timed(w http.ResponseWriter, write func() (blob.ETag, error)) (blob.ETag, error) {
 	began := time.Now()
-	etag, err := put()
+	etag, err := write()
 	w.Header().Set(headerTiming, storeTiming+
 		strconv.FormatFloat(time.Since(began).Seconds()*1000, 'f', 3, 64))
 	return etag, err
