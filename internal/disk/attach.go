@@ -4,6 +4,7 @@ import (
 	"context"
 	"reflect"
 	"slices"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -54,7 +55,9 @@ func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptio
 }
 
 func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
+	began := time.Now()
 	head, etag, err := d.store.LoadHead(ctx, d.path)
+	d.timed(partReadHead, "", began)
 	if err != nil {
 		return err
 	}
@@ -75,7 +78,9 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 		if believed, err = d.claimJournal(head, next); err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "attach %s", d.path)
 		}
+		began = time.Now()
 		cur, curTag, r, err := d.swapAndLoad(ctx, next, etag)
+		d.timed(partSwapHead, "", began)
 		if err == nil {
 			head, etag, root = next, curTag, r
 			break
@@ -90,7 +95,10 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	}
 	d.reader.m.Begin(head.Log)
 	if !clean {
-		if err := d.recoverAll(ctx, head.Log, believed); err != nil {
+		began = time.Now()
+		err := d.recoverAll(ctx, head.Log, believed)
+		d.timed(partReplay, "", began)
+		if err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "recover %s", d.path)
 		}
 		d.wakeMapWriter()

@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -48,10 +49,14 @@ func (d *Disk) Close(ctx context.Context) error {
 			return nil
 		})
 	}
+	began := time.Now()
 	err := d.flushAndUnlock(ctx, &flushing{})
+	d.timed(partFlush, "", began)
 	_ = g.Wait() // a trace is never the reason why a close fails
 	if err == nil {
+		began = time.Now()
 		_, err = d.writeMap(ctx, func(h *format.Head) { h.State = format.StateClosed })
+		d.timed(partWriteMap, "", began)
 	}
 	if err != nil {
 		if d.Err() != nil {

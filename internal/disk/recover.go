@@ -2,6 +2,7 @@ package disk
 
 import (
 	"context"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -119,9 +120,11 @@ func (rec *recovery) fence(ctx context.Context, epoch, seq uint64) (bool, error)
 	if err != nil {
 		return false, err
 	}
+	began := time.Now()
 	err = d.logStore.PutOnce(ctx, key, body, func(got []byte) bool {
 		return format.SameLogObject(got, body)
 	})
+	d.timed(partFence, partReplay, began)
 	if errs.Is(err, errs.Conflict) {
 		return false, nil
 	}

@@ -113,15 +113,8 @@ type Health struct {
 	Platform *fleet.PlatformReport `json:"platform,omitempty"`
 	// Timeline has when each state was first reached.
 	Timeline map[State]time.Time `json:"timeline"`
-	// Steps has how long the parts of what was done took, in the order in which they ended; for
-	// people.
+	// Steps has how long the newest parts of what was done took, in the order in which they ended.
 	Steps []Step `json:"steps,omitempty"`
-}
-
-// Step is one timed part of a bind or a release.
-type Step struct {
-	Name string        `json:"name"`
-	Took time.Duration `json:"took_ns"`
 }
 
 // StoreAccess is how a VM reaches its disk: through the worker's store gateway, which holds the

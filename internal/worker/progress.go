@@ -33,7 +33,7 @@ func stepsOf(h guestapi.Health) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprint(n, h.Steps[n-1])
+	return fmt.Sprint(n, h.Steps[n-1].Name, h.Steps[n-1].Took) // not for how long it has ended
 }
 
 // markOf returns a string that changes whenever a machine's start has made progress. booted is the

@@ -49,7 +49,7 @@ type Info struct {
 	// Flushes is also told of a disk that was closed.
 	Flushes *fleet.DiskFlushes `json:"flushes,omitempty"`
 	// Steps has how long the parts of the last attach or close took.
-	Steps []Step `json:"steps,omitempty"`
+	Steps []guestapi.Step `json:"steps,omitempty"`
 }
 
 // StallOf returns a stall in the fleet's words.
@@ -77,10 +77,4 @@ type Description struct {
 	Holder     string    `json:"holder,omitempty"`
 	UpdatedAt  time.Time `json:"updated_at"`
 	FrontEnd   string    `json:"front_end,omitempty"` // how this kernel gets the disk: fuse or nbd
-}
-
-// Step is one timed part of something.
-type Step struct {
-	Name string        `json:"name"`
-	Took time.Duration `json:"took_ns"`
 }

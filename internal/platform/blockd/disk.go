@@ -2,6 +2,7 @@ package blockd
 
 import (
 	"context"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/diskapi"
@@ -31,7 +32,10 @@ type Disk interface {
 type Engine interface {
 	// Prepare reads, without owning the disk, what Attach will need.
 	Prepare(ctx context.Context, store guestapi.StoreAccess) error
-	Attach(ctx context.Context, a blockapi.Attach) (Disk, error)
+	// Attach attaches a disk. Timed is told of each part of that, and later of the disk's close, when
+	// it has ended.
+	Attach(ctx context.Context, a blockapi.Attach,
+		timed func(part, of string, began time.Time)) (Disk, error)
 }
 
 // Shown is a disk that the kernel has as a block device.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob/gatewayblob"
 	"github.com/sluice-platform/sluice/internal/disk"
@@ -59,13 +60,14 @@ func (e *engine) Prepare(ctx context.Context, access guestapi.StoreAccess) error
 }
 
 // Attach implements Engine.
-func (e *engine) Attach(ctx context.Context, a blockapi.Attach) (Disk, error) {
+func (e *engine) Attach(ctx context.Context, a blockapi.Attach,
+	timed func(part, of string, began time.Time)) (Disk, error) {
 	store, err := e.store(a.Store)
 	if err != nil {
 		return nil, err
 	}
 	opts := disk.AttachOptions{Generation: uint64(a.Generation), Holder: a.Holder,
-		Logger: e.cfg.Log}
+		Logger: e.cfg.Log, Timed: timed}
 	e.mu.Lock()
 	if e.path == a.Store.DiskPath {
 		opts.Prepared = e.prepared

@@ -39,9 +39,10 @@ type Server struct {
 	asked    blockapi.Attach
 	disk     Disk
 	shown    Shown
-	ended    bool // closed or abandoned, or about to be: it doesn't stop by itself
-	steps    []blockapi.Step
-	attached chan struct{} // closed once disk is set
+	ended    bool            // closed or abandoned, or about to be: it doesn't stop by itself
+	steps    []guestapi.Step // of the last attach or close
+	parts    []guestapi.Step // of what is being done; see timed
+	attached chan struct{}   // closed once disk is set
 }
 
 // New returns a server without a disk.
@@ -85,7 +86,7 @@ func (s *Server) attach(ctx context.Context, a blockapi.Attach) (blockapi.Info, 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachTimeout)
 	defer cancel()
 	start := time.Now()
-	d, err := s.cfg.Engine.Attach(ctx, a)
+	d, err := s.cfg.Engine.Attach(ctx, a, s.timed)
 	if err != nil {
 		return blockapi.Info{}, err
 	}
@@ -97,8 +98,9 @@ func (s *Server) attach(ctx context.Context, a blockapi.Attach) (blockapi.Info, 
 	}
 	s.mu.Lock()
 	s.asked, s.disk, s.shown = a, d, shown
-	s.steps = []blockapi.Step{{Name: "disk attach", Took: opened.Sub(start)},
-		{Name: "block device", Took: time.Since(opened)}}
+	s.steps = append(s.takePartsLocked("disk attach"),
+		guestapi.Step{Name: "disk attach", Took: opened.Sub(start), Ended: opened},
+		stepFrom("block device", opened))
 	close(s.attached)
 	s.mu.Unlock()
 	return s.info(), nil
@@ -155,8 +157,9 @@ func (s *Server) close(ctx context.Context) (blockapi.Info, error) {
 		return blockapi.Info{}, err
 	}
 	s.mu.Lock()
-	s.steps = []blockapi.Step{{Name: "detach block device", Took: hidden.Sub(start)},
-		{Name: "disk close", Took: time.Since(hidden)}}
+	s.steps = append(s.takePartsLocked("disk close"),
+		guestapi.Step{Name: "detach block device", Took: hidden.Sub(start), Ended: hidden},
+		stepFrom("disk close", hidden))
 	s.mu.Unlock()
 	return s.info(), nil
 }
@@ -254,7 +257,8 @@ func (s *Server) info() blockapi.Info {
 	s.mu.Lock()
 	d, shown := s.disk, s.shown
 	info := blockapi.Info{Attached: d != nil &&
-		!s.ended, Path: s.asked.Store.DiskPath, Steps: s.steps}
+		!s.ended, Path: s.asked.Store.DiskPath,
+		Steps: guestapi.TellSteps(s.steps, time.Now())}
 	s.mu.Unlock()
 	if d == nil {
 		return info

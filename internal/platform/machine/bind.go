@@ -30,7 +30,7 @@ func (p *Platform) makeContainer(ctx context.Context) {
 			return
 		}
 		c, err = inner.Make(ctx, p.cfg.Inner)
-		p.took(ctx, "make container", time.Since(start))
+		p.took(ctx, "make container", "", start)
 	}
 	if err != nil {
 		if ctx.Err() == nil {
@@ -50,7 +50,7 @@ func (p *Platform) bind(ctx context.Context, running *errgroup.Group) error {
 	began := time.Now()
 	err := p.bringUp(bindable, *now.Bind)
 	if err == nil {
-		p.took(ctx, "bind until services", time.Since(began))
+		p.took(ctx, guestapi.StepBringUp, "", began)
 		return p.runServices(ctx, running, now)
 	}
 	if ctx.Err() != nil {
@@ -75,7 +75,7 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 		return err
 	})
 	g.Go(func() error {
-		return p.timed(ctx, "connect",
+		return p.timed(ctx, guestapi.StepConnect,
 			func() error { return c.Connect(b.Address) })
 	})
 	g.Go(func() error { return c.CheckFiles(b.Config.NoFile) })
@@ -86,14 +86,15 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 	if err := p.status.update(func(s *saved) { reach(s, guestapi.StateStarting) }); err != nil {
 		return err
 	}
-	if err := p.timed(ctx, "mount",
+	if err := p.timed(ctx, guestapi.StepMount,
 		func() error { return mountDisk(ctx, device, p.diskDir()) }); err != nil {
 		return err
 	}
-	if err := p.timed(ctx, "grow", func() error { return p.growDisk(ctx, device) }); err != nil {
+	if err := p.timed(ctx, guestapi.StepGrow,
+		func() error { return p.growDisk(ctx, device) }); err != nil {
 		return err
 	}
-	err := p.timed(ctx, "enter container", func() error {
+	err := p.timed(ctx, guestapi.StepContainer, func() error {
 		return c.Enter(ctx, inner.Machine{ID: string(b.Machine), Hostname: string(b.Name),
 			Address: b.Address, Disk: p.diskDir()})
 	})
@@ -113,12 +114,10 @@ func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, err
 	if err != nil {
 		return "", err
 	}
-	p.took(ctx, "attach", time.Since(start))
+	p.took(ctx, guestapi.StepAttach, guestapi.StepBringUp, start)
 	return info.Device, p.status.update(func(s *saved) {
 		setDisk(s, info.Report)
-		for _, step := range info.Steps {
-			addStep(s, "attach: "+step.Name, step.Took)
-		}
+		addBlockSteps(s, guestapi.StepAttach, info.Steps)
 	})
 }
 

@@ -95,7 +95,7 @@ func (p *Platform) getHealth(w http.ResponseWriter, r *http.Request) {
 		setDisk(&now, info.Report)
 		now.Health.Flushes = info.Flushes
 	}
-	jsonhttp.Write(w, http.StatusOK, now.Health)
+	jsonhttp.Write(w, http.StatusOK, told(now.Health))
 }
 
 // getAlive answers if this process works at all. It waits for nothing but the locks that everything
@@ -181,7 +181,7 @@ func (p *Platform) accepted(w http.ResponseWriter, refused, err error) {
 		return
 	}
 	now, _ := p.status.get()
-	jsonhttp.Write(w, http.StatusOK, now.Health)
+	jsonhttp.Write(w, http.StatusOK, told(now.Health))
 }
 
 func (p *Platform) postRelease(w http.ResponseWriter, r *http.Request) {
@@ -216,7 +216,7 @@ func (p *Platform) answerReleased(w http.ResponseWriter, r *http.Request) {
 		now, changed := p.status.get()
 		if now.Health.State.Final() {
 			if now.Health.State == guestapi.StateReleased {
-				jsonhttp.Write(w, http.StatusOK, now.Health)
+				jsonhttp.Write(w, http.StatusOK, told(now.Health))
 				return
 			}
 			writeError(w, errs.New(errs.Kind(now.Health.ErrorKind), "%s", now.Health.Error).
@@ -239,7 +239,7 @@ func (p *Platform) getEvents(w http.ResponseWriter, r *http.Request) {
 	lines := json.NewEncoder(w)
 	for {
 		now, changed := p.status.get()
-		if lines.Encode(now.Health) != nil || out.Flush() != nil {
+		if lines.Encode(told(now.Health)) != nil || out.Flush() != nil {
 			return
 		}
 		select {

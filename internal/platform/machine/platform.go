@@ -138,34 +138,8 @@ func (p *Platform) prepare(ctx context.Context, _ *errgroup.Group) error {
 		// A bind works without it, with a longer pause.
 		p.log.WarnContext(ctx, "disk not prepared", "error", err)
 	}
-	p.took(ctx, "disk prepare", time.Since(start))
+	p.took(ctx, guestapi.StepPrepare, "", start)
 	return p.status.update(func(s *saved) { reach(s, guestapi.StatePrepared) })
-}
-
-// took notes how long a step took, for people.
-func (p *Platform) took(ctx context.Context, step string, d time.Duration) {
-	p.log.InfoContext(ctx, "step done", "step", step, "took_ms", float64(d.Microseconds())/1000)
-	_ = p.status.update(func(s *saved) {
-		addStep(s, step, d)
-	})
-}
-
-// maxSteps bounds the list, to which each new try of something adds.
-const maxSteps = 64
-
-func addStep(s *saved, name string, d time.Duration) {
-	s.Health.Steps = append(s.Health.Steps, guestapi.Step{Name: name, Took: d})
-	if extra := len(s.Health.Steps) - maxSteps; extra > 0 {
-		s.Health.Steps = s.Health.Steps[extra:]
-	}
-}
-
-// timed does something and notes how long it took.
-func (p *Platform) timed(ctx context.Context, step string, do func() error) error {
-	start := time.Now()
-	err := do()
-	p.took(ctx, step, time.Since(start))
-	return err
 }
 
 // fail ends the machine as failed or fenced, whatever it is doing.

@@ -43,7 +43,7 @@ func (p *Platform) release(ctx context.Context, running *errgroup.Group) error {
 		err := p.giveBack(ctx)
 		switch {
 		case err == nil:
-			p.took(ctx, "release", time.Since(began))
+			p.took(ctx, guestapi.StepRelease, "", began)
 			return p.status.update(func(s *saved) { end(s, guestapi.StateReleased, nil) })
 		case errs.Is(err, errs.Fenced):
 			p.fail(ctx, err)
@@ -78,7 +78,7 @@ func (p *Platform) stopServices(ctx context.Context) {
 	early.Go(func() error { return p.writeOutEarly(stopped, ctx) })
 	err := p.services.stop(ctx, now, killMargin)
 	cancel()
-	p.took(ctx, "stop services", time.Since(start))
+	p.took(ctx, guestapi.StepStop, guestapi.StepRelease, start)
 	if err != nil {
 		p.log.WarnContext(ctx, "services not stopped in time", "error", err)
 	}
@@ -119,7 +119,7 @@ func (p *Platform) giveBack(ctx context.Context) error {
 			return errs.Wrap(errs.Unavailable, err, "end the inner container")
 		}
 	}
-	p.took(ctx, "kill container", time.Since(start))
+	p.took(ctx, guestapi.StepKill, guestapi.StepRelease, start)
 	start = time.Now()
 	info, err := p.block.Info(ctx)
 	if err != nil {
@@ -131,21 +131,19 @@ func (p *Platform) giveBack(ctx context.Context) error {
 		if err := unmount(unmounting, p.diskDir(), info.Device); err != nil {
 			return err
 		}
-		p.took(ctx, "unmount", time.Since(start))
+		p.took(ctx, guestapi.StepUnmount, guestapi.StepRelease, start)
 		start = time.Now()
 	}
 	if info, err = p.block.Close(ctx); err != nil {
 		return err
 	}
-	p.took(ctx, "close disk", time.Since(start))
+	p.took(ctx, guestapi.StepClose, guestapi.StepRelease, start)
 	return p.status.update(func(s *saved) {
 		s.Health.Disk, s.Health.Flushes = info.Report, info.Flushes
 		if !s.Health.State.Final() {
 			s.Health.Error, s.Health.ErrorKind, s.Health.Remedy = "", "", "" // of earlier attempts
 		}
-		for _, step := range info.Steps {
-			addStep(s, "close: "+step.Name, step.Took)
-		}
+		addBlockSteps(s, guestapi.StepClose, info.Steps)
 	})
 }
 

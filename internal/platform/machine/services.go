@@ -146,7 +146,6 @@ func hostShare() float64 {
 func (p *Platform) noteServices(ctx context.Context, m *service.Manager, began time.Time) {
 	reports, stopped := m.Reports(), m.Stopped()
 	up, ready := m.Progress()
-	before, _ := p.status.get()
 	err := p.status.update(func(s *saved) {
 		s.Health.Services, s.Stopped = reports, stopped
 		s.Restarts = map[string]int{}
@@ -154,18 +153,15 @@ func (p *Platform) noteServices(ctx context.Context, m *service.Manager, began t
 			s.Restarts[r.Name] = r.Restarts
 		}
 		if up {
-			reach(s, guestapi.StateRunning)
+			reachBy(s, guestapi.StateRunning, guestapi.StepServices, began)
 		}
 		if ready {
-			reach(s, guestapi.StateHealthy)
+			reachBy(s, guestapi.StateHealthy, guestapi.StepChecks,
+				s.Health.Timeline[guestapi.StateRunning])
 		}
 	})
 	if err != nil {
 		p.log.ErrorContext(ctx, "state not saved", "error", err)
-	}
-	after, _ := p.status.get()
-	if before.Health.State != guestapi.StateHealthy && after.Health.State == guestapi.StateHealthy {
-		p.took(ctx, "services until healthy", time.Since(began))
 	}
 }
 
