@@ -104,6 +104,8 @@ nothing that runs. Needs root. The store is a directory of the fleet's own unles
 	flags.IntVar(&cfg.CPUs, "cpus", 8, "cores that each worker claims to have")
 	flags.IntVar(&cfg.MemoryMiB, "memory", 8192, "memory that each worker claims to have, MiB")
 	flags.IntVar(&cfg.CacheMiB, "cache-mib", 256, "disk cache of each VM, MiB, sparse")
+	flags.StringVar(&cfg.OTLP, "otlp-endpoint", "",
+		"collector of OpenTelemetry, within the workers' reach, to send traces of moves to")
 	flags.StringArrayVar(&cfg.Args, "server-arg", nil, "one more argument of the server; repeat it")
 	return cmd
 }

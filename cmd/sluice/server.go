@@ -31,6 +31,7 @@ type serverFlags struct {
 	listen                     []string
 	operatorToken, workerToken string // files
 	metricsToken               string // file; "": only operators get at metrics
+	otlp                       string // URL of a collector; "": that of the environment, or none
 	readyFile                  string
 	policy                     fleet.Policy
 	collectEvery, grace        time.Duration
@@ -64,6 +65,7 @@ what was half done. A second server on the same data directory is refused.
 	flags.StringVar(&f.operatorToken, "operator-token-file", "", "file with the token of operators")
 	flags.StringVar(&f.workerToken, "worker-token-file", "", "file with the token of workers")
 	flags.StringVar(&f.metricsToken, "metrics-token-file", "", metricsTokenHelp)
+	flags.StringVar(&f.otlp, "otlp-endpoint", "", otlpHelp)
 	flags.StringVar(&f.readyFile, "ready-file", "",
 		"file to write the served URLs to, once they are served")
 	flags.IntVar(&f.policy.MovesPerNetwork, "moves-per-network", f.policy.MovesPerNetwork,
@@ -147,7 +149,10 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 		return err
 	}
 	defer etcd.Close()
-	seen := newServerMetrics(etcd)
+	seen, err := d.newServerSight(ctx, etcd, f.otlp, log)
+	if err != nil {
+		return err
+	}
 	builds, err := emptyDir(filepath.Join(f.data, "builds"))
 	if err != nil {
 		return err
@@ -156,14 +161,9 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err := pool.Claim(ctx, f.fleetID); err != nil {
 		return err
 	}
-	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy,
-		CollectEvery: f.collectEvery},
-		control.Deps{Store: seen.state, MoveEnded: seen.moves.Ended, Disks: pool, Images: pool,
-			Garbage: pooldisks.NewGarbage(store, f.grace), Log: log.With("component", "control")})
+	c, err := f.newControl(seen, control.Deps{Disks: pool, Images: pool,
+		Garbage: pooldisks.NewGarbage(store, f.grace), Log: log.With("component", "control")})
 	if err != nil {
-		return err
-	}
-	if err := seen.watch(c); err != nil {
 		return err
 	}
 	apiDeps := httpapi.DepsOf(c, log.With("component", "api"))
@@ -179,11 +179,23 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Run(ctx) })
+	g.Go(func() error { return seen.traces.Run(ctx) })
 	g.Go(func() error { return apiServer.Run(ctx, listeners...) })
 	g.Go(func() error { return etcd.Wait(ctx) }) // without state there is nothing to serve
 	g.Go(func() error { return warnOfFullDisk(ctx, f.data, log) })
 	g.Go(func() error { return whenReady(ctx, f.readyFile, c, listeners, log) })
 	return g.Wait()
+}
+
+// newControl returns the control plane, seen from outside.
+func (f *serverFlags) newControl(seen serverSight, deps control.Deps) (*control.Control, error) {
+	deps.Store, deps.MoveEnded = seen.state, seen.moveEnded
+	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy,
+		CollectEvery: f.collectEvery, Trace: seen.traces != nil}, deps)
+	if err != nil {
+		return nil, err
+	}
+	return c, seen.watch(c)
 }
 
 // emptyDir makes a directory, and removes what an earlier process left in it.

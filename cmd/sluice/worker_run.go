@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"path/filepath"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
@@ -35,6 +37,8 @@ type workerConfig struct {
 	cacheMiB                      int64
 	frontEnd                      string
 	labels                        map[string]string
+	otlp                          string // as the server's
+	traced                        bool
 	readyFile                     string
 	debug                         bool
 }
@@ -67,6 +71,7 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 		if cfg.debug {
 			level = slog.LevelDebug
 		}
+		cfg.traced = d.tracingOn(cfg.otlp)
 		return runWorker(cmd.Context(), cfg, d.logger(level))
 	}
 	f := cmd.Flags()
@@ -91,6 +96,7 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 	f.StringVar(&cfg.frontEnd, "guest-frontend", string(frontend.Auto),
 		"how a VM's kernel gets its disk: auto (its NBD client where it has one, else FUSE), nbd (--runtime qemu only) or fuse")
 	f.StringToStringVar(&cfg.labels, "label", nil, "label K=V of the worker; may be repeated")
+	f.StringVar(&cfg.otlp, "otlp-endpoint", "", otlpHelp)
 	f.StringVar(&cfg.readyFile, "ready-file", "",
 		"file to write the URL of the worker's API into, as JSON, once it listens")
 	f.BoolVar(&cfg.debug, "debug", false, "log more")
@@ -135,10 +141,13 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = network.Close() }()
-	reg := expose.NewRegistry("worker", wc.Version)
-	w, err := worker.New(wc, worker.Deps{Metrics: metrics.New(reg),
-		Exposition: expose.Handler(reg, log), Driver: driver, HostNet: network, Server: link,
-		OpenStore: blobs.Open, Listener: listener, Logger: log})
+	wd := worker.Deps{Driver: driver, HostNet: network, Server: link, OpenStore: blobs.Open,
+		Listener: listener, Logger: log}
+	reg, err := cfg.beSeen(ctx, &wd, log)
+	if err != nil {
+		return err
+	}
+	w, err := worker.New(wc, wd)
 	if err != nil {
 		return err
 	}
@@ -148,9 +157,25 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	}
 	log.InfoContext(ctx, "worker started", "worker_id", cfg.name, "url", wc.APIURL, "version",
 		wc.Version, "release_id", string(wc.Release))
-	err = w.Run(ctx)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return w.Run(ctx) })
+	g.Go(func() error { return wd.Traces.Run(ctx) })
+	err = g.Wait()
 	log.InfoContext(ctx, "worker stopped", "worker_id", cfg.name)
 	return err
+}
+
+// beSeen adds to a worker how it is seen from outside.
+func (cfg *workerConfig) beSeen(ctx context.Context, wd *worker.Deps,
+	log *slog.Logger) (*prometheus.Registry, error) {
+	reg := expose.NewRegistry("worker", buildVersion())
+	wd.Metrics, wd.Exposition = metrics.New(reg), expose.Handler(reg, log)
+	if !cfg.traced {
+		return reg, nil
+	}
+	var err error
+	wd.Traces, err = newTracer(ctx, "worker", cfg.name, cfg.otlp, reg, log)
+	return reg, err
 }
 
 // complete checks the flags and fills in what follows from others.

@@ -56,6 +56,8 @@ type Config struct {
 	Tick time.Duration
 	// MaxAttempts is how many targets a move tries before it is undone; default 3.
 	MaxAttempts int
+	// Trace has assignments tell workers where in their move's trace they are.
+	Trace bool
 	// CollectEvery is how often the pool of disks is collected, the first time after at most ten
 	// minutes; 0: never.
 	CollectEvery time.Duration

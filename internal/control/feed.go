@@ -53,7 +53,11 @@ func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 	if !ok {
 		return fleet.AssignmentSet{Worker: id}
 	}
-	return c.obs.publish(deriveAssignments(around, reported), from, c.now())
+	set := deriveAssignments(around, reported)
+	if c.cfg.Trace {
+		addTraces(set, around.Moves)
+	}
+	return c.obs.publish(set, from, c.now())
 }
 
 // derivedFrom says of what a worker's assignments were derived. It is read before they are, so that

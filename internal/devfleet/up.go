@@ -39,6 +39,7 @@ type Config struct {
 	MemoryMiB int      // memory that each worker claims to have
 	CacheMiB  int      // disk cache of each VM
 	Args      []string // more arguments of the server
+	OTLP      string   // collector that the server and the workers send traces to; "" for none
 }
 
 // Fleet is a fleet on this machine.
@@ -79,7 +80,7 @@ func (f *Fleet) Up(ctx context.Context, cfg Config, progress func(string)) error
 			WithRemedy("ask for %d, or remove it first: sluice dev down --dir %s",
 				len(s.Workers), f.Dir)
 	}
-	s.Binary, s.Release, s.Args = cfg.Binary, cfg.Release, cfg.Args
+	s.Binary, s.Release, s.Args, s.OTLP = cfg.Binary, cfg.Release, cfg.Args, cfg.OTLP
 	if err := f.ensureBridge(); err != nil {
 		return err
 	}
@@ -182,6 +183,9 @@ func (f *Fleet) ensureServer(ctx context.Context, s *State) error {
 		"--store", s.StoreURL, "--fleet-id", f.FleetID(), "--operator-token-file",
 		f.operatorToken(),
 		"--worker-token-file", f.workerToken(), "--ready-file", ready}
+	if s.OTLP != "" {
+		args = append(args, "--otlp-endpoint", s.OTLP)
+	}
 	p, err := command{args: append(args, s.Args...), env: s.StoreEnv,
 		log: f.logFile("server")}.start()
 	if err != nil {
@@ -264,6 +268,9 @@ func (f *Fleet) launchWorker(s *State, h *Host) error {
 		"--cgroup-parent", f.CgroupParent(h.Name), "--ready-file", ready}
 	if h.Runtime == "qemu" && s.FrontEnd != "" {
 		args = append(args, "--guest-frontend", s.FrontEnd)
+	}
+	if s.OTLP != "" {
+		args = append(args, "--otlp-endpoint", s.OTLP)
 	}
 	p, err := command{args: args, env: s.StoreEnv, log: f.logFile(h.Name),
 		netns: f.Netns(h.Name)}.start()

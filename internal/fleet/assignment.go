@@ -38,6 +38,9 @@ type Assignment struct {
 	Address    netip.Addr    `json:"address"`
 	Disk       Disk          `json:"disk_url"`
 	Config     MachineConfig `json:"config"`
+	// Trace is where in a move's trace the worker puts what it does for it, as a W3C traceparent;
+	// "": nobody traces.
+	Trace string `json:"trace,omitempty"`
 }
 
 // Peer is another worker, as a router sees it.

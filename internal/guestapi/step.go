@@ -26,6 +26,7 @@ type Step struct {
 	Took time.Duration `json:"took_ns"`
 	// Of is the name of the step that it is a part of; "": of none.
 	Of string `json:"of,omitempty"`
+	By string `json:"by,omitempty"` // the process that did it; "": platformd
 	// Ago is for how long it had ended when it was told; 0: that isn't known. So nobody's clock has
 	// to agree with the VM's.
 	Ago time.Duration `json:"ago_ns,omitempty"`

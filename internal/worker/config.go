@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/worker/gateway"
 	"github.com/sluice-platform/sluice/internal/worker/metrics"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/tracing"
 )
 
 // Config of a worker. Zero durations and sizes mean their defaults.
@@ -67,6 +68,7 @@ type Deps struct {
 	// served.
 	Metrics    *metrics.Metrics
 	Exposition http.Handler
+	Traces     *tracing.Tracer // of moves; nil: nobody is told
 	Logger     *slog.Logger
 	Now        func() time.Time // nil: time.Now
 }

@@ -24,7 +24,9 @@ type result struct {
 	step   step
 	err    error
 	claim  *claim
-	health guestapi.Health // by stepPrepare and stepBind
+	health guestapi.Health // by stepPrepare, stepBind and stepRelease
+	began  time.Time
+	ended  time.Time
 }
 
 const (
@@ -94,7 +96,9 @@ func (m *machine) save(ctx context.Context) bool {
 	if m.retry.step == stepSave && m.retry.until() > 0 {
 		return false
 	}
+	began := time.Now()
 	err := m.host.records.save(m.id, m.rec)
+	m.measured.did(didRemember, began, time.Now())
 	m.host.conditions.set(fleet.ConditionRecordsUnwritable, err)
 	if err != nil {
 		m.log.ErrorContext(ctx, "machine could not be remembered", "error", err)
@@ -164,7 +168,7 @@ func (m *machine) begin() {
 		Generation: a.Generation, Instance: a.Instance,
 		Timeline: map[fleet.Phase]time.Time{}, Since: m.host.now(),
 	}
-	m.health, m.heard = guestapi.Health{}, false
+	m.health, m.heard, m.measured.told = guestapi.Health{}, false, nil
 	m.binding, m.prepared, m.releasing = bindUnknown, false, false
 	m.retry, m.dirty = retry{}, true
 	if a.Want == fleet.WantPrepared || a.Want == fleet.WantRunning {
@@ -189,6 +193,7 @@ func (m *machine) setPhase(p fleet.Phase) {
 	case fleet.PhaseEmpty, fleet.PhasePreparing, fleet.PhasePrepared, fleet.PhaseAttaching,
 		fleet.PhaseStarting, fleet.PhaseStopping:
 	}
+	m.measure(p)
 	m.log.Info("machine reached a phase", "phase", string(p), "generation", run.Generation,
 		"vm_id", string(run.VM))
 }
@@ -227,6 +232,7 @@ func (m *machine) forget(ctx context.Context) bool {
 func (m *machine) finish(ctx context.Context, r result) {
 	t := m.task
 	m.task = nil
+	m.measured.did(string(r.step), r.began, r.ended)
 	if r.claim != nil {
 		m.take(r.claim) // even if interrupted: the pool has given the VM away
 	}
@@ -260,6 +266,9 @@ func (m *machine) done(r result) {
 			m.hearAnswer(r.health)
 		}
 	case stepRelease:
+		if run.End == nil && r.health.State == guestapi.StateReleased {
+			m.hearAnswer(r.health) // it has the steps, too
+		}
 		if run.End == nil {
 			m.end(fleet.PhaseReleased, nil)
 		}

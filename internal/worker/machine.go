@@ -63,12 +63,14 @@ type machine struct {
 	results   chan result
 	events    chan event
 	group     *errgroup.Group
+	measured  measured
 }
 
 // event is a report of the platform in a VM.
 type event struct {
 	vm     fleet.VMID
 	health guestapi.Health
+	at     time.Time // when it was heard
 }
 
 func newMachine(h *Worker, id fleet.MachineID, rec record) *machine {
@@ -202,13 +204,18 @@ func (m *machine) accept(ctx context.Context) {
 			"seen_generation", old.Generation)
 		return
 	}
-	if order == 0 && reflect.DeepEqual(*a, old) {
-		return
+	// That a move has ended, and traces no more, is no news.
+	if same := *a; order == 0 {
+		same.Trace = old.Trace
+		if reflect.DeepEqual(same, old) {
+			return
+		}
 	}
 	m.log.InfoContext(ctx, "accepted an assignment", "generation", a.Generation, "want",
 		string(a.Want))
 	m.rec.Assignment, m.rec.Forgotten, m.dirty = *a, time.Time{}, true
 	m.retry = retry{}
+	m.measureFrom(old, *a)
 	if run := m.rec.Run; run != nil && order > 0 && m.carriesOver(run, old, *a) {
 		run.Generation, run.Instance = a.Generation, a.Instance
 	}
@@ -253,6 +260,7 @@ func (m *machine) hear(e event) {
 	}
 	h := e.health
 	m.health, m.heard = h, true
+	m.measured.hear(h.Steps, e.at)
 	if !run.Bound {
 		switch h.State {
 		case guestapi.StateFailed:
@@ -280,7 +288,7 @@ func (m *machine) hear(e event) {
 // reported a later one.
 func (m *machine) hearAnswer(h guestapi.Health) {
 	if !m.heard || m.health.State.Before(h.State) {
-		m.hear(event{vm: m.rec.Run.VM, health: h})
+		m.hear(event{vm: m.rec.Run.VM, health: h, at: time.Now()})
 	}
 }
 

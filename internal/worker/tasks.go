@@ -64,16 +64,15 @@ func (m *machine) start(ctx context.Context, s step) {
 	case stepRelease:
 		m.releasing = true
 		m.setPhase(fleet.PhaseStopping)
-		work = func(ctx context.Context) result {
-			return result{err: m.releaseMachine(ctx, vm, run, a)}
-		}
+		work = func(ctx context.Context) result { return m.releaseMachine(ctx, vm, run, a) }
 	case stepRemove:
 		work = func(ctx context.Context) result { return result{err: m.remove(ctx, vm, run)} }
 	}
 	m.group.Go(func() error {
 		defer cancel()
+		began := time.Now()
 		r := work(tctx)
-		r.step = s
+		r.step, r.began, r.ended = s, began, time.Now()
 		m.results <- r // never blocks: one task at a time, one place in the channel
 		return nil
 	})
@@ -129,7 +128,7 @@ func (m *machine) connect(vm *pool.VM) {
 	gate := gateway.New(gateway.Config{
 		Store: m.host.store, Logger: m.log,
 		Listen: m.host.listenOn(vm.HostLink()),
-		Done:   m.host.deps.Metrics.Request, Refused: m.host.deps.Metrics.Refused,
+		Done:   m.requested, Refused: m.host.deps.Metrics.Refused,
 	})
 	m.mu.Lock()
 	m.gate, m.silent = gate, time.Time{}
@@ -145,7 +144,7 @@ func (m *machine) connect(vm *pool.VM) {
 		return nil
 	})
 	m.group.Go(func() error {
-		vm.Guest.Follow(fctx, func(h guestapi.Health) { m.deliver(event{vm.ID(), h}) })
+		vm.Guest.Follow(fctx, func(h guestapi.Health) { m.deliver(event{vm.ID(), h, time.Now()}) })
 		return nil
 	})
 	m.group.Go(func() error {
@@ -250,39 +249,41 @@ func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, 
 	return result{err: err, health: h}
 }
 
-// releaseMachine asks the platform to stop the machine and close its disk, and returns nil once the
+// releaseMachine asks the platform to stop the machine and close its disk, and returns once the
 // disk is closed. It repeats the request until the platform refuses (its error), doesn't answer
 // (Unavailable), or has had CloseGrace and CloseMax.
 func (m *machine) releaseMachine(ctx context.Context, vm *pool.VM, run machineRun,
-	a fleet.Assignment) error {
+	a fleet.Assignment) result {
 	stop := a.Config.Stop.TimeoutOrDefault()
 	began := time.Now()
 	for {
-		err := m.askRelease(ctx, vm, guestapi.ReleaseMachine{Machine: m.id,
+		h, err := m.askRelease(ctx, vm, guestapi.ReleaseMachine{Machine: m.id,
 			Generation: run.BoundGeneration}, stop+m.host.patient(m.host.cfg.CloseGrace))
 		if err == nil || ctx.Err() != nil {
-			return err
+			return result{err: err, health: h}
 		}
 		select {
 		case <-vm.Done():
-			return errs.Wrap(errs.Unavailable, err, "the VM ended before its disk was closed")
+			return result{err: errs.Wrap(errs.Unavailable, err,
+				"the VM ended before its disk was closed")}
 		default:
 		}
-		h, healthErr := m.askUntilMute(ctx, vm)
+		var healthErr error
+		h, healthErr = m.askUntilMute(ctx, vm)
 		switch {
 		case healthErr != nil:
-			return errs.Wrap(errs.Unavailable, err, "the platform does not answer")
+			return result{err: errs.Wrap(errs.Unavailable, err, "the platform does not answer")}
 		case h.State == guestapi.StateReleased:
-			return nil
+			return result{health: h}
 		case h.State == guestapi.StateEmpty || h.State == guestapi.StatePrepared:
-			return errNotBound
+			return result{err: errNotBound}
 		case h.State == guestapi.StateFenced:
-			return errs.Wrap(errs.Fenced, err, "release")
+			return result{err: errs.Wrap(errs.Fenced, err, "release")}
 		case h.State == guestapi.StateFailed || !errs.Is(err, errs.Unavailable):
-			return err
+			return result{err: err}
 		case time.Since(began) > stop+m.host.patient(m.host.cfg.CloseGrace+m.host.cfg.CloseMax):
-			return errs.Wrap(errs.Unavailable, err, "the disk could not be closed for %s",
-				time.Since(began).Round(time.Second))
+			return result{err: errs.Wrap(errs.Unavailable, err,
+				"the disk could not be closed for %s", time.Since(began).Round(time.Second))}
 		}
 		// it is still closing, for example because the store is unreachable
 		_ = backoff.Sleep(ctx, releasePause) // the next request tells that ctx has ended
@@ -311,14 +312,15 @@ func (m *machine) askUntilMute(ctx context.Context, vm *pool.VM) (guestapi.Healt
 
 // askRelease sends one request, and stops waiting soon after the VM has ended.
 func (m *machine) askRelease(ctx context.Context, vm *pool.VM, r guestapi.ReleaseMachine,
-	patience time.Duration) error {
+	patience time.Duration) (guestapi.Health, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	over := make(chan struct{})
+	var h guestapi.Health
 	var group errgroup.Group
-	group.Go(func() error {
+	group.Go(func() (err error) {
 		defer close(over)
-		h, err := vm.Guest.ReleaseMachine(ctx, r)
+		h, err = vm.Guest.ReleaseMachine(ctx, r)
 		m.countFlushes(vm.ID(), h.Flushes) // the last that is heard of it
 		return err
 	})
@@ -331,7 +333,8 @@ func (m *machine) askRelease(ctx context.Context, vm *pool.VM, r guestapi.Releas
 			cancel()
 		}
 	}
-	return group.Wait()
+	err := group.Wait()
+	return h, err
 }
 
 // remove removes the run's VM and its place in the network. Idempotent.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -14,15 +15,23 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/client"
+	"github.com/sluice-platform/sluice/test/bench/s3proxy"
 	"github.com/sluice-platform/sluice/test/fleettest"
+	"github.com/sluice-platform/sluice/test/otlptest"
 )
 
 // TestPausePerMove measures the pause of a move as a client sees it: from the last answer of the
 // machine's HTTP service to the first one after, asking through the fleet, which knows where the
-// machine is. The same data on a 1 GiB and on a 100 GiB disk must give the same pause.
+// machine is. The same data on a 1 GiB and on a 100 GiB disk must give the same pause. It prints
+// what pauses consist of, by the fleet's own traces.
 func TestPausePerMove(t *testing.T) {
 	const moves = 50
-	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1})
+	var collector *otlptest.Collector
+	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1,
+		OTLPAt: func(at netip.Addr) string {
+			collector = otlptest.Start(t, s3proxy.ListenAt(t, at))
+			return collector.URL
+		}})
 	tar := fleettest.ImageTar(t)
 	sizes := []int64{1, 100}
 	pauses := map[int64][]time.Duration{}
@@ -50,6 +59,9 @@ func TestPausePerMove(t *testing.T) {
 	small, large := percentile(pauses[1], 50), percentile(pauses[100], 50)
 	fmt.Printf("RESULT pause p50 of a 100 GiB disk / of a 1 GiB disk: %.2f\n",
 		float64(large)/float64(small))
+	time.Sleep(2 * time.Second) // what was told last arrives
+	traced, _ := collector.Traces()
+	breakdown(traced)
 }
 
 // TestPausePerMoveOfRuntimes measures the same of a VM that has a kernel of its own beside one that

@@ -35,6 +35,7 @@ type Options struct {
 	// StoreAt makes the store's URL instead. It may listen at the address, which workers reach; the
 	// fleet comes up after.
 	StoreAt   func(netip.Addr) string
+	OTLPAt    func(netip.Addr) string // makes the endpoint of a collector, as StoreAt a store's URL
 	Pool      int
 	CPUs      int
 	MemoryMiB int
@@ -87,6 +88,9 @@ func Start(t testing.TB, o Options) *Fleet {
 	}
 	if o.StoreAt != nil {
 		cfg.Store = o.StoreAt(df.ServerAddress())
+	}
+	if o.OTLPAt != nil {
+		cfg.OTLP = o.OTLPAt(df.ServerAddress())
 	}
 	f := &Fleet{Fleet: df, cfg: cfg, patience: o.Patience, t: t}
 	if f.patience == 0 {

@@ -42,6 +42,7 @@ func addSteps(s *saved, steps ...guestapi.Step) {
 func addBlockSteps(s *saved, of string, told []guestapi.Step) {
 	steps := guestapi.HearSteps(told, time.Now())
 	for i := range steps {
+		steps[i].By = "blockd"
 		if steps[i].Of == "" {
 			steps[i].Of = of
 		}

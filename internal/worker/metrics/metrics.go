@@ -24,6 +24,8 @@ type Metrics struct {
 	refused      prometheus.Counter
 	boots        prometheus.Histogram
 	bootFailures prometheus.Counter
+	starts       *prometheus.HistogramVec
+	releases     *prometheus.HistogramVec
 }
 
 // The directions of bytes.
@@ -69,6 +71,7 @@ func New(reg prometheus.Registerer) *Metrics {
 		m.requests.WithLabelValues(string(op), expose.Result(nil))
 		m.took.WithLabelValues(string(op))
 	}
+	m.addSteps(f)
 	m.bytes.WithLabelValues(read)
 	m.bytes.WithLabelValues(written)
 	return m

@@ -1,6 +1,7 @@
 package tracing
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"strings"
@@ -26,6 +27,12 @@ func Of(id, span string) Context {
 
 // IsZero reports whether it is no place.
 func (c Context) IsZero() bool { return c == Context{} }
+
+// Sibling returns a new place in the same trace.
+func (c Context) Sibling() Context {
+	_, _ = rand.Read(c.Span[:]) // never fails, by its documentation
+	return c
+}
 
 // String is the place in the words of W3C Trace Context, as a traceparent that is sampled; "" for
 // none.

@@ -46,6 +46,12 @@ func Start(t testing.TB, endpoint string) *Proxy {
 // StartAt does so at an address of this host, which may come later.
 func StartAt(t testing.TB, endpoint string, at netip.Addr) *Proxy {
 	t.Helper()
+	return start(t, endpoint, ListenAt(t, at))
+}
+
+// ListenAt listens at an address that this machine may only get later.
+func ListenAt(t testing.TB, at netip.Addr) net.Listener {
+	t.Helper()
 	early := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
 		cerr := c.Control(func(fd uintptr) {
@@ -64,7 +70,7 @@ func StartAt(t testing.TB, endpoint string, at netip.Addr) *Proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return start(t, endpoint, l)
+	return l
 }
 
 func start(t testing.TB, endpoint string, at net.Listener) *Proxy {
