@@ -50,7 +50,7 @@ func TestCostOfBeingSeen(t *testing.T) {
 	before := []int64{fleetTicks(t, seen), fleetTicks(t, unseen)}
 	time.Sleep(seenIdle)
 	idle := func(i int) float64 { return float64(fleetTicks(t, fleets[i]) - before[i]) }
-	ratio("idle processor time, ticks of 10 ms", []float64{idle(0)}, []float64{idle(1)})
+	compared("idle processor time, ticks of 10 ms", []float64{idle(0)}, []float64{idle(1)})
 
 	tar := fleettest.ImageTar(t)
 	machines := []api.Machine{pauseMachine(t, seen, tar, 1), pauseMachine(t, unseen, tar, 1)}
@@ -61,7 +61,7 @@ func TestCostOfBeingSeen(t *testing.T) {
 		time.Sleep(500 * time.Millisecond) // the pools fill up again
 		pauses[i] = append(pauses[i], float64(pause.Microseconds())/1000)
 	}
-	ratio("pause by the server's clock, ms", pauses[0], pauses[1])
+	compared("pause by the server's clock, ms", pauses[0], pauses[1])
 
 	cfg := fleettest.LedgerConfig()
 	cfg.Services[0].Cmd = append(cfg.Services[0].Cmd, "1ms")
@@ -83,15 +83,15 @@ func TestCostOfBeingSeen(t *testing.T) {
 		}
 		time.Sleep(seenWindow)
 	}
-	ratio("one fsync of a ledger and its pause of 1 ms, ms", flushes[0], flushes[1])
+	compared("one fsync of a ledger and its pause of 1 ms, ms", flushes[0], flushes[1])
 	moves, _ := collector.Traces()
 	if len(moves) < seenMoves {
 		t.Errorf("%d moves were traced, want %d", len(moves), seenMoves)
 	}
 }
 
-// ratio prints the medians of both, and what one is of the other.
-func ratio(what string, on, off []float64) {
+// compared prints the medians of both, and what one is of the other.
+func compared(what string, on, off []float64) {
 	median := func(v []float64) float64 {
 		v = slices.Sorted(slices.Values(v))
 		return v[len(v)/2]
