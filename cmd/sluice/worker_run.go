@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"path/filepath"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -143,15 +142,10 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	defer func() { _ = network.Close() }()
 	wd := worker.Deps{Driver: driver, HostNet: network, Server: link, OpenStore: blobs.Open,
 		Listener: listener, Logger: log}
-	reg, err := cfg.beSeen(ctx, &wd, log)
+	w, err := cfg.newWorker(ctx, wc, &wd, log)
 	if err != nil {
 		return err
 	}
-	w, err := worker.New(wc, wd)
-	if err != nil {
-		return err
-	}
-	expose.RegisterReady(reg, w.Lacks)
 	if err := writeReady(cfg.readyFile, []net.Listener{listener}); err != nil {
 		return err
 	}
@@ -165,17 +159,23 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	return err
 }
 
-// beSeen adds to a worker how it is seen from outside.
-func (cfg *workerConfig) beSeen(ctx context.Context, wd *worker.Deps,
-	log *slog.Logger) (*prometheus.Registry, error) {
+// newWorker returns a worker that is seen from outside.
+func (cfg *workerConfig) newWorker(ctx context.Context, wc worker.Config, wd *worker.Deps,
+	log *slog.Logger) (*worker.Worker, error) {
 	reg := expose.NewRegistry("worker", buildVersion())
 	wd.Metrics, wd.Exposition = metrics.New(reg), expose.Handler(reg, log)
-	if !cfg.traced {
-		return reg, nil
+	if cfg.traced {
+		var err error
+		wd.Traces, err = newTracer(ctx, "worker", cfg.name, cfg.otlp, reg, log)
+		if err != nil {
+			return nil, err
+		}
 	}
-	var err error
-	wd.Traces, err = newTracer(ctx, "worker", cfg.name, cfg.otlp, reg, log)
-	return reg, err
+	w, err := worker.New(wc, *wd)
+	if err == nil {
+		expose.RegisterReady(reg, w.Lacks)
+	}
+	return w, err
 }
 
 // complete checks the flags and fills in what follows from others.

@@ -55,9 +55,7 @@ func Attach(ctx context.Context, store blob.Store, path string, opts AttachOptio
 }
 
 func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
-	began := time.Now()
-	head, etag, err := d.store.LoadHead(ctx, d.path)
-	d.timed(partReadHead, "", began)
+	head, etag, err := d.readHead(ctx)
 	if err != nil {
 		return err
 	}
@@ -78,7 +76,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 		if believed, err = d.claimJournal(head, next); err != nil {
 			return errs.Wrap(errs.KindOf(err), err, "attach %s", d.path)
 		}
-		began = time.Now()
+		began := time.Now()
 		cur, curTag, r, err := d.swapAndLoad(ctx, next, etag)
 		d.timed(partSwapHead, "", began)
 		if err == nil {
@@ -95,7 +93,7 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	}
 	d.reader.m.Begin(head.Log)
 	if !clean {
-		began = time.Now()
+		began := time.Now()
 		err := d.recoverAll(ctx, head.Log, believed)
 		d.timed(partReplay, "", began)
 		if err != nil {
@@ -114,6 +112,11 @@ func (d *Disk) attach(ctx context.Context, codec *format.Codec) error {
 	}
 	d.startBackground()
 	return nil
+}
+
+func (d *Disk) readHead(ctx context.Context) (*format.Head, blob.ETag, error) {
+	defer d.timed(partReadHead, "", time.Now())
+	return d.store.LoadHead(ctx, d.path)
 }
 
 // begin sets what the disk goes on from: the head, which is ours now, and the map under it.

@@ -35,8 +35,8 @@ type AttachOptions struct {
 	// Logger gets warnings of background work; nil discards them.
 	Logger *slog.Logger
 	// Timed is told of each part of Attach and of Close when it has ended: its name, the part that
-	// it belongs to or "", and when it began. It may be called concurrently, and must not wait. nil:
-	// nobody is told.
+	// it belongs to or "", and when it began. It may be called concurrently, and must not wait.
+	// nil: nobody is told.
 	Timed func(part, of string, began time.Time)
 	Tuning
 }

@@ -103,8 +103,9 @@ func TestRequestsOfAWaitAreBounded(t *testing.T) {
 
 // TestTheEndOfATraceIsNoNews: that a move traces no more changes an assignment that is kept.
 func TestTheEndOfATraceIsNoNews(t *testing.T) {
-	m := newMachine(&Worker{log: slog.New(slog.DiscardHandler)}, "m", record{Assignment: fleet.Assignment{
-		Machine: "m", Generation: 3, Want: fleet.WantRunning, Trace: "00-1-2-01"}})
+	m := newMachine(&Worker{log: slog.New(slog.DiscardHandler)}, "m", record{})
+	m.rec = record{Assignment: fleet.Assignment{Machine: "m", Generation: 3,
+		Want: fleet.WantRunning, Trace: "00-1-2-01"}}
 	m.offer(&fleet.Assignment{Machine: "m", Generation: 3, Want: fleet.WantRunning})
 	m.accept(t.Context())
 	if m.dirty || m.rec.Assignment.Trace == "" {

@@ -32,8 +32,8 @@ type Disk interface {
 type Engine interface {
 	// Prepare reads, without owning the disk, what Attach will need.
 	Prepare(ctx context.Context, store guestapi.StoreAccess) error
-	// Attach attaches a disk. Timed is told of each part of that, and later of the disk's close, when
-	// it has ended.
+	// Attach attaches a disk. Timed is told of each part of that, and later of the disk's close,
+	// when it has ended.
 	Attach(ctx context.Context, a blockapi.Attach,
 		timed func(part, of string, began time.Time)) (Disk, error)
 }

@@ -17,7 +17,8 @@ import (
 func TestContext(t *testing.T) {
 	c := tracing.Of("01JZ", "move")
 	if c != tracing.Of("01JZ", "move") || c == tracing.Of("01JZ", "pause") ||
-		c.Trace != tracing.Of("01JZ", "pause").Trace || c.Trace == tracing.Of("01K0", "move").Trace {
+		c.Trace != tracing.Of("01JZ", "pause").Trace ||
+		c.Trace == tracing.Of("01K0", "move").Trace {
 		t.Error("places don't follow from their names alone")
 	}
 	if got := tracing.Parse(c.String()); got != c {
