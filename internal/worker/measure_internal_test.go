@@ -68,7 +68,7 @@ func TestPartsHaveTheirPlace(t *testing.T) {
 		part("read head", "attach", 11*msec, 12*msec),
 		part("attach", "bring up", 10*msec, 20*msec),
 		part("mount", "bring up", 20*msec, 41*msec), // told a little late
-		part("bring up", "", 10*msec, 40*msec),
+		part("bring up", "", -msec, 40*msec),
 		part("orphan", "nothing", 50*msec, 110*msec),
 	}, whole)
 	for i, want := range []tracing.Context{whole.at, all[2].at, all[4].at, all[4].at, whole.at,
@@ -77,7 +77,7 @@ func TestPartsHaveTheirPlace(t *testing.T) {
 			t.Errorf("%s is under another part", all[i].name)
 		}
 	}
-	if !all[3].end.Equal(at.Add(40*msec)) || !all[5].end.Equal(whole.end) {
+	if !all[4].start.Equal(whole.start) || !all[3].end.Equal(at.Add(40*msec)) || !all[5].end.Equal(whole.end) {
 		t.Error("a part sticks out of the one that it is under")
 	}
 }

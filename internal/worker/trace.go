@@ -1,12 +1,15 @@
 package worker
 
 import (
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/expose"
 	"github.com/sluice-platform/sluice/internal/x/tracing"
 )
 
@@ -35,7 +38,7 @@ func place(parts []guestapi.Step, whole placed) []placed {
 			all[i].by = partPlatform
 		}
 	}
-	for i, s := range parts {
+	for i, s := range slices.Backward(parts) { // what contains others ended after them
 		above := whole
 		if s.Of != "" {
 			above = shortest(all, whole, all[i].middle(), func(p placed) bool {
@@ -99,8 +102,11 @@ func (m *machine) trace(failed string) {
 		span := tracing.Span{At: whole.at.Sibling(), Parent: above.at, Part: partStore,
 			Name: string(r.Op), Start: above.clip(p.start), End: above.clip(p.end),
 			Attributes: []attribute.KeyValue{tracing.AttrInt("bytes_read", int64(r.Out)),
-				tracing.AttrInt("bytes_written", int64(r.In))}}
-		if r.Err != nil {
+				tracing.AttrInt("bytes_written", int64(r.In)),
+				tracing.Attr("result", expose.Result(r.Err))}}
+		switch errs.KindOf(r.Err) {
+		case "", errs.NotFound, errs.Conflict: // answers, too
+		default:
 			span.Err = r.Err.Error()
 		}
 		t.Tell(span)

@@ -65,7 +65,7 @@ func TestTraceOfAMove(t *testing.T) {
 	}
 	var mv api.Move
 	var trace otlptest.Trace
-	f.Eventually(5*time.Minute, func() error {
+	f.Eventually(2*time.Minute, func() error {
 		if mv, err = f.Move(t.Context(), started.ID); err != nil || mv.Step != "done" {
 			return fmt.Errorf("move is at %s: %w", mv.Step, err)
 		}
