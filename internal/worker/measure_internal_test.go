@@ -64,14 +64,14 @@ func TestPartsHaveTheirPlace(t *testing.T) {
 	}
 	whole := placed{at: tracing.Of("id", "start"), start: at, end: at.Add(100 * msec)}
 	all := place([]guestapi.Step{
-		part("attach", "bring up", 0, 5*msec), // of the first try
+		part("attach", "bring up", 0, 5*msec), // the first try of two
 		part("read head", "attach", 11*msec, 12*msec),
 		part("attach", "bring up", 10*msec, 20*msec),
 		part("mount", "bring up", 20*msec, 41*msec), // told a little late
 		part("bring up", "", -msec, 40*msec),
 		part("orphan", "nothing", 50*msec, 110*msec),
 	}, whole)
-	for i, want := range []tracing.Context{whole.at, all[2].at, all[4].at, all[4].at, whole.at,
+	for i, want := range []tracing.Context{all[4].at, all[2].at, all[4].at, all[4].at, whole.at,
 		whole.at} {
 		if all[i].parent != want {
 			t.Errorf("%s is under another part", all[i].name)
