@@ -77,7 +77,8 @@ func TestTraceOfAMove(t *testing.T) {
 		t.Errorf("%d traces of moves, and spans of others: %v", len(moves), others)
 	}
 	for _, s := range trace {
-		if above, ok := trace.Parent(s); s.Failed && s.Part != "store" || s.ParentID != "" && (!ok ||
+		above, ok := trace.Parent(s)
+		if s.Failed && s.Part != "store" || s.ParentID != "" && (!ok ||
 			above.Part != "server" && (s.Start.Before(above.Start) || s.End.After(above.End))) {
 			t.Errorf("%s/%s failed (%v), or is not within %s/%s", s.Part, s.Name, s.Failed,
 				above.Part, above.Name)

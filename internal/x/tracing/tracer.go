@@ -84,7 +84,8 @@ func New(ctx context.Context, cfg Config) (*Tracer, error) {
 		attrs = append(attrs, attribute.String("service.instance.id", cfg.Instance))
 	}
 	provider := sdk.NewTracerProvider(sdk.WithSampler(sdk.AlwaysSample()),
-		sdk.WithIDGenerator(ids{}), sdk.WithResource(resource.NewSchemaless(attrs...)), sdk.WithSpanProcessor(q))
+		sdk.WithIDGenerator(ids{}),
+		sdk.WithResource(resource.NewSchemaless(attrs...)), sdk.WithSpanProcessor(q))
 	return &Tracer{queue: q, tracer: provider.Tracer("sluice")}, nil
 }
 
