@@ -16,16 +16,14 @@ func (c *Control) reconcileMove(ctx context.Context, r records.Row[fleet.Move]) 
 	}
 	in := c.gatherMove(r.Val, m.Val)
 	act, why := plan.Move(in, c.cfg.Policy, c.now())
-	var other plan.Target
-	switch act {
-	case plan.MoveRetarget:
+	other := plan.Target{Action: act, Why: why}
+	if act == plan.MoveRetarget {
 		other = plan.Retarget(in, why, c.placeCalm)
-		act, why = other.Action, other.Why
-	case plan.MoveNextTarget:
+	} else if act == plan.MoveNextTarget {
 		other = plan.NextTarget(in, why, c.cfg.MaxAttempts, c.placeCalm)
-		act, why = other.Action, other.Why
 	}
-	switch act {
+	why = other.Why
+	switch other.Action {
 	case plan.MoveWait:
 		return c.block(ctx, r, why)
 	case plan.MoveRetarget:

@@ -85,7 +85,7 @@ func (w *watch) look() {
 		if w.seen[pid] == nil {
 			w.seen[pid] = watchdog.NewThreads(pid)
 		}
-		look, err := w.seen[pid].Look()
+		look, err := w.seen[pid].Observe()
 		if err != nil || w.stalled != "" && strings.Contains(string(group), "/"+w.stalled+"/") {
 			continue // it has ended, or is forgiven and begins anew
 		}

@@ -128,7 +128,8 @@ func wideFunctions(file *ast.File) int {
 }
 
 func (t *tree) print(w io.Writer) {
-	fmt.Fprintf(w, "%-56s %d in %d files\n", "lines of the product", t.product.lines, t.product.files)
+	fmt.Fprintf(w, "%-56s %d in %d files\n", "lines of the product", t.product.lines,
+		t.product.files)
 	fmt.Fprintf(w, "%-56s %d in %d files\n", "lines of tests and test support", t.tests.lines,
 		t.tests.files)
 	all := t.product.lines + t.tests.lines
