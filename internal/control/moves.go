@@ -15,19 +15,13 @@ func (c *Control) reconcileMove(ctx context.Context, r records.Row[fleet.Move]) 
 		return c.orphaned(ctx, r, ok)
 	}
 	in := c.gatherMove(r.Val, m.Val)
-	act, why := plan.Move(in, c.cfg.Policy, c.now())
-	other := plan.Target{Action: act, Why: why}
-	if act == plan.MoveRetarget {
-		other = plan.Retarget(in, why, c.placeCalm)
-	} else if act == plan.MoveNextTarget {
-		other = plan.NextTarget(in, why, c.cfg.MaxAttempts, c.placeCalm)
-	}
-	why = other.Why
-	switch other.Action {
+	next := c.decideMove(in)
+	why := next.Why
+	switch next.Action {
 	case plan.MoveWait:
 		return c.block(ctx, r, why)
 	case plan.MoveRetarget:
-		return c.retarget(ctx, r, m, other)
+		return c.retarget(ctx, r, m, next)
 	case plan.MoveLock:
 		return c.lockNetwork(ctx, r, m)
 	case plan.MoveStop:
@@ -41,7 +35,7 @@ func (c *Control) reconcileMove(ctx context.Context, r records.Row[fleet.Move]) 
 	case plan.MoveReclaim:
 		return c.setState(ctx, m, fleet.MachineStopping, why.Detail, nil)
 	case plan.MoveNextTarget:
-		return c.nextTarget(ctx, r, m, in, other)
+		return c.nextTarget(ctx, r, m, in, next)
 	case plan.MoveGiveUp:
 		return c.giveUp(ctx, r, m, why)
 	case plan.MovePutBack:
@@ -56,6 +50,18 @@ func (c *Control) reconcileMove(ctx context.Context, r records.Row[fleet.Move]) 
 		return c.endDone(ctx, r)
 	}
 	return nil
+}
+
+// decideMove returns the move's next action, and the worker for one that needs another worker.
+func (c *Control) decideMove(in plan.MoveInput) plan.Target {
+	act, why := plan.Move(in, c.cfg.Policy, c.now())
+	if act == plan.MoveRetarget {
+		return plan.Retarget(in, why, c.placeCalm)
+	}
+	if act == plan.MoveNextTarget {
+		return plan.NextTarget(in, why, c.cfg.MaxAttempts, c.placeCalm)
+	}
+	return plan.Target{Action: act, Why: why}
 }
 
 // gatherMove returns all that a move's next action depends on, as it is now.
