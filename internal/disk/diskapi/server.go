@@ -2,7 +2,6 @@ package diskapi
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -16,6 +15,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // Server answers on a unix socket.
@@ -147,15 +147,22 @@ func Answering[Q, A any](fn func(context.Context, Q) (A, error)) http.HandlerFun
 	return func(w http.ResponseWriter, r *http.Request) {
 		var q Q
 		if r.Method == http.MethodPost {
-			err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody)).Decode(&q)
-			if err != nil {
-				answer(w, q, errs.Wrap(errs.Invalid, err, "understand what is asked"))
+			if err := decode(w, r, &q); err != nil {
+				answer(w, q, err)
 				return
 			}
 		}
 		a, err := fn(r.Context(), q)
 		answer(w, a, err)
 	}
+}
+
+// decode reads a request's body, which no call goes without.
+func decode(w http.ResponseWriter, r *http.Request, v any) error {
+	if r.ContentLength == 0 {
+		return errs.New(errs.Invalid, "the request has no body, and this call takes one")
+	}
+	return jsonhttp.Decode(w, r, maxBody, jsonhttp.Lenient, v)
 }
 
 // answer sends what was asked for, or why not.
@@ -166,9 +173,8 @@ func answer(w http.ResponseWriter, v any, err error) {
 		v = api.ErrorBody{Error: api.Error{Code: string(errs.KindOf(err)), Message: err.Error(),
 			Remedy: errs.RemedyOf(err)}}
 	}
-	w.Header().Set("Content-Type", contentType)
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // who asked has gone if this fails, and sees that
+	jsonhttp.Write(w, status, v)
 }
 
+// contentType is that of jsonhttp's answers.
 const contentType = "application/json"
