@@ -64,6 +64,8 @@ type tree struct {
 	wide, comments, filled int
 	longest                int // lines of the longest file of the product
 	wideParameters         int // functions with more than five parameters
+	wideInterfaces         int // of the product, with more than eight methods of their own
+	bytes                  int // of the product
 }
 
 type size struct{ files, lines int }
@@ -87,6 +89,8 @@ func (t *tree) add(path, rel string) error {
 		to = &t.tests
 	} else {
 		t.longest = max(t.longest, len(lines))
+		t.wideInterfaces += wideInterfaces(file)
+		t.bytes += len(data)
 	}
 	to.files++
 	to.lines += len(lines)
@@ -127,9 +131,21 @@ func wideFunctions(file *ast.File) int {
 	return n
 }
 
+func wideInterfaces(file *ast.File) int {
+	n := 0
+	ast.Inspect(file, func(node ast.Node) bool {
+		if i, ok := node.(*ast.InterfaceType); ok && i.Methods.NumFields() > 8 {
+			n++
+		}
+		return true
+	})
+	return n
+}
+
 func (t *tree) print(w io.Writer) {
 	fmt.Fprintf(w, "%-56s %d in %d files\n", "lines of the product", t.product.lines,
 		t.product.files)
+	fmt.Fprintf(w, "%-56s %d\n", "bytes of the product", t.bytes)
 	fmt.Fprintf(w, "%-56s %d in %d files\n", "lines of tests and test support", t.tests.lines,
 		t.tests.files)
 	all := t.product.lines + t.tests.lines
@@ -137,6 +153,7 @@ func (t *tree) print(w io.Writer) {
 	fmt.Fprintf(w, "%-56s %.1f %%\n", "comments, of all lines that aren't blank",
 		percent(t.comments, t.filled))
 	fmt.Fprintf(w, "%-56s %d\n", "longest file of the product, lines", t.longest)
+	fmt.Fprintf(w, "%-56s %d\n", "interfaces with more than 8 methods", t.wideInterfaces)
 	fmt.Fprintf(w, "%-56s %d\n", "functions with more than 5 parameters", t.wideParameters)
 }
 
