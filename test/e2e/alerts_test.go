@@ -133,6 +133,11 @@ func newDrill(t *testing.T) *drill {
 			d.far = s3proxy.StartAt(t, d.proxy.Endpoint, at)
 			return "s3://" + server.Bucket + "/pool?path_style=true&region=us-east-1&endpoint=" +
 				url.QueryEscape(d.far.URL)
+		},
+		// Nobody listens there: the metrics of traces are looked for, too, and a collector that is
+		// away is no reason for any alert.
+		OTLPAt: func(at netip.Addr) string {
+			return "http://" + netip.AddrPortFrom(at, 9).String()
 		}})
 	return d
 }

@@ -4,9 +4,10 @@
 //
 //   - Nothing in it is ever the only copy. Its loss, corruption or replacement at any moment costs
 //     time only.
-//   - Nothing is returned that doesn't match the CRC32C taken when it was inserted: the index with
-//     the checksums is in memory, so that whatever a previous run left on the device is never
-//     believed.
+//   - Nothing is returned that doesn't match the hash taken when it was inserted: the index with
+//     the hashes is in memory, so that whatever a previous run left on the device is never
+//     believed. A slot may be reused while it is read, so that the hash is also what tells one
+//     frame from another. It is 64 bits under a seed that only this process has.
 //   - Of encrypted disks nothing is on the device in the clear: their frames are encrypted under a
 //     key that is in this process's memory only and gone with it.
 //   - No I/O happens under its lock.
@@ -15,7 +16,7 @@ package cache
 import (
 	"crypto/cipher"
 	"errors"
-	"hash/crc32"
+	"hash/maphash"
 	"io"
 	"os"
 	"sync"
@@ -24,7 +25,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Geometry: a slot holds one frame of up to 16 blocks of 4 KiB. Each block has its own checksum, so
+// Geometry: a slot holds one frame of up to 16 blocks of 4 KiB. Each block has its own hash, so
 // that a 4 KiB read costs 4 KiB of I/O.
 const (
 	BlockSize  = 4096
@@ -47,14 +48,14 @@ type Stats struct {
 	Misses    uint64 `json:"misses"`
 	Inserts   uint64 `json:"inserts"`
 	Evictions uint64 `json:"evictions"`
-	Corrupt   uint64 `json:"corrupt"` // reads whose checksum or I/O failed; answered as misses
+	Corrupt   uint64 `json:"corrupt"` // reads whose hash or I/O failed; answered as misses
 	Slots     int    `json:"slots"`
 	Used      int    `json:"used"`
 }
 
 type slot struct {
 	key    Key
-	crc    [SlotBlocks]uint32
+	sums   [SlotBlocks]uint64
 	gen    uint32 // changes with every reuse
 	iv     uint64 // of a sealed frame: never the same twice
 	blocks uint8
@@ -70,13 +71,13 @@ const (
 	slotReady
 )
 
-// Cache is a fixed number of slots on a device with an index in memory, of about 230 bytes a slot:
-// under 4 MiB for each GiB. Safe for concurrent use.
+// Cache is a fixed number of slots on a device with an index in memory, of about 300 bytes a slot:
+// under 5 MiB for each GiB. Safe for concurrent use.
 type Cache struct {
 	file    *os.File
 	direct  *os.File    // the same, around the page cache; nil where that can't be
 	refused atomic.Bool // direct didn't take a write
-	crc     *crc32.Table
+	seed    maphash.Seed
 	seal    cipher.Block // under a key that only this process has
 
 	mu     sync.Mutex
@@ -139,7 +140,7 @@ func newCache(f *os.File, size int64) (*Cache, error) {
 		return nil, err
 	}
 	return &Cache{
-		file: f, seal: seal, crc: crc32.MakeTable(crc32.Castagnoli), slots: make([]slot, n),
+		file: f, seal: seal, seed: maphash.MakeSeed(), slots: make([]slot, n),
 		ghosts: newGhosts(int(n)), index: make(map[Key]int32), spaces: make(map[string]uint32),
 	}, nil
 }
@@ -188,7 +189,7 @@ func (c *Cache) ReadAt(k Key, p []byte, first int) bool {
 	}
 	s := &c.slots[i]
 	s.use(first, n)
-	crcs, gen, iv := s.crc, s.gen, s.iv
+	sums, gen, iv := s.sums, s.gen, s.iv
 	c.mu.Unlock()
 
 	_, err := c.file.ReadAt(p, int64(i)*SlotSize+int64(first)*BlockSize)
@@ -197,7 +198,7 @@ func (c *Cache) ReadAt(k Key, p []byte, first int) bool {
 		c.crypt(p, iv, first)
 	}
 	for b := 0; good && b < n; b++ {
-		good = crc32.Checksum(p[b*BlockSize:(b+1)*BlockSize], c.crc) == crcs[first+b]
+		good = c.sum(p[b*BlockSize:(b+1)*BlockSize]) == sums[first+b]
 	}
 	if good {
 		c.hits.Add(1)
@@ -207,6 +208,10 @@ func (c *Cache) ReadAt(k Key, p []byte, first int) bool {
 	c.misses.Add(1)
 	return false
 }
+
+// sum returns a block's hash. A CRC would not do: content that ends in its own, as records of
+// databases and blocks of file systems do, has the same one whatever it is.
+func (c *Cache) sum(block []byte) uint64 { return maphash.Bytes(c.seed, block) }
 
 // drop forgets a slot whose content failed its check, unless it was reused meanwhile.
 func (c *Cache) drop(k Key, i int32, gen uint32) {

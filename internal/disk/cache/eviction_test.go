@@ -178,7 +178,7 @@ func TestIndexMemory(t *testing.T) {
 	}
 	per := float64(heap()-before) / slots
 	t.Logf("%.0f bytes per slot", per)
-	if per > 250 {
+	if per > 320 {
 		t.Errorf("%.0f bytes per slot", per)
 	}
 	runtime.KeepAlive(c)

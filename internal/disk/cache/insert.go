@@ -1,14 +1,11 @@
 package cache
 
-import (
-	"hash/crc32"
-	"slices"
-)
+import "slices"
 
 // Insert keeps a frame's content, in pieces of whole blocks and up to SlotSize together, evicting
 // another if it must. Failures are silent: the cache promises nothing. content is not kept.
 func (c *Cache) Insert(k Key, content ...[]byte) {
-	crcs, blocks := c.checksums(content)
+	sums, blocks := c.hashes(content)
 	if blocks == 0 {
 		return
 	}
@@ -29,23 +26,23 @@ func (c *Cache) Insert(k Key, content ...[]byte) {
 		c.forgetLocked(i)
 		return
 	}
-	s.crc, s.blocks, s.state = crcs, uint8(blocks), slotReady
+	s.sums, s.blocks, s.state = sums, uint8(blocks), slotReady
 	c.inserts.Add(1)
 }
 
-// checksums returns the checksum of each block of content, and how many blocks that is: none if it
+// hashes returns the hash of each block of content, and how many blocks that is: none if it
 // is no frame.
-func (c *Cache) checksums(content [][]byte) (crcs [SlotBlocks]uint32, blocks int) {
+func (c *Cache) hashes(content [][]byte) (sums [SlotBlocks]uint64, blocks int) {
 	for _, piece := range content {
 		if len(piece)%BlockSize != 0 || blocks+len(piece)/BlockSize > SlotBlocks {
-			return crcs, 0
+			return sums, 0
 		}
 		for ; len(piece) > 0; piece = piece[BlockSize:] {
-			crcs[blocks] = crc32.Checksum(piece[:BlockSize], c.crc)
+			sums[blocks] = c.sum(piece[:BlockSize])
 			blocks++
 		}
 	}
-	return crcs, blocks
+	return sums, blocks
 }
 
 // claim reserves a slot for k and returns it with the vector for sealing.
