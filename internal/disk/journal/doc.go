@@ -4,9 +4,9 @@
 //
 // # Invariants
 //
-//   - A record is believed only if its CRC holds, it carries the session that the header names, and
-//     its number is the one after the record before it. A torn tail, and what an earlier lap or
-//     session left, end the reading.
+//   - A record is believed only if its checksum holds, it carries the session that the header
+//     names, and its number is the one after the record before it. A torn tail, and what an earlier
+//     lap or session left, end the reading.
 //   - What a Sync has covered is never rewritten, nor is its page: records after it begin on the
 //     next page.
 //   - Space is used again only after a header that no longer needs it is on the device.

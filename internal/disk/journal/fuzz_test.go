@@ -14,8 +14,8 @@ const fuzzSize = MinSize
 func seedDevice(t testing.TB) []byte {
 	t.Helper()
 	dev := make([]byte, fuzzSize)
-	h := header{count: 1, ring: fuzzSize - headerPages*pageSize, disk: testDisk,
-		source: testSession, tail: Mark{Record: 1}}
+	h := header{version: versionHash, count: 1, ring: fuzzSize - headerPages*pageSize,
+		disk: testDisk, source: testSession, tail: Mark{Record: 1}}
 	copy(dev[pageSize:], h.encode())
 	at := headerPages * pageSize
 	put := func(n uint64, length int, r *Record) {
@@ -53,7 +53,7 @@ func FuzzReplay(f *testing.F) {
 			return
 		}
 		if j.hdr == nil || j.hdr.ring != j.ring {
-			j.hdr = &header{ring: j.ring, disk: testDisk, source: testSession,
+			j.hdr = &header{version: versionHash, ring: j.ring, disk: testDisk, source: testSession,
 				tail: Mark{Record: 1}}
 		}
 		bytesRead := 0

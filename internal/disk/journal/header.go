@@ -10,10 +10,16 @@ import (
 
 const (
 	magic       = "SLUIJRNL"
-	version     = 1
 	pageSize    = 4096
 	headerPages = 2
 	headerUsed  = 168 // bytes of a header page, with its CRC
+)
+
+// Versions say how the records in the ring are checked; see checksum. A header that needs none has
+// the oldest one, so that a release before may use the journal.
+const (
+	versionCRC  uint32 = 1
+	versionHash uint32 = 2 // what Begin writes
 )
 
 var (
@@ -35,12 +41,13 @@ type Mark struct {
 
 // header says whose records the ring holds.
 type header struct {
-	count  uint64 // of header writes; the larger one is the newer
-	ring   uint64 // bytes of the ring
-	disk   format.ID
-	source Session
-	claims [2]Session // of recoveries; zero: none
-	tail   Mark       // the first record that may still be needed
+	version uint32
+	count   uint64 // of header writes; the larger one is the newer
+	ring    uint64 // bytes of the ring
+	disk    format.ID
+	source  Session
+	claims  [2]Session // of recoveries; zero: none
+	tail    Mark       // the first record that may still be needed
 }
 
 //	0  8  magic      8  4  version   12  4  CRC of the 168 bytes with this field zero
@@ -50,7 +57,7 @@ type header struct {
 func (h *header) encode() []byte {
 	b := make([]byte, pageSize)
 	copy(b, magic)
-	le.PutUint32(b[8:], version)
+	le.PutUint32(b[8:], h.version)
 	le.PutUint64(b[16:], h.count)
 	le.PutUint64(b[24:], h.ring)
 	copy(b[32:], h.disk[:])
@@ -76,11 +83,13 @@ func decodeHeader(b []byte) (*header, error) {
 	if crc32.Checksum(c, castagnoli) != le.Uint32(b[12:]) {
 		return nil, errs.New(errs.Corrupt, "journal header fails its checksum")
 	}
-	if v := le.Uint32(c[8:]); v != version {
+	v := le.Uint32(c[8:])
+	if v != versionCRC && v != versionHash {
 		return nil, errs.New(errs.Unsupported, "journal of format version %d", v).
 			WithRemedy("use a newer release of sluice")
 	}
-	h := &header{count: le.Uint64(c[16:]), ring: le.Uint64(c[24:]), disk: format.ID(c[32:48]),
+	h := &header{version: v, count: le.Uint64(c[16:]), ring: le.Uint64(c[24:]),
+		disk: format.ID(c[32:48]),
 		tail: Mark{Pos: le.Uint64(c[120:]), Record: le.Uint64(c[128:])}}
 	for i, s := range []*Session{&h.source, &h.claims[0], &h.claims[1]} {
 		s.Epoch, s.ID = le.Uint64(c[48+24*i:]), format.ID(c[56+24*i:72+24*i])

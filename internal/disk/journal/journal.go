@@ -158,7 +158,7 @@ func (j *Journal) Begin(disk format.ID, s Session) error {
 	if err := j.MayBegin(disk); err != nil {
 		return err
 	}
-	if err := j.putHeader(&header{ring: j.ring, disk: disk, source: s,
+	if err := j.putHeader(&header{version: versionHash, ring: j.ring, disk: disk, source: s,
 		tail: Mark{Record: 1}}); err != nil {
 		return err
 	}
@@ -188,7 +188,16 @@ func (j *Journal) Clear(disk format.ID) error {
 	if !own {
 		return nil
 	}
-	return j.putHeader(&header{ring: j.ring, source: Session{Epoch: noEpoch}})
+	// Into both pages: a release before refuses a journal of which one has a version that it
+	// doesn't know.
+	for range headerPages {
+		err := j.putHeader(&header{version: versionCRC, ring: j.ring,
+			source: Session{Epoch: noEpoch}})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // noEpoch is the source's epoch of a journal that holds nothing.

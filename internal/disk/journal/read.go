@@ -1,10 +1,6 @@
 package journal
 
-import (
-	"hash/crc32"
-
-	"github.com/sluice-platform/sluice/internal/x/errs"
-)
+import "github.com/sluice-platform/sluice/internal/x/errs"
 
 // Replay gives the source's records that may be needed, in write order, up to the first one that is
 // torn. A device that can't be read is an error; what is torn is the end, and none.
@@ -30,7 +26,7 @@ func (j *Journal) Replay(yield func(*Record) error) error {
 		if err := j.readRing(buf[recordHeader:r.length], at.Pos+recordHeader); err != nil {
 			return err
 		}
-		if crc32.Checksum(buf[4:r.length], castagnoli) != r.crc {
+		if checksum(h.version, buf[:r.length]) != r.sum {
 			return nil
 		}
 		if r.Kind != pad {

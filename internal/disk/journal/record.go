@@ -3,6 +3,8 @@ package journal
 import (
 	"hash/crc32"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -32,17 +34,17 @@ type Record struct {
 
 // recordInfo is a record's fixed part:
 //
-//	0  4  CRC of all that follows, and of the content     4  4  length in bytes with the content
+//	0  4  checksum of all that follows, and of the content     4  4  length in bytes with both
 //	8  8  number   16  8  seq   24  8  block   32  8  count
 //	40  1  kind   41  7  zero   48 16  session
 type recordInfo struct {
-	crc    uint32
+	sum    uint32
 	length uint32
 	number uint64
 	Record
 }
 
-// putRecord writes the fixed part without the CRC, which sealRecord adds.
+// putRecord writes the fixed part without the checksum, which sealRecord adds.
 func putRecord(b []byte, session format.ID, number uint64, length int, r *Record) {
 	clear(b[:recordHeader])
 	le.PutUint32(b[4:], uint32(length)) //nolint:gosec // at most MaxData and a header
@@ -54,8 +56,20 @@ func putRecord(b []byte, session format.ID, number uint64, length int, r *Record
 	copy(b[48:], session[:])
 }
 
-// sealRecord adds the CRC to a complete record.
-func sealRecord(b []byte) { le.PutUint32(b, crc32.Checksum(b[4:], castagnoli)) }
+// sealRecord adds the checksum to a complete record.
+func sealRecord(b []byte) { le.PutUint32(b, checksum(versionHash, b)) }
+
+// checksum returns what a record's first field has to be, in a journal of that version.
+//
+// In version 1 it is a CRC32C. Content that ends in its own CRC32C, as records of databases do,
+// adds a constant to it: a torn record, with content of an earlier lap under its header, passes for
+// whole. So it is the lower half of an XXH64 now, of which nothing of the kind is known.
+func checksum(version uint32, record []byte) uint32 {
+	if version == versionCRC {
+		return crc32.Checksum(record[4:], castagnoli)
+	}
+	return uint32(xxhash.Sum64(record[4:])) //nolint:gosec // the lower half is meant
+}
 
 // decodeInfo decodes a fixed part that must be record number of session. Corrupt is the end of what
 // is valid.
@@ -63,7 +77,7 @@ func decodeInfo(b []byte, session format.ID, number uint64) (recordInfo, error) 
 	if len(b) < recordHeader {
 		return recordInfo{}, errs.New(errs.Corrupt, "journal record of %d bytes", len(b))
 	}
-	r := recordInfo{crc: le.Uint32(b), length: le.Uint32(b[4:]), number: le.Uint64(b[8:]),
+	r := recordInfo{sum: le.Uint32(b), length: le.Uint32(b[4:]), number: le.Uint64(b[8:]),
 		Record: Record{Seq: le.Uint64(b[16:]), Block: le.Uint64(b[24:]),
 			Count: le.Uint64(b[32:]), Kind: b[40]}}
 	content := int64(r.length) - recordHeader
