@@ -42,39 +42,38 @@ func (r *ramFrames) get(k cache.Key) []byte {
 	return f.data
 }
 
-// put keeps data, which must not be changed any more. The newest frame is kept whatever its size.
+// put keeps data, which must not be changed any more. The newest frame is kept whatever its size,
+// and whatever else was asked for: room is made before it comes in.
 func (r *ramFrames) put(k cache.Key, data []byte) {
+	f := &ramFrame{key: k, data: data}
 	if e, ok := r.index[k]; ok {
-		f := frameOf(e)
-		r.bytes -= f.size()
-		f.data = data
-		r.bytes += f.size()
-	} else {
-		f := &ramFrame{key: k, data: data}
-		r.index[k] = r.clock.PushBack(f)
-		r.bytes += f.size()
+		f.hot = frameOf(e).hot
+		r.drop(e)
 	}
-	r.evict(r.most)
+	r.shrink(r.most - f.size())
+	r.index[k] = r.clock.PushBack(f)
+	r.bytes += f.size()
 }
 
 // shrink drops what is more than bytes, first what was not asked for again. The cache may grow
 // again.
-func (r *ramFrames) shrink(bytes int64) { r.evict(bytes) }
-
-// evict drops frames until at most so many bytes are left, or one frame.
-func (r *ramFrames) evict(most int64) {
-	for r.bytes > most && r.clock.Len() > 1 {
+func (r *ramFrames) shrink(bytes int64) {
+	for r.bytes > max(0, bytes) {
 		e := r.clock.Front()
-		f := frameOf(e)
-		if f.hot {
+		if f := frameOf(e); f.hot {
 			f.hot = false
 			r.clock.MoveToBack(e)
 			continue
 		}
-		r.clock.Remove(e)
-		delete(r.index, f.key)
-		r.bytes -= f.size()
+		r.drop(e)
 	}
+}
+
+func (r *ramFrames) drop(e *list.Element) {
+	f := frameOf(e)
+	r.clock.Remove(e)
+	delete(r.index, f.key)
+	r.bytes -= f.size()
 }
 
 func frameOf(e *list.Element) *ramFrame {

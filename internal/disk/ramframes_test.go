@@ -76,3 +76,26 @@ func TestRAMFramesCountBytes(t *testing.T) {
 		t.Errorf("a frame larger than all was not kept, alone: %d frames", r.clock.Len())
 	}
 }
+
+// TestRAMFramesKeepTheNewest: also when all others were asked for again, as where somebody reads a
+// few frames all the time. The next reader of what has just come in would ask the store again.
+func TestRAMFramesKeepTheNewest(t *testing.T) {
+	const most = 8 * oneFrame
+	r := newRAMFrames(most)
+	content := make([]byte, format.FrameSize)
+	for i := range 100 {
+		r.put(ramKey(i), content)
+		r.check(t, most)
+		for k := range r.index {
+			r.get(k)
+		}
+		if r.get(ramKey(i)) == nil {
+			t.Fatalf("frame %d was dropped when it came in", i)
+		}
+	}
+	r.put(ramKey(99), make([]byte, BlockSize)) // again, with other content
+	r.check(t, most)
+	if n := len(r.get(ramKey(99))); n != BlockSize {
+		t.Errorf("it has %d bytes", n)
+	}
+}
