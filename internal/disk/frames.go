@@ -145,7 +145,8 @@ func (f *frames) cached(key cache.Key, first int, dst []byte) bool {
 
 // fetch starts what is not on its way yet, waits, and fills the destinations.
 func (f *frames) fetch(ctx context.Context, missing []pending) error {
-	f.start(missing, func() {})
+	runs, _ := f.claim(missing, len(missing))
+	f.launch(runs, func() {})
 	for i := range missing {
 		m := &missing[i]
 		select {
@@ -173,23 +174,15 @@ type frameRun struct {
 	flights []*frameFlight
 }
 
-// start gives every pending part a flight: one under way, or a new one that it launches. It calls
-// landed once for each run that it launched, when that has landed, and returns their number.
-func (f *frames) start(missing []pending, landed func()) (launched int) {
-	runs := f.claim(missing)
-	for i := range runs {
-		r := &runs[i]
-		if !f.tasks.spawn(func(ctx context.Context) { f.fly(ctx, r, landed) }) {
-			f.land(r, nil, errs.New(errs.Unavailable, "the disk is detached"))
-			landed()
-		}
-	}
-	return len(runs)
+// takes reports whether a part is the next frame of the run, and fits into its request.
+func (r *frameRun) takes(m *pending) bool {
+	return len(r.flights) < framesPerGet && r.seg == m.seg &&
+		r.from+uint32(len(r.flights)) == m.key.Frame
 }
 
-// claim gives every pending part a flight, and returns the new ones, as runs.
-func (f *frames) claim(missing []pending) []frameRun {
-	var runs []frameRun
+// claim gives pending parts a flight: one under way, or a new one of a run that it returns, which
+// must be launched. It stops before more runs than most, and returns the parts from there on.
+func (f *frames) claim(missing []pending, most int) (runs []frameRun, rest []pending) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range missing {
@@ -197,42 +190,53 @@ func (f *frames) claim(missing []pending) []frameRun {
 		if m.fl = f.flights[m.key]; m.fl != nil {
 			continue
 		}
-		m.fl = &frameFlight{done: make(chan struct{})}
-		if m.fl.data = f.ram.get(m.key); m.fl.data != nil { // came in since we looked
+		if data := f.ram.get(m.key); data != nil { // came in since we looked
+			m.fl = &frameFlight{done: make(chan struct{}), data: data}
 			close(m.fl.done)
 			continue
 		}
+		n := len(runs)
+		joins := n > 0 && runs[n-1].takes(m)
+		if !joins && n == most {
+			return runs, missing[i:]
+		}
+		m.fl = &frameFlight{done: make(chan struct{})}
 		f.flights[m.key] = m.fl
-		if n := len(runs); n > 0 && runs[n-1].seg == m.seg &&
-			len(runs[n-1].flights) < framesPerGet &&
-			runs[n-1].from+uint32(len(runs[n-1].flights)) == m.key.Frame {
+		if joins {
 			runs[n-1].flights = append(runs[n-1].flights, m.fl)
 			continue
 		}
 		runs = append(runs, frameRun{seg: m.seg, from: m.key.Frame, flights: []*frameFlight{m.fl}})
 	}
-	return runs
+	return runs, nil
+}
+
+// launch brings runs in the background. It calls landed once for each, when that has landed.
+func (f *frames) launch(runs []frameRun, landed func()) {
+	for i := range runs {
+		r := &runs[i]
+		if !f.tasks.spawn(func(ctx context.Context) { f.fly(ctx, r, landed) }) {
+			f.land(r, nil, errs.New(errs.Unavailable, "the disk is detached"))
+			landed()
+		}
+	}
 }
 
 // warm launches what is not on its way yet, maxWarming requests at a time, and waits for all. It
 // returns the first refusal (Denied), and nil when ctx has ended.
 func (f *frames) warm(ctx context.Context, missing []pending) error {
 	for rest := missing; len(rest) > 0; {
-		n := 1
-		for n < min(len(rest), framesPerGet) && rest[n].seg == rest[0].seg &&
-			rest[n].key.Frame == rest[n-1].key.Frame+1 {
-			n++
-		}
 		select {
 		case f.warming <- struct{}{}:
 		case <-ctx.Done():
 			return nil
 		}
-		landed := sync.OnceFunc(func() { <-f.warming }) // frames under way may have split the run
-		if f.start(rest[:n], landed) == 0 {
-			landed()
+		var run []frameRun // at most one
+		run, rest = f.claim(rest, 1)
+		if len(run) == 0 {
+			<-f.warming
 		}
-		rest = rest[n:]
+		f.launch(run, func() { <-f.warming })
 	}
 	for i := range missing {
 		select {
