@@ -85,6 +85,7 @@ func (s *Server) attach(ctx context.Context, a blockapi.Attach) (blockapi.Info, 
 	// A caller that dies must not leave the attach half done; its successor repeats it.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attachTimeout)
 	defer cancel()
+	s.beginParts()
 	start := time.Now()
 	d, err := s.cfg.Engine.Attach(ctx, a, s.timed)
 	if err != nil {
@@ -98,7 +99,7 @@ func (s *Server) attach(ctx context.Context, a blockapi.Attach) (blockapi.Info, 
 	}
 	s.mu.Lock()
 	s.asked, s.disk, s.shown = a, d, shown
-	s.steps = append(s.takePartsLocked("disk attach"),
+	s.steps = append(s.partsLocked("disk attach"),
 		guestapi.Step{Name: "disk attach", Took: opened.Sub(start), Ended: opened},
 		stepFrom("block device", opened))
 	close(s.attached)
@@ -141,6 +142,7 @@ func (s *Server) close(ctx context.Context) (blockapi.Info, error) {
 	}
 	// no deadline: the engine has its own, and a close that is cut off closes nothing
 	ctx = context.WithoutCancel(ctx)
+	s.beginParts()
 	start := time.Now()
 	if shown != nil {
 		if err := shown.Close(ctx); err != nil {
@@ -157,7 +159,7 @@ func (s *Server) close(ctx context.Context) (blockapi.Info, error) {
 		return blockapi.Info{}, err
 	}
 	s.mu.Lock()
-	s.steps = append(s.takePartsLocked("disk close"),
+	s.steps = append(s.partsLocked("disk close"),
 		guestapi.Step{Name: "detach block device", Took: hidden.Sub(start), Ended: hidden},
 		stepFrom("disk close", hidden))
 	s.mu.Unlock()

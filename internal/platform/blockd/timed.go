@@ -1,6 +1,8 @@
 package blockd
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
@@ -21,15 +23,19 @@ func (s *Server) timed(name, of string, began time.Time) {
 	s.parts = append(s.parts, step)
 }
 
-// takePartsLocked returns what was noted since it was called last. What is no part of another one
-// is a part of the whole.
-func (s *Server) takePartsLocked(whole string) []guestapi.Step {
-	parts := s.parts
+// beginParts forgets what was timed before, also of an attempt that failed.
+func (s *Server) beginParts() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.parts = nil
+}
+
+// partsLocked returns what was timed since beginParts. What is no part of another one is a part of
+// the whole.
+func (s *Server) partsLocked(whole string) []guestapi.Step {
+	parts := slices.Clone(s.parts)
 	for i := range parts {
-		if parts[i].Of == "" {
-			parts[i].Of = whole
-		}
+		parts[i].Of = cmp.Or(parts[i].Of, whole)
 	}
 	return parts
 }
