@@ -7,7 +7,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/diskapi"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
-	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 )
@@ -25,7 +24,6 @@ type Disk interface {
 	// HoldIO is that of the engine's Disk.
 	HoldIO(on bool)
 	Describe() blockapi.Description
-	Report() fleet.DiskReport
 }
 
 // Engine attaches disks.

@@ -123,11 +123,11 @@ func (d *attached) Describe() blockapi.Description {
 		Holder: h.Holder, UpdatedAt: h.Updated}
 }
 
-// Report implements Disk.
-func (d *attached) Report() fleet.DiskReport {
-	s := d.Stats()
+// reportOf is what the fleet is told of a disk that is shown by a front end.
+func reportOf(s disk.Stats, d blockapi.Description) fleet.DiskReport {
 	return fleet.DiskReport{
-		Epoch:        d.Head().Epoch,
+		Epoch:        d.Epoch,
+		FrontEnd:     d.FrontEnd,
 		Requests:     int64(s.Gets + s.Puts + s.HeadSwaps + s.Lists), //nolint:gosec // counts
 		BytesRead:    int64(s.GetBytes),                              //nolint:gosec // counts
 		BytesWritten: int64(s.PutBytes),                              //nolint:gosec // counts

@@ -265,13 +265,12 @@ func (s *Server) info() blockapi.Info {
 	if d == nil {
 		return info
 	}
-	front := ""
+	stats := d.Stats()
+	info.SizeBytes, info.Description = d.Size(), d.Describe()
 	if shown != nil {
-		info.Device, front = shown.BlockDevice(), string(shown.Kind())
+		info.Device, info.Description.FrontEnd = shown.BlockDevice(), string(shown.Kind())
 	}
-	info.SizeBytes, info.Description, info.Report = d.Size(), d.Describe(), d.Report()
-	info.Flushes = flushesOf(d.Stats())
-	info.Description.FrontEnd, info.Report.FrontEnd = front, front
+	info.Report, info.Flushes = reportOf(stats, info.Description), flushesOf(stats)
 	info.Fenced = errs.Is(d.Err(), errs.Fenced)
 	info.Stall = blockapi.StallOf(diskapi.StallOf(d))
 	return info
