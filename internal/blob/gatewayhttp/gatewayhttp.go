@@ -16,6 +16,7 @@ package gatewayhttp
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -153,48 +154,35 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, key string) error 
 		return errs.Wrap(errs.Unavailable, err, "read the object's body")
 	}
 	absent, match := r.Header.Get("If-None-Match"), r.Header.Get("If-Match")
-	var etag blob.ETag
+	op, write := OpPut, h.store.Put
 	switch {
 	case absent != "" && (match != "" || absent != "*"):
 		return errs.New(errs.Unsupported, "this combination of conditions")
 	case absent != "":
-		if err = h.authorize(r, OpPutIfAbsent, key, body); err == nil {
-			etag, err = timed(w, func() (blob.ETag, error) {
-				return h.store.PutIfAbsent(r.Context(), key, body)
-			})
-		}
+		op, write = OpPutIfAbsent, h.store.PutIfAbsent
 	case match != "":
-		var want blob.ETag
-		if want, err = UnquoteETag(match); err != nil {
+		want, err := UnquoteETag(match)
+		if err != nil {
 			return err
 		}
-		if err = h.authorize(r, OpPutIfMatch, key, body); err == nil {
-			etag, err = timed(w, func() (blob.ETag, error) {
-				return h.store.PutIfMatch(r.Context(), key, body, want)
-			})
-		}
-	default:
-		if err = h.authorize(r, OpPut, key, body); err == nil {
-			etag, err = timed(w, func() (blob.ETag, error) {
-				return h.store.Put(r.Context(), key, body)
-			})
+		op = OpPutIfMatch
+		write = func(ctx context.Context, key string, body []byte) (blob.ETag, error) {
+			return h.store.PutIfMatch(ctx, key, body, want)
 		}
 	}
+	if err := h.authorize(r, op, key, body); err != nil {
+		return err
+	}
+	began := time.Now()
+	etag, err := write(r.Context(), key, body)
+	w.Header().Set(headerTiming, storeTiming+
+		strconv.FormatFloat(time.Since(began).Seconds()*1000, 'f', 3, 64))
 	if err != nil {
 		return err
 	}
 	w.Header().Set("ETag", QuoteETag(etag))
 	w.WriteHeader(http.StatusOK)
 	return nil
-}
-
-// timed makes a write, and sets the header that says how long the store had of it.
-func timed(w http.ResponseWriter, write func() (blob.ETag, error)) (blob.ETag, error) {
-	began := time.Now()
-	etag, err := write()
-	w.Header().Set(headerTiming, storeTiming+
-		strconv.FormatFloat(time.Since(began).Seconds()*1000, 'f', 3, 64))
-	return etag, err
 }
 
 // The header of W3C Server Timing, with the only metric that a gateway tells.
