@@ -19,9 +19,7 @@ func (w *Writer) SetMode(ctx context.Context, req diskapi.Mode) error {
 		if err := w.SetBound(ctx, 0, nil); err != nil {
 			return err
 		}
-		err := w.closeJournal()
-		w.journal = nil
-		return err
+		return w.closeJournal()
 	}
 	if w.journal != nil && w.Stats().Journal != nil { // it works
 		if req.Journal != "" && req.Journal != w.journalFile {
@@ -36,13 +34,10 @@ func (w *Writer) SetMode(ctx context.Context, req diskapi.Mode) error {
 			"mode bounded needs a journal, and the disk was attached without one").
 			WithRemedy("name a file or block device of this host: --journal FILE")
 	}
-	old := w.journal
 	next := JournalConfig{File: req.Journal, Size: req.JournalSize}
-	if old != nil { // one that has failed, and may be the same file
-		if err := w.closeJournal(); err != nil {
-			return err
-		}
-		w.journal = nil
+	// the one before has failed, and may be the same file
+	if err := w.closeJournal(); err != nil {
+		return err
 	}
 	j, err := next.make()
 	if err != nil {

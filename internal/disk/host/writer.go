@@ -183,9 +183,13 @@ func (w *Writer) Close(ctx context.Context) error {
 	return errors.Join(err, w.closeJournal())
 }
 
+// closeJournal leaves the writer without a journal, also where that can't be closed: it isn't used
+// any more, and is closed once only.
 func (w *Writer) closeJournal() error {
-	if w.journal == nil {
+	j := w.journal
+	w.journal = nil
+	if j == nil {
 		return nil
 	}
-	return w.journal.Close()
+	return j.Close()
 }
