@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
 	"github.com/sluice-platform/sluice/internal/disk/host"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -191,10 +192,8 @@ func (d *deps) top(ctx context.Context, look func(context.Context) ([]attached, 
 		return err
 	}
 	for {
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, every) != nil {
 			return nil
-		case <-time.After(every):
 		}
 		rows, err := readTop(ctx, look, before)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/client"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 )
 
 func newTopCommand(d *deps) *cobra.Command {
@@ -78,10 +79,8 @@ func (d *deps) fleetTop(ctx context.Context, c *client.Client, every time.Durati
 		return err
 	}
 	for {
-		select {
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, every) != nil {
 			return nil
-		case <-time.After(every):
 		}
 		var view fleetView
 		if view, before, err = readFleet(ctx, c, before); err != nil {

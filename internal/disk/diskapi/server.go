@@ -107,10 +107,10 @@ func checkpoints(ctx context.Context, at Source) ([]api.DiskCheckpoint, error) {
 		return nil, err
 	}
 	found, err := d.Checkpoints(ctx)
-	all := make([]api.DiskCheckpoint, 0, len(found))
 	if err != nil {
 		return nil, err
 	}
+	all := make([]api.DiskCheckpoint, 0, len(found))
 	for _, p := range found {
 		all = append(all, toAPI(p))
 	}

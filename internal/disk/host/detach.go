@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/disk/attachment"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -137,10 +138,8 @@ func endAttachment(ctx context.Context, r *attachment.Record, wait time.Duration
 			return e.WithRemedy(
 				"it may be waiting for the object store; try again, or look at its output")
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(detachLook):
+		if err := backoff.Sleep(ctx, detachLook); err != nil {
+			return err
 		}
 	}
 	return nil

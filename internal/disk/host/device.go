@@ -39,7 +39,7 @@ func (s *Session) untilUnused(ctx context.Context) error {
 	again, stop := s.deps.Interrupts()
 	defer stop()
 	for told := false; ; told = true {
-		there, _, err := IsMounted(s.record.BlockDevice, "")
+		there, _, err := isMounted(s.record.BlockDevice, "")
 		if err != nil || !there {
 			return err
 		}

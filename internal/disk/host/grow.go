@@ -34,7 +34,7 @@ func (s *Session) grow(ctx context.Context, size int64) error {
 // It does so here and not in the process that serves the device, which must never wait for it.
 func GrowMounted(ctx context.Context,
 	rec *attachment.Record) (size int64, note string, err error) {
-	if _, onTop, err := IsMounted(rec.BlockDevice, rec.Mountpoint); err != nil || !onTop {
+	if _, onTop, err := isMounted(rec.BlockDevice, rec.Mountpoint); err != nil || !onTop {
 		return 0,
 			fmt.Sprintf(
 				"the disk and %s have grown; its file system isn't to be seen on %s from here, and was left as it is: give the command where it is mounted",

@@ -14,8 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// DefaultJournalSize is the size of a new journal that nobody has chosen.
-const DefaultJournalSize = 256 << 20
+// defaultJournalSize is the size of a new journal that nobody has chosen.
+const defaultJournalSize = 256 << 20
 
 // JournalConfig says where the journal of a disk of mode bounded is.
 type JournalConfig struct {
@@ -43,7 +43,7 @@ func (c *JournalConfig) bytes() (int64, error) {
 	}
 	there, err := os.Open(c.File)
 	if errors.Is(err, os.ErrNotExist) {
-		return DefaultJournalSize, nil
+		return defaultJournalSize, nil
 	}
 	if err != nil {
 		return 0, errs.Wrap(errs.Invalid, err, "open the journal").WithRemedy(
@@ -52,7 +52,7 @@ func (c *JournalConfig) bytes() (int64, error) {
 	defer there.Close()
 	size, err := there.Seek(0, io.SeekEnd)
 	if err != nil || size == 0 {
-		return DefaultJournalSize, nil
+		return defaultJournalSize, nil
 	}
 	return size, nil
 }

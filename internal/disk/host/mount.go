@@ -120,7 +120,7 @@ func (s *Session) untilUnmounted(ctx context.Context, front frontend.Shown, dir 
 			return s.outlive(ctx, dir, errs.New(errs.Unavailable, "the kernel has given up %s",
 				front.BlockDevice()))
 		case <-tick.C:
-			if there, _, err := IsMounted(front.BlockDevice(), dir); err != nil || !there {
+			if there, _, err := isMounted(front.BlockDevice(), dir); err != nil || !there {
 				return err
 			}
 		}
@@ -134,7 +134,7 @@ func (s *Session) unmount(ctx context.Context, dir string) error {
 	again, stop := s.deps.Interrupts()
 	defer stop()
 	for told := false; ; {
-		there, onTop, err := IsMounted(s.record.BlockDevice, dir)
+		there, onTop, err := isMounted(s.record.BlockDevice, dir)
 		if err != nil || !there {
 			return err
 		}
@@ -165,7 +165,7 @@ func (s *Session) tearAway(ctx context.Context, dir string) error {
 			fmt.Fprintf(s.deps.Stderr, "%v\n", err)
 		}
 	}
-	if _, onTop, err := IsMounted(s.record.BlockDevice, dir); err != nil || !onTop {
+	if _, onTop, err := isMounted(s.record.BlockDevice, dir); err != nil || !onTop {
 		return err
 	}
 	return system(context.WithoutCancel(ctx), "umount", "--lazy", dir)

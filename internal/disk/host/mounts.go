@@ -50,9 +50,9 @@ func MountAt(dir string) (*Mounted, error) {
 	return nil, err
 }
 
-// IsMounted reports whether a block device is mounted anywhere, and whether it is the uppermost on
+// isMounted reports whether a block device is mounted anywhere, and whether it is the uppermost on
 // dir.
-func IsMounted(source, dir string) (anywhere, onTop bool, err error) {
+func isMounted(source, dir string) (anywhere, onTop bool, err error) {
 	all, err := mounts()
 	for _, m := range all {
 		anywhere = anywhere || m.Source == source

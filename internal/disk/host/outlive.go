@@ -27,7 +27,7 @@ func (s *Session) outlive(ctx context.Context, dir string, why error) error {
 		case <-ctx.Done():
 			return errors.Join(why, s.unmount(ctx, dir))
 		case <-tick.C:
-			if there, _, err := IsMounted(s.record.BlockDevice, dir); err != nil || !there {
+			if there, _, err := isMounted(s.record.BlockDevice, dir); err != nil || !there {
 				return errors.Join(why, err)
 			}
 		}

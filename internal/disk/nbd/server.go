@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -138,10 +139,7 @@ func pause(ctx context.Context, err error) bool {
 	if !errors.As(err, &timeout) || !timeout.Temporary() {
 		return false
 	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(50 * time.Millisecond):
-	}
+	_ = backoff.Sleep(ctx, 50*time.Millisecond) // the accept sees when ctx has ended
 	return true
 }
 
