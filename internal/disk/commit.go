@@ -70,7 +70,7 @@ func (d *Disk) flushAndUnlock(ctx context.Context, f *flushing) error {
 		return nil
 	}
 	err := d.awaitCommit(ctx, last)
-	d.splitFlush(f, last, last.isCommitted())
+	d.splitFlush(f, last)
 	return err
 }
 

@@ -43,18 +43,20 @@ func TestTheProcessorIsWaitedForAsEncode(t *testing.T) {
 func BenchmarkFlushWaits(b *testing.B) {
 	d := &Disk{pipe: newPipeline(), counters: &counters{}}
 	var mu sync.Mutex
+	committed := make(chan struct{})
+	close(committed)
 	b.ReportAllocs()
 	for b.Loop() {
 		f := flushing{began: time.Now()}
 		mu.Lock()
 		f.blocked = d.pipe.blocking.until(f.began)
 		mu.Unlock()
-		last := batch{}
+		last := batch{committed: committed}
 		last.stamps.start(&d.pipe.blocking)
 		last.stamps.encode()
 		last.stamps.uploaded = time.Now()
 		last.stamps.turn = time.Now()
-		d.splitFlush(&f, &last, true)
+		d.splitFlush(&f, &last)
 		d.counters.flushWaits.note(&f.waits)
 	}
 }

@@ -213,17 +213,15 @@ func orNow(t, now time.Time) time.Time {
 	return t
 }
 
-// splitFlush has a flush tell what it waited for until now. committed: the batch is, so that nobody
-// changes it any more.
-func (d *Disk) splitFlush(f *flushing, b *batch, committed bool) {
-	now := time.Now()
-	if committed {
-		f.split(&b.stamps, b.stamps.blocked, now)
+// splitFlush adds to a flush what it waited for until now, which was for a batch.
+func (d *Disk) splitFlush(f *flushing, b *batch) {
+	if b.isCommitted() { // nobody changes it any more
+		f.split(&b.stamps, b.stamps.blocked, time.Now())
 		return
 	}
 	d.pipe.mu.RLock()
 	defer d.pipe.mu.RUnlock()
-	blocked := b.stamps.blocked
+	now, blocked := time.Now(), b.stamps.blocked
 	if b.stamps.started.IsZero() {
 		blocked = d.pipe.blocking.until(now)
 	}

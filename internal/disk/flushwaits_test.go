@@ -106,6 +106,25 @@ func TestAStoreThatFailsIsWaitedForAsStore(t *testing.T) {
 	})
 }
 
+// TestAFlushThatGivesUpTellsItsWaits: also one whose object was never sent.
+func TestAFlushThatGivesUpTellsItsWaits(t *testing.T) {
+	one := func(o *disk.AttachOptions) { o.InFlight = 1 }
+	inWeather(t, one, func(t *testing.T, w *weather, d *disk.Disk) {
+		w.set(always(errs.New(errs.Unavailable, "internal error"), false))
+		givesUp := func(block int) error {
+			wantKind(t, "flush", put(t, t.Context(), d, block, 1), errs.Unavailable)
+			return nil
+		}
+		waitedDuring(t, d, func() {
+			during(t, func() error { return givesUp(0) }, func() {
+				time.Sleep(time.Second)
+				_ = givesUp(1)
+			})
+		}).is(t, waited{disk.WaitStore: time.Minute, disk.WaitQueue: time.Minute})
+		w.set(nil)
+	})
+}
+
 func TestAStoreThatAsksForLessIsWaitedForAsPace(t *testing.T) {
 	inWeather(t, nil, func(t *testing.T, w *weather, d *disk.Disk) {
 		var once sync.Once
@@ -190,24 +209,7 @@ func TestAMapThatCantBeWrittenIsWaitedForAsMap(t *testing.T) {
 			return nil
 		})
 		got := waitedDuring(t, d, func() {
-			for i := range 100 {
-				done := make(chan error, 1)
-				go func() { done <- put(t, t.Context(), d, i, 1) }()
-				select {
-				case err := <-done:
-					if err != nil {
-						t.Error(err)
-					}
-					continue
-				case <-time.After(20 * time.Second):
-				}
-				w.set(nil) // this one waits for the map
-				if err := <-done; err != nil {
-					t.Error(err)
-				}
-				return
-			}
-			t.Error("the log grows although the map can't be written")
+			putUntilOneWaits(t, d, 20*time.Second, func() { w.set(nil) })
 		})
 		if n := got[disk.WaitMap]; n < 20*time.Second || n > 25*time.Second {
 			t.Errorf("map: %v", n)
@@ -217,6 +219,52 @@ func TestAMapThatCantBeWrittenIsWaitedForAsMap(t *testing.T) {
 	})
 }
 
+// TestWhatIsNotProvenIsWaitedForAsQueue: a store that takes objects and doesn't show them gets so
+// many, and no more, as they stay in memory until it does.
+func TestWhatIsNotProvenIsWaitedForAsQueue(t *testing.T) {
+	noMap := func(o *disk.AttachOptions) { o.ObjectBytes, o.CheckpointObjects = 64<<10, 1<<20 }
+	inWeather(t, noMap, func(t *testing.T, w *weather, d *disk.Disk) {
+		w.set(func(op decorate.Op) error {
+			if op == decorate.OpGet {
+				return errs.New(errs.Unavailable, "no reads today")
+			}
+			return nil
+		})
+		got := waitedDuring(t, d, func() {
+			putUntilOneWaits(t, d, 20*time.Second, func() { w.set(nil) })
+		})
+		if n := got[disk.WaitQueue]; n < 20*time.Second || n > 25*time.Second {
+			t.Errorf("queue: %v", n)
+		}
+		delete(got, disk.WaitQueue)
+		delete(got, disk.WaitStore) // of hundreds that took a moment each
+		got.is(t, waited{})
+	})
+}
+
+// putUntilOneWaits writes and flushes, until that takes so long. Then it calls f, and waits for it.
+func putUntilOneWaits(t *testing.T, d *disk.Disk, long time.Duration, f func()) {
+	t.Helper()
+	for i := range 2000 {
+		done := make(chan error, 1)
+		go func() { done <- put(t, t.Context(), d, i, 1) }()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+			continue
+		case <-time.After(long):
+		}
+		f()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		return
+	}
+	t.Error("none has waited")
+}
+
 // behindGateway is a store behind a gateway that takes its time, or can't be reached at first.
 type behindGateway struct {
 	blob.Store
@@ -224,6 +272,7 @@ type behindGateway struct {
 
 	mu   sync.Mutex
 	away int // attempts that don't reach it
+	mute int // and then those that reach what doesn't say so, and fail
 }
 
 func (g *behindGateway) PutIfAbsent(
@@ -232,16 +281,27 @@ func (g *behindGateway) PutIfAbsent(
 	g.mu.Lock()
 	g.away--
 	away := g.away >= 0
+	mute := !away && g.mute > 0
+	if mute {
+		g.mute--
+	}
 	g.mu.Unlock()
 	if away {
 		time.Sleep(g.gateway)
 		blob.TellAttempt(ctx, 0)
 		return "", errs.New(errs.Unavailable, "connection refused")
 	}
+	if mute {
+		time.Sleep(muteTakes)
+		return "", errs.New(errs.Unavailable, "bad gateway")
+	}
 	time.Sleep(g.gateway + g.store)
 	blob.TellAttempt(ctx, g.store)
 	return g.Store.PutIfAbsent(ctx, key, body)
 }
+
+// muteTakes is what an attempt takes of which nobody says whose fault it was.
+const muteTakes = 20 * time.Second
 
 func TestASlowGatewayIsWaitedForAsGateway(t *testing.T) {
 	inWeather(t, nil, func(t *testing.T, w *weather, own *disk.Disk) {
@@ -265,6 +325,14 @@ func TestASlowGatewayIsWaitedForAsGateway(t *testing.T) {
 		}
 		delete(got, disk.WaitGateway)
 		got.is(t, waited{disk.WaitStore: time.Second})
+		// what one attempt has told is not of the next
+		g.mu.Lock()
+		g.away, g.mute = 1, 1
+		g.mu.Unlock()
+		got = waitedDuring(t, d, func() { mustPut(t, d, 2) })
+		if n := got[disk.WaitStore]; n < muteTakes+time.Second {
+			t.Errorf("store: %v", n)
+		}
 	})
 }
 
@@ -302,6 +370,35 @@ func TestASlowJournalIsWaitedForAsJournal(t *testing.T) {
 		w.set(slowPuts(time.Minute, always1))
 		waitedDuring(t, d, func() { mustPut(t, d, 1) }).
 			is(t, waited{disk.WaitJournal: 3 * time.Second})
+		w.set(nil)
+	})
+}
+
+// TestWritesOlderThanTheBoundAreWaitedForAsQueue: the journal has the flush at once, and the store
+// lacks what is due.
+func TestWritesOlderThanTheBoundAreWaitedForAsQueue(t *testing.T) {
+	inWeather(t, nil, func(t *testing.T, w *weather, d *disk.Disk) {
+		j, err := journal.New(journaltest.New(make([]byte, 2<<20), &journaltest.Death{}),
+			journal.Options{Size: 2 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.SetBound(t.Context(), 2*time.Second, j); err != nil {
+			t.Fatal(err)
+		}
+		w.set(slowPuts(9*time.Second, always1))
+		mustPut(t, d, 0)
+		time.Sleep(4 * time.Second)
+		got := waitedDuring(t, d, func() {
+			if err := d.Flush(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		if n := got[disk.WaitQueue]; n < 4*time.Second || n > 9*time.Second {
+			t.Errorf("queue: %v", n)
+		}
+		delete(got, disk.WaitQueue)
+		got.is(t, waited{})
 		w.set(nil)
 	})
 }
