@@ -22,14 +22,15 @@ const maxCompared = 1 << 20
 // tags is what is known of a store's ETags. Most stores give an object's MD5.
 type tags struct {
 	digests atomic.Bool // one was its body's MD5
-	opaque  atomic.Bool // one was not, twice, and none has been before
+	opaque  atomic.Bool // one was not, twice: none is compared while none was a digest
 }
 
 // compared returns the ETag of a whole object's answer if it has to be its body's MD5, else "". Of
 // an upload in parts or with a key of one's own it isn't, and says so.
 func (t *tags) compared(o blob.Object, out *s3.GetObjectOutput) string {
 	tag := string(o.ETag)
-	if len(tag) != hex.EncodedLen(md5.Size) || o.Size > maxCompared || t.opaque.Load() ||
+	if len(tag) != hex.EncodedLen(md5.Size) || o.Size > maxCompared ||
+		t.opaque.Load() && !t.digests.Load() ||
 		strings.HasPrefix(string(out.ServerSideEncryption),
 			string(types.ServerSideEncryptionAwsKms)) ||
 		aws.ToString(out.SSECustomerAlgorithm) != "" {
@@ -49,20 +50,17 @@ func (t *tags) compared(o blob.Object, out *s3.GetObjectOutput) string {
 // that is the same again is believed: then the store's ETags are something else that looks alike.
 func (s *Store) untorn(ctx context.Context, key string, o blob.Object, digest string) (
 	blob.Object, error) {
-	if sum(o.Data) == digest {
-		s.tags.digests.Store(true)
+	if s.tags.fits(o.Data, digest) {
 		return o, nil
 	}
 	again, tag, err := s.getOnce(ctx, key, blob.All(), header(blob.All()))
 	switch {
 	case err != nil:
 		return blob.Object{}, err
-	case tag == "" || sum(again.Data) == tag:
+	case tag == "" || s.tags.fits(again.Data, tag):
 		return again, nil
 	case again.ETag == o.ETag && string(again.Data) == string(o.Data):
-		if !s.tags.digests.Load() {
-			s.tags.opaque.Store(true)
-		}
+		s.tags.opaque.Store(true)
 		return again, nil
 	}
 	return blob.Object{}, errs.New(errs.Unavailable,
@@ -70,7 +68,12 @@ func (s *Store) untorn(ctx context.Context, key string, o blob.Object, digest st
 		printable(string(again.ETag))).WithRemedy("%s", s.strangerRemedy(0))
 }
 
-func sum(body []byte) string {
+// fits reports whether a digest is that of a body, and notes that there are such ETags.
+func (t *tags) fits(body []byte, digest string) bool {
 	d := md5.Sum(body)
-	return hex.EncodeToString(d[:])
+	if hex.EncodeToString(d[:]) != digest {
+		return false
+	}
+	t.digests.Store(true)
+	return true
 }
