@@ -34,11 +34,6 @@ func (c *Control) place(need plan.Need) (fleet.WorkerID, *fleet.Blocker) {
 	return to, b
 }
 
-// needOf is what a machine needs, on any worker but those excluded.
-func needOf(m fleet.Machine, exclude map[fleet.WorkerID]string) plan.Need {
-	return plan.Need{Machine: m.ID, Resources: m.Config.Resources, Exclude: exclude}
-}
-
 // fits answers Invalid for a size that no worker of the fleet could ever carry. A fleet without
 // workers has no such size.
 func (c *Control) fits(need fleet.Resources) error {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -69,7 +70,7 @@ func (c *Control) recordMachine(ctx context.Context,
 // reserveFirst gives a new machine its first place. It isn't assigned before its owner lets go of
 // it.
 func (c *Control) reserveFirst(t *records.Txn, m *fleet.Machine, only fleet.WorkerID) error {
-	need := needOf(*m, nil)
+	need := plan.NeedOf(*m, nil)
 	if need.Only = only; only != "" {
 		if _, err := c.knownWorker(only); err != nil {
 			return err

@@ -34,7 +34,7 @@ func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineVi
 			}
 			return t.Commit(ctx)
 		}
-		need := needOf(m.Val, nil)
+		need := plan.NeedOf(m.Val, nil)
 		need.Only = c.namedWorker(m.Val)
 		to, blocker := c.place(need)
 		if blocker != nil {
@@ -114,7 +114,7 @@ func (c *Control) Migrate(ctx context.Context, ref string,
 				WithRemedy("nothing is to be done; to move it elsewhere: sluice machine migrate "+
 					"%s/%s --to WORKER", m.Val.App, m.Val.Name)
 		}
-		need := needOf(m.Val,
+		need := plan.NeedOf(m.Val,
 			map[fleet.WorkerID]string{m.Val.Placement.Worker: "the machine is on it"})
 		if need.Only = to; to != "" {
 			if _, err := c.knownWorker(to); err != nil {

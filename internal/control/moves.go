@@ -90,14 +90,9 @@ func (c *Control) gatherMove(mv fleet.Move, m fleet.Machine) plan.MoveInput {
 	return in
 }
 
-// otherTargets is what the machine needs, on any other worker than those of its move.
+// otherTargets is what the machine needs on a third worker, where it may go to one.
 func otherTargets(mv fleet.Move, m fleet.Machine) plan.Need {
-	exclude := map[fleet.WorkerID]string{mv.From: "the machine comes from it",
-		mv.To: "it is slow there"}
-	for _, w := range mv.Refused {
-		exclude[w] = "no VM got ready on it"
-	}
-	need := needOf(m, exclude)
+	need := plan.OtherTargets(mv, m, "it is slow there")
 	if mv.Pinned {
 		need.Only = mv.To
 	}

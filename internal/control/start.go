@@ -202,7 +202,7 @@ func (c *Control) reconcileStarting(ctx context.Context, m records.Row[fleet.Mac
 	}
 	now, p := c.now(), m.Val.Placement
 	stuck := c.obs.stuckOn(s.Worker, m.Val.ID, p.Generation, now)
-	need := needOf(m.Val, map[fleet.WorkerID]string{s.Worker: "it is slow there"})
+	need := plan.NeedOf(m.Val, map[fleet.WorkerID]string{s.Worker: "it is slow there"})
 	need.Only = c.namedWorker(m.Val)
 	start := plan.Start{On: s, Waited: now.Sub(p.Since), Stuck: stuck,
 		CalmElsewhere: s.Pressure.High() && c.calmElsewhere(need)}
@@ -283,7 +283,7 @@ func permanent(v *fleet.VMReport) bool {
 // machine that has a worker which takes it back stays there; else its record says why it waits.
 func (c *Control) launch(ctx context.Context, m records.Row[fleet.Machine],
 	exclude map[fleet.WorkerID]string) error {
-	need := needOf(m.Val, exclude)
+	need := plan.NeedOf(m.Val, exclude)
 	need.Only = c.namedWorker(m.Val)
 	to, blocker := c.placeCalm(need)
 	if blocker != nil && m.Val.Placement != nil {

@@ -30,11 +30,9 @@ func Retarget(in MoveInput, why *fleet.Blocker, place Placer) Target {
 		why = blocker(fleet.CodeTargetLost, onWorker(mv.To),
 			string(mv.To)+" takes no machines any more", "sluice machine migrate without --to")
 	}
-	exclude := map[fleet.WorkerID]string{mv.From: "the machine is on it"}
-	for _, w := range refused {
-		exclude[w] = "no VM got ready on it"
-	}
-	to, blocked := place(in.need(exclude))
+	exclude := excluding(refused)
+	exclude[mv.From] = "the machine is on it"
+	to, blocked := place(NeedOf(in.Machine, exclude))
 	switch {
 	case mv.Pinned, blocked != nil && why.Code == fleet.CodeNotReady:
 		return Target{Action: MoveUndo, Why: why}
@@ -49,8 +47,12 @@ func Retarget(in MoveInput, why *fleet.Blocker, place Placer) Target {
 // targets a move tries.
 func NextTarget(in MoveInput, why *fleet.Blocker, attempts int, place Placer) Target {
 	mv, committed := in.Move, in.Move.Step.PastCommit()
-	to, blocked := place(in.need(map[fleet.WorkerID]string{mv.From: "the machine comes from it",
-		mv.To: why.Detail}))
+	to, blocked := place(OtherTargets(mv, in.Machine, why.Detail))
+	if to == "" && len(mv.Refused) > 0 && in.Source.Health != Alive {
+		// Where no VM got ready before may be better than nowhere. A source that lives is better.
+		mv.Refused = nil
+		to, blocked = place(OtherTargets(mv, in.Machine, why.Detail))
+	}
 	spent := mv.Pinned || committed && mv.Attempt >= attempts
 	switch {
 	case to != "" && !spent:
@@ -68,7 +70,19 @@ func NextTarget(in MoveInput, why *fleet.Blocker, attempts int, place Placer) Ta
 	return Target{Action: MoveNextTarget, To: to, Why: why}
 }
 
-// need is what the machine needs, on none of the workers of exclude.
-func (in MoveInput) need(exclude map[fleet.WorkerID]string) Need {
-	return Need{Machine: in.Machine.ID, Resources: in.Machine.Config.Resources, Exclude: exclude}
+// OtherTargets returns what the machine of a move needs on a third worker: neither on its source,
+// nor on its target, because of why, nor where no VM got ready for it.
+func OtherTargets(mv fleet.Move, m fleet.Machine, why string) Need {
+	need := NeedOf(m, excluding(mv.Refused))
+	need.Exclude[mv.From], need.Exclude[mv.To] = "the machine comes from it", why
+	return need
+}
+
+// excluding returns those on which no VM got ready, as an exclusion.
+func excluding(refused []fleet.WorkerID) map[fleet.WorkerID]string {
+	exclude := map[fleet.WorkerID]string{}
+	for _, w := range refused {
+		exclude[w] = "no VM got ready on it"
+	}
+	return exclude
 }

@@ -17,6 +17,11 @@ type Need struct {
 	Exclude map[fleet.WorkerID]string
 }
 
+// NeedOf returns what a machine needs, on none of the workers of exclude.
+func NeedOf(m fleet.Machine, exclude map[fleet.WorkerID]string) Need {
+	return Need{Machine: m.ID, Resources: m.Config.Resources, Exclude: exclude}
+}
+
 // Refusal is why one worker can't take a machine.
 type Refusal struct {
 	Worker fleet.WorkerID
