@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -49,7 +50,9 @@ type Span struct {
 }
 
 // Attr is one attribute of a span.
-func Attr(key, value string) attribute.KeyValue { return attribute.String("sluice."+key, value) }
+func Attr(key, value string) attribute.KeyValue {
+	return attribute.String("sluice."+key, valid(value))
+}
 
 // AttrInt is one attribute of a span that is a number.
 func AttrInt(key string, value int64) attribute.KeyValue {
@@ -113,14 +116,17 @@ func (t *Tracer) Tell(s Span) Context {
 	if s.End.Before(s.Start) {
 		s.End = s.Start // a clock was set back meanwhile
 	}
-	_, span := t.tracer.Start(ctx, s.Name, trace.WithTimestamp(s.Start),
+	_, span := t.tracer.Start(ctx, valid(s.Name), trace.WithTimestamp(s.Start),
 		trace.WithAttributes(append(s.Attributes, Attr("part", s.Part))...))
 	if s.Err != "" {
-		span.SetStatus(codes.Error, s.Err)
+		span.SetStatus(codes.Error, valid(s.Err))
 	}
 	span.End(trace.WithTimestamp(s.End))
 	return s.At
 }
+
+// valid returns a text that can be exported: one span with another would cost its whole batch.
+func valid(text string) string { return strings.ToValidUTF8(text, "\uFFFD") }
 
 // placeKey is of the place at which the next span is to be.
 type placeKey struct{}

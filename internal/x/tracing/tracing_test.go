@@ -3,15 +3,18 @@ package tracing_test
 import (
 	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/attribute"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/tracing"
+	"github.com/sluice-platform/sluice/test/otlptest"
 )
 
 func TestContext(t *testing.T) {
@@ -76,6 +79,40 @@ func TestNobodyWaits(t *testing.T) {
 	if n := count(t, reg, "dropped") + count(t, reg, "failed"); n != told {
 		t.Errorf("%v of %d spans are counted as lost", n, told)
 	}
+}
+
+// TestTextOfAnySortIsExported: what a VM or a store calls things, cut anywhere, costs neither its
+// span nor the others that are exported with it.
+func TestTextOfAnySortIsExported(t *testing.T) {
+	collector := otlptest.Start(t, listen(t))
+	reg := prometheus.NewRegistry()
+	tracer, err := newTracer(t, collector.URL, reg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const cut = "caf\xc3"
+	now, at := time.Now(), tracing.Of("01JZ", "move")
+	tracer.Tell(tracing.Span{At: at, Name: cut, Part: cut, Err: cut, Start: now, End: now,
+		Attributes: []attribute.KeyValue{tracing.Attr("move", "01JZ"), tracing.Attr("note", cut)}})
+	tracer.Tell(tracing.Span{At: tracing.Context{Trace: at.Trace}, Parent: at, Name: "other",
+		Start: now, End: now})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := tracer.Run(ended); err != nil { // exports what is left
+		t.Fatal(err)
+	}
+	if n := count(t, reg, "sent"); n != 2 {
+		t.Errorf("%v of 2 spans were exported", n)
+	}
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 func newTracer(t *testing.T, endpoint string, reg *prometheus.Registry) (*tracing.Tracer, error) {
