@@ -86,22 +86,24 @@ func (q *queue) run(ctx context.Context) error {
 	return nil
 }
 
-// collect waits for a span, and a moment for those that come with it.
+// collect waits for a span, and a moment for those that come with it, or until a batch is full.
 func (q *queue) collect(ctx context.Context) []sdk.ReadOnlySpan {
 	var batch []sdk.ReadOnlySpan
-	select {
-	case s := <-q.spans:
-		batch = append(batch, s)
-	case <-ctx.Done():
-		return nil
+	var wait <-chan time.Time
+	for len(batch) < batchSize {
+		select {
+		case s := <-q.spans:
+			batch = append(batch, s)
+		case <-wait:
+			return batch
+		case <-ctx.Done():
+			return batch
+		}
+		if wait == nil {
+			wait = time.After(batchWait)
+		}
 	}
-	wait := time.NewTimer(batchWait)
-	defer wait.Stop()
-	select {
-	case <-wait.C:
-	case <-ctx.Done():
-	}
-	return q.take(batch)
+	return batch
 }
 
 // take adds to a batch what is queued, up to the size of one.
