@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -28,6 +29,9 @@ type Durations struct {
 	Buckets []uint64      `json:"buckets,omitempty"`
 }
 
+// maxBuckets are enough for the longest time.Duration, and more.
+const maxBuckets = 64
+
 // NewDurations returns what was counted in buckets like those of Durations.
 func NewDurations(sum time.Duration, buckets []uint64) Durations {
 	for len(buckets) > 0 && buckets[len(buckets)-1] == 0 {
@@ -36,12 +40,17 @@ func NewDurations(sum time.Duration, buckets []uint64) Durations {
 	return Durations{Sum: sum, Buckets: buckets}
 }
 
-// Count is how many durations were counted.
+// Count is how many durations were counted; the most that fits where that is more.
 func (d Durations) Count() (n uint64) {
 	for _, x := range d.Buckets {
-		n += x
+		n = add(n, x)
 	}
 	return n
+}
+
+// bounded returns what a Durations can have of one that somebody made up.
+func (d Durations) bounded() Durations {
+	return Durations{Sum: max(0, d.Sum), Buckets: d.Buckets[:min(len(d.Buckets), maxBuckets)]}
 }
 
 // plus returns the sum of both, less what o had at an earlier time.
@@ -54,9 +63,28 @@ func (d Durations) plus(o, earlier Durations) Durations {
 		if i == len(sum) {
 			sum = append(sum, 0)
 		}
-		sum[i] += n
+		sum[i] = add(sum[i], n)
 	}
-	return Durations{Sum: d.Sum + max(0, o.Sum-earlier.Sum), Buckets: sum}
+	grown := max(0, o.Sum-earlier.Sum)
+	return Durations{Sum: d.Sum + min(grown, math.MaxInt64-d.Sum), Buckets: sum}
+}
+
+// add returns the sum, or the most that fits: a count never goes back.
+func add(a, b uint64) uint64 { return a + min(b, math.MaxUint64-a) }
+
+// Bounded returns what a disk can have counted of what somebody tells: it has no other waits than
+// FlushWaits, and is of a small size.
+func (f DiskFlushes) Bounded() DiskFlushes {
+	known := DiskFlushes{DirtyBytes: max(0, f.DirtyBytes), Times: f.Times.bounded()}
+	for _, name := range FlushWaits() {
+		if d, ok := f.Waits[name]; ok {
+			if known.Waits == nil {
+				known.Waits = map[string]Durations{}
+			}
+			known.Waits[name] = d.bounded()
+		}
+	}
+	return known
 }
 
 // Plus returns the sum of both, less what o had counted at an earlier time. It never is less than

@@ -43,11 +43,12 @@ type flushCount struct {
 }
 
 // countFlushes takes in what a VM's disk has counted; nil: nothing. What comes late, or is of an
-// earlier VM, changes nothing.
-func (m *machine) countFlushes(vm fleet.VMID, now *fleet.DiskFlushes) {
-	if now == nil {
+// earlier VM, changes nothing. Whatever a VM makes up, no count goes back or takes more room.
+func (m *machine) countFlushes(vm fleet.VMID, told *fleet.DiskFlushes) {
+	if told == nil {
 		return
 	}
+	now := told.Bounded()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := &m.flushes
@@ -55,9 +56,9 @@ func (m *machine) countFlushes(vm fleet.VMID, now *fleet.DiskFlushes) {
 		return
 	}
 	if f.heard || !f.adopted {
-		m.host.flushes.add(*now, f.last)
+		m.host.flushes.add(now, f.last)
 	}
-	f.heard, f.last = true, *now
+	f.heard, f.last = true, now
 }
 
 const (

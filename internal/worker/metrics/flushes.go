@@ -65,14 +65,10 @@ func (d *flushDescs) disk(out chan<- prometheus.Metric, machine string, f *fleet
 const firstBucket, lastBucket = 8, 25
 
 func histogram(d *prometheus.Desc, x fleet.Durations, labels ...string) prometheus.Metric {
-	cumulative, sum := map[float64]uint64{}, uint64(0)
-	for i := range lastBucket + 1 {
-		if i < len(x.Buckets) {
-			sum += x.Buckets[i]
-		}
-		if i >= firstBucket {
-			cumulative[(time.Microsecond << i).Seconds()] = sum
-		}
+	cumulative := map[float64]uint64{}
+	for i := firstBucket; i <= lastBucket; i++ {
+		upTo := fleet.Durations{Buckets: x.Buckets[:min(i+1, len(x.Buckets))]}
+		cumulative[(time.Microsecond << i).Seconds()] = upTo.Count()
 	}
 	return prometheus.MustNewConstHistogram(d, x.Count(), x.Sum.Seconds(), cumulative, labels...)
 }
