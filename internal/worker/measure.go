@@ -101,9 +101,13 @@ func (m *machine) traced() bool {
 	return m.host.deps.Traces != nil && m.measured.kind != waitNone && !m.measured.under.IsZero()
 }
 
-// measure ends a wait with the phase that ends it.
+// measure ends a wait with the phase that ends it. An older run ends so that the one that is waited
+// for can begin: that ends no wait.
 func (m *machine) measure(p fleet.Phase) {
-	kind, l := m.measured.kind, m.rec.Run
+	kind, run := m.measured.kind, m.rec.Run
+	if run.Generation != m.rec.Assignment.Generation {
+		return
+	}
 	switch p {
 	case fleet.PhasePrepared:
 		if kind == waitPrepare {
@@ -116,8 +120,8 @@ func (m *machine) measure(p fleet.Phase) {
 		}
 	case fleet.PhaseReleased, fleet.PhaseFailed, fleet.PhaseFenced:
 		failed := ""
-		if l.End != nil {
-			failed = l.End.Error
+		if run.End != nil {
+			failed = run.End.Error
 		}
 		if kind == waitRelease && failed == "" {
 			m.host.deps.Metrics.Released(m.parts())
