@@ -63,23 +63,30 @@ func TestPartsHaveTheirPlace(t *testing.T) {
 		return guestapi.Step{Name: name, Of: of, Took: to - from, Ended: at.Add(to)}
 	}
 	whole := placed{at: tracing.Of("id", "start"), start: at, end: at.Add(100 * msec)}
-	all := place([]guestapi.Step{
-		part("attach", "bring up", 0, 5*msec), // the first try of two
-		part("read head", "attach", 11*msec, 12*msec),
-		part("attach", "bring up", 10*msec, 20*msec),
-		part("mount", "bring up", 20*msec, 41*msec), // told a little late
+	all := map[string]placed{}
+	for _, p := range place([]guestapi.Step{
+		part("attach", "bring up", 0, 5*msec),        // the first try of two
+		part("attach", "bring up", 30*msec, 44*msec), // told a little late
+		part("read head", "attach", 38*msec, 43*msec),
+		part("mount", "bring up", 20*msec, 29*msec),
 		part("bring up", "", -msec, 40*msec),
 		part("orphan", "nothing", 50*msec, 110*msec),
-	}, whole)
-	for i, want := range []tracing.Context{all[4].at, all[2].at, all[4].at, all[4].at, whole.at,
-		whole.at} {
-		if all[i].parent != want {
-			t.Errorf("%s is under another part", all[i].name)
+		part("hen", "egg", 60*msec, 70*msec), part("egg", "hen", 61*msec, 69*msec), // it lies
+	}, whole) {
+		if p.name != "attach" || p.end.After(at.Add(5*msec)) {
+			all[p.name] = p
 		}
 	}
-	if !all[4].start.Equal(whole.start) || !all[3].end.Equal(all[4].end) ||
-		!all[5].end.Equal(whole.end) {
-		t.Error("a part sticks out of the one that it is under")
+	all["whole"] = whole
+	for name, want := range map[string]string{"attach": "bring up", "read head": "attach",
+		"mount": "bring up", "bring up": "whole", "orphan": "whole", "hen": "whole", "egg": "hen"} {
+		p, above := all[name], all[want]
+		if p.parent != above.at {
+			t.Errorf("%s is under another part than %s", name, want)
+		}
+		if p.start.Before(above.start) || p.end.After(above.end) || p.end.Before(p.start) {
+			t.Errorf("%s sticks out of %s", name, want)
+		}
 	}
 }
 

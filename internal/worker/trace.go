@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -28,25 +29,25 @@ type placed struct {
 }
 
 // place gives each part of a wait its place under whole. A part is under the shortest of those that
-// it names and that contains it, else under the whole, and never sticks out of either.
+// it names, that contains it and that is longer, else under the whole, and never sticks out of it.
 func place(parts []guestapi.Step, whole placed) []placed {
-	all := make([]placed, len(parts))
-	for i, s := range parts {
-		all[i] = placed{name: s.Name, by: s.By, at: whole.at.Sibling(),
-			start: s.Ended.Add(-s.Took), end: s.Ended}
-		if s.By == "" {
-			all[i].by = partPlatform
-		}
-	}
-	for i, s := range slices.Backward(parts) { // what contains others ended after them
-		above := whole
+	parts = slices.Clone(parts)
+	slices.SortStableFunc(parts, func(a, b guestapi.Step) int { return cmp.Compare(b.Took, a.Took) })
+	var all []placed
+	for _, s := range parts { // what contains others comes before them
+		p := placed{name: s.Name, by: cmp.Or(s.By, partPlatform), at: whole.at.Sibling(),
+			parent: whole.at, start: s.Ended.Add(-s.Took), end: s.Ended}
 		if s.Of != "" {
-			above = shortest(all, whole, all[i].middle(), func(p placed) bool {
-				return p.name == s.Of && p.at != all[i].at
-			})
+			above := shortest(all, whole, p.middle(), func(p placed) bool { return p.name == s.Of })
+			p.parent = above.at
 		}
-		all[i].parent = above.at
-		all[i].start, all[i].end = above.clip(all[i].start), above.clip(all[i].end)
+		all = append(all, p)
+	}
+	above := map[tracing.Context]placed{whole.at: whole}
+	for i := range all {
+		p := &all[i]
+		p.start, p.end = above[p.parent].clip(p.start), above[p.parent].clip(p.end)
+		above[p.at] = *p
 	}
 	return all
 }
