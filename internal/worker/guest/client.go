@@ -6,6 +6,7 @@
 package guest
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -122,18 +123,19 @@ func (c *Client) Follow(ctx context.Context, yield func(guestapi.Health)) {
 	}
 }
 
-// stream reads events until the stream ends. It returns no error: whatever the reason, the cure is
-// to connect again.
+// stream reads events, one to a line, until the stream ends or one isn't what it should be. It
+// returns no error: whatever the reason, the cure is to connect again.
 func (c *Client) stream(ctx context.Context, yield func(guestapi.Health)) {
 	resp, err := c.do(ctx, http.MethodGet, guestapi.PathEvents, nil)
 	if err != nil {
 		return
 	}
 	defer resp.Body.Close()
-	d := json.NewDecoder(resp.Body)
-	for {
+	events := bufio.NewScanner(resp.Body)
+	events.Buffer(nil, maxAnswer)
+	for events.Scan() {
 		var h guestapi.Health
-		if d.Decode(&h) != nil {
+		if json.Unmarshal(events.Bytes(), &h) != nil {
 			return
 		}
 		yield(h)
