@@ -258,16 +258,16 @@ func (m *machine) done(r result) {
 	case stepPrepare:
 		if run.End == nil {
 			m.prepared = true // told; the platform says when it is warm
-			m.hearAnswer(r.health)
+			m.hearAnswer(r)
 		}
 	case stepBind:
 		if run.End == nil {
 			m.binding = bindDone
-			m.hearAnswer(r.health)
+			m.hearAnswer(r)
 		}
 	case stepRelease:
 		if run.End == nil && r.health.State == guestapi.StateReleased {
-			m.hearAnswer(r.health) // it has the steps, too
+			m.hearAnswer(r) // it has the steps, too
 		}
 		if run.End == nil {
 			m.end(fleet.PhaseReleased, nil)

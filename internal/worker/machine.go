@@ -284,11 +284,11 @@ func (m *machine) hear(e event) {
 	m.hearBound(run, h)
 }
 
-// hearAnswer updates the run by the state in an answer, unless the stream of events has already
-// reported a later one.
-func (m *machine) hearAnswer(h guestapi.Health) {
-	if !m.heard || m.health.State.Before(h.State) {
-		m.hear(event{vm: m.rec.Run.VM, health: h, at: time.Now()})
+// hearAnswer updates the run by the state in a task's answer, unless the stream of events has
+// already reported a later one.
+func (m *machine) hearAnswer(r result) {
+	if !m.heard || m.health.State.Before(r.health.State) {
+		m.hear(event{vm: m.rec.Run.VM, health: r.health, at: r.ended})
 	}
 }
 

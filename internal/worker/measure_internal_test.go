@@ -34,6 +34,20 @@ func TestStepsAreHeardByTheFastestWord(t *testing.T) {
 	}
 }
 
+// TestAnAnswerIsHeardWhenItCame: however long the worker was at something else before it took it in,
+// the steps in it ended when they did.
+func TestAnAnswerIsHeardWhenItCame(t *testing.T) {
+	w := &Worker{log: slog.New(slog.DiscardHandler), deps: Deps{Now: time.Now}}
+	m := newMachine(w, "m", record{Run: &machineRun{VM: "vm",
+		Timeline: map[fleet.Phase]time.Time{}}})
+	came := time.Now().Add(-time.Minute)
+	m.hearAnswer(result{ended: came, health: guestapi.Health{State: guestapi.StatePrepared,
+		Steps: []guestapi.Step{{Name: "disk prepare", Took: msec, Ago: msec}}}})
+	if ended := m.measured.told[0].Ended; !ended.Equal(came.Add(-msec)) {
+		t.Errorf("it ended %v after the answer", ended.Sub(came))
+	}
+}
+
 // TestAHostileVMTellsOfSteps: a wait takes no more of it than anybody would believe.
 func TestAHostileVMTellsOfSteps(t *testing.T) {
 	m := &machine{}
