@@ -39,10 +39,14 @@ func Decode(w http.ResponseWriter, r *http.Request, limit int64, mode Strictness
 		}
 		return bodyError(err, limit)
 	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errs.New(errs.Invalid, "the request's body holds more than one JSON document")
+	_, err := dec.Token()
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return bodyError(err, limit)
 	}
-	return nil
+	return errs.New(errs.Invalid, "the request's body holds more than one JSON document")
 }
 
 func bodyError(err error, limit int64) error {

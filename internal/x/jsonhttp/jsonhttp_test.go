@@ -29,6 +29,8 @@ func TestDecode(t *testing.T) {
 		{`{"n":1,"m":2}`, jsonhttp.Strict, 0, `"m"`},
 		{`{"n":1}{"n":2}`, jsonhttp.Strict, 0, "more than one"},
 		{`{"n":`, jsonhttp.Lenient, 0, "not what this call takes"},
+		{`{"n":1}` + strings.Repeat(" ", 100), jsonhttp.Lenient, 0, "larger than 64 bytes"},
+		{`{"n":1}, more`, jsonhttp.Lenient, 0, "not what this call takes"},
 		{`{"n":1` + strings.Repeat(" ", 100) + `}`, jsonhttp.Lenient, 0, "larger than 64 bytes"},
 	} {
 		q := question{N: 7}
