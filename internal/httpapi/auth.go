@@ -1,12 +1,10 @@
 package httpapi
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"net/http"
-	"strings"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
 // role is who may call a route.
@@ -19,11 +17,8 @@ const (
 	roleAnybody  role = "anybody" // no token: health and the API's own description
 )
 
-// tokens compares bearer tokens in constant time: it hashes both sides, so that lengths don't show.
-type tokens struct {
-	operator, worker, scraper [sha256.Size]byte
-	scrapes                   bool // there is a token for it
-}
+// tokens are those by which callers are known; no scraper is where its token is "".
+type tokens struct{ operator, worker, scraper string }
 
 func newTokens(operator, worker, scraper string) (tokens, error) {
 	if len(operator) < 16 || len(worker) < 16 {
@@ -40,26 +35,21 @@ func newTokens(operator, worker, scraper string) (tokens, error) {
 			"the token for metrics is too short, or another token, too").
 			WithRemedy("give it at least 16 characters of its own")
 	}
-	return tokens{operator: sha256.Sum256([]byte(operator)), worker: sha256.Sum256([]byte(worker)),
-		scraper: sha256.Sum256([]byte(scraper)), scrapes: scraper != ""}, nil
+	return tokens{operator: operator, worker: worker, scraper: scraper}, nil
 }
 
 // roleOf returns the role that the request's token has, "" for none.
 func (t *tokens) roleOf(r *http.Request) role {
-	scheme, token, ok := strings.Cut(r.Header.Get("Authorization"), " ")
-	if !ok || !strings.EqualFold(scheme, "Bearer") {
-		return ""
-	}
-	sum := sha256.Sum256([]byte(strings.TrimSpace(token)))
-	isOperator := subtle.ConstantTimeCompare(sum[:], t.operator[:])
-	isWorker := subtle.ConstantTimeCompare(sum[:], t.worker[:])
-	isScraper := subtle.ConstantTimeCompare(sum[:], t.scraper[:])
+	token := jsonhttp.Bearer(r)
+	isOperator := jsonhttp.SameToken(token, t.operator)
+	isWorker := jsonhttp.SameToken(token, t.worker)
+	isScraper := jsonhttp.SameToken(token, t.scraper)
 	switch {
-	case isOperator == 1:
+	case isOperator:
 		return roleOperator
-	case isWorker == 1:
+	case isWorker:
 		return roleWorker
-	case t.scrapes && isScraper == 1:
+	case isScraper:
 		return roleScraper
 	default:
 		return ""

@@ -2,8 +2,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"log/slog"
 	"net"
@@ -68,7 +66,6 @@ type Gateway struct {
 
 type grant struct {
 	access Access
-	hash   [sha256.Size]byte
 	live   context.Context
 	kill   context.CancelFunc
 }
@@ -144,15 +141,14 @@ func (g *Gateway) Ready() <-chan struct{} { return g.ready }
 // Grant admits the bearer of a.Token and nobody else. When it returns, no earlier token works any
 // more. Granting the same access again changes nothing.
 func (g *Gateway) Grant(a Access) {
-	hash := sha256.Sum256([]byte(a.Token))
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.grant != nil && g.grant.hash == hash && g.grant.access.Writable == a.Writable {
+	if g.grant != nil && g.grant.access.Token == a.Token && g.grant.access.Writable == a.Writable {
 		return
 	}
 	g.revokeLocked()
 	live, kill := context.WithCancel(context.Background())
-	g.grant = &grant{access: a, hash: hash, live: live, kill: kill}
+	g.grant = &grant{access: a, live: live, kill: kill}
 }
 
 // Revoke admits nobody from now on, and cuts off the requests under way.
@@ -211,15 +207,10 @@ func (g *Gateway) admit(next http.Handler) http.Handler {
 }
 
 func (g *Gateway) opened(r *http.Request) *grant {
-	token := jsonhttp.Bearer(r)
 	g.mu.Lock()
 	gr := g.grant
 	g.mu.Unlock()
-	if gr == nil {
-		return nil
-	}
-	hash := sha256.Sum256([]byte(token))
-	if subtle.ConstantTimeCompare(hash[:], gr.hash[:]) != 1 {
+	if gr == nil || !jsonhttp.SameToken(jsonhttp.Bearer(r), gr.access.Token) {
 		return nil
 	}
 	return gr

@@ -343,6 +343,10 @@ func TestTokensDieAtOnce(t *testing.T) {
 	if got := r.gw.Counts().Refused; got != 7 {
 		t.Errorf("%d refusals counted, want 7", got)
 	}
+	r.gw.Grant(gateway.Access{DiskPath: mine, Generation: 4, Disk: identity})
+	if err := read(r.client("")); !errs.Is(err, errs.Denied) {
+		t.Fatalf("a grant without a token lets in whoever has none: %v", err)
+	}
 }
 
 func TestIdentityOfWhatIsNoDisk(t *testing.T) {
