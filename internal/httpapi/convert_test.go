@@ -10,6 +10,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/filledtest"
 )
 
 // TestConfigSurvivesTheRoundTrip: what is asked for is what is shown.
@@ -18,14 +19,13 @@ func TestConfigSurvivesTheRoundTrip(t *testing.T) {
 		Env:        map[string]string{"A": "b=c"},
 		StopSignal: "SIGINT", StopTimeout: 2.5, Services: []api.Service{
 			{Name: "db", Cmd: []string{"postgres", "-D", "/data"},
-				Env: map[string]string{"X": "y"}, Dir: "/srv"},
+				Env: map[string]string{"X": "y"}, Dir: "/srv",
+				Check: &api.Check{Kind: "exec", Cmd: []string{"pg_isready"}}},
 			{Name: "web", Cmd: []string{"httpd"}, HTTPPort: 8080, Needs: []string{"db"},
 				Check: &api.Check{Kind: "http", Port: 8080, Path: "/ok", Interval: 0.5,
 					Timeout: 2, Grace: 10}}}, NoFile: 4096}
-	for i, v := 0, reflect.ValueOf(in); i < v.NumField(); i++ {
-		if v.Field(i).IsZero() {
-			t.Errorf("%s isn't sent round: give it a value here", v.Type().Field(i).Name)
-		}
+	if zero := filledtest.Zero(in); len(zero) > 0 {
+		t.Errorf("not sent round: give these a value here: %v", zero)
 	}
 	config, err := configFromAPI(in)
 	if err != nil {

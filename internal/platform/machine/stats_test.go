@@ -1,12 +1,12 @@
 package machine
 
 import (
-	"encoding/json"
 	"testing"
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/filledtest"
 )
 
 // TestCountsKeepTheirNames: what the API says of a machine's disk has the names and the values that
@@ -21,15 +21,15 @@ func TestCountsKeepTheirNames(t *testing.T) {
 	waited := disk.Waited{Sum: 17}
 	waited.Times[2] = 18
 	engine.FlushWaits = map[disk.Wait]disk.Waited{disk.WaitPace: waited}
-	ours := fields(t, engine)
-	theirs := fields(t, statsToAPI(engine, &fleet.DiskStall{Reason: "x"}))
+	ours := filledtest.Fields(t, engine)
+	theirs := filledtest.Fields(t, statsToAPI(engine, &fleet.DiskStall{Reason: "x"}))
 	delete(theirs, "stall") // the platform's own, which also says that the machine is paused
 	for name, value := range theirs {
 		if string(ours[name]) != string(value) {
 			t.Errorf("%s: the engine has %s, the API %s", name, ours[name], value)
 		}
 	}
-	for name, nothing := range fields(t, api.DiskStats{}) {
+	for name, nothing := range filledtest.Fields(t, api.DiskStats{}) {
 		if string(theirs[name]) == string(nothing) {
 			t.Errorf("%s is not told", name)
 		}
@@ -47,17 +47,4 @@ func TestWaitsKeepTheirNames(t *testing.T) {
 			t.Errorf("wait %d: the engine has %s, the fleet %s", i, engine[i], name)
 		}
 	}
-}
-
-func fields(t *testing.T, v any) map[string]json.RawMessage {
-	t.Helper()
-	text, err := json.Marshal(v)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var m map[string]json.RawMessage
-	if err := json.Unmarshal(text, &m); err != nil {
-		t.Fatal(err)
-	}
-	return m
 }
