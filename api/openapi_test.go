@@ -86,21 +86,37 @@ func wireTypes(t *testing.T) map[string][]string {
 	return types
 }
 
+// jsonFields returns the names that encoding/json gives to a struct's fields; none if no field has
+// a JSON tag, because such a struct isn't sent.
 func jsonFields(t *testing.T, s *ast.StructType) []string {
 	t.Helper()
 	var all []string
+	tagged := false
 	for _, f := range s.Fields.List {
-		if f.Tag == nil {
+		if len(f.Names) != 1 {
+			t.Fatalf("%v: one name for each field: what is embedded isn't read here", f.Type)
+		}
+		name := f.Names[0].Name
+		if !f.Names[0].IsExported() {
 			continue
 		}
-		tag, err := strconv.Unquote(f.Tag.Value)
-		if err != nil {
-			t.Fatal(err)
+		if f.Tag != nil {
+			tag, err := strconv.Unquote(f.Tag.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			value, ok := reflect.StructTag(tag).Lookup("json")
+			tagged = tagged || ok
+			if given, _, _ := strings.Cut(value, ","); given != "" {
+				name = given
+			}
 		}
-		name, _, _ := strings.Cut(reflect.StructTag(tag).Get("json"), ",")
-		if name != "-" && name != "" {
+		if name != "-" {
 			all = append(all, name)
 		}
+	}
+	if !tagged {
+		return nil
 	}
 	slices.Sort(all)
 	return all
