@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"math"
+	"net/netip"
 	"reflect"
 	"testing"
 	"time"
@@ -91,6 +92,28 @@ func TestHealthNeedsThePlacementThatCounts(t *testing.T) {
 		at(fleet.MachineMoving, 3, 3, fleet.PhaseHealthy) ||
 		at(fleet.MachineStarted, 3, 3, fleet.PhaseRunning) {
 		t.Error("a machine that isn't healthy is shown as such")
+	}
+}
+
+// TestViewsLeaveOutNothing: each field of the API has a value if all that it is made of has one.
+func TestViewsLeaveOutNothing(t *testing.T) {
+	var machine fleet.MachineView
+	var worker fleet.WorkerView
+	var drain fleet.DrainView
+	var image fleet.Image
+	var event fleet.MachineEvent
+	for _, v := range []any{&machine, &worker, &drain, &image, &event} {
+		filledtest.Fill(v)
+	}
+	machine.Machine.Placement.Address = netip.MustParseAddr("fd00::1")
+	worker.Worker.Address = machine.Machine.Placement.Address
+	m := machineToAPI(machine)
+	m.Healthy = true                                    // it isn't, as it is paused: see TestAStalledMachine
+	m.Events = eventsToAPI([]fleet.MachineEvent{event}) // as getMachine does
+	for _, view := range []any{m, workerToAPI(worker), drainToAPI(drain), imageToAPI(image)} {
+		if zero := filledtest.Zero(view); len(zero) > 0 {
+			t.Errorf("%T has no %v", view, zero)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"slices"
 	"testing"
+	"time"
 )
 
 // Fields returns the JSON of each field of v, by the name that it has there.
@@ -21,6 +22,55 @@ func Fields(t testing.TB, v any) map[string]json.RawMessage {
 		t.Fatal(err)
 	}
 	return m
+}
+
+// Fill gives each exported field below v, a pointer, a value that is not its zero value: one element
+// to each slice and map, and the same short text to all strings. Structs without exported fields,
+// other than times, and interfaces stay as they are.
+func Fill(v any) { fill(reflect.ValueOf(v).Elem()) }
+
+func fill(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		fill(v.Elem())
+	case reflect.Struct:
+		if v.Type() == reflect.TypeFor[time.Time]() {
+			v.Set(reflect.ValueOf(time.Unix(1, 0).UTC()))
+			return
+		}
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				fill(v.Field(i))
+			}
+		}
+	case reflect.Slice:
+		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
+		fill(v.Index(0))
+	case reflect.Array:
+		for i := range v.Len() {
+			fill(v.Index(i))
+		}
+	case reflect.Map:
+		key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
+		fill(key)
+		fill(value)
+		v.Set(reflect.MakeMap(v.Type()))
+		v.SetMapIndex(key, value)
+	case reflect.String:
+		v.SetString("x")
+	case reflect.Bool:
+		v.SetBool(true)
+	default:
+		switch {
+		case v.CanInt():
+			v.SetInt(1)
+		case v.CanUint():
+			v.SetUint(1)
+		case v.CanFloat():
+			v.SetFloat(1)
+		}
+	}
 }
 
 // Zero returns the paths of the exported fields, at any depth, that have their zero value wherever

@@ -20,6 +20,15 @@ type outer struct {
 	own   int
 }
 
+// TestFill: what it has filled lacks nothing.
+func TestFill(t *testing.T) {
+	var o outer
+	filledtest.Fill(&o)
+	if got := filledtest.Zero(o); len(got) != 0 || o.own != 0 {
+		t.Errorf("missed is %v of %+v", got, o)
+	}
+}
+
 // TestZero: each field that no part of the example has is named, and no other one is.
 func TestZero(t *testing.T) {
 	full := outer{Name: "x", At: time.Unix(1, 0), One: &inner{A: 1, B: 2},
