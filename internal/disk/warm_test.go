@@ -17,7 +17,7 @@ import (
 // silentFrames reads from a store that counts who asks, and refuses them once it is opened.
 func silentFrames(tasks *tasks, open <-chan struct{}) (f *frames, asked *atomic.Int32) {
 	asked = &atomic.Int32{}
-	s := decorate.Intercept(memblob.New(), func(ctx context.Context, _ decorate.Op, _ string) error {
+	refuse := func(ctx context.Context, _ decorate.Op, _ string) error {
 		asked.Add(1)
 		select {
 		case <-open:
@@ -25,7 +25,8 @@ func silentFrames(tasks *tasks, open <-chan struct{}) (f *frames, asked *atomic.
 		case <-ctx.Done():
 			return errs.Wrap(errs.Unavailable, ctx.Err(), "wait for the store")
 		}
-	})
+	}
+	s := decorate.Intercept(memblob.New(), refuse)
 	pages := &pageSource{store: oneShot(s), lineage: make([]format.Ancestor, 1)}
 	return newFrames(pages, nil, tasks, &counters{}, 1<<20), asked
 }

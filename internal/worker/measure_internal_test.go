@@ -34,8 +34,8 @@ func TestStepsAreHeardByTheFastestWord(t *testing.T) {
 	}
 }
 
-// TestAnAnswerIsHeardWhenItCame: however long the worker was at something else before it took it in,
-// the steps in it ended when they did.
+// TestAnAnswerIsHeardWhenItCame: however long the worker was at something else before it took it
+// in, the steps in it ended when they did.
 func TestAnAnswerIsHeardWhenItCame(t *testing.T) {
 	w := &Worker{log: slog.New(slog.DiscardHandler), deps: Deps{Now: time.Now}}
 	m := newMachine(w, "m", record{Run: &machineRun{VM: "vm",

@@ -32,7 +32,8 @@ type placed struct {
 // it names, that contains it and that is longer, else under the whole, and never sticks out of it.
 func place(parts []guestapi.Step, whole placed) []placed {
 	parts = slices.Clone(parts)
-	slices.SortStableFunc(parts, func(a, b guestapi.Step) int { return cmp.Compare(b.Took, a.Took) })
+	slices.SortStableFunc(parts,
+		func(a, b guestapi.Step) int { return cmp.Compare(b.Took, a.Took) })
 	var all []placed
 	for _, s := range parts { // what contains others comes before them
 		p := placed{name: s.Name, by: cmp.Or(s.By, partPlatform), at: whole.at.Sibling(),

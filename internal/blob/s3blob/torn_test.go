@@ -58,7 +58,10 @@ func TestATornAnswerIsAskedAgain(t *testing.T) {
 // was not; also if the first that was came in place of a torn answer.
 func TestADigestOnceIsADigestAlways(t *testing.T) {
 	type answer struct{ tag, body string }
-	for _, first := range [][]answer{{{digest("a"), "a"}}, {{digest("z"), "a"}, {digest("a"), "a"}}} {
+	for _, first := range [][]answer{
+		{{digest("a"), "a"}},
+		{{digest("z"), "a"}, {digest("a"), "a"}},
+	} {
 		answers := append(first,
 			answer{digest("odd"), "b"}, answer{digest("odd"), "b"}, // the same twice: believed
 			answer{digest("a"), "c"}, answer{digest("a"), "d"}) // and still no version
