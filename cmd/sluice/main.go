@@ -12,11 +12,14 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/sluice-platform/sluice/internal/hostnet/tunnel"
 	"github.com/sluice-platform/sluice/internal/runtime/sandbox"
 )
 
 func main() {
-	sandbox.Child() // a process that is to become a VM's init never gets further
+	// A process that is to become a VM's init, or to have a tunnel, never gets further.
+	sandbox.Child()
+	tunnel.Child()
 	os.Exit(mainCode())
 }
 

@@ -28,6 +28,7 @@ type workerConfig struct {
 	name, data, server, tokenFile string
 	metricsToken                  string // file; "": only who has the worker token gets at metrics
 	address, listen, underlay     string
+	tunnel                        tunnelFlags
 	release, runtime              string
 	cgroupParent                  string
 	cpus                          float64
@@ -85,6 +86,7 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 		"address of the worker's API, for the server (default [ADDRESS]:7600)")
 	f.StringVar(&cfg.underlay, "underlay", "",
 		"network interface with that address (default: found)")
+	cfg.tunnel.add(f)
 	f.StringVar(&cfg.release, "release", "", "directory of the platform's release that new VMs get")
 	f.StringVar(&cfg.runtime, "runtime", "sandbox", "what VMs are made of: sandbox or qemu")
 	f.StringVar(&cfg.cgroupParent, "cgroup-parent", "", "cgroup of the VMs (default sluice-NAME)")
@@ -108,6 +110,9 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 		log.WarnContext(ctx,
 			"under memory pressure, this worker may have to wait for its own machines' writes",
 			"error", err)
+	}
+	if err := cfg.tunnel.check(); err != nil {
+		return err
 	}
 	wc, err := cfg.complete()
 	if err != nil {
@@ -135,7 +140,7 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 		return err
 	}
 	network, err := hostnet.New(hostnet.Config{Address: wc.Address,
-		Underlay: cfg.underlay, Logger: log})
+		Underlay: cfg.underlay, Tunnel: cfg.tunnel.config(cfg.data), Logger: log})
 	if err != nil {
 		return err
 	}
@@ -235,7 +240,7 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 		Capacity: fleet.Resources{CPUMillis: int64(cfg.cpus * 1000), MemoryMiB: memory >> 20},
 		Release:  fleet.ReleaseID(filepath.Base(release)), ReleaseDir: release, Pool: cfg.pool,
 		CacheBytes: cfg.cacheMiB << 20,
-		FrontEnd:   string(kind),
+		FrontEnd:   string(kind), TunnelKeyLife: cfg.tunnel.keyLife,
 	}, nil
 }
 

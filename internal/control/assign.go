@@ -26,7 +26,7 @@ func deriveAssignments(in records.Around, reports []fleet.VMReport) fleet.Assign
 	set := fleet.AssignmentSet{Worker: in.Worker.ID}
 	for _, w := range in.Others {
 		set.Peers = append(set.Peers,
-			fleet.Peer{Worker: w.ID, Number: w.Number, Address: w.Address})
+			fleet.Peer{Worker: w.ID, Number: w.Number, Address: w.Address, Tunnel: w.Tunnel})
 	}
 	owner := map[fleet.MachineID]fleet.Move{}
 	for _, mv := range in.Moves {

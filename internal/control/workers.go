@@ -61,7 +61,7 @@ func (c *Control) admit(ctx context.Context, req fleet.JoinRequest) (uint32, err
 			fleet.Allocation{Worker: w.ID, Holders: map[fleet.MachineID]fleet.Allocated{}})
 	}
 	w.Address, w.APIURL, w.Capacity, w.Runtime = req.Address, req.APIURL, req.Capacity, req.Runtime
-	w.Version, w.Release, w.Labels = req.Version, req.Release, req.Labels
+	w.Version, w.Release, w.Labels, w.Tunnel = req.Version, req.Release, req.Labels, req.Tunnel
 	if known && reflect.DeepEqual(w, old.Val) {
 		return w.Number, nil
 	}

@@ -12,6 +12,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/hostnet"
+	"github.com/sluice-platform/sluice/internal/hostnet/tunnel"
 )
 
 // ensureBridge makes the fleet's bridge with the server's address, if it isn't there.
@@ -126,8 +129,17 @@ func ensureNetns(name string) error {
 	return nil
 }
 
-// removeHost removes a worker's namespace and link.
+// removeHost removes a worker's namespace and links.
 func (l Layout) removeHost(worker string) error {
+	if ns, err := netns.GetFromName(l.Netns(worker)); err == nil {
+		_ = ns.Close()
+		err := inNetns(l.Netns(worker), func() error {
+			return tunnel.Remove(hostnet.TunnelLink, l.workerDir(worker))
+		})
+		if err != nil {
+			return err
+		}
+	}
 	if link, err := netlink.LinkByName(l.Link(worker)); err == nil {
 		if err := netlink.LinkDel(link); err != nil {
 			return fmt.Errorf("remove link of worker %s: %w", worker, err)

@@ -48,6 +48,14 @@ type Peer struct {
 	Worker  WorkerID   `json:"worker"`
 	Number  uint32     `json:"number"`
 	Address netip.Addr `json:"address"`
+	Tunnel  TunnelEnd  `json:"tunnel,omitzero"`
+}
+
+// TunnelEnd is one worker's end of the encrypted wire between machines; zero: it has none, and
+// sends their packets in the clear.
+type TunnelEnd struct {
+	Key  string `json:"key"`  // WireGuard public key, base64
+	Port uint16 `json:"port"` // UDP, at the worker's address
 }
 
 // AssignmentSet is all that one worker shall know: level-triggered, whole each time.
@@ -238,6 +246,7 @@ type JoinRequest struct {
 	Version  string            `json:"version"`
 	Release  ReleaseID         `json:"release"`
 	Labels   map[string]string `json:"labels,omitempty"`
+	Tunnel   TunnelEnd         `json:"tunnel,omitzero"`
 }
 
 // JoinAnswer is what a worker needs to know before it can work.

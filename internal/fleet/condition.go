@@ -18,6 +18,9 @@ const (
 	ConditionRecordsUnreadable ConditionName = "records-unreadable"
 	// ConditionNetworkFailing: routes or rules of the machines' networks can't be set.
 	ConditionNetworkFailing ConditionName = "network-failing"
+	// ConditionTunnelKeyOld: the key of the tunnel to other workers can't be renewed. They are
+	// reached as before.
+	ConditionTunnelKeyOld ConditionName = "tunnel-key-old"
 )
 
 // Condition is something that is wrong with a worker, as it says itself.
@@ -35,6 +38,7 @@ var remedies = map[ConditionName]string{
 	ConditionRecordsUnwritable: "make room in the worker's data directory, and check that it is " +
 		"writable",
 	ConditionRecordsUnreadable: "drain the worker, then remove the file that the message names",
+	ConditionTunnelKeyOld:      "see the worker's log; its data directory must be writable",
 	ConditionNetworkFailing:    "check that the worker may change the host's routes and nftables",
 }
 

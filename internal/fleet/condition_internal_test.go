@@ -8,12 +8,13 @@ import (
 // TestEveryConditionHasARemedy: whoever is alerted by one is told what to do.
 func TestEveryConditionHasARemedy(t *testing.T) {
 	for _, name := range []ConditionName{ConditionStoreUnreachable, ConditionPoolFailing,
-		ConditionRecordsUnwritable, ConditionRecordsUnreadable, ConditionNetworkFailing} {
+		ConditionRecordsUnwritable, ConditionRecordsUnreadable, ConditionNetworkFailing,
+		ConditionTunnelKeyOld} {
 		if c := NewCondition(name, time.Time{}, "x"); c.Remedy == "" {
 			t.Errorf("%s has no remedy", name)
 		}
 	}
-	if len(remedies) != 5 {
+	if len(remedies) != 6 {
 		t.Errorf("%d conditions have a remedy; name the others here", len(remedies))
 	}
 }

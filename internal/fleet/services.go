@@ -155,10 +155,25 @@ type HostNet interface {
 	// only.
 	AddMachine(ctx context.Context, m MachineLink) error
 	RemoveMachine(ctx context.Context, id MachineID) error
-	// SyncPeers makes the routes to other workers' machines match.
+	// SyncPeers makes the routes to other workers' machines match, and the tunnel to these workers.
 	SyncPeers(ctx context.Context, networks []uint32, peers []Peer) error
+	// Intact reports whether what SyncPeers made is still there.
+	Intact() bool
+	// Wire says how machines' packets get to other workers.
+	Wire() Wire
+	// RenewTunnel makes a key for the tunnel, if the one in use is older than life, and reports
+	// whether there is one to be offered. It is used once TunnelOffered is called.
+	RenewTunnel(ctx context.Context, life time.Duration) (bool, error)
+	// TunnelOffered is told that other workers are being told of this end of the tunnel.
+	TunnelOffered(ctx context.Context, end TunnelEnd) error
 	// Restore makes the machines known to the host match; called once after a restart.
 	Restore(ctx context.Context, links []MachineLink) error
+}
+
+// Wire is what machines of one network on different workers reach each other by.
+type Wire struct {
+	Tunnel TunnelEnd
+	MTU    int // of a machine's packets, bytes; 0: as its link has it
 }
 
 // MachineLink is a machine's place in a worker's network.

@@ -29,6 +29,7 @@ type Worker struct {
 	Version  string            `json:"version"`
 	Release  ReleaseID         `json:"release"`
 	Labels   map[string]string `json:"labels,omitempty"`
+	Tunnel   TunnelEnd         `json:"tunnel,omitzero"`
 	JoinedAt time.Time         `json:"joined_at"`
 	// Cordoned: takes no new machines. Reason and By are for people.
 	Cordoned     bool   `json:"cordoned,omitempty"`

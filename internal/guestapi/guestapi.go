@@ -140,6 +140,7 @@ type Bind struct {
 	App        fleet.AppName       `json:"app"`
 	Network    fleet.NetworkName   `json:"network"`
 	Address    netip.Addr          `json:"address"`
+	MTU        int                 `json:"mtu,omitempty"` // bytes; 0: as the links have it
 	Worker     fleet.WorkerID      `json:"worker"`
 	Store      StoreAccess         `json:"store"`
 	Config     fleet.MachineConfig `json:"config"`

@@ -10,6 +10,8 @@
 //   - From a VM's link, the worker itself accepts neighbour discovery, answers of the platform on
 //     the control stream, and connections to the store gateway at the link's own address; nothing
 //     else.
+//   - What comes from other workers' machines comes through the tunnel, where each worker may send
+//     from its own machines' addresses only. On the underlay such packets are dropped.
 //   - Rules change in one transaction. At no moment does a machine have more rights than
 //     afterwards, or fewer than both before and afterwards. Rules are added before routes, and
 //     removed after them.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/hostnet/tunnel"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -27,7 +28,10 @@ type Config struct {
 	Address netip.Addr
 	// Underlay is the interface with that address; "" finds it.
 	Underlay string
-	Logger   *slog.Logger
+	// Tunnel encrypts what machines on different workers send to each other; nil: it goes in the
+	// clear, and whoever is on the underlay can read and forge it. Name and MTU are set here.
+	Tunnel *tunnel.Config
+	Logger *slog.Logger
 }
 
 // Net is a worker's network. Safe for concurrent use; operations wait for each other.
@@ -38,6 +42,9 @@ type Net struct {
 	sem   chan struct{} // guards the other fields; its one token is taken by lock
 	links map[fleet.MachineID]fleet.MachineLink
 	stale bool // the kernel's rules may not be what links says
+	// tunnel is nil where packets go in the clear.
+	tunnel *tunnel.Tunnel
+	mtu    int // of machines' packets; 0: as their links have it
 }
 
 // New returns the network of the calling thread's namespace, which it takes over: it switches on
@@ -65,6 +72,9 @@ func (n *Net) takeOver() error {
 		return err
 	}
 	if err := setSysctls(n.cfg.Underlay); err != nil {
+		return err
+	}
+	if err := n.openTunnel(); err != nil {
 		return err
 	}
 	tables, err := n.nft.ListTablesOfFamily(nftables.TableFamilyINet)
@@ -117,8 +127,9 @@ func (n *Net) findUnderlay() error {
 
 // Close closes the sockets. The network stays as it is.
 func (n *Net) Close() error {
+	err := n.closeTunnel()
 	n.nl.Close()
-	return n.nft.CloseLasting()
+	return errors.Join(err, n.nft.CloseLasting())
 }
 
 // lock takes the semaphore, or fails when ctx ends.
@@ -232,41 +243,28 @@ func (n *Net) Restore(ctx context.Context, links []fleet.MachineLink) error {
 }
 
 // SyncPeers routes every network's addresses on other workers to these workers, and removes such
-// routes that are not wanted any more. Peers must be on the underlay's link.
+// routes that are not wanted any more. In the clear, peers must be on the underlay's link.
+// Unavailable: a peer has no tunnel, while this worker has one; the others are reached.
 func (n *Net) SyncPeers(ctx context.Context, networks []uint32, peers []fleet.Peer) error {
 	if err := n.lock(ctx); err != nil {
 		return err
 	}
 	defer n.unlock()
+	var others []fleet.Peer
+	for _, p := range peers {
+		if p.Address != n.cfg.Address {
+			others = append(others, p)
+		}
+	}
+	if n.tunnel != nil {
+		return n.syncTunnel(networks, others)
+	}
 	link, err := n.nl.LinkByName(n.cfg.Underlay)
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "find underlay %s", n.cfg.Underlay)
 	}
-	routes, err := n.ownRoutes(80)
-	if err != nil {
-		return err
-	}
-	for _, peer := range peers {
-		if peer.Address == n.cfg.Address {
-			continue
-		}
-		for _, network := range networks {
-			prefix := fleet.WorkerPrefix(network, peer.Number)
-			old, known := routes[prefix]
-			delete(routes, prefix)
-			if known && old.Gw.Equal(peer.Address.AsSlice()) &&
-				old.LinkIndex == link.Attrs().Index {
-				continue
-			}
-			r := ownRoute(prefix, link.Attrs().Index)
-			r.Gw = peer.Address.AsSlice()
-			if err := n.nl.RouteReplace(r); err != nil {
-				return errs.Wrap(errs.Internal, err, "route %s to worker %s at %s", prefix,
-					peer.Worker, peer.Address)
-			}
-		}
-	}
-	return n.deleteRoutes(routes)
+	return n.syncRoutes(networks, others, link.Attrs().Index,
+		func(p fleet.Peer) net.IP { return p.Address.AsSlice() })
 }
 
 // change adds and removes machines' rights in one transaction. If the last one failed, or the

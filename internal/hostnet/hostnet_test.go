@@ -20,7 +20,11 @@ const appPort = 8080
 // second 4 (network 1) and 5 (network 2). Each answers its name at appPort. Each worker serves on
 // its every address.
 func fleetOfTwo(t *testing.T) (w1, w2 *host, m map[int]*machine) {
-	hosts := newLAN(t, 2)
+	return fleetOn(t, newLAN(t, 2))
+}
+
+// fleetOn makes a fleet as fleetOfTwo of two hosts.
+func fleetOn(t *testing.T, hosts []*host) (w1, w2 *host, m map[int]*machine) {
 	w1, w2 = hosts[0], hosts[1]
 	m = map[int]*machine{
 		1: w1.addVM(1, 1, 1), 2: w1.addVM(2, 1, 1), 3: w1.addVM(3, 2, 1),
@@ -47,8 +51,8 @@ func name(i int) string { return "machine " + string(rune('0'+i)) }
 func sync(t *testing.T, w, peer *host, self, number uint32) {
 	t.Helper()
 	peers := []fleet.Peer{
-		{Worker: "self", Number: self, Address: w.addr},
-		{Worker: "peer", Number: number, Address: peer.addr},
+		{Worker: "self", Number: self, Address: w.addr, Tunnel: w.net.Wire().Tunnel},
+		{Worker: "peer", Number: number, Address: peer.addr, Tunnel: peer.net.Wire().Tunnel},
 	}
 	if err := w.net.SyncPeers(t.Context(), []uint32{1, 2}, peers); err != nil {
 		t.Fatal(err)

@@ -122,3 +122,30 @@ func (n *Net) deleteRoutes(routes map[netip.Prefix]netlink.Route) error {
 	}
 	return nil
 }
+
+// syncRoutes makes the routes to peers' machines go over a link, by the gateway of each; nil: the
+// link itself knows the way.
+func (n *Net) syncRoutes(networks []uint32, peers []fleet.Peer, link int,
+	gateway func(fleet.Peer) net.IP) error {
+	routes, err := n.ownRoutes(80)
+	if err != nil {
+		return err
+	}
+	for _, peer := range peers {
+		for _, network := range networks {
+			prefix := fleet.WorkerPrefix(network, peer.Number)
+			old, known := routes[prefix]
+			delete(routes, prefix)
+			r := ownRoute(prefix, link)
+			r.Gw = gateway(peer)
+			if known && old.Gw.Equal(r.Gw) && old.LinkIndex == link {
+				continue
+			}
+			if err := n.nl.RouteReplace(r); err != nil {
+				return errs.Wrap(errs.Internal, err, "route %s to worker %s at %s", prefix,
+					peer.Worker, peer.Address)
+			}
+		}
+	}
+	return n.deleteRoutes(routes)
+}

@@ -172,14 +172,14 @@ func (n *Net) addForward(t *nftables.Table, machines, networks *nftables.Set) {
 	add := func(c *nftables.Chain, parts ...[]expr.Any) {
 		n.nft.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: join(parts...)})
 	}
-	underlay := exactName(n.cfg.Underlay)
+	outside := exactName(n.outside())
 	add(forward, ifName(expr.MetaKeyIIFNAME, LinkPrefix), verdict(expr.VerdictJump, fromMachine))
-	add(forward, ifName(expr.MetaKeyIIFNAME, underlay), verdict(expr.VerdictJump, toMachine))
+	add(forward, ifName(expr.MetaKeyIIFNAME, outside), verdict(expr.VerdictJump, toMachine))
 	add(forward, count(), verdict(expr.VerdictDrop, ""))
 
 	mayLeave := join(ipv6(), lookup(expr.MetaKeyIIFNAME, sourceAddr, 128, machines),
 		lookup(expr.MetaKeyIIFNAME, destAddr, 48, networks))
-	add(from, mayLeave, ifName(expr.MetaKeyOIFNAME, underlay), verdict(expr.VerdictAccept, ""))
+	add(from, mayLeave, ifName(expr.MetaKeyOIFNAME, outside), verdict(expr.VerdictAccept, ""))
 	add(from, mayLeave, verdict(expr.VerdictGoto, toMachine))
 
 	add(to, ipv6(), lookup(expr.MetaKeyOIFNAME, destAddr, 128, machines),

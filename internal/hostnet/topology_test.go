@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/hostnet/tunnel"
 )
 
 // space is a network namespace of a test; it goes when the test ends.
@@ -111,10 +112,17 @@ type host struct {
 	*space
 	net  *Net
 	addr netip.Addr
+	lan  *space // with the bridge br0
+	dir  string // the worker's own
+	// clear: machines' packets go in the clear.
+	clear bool
 }
 
-// newLAN makes workers, numbered from 1, on one bridge.
-func newLAN(t *testing.T, workers int) []*host {
+// newLAN makes workers, numbered from 1, on one bridge, with tunnels between them.
+func newLAN(t *testing.T, workers int) []*host { return newWire(t, workers, false) }
+
+// newWire makes workers as newLAN, with tunnels between them or in the clear.
+func newWire(t *testing.T, workers int, clear bool) []*host {
 	t.Helper()
 	lan := newSpace(t)
 	lan.do(func() error {
@@ -124,25 +132,32 @@ func newLAN(t *testing.T, workers int) []*host {
 	})
 	var hosts []*host
 	for i := range workers {
-		h := &host{space: newSpace(t), addr: netip.MustParseAddr(fmt.Sprintf("fd00:5::%d", i+1))}
-		port := fmt.Sprintf("w%d", i+1)
-		h.join("uplink0", lan, port)
-		lan.do(func() error {
-			link, err := netlink.LinkByName(port)
-			if err != nil {
-				return err
-			}
-			bridge, err := netlink.LinkByName("br0")
-			if err != nil {
-				return err
-			}
-			return netlink.LinkSetMaster(link, bridge)
-		})
-		h.address("uplink0", h.addr.String()+"/64")
+		h := &host{space: newSpace(t), lan: lan, dir: t.TempDir(), clear: clear,
+			addr: netip.MustParseAddr(fmt.Sprintf("fd00:5::%d", i+1))}
+		h.plugIn(lan, fmt.Sprintf("w%d", i+1), h.addr)
 		h.net = h.open()
+		t.Cleanup(func() { h.do(func() error { return tunnel.Remove(TunnelLink, h.dir) }) })
 		hosts = append(hosts, h)
 	}
 	return hosts
+}
+
+// plugIn gives a space a link uplink0 to a bridge, whose port is named there.
+func (s *space) plugIn(lan *space, port string, addr netip.Addr) {
+	s.t.Helper()
+	s.join("uplink0", lan, port)
+	lan.do(func() error {
+		link, err := netlink.LinkByName(port)
+		if err != nil {
+			return err
+		}
+		bridge, err := netlink.LinkByName("br0")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetMaster(link, bridge)
+	})
+	s.address("uplink0", addr.String()+"/64")
 }
 
 // open makes a Net on the host, as its daemon does at its start.
@@ -150,7 +165,11 @@ func (h *host) open() *Net {
 	h.t.Helper()
 	var n *Net
 	h.do(func() (err error) {
-		n, err = New(Config{Address: h.addr, Logger: slog.New(slog.DiscardHandler)})
+		cfg := Config{Address: h.addr, Logger: slog.New(slog.DiscardHandler)}
+		if !h.clear {
+			cfg.Tunnel = &tunnel.Config{Dir: h.dir, Port: tunnel.DefaultPort, Now: time.Now}
+		}
+		n, err = New(cfg)
 		return err
 	})
 	h.t.Cleanup(func() { _ = n.Close() })

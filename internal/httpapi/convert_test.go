@@ -108,7 +108,8 @@ func TestViewsLeaveOutNothing(t *testing.T) {
 	machine.Machine.Placement.Address = netip.MustParseAddr("fd00::1")
 	worker.Worker.Address = machine.Machine.Placement.Address
 	m := machineToAPI(machine)
-	m.Healthy = true // it isn't, as it is paused: see TestAStalledMachine
+	m.Healthy = true // it isn't, as it is paused: TestAStalledMachine
+
 	m.Events = eventsToAPI([]fleet.MachineEvent{event}) // as getMachine does
 	for _, view := range []any{m, workerToAPI(worker), drainToAPI(drain), imageToAPI(image)} {
 		if zero := filledtest.Zero(view); len(zero) > 0 {

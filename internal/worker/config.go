@@ -50,6 +50,8 @@ type Config struct {
 	Heartbeat   time.Duration // longest between two reports; default 1 s
 	Coalesce    time.Duration // changes this close go into one report; default 1 ms
 	PoolQuiet   time.Duration // how long after a claim the pool isn't refilled; default 200 ms
+	// TunnelKeyLife is how long a key of the tunnel to other workers is used; default 24 h.
+	TunnelKeyLife time.Duration
 }
 
 // Deps of a worker.
@@ -86,6 +88,7 @@ func (c *Config) setDefaults() {
 	set(&c.SilentAfter, 10*time.Second)
 	set(&c.Heartbeat, time.Second)
 	set(&c.Coalesce, time.Millisecond)
+	set(&c.TunnelKeyLife, 24*time.Hour)
 	if c.Overhead == (fleet.Resources{}) {
 		c.Overhead = fleet.Resources{CPUMillis: 1000, MemoryMiB: guestapi.PlatformMemory >> 20}
 	}

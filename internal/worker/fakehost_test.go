@@ -182,6 +182,14 @@ func (h *fakeHost) SyncPeers(_ context.Context, _ []uint32, peers []fleet.Peer) 
 	return nil
 }
 
+func (h *fakeHost) Intact() bool { return true }
+
+func (h *fakeHost) Wire() fleet.Wire { return fleet.Wire{} }
+
+func (h *fakeHost) RenewTunnel(context.Context, time.Duration) (bool, error) { return false, nil }
+
+func (h *fakeHost) TunnelOffered(context.Context, fleet.TunnelEnd) error { return nil }
+
 func (h *fakeHost) Restore(_ context.Context, links []fleet.MachineLink) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -242,7 +242,8 @@ func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, 
 	}
 	h, err := vm.Guest.Bind(ctx, guestapi.Bind{
 		Machine: a.Machine, Generation: run.BoundGeneration, Instance: a.Instance,
-		Name: a.Name, App: a.App, Network: a.Network, Address: a.Address, Worker: m.host.cfg.Worker,
+		Name: a.Name, App: a.App, Network: a.Network, Address: a.Address,
+		MTU: m.host.deps.HostNet.Wire().MTU, Worker: m.host.cfg.Worker,
 		Store:  guestapi.StoreAccess{DiskPath: run.Access.DiskPath, Token: run.Access.Token},
 		Config: a.Config,
 	})

@@ -30,6 +30,7 @@ func (w *Worker) uplink(ctx context.Context, joined bool) error {
 		group, gctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return w.reportLoop(gctx) })
 		group.Go(func() error { return w.pollLoop(gctx) })
+		group.Go(func() error { return w.rekeyLoop(gctx) })
 		if err := group.Wait(); err != nil && !errs.Is(err, errs.NotFound) {
 			return err
 		}
@@ -157,6 +158,35 @@ func (w *Worker) forget(m *machine) bool {
 	return true
 }
 
+// rekeyLoop renews the tunnel's key, and joins again with it, so that other workers hear of it.
+func (w *Worker) rekeyLoop(ctx context.Context) error {
+	for ctx.Err() == nil {
+		sleep(ctx, w.cfg.TunnelKeyLife/rekeyChecks)
+		fresh, err := w.deps.HostNet.RenewTunnel(ctx, w.cfg.TunnelKeyLife)
+		if ctx.Err() != nil {
+			return nil
+		}
+		w.conditions.set(fleet.ConditionTunnelKeyOld, err)
+		if err != nil {
+			w.log.ErrorContext(ctx, "the tunnel's key could not be renewed", "error", err)
+			continue
+		}
+		if !fresh {
+			continue
+		}
+		if _, err := w.join(ctx); err != nil {
+			w.log.ErrorContext(ctx, "the server does not take the tunnel's new key", "error", err)
+		}
+	}
+	return nil
+}
+
+// rekeyChecks is how often in its life a key is looked at.
+const rekeyChecks = 20
+
+// netCheck is how often the way to other workers is looked at: one question to the kernel.
+const netCheck = 5 * time.Second
+
 // netLoop makes the routes to other workers match the newest set.
 func (w *Worker) netLoop(ctx context.Context) error {
 	wait := backoff.New(100*time.Millisecond, 5*time.Second)
@@ -166,6 +196,12 @@ func (w *Worker) netLoop(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-w.netWake:
+		case <-time.After(netCheck):
+			if w.deps.HostNet.Intact() {
+				continue
+			}
+			w.log.WarnContext(ctx, "the way to other workers has gone; it is made again")
+			done = fleet.AssignmentSet{}
 		}
 		w.mu.Lock()
 		set := w.set

@@ -179,15 +179,19 @@ func (w *Worker) recallOrJoin(ctx context.Context) (a fleet.JoinAnswer, joined b
 func (w *Worker) join(ctx context.Context) (fleet.JoinAnswer, error) {
 	wait := backoff.New(50*time.Millisecond, 2*time.Second)
 	for {
+		tunnel := w.deps.HostNet.Wire().Tunnel
 		a, err := w.deps.Server.Join(ctx, fleet.JoinRequest{
 			Worker: w.cfg.Worker, Address: w.cfg.Address, APIURL: w.cfg.APIURL,
 			Capacity: w.cfg.Capacity,
 			Runtime:  w.deps.Driver.Name(), Version: w.cfg.Version, Release: w.cfg.Release,
-			Labels: w.cfg.Labels,
+			Labels: w.cfg.Labels, Tunnel: tunnel,
 		})
 		switch {
 		case err == nil:
 			w.joined.Store(true)
+			if err := w.deps.HostNet.TunnelOffered(ctx, tunnel); err != nil {
+				return a, err
+			}
 			return a, w.remember(a)
 		case ctx.Err() != nil:
 			return a, ctx.Err()

@@ -52,10 +52,11 @@ func (c *Container) halfEntered() bool {
 	return err == nil && !c.Entered()
 }
 
-// Connect gives the container the machine's address and opens the way between it and the worker. It
-// needs no disk, so it can run while the disk is being attached. Idempotent.
-func (c *Container) Connect(address netip.Addr) error {
-	return setAddress(c.pid, c.cfg.HostLink, address)
+// Connect gives the container the machine's address and opens the way between it and the worker, on
+// which packets have at most mtu bytes; 0: as the links have it. It needs no disk, so it can run
+// while the disk is being attached. Idempotent.
+func (c *Container) Connect(address netip.Addr, mtu int) error {
+	return setAddress(c.pid, c.cfg.HostLink, address, mtu)
 }
 
 // Entered reports whether the machine's disk is the container's root.

@@ -90,8 +90,10 @@ func addAddress(h *netlink.Handle, link netlink.Link, ip netip.Addr, bits int) e
 	return nil
 }
 
-// setAddress gives the container the machine's address and opens the way between it and the worker.
-func setAddress(pid int, hostLink string, ip netip.Addr) error {
+// setAddress gives the container the machine's address and opens the way between it and the worker,
+// on which packets have at most mtu bytes. The route says so, not the link: so the machine itself
+// makes its packets small enough, and nobody on the way has to tell it.
+func setAddress(pid int, hostLink string, ip netip.Addr, mtu int) error {
 	if !ip.IsValid() {
 		return nil // a machine without a network
 	}
@@ -117,20 +119,20 @@ func setAddress(pid int, hostLink string, ip netip.Addr) error {
 	everything := netip.MustParsePrefix("::/0")
 	return errors.Join(
 		addAddress(inside, link, ip, 128),
-		route(inside, containerSide, everything, vmSideIP),
-		route(outside, vmSide, netip.PrefixFrom(ip, 128), containerIP),
-		route(outside, hostLink, everything, guestapi.HostLinkIP),
+		route(inside, containerSide, everything, vmSideIP, mtu),
+		route(outside, vmSide, netip.PrefixFrom(ip, 128), containerIP, 0),
+		route(outside, hostLink, everything, guestapi.HostLinkIP, 0),
 		setRules(hostLink, ip),
 	)
 }
 
-func route(h *netlink.Handle, linkName string, to netip.Prefix, via string) error {
+func route(h *netlink.Handle, linkName string, to netip.Prefix, via string, mtu int) error {
 	link, err := h.LinkByName(linkName)
 	if err != nil {
 		return fmt.Errorf("find link %s: %w", linkName, err)
 	}
 	dst := &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 128)}
-	r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Gw: net.ParseIP(via)}
+	r := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Gw: net.ParseIP(via), MTU: mtu}
 	if err := h.RouteReplace(r); err != nil {
 		return fmt.Errorf("route %s over %s: %w", to, linkName, err)
 	}

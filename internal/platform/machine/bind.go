@@ -76,7 +76,7 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 	})
 	g.Go(func() error {
 		return p.timed(ctx, guestapi.StepConnect,
-			func() error { return c.Connect(b.Address) })
+			func() error { return c.Connect(b.Address, b.MTU) })
 	})
 	g.Go(func() error { return c.CheckFiles(b.Config.NoFile) })
 	g.Go(func() error { return c.LimitMemory(b.Config.Resources.MemoryMiB << 20) })

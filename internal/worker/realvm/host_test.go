@@ -186,6 +186,10 @@ type noNet struct{}
 func (noNet) AddMachine(context.Context, fleet.MachineLink) error          { return nil }
 func (noNet) RemoveMachine(context.Context, fleet.MachineID) error         { return nil }
 func (noNet) SyncPeers(context.Context, []uint32, []fleet.Peer) error      { return nil }
+func (noNet) Intact() bool                                                 { return true }
+func (noNet) Wire() fleet.Wire                                             { return fleet.Wire{} }
+func (noNet) TunnelOffered(context.Context, fleet.TunnelEnd) error         { return nil }
+func (noNet) RenewTunnel(context.Context, time.Duration) (bool, error)     { return false, nil }
 func (noNet) Restore(_ context.Context, _ []fleet.MachineLink) (err error) { return nil }
 
 func newHost(t *testing.T, name string, realNet bool) *host {

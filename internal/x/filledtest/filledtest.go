@@ -25,8 +25,8 @@ func Fields(t testing.TB, v any) map[string]json.RawMessage {
 }
 
 // Fill gives each exported field below v, a pointer, a value that is not its zero value: one
-// element to each slice and map, and the same short text to all strings. Structs without exported fields,
-// other than times, and interfaces stay as they are.
+// element to each slice and map, and the same short text to all strings. Structs without exported
+// fields, other than times, and interfaces stay as they are.
 func Fill(v any) { fill(reflect.ValueOf(v).Elem()) }
 
 func fill(v reflect.Value) {
