@@ -9,7 +9,7 @@ export CGO_ENABLED ?= 0
 export DEMO_DIR STORE RUNTIME LOAD RUNS
 export SLUICE_ARGS := $(value ARGS)
 
-.PHONY: help setup build test test-load test-qemu fresh lint bench soak demo demo-down clean
+.PHONY: help setup build test test-load test-qemu fresh lint vulncheck bench soak demo demo-down clean
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-qemu: setup build ## fleets of VMs with a kernel of their own (make test ha
 
 lint: ## golangci-lint and the house rules
 	@scripts/lint.sh
+
+vulncheck: ## known vulnerabilities in what our programs call (govulncheck; SLUICE_VULNDB names another database)
+	@scripts/vulncheck.sh
 
 bench: setup build ## the benchmarks: each beside a peer, or beside its other half, in one run (ARGS='-run Disk')
 	@scripts/with-args.sh scripts/bench.sh

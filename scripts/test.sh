@@ -45,6 +45,7 @@ compute() {
   # Every decoder is fuzzed for a moment; make soak does it for minutes. A number of inputs and not a time: go test may
   # take the end of a short time for a failure.
   CGO_ENABLED=0 scripts/fuzz.sh "${SLUICE_FUZZ_INPUTS:-5000}x" || code=1
+  scripts/vulncheck.sh || code=1
   return $code
 }
 
