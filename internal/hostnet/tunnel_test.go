@@ -15,9 +15,11 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/hostnet/tunnel"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/test/v2host"
 )
 
 func TestMain(m *testing.M) {
+	v2host.Main()
 	tunnel.Child()
 	os.Exit(m.Run())
 }
@@ -226,4 +228,26 @@ func TestLargePackets(t *testing.T) {
 	big := strings.Repeat("x", 1<<20)
 	m[4].serve(port(m[4].Address, appPort+1), big)
 	m[1].reaches(port(m[4].Address, appPort+1), big)
+}
+
+// TestOnKernelWireGuard runs the tests of tunnels on a kernel that has WireGuard, and no TUN.
+func TestOnKernelWireGuard(t *testing.T) {
+	v2host.Run(t, v2host.Host{Package: "internal/hostnet",
+		Run:     "^TestTunnel|^TestForged|^TestPeers|^TestKernel",
+		Modules: []string{"veth", "bridge", "nf_tables", "wireguard"}})
+}
+
+// TestKernelHasTheTunnel: where the kernel has WireGuard, no process runs for it.
+func TestKernelHasTheTunnel(t *testing.T) {
+	if _, err := os.Stat("/sys/module/wireguard"); err != nil {
+		t.Skip("needs a kernel with WireGuard; TestOnKernelWireGuard runs it on one")
+	}
+	w1 := newLAN(t, 1)[0]
+	w1.do(func() error {
+		link, err := netlink.LinkByName(TunnelLink)
+		if err == nil && link.Type() != "wireguard" {
+			t.Errorf("the tunnel is a %s", link.Type())
+		}
+		return err
+	})
 }

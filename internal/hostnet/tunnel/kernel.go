@@ -16,7 +16,7 @@ type kernelDevice struct {
 	client *wgctrl.Client
 }
 
-func openKernel(name string) (*kernelDevice, error) {
+func openKernel(name string) (driver, error) {
 	client, err := wgctrl.New()
 	if err != nil {
 		return nil, errs.Wrap(errs.Unsupported, err, "reach the kernel's WireGuard")

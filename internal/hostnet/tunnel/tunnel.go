@@ -82,7 +82,11 @@ func (t *Tunnel) ensure() error {
 		t.dev = nil
 	}
 	if link.Type() == "wireguard" {
-		if t.dev, err = openKernel(t.cfg.Name); err != nil {
+		err := inside(t.ns, func() (err error) {
+			t.dev, err = openKernel(t.cfg.Name)
+			return err
+		})
+		if err != nil {
 			return err
 		}
 	} else {
