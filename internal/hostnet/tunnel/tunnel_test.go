@@ -40,8 +40,8 @@ func TestOnlyWhatDiffersIsChanged(t *testing.T) {
 	}
 	// The address goes to the new key only after the old one has given it up.
 	text := c.uapi()
-	if gone, set := strings.Index(text, "remove=true"), strings.Index(text, "allowed_ip="); gone < 0 ||
-		set < gone {
+	gone, set := strings.Index(text, "remove=true"), strings.Index(text, "allowed_ip=")
+	if gone < 0 || set < gone {
 		t.Errorf("%s", text)
 	}
 }
