@@ -37,7 +37,7 @@ const (
 // Child must be called at the beginning of main. It returns at once, except in a process that Open
 // has started to have a tunnel: there it returns never.
 func Child() {
-	if len(os.Args) != 3 || os.Args[0] != childArg0 {
+	if len(os.Args) != 4 || os.Args[0] != childArg0 {
 		return
 	}
 	status := os.NewFile(statusFD, "status")
@@ -122,7 +122,8 @@ func startProcess(cfg Config) error {
 	defer statusR.Close()
 	// It outlives the worker, as VMs do: its life is bound to no context.
 	cmd := exec.CommandContext(context.Background(), "/proc/self/exe")
-	cmd.Args = []string{childArg0, cfg.Name, strconv.Itoa(cfg.MTU)}
+	// The directory tells people whose it is.
+	cmd.Args = []string{childArg0, cfg.Name, strconv.Itoa(cfg.MTU), cfg.Dir}
 	cmd.Env = []string{}
 	cmd.Stderr = os.Stderr
 	cmd.Dir = "/"
