@@ -408,3 +408,32 @@ type List[T any] struct {
 	Items []T    `json:"items"`
 	Next  string `json:"next,omitempty"`
 }
+
+// Grant is what a token lets its holder do, and where: no network means all, no app means all.
+type Grant struct {
+	Network string `json:"network,omitempty"`
+	App     string `json:"app,omitempty"`
+	Verb    string `json:"verb"` // read, use, operate or admin; each has those before it
+}
+
+// CreateToken asks for a token.
+type CreateToken struct {
+	Name   string  `json:"name"`
+	Grants []Grant `json:"grants"`
+	TTL    float64 `json:"ttl,omitempty"` // seconds; 0: it doesn't expire
+}
+
+// Token is a token of a person or program. Its text is in the answer to CreateToken alone.
+type Token struct {
+	ID         string    `json:"id"`
+	Name       string    `json:"name"`
+	Token      string    `json:"token,omitempty"`
+	Grants     []Grant   `json:"grants"`
+	State      string    `json:"state"` // live, expired or revoked
+	CreatedAt  time.Time `json:"created_at"`
+	CreatedBy  string    `json:"created_by"`
+	ExpiresAt  time.Time `json:"expires_at,omitzero"`
+	RevokedAt  time.Time `json:"revoked_at,omitzero"`
+	RevokedBy  string    `json:"revoked_by,omitempty"`
+	LastUsedAt time.Time `json:"last_used_at,omitzero"` // about a minute late
+}

@@ -42,17 +42,17 @@ func (c *Control) CreateMachine(ctx context.Context,
 // worker in one transaction. The owner keeps everybody off it until it has a disk.
 func (c *Control) recordMachine(ctx context.Context,
 	req fleet.CreateMachine) (fleet.MachineID, error) {
-	if _, taken := c.records.FullNames.Get(records.FullName(req.App, req.Name)); taken {
-		return "", errs.New(errs.Exists, "there is a machine %s in app %s already", req.Name,
-			req.App).
-			WithRemedy("choose another name, or: sluice machine destroy %s/%s", req.App, req.Name)
-	}
 	now := c.now()
 	id := c.deps.IDs.Machine(c.cfg.Cell)
 	m := fleet.Machine{ID: id, Name: req.Name, App: req.App, Network: req.Network,
 		Config: req.Config, Disk: fleet.StoreDisk(c.diskURL(id)),
 		Desired: fleet.DesiredStarted, State: fleet.MachineCreated,
 		Owner: ownerCreate + c.deps.IDs.ULID(now), CreatedAt: now}
+	if _, taken := c.nameOf(m); taken {
+		return "", errs.New(errs.Exists, "there is a machine %s in app %s already", req.Name,
+			req.App).
+			WithRemedy("choose another name, or: sluice machine destroy %s/%s", req.App, req.Name)
+	}
 	t := c.records.Begin()
 	c.numberIn(t, &m)
 	if req.SkipStart {
@@ -60,11 +60,22 @@ func (c *Control) recordMachine(ctx context.Context,
 	} else if err := c.reserveFirst(t, &m, req.Worker); err != nil {
 		return "", err
 	}
-	records.Set(t, c.records.FullNames.New(records.FullName(m.App, m.Name)), m.ID)
+	records.Set(t, c.records.FullNames.New(records.FullName(m)), m.ID)
 	t.SetMachine(c.records.Machines.New(m.ID), m)
 	records.Set(t, records.NewHistory(m.ID), []fleet.MachineEvent{
 		{Time: now, State: fleet.MachineCreated, Event: eventCreate, Source: sourceUser}})
 	return id, t.Commit(ctx)
+}
+
+// nameOf returns the record of a machine's name in its network; false if nobody has that name
+// there. A name that an older release gave counts in the network of the machine that has it.
+func (c *Control) nameOf(m fleet.Machine) (records.Row[fleet.MachineID], bool) {
+	if name, ok := c.records.FullNames.Get(records.FullName(m)); ok {
+		return name, true
+	}
+	name, ok := c.records.FullNames.Get(records.FormerFullName(m))
+	has, _ := c.records.Machines.Get(name.Val)
+	return name, ok && has.Val.Network == m.Network
 }
 
 // reserveFirst gives a new machine its first place. It isn't assigned before its owner lets go of
@@ -247,8 +258,7 @@ func (c *Control) erase(ctx context.Context, id fleet.MachineID) error {
 	}
 	t := c.records.Begin()
 	records.Delete(t, m)
-	if name, ok := c.records.FullNames.Get(records.FullName(m.Val.App, m.Val.Name)); ok &&
-		name.Val == id {
+	if name, ok := c.nameOf(m.Val); ok && name.Val == id {
 		records.Delete(t, name)
 	}
 	history, err := c.records.History(ctx, id)

@@ -13,47 +13,55 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// find resolves a reference: a machine id, app/name, or a name that is unique in the fleet. Never a
-// prefix.
+// find resolves a reference to any machine.
 func (c *Control) find(ref string) (records.Row[fleet.Machine], error) {
+	return c.findAmong(ref, func(fleet.Machine) bool { return true })
+}
+
+// Find implements fleet.Locator.
+func (c *Control) Find(_ context.Context, ref string,
+	sees func(fleet.Machine) bool) (fleet.Machine, error) {
+	if err := c.ready(); err != nil {
+		return fleet.Machine{}, err
+	}
+	m, err := c.findAmong(ref, sees)
+	return m.Val, err
+}
+
+// findAmong resolves a reference among the machines that sees holds for: a machine id, app/name, or
+// a name, which is unique among them. Never a prefix.
+func (c *Control) findAmong(ref string,
+	sees func(fleet.Machine) bool) (records.Row[fleet.Machine], error) {
 	if fleet.IsMachineID(ref) {
-		if m, ok := c.records.Machines.Get(fleet.MachineID(ref)); ok {
+		if m, ok := c.records.Machines.Get(fleet.MachineID(ref)); ok && sees(m.Val) {
 			return m, nil
 		}
 	}
-	if app, name, ok := strings.Cut(ref, "/"); ok {
-		id, known := c.records.FullNames.Get(records.FullName(fleet.AppName(app),
-			fleet.MachineName(name)))
-		if m, there := c.records.Machines.Get(id.Val); known && there {
-			return m, nil
-		}
-		return records.Row[fleet.Machine]{}, noMachine(ref)
+	app, name, ofApp := strings.Cut(ref, "/")
+	if !ofApp {
+		name = ref
 	}
 	var found []records.Row[fleet.Machine]
-	for _, m := range c.records.Machines.All() {
-		if string(m.Val.Name) == ref {
+	for _, m := range c.records.Named(fleet.MachineName(name)) {
+		if (!ofApp || string(m.Val.App) == app) && sees(m.Val) {
 			found = append(found, m)
 		}
 	}
 	switch len(found) {
 	case 0:
-		return records.Row[fleet.Machine]{}, noMachine(ref)
+		return records.Row[fleet.Machine]{}, fleet.NoMachine(ref)
 	case 1:
 		return found[0], nil
 	}
 	var names []string
 	for _, m := range found {
-		names = append(names, fmt.Sprintf("%s/%s (%s)", m.Val.App, m.Val.Name, m.Val.ID))
+		names = append(names, fmt.Sprintf("%s/%s in network %s (%s)", m.Val.App, m.Val.Name,
+			m.Val.Network, m.Val.ID))
 	}
 	return records.Row[fleet.Machine]{},
 		errs.New(errs.Conflict, "%d machines are called %s: %s", len(found), ref,
 			strings.Join(names, ", ")).
 			WithRemedy("say which, as app/name or by id")
-}
-
-func noMachine(ref string) error {
-	return errs.New(errs.NotFound, "there is no machine %q", ref).
-		WithRemedy("list them: sluice machine list")
 }
 
 // Machine implements fleet.Machines.
@@ -129,7 +137,7 @@ func (c *Control) overlay(mv fleet.Move) fleet.Move {
 func (c *Control) moveView(mv fleet.Move) fleet.MoveView {
 	v := fleet.MoveView{Move: c.overlay(mv)}
 	if m, ok := c.records.Machines.Get(mv.Machine); ok {
-		v.MachineName = m.Val.Name
+		v.MachineName, v.App = m.Val.Name, m.Val.App
 	}
 	return v
 }
@@ -141,8 +149,7 @@ func (c *Control) Move(_ context.Context, id fleet.MoveID) (fleet.MoveView, erro
 	}
 	mv, ok := c.records.Moves.Get(id)
 	if !ok {
-		return fleet.MoveView{}, errs.New(errs.NotFound, "there is no move %q", id).
-			WithRemedy("list drains and their moves: sluice drain list")
+		return fleet.MoveView{}, fleet.NoMove(id)
 	}
 	return c.moveView(mv.Val), nil
 }

@@ -12,7 +12,7 @@ type (
 	// MachineID names a machine for life: 14 lower-case hex digits, of which the first two name its
 	// cell.
 	MachineID string
-	// MachineName is chosen by the user; unique within an app.
+	// MachineName is chosen by the user; unique within an app of a network.
 	MachineName string
 	// InstanceID is a ULID, new each time a machine is started on a worker.
 	InstanceID string

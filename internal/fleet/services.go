@@ -45,10 +45,11 @@ type DrainView struct {
 	Moves []MoveView
 }
 
-// MoveView is a move with the name of its machine.
+// MoveView is a move with the name of its machine and its app; "" for a machine that is gone.
 type MoveView struct {
 	Move        Move
 	MachineName MachineName
+	App         AppName
 }
 
 // ServerView describes the server and its fleet.
@@ -61,13 +62,13 @@ type ServerView struct {
 
 // What people ask of the control plane follows, by what it is about. Everything is safe for
 // concurrent use, and durable when it returns. References to machines are exact: a MachineID, or
-// "app/name", or a name that is unique in the fleet (else Conflict, which lists the candidates).
+// "app/name", or a name, each if unique in the fleet (else Conflict, which lists the candidates).
 // What doesn't exist is NotFound, and a server that has not read its state yet is Unavailable.
 
 // Machines makes machines, and says what they do.
 type Machines interface {
 	// CreateMachine returns once the machine has its disk and its place; a worker brings it up
-	// meanwhile. Exists if the app has one of that name, Exhausted if no worker has room.
+	// meanwhile. Exists if the network's app has one of that name, Exhausted if no worker has room.
 	CreateMachine(ctx context.Context, req CreateMachine) (MachineView, error)
 	Machine(ctx context.Context, ref string) (MachineView, error)
 	// Machines returns all, ordered by app and name.
@@ -144,6 +145,9 @@ type WorkerFeed interface {
 
 // Locator finds where calls for a machine go.
 type Locator interface {
+	// Find resolves a reference among the machines that sees holds for. To the answer the others
+	// don't exist: neither their names nor their ids are in it, and none makes a name ambiguous.
+	Find(ctx context.Context, ref string, sees func(Machine) bool) (Machine, error)
 	// WorkerOf returns the base URL of the API of the worker on which the machine runs now.
 	// Unavailable while it is moving or stopped, with a message that says so.
 	WorkerOf(ctx context.Context, ref string) (MachineID, string, error)

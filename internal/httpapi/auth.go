@@ -2,77 +2,149 @@ package httpapi
 
 import (
 	"net/http"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
 
+	"github.com/sluice-platform/sluice/internal/authz"
+	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
 
-// role is who may call a route.
-type role string
-
-const (
-	roleOperator role = "operator"
-	roleWorker   role = "worker"
-	roleScraper  role = "metrics" // metrics alone; an operator may do that, too
-	roleAnybody  role = "anybody" // no token: health and the API's own description
-)
-
-// tokens are those by which callers are known; no scraper is where its token is "".
-type tokens struct{ operator, worker, scraper string }
-
-func newTokens(operator, worker, scraper string) (tokens, error) {
-	if len(operator) < 16 || len(worker) < 16 {
-		return tokens{}, errs.New(errs.Invalid,
-			"operator and worker tokens must have at least 16 characters")
-	}
-	if operator == worker {
-		return tokens{}, errs.New(errs.Invalid,
-			"the operator token and the worker token are the same").
-			WithRemedy("give workers a token of their own")
-	}
-	if scraper != "" && (len(scraper) < 16 || scraper == operator || scraper == worker) {
-		return tokens{}, errs.New(errs.Invalid,
-			"the token for metrics is too short, or another token, too").
-			WithRemedy("give it at least 16 characters of its own")
-	}
-	return tokens{operator: operator, worker: worker, scraper: scraper}, nil
+// callers knows who asks. Nothing of it does I/O.
+type callers struct {
+	operator atomic.Pointer[[]string] // all of them count
+	worker   string
+	scraper  string // "": there is none
+	tokens   fleet.Tokens
+	used     usedTokens
 }
 
-// roleOf returns the role that the request's token has, "" for none.
-func (t *tokens) roleOf(r *http.Request) role {
+const minToken = 16 // characters of the tokens in files
+
+// setOperator replaces the operator tokens by those in a text, one a line. Lines that are empty or
+// begin with # don't count.
+func (c *callers) setOperator(text string) error {
+	var all []string
+	for line := range strings.Lines(text) {
+		token := strings.TrimSpace(line)
+		if token == "" || token[0] == '#' {
+			continue
+		}
+		if len(token) < minToken {
+			return errs.New(errs.Invalid,
+				"an operator token must have at least %d characters", minToken)
+		}
+		if token == c.worker || token == c.scraper {
+			return errs.New(errs.Invalid,
+				"the operator token and the worker token, or that for metrics, are the same").
+				WithRemedy("give each a token of its own")
+		}
+		all = append(all, token)
+	}
+	if len(all) == 0 {
+		return errs.New(errs.Invalid, "there is no operator token of at least %d characters",
+			minToken)
+	}
+	c.operator.Store(&all)
+	return nil
+}
+
+func newCallers(cfg Config, tokens fleet.Tokens) (*callers, error) {
+	if len(cfg.WorkerToken) < minToken {
+		return nil, errs.New(errs.Invalid, "the worker token must have at least %d characters",
+			minToken)
+	}
+	if s := cfg.ScrapeToken; s != "" && (len(s) < minToken || s == cfg.WorkerToken) {
+		return nil, errs.New(errs.Invalid,
+			"the token for metrics is too short, or another token, too").
+			WithRemedy("give it at least %d characters of its own", minToken)
+	}
+	c := &callers{worker: cfg.WorkerToken, scraper: cfg.ScrapeToken, tokens: tokens}
+	return c, c.setOperator(cfg.OperatorToken)
+}
+
+// isWorker is how a worker is known.
+func (c *callers) isWorker(r *http.Request) bool {
+	return jsonhttp.SameToken(jsonhttp.Bearer(r), c.worker)
+}
+
+// isOperator compares with all of the operator tokens, whichever it is.
+func (c *callers) isOperator(token string) bool {
+	is := false
+	for _, want := range *c.operator.Load() {
+		is = jsonhttp.SameToken(token, want) || is
+	}
+	return is
+}
+
+// who returns who sent a request. Denied: nobody knows; Unavailable: nobody knows yet.
+func (c *callers) who(r *http.Request) (authz.Subject, fleet.Token, error) {
 	token := jsonhttp.Bearer(r)
-	isOperator := jsonhttp.SameToken(token, t.operator)
-	isWorker := jsonhttp.SameToken(token, t.worker)
-	isScraper := jsonhttp.SameToken(token, t.scraper)
+	isOperator, isWorker := c.isOperator(token), c.isWorker(r)
+	isScraper := jsonhttp.SameToken(token, c.scraper)
 	switch {
 	case isOperator:
-		return roleOperator
+		return authz.Fleetwide(authz.Operator), fleet.Token{}, nil
 	case isWorker:
-		return roleWorker
+		return authz.Subject{Kind: authz.Worker, Name: string(authz.Worker)}, fleet.Token{}, nil
 	case isScraper:
-		return roleScraper
-	default:
-		return ""
+		return authz.Subject{Kind: authz.Scraper, Name: string(authz.Scraper)}, fleet.Token{}, nil
+	case authz.LooksLikeToken(token):
+		return c.holder(token, time.Now())
 	}
+	return authz.Subject{Kind: authz.Anonymous}, fleet.Token{}, noToken(r)
 }
 
-// authorize wraps a handler so that only callers with a role reach it.
-func (a *API) authorize(need role, next http.HandlerFunc) http.HandlerFunc {
-	if need == roleAnybody {
-		return next
+// holder returns who has a token that was made for a person or program.
+func (c *callers) holder(text string, now time.Time) (authz.Subject, fleet.Token, error) {
+	nobody := authz.Subject{Kind: authz.Anonymous}
+	p, whole := authz.ParseToken(text)
+	if !whole {
+		return nobody, fleet.Token{}, errs.New(errs.Denied,
+			"the token that came with the request was cut or misspelt: its checksum is wrong").
+			WithRemedy("copy it again, whole, from slt_ on")
 	}
-	return func(w http.ResponseWriter, r *http.Request) {
-		switch have := a.tokens.roleOf(r); {
-		case have == need, need == roleScraper && have == roleOperator:
-			next(w, r)
-		case have == "":
-			w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
-			writeErrorStatus(w, http.StatusUnauthorized, noToken(r))
-		default:
-			writeError(w, errs.New(errs.Denied, "a %s token may not call this", have).
-				WithRemedy("use the fleet's %s token", need))
+	t, err := c.tokens.Token(fleet.TokenID(p.ID))
+	if errs.Is(err, errs.NotFound) || err == nil && !p.Is(t.Hash) {
+		return nobody, fleet.Token{}, foreignToken()
+	}
+	if err != nil {
+		return nobody, fleet.Token{}, err
+	}
+	if err := ended(t, now); err != nil {
+		return nobody, t, err
+	}
+	c.used.note(t, now)
+	return subjectOf(t), t, nil
+}
+
+// subjectOf returns who holds a token. A grant that this release doesn't understand grants nothing.
+func subjectOf(t fleet.Token) authz.Subject {
+	s := authz.Subject{Kind: authz.Holder, Name: t.Name, Token: string(t.ID)}
+	for _, g := range t.Grants {
+		if verb, err := authz.ParseVerb(g.Verb); err == nil {
+			s.Grants = append(s.Grants, authz.Grant{Verb: verb,
+				Scope: authz.Scope{Network: string(g.Network), App: string(g.App)}})
 		}
 	}
+	return s
+}
+
+// ended returns why a token doesn't count; nil: it does.
+func ended(t fleet.Token, now time.Time) error {
+	switch at := t.EndedAt().UTC().Format(time.RFC3339); t.StateAt(now) {
+	case fleet.TokenRevoked:
+		return errs.New(errs.Denied, "token %s (%s) was revoked at %s", t.Name, t.ID, at).
+			WithRemedy("ask who gave it to you for another")
+	case fleet.TokenExpired:
+		return errs.New(errs.Denied, "token %s (%s) expired at %s", t.Name, t.ID, at).
+			WithRemedy("ask who gave it to you for another")
+	case fleet.TokenLive:
+	}
+	return nil
 }
 
 // noToken tells a request without a token from one with a token that isn't this fleet's: what to do
@@ -80,9 +152,23 @@ func (a *API) authorize(need role, next http.HandlerFunc) http.HandlerFunc {
 func noToken(r *http.Request) error {
 	if r.Header.Get("Authorization") == "" {
 		return errs.New(errs.Denied, "no token came with the request").
-			WithRemedy("send Authorization: Bearer TOKEN, with the operator token of this fleet")
+			WithRemedy("send Authorization: Bearer TOKEN, with a token of this fleet")
 	}
+	return foreignToken()
+}
+
+func foreignToken() error {
 	return errs.New(errs.Denied, "the token that came with the request is not this fleet's").
 		WithRemedy(
 			"check SLUICE_TOKEN, or that --dir or SLUICE_DIR names the directory of this fleet")
+}
+
+// grantsOf returns a subject's grants in words, for an error that says what is missing.
+func grantsOf(s authz.Subject) string {
+	var words []string
+	for _, g := range s.Grants {
+		words = append(words, g.Verb.String()+" on "+g.Scope.String())
+	}
+	slices.Sort(words)
+	return strings.Join(words, ", ")
 }

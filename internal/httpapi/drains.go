@@ -35,7 +35,8 @@ func (c drainCalls) createDrain(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	v, err := c.drains.StartDrain(r.Context(), workers, string(roleOperator))
+	v, err := c.drains.StartDrain(r.Context(), workers, callOf(r).subject.Name)
+	callOf(r).objectID = string(v.Drain.ID)
 	answerDrain(w, http.StatusCreated, v, err)
 }
 

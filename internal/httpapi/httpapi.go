@@ -20,7 +20,9 @@ import (
 
 // Config of the API. Zero durations mean the defaults.
 type Config struct {
-	OperatorToken string // at least 16 characters each, and different
+	// tokens of at least 16 characters each, and different; of operators one a line, of which each
+	// counts
+	OperatorToken string
 	WorkerToken   string
 	// lets at /metrics alone, as the operator's does; "": only the operator's does
 	ScrapeToken string
@@ -44,6 +46,7 @@ type Deps struct {
 	Changes  fleet.Changes
 	Feed     fleet.WorkerFeed
 	Locator  fleet.Locator
+	Tokens   fleet.Tokens
 	Log      *slog.Logger
 	// Lacks says why the server can't do its work now, without names or addresses; nil: it always
 	// can.
@@ -67,19 +70,21 @@ type Fleet interface {
 	fleet.Changes
 	fleet.WorkerFeed
 	fleet.Locator
+	fleet.Tokens
 }
 
 // DepsOf returns deps of which every part is f.
 func DepsOf(f Fleet, log *slog.Logger) Deps {
 	return Deps{Machines: f, Moves: f, Workers: f, Drains: f, Images: f, Status: f, Changes: f,
-		Feed: f, Locator: f, Log: log}
+		Feed: f, Locator: f, Tokens: f, Log: log}
 }
 
 // API is the HTTP API of one server. It is a http.Handler, safe for concurrent use.
 type API struct {
 	cfg     Config
 	deps    Deps
-	tokens  tokens
+	callers *callers
+	running running
 	handler http.Handler
 	proxy   http.Handler
 
@@ -90,7 +95,7 @@ type API struct {
 
 // New checks the config and returns an API that serves at once.
 func New(cfg Config, deps Deps) (*API, error) {
-	t, err := newTokens(cfg.OperatorToken, cfg.WorkerToken, cfg.ScrapeToken)
+	known, err := newCallers(cfg, deps.Tokens)
 	if err != nil {
 		return nil, fmt.Errorf("set up the API's tokens: %w", err)
 	}
@@ -112,7 +117,7 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if deps.Transport == nil {
 		deps.Transport = newTransport()
 	}
-	a := &API{cfg: cfg, deps: deps, tokens: t, inflight: semaphore.NewWeighted(maxInflight)}
+	a := &API{cfg: cfg, deps: deps, callers: known, inflight: semaphore.NewWeighted(maxInflight)}
 	lifetime, stop := context.WithCancel(context.Background())
 	a.stop = stop
 	a.waits = waits{changes: deps.Changes, lifetime: lifetime,
@@ -121,6 +126,10 @@ func New(cfg Config, deps Deps) (*API, error) {
 	a.handler = a.observe(a.newMux())
 	return a, nil
 }
+
+// SetOperatorTokens replaces the operator tokens by those in a text, one a line. After an error the
+// former ones count.
+func (a *API) SetOperatorTokens(text string) error { return a.callers.setOperator(text) }
 
 // NewRequests returns what counts the requests of an API in a registry.
 func NewRequests(reg prometheus.Registerer) *expose.Requests {
@@ -164,6 +173,8 @@ func (a *API) Run(ctx context.Context, listeners ...net.Listener) error {
 			return nil
 		})
 	}
+	group.Go(func() error { return a.writeUsed(groupCtx) })
+	group.Go(func() error { return a.endCalls(groupCtx) })
 	group.Go(func() error {
 		<-groupCtx.Done()
 		a.stop()

@@ -169,6 +169,10 @@ func TestBadInputChangesNothing(t *testing.T) {
 	service := func(text string) string {
 		return `{"name":"web-2","app":"shop","network":"prod","config":{"image":"base","services":[` + text + `]}}`
 	}
+	move, err := f.Migrate(t.Context(), "web-1", "w2")
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := f.Mutations()
 	for _, c := range []struct {
 		method, path, body string
@@ -227,7 +231,7 @@ func TestBadInputChangesNothing(t *testing.T) {
 		{"POST", "/v1/machines/web-1/migrate", `{"to":"w9"}`, 404, "not_found", "w9"},
 		{"POST", "/v1/machines/web-1/migrate", `{"to":"W 9"}`, 400, "invalid", "W 9"},
 		{"GET", "/v1/moves/none", "", 404, "not_found", "none"},
-		{"GET", "/v1/moves/none?wait=soon", "", 400, "invalid", "soon"},
+		{"GET", "/v1/moves/" + string(move.Move.ID) + "?wait=soon", "", 400, "invalid", "soon"},
 		{"GET", "/v1/workers/w9", "", 404, "not_found", "w9"},
 		{"POST", "/v1/workers/w9/cordon", "", 404, "not_found", "w9"},
 		{"POST", "/v1/workers/w1/cordon", `{"reason":1}`, 400, "invalid", "reason"},

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/authz"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
@@ -19,6 +20,10 @@ type machineCalls struct {
 // machineRef is how the control plane is asked for a machine: "app~name" in a path is "app/name" to
 // it.
 func machineRef(r *http.Request) string { return strings.Replace(r.PathValue("ref"), "~", "/", 1) }
+
+// machineOf returns the id of the machine that a call is about, which was found when the call was
+// authorized. A name could be another machine's by now.
+func machineOf(r *http.Request) string { return string(callOf(r).machine.ID) }
 
 // answerMachine encodes what a call for one machine came to.
 func answerMachine(w http.ResponseWriter, status int, v fleet.MachineView, err error) {
@@ -40,7 +45,13 @@ func (c machineCalls) createMachine(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	scope := authz.Scope{Network: body.Network, App: body.App}
+	if err := mayDo(r, authz.Operate, scope); err != nil {
+		writeError(w, err)
+		return
+	}
 	v, err := c.machines.CreateMachine(r.Context(), req)
+	callOf(r).objectID = string(v.Machine.ID)
 	answerMachine(w, http.StatusCreated, v, err)
 }
 
@@ -63,6 +74,9 @@ func (c machineCalls) listMachines(w http.ResponseWriter, r *http.Request) {
 	}
 	machines := make([]api.Machine, 0, len(views))
 	for _, v := range views {
+		if !sees(r, scopeOf(v.Machine)) {
+			continue
+		}
 		if m := machineToAPI(v); matches(m) {
 			machines = append(machines, m)
 		}
@@ -82,7 +96,7 @@ func answerPage[T any](w http.ResponseWriter, r *http.Request, items []T, key fu
 // getMachine answers with the machine and its history. With ?wait=started|stopped|settled it
 // answers once that is so, or has become impossible, or the long poll is over.
 func (c machineCalls) getMachine(w http.ResponseWriter, r *http.Request) {
-	ref := machineRef(r)
+	ref := machineOf(r)
 	read := func() (fleet.MachineView, error) { return c.machines.Machine(r.Context(), ref) }
 	done, err := machineCondition(r.URL.Query().Get("wait"))
 	if err != nil {
@@ -106,7 +120,7 @@ func (c machineCalls) getMachine(w http.ResponseWriter, r *http.Request) {
 
 // destroyMachine returns once the request is recorded; the machine's VM and disk go after that.
 func (c machineCalls) destroyMachine(w http.ResponseWriter, r *http.Request) {
-	if err := c.machines.DestroyMachine(r.Context(), machineRef(r)); err != nil {
+	if err := c.machines.DestroyMachine(r.Context(), machineOf(r)); err != nil {
 		writeError(w, err)
 		return
 	}
@@ -114,12 +128,12 @@ func (c machineCalls) destroyMachine(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c machineCalls) startMachine(w http.ResponseWriter, r *http.Request) {
-	v, err := c.machines.StartMachine(r.Context(), machineRef(r))
+	v, err := c.machines.StartMachine(r.Context(), machineOf(r))
 	answerMachine(w, http.StatusOK, v, err)
 }
 
 func (c machineCalls) stopMachine(w http.ResponseWriter, r *http.Request) {
-	v, err := c.machines.StopMachine(r.Context(), machineRef(r))
+	v, err := c.machines.StopMachine(r.Context(), machineOf(r))
 	answerMachine(w, http.StatusOK, v, err)
 }
 
@@ -135,7 +149,7 @@ func (c machineCalls) migrateMachine(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	v, err := c.moves.Migrate(r.Context(), machineRef(r), fleet.WorkerID(body.To))
+	v, err := c.moves.Migrate(r.Context(), machineOf(r), fleet.WorkerID(body.To))
 	if err != nil {
 		writeError(w, err)
 		return
@@ -144,7 +158,7 @@ func (c machineCalls) migrateMachine(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c machineCalls) machineEvents(w http.ResponseWriter, r *http.Request) {
-	events, err := c.machines.MachineEvents(r.Context(), machineRef(r))
+	events, err := c.machines.MachineEvents(r.Context(), machineOf(r))
 	if err != nil {
 		writeError(w, err)
 		return

@@ -18,16 +18,17 @@ const (
 )
 
 // observe gives every request an id, which goes into the answer, the log and proxied calls, and
-// logs it when it has been answered. What is asked over and over is logged at debug level, unless
+// logs it when it has been answered. An id that the caller gave is logged beside it. What is asked over and over is logged at debug level, unless
 // it fails.
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := r.Header.Get(headerRequestID)
-		if !validRequestID(id) {
-			id = ulid.Make().String()
-			r.Header.Set(headerRequestID, id)
+		c := &call{id: ulid.Make().String()}
+		if theirs := r.Header.Get(headerRequestID); validRequestID(theirs) {
+			c.callers = theirs
 		}
-		w.Header().Set(headerRequestID, id)
+		r.Header.Set(headerRequestID, c.id)
+		w.Header().Set(headerRequestID, c.id)
+		r = withCall(r, c)
 		began := time.Now()
 		rec := &recorder{ResponseWriter: w}
 		defer func() {
@@ -38,7 +39,9 @@ func (a *API) observe(next http.Handler) http.Handler {
 				level = slog.LevelDebug
 			}
 			a.deps.Log.LogAttrs(r.Context(), level, "request",
-				slog.String("request_id", id), slog.String("method", r.Method),
+				slog.String("request_id", c.id), slog.String("callers_id", c.callers),
+				slog.String("subject", c.subject.Name), slog.String("token", c.subject.Token),
+				slog.String("method", r.Method),
 				slog.String("path", r.URL.Path),
 				slog.Int("status", rec.status), slog.Int64("bytes", rec.bytes),
 				slog.String("remote", r.RemoteAddr),

@@ -65,11 +65,14 @@ func (a *API) newProxy() http.Handler {
 }
 
 func (a *API) locate(ctx context.Context, r *http.Request) (target, error) {
-	if r.PathValue("rest") == "" {
+	// The caller's own escaping is kept: what is below ports/ belongs to the machine.
+	parts := strings.SplitN(r.URL.EscapedPath(), "/", 5) // "", v1, machines, ref, rest
+	rest := parts[len(parts)-1]
+	if rest == "" {
 		return target{}, errs.New(errs.NotFound, "%s names nothing inside the machine", r.URL.Path).
 			WithRemedy("leave out the last slash for the machine itself")
 	}
-	machine, base, err := a.deps.Locator.WorkerOf(ctx, machineRef(r))
+	machine, base, err := a.deps.Locator.WorkerOf(ctx, machineOf(r))
 	if err != nil {
 		return target{}, err
 	}
@@ -78,9 +81,7 @@ func (a *API) locate(ctx context.Context, r *http.Request) (target, error) {
 		return target{}, errs.Wrap(errs.Internal, err,
 			"worker of machine %s has no usable API address", machine)
 	}
-	// The caller's own escaping is kept: what is below ports/ belongs to the machine.
-	rest := strings.SplitN(r.URL.EscapedPath(), "/", 5)
-	return target{machine: machine, url: u, rest: rest[len(rest)-1]}, nil
+	return target{machine: machine, url: u, rest: rest}, nil
 }
 
 func (a *API) rewrite(pr *httputil.ProxyRequest) {

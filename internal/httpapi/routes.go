@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/authz"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/expose"
 	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
@@ -14,53 +15,63 @@ import (
 // route is one call: the method and path are those of api/openapi.yaml, which a test checks.
 type route struct {
 	method, path string
-	role         role
+	verb         authz.Verb // that a caller needs
+	about        about      // on what
 	handle       http.HandlerFunc
 }
-
-const pathMachineRest = "/v1/machines/{ref}/{rest...}"
 
 // routes is the whole API but for what is proxied into machines.
 func (a *API) routes() []route {
 	machines := machineCalls{a.deps.Machines, a.deps.Moves, a.waits}
 	workers, drains := workerCalls{a.deps.Workers}, drainCalls{a.deps.Drains, a.waits}
+	tokens := tokenCalls{a.deps.Tokens}
 	images, feed := imageCalls{a.deps.Images}, feedCalls{a.deps.Feed, a.waits}
 	return []route{
-		{"GET", "/healthz", roleAnybody, expose.Alive},
-		{"GET", "/readyz", roleAnybody, expose.Ready(a.lacks)},
-		{"GET", "/metrics", roleScraper, a.metrics},
+		{"GET", "/healthz", authz.None, aboutNothing, expose.Alive},
+		{"GET", "/readyz", authz.None, aboutNothing, expose.Ready(a.lacks)},
+		{"GET", "/metrics", authz.Admin, aboutMetrics, a.metrics},
 
-		{"GET", "/v1/health", roleAnybody, a.health},
-		{"GET", "/v1/openapi.yaml", roleAnybody, a.openAPI},
-		{"GET", "/v1/server", roleOperator, a.server},
+		{"GET", "/v1/health", authz.None, aboutNothing, a.health},
+		{"GET", "/v1/openapi.yaml", authz.None, aboutNothing, a.openAPI},
+		{"GET", "/v1/server", authz.Read, aboutFleet, a.server},
 
-		{"POST", "/v1/machines", roleOperator, machines.createMachine},
-		{"GET", "/v1/machines", roleOperator, machines.listMachines},
-		{"GET", "/v1/machines/{ref}", roleOperator, machines.getMachine},
-		{"DELETE", "/v1/machines/{ref}", roleOperator, machines.destroyMachine},
-		{"POST", "/v1/machines/{ref}/start", roleOperator, machines.startMachine},
-		{"POST", "/v1/machines/{ref}/stop", roleOperator, machines.stopMachine},
-		{"POST", "/v1/machines/{ref}/migrate", roleOperator, machines.migrateMachine},
-		{"GET", "/v1/machines/{ref}/events", roleOperator, machines.machineEvents},
+		{"POST", "/v1/machines", authz.Operate, aboutSome, machines.createMachine},
+		{"GET", "/v1/machines", authz.Read, aboutSome, machines.listMachines},
+		{"GET", "/v1/machines/{ref}", authz.Read, aboutMachine, machines.getMachine},
+		{"DELETE", "/v1/machines/{ref}", authz.Operate, aboutMachine, machines.destroyMachine},
+		{"POST", "/v1/machines/{ref}/start", authz.Operate, aboutMachine,
+			machines.startMachine},
+		{"POST", "/v1/machines/{ref}/stop", authz.Operate, aboutMachine, machines.stopMachine},
+		{"POST", "/v1/machines/{ref}/migrate", authz.Operate, aboutMachine,
+			machines.migrateMachine},
+		{"GET", "/v1/machines/{ref}/events", authz.Read, aboutMachine,
+			machines.machineEvents},
 
-		{"GET", "/v1/workers", roleOperator, workers.listWorkers},
-		{"GET", "/v1/workers/{id}", roleOperator, workers.getWorker},
-		{"POST", "/v1/workers/{id}/cordon", roleOperator, workers.cordonWorker},
-		{"POST", "/v1/workers/{id}/uncordon", roleOperator, workers.uncordonWorker},
+		{"GET", "/v1/workers", authz.Read, aboutFleet, workers.listWorkers},
+		{"GET", "/v1/workers/{id}", authz.Read, aboutFleet, workers.getWorker},
+		{"POST", "/v1/workers/{id}/cordon", authz.Admin, aboutFleet, workers.cordonWorker},
+		{"POST", "/v1/workers/{id}/uncordon", authz.Admin, aboutFleet,
+			workers.uncordonWorker},
 
-		{"POST", "/v1/drains", roleOperator, drains.createDrain},
-		{"GET", "/v1/drains", roleOperator, drains.listDrains},
-		{"GET", "/v1/drains/{id}", roleOperator, drains.getDrain},
-		{"GET", "/v1/drains/{id}/watch", roleOperator, drains.watchDrain},
-		{"POST", "/v1/drains/{id}/cancel", roleOperator, drains.cancelDrain},
-		{"GET", "/v1/moves/{id}", roleOperator, machines.getMove},
+		{"POST", "/v1/drains", authz.Admin, aboutFleet, drains.createDrain},
+		{"GET", "/v1/drains", authz.Read, aboutFleet, drains.listDrains},
+		{"GET", "/v1/drains/{id}", authz.Read, aboutFleet, drains.getDrain},
+		{"GET", "/v1/drains/{id}/watch", authz.Read, aboutFleet, drains.watchDrain},
+		{"POST", "/v1/drains/{id}/cancel", authz.Admin, aboutFleet, drains.cancelDrain},
+		{"GET", "/v1/moves/{id}", authz.Read, aboutMove, machines.getMove},
 
-		{"GET", "/v1/images", roleOperator, images.listImages},
-		{"PUT", "/v1/images/{name}", roleOperator, images.createImage},
+		{"GET", "/v1/images", authz.Read, aboutSome, images.listImages},
+		{"PUT", "/v1/images/{name}", authz.Admin, aboutFleet, images.createImage},
 
-		{"POST", "/internal/v1/join", roleWorker, feed.join},
-		{"GET", "/internal/v1/workers/{id}/assignments", roleWorker, feed.assignments},
-		{"POST", "/internal/v1/workers/{id}/report", roleWorker, feed.report},
+		{"POST", "/v1/tokens", authz.Admin, aboutSome, tokens.createToken},
+		{"GET", "/v1/tokens", authz.Admin, aboutSome, tokens.listTokens},
+		{"GET", "/v1/tokens/{ref}", authz.Admin, aboutSome, tokens.getToken},
+		{"DELETE", "/v1/tokens/{ref}", authz.Admin, aboutSome, tokens.revokeToken},
+
+		{"POST", "/internal/v1/join", authz.None, aboutFeed, feed.join},
+		{"GET", "/internal/v1/workers/{id}/assignments", authz.None, aboutFeed,
+			feed.assignments},
+		{"POST", "/internal/v1/workers/{id}/report", authz.None, aboutFeed, feed.report},
 	}
 }
 
@@ -73,12 +84,14 @@ func (a *API) newMux() http.Handler {
 		if byPath[r.path] == nil {
 			byPath[r.path] = make(map[string]http.HandlerFunc)
 		}
-		byPath[r.path][r.method] = a.authorize(r.role, r.handle)
+		byPath[r.path][r.method] = a.authorize(r.verb, r.about, r.handle)
 	}
 	for path, methods := range byPath {
 		mux.Handle(path, byMethod(methods))
 	}
-	mux.Handle(pathMachineRest, a.authorize(roleOperator, a.proxy.ServeHTTP))
+	for _, i := range insideRoutes() {
+		mux.Handle(pathInside+i.path, a.insideHandler(i, a.proxy.ServeHTTP))
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, errs.New(errs.NotFound, "there is no %s in this API", r.URL.Path).
 			WithRemedy("GET /v1/openapi.yaml lists every call"))

@@ -14,6 +14,7 @@ type indices struct {
 	placed  map[fleet.WorkerID]map[fleet.MachineID]bool // machines by the worker of their placement
 	active  map[fleet.MachineID]map[fleet.MoveID]bool   // moves that are not final, by machine
 	ofDrain map[fleet.DrainID]map[fleet.MoveID]bool     // all moves of a drain
+	named   map[fleet.MachineName]map[fleet.MachineID]bool
 	// restless machines are those whose record alone says that something is to happen or be
 	// awaited.
 	restless map[fleet.MachineID]bool
@@ -24,6 +25,7 @@ func newIndices() indices {
 		placed:   map[fleet.WorkerID]map[fleet.MachineID]bool{},
 		active:   map[fleet.MachineID]map[fleet.MoveID]bool{},
 		ofDrain:  map[fleet.DrainID]map[fleet.MoveID]bool{},
+		named:    map[fleet.MachineName]map[fleet.MachineID]bool{},
 		restless: map[fleet.MachineID]bool{},
 	}
 }
@@ -34,10 +36,12 @@ func (x *indices) machine(old, now *fleet.Machine) {
 			drop(x.placed, old.Placement.Worker, old.ID)
 		}
 		delete(x.restless, old.ID)
+		drop(x.named, old.Name, old.ID)
 	}
 	if now == nil {
 		return
 	}
+	include(x.named, now.Name, now.ID)
 	if now.Placement != nil {
 		include(x.placed, now.Placement.Worker, now.ID)
 	}
@@ -100,6 +104,19 @@ func (r *Records) PlacedOn(workers ...fleet.WorkerID) []fleet.Machine {
 		}
 	}
 	slices.SortFunc(list, func(a, b fleet.Machine) int { return cmp.Compare(a.ID, b.ID) })
+	return list
+}
+
+// Named returns the machines of that name in all apps and networks, ordered by id.
+func (r *Records) Named(name fleet.MachineName) []Row[fleet.Machine] {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	var list []Row[fleet.Machine]
+	for id := range r.indices.named[name] {
+		list = append(list, r.Machines.rows[id])
+	}
+	slices.SortFunc(list,
+		func(a, b Row[fleet.Machine]) int { return cmp.Compare(a.Val.ID, b.Val.ID) })
 	return list
 }
 

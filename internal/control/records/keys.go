@@ -15,7 +15,7 @@ type Name string
 // Names of kinds.
 const (
 	Machines    Name = "machines"
-	FullNames   Name = "names" // app/name → machine id: what makes a name unique
+	FullNames   Name = "names" // network/app/name → machine id: what makes a name unique
 	Networks    Name = "networks"
 	Workers     Name = "workers"
 	Allocations Name = "allocations" // one per worker: one compare decides its capacity
@@ -24,6 +24,7 @@ const (
 	Images      Name = "images"
 	Locks       Name = "netlocks"   // network/slot → move id
 	Tombstones  Name = "tombstones" // machines destroyed while their worker was lost
+	Tokens      Name = "tokens"     // of people and programs
 	Meta        Name = "meta"       // one record: the counters
 
 	// histories are not in memory: per machine a ring of its newest events.
@@ -48,10 +49,14 @@ type Tombstone struct {
 	Generation fleet.Generation `json:"generation"`
 }
 
-// FullName is the id of a machine's name among FullNames.
-func FullName(app fleet.AppName, name fleet.MachineName) string {
-	return fmt.Sprintf("%s/%s", app, name)
+// FullName is the id of a machine's name among FullNames. The network is part of it, so that who
+// may see one network learns nothing of the names in another.
+func FullName(m fleet.Machine) string {
+	return fmt.Sprintf("%s/%s/%s", m.Network, m.App, m.Name)
 }
+
+// FormerFullName is the id that older releases gave a machine's name: unique in the whole fleet.
+func FormerFullName(m fleet.Machine) string { return fmt.Sprintf("%s/%s", m.App, m.Name) }
 
 // Slot is the id of one slot of a network's lock.
 func Slot(network fleet.NetworkName, slot int) string { return fmt.Sprintf("%s/%d", network, slot) }

@@ -49,6 +49,7 @@ type Records struct {
 	Images      *Kind[fleet.ImageName, fleet.Image]
 	Locks       *Kind[string, fleet.MoveID]
 	Tombstones  *Kind[fleet.MachineID, Tombstone]
+	Tokens      *Kind[fleet.TokenID, fleet.Token]
 	counters    *Kind[string, Counters]
 
 	mu      sync.RWMutex
@@ -73,6 +74,7 @@ func New(cfg Config) *Records {
 	r.Images = add[fleet.ImageName, fleet.Image](r, Images, nil)
 	r.Locks = add[string, fleet.MoveID](r, Locks, nil)
 	r.Tombstones = add[fleet.MachineID, Tombstone](r, Tombstones, nil)
+	r.Tokens = add[fleet.TokenID, fleet.Token](r, Tokens, nil)
 	r.counters = add[string, Counters](r, Meta, nil)
 	r.counters.only = countersID
 	return r

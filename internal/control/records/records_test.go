@@ -119,7 +119,8 @@ func TestEveryKindComesAndGoes(t *testing.T) {
 	tx := r.Begin()
 	tx.SetMachine(r.Machines.New("m1"),
 		fleet.Machine{ID: "m1", Placement: &fleet.Placement{Worker: "w1"}})
-	records.Set(tx, r.FullNames.New(records.FullName("app", "web")), fleet.MachineID("m1"))
+	web := fleet.Machine{Network: "net", App: "app", Name: "web"}
+	records.Set(tx, r.FullNames.New(records.FullName(web)), fleet.MachineID("m1"))
 	records.Set(tx, r.Networks.New("net"), fleet.Network{Name: "net"})
 	records.Set(tx, r.Workers.New("w1"), fleet.Worker{ID: "w1"})
 	records.Set(tx, r.Allocations.New("w1"), fleet.Allocation{Worker: "w1"})
@@ -128,6 +129,7 @@ func TestEveryKindComesAndGoes(t *testing.T) {
 	records.Set(tx, r.Drains.New("d1"), fleet.Drain{ID: "d1"})
 	records.Set(tx, r.Images.New("base"), fleet.Image{Name: "base"})
 	records.Set(tx, r.Locks.New(records.Slot("net", 0)), fleet.MoveID("v1"))
+	records.Set(tx, r.Tokens.New("t1"), fleet.Token{ID: "t1"})
 	tx.RememberLost(fleet.Machine{ID: "m0"}, "w1")
 	records.Set(tx, r.Counters(), records.Counters{Network: 1})
 	if err := tx.Commit(t.Context()); err != nil {
@@ -140,7 +142,7 @@ func TestEveryKindComesAndGoes(t *testing.T) {
 		}
 		return []int{r.Machines.Len(), r.FullNames.Len(), r.Networks.Len(), r.Workers.Len(),
 			r.Allocations.Len(), r.Moves.Len(), r.Drains.Len(), r.Images.Len(), r.Locks.Len(),
-			r.Tombstones.Len(), n, len(r.PlacedOn("w1")), len(r.ActiveMoves("m1")),
+			r.Tombstones.Len(), r.Tokens.Len(), n, len(r.PlacedOn("w1")), len(r.ActiveMoves("m1")),
 			len(r.DrainMoves("d1")),
 			r.HeldLocks()["net"], len(r.Unsettled())}
 	}

@@ -27,6 +27,7 @@ type Fleet struct {
 	drains    map[fleet.DrainID]*fleet.DrainView
 	moves     map[fleet.MoveID]*fleet.MoveView
 	images    map[fleet.ImageName]fleet.Image
+	tokens    map[fleet.TokenID]fleet.Token
 	reports   []fleet.WorkerReport
 	joins     []fleet.JoinRequest
 	mutations int
@@ -47,6 +48,7 @@ var (
 	_ fleet.Changes    = (*Fleet)(nil)
 	_ fleet.WorkerFeed = (*Fleet)(nil)
 	_ fleet.Locator    = (*Fleet)(nil)
+	_ fleet.Tokens     = (*Fleet)(nil)
 )
 
 // New returns a fleet with two ready workers, w1 and w2, and the image "base".
@@ -57,6 +59,7 @@ func New() *Fleet {
 		workers:  map[fleet.WorkerID]*fleet.WorkerView{},
 		drains:   map[fleet.DrainID]*fleet.DrainView{},
 		moves:    map[fleet.MoveID]*fleet.MoveView{}, images: map[fleet.ImageName]fleet.Image{},
+		tokens:  map[fleet.TokenID]fleet.Token{},
 		changed: make(chan struct{}), now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC),
 	}
 	for i, id := range []fleet.WorkerID{"w1", "w2"} {
@@ -142,27 +145,43 @@ func (f *Fleet) Server(context.Context) fleet.ServerView {
 	return fleet.ServerView{FleetID: "test", StoreURL: "file:///pool", Started: f.now}
 }
 
+// Find implements fleet.Locator.
+func (f *Fleet) Find(_ context.Context, ref string,
+	sees func(fleet.Machine) bool) (fleet.Machine, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v, err := f.findAmongLocked(ref, sees)
+	if err != nil {
+		return fleet.Machine{}, err
+	}
+	return v.Machine, nil
+}
+
 // findLocked resolves a reference as fleet.Machines does.
 func (f *Fleet) findLocked(ref string) (*fleet.MachineView, error) {
+	return f.findAmongLocked(ref, func(fleet.Machine) bool { return true })
+}
+
+func (f *Fleet) findAmongLocked(ref string,
+	sees func(fleet.Machine) bool) (*fleet.MachineView, error) {
 	if f.fail != nil {
 		return nil, f.fail
 	}
-	if v, ok := f.machines[fleet.MachineID(ref)]; ok {
+	if v, ok := f.machines[fleet.MachineID(ref)]; ok && sees(v.Machine) {
 		return v, nil
 	}
 	app, name, scoped := strings.Cut(ref, "/")
 	var found []*fleet.MachineView
 	for _, v := range f.machines {
 		m := v.Machine
-		if scoped && string(m.App) == app && string(m.Name) == name || !scoped &&
-			string(m.Name) == ref {
+		if sees(m) && (scoped && string(m.App) == app && string(m.Name) == name || !scoped &&
+			string(m.Name) == ref) {
 			found = append(found, v)
 		}
 	}
 	switch len(found) {
 	case 0:
-		return nil, errs.New(errs.NotFound, "there is no machine %q", ref).
-			WithRemedy("see: sluice machine list")
+		return nil, fleet.NoMachine(ref)
 	case 1:
 		return found[0], nil
 	default:

@@ -30,7 +30,8 @@ func (f *Fleet) CreateMachine(_ context.Context,
 		return fleet.MachineView{}, err
 	}
 	for _, v := range f.machines {
-		if v.Machine.App == req.App && v.Machine.Name == req.Name {
+		if v.Machine.Network == req.Network && v.Machine.App == req.App &&
+			v.Machine.Name == req.Name {
 			return fleet.MachineView{},
 				errs.New(errs.Exists, "app %q has a machine %q already", req.App, req.Name)
 		}
@@ -160,7 +161,7 @@ func (f *Fleet) Migrate(_ context.Context, ref string, to fleet.WorkerID) (fleet
 			return errs.New(errs.Conflict, "machine %q is busy with %s", ref, v.Machine.Owner)
 		}
 		f.next++
-		move = fleet.MoveView{MachineName: v.Machine.Name,
+		move = fleet.MoveView{MachineName: v.Machine.Name, App: v.Machine.App,
 			Move: fleet.Move{ID: fleet.MoveID(fmt.Sprintf("01MOVE%020d", f.next)),
 				Machine: v.Machine.ID, Network: v.Machine.Network, Reason: "migrate", From: "w1",
 				To: to, Step: fleet.StepPlanned,
@@ -180,5 +181,5 @@ func (f *Fleet) Move(_ context.Context, id fleet.MoveID) (fleet.MoveView, error)
 	if m, ok := f.moves[id]; ok {
 		return *m, f.fail
 	}
-	return fleet.MoveView{}, errs.New(errs.NotFound, "there is no move %q", id)
+	return fleet.MoveView{}, fleet.NoMove(id)
 }

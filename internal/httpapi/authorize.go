@@ -1,0 +1,127 @@
+package httpapi
+
+import (
+	"net/http"
+
+	"github.com/sluice-platform/sluice/internal/authz"
+	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
+)
+
+// about is what a route's calls are about, by which a request's object is found.
+type about string
+
+// What routes are about.
+const (
+	aboutNothing about = "public"  // health, and the API's own description: without a token
+	aboutMetrics about = "metrics" // those of the whole fleet
+	aboutFleet   about = "fleet"   // workers, drains, images
+	aboutFeed    about = "feed"    // what workers ask
+	aboutMachine about = "machine" // the one that {ref} names
+	aboutMove    about = "move"    // the one that {id} names, of a machine
+	// aboutSome: the call looks at each thing that it lists or makes, with sees or mayDo.
+	aboutSome about = "some"
+)
+
+// authorize wraps a handler so that only those reach it who have a verb on what the call is about.
+// It is the only place where that is decided, but for what a body or a list names (see aboutSome).
+func (a *API) authorize(need authz.Verb, of about, next http.HandlerFunc) http.HandlerFunc {
+	if of == aboutNothing {
+		return next
+	}
+	return func(w http.ResponseWriter, r *http.Request) {
+		c := callOf(r)
+		var err error
+		if c.subject, c.who, err = a.callers.who(r); err != nil {
+			if errs.Is(err, errs.Denied) {
+				w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
+				writeErrorStatus(w, http.StatusUnauthorized, err)
+				return
+			}
+			writeError(w, err)
+			return
+		}
+		if err := a.decide(r, c, need, of); err != nil {
+			writeError(w, err)
+			return
+		}
+		ctx, cancel := a.running.add(r.Context(), c.who.ID)
+		defer cancel()
+		next(w, r.WithContext(ctx))
+	}
+}
+
+// decide returns why a call is refused; nil: it is allowed. What the caller may not know of is told
+// in the same words as what isn't there.
+func (a *API) decide(r *http.Request, c *call, need authz.Verb, of about) error {
+	switch of {
+	case aboutMetrics:
+		return refusal(c.subject, need, authz.Object{Class: authz.Metrics})
+	case aboutFleet:
+		return refusal(c.subject, need, authz.Object{Class: authz.Fleet})
+	case aboutFeed:
+		return refusal(c.subject, need, authz.Object{Class: authz.Feed})
+	case aboutSome, aboutMachine, aboutMove:
+		// Who has the verb nowhere is told so whatever exists.
+		if err := refusal(c.subject, need, authz.Object{Class: authz.Some}); err != nil {
+			return err
+		}
+	case aboutNothing:
+	}
+	switch of {
+	case aboutMachine:
+		m, err := a.deps.Locator.Find(r.Context(), machineRef(r),
+			func(m fleet.Machine) bool { return sees(r, scopeOf(m)) })
+		if err != nil {
+			return err
+		}
+		c.machine = m
+		return refusal(c.subject, need, authz.Object{Class: authz.Scoped, Scope: scopeOf(m)})
+	case aboutMove:
+		id := fleet.MoveID(r.PathValue("id"))
+		v, err := a.deps.Moves.Move(r.Context(), id)
+		if err != nil {
+			return err
+		}
+		s := authz.Scope{Network: string(v.Move.Network), App: string(v.App)}
+		if !sees(r, s) {
+			return fleet.NoMove(id)
+		}
+		return refusal(c.subject, need, authz.Object{Class: authz.Scoped, Scope: s})
+	}
+	return nil
+}
+
+// mayDo refuses a call that names a scope in its body, unless the caller has a verb there. What is
+// in the scope, and whether anything is, doesn't count.
+func mayDo(r *http.Request, need authz.Verb, s authz.Scope) error {
+	if callOf(r).subject.On(s) >= need {
+		return nil
+	}
+	return errs.New(errs.Denied, "your token lets you do %s; this needs %s on %s",
+		grantsOf(callOf(r).subject), need, s).
+		WithRemedy("ask an admin of that scope for a token")
+}
+
+// refusal puts a decision into words.
+func refusal(s authz.Subject, need authz.Verb, o authz.Object) error {
+	if authz.Decide(s, need, o) == authz.Allowed {
+		return nil
+	}
+	if s.Kind == authz.Worker || s.Kind == authz.Scraper {
+		return errs.New(errs.Denied, "a %s token may not call this", s.Kind).
+			WithRemedy("use a token of an operator, or: sluice token create")
+	}
+	if o.Class == authz.Feed {
+		return errs.New(errs.Denied, "only workers may call this").
+			WithRemedy("use the fleet's worker token")
+	}
+	where := authz.Scope{}.String()
+	if o.Class == authz.Some {
+		where = "what it is about"
+	} else if o.Class == authz.Scoped {
+		where = o.Scope.String()
+	}
+	return errs.New(errs.Denied, "your token lets you do %s; this needs %s on %s", grantsOf(s),
+		need, where).WithRemedy("ask an admin of that scope for a token")
+}
