@@ -179,6 +179,11 @@ func (s *execSession) receive(ctx context.Context) (int, error) {
 			if cause := ctx.Err(); cause != nil {
 				return 0, cause
 			}
+			var closed websocket.CloseError
+			if errors.As(err, &closed) && closed.Code == websocket.StatusPolicyViolation {
+				return 0, &api.Error{Code: "denied", Message: "the server has ended the command",
+					Cause: closed.Reason, Err: err}
+			}
 			return 0, &api.Error{Code: codeUnavailable,
 				Message: "the connection to the machine was lost before the command ended",
 				Cause:   err.Error(),

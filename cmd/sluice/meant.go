@@ -29,6 +29,7 @@ var habits = map[string]struct{ is, like []string }{
 	"cordon":     {like: []string{"disable", "taint"}},
 	"drain":      {like: []string{"evacuate", "evict"}},
 	"cancel":     {like: []string{"stop", "abort", "rm"}},
+	"revoke":     {like: []string{"delete", "remove", "rm", "destroy", "disable"}},
 }
 
 // nouns are what other tools call the nouns.
@@ -39,6 +40,7 @@ var nouns = map[string][]string{
 	"image":  {"images"},
 	"disk":   {"disks", "volume", "volumes", "storage"},
 	"drain":  {"drains"},
+	"token":  {"tokens"},
 	"doctor": {"check", "diagnose"},
 	"server": {"serve", "daemon"},
 }

@@ -53,6 +53,7 @@ func nounCommands(d *deps) []*cobra.Command {
 		newImageCommand(d),
 		newMachineCommand(d),
 		newServerCommand(d),
+		newTokenCommand(d),
 		newTopCommand(d),
 		newVersionCommand(d),
 		newWorkerCommand(d),

@@ -62,7 +62,8 @@ what was half done. A second server on the same data directory is refused.
 	flags.StringVar(&f.store, "store", "",
 		"URL of the pool of disks: s3://bucket/prefix or file:///directory")
 	flags.StringVar(&f.fleetID, "fleet-id", "sluice", "the fleet's name in its own records")
-	flags.StringVar(&f.operatorToken, "operator-token-file", "", "file with the token of operators")
+	flags.StringVar(&f.operatorToken, "operator-token-file", "",
+		"file with the tokens of operators, one a line; read again when it changes")
 	flags.StringVar(&f.workerToken, "worker-token-file", "", "file with the token of workers")
 	flags.StringVar(&f.metricsToken, "metrics-token-file", "", metricsTokenHelp)
 	flags.StringVar(&f.otlp, "otlp-endpoint", "", otlpHelp)
@@ -166,10 +167,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	apiDeps := httpapi.DepsOf(c, log.With("component", "api"))
-	apiDeps.Lacks = c.Lacks
-	apiDeps.Exposition, apiDeps.Requests = seen.ofAPI(log)
-	apiServer, err := httpapi.New(tokens, apiDeps)
+	apiServer, err := newAPI(tokens, c, seen, log)
 	if err != nil {
 		return err
 	}
@@ -181,6 +179,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	g.Go(func() error { return c.Run(ctx) })
 	g.Go(func() error { return seen.traces.Run(ctx) })
 	g.Go(func() error { return apiServer.Run(ctx, listeners...) })
+	g.Go(func() error { return followOperatorTokens(ctx, f.operatorToken, apiServer, log) })
 	g.Go(func() error { return etcd.Wait(ctx) }) // without state there is nothing to serve
 	g.Go(func() error { return warnOfFullDisk(ctx, f.data, log) })
 	g.Go(func() error { return whenReady(ctx, f.readyFile, c, listeners, log) })
@@ -196,6 +195,15 @@ func (f *serverFlags) newControl(seen serverSight, deps control.Deps) (*control.
 		return nil, err
 	}
 	return c, seen.watch(c)
+}
+
+// newAPI returns the API of a control plane.
+func newAPI(cfg httpapi.Config, c *control.Control, seen serverSight,
+	log *slog.Logger) (*httpapi.API, error) {
+	deps := httpapi.DepsOf(c, log.With("component", "api"))
+	deps.Lacks = c.Lacks
+	deps.Exposition, deps.Requests = seen.ofAPI(log)
+	return httpapi.New(cfg, deps)
 }
 
 // emptyDir makes a directory, and removes what an earlier process left in it.

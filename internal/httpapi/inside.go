@@ -50,7 +50,11 @@ func (i insideRoute) of(method string) authz.Verb {
 }
 
 // insideHandler passes calls on to the machine, each with the verb that it needs.
-func (a *API) insideHandler(i insideRoute, next http.HandlerFunc) http.HandlerFunc {
+func (a *API) insideHandler(i insideRoute) http.HandlerFunc {
+	next := a.proxy.ServeHTTP
+	if i.path == "exec" {
+		next = a.exec
+	}
 	byVerb := map[authz.Verb]http.HandlerFunc{}
 	for v := authz.Read; v <= authz.Admin; v++ {
 		byVerb[v] = a.authorize(v, aboutMachine, next)

@@ -18,8 +18,8 @@ const (
 )
 
 // observe gives every request an id, which goes into the answer, the log and proxied calls, and
-// logs it when it has been answered. An id that the caller gave is logged beside it. What is asked over and over is logged at debug level, unless
-// it fails.
+// logs it when it has been answered. An id that the caller gave is logged beside it. What is asked
+// over and over is logged at debug level, unless it fails.
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{id: ulid.Make().String()}

@@ -94,8 +94,11 @@ func (a *API) rewrite(pr *httputil.ProxyRequest) {
 		pr.Out.URL.Path = plain
 	}
 	pr.SetXForwarded()
-	pr.Out.Header.Set("Authorization", "Bearer "+a.cfg.WorkerToken)
+	a.asServer(pr.Out.Header)
 }
+
+// asServer gives a request to a worker the server's credential in place of the caller's.
+func (a *API) asServer(h http.Header) { h.Set("Authorization", "Bearer "+a.cfg.WorkerToken) }
 
 func targetOf(r *http.Request) target {
 	t, _ := r.Context().Value(targetKey{}).(target)

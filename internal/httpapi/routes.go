@@ -90,7 +90,7 @@ func (a *API) newMux() http.Handler {
 		mux.Handle(path, byMethod(methods))
 	}
 	for _, i := range insideRoutes() {
-		mux.Handle(pathInside+i.path, a.insideHandler(i, a.proxy.ServeHTTP))
+		mux.Handle(pathInside+i.path, a.insideHandler(i))
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, errs.New(errs.NotFound, "there is no %s in this API", r.URL.Path).

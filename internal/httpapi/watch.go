@@ -2,11 +2,13 @@ package httpapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"net/http"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // watchDrain streams a drain as server-sent events: its state at once, then at each change, and
@@ -44,6 +46,9 @@ func (c drainCalls) watchDrain(w http.ResponseWriter, r *http.Request) {
 			}
 			continue
 		case <-ctx.Done():
+			if why := context.Cause(ctx); errs.Is(why, errs.Denied) {
+				_, _ = w.Write([]byte(": " + why.Error() + "\n\n"))
+			}
 			return
 		}
 		changed = c.waits.changes.Changed()
