@@ -284,10 +284,10 @@ func (v *testVM) serveGateway() {
 	}
 	// to see which steps wait for the store
 	delay, _ := time.ParseDuration(os.Getenv("SLUICE_TEST_STORE_DELAY"))
-	allow := gatewayhttp.AuthorizerFunc(func(r *http.Request, op, key string, body []byte) error {
+	allow := gatewayhttp.AuthorizerFunc(func(r *http.Request, op, key string, size int64) error {
 		if delay > 0 {
 			v.t.Logf("%s store: %s %s %s %d bytes", time.Now().Format("05.000"), op, key,
-				r.Header.Get("Range"), len(body))
+				r.Header.Get("Range"), size)
 		}
 		time.Sleep(delay)
 		v.requests.Add(1)

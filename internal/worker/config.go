@@ -34,9 +34,12 @@ type Config struct {
 	Release     fleet.ReleaseID // of the platform that new VMs get
 	ReleaseDir  string          // the release's files
 
-	Pool       int    // VMs kept ready
-	CacheBytes int64  // cache device of each VM
-	FrontEnd   string // how a VM's kernel gets its disk; see guestapi.Boot
+	Pool       int   // VMs kept ready
+	CacheBytes int64 // cache device of each VM
+	// GatewayBytes is what all VMs' gateways may have of bodies in memory, beside 16 MiB that each
+	// has for itself; default 256 MiB.
+	GatewayBytes int64
+	FrontEnd     string // how a VM's kernel gets its disk; see guestapi.Boot
 	// Overhead is what a VM gets on top of its machine's resources, for the platform; default 1
 	// core, 512 MiB.
 	Overhead fleet.Resources

@@ -126,7 +126,7 @@ func (m *machine) take(c *claim) {
 func (m *machine) connect(vm *pool.VM) {
 	m.vm, m.vmEnd, m.graceEnd = vm, vm.Done(), time.Time{}
 	gate := gateway.New(gateway.Config{
-		Store: m.host.store, Logger: m.log,
+		Store: m.host.store, Logger: m.log, Memory: m.host.memory,
 		Listen: m.host.listenOn(vm.HostLink()),
 		Done:   m.requested, Refused: m.host.deps.Metrics.Refused,
 	})

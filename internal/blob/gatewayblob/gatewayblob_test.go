@@ -38,7 +38,7 @@ func client(t *testing.T, url, token string) *gatewayblob.Store {
 	return s
 }
 
-func allow(r *http.Request, _, _ string, _ []byte) error {
+func allow(r *http.Request, _, _ string, _ int64) error {
 	if jsonhttp.Bearer(r) != "secret" {
 		return errs.New(errs.Denied, "bad token").WithRemedy("bind again")
 	}
@@ -59,15 +59,15 @@ func TestAuthorizerSeesEveryRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := serve(t, gatewayhttp.New(store,
-		gatewayhttp.AuthorizerFunc(func(r *http.Request, op, key string, body []byte) error {
+		gatewayhttp.AuthorizerFunc(func(r *http.Request, op, key string, size int64) error {
 			switch {
 			case op == gatewayhttp.OpGet && strings.HasPrefix(key, "disks/base/"):
 				return nil
 			case !strings.HasPrefix(key, "disks/mine/"):
 				return errs.New(errs.Denied, "%s of %s", op, key).
 					WithRemedy("stay below disks/mine/")
-			case op == gatewayhttp.OpPut || string(body) == "evil":
-				return errs.New(errs.Fenced, "%s of %q", op, body)
+			case op == gatewayhttp.OpPut || size == int64(len("evil")):
+				return errs.New(errs.Fenced, "%s of %d bytes", op, size)
 			}
 			return nil
 		}), gatewayhttp.Config{MaxBody: 100}))
@@ -201,7 +201,7 @@ func TestStoreErrorsKeepTheirKind(t *testing.T) {
 	for _, kind := range []errs.Kind{errs.Invalid, errs.NotFound, errs.Conflict, errs.Denied,
 		errs.Unavailable, errs.Exhausted, errs.Fenced, errs.Internal} {
 		s := serve(t, gatewayhttp.New(memblob.New(),
-			gatewayhttp.AuthorizerFunc(func(*http.Request, string, string, []byte) error {
+			gatewayhttp.AuthorizerFunc(func(*http.Request, string, string, int64) error {
 				return errs.Wrap(kind, errors.New("cause"), "message").WithRemedy("remedy")
 			}), gatewayhttp.Config{}))
 		_, err := s.Get(t.Context(), "k", blob.All())

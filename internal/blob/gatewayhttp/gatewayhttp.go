@@ -10,19 +10,19 @@
 //	GET    /list?prefix=&after=                      200, a document per line, {"end":true} last
 //
 // An error is the JSON document {"kind","message","remedy"}, with a status that follows from the
-// kind. Invariant: nothing reaches the store before the Authorizer has said yes to exactly that
-// request.
+// kind. Invariants:
+//
+//   - Nothing reaches the store, and no byte of a body is read, before the Authorizer has said yes
+//     to exactly that request. The connection of one that is refused is closed, with what was
+//     still to come.
+//   - What is in memory of bodies is bounded, by a Budget that all gateways of a process share.
+//   - A body, or an answer, that makes no progress is cut. One that is slow isn't.
 package gatewayhttp
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -46,28 +46,34 @@ const defaultMaxBody = 64 << 20
 // Authorizer decides about each request. It is safe for concurrent use.
 type Authorizer interface {
 	// Authorize returns nil to let a request through, else the error that the client gets. key is a
-	// valid object key, but for OpList; body is what would be written, and must not be kept or
-	// changed.
-	Authorize(r *http.Request, op, key string, body []byte) error
+	// valid object key, but for OpList; size is of what would be written. The body is not read yet,
+	// and not the authorizer's to read.
+	Authorize(r *http.Request, op, key string, size int64) error
 }
 
 // AuthorizerFunc is a function as an Authorizer.
-type AuthorizerFunc func(r *http.Request, op, key string, body []byte) error
+type AuthorizerFunc func(r *http.Request, op, key string, size int64) error
 
 // Authorize calls f.
-func (f AuthorizerFunc) Authorize(r *http.Request, op, key string, body []byte) error {
-	return f(r, op, key, body)
+func (f AuthorizerFunc) Authorize(r *http.Request, op, key string, size int64) error {
+	return f(r, op, key, size)
 }
 
 // Config tunes a handler.
 type Config struct {
 	MaxBody int64 // bytes of one object that may be written; default 64 MiB
+	// Share bounds the bodies in memory; nil: one of a budget of its own.
+	Share *Share
+	// Patience is how long a body or an answer may take for each 256 KiB; default 30 s.
+	Patience time.Duration
 }
 
 type handler struct {
-	store   blob.Store
-	auth    Authorizer
-	maxBody int64
+	store    blob.Store
+	auth     Authorizer
+	maxBody  int64
+	share    *Share
+	patience time.Duration
 }
 
 // New returns a handler that serves store to those whom auth lets through.
@@ -75,14 +81,26 @@ func New(store blob.Store, auth Authorizer, cfg Config) http.Handler {
 	if cfg.MaxBody <= 0 {
 		cfg.MaxBody = defaultMaxBody
 	}
-	return &handler{store: store, auth: auth, maxBody: cfg.MaxBody}
+	if cfg.Share == nil {
+		cfg.Share = NewBudget(0).Share()
+	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = defaultPatience
+	}
+	return &handler{store: store, auth: auth, maxBody: cfg.MaxBody, share: cfg.Share,
+		patience: cfg.Patience}
 }
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var err error
 	key, isObject := strings.CutPrefix(r.URL.Path, "/o/")
+	body := &paced{h: h, conn: http.NewResponseController(w), r: r.Body}
+	// for what is still in a buffer when this returns
+	defer func() { _ = body.conn.SetWriteDeadline(time.Now().Add(h.patience)) }()
 	switch {
+	case r.Method != http.MethodPut && r.ContentLength != 0:
+		err = errs.New(errs.Invalid, "%s with a body", r.Method)
 	case r.URL.Path == "/list" && r.Method == http.MethodGet:
 		err = h.list(w, r)
 	case !isObject:
@@ -90,26 +108,29 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodGet || r.Method == http.MethodHead:
 		err = h.get(w, r, key)
 	case r.Method == http.MethodPut:
-		err = h.put(w, r, key)
+		err = h.put(w, r, key, body)
 	case r.Method == http.MethodDelete:
 		err = h.drop(w, r, key)
 	default:
 		err = errs.New(errs.Unsupported, "method %s", r.Method)
+	}
+	if r.ContentLength != 0 && !body.whole {
+		body.refuse(w)
 	}
 	if err != nil {
 		writeError(w, err)
 	}
 }
 
-func (h *handler) authorize(r *http.Request, op, key string, body []byte) error {
+func (h *handler) authorize(r *http.Request, op, key string, size int64) error {
 	if err := blob.CheckKey(key); err != nil {
 		return err
 	}
-	return h.auth.Authorize(r, op, key, body)
+	return h.auth.Authorize(r, op, key, size)
 }
 
 func (h *handler) get(w http.ResponseWriter, r *http.Request, key string) error {
-	if err := h.authorize(r, OpGet, key, nil); err != nil {
+	if err := h.authorize(r, OpGet, key, 0); err != nil {
 		return err
 	}
 	rg, err := parseRange(r.Header.Get("Range"))
@@ -117,9 +138,10 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, key string) error 
 		return err
 	}
 	if r.Method == http.MethodHead {
-		rg = blob.Range{}
+		rg = blob.Range{} // its size and its ETag, and no content
 	}
-	o, err := h.store.Get(r.Context(), key, rg)
+	o, free, err := h.fetch(r.Context(), key, rg)
+	defer free()
 	if err != nil {
 		return err
 	}
@@ -140,18 +162,18 @@ func (h *handler) get(w http.ResponseWriter, r *http.Request, key string) error 
 			first+int64(len(o.Data))-1, o.Size))
 		w.WriteHeader(http.StatusPartialContent)
 	}
-	_, _ = w.Write(o.Data) // a client that is gone needs no answer
+	_, _ = h.pacedWriter(w).Write(o.Data) // a client that is gone needs no answer
 	return nil
 }
 
-func (h *handler) put(w http.ResponseWriter, r *http.Request, key string) error {
-	if r.ContentLength > h.maxBody {
+func (h *handler) put(w http.ResponseWriter, r *http.Request, key string, in *paced) error {
+	switch {
+	case r.ContentLength < 0:
+		return errs.New(errs.Invalid, "an object without a length").
+			WithRemedy("send Content-Length")
+	case r.ContentLength > h.maxBody:
 		return errs.New(errs.Invalid, "object of %d bytes, more than %d",
 			r.ContentLength, h.maxBody)
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.maxBody))
-	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "read the object's body")
 	}
 	absent, match := r.Header.Get("If-None-Match"), r.Header.Get("If-Match")
 	op, write := OpPut, h.store.Put
@@ -170,7 +192,15 @@ func (h *handler) put(w http.ResponseWriter, r *http.Request, key string) error 
 			return h.store.PutIfMatch(ctx, key, body, want)
 		}
 	}
-	if err := h.authorize(r, op, key, body); err != nil {
+	if err := h.authorize(r, op, key, r.ContentLength); err != nil {
+		return err
+	}
+	if err := h.share.take(r.Context(), r.ContentLength); err != nil {
+		return err
+	}
+	defer h.share.free(r.ContentLength)
+	body, err := in.read(r.ContentLength)
+	if err != nil {
 		return err
 	}
 	began := time.Now()
@@ -206,7 +236,7 @@ func StoreTime(answer http.Header) (time.Duration, bool) {
 const maxTimingMS = 1e9
 
 func (h *handler) drop(w http.ResponseWriter, r *http.Request, key string) error {
-	if err := h.authorize(r, OpDelete, key, nil); err != nil {
+	if err := h.authorize(r, OpDelete, key, 0); err != nil {
 		return err
 	}
 	if err := h.store.Delete(r.Context(), key); err != nil {
@@ -214,83 +244,4 @@ func (h *handler) drop(w http.ResponseWriter, r *http.Request, key string) error
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
-}
-
-// ListLine is one line of a listing: an entry, or what ends it. A listing without an end was cut.
-type ListLine struct {
-	Key   string     `json:"key,omitempty"`
-	Size  int64      `json:"size,omitempty"`
-	End   bool       `json:"end,omitempty"`
-	Error *ErrorBody `json:"error,omitempty"`
-}
-
-func (h *handler) list(w http.ResponseWriter, r *http.Request) error {
-	query := r.URL.Query()
-	prefix := query.Get("prefix")
-	if err := h.auth.Authorize(r, OpList, prefix, nil); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/x-ndjson")
-	buffered := bufio.NewWriterSize(w, 64<<10)
-	out := json.NewEncoder(buffered)
-	var writeErr error
-	err := h.store.List(r.Context(), prefix, query.Get("after"), func(e blob.Entry) bool {
-		writeErr = out.Encode(ListLine{Key: e.Key, Size: e.Size})
-		return writeErr == nil
-	})
-	last := ListLine{End: true}
-	if err != nil {
-		last = ListLine{Error: errorBody(err)}
-	}
-	if writeErr == nil {
-		writeErr = errors.Join(out.Encode(last), buffered.Flush())
-	}
-	_ = writeErr // a client that is gone needs no answer
-	return nil
-}
-
-// QuoteETag returns an ETag as HTTP writes it.
-func QuoteETag(etag blob.ETag) string { return `"` + url.QueryEscape(string(etag)) + `"` }
-
-// UnquoteETag undoes QuoteETag.
-func UnquoteETag(s string) (blob.ETag, error) {
-	inner, ok := strings.CutPrefix(s, `"`)
-	inner, okEnd := strings.CutSuffix(inner, `"`)
-	etag, err := url.QueryUnescape(inner)
-	if !ok || !okEnd || err != nil {
-		return "", errs.New(errs.Invalid, "bad etag %q", s)
-	}
-	return blob.ETag(etag), nil
-}
-
-// parseRange understands the single ranges that a blob.Range can say.
-func parseRange(s string) (blob.Range, error) {
-	if s == "" {
-		return blob.All(), nil
-	}
-	bad := errs.New(errs.Invalid, "bad range %q", s)
-	spec, ok := strings.CutPrefix(s, "bytes=")
-	first, last, dash := strings.Cut(spec, "-")
-	if !ok || !dash {
-		return blob.Range{}, bad
-	}
-	if first == "" {
-		n, err := strconv.ParseInt(last, 10, 64)
-		if err != nil || n <= 0 {
-			return blob.Range{}, bad
-		}
-		return blob.Range{Offset: -n, Length: -1}, nil
-	}
-	offset, err := strconv.ParseInt(first, 10, 64)
-	if err != nil || offset < 0 {
-		return blob.Range{}, bad
-	}
-	if last == "" {
-		return blob.Range{Offset: offset, Length: -1}, nil
-	}
-	end, err := strconv.ParseInt(last, 10, 64)
-	if err != nil || end < offset {
-		return blob.Range{}, bad
-	}
-	return blob.Range{Offset: offset, Length: end - offset + 1}, nil
 }

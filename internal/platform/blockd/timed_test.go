@@ -80,7 +80,7 @@ func TestPartsAreOfOneAttempt(t *testing.T) {
 	once(t, info.Steps, "flush", "write map", "disk close")
 }
 
-func nobodyElse(*http.Request, string, string, []byte) error { return nil }
+func nobodyElse(*http.Request, string, string, int64) error { return nil }
 
 // once fails the test unless each step is there, once.
 func once(t *testing.T, steps []guestapi.Step, names ...string) {

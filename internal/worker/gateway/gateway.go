@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/blob"
@@ -27,6 +28,10 @@ const (
 	openRetry     = 500 * time.Millisecond
 	drainTimeout  = 100 * time.Millisecond // for answers under way when the gateway closes
 	sayAgain      = time.Minute            // between two lines that say the same
+
+	// maxConns is of one VM: twice what its disk keeps open, and what a boot has under way.
+	maxConns       = 512
+	maxHeaderBytes = 16 << 10 // a key is at most 1 KiB, three times that when it is escaped
 )
 
 // Config of one VM's gateway.
@@ -38,7 +43,11 @@ type Config struct {
 	Done func(decorate.Done)
 	// Refused is called for each request that the gateway refuses; may be nil.
 	Refused func()
-	Logger  *slog.Logger
+	// Memory bounds the bodies in memory, over all gateways that share it; nil: one of its own.
+	Memory *gatewayhttp.Budget
+	// Patience is how long a body may take for each 256 KiB; default 30 s.
+	Patience time.Duration
+	Logger   *slog.Logger
 }
 
 // Counts is what one VM asked of the store since its gateway was opened.
@@ -57,6 +66,7 @@ type Gateway struct {
 	server  *http.Server
 	meter   *decorate.Metered
 	refused *refusals
+	guard   guard
 	log     *slog.Logger
 	said    *repeats.Handler // of log: a VM that is refused once is refused over and over
 
@@ -76,9 +86,14 @@ func New(cfg Config) *Gateway {
 	g := &Gateway{listen: cfg.Listen, ready: make(chan struct{}),
 		meter: decorate.Meter(cfg.Store, cfg.Done), refused: &refusals{tell: cfg.Refused},
 		log: slog.New(said), said: said}
+	g.guard = guard{store: g.meter, refused: g.refused}
+	protocol := gatewayhttp.Config{Patience: cfg.Patience}
+	if cfg.Memory != nil {
+		protocol.Share = cfg.Memory.Share()
+	}
 	g.server = &http.Server{
-		Handler: g.admit(gatewayhttp.New(guard{store: g.meter, refused: g.refused}, g,
-			gatewayhttp.Config{})),
+		Handler:           g.admit(gatewayhttp.New(g.guard, g, protocol)),
+		MaxHeaderBytes:    maxHeaderBytes,
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
@@ -101,7 +116,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	close(g.ready)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
-		err := g.server.Serve(listener)
+		err := g.server.Serve(netutil.LimitListener(listener, maxConns))
 		if errors.Is(err, http.ErrServerClosed) {
 			return nil
 		}
@@ -216,11 +231,11 @@ func (g *Gateway) opened(r *http.Request) *grant {
 	return gr
 }
 
-// Authorize refuses who shows no good token. What a good one may do, the guard around the store
-// decides.
-func (g *Gateway) Authorize(r *http.Request, op, key string, _ []byte) error {
-	if _, ok := r.Context().Value(accessKey{}).(*Access); ok {
-		return nil
+// Authorize refuses who shows no good token, and what a good one may not do, before anything of a
+// body is read. The guard around the store decides the same again, and looks at the body.
+func (g *Gateway) Authorize(r *http.Request, op, key string, _ int64) error {
+	if accessOf(r.Context()) != nil {
+		return g.guard.check(r.Context(), op, key)
 	}
 	g.refused.add()
 	g.log.WarnContext(r.Context(), "store gateway refused a request without a good token", "op",

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/sluice-platform/sluice/internal/blob"
+	"github.com/sluice-platform/sluice/internal/blob/gatewayhttp"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -40,28 +41,19 @@ type guard struct {
 var _ blob.Store = guard{}
 
 func (g guard) Get(ctx context.Context, key string, r blob.Range) (blob.Object, error) {
-	a, err := accessTo(ctx, key)
-	if err != nil {
-		return blob.Object{}, g.refuse(err)
-	}
-	if !a.reads(key) {
-		return blob.Object{}, g.refuse(denied("read %s", key))
+	if err := g.check(ctx, gatewayhttp.OpGet, key); err != nil {
+		return blob.Object{}, err
 	}
 	return g.store.Get(ctx, key, r)
 }
 
-func (g guard) Put(_ context.Context, key string, _ []byte) (blob.ETag, error) {
-	return "", g.refuse(denied("overwrite %s", key))
+func (g guard) Put(ctx context.Context, key string, _ []byte) (blob.ETag, error) {
+	return "", g.check(ctx, gatewayhttp.OpPut, key)
 }
 
 func (g guard) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
-	a, err := accessTo(ctx, key)
-	if err != nil {
-		return "", g.refuse(err)
-	}
-	rel, own := strings.CutPrefix(key, a.DiskPath+slash)
-	if !a.Writable || !own || !writersOwn(rel) {
-		return "", g.refuse(denied("write %s", key))
+	if err := g.check(ctx, gatewayhttp.OpPutIfAbsent, key); err != nil {
+		return "", err
 	}
 	return g.store.PutIfAbsent(ctx, key, body)
 }
@@ -69,36 +61,39 @@ func (g guard) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.E
 func (g guard) PutIfMatch(
 	ctx context.Context, key string, body []byte, match blob.ETag,
 ) (blob.ETag, error) {
-	a, err := accessTo(ctx, key)
-	if err != nil {
-		return "", g.refuse(err)
+	if err := g.check(ctx, gatewayhttp.OpPutIfMatch, key); err != nil {
+		return "", err
 	}
-	if !a.Writable || key != headKey(a.DiskPath) {
-		return "", g.refuse(denied("replace %s", key))
-	}
-	if err := a.checkHead(body); err != nil {
+	if err := accessOf(ctx).checkHead(body); err != nil {
 		return "", g.refuse(err)
 	}
 	return g.store.PutIfMatch(ctx, key, body, match)
 }
 
-func (g guard) Delete(_ context.Context, key string) error {
-	return g.refuse(denied("delete %s", key))
+func (g guard) Delete(ctx context.Context, key string) error {
+	return g.check(ctx, gatewayhttp.OpDelete, key)
 }
 
 func (g guard) List(
 	ctx context.Context, prefix, startAfter string, yield func(blob.Entry) bool,
 ) error {
-	a, ok := ctx.Value(accessKey{}).(*Access)
-	if !ok {
-		return g.refuse(denied("list %s", prefix))
-	}
-	rel, own := strings.CutPrefix(prefix, a.DiskPath+slash)
-	// A prefix may end inside an element, but what comes before must be a plain path.
-	if !own || (rel != "" && blob.CheckKey(strings.TrimSuffix(prefix, slash)) != nil) {
-		return g.refuse(denied("list %s", prefix))
+	if err := g.check(ctx, gatewayhttp.OpList, prefix); err != nil {
+		return err
 	}
 	return g.store.List(ctx, prefix, startAfter, yield)
+}
+
+// check returns nil if the access in the context lets a request through, by all that is known
+// before its body. Else the request counts as refused.
+func (g guard) check(ctx context.Context, op, key string) error {
+	a := accessOf(ctx)
+	if a == nil {
+		return g.refuse(denied("%s %s", op, key))
+	}
+	if err := a.permits(op, key); err != nil {
+		return g.refuse(err)
+	}
+	return nil
 }
 
 // Close leaves the store open: it is the worker's.
@@ -110,12 +105,45 @@ func (g guard) refuse(err error) error {
 	return err
 }
 
-func accessTo(ctx context.Context, key string) (*Access, error) {
-	a, ok := ctx.Value(accessKey{}).(*Access)
-	if !ok {
-		return nil, denied("touch %s", key)
+// accessOf returns the access in a context; nil: there is none.
+func accessOf(ctx context.Context) *Access {
+	a, _ := ctx.Value(accessKey{}).(*Access)
+	return a
+}
+
+// permits returns nil for a request that the access allows, whatever its body is.
+func (a *Access) permits(op, key string) error {
+	rel, own := strings.CutPrefix(key, a.DiskPath+slash)
+	if op == gatewayhttp.OpList {
+		// A prefix may end inside an element, but what comes before must be a plain path.
+		if !own || (rel != "" && blob.CheckKey(strings.TrimSuffix(key, slash)) != nil) {
+			return denied("list %s", key)
+		}
+		return nil
 	}
-	return a, blob.CheckKey(key)
+	if err := blob.CheckKey(key); err != nil {
+		return err
+	}
+	switch op {
+	case gatewayhttp.OpGet:
+		if a.reads(key) {
+			return nil
+		}
+		return denied("read %s", key)
+	case gatewayhttp.OpPutIfAbsent:
+		if a.Writable && own && writersOwn(rel) {
+			return nil
+		}
+		return denied("write %s", key)
+	case gatewayhttp.OpPutIfMatch:
+		if a.Writable && key == headKey(a.DiskPath) {
+			return nil
+		}
+		return denied("replace %s", key)
+	case gatewayhttp.OpPut:
+		return denied("overwrite %s", key)
+	}
+	return denied("%s %s", op, key)
 }
 
 func (a *Access) reads(key string) bool {

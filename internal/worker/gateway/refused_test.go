@@ -5,6 +5,8 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/http"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -55,4 +57,27 @@ func TestRefusalsAreLoggedOnceWithACount(t *testing.T) {
 		!strings.Contains(said, "repeated=49") {
 		t.Errorf("%d lines:\n%s", n, said)
 	}
+}
+
+// TestARefusedListingHasAStatus: a meter or a firewall in between would take 200 for a success.
+func TestARefusedListingHasAStatus(t *testing.T) {
+	r := newRig(t)
+	r.grant(3, true)
+	for prefix, want := range map[string]int{"disks/": http.StatusForbidden, other + "/": http.StatusForbidden, mine + "/log/": http.StatusOK, mine + "/seg/": http.StatusOK} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			r.url+"/list?prefix="+url.QueryEscape(prefix), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("list %q: status %d, want %d", prefix, resp.StatusCode, want)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
 }
