@@ -45,7 +45,7 @@ func buildImage(t testing.TB) []byte {
 		add(t, w, tar.Header{Name: dir + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
 	}
 	add(t, w, tar.Header{Name: "bin/busybox", Mode: 0o755}, read(t, busybox))
-	for _, guest := range []string{"ledger", "probe", "torture"} {
+	for _, guest := range []string{"attack", "ledger", "probe", "torture"} {
 		add(t, w, tar.Header{Name: "bin/" + guest, Mode: 0o755},
 			read(t, filepath.Join(guests, guest)))
 	}

@@ -68,6 +68,9 @@ func Make(ctx context.Context, cfg Config) (*Container, error) {
 	}
 	defer listener.Close()
 	err = ownsync.Filter(func(syncs *os.File) error { // in the order of innerapi's descriptors
+		if err := filterSockets(); err != nil {
+			return err
+		}
 		return runRuntime(ctx, cfg, []*os.File{listener, syncs}, "run", "--detach",
 			"--preserve-fds", "2",
 			"--pid-file", cfg.pidFile(), "--bundle", bundle, containerName)

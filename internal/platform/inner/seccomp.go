@@ -1,6 +1,9 @@
 package inner
 
 import (
+	"runtime"
+	"slices"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -10,61 +13,75 @@ const namespaceFlags = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWU
 	unix.CLONE_NEWIPC |
 	unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
-// seccomp refuses the system calls that have no place in a container: those that act on the whole
-// kernel, those that have often been a way out of one, and new namespaces. All else is left to the
-// capabilities.
+// low32 masks what the kernel takes of an argument that is an int to it. A comparison of all 64
+// bits could be got round by setting others.
+const low32 = 0xffffffff
+
+// seccomp allows the system calls that programs need, and no other: what a later kernel adds is
+// closed until somebody opens it here. A call that is known and refused fails with EPERM, any other
+// with ENOSYS, so that libraries fall back to an older one. What it says of sockets is half of it:
+// see filterSockets.
 func seccomp() *specs.LinuxSeccomp {
-	notPermitted, notThere := uint(unix.EPERM), uint(unix.ENOSYS)
+	notThere := uint(unix.ENOSYS)
+	rules := []specs.LinuxSyscall{
+		{Names: allowed(), Action: specs.ActAllow},
+		refuse(unix.EPERM, kernelWide()...),
+		refuse(unix.EPERM, attackSurface()...),
+		// Its flags are in memory, where a filter can't see them; libraries fall back to clone.
+		refuse(unix.ENOSYS, "clone3"),
+	}
+	rules = append(rules, cloneRules()...)
 	return &specs.LinuxSeccomp{
-		DefaultAction: specs.ActAllow,
-		Architectures: []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32},
-		Syscalls: []specs.LinuxSyscall{
-			{Names: kernelWide(), Action: specs.ActErrno, ErrnoRet: &notPermitted},
-			{Names: attackSurface(), Action: specs.ActErrno, ErrnoRet: &notPermitted},
-			{Names: []string{"unshare", "setns"}, Action: specs.ActErrno, ErrnoRet: &notPermitted},
-			// Its flags are in memory, where a filter can't see them; libraries fall back to clone.
-			{Names: []string{"clone3"}, Action: specs.ActErrno, ErrnoRet: &notThere},
-			{Names: []string{"clone"}, Action: specs.ActErrno, ErrnoRet: &notPermitted,
-				Args: cloneArgs()},
-		},
+		DefaultAction:   specs.ActErrno,
+		DefaultErrnoRet: &notThere,
+		Architectures:   architectures(runtime.GOARCH),
+		Syscalls:        append(rules, personalityRules()...),
 	}
 }
 
-// cloneArgs matches a clone with any of the namespace flags. Each flag needs a condition of its
-// own, because a masked comparison can only test for equality.
-func cloneArgs() []specs.LinuxSeccompArg {
-	var args []specs.LinuxSeccompArg
+// architectures are those whose programs a host runs.
+func architectures(host string) []specs.Arch {
+	if host == "arm64" {
+		return []specs.Arch{specs.ArchAARCH64, specs.ArchARM}
+	}
+	return []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32}
+}
+
+func refuse(errno unix.Errno, names ...string) specs.LinuxSyscall {
+	number := uint(errno)
+	return specs.LinuxSyscall{Names: names, Action: specs.ActErrno, ErrnoRet: &number}
+}
+
+// when limits a rule to calls one of whose arguments has a value in the bits of a mask.
+func when(rule specs.LinuxSyscall, index uint, mask, value uint64) specs.LinuxSyscall {
+	rule.Args = append(slices.Clone(rule.Args), specs.LinuxSeccompArg{Index: index,
+		Value: mask, ValueTwo: value, Op: specs.OpMaskedEqual})
+	return rule
+}
+
+func allow(name string) specs.LinuxSyscall {
+	return specs.LinuxSyscall{Names: []string{name}, Action: specs.ActAllow}
+}
+
+// cloneRules refuse a clone with any of the namespace flags. Each needs a rule of its own, because
+// a masked comparison can only test for equality.
+func cloneRules() []specs.LinuxSyscall {
+	rules := []specs.LinuxSyscall{when(allow("clone"), 0, namespaceFlags, 0)}
 	for bit := uint64(1); bit <= namespaceFlags; bit <<= 1 {
 		if namespaceFlags&bit != 0 {
-			args = append(args, specs.LinuxSeccompArg{Index: 0, Value: bit, ValueTwo: bit,
-				Op: specs.OpMaskedEqual})
+			rules = append(rules, when(refuse(unix.EPERM, "clone"), 0, bit, bit))
 		}
 	}
-	return args
+	return rules
 }
 
-func kernelWide() []string {
-	return []string{
-		"acct", "adjtimex", "clock_adjtime", "clock_adjtime64", "clock_settime", "clock_settime64",
-		"delete_module",
-		"finit_module", "init_module", "create_module", "get_kernel_syms", "query_module",
-		"ioperm", "iopl",
-		"kexec_file_load", "kexec_load", "nfsservctl", "quotactl", "quotactl_fd", "reboot",
-		"settimeofday", "stime",
-		"swapoff", "swapon", "syslog", "_sysctl", "sysfs", "uselib", "ustat", "vm86",
-		"vm86old", "vhangup",
+// personalityRules allow the personalities of common programs, and to ask which one it is. Others
+// turn off what makes a fault hard to exploit, such as random addresses.
+func personalityRules() []specs.LinuxSyscall {
+	const bits32, uname26, ask = 0x8, 0x20000, 0xffffffff
+	var rules []specs.LinuxSyscall
+	for _, p := range []uint64{0, bits32, uname26, uname26 | bits32, ask} {
+		rules = append(rules, when(allow("personality"), 0, low32, p))
 	}
-}
-
-func attackSurface() []string {
-	return []string{
-		"add_key", "bpf", "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick",
-		"io_uring_enter",
-		"io_uring_register", "io_uring_setup", "kcmp", "keyctl", "lookup_dcookie", "mount",
-		"mount_setattr",
-		"move_mount", "move_pages", "open_by_handle_at", "open_tree", "perf_event_open",
-		"personality", "pidfd_getfd",
-		"pivot_root", "process_vm_readv", "process_vm_writev", "request_key", "umount", "umount2",
-		"userfaultfd",
-	}
+	return rules
 }

@@ -203,7 +203,7 @@ func listed(dir string) error {
 	return err
 }
 
-// spoof writes a whole frame to the link, past the kernel's choice of a source address.
+// spoof writes a whole packet, past the kernel's choice of a source address.
 func spoof(source, dest, port string) error {
 	src, err := netip.ParseAddr(source)
 	if err != nil {
@@ -217,40 +217,14 @@ func spoof(source, dest, port string) error {
 	if err != nil {
 		return err
 	}
-	link, err := net.InterfaceByName("eth0")
-	if err != nil {
-		return err
-	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM, int(htons(unix.ETH_P_IPV6)))
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_RAW) // its headers are ours
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	to := &unix.SockaddrLinklayer{Protocol: htons(unix.ETH_P_IPV6), Ifindex: link.Index, Halen: 6}
-	gateway, err := gatewayAddress()
-	if err != nil {
-		return err
-	}
-	copy(to.Addr[:], gateway)
-	return unix.Sendto(fd, datagram(src, dst, uint16(number)), 0, to)
+	return unix.Sendto(fd, datagram(src, dst, uint16(number)), 0,
+		&unix.SockaddrInet6{Addr: dst.As16()})
 }
-
-// gatewayAddress is the link address of fe80::1, which the kernel knows after it has sent something
-// there.
-func gatewayAddress() (net.HardwareAddr, error) {
-	neighbours, err := netlink.NeighList(0, netlink.FAMILY_V6)
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range neighbours {
-		if n.IP.String() == "fe80::1" && len(n.HardwareAddr) == 6 {
-			return n.HardwareAddr, nil
-		}
-	}
-	return nil, fmt.Errorf("the gateway is not among %v", neighbours)
-}
-
-func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
 func datagram(src, dst netip.Addr, port uint16) []byte {
 	payload := []byte("spoofed")
