@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,10 +43,20 @@ func (o Outcome) String() string {
 	return fmt.Sprintf("%s: %s, want one of %v", o.Name, unix.ErrnoName(o.Errno), o.Want)
 }
 
-// FromUserCode are the attempts of root in a machine.
-func FromUserCode() []Attempt {
-	return slices.Concat(mounts(), namespaces(), others(), wholeKernel(), sockets(), files(),
+// UserCode is the foothold of root in a machine.
+const UserCode = "user-code"
+
+// Of returns the attempts of a foothold; none of one that isn't known.
+func Of(foothold string) []Attempt {
+	if foothold != UserCode {
+		return nil
+	}
+	all := slices.Concat(mounts(), namespaces(), others(), wholeKernel(), sockets(), files(),
 		limits())
+	if runtime.GOARCH == "amd64" {
+		all = append(all, of32Bits()...)
+	}
+	return all
 }
 
 // Make makes all attempts, and writes a line for each: its name, a tab, and the error's number.

@@ -25,8 +25,8 @@ func sockets() []Attempt {
 	}
 	var all []Attempt
 	for name, family := range families {
-		all = append(all, socket("a socket of "+name, unix.EAFNOSUPPORT, uintptr(family),
-			unix.SOCK_DGRAM, 0))
+		all = append(all, socket("a socket of "+name, unix.EAFNOSUPPORT,
+			uintptr(family), unix.SOCK_DGRAM, 0)) //nolint:gosec // small
 	}
 	for name, protocol := range map[string]uintptr{
 		"NETFILTER": unix.NETLINK_NETFILTER, "AUDIT": unix.NETLINK_AUDIT,
@@ -39,7 +39,8 @@ func sockets() []Attempt {
 	return append(all,
 		socket("a socket of VSOCK with bits that the kernel ignores", unix.EAFNOSUPPORT,
 			1<<32|unix.AF_VSOCK, unix.SOCK_DGRAM, 0),
-		socket("a socket of a family that no kernel has", unix.EAFNOSUPPORT, 999, unix.SOCK_DGRAM, 0),
+		socket("a socket of a family that no kernel has", unix.EAFNOSUPPORT, 999,
+			unix.SOCK_DGRAM, 0),
 		call("a pair of sockets of TIPC", unix.EAFNOSUPPORT, unix.SYS_SOCKETPAIR, unix.AF_TIPC,
 			unix.SOCK_DGRAM, 0, 0),
 	)
@@ -55,8 +56,9 @@ func socket(name string, want unix.Errno, family, kind, protocol uintptr) Attemp
 	}}
 }
 
-// Old are attempts of programs of 32 bits, which only x86 hosts run. Each is a program of its own.
-func Old() []Attempt {
+// of32Bits are attempts of programs of 32 bits, which x86 hosts run too. Each is a program of its
+// own.
+func of32Bits() []Attempt {
 	const socketcall, socketDirect, mount = 102, 359, 21
 	return []Attempt{
 		{"a socket of VSOCK, by socketcall of 32 bits", []unix.Errno{unix.ENOSYS},

@@ -1,24 +1,22 @@
 //go:build linux
 
-// Command attack makes, from user code in a machine, all attempts of test/attack/attempts. It
-// prints a line for each: its name, a tab, and the number of the error; 0: it succeeded.
+// Command attack makes all attempts of a foothold of test/attack/attempts, which its argument
+// names. It prints a line for each: its name, a tab, and the error's number; 0: it succeeded.
 package main
 
 import (
 	"fmt"
 	"os"
-	"runtime"
-	"slices"
 
 	"github.com/sluice-platform/sluice/test/attack/attempts"
 )
 
 func main() {
-	all := attempts.FromUserCode()
-	if runtime.GOARCH == "amd64" {
-		all = slices.Concat(all, attempts.Old())
+	if len(os.Args) != 2 || len(attempts.Of(os.Args[1])) == 0 {
+		fmt.Fprintln(os.Stderr, "attack: name a foothold")
+		os.Exit(2)
 	}
-	if err := attempts.Make(os.Stdout, all); err != nil {
+	if err := attempts.Make(os.Stdout, attempts.Of(os.Args[1])); err != nil {
 		fmt.Fprintln(os.Stderr, "attack:", err)
 		os.Exit(1)
 	}
