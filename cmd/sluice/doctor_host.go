@@ -34,7 +34,8 @@ func checkHost(ctx context.Context) []finding {
 		{"fuse", checkFUSE}, {"loop devices", checkLoop}, {"user namespaces", checkUserNamespace},
 		{"idmapped mounts", checkIDMap}, {"cgroups", checkCgroups}, {"runc", checkRunc},
 		{"mkfs.ext4", checkMkfs},
-		{"sync of one machine", checkSync},
+		{"sync of one machine", checkSync}, {"process ids", checkProcessIDs},
+		{"neighbour table", checkNeighbours},
 	} {
 		detail, err := c.try(ctx)
 		findings = append(findings, found(c.name, detail, err))

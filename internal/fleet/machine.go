@@ -39,6 +39,19 @@ type Resources struct {
 	MemoryMiB int64 `json:"memory_mib"`
 }
 
+// How many processes and threads a machine may have: 4 per MiB of its memory, and these at least
+// and most. All machines of a host share its process ids.
+const (
+	processesPerMiB = 4
+	LeastProcesses  = 4096
+	MostProcesses   = 30000
+)
+
+// Processes returns how many processes and threads a machine with r may have.
+func (r Resources) Processes() int64 {
+	return min(max(r.MemoryMiB*processesPerMiB, LeastProcesses), MostProcesses)
+}
+
 // Fits reports whether need fits into r.
 func (r Resources) Fits(need Resources) bool {
 	return need.CPUMillis <= r.CPUMillis && need.MemoryMiB <= r.MemoryMiB

@@ -29,6 +29,9 @@ const (
 // init.
 const PlatformMemory = 512 << 20
 
+// PlatformProcesses is how many processes and threads a VM may have beyond its machine's.
+const PlatformProcesses = 1024
+
 // PlatformOutOfMemory says in words that PlatformMemory was not enough.
 func PlatformOutOfMemory() string {
 	return fmt.Sprintf("the platform of the VM is out of memory (it has %d MiB)",

@@ -74,6 +74,13 @@ func (n *Net) takeOver() error {
 	if err := setSysctls(n.cfg.Underlay); err != nil {
 		return err
 	}
+	raised, err := raise(NeighbourBounds())
+	for _, b := range raised {
+		n.cfg.Logger.Info("raised a bound of this host's", "setting", b.Name, "to", b.Least)
+	}
+	if err != nil {
+		return err
+	}
 	if err := n.openTunnel(); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +20,31 @@ func (c *Container) cgroups() ([]memcg.Cgroup, error) {
 	return slices.DeleteFunc(all, func(g memcg.Cgroup) bool {
 		return filepath.Base(g.Dir) != cgroupName
 	}), err
+}
+
+// LimitProcesses bounds the container's processes and threads: below the VM's bound, so that user
+// code can't take those that the platform needs. Unsupported: its cgroup has no such controller.
+func (c *Container) LimitProcesses(most int64) error {
+	own, err := c.cgroups()
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "limit the machine's processes")
+	}
+	for _, g := range own {
+		f, err := os.OpenFile(filepath.Join(g.Dir, "pids.max"), os.O_WRONLY, 0)
+		if errors.Is(err, os.ErrNotExist) { // no such controller in this hierarchy
+			continue
+		}
+		if err == nil {
+			_, err = f.WriteString(strconv.FormatInt(most, 10))
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			return errs.Wrap(errs.Unavailable, err, "limit the machine's processes")
+		}
+		return nil
+	}
+	return errs.New(errs.Unsupported,
+		"the container has no cgroup of its own with a pids controller")
 }
 
 // LimitMemory bounds the memory of the container's processes, their page cache included, in bytes;

@@ -7,15 +7,13 @@ import (
 	"path/filepath"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
 const (
 	idBase = 100000 // what the container's uid and gid 0 are outside
 	idSize = 65536
-
-	// maxProcesses is below the bound of the whole VM, so that user code can't take the threads
-	// that the platform needs.
-	maxProcesses = 30000
 
 	cgroupName = "machine"
 
@@ -50,7 +48,7 @@ func writeBundle(dir, initBinary string) error {
 func spec(initBinary string) *specs.Spec {
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: idBase, Size: idSize}}
 	caps := capabilities()
-	processes, likeAny := int64(maxProcesses), 0
+	processes, likeAny := int64(fleet.LeastProcesses), 0 // until LimitProcesses
 	return &specs.Spec{
 		Version:  "1.0.2",
 		Hostname: "sluice",

@@ -79,6 +79,7 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 			func() error { return c.Connect(b.Address, b.MTU) })
 	})
 	g.Go(func() error { return c.CheckFiles(b.Config.NoFile) })
+	g.Go(func() error { return c.LimitProcesses(b.Config.Resources.Processes()) })
 	g.Go(func() error { return c.LimitMemory(b.Config.Resources.MemoryMiB << 20) })
 	if err := g.Wait(); err != nil {
 		return err

@@ -153,10 +153,7 @@ type Cgroups struct {
 	Devices []string // more devices that it may open, as rules of the v1 devices controller
 }
 
-const (
-	innerCgroup  = "vm"
-	maxProcesses = 32768
-)
+const innerCgroup = "vm"
 
 // Outer is the VM's cgroup, below a hierarchy's mount: it holds the limits.
 func (c Cgroups) Outer(mount string) string { return filepath.Join(mount, c.Parent, c.ID) }

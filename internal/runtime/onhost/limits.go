@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/fuseabort"
 	"github.com/sluice-platform/sluice/internal/x/memcg"
@@ -46,7 +47,7 @@ func (c Cgroups) SetLimits(l fleet.Resources) error {
 	if err := c.protectPlatform(); err != nil {
 		return errs.Wrap(errs.Internal, err, "protect memory of VM %s", c.ID)
 	}
-	return c.setProcesses()
+	return c.setProcesses(l.Processes() + guestapi.PlatformProcesses)
 }
 
 func (c Cgroups) setCPU(millis int64) error {
@@ -82,13 +83,13 @@ func (c Cgroups) setMemory(bytes int64) error {
 	return memcg.Cgroup{Dir: c.Outer(c.Unified), V2: true}.Limit(bytes)
 }
 
-func (c Cgroups) setProcesses() error {
+func (c Cgroups) setProcesses(most int64) error {
 	mount := c.V1For("pids")
 	if mount == "" {
 		mount = c.Unified
 	}
 	if err := WriteFile(filepath.Join(c.Outer(mount), "pids.max"),
-		strconv.Itoa(maxProcesses)); err != nil {
+		strconv.FormatInt(most, 10)); err != nil {
 		return errs.Wrap(errs.Internal, err, "limit processes of VM %s", c.ID)
 	}
 	return nil

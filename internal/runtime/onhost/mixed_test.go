@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/test/v2host"
 )
@@ -45,7 +46,7 @@ func TestMixedLimits(t *testing.T) {
 	}
 	wantFile(t, filepath.Join(c.Outer(dir), "cpu.cfs_quota_us"), "150000")
 	wantFile(t, filepath.Join(c.Outer(l.Unified), "memory.max"), fmt.Sprint(64<<20+memorySlack))
-	wantFile(t, filepath.Join(c.Outer(l.Unified), "pids.max"), fmt.Sprint(maxProcesses))
+	wantFile(t, filepath.Join(c.Outer(l.Unified), "pids.max"), fmt.Sprint(fleet.LeastProcesses+guestapi.PlatformProcesses))
 }
 
 // TestAllV2 wants a host told by what bounds a VM alone, and one refused by name whose controllers
