@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
@@ -68,6 +71,34 @@ func TestProcessesAreBoundedByMemory(t *testing.T) {
 	if got, want := mostProcesses(t, pid, "../.."),
 		fmt.Sprint(8192+guestapi.PlatformProcesses); got != want {
 		t.Errorf("its VM may have %s processes, want %s", got, want)
+	}
+	v.release(b)
+}
+
+// TestNeighboursArePinned: the table of neighbours is the whole host's, and a machine can fill it.
+// On the way between a worker and a machine each hop has a place in it all the same.
+func TestNeighboursArePinned(t *testing.T) {
+	t.Parallel()
+	b := bindOf(newDisk(t), 1)
+	v := startVM(t)
+	v.bind(b)
+	v.await("healthy", inState(guestapi.StateHealthy))
+	if got := v.sh("ip -6 neigh show dev eth0"); !strings.HasPrefix(got, "fe80::1 ") ||
+		!strings.Contains(got, "PERMANENT") {
+		t.Errorf("the machine's neighbours: %q", got)
+	}
+	link, err := netlink.LinkByName(v.HostLink())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := netlink.NeighList(link.Attrs().Index, netlink.FAMILY_V6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(all, func(n netlink.Neigh) bool {
+		return n.IP.String() == guestapi.GuestLinkIP && n.State == netlink.NUD_PERMANENT
+	}) {
+		t.Errorf("the VM's host has the neighbours %v", all)
 	}
 	v.release(b)
 }

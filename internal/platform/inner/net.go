@@ -60,7 +60,30 @@ func addLink(pid int, hostLink string) error {
 	}
 	defer outside.Close()
 	return errors.Join(bringUp(inside, "lo", ""), bringUp(inside, containerSide, containerIP),
-		bringUp(outside, vmSide, vmSideIP))
+		bringUp(outside, vmSide, vmSideIP), pinPeers(inside, outside))
+}
+
+// pinPeers has each end of the container's link know the other for ever. Otherwise a kernel whose
+// table of neighbours somebody else's machine has filled would find this one no more.
+func pinPeers(inside, outside *netlink.Handle) error {
+	near, err := outside.LinkByName(vmSide)
+	if err != nil {
+		return fmt.Errorf("find link %s: %w", vmSide, err)
+	}
+	far, err := inside.LinkByName(containerSide)
+	if err != nil {
+		return fmt.Errorf("find link %s: %w", containerSide, err)
+	}
+	pin := func(h *netlink.Handle, link netlink.Link, ip string, peer netlink.Link) error {
+		return h.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_INET6,
+			State: unix.NUD_PERMANENT, IP: net.ParseIP(ip),
+			HardwareAddr: peer.Attrs().HardwareAddr})
+	}
+	if err := errors.Join(pin(outside, near, containerIP, far),
+		pin(inside, far, vmSideIP, near)); err != nil {
+		return fmt.Errorf("note who is at the other end of the container's link: %w", err)
+	}
+	return nil
 }
 
 func bringUp(h *netlink.Handle, name, address string) error {

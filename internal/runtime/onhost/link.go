@@ -46,6 +46,35 @@ func BringUp(name, ip string) error {
 	return nil
 }
 
+// Hardware addresses of the two ends of a VM's link: no third party can be on it, so they are the
+// same for all.
+const (
+	HostLinkMAC  = "52:54:00:00:00:01"
+	GuestLinkMAC = "52:54:00:00:00:02"
+)
+
+// HardwareAddr returns the bytes of one of them.
+func HardwareAddr(mac string) net.HardwareAddr {
+	parsed, _ := net.ParseMAC(mac) // the empty one leaves the choice to the kernel
+	return parsed
+}
+
+// PinPeer has the kernel know for ever who is at the other end of a link. All that share a kernel
+// share its table of neighbours, and a machine can fill it: what is pinned has a place in it all
+// the same.
+func PinPeer(name, ip, mac string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return errs.Wrap(errs.Internal, err, "find link %s", name)
+	}
+	peer := &netlink.Neigh{LinkIndex: link.Attrs().Index, Family: unix.AF_INET6,
+		State: unix.NUD_PERMANENT, IP: net.ParseIP(ip), HardwareAddr: HardwareAddr(mac)}
+	if err := netlink.NeighSet(peer); err != nil {
+		return errs.Wrap(errs.Internal, err, "note who is at the other end of link %s", name)
+	}
+	return nil
+}
+
 // LoopbackUp brings up the loopback, which gets its addresses by itself.
 func LoopbackUp() error {
 	lo, err := netlink.LinkByName("lo")

@@ -57,7 +57,7 @@ func (p plan) arguments(dir string) []string {
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", monitorFD), "-mon",
 		"chardev=qmp,mode=control",
 		"-netdev", fmt.Sprintf("tap,id=link,fd=%d", tapFD),
-		"-device", "virtio-net-pci,netdev=link,mac=52:54:00:00:00:02,romfile=",
+		"-device", "virtio-net-pci,netdev=link,mac=" + onhost.GuestLinkMAC + ",romfile=",
 		"-object", fmt.Sprintf("memory-backend-ram,id=more,size=%dM,reserve=off", p.host.MemoryMiB),
 		"-device", "virtio-mem-pci,id=" + memoryDevice + ",memdev=more,requested-size=0",
 	}
@@ -130,6 +130,9 @@ func openTap(name string) (*os.File, error) {
 	}
 	if err == nil {
 		err = onhost.BringUp(name, guestapi.HostLinkIP)
+	}
+	if err == nil {
+		err = onhost.PinPeer(name, guestapi.GuestLinkIP, onhost.GuestLinkMAC)
 	}
 	if err != nil {
 		return nil, errors.Join(errs.Wrap(errs.Internal, err, "make link %s", name), tap.Close())

@@ -114,6 +114,10 @@ func becomeInit(control, status *os.File) error {
 	if err := onhost.BringUp(guestapi.LinkName, guestapi.GuestLinkIP); err != nil {
 		return err
 	}
+	if err := onhost.PinPeer(guestapi.LinkName, guestapi.HostLinkIP,
+		onhost.HostLinkMAC); err != nil {
+		return err
+	}
 	return execInit(s, status)
 }
 

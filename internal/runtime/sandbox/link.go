@@ -12,11 +12,15 @@ import (
 // this end.
 func createLink(name string, pid int) error {
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name = name
+	attrs.Name, attrs.HardwareAddr = name, onhost.HardwareAddr(onhost.HostLinkMAC)
 	veth := &netlink.Veth{LinkAttrs: attrs, PeerName: guestapi.LinkName,
-		PeerNamespace: netlink.NsPid(pid)}
+		PeerHardwareAddr: onhost.HardwareAddr(onhost.GuestLinkMAC),
+		PeerNamespace:    netlink.NsPid(pid)}
 	if err := netlink.LinkAdd(veth); err != nil {
 		return errs.Wrap(errs.Internal, err, "create link %s", name)
 	}
-	return onhost.BringUp(name, guestapi.HostLinkIP)
+	if err := onhost.BringUp(name, guestapi.HostLinkIP); err != nil {
+		return err
+	}
+	return onhost.PinPeer(name, guestapi.GuestLinkIP, onhost.GuestLinkMAC)
 }
