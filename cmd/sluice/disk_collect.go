@@ -150,6 +150,12 @@ func printCollected(w io.Writer, c *collected) error {
 	if err := printFields(w, fields); err != nil {
 		return err
 	}
+	for i := range c.Doubtful {
+		printDoubt(w, &c.Doubtful[i])
+	}
+	if more := c.Doubts - len(c.Doubtful); more > 0 {
+		fmt.Fprintf(w, "and %d more objects that make no sense\n", more)
+	}
 	for _, n := range c.Notes {
 		fmt.Fprintf(w, "note: %s\n", n)
 	}
@@ -160,7 +166,16 @@ func printCollected(w io.Writer, c *collected) error {
 	return nil
 }
 
-func tally(
-	t gc.Tally) string {
+// printDoubt says of an object that makes no sense what it keeps, and what can be done.
+func printDoubt(w io.Writer, d *gc.Doubt) {
+	holds := "nothing of " + d.Disk + ", and of what it descends from,"
+	if d.HoldsAll {
+		holds = "it can't be told what " + d.Disk + " descends from: nothing of the pool"
+	}
+	fmt.Fprintf(w, "doubtful: %s: %s\n  %s is collected while it is there\n  %s\n", d.Object,
+		d.Why, holds, d.Remedy)
+}
+
+func tally(t gc.Tally) string {
 	return fmt.Sprintf("%d objects, %s", t.Objects, byteCount(t.Bytes))
 }

@@ -86,6 +86,19 @@ func TestDiskCollect(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	h.must("fsck", url, "--data")
+	path := strings.TrimPrefix(url, pool+"/")
+	if _, err := store.Put(ctx, path+"/ckpt/junk", []byte(`{"version":99}`)); err != nil {
+		t.Fatal(err)
+	}
+	if out := h.must("collect", pool); !strings.Contains(out, "doubtful: "+path+"/ckpt/junk") ||
+		!strings.Contains(out, "nothing of "+path) {
+		t.Errorf("%s", out)
+	}
+	if c := collect(); c.Doubts != 1 ||
+		!strings.Contains(c.Doubtful[0].Remedy, "rm "+url+" junk") {
+		t.Errorf("%+v", c)
+	}
+	h.must("checkpoint", "rm", url, "junk")
 	h.must("unpin", url, "mine")
 	h.refused(exitNotFound, "none", "unpin", url, "mine")
 	if c := collect(); c.Waiting.Total().Objects == 0 {

@@ -163,7 +163,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 		return err
 	}
 	c, err := f.newControl(seen, control.Deps{Disks: pool, Images: pool,
-		Garbage: pooldisks.NewGarbage(store, f.grace), Log: log.With("component", "control")})
+		Garbage: pooldisks.NewGarbage(store, f.grace, log), Log: log.With("component", "control")})
 	if err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func RemoveCheckpoint(ctx context.Context, store blob.Store, path, name string) 
 	}
 	client := oneShot(store)
 	if _, err := loadCheckpoint(ctx, client, path, name); err != nil &&
-		!errs.Is(err, errs.Corrupt) {
+		!errs.Is(err, errs.Corrupt) && !errs.Is(err, errs.Unsupported) {
 		return err
 	}
 	if err := client.Remove(ctx, checkpointKey(path, name)); err != nil {

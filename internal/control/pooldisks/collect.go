@@ -3,6 +3,7 @@ package pooldisks
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/blob"
@@ -14,14 +15,15 @@ import (
 type Garbage struct {
 	store blob.Store
 	grace time.Duration
+	log   *slog.Logger
 }
 
 var _ control.Garbage = (*Garbage)(nil)
 
 // NewGarbage returns the collector of the pool in store. What is found unreachable is deleted a
 // grace later.
-func NewGarbage(store blob.Store, grace time.Duration) *Garbage {
-	return &Garbage{store: store, grace: grace}
+func NewGarbage(store blob.Store, grace time.Duration, log *slog.Logger) *Garbage {
+	return &Garbage{store: store, grace: grace, log: log}
 }
 
 // Collect implements control.Garbage.
@@ -31,7 +33,17 @@ func (g *Garbage) Collect(ctx context.Context) (string, error) {
 		return "nothing", err
 	}
 	freed, waiting := r.Freed.Total(), r.Waiting.Total()
-	return fmt.Sprintf("freed %d objects of %d bytes; %d of %d bytes are waiting; %d disks",
+	did := fmt.Sprintf("freed %d objects of %d bytes; %d of %d bytes are waiting; %d disks",
 		freed.Objects, freed.Bytes,
-		waiting.Objects, waiting.Bytes, r.Disks), err
+		waiting.Objects, waiting.Bytes, r.Disks)
+	for i := range r.Doubtful {
+		d := &r.Doubtful[i]
+		g.log.WarnContext(ctx, "an object of a disk makes no sense, so that nothing of the disk, "+
+			"and of what it descends from, is collected", "object", d.Object, "disk", d.Disk,
+			"why", d.Why, "nothing_of_the_pool", d.HoldsAll, "remedy", d.Remedy)
+	}
+	if r.Doubts > 0 {
+		did += fmt.Sprintf("; %d objects make no sense", r.Doubts)
+	}
+	return did, err
 }

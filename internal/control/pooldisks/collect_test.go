@@ -1,6 +1,8 @@
 package pooldisks_test
 
 import (
+	"bytes"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +45,8 @@ func TestGarbageOfAFleet(t *testing.T) {
 	// the image is gone, machines of it are not
 	must(disk.Destroy(ctx, store, "images/a", disk.DestroyOptions{}))
 	must(p.Destroy(ctx, url+"/disks/m1"))
-	g := pooldisks.NewGarbage(store, time.Nanosecond)
+	var said bytes.Buffer
+	g := pooldisks.NewGarbage(store, time.Nanosecond, slog.New(slog.NewTextHandler(&said, nil)))
 	count := func(prefix string) (n int) {
 		must(store.List(ctx, prefix, "", func(blob.Entry) bool { n++; return true }))
 		return n
@@ -57,6 +60,13 @@ func TestGarbageOfAFleet(t *testing.T) {
 		}
 		return did
 	}
+	_, err = store.Put(ctx, "disks/m2/ckpt/junk", []byte("junk"))
+	must(err)
+	if did := collect(); !strings.Contains(did, "1 objects make no sense") ||
+		!strings.Contains(said.String(), "sluice disk checkpoint rm disks/m2 junk") {
+		t.Errorf("junk is reported as %q, and in the log as:\n%s", did, said.String())
+	}
+	must(store.Delete(ctx, "disks/m2/ckpt/junk"))
 	if did := collect(); !strings.Contains(did, "1 disks") || count("images/a/log/") == 0 {
 		t.Fatalf("%s; %d objects of the image", did, count("images/"))
 	}

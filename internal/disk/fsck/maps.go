@@ -15,6 +15,7 @@ import (
 // walk is a map being walked. Its lineage is that of the disk that wrote the root.
 type walk struct {
 	c       *checker
+	log     *log   // gets what is found damaged
 	key     string // of the root
 	root    *format.Root
 	lineage []format.Ancestor
@@ -39,25 +40,35 @@ func (c *checker) walk(ctx context.Context, lineage []format.Ancestor, ref *form
 	if !c.reach(key) {
 		return nil
 	}
-	root, err := c.readRoot(ctx, lineage[0].UID, key, ref)
-	if err != nil {
-		return c.found(key, err)
+	w := &walk{c: c, log: &c.log, key: key, lineage: lineage}
+	if ok, err := w.open(ctx, ref); !ok || err != nil {
+		return err
 	}
-	c.log.count(func(r *Report) {
-		r.Roots++
-		if isHead {
-			r.MappedBytes = int64(root.Mapped) * format.BlockSize
-		}
-	})
-	if !slices.Equal(root.Lineage, lineage) {
-		c.log.damage(key, "its lineage of %d is not that of what refers to it", len(root.Lineage))
-		return nil
+	if isHead {
+		c.log.count(func(r *Report) {
+			r.MappedBytes = int64(w.root.Mapped) * format.BlockSize
+		})
 	}
-	if root.Size > size {
-		c.log.damage(key, "it maps %d bytes of a disk of %d", root.Size, size)
+	if w.root.Size > size {
+		c.log.damage(key, "it maps %d bytes of a disk of %d", w.root.Size, size)
 	}
-	w := &walk{c: c, key: key, root: root, lineage: lineage}
 	return w.run(ctx)
+}
+
+// open reads the root; false if it is damaged, so that there is nothing to walk.
+func (w *walk) open(ctx context.Context, ref *format.RootRef) (ok bool, _ error) {
+	root, err := w.c.readRoot(ctx, w.lineage[0].UID, w.key, ref)
+	if err != nil {
+		return false, w.c.found(w.key, err)
+	}
+	w.root = root
+	w.log.count(func(r *Report) { r.Roots++ })
+	if !slices.Equal(root.Lineage, w.lineage) {
+		w.log.damage(w.key, "its lineage of %d is not that of what refers to it",
+			len(root.Lineage))
+		return false, nil
+	}
+	return true, nil
 }
 
 func (c *checker) readRoot(ctx context.Context, uid, key string,
@@ -83,8 +94,10 @@ func (c *checker) readRoot(ctx context.Context, uid, key string,
 }
 
 func (w *walk) run(ctx context.Context) error {
-	w.segs = make([]format.SegmentEntry, len(w.root.Segs)*format.SegPageEntries)
-	w.live = make([]uint32, len(w.segs))
+	if !w.c.onlyReach { // a table of millions takes little room in the store, and much here
+		w.segs = make([]format.SegmentEntry, len(w.root.Segs)*format.SegPageEntries)
+		w.live = make([]uint32, len(w.segs))
+	}
 	for i, ref := range w.root.Segs {
 		if ref.Length == 0 {
 			continue
@@ -114,7 +127,7 @@ func (w *walk) run(ctx context.Context) error {
 func (w *walk) page(ctx context.Context, ref format.PageRef,
 	decode func(contents []byte) error) (ok bool, _ error) {
 	if int(ref.Lineage) >= len(w.lineage) {
-		w.c.log.damage(w.key, "it refers to disk %d of a lineage of %d", ref.Lineage,
+		w.log.damage(w.key, "it refers to disk %d of a lineage of %d", ref.Lineage,
 			len(w.lineage))
 		return false, nil
 	}
@@ -125,7 +138,7 @@ func (w *walk) page(ctx context.Context, ref format.PageRef,
 		err = decode(contents)
 	}
 	if errs.Is(err, errs.Denied) { // its checksum is right
-		w.c.log.count(func(r *Report) { r.Locked++ })
+		w.log.count(func(r *Report) { r.Locked++ })
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.locked = true
@@ -137,13 +150,18 @@ func (w *walk) page(ctx context.Context, ref format.PageRef,
 		}
 		return false, w.c.found(key, err)
 	}
-	w.c.log.count(func(r *Report) { r.Pages++ })
+	w.log.count(func(r *Report) { r.Pages++ })
 	return true, nil
 }
 
 // segmentPage reads one page of the segment table and notes the segments for their own check.
 func (w *walk) segmentPage(ctx context.Context, i uint32, ref format.PageRef) error {
-	entries := w.segs[i*format.SegPageEntries : (i+1)*format.SegPageEntries]
+	var entries []format.SegmentEntry
+	if w.c.onlyReach {
+		entries = make([]format.SegmentEntry, format.SegPageEntries)
+	} else {
+		entries = w.segs[i*format.SegPageEntries : (i+1)*format.SegPageEntries]
+	}
 	ok, err := w.page(ctx, ref, func(b []byte) error { return format.DecodeSegPage(entries, b, i) })
 	if !ok || err != nil {
 		return err
@@ -155,7 +173,7 @@ func (w *walk) segmentPage(ctx context.Context, i uint32, ref format.PageRef) er
 		}
 		e.Lineage += ref.Lineage
 		if int(e.Lineage) >= len(w.lineage) {
-			w.c.log.damage(w.key, "segment %d is of disk %d of a lineage of %d",
+			w.log.damage(w.key, "segment %d is of disk %d of a lineage of %d",
 				i*format.SegPageEntries+uint32(j), e.Lineage, len(w.lineage))
 			continue
 		}
@@ -203,13 +221,13 @@ func (w *walk) region(ctx context.Context, id uint32, ref format.PageRef) error 
 		seg, first := e.Loc().Segment(), uint64(id)*format.RegionBlocks+uint64(e.Start())
 		switch {
 		case first+uint64(e.Count()) > blocks:
-			w.c.log.damage(w.key, "blocks %d to %d are mapped, past the end at %d", first,
+			w.log.damage(w.key, "blocks %d to %d are mapped, past the end at %d", first,
 				first+uint64(e.Count()), blocks)
 		case int(seg) >= len(w.segs) || w.segs[seg].Kind == format.KindFree:
-			w.c.log.damage(w.key, "block %d is in segment %d, which the table doesn't know", first,
+			w.log.damage(w.key, "block %d is in segment %d, which the table doesn't know", first,
 				seg)
 		case e.Loc().Block()+e.Count() > w.segs[seg].Blocks:
-			w.c.log.damage(w.key, "block %d is block %d of segment %d, which has %d", first,
+			w.log.damage(w.key, "block %d is block %d of segment %d, which has %d", first,
 				e.Loc().Block(), seg, w.segs[seg].Blocks)
 		default:
 			w.live[seg] += e.Count()
@@ -226,12 +244,12 @@ func (w *walk) compare() {
 	}
 	for i := range w.segs {
 		if e := &w.segs[i]; e.Kind != format.KindFree && e.Live != w.live[i] {
-			w.c.log.damage(w.key, "segment %d has %d live blocks, the table says %d", i,
+			w.log.damage(w.key, "segment %d has %d live blocks, the table says %d", i,
 				w.live[i], e.Live)
 		}
 	}
 	if w.mapped != w.root.Mapped {
-		w.c.log.damage(w.key, "%d blocks are mapped, the root says %d", w.mapped, w.root.Mapped)
+		w.log.damage(w.key, "%d blocks are mapped, the root says %d", w.mapped, w.root.Mapped)
 	}
 }
 

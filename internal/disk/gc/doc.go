@@ -18,8 +18,11 @@
 //     having anything acknowledged.
 //   - Pins end by observation: one is dead when a mark of twice its lease ago shows it as it is
 //     now. No clocks of two hosts are compared.
-//   - Whatever can't be read, or has a format that this release doesn't know, stops the collector
-//     before it changes anything. A key that it doesn't know stays.
+//   - Of a disk with an object that makes no sense everything stays, and of all that it descends
+//     from. That is a checkpoint, a reference, a pin or a map that is damaged, or of a format that
+//     this release doesn't know (doubt.go). The rest of the pool is collected. Such a head, or a
+//     store that fails, stops the collector before it changes anything. A key that it doesn't know
+//     stays.
 //   - Of a log store it looks only at what a head of this pool has bound to it. Only what that
 //     head's log position has passed is garbage. Fences and the identity stay.
 //   - No key of an encrypted disk is needed.

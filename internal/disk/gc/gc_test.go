@@ -364,18 +364,9 @@ func TestStopsAtWhatItCannotRead(t *testing.T) {
 			broken("disks/x/head", `{"version":2}`)},
 		"new feature": {errs.Unsupported, "disks/x/head",
 			broken("disks/x/head", `{"version":1,"features":["holograms"]}`)},
-		"checkpoint": {errs.Corrupt, "disks/a/ckpt/x", broken("disks/a/ckpt/x", "{")},
-		"reference":  {errs.Corrupt, "disks/a/refs/x", broken("disks/a/refs/x", "{")},
-		"pin":        {errs.Corrupt, "disks/a/pins/x", broken("disks/a/pins/x", "{")},
-		"newer pin": {errs.Unsupported, "disks/a/pins/x",
-			broken("disks/a/pins/x", `{"version":7}`)},
 		"mark": {errs.Corrupt, "collector/mark-x", broken("collector/mark-x", "no mark")},
 		"a copied disk": {errs.Corrupt, "disks/copy/head",
 			func(p *pool) { broken("disks/copy/head", good(p, "disks/a/head"))(p) }},
-		"a moved point": {errs.Corrupt, "disks/a/ckpt/d",
-			func(p *pool) { broken("disks/a/ckpt/d", good(p, "disks/a/ckpt/c"))(p) }},
-		"a missing root": {errs.Corrupt, "/root", func(p *pool) { p.loseAll("/root") }},
-		"missing pages":  {errs.Corrupt, "/pages", func(p *pool) { p.loseAll("/pages") }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPool(t)

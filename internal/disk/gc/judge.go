@@ -78,6 +78,8 @@ func (c *collector) judgeDisk(m *mark, d *poolDisk) {
 		why := m.keep(d, &o)
 		switch {
 		case why != "":
+		case m.doubtful[d.path] != "":
+			why = KeptDoubtful
 		case changed:
 			why = KeptUncertain
 		case held && o.Kind != format.KeyRef:
@@ -122,7 +124,7 @@ func (m *mark) keep(d *poolDisk, o *object) string {
 	case format.KeyRef:
 		r := m.refs[key]
 		if r == nil || m.hold != "" || m.disks[r.Child].last != nil ||
-			m.disks[r.Child].first != nil {
+			m.disks[r.Child].first != nil || m.doubtful[r.Child] != "" {
 			return KeptDocument
 		}
 		if _, needed := m.edges[edge{d.path, r.Child}]; needed {

@@ -37,11 +37,14 @@ type mark struct {
 	pins     map[string]*format.Pin // by key
 	dead     map[string]int64       // pins that have ended: key → size
 	pinSizes map[string]int64       // by key
+	pinTags  map[string]blob.ETag   // by key
 	refs     map[string]*format.Ref // by key
 	ckpts    map[string]bool        // keys
 	left     map[string]bool        // of them, those that a destroyed disk left without a map
 	held     map[string]string      // paths of which everything is held, and by which pin
-	hold     string                 // a pin that holds everything there is
+	hold     string                 // what holds everything there is
+	doubts   []doubt
+	doubtful map[string]string // paths of which everything is held, and by which object
 	// of all lineages → the checkpoint that was forked, "" if nothing says which
 	edges map[edge]string
 	found []string // keys of documents that are there
@@ -62,6 +65,7 @@ type source struct {
 	root    *format.RootRef
 	size    int64
 	head    *format.Head // if it is one
+	etag    blob.ETag    // of the object
 }
 
 func (m *mark) empty() bool { return len(m.disks) == 0 }
@@ -73,7 +77,8 @@ func (c *collector) tryMark(ctx context.Context) (*mark, error) {
 		logs: map[string]*logStore{}, dead: map[string]int64{}, refs: map[string]*format.Ref{},
 		ckpts: map[string]bool{}, left: map[string]bool{}, held: map[string]string{},
 		documents: map[string]format.KeyKind{}, read: map[string]bool{},
-		pinSizes: map[string]int64{}}
+		pinSizes: map[string]int64{}, doubtful: map[string]string{},
+		pinTags: map[string]blob.ETag{}}
 	m.reach = fsck.NewReach(c.store, c.codec, m.sizes)
 	if err := m.list(ctx); err != nil {
 		return nil, err
@@ -92,6 +97,7 @@ func (c *collector) tryMark(ctx context.Context) (*mark, error) {
 		}
 	}
 	m.lines()
+	m.holdDoubtful()
 	// its end: who does something within a grace may count on no two marks in that time
 	m.created = c.opts.Now()
 	return m, nil
@@ -179,14 +185,14 @@ func (m *mark) lastHeads(ctx context.Context) error {
 // head reads a head and notes what it refers to; nil if there is none.
 func (m *mark) head(ctx context.Context, path string) (*format.Head, error) {
 	key := headKey(path)
-	b, err := m.c.get(ctx, key)
+	obj, err := m.c.read(ctx, key)
 	if errs.Is(err, errs.NotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	h, err := format.DecodeHead(b)
+	h, err := format.DecodeHead(obj.Data)
 	if _, _, named := format.SplitNamed(key); named && errs.Is(err, errs.Corrupt) {
 		return nil, nil // it is the checkpoint, the reference or the pin of that name
 	}
@@ -201,7 +207,7 @@ func (m *mark) head(ctx context.Context, path string) (*format.Head, error) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.roots = append(m.roots, source{key, h.Lineage, h.Root, h.Size, h})
+	m.roots = append(m.roots, source{key, h.Lineage, h.Root, h.Size, h, obj.ETag})
 	return h, nil
 }
 
@@ -217,33 +223,46 @@ func (m *mark) checkpoints(ctx context.Context) error {
 func (m *mark) readCheckpoints(ctx context.Context) error {
 	return each(ctx, m, "reading", m.unread(format.KeyCheckpoint),
 		func(ctx context.Context, key string) error {
-			b, err := m.c.get(ctx, key)
-			if errs.Is(err, errs.NotFound) {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-			ck, err := format.DecodeCheckpoint(b)
-			if err != nil && m.isOther(key) {
-				return nil
-			}
-			path, o, _ := format.SplitNamed(key)
-			if err == nil &&
-				(ck.Name != o.Name || ck.Lineage[0].Path != path || ck.Lineage[0].UID != ck.UID) {
-				err = errs.New(errs.Corrupt, "it is checkpoint %q of disk %s", ck.Name,
-					ck.Lineage[0].Path)
-			}
-			if err != nil {
-				return errs.Wrap(errs.KindOf(err), err, "%s", key)
-			}
-			m.mu.Lock()
-			defer m.mu.Unlock()
-			m.ckpts[key] = true
-			m.found = append(m.found, key)
-			m.roots = append(m.roots, source{key, ck.Lineage, ck.Root, ck.Size, nil})
-			return nil
+			return m.checkpoint(ctx, key)
 		})
+}
+
+func (m *mark) checkpoint(ctx context.Context, key string) error {
+	obj, err := m.c.read(ctx, key)
+	if errs.Is(err, errs.NotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ck, err := format.DecodeCheckpoint(obj.Data)
+	if err != nil {
+		if m.isOther(key) {
+			return nil
+		}
+		return m.doubtDocument(key, nil, err)
+	}
+	path, o, _ := format.SplitNamed(key)
+	d := m.disks[path]
+	ofHead := d != nil && d.first != nil && d.first.UID == ck.UID
+	switch {
+	case ck.Lineage[0].Path != path || ck.Lineage[0].UID != ck.UID:
+		return m.doubtDocument(key, nil, errs.New(errs.Corrupt, "it is checkpoint %q of disk %s",
+			ck.Name, ck.Lineage[0].Path))
+	case ofHead && !slices.Equal(d.first.Lineage, ck.Lineage):
+		// A disk's lineage never changes. Who claims another one would hold others' disks by it.
+		return m.doubtDocument(key, nil, errs.New(errs.Corrupt,
+			"its lineage of %d is not its disk's", len(ck.Lineage)))
+	case ck.Name != o.Name:
+		return m.doubtDocument(key, ck.Lineage, errs.New(errs.Corrupt, "it is checkpoint %q",
+			ck.Name))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ckpts[key] = true
+	m.found = append(m.found, key)
+	m.roots = append(m.roots, source{key, ck.Lineage, ck.Root, ck.Size, nil, obj.ETag})
+	return nil
 }
 
 // isOther reports whether a key that could be a checkpoint's is the head or the document of a disk
@@ -292,7 +311,7 @@ func (m *mark) walk(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			return errs.Wrap(errs.KindOf(err), err, "the map that %s refers to", s.what)
+			return m.doubtMap(ctx, s, err)
 		}
 		return nil
 	})
@@ -319,11 +338,17 @@ func each[T any](
 	return g.Wait()
 }
 
-// get reads a whole small object.
+// get reads the content of a whole small object.
 func (c *collector) get(ctx context.Context, key string) ([]byte, error) {
+	obj, err := c.read(ctx, key)
+	return obj.Data, err
+}
+
+// read reads a whole small object.
+func (c *collector) read(ctx context.Context, key string) (blob.Object, error) {
 	obj, err := c.store.Get(ctx, key, blob.All())
 	if err != nil {
-		return nil, errs.Wrap(errs.KindOf(err), err, "read %s", key)
+		return blob.Object{}, errs.Wrap(errs.KindOf(err), err, "read %s", key)
 	}
-	return obj.Data, nil
+	return obj, nil
 }

@@ -61,7 +61,7 @@ func (m *mark) ref(ctx context.Context, key string) error {
 		err = errs.New(errs.Corrupt, "it names %q", r.Child)
 	}
 	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "%s", key)
+		return m.doubtDocument(key, nil, err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,14 +71,14 @@ func (m *mark) ref(ctx context.Context, key string) error {
 }
 
 func (m *mark) pin(ctx context.Context, key string) error {
-	b, err := m.c.get(ctx, key)
+	obj, err := m.c.read(ctx, key)
 	if errs.Is(err, errs.NotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	p, err := format.DecodePin(b)
+	p, err := format.DecodePin(obj.Data)
 	if err != nil && m.isOther(key) {
 		return nil
 	}
@@ -87,11 +87,12 @@ func (m *mark) pin(ctx context.Context, key string) error {
 		err = errs.New(errs.Corrupt, "it is pin %q", p.ID)
 	}
 	if err != nil {
-		return errs.Wrap(errs.KindOf(err), err, "%s", key)
+		return m.doubtDocument(key, nil, err)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.pins[key] = p
+	m.pinTags[key] = obj.ETag
 	m.found = append(m.found, key)
 	return nil
 }
@@ -105,7 +106,8 @@ func (m *mark) heed(context.Context) error {
 		case m.c.ended(key, p):
 			m.dead[key] = m.pinSizes[key]
 		case p.Map != nil:
-			m.roots = append(m.roots, source{key, p.Map.Lineage, p.Map.Root, p.Map.Size, nil})
+			m.roots = append(m.roots, source{key, p.Map.Lineage, p.Map.Root, p.Map.Size, nil,
+				m.pinTags[key]})
 		case p.All && (m.disks[path] == nil || m.disks[path].last == nil):
 			m.hold = "pin " + key // it can't be said what the disk's ancestors are
 		case p.All:

@@ -45,6 +45,7 @@ const (
 	KeptPinned = "pinned"
 	// heads, checkpoints, references, pins, owners' documents, and their boot traces
 	KeptDocument  = "document"
+	KeptDoubtful  = "doubtful"  // an object of its disk, or of a fork of that, makes no sense
 	KeptUncertain = "uncertain" // its disk changed while it was looked at
 	KeptUnknown   = "unknown"   // no object of a disk
 )
@@ -74,11 +75,31 @@ type Report struct {
 	// when what is waiting may be deleted by the next run
 	Next  *time.Time `json:"next,omitempty"`
 	Notes []string   `json:"notes"`
+	// objects that make no sense, and keep all of their disks' lines from being collected; at most
+	// 200, of Doubts
+	Doubtful []Doubt `json:"doubtful"`
+	Doubts   int     `json:"doubts"`
+}
+
+// Doubt is an object that makes no sense.
+type Doubt struct {
+	Object string `json:"object"` // its key
+	Disk   string `json:"disk"`   // its path
+	Why    string `json:"why"`
+	// it can't be told what the disk descends from, so that nothing of the pool is collected
+	HoldsAll bool   `json:"holds_all,omitempty"`
+	Remedy   string `json:"remedy"`
+}
+
+func (r *Report) doubt(d doubt, holdsAll bool, remedy string) {
+	if r.Doubts++; len(r.Doubtful) < maxNotes {
+		r.Doubtful = append(r.Doubtful, Doubt{d.key, d.path, d.why.Error(), holdsAll, remedy})
+	}
 }
 
 func newReport(o *Options) *Report {
 	return &Report{DryRun: o.DryRun, Started: o.Now(), Kept: Tallies{}, Freed: Tallies{},
-		Waiting: Tallies{}, Notes: []string{}}
+		Waiting: Tallies{}, Notes: []string{}, Doubtful: []Doubt{}}
 }
 
 func (r *Report) note(format string, args ...any) {

@@ -163,6 +163,9 @@ func (w *world) collect() {
 			freed = fmt.Sprint(r.Freed)
 		}
 		w.log("collect: freed %s, %v", freed, err)
+		if err == nil && r != nil {
+			err = w.doubted(r)
+		}
 		// a pool of which nothing is listed
 		if err != nil && (w.brokeByLies(err) || w.p.lies && errs.Is(err, errs.NotFound)) {
 			return

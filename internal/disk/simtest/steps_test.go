@@ -16,6 +16,9 @@ func (w *world) step() {
 		return
 	}
 	v := w.disks[w.rng.IntN(len(w.disks))]
+	if w.hostile && w.rng.IntN(junkEvery) == 0 {
+		w.litter(v)
+	}
 	arg := w.rng.Uint64()
 	k := w.rng.IntN(100)
 	if v.busy && (k < 62 || k >= 75 && k < 86) {
@@ -388,6 +391,7 @@ func (w *world) finish() {
 		}
 	}
 	w.coll = newCollector(w.p, w.p.client(0, 0), w.coll.codec)
+	w.clean()
 	// in an hour all pins have ended
 	for _, pause := range []time.Duration{time.Hour, grace, grace} {
 		if _, err := w.coll.step(w.ctx); err != nil && w.failed() == nil {

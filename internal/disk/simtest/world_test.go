@@ -33,6 +33,9 @@ type world struct {
 	disks   []*vdisk
 	gone    []*vdisk // destroyed, or being destroyed
 	orphans []string // paths of forks that failed
+	hostile bool     // disks have writers that put junk among their objects
+	junk    []string // keys of it
+	doubts  atomic.Int64
 
 	// Destroys of disks with a log store, begun and done: amid one a collector finds a head whose
 	// log is gone.
@@ -104,6 +107,7 @@ func newWorld(ctx context.Context, seed uint64, b bug) *world {
 	if w.p.logs != nil {
 		w.p.logs.lies = w.p.lies
 	}
+	w.hostile = b == noBug && !w.p.lies && seed%4 == 1
 	w.create()
 	return w
 }
