@@ -127,6 +127,7 @@ func (m *machine) connect(vm *pool.VM) {
 	m.vm, m.vmEnd, m.graceEnd = vm, vm.Done(), time.Time{}
 	gate := gateway.New(gateway.Config{
 		Store: m.host.store, Logger: m.log, Memory: m.host.memory,
+		Codec:  m.host.codec,
 		Listen: m.host.listenOn(vm.HostLink()),
 		Done:   m.requested, Refused: m.host.deps.Metrics.Refused,
 	})

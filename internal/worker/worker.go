@@ -18,6 +18,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/gatewayhttp"
+	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/worker/pool"
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
@@ -35,9 +36,10 @@ type Worker struct {
 	pool       *pool.Pool
 	conditions *conditions
 	flushes    flushTotal
-	memory     *gatewayhttp.Budget // of all VMs' gateways
-	boot       string              // this process's id in reports
-	dirty      chan struct{}       // something changed that should be reported
+	memory     *gatewayhttp.Budget // of all VMs' gateways, as codec is
+	codec      func() (*format.Codec, error)
+	boot       string        // this process's id in reports
+	dirty      chan struct{} // something changed that should be reported
 
 	// Set by Run before anything that uses them is started.
 	store     blob.Store
@@ -72,6 +74,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		cfg: cfg, deps: deps, log: deps.Logger.With("worker_id", string(cfg.Worker)),
 		boot:     pool.NewToken(8),
 		memory:   gatewayhttp.NewBudget(cfg.GatewayBytes),
+		codec:    sync.OnceValues(format.NewCodec),
 		dirty:    make(chan struct{}, 1),
 		netWake:  make(chan struct{}, 1),
 		machines: map[fleet.MachineID]*machine{},

@@ -16,6 +16,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/decorate"
 	"github.com/sluice-platform/sluice/internal/blob/gatewayhttp"
+	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
@@ -45,6 +46,8 @@ type Config struct {
 	Refused func()
 	// Memory bounds the bodies in memory, over all gateways that share it; nil: one of its own.
 	Memory *gatewayhttp.Budget
+	// Codec returns what maps that a VM writes are decoded with; nil: one of its own.
+	Codec func() (*format.Codec, error)
 	// Patience is how long a body may take for each 256 KiB; default 30 s.
 	Patience time.Duration
 	Logger   *slog.Logger
@@ -86,7 +89,10 @@ func New(cfg Config) *Gateway {
 	g := &Gateway{listen: cfg.Listen, ready: make(chan struct{}),
 		meter: decorate.Meter(cfg.Store, cfg.Done), refused: &refusals{tell: cfg.Refused},
 		log: slog.New(said), said: said}
-	g.guard = guard{store: g.meter, refused: g.refused}
+	g.guard = guard{store: g.meter, refused: g.refused, codec: cfg.Codec}
+	if cfg.Codec == nil {
+		g.guard.codec = sync.OnceValues(format.NewCodec)
+	}
 	protocol := gatewayhttp.Config{Patience: cfg.Patience}
 	if cfg.Memory != nil {
 		protocol.Share = cfg.Memory.Share()
@@ -233,9 +239,15 @@ func (g *Gateway) opened(r *http.Request) *grant {
 
 // Authorize refuses who shows no good token, and what a good one may not do, before anything of a
 // body is read. The guard around the store decides the same again, and looks at the body.
-func (g *Gateway) Authorize(r *http.Request, op, key string, _ int64) error {
-	if accessOf(r.Context()) != nil {
-		return g.guard.check(r.Context(), op, key)
+func (g *Gateway) Authorize(r *http.Request, op, key string, size int64) error {
+	if a := accessOf(r.Context()); a != nil {
+		if err := g.guard.check(r.Context(), op, key); err != nil {
+			return err
+		}
+		if err := a.fits(key, size); err != nil {
+			return g.guard.refuse(err)
+		}
+		return nil
 	}
 	g.refused.add()
 	g.log.WarnContext(r.Context(), "store gateway refused a request without a good token", "op",

@@ -36,6 +36,7 @@ func withAccess(ctx context.Context, a *Access) context.Context {
 type guard struct {
 	store   blob.Store
 	refused *refusals
+	codec   func() (*format.Codec, error)
 }
 
 var _ blob.Store = guard{}
@@ -54,6 +55,9 @@ func (g guard) Put(ctx context.Context, key string, _ []byte) (blob.ETag, error)
 func (g guard) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.ETag, error) {
 	if err := g.check(ctx, gatewayhttp.OpPutIfAbsent, key); err != nil {
 		return "", err
+	}
+	if err := g.checkForm(accessOf(ctx), key, body); err != nil {
+		return "", g.refuse(err)
 	}
 	return g.store.PutIfAbsent(ctx, key, body)
 }
@@ -103,6 +107,38 @@ func (g guard) Close() error { return nil }
 func (g guard) refuse(err error) error {
 	g.refused.add()
 	return err
+}
+
+// checkForm returns nil if a body is what a disk's writer stores under a key. What isn't would only
+// be found when it is needed, or when the pool is collected.
+func (g guard) checkForm(a *Access, key string, body []byte) error {
+	k, ok := format.ParseKey(strings.TrimPrefix(key, a.DiskPath+slash))
+	if !ok {
+		return errs.New(errs.Invalid, "no writer of a disk stores anything as %s", key)
+	}
+	codec, err := g.codec()
+	if err != nil {
+		return err
+	}
+	form := a.Disk.form()
+	if err := codec.CheckForm(k, body, &form); err != nil {
+		return errs.Wrap(errs.Invalid, err, "the store gateway doesn't take this for %s", key)
+	}
+	return nil
+}
+
+// fits returns nil unless an object of that size can't be what its key says.
+func (a *Access) fits(key string, size int64) error {
+	rel, own := strings.CutPrefix(key, a.DiskPath+slash)
+	k, ok := format.ParseKey(rel)
+	if !own || !ok {
+		return nil // refused for that, later
+	}
+	form := a.Disk.form()
+	if limit := form.MaxBytes(k.Kind); limit > 0 && size > limit {
+		return errs.New(errs.Invalid, "%d bytes for %s, which has at most %d", size, key, limit)
+	}
+	return nil
 }
 
 // accessOf returns the access in a context; nil: there is none.

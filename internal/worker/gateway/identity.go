@@ -18,6 +18,38 @@ type Identity struct {
 	Size    int64             `json:"size"` // bytes
 	Mode    string            `json:"mode"`
 	Lineage []format.Ancestor `json:"lineage"` // this disk first
+	// Origin is nil in records of older releases, and then no head is held against it.
+	Origin *Origin `json:"origin,omitempty"`
+}
+
+// Origin is what a head says of other disks and stores. A collector writes a reference into the
+// parent, and opens the log store.
+type Origin struct {
+	Parent *format.Parent `json:"parent,omitempty"`
+	LogURL string         `json:"log_url,omitempty"`
+	// LogBinding tells the log store whose it is.
+	LogBinding string `json:"log_binding,omitempty"`
+}
+
+func originOf(h *format.Head) Origin {
+	o := Origin{Parent: h.Parent}
+	if h.LogStore != nil {
+		o.LogURL, o.LogBinding = h.LogStore.URL, h.LogStore.Binding
+	}
+	return o
+}
+
+// same reports whether two origins are the same.
+func (o *Origin) same(other Origin) bool {
+	parents := o.Parent == nil && other.Parent == nil ||
+		o.Parent != nil && other.Parent != nil && *o.Parent == *other.Parent
+	return parents && o.LogURL == other.LogURL && o.LogBinding == other.LogBinding
+}
+
+// form is what the objects of the disk must be like.
+func (i *Identity) form() format.Form {
+	return format.Form{UID: i.UID, Size: i.Size, Lineage: i.Lineage,
+		LogStore: i.Origin == nil || i.Origin.LogURL != ""}
 }
 
 // ReadIdentity returns the identity of the disk at path. NotFound: no disk is there; Unavailable:
@@ -35,7 +67,9 @@ func ReadIdentity(ctx context.Context, store blob.Store, path string) (Identity,
 	if err != nil {
 		return Identity{}, errs.Wrap(errs.KindOf(err), err, "read the head of disk %s", path)
 	}
-	return Identity{ID: h.ID, UID: h.UID, Size: h.Size, Mode: h.Mode, Lineage: h.Lineage}, nil
+	origin := originOf(h)
+	return Identity{ID: h.ID, UID: h.UID, Size: h.Size, Mode: h.Mode, Lineage: h.Lineage,
+		Origin: &origin}, nil
 }
 
 // keeps returns which part of the identity a head would change; "": none.
@@ -49,6 +83,8 @@ func (i Identity) keeps(h *format.Head) string {
 		return "mode"
 	case !slices.Equal(h.Lineage, i.Lineage):
 		return "lineage"
+	case i.Origin != nil && !i.Origin.same(originOf(h)):
+		return "parent or log store"
 	}
 	return ""
 }
