@@ -52,8 +52,8 @@ func judgeProcessIDs(most, memoryMiB int64) (string, error) {
 	return fmt.Sprintf("%d process ids", most), nil
 }
 
-// checkNeighbours wants room in the kernel's table of neighbours, which has those of all namespaces.
-// Outside of the host's own network namespace it can't be seen.
+// checkNeighbours wants room in the kernel's table of neighbours, which has those of all
+// namespaces. Outside of the host's own network namespace it can't be seen.
 func checkNeighbours(context.Context) (string, error) {
 	for _, s := range hostnet.NeighbourBounds() {
 		has, err := readNumber(s.File)

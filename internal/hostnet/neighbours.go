@@ -50,7 +50,8 @@ func raise(bounds []Bound) ([]Bound, error) {
 			continue
 		}
 		if err := os.WriteFile(b.File, []byte(strconv.FormatInt(b.Least, 10)), 0); err != nil {
-			return set, errs.Wrap(errs.Unsupported, err, "raise %s", b.Name).WithRemedy("run as root")
+			return set, errs.Wrap(errs.Unsupported, err, "raise %s", b.Name).
+				WithRemedy("run as root")
 		}
 		set = append(set, b)
 	}

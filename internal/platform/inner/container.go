@@ -12,12 +12,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/platform/innerapi"
 	"github.com/sluice-platform/sluice/internal/platform/ownsync"
+	"github.com/sluice-platform/sluice/internal/platform/ownview"
 	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -40,6 +43,9 @@ type Container struct {
 	pid    int // of its PID 1, in the VM
 	client *innerapi.Client
 	pidfd  *os.File
+	view   *ownview.View
+
+	showing atomic.Bool
 }
 
 // record is what a later platformd needs to find the container again.
@@ -59,7 +65,10 @@ func Make(ctx context.Context, cfg Config) (*Container, error) {
 		0o711); err != nil { //nolint:gosec // the container's root passes through it
 		return nil, fmt.Errorf("make container directory: %w", err)
 	}
-	if err := writeBundle(bundle, cfg.InitBinary); err != nil {
+	if _, err := ownview.Make(cfg.viewDir()); err != nil {
+		return nil, err
+	}
+	if err := writeBundle(bundle, cfg.InitBinary, cfg.viewDir()); err != nil {
 		return nil, err
 	}
 	listener, err := listen(cfg.socket())
@@ -193,6 +202,7 @@ func leftovers(runtime string) ([]int, error) {
 
 func (cfg Config) socket() string     { return filepath.Join(cfg.Dir, "init.sock") }
 func (cfg Config) pidFile() string    { return filepath.Join(cfg.Dir, "pid") }
+func (cfg Config) viewDir() string    { return filepath.Join(cfg.Dir, "view") }
 func (cfg Config) recordFile() string { return filepath.Join(cfg.Dir, "container.json") }
 
 func listen(path string) (*os.File, error) {
@@ -255,7 +265,7 @@ func open(cfg Config) (*Container, error) {
 		return nil, errs.Wrap(errs.NotFound, err, "the container has ended")
 	}
 	return &Container{cfg: cfg, pid: pid, client: innerapi.NewClient(cfg.socket()),
-		pidfd: os.NewFile(uintptr(fd), "pidfd")}, nil
+		pidfd: os.NewFile(uintptr(fd), "pidfd"), view: ownview.Open(cfg.viewDir())}, nil
 }
 
 func (c *Container) save() error {
@@ -289,6 +299,24 @@ func startTime(pid int) (string, error) {
 
 // Client talks to the container's PID 1.
 func (c *Container) Client() *innerapi.Client { return c.client }
+
+// ShowOwn has the machine see the processors, memory and load that it has as they are now. It does
+// nothing while another call does so.
+func (c *Container) ShowOwn(r fleet.Resources) error {
+	if !c.showing.CompareAndSwap(false, true) {
+		return nil
+	}
+	defer c.showing.Store(false)
+	own, err := c.cgroups()
+	if err != nil {
+		return errs.Wrap(errs.NotFound, err, "the container has ended")
+	}
+	dirs := make([]string, 0, len(own))
+	for _, g := range own {
+		dirs = append(dirs, g.Dir)
+	}
+	return c.view.Update(r, dirs)
+}
 
 // Wait returns nil when the container has ended. Its PID 1 ends last, once all other processes and
 // their use of mounts are gone.

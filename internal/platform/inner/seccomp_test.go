@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/sluice-platform/sluice/internal/platform/ownsync"
+	"github.com/sluice-platform/sluice/internal/platform/ownview"
 	"github.com/sluice-platform/sluice/test/attack/attempts"
 )
 
@@ -35,7 +36,11 @@ func attack(t *testing.T, filter func() error, change func(*specs.Spec)) []attem
 		t.Fatalf("build: %v: %s", err, out)
 	}
 	bundle := filepath.Join(dir, "bundle")
-	if err := writeBundle(bundle, program); err != nil {
+	view := filepath.Join(dir, "view")
+	if _, err := ownview.Make(view); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeBundle(bundle, program, view); err != nil {
 		t.Fatal(err)
 	}
 	tmp := filepath.Join(bundle, "rootfs", "tmp")
@@ -45,7 +50,7 @@ func attack(t *testing.T, filter func() error, change func(*specs.Spec)) []attem
 	if err := os.Chown(tmp, idBase, idBase); err != nil {
 		t.Fatal(err)
 	}
-	s := spec(program)
+	s := spec(program, view)
 	s.Process.Args = []string{"/" + initBin, attempts.UserCode}
 	s.Linux.CgroupsPath = fmt.Sprintf("/sluice-test/attack-%d", os.Getpid())
 	change(s)
@@ -106,6 +111,10 @@ func TestSeededHolesAreFound(t *testing.T) {
 			s.Linux.Seccomp.DefaultAction = specs.ActAllow
 			s.Linux.Seccomp.DefaultErrnoRet = nil
 		}, []string{"addresses that aren't random"}},
+		"nothing masked": {filterSockets, func(s *specs.Spec) { s.Linux.MaskedPaths = nil },
+			[]string{"learn from /proc/partitions", "learn from /proc/diskstats",
+				"learn from /proc/cmdline", "learn from /sys/block",
+				"learn from /sys/kernel/notes"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var found []string

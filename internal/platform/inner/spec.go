@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/platform/ownview"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 )
 
 // writeBundle writes the bundle from which the OCI runtime starts the container.
-func writeBundle(dir, initBinary string) error {
+func writeBundle(dir, initBinary, view string) error {
 	root := filepath.Join(dir, "rootfs")
 	for _, d := range []string{newRoot, "proc", "sys", "dev"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
@@ -35,7 +37,7 @@ func writeBundle(dir, initBinary string) error {
 		0o755); err != nil { //nolint:gosec // it is run
 		return fmt.Errorf("make bundle: %w", err)
 	}
-	data, err := json.MarshalIndent(spec(initBinary), "", " ")
+	data, err := json.MarshalIndent(spec(initBinary, view), "", " ")
 	if err != nil {
 		return fmt.Errorf("encode container spec: %w", err)
 	}
@@ -45,7 +47,7 @@ func writeBundle(dir, initBinary string) error {
 	return nil
 }
 
-func spec(initBinary string) *specs.Spec {
+func spec(initBinary, view string) *specs.Spec {
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: idBase, Size: idSize}}
 	caps := capabilities()
 	processes, likeAny := int64(fleet.LeastProcesses), 0 // until LimitProcesses
@@ -63,7 +65,7 @@ func spec(initBinary string) *specs.Spec {
 			OOMScoreAdj: &likeAny,
 			// NoNewPrivileges stays off: root inside is root inside, and sudo works.
 		},
-		Mounts: mounts(initBinary),
+		Mounts: append(mounts(initBinary), views(view)...),
 		Linux: &specs.Linux{
 			UIDMappings: ids,
 			GIDMappings: ids,
@@ -79,17 +81,8 @@ func spec(initBinary string) *specs.Spec {
 				Devices: deviceRules(),
 				Pids:    &specs.LinuxPids{Limit: &processes},
 			},
-			Seccomp: seccomp(),
-			MaskedPaths: []string{
-				"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats",
-				"/proc/timer_list",
-				"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
-				"/sys/fs/bpf",
-				"/sys/kernel/debug", "/sys/kernel/tracing",
-				"/sys/devices/virtual/powercap", "/sys/block",
-				// other machines' disks, by name
-				"/sys/class/block", "/sys/devices/virtual/block", "/proc/kallsyms",
-			},
+			Seccomp:     seccomp(),
+			MaskedPaths: masked(),
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq",
 				"/proc/sysrq-trigger"},
 			RootfsPropagation: "private",
@@ -114,6 +107,34 @@ func mounts(initBinary string) []specs.Mount {
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs",
 			Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 	}
+}
+
+// views are the mounts by which the machine sees what is its own where the kernel shows the host's.
+func views(dir string) []specs.Mount {
+	var all []specs.Mount
+	for _, f := range ownview.Files() {
+		all = append(all, specs.Mount{Destination: f.Over, Type: "bind",
+			Source: filepath.Join(dir, f.File), Options: []string{"bind", "ro", "nosuid",
+				"nodev", "noexec"}})
+	}
+	return all
+}
+
+// masked are the files and directories that tell of the host, or of others' machines: their disks
+// and how much these do, when they work, what the kernel is made of and where it is in memory.
+func masked() []string {
+	return strings.Fields(`/proc/acpi /proc/asound /proc/buddyinfo /proc/cmdline /proc/diskstats
+		/proc/interrupts /proc/iomem /proc/ioports /proc/kallsyms /proc/kcore /proc/key-users
+		/proc/keys /proc/kpagecgroup /proc/kpagecount /proc/kpageflags /proc/latency_stats
+		/proc/locks /proc/modules /proc/mtrr /proc/pagetypeinfo /proc/partitions /proc/pressure
+		/proc/sched_debug /proc/schedstat /proc/scsi /proc/slabinfo /proc/softirqs
+		/proc/timer_list /proc/timer_stats /proc/vmallocinfo /proc/zoneinfo /sys/block
+		/sys/bus/pci /sys/class/bdi /sys/class/block /sys/class/dmi /sys/class/powercap
+		/sys/class/thermal /sys/dev/block /sys/devices/virtual/bdi /sys/devices/virtual/block
+		/sys/devices/virtual/dmi /sys/devices/virtual/powercap /sys/devices/virtual/thermal
+		/sys/firmware /sys/fs/bpf /sys/fs/ext4 /sys/fs/fuse /sys/hypervisor /sys/kernel/btf
+		/sys/kernel/debug /sys/kernel/iommu_groups /sys/kernel/notes /sys/kernel/security
+		/sys/kernel/slab /sys/kernel/tracing /sys/kernel/vmcoreinfo /sys/module /sys/power`)
 }
 
 // capabilities are what root has inside, and they hold inside only. Not among them is what would

@@ -102,6 +102,9 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 	if err != nil {
 		return err
 	}
+	if err := c.ShowOwn(b.Config.Resources); err != nil { // showOwn does so again and again
+		p.log.WarnContext(ctx, "the machine sees nothing of its own yet", "error", err)
+	}
 	return setBarriers(p.diskDir(), true) // from here on, programs rely on acknowledged writes
 }
 

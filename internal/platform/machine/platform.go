@@ -78,6 +78,7 @@ func (p *Platform) Run(ctx context.Context, l net.Listener) error {
 	g.Go(func() error { return p.watchProgress(ctx) })
 	g.Go(func() error { return p.watchContainer(ctx) })
 	g.Go(func() error { return p.watchMemory(ctx) })
+	g.Go(func() error { return p.showOwn(ctx) })
 	g.Go(func() error { return p.drive(ctx) })
 	return g.Wait()
 }

@@ -100,6 +100,9 @@ func becomeInit(control, status *os.File) error {
 	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
+	if err := ownUptime(); err != nil {
+		return err
+	}
 	if err := confine(); err != nil {
 		return err
 	}

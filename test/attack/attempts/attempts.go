@@ -52,7 +52,7 @@ func Of(foothold string) []Attempt {
 		return nil
 	}
 	all := slices.Concat(mounts(), namespaces(), others(), wholeKernel(), sockets(), files(),
-		limits())
+		limits(), facts())
 	if runtime.GOARCH == "amd64" {
 		all = append(all, of32Bits()...)
 	}
