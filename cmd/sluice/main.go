@@ -13,12 +13,14 @@ import (
 	"syscall"
 
 	"github.com/sluice-platform/sluice/internal/hostnet/tunnel"
+	"github.com/sluice-platform/sluice/internal/runtime/qemu"
 	"github.com/sluice-platform/sluice/internal/runtime/sandbox"
 )
 
 func main() {
-	// A process that is to become a VM's init, or to have a tunnel, never gets further.
+	// A process that is to become a VM's init or QEMU, or to have a tunnel, never gets further.
 	sandbox.Child()
+	qemu.Child()
 	tunnel.Child()
 	os.Exit(mainCode())
 }

@@ -46,7 +46,8 @@ func TestMixedLimits(t *testing.T) {
 	}
 	wantFile(t, filepath.Join(c.Outer(dir), "cpu.cfs_quota_us"), "150000")
 	wantFile(t, filepath.Join(c.Outer(l.Unified), "memory.max"), fmt.Sprint(64<<20+memorySlack))
-	wantFile(t, filepath.Join(c.Outer(l.Unified), "pids.max"), fmt.Sprint(fleet.LeastProcesses+guestapi.PlatformProcesses))
+	wantFile(t, filepath.Join(c.Outer(l.Unified), "pids.max"),
+		fmt.Sprint(fleet.LeastProcesses+guestapi.PlatformProcesses))
 }
 
 // TestAllV2 wants a host told by what bounds a VM alone, and one refused by name whose controllers

@@ -71,7 +71,8 @@ func TestV2Limits(t *testing.T) {
 	}
 	for file, want := range map[string]string{"cpu.max": "150000 100000",
 		"memory.max":  fmt.Sprint(64<<20 + memorySlack),
-		"memory.high": "max", "pids.max": fmt.Sprint(fleet.LeastProcesses + guestapi.PlatformProcesses)} {
+		"memory.high": "max",
+		"pids.max":    fmt.Sprint(fleet.LeastProcesses + guestapi.PlatformProcesses)} {
 		wantFile(t, filepath.Join(dir, file), want)
 	}
 	if err := c.SetLimits(fleet.Resources{}); err != nil {

@@ -20,6 +20,7 @@ import (
 const cacheEnv = "SLUICE_QEMUTEST_CACHE"
 
 func TestMain(m *testing.M) {
+	Child()
 	runtimetest.Worker(newDriver)
 	cache, err := os.MkdirTemp("", "qemu-cache-")
 	if err == nil {

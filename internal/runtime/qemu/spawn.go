@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -149,7 +148,7 @@ func quiet(name string) error {
 	return netlink.LinkSetTxQLen(link, 1000)
 }
 
-// spawn starts QEMU in the VM's cgroups; saved may be nil.
+// spawn starts QEMU in the VM's cgroups, by way of Child; saved may be nil.
 func (v *vm) spawn(p plan, saved *os.File) (err error) {
 	var files []*os.File
 	defer func() {
@@ -183,22 +182,29 @@ func (v *vm) spawn(p plan, saved *os.File) (err error) {
 		return errs.Wrap(errs.Unsupported, err,
 			"find QEMU").WithRemedy("apt-get install qemu-system-x86")
 	}
-	cmd := exec.Cmd{
-		Path: qemu, Args: append([]string{program}, p.arguments(v.Dir())...),
-		Env: []string{"PATH=/usr/bin:/bin"}, Dir: "/",
-		Stdout: log, Stderr: log, ExtraFiles: []*os.File{tap, control},
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true,
-			CgroupFD: int(cgroup.Fd())},
-	}
+	pass, args := []*os.File{tap, control}, append([]string{program}, p.arguments(v.Dir())...)
 	if saved != nil {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, saved)
-		cmd.Args = append(cmd.Args, "-incoming", fmt.Sprintf("fd:%d", savedFD))
+		pass = append(pass, saved)
+		args = append(args, "-incoming", fmt.Sprintf("fd:%d", savedFD))
 	}
+	j, err := v.jailOf(p, qemu, args)
+	if err != nil {
+		return err
+	}
+	cmd, err := j.command(cgroup, log, pass)
+	if err != nil {
+		return err
+	}
+	return v.run(cmd)
+}
+
+// run starts the command, and has it in the VM's record and cgroups.
+func (v *vm) run(cmd *exec.Cmd) error {
 	if err := cmd.Start(); err != nil {
-		return errs.Wrap(errs.Internal, err, "start QEMU of VM %s", p.id)
+		return errs.Wrap(errs.Internal, err, "start QEMU of VM %s", v.ID())
 	}
 	pid := cmd.Process.Pid
-	err = v.driver.attend(v, pid)
+	err := v.driver.attend(v, pid)
 	for _, procs := range v.Cgroups.Joins() {
 		if err == nil {
 			err = onhost.WriteFile(procs, fmt.Sprint(pid))
