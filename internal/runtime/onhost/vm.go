@@ -2,10 +2,13 @@ package onhost
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
@@ -23,6 +26,7 @@ type VM struct {
 	Cgroups Cgroups
 
 	dir        string
+	console    Console // set before anybody watches the VM
 	adopted    bool
 	ctx        context.Context // done when the VM has ended
 	ended      context.CancelFunc
@@ -53,6 +57,22 @@ func (v *VM) HostLink() string { return LinkName(v.Record.ID) }
 // ConsolePath returns the console file; older output is beside it, in a file with ".1" added to its
 // name.
 func (v *VM) ConsolePath() string { return filepath.Join(v.dir, ConsoleFile) }
+
+// OpenConsole makes the VM's console, and returns what its first process is to write to. It must
+// come before Attend.
+func (v *VM) OpenConsole() (*os.File, error) {
+	buffer, err := openBuffer()
+	if err != nil {
+		return nil, err
+	}
+	own, err := unix.FcntlInt(buffer.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, errors.Join(errs.Wrap(errs.Exhausted, err, "hold the console of VM %s",
+			v.Record.ID), buffer.Close())
+	}
+	v.console.buffer = os.NewFile(uintptr(own), "console") //nolint:gosec // a descriptor
+	return buffer, nil
+}
 
 // Done is closed when the VM has ended.
 func (v *VM) Done() <-chan struct{} { return v.ctx.Done() }

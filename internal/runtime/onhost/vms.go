@@ -229,6 +229,7 @@ func (s *VMs[V]) revive(ctx context.Context, rec Record) (V, error) {
 			return v, err
 		}
 		if pidfd != nil {
+			h.console.buffer = findBuffer(rec.PID)
 			s.watchVM(h, pidfd)
 			return v, nil
 		}
@@ -259,10 +260,15 @@ func (s *VMs[V]) Attend(v *VM, pid int) (running bool, err error) {
 // watchVM ends v when its process, held by pidfd, has; it stops when the driver is closed.
 func (s *VMs[V]) watchVM(v *VM, pidfd *os.File) {
 	s.watch.Go(func() error {
-		ended, err := Watch(s.ctx, pidfd, Console{Path: v.ConsolePath()}, func(err error) {
+		v.console.Path = v.ConsolePath()
+		failed := func(err error) {
 			s.cfg.Logger.WarnContext(s.ctx, "console can't be bounded", "vm_id",
 				v.Record.ID, "error", err)
-		})
+		}
+		ended, err := Watch(s.ctx, pidfd, v.console, failed)
+		if last := errors.Join(v.console.Bound(), v.console.close()); last != nil {
+			failed(last) // its last words
+		}
 		if err != nil {
 			return errs.Wrap(errs.Internal, err, "watch VM %s", v.Record.ID)
 		}

@@ -128,7 +128,7 @@ func checkSeen(t *testing.T, seen *runtimetest.Seen) {
 	}
 	for fd, target := range seen.FDs {
 		if n := len(fd); n == 1 && fd < "3" {
-			want := "console.log"
+			want := "/console" // which is mounted nowhere
 			if fd == "0" {
 				want = "/dev/null"
 			}
@@ -186,7 +186,8 @@ func checkConsole(t *testing.T, vm runtime.VM) {
 	defer cancel()
 	err := onhost.Poll(ctx, func() (bool, error) {
 		st, err := os.Stat(vm.ConsolePath())
-		return err == nil && st.Size() <= onhost.ConsoleMax, err
+		_, oldErr := os.Stat(vm.ConsolePath() + ".1")
+		return err == nil && st.Size() <= onhost.ConsoleMax && oldErr == nil, nil
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -196,10 +197,63 @@ func checkConsole(t *testing.T, vm runtime.VM) {
 		t.Fatalf("kept: %v, %v", old, err)
 	}
 	ask(t, vm, runtimetest.Request{Op: "print", Text: "after"})
-	b, err := os.ReadFile(vm.ConsolePath())
-	if err != nil || !strings.HasSuffix(string(b), "after\n") ||
-		strings.Contains(string(b), "\x00") {
+	var b []byte
+	err = onhost.Poll(ctx, func() (_ bool, err error) {
+		b, err = os.ReadFile(vm.ConsolePath())
+		return strings.HasSuffix(string(b), "after\n"), err
+	})
+	if err != nil || strings.Contains(string(b), "\x00") {
 		t.Fatalf("after the cut: %d bytes, %v", len(b), err)
+	}
+}
+
+// TestConsoleWithoutAWorker: while no worker runs, a VM fills nobody's disk by writing to its
+// console, whose beginning the next worker finds.
+func TestConsoleWithoutAWorker(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), fmt.Sprintf("alone-%d", os.Getpid()))
+	first, err := newDriver(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm, err := first.Start(t.Context(), runtime.Spec{ID: "00c0ffef",
+		Release: runtimetest.Release(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.(*Driver).Close(); err != nil {
+		t.Fatal(err)
+	}
+	ask(t, vm, runtimetest.Request{Op: "print", Text: "alone"})
+	text := strings.Repeat("console ", 1<<17) // 1 MiB
+	var full error
+	for i := 0; i < 20 && full == nil; i++ {
+		_, full = runtimetest.Ask(t.Context(), vm, runtimetest.Request{Op: "print", Text: text})
+	}
+	if full == nil {
+		t.Error("it could write 20 MiB")
+	}
+	if st, err := os.Stat(vm.ConsolePath()); err == nil && st.Size() > onhost.ConsoleMax {
+		t.Errorf("its console has %d bytes on the host's disk", st.Size())
+	}
+	second, err := newDriver(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	vms, err := second.Adopt(ctx)
+	if err != nil || len(vms) != 1 {
+		t.Fatalf("adopted %v, %v", vms, err)
+	}
+	err = onhost.Poll(ctx, func() (bool, error) {
+		st, err := os.Stat(vms[0].ConsolePath() + ".1")
+		return err == nil && st.Size() == onhost.ConsoleKept, nil
+	})
+	if err != nil {
+		t.Errorf("what it wrote meanwhile: %v", err)
+	}
+	if err := errors.Join(vms[0].Remove(ctx), second.(*Driver).Close()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -156,10 +156,10 @@ func (v *vm) spawn() (_ *setupProcess, err error) {
 	}
 	files = append(files, statusW)
 	p := &setupProcess{control: controlW, status: statusR}
-	console, err := os.OpenFile(v.ConsolePath(), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	console, err := v.OpenConsole()
 	if err != nil {
 		p.close()
-		return nil, errs.Wrap(errs.Internal, err, "open console of VM %s", v.ID())
+		return nil, err
 	}
 	files = append(files, console)
 	cgroup, err := os.Open(v.Cgroups.Inner(v.Cgroups.Unified))
