@@ -47,9 +47,9 @@ without a check once it has stayed up for 250 ms; one that has ended by itself h
 to stay up for longer each time. The machine is healthy while all are ready. A
 command that is to run once is one for sluice machine exec.
 
-Programs that ask how large the machine is (top, free, nproc) are told of the
-worker's processors and memory, not of --cpus and --memory, which hold all the same:
-set what sizes itself by them (heaps, worker counts).
+Programs that read how large the machine is (top, free, most runtimes) are told of
+--memory and of --cpus, rounded up. What asks the kernel by itself (nproc) is told of
+the worker's processors: set what sizes itself by them (worker counts).
 ` + exitTable,
 		Example: `  sluice machine create db-1 --app shop --network prod --memory 512MiB
   sluice machine create web-1 --app shop --network prod --env MODE=live \
