@@ -70,6 +70,12 @@ type MachineConfig struct {
 	// platform starts in the machine: services, their checks, and commands of exec. 64 to 1048576;
 	// 0: what the worker gives.
 	NoFile int64 `json:"nofile,omitempty"`
+	// User is whom these processes run as: a name or a number of the machine, optionally with
+	// :group. "": root. A command of exec may name another.
+	User string `json:"user,omitempty"`
+	// NoNewPrivileges keeps these processes from ever getting rights that they began without: no
+	// set-user-ID program, such as sudo, has an effect.
+	NoNewPrivileges bool `json:"no_new_privileges,omitempty"`
 }
 
 // CreateMachine creates a machine, and starts it unless SkipStart.

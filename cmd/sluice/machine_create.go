@@ -82,6 +82,10 @@ the worker's processors: set what sizes itself by them (worker counts).
 		"time from that signal to SIGKILL, at most 300s (default 5s)")
 	fl.Int64Var(&f.req.Config.NoFile, "nofile", 0,
 		"limit of open files of its services and commands, 64 to 1048576 (default: the worker's)")
+	fl.StringVar(&f.req.Config.User, "user", "",
+		"user of its services and commands, USER or USER:GROUP (default: root)")
+	fl.BoolVar(&f.req.Config.NoNewPrivileges, "no-new-privileges", false,
+		"keep its services and commands from getting more rights, as by sudo")
 	fl.BoolVar(&f.wait, "wait", true, "wait until it is healthy")
 	fl.DurationVar(&f.timeout, "timeout", 2*time.Minute, "longest time to wait")
 	return cmd

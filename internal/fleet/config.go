@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -23,6 +24,7 @@ const (
 	// of environments and commands: the config is a record of the fleet's state
 	MaxConfigBytes = 256 << 10
 	maxPort        = 65535
+	maxUser        = 128 // bytes of a user's and a group's name
 )
 
 // What a machine gets where its config says nothing.
@@ -48,6 +50,10 @@ type MachineConfig struct {
 	// NoFile is the limit of open files, soft and hard, of each process that the platform starts in
 	// the machine. From MinNoFile to MaxNoFile; 0: what the worker gives.
 	NoFile int64 `json:"nofile,omitempty"`
+	// User is whom these processes run as: USER or USER:GROUP, names or numbers; "": root.
+	User string `json:"user,omitempty"`
+	// NoNewPrivileges keeps these processes from getting rights that they began without.
+	NoNewPrivileges bool `json:"no_new_privileges,omitempty"`
 }
 
 // StopConfig is how a machine is asked to stop: Signal, then SIGKILL after Timeout.
@@ -105,6 +111,11 @@ func (c MachineConfig) ValidateServices() error {
 		return errs.New(errs.Invalid, "limit of %d open files is not from %d to %d", c.NoFile,
 			MinNoFile, MaxNoFile).
 			WithRemedy("ask for a value in that range, or leave it out for the worker's limit")
+	}
+	if len(c.User) > maxUser || strings.ContainsFunc(c.User, unicode.IsControl) ||
+		strings.HasPrefix(c.User, ":") {
+		return errs.New(errs.Invalid, "user %q is not USER or USER:GROUP", c.User).
+			WithRemedy("name a user of the machine, or leave it out for root")
 	}
 	if len(c.Services) > MaxServices {
 		return errs.New(errs.Invalid, "%d services; a machine has at most %d",

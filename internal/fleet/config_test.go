@@ -54,6 +54,8 @@ func TestBadConfigsAreRefused(t *testing.T) {
 		"timeout of 301 s": func(c *fleet.MachineConfig) {
 			c.Stop.Timeout = 301 * time.Second
 		},
+		"is not USER or USER:GROUP":   func(c *fleet.MachineConfig) { c.User = ":www" },
+		`user "a\nb" is not USER`:     func(c *fleet.MachineConfig) { c.User = "a\nb" },
 		"limit of 63 open files":      func(c *fleet.MachineConfig) { c.NoFile = 63 },
 		"limit of -1 open files":      func(c *fleet.MachineConfig) { c.NoFile = -1 },
 		"limit of 1048577 open files": func(c *fleet.MachineConfig) { c.NoFile = 1<<20 + 1 },

@@ -45,7 +45,8 @@ func configToAPI(c fleet.MachineConfig) api.MachineConfig {
 		Image: string(c.Image), CPUs: float64(c.Resources.CPUMillis) / 1000,
 		MemoryMiB: c.Resources.MemoryMiB,
 		DiskGiB:   c.DiskGiB, Env: c.Env, StopSignal: c.Stop.Signal,
-		StopTimeout: c.Stop.Timeout.Seconds(), NoFile: c.NoFile,
+		StopTimeout: c.Stop.Timeout.Seconds(), NoFile: c.NoFile, User: c.User,
+		NoNewPrivileges: c.NoNewPrivileges,
 	}
 	for _, s := range c.Services {
 		as := api.Service{Name: s.Name, Cmd: s.Cmd, Env: s.Env, Dir: s.Dir, HTTPPort: s.HTTPPort,

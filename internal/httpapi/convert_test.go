@@ -24,7 +24,8 @@ func TestConfigSurvivesTheRoundTrip(t *testing.T) {
 				Check: &api.Check{Kind: "exec", Cmd: []string{"pg_isready"}}},
 			{Name: "web", Cmd: []string{"httpd"}, HTTPPort: 8080, Needs: []string{"db"},
 				Check: &api.Check{Kind: "http", Port: 8080, Path: "/ok", Interval: 0.5,
-					Timeout: 2, Grace: 10}}}, NoFile: 4096}
+					Timeout: 2, Grace: 10}}}, NoFile: 4096,
+		User: "web:www", NoNewPrivileges: true}
 	if zero := filledtest.Zero(in); len(zero) > 0 {
 		t.Errorf("not sent round: give these a value here: %v", zero)
 	}

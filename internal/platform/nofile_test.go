@@ -72,3 +72,41 @@ func TestMoreOpenFilesThanTheWorkerGives(t *testing.T) {
 		t.Errorf("error %q, remedy %q", h.Error, h.Remedy)
 	}
 }
+
+// TestUserAndPrivileges: what the machine's config says of the user and of new privileges goes for
+// services, their checks and what is run in it; who runs something in it may name another user.
+func TestUserAndPrivileges(t *testing.T) {
+	t.Parallel()
+	const show = "echo $(id -u):$(id -g) $(grep NoNewPrivs /proc/self/status)"
+	const want = "1000:1000 NoNewPrivs: 1\n"
+	service := fleet.Service{Name: "web", Cmd: []string{"sh", "-c",
+		show + " > /tmp/service; while :; do sleep 1; done"},
+		Check: &fleet.Check{Kind: fleet.CheckExec, Cmd: []string{"sh", "-c",
+			show + " > /tmp/checked"}}}
+	b := bindOf(newDisk(t), 1)
+	v := startVM(t)
+	v.bind(b)
+	v.await("healthy", inState(guestapi.StateHealthy))
+	if got := v.sh(show); got != "0:0 NoNewPrivs: 0\n" {
+		t.Errorf("where nothing is said: %q", got)
+	}
+	v.sh("chmod 1777 /tmp")
+	v.release(b)
+
+	b.Generation++
+	b.Config.Services = []fleet.Service{service}
+	b.Config.User, b.Config.NoNewPrivileges = "web", true
+	limited := startVM(t)
+	limited.bind(b)
+	limited.await("healthy", inState(guestapi.StateHealthy))
+	for what, got := range map[string]string{"service": limited.sh("cat /tmp/service"),
+		"check": limited.sh("cat /tmp/checked"), "exec": limited.sh(show)} {
+		if got != want {
+			t.Errorf("%s: %q, want %q", what, got, want)
+		}
+	}
+	if got := limited.exec(shell(show, "user", "root")).stdout; got != "0:0 NoNewPrivs: 1\n" {
+		t.Errorf("exec by root: %q", got)
+	}
+	limited.release(b)
+}

@@ -59,6 +59,8 @@ type Start struct {
 	Leave bool `json:"leave,omitempty"`
 	// NoFile is the limit of open files, soft and hard; 0: PID 1's own, which it can't exceed.
 	NoFile int64 `json:"nofile,omitempty"`
+	// NoNewPrivileges keeps the command, and what it starts, from getting more rights.
+	NoNewPrivileges bool `json:"no_new_privileges,omitempty"`
 }
 
 // Exit is how a process ended: Code is 128+n for signal n.

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -26,10 +28,14 @@ const (
 	stepRun
 )
 
-// Limit becomes a command with a limit of open files, and never returns. Its arguments are the
-// command's name, LimitRole, the limit, the command's path, and the command's other arguments. The
-// limit has to be set in here: who lowers a hard limit, as PID 1 would around a fork, needs
-// CAP_SYS_RESOURCE to raise it again. PID 1 has told the kernel all else about the command.
+// noNewPrivileges, after a limit, is the word for that.
+const noNewPrivileges = "+no-new-privileges"
+
+// Limit becomes a command with a limit of open files, or one that can't get more rights, and never
+// returns. Its arguments are the command's name, LimitRole, the limit (0: none, and noNewPrivileges
+// may follow), the command's path, and the command's other arguments. Both have to be set in here:
+// who lowers a hard limit, as PID 1 would around a fork, needs CAP_SYS_RESOURCE to raise it again,
+// and the other can't be undone. PID 1 has told the kernel all else about the command.
 func Limit(args []string) {
 	unix.CloseOnExec(failFD) // PID 1 sees it closed once the command runs
 	step, err := stepLimit, error(unix.EINVAL)
@@ -43,14 +49,23 @@ func Limit(args []string) {
 }
 
 func becomeLimited(args []string) (byte, error) {
-	n, err := strconv.ParseUint(args[2], 10, 64)
+	limit, forgoes := strings.CutSuffix(args[2], noNewPrivileges)
+	n, err := strconv.ParseUint(limit, 10, 64)
 	if err != nil {
 		return stepLimit, err
 	}
-	// syscall's, not unix's: it also makes Exec leave the limit alone.
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE,
-		&syscall.Rlimit{Cur: n, Max: n}); err != nil {
-		return stepLimit, err
+	if n != 0 {
+		// syscall's, not unix's: it also makes Exec leave the limit alone.
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE,
+			&syscall.Rlimit{Cur: n, Max: n}); err != nil {
+			return stepLimit, err
+		}
+	}
+	if forgoes {
+		runtime.LockOSThread() // it is of this thread, which is the one that goes on
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return stepLimit, err
+		}
 	}
 	return stepRun, syscall.Exec(args[3], append([]string{args[0]}, args[4:]...), os.Environ())
 }
@@ -65,6 +80,9 @@ func (t *table) forkLimited(id, path string, s innerapi.Start,
 	defer failed.Close()
 	attr.Files = append(attr.Files, side.Fd()) // as failFD
 	limit := strconv.FormatInt(s.NoFile, 10)
+	if s.NoNewPrivileges {
+		limit += noNewPrivileges
+	}
 	s.Args = append([]string{s.Args[0], LimitRole, limit, path}, s.Args[1:]...)
 	// It isn't in the machine's root, and no user of the machine can write to it.
 	p, err := t.fork(id, "/proc/self/exe", s, attr)

@@ -51,7 +51,7 @@ func (t *table) start(id string, s innerapi.Start, stdio []*os.File) (*process, 
 		attr.Files = append(attr.Files, f.Fd())
 	}
 	fork := t.fork
-	if s.NoFile != 0 {
+	if s.NoFile != 0 || s.NoNewPrivileges {
 		fork = t.forkLimited
 	}
 	p, err := fork(id, path, s, attr)

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -114,8 +115,9 @@ func execOptions(q url.Values, command guestapi.ExecCommand,
 		more[k] = v
 	}
 	start := innerapi.Start{Args: command.Cmd, Env: environment(b, more), Dir: q.Get("dir"),
-		User: q.Get("user"), TTY: tty, NoFile: b.Config.NoFile,
-		Rows: size(q.Get("rows"), 24), Cols: size(q.Get("cols"), 80), Leave: true}
+		User: cmp.Or(q.Get("user"), b.Config.User), TTY: tty, NoFile: b.Config.NoFile,
+		NoNewPrivileges: b.Config.NoNewPrivileges,
+		Rows:            size(q.Get("rows"), 24), Cols: size(q.Get("cols"), 80), Leave: true}
 	return session.Options{ID: "exec/" + rand.Text(), Start: start, Stdin: tty ||
 		q.Get("stdin") == "1"}, nil
 }

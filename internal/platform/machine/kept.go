@@ -75,7 +75,8 @@ func (p *Platform) startKept(ctx context.Context, b guestapi.Bind, svc fleet.Ser
 	defer null.Close()
 	id := servicePrefix + svc.Name + "/" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	start := innerapi.Start{Args: svc.Cmd, Env: environment(b, svc.Env), Dir: svc.Dir, Keep: true,
-		NoFile: b.Config.NoFile}
+		NoFile: b.Config.NoFile, User: b.Config.User,
+		NoNewPrivileges: b.Config.NoNewPrivileges}
 	process, err := c.Client().Start(ctx, id, start, null, stdout, stderr)
 	if err != nil {
 		return nil, err
@@ -175,7 +176,8 @@ func (pr *prober) exec(ctx context.Context, c *inner.Container, svc fleet.Servic
 	defer r.Close()
 	id := "check/" + svc.Name + "/" + strconv.FormatInt(time.Now().UnixNano(), 36)
 	process, err := c.Client().Start(ctx, id, innerapi.Start{Args: svc.Check.Cmd,
-		Env: environment(pr.bind, svc.Env), Dir: svc.Dir, NoFile: pr.bind.Config.NoFile},
+		Env: environment(pr.bind, svc.Env), Dir: svc.Dir, NoFile: pr.bind.Config.NoFile,
+		User: pr.bind.Config.User, NoNewPrivileges: pr.bind.Config.NoNewPrivileges},
 		null, null, w)
 	w.Close()
 	if err != nil {
