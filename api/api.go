@@ -443,3 +443,44 @@ type Token struct {
 	RevokedBy  string    `json:"revoked_by,omitempty"`
 	LastUsedAt time.Time `json:"last_used_at,omitzero"` // about a minute late
 }
+
+// AuditEntry is one call that changed something, an exec, or the end of one.
+type AuditEntry struct {
+	Seq       int64      `json:"seq"`
+	Time      time.Time  `json:"time"` // of the answer
+	RequestID string     `json:"request_id"`
+	CallersID string     `json:"callers_id,omitempty"` // what the caller gave as X-Request-Id
+	Kind      string     `json:"kind"`                 // operator or token
+	Subject   string     `json:"subject"`
+	Token     string     `json:"token,omitempty"` // its id
+	Remote    string     `json:"remote"`
+	Call      string     `json:"call"`
+	Objects   []string   `json:"objects,omitempty"` // kind/id
+	Exec      *AuditExec `json:"exec,omitempty"`
+	Status    int        `json:"status"` // 0: it isn't known
+	Code      string     `json:"code,omitempty"`
+	TookMS    float64    `json:"took_ms"`
+	Note      string     `json:"note,omitempty"`
+}
+
+// AuditExec is a command of which only the program is told.
+type AuditExec struct {
+	Program string `json:"program"`
+	SHA256  string `json:"sha256"` // of all arguments, each ended by a NUL
+}
+
+// AuditReport says whether the audit log is whole.
+type AuditReport struct {
+	Objects int64       `json:"objects"`
+	Entries int64       `json:"entries"`
+	First   time.Time   `json:"first,omitzero"`
+	Last    time.Time   `json:"last,omitzero"`
+	Hash    string      `json:"hash"` // of the last object; it proves all before it
+	Break   *AuditBreak `json:"break,omitempty"`
+}
+
+// AuditBreak is the first place at which the audit log isn't what was written.
+type AuditBreak struct {
+	Object int64  `json:"object"`
+	Why    string `json:"why"`
+}

@@ -46,6 +46,7 @@ SLUICE_URL and SLUICE_TOKEN.`,
 // nounCommands lists every noun.
 func nounCommands(d *deps) []*cobra.Command {
 	return []*cobra.Command{
+		newAuditCommand(d),
 		newDevCommand(d),
 		newDiskCommand(d),
 		newDoctorCommand(d),

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-platform/sluice/internal/audit"
+	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/control"
 	"github.com/sluice-platform/sluice/internal/control/pooldisks"
@@ -136,14 +139,11 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	store, err := blobs.Open(ctx, f.store)
+	store, err := openPool(ctx, f.store)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	if err := blobs.Probe(ctx, store, withoutQuery(f.store)); err != nil {
-		return err
-	}
 	etcd, err := etcdstate.Start(ctx, etcdstate.Config{Dir: filepath.Join(f.data, "etcd"),
 		Log: log.With("component", "etcd")})
 	if err != nil {
@@ -167,7 +167,11 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	apiServer, err := newAPI(tokens, c, seen, log)
+	audited, err := f.openAudit(store, seen, log)
+	if err != nil {
+		return err
+	}
+	apiServer, err := newAPI(tokens, c, audited, seen, log)
 	if err != nil {
 		return err
 	}
@@ -178,7 +182,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Run(ctx) })
 	g.Go(func() error { return seen.traces.Run(ctx) })
-	g.Go(func() error { return apiServer.Run(ctx, listeners...) })
+	serveAPI(ctx, g, apiServer, audited, listeners)
 	g.Go(func() error { return followOperatorTokens(ctx, f.operatorToken, apiServer, log) })
 	g.Go(func() error { return etcd.Wait(ctx) }) // without state there is nothing to serve
 	g.Go(func() error { return warnOfFullDisk(ctx, f.data, log) })
@@ -197,11 +201,26 @@ func (f *serverFlags) newControl(seen serverSight, deps control.Deps) (*control.
 	return c, seen.watch(c)
 }
 
+// openPool opens the store of the pool, which has to answer.
+func openPool(ctx context.Context, url string) (blob.Store, error) {
+	store, err := blobs.Open(ctx, url)
+	if err != nil {
+		return nil, err
+	}
+	if err := blobs.Probe(ctx, store, withoutQuery(url)); err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
+	return store, nil
+}
+
 // newAPI returns the API of a control plane.
-func newAPI(cfg httpapi.Config, c *control.Control, seen serverSight,
+func newAPI(cfg httpapi.Config, c *control.Control, audited *audit.Log, seen serverSight,
 	log *slog.Logger) (*httpapi.API, error) {
 	deps := httpapi.DepsOf(c, log.With("component", "api"))
-	deps.Lacks = c.Lacks
+	deps.Audit = audited
+	deps.Lacks = func(ctx context.Context) []string {
+		return append(c.Lacks(ctx), audited.Lacks()...)
+	}
 	deps.Exposition, deps.Requests = seen.ofAPI(log)
 	return httpapi.New(cfg, deps)
 }

@@ -41,7 +41,16 @@ func (a *API) authorize(need authz.Verb, of about, next http.HandlerFunc) http.H
 			writeError(w, err)
 			return
 		}
+		if a.audited(r, of) {
+			end, err := a.beginAudit(w, r, c)
+			if err != nil {
+				writeError(w, err)
+				return
+			}
+			defer end()
+		}
 		if err := a.decide(r, c, need, of); err != nil {
+			a.auditRefusedExec(r, c, err)
 			writeError(w, err)
 			return
 		}

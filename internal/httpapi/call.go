@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/authz"
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -10,13 +11,13 @@ import (
 
 // call is what is known of one request by those who handle it, one after another.
 type call struct {
-	id       string // our own: nobody can choose it
-	callers  string // the id that the caller gave it, if any
-	subject  authz.Subject
-	machine  fleet.Machine // of a call about one
-	who      fleet.Token   // of a subject that has one
-	errCode  string        // of the error that was answered
-	objectID string        // of what the call has made
+	id      string // our own: nobody can choose it
+	callers string // the id that the caller gave it, if any
+	subject authz.Subject
+	machine fleet.Machine // of a call about one
+	who     fleet.Token   // of a subject that has one
+	began   time.Time
+	objects []string // that the call has made or acted on, as kind/id
 }
 
 type callKey struct{}
@@ -31,6 +32,13 @@ func callOf(r *http.Request) *call {
 
 func withCall(r *http.Request, c *call) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), callKey{}, c))
+}
+
+// acted notes an object that the call has made or acted on.
+func (c *call) acted(kind, id string) {
+	if id != "" {
+		c.objects = append(c.objects, kind+"/"+id)
+	}
 }
 
 // scopeOf returns where a machine is.

@@ -35,8 +35,11 @@ func (c drainCalls) createDrain(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	for _, id := range workers {
+		callOf(r).acted("worker", string(id))
+	}
 	v, err := c.drains.StartDrain(r.Context(), workers, callOf(r).subject.Name)
-	callOf(r).objectID = string(v.Drain.ID)
+	callOf(r).acted("drain", string(v.Drain.ID))
 	answerDrain(w, http.StatusCreated, v, err)
 }
 

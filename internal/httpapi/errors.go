@@ -37,5 +37,8 @@ func writeError(w http.ResponseWriter, err error) {
 func writeErrorStatus(w http.ResponseWriter, status int, err error) {
 	body := api.ErrorBody{Error: toAPIError(err)}
 	body.Error.RequestID = w.Header().Get(headerRequestID)
+	if rec, ok := w.(*recorder); ok {
+		rec.code = body.Error.Code
+	}
 	jsonhttp.Write(w, status, body)
 }

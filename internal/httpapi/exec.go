@@ -4,13 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/sluice-platform/sluice/internal/audit"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -36,14 +39,20 @@ func (a *API) exec(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	s := &execRelay{}
+	s := &execRelay{record: a.auditExec, entry: entryOf(r, callOf(r))}
 	if q := r.URL.Query(); q.Get("command") != "1" {
-		s.command = &guestapi.ExecCommand{Cmd: q["cmd"], Env: q["env"]}
+		s.known = true // to the platform, from when it is dialled
+		if err := s.runs(q["cmd"]); err != nil {
+			writeError(w, err)
+			return
+		}
 	}
 	if s.platform, err = a.dialExec(ctx, r, t); err != nil {
+		s.over(err.Error())
 		writeError(w, err)
 		return
 	}
+	defer func() { s.over("") }()
 	defer func() { _ = s.platform.CloseNow() }()
 	if s.caller, err = websocket.Accept(w, r, nil); err != nil {
 		return // Accept has answered
@@ -81,12 +90,53 @@ func (a *API) dialExec(ctx context.Context, r *http.Request, t target) (*websock
 // execRelay is one session.
 type execRelay struct {
 	caller, platform *websocket.Conn
-	command          *guestapi.ExecCommand // nil: it comes as the first message
+	known            bool // the command is; else it comes as the first message
+	entry            audit.Entry
+	record           func(audit.Entry) error
+	exit             atomic.Pointer[string]
+	ended            bool
+}
+
+// runs records that a command is about to be run. After an error it must not be.
+func (s *execRelay) runs(cmd []string) error {
+	s.entry.Exec = audit.ExecOf(cmd)
+	return s.record(endedWith(s.entry, http.StatusSwitchingProtocols))
+}
+
+// over records how a command that was to run has ended, once. It is too late to refuse anything.
+func (s *execRelay) over(why string) {
+	if s.ended || s.entry.Exec == nil {
+		return
+	}
+	s.ended = true
+	e := endedWith(s.entry, http.StatusSwitchingProtocols)
+	e.Call += " ended"
+	e.Note = why
+	if exit := s.exit.Load(); exit != nil {
+		e.Note = *exit
+	} else if why == "" {
+		e.Note = "the connection ended before the command"
+	}
+	_ = s.record(e)
+}
+
+// note remembers how the command ended.
+func (s *execRelay) note(data []byte) {
+	var how string
+	switch {
+	case len(data) == 2 && data[0] == guestapi.FrameExit:
+		how = fmt.Sprintf("exit code %d", data[1])
+	case len(data) > 0 && data[0] == guestapi.FrameError:
+		how = "it could not be run"
+	default:
+		return
+	}
+	s.exit.Store(&how)
 }
 
 // run relays until a side has ended, or ctx. Whoever is left is told why.
 func (s *execRelay) run(ctx context.Context) {
-	if s.command == nil {
+	if !s.known {
 		if err := s.firstMessage(ctx); err != nil {
 			s.refuse(ctx, err)
 			return
@@ -100,25 +150,26 @@ func (s *execRelay) run(ctx context.Context) {
 	pumps.Go(func() {
 		code, reason := websocket.StatusInternalError, "the connection to the machine was lost"
 		var closed websocket.CloseError
-		if err := pump(life, s.platform, s.caller); errors.As(err, &closed) {
+		if err := pump(life, s.platform, s.caller, s.note); errors.As(err, &closed) {
 			code, reason = closed.Code, closed.Reason
 		}
 		_ = s.caller.Close(code, reason)
 	})
 	pumps.Go(func() {
-		_ = pump(life, s.caller, s.platform)
+		_ = pump(life, s.caller, s.platform, func([]byte) {})
 		_ = s.platform.CloseNow() // which ends the command
 	})
 	pumps.Wait()
 }
 
 // pump passes messages on, and returns why it can't any more.
-func pump(ctx context.Context, from, to *websocket.Conn) error {
+func pump(ctx context.Context, from, to *websocket.Conn, saw func([]byte)) error {
 	for {
 		kind, data, err := from.Read(ctx)
 		if err != nil {
 			return err
 		}
+		saw(data)
 		if err := to.Write(ctx, kind, data); err != nil {
 			return err
 		}
@@ -138,7 +189,9 @@ func (s *execRelay) firstMessage(ctx context.Context) error {
 		json.Unmarshal(data[1:], &command) != nil {
 		return errs.New(errs.Invalid, "the first message is not the command")
 	}
-	s.command = &command
+	if err := s.runs(command.Cmd); err != nil {
+		return err
+	}
 	if err := s.platform.Write(ctx, kind, data); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "hand the command over to the machine")
 	}

@@ -55,6 +55,8 @@ type Deps struct {
 	Exposition http.Handler
 	// Requests counts what is answered; nil: nobody sees it.
 	Requests *expose.Requests
+	// Audit keeps who has done what; nil: nobody does.
+	Audit Audit
 	// Transport carries proxied calls to workers; nil means one of its own.
 	Transport http.RoundTripper
 }

@@ -50,8 +50,10 @@ func (c machineCalls) createMachine(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	callOf(r).acted("network", body.Network)
+	callOf(r).acted("app", body.App)
 	v, err := c.machines.CreateMachine(r.Context(), req)
-	callOf(r).objectID = string(v.Machine.ID)
+	callOf(r).acted("machine", string(v.Machine.ID))
 	answerMachine(w, http.StatusCreated, v, err)
 }
 
@@ -149,6 +151,7 @@ func (c machineCalls) migrateMachine(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	callOf(r).acted("worker", body.To)
 	v, err := c.moves.Migrate(r.Context(), machineOf(r), fleet.WorkerID(body.To))
 	if err != nil {
 		writeError(w, err)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+
+	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 const (
@@ -22,7 +24,7 @@ const (
 // over and over is logged at debug level, unless it fails.
 func (a *API) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := &call{id: ulid.Make().String()}
+		c := &call{id: ulid.Make().String(), began: time.Now().UTC()}
 		if theirs := r.Header.Get(headerRequestID); validRequestID(theirs) {
 			c.callers = theirs
 		}
@@ -73,18 +75,52 @@ type recorder struct {
 	http.ResponseWriter
 	status int
 	bytes  int64
+	code   string // of the error that is answered
+	// answering, if set, is called once with the status before the answer goes out, which it
+	// replaces if it fails.
+	answering func(status int) error
+	replaced  bool
 }
 
 func (w *recorder) WriteHeader(status int) {
-	if w.status == 0 {
+	if w.replaced {
+		return
+	}
+	final := status >= http.StatusOK || status == http.StatusSwitchingProtocols
+	if w.status == 0 && final {
+		if err := w.answer(status); err != nil {
+			w.replace(err)
+			return
+		}
 		w.status = status
 	}
 	w.ResponseWriter.WriteHeader(status)
 }
 
+// answer does what is to be done before the answer goes out.
+func (w *recorder) answer(status int) error {
+	do := w.answering
+	if w.answering = nil; do == nil {
+		return nil
+	}
+	return do(status)
+}
+
+// replace answers with an error; what the handler goes on to write is dropped.
+func (w *recorder) replace(err error) {
+	err = errs.Wrap(errs.Unavailable, err,
+		"the call has ended, and could not be recorded in the audit log")
+	w.replaced, w.status = true, http.StatusServiceUnavailable
+	w.Header().Del("Content-Length")
+	writeError(w.ResponseWriter, err)
+}
+
 func (w *recorder) Write(p []byte) (int, error) {
 	if w.status == 0 {
-		w.status = http.StatusOK
+		w.WriteHeader(http.StatusOK)
+	}
+	if w.replaced {
+		return len(p), nil
 	}
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
@@ -93,6 +129,9 @@ func (w *recorder) Write(p []byte) (int, error) {
 
 // Hijack is how a proxied upgrade (WebSocket) takes the connection over.
 func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if err := w.answer(http.StatusSwitchingProtocols); err != nil {
+		return nil, nil, err
+	}
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	if err == nil {
 		w.status = http.StatusSwitchingProtocols

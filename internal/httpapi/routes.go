@@ -24,7 +24,7 @@ type route struct {
 func (a *API) routes() []route {
 	machines := machineCalls{a.deps.Machines, a.deps.Moves, a.waits}
 	workers, drains := workerCalls{a.deps.Workers}, drainCalls{a.deps.Drains, a.waits}
-	tokens := tokenCalls{a.deps.Tokens}
+	tokens, log := tokenCalls{a.deps.Tokens}, auditCalls{a.deps.Audit}
 	images, feed := imageCalls{a.deps.Images}, feedCalls{a.deps.Feed, a.waits}
 	return []route{
 		{"GET", "/healthz", authz.None, aboutNothing, expose.Alive},
@@ -67,6 +67,9 @@ func (a *API) routes() []route {
 		{"GET", "/v1/tokens", authz.Admin, aboutSome, tokens.listTokens},
 		{"GET", "/v1/tokens/{ref}", authz.Admin, aboutSome, tokens.getToken},
 		{"DELETE", "/v1/tokens/{ref}", authz.Admin, aboutSome, tokens.revokeToken},
+
+		{"GET", "/v1/audit", authz.Admin, aboutFleet, log.listAudit},
+		{"GET", "/v1/audit/verify", authz.Admin, aboutFleet, log.verifyAudit},
 
 		{"POST", "/internal/v1/join", authz.None, aboutFeed, feed.join},
 		{"GET", "/internal/v1/workers/{id}/assignments", authz.None, aboutFeed,

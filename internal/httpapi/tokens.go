@@ -34,7 +34,7 @@ func (c tokenCalls) createToken(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	callOf(r).objectID = string(t.ID)
+	callOf(r).acted("token", string(t.ID))
 	out := tokenToAPI(t, time.Now())
 	out.Token = text
 	jsonhttp.Write(w, http.StatusCreated, out)
@@ -188,7 +188,7 @@ func (c tokenCalls) revokeToken(w http.ResponseWriter, r *http.Request) {
 	t, err := c.find(r, r.PathValue("ref"))
 	if err == nil {
 		t, err = c.tokens.RevokeToken(r.Context(), t.ID, creatorOf(callOf(r).subject))
-		callOf(r).objectID = string(t.ID)
+		callOf(r).acted("token", string(t.ID))
 	}
 	answerToken(w, t, err)
 }

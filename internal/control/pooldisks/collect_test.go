@@ -28,6 +28,12 @@ func TestGarbageOfAFleet(t *testing.T) {
 		}
 	}
 	must(p.Claim(ctx, "fleet-1"))
+	// The audit log is nobody's garbage, whatever the fleet is called.
+	audits := []string{"fleet-1", "ckpt", "log", "boot", "refs", "pins", "map", "seg"}
+	for _, name := range audits {
+		_, err := store.PutIfAbsent(ctx, "audit/"+name+"/chain/00000000000000000001", []byte("x"))
+		must(err)
+	}
 	_, err := disk.Create(ctx, store, "images/a", disk.CreateOptions{Size: 1 << 20})
 	must(err)
 	d, err := disk.Attach(ctx, store, "images/a",
@@ -84,6 +90,9 @@ func TestGarbageOfAFleet(t *testing.T) {
 	collect()
 	if n := count("images/") + count("disks/m"); n != 0 {
 		t.Errorf("%d objects are left", n)
+	}
+	if n := count("audit/"); n != len(audits) {
+		t.Errorf("%d objects of the audit log are left of %d", n, len(audits))
 	}
 	must(p.Claim(ctx, "fleet-1"))
 }
