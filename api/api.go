@@ -146,6 +146,10 @@ type DiskActivity struct {
 	FrontEnd string `json:"front_end,omitempty"`
 	// why the file system is smaller than the disk; "" if it isn't
 	Ungrown string `json:"ungrown,omitempty"`
+	// what the disk has in the store, garbage included, as the worker counts it; 0: not known
+	StoredBytes int64 `json:"stored_bytes,omitempty"`
+	// what it may have there before it is paused; 0: there is no bound
+	QuotaBytes int64 `json:"quota_bytes,omitempty"`
 }
 
 // OutOfMemory counts the processes of a machine that the kernel has killed for lack of memory since

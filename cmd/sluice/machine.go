@@ -122,6 +122,13 @@ func printMachine(w io.Writer, m api.Machine) error {
 	if err != nil {
 		return err
 	}
+	if m.Disk.StoredBytes > 0 {
+		fmt.Fprintf(w, "\nIn the store: %s, garbage included", byteCount(m.Disk.StoredBytes))
+		if m.Disk.QuotaBytes > 0 {
+			fmt.Fprintf(w, ", of a quota of %s", byteCount(m.Disk.QuotaBytes))
+		}
+		fmt.Fprintln(w)
+	}
 	if m.Disk.Ungrown != "" {
 		fmt.Fprintf(w, "\nDisk: %s\n", m.Disk.Ungrown)
 	}

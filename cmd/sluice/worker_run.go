@@ -35,6 +35,7 @@ type workerConfig struct {
 	memory                        string
 	pool                          int
 	cacheMiB                      int64
+	store                         storeLimits
 	frontEnd                      string
 	labels                        map[string]string
 	otlp                          string // as the server's
@@ -96,6 +97,7 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 	f.Int64Var(&cfg.cacheMiB, "cache-mib", 1024, "disk cache of each VM, MiB")
 	f.StringVar(&cfg.frontEnd, "guest-frontend", string(frontend.Auto),
 		"how a VM's kernel gets its disk: auto (its NBD client where it has one, else FUSE), nbd (--runtime qemu only) or fuse")
+	cfg.store.add(f)
 	f.StringToStringVar(&cfg.labels, "label", nil, "label K=V of the worker; may be repeated")
 	f.StringVar(&cfg.otlp, "otlp-endpoint", "", otlpHelp)
 	f.StringVar(&cfg.readyFile, "ready-file", "",
@@ -239,8 +241,9 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 		Version:  buildVersion(),
 		Capacity: fleet.Resources{CPUMillis: int64(cfg.cpus * 1000), MemoryMiB: memory >> 20},
 		Release:  fleet.ReleaseID(filepath.Base(release)), ReleaseDir: release, Pool: cfg.pool,
-		CacheBytes: cfg.cacheMiB << 20,
-		FrontEnd:   string(kind), TunnelKeyLife: cfg.tunnel.keyLife,
+		CacheBytes: cfg.cacheMiB << 20, GatewayBytes: cfg.store.memoryMiB << 20,
+		Limits:   cfg.store.limits(),
+		FrontEnd: string(kind), TunnelKeyLife: cfg.tunnel.keyLife,
 	}, nil
 }
 

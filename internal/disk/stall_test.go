@@ -346,7 +346,7 @@ func TestAStallLeftBehindEnds(t *testing.T) {
 
 // TestAFullStoreAndOneThatRefusesAreNamed, and the disk goes on once they are put right.
 func TestAFullStoreAndOneThatRefusesAreNamed(t *testing.T) {
-	for kind, words := range map[errs.Kind]string{errs.Exhausted: "is full",
+	for kind, words := range map[errs.Kind]string{errs.Exhausted: "takes no more",
 		errs.Denied: "refuses access"} {
 		t.Run(string(kind), func(t *testing.T) {
 			inWeather(t, nil, func(t *testing.T, w *weather, d *disk.Disk) {

@@ -130,6 +130,10 @@ type DiskReport struct {
 	FrontEnd string `json:"front_end,omitempty"`
 	// why its file system is smaller than the disk; "" if it isn't
 	Ungrown string `json:"ungrown,omitempty"`
+	// what the disk has in the store, garbage included, as the worker counts it; 0: not known
+	StoredBytes int64 `json:"stored_bytes,omitempty"`
+	// what it may have there before it is paused; 0: there is no bound
+	QuotaBytes int64 `json:"quota_bytes,omitempty"`
 }
 
 // DiskStall tells of a store that doesn't do what a machine's disk waits for.
@@ -137,7 +141,8 @@ type DiskStall struct {
 	Since     time.Time `json:"since"`
 	Operation string    `json:"operation"` // such as "write disks/<id>/log/3/17"
 	// Kind, Reason and Remedy are of the store's newest answer.
-	Kind   string `json:"kind"` // unavailable; exhausted: the store is full; denied: it refuses us
+	// unavailable; exhausted: the store is full, or the disk is at its quota; denied: it refuses us
+	Kind   string `json:"kind"`
 	Reason string `json:"reason"`
 	Remedy string `json:"remedy"`
 	// HeldSince is since when something in the machine waits for it; zero: nothing does.

@@ -158,5 +158,7 @@ func countDisk(kept, said fleet.DiskReport, gate *gateway.Gateway) fleet.DiskRep
 		Requests:     max(kept.Requests, said.Requests, c.Reads+c.Writes),
 		BytesRead:    max(kept.BytesRead, said.BytesRead, c.BytesRead),
 		BytesWritten: max(kept.BytesWritten, said.BytesWritten, c.BytesWritten),
+		StoredBytes:  cmp.Or(c.StoredBytes, kept.StoredBytes),
+		QuotaBytes:   cmp.Or(c.QuotaBytes, kept.QuotaBytes),
 	}
 }

@@ -39,7 +39,9 @@ type Config struct {
 	// GatewayBytes is what all VMs' gateways may have of bodies in memory, beside 16 MiB that each
 	// has for itself; default 256 MiB.
 	GatewayBytes int64
-	FrontEnd     string // how a VM's kernel gets its disk; see guestapi.Boot
+	// Limits bounds what each VM may do to the store.
+	Limits   gateway.Limits
+	FrontEnd string // how a VM's kernel gets its disk; see guestapi.Boot
 	// Overhead is what a VM gets on top of its machine's resources, for the platform; default 1
 	// core, 512 MiB.
 	Overhead fleet.Resources

@@ -63,6 +63,7 @@ func (m *machine) start(ctx context.Context, s step) {
 		work = func(ctx context.Context) result { return m.bind(ctx, vm, gate, run, a) }
 	case stepRelease:
 		m.releasing = true
+		gate.Closing()
 		m.setPhase(fleet.PhaseStopping)
 		work = func(ctx context.Context) result { return m.releaseMachine(ctx, vm, run, a) }
 	case stepRemove:
@@ -127,7 +128,7 @@ func (m *machine) connect(vm *pool.VM) {
 	m.vm, m.vmEnd, m.graceEnd = vm, vm.Done(), time.Time{}
 	gate := gateway.New(gateway.Config{
 		Store: m.host.store, Logger: m.log, Memory: m.host.memory,
-		Codec:  m.host.codec,
+		Codec: m.host.codec, Limits: m.host.cfg.Limits,
 		Listen: m.host.listenOn(vm.HostLink()),
 		Done:   m.requested, Refused: m.host.deps.Metrics.Refused,
 	})

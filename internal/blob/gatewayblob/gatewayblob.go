@@ -39,6 +39,8 @@ type Config struct {
 	BaseURL string        // such as http://[fe80::1%25eth0]:7070; a path in front of /o/ is kept
 	Token   string        // sent as a bearer token; may be empty
 	Timeout time.Duration // until an answer begins; default 30 s
+	// Dial connects to the gateway; nil: as net.Dialer does.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Store is a client of a store gateway. It is safe for concurrent use.
@@ -60,9 +62,11 @@ func New(cfg Config) (*Store, error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = defaultTimeout
 	}
+	if cfg.Dial == nil {
+		cfg.Dial = (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
+	}
 	transport := &http.Transport{
-		DialContext: (&net.Dialer{Timeout: 5 * time.Second,
-			KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:           cfg.Dial,
 		MaxIdleConns:          idlePerHost,
 		MaxIdleConnsPerHost:   idlePerHost,
 		IdleConnTimeout:       time.Minute,

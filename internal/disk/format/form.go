@@ -50,8 +50,8 @@ func (f *Form) MaxBytes(kind KeyKind) int64 {
 
 // CheckForm returns nil if body is what a writer of the disk stores under a key, as far as the
 // object itself and the disk's identity tell. It looks at headers and documents, and not at data.
-// Corrupt: it is something else, or another disk's. Unsupported: it is of a format that this release
-// doesn't know, or of a kind that no writer makes.
+// Corrupt: it is something else, or another disk's. Unsupported: it is of a format that this
+// release doesn't know, or of a kind that no writer makes.
 func (c *Codec) CheckForm(k Key, body []byte, of *Form) error {
 	if limit := of.MaxBytes(k.Kind); limit > 0 && int64(len(body)) > limit {
 		return corrupt("a %s of %d bytes, more than %d", k.Kind, len(body), limit)

@@ -11,9 +11,9 @@ import (
 )
 
 // A disk's writer may be hostile, or broken. What it writes must not stop the collection of others'
-// garbage, and must not have anything deleted that lives. So an object of a disk that makes no sense
-// puts in doubt what the disk needs, and nothing else: its own objects, and those of all disks that
-// it descends from. All of them count as reached, for as long as the object is there.
+// garbage, and must not have anything deleted that lives. So an object of a disk that makes no
+// sense puts in doubt what the disk needs, and nothing else: its own objects, and those of all
+// disks that it descends from. All of them count as reached, for as long as the object is there.
 //
 // A head is no such object. A store gateway lets no VM write one that can't be decoded, or that has
 // another lineage. One that can't be read stops the collection, as anything does that tells

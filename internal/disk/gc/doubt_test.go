@@ -82,11 +82,15 @@ var junk = map[string]func(p *pool) string{
 	"noise": func(p *pool) string {
 		return p.raw("disks/evil/ckpt/j", noise(80))
 	},
-	"an empty object":    func(p *pool) string { return p.raw("disks/evil/ckpt/j", nil) },
-	"a newer checkpoint": func(p *pool) string { return p.raw("disks/evil/ckpt/j", []byte(`{"version":99}`)) },
-	"a reference":        func(p *pool) string { return p.raw("disks/evil/refs/j", []byte("{")) },
-	"a pin":              func(p *pool) string { return p.raw("disks/evil/pins/j", []byte("{")) },
-	"a newer pin":        func(p *pool) string { return p.raw("disks/evil/pins/j", []byte(`{"version":7}`)) },
+	"an empty object": func(p *pool) string { return p.raw("disks/evil/ckpt/j", nil) },
+	"a newer checkpoint": func(p *pool) string {
+		return p.raw("disks/evil/ckpt/j", []byte(`{"version":99}`))
+	},
+	"a reference": func(p *pool) string { return p.raw("disks/evil/refs/j", []byte("{")) },
+	"a pin":       func(p *pool) string { return p.raw("disks/evil/pins/j", []byte("{")) },
+	"a newer pin": func(p *pool) string {
+		return p.raw("disks/evil/pins/j", []byte(`{"version":7}`))
+	},
 	"another name": func(p *pool) string {
 		p.document("disks/evil/ckpt/j", p.point("k"))
 		return "disks/evil/ckpt/j"

@@ -206,7 +206,7 @@ func TestStallOfTwoStores(t *testing.T) {
 		s, _ := main.Stalled()
 		if s == nil || s.LogStore != "s3://fast" || s.Kind != errs.Exhausted ||
 			s.Operation != "write log/1" ||
-			!strings.Contains(s.Reason, "is full") || s.Remedy == "" {
+			!strings.Contains(s.Reason, "takes no more") || s.Remedy == "" {
 			t.Fatalf("the stall of a full log store: %+v", s)
 		}
 		must(t, main.PutNew(t.Context(), "a", []byte("x"))) // the other one goes on

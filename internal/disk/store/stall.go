@@ -308,7 +308,7 @@ func (s *Stall) explain(err error) {
 	s.Kind, s.Reason = errs.KindOf(err), err.Error()
 	switch s.Kind {
 	case errs.Exhausted:
-		s.Reason = s.place() + " is full: " + s.Reason
+		s.Reason = s.place() + " takes no more: " + s.Reason
 		s.Remedy = "make room in the object store, or raise its quota"
 	case errs.Denied:
 		s.Reason = s.place() + " refuses access: " + s.Reason

@@ -94,7 +94,7 @@ func TestWhatHasAnotherFormIsRefused(t *testing.T) {
 	refused("noise as a checkpoint's boot trace", mine+"/boot/of/evil", []byte("noise"))
 	refused("an odd key", mine+"/log/x", logBody)
 	for what, change := range map[string]func(*format.Checkpoint){
-		"foreign lineage":  func(c *format.Checkpoint) { c.Lineage[1].Path = "disks/0100000000000b" },
+		"foreign lineage":  func(c *format.Checkpoint) { c.Lineage[1].Path = other },
 		"shorter lineage":  func(c *format.Checkpoint) { c.Lineage, c.Root = c.Lineage[:1], nil },
 		"another disk":     func(c *format.Checkpoint) { c.UID = "01J0000000000000000000000B" },
 		"a larger disk":    func(c *format.Checkpoint) { c.Size *= 2 },
@@ -147,7 +147,7 @@ func TestHeadKeepsItsOrigin(t *testing.T) {
 		"another parent": func(h *format.Head) { h.Parent.Path = other },
 		"no parent":      func(h *format.Head) { h.Parent = nil },
 		"a log store": func(h *format.Head) {
-			h.SetLogStore(&format.LogStore{URL: "file:///etc", Binding: "01J0000000000000000000000B"})
+			h.SetLogStore(&format.LogStore{URL: "file:///etc", Binding: h.UID})
 		},
 		"a large head": func(h *format.Head) { h.Holder = strings.Repeat("x", 1<<20) },
 	} {

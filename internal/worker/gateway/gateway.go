@@ -46,6 +46,7 @@ type Config struct {
 	Refused func()
 	// Memory bounds the bodies in memory, over all gateways that share it; nil: one of its own.
 	Memory *gatewayhttp.Budget
+	Limits Limits
 	// Codec returns what maps that a VM writes are decoded with; nil: one of its own.
 	Codec func() (*format.Codec, error)
 	// Patience is how long a body may take for each 256 KiB; default 30 s.
@@ -59,7 +60,9 @@ type Counts struct {
 	Writes       int64 `json:"writes"`
 	BytesRead    int64 `json:"bytes_read"` // by requests that succeeded, as those written
 	BytesWritten int64 `json:"bytes_written"`
-	Refused      int64 `json:"refused"` // by the gateway; the store was not asked
+	Refused      int64 `json:"refused"`             // by the gateway; the store was not asked
+	Throttled    int64 `json:"throttled,omitempty"` // of them: it asked for too much at a time
+	UsageCounts
 }
 
 // Gateway is the gateway of one VM. It refuses every request until Grant. Safe for concurrent use.
@@ -70,6 +73,11 @@ type Gateway struct {
 	meter   *decorate.Metered
 	refused *refusals
 	guard   guard
+	shared  blob.Store // what isn't counted as the VM's
+	limits  Limits
+	pace    pace
+	usage   usage
+	measure chan struct{} // the disk should be measured; holds one
 	log     *slog.Logger
 	said    *repeats.Handler // of log: a VM that is refused once is refused over and over
 
@@ -86,10 +94,16 @@ type grant struct {
 // New returns a gateway that serves once Run is called.
 func New(cfg Config) *Gateway {
 	said := repeats.New(cfg.Logger.Handler(), sayAgain)
-	g := &Gateway{listen: cfg.Listen, ready: make(chan struct{}),
-		meter: decorate.Meter(cfg.Store, cfg.Done), refused: &refusals{tell: cfg.Refused},
-		log: slog.New(said), said: said}
-	g.guard = guard{store: g.meter, refused: g.refused, codec: cfg.Codec}
+	g := &Gateway{listen: cfg.Listen, ready: make(chan struct{}), shared: cfg.Store,
+		refused: &refusals{tell: cfg.Refused}, limits: cfg.Limits, pace: newPace(cfg.Limits),
+		measure: make(chan struct{}, 1), log: slog.New(said), said: said}
+	g.meter = decorate.Meter(cfg.Store, func(d decorate.Done) {
+		g.pace.pay(time.Now(), d.In+d.Out)
+		if cfg.Done != nil {
+			cfg.Done(d)
+		}
+	})
+	g.guard = guard{store: g.meter, refused: g.refused, usage: &g.usage, codec: cfg.Codec}
 	if cfg.Codec == nil {
 		g.guard.codec = sync.OnceValues(format.NewCodec)
 	}
@@ -127,6 +141,10 @@ func (g *Gateway) Run(ctx context.Context) error {
 			return nil
 		}
 		return errs.Wrap(errs.Unavailable, err, "serve the store gateway")
+	})
+	group.Go(func() error {
+		g.measures(ctx)
+		return nil
 	})
 	group.Go(func() error {
 		<-ctx.Done()
@@ -170,7 +188,24 @@ func (g *Gateway) Grant(a Access) {
 	g.revokeLocked()
 	live, kill := context.WithCancel(context.Background())
 	g.grant = &grant{access: a, live: live, kill: kill}
+	if !a.Writable {
+		return
+	}
+	g.usage.begin(a.DiskPath, g.limits.Quota(a.Disk.Size))
+	g.remeasure()
 }
+
+// remeasure has the disk measured soon.
+func (g *Gateway) remeasure() {
+	select {
+	case g.measure <- struct{}{}:
+	default:
+	}
+}
+
+// Closing lets the disk have more than its quota, so much as it takes to be closed, until the next
+// grant.
+func (g *Gateway) Closing() { g.usage.close() }
 
 // Revoke admits nobody from now on, and cuts off the requests under way.
 func (g *Gateway) Revoke() {
@@ -188,8 +223,9 @@ func (g *Gateway) revokeLocked() {
 
 // refusals counts what the gateway turned away.
 type refusals struct {
-	n    atomic.Int64
-	tell func() // nil: nobody is told
+	n         atomic.Int64
+	throttled atomic.Int64 // of n
+	tell      func()       // nil: nobody is told
 }
 
 func (r *refusals) add() {
@@ -207,7 +243,8 @@ func (g *Gateway) Counts() Counts {
 	return Counts{
 		Reads: get.Requests + list.Requests, BytesRead: get.BytesOut,
 		Writes: absent.Requests + match.Requests, BytesWritten: absent.BytesIn + match.BytesIn,
-		Refused: g.refused.n.Load(),
+		Refused: g.refused.n.Load(), Throttled: g.refused.throttled.Load(),
+		UsageCounts: g.usage.counts(),
 	}
 }
 
@@ -247,6 +284,15 @@ func (g *Gateway) Authorize(r *http.Request, op, key string, size int64) error {
 		if err := a.fits(key, size); err != nil {
 			return g.guard.refuse(err)
 		}
+		if err := g.pace.wait(r.Context()); err != nil {
+			if r.Context().Err() == nil {
+				g.refused.throttled.Add(1)
+			}
+			return g.guard.refuse(err)
+		}
+		if op == gatewayhttp.OpPutIfAbsent {
+			return g.withinQuota(r.Context(), size)
+		}
 		return nil
 	}
 	g.refused.add()
@@ -254,4 +300,16 @@ func (g *Gateway) Authorize(r *http.Request, op, key string, size int64) error {
 		op, "key", key)
 	return errs.New(errs.Denied, "the store gateway doesn't know this token").
 		WithRemedy("the machine was released from this VM, or another VM's token was used")
+}
+
+// withinQuota refuses what would be more than the disk's quota.
+func (g *Gateway) withinQuota(ctx context.Context, size int64) error {
+	err := g.usage.admit(int(size))
+	if err == nil {
+		return nil
+	}
+	g.log.WarnContext(ctx, "a disk is at its quota, and its machine waits", "error", err,
+		"remedy", errs.RemedyOf(err))
+	g.remeasure()
+	return g.guard.refuse(err)
 }

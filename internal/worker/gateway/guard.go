@@ -36,6 +36,7 @@ func withAccess(ctx context.Context, a *Access) context.Context {
 type guard struct {
 	store   blob.Store
 	refused *refusals
+	usage   *usage
 	codec   func() (*format.Codec, error)
 }
 
@@ -59,7 +60,14 @@ func (g guard) PutIfAbsent(ctx context.Context, key string, body []byte) (blob.E
 	if err := g.checkForm(accessOf(ctx), key, body); err != nil {
 		return "", g.refuse(err)
 	}
-	return g.store.PutIfAbsent(ctx, key, body)
+	if err := g.usage.admit(len(body)); err != nil {
+		return "", g.refuse(err)
+	}
+	etag, err := g.store.PutIfAbsent(ctx, key, body)
+	if err == nil {
+		g.usage.add(len(body))
+	}
+	return etag, err
 }
 
 func (g guard) PutIfMatch(

@@ -63,7 +63,10 @@ func TestRefusalsAreLoggedOnceWithACount(t *testing.T) {
 func TestARefusedListingHasAStatus(t *testing.T) {
 	r := newRig(t)
 	r.grant(3, true)
-	for prefix, want := range map[string]int{"disks/": http.StatusForbidden, other + "/": http.StatusForbidden, mine + "/log/": http.StatusOK, mine + "/seg/": http.StatusOK} {
+	for prefix, want := range map[string]int{
+		"disks/": http.StatusForbidden, other + "/": http.StatusForbidden,
+		mine + "/log/": http.StatusOK, mine + "/seg/": http.StatusOK,
+	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
 			r.url+"/list?prefix="+url.QueryEscape(prefix), nil)
 		if err != nil {

@@ -44,6 +44,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 type descs struct {
 	poolVMs, poolWanted, vms, condition, pressure, stalled, paused, leftOut        *prometheus.Desc
 	stalledSeconds, diskRequests, diskRead, diskWritten, healthy, outOfMemoryKills *prometheus.Desc
+	diskStored, diskQuota                                                          *prometheus.Desc
 	flushDescs
 }
 
@@ -73,6 +74,10 @@ func newDescs() descs {
 			"Bytes that the machine's disk read from its store.", machine),
 		diskWritten: desc("sluice_disk_written_bytes_total",
 			"Bytes that the machine's disk wrote to its store.", machine),
+		diskStored: desc("sluice_disk_stored_bytes",
+			"What the machine's disk has in its store, garbage included.", machine),
+		diskQuota: desc("sluice_disk_quota_bytes",
+			"What the machine's disk may have in its store before the machine is paused.", machine),
 		healthy: desc("sluice_machine_healthy",
 			"1 while the machine runs and each of its services is ready.", machine),
 		outOfMemoryKills: desc("sluice_machine_out_of_memory_kills_total",
@@ -148,6 +153,12 @@ func (d *descs) machine(out chan<- prometheus.Metric, v *fleet.VMReport, now tim
 	tell(d.diskRequests, prometheus.CounterValue, float64(v.Disk.Requests))
 	tell(d.diskRead, prometheus.CounterValue, float64(v.Disk.BytesRead))
 	tell(d.diskWritten, prometheus.CounterValue, float64(v.Disk.BytesWritten))
+	if v.Disk.QuotaBytes > 0 {
+		tell(d.diskQuota, prometheus.GaugeValue, float64(v.Disk.QuotaBytes))
+	}
+	if v.Disk.StoredBytes > 0 {
+		tell(d.diskStored, prometheus.GaugeValue, float64(v.Disk.StoredBytes))
+	}
 	tell(d.outOfMemoryKills, prometheus.CounterValue, float64(kills))
 }
 
