@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -120,23 +121,25 @@ func writeIdentity(m Machine) error {
 	)
 }
 
+// maxEdited bounds what is read of a user's file. The longest lists of hosts that people use have
+// fewer bytes, and what is longer fills the memory of the platform.
+const maxEdited = 4 << 20
+
 // edit replaces the content of a plain file by the result of change. Links and other special files
-// are the user's own and stay.
+// are the user's own and stay, as does a file of more than 4 MiB.
 func edit(root *os.Root, name string, mode os.FileMode, change func(old string) string) error {
 	info, err := root.Lstat(name)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return errs.Wrap(errs.Unavailable, err, "look at /%s", name)
 	}
-	if err == nil && !info.Mode().IsRegular() {
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxEdited) {
 		return nil
 	}
 	var old string
 	if err == nil {
-		data, err := root.ReadFile(name)
-		if err != nil {
-			return errs.Wrap(errs.Unavailable, err, "read /%s", name)
+		if old, err = readShort(root, name); err != nil {
+			return err
 		}
-		old = string(data)
 	}
 	now := change(old)
 	if err == nil && now == old {
@@ -146,6 +149,20 @@ func edit(root *os.Root, name string, mode os.FileMode, change func(old string) 
 		return errs.Wrap(errs.Unavailable, err, "write /%s", name)
 	}
 	return nil
+}
+
+// readShort reads a file of at most 4 MiB, as it was when it was looked at: no user code runs yet.
+func readShort(root *os.Root, name string) (string, error) {
+	f, err := root.Open(name)
+	if err != nil {
+		return "", errs.Wrap(errs.Unavailable, err, "open /%s", name)
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxEdited))
+	if err != nil {
+		return "", errs.Wrap(errs.Unavailable, err, "read /%s", name)
+	}
+	return string(data), nil
 }
 
 // hosts returns /etc/hosts with the user's lines kept and Sluice's replaced.
