@@ -34,8 +34,10 @@ type BuildConfig struct {
 	Size     int64 // of the disk in bytes; a multiple of disk.BlockSize, at least 16 MiB
 	Source   Source
 	// directory for the unpacked tree and the sparse file; default the system's
-	TempDir  string
-	Progress func(done, total int64) // bytes imported; may be nil
+	TempDir string
+	// MaxStored is what the unpacked tree may take in TempDir, in bytes; default 64 GiB.
+	MaxStored int64
+	Progress  func(done, total int64) // bytes imported; may be nil
 }
 
 // Result describes a template disk that is ready to be forked.
@@ -65,7 +67,7 @@ func Build(ctx context.Context, cfg BuildConfig) (_ Result, err error) {
 			err = errs.Wrap(errs.Unavailable, removeErr, "remove temporary files")
 		}
 	}()
-	source, err := cfg.Source.tree(ctx, temp, cfg.Size)
+	source, err := cfg.Source.tree(ctx, temp, boundsOf(cfg.Size, cfg.MaxStored))
 	if err != nil {
 		return Result{}, fmt.Errorf("files of image %s: %w", cfg.Name, err)
 	}

@@ -135,7 +135,7 @@ func (s *strangers) note() string {
 
 // shellNote returns a sentence if a tree has no shell, else "".
 func shellNote(dir string) (string, error) {
-	t, err := openTree(dir, 0)
+	t, err := openTree(dir, bounds{})
 	if err != nil {
 		return "", err
 	}

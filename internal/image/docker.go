@@ -33,7 +33,7 @@ type manifest struct {
 	Layers []string
 }
 
-func (s saved) tree(ctx context.Context, temp string, limit int64) (contents, error) {
+func (s saved) tree(ctx context.Context, temp string, limit bounds) (contents, error) {
 	root, err := os.OpenRoot(string(s))
 	if err != nil {
 		return contents{}, errs.Wrap(errs.Unavailable, err, "open the Docker archive")
@@ -83,7 +83,7 @@ func (s saved) read(root *os.Root) (manifest, *v1.ConfigFile, error) {
 }
 
 func readDocument(root *os.Root, name string, into any) error {
-	f, err := root.Open(name)
+	f, err := openPlain(root, name, maxDocument)
 	if err != nil {
 		return errs.Wrap(errs.Invalid, err,
 			"the Docker archive isn't whole").WithRemedy("save the image again")
@@ -98,8 +98,8 @@ func readDocument(root *os.Root, name string, into any) error {
 
 // applySaved unpacks a layer and checks its digest, which is of what it is uncompressed.
 func applySaved(ctx context.Context, t *tree, root *os.Root, name string, want v1.Hash) error {
-	f, err := root.Open(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	f, err := openPlain(root, name, 0)
+	if errors.Is(err, fs.ErrNotExist) || errs.Is(err, errs.Invalid) {
 		return errs.Wrap(errs.Invalid, err,
 			"the Docker archive isn't whole").WithRemedy("save the image again")
 	}

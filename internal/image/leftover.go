@@ -163,12 +163,12 @@ func matching(root *os.Root, names []string, l leftover) ([]string, error) {
 }
 
 func holdsLine(root *os.Root, name string, line *regexp.Regexp) (bool, error) {
-	f, err := root.Open(name)
+	f, err := openPlain(root, name, 0)
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	for r := bufio.NewReader(f); ; {
+	for r := bufio.NewReader(io.LimitReader(f, maxDocument)); ; {
 		text, err := r.ReadString('\n')
 		if line.MatchString(text) {
 			return true, nil

@@ -9,12 +9,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/layout"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -22,8 +19,8 @@ import (
 // Source is where an image's files come from.
 type Source interface {
 	// tree returns a directory with the files, which it may have made in the empty directory temp,
-	// and which isn't changed. limit bounds the bytes of content.
-	tree(ctx context.Context, temp string, limit int64) (contents, error)
+	// and which isn't changed. limit is what that may take.
+	tree(ctx context.Context, temp string, limit bounds) (contents, error)
 }
 
 // contents is what a source holds.
@@ -37,7 +34,7 @@ type contents struct {
 // of that image.
 type Dir string
 
-func (d Dir) tree(ctx context.Context, temp string, limit int64) (contents, error) {
+func (d Dir) tree(ctx context.Context, temp string, limit bounds) (contents, error) {
 	info, err := os.Stat(string(d))
 	if err != nil || !info.IsDir() {
 		return contents{}, errs.Wrap(errs.NotFound, err, "%s is not a directory", string(d))
@@ -54,7 +51,7 @@ func Tar(r io.Reader) Source { return &tarSource{r: r} }
 
 type tarSource struct{ r io.Reader }
 
-func (s *tarSource) tree(ctx context.Context, temp string, limit int64) (contents, error) {
+func (s *tarSource) tree(ctx context.Context, temp string, limit bounds) (contents, error) {
 	dir := filepath.Join(temp, "tar")
 	if err := fill(dir, limit, func(t *tree) error {
 		return unpack(ctx, t, s.r,
@@ -102,12 +99,8 @@ func plainFile(path string) bool {
 // OCI returns a Source of an OCI image layout with one image for this architecture.
 type OCI string
 
-func (o OCI) tree(ctx context.Context, temp string, limit int64) (contents, error) {
-	index, err := layout.ImageIndexFromPath(string(o))
-	if err != nil {
-		return contents{}, errs.Wrap(errs.Invalid, err, "read the OCI layout")
-	}
-	img, err := pick(index)
+func (o OCI) tree(ctx context.Context, temp string, limit bounds) (contents, error) {
+	img, err := pick(string(o))
 	if err != nil {
 		return contents{}, err
 	}
@@ -154,52 +147,8 @@ func applyLayer(ctx context.Context, t *tree, layer v1.Layer) error {
 	return unpackErr
 }
 
-// pick returns the one image of an index that is for this architecture, through nested indexes.
-func pick(index v1.ImageIndex) (v1.Image, error) {
-	manifest, err := index.IndexManifest()
-	if err != nil {
-		return nil, errs.Wrap(errs.Invalid, err, "read the OCI index")
-	}
-	var found v1.Image
-	var platforms []string
-	for _, m := range manifest.Manifests {
-		if p := m.Platform; p != nil {
-			platforms = append(platforms, p.String())
-			if p.OS != "linux" || p.Architecture != runtime.GOARCH {
-				continue
-			}
-		}
-		var img v1.Image
-		switch {
-		case m.MediaType.IsIndex():
-			var nested v1.ImageIndex
-			if nested, err = index.ImageIndex(m.Digest); err == nil {
-				img, err = pick(nested)
-			}
-		case m.MediaType.IsImage():
-			img, err = index.Image(m.Digest)
-		default:
-			continue
-		}
-		if err != nil {
-			return nil, errs.Wrap(errs.Invalid, err, "read the OCI index")
-		}
-		if found != nil {
-			return nil, errs.New(errs.Invalid,
-				"OCI layout holds several images").WithRemedy("export just one")
-		}
-		found = img
-	}
-	if found == nil {
-		return nil, errs.New(errs.Unsupported,
-			"OCI layout holds no image for linux/%s, but for [%s]", runtime.GOARCH,
-			strings.Join(platforms, " "))
-	}
-	return found, nil
-}
-
 // fill makes the directory dir and has it filled.
-func fill(dir string, limit int64, with func(*tree) error) error {
+func fill(dir string, limit bounds, with func(*tree) error) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "make a temporary directory")
 	}

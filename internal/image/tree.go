@@ -20,19 +20,19 @@ const xattrRecord = "SCHILY.xattr." // of a PAX header
 // tree is a directory into which archives are unpacked. The kernel resolves every name as if the
 // directory were the root (RESOLVE_IN_ROOT), so no link leads out of it.
 type tree struct {
-	path  string
-	root  int
-	limit int64 // bytes of content that may still be written
+	path   string
+	root   int
+	bounds // what may still be made
 
 	times map[string]time.Time // of directories; set last, since every entry in one changes it
 }
 
-func openTree(dir string, limit int64) (*tree, error) {
+func openTree(dir string, limit bounds) (*tree, error) {
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, errs.Wrap(errs.Unavailable, err, "open %s", dir)
 	}
-	return &tree{path: dir, root: fd, limit: limit, times: map[string]time.Time{}}, nil
+	return &tree{path: dir, root: fd, bounds: limit, times: map[string]time.Time{}}, nil
 }
 
 func (t *tree) close() { release(t.root) }
@@ -98,7 +98,9 @@ func (t *tree) parent(name string) (dir int, base string, err error) {
 	if err != nil {
 		return -1, "", err
 	}
-	err = unix.Mkdirat(up, dirBase, 0o755)
+	if err = t.entry(1); err == nil {
+		err = unix.Mkdirat(up, dirBase, 0o755)
+	}
 	release(up)
 	// EEXIST: a dangling link, which the next open tells
 	if err != nil && !errors.Is(err, unix.EEXIST) {
@@ -130,7 +132,7 @@ func (t *tree) put(h *tar.Header, name string, content io.Reader) error {
 	if h.Typeflag == tar.TypeDir {
 		t.times[name] = h.ModTime
 	}
-	if err := setAttributes(dir, base, h); err != nil {
+	if err := t.setAttributes(dir, base, h); err != nil {
 		return fmt.Errorf("attributes of %s: %w", name, err)
 	}
 	return nil
@@ -142,7 +144,7 @@ func (t *tree) putSelf(h *tar.Header) error {
 		return errs.New(errs.Invalid, "archive entry %q is not a directory", h.Name)
 	}
 	t.times[""] = h.ModTime
-	return setAttributes(t.root, ".", h)
+	return t.setAttributes(t.root, ".", h)
 }
 
 // clear removes what is in the place of a new entry. A directory isn't removed for a directory.
@@ -195,19 +197,16 @@ func (t *tree) make(dir int, base string, h *tar.Header, content io.Reader) erro
 }
 
 func (t *tree) makeFile(dir int, base string, h *tar.Header, content io.Reader) error {
-	if h.Size > t.limit {
-		return errs.New(errs.Exhausted,
-			"archive holds more than the disk can").WithRemedy("make the disk larger")
+	if err := t.content(h.Size); err != nil {
+		return err
 	}
-	t.limit -= h.Size
 	fd, err := unix.Openat(dir, base,
 		unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
 	f := os.NewFile(uintptr(fd), base)
-	_, err = io.Copy(f, content)
-	return errors.Join(err, f.Close())
+	return errors.Join(t.copyTo(f, content), f.Close())
 }
 
 // link makes a hard link to another entry of the tree.
@@ -226,7 +225,7 @@ func (t *tree) link(dir int, base, target string) error {
 
 // setAttributes sets owner, mode, extended attributes and time, in the order in which none undoes
 // another.
-func setAttributes(dir int, base string, h *tar.Header) error {
+func (t *tree) setAttributes(dir int, base string, h *tar.Header) error {
 	// which means "as it is" to the kernel, and whose successors are root again
 	const top = 1<<32 - 1
 	if h.Uid < 0 || h.Uid >= top || h.Gid < 0 || h.Gid >= top {
@@ -241,6 +240,15 @@ func setAttributes(dir int, base string, h *tar.Header) error {
 		if err := unix.Chmod(name, uint32(h.Mode)&0o7777); err != nil {
 			return err
 		}
+	}
+	taken := 0
+	for record, value := range h.PAXRecords {
+		if strings.HasPrefix(record, xattrRecord) {
+			taken += len(record) + len(value)
+		}
+	}
+	if err := t.attributes(taken); err != nil {
+		return err
 	}
 	for record, value := range h.PAXRecords {
 		if attr, ok := strings.CutPrefix(record, xattrRecord); ok {

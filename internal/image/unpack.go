@@ -48,6 +48,9 @@ func unpack(ctx context.Context, t *tree, r io.Reader, asLayer bool) error {
 		if err != nil {
 			return readError(err)
 		}
+		if err := t.entry(1); err != nil {
+			return err
+		}
 		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
@@ -65,7 +68,7 @@ func unpack(ctx context.Context, t *tree, r io.Reader, asLayer bool) error {
 			}
 			layer.note(name)
 		}
-		if err := t.put(h, name, archive); err != nil {
+		if err := t.put(h, name, &untilDone{ctx, archive}); err != nil {
 			return classify(err)
 		}
 	}
@@ -117,7 +120,7 @@ func classify(err error) error {
 	case errors.Is(err, unix.EPERM):
 		return errs.Wrap(errs.Denied, err, "unpack").WithRemedy("run as root")
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP),
-		errors.Is(err, unix.EEXIST):
+		errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENAMETOOLONG):
 		return errs.Wrap(errs.Invalid, err, "archive contradicts itself")
 	default:
 		return errs.Wrap(errs.Unavailable, err, "unpack")
@@ -149,6 +152,10 @@ func (l *layerState) hide(name string) (bool, error) {
 		return false, nil
 	}
 	if base == opaque {
+		// what is noted here needs no directory that was made
+		if err := l.tree.entry(strings.Count(dirName, "/")); err != nil {
+			return true, err
+		}
 		l.note(dirName)
 		return true, l.empty(dirName)
 	}
@@ -215,7 +222,8 @@ func decompress(r io.Reader) (io.ReadCloser, error) {
 		}
 		return z, nil
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(b)
+		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1),
+			zstd.WithDecoderMaxWindow(maxWindow))
 		if err != nil {
 			return nil, readError(err)
 		}

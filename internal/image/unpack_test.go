@@ -65,7 +65,7 @@ func archive(t *testing.T, entries ...entry) []byte {
 
 func unpackAll(t *testing.T, root string, layers ...[]byte) error {
 	t.Helper()
-	tr, err := openTree(root, 1<<20)
+	tr, err := openTree(root, boundsOf(1<<20, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func TestUnpackIsBounded(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	tr, err := openTree(t.TempDir(), 1<<20)
+	tr, err := openTree(t.TempDir(), boundsOf(1<<20, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
