@@ -28,12 +28,7 @@ type createFlags struct {
 	timeout      time.Duration
 }
 
-func newMachineCreateCommand(d *deps) *cobra.Command {
-	var f createFlags
-	cmd := &cobra.Command{
-		Use:   "create NAME --app APP --network NETWORK",
-		Short: "Create a machine and start it",
-		Long: `Create a machine and start it. Its disk is a fork of the image: nothing is copied.
+const machineCreateHelp = `Create a machine and start it. Its disk is a fork of the image: nothing is copied.
 
 A service is written as key=value pairs, separated by commas: name, cmd (words, with
 quotes as in a shell), port (its HTTP port), dir, env=K=V and needs=NAME (both may
@@ -50,7 +45,14 @@ command that is to run once is one for sluice machine exec.
 Programs that read how large the machine is (top, free, most runtimes) are told of
 --memory and of --cpus, rounded up. What asks the kernel by itself (nproc) is told of
 the worker's processors: set what sizes itself by them (worker counts).
-` + exitTable,
+`
+
+func newMachineCreateCommand(d *deps) *cobra.Command {
+	var f createFlags
+	cmd := &cobra.Command{
+		Use:   "create NAME --app APP --network NETWORK",
+		Short: "Create a machine and start it",
+		Long: machineCreateHelp + exitTable,
 		Example: `  sluice machine create db-1 --app shop --network prod --memory 512MiB
   sluice machine create web-1 --app shop --network prod --env MODE=live \
       --service 'name=web,cmd=busybox httpd -f -p 8080 -h /srv,port=8080,check=http:/'`,

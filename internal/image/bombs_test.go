@@ -130,8 +130,8 @@ func unpackSized(t *testing.T, root string, size int64, layer []byte) error {
 	return unpack(t.Context(), tr, bytes.NewReader(layer), false)
 }
 
-// TestZerosTakeNoRoom: a file that is mostly a hole stays one, and what isn't is bounded by what the
-// host gives, whatever size the image has.
+// TestZerosTakeNoRoom: a file that is mostly a hole stays one, and what isn't is bounded by what
+// the host gives, whatever size the image has.
 func TestZerosTakeNoRoom(t *testing.T) {
 	content := append(make([]byte, 64<<20), []byte("end")...)
 	root := t.TempDir()
