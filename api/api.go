@@ -206,6 +206,7 @@ type Worker struct {
 	Labels       map[string]string `json:"labels,omitempty"`
 	Conditions   []Condition       `json:"conditions,omitempty"`
 	JoinedAt     time.Time         `json:"joined_at"`
+	RevokedAt    time.Time         `json:"revoked_at,omitzero"` // since when it is shut out
 	// Acceleration is what executes the instructions of VMs with a kernel of their own (runtime
 	// qemu): kvm, or tcg, which translates them, with the reason. Empty for other runtimes, and
 	// until the worker has found out.
@@ -487,4 +488,27 @@ type AuditReport struct {
 type AuditBreak struct {
 	Object int64  `json:"object"`
 	Why    string `json:"why"`
+}
+
+// CreateJoinToken asks for a token by which a worker joins the fleet.
+type CreateJoinToken struct {
+	Worker     string `json:"worker"`
+	TTLSeconds int64  `json:"ttl_seconds,omitempty"` // 0: an hour
+}
+
+// JoinToken lets one worker into the fleet, once.
+type JoinToken struct {
+	ID        string    `json:"id"`
+	Worker    string    `json:"worker"`
+	Token     string    `json:"token,omitempty"` // only in the answer that made it
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+	UsedAt    time.Time `json:"used_at,omitzero"`
+}
+
+// RevokedWorker is a worker whose certificates are refused.
+type RevokedWorker struct {
+	ID        string    `json:"id"`
+	RevokedAt time.Time `json:"revoked_at"`
+	Reason    string    `json:"reason,omitempty"`
 }

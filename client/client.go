@@ -22,18 +22,45 @@ type Client struct {
 	http  *http.Client
 }
 
-// New returns a client of the server at baseURL (http://host:port), with an operator token.
-func New(baseURL, token string) (*Client, error) {
+// Option changes a new client.
+type Option func(*options)
+
+type options struct{ ca []byte }
+
+// WithCA makes the client take the server of one fleet and nobody else: by the fleet's authority,
+// in PEM, and by the server's name in its certificate. Its host name doesn't matter. Without it the
+// client takes whom this host's authorities vouch for.
+func WithCA(pem []byte) Option { return func(o *options) { o.ca = pem } }
+
+// New returns a client of the server at baseURL (https://host:port), with an operator token. Plain
+// http is taken for this host's own addresses only, as the token would be readable on the way.
+func New(baseURL, token string, more ...Option) (*Client, error) {
 	u, err := url.Parse(strings.TrimRight(baseURL, "/"))
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
 		return nil, &api.Error{Code: codeInvalid,
-			Message: "server URL " + quote(baseURL) + " is not like http://127.0.0.1:7500",
+			Message: "server URL " + quote(baseURL) + " is not like https://127.0.0.1:7500",
 			Remedy:  "set SLUICE_URL to the address at which the server listens", Err: err}
+	}
+	if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+		return nil, &api.Error{Code: codeInvalid,
+			Message: "with server URL " + quote(baseURL) +
+				" the token would go over the network in clear",
+			Remedy: "use https:// in SLUICE_URL"}
+	}
+	var o options
+	for _, change := range more {
+		change(&o)
+	}
+	trust, err := trusting(o.ca)
+	if err != nil {
+		return nil, err
 	}
 	return &Client{base: u, token: token, http: &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		DialContext: (&net.Dialer{Timeout: 5 * time.Second,
 			KeepAlive: 15 * time.Second}).DialContext,
+		TLSClientConfig:       trust,
+		TLSHandshakeTimeout:   10 * time.Second,
 		MaxIdleConnsPerHost:   16,
 		IdleConnTimeout:       time.Minute,
 		ExpectContinueTimeout: 30 * time.Second, // an upload waits to be asked for its body
@@ -110,6 +137,9 @@ func (c *Client) transportError(ctx context.Context, err error) error {
 	if errors.As(err, &u) {
 		err = u.Err
 	}
+	if e := certificateError(c.base.String(), err); e != nil {
+		return e
+	}
 	return &api.Error{Code: codeUnavailable,
 		Message: "the server at " + c.base.String() + " gave no answer",
 		Cause:   err.Error(),
@@ -129,6 +159,9 @@ func errorOf(resp *http.Response) error {
 	e := &api.Error{Code: codeOfStatus(resp.StatusCode),
 		Message: "the server answered " + resp.Status,
 		Cause:   strings.TrimSpace(string(data[:min(len(data), 200)]))}
+	if strings.Contains(e.Cause, "HTTP request to an HTTPS server") {
+		e.Remedy = "use https:// in SLUICE_URL"
+	}
 	if e.Code == codeInternal {
 		e.Remedy = "is SLUICE_URL the address of a Sluice server?"
 	}

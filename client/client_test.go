@@ -28,7 +28,7 @@ func newServer(t *testing.T, f *httpapitest.Fleet,
 	wrap func(http.Handler) http.Handler) *client.Client {
 	t.Helper()
 	a, err := httpapi.New(httpapi.Config{OperatorToken: token,
-		WorkerToken: "worker-token-for-tests", LongPoll: 50 * time.Millisecond},
+		LongPoll: 50 * time.Millisecond},
 		httpapi.DepsOf(f, slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
@@ -207,12 +207,12 @@ func TestFleetFile(t *testing.T) {
 	if _, err := client.ReadFleetFile(dir); !client.IsCode(err, "not_found") {
 		t.Fatal(err)
 	}
-	data, _ := json.Marshal(client.FleetFile{URL: "http://x", Token: "t"})
+	data, _ := json.Marshal(client.FleetFile{URL: "https://x", Token: "t"})
 	writeFile(t, dir+"/fleet.json", data)
 	if f, err := client.ReadFleetFile(dir); err != nil || f.Token != "t" {
 		t.Fatalf("%+v %v", f, err)
 	}
-	writeFile(t, dir+"/fleet.json", []byte(`{"url":"http://x"}`))
+	writeFile(t, dir+"/fleet.json", []byte(`{"url":"https://x"}`))
 	if _, err := client.ReadFleetFile(dir); !client.IsCode(err, "invalid") {
 		t.Fatal(err)
 	}

@@ -17,9 +17,14 @@ const FleetFileName = "fleet.json"
 type FleetFile struct {
 	URL   string `json:"url"`
 	Token string `json:"token"`
+	// CA is the fleet's authority, in PEM; empty if the directory has none.
+	CA []byte `json:"-"`
 }
 
-// ReadFleetFile reads dir/fleet.json.
+// CAFileName is the file in a fleet's directory with the fleet's authority.
+const CAFileName = "ca.pem"
+
+// ReadFleetFile reads dir/fleet.json, and dir/ca.pem if there is one.
 func ReadFleetFile(dir string) (FleetFile, error) {
 	var f FleetFile
 	path := filepath.Join(dir, FleetFileName)
@@ -37,6 +42,11 @@ func ReadFleetFile(dir string) (FleetFile, error) {
 	}
 	if err != nil {
 		return f, &api.Error{Code: codeInvalid, Message: path + " can't be used",
+			Cause: err.Error(), Err: err}
+	}
+	f.CA, err = os.ReadFile(filepath.Join(dir, CAFileName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return f, &api.Error{Code: codeInvalid, Message: "the fleet's authority can't be read",
 			Cause: err.Error(), Err: err}
 	}
 	return f, nil

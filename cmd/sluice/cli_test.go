@@ -38,7 +38,7 @@ func newCLI(t *testing.T) *cli {
 	f := httpapitest.New()
 	const token = "operator-token-for-tests"
 	a, err := httpapi.New(httpapi.Config{OperatorToken: token,
-		WorkerToken: "worker-token-for-tests", Version: "v0.1.0", LongPoll: 100 * time.Millisecond},
+		Version: "v0.1.0", LongPoll: 100 * time.Millisecond},
 		httpapi.DepsOf(f, slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"io"
 	"log/slog"
 	"os"
@@ -21,6 +22,8 @@ type deps struct {
 	args []string // of the command line
 	dir  string   // --dir
 	json bool     // --json
+
+	caFile string // --ca-file
 
 	key     keyFlags     // of disk commands
 	journal journalFlags // of disk commands that attach
@@ -49,13 +52,35 @@ func (d *deps) fleetAddress() (client.FleetFile, error) {
 	return client.FleetFile{URL: url, Token: token}, nil
 }
 
+// authority returns the authority that --ca-file or SLUICE_CA_FILE names; nil for none.
+func (d *deps) authority() ([]byte, error) {
+	file := cmp.Or(d.caFile, d.env("SLUICE_CA_FILE"))
+	if file == "" {
+		return nil, nil
+	}
+	ca, err := os.ReadFile(file)
+	if err != nil {
+		return nil, &api.Error{Code: "invalid", Message: "the fleet's authority can't be read",
+			Cause: err.Error(), Err: err,
+			Remedy: "give --ca-file or SLUICE_CA_FILE a copy of identity/ca.pem in the server's --data directory"}
+	}
+	return ca, nil
+}
+
 // client returns a client of the fleet.
 func (d *deps) client() (*client.Client, error) {
 	f, err := d.fleetAddress()
 	if err != nil {
 		return nil, err
 	}
-	return client.New(f.URL, f.Token)
+	ca, err := d.authority()
+	if err != nil {
+		return nil, err
+	}
+	if ca == nil {
+		ca = f.CA
+	}
+	return client.New(f.URL, f.Token, client.WithCA(ca))
 }
 
 // logger is for daemons: JSON lines on stderr.

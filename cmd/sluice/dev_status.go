@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/sluice-platform/sluice/internal/devfleet"
 )
@@ -32,7 +31,7 @@ func (d *deps) printDevStatus(f *devfleet.Fleet) error {
 	}
 	out := devStatus{Dir: f.Dir, URL: s.ServerURL, StoreURL: s.StoreURL,
 		Server: devProcess{Name: "server", PID: s.Server.PID, Running: s.Server.Alive(),
-			Address: strings.TrimPrefix(s.ServerURL, "http://")}}
+			Address: s.ServerHost()}}
 	for _, h := range s.Workers {
 		out.Workers = append(out.Workers,
 			devProcess{Name: h.Name, PID: h.Process.PID, Running: h.Process.Alive(),

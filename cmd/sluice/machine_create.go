@@ -52,7 +52,7 @@ func newMachineCreateCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create NAME --app APP --network NETWORK",
 		Short: "Create a machine and start it",
-		Long: machineCreateHelp + exitTable,
+		Long:  machineCreateHelp + exitTable,
 		Example: `  sluice machine create db-1 --app shop --network prod --memory 512MiB
   sluice machine create web-1 --app shop --network prod --env MODE=live \
       --service 'name=web,cmd=busybox httpd -f -p 8080 -h /srv,port=8080,check=http:/'`,

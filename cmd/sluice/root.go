@@ -14,7 +14,7 @@ func newRootCommand(d *deps) *cobra.Command {
 in an object store, so that a host is emptied by moving pointers: nothing is copied.
 
 The fleet is found by --dir or SLUICE_DIR (a directory made by sluice dev up), or by
-SLUICE_URL and SLUICE_TOKEN.`,
+SLUICE_URL and SLUICE_TOKEN, with the fleet's authority in --ca-file or SLUICE_CA_FILE.`,
 		Example: `  sluice machine create web-1 --app shop --network prod --service 'name=web,cmd=busybox httpd -f -p 8080,port=8080,check=http:/'
   sluice machine list
   sluice worker drain w1`,
@@ -37,6 +37,8 @@ SLUICE_URL and SLUICE_TOKEN.`,
 	root.SetFlagErrorFunc(d.flagErrors)
 	root.PersistentFlags().StringVar(&d.dir, "dir", "",
 		"directory of a fleet on this machine (SLUICE_DIR)")
+	root.PersistentFlags().StringVar(&d.caFile, "ca-file", "",
+		"file with the fleet's authority, for a fleet that --dir doesn't name (SLUICE_CA_FILE)")
 	root.PersistentFlags().BoolVar(&d.json, "json", false, "print the result as JSON")
 	root.AddCommand(nounCommands(d)...)
 	root.AddCommand(shortcuts(d)...)

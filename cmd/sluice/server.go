@@ -23,6 +23,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/gc"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/httpapi"
+	"github.com/sluice-platform/sluice/internal/identity"
 	"github.com/sluice-platform/sluice/internal/state/etcdstate"
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -30,15 +31,16 @@ import (
 
 // serverFlags is the server's configuration.
 type serverFlags struct {
-	data, store, fleetID       string
-	listen                     []string
-	operatorToken, workerToken string // files
-	metricsToken               string // file; "": only operators get at metrics
-	otlp                       string // URL of a collector; "": that of the environment, or none
-	readyFile                  string
-	policy                     fleet.Policy
-	collectEvery, grace        time.Duration
-	verbose                    bool
+	data, store, fleetID string
+	listen               []string
+	operatorToken        string // file
+	identity             identityFlags
+	metricsToken         string // file; "": only operators get at metrics
+	otlp                 string // URL of a collector; "": that of the environment, or none
+	readyFile            string
+	policy               fleet.Policy
+	collectEvery, grace  time.Duration
+	verbose              bool
 }
 
 // minSuspect leaves room for a report, which comes once a second, that is late.
@@ -50,11 +52,11 @@ func newServerCommand(d *deps) *cobra.Command {
 		Use:   "server",
 		Short: "Run the control plane, with its own etcd",
 		Long: `Run the control plane: the API, the planner and the executor, over an etcd of its
-own in --data. Machines and workers go on without it; restarted, it goes on with
+own in --data, and the fleet's certificates. Machines and workers go on without it; restarted, it goes on with
 what was half done. A second server on the same data directory is refused.
 ` + exitTable,
 		Example: `  sluice server --data /var/lib/sluice/server --listen 127.0.0.1:7500 --store s3://bucket/fleet \
-    --fleet-id prod --operator-token-file operator.token --worker-token-file worker.token`,
+    --fleet-id prod --operator-token-file operator.token`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error { return d.runServer(cmd.Context(), f) },
 	}
@@ -67,7 +69,7 @@ what was half done. A second server on the same data directory is refused.
 	flags.StringVar(&f.fleetID, "fleet-id", "sluice", "the fleet's name in its own records")
 	flags.StringVar(&f.operatorToken, "operator-token-file", "",
 		"file with the tokens of operators, one a line; read again when it changes")
-	flags.StringVar(&f.workerToken, "worker-token-file", "", "file with the token of workers")
+	f.identity.add(flags)
 	flags.StringVar(&f.metricsToken, "metrics-token-file", "", metricsTokenHelp)
 	flags.StringVar(&f.otlp, "otlp-endpoint", "", otlpHelp)
 	flags.StringVar(&f.readyFile, "ready-file", "",
@@ -95,10 +97,13 @@ what was half done. A second server on the same data directory is refused.
 
 func (f *serverFlags) check() error {
 	for name, value := range map[string]string{"--data": f.data, "--store": f.store,
-		"--operator-token-file": f.operatorToken, "--worker-token-file": f.workerToken} {
+		"--operator-token-file": f.operatorToken} {
 		if value == "" {
 			return usageError("sluice server needs %s", name)
 		}
+	}
+	if err := f.identity.check(); err != nil {
+		return err
 	}
 	if f.policy.WorkerSuspect < minSuspect {
 		return usageError("--worker-suspect %s is shorter than %s: workers report once a second",
@@ -120,9 +125,6 @@ func (f *serverFlags) check() error {
 func (f *serverFlags) tokens() (cfg httpapi.Config, err error) {
 	cfg.Version = buildVersion()
 	if cfg.OperatorToken, err = readToken(f.operatorToken); err != nil {
-		return cfg, err
-	}
-	if cfg.WorkerToken, err = readToken(f.workerToken); err != nil {
 		return cfg, err
 	}
 	cfg.ScrapeToken, err = readOptionalToken(f.metricsToken)
@@ -150,20 +152,23 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 		return err
 	}
 	defer etcd.Close()
+	// Its directory is this process's own from here on.
+	authority, err := f.identity.open(f.data, f.fleetID)
+	if err != nil {
+		return err
+	}
 	seen, err := d.newServerSight(ctx, etcd, f.otlp, log)
 	if err != nil {
 		return err
 	}
-	builds, err := emptyDir(filepath.Join(f.data, "builds"))
+	pool, err := f.claimPool(ctx, store)
 	if err != nil {
 		return err
 	}
-	pool := pooldisks.New(store, f.store, builds)
-	if err := pool.Claim(ctx, f.fleetID); err != nil {
-		return err
-	}
 	c, err := f.newControl(seen, control.Deps{Disks: pool, Images: pool,
-		Garbage: pooldisks.NewGarbage(store, f.grace, log), Log: log.With("component", "control")})
+		Authority: issuer{authority},
+		Garbage:   pooldisks.NewGarbage(store, f.grace, log),
+		Log:       log.With("component", "control")})
 	if err != nil {
 		return err
 	}
@@ -171,23 +176,42 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	apiServer, err := newAPI(tokens, c, audited, seen, log)
-	if err != nil {
-		return err
-	}
-	listeners, err := listenAll(ctx, f.listen)
+	apiServer, listeners, err := f.newAPI(ctx, tokens, depsOfAPI(c, audited, seen, log), authority)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Run(ctx) })
 	g.Go(func() error { return seen.traces.Run(ctx) })
-	serveAPI(ctx, g, apiServer, audited, listeners)
+	serveAPI(ctx, g, apiServer, audited, bare(listeners))
 	g.Go(func() error { return followOperatorTokens(ctx, f.operatorToken, apiServer, log) })
 	g.Go(func() error { return etcd.Wait(ctx) }) // without state there is nothing to serve
 	g.Go(func() error { return warnOfFullDisk(ctx, f.data, log) })
 	g.Go(func() error { return whenReady(ctx, f.readyFile, c, listeners, log) })
 	return g.Wait()
+}
+
+// claimPool returns the fleet's pool of disks.
+func (f *serverFlags) claimPool(ctx context.Context, store blob.Store) (*pooldisks.Pool, error) {
+	builds, err := emptyDir(filepath.Join(f.data, "builds"))
+	if err != nil {
+		return nil, err
+	}
+	pool := pooldisks.New(store, f.store, builds)
+	return pool, pool.Claim(ctx, f.fleetID)
+}
+
+// newAPI returns the API and where it is to be served.
+func (f *serverFlags) newAPI(ctx context.Context, cfg httpapi.Config, deps httpapi.Deps,
+	authority *identity.Authority) (*httpapi.API, []served, error) {
+	plain, err := listenAll(ctx, f.listen)
+	if err != nil {
+		return nil, nil, err
+	}
+	listeners, self := f.identity.secure(plain, authority)
+	useIdentity(&deps, authority, self)
+	a, err := httpapi.New(cfg, deps)
+	return a, listeners, err
 }
 
 // newControl returns the control plane, seen from outside.
@@ -213,16 +237,16 @@ func openPool(ctx context.Context, url string) (blob.Store, error) {
 	return store, nil
 }
 
-// newAPI returns the API of a control plane.
-func newAPI(cfg httpapi.Config, c *control.Control, audited *audit.Log, seen serverSight,
-	log *slog.Logger) (*httpapi.API, error) {
+// depsOfAPI returns what the API calls.
+func depsOfAPI(c *control.Control, audited *audit.Log, seen serverSight,
+	log *slog.Logger) httpapi.Deps {
 	deps := httpapi.DepsOf(c, log.With("component", "api"))
 	deps.Audit = audited
 	deps.Lacks = func(ctx context.Context) []string {
 		return append(c.Lacks(ctx), audited.Lacks()...)
 	}
 	deps.Exposition, deps.Requests = seen.ofAPI(log)
-	return httpapi.New(cfg, deps)
+	return deps
 }
 
 // emptyDir makes a directory, and removes what an earlier process left in it.
@@ -237,7 +261,7 @@ func emptyDir(dir string) (string, error) {
 }
 
 // whenReady says where the API is served, once the control plane has read its state.
-func whenReady(ctx context.Context, file string, c *control.Control, listeners []net.Listener,
+func whenReady(ctx context.Context, file string, c *control.Control, listeners []served,
 	log *slog.Logger) error {
 	for {
 		if _, err := c.Workers(ctx); err == nil {
@@ -249,24 +273,28 @@ func whenReady(ctx context.Context, file string, c *control.Control, listeners [
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
-	log.InfoContext(ctx, "server is ready", "urls", urlsOf(listeners))
-	return writeReady(file, listeners)
-}
-
-func urlsOf(listeners []net.Listener) []string {
 	var urls []string
 	for _, l := range listeners {
-		urls = append(urls, "http://"+l.Addr().String())
+		urls = append(urls, l.url)
 	}
-	return urls
+	log.InfoContext(ctx, "server is ready", "urls", urls)
+	return writeReady(file, urls)
+}
+
+func bare(listeners []served) []net.Listener {
+	var out []net.Listener
+	for _, l := range listeners {
+		out = append(out, l.Listener)
+	}
+	return out
 }
 
 // writeReady writes the URLs that are served into file, whole or not at all.
-func writeReady(file string, listeners []net.Listener) error {
+func writeReady(file string, urls []string) error {
 	if file == "" {
 		return nil
 	}
-	data, err := json.Marshal(urlsOf(listeners))
+	data, err := json.Marshal(urls)
 	if err != nil {
 		return fmt.Errorf("encode ready file: %w", err)
 	}

@@ -88,17 +88,20 @@ type testServer struct {
 	t      *testing.T
 	args   []string
 	ready  string
+	data   string
 	cmd    *exec.Cmd
 	ended  chan struct{}
 	stderr *bytes.Buffer // to be read once it has ended
 	client *client.Client
+	url    string // the first of urls
+	urls   []string
 }
 
 const testToken = "operator-token-for-tests"
 
 func newServer(t *testing.T, dir, data string) *testServer {
 	t.Helper()
-	s := &testServer{t: t, ready: filepath.Join(dir, "ready")}
+	s := &testServer{t: t, data: data, ready: filepath.Join(dir, "ready")}
 	t.Cleanup(func() {
 		// else a failed test leaves it, and its file system in use
 		if s.cmd != nil && s.cmd.Process != nil {
@@ -108,14 +111,11 @@ func newServer(t *testing.T, dir, data string) *testServer {
 	})
 	s.args = []string{"server", "--data", data, "--listen", "127.0.0.1:0", "--ready-file", s.ready,
 		"--store", "file://" + filepath.Join(dir, "pool")}
-	for name, token := range map[string]string{"operator": testToken,
-		"worker": "worker-token-for-tests"} {
-		file := filepath.Join(dir, name)
-		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		s.args = append(s.args, "--"+name+"-token-file", file)
+	file := filepath.Join(dir, "operator")
+	if err := os.WriteFile(file, []byte(testToken), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	s.args = append(s.args, "--operator-token-file", file)
 	return s
 }
 
@@ -135,9 +135,14 @@ func (s *testServer) start() {
 	for began := time.Now(); time.Since(began) < serverPatience; {
 		var urls []string
 		if text, err := os.ReadFile(s.ready); err == nil && json.Unmarshal(text, &urls) == nil {
-			if s.client, err = client.New(urls[0], testToken); err != nil {
+			ca, err := os.ReadFile(filepath.Join(s.data, "identity", "ca.pem"))
+			if err != nil {
 				s.t.Fatal(err)
 			}
+			if s.client, err = client.New(urls[0], testToken, client.WithCA(ca)); err != nil {
+				s.t.Fatal(err)
+			}
+			s.url, s.urls = urls[0], urls
 			return
 		}
 		select {

@@ -18,6 +18,8 @@ func newWorkerCommand(d *deps) *cobra.Command {
 		newWorkerCordonCommand(d),
 		newWorkerUncordonCommand(d),
 		newWorkerDrainCommand(d),
+		newWorkerTokenCommand(d),
+		newWorkerRevokeCommand(d),
 	)
 	cmd.Long = `Look after workers. A worker is ready, cordoned (takes no new machines), draining,
 drained (nothing depends on it: safe to power off) or down.`
@@ -94,6 +96,9 @@ func printWorker(w io.Writer, x api.Worker, machines []api.Machine) error {
 	})
 	if err != nil {
 		return err
+	}
+	if !x.RevokedAt.IsZero() {
+		fmt.Fprintf(w, "  revoked at %s: shut out until it joins anew\n", timestamp(x.RevokedAt))
 	}
 	for _, c := range x.Conditions {
 		fmt.Fprintf(w, "  condition %s since %s: %s\n", c.Name, timestamp(c.Since), c.Message)

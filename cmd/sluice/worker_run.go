@@ -16,7 +16,6 @@ import (
 	"github.com/sluice-platform/sluice/internal/hostnet"
 	"github.com/sluice-platform/sluice/internal/worker"
 	"github.com/sluice-platform/sluice/internal/worker/metrics"
-	"github.com/sluice-platform/sluice/internal/worker/serverlink"
 	"github.com/sluice-platform/sluice/internal/x/bytesize"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/expose"
@@ -25,29 +24,31 @@ import (
 
 // workerConfig is what the worker's flags say.
 type workerConfig struct {
-	name, data, server, tokenFile string
-	metricsToken                  string // file; "": only who has the worker token gets at metrics
-	address, listen, underlay     string
-	tunnel                        tunnelFlags
-	release, runtime              string
-	cgroupParent                  string
-	cpus                          float64
-	memory                        string
-	pool                          int
-	cacheMiB                      int64
-	store                         storeLimits
-	frontEnd                      string
-	labels                        map[string]string
-	otlp                          string // as the server's
-	traced                        bool
-	readyFile                     string
-	debug                         bool
+	name, data, server        string
+	joinToken                 string // file; "": the worker has its certificate
+	metricsToken              string // file; "": only the server gets at metrics
+	address, listen, underlay string
+	tunnel                    tunnelFlags
+	release, runtime          string
+	cgroupParent              string
+	cpus                      float64
+	memory                    string
+	pool                      int
+	cacheMiB                  int64
+	store                     storeLimits
+	frontEnd                  string
+	labels                    map[string]string
+	otlp                      string // as the server's
+	traced                    bool
+	readyFile                 string
+	debug                     bool
 }
 
 const workerRunHelp = `
 
 With --name and the flags below it is the daemon of a worker itself: it joins the
-fleet of --server, runs the machines that it is assigned, and ends in order on INT
+fleet of --server by a join token (see sluice worker token create), for which it gets
+a certificate that it renews by itself. It runs the machines that it is assigned, and ends in order on INT
 and TERM. Its VMs go on without it, and the next daemon on the same --data finds
 them again. It needs root. S3 credentials come from the usual AWS environment.`
 
@@ -55,15 +56,14 @@ them again. It needs root. S3 credentials come from the usual AWS environment.`
 func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 	var cfg workerConfig
 	cmd.Long += workerRunHelp
-	cmd.Example = `  sluice worker --name w1 --data /var/lib/sluice/w1 --server http://[fd00::1]:7500 --token-file worker \
+	cmd.Example = `  sluice worker --name w1 --data /var/lib/sluice/w1 --server https://[fd00::1]:7500 --join-token-file w1.join \
       --address fd00::11 --listen '[fd00::11]:7600' --release /usr/lib/sluice/release --cpus 8 --memory 16GiB`
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 || cmd.Flags().NFlag() == 0 {
 			return needsSubcommand(cmd, args)
 		}
 		for flag, value := range map[string]string{"name": cfg.name, "data": cfg.data,
-			"server":     cfg.server,
-			"token-file": cfg.tokenFile, "address": cfg.address, "release": cfg.release} {
+			"server": cfg.server, "address": cfg.address, "release": cfg.release} {
 			if value == "" {
 				return usageError("the worker daemon needs --%s", flag)
 			}
@@ -79,7 +79,8 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 	f.StringVar(&cfg.name, "name", "", "name of the worker; unique in the fleet")
 	f.StringVar(&cfg.data, "data", "", "directory of the worker's own; kept over restarts")
 	f.StringVar(&cfg.server, "server", "", "URL of the server")
-	f.StringVar(&cfg.tokenFile, "token-file", "", "file with the token of workers")
+	f.StringVar(&cfg.joinToken, "join-token-file", "",
+		"file with a join token; needed once, until the worker has a certificate in --data")
 	f.StringVar(&cfg.metricsToken, "metrics-token-file", "", metricsTokenHelp)
 	f.StringVar(&cfg.address, "address", "",
 		"address at which other workers reach this host (IPv6)")
@@ -126,8 +127,8 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 			WithRemedy("choose an address of this host, and a free port")
 	}
 	defer listener.Close()
-	wc.APIURL = "http://" + listener.Addr().String()
-	link, err := serverlink.New(cfg.server, wc.Token)
+	wc.APIURL = "https://" + listener.Addr().String()
+	held, link, err := cfg.connect(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -148,12 +149,12 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	}
 	defer func() { _ = network.Close() }()
 	wd := worker.Deps{Driver: driver, HostNet: network, Server: link, OpenStore: blobs.Open,
-		Listener: listener, Logger: log}
+		Listener: secured(listener, held), Identity: renewing{held, link}, Logger: log}
 	w, err := cfg.newWorker(ctx, wc, &wd, log)
 	if err != nil {
 		return err
 	}
-	if err := writeReady(cfg.readyFile, []net.Listener{listener}); err != nil {
+	if err := writeReady(cfg.readyFile, []string{wc.APIURL}); err != nil {
 		return err
 	}
 	log.InfoContext(ctx, "worker started", "worker_id", cfg.name, "url", wc.APIURL, "version",
@@ -218,10 +219,6 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 	if err != nil {
 		return wc, err
 	}
-	token, err := readToken(cfg.tokenFile)
-	if err != nil {
-		return wc, err
-	}
 	if wc.ScrapeToken, err = readOptionalToken(cfg.metricsToken); err != nil {
 		return wc, err
 	}
@@ -237,7 +234,7 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 	}
 	return worker.Config{
 		BootTimeout: wc.BootTimeout, ScrapeToken: wc.ScrapeToken, Worker: fleet.WorkerID(cfg.name),
-		DataDir: cfg.data, Address: address, Token: token, Labels: cfg.labels,
+		DataDir: cfg.data, Address: address, Labels: cfg.labels,
 		Version:  buildVersion(),
 		Capacity: fleet.Resources{CPUMillis: int64(cfg.cpus * 1000), MemoryMiB: memory >> 20},
 		Release:  fleet.ReleaseID(filepath.Base(release)), ReleaseDir: release, Pool: cfg.pool,

@@ -33,6 +33,8 @@ type Control struct {
 	feeds   sync.Mutex // held while a worker's assignments are derived and kept
 	disks   keyLocks   // one at a time makes or destroys a machine's disk
 	retries retries
+	// whom to tell of certificates that are refused
+	refusals refusals
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -73,9 +75,10 @@ func New(cfg Config, deps Deps) (*Control, error) {
 	now := deps.Now()
 	c := &Control{cfg: cfg, deps: deps, log: deps.Log, obs: newObserver(cfg.Policy, now),
 		fast: newQueue(), slow: newQueue(), started: now,
-		disks:   keyLocks{held: map[fleet.MachineID]chan struct{}{}},
-		retries: retries{of: map[fleet.MachineID]retry{}},
-		changed: make(chan struct{}), waiting: map[fleet.MachineID]fleet.Blocker{}}
+		disks:    keyLocks{held: map[fleet.MachineID]chan struct{}{}},
+		retries:  retries{of: map[fleet.MachineID]retry{}},
+		refusals: refusals{of: map[fleet.WorkerID]map[int64]refusal{}},
+		changed:  make(chan struct{}), waiting: map[fleet.MachineID]fleet.Blocker{}}
 	c.records = records.New(records.Config{Store: deps.Store, Log: deps.Log, Now: c.now,
 		Retry:   cfg.Tick,
 		Changed: c.learned, Ended: c.ended})
@@ -110,6 +113,9 @@ func (c *Control) Refresh(ctx context.Context) error { return c.records.Load(ctx
 func (c *Control) learned(changes []records.Change) {
 	for _, ch := range changes {
 		c.enqueueFor(ch)
+		if ch.Kind == records.Identities {
+			c.tellRefused(fleet.WorkerID(ch.ID))
+		}
 	}
 	c.broadcast()
 }

@@ -69,9 +69,11 @@ type Deps struct {
 	Disks   Disks
 	Images  Images
 	Garbage Garbage // nil: the pool is not collected
-	Log     *slog.Logger
-	Now     func() time.Time // default time.Now
-	IDs     IDs              // default random
+	// Authority makes certificates; nil: no worker can be enrolled.
+	Authority Authority
+	Log       *slog.Logger
+	Now       func() time.Time // default time.Now
+	IDs       IDs              // default random
 	// MoveEnded is told of each move that this server ended, once that is durable; nil: nobody is.
 	MoveEnded func(fleet.Move)
 }

@@ -167,7 +167,8 @@ func (f *fixture) worker(name string) *obedient {
 
 func (w *obedient) join(address netip.Addr) error {
 	_, err := w.f.newest.Load().Join(w.f.t.Context(),
-		fleet.JoinRequest{Worker: w.id, Address: address, APIURL: "http://" + string(w.id),
+		fleet.JoinRequest{Worker: w.id, Address: address,
+			APIURL:   "https://[" + address.String() + "]:7600",
 			Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 1024}, Runtime: "sandbox"})
 	return err
 }

@@ -69,7 +69,8 @@ func newRestful(t *testing.T) *restful {
 	synctest.Wait()
 	for i := range 3 {
 		req := fleet.JoinRequest{Worker: fleet.WorkerID(fmt.Sprintf("w%d", i+1)),
-			Address: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), APIURL: "http://w",
+			Address:  netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}),
+			APIURL:   fmt.Sprintf("https://10.0.0.%d", i+1),
 			Capacity: fleet.Resources{CPUMillis: 1000, MemoryMiB: 1000}}
 		if _, err := c.Join(t.Context(), req); err != nil {
 			t.Fatal(err)

@@ -27,7 +27,7 @@ func TestAServerThatWasHeldUpHoldsItAgainstNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	join := fleet.JoinRequest{Worker: "w1", Address: netip.MustParseAddr("fd00::1"),
-		APIURL:   "http://w1",
+		APIURL:   "https://[fd00::1]:7600",
 		Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 1024}, Runtime: "sandbox"}
 	if _, err := c.Join(t.Context(), join); err != nil {
 		t.Fatal(err)

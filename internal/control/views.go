@@ -201,23 +201,24 @@ func (c *Control) Server(context.Context) fleet.ServerView {
 }
 
 // WorkerOf implements fleet.Locator.
-func (c *Control) WorkerOf(_ context.Context, ref string) (fleet.MachineID, string, error) {
+func (c *Control) WorkerOf(_ context.Context, ref string) (fleet.MachineID, fleet.WorkerAPI,
+	error) {
 	if err := c.ready(); err != nil {
-		return "", "", err
+		return "", fleet.WorkerAPI{}, err
 	}
 	m, err := c.find(ref)
 	if err != nil {
-		return "", "", err
+		return "", fleet.WorkerAPI{}, err
 	}
 	v := c.machineView(m.Val)
-	no := func(format string, args ...any) (fleet.MachineID, string, error) {
-		return m.Val.ID, "", errs.New(errs.Unavailable, "machine %s "+format,
+	no := func(format string, args ...any) (fleet.MachineID, fleet.WorkerAPI, error) {
+		return m.Val.ID, fleet.WorkerAPI{}, errs.New(errs.Unavailable, "machine %s "+format,
 			append([]any{m.Val.Name}, args...)...).
 			WithRemedy("sluice machine status %s/%s", m.Val.App, m.Val.Name)
 	}
 	switch {
 	case m.Val.Placement == nil && m.Val.Desired == fleet.DesiredStopped:
-		return m.Val.ID, "", errs.New(errs.Conflict, "machine %s is %s", m.Val.Name,
+		return m.Val.ID, fleet.WorkerAPI{}, errs.New(errs.Conflict, "machine %s is %s", m.Val.Name,
 			v.Machine.State).
 			WithRemedy("sluice machine start %s/%s", m.Val.App, m.Val.Name)
 	case m.Val.Placement == nil:
@@ -233,7 +234,12 @@ func (c *Control) WorkerOf(_ context.Context, ref string) (fleet.MachineID, stri
 	}
 	w, err := c.knownWorker(m.Val.Placement.Worker)
 	if err != nil {
-		return m.Val.ID, "", err
+		return m.Val.ID, fleet.WorkerAPI{}, err
 	}
-	return m.Val.ID, w.Val.APIURL, nil
+	who, _ := c.records.Identities.Get(w.Val.ID)
+	if who.Val.IsRevoked() {
+		return no("is on %s, which is revoked", w.Val.ID)
+	}
+	return m.Val.ID,
+		fleet.WorkerAPI{Worker: w.Val.ID, URL: w.Val.APIURL, Term: who.Val.Term}, nil
 }

@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/control/records"
@@ -25,6 +26,9 @@ func (c *Control) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAn
 			errs.New(errs.Invalid, "worker %s joins without capacity, address or API URL",
 				req.Worker)
 	}
+	if err := req.CheckPlace(); err != nil {
+		return fleet.JoinAnswer{}, err
+	}
 	var number uint32
 	err := c.try(ctx, func() error {
 		var err error
@@ -45,12 +49,8 @@ func (c *Control) admit(ctx context.Context, req fleet.JoinRequest) (uint32, err
 	t := c.records.Begin()
 	old, known := c.records.Workers.Get(req.Worker)
 	w := old.Val
-	if known && w.Address != req.Address && c.obs.health(w.ID, c.now()) != plan.Down {
-		return 0, errs.New(errs.Conflict,
-			"a worker %s at %s is alive; one at %s can't have its name", w.ID, w.Address,
-			req.Address).
-			WithRemedy("give it another name, or stop the first and wait %s",
-				c.cfg.Policy.WorkerDown)
+	if err := c.checkMoved(old, known, req); err != nil {
+		return 0, err
 	}
 	if !known {
 		n := c.records.Counters()
@@ -67,6 +67,23 @@ func (c *Control) admit(ctx context.Context, req fleet.JoinRequest) (uint32, err
 	}
 	records.Set(t, old, w)
 	return w.Number, t.Commit(ctx)
+}
+
+// checkMoved refuses a living worker that says it is elsewhere now: calls for its machines would go
+// there. Those that were told to speak http until this release are not asked to stay so.
+func (c *Control) checkMoved(old records.Row[fleet.Worker], known bool,
+	req fleet.JoinRequest) error {
+	w := old.Val
+	same := w.Address == req.Address &&
+		strings.TrimPrefix(w.APIURL, "http://") == strings.TrimPrefix(req.APIURL, "https://") ||
+		w.Address == req.Address && w.APIURL == req.APIURL
+	if !known || same || c.obs.health(w.ID, c.now()) == plan.Down {
+		return nil
+	}
+	return errs.New(errs.Conflict,
+		"a worker %s at %s is alive, with its API at %s; one at %s with its API at %s can't have its name",
+		w.ID, w.Address, w.APIURL, req.Address, req.APIURL).
+		WithRemedy("give it another name, or stop the first and wait %s", c.cfg.Policy.WorkerDown)
 }
 
 // Report implements fleet.WorkerFeed. It keeps the report in memory only.
@@ -177,6 +194,9 @@ func (c *Control) planWorker(w fleet.Worker, now time.Time) plan.Worker {
 	p := plan.Worker{Worker: w, Health: c.obs.health(w.ID, now), Allocation: a.Val}
 	report, _, current := c.obs.report(w.ID)
 	p.Fresh = current
+	if who, _ := c.records.Identities.Get(w.ID); who.Val.IsRevoked() && p.Health == plan.Alive {
+		p.Health = plan.Suspect // it will be silent from now on
+	}
 	if report != nil {
 		for i := range report.VMs {
 			if plan.HasVM(&report.VMs[i]) || report.VMs[i].Phase == fleet.PhasePreparing ||
@@ -194,6 +214,9 @@ func (c *Control) workerView(w fleet.Worker, now time.Time) fleet.WorkerView {
 	report, contact, _ := c.obs.report(w.ID)
 	v := fleet.WorkerView{Worker: w, Liveness: string(p.Health), LastSeen: contact.Last,
 		Allocation: p.Allocation, Report: report, Machines: len(c.records.PlacedOn(w.ID))}
+	if who, _ := c.records.Identities.Get(w.ID); who.Val.IsRevoked() {
+		v.RevokedAt = who.Val.RevokedAt
+	}
 	empty := v.Machines == 0 && len(p.Allocation.Holders) == 0
 	v.SafeToStop = empty &&
 		(p.Health == plan.Down || p.Health == plan.Alive && p.Fresh && len(p.VMs) == 0)

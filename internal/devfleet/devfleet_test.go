@@ -89,6 +89,11 @@ func left(t *testing.T, f *devfleet.Fleet) {
 
 func up(t *testing.T, f *devfleet.Fleet, cfg devfleet.Config) devfleet.State {
 	t.Helper()
+	// The stand-in makes no certificates.
+	write(t, filepath.Join(f.AuthorityDir(), "ca.pem"), "")
+	for i := 1; i <= cfg.Workers; i++ {
+		write(t, filepath.Join(f.CertificateDir(f.WorkerName(i)), "identity.pem"), "")
+	}
 	if err := f.Up(t.Context(), cfg, func(string) {}); err != nil {
 		t.Fatal(err)
 	}

@@ -63,7 +63,7 @@ func (f *Fleet) Resume(worker string) error {
 // Start starts a worker's daemon again, and makes its host anew if that is gone.
 func (f *Fleet) Start(ctx context.Context, worker string) error {
 	return f.withHost(worker, func(s *State, h *Host) error {
-		if err := f.launchWorker(s, h); err != nil {
+		if err := f.launchWorker(ctx, s, h); err != nil {
 			return err
 		}
 		return f.waitReady(ctx, "worker "+worker, h.Process,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -40,6 +41,12 @@ type Host struct {
 	Address string  `json:"address"`
 	Runtime string  `json:"runtime"`
 	Process Process `json:"process"`
+}
+
+// ServerHost is the host and port of ServerURL.
+func (s *State) ServerHost() string {
+	_, host, _ := strings.Cut(s.ServerURL, "://")
+	return host
 }
 
 func (s *State) host(name string) (*Host, error) {

@@ -125,10 +125,8 @@ func (f *Fleet) found(cfg Config) (*State, error) {
 			return nil, fmt.Errorf("create fleet: %w", err)
 		}
 	}
-	for _, file := range []string{f.operatorToken(), f.workerToken()} {
-		if err := ensureToken(file); err != nil {
-			return nil, err
-		}
+	if err := ensureToken(f.operatorToken()); err != nil {
+		return nil, err
 	}
 	s := &State{ID: f.ID, StoreURL: cfg.Store, Runtime: cfg.Runtime, FrontEnd: cfg.FrontEnd,
 		Pool: cfg.Pool, CPUs: cfg.CPUs,
@@ -175,14 +173,13 @@ func (f *Fleet) ensureServer(ctx context.Context, s *State) error {
 	}
 	local := "127.0.0.1:0"
 	if s.ServerURL != "" { // the same address after a restart
-		local = strings.TrimPrefix(s.ServerURL, "http://")
+		local = s.ServerHost()
 	}
 	bridge := fmt.Sprintf("[%s]:7500", f.ServerAddress())
 	args := []string{s.Binary, "server", "--data", f.serverDir(), "--listen", local,
 		"--listen", bridge,
 		"--store", s.StoreURL, "--fleet-id", f.FleetID(), "--operator-token-file",
-		f.operatorToken(),
-		"--worker-token-file", f.workerToken(), "--ready-file", ready}
+		f.operatorToken(), "--ready-file", ready}
 	if s.OTLP != "" {
 		args = append(args, "--otlp-endpoint", s.OTLP)
 	}
@@ -206,6 +203,9 @@ func (f *Fleet) ensureServer(ctx context.Context, s *State) error {
 	if err := f.save(s); err != nil {
 		return err
 	}
+	if err := f.showAuthority(); err != nil {
+		return err
+	}
 	return f.writeFleetFile(s.ServerURL)
 }
 
@@ -225,7 +225,7 @@ func (f *Fleet) writeFleetFile(url string) error {
 
 func (f *Fleet) ensureWorkers(ctx context.Context, s *State, progress func(string)) error {
 	for i := range s.Workers {
-		if err := f.launchWorker(s, &s.Workers[i]); err != nil {
+		if err := f.launchWorker(ctx, s, &s.Workers[i]); err != nil {
 			return err
 		}
 	}
@@ -245,7 +245,7 @@ func (f *Fleet) ensureWorkers(ctx context.Context, s *State, progress func(strin
 	return nil
 }
 
-func (f *Fleet) launchWorker(s *State, h *Host) error {
+func (f *Fleet) launchWorker(ctx context.Context, s *State, h *Host) error {
 	if h.Process.Alive() {
 		return nil
 	}
@@ -261,11 +261,18 @@ func (f *Fleet) launchWorker(s *State, h *Host) error {
 		return fmt.Errorf("start worker %s: %w", h.Name, err)
 	}
 	args := []string{s.Binary, "worker", "--name", h.Name, "--data", dir, "--server", s.BridgeURL,
-		"--token-file", f.workerToken(), "--address", h.Address, "--listen",
+		"--address", h.Address, "--listen",
 		fmt.Sprintf("[%s]:7600", h.Address),
 		"--release", s.Release, "--cpus", fmt.Sprint(s.CPUs), "--memory", fmt.Sprint(s.MemoryMiB),
 		"--pool", fmt.Sprint(s.Pool), "--runtime", h.Runtime, "--cache-mib", fmt.Sprint(s.CacheMiB),
 		"--cgroup-parent", f.CgroupParent(h.Name), "--ready-file", ready}
+	token, err := f.joinToken(ctx, h.Name)
+	if err != nil {
+		return err
+	}
+	if token != "" {
+		args = append(args, "--join-token-file", token)
+	}
 	if h.Runtime == "qemu" && s.FrontEnd != "" {
 		args = append(args, "--guest-frontend", s.FrontEnd)
 	}

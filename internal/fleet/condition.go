@@ -21,6 +21,8 @@ const (
 	// ConditionTunnelKeyOld: the key of the tunnel to other workers can't be renewed. They are
 	// reached as before.
 	ConditionTunnelKeyOld ConditionName = "tunnel-key-old"
+	// ConditionCertificateNotRenewed: the worker's certificate is overdue, and will expire.
+	ConditionCertificateNotRenewed ConditionName = "certificate-not-renewed"
 )
 
 // Condition is something that is wrong with a worker, as it says itself.
@@ -39,7 +41,9 @@ var remedies = map[ConditionName]string{
 		"writable",
 	ConditionRecordsUnreadable: "drain the worker, then remove the file that the message names",
 	ConditionTunnelKeyOld:      "see the worker's log; its data directory must be writable",
-	ConditionNetworkFailing:    "check that the worker may change the host's routes and nftables",
+	ConditionCertificateNotRenewed: "read the worker's log; a worker whose certificate has " +
+		"expired has to join anew: sluice worker token create",
+	ConditionNetworkFailing: "check that the worker may change the host's routes and nftables",
 }
 
 // NewCondition returns a condition with its remedy.

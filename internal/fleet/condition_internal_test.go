@@ -9,12 +9,12 @@ import (
 func TestEveryConditionHasARemedy(t *testing.T) {
 	for _, name := range []ConditionName{ConditionStoreUnreachable, ConditionPoolFailing,
 		ConditionRecordsUnwritable, ConditionRecordsUnreadable, ConditionNetworkFailing,
-		ConditionTunnelKeyOld} {
+		ConditionTunnelKeyOld, ConditionCertificateNotRenewed} {
 		if c := NewCondition(name, time.Time{}, "x"); c.Remedy == "" {
 			t.Errorf("%s has no remedy", name)
 		}
 	}
-	if len(remedies) != 6 {
+	if len(remedies) != 7 {
 		t.Errorf("%d conditions have a remedy; name the others here", len(remedies))
 	}
 }

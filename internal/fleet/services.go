@@ -37,6 +37,7 @@ type WorkerView struct {
 	Report     *WorkerReport // nil: none since this server started
 	Machines   int           // placed on it
 	SafeToStop bool          // no VM reported, no placement, no reservation
+	RevokedAt  time.Time     // since when its certificates are refused; zero: they are taken
 }
 
 // DrainView is a drain with its moves, oldest first.
@@ -148,9 +149,9 @@ type Locator interface {
 	// Find resolves a reference among the machines that sees holds for. To the answer the others
 	// don't exist: neither their names nor their ids are in it, and none makes a name ambiguous.
 	Find(ctx context.Context, ref string, sees func(Machine) bool) (Machine, error)
-	// WorkerOf returns the base URL of the API of the worker on which the machine runs now.
+	// WorkerOf returns where the API of the worker is on which the machine runs now.
 	// Unavailable while it is moving or stopped, with a message that says so.
-	WorkerOf(ctx context.Context, ref string) (MachineID, string, error)
+	WorkerOf(ctx context.Context, ref string) (MachineID, WorkerAPI, error)
 }
 
 // HostNet is what a worker asks of its host's network. Idempotent; Sync removes what isn't named.

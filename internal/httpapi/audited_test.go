@@ -47,16 +47,16 @@ func auditedAPI(t *testing.T, f *httpapitest.Fleet, wrap func(httpapi.Audit) htt
 		}
 	})
 	deps := httpapi.DepsOf(f, slog.New(slog.DiscardHandler))
-	deps.Audit = l
+	deps.Peer, deps.Audit = isW1, l
 	if wrap != nil {
 		deps.Audit = wrap(l)
 	}
-	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken,
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken,
 		LongPoll: 100 * time.Millisecond}, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := httptest.NewServer(documented(t, a))
+	s := httptest.NewServer(asWorker(documented(t, a)))
 	t.Cleanup(s.Close)
 	return s
 }

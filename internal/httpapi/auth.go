@@ -16,8 +16,7 @@ import (
 // callers knows who asks. Nothing of it does I/O.
 type callers struct {
 	operator atomic.Pointer[[]string] // all of them count
-	worker   string
-	scraper  string // "": there is none
+	scraper  string                   // "": there is none
 	tokens   fleet.Tokens
 	used     usedTokens
 }
@@ -37,9 +36,9 @@ func (c *callers) setOperator(text string) error {
 			return errs.New(errs.Invalid,
 				"an operator token must have at least %d characters", minToken)
 		}
-		if token == c.worker || token == c.scraper {
+		if token == c.scraper {
 			return errs.New(errs.Invalid,
-				"the operator token and the worker token, or that for metrics, are the same").
+				"the operator token and that for metrics are the same").
 				WithRemedy("give each a token of its own")
 		}
 		all = append(all, token)
@@ -53,22 +52,13 @@ func (c *callers) setOperator(text string) error {
 }
 
 func newCallers(cfg Config, tokens fleet.Tokens) (*callers, error) {
-	if len(cfg.WorkerToken) < minToken {
-		return nil, errs.New(errs.Invalid, "the worker token must have at least %d characters",
-			minToken)
-	}
-	if s := cfg.ScrapeToken; s != "" && (len(s) < minToken || s == cfg.WorkerToken) {
+	if s := cfg.ScrapeToken; s != "" && len(s) < minToken {
 		return nil, errs.New(errs.Invalid,
-			"the token for metrics is too short, or another token, too").
+			"the token for metrics is too short").
 			WithRemedy("give it at least %d characters of its own", minToken)
 	}
-	c := &callers{worker: cfg.WorkerToken, scraper: cfg.ScrapeToken, tokens: tokens}
+	c := &callers{scraper: cfg.ScrapeToken, tokens: tokens}
 	return c, c.setOperator(cfg.OperatorToken)
-}
-
-// isWorker is how a worker is known.
-func (c *callers) isWorker(r *http.Request) bool {
-	return jsonhttp.SameToken(jsonhttp.Bearer(r), c.worker)
 }
 
 // isOperator compares with all of the operator tokens, whichever it is.
@@ -83,12 +73,12 @@ func (c *callers) isOperator(token string) bool {
 // who returns who sent a request. Denied: nobody knows; Unavailable: nobody knows yet.
 func (c *callers) who(r *http.Request) (authz.Subject, fleet.Token, error) {
 	token := jsonhttp.Bearer(r)
-	isOperator, isWorker := c.isOperator(token), c.isWorker(r)
+	isOperator := c.isOperator(token)
 	isScraper := jsonhttp.SameToken(token, c.scraper)
 	switch {
 	case isOperator:
 		return authz.Fleetwide(authz.Operator), fleet.Token{}, nil
-	case isWorker:
+	case isWorker(r):
 		return authz.Subject{Kind: authz.Worker, Name: string(authz.Worker)}, fleet.Token{}, nil
 	case isScraper:
 		return authz.Subject{Kind: authz.Scraper, Name: string(authz.Scraper)}, fleet.Token{}, nil

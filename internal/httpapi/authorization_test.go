@@ -104,6 +104,9 @@ func newScene(t *testing.T, worker string, r role) *scene {
 	f.Update(func(tx *httpapitest.Tx) { // so that a watch of it ends
 		tx.Drains[s.drain].Drain.State = fleet.DrainDone
 	})
+	if _, _, err := f.CreateJoinToken(t.Context(), "w9", time.Hour); err != nil {
+		t.Fatal(err)
+	}
 	addToken(t, f, "giraffe", []fleet.Grant{{Network: "prod", App: "shop", Verb: "read"}})
 	if s.token == "" {
 		text := addToken(t, f, "mine", r.grants)
@@ -140,7 +143,7 @@ func (s *scene) ask(t *testing.T, method, path, body string) (int, string) {
 		r.Header.Set("Authorization", "Bearer "+s.token)
 	}
 	w := httptest.NewRecorder()
-	s.api.ServeHTTP(w, r)
+	asWorker(s.api).ServeHTTP(w, r)
 	text := w.Body.String()
 	var e api.ErrorBody
 	if json.Unmarshal(w.Body.Bytes(), &e) == nil && e.Error.RequestID != "" {
@@ -159,7 +162,9 @@ func samples() map[string]sample {
 		"POST /v1/drains":                           {"", `{"workers":["w1"]}`},
 		"PUT /v1/images/{name}":                     {"?size_bytes=1073741824", "tar"},
 		"POST /v1/tokens":                           {"", `{"name":"new","grants":[{"network":"prod","verb":"read"}]}`},
-		"POST /internal/v1/join":                    {"", `{"worker":"w3","address":"fd00::3"}`},
+		"POST /v1/worker-tokens":                    {"", `{"worker":"w9"}`},
+		"POST /internal/v1/enroll":                  {"", `{"worker":"w9","token":"x"}`},
+		"POST /internal/v1/join":                    {"", `{"worker":"w1","address":"fd00::3"}`},
 		"GET /internal/v1/workers/{id}/assignments": {"?after=0", ""},
 		"POST /internal/v1/workers/{id}/report":     {"", `{"worker":"w1","vms":[]}`},
 	}
@@ -173,6 +178,8 @@ func (s *scene) fill(path string, missing bool) string {
 		id = string(s.drain)
 	case strings.Contains(path, "/moves/"):
 		id = string(s.move)
+	case strings.Contains(path, "/worker-tokens/"):
+		id = "token1"
 	}
 	if missing {
 		id, ref, token = strings.Repeat("0", len(id)), strings.Repeat("0", len(ref)), "gnu"

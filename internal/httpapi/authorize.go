@@ -5,6 +5,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/authz"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/x/connlimit"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -33,6 +34,9 @@ func (a *API) authorize(need authz.Verb, of about, next http.HandlerFunc) http.H
 		c := callOf(r)
 		var err error
 		if c.subject, c.who, err = a.callers.who(r); err != nil {
+			if of == aboutFeed && r.Header.Get("Authorization") == "" {
+				err = noCertificate()
+			}
 			if errs.Is(err, errs.Denied) {
 				w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
 				writeErrorStatus(w, http.StatusUnauthorized, err)
@@ -53,6 +57,13 @@ func (a *API) authorize(need authz.Verb, of about, next http.HandlerFunc) http.H
 			a.auditRefusedExec(r, c, err)
 			writeError(w, err)
 			return
+		}
+		if of == aboutFeed {
+			a.asWorker(w, r, next)
+			return
+		}
+		if c.subject.Kind != authz.Worker { // whose certificate nobody has looked at here
+			connlimit.Known(r.Context())
 		}
 		ctx, cancel := a.running.add(r.Context(), c.who.ID)
 		defer cancel()
@@ -118,12 +129,12 @@ func refusal(s authz.Subject, need authz.Verb, o authz.Object) error {
 		return nil
 	}
 	if s.Kind == authz.Worker || s.Kind == authz.Scraper {
-		return errs.New(errs.Denied, "a %s token may not call this", s.Kind).
+		return errs.New(errs.Denied, "who calls as %s may not call this", s.Kind).
 			WithRemedy("use a token of an operator, or: sluice token create")
 	}
 	if o.Class == authz.Feed {
 		return errs.New(errs.Denied, "only workers may call this").
-			WithRemedy("use the fleet's worker token")
+			WithRemedy("workers call this by their certificates")
 	}
 	where := authz.Scope{}.String()
 	if o.Class == authz.Some {

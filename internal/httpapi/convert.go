@@ -85,6 +85,7 @@ func workerToAPI(v fleet.WorkerView) api.Worker {
 		Machines: v.Machines, LastSeen: v.LastSeen, CordonReason: w.CordonReason,
 		Drain:      string(w.Drain),
 		SafeToStop: v.SafeToStop, Labels: w.Labels, JoinedAt: w.JoinedAt,
+		RevokedAt: v.RevokedAt,
 	}
 	if w.Address.IsValid() {
 		out.Address = w.Address.String()

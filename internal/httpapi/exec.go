@@ -39,6 +39,8 @@ func (a *API) exec(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	// A worker that is shut out meanwhile has nothing more to say.
+	defer a.deps.Enrolment.OnRefused(t.worker.Worker, t.worker.Term, cancel)()
 	s := &execRelay{record: a.auditExec, entry: entryOf(r, callOf(r))}
 	if q := r.URL.Query(); q.Get("command") != "1" {
 		s.known = true // to the platform, from when it is dialled
@@ -69,10 +71,9 @@ func (a *API) dialExec(ctx context.Context, r *http.Request, t target) (*websock
 	u.Path += "/machines/" + string(t.machine) + "/exec"
 	u.RawQuery = r.URL.RawQuery
 	header := http.Header{headerRequestID: {callOf(r).id}}
-	a.asServer(header)
 	//nolint:bodyclose // Dial closes the body, or hands over what it has read of it
 	conn, resp, err := websocket.Dial(ctx, u.String(), &websocket.DialOptions{
-		HTTPClient: &http.Client{Transport: a.deps.Transport}, HTTPHeader: header})
+		HTTPClient: &http.Client{Transport: a.workers.to(t.worker)}, HTTPHeader: header})
 	if err == nil {
 		return conn, nil
 	}

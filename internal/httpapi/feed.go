@@ -23,6 +23,10 @@ func (c feedCalls) join(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	if who := peerOf(r); req.Worker != who {
+		writeError(w, otherWorker(who, string(req.Worker)))
+		return
+	}
 	answer, err := c.feed.Join(r.Context(), req)
 	if err != nil {
 		writeError(w, err)
@@ -48,6 +52,9 @@ func (c feedCalls) assignments(w http.ResponseWriter, r *http.Request) {
 	ctx, cancelPoll := context.WithTimeout(ctx, c.waits.longPoll)
 	defer cancelPoll()
 	set, err := c.feed.Assignments(ctx, fleet.WorkerID(r.PathValue("id")), after)
+	if cause := context.Cause(r.Context()); errs.Is(cause, errs.Denied) {
+		err = cause // it was shut out meanwhile
+	}
 	if err != nil {
 		writeError(w, err)
 		return

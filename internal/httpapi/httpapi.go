@@ -2,8 +2,10 @@ package httpapi
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -14,16 +16,16 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/identity"
+	"github.com/sluice-platform/sluice/internal/x/connlimit"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/expose"
 )
 
 // Config of the API. Zero durations mean the defaults.
 type Config struct {
-	// tokens of at least 16 characters each, and different; of operators one a line, of which each
-	// counts
+	// tokens of at least 16 characters each; of operators one a line, of which each counts
 	OperatorToken string
-	WorkerToken   string
 	// lets at /metrics alone, as the operator's does; "": only the operator's does
 	ScrapeToken string
 	Version     string // of this server
@@ -47,7 +49,14 @@ type Deps struct {
 	Feed     fleet.WorkerFeed
 	Locator  fleet.Locator
 	Tokens   fleet.Tokens
-	Log      *slog.Logger
+	// Enrolment says which workers' certificates are taken.
+	Enrolment fleet.Enrolment
+	Log       *slog.Logger
+	// Peer returns whose a connection's certificates are. Denied: nobody's of this fleet. nil: no
+	// worker is known.
+	Peer func([]*x509.Certificate) (identity.Name, error)
+	// Dial is how a worker is reached; nil: by its address, without a certificate.
+	Dial WorkerDialer
 	// Lacks says why the server can't do its work now, without names or addresses; nil: it always
 	// can.
 	Lacks func(context.Context) []string
@@ -73,12 +82,13 @@ type Fleet interface {
 	fleet.WorkerFeed
 	fleet.Locator
 	fleet.Tokens
+	fleet.Enrolment
 }
 
 // DepsOf returns deps of which every part is f.
 func DepsOf(f Fleet, log *slog.Logger) Deps {
 	return Deps{Machines: f, Moves: f, Workers: f, Drains: f, Images: f, Status: f, Changes: f,
-		Feed: f, Locator: f, Tokens: f, Log: log}
+		Feed: f, Locator: f, Tokens: f, Enrolment: f, Log: log}
 }
 
 // API is the HTTP API of one server. It is a http.Handler, safe for concurrent use.
@@ -89,6 +99,7 @@ type API struct {
 	running running
 	handler http.Handler
 	proxy   http.Handler
+	workers *workerLinks
 
 	waits    waits
 	stop     context.CancelFunc  // ends long-lived answers
@@ -116,10 +127,11 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if deps.Requests == nil {
 		deps.Requests = NewRequests(nil)
 	}
-	if deps.Transport == nil {
-		deps.Transport = newTransport()
+	if deps.Peer == nil {
+		deps.Peer = noPeer
 	}
-	a := &API{cfg: cfg, deps: deps, callers: known, inflight: semaphore.NewWeighted(maxInflight)}
+	a := &API{cfg: cfg, deps: deps, callers: known, workers: newWorkerLinks(deps.Dial),
+		inflight: semaphore.NewWeighted(maxInflight)}
 	lifetime, stop := context.WithCancel(context.Background())
 	a.stop = stop
 	a.waits = waits{changes: deps.Changes, lifetime: lifetime,
@@ -138,6 +150,9 @@ func NewRequests(reg prometheus.Registerer) *expose.Requests {
 	return expose.NewRequests(reg, "sluice_api_request_duration_seconds",
 		"Time from a request to the end of its answer; watches and streams last as they are wanted.")
 }
+
+// maxHeader is room for a command in the query of an exec.
+const maxHeader = 256 << 10
 
 // maxInflight bounds the requests that are served at once, long polls and watches included.
 const maxInflight = 1 << 16
@@ -163,8 +178,10 @@ func (a *API) Run(ctx context.Context, listeners ...net.Listener) error {
 		Handler:           a,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: 10 * time.Second,
+		MaxHeaderBytes:    maxHeader,
+		ConnContext:       connlimit.Context,
 		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          slog.NewLogLogger(a.deps.Log.Handler(), slog.LevelWarn),
+		ErrorLog:          log.New(quietly{a.deps.Log}, "", 0),
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	for _, l := range listeners {

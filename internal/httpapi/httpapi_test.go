@@ -3,6 +3,8 @@ package httpapi_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -22,12 +24,13 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/httpapi"
 	"github.com/sluice-platform/sluice/internal/httpapi/httpapitest"
+	"github.com/sluice-platform/sluice/internal/identity"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 const (
 	operatorToken = "operator-token-for-tests"
-	workerToken   = "worker-token-for-tests"
+	workerToken   = "certificate-of-w1" // see asWorker
 	scrapeToken   = "scrape-token-for-tests"
 )
 
@@ -41,7 +44,8 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 		_,
 			_ = io.WriteString(w, "exposed")
 	})
-	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken,
+	deps.Peer = isW1
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken,
 		ScrapeToken: scrapeToken, Version: "v0.1.0",
 		Heartbeat: 20 * time.Millisecond, LongPoll: 100 * time.Millisecond},
 		deps)
@@ -51,11 +55,29 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 	return a
 }
 
+// isW1 takes whatever certificate for that of worker w1.
+func isW1([]*x509.Certificate) (identity.Name, error) {
+	return identity.Name{Fleet: "test", Role: identity.Worker, Worker: "w1", Term: 1}, nil
+}
+
 func serve(t *testing.T, f *httpapitest.Fleet) *httptest.Server {
 	t.Helper()
-	s := httptest.NewServer(documented(t, newAPI(t, f, nil)))
+	s := httptest.NewServer(asWorker(documented(t, newAPI(t, f, nil))))
 	t.Cleanup(s.Close)
 	return s
+}
+
+// asWorker makes calls come as over TLS, and those with workerToken as over a connection of the
+// worker w1. peer_test.go has real connections.
+func asWorker(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.TLS = &tls.ConnectionState{}
+		if r.Header.Get("Authorization") == "Bearer "+workerToken {
+			r.Header.Del("Authorization")
+			r.TLS = &tls.ConnectionState{PeerCertificates: []*x509.Certificate{{}}}
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 func newMachine(t *testing.T, f *httpapitest.Fleet, name string) fleet.MachineID {
@@ -134,12 +156,20 @@ func TestEveryRoute(t *testing.T) {
 			`"state":"cancelled"`},
 		{"GET", "/v1/drains/01DRAIN0000000000000000003/watch", operatorToken, "", 200,
 			"event: drain\ndata: {"},
+		{"POST", "/v1/worker-tokens", operatorToken, `{"worker":"w9","ttl_seconds":600}`, 201,
+			`"token":"sluice-join.`},
+		{"GET", "/v1/worker-tokens", operatorToken, "", 200, `"worker":"w9"`},
+		{"DELETE", "/v1/worker-tokens/token1", operatorToken, "", 204, ""},
+		{"POST", "/v1/workers/w2/revoke", operatorToken, `{"reason":"stolen"}`, 200,
+			`"reason":"stolen"`},
 		{"GET", "/v1/images", operatorToken, "", 200, `"name":"base"`},
 		{"PUT", "/v1/images/site?size_bytes=1073741824", operatorToken, "tar", 201,
 			`"size_bytes":1073741824`},
 		{"DELETE", "/v1/machines/web-1", operatorToken, "", 204, ""},
 		{"POST", "/internal/v1/join", workerToken,
-			`{"worker":"w3","address":"fd00::3","from_the_future":1}`, 200, `"number":1`},
+			`{"worker":"w1","address":"fd00::3","from_the_future":1}`, 200, `"number":1`},
+		{"POST", "/internal/v1/enroll", workerToken, `{"worker":"w9","token":"x"}`, 200, `of w9`},
+		{"POST", "/internal/v1/workers/w1/renew", workerToken, `{}`, 200, `of w1`},
 		{"GET", "/internal/v1/workers/w1/assignments?after=0", workerToken, "", 200,
 			`"revision":1`},
 		{"GET", "/internal/v1/workers/w1/assignments?after=1", workerToken, "", 200,
@@ -234,6 +264,10 @@ func TestBadInputChangesNothing(t *testing.T) {
 		{"GET", "/v1/moves/" + string(move.Move.ID) + "?wait=soon", "", 400, "invalid", "soon"},
 		{"GET", "/v1/workers/w9", "", 404, "not_found", "w9"},
 		{"POST", "/v1/workers/w9/cordon", "", 404, "not_found", "w9"},
+		{"POST", "/v1/workers/w9/revoke", "", 404, "not_found", "w9"},
+		{"POST", "/v1/worker-tokens", `{"worker":"W 9"}`, 400, "invalid", "W 9"},
+		{"POST", "/v1/worker-tokens", `{"worker":"w9","ttl_seconds":-1}`, 400, "invalid", "-1"},
+		{"DELETE", "/v1/worker-tokens/none", "", 404, "not_found", "none"},
 		{"POST", "/v1/workers/w1/cordon", `{"reason":1}`, 400, "invalid", "reason"},
 		{"POST", "/v1/drains", `{"workers":[]}`, 400, "invalid", "at least one"},
 		{"POST", "/v1/drains", `{"workers":["w1","w9"]}`, 404, "not_found", "w9"},
@@ -277,6 +311,9 @@ func TestTokens(t *testing.T) {
 		{"GET", "/v1/workers", workerToken, 403},
 		{"GET", "/v1/machines/x/exec", "", 401}, {"GET", "/v1/machines/x/exec", workerToken, 403},
 		{"POST", "/v1/drains", workerToken, 403}, {"POST", "/internal/v1/join", operatorToken, 403},
+		{"POST", "/internal/v1/enroll", operatorToken, 403},
+		{"GET", "/v1/worker-tokens", "", 401}, {"POST", "/v1/worker-tokens", workerToken, 403},
+		{"POST", "/v1/workers/w1/revoke", scrapeToken, 403},
 		{"POST", "/internal/v1/workers/w1/report", "", 401}, {"GET", "/v1/health", "", 200},
 		{"GET", "/metrics", "", 401}, {"GET", "/metrics", workerToken, 403},
 		{"GET", "/metrics", scrapeToken, 200},
@@ -289,17 +326,17 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%s %s with %q = %d %s, want %d", c.method, c.path, c.token, status, body,
 				c.status)
 		}
-		if status == 401 && header.Get("WWW-Authenticate") == "" {
+		if status == 401 &&
+			header.Get("WWW-Authenticate") == "" {
 			t.Errorf("%s %s: 401 without WWW-Authenticate", c.method, c.path)
 		}
 	}
 	if f.Mutations() != 0 {
 		t.Fatal("a refused call changed something")
 	}
-	for _, cfg := range []httpapi.Config{{OperatorToken: "short", WorkerToken: workerToken},
-		{OperatorToken: workerToken, WorkerToken: workerToken},
-		{OperatorToken: operatorToken, WorkerToken: workerToken, ScrapeToken: operatorToken},
-		{OperatorToken: operatorToken, WorkerToken: workerToken, ScrapeToken: "short"}} {
+	for _, cfg := range []httpapi.Config{{OperatorToken: "short"},
+		{OperatorToken: operatorToken, ScrapeToken: operatorToken},
+		{OperatorToken: operatorToken, ScrapeToken: "short"}} {
 		if _, err := httpapi.New(cfg, httpapi.Deps{}); !errs.Is(err, errs.Invalid) {
 			t.Errorf("tokens %+v: %v", cfg, err)
 		}
@@ -312,7 +349,7 @@ func TestReadySaysWhyNot(t *testing.T) {
 	lacks := []string{"it has not read its records yet"}
 	deps := httpapi.DepsOf(f, slog.New(slog.DiscardHandler))
 	deps.Lacks = func(context.Context) []string { return lacks }
-	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken},
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken},
 		deps)
 	if err != nil {
 		t.Fatal(err)
@@ -339,7 +376,7 @@ func TestRequestsAreCountedByRoute(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
 	deps := httpapi.DepsOf(httpapitest.New(), slog.New(slog.DiscardHandler))
 	deps.Requests = httpapi.NewRequests(reg)
-	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken},
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken},
 		deps)
 	if err != nil {
 		t.Fatal(err)

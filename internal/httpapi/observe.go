@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"bufio"
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -141,3 +142,17 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 
 // Unwrap lets http.ResponseController reach Flush.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// quietly is the log of connections. Strangers who can't do the handshake are no news: there may be
+// any number of them.
+type quietly struct{ log *slog.Logger }
+
+// Write implements io.Writer, for package log.
+func (q quietly) Write(line []byte) (int, error) {
+	text, level := strings.TrimSpace(string(line)), slog.LevelWarn
+	if strings.Contains(text, "TLS handshake error") {
+		level = slog.LevelDebug
+	}
+	q.log.Log(context.Background(), level, text)
+	return len(line), nil
+}

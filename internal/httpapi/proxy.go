@@ -6,12 +6,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
@@ -21,29 +19,18 @@ import (
 // target is where one proxied call goes.
 type target struct {
 	machine fleet.MachineID
+	worker  fleet.WorkerAPI
 	url     *url.URL // of the worker's API
 	rest    string   // escaped path below the machine
 }
 
 type targetKey struct{}
 
-// newTransport carries calls to workers. There is no timeout on an answer, because exec and
-// followed logs last; there is one on reaching the worker.
-func newTransport() *http.Transport {
-	return &http.Transport{
-		DialContext: (&net.Dialer{Timeout: 3 * time.Second, KeepAlive: 15 * time.Second}).
-			DialContext,
-		MaxIdleConnsPerHost: 64,
-		IdleConnTimeout:     time.Minute,
-		DisableCompression:  true,
-	}
-}
-
 // newProxy forwards what lies below /v1/machines/{ref}/ to the platform of that machine, by way of
 // its worker. Streams and upgrades (WebSocket) pass through.
 func (a *API) newProxy() http.Handler {
 	proxy := &httputil.ReverseProxy{
-		Transport:      a.deps.Transport,
+		Transport:      a.workers,
 		FlushInterval:  -1,
 		ErrorLog:       slog.NewLogLogger(a.deps.Log.Handler(), slog.LevelDebug),
 		Rewrite:        a.rewrite,
@@ -60,6 +47,8 @@ func (a *API) newProxy() http.Handler {
 			writeError(w, err)
 			return
 		}
+		// A worker that is shut out meanwhile has nothing more to say.
+		defer a.deps.Enrolment.OnRefused(t.worker.Worker, t.worker.Term, cancel)()
 		proxy.ServeHTTP(w, r.WithContext(context.WithValue(ctx, targetKey{}, t)))
 	})
 }
@@ -72,16 +61,16 @@ func (a *API) locate(ctx context.Context, r *http.Request) (target, error) {
 		return target{}, errs.New(errs.NotFound, "%s names nothing inside the machine", r.URL.Path).
 			WithRemedy("leave out the last slash for the machine itself")
 	}
-	machine, base, err := a.deps.Locator.WorkerOf(ctx, machineOf(r))
+	machine, worker, err := a.deps.Locator.WorkerOf(ctx, machineOf(r))
 	if err != nil {
 		return target{}, err
 	}
-	u, err := url.Parse(base)
+	u, err := url.Parse(worker.URL)
 	if err != nil {
 		return target{}, errs.Wrap(errs.Internal, err,
 			"worker of machine %s has no usable API address", machine)
 	}
-	return target{machine: machine, url: u, rest: rest}, nil
+	return target{machine: machine, worker: worker, url: u, rest: rest}, nil
 }
 
 func (a *API) rewrite(pr *httputil.ProxyRequest) {
@@ -94,11 +83,8 @@ func (a *API) rewrite(pr *httputil.ProxyRequest) {
 		pr.Out.URL.Path = plain
 	}
 	pr.SetXForwarded()
-	a.asServer(pr.Out.Header)
+	pr.Out.Header.Del("Authorization") // the caller's is for this server alone
 }
-
-// asServer gives a request to a worker the server's credential in place of the caller's.
-func (a *API) asServer(h http.Header) { h.Set("Authorization", "Bearer "+a.cfg.WorkerToken) }
 
 func targetOf(r *http.Request) target {
 	t, _ := r.Context().Value(targetKey{}).(target)

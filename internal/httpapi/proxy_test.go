@@ -48,7 +48,7 @@ func TestProxyPassesPathQueryAndBody(t *testing.T) {
 	} {
 		status, header, body := request(t, s, c.method, "/v1/machines/shop~web-1"+c.path,
 			operatorToken, "payload")
-		want := seen{c.method, "/machines/" + string(id) + c.want, "Bearer " + workerToken,
+		want := seen{c.method, "/machines/" + string(id) + c.want, "",
 			"payload", ""}
 		if got != want {
 			t.Errorf("%s %s came as %+v, want %+v", c.method, c.path, got, want)

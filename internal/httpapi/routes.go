@@ -26,6 +26,7 @@ func (a *API) routes() []route {
 	workers, drains := workerCalls{a.deps.Workers}, drainCalls{a.deps.Drains, a.waits}
 	tokens, log := tokenCalls{a.deps.Tokens}, auditCalls{a.deps.Audit}
 	images, feed := imageCalls{a.deps.Images}, feedCalls{a.deps.Feed, a.waits}
+	enrol := enrolCalls{a.deps.Enrolment}
 	return []route{
 		{"GET", "/healthz", authz.None, aboutNothing, expose.Alive},
 		{"GET", "/readyz", authz.None, aboutNothing, expose.Ready(a.lacks)},
@@ -39,13 +40,11 @@ func (a *API) routes() []route {
 		{"GET", "/v1/machines", authz.Read, aboutSome, machines.listMachines},
 		{"GET", "/v1/machines/{ref}", authz.Read, aboutMachine, machines.getMachine},
 		{"DELETE", "/v1/machines/{ref}", authz.Operate, aboutMachine, machines.destroyMachine},
-		{"POST", "/v1/machines/{ref}/start", authz.Operate, aboutMachine,
-			machines.startMachine},
+		{"POST", "/v1/machines/{ref}/start", authz.Operate, aboutMachine, machines.startMachine},
 		{"POST", "/v1/machines/{ref}/stop", authz.Operate, aboutMachine, machines.stopMachine},
 		{"POST", "/v1/machines/{ref}/migrate", authz.Operate, aboutMachine,
 			machines.migrateMachine},
-		{"GET", "/v1/machines/{ref}/events", authz.Read, aboutMachine,
-			machines.machineEvents},
+		{"GET", "/v1/machines/{ref}/events", authz.Read, aboutMachine, machines.machineEvents},
 
 		{"GET", "/v1/workers", authz.Read, aboutFleet, workers.listWorkers},
 		{"GET", "/v1/workers/{id}", authz.Read, aboutFleet, workers.getWorker},
@@ -63,6 +62,11 @@ func (a *API) routes() []route {
 		{"GET", "/v1/images", authz.Read, aboutSome, images.listImages},
 		{"PUT", "/v1/images/{name}", authz.Admin, aboutFleet, images.createImage},
 
+		{"POST", "/v1/workers/{id}/revoke", authz.Admin, aboutFleet, enrol.revokeWorker},
+		{"GET", "/v1/worker-tokens", authz.Admin, aboutFleet, enrol.listTokens},
+		{"POST", "/v1/worker-tokens", authz.Admin, aboutFleet, enrol.createToken},
+		{"DELETE", "/v1/worker-tokens/{id}", authz.Admin, aboutFleet, enrol.deleteToken},
+
 		{"POST", "/v1/tokens", authz.Admin, aboutSome, tokens.createToken},
 		{"GET", "/v1/tokens", authz.Admin, aboutSome, tokens.listTokens},
 		{"GET", "/v1/tokens/{ref}", authz.Admin, aboutSome, tokens.getToken},
@@ -71,6 +75,9 @@ func (a *API) routes() []route {
 		{"GET", "/v1/audit", authz.Admin, aboutFleet, log.listAudit},
 		{"GET", "/v1/audit/verify", authz.Admin, aboutFleet, log.verifyAudit},
 
+		// the join token in its body says who may call it
+		{"POST", "/internal/v1/enroll", authz.None, aboutNothing, enrol.enroll},
+		{"POST", "/internal/v1/workers/{id}/renew", authz.None, aboutFeed, enrol.renew},
 		{"POST", "/internal/v1/join", authz.None, aboutFeed, feed.join},
 		{"GET", "/internal/v1/workers/{id}/assignments", authz.None, aboutFeed,
 			feed.assignments},

@@ -24,9 +24,8 @@ type Config struct {
 	DataDir string     // the worker's own; kept over restarts
 	Address netip.Addr // underlay address
 	APIURL  string     // where the server reaches Deps.Listener
-	Token   string     // bearer token of the worker's API
 	// ScrapeToken is a bearer token that may read /metrics and nothing else; "": there is none.
-	// Token may read /metrics too.
+	// The server may read /metrics, too.
 	ScrapeToken string
 	Capacity    fleet.Resources // what machines may use
 	Labels      map[string]string
@@ -68,7 +67,9 @@ type Deps struct {
 	OpenStore func(ctx context.Context, url string) (blob.Store, error)
 	// ListenGateway opens the gateway's port on a VM's link; nil: gateway.Listen.
 	ListenGateway func(ctx context.Context, link string) (net.Listener, error)
-	Listener      net.Listener // of the worker's API; Run closes it
+	Listener      net.Listener // of the worker's API, with TLS; Run closes it
+	// Identity is the worker's certificate, and knows the server's.
+	Identity Identity
 	// Pressure reads how much of the time work waits on this host; nil: from the kernel.
 	Pressure func() (fleet.Pressure, error)
 	// Metrics counts events; nil: they aren't exposed. Exposition serves /metrics; nil: it is not
@@ -107,9 +108,6 @@ func (c *Config) validate() error {
 	case c.DataDir == "":
 		return errs.New(errs.Invalid, "worker %s has no data directory", c.Worker).
 			WithRemedy("set --data")
-	case c.Token == "":
-		return errs.New(errs.Invalid, "worker %s has no token", c.Worker).
-			WithRemedy("set --token-file")
 	case !c.Address.IsValid() || c.APIURL == "":
 		return errs.New(errs.Invalid, "worker %s has no address", c.Worker).
 			WithRemedy("set --address and --listen")
@@ -127,7 +125,7 @@ func (c *Config) validate() error {
 
 func (d *Deps) validate() error {
 	if d.Driver == nil || d.HostNet == nil || d.Server == nil || d.OpenStore == nil ||
-		d.Listener == nil || d.Logger == nil {
+		d.Listener == nil || d.Logger == nil || d.Identity == nil {
 		return errs.New(errs.Internal, "a worker needs all of its parts")
 	}
 	if d.ListenGateway == nil {

@@ -11,7 +11,7 @@ import (
 // scraped returns the value of a sample, "" if it isn't there.
 func (r *rig) scraped(sample string) string {
 	r.t.Helper()
-	status, body := r.call("GET", "/metrics", workerToken)
+	status, body := r.call("GET", "/metrics", r.server())
 	if status != 200 {
 		r.t.Fatalf("metrics answered %d: %s", status, body)
 	}

@@ -15,18 +15,18 @@ func TestReadyOnceAssignmentsAreKnown(t *testing.T) {
 	r := newRig(t, 0)
 	r.newDisk(m1)
 	r.start()
-	if status, _ := r.call("GET", "/healthz", ""); status != 200 {
+	if status, _ := r.call("GET", "/healthz", caller{}); status != 200 {
 		t.Fatalf("healthz answered %d", status)
 	}
 	r.eventually("it has joined", func() bool {
-		status, body := r.call("GET", "/readyz", "")
+		status, body := r.call("GET", "/readyz", caller{})
 		return status == 503 && !strings.Contains(body, "joined") &&
 			strings.Contains(body, "assignments")
 	})
 	r.feed.assign(assignment(m1, 1, fleet.WantPrepared))
 	r.eventually("it is ready", func() bool {
 		status, _ := r.call("GET", "/readyz",
-			"")
+			caller{})
 		return status == 200
 	})
 }
@@ -40,12 +40,12 @@ func TestMetricsOfAWorker(t *testing.T) {
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
 	r.eventually("the pool is full again", func() bool { return r.feed.last().PoolReady == 1 })
 	r.write(1)
-	r.refused("GET", "/metrics", "", 403, "denied")
-	r.refused("GET", "/metrics", "wrong", 403, "denied")
-	r.refused("GET", "/debug/vms", scrapeToken, 403, "denied")
-	r.refused("GET", "/machines/"+string(m1)+"/echo/x", scrapeToken, 403, "denied")
-	for _, token := range []string{workerToken, scrapeToken} {
-		status, body := r.call("GET", "/metrics", token)
+	r.refused("GET", "/metrics", caller{}, 403, "denied")
+	r.refused("GET", "/metrics", caller{token: "wrong"}, 403, "denied")
+	r.refused("GET", "/debug/vms", caller{token: scrapeToken}, 403, "denied")
+	r.refused("GET", "/machines/"+string(m1)+"/echo/x", caller{token: scrapeToken}, 403, "denied")
+	for _, who := range []caller{r.server(), {token: scrapeToken}} {
+		status, body := r.call("GET", "/metrics", who)
 		if status != 200 {
 			t.Fatalf("metrics answered %d: %s", status, body)
 		}

@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -20,6 +21,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/identity"
+	"github.com/sluice-platform/sluice/internal/identity/identitytest"
 	"github.com/sluice-platform/sluice/internal/worker"
 	"github.com/sluice-platform/sluice/internal/worker/metrics"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -29,9 +32,8 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const (
-	storeURL    = "s3://bucket/fleet?region=x"
-	workerToken = "worker-token"
-	m1          = fleet.MachineID("0100000000000a")
+	storeURL = "s3://bucket/fleet?region=x"
+	m1       = fleet.MachineID("0100000000000a")
 )
 
 // fakeFeed is a control plane that says what a test wants.
@@ -147,6 +149,11 @@ func (f *fakeFeed) vm(id fleet.MachineID) *fleet.VMReport {
 	return nil
 }
 
+// unrenewed is an identity that is not to be renewed in a test.
+type unrenewed struct{ *identity.Held }
+
+func (unrenewed) Renew(context.Context) error { return errs.New(errs.Internal, "not expected") }
+
 // rig is a host, a store, a control plane, and a worker that can be ended and started again.
 type rig struct {
 	pressure atomic.Pointer[fleet.Pressure] // nil: none
@@ -156,6 +163,9 @@ type rig struct {
 	feed     *fakeFeed
 	cfg      worker.Config
 	api      string
+	ca       *identity.Authority
+	identity worker.Identity
+	tls      *tls.Config
 	stop     func() // ends the worker
 }
 
@@ -163,11 +173,14 @@ func newRig(t *testing.T, pool int, change ...func(*worker.Config)) *rig {
 	t.Helper()
 	store := memblob.New()
 	r := &rig{t: t, store: store, host: newFakeHost(t, store), feed: newFakeFeed(), stop: func() {}}
+	r.ca = identitytest.Authority(t, nil)
+	held := identitytest.Worker(t, r.ca, "w1", 1)
+	r.identity, r.tls = unrenewed{held}, identity.ServerConfig(held)
 	r.cfg = worker.Config{
 		Worker: "w1", DataDir: t.TempDir(), Address: netip.MustParseAddr("fd00::1"),
-		APIURL: "http://[fd00::1]:7600",
-		Token:  workerToken, Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 4096},
-		Version: "test", Release: "r1", ReleaseDir: "/release", Pool: pool,
+		APIURL:   "http://[fd00::1]:7600",
+		Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 4096},
+		Version:  "test", Release: "r1", ReleaseDir: "/release", Pool: pool,
 		Heartbeat: 100 * time.Millisecond, PoolQuiet: 5 * time.Millisecond,
 		BootTimeout: 3 * time.Second, StepTimeout: 2 * time.Second, CloseGrace: 2 * time.Second,
 	}
@@ -210,7 +223,7 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.api = "http://" + listener.Addr().String()
+	r.api = "https://" + listener.Addr().String()
 	level := slog.LevelError
 	if os.Getenv("SLUICE_TEST_LOG") != "" {
 		level = slog.LevelDebug
@@ -224,7 +237,8 @@ func (r *rig) start() {
 			}
 			return fleet.Pressure{}, nil
 		},
-		Driver: r.host, HostNet: r.host, Server: r.feed, Listener: listener,
+		Driver: r.host, HostNet: r.host, Server: r.feed, Listener: tls.NewListener(listener, r.tls),
+		Identity:      r.identity,
 		ListenGateway: r.host.listenGateway,
 		OpenStore:     func(context.Context, string) (blob.Store, error) { return r.store, nil },
 		Logger:        slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),

@@ -11,7 +11,9 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/identity"
 	"github.com/sluice-platform/sluice/internal/worker/gateway"
+	"github.com/sluice-platform/sluice/internal/x/connlimit"
 	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/expose"
@@ -21,6 +23,8 @@ import (
 const (
 	readHeaderTimeout = 10 * time.Second
 	shutdownTimeout   = 100 * time.Millisecond
+	idleTimeout       = 2 * time.Minute // longer than the server keeps a connection
+	maxHeader         = 512 << 10       // more than the server takes
 )
 
 // serve serves the worker's API until ctx ends, and then cuts off the calls under way.
@@ -28,6 +32,9 @@ func (w *Worker) serve(ctx context.Context) error {
 	server := &http.Server{
 		Handler:           w.Handler(),
 		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeader,
+		ConnContext:       connlimit.Context,
 		ErrorLog:          slog.NewLogLogger(w.log.Handler(), slog.LevelDebug),
 	}
 	group, ctx := errgroup.WithContext(ctx)
@@ -49,42 +56,55 @@ func (w *Worker) serve(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Handler is the worker's API, which the server calls with the worker token:
+// Handler is the worker's API, which the server calls by its certificate:
 //
 //	ANY /machines/{machine}/{rest…}   proxied to the platform of that machine
 //	GET /debug/vms                    what is on this host
-//	GET /healthz, /readyz             whether it lives, and can do its work; without a token
-//	GET /metrics                      for Prometheus; the scrape token does, too
+//	GET /healthz, /readyz             whether it lives, and can do its work; for anybody
+//	GET /metrics                      also with the scrape token, for Prometheus
 func (w *Worker) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", expose.Alive)
 	mux.HandleFunc("GET /readyz", expose.Ready(func(*http.Request) []string { return w.Lacks() }))
 	if w.deps.Exposition != nil {
-		mux.Handle("GET /metrics", w.authorized(w.deps.Exposition, w.cfg.ScrapeToken))
+		mux.Handle("GET /metrics", w.authorizedOr(w.cfg.ScrapeToken, w.deps.Exposition))
 	}
-	mux.Handle("GET /debug/vms", w.authorized(http.HandlerFunc(w.debugVMs)))
-	mux.Handle("/machines/{machine}/{rest...}", w.authorized(w.proxy()))
+	mux.Handle("GET /debug/vms", w.authorizedOr("", http.HandlerFunc(w.debugVMs)))
+	mux.Handle("/machines/{machine}/{rest...}", w.authorizedOr("", w.proxy()))
 	mux.HandleFunc("/", func(rw http.ResponseWriter, r *http.Request) {
 		writeError(rw, errs.New(errs.NotFound, "a worker has no %s", r.URL.Path))
 	})
 	return mux
 }
 
-// authorized passes on requests that carry the worker's token, or one of others; "" matches nobody.
-func (w *Worker) authorized(next http.Handler, others ...string) http.Handler {
-	known := append(others, w.cfg.Token)
+// authorizedOr passes on requests of the server, and those that carry a token; "" is nobody's.
+func (w *Worker) authorizedOr(token string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		token, ok := jsonhttp.Bearer(r), false
-		for _, want := range known {
-			ok = jsonhttp.SameToken(token, want) || ok
-		}
-		if !ok {
-			writeError(rw, errs.New(errs.Denied, "worker %s doesn't know this token", w.cfg.Worker).
-				WithRemedy("call machines through the server"))
+		err := w.fromServer(r)
+		if err != nil && !jsonhttp.SameToken(jsonhttp.Bearer(r), token) {
+			writeError(rw, err)
 			return
 		}
+		connlimit.Known(r.Context())
 		next.ServeHTTP(rw, r)
 	})
+}
+
+// fromServer is Denied unless the server's certificate came with the request.
+func (w *Worker) fromServer(r *http.Request) error {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return errs.New(errs.Denied, "only the server may call worker %s", w.cfg.Worker).
+			WithRemedy("call machines through the server")
+	}
+	name, err := w.deps.Identity.Check(r.TLS.PeerCertificates)
+	if err != nil {
+		return errs.Wrap(errs.Denied, err, "worker %s doesn't know who calls", w.cfg.Worker)
+	}
+	if err := identity.IsServer(name); err != nil {
+		return errs.Wrap(errs.Denied, err, "only the server may call worker %s", w.cfg.Worker).
+			WithRemedy("call machines through the server")
+	}
+	return nil
 }
 
 // DebugVM is one VM on this host, in the answer to GET /debug/vms.

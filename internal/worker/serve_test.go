@@ -13,18 +13,35 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/identity"
+	"github.com/sluice-platform/sluice/internal/identity/identitytest"
 	"github.com/sluice-platform/sluice/internal/worker"
 )
 
+// caller is who calls the worker's API.
+type caller struct {
+	own   identity.Own // nil: nobody with a certificate
+	token string
+}
+
+// server is the fleet's server.
+func (r *rig) server() caller { return caller{own: r.ca.Self()} }
+
+// client returns a client of a caller that takes the worker w1 alone.
+func (r *rig) client(c caller) *http.Client {
+	return identitytest.Client(r.t, c.own, identity.IsWorker("w1"))
+}
+
 // call sends a request to the worker's API and returns status and body.
-func (r *rig) call(method, path, token string) (int, string) {
+func (r *rig) call(method, path string, who caller) (int, string) {
 	r.t.Helper()
 	req, err := http.NewRequestWithContext(r.t.Context(), method, r.api+path, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	req.Header.Set("Authorization", "Bearer "+who.token)
+	client := r.client(who)
+	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
 		r.t.Fatal(err)
@@ -37,9 +54,9 @@ func (r *rig) call(method, path, token string) (int, string) {
 	return resp.StatusCode, string(b)
 }
 
-func (r *rig) refused(method, path, token string, status int, code string) {
+func (r *rig) refused(method, path string, who caller, status int, code string) {
 	r.t.Helper()
-	got, body := r.call(method, path, token)
+	got, body := r.call(method, path, who)
 	var e api.ErrorBody
 	if err := json.Unmarshal([]byte(body), &e); err != nil {
 		r.t.Fatalf("%s: %v in %q", path, err, body)
@@ -56,26 +73,48 @@ func TestAPIProxiesToTheMachine(t *testing.T) {
 	r.feed.assign(assignment(m1, 1, fleet.WantPrepared))
 	r.awaitPhase(m1, 1, fleet.PhasePrepared)
 	base := "/machines/" + string(m1)
-	r.refused("GET", base+"/echo/x", workerToken, 503, "unavailable")
+	r.refused("GET", base+"/echo/x", r.server(), 503, "unavailable")
 	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
 
-	status, body := r.call("POST", base+"/echo/a%2Fb/c?d=e%20f", workerToken)
+	status, body := r.call("POST", base+"/echo/a%2Fb/c?d=e%20f", r.server())
 	if want := "POST " + guestapi.PathMachine + "echo/a%2Fb/c?d=e%20f"; status != 200 ||
 		body != want {
 		t.Fatalf("status %d, %q, want %q", status, body, want)
 	}
-	r.refused("GET", base+"/echo/x", "wrong", 403, "denied")
-	r.refused("GET", base+"/echo/x", "", 403, "denied")
-	r.refused("GET", "/machines/010000000000bb/echo/x", workerToken, 404, "not_found")
-	r.refused("GET", "/nothing", workerToken, 404, "not_found")
-	if status, _ := r.call("GET", "/healthz", ""); status != 200 {
+	// Nobody but the server of this fleet: no other worker, no other fleet, no token.
+	for _, other := range []caller{{}, {token: "worker-token"},
+		{own: identitytest.Worker(t, r.ca, "w2", 1)},
+		{own: identitytest.Worker(t, r.ca, "w1", 1)}} {
+		r.refused("GET", base+"/echo/x", other, 403, "denied")
+	}
+	r.refusedForeign(base + "/echo/x")
+	r.refused("GET", "/machines/010000000000bb/echo/x", r.server(), 404, "not_found")
+	r.refused("GET", "/nothing", r.server(), 404, "not_found")
+	if status, _ := r.call("GET", "/healthz", caller{}); status != 200 {
 		t.Fatalf("healthz answered %d", status)
 	}
 
 	r.host.bound()[0].kill("at the worst moment")
 	r.awaitPhase(m1, 1, fleet.PhaseFailed)
-	r.refused("GET", base+"/echo/x", workerToken, 503, "unavailable")
+	r.refused("GET", base+"/echo/x", r.server(), 503, "unavailable")
+}
+
+// refusedForeign calls as the server of another fleet would, that takes everybody.
+func (r *rig) refusedForeign(path string) {
+	r.t.Helper()
+	cfg := identity.ClientConfig(identitytest.Authority(r.t, nil).Self(), identity.IsServer)
+	cfg.VerifyConnection = nil
+	transport := &http.Transport{TLSClientConfig: cfg, DisableKeepAlives: true}
+	resp, err := (&http.Client{Transport: transport}).Get(r.api + path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if body, _ := io.ReadAll(resp.Body); resp.StatusCode != 403 ||
+		!strings.Contains(string(body), "not of the authority") {
+		r.t.Errorf("another fleet's server got %d: %s", resp.StatusCode, body)
+	}
 }
 
 func TestAPIProxiesWebSockets(t *testing.T) {
@@ -84,11 +123,11 @@ func TestAPIProxiesWebSockets(t *testing.T) {
 	r.start()
 	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := r.client(r.server())
+	defer client.CloseIdleConnections()
 	c, resp, err := websocket.Dial(t.Context(),
 		strings.Replace(r.api, "http", "ws", 1)+"/machines/"+string(m1)+"/exec",
-		&websocket.DialOptions{HTTPClient: client,
-			HTTPHeader: http.Header{"Authorization": {"Bearer " + workerToken}}})
+		&websocket.DialOptions{HTTPClient: client})
 	if err != nil {
 		t.Fatalf("%v, %+v", err, resp)
 	}
@@ -110,7 +149,7 @@ func TestDebugListsVMsWithTheirCounts(t *testing.T) {
 	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
 	r.eventually("the pool is full again", func() bool { return r.feed.last().PoolReady == 1 })
 	r.write(1)
-	_, body := r.call("GET", "/debug/vms", workerToken)
+	_, body := r.call("GET", "/debug/vms", r.server())
 	var list api.List[worker.DebugVM]
 	if err := json.Unmarshal([]byte(body), &list); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,8 @@ func (w *Worker) uplink(ctx context.Context, joined bool) error {
 		if !joined {
 			if _, err := w.join(ctx); err != nil {
 				// Machines run here and need their gateways, so a refusal doesn't end the worker.
-				w.log.ErrorContext(ctx, "the server does not take this worker", "error", err)
+				w.log.ErrorContext(ctx, "the server does not take this worker", "error", err,
+					"remedy", errs.RemedyOf(err))
 				sleep(ctx, refusedPause)
 				continue
 			}
@@ -51,7 +52,7 @@ func (w *Worker) pollLoop(ctx context.Context) error {
 			return err
 		case cut:
 		case err != nil:
-			w.log.WarnContext(ctx, "assignments could not be fetched", "error", err)
+			w.notFetched(ctx, err)
 			sleep(ctx, wait.Next())
 		case set.Worker != w.cfg.Worker:
 			w.log.ErrorContext(ctx, "the server answered with another worker's assignments",
@@ -64,6 +65,17 @@ func (w *Worker) pollLoop(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// notFetched says why there are no assignments, and to whom that is a task.
+func (w *Worker) notFetched(ctx context.Context, err error) {
+	if !errs.Is(err, errs.Denied) {
+		w.log.WarnContext(ctx, "assignments could not be fetched", "error", err)
+		return
+	}
+	w.log.ErrorContext(ctx,
+		"the server refuses this worker; its machines run on here, and are started elsewhere",
+		"error", err, "remedy", errs.RemedyOf(err))
 }
 
 // poll asks once for assignments; cut: redial ended the call.

@@ -136,6 +136,7 @@ func (w *Worker) work(ctx context.Context) error {
 		group.Go(func() error { return w.pool.Run(ctx) })
 		group.Go(func() error { return w.netLoop(ctx) })
 		group.Go(func() error { return w.probeLoop(ctx) })
+		group.Go(func() error { return w.renewLoop(ctx) })
 		return w.uplink(ctx, joined)
 	})
 	return group.Wait()
@@ -214,8 +215,10 @@ func (w *Worker) join(ctx context.Context) (fleet.JoinAnswer, error) {
 func joinRefused(err error) error {
 	wrapped := errs.Wrap(errs.KindOf(err), err, "join the fleet")
 	if errs.Is(err, errs.Denied) {
-		return wrapped.WithRemedy(
-			"give the fleet's worker token with --token-file: the server's --worker-token-file")
+		if remedy := errs.RemedyOf(err); remedy != "" {
+			return wrapped.WithRemedy("%s", remedy)
+		}
+		return wrapped.WithRemedy("join anew: sluice worker token create --name NAME")
 	}
 	return wrapped
 }

@@ -141,8 +141,9 @@ func scrapeServer(t *testing.T, f *fleettest.Fleet, url string) {
 		t.Error(err)
 		return
 	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-	resp, err := http.DefaultClient.Do(req)
+	browser := f.Browser(strings.TrimSpace(string(token)))
+	defer browser.CloseIdleConnections()
+	resp, err := browser.Do(req)
 	if err != nil {
 		t.Error(err)
 		return

@@ -241,8 +241,9 @@ func (d *drill) serverMetrics() string {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+d.token)
-	resp, err := http.DefaultClient.Do(req)
+	browser := d.f.Browser(d.token)
+	defer browser.CloseIdleConnections()
+	resp, err := browser.Do(req)
 	if err != nil {
 		d.t.Fatal(err)
 	}

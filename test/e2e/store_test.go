@@ -67,8 +67,7 @@ func TestServerRefusesWhatItCannotTrust(t *testing.T) {
 	server := func(data, store string, env ...string) fleettest.Result {
 		return fleettest.Run(t, f.Binary(), append(os.Environ(), env...), nil, "server", "--data",
 			data, "--listen", "127.0.0.1:0", "--store", store,
-			"--fleet-id", "other", "--operator-token-file", filepath.Join(f.Dir, "operator.token"),
-			"--worker-token-file", filepath.Join(f.Dir, "worker.token"))
+			"--fleet-id", "other", "--operator-token-file", filepath.Join(f.Dir, "operator.token"))
 	}
 	careless := []string{"AWS_ENDPOINT_URL=" + carelessS3(t).URL, "AWS_ACCESS_KEY_ID=x",
 		"AWS_SECRET_ACCESS_KEY=x", "AWS_REGION=us-east-1"}
@@ -102,8 +101,7 @@ func TestServerRefusesWhatItCannotTrust(t *testing.T) {
 	}
 	wrong := fleettest.Run(t, f.Binary(), os.Environ(), nil, "server", "--data", dir, "--listen",
 		"127.0.0.1:0", "--store", "ftp://x", "--fleet-id", "x",
-		"--operator-token-file", filepath.Join(f.Dir, "operator.token"), "--worker-token-file",
-		filepath.Join(f.Dir, "worker.token"))
+		"--operator-token-file", filepath.Join(f.Dir, "operator.token"))
 	if wrong.Code != 2 || !strings.Contains(wrong.Stderr,
 		"try: use file:///directory or s3://bucket/prefix") {
 		t.Errorf("a store of no known kind: %+v", wrong)

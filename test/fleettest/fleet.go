@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -130,15 +128,11 @@ func (f *Fleet) remove() {
 
 func connect(t testing.TB, dir string) *client.Client {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(dir, "fleet.json"))
+	at, err := client.ReadFleetFile(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var at struct{ URL, Token string }
-	if err := json.Unmarshal(data, &at); err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.New(at.URL, at.Token)
+	c, err := client.New(at.URL, at.Token, client.WithCA(at.CA))
 	if err != nil {
 		t.Fatal(err)
 	}

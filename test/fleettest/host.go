@@ -2,6 +2,8 @@ package fleettest
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -13,13 +15,16 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/sluice-platform/sluice/client"
+	"github.com/sluice-platform/sluice/internal/identity"
 )
 
 // VM is a machine's VM as its worker sees it.
 type VM struct{ ID, Machine, Phase string }
 
-// HostRequest sends a request to a worker's own API from within that worker's network, so that it
-// works for a worker that is cut off.
+// HostRequest sends a request to a worker's own API as the server would, from within that worker's
+// network, so that it works for a worker that is cut off.
 func (f *Fleet) HostRequest(ctx context.Context, worker, method, path string) ([]byte, error) {
 	s, err := f.State()
 	if err != nil {
@@ -31,7 +36,8 @@ func (f *Fleet) HostRequest(ctx context.Context, worker, method, path string) ([
 			address = h.Address
 		}
 	}
-	token, err := os.ReadFile(filepath.Join(f.Dir, "worker.token"))
+	ca, err := identity.OpenAuthority(identity.AuthorityConfig{Fleet: f.FleetID(),
+		Dir: f.AuthorityDir()})
 	if err != nil {
 		return nil, err
 	}
@@ -42,14 +48,14 @@ func (f *Fleet) HostRequest(ctx context.Context, worker, method, path string) ([
 		})
 		return conn, err
 	}
-	client := &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
-		Timeout: 10 * time.Second}
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: dial,
+		TLSClientConfig:   identity.ClientConfig(ca.Self(), identity.IsWorker(worker)),
+		DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(ctx, method,
-		"http://"+net.JoinHostPort(address, "7600")+path, nil)
+		"https://"+net.JoinHostPort(address, "7600")+path, nil)
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
@@ -60,6 +66,34 @@ func (f *Fleet) HostRequest(ctx context.Context, worker, method, path string) ([
 		err = fmt.Errorf("status %d: %s", resp.StatusCode, body)
 	}
 	return body, err
+}
+
+// Browser returns a client that checks the server as any program does: by the fleet's authority and
+// the address. It sends a token.
+func (f *Fleet) Browser(token string) *http.Client {
+	f.t.Helper()
+	ca, err := os.ReadFile(filepath.Join(f.Dir, client.CAFileName))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(ca) {
+		f.t.Fatalf("no certificate in %s", ca)
+	}
+	return &http.Client{Transport: bearer{token: token, next: &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS13}}}}
+}
+
+type bearer struct {
+	token string
+	next  http.RoundTripper
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b bearer) RoundTrip(r *http.Request) (*http.Response, error) {
+	r = r.Clone(r.Context())
+	r.Header.Set("Authorization", "Bearer "+b.token)
+	return b.next.RoundTrip(r)
 }
 
 // VMs lists the VMs of machines on a worker, as it sees them itself.

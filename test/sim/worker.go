@@ -59,8 +59,9 @@ func (k *worker) join() {
 	if !k.reachable() || s == nil {
 		return
 	}
-	_, err := s.c.Join(s.ctx, fleet.JoinRequest{Worker: k.id,
-		Address: netip.MustParseAddr("fd00::" + string(k.id[1:])), APIURL: "http://" + string(k.id),
+	address := netip.MustParseAddr("fd00::" + string(k.id[1:]))
+	_, err := s.c.Join(s.ctx, fleet.JoinRequest{Worker: k.id, Address: address,
+		APIURL:   "https://[" + address.String() + "]:7600",
 		Capacity: k.capacity, Runtime: "sandbox"})
 	k.joined = err == nil
 }

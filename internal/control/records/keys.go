@@ -26,6 +26,8 @@ const (
 	Tombstones  Name = "tombstones" // machines destroyed while their worker was lost
 	Tokens      Name = "tokens"     // of people and programs
 	Meta        Name = "meta"       // one record: the counters
+	Identities  Name = "identities" // which certificates of a worker are taken
+	JoinTokens  Name = "jointokens"
 
 	// histories are not in memory: per machine a ring of its newest events.
 	histories Name = "events"

@@ -50,6 +50,8 @@ type Records struct {
 	Locks       *Kind[string, fleet.MoveID]
 	Tombstones  *Kind[fleet.MachineID, Tombstone]
 	Tokens      *Kind[fleet.TokenID, fleet.Token]
+	Identities  *Kind[fleet.WorkerID, fleet.WorkerIdentity]
+	JoinTokens  *Kind[string, fleet.JoinToken]
 	counters    *Kind[string, Counters]
 
 	mu      sync.RWMutex
@@ -75,6 +77,8 @@ func New(cfg Config) *Records {
 	r.Locks = add[string, fleet.MoveID](r, Locks, nil)
 	r.Tombstones = add[fleet.MachineID, Tombstone](r, Tombstones, nil)
 	r.Tokens = add[fleet.TokenID, fleet.Token](r, Tokens, nil)
+	r.Identities = add[fleet.WorkerID, fleet.WorkerIdentity](r, Identities, nil)
+	r.JoinTokens = add[string, fleet.JoinToken](r, JoinTokens, nil)
 	r.counters = add[string, Counters](r, Meta, nil)
 	r.counters.only = countersID
 	return r

@@ -51,16 +51,17 @@ func (f *Fleet) Report(_ context.Context, report fleet.WorkerReport) error {
 }
 
 // WorkerOf implements fleet.Locator.
-func (f *Fleet) WorkerOf(_ context.Context, ref string) (fleet.MachineID, string, error) {
+func (f *Fleet) WorkerOf(_ context.Context, ref string) (fleet.MachineID, fleet.WorkerAPI, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	v, err := f.findLocked(ref)
 	if err != nil {
-		return "", "", err
+		return "", fleet.WorkerAPI{}, err
 	}
 	if v.Machine.State != fleet.MachineStarted {
-		return "", "", errs.New(errs.Unavailable, "machine %q is %s", ref, v.Machine.State).
+		return "", fleet.WorkerAPI{}, errs.New(errs.Unavailable, "machine %q is %s", ref,
+			v.Machine.State).
 			WithRemedy("try again in a second, or start it with: sluice machine start %s", ref)
 	}
-	return v.Machine.ID, f.workerURL, nil
+	return v.Machine.ID, fleet.WorkerAPI{Worker: "w1", URL: f.workerURL}, nil
 }

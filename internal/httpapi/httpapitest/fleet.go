@@ -20,22 +20,25 @@ import (
 
 // Fleet is the in-memory fleet. Safe for concurrent use.
 type Fleet struct {
-	mu        sync.Mutex
-	machines  map[fleet.MachineID]*fleet.MachineView
-	events    map[fleet.MachineID][]fleet.MachineEvent
-	workers   map[fleet.WorkerID]*fleet.WorkerView
-	drains    map[fleet.DrainID]*fleet.DrainView
-	moves     map[fleet.MoveID]*fleet.MoveView
-	images    map[fleet.ImageName]fleet.Image
-	tokens    map[fleet.TokenID]fleet.Token
-	reports   []fleet.WorkerReport
-	joins     []fleet.JoinRequest
-	mutations int
-	next      int
-	changed   chan struct{}
-	now       time.Time
-	workerURL string
-	fail      error
+	mu         sync.Mutex
+	machines   map[fleet.MachineID]*fleet.MachineView
+	events     map[fleet.MachineID][]fleet.MachineEvent
+	workers    map[fleet.WorkerID]*fleet.WorkerView
+	drains     map[fleet.DrainID]*fleet.DrainView
+	moves      map[fleet.MoveID]*fleet.MoveView
+	images     map[fleet.ImageName]fleet.Image
+	tokens     map[fleet.TokenID]fleet.Token
+	reports    []fleet.WorkerReport
+	joins      []fleet.JoinRequest
+	joinTokens []fleet.JoinToken
+	revoked    map[fleet.WorkerID]int64 // up to which term
+	refused    map[fleet.WorkerID][]func()
+	mutations  int
+	next       int
+	changed    chan struct{}
+	now        time.Time
+	workerURL  string
+	fail       error
 }
 
 var (
@@ -49,12 +52,15 @@ var (
 	_ fleet.WorkerFeed = (*Fleet)(nil)
 	_ fleet.Locator    = (*Fleet)(nil)
 	_ fleet.Tokens     = (*Fleet)(nil)
+	_ fleet.Enrolment  = (*Fleet)(nil)
 )
 
 // New returns a fleet with two ready workers, w1 and w2, and the image "base".
 func New() *Fleet {
 	f := &Fleet{
 		machines: map[fleet.MachineID]*fleet.MachineView{},
+		revoked:  map[fleet.WorkerID]int64{},
+		refused:  map[fleet.WorkerID][]func(){},
 		events:   map[fleet.MachineID][]fleet.MachineEvent{},
 		workers:  map[fleet.WorkerID]*fleet.WorkerView{},
 		drains:   map[fleet.DrainID]*fleet.DrainView{},

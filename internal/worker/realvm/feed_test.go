@@ -12,6 +12,8 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/identity"
+	"github.com/sluice-platform/sluice/internal/identity/identitytest"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -148,8 +150,8 @@ func (h *host) fetch(id fleet.MachineID, path string) string {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	req.Header.Set("Authorization", "Bearer "+token)
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	client := identitytest.Client(h.t, h.ca.Self(), identity.IsWorker(h.name))
+	defer client.CloseIdleConnections()
 	resp, err := client.Do(req)
 	if err != nil {
 		h.t.Fatal(err)

@@ -5,6 +5,7 @@ package realvm_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +26,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/fileblob"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/hostnet"
+	"github.com/sluice-platform/sluice/internal/identity"
+	"github.com/sluice-platform/sluice/internal/identity/identitytest"
 	"github.com/sluice-platform/sluice/internal/image"
 	"github.com/sluice-platform/sluice/internal/runtime/sandbox"
 	"github.com/sluice-platform/sluice/internal/worker"
@@ -34,7 +37,6 @@ const (
 	inNamespace = "SLUICE_TEST_IN_NAMESPACE"
 	underlay    = "fd00::11"
 	storeURL    = "file:///pool"
-	token       = "worker-token"
 )
 
 func TestMain(m *testing.M) {
@@ -166,6 +168,11 @@ func busyboxTree(ctx context.Context, dir string) (string, error) {
 		[]byte("root:x:0:0:root:/root:/bin/sh\n"), 0o644)
 }
 
+// unrenewed is an identity that is not to be renewed in a test.
+type unrenewed struct{ *identity.Held }
+
+func (unrenewed) Renew(context.Context) error { return errors.New("not expected") }
+
 // host is one worker with a driver of its own; its worker can be ended and started again.
 type host struct {
 	t      *testing.T
@@ -174,6 +181,8 @@ type host struct {
 	dir    string // of the VMs
 	driver *sandbox.Driver
 	feed   *feed
+	ca     *identity.Authority
+	held   *identity.Held
 	cfg    worker.Config
 	api    string
 	stop   func()
@@ -195,6 +204,8 @@ func (noNet) Restore(_ context.Context, _ []fleet.MachineLink) (err error) { ret
 func newHost(t *testing.T, name string, realNet bool) *host {
 	t.Helper()
 	h := &host{t: t, name: name, net: noNet{}, feed: newFeed(), stop: func() {}}
+	h.ca = identitytest.Authority(t, nil)
+	h.held = identitytest.Worker(t, h.ca, name, 1)
 	if realNet {
 		n, err := hostnet.New(hostnet.Config{Address: netip.MustParseAddr(underlay),
 			Logger: slog.New(slog.DiscardHandler)})
@@ -208,7 +219,7 @@ func newHost(t *testing.T, name string, realNet bool) *host {
 	h.cfg = worker.Config{
 		Worker: fleet.WorkerID(name), DataDir: filepath.Join(data, "worker"),
 		Address: netip.MustParseAddr(underlay),
-		APIURL:  "http://[fd00::11]:7600", Token: token, Version: "test",
+		APIURL:  "https://[fd00::11]:7600", Version: "test",
 		Capacity: fleet.Resources{CPUMillis: 4000, MemoryMiB: 4096},
 		Release:  fleet.ReleaseID(filepath.Base(shared.releaseDir)), ReleaseDir: shared.releaseDir,
 		Pool: 1, CacheBytes: 64 << 20,
@@ -238,12 +249,14 @@ func (h *host) start() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.api = "http://" + listener.Addr().String()
+	h.api = "https://" + listener.Addr().String()
 	out, level := io.Writer(h.t.Output()), slog.LevelInfo
 	w, err := worker.New(h.cfg, worker.Deps{
 		// whatever else this host does
 		Pressure: func() (fleet.Pressure, error) { return fleet.Pressure{}, nil },
-		Driver:   h.driver, HostNet: h.net, Server: h.feed, Listener: listener,
+		Driver:   h.driver, HostNet: h.net, Server: h.feed,
+		Listener: tls.NewListener(listener, identity.ServerConfig(h.held)),
+		Identity: unrenewed{h.held},
 		OpenStore: func(context.Context, string) (blob.Store,
 			error) {
 			return keepOpen{shared.store}, nil

@@ -1,6 +1,7 @@
 // Package serverlink is a worker's client of the control plane, over HTTP. The worker always dials.
 //
-// Invariants: each call is one request that is safe to repeat, and carries the worker token. An
+// Invariants: each call is one request that is safe to repeat, over a connection that shows the
+// worker's certificate. An
 // answer that isn't 2xx keeps the server's own kind and remedy. A call without answer is
 // Unavailable.
 // Nothing here retries: the worker's loops do, with backoff and jitter.
@@ -9,17 +10,21 @@ package serverlink
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/identity"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -33,33 +38,58 @@ const (
 
 // Link is a client of the server. Safe for concurrent use. Close closes its idle connections.
 type Link struct {
-	base      string
-	token     string
-	transport *http.Transport
-	http      *http.Client
+	base string
+	tls  *tls.Config
+	http atomic.Pointer[http.Transport]
 }
 
 var _ fleet.WorkerFeed = (*Link)(nil)
 
-// New returns a link to the server at a URL. Invalid if it isn't one.
-func New(server, token string) (*Link, error) {
+// New returns a link to the server at a URL, which cfg knows. Invalid if it isn't an https URL.
+func New(server string, cfg *tls.Config) (*Link, error) {
 	u, err := url.Parse(server)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return nil, errs.New(errs.Invalid, "server URL %q is not an http URL", server).
-			WithRemedy("use a form like http://[fd00::1]:7500")
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, errs.New(errs.Invalid, "server URL %q is not an https URL", server).
+			WithRemedy("use a form like https://[fd00::1]:7500")
 	}
-	t := &http.Transport{
+	l := &Link{base: strings.TrimSuffix(server, "/"), tls: cfg}
+	l.http.Store(l.newTransport())
+	return l, nil
+}
+
+func (l *Link) newTransport() *http.Transport {
+	return &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext,
+		TLSClientConfig:     l.tls,
+		TLSHandshakeTimeout: callTimeout,
 		MaxIdleConnsPerHost: 4,
 		IdleConnTimeout:     2 * time.Minute,
 		DisableCompression:  true,
 	}
-	return &Link{base: strings.TrimSuffix(server, "/"), token: token, transport: t,
-		http: &http.Client{Transport: t}}, nil
 }
 
 // Close closes idle connections.
-func (l *Link) Close() { l.transport.CloseIdleConnections() }
+func (l *Link) Close() { l.http.Load().CloseIdleConnections() }
+
+// Redial makes calls from now on use new connections. The old ones are closed once the calls that
+// are under way on them have ended.
+func (l *Link) Redial() { l.http.Swap(l.newTransport()).CloseIdleConnections() }
+
+// Enroll asks for the worker's first certificate, by a join token.
+func (l *Link) Enroll(ctx context.Context, req fleet.EnrollRequest) (identity.Answer, error) {
+	var a fleet.EnrollAnswer
+	err := l.post(ctx, "/internal/v1/enroll", req, &a)
+	return identity.Answer{Certificate: []byte(a.Certificate), Authority: []byte(a.Authority)}, err
+}
+
+// Renew asks for a certificate in place of the one that the connection shows.
+func (l *Link) Renew(ctx context.Context, worker fleet.WorkerID,
+	request []byte) (identity.Answer, error) {
+	var a fleet.EnrollAnswer
+	path := "/internal/v1/workers/" + url.PathEscape(string(worker)) + "/renew"
+	err := l.post(ctx, path, fleet.RenewRequest{Request: string(request)}, &a)
+	return identity.Answer{Certificate: []byte(a.Certificate), Authority: []byte(a.Authority)}, err
+}
 
 // Join introduces the worker.
 func (l *Link) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAnswer, error) {
@@ -107,15 +137,19 @@ func (l *Link) call(ctx context.Context, method, path string, in, out any) error
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "ask the server")
 	}
-	req.Header.Set("Authorization", "Bearer "+l.token)
+	req.Header.Set("Date", time.Now().UTC().Format(http.TimeFormat)) // clocks may differ
 	req.Header.Set("Content-Type", "application/json")
 	if in != nil {
 		// All calls are safe to repeat: lets the transport do so on a connection that the server
 		// has closed.
 		req.Header["Idempotency-Key"] = nil
 	}
-	resp, err := l.http.Do(req)
+	resp, err := (&http.Client{Transport: l.http.Load()}).Do(req)
 	if err != nil {
+		var known *errs.Error // what answers is not the server
+		if errors.As(err, &known) {
+			return errs.Wrap(known.Kind, err, "ask the server at %s", l.base)
+		}
 		return errs.Wrap(errs.Unavailable, err,
 			"ask the server").WithRemedy("check that the server runs at %s", l.base)
 	}

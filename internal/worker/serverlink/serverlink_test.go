@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -12,6 +11,8 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/identity"
+	"github.com/sluice-platform/sluice/internal/identity/identitytest"
 	"github.com/sluice-platform/sluice/internal/worker/serverlink"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -20,12 +21,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func link(t *testing.T, h http.HandlerFunc) *serverlink.Link {
 	t.Helper()
-	server := httptest.NewServer(h)
-	l, err := serverlink.New(server.URL+"/", "secret")
+	a := identitytest.Authority(t, nil)
+	l, err := serverlink.New(identitytest.Serve(t, a.Self(), h)+"/",
+		identity.ClientConfig(identitytest.Worker(t, a, "w1", 1), identity.IsServer))
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.Close(); server.Close() })
+	t.Cleanup(l.Close)
 	return l
 }
 
@@ -33,7 +35,9 @@ func TestCalls(t *testing.T) {
 	var calls []string
 	l := link(t, func(w http.ResponseWriter, r *http.Request) {
 		calls = append(calls, r.Method+" "+r.URL.RequestURI())
-		if r.Header.Get("Authorization") != "Bearer secret" {
+		if peer := r.TLS.PeerCertificates; len(peer) == 0 ||
+			peer[0].URIs[0].String() != "sluice://test/worker/w1?term=1" ||
+			r.Header.Get("Date") == "" {
 			w.WriteHeader(http.StatusForbidden)
 			return
 		}
@@ -111,9 +115,53 @@ func TestWhatGetsNoAnswerIsUnavailable(t *testing.T) {
 }
 
 func TestBadServerURL(t *testing.T) {
-	for _, bad := range []string{"", "fd00::1", "ftp://x", "http://"} {
-		if _, err := serverlink.New(bad, "t"); !errs.Is(err, errs.Invalid) {
+	for _, bad := range []string{"", "fd00::1", "ftp://x", "https://", "http://127.0.0.1:1"} {
+		if _, err := serverlink.New(bad, nil); !errs.Is(err, errs.Invalid) {
 			t.Errorf("%q: %v", bad, err)
 		}
+	}
+}
+
+// TestRedial: calls share a connection, and a call after Redial has another, also when the one
+// before was in use.
+func TestRedial(t *testing.T) {
+	seen := make(chan string, 8)
+	hold := make(chan struct{})
+	l := link(t, func(w http.ResponseWriter, r *http.Request) {
+		seen <- r.RemoteAddr
+		if r.URL.Query().Get("after") == "1" {
+			<-hold
+		}
+		_ = json.NewEncoder(w).Encode(fleet.AssignmentSet{Worker: "w1"})
+	})
+	ask := func(after int64) string {
+		t.Helper()
+		if _, err := l.Assignments(t.Context(), "w1", after); err != nil {
+			t.Error(err)
+		}
+		return <-seen
+	}
+	first := ask(0)
+	if second := ask(0); second != first {
+		t.Errorf("a second call came over a second connection")
+	}
+	over := make(chan error, 1)
+	go func() {
+		_, err := l.Assignments(t.Context(), "w1", 1)
+		over <- err
+	}()
+	if held := <-seen; held != first {
+		t.Errorf("the third call came over a second connection")
+	}
+	l.Redial()
+	if next := ask(0); next == first {
+		t.Error("the old connection is used")
+	}
+	close(hold)
+	if err := <-over; err != nil {
+		t.Errorf("the call that was under way: %v", err)
+	}
+	if next := ask(0); next == first {
+		t.Error("the old connection is used once it is idle")
 	}
 }
