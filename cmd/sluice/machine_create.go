@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/client"
@@ -82,15 +83,20 @@ func newMachineCreateCommand(d *deps) *cobra.Command {
 		"signal that asks it to stop (default SIGTERM)")
 	fl.DurationVar(&f.stopTimeout, "stop-timeout", 0,
 		"time from that signal to SIGKILL, at most 300s (default 5s)")
-	fl.Int64Var(&f.req.Config.NoFile, "nofile", 0,
-		"limit of open files of its services and commands, 64 to 1048576 (default: the worker's)")
-	fl.StringVar(&f.req.Config.User, "user", "",
-		"user of its services and commands, USER or USER:GROUP (default: root)")
-	fl.BoolVar(&f.req.Config.NoNewPrivileges, "no-new-privileges", false,
-		"keep its services and commands from getting more rights, as by sudo")
+	addProcessFlags(fl, &f.req.Config)
 	fl.BoolVar(&f.wait, "wait", true, "wait until it is healthy")
 	fl.DurationVar(&f.timeout, "timeout", 2*time.Minute, "longest time to wait")
 	return cmd
+}
+
+// addProcessFlags adds what goes for each process that is started in a machine.
+func addProcessFlags(fl *pflag.FlagSet, c *api.MachineConfig) {
+	fl.Int64Var(&c.NoFile, "nofile", 0,
+		"limit of open files of its services and commands, 64 to 1048576 (default: the worker's)")
+	fl.StringVar(&c.User, "user", "",
+		"user of its services and commands, USER or USER:GROUP (default: root)")
+	fl.BoolVar(&c.NoNewPrivileges, "no-new-privileges", false,
+		"keep its services and commands from getting more rights, as by sudo")
 }
 
 func (d *deps) createMachine(ctx context.Context, c *client.Client, f *createFlags) error {
