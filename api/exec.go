@@ -2,8 +2,8 @@ package api
 
 // Frames of an exec session: a WebSocket at /v1/machines/{ref}/exec. Each binary message starts
 // with one of these bytes; the rest of it is the payload. Query of the request: cmd (repeated), env
-// (repeated K=V), dir, tty=1, rows, cols, stdin=1. A query is bounded by every server on the way:
-// with command=1 in place of cmd and env the first message is a FrameCommand.
+// (repeated K=V), dir, tty=1, rows, cols, stdin=1. A query is bounded by every server on the way,
+// which may log it: with command=1 in place of cmd and env the first message is a FrameCommand.
 const (
 	FrameStdin    byte = 0 // from the client: bytes for the process
 	FrameStdout   byte = 1 // to the client; with a TTY all output comes here
@@ -28,7 +28,7 @@ type ExecControl struct {
 	Signal string `json:"signal,omitempty"`
 }
 
-// ExecCommand is a command that is too long for a query.
+// ExecCommand is a command that is not in the query.
 type ExecCommand struct {
 	Cmd []string `json:"cmd"`
 	Env []string `json:"env,omitempty"` // K=V

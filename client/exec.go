@@ -59,12 +59,24 @@ func (c *Client) RunExec(ctx context.Context, ref string, e Exec) (int, error) {
 	return s.receive(ctx)
 }
 
+// dialExec begins a session. The command goes as a message: what is on the way to the server, and
+// logs URLs, doesn't learn it. A platform of an old release doesn't know such messages and says so
+// before the session; it gets the command in the query, where that fits.
 func (c *Client) dialExec(ctx context.Context, ref string, e Exec) (*websocket.Conn, error) {
-	q := url.Values{"cmd": e.Cmd, "env": e.Env}
-	long := longCommand(q)
-	if long {
-		q = url.Values{"command": {"1"}}
+	conn, err := c.dialExecBy(ctx, ref, e, url.Values{"command": {"1"}})
+	if !IsCode(err, codeInvalid) {
+		return conn, err
 	}
+	q := url.Values{"cmd": e.Cmd, "env": e.Env}
+	if longCommand(q) {
+		return nil, tooLongFor(err)
+	}
+	return c.dialExecBy(ctx, ref, e, q)
+}
+
+func (c *Client) dialExecBy(ctx context.Context, ref string, e Exec,
+	q url.Values) (*websocket.Conn, error) {
+	message := q.Has("command")
 	if e.Dir != "" {
 		q.Set("dir", e.Dir)
 	}
@@ -85,12 +97,12 @@ func (c *Client) dialExec(ctx context.Context, ref string, e Exec) (*websocket.C
 		&websocket.DialOptions{HTTPClient: c.http, HTTPHeader: header})
 	if err != nil {
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols && resp.Body != nil {
-			return nil, tooLongFor(long, errorOf(resp))
+			return nil, errorOf(resp)
 		}
 		return nil, c.transportError(ctx, err)
 	}
 	conn.SetReadLimit(16 << 20)
-	if !long {
+	if !message {
 		return conn, nil
 	}
 	data, err := json.Marshal(api.ExecCommand{Cmd: e.Cmd, Env: e.Env})
@@ -110,15 +122,15 @@ const (
 	queryBytes     = 32 << 10
 )
 
-// longCommand reports whether a command is too long for a query, and goes into a message.
+// longCommand reports whether a command is too long for a query.
 func longCommand(q url.Values) bool {
 	return len(q["cmd"])+len(q["env"]) > queryArguments || len(q.Encode()) > queryBytes
 }
 
 // tooLongFor returns the error for a platform that is too old to accept a command in a message.
-func tooLongFor(long bool, err error) error {
+func tooLongFor(err error) error {
 	var e *api.Error
-	if !long || !errors.As(err, &e) || e.Code != codeInvalid {
+	if !errors.As(err, &e) {
 		return err
 	}
 	return &api.Error{Code: e.Code,

@@ -32,11 +32,35 @@ func writeFile(t *testing.T, path string, data []byte) {
 func platform(t *testing.T, session func(ctx context.Context, r *http.Request,
 	conn *websocket.Conn)) (*client.Client, api.Machine) {
 	t.Helper()
+	return platformThat(t, func(http.ResponseWriter, *http.Request) bool { return true }, session)
+}
+
+// readCommand reads the first message of a session.
+func readCommand(ctx context.Context, conn *websocket.Conn) (api.ExecCommand, error) {
+	var command api.ExecCommand
+	_, data, err := conn.Read(ctx)
+	if err == nil && (len(data) == 0 || data[0] != api.FrameCommand) {
+		err = errors.New("the first message is not the command")
+	}
+	if err == nil {
+		err = json.Unmarshal(data[1:], &command)
+	}
+	return command, err
+}
+
+// platformThat is a platform that may refuse sessions before they begin.
+func platformThat(t *testing.T, accepts func(http.ResponseWriter, *http.Request) bool,
+	session func(ctx context.Context, r *http.Request,
+		conn *websocket.Conn)) (*client.Client, api.Machine) {
+	t.Helper()
 	worker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.HasSuffix(r.URL.Path, "/exec") {
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusNotFound)
 			_, _ = io.WriteString(w, `{"kind":"not_found","message":"no such thing"}`)
+			return
+		}
+		if !accepts(w, r) {
 			return
 		}
 		conn, err := websocket.Accept(w, r, nil)
@@ -58,6 +82,7 @@ func frame(kind byte, payload string) []byte { return append([]byte{kind}, paylo
 func TestExecCarriesStreamsAndExitCode(t *testing.T) {
 	type seen struct {
 		Query   string
+		Command api.ExecCommand
 		Stdin   bytes.Buffer
 		Control []api.ExecControl
 	}
@@ -65,6 +90,10 @@ func TestExecCarriesStreamsAndExitCode(t *testing.T) {
 	control := make(chan api.ExecControl, 1)
 	c, m := platform(t, func(ctx context.Context, r *http.Request, conn *websocket.Conn) {
 		s := &seen{Query: r.URL.RawQuery}
+		var err error
+		if s.Command, err = readCommand(ctx, conn); err != nil {
+			return
+		}
 		for {
 			kind, data, err := conn.Read(ctx)
 			if err != nil {
@@ -107,8 +136,9 @@ func TestExecCarriesStreamsAndExitCode(t *testing.T) {
 		t.Fatalf("code %d, %v", code, err)
 	}
 	s := <-got
-	if s.Query != "cmd=sh&cmd=-c&cmd=a+b&cols=2&dir=%2Fsrv&env=K%3DV&rows=1&stdin=1&tty=1" ||
-		s.Stdin.String() != "input" {
+	if s.Query != "cols=2&command=1&dir=%2Fsrv&rows=1&stdin=1&tty=1" ||
+		!slices.Equal(s.Command.Cmd, []string{"sh", "-c", "a b"}) ||
+		!slices.Equal(s.Command.Env, []string{"K=V"}) || s.Stdin.String() != "input" {
 		t.Errorf("query %s, stdin %q", s.Query, s.Stdin.String())
 	}
 	if len(s.Control) != 1 || s.Control[0] != (api.ExecControl{Type: "resize",
@@ -169,37 +199,48 @@ func TestExecEndsThoughStdinBlocks(t *testing.T) {
 	}
 }
 
-// TestLongCommandsAreSentWhole: as a message where they don't fit into a query, and in one where
-// they do, which platforms of older releases understand.
-func TestLongCommandsAreSentWhole(t *testing.T) {
+// TestCommandsAreNotInTheURL: they are messages, however short; only a platform that doesn't know
+// those gets a short one in the query, and a long one not at all.
+func TestCommandsAreNotInTheURL(t *testing.T) {
 	got := make(chan []string, 1)
-	c, m := platform(t, func(ctx context.Context, r *http.Request, conn *websocket.Conn) {
-		args := r.URL.Query()["cmd"]
-		if r.URL.Query().Get("command") == "1" {
-			conn.SetReadLimit(8 << 20)
-			_, data, err := conn.Read(ctx)
-			var command api.ExecCommand
-			if err != nil || data[0] != api.FrameCommand ||
-				json.Unmarshal(data[1:], &command) != nil {
-				return
+	for name, old := range map[string]bool{"new": false, "old": true} {
+		c, m := platformThat(t, func(w http.ResponseWriter, r *http.Request) bool {
+			if !old || r.URL.Query().Get("command") != "1" {
+				return true
 			}
-			args = append([]string{"message"}, command.Cmd...)
-		}
-		got <- args
-		_ = conn.Write(ctx, websocket.MessageBinary, frame(api.FrameExit, "\x00"))
-	})
-	for n, message := range map[int]bool{3: false, 12_000: true} {
-		cmd := slices.Repeat([]string{"a"}, n)
-		if code, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: cmd}); err != nil ||
-			code != 0 {
-			t.Fatalf("%d arguments: exit %d, %v", n, code, err)
-		}
-		args := <-got
-		if message {
-			cmd = append([]string{"message"}, cmd...)
-		}
-		if !slices.Equal(args, cmd) {
-			t.Errorf("%d arguments: %d arrived", n, len(args))
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(w, `{"kind":"invalid","message":"exec without a command"}`)
+			return false
+		}, func(ctx context.Context, r *http.Request, conn *websocket.Conn) {
+			args := append([]string{"query"}, r.URL.Query()["cmd"]...)
+			if r.URL.Query().Get("command") == "1" {
+				conn.SetReadLimit(8 << 20)
+				command, err := readCommand(ctx, conn)
+				if err != nil {
+					return
+				}
+				args = append([]string{"message"}, command.Cmd...)
+			}
+			got <- args
+			_ = conn.Write(ctx, websocket.MessageBinary, frame(api.FrameExit, "\x00"))
+		})
+		for _, n := range []int{3, 12_000} {
+			cmd := slices.Repeat([]string{"a"}, n)
+			code, err := c.RunExec(t.Context(), m.ID, client.Exec{Cmd: cmd})
+			if old && n > 1000 {
+				if !client.IsCode(err, "invalid") || !strings.Contains(err.Error(), "too long") {
+					t.Errorf("%s, %d arguments: %v", name, n, err)
+				}
+				continue
+			}
+			if err != nil || code != 0 {
+				t.Fatalf("%s, %d arguments: exit %d, %v", name, n, code, err)
+			}
+			way := map[bool]string{false: "message", true: "query"}[old]
+			if args := <-got; !slices.Equal(args, append([]string{way}, cmd...)) {
+				t.Errorf("%s, %d arguments: %d arrived by %s", name, n, len(args), args[0])
+			}
 		}
 	}
 }

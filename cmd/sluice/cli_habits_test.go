@@ -177,7 +177,12 @@ func runner(t *testing.T, code byte) (*cli, <-chan []string) {
 			return
 		}
 		defer func() { _ = conn.CloseNow() }()
-		asked <- append([]string{"tty=" + r.URL.Query().Get("tty")}, r.URL.Query()["cmd"]...)
+		var command api.ExecCommand
+		_, data, err := conn.Read(r.Context())
+		if err != nil || json.Unmarshal(data[1:], &command) != nil {
+			return
+		}
+		asked <- append([]string{"tty=" + r.URL.Query().Get("tty")}, command.Cmd...)
 		if conn.Write(r.Context(), websocket.MessageBinary, []byte{api.FrameExit, code}) == nil {
 			_, _, _ = conn.Read(r.Context())
 		}

@@ -215,8 +215,13 @@ func (f *Fleet) writeFleetFile(url string) error {
 	if err != nil {
 		return fmt.Errorf("read operator token: %w", err)
 	}
-	data, err := json.Marshal(map[string]string{"url": url,
-		"token": strings.TrimSpace(string(token))})
+	first := "" // of the tokens in it, one a line
+	for line := range strings.Lines(string(token)) {
+		if line = strings.TrimSpace(line); first == "" && !strings.HasPrefix(line, "#") {
+			first = line
+		}
+	}
+	data, err := json.Marshal(map[string]string{"url": url, "token": first})
 	if err != nil {
 		return fmt.Errorf("encode fleet file: %w", err)
 	}

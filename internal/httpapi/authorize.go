@@ -118,9 +118,7 @@ func mayDo(r *http.Request, need authz.Verb, s authz.Scope) error {
 	if callOf(r).subject.On(s) >= need {
 		return nil
 	}
-	return errs.New(errs.Denied, "your token lets you do %s; this needs %s on %s",
-		grantsOf(callOf(r).subject), need, s).
-		WithRemedy("ask an admin of that scope for a token")
+	return lacksVerb(callOf(r).subject, need, s)
 }
 
 // refusal puts a decision into words.
@@ -136,12 +134,15 @@ func refusal(s authz.Subject, need authz.Verb, o authz.Object) error {
 		return errs.New(errs.Denied, "only workers may call this").
 			WithRemedy("workers call this by their certificates")
 	}
-	where := authz.Scope{}.String()
 	if o.Class == authz.Some {
-		where = "what it is about"
-	} else if o.Class == authz.Scoped {
-		where = o.Scope.String()
+		return errs.New(errs.Denied, "your token lets you do %s; this needs %s", grantsOf(s),
+			need).WithRemedy("ask an admin for a token with that verb")
 	}
+	return lacksVerb(s, need, o.Scope)
+}
+
+// lacksVerb is the error for who would need a verb on a scope.
+func lacksVerb(s authz.Subject, need authz.Verb, where authz.Scope) error {
 	return errs.New(errs.Denied, "your token lets you do %s; this needs %s on %s", grantsOf(s),
 		need, where).WithRemedy("ask an admin of that scope for a token")
 }
