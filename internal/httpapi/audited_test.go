@@ -201,11 +201,13 @@ func TestExecsAreAudited(t *testing.T) {
 		_, _, _ = conn.Read(t.Context())
 	}
 	exec("cmd=%2Fbin%2Fsh&cmd=-c&cmd=echo+hunter2&env=A%3Dhunter2", nil)
+	entries(t, s, 2) // its end is recorded after the caller is told of it
 	message, err := json.Marshal(guestapi.ExecCommand{Cmd: cmd, Env: []string{"A=hunter2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	exec("command=1", append([]byte{guestapi.FrameCommand}, message...))
+	entries(t, s, 4)
 	token := addToken(t, f, "reader", []fleet.Grant{{Network: "prod", Verb: "read"}})
 	request(t, s, "GET", "/v1/machines/web-1/exec?cmd=id", token, "")
 	got := entries(t, s, 5)

@@ -57,7 +57,8 @@ func newCallers(cfg Config, tokens fleet.Tokens) (*callers, error) {
 			"the token for metrics is too short").
 			WithRemedy("give it at least %d characters of its own", minToken)
 	}
-	c := &callers{scraper: cfg.ScrapeToken, tokens: tokens}
+	c := &callers{scraper: cfg.ScrapeToken, tokens: tokens,
+		used: usedTokens{every: cfg.UsedEvery}}
 	return c, c.setOperator(cfg.OperatorToken)
 }
 

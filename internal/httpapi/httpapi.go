@@ -35,6 +35,8 @@ type Config struct {
 	LongPoll time.Duration
 	// Grace is how long requests get to end when Run is told to stop; default 5 s.
 	Grace time.Duration
+	// UsedEvery is how often it is written when tokens were last used; default a minute.
+	UsedEvery time.Duration
 }
 
 // Deps are the API's collaborators.
@@ -108,6 +110,9 @@ type API struct {
 
 // New checks the config and returns an API that serves at once.
 func New(cfg Config, deps Deps) (*API, error) {
+	if cfg.UsedEvery == 0 {
+		cfg.UsedEvery = time.Minute
+	}
 	known, err := newCallers(cfg, deps.Tokens)
 	if err != nil {
 		return nil, fmt.Errorf("set up the API's tokens: %w", err)

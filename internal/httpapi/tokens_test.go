@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -321,4 +323,50 @@ func TestOperatorTokensAreRotated(t *testing.T) {
 	}
 	counts(operatorToken, false)
 	counts(next, true)
+}
+
+// writes counts how often it is written when tokens were used.
+type writes struct {
+	*httpapitest.Fleet
+	n atomic.Int64
+}
+
+func (w *writes) UseTokens(ctx context.Context, used map[fleet.TokenID]time.Time) error {
+	w.n.Add(1)
+	return w.Fleet.UseTokens(ctx, used)
+}
+
+// TestLastUseIsWritten, apart from requests and now and then, however many there are.
+func TestLastUseIsWritten(t *testing.T) {
+	f := &writes{Fleet: httpapitest.New()}
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken,
+		UsedEvery: 500 * time.Millisecond}, httpapi.DepsOf(f, slog.New(slog.DiscardHandler)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := running(t, a)
+	text := addToken(t, f.Fleet, "ci", []fleet.Grant{{Verb: "read"}})
+	p, _ := authz.ParseToken(text)
+	began, asked := time.Now(), 0
+	for end := began.Add(time.Minute); ; asked++ {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", url+"/v1/workers", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+text)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatalf("%v %v", resp, err)
+		}
+		_ = resp.Body.Close()
+		if kept, err := f.Token(fleet.TokenID(p.ID)); err != nil || kept.LastUsedAt.After(began) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("it is never written")
+		}
+	}
+	if n := f.n.Load(); n != 1 || asked < 3 {
+		t.Errorf("written %d times in %d requests", n, asked)
+	}
 }

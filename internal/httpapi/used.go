@@ -8,17 +8,16 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
-// writeUsedEvery is how often it is written when tokens were last used: never on a request's path.
-const writeUsedEvery = time.Minute
-
-// usedTokens collects when tokens were used since that was last written.
+// usedTokens collects when tokens were used since that was last written, which is never done on a
+// request's path.
 type usedTokens struct {
-	mu   sync.Mutex
-	last map[fleet.TokenID]time.Time
+	every time.Duration // that it is written
+	mu    sync.Mutex
+	last  map[fleet.TokenID]time.Time
 }
 
 func (u *usedTokens) note(t fleet.Token, now time.Time) {
-	if now.Sub(t.LastUsedAt) < writeUsedEvery {
+	if now.Sub(t.LastUsedAt) < u.every {
 		return
 	}
 	u.mu.Lock()
@@ -40,7 +39,7 @@ func (u *usedTokens) take() map[fleet.TokenID]time.Time {
 // writeUsed writes it every so often until ctx ends. What can't be written is lost: it is only for
 // people to see which tokens nobody needs.
 func (a *API) writeUsed(ctx context.Context) error {
-	tick := time.NewTicker(writeUsedEvery)
+	tick := time.NewTicker(a.cfg.UsedEvery)
 	defer tick.Stop()
 	for {
 		select {
