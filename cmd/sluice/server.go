@@ -183,8 +183,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Run(ctx) })
 	g.Go(func() error { return seen.traces.Run(ctx) })
-	serveAPI(ctx, g, apiServer, audited, bare(listeners))
-	g.Go(func() error { return followOperatorTokens(ctx, f.operatorToken, apiServer, log) })
+	f.serveAPI(ctx, g, apiServer, audited, log, bare(listeners))
 	g.Go(func() error { return etcd.Wait(ctx) }) // without state there is nothing to serve
 	g.Go(func() error { return warnOfFullDisk(ctx, f.data, log) })
 	g.Go(func() error { return whenReady(ctx, f.readyFile, c, listeners, log) })

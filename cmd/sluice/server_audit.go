@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -24,10 +25,15 @@ func (f *serverFlags) openAudit(store blob.Store, seen serverSight,
 	return l, audit.Watch(seen.reg, l)
 }
 
-// serveAPI serves the API, and the audit log as long as the last of its calls needs that: longer
-// than ctx.
-func serveAPI(ctx context.Context, g *errgroup.Group, a *httpapi.API, l *audit.Log,
-	listeners []net.Listener) {
+// serveAPI serves the API with the tokens that the operators' file has, and the audit log as long
+// as the last of its calls needs that: longer than ctx.
+func (f *serverFlags) serveAPI(ctx context.Context, g *errgroup.Group, a *httpapi.API,
+	l *audit.Log, log *slog.Logger, listeners []net.Listener) {
+	g.Go(func() error {
+		tick := time.NewTicker(operatorTokensEvery)
+		defer tick.Stop()
+		return followOperatorTokens(ctx, f.operatorToken, a, log, tick.C)
+	})
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return l.Run(life) })
 	g.Go(func() error {

@@ -11,22 +11,16 @@ import (
 // operatorTokensEvery is how often the file with the operator tokens is read again.
 const operatorTokensEvery = 2 * time.Second
 
-// followOperatorTokens has the API honour the tokens that the file has now, until ctx ends. A file
-// that can't be read, or has none, changes nothing: nobody is locked out by a slip.
-func followOperatorTokens(ctx context.Context, file string, a *httpapi.API,
-	log *slog.Logger) error {
-	last, err := readToken(file)
-	if err != nil {
-		return err
-	}
-	failing := ""
-	tick := time.NewTicker(operatorTokensEvery)
-	defer tick.Stop()
+// followOperatorTokens has the API honour the tokens that the file has at each tick, until ctx
+// ends. A file that can't be read, or has none, changes nothing: nobody is locked out by a slip.
+func followOperatorTokens(ctx context.Context, file string, a *httpapi.API, log *slog.Logger,
+	tick <-chan time.Time) error {
+	last, failing := "", ""
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-tick:
 		}
 		now, err := readToken(file)
 		if err == nil && now == last {
