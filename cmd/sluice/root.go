@@ -58,6 +58,7 @@ func nounCommands(d *deps) []*cobra.Command {
 		newServerCommand(d),
 		newTokenCommand(d),
 		newTopCommand(d),
+		newUnpackCommand(d),
 		newVersionCommand(d),
 		newWorkerCommand(d),
 	}

@@ -38,6 +38,7 @@ type serverFlags struct {
 	metricsToken         string // file; "": only operators get at metrics
 	otlp                 string // URL of a collector; "": that of the environment, or none
 	readyFile            string
+	builds               string // directory; "": that of the state
 	policy               fleet.Policy
 	collectEvery, grace  time.Duration
 	verbose              bool
@@ -62,6 +63,8 @@ what was half done. A second server on the same data directory is refused.
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.data, "data", "", "directory of the server's state")
+	flags.StringVar(&f.builds, "builds", "",
+		"directory in which images are unpacked, best on a file system of its own (default that of --data)")
 	flags.StringArrayVar(&f.listen, "listen", []string{"127.0.0.1:7500"},
 		"address to serve on; repeat it for more")
 	flags.StringVar(&f.store, "store", "",
@@ -192,11 +195,11 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 
 // claimPool returns the fleet's pool of disks.
 func (f *serverFlags) claimPool(ctx context.Context, store blob.Store) (*pooldisks.Pool, error) {
-	builds, err := emptyDir(filepath.Join(f.data, "builds"))
+	builds, maker, err := f.imageBuilds()
 	if err != nil {
 		return nil, err
 	}
-	pool := pooldisks.New(store, f.store, builds)
+	pool := pooldisks.New(store, f.store, builds, maker)
 	return pool, pool.Claim(ctx, f.fleetID)
 }
 

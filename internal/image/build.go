@@ -5,10 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/disk"
@@ -40,6 +43,62 @@ type BuildConfig struct {
 	Progress  func(done, total int64) // bytes imported; may be nil
 }
 
+// MakeConfig says which raw image to make.
+type MakeConfig struct {
+	Name      string // becomes the file system's label and UUID
+	Size      int64  // bytes
+	Temp      string // an empty directory, which gets the image
+	MaxStored int64  // as in BuildConfig
+}
+
+// Made is a raw image.
+type Made struct {
+	Raw    string  // its file
+	Config *Config // as in Result, as are Notes
+	Notes  []string
+}
+
+// Maker makes a raw image of a tar stream, elsewhere than in this process perhaps.
+type Maker func(ctx context.Context, cfg MakeConfig, tar io.Reader) (Made, error)
+
+// Make makes a raw image in this process.
+func Make(ctx context.Context, cfg MakeConfig, source Source) (Made, error) {
+	found, err := source.tree(ctx, cfg.Temp, boundsOf(cfg.Size, cfg.MaxStored))
+	if err != nil {
+		return Made{}, fmt.Errorf("files of image %s: %w", cfg.Name, err)
+	}
+	raw := filepath.Join(cfg.Temp, "raw.img")
+	notes, err := makeRaw(ctx, raw, cfg.Name, found.dir, cfg.Size)
+	if err != nil {
+		return Made{}, fmt.Errorf("file system of image %s: %w", cfg.Name, err)
+	}
+	if note := found.config.note(); note != "" {
+		notes = append(notes, note)
+	}
+	return Made{Raw: raw, Config: found.config, Notes: notes}, nil
+}
+
+// MadeBy returns a Source that is what another makes of a tar stream.
+func MadeBy(maker Maker, tar io.Reader) Source { return madeBy{maker, tar} }
+
+type madeBy struct {
+	maker Maker
+	tar   io.Reader
+}
+
+func (madeBy) tree(context.Context, string, bounds) (contents, error) {
+	return contents{}, errs.New(errs.Internal, "an image that another makes has no tree here")
+}
+
+// raw makes the raw image of a build.
+func (cfg *BuildConfig) raw(ctx context.Context, temp string) (Made, error) {
+	m := MakeConfig{Name: cfg.Name, Size: cfg.Size, Temp: temp, MaxStored: cfg.MaxStored}
+	if s, ok := cfg.Source.(madeBy); ok {
+		return s.maker(ctx, m, s.tar)
+	}
+	return Make(ctx, m, cfg.Source)
+}
+
 // Result describes a template disk that is ready to be forked.
 type Result struct {
 	DiskPath   string
@@ -67,20 +126,12 @@ func Build(ctx context.Context, cfg BuildConfig) (_ Result, err error) {
 			err = errs.Wrap(errs.Unavailable, removeErr, "remove temporary files")
 		}
 	}()
-	source, err := cfg.Source.tree(ctx, temp, boundsOf(cfg.Size, cfg.MaxStored))
+	made, err := cfg.raw(ctx, temp)
 	if err != nil {
-		return Result{}, fmt.Errorf("files of image %s: %w", cfg.Name, err)
+		return Result{}, err
 	}
-	raw := filepath.Join(temp, "raw.img")
-	notes, err := makeRaw(ctx, raw, cfg.Name, source.dir, cfg.Size)
-	if err != nil {
-		return Result{}, fmt.Errorf("file system of image %s: %w", cfg.Name, err)
-	}
-	if note := source.config.note(); note != "" {
-		notes = append(notes, note)
-	}
-	res, err := cfg.store(ctx, raw)
-	res.Config, res.Notes = source.config, notes
+	res, err := cfg.store(ctx, made.Raw)
+	res.Config, res.Notes = made.Config, made.Notes
 	return res, err
 }
 
@@ -103,7 +154,7 @@ func (cfg *BuildConfig) validate() error {
 
 // store makes the template disk from a raw file.
 func (cfg *BuildConfig) store(ctx context.Context, raw string) (_ Result, err error) {
-	f, err := os.Open(raw)
+	f, err := os.OpenFile(raw, os.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return Result{}, errs.Wrap(errs.Unavailable, err, "open the raw image")
 	}

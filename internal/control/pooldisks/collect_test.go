@@ -20,7 +20,7 @@ func TestGarbageOfAFleet(t *testing.T) {
 	ctx := t.Context()
 	store := memblob.New()
 	const url = "file:///pool"
-	p := pooldisks.New(store, url, t.TempDir())
+	p := pooldisks.New(store, url, t.TempDir(), nil)
 	must := func(err error) {
 		t.Helper()
 		if err != nil {

@@ -33,6 +33,7 @@ type Pool struct {
 	base    string // the pool's URL without query
 	query   string // with its "?", or empty
 	tempDir string
+	maker   image.Maker // nil: in this process
 }
 
 var (
@@ -42,12 +43,13 @@ var (
 
 // New returns the pool at storeURL, which store reaches. Images are unpacked in tempDir; "" means
 // the system's.
-func New(store blob.Store, storeURL, tempDir string) *Pool {
+func New(store blob.Store, storeURL, tempDir string, maker image.Maker) *Pool {
 	base, query, has := strings.Cut(storeURL, "?")
 	if has {
 		query = "?" + query
 	}
-	return &Pool{store: store, base: strings.TrimSuffix(base, "/"), query: query, tempDir: tempDir}
+	return &Pool{store: store, base: strings.TrimSuffix(base, "/"), query: query, tempDir: tempDir,
+		maker: maker}
 }
 
 // path returns a disk's path in the pool.
@@ -127,8 +129,12 @@ func (p *Pool) Destroy(ctx context.Context, url string) error {
 // Build implements control.Images.
 func (p *Pool) Build(ctx context.Context, name fleet.ImageName, sizeBytes int64,
 	tar io.Reader) (fleet.Image, error) {
+	source := image.Tar(tar)
+	if p.maker != nil {
+		source = image.MadeBy(p.maker, tar)
+	}
 	built, err := image.Build(ctx, image.BuildConfig{Store: p.store, Name: string(name),
-		Size: sizeBytes, Source: image.Tar(tar), TempDir: p.tempDir})
+		Size: sizeBytes, Source: source, TempDir: p.tempDir})
 	if err != nil {
 		return fleet.Image{}, err
 	}

@@ -17,7 +17,7 @@ import (
 func TestEveryCallCanBeRepeated(t *testing.T) {
 	ctx := t.Context()
 	store := memblob.New()
-	pool := pooldisks.New(store, "s3://bucket/pool?endpoint=x", t.TempDir())
+	pool := pooldisks.New(store, "s3://bucket/pool?endpoint=x", t.TempDir(), nil)
 	image, err := pool.Build(ctx, "base", 32<<20, bytes.NewReader(archive(t)))
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func TestEveryCallCanBeRepeated(t *testing.T) {
 }
 
 func TestForeignURLsAreRefused(t *testing.T) {
-	pool := pooldisks.New(memblob.New(), "s3://bucket/pool", "")
+	pool := pooldisks.New(memblob.New(), "s3://bucket/pool", "", nil)
 	for _, url := range []string{"s3://bucket/poolside/disks/x", "s3://bucket/pool/",
 		"file:///pool/disks/x"} {
 		if err := pool.Destroy(t.Context(), url); !errs.Is(err, errs.Invalid) {
@@ -96,13 +96,13 @@ func archive(t *testing.T) []byte {
 
 func TestAPoolIsOneFleets(t *testing.T) {
 	store := memblob.New()
-	mine := pooldisks.New(store, "mem://pool", "")
+	mine := pooldisks.New(store, "mem://pool", "", nil)
 	for range 2 { // a restarted server claims it again
 		if err := mine.Claim(t.Context(), "prod"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	err := pooldisks.New(store, "mem://pool", "").Claim(t.Context(), "staging")
+	err := pooldisks.New(store, "mem://pool", "", nil).Claim(t.Context(), "staging")
 	if !errs.Is(err, errs.Conflict) || !strings.Contains(errs.RemedyOf(err), "prod") {
 		t.Fatalf("another fleet's claim: %v", err)
 	}
