@@ -115,7 +115,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = errs.New(errs.Unsupported, "method %s", r.Method)
 	}
 	if r.ContentLength != 0 && !body.whole {
-		body.refuse(w)
+		body.refuse(w, r.ContentLength)
 	}
 	if err != nil {
 		writeError(w, err)

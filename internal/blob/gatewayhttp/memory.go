@@ -12,6 +12,7 @@ import (
 
 const (
 	defaultPatience = 30 * time.Second
+	dropPatience    = 5 * time.Second
 	paceBytes       = 256 << 10 // what must come, or go, within the patience
 	// wholeGuess is what is asked for of an object whose size nobody has told: all of nearly every
 	// one, such as a full log object.
@@ -42,8 +43,14 @@ func (p *paced) read(n int64) ([]byte, error) {
 	return body, nil
 }
 
-// refuse has the connection closed after the answer, and nothing more read from it.
-func (p *paced) refuse(w http.ResponseWriter) {
+// refuse has the connection closed after the answer, and nothing more read from it. A short rest is
+// read and dropped by the server, in a bounded time: a connection that is closed with it unread is
+// reset, and the answer may be lost with it.
+func (p *paced) refuse(w http.ResponseWriter, size int64) {
+	if size > 0 && size < paceBytes {
+		_ = p.conn.SetReadDeadline(time.Now().Add(dropPatience))
+		return
+	}
 	w.Header().Set("Connection", "close")
 	_ = p.conn.SetReadDeadline(time.Now())
 }
