@@ -88,8 +88,7 @@ func (a *API) decide(r *http.Request, c *call, need authz.Verb, of about) error 
 		}
 	case aboutNothing:
 	}
-	switch of {
-	case aboutMachine:
+	if of == aboutMachine {
 		m, err := a.deps.Locator.Find(r.Context(), machineRef(r),
 			func(m fleet.Machine) bool { return sees(r, scopeOf(m)) })
 		if err != nil {
@@ -97,7 +96,8 @@ func (a *API) decide(r *http.Request, c *call, need authz.Verb, of about) error 
 		}
 		c.machine = m
 		return refusal(c.subject, need, authz.Object{Class: authz.Scoped, Scope: scopeOf(m)})
-	case aboutMove:
+	}
+	if of == aboutMove {
 		id := fleet.MoveID(r.PathValue("id"))
 		v, err := a.deps.Moves.Move(r.Context(), id)
 		if err != nil {
