@@ -212,6 +212,21 @@ func TestRevocation(t *testing.T) {
 		}
 		e.restart()
 	}
+	// Other workers have no way to it any more.
+	if err := e.join("w2", "fd00::2", "https://[fd00::2]:7600"); err != nil {
+		t.Fatal(err)
+	}
+	peers := func() []fleet.Peer {
+		t.Helper()
+		set, err := e.Assignments(t.Context(), "w2", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return set.Peers
+	}
+	if p := peers(); len(p) != 0 {
+		t.Errorf("w2 is told of %+v", p)
+	}
 	late := 0
 	e.OnRefused("w1", old, func() { late++ })()
 	if late != 1 {
@@ -230,6 +245,9 @@ func TestRevocation(t *testing.T) {
 	if a, err := e.Renew(t.Context(), "w1", next, "k5"); err != nil ||
 		a.Certificate != fmt.Sprintf("w1/%d/k5", next) {
 		t.Errorf("renewed as %+v, %v", a, err)
+	}
+	if p := peers(); len(p) != 1 || p[0].Worker != "w1" {
+		t.Errorf("once w1 is back, w2 is told of %+v", p)
 	}
 	if view, err := e.Worker(t.Context(), "w1"); err != nil || !view.RevokedAt.IsZero() {
 		t.Errorf("still shown as revoked: %+v, %v", view, err)

@@ -197,7 +197,7 @@ type Around struct {
 	Machines   map[fleet.MachineID]fleet.Machine // placed on it, moving from or to it, or asked for
 	Moves      []fleet.Move                      // not final, from or to it
 	Tombstones map[fleet.MachineID]Tombstone     // of those asked for
-	Others     []fleet.Worker                    // all but it, ordered by id
+	Others     []fleet.Worker                    // all but it and revoked ones, ordered by id
 }
 
 // Around returns what concerns a worker, and these machines; false if there is no such worker.
@@ -233,7 +233,7 @@ func (r *Records) Around(id fleet.WorkerID, reported []fleet.MachineID) (Around,
 		}
 	}
 	for _, other := range r.Workers.rows {
-		if other.Val.ID != id {
+		if other.Val.ID != id && !r.Identities.rows[other.Val.ID].Val.IsRevoked() {
 			a.Others = append(a.Others, other.Val)
 		}
 	}
