@@ -25,9 +25,8 @@ func (a *API) routes() []route {
 	machines := machineCalls{a.deps.Machines, a.deps.Moves, a.waits}
 	workers, drains := workerCalls{a.deps.Workers}, drainCalls{a.deps.Drains, a.waits}
 	tokens, log := tokenCalls{a.deps.Tokens}, auditCalls{a.deps.Audit}
-	images, feed := imageCalls{a.deps.Images}, feedCalls{a.deps.Feed, a.waits}
-	enrol := enrolCalls{a.deps.Enrolment}
-	return []route{
+	images, enrol := imageCalls{a.deps.Images}, enrolCalls{a.deps.Enrolment}
+	return append([]route{
 		{"GET", "/healthz", authz.None, aboutNothing, expose.Alive},
 		{"GET", "/readyz", authz.None, aboutNothing, expose.Ready(a.lacks)},
 		{"GET", "/metrics", authz.Admin, aboutMetrics, a.metrics},
@@ -74,7 +73,13 @@ func (a *API) routes() []route {
 
 		{"GET", "/v1/audit", authz.Admin, aboutFleet, log.listAudit},
 		{"GET", "/v1/audit/verify", authz.Admin, aboutFleet, log.verifyAudit},
+	}, a.feedRoutes()...)
+}
 
+// feedRoutes is what workers call.
+func (a *API) feedRoutes() []route {
+	feed, enrol := feedCalls{a.deps.Feed, a.waits}, enrolCalls{a.deps.Enrolment}
+	return []route{
 		// the join token in its body says who may call it
 		{"POST", "/internal/v1/enroll", authz.None, aboutNothing, enrol.enroll},
 		{"POST", "/internal/v1/workers/{id}/renew", authz.None, aboutFeed, enrol.renew},
