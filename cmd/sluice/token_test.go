@@ -77,8 +77,7 @@ func TestOperatorTokensAreReadAgain(t *testing.T) {
 		}
 	}
 	write(first + "\n")
-	a, err := httpapi.New(httpapi.Config{OperatorToken: first,
-		WorkerToken: "worker-token-for-tests"},
+	a, err := httpapi.New(httpapi.Config{OperatorToken: first},
 		httpapi.DepsOf(httpapitest.New(), slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
