@@ -73,7 +73,7 @@ func (c *Client) converse(ctx context.Context, req Request, files []*os.File) (*
 	}
 	p := &Process{conn: conn}
 	defer p.interruptible(ctx)()
-	if err := errors.Join(Widen(conn), Send(conn, req, files...)); err != nil {
+	if err := Send(conn, req, files...); err != nil {
 		conn.Close()
 		return nil, err
 	}

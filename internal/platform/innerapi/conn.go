@@ -13,8 +13,14 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// maxFDs bounds the descriptors of one message.
-const maxFDs = 3
+const (
+	maxFDs = 3 // descriptors of one message, beside its own
+	// maxInline is the largest message that goes through the socket, whose buffer only root of the
+	// host may enlarge. A larger one is in a file in memory, and goes as its first descriptor.
+	maxInline = 64 << 10
+	// inFile is the message that says so; all others are JSON.
+	inFile = "F"
+)
 
 // Send writes one message with descriptors, which the caller still owns.
 func Send(conn *net.UnixConn, message any, files ...*os.File) error {
@@ -26,6 +32,14 @@ func Send(conn *net.UnixConn, message any, files ...*os.File) error {
 		return errs.New(errs.Invalid, "command and environment take %d bytes, at most %d",
 			len(data), MaxMessage).
 			WithRemedy("hand over by stdin or in a file what is so long")
+	}
+	if len(data) > maxInline {
+		f, err := memoryFile(data)
+		if err != nil {
+			return fmt.Errorf("send message: %w", err)
+		}
+		defer f.Close()
+		data, files = []byte(inFile), append([]*os.File{f}, files...)
 	}
 	var oob []byte
 	if len(files) > 0 {
@@ -50,8 +64,8 @@ func Receive(conn *net.UnixConn, message any) ([]*os.File, error) {
 // receive sets the descriptors non-blocking where asked, so that their reads obey deadlines. That
 // is a property of the open file, which a child that gets the descriptor would see.
 func receive(conn *net.UnixConn, message any, nonblock bool) ([]*os.File, error) {
-	buf := make([]byte, MaxMessage+1)
-	oob := make([]byte, unix.CmsgSpace(maxFDs*4))
+	buf := make([]byte, maxInline+1)
+	oob := make([]byte, unix.CmsgSpace((maxFDs+1)*4))
 	n, oobn, _, _, err := conn.ReadMsgUnix(buf, oob)
 	if err != nil {
 		if errors.Is(err, unix.ECONNRESET) {
@@ -67,7 +81,17 @@ func receive(conn *net.UnixConn, message any, nonblock bool) ([]*os.File, error)
 		closeAll(files)
 		return nil, io.EOF
 	}
-	if err := json.Unmarshal(buf[:n], message); err != nil {
+	data := buf[:n]
+	if string(data) == inFile && len(files) > 0 {
+		data, err = readMemory(files[0])
+		files[0].Close()
+		files = files[1:]
+		if err != nil {
+			closeAll(files)
+			return nil, errs.Wrap(errs.Invalid, err, "read message")
+		}
+	}
+	if err := json.Unmarshal(data, message); err != nil {
 		closeAll(files)
 		return nil, errs.Wrap(errs.Invalid, err, "decode message")
 	}
@@ -104,15 +128,36 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// Widen raises the socket's buffer so that a MaxMessage fits into one packet. Needs root.
-func Widen(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
+// memoryFile returns a file in memory with data.
+func memoryFile(data []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("message", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var setErr error
-	err = raw.Control(func(fd uintptr) {
-		setErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 2*MaxMessage)
-	})
-	return errors.Join(err, setErr)
+	f := os.NewFile(uintptr(fd), "message") //nolint:gosec // a descriptor
+	if _, err := f.Write(data); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// readMemory returns what such a file holds. A file of any other kind, whose read might wait, is
+// refused.
+func readMemory(f *os.File) ([]byte, error) {
+	if _, err := unix.FcntlInt(f.Fd(), unix.F_GET_SEALS, 0); err != nil {
+		return nil, fmt.Errorf("it is in no file in memory: %w", err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > MaxMessage {
+		return nil, fmt.Errorf("it has %d bytes, at most %d", info.Size(), MaxMessage)
+	}
+	data := make([]byte, info.Size())
+	n, err := f.ReadAt(data, 0)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return data[:n], err
 }

@@ -125,9 +125,6 @@ func (in *Init) reap(ctx context.Context) error {
 func (in *Init) serve(ctx context.Context, conn *net.UnixConn) {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
-	if err := innerapi.Widen(conn); err != nil {
-		in.log.DebugContext(ctx, "socket buffer stays small", "error", err)
-	}
 	var req innerapi.Request
 	files, err := innerapi.Receive(conn, &req)
 	if err != nil {
