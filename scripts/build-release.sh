@@ -47,6 +47,9 @@ add_program runc
 add_program mkfs.ext4
 add_program e2fsck
 
+# whoever is root in a VM is somebody else on its host
+find "$stage" -type f -exec chmod a+r {} +
+
 find "$stage" -type d -exec chmod 755 {} +
 find "$stage/usr/bin" "$stage/usr/sbin" -type f -exec chmod 755 {} +
 chmod 755 "$stage"

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/guestapi/diskbroker"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 	"github.com/sluice-platform/sluice/internal/platform/blockd"
 	"github.com/sluice-platform/sluice/internal/platform/inner"
@@ -73,7 +74,8 @@ func run(role string, log *slog.Logger) error {
 	defer stop()
 	switch role {
 	case "init":
-		return vminit.New(vminit.Config{Binary: binary, Boot: awaitBoot, Log: log}).Run(ctx)
+		return vminit.New(vminit.Config{Binary: binary, Boot: awaitBoot,
+			Broker: diskbroker.Find(), Log: log}).Run(ctx)
 	case "blockd":
 		return runBlockd(ctx, log)
 	case "platformd":
@@ -89,8 +91,10 @@ func run(role string, log *slog.Logger) error {
 const blockdHeap = 320 << 20
 
 func runBlockd(ctx context.Context, log *slog.Logger) error {
-	// Before it has many threads, and before it serves what the kernel would have it wait for.
-	if err := ioflusher.Become(); err != nil {
+	// Before it has many threads, and before it serves what the kernel would have it wait for. The
+	// kernel lets only root of the host be marked; elsewhere the cgroups alone keep the machine's
+	// dirty memory away.
+	if err := ioflusher.Become(); err != nil && diskbroker.Find() == nil {
 		log.WarnContext(ctx, "a machine that writes much may hang", "error", err)
 	}
 	debug.SetMemoryLimit(blockdHeap)
@@ -100,7 +104,7 @@ func runBlockd(ctx context.Context, log *slog.Logger) error {
 	}
 	gateway := fmt.Sprintf("http://[%s%%25%s]:%d", guestapi.HostLinkIP, guestapi.LinkName,
 		guestapi.GatewayPort)
-	show, err := blockd.ShowBy(boot.FrontEnd, log)
+	show, err := blockd.ShowBy(boot.FrontEnd, diskbroker.Find(), log)
 	if err != nil {
 		return err
 	}
@@ -115,9 +119,10 @@ func runPlatformd(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	broker := diskbroker.Find()
 	container := inner.Config{Dir: filepath.Join(machineDir, "inner"), Runtime: ociRuntime,
 		InitBinary: binary,
-		HostLink:   guestapi.LinkName, Log: log}
+		HostLink:   guestapi.LinkName, Broker: broker, Log: log}
 	if err := warmUp(ctx, container); err != nil {
 		log.WarnContext(ctx, "nothing is made ahead of the boot document", "error", err)
 	}
@@ -132,7 +137,7 @@ func runPlatformd(ctx context.Context, log *slog.Logger) error {
 	p, err := machine.New(machine.Config{
 		Boot: boot, Version: version(boot), Dir: dir, DiskDir: filepath.Join(machineDir, "disk"),
 		Block: blockapi.NewClient(socket), Log: log,
-		Inner: container, Restarts: restarts,
+		Inner: container, Broker: broker, Restarts: restarts,
 	})
 	if err != nil {
 		return err

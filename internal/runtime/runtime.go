@@ -3,7 +3,8 @@
 // What crosses the boundary is what this package names, and nothing else: the boot document, the
 // release image (read-only), the control stream (Dial), the host link (a network), one cache
 // device, and a console. No other path, descriptor, mount or memory is shared, not even by drivers
-// for which that would be easy.
+// for which that would be easy. Where a VM has no kernel of its own, something must show and mount
+// its disk in that one's place: package sandbox/broker does, over a socket in the VM.
 //
 // Invariants, checked for every driver by the conformance suite (runtimetest): a VM outlives the
 // worker that started it and is found again by Adopt; after Remove nothing of it is left on the

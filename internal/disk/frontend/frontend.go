@@ -5,18 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/x/errs"
-	"github.com/sluice-platform/sluice/internal/x/fuseabort"
 )
 
 const (
@@ -29,16 +26,19 @@ const (
 type Config struct {
 	// shown by losetup -l; a disk's id. Not empty, without a slash, at most 64 bytes
 	Name   string
-	DevDir string       // where device nodes are, and are made if missing; default /dev
+	DevDir string // where device nodes are, and are made if missing; default /dev
+	// Host is who has the kernel's privileges; default: this process, with the nodes of DevDir.
+	// The kernel's NBD client needs them in this process.
+	Host   Host
 	Logger *slog.Logger // default: discards
 }
 
 // Frontend is a device that is attached to the kernel. Its methods are safe for concurrent use.
 type Frontend struct {
-	loop       *loopDevice
-	fuse       *fuse.Server
-	connection uint32 // the kernel's number of the FUSE connection
-	abortDevs  context.CancelFunc
+	host      Host
+	path      string // of the block device
+	fuse      *fuse.Server
+	abortDevs context.CancelFunc
 
 	server errgroup.Group
 	served chan struct{} // closed when the kernel has let go of the device
@@ -53,32 +53,24 @@ func Attach(ctx context.Context, dev disk.Device, cfg Config) (*Frontend, error)
 	if err := cfg.complete(dev); err != nil {
 		return nil, err
 	}
-	f := &Frontend{served: make(chan struct{})}
-	file, err := f.serve(ctx, dev, cfg)
-	if err != nil {
+	f := &Frontend{host: cfg.Host, served: make(chan struct{})}
+	if err := f.serve(ctx, dev, cfg); err != nil {
 		return nil, err
 	}
-	// From here on the file system ends when its one file is closed, by us or by the loop device.
-	f.loop, err = attachLoop(ctx, cfg.DevDir, file, namePrefix+cfg.Name)
-	closeErr := unix.Close(file)
-	if err != nil {
-		return nil, errors.Join(err, closeErr, f.end(ctx))
+	var err error
+	if f.path, err = f.host.Attach(ctx); err != nil {
+		return nil, errors.Join(err, f.end(ctx))
 	}
 	return f, nil
 }
 
-// serve starts the FUSE server and opens its file.
-func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) (file int, err error) {
-	device := filepath.Join(cfg.DevDir, "fuse")
-	if _, err := ensureNode(device, unix.S_IFCHR, miscMajor, fuseMinor); err != nil {
-		return -1, err
-	}
+// serve starts the FUSE server.
+func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) error {
 	name := namePrefix + cfg.Name
-	conn, mnt, err := mountDetached(device, name)
+	conn, err := cfg.Host.Connect(ctx, name)
 	if err != nil {
-		return -1, err
+		return err
 	}
-	defer release(mnt)
 	devCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	f.abortDevs = cancel
 	fs := newFileSystem(devCtx, dev, name, cfg.Logger)
@@ -96,7 +88,8 @@ func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) (file
 	if err != nil {
 		cancel()
 		release(conn)
-		return -1, errs.Wrap(errs.Unsupported, err, "start the fuse server")
+		return errors.Join(errs.Wrap(errs.Unsupported, err, "start the fuse server"),
+			cfg.Host.Detach())
 	}
 	f.fuse = server
 	f.server.Go(func() error {
@@ -104,22 +97,11 @@ func (f *Frontend) serve(ctx context.Context, dev disk.Device, cfg Config) (file
 		server.Serve()
 		return nil
 	})
-	// Errors from here on close mnt, by which the server ends.
-	file, err = unix.Openat(mnt, name, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, errs.Wrap(errs.Unavailable, err, "open the fuse file")
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(file, &st); err != nil {
-		release(file)
-		return -1, errs.Wrap(errs.Unavailable, err, "stat the fuse file")
-	}
-	f.connection = unix.Minor(st.Dev)
-	return file, nil
+	return nil
 }
 
 // BlockDevice returns the path of the block device.
-func (f *Frontend) BlockDevice() string { return f.loop.path }
+func (f *Frontend) BlockDevice() string { return f.path }
 
 // Resize implements Shown.
 func (f *Frontend) Resize() error {
@@ -128,7 +110,7 @@ func (f *Frontend) Resize() error {
 		return errs.Wrap(errs.Unavailable, syscall.Errno(status),
 			"tell the kernel that the fuse file has grown")
 	}
-	return f.loop.resize()
+	return f.host.Resize()
 }
 
 // Done is closed when the kernel has let go of the device: after Close, or because somebody has
@@ -142,7 +124,7 @@ func (f *Frontend) Done() <-chan struct{} { return f.served }
 func (f *Frontend) Close(ctx context.Context) error {
 	f.closing.Do(func() {
 		var detach errgroup.Group
-		detach.Go(f.loop.detach)
+		detach.Go(f.host.Detach)
 		f.closeErr = errors.Join(f.end(ctx), detach.Wait())
 	})
 	return f.closeErr
@@ -159,8 +141,8 @@ func (f *Frontend) end(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	f.abortDevs()
-	if err := fuseabort.Connection(f.connection); err != nil {
-		return errs.Wrap(errs.Unavailable, err, "abort fuse connection %d", f.connection)
+	if err := f.host.Abort(); err != nil {
+		return err
 	}
 	return errors.Join(f.server.Wait(),
 		errs.New(errs.Conflict, "block device was still in use, and has been torn away").

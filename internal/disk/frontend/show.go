@@ -86,6 +86,9 @@ func (cfg *Config) complete(dev disk.Device) error {
 	if cfg.DevDir == "" {
 		cfg.DevDir = "/dev"
 	}
+	if cfg.Host == nil {
+		cfg.Host = NewOwnHost(cfg.DevDir)
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/guestapi/diskbroker"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -147,14 +148,24 @@ func flushesOf(s disk.Stats) *fleet.DiskFlushes {
 
 // ShowBy returns a Show that uses a front end, named as in the boot document. Auto is the kernel's
 // NBD client if this VM has one, else FUSE. Only a VM with a kernel of its own has it: there
-// nothing is left waiting if blockd dies, because the VM ends too. See docs/decisions/0014.
-func ShowBy(name string, log *slog.Logger) (Show, error) {
+// nothing is left waiting if blockd dies, because the VM ends too. See docs/decisions/0014. A VM
+// with a broker gets its disk by FUSE, and by nothing else. Unsupported: it is to be by NBD there.
+func ShowBy(name string, broker *diskbroker.Client, log *slog.Logger) (Show, error) {
 	kind, err := frontend.ParseKind(cmp.Or(name, string(frontend.Auto)))
 	if err != nil {
 		return nil, err
 	}
+	var host frontend.Host
+	if broker != nil {
+		if kind == frontend.NBD {
+			return nil, errs.New(errs.Unsupported,
+				"a VM that shares its worker's kernel has no NBD client").
+				WithRemedy("start the worker with --guest-frontend auto or fuse, or --runtime qemu")
+		}
+		kind, host = frontend.FUSE, broker
+	}
 	return func(ctx context.Context, dev disk.Device, name string) (Shown, error) {
-		cfg := frontend.Config{Name: name, Logger: log}
+		cfg := frontend.Config{Name: name, Host: host, Logger: log}
 		first := kind
 		if kind == frontend.Auto {
 			first = frontend.NBD

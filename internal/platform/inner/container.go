@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/guestapi/diskbroker"
 	"github.com/sluice-platform/sluice/internal/platform/innerapi"
 	"github.com/sluice-platform/sluice/internal/platform/ownsync"
 	"github.com/sluice-platform/sluice/internal/platform/ownview"
@@ -33,7 +34,9 @@ type Config struct {
 	Runtime    string // the OCI runtime's program
 	InitBinary string // sluice-init
 	HostLink   string // the VM's link to its worker
-	Log        *slog.Logger
+	// who mounts the disk; nil: this VM has a kernel of its own
+	Broker *diskbroker.Client
+	Log    *slog.Logger
 }
 
 // Container is the inner container. Safe for concurrent use, except that the caller must not call

@@ -41,7 +41,7 @@ func (c *Container) Enter(ctx context.Context, m Machine) error {
 	if err := os.WriteFile(c.enteringMark(), nil, 0o600); err != nil {
 		return fmt.Errorf("note that the root is changed: %w", err)
 	}
-	return enterRoot(c.pid, m.Disk, m.Hostname)
+	return c.enterRoot(ctx, m.Disk, m.Hostname)
 }
 
 func (c *Container) enteringMark() string { return filepath.Join(c.cfg.Dir, "entering") }

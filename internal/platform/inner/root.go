@@ -1,6 +1,7 @@
 package inner
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,24 +9,25 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // kernelDirs are the mounts that the container brings along into the machine's root.
 func kernelDirs() []string { return []string{"proc", "sys", "dev"} }
 
-// enterRoot makes the file tree at disk the root of the container whose PID 1 is pid, under the
-// container's ids. It can't be repeated: if it fails, the container must be made again.
-func enterRoot(pid int, disk, hostname string) error {
+// enterRoot makes the file tree at disk the root of the container, under the container's ids. It
+// can't be repeated: if it fails, the container must be made again.
+func (c *Container) enterRoot(ctx context.Context, disk, hostname string) error {
 	if err := ensureKernelDirs(disk); err != nil {
 		return err
 	}
-	tree, err := idmappedTree(pid, disk)
+	tree, err := c.mappedTree(ctx, disk)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(tree)
-	return within(pid, []string{"mnt", "uts"}, func() error {
+	return within(c.pid, []string{"mnt", "uts"}, func() error {
 		if err := unix.Sethostname([]byte(hostname)); err != nil {
 			return fmt.Errorf("set hostname: %w", err)
 		}
@@ -60,25 +62,18 @@ func ensureKernelDirs(disk string) error {
 	return nil
 }
 
-// idmappedTree returns a detached mount of dir, mapped to the user namespace of process pid.
-func idmappedTree(pid int, dir string) (int, error) {
-	users, err := nsFile(pid, "user")
+// mappedTree returns a detached mount of the disk at dir, mapped to the container's user namespace.
+func (c *Container) mappedTree(ctx context.Context, dir string) (int, error) {
+	users, err := nsFile(c.pid, "user")
 	if err != nil {
 		return -1, err
 	}
 	defer users.Close()
-	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return -1, errs.Wrap(errs.Unavailable, err, "clone the mount of %s", dir)
+	if c.cfg.Broker != nil {
+		return c.cfg.Broker.Tree(ctx, users)
 	}
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_NODEV,
-		Userns_fd: uint64(users.Fd())}
-	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		unix.Close(tree)
-		return -1, errs.Wrap(errs.Unsupported, err, "map the ids of %s", dir).
-			WithRemedy("use a kernel and a file system with idmapped mounts (ext4 from Linux 5.12)")
-	}
-	return tree, nil
+	return frontend.MappedTree(dir, int(users.Fd()), //nolint:gosec // a descriptor
+		unix.MOUNT_ATTR_NODEV)
 }
 
 // pivot runs on a thread inside the container's mount namespace. Nothing of the user's runs there

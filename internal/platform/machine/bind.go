@@ -88,7 +88,7 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 		return err
 	}
 	if err := p.timed(ctx, guestapi.StepMount,
-		func() error { return mountDisk(ctx, device, p.diskDir()) }); err != nil {
+		func() error { return p.fs.mount(ctx, device) }); err != nil {
 		return err
 	}
 	if err := p.timed(ctx, guestapi.StepGrow,
@@ -105,7 +105,7 @@ func (p *Platform) bringUp(ctx context.Context, b guestapi.Bind) error {
 	if err := c.ShowOwn(b.Config.Resources); err != nil { // showOwn does so again and again
 		p.log.WarnContext(ctx, "the machine sees nothing of its own yet", "error", err)
 	}
-	return setBarriers(p.diskDir(), true) // from here on, programs rely on acknowledged writes
+	return p.fs.setBarriers(true) // from here on, programs rely on acknowledged writes
 }
 
 func (p *Platform) attachDisk(ctx context.Context, b guestapi.Bind) (string, error) {

@@ -6,21 +6,18 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/sluice-platform/sluice/internal/disk/frontend"
 )
 
 // growDisk grows the mounted file system to the size of its disk, which may exceed its image's. If
 // it can't grow, the machine runs with the space that it has, and its report says so.
 func (p *Platform) growDisk(ctx context.Context, device string) error {
-	_, err := frontend.GrowExt4(device, p.diskDir())
+	has, could, err := p.fs.grow(ctx, device)
 	note := ""
 	if err != nil {
-		p.log.WarnContext(ctx, "the machine's file system has not grown", "error", err)
-		has, could, sizeErr := frontend.Ext4Bytes(device)
-		if sizeErr != nil {
-			return sizeErr
+		if could == 0 { // it isn't even known how large it is
+			return err
 		}
+		p.log.WarnContext(ctx, "the machine's file system has not grown", "error", err)
 		note = ungrown(has, could, err)
 	}
 	return p.status.update(func(s *saved) { s.Health.Disk.Ungrown = note })

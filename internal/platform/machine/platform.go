@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/guestapi/diskbroker"
 	"github.com/sluice-platform/sluice/internal/platform/blockapi"
 	"github.com/sluice-platform/sluice/internal/platform/inner"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -27,6 +28,7 @@ type Config struct {
 	DiskDir string // where the disk is mounted; made if missing
 	Block   *blockapi.Client
 	Inner   inner.Config
+	Broker  *diskbroker.Client // nil: this VM has a kernel of its own
 	// Restarts reports earlier platformds of this VM; nil: there was none.
 	Restarts *fleet.PlatformReport
 	Log      *slog.Logger
@@ -38,6 +40,7 @@ type Platform struct {
 	log    *slog.Logger
 	status *status
 	block  *blockapi.Client
+	fs     fileSystem
 
 	// container is made while the VM waits; see box.
 	container *box
@@ -59,7 +62,8 @@ func New(cfg Config) (*Platform, error) {
 	if err != nil {
 		return nil, errs.Wrap(errs.Unavailable, err, "find the platform's cgroup")
 	}
-	return &Platform{cfg: cfg, log: cfg.Log, status: st, block: cfg.Block, container: newBox(),
+	return &Platform{cfg: cfg, log: cfg.Log, status: st, block: cfg.Block,
+			fs: fileSystemAt(cfg.DiskDir, cfg.Broker), container: newBox(),
 			services: newServiceHolder(), interrupt: newInterrupter(),
 			ownKills: memcg.NewCounter(own)},
 		nil

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -128,7 +129,7 @@ func (p *Platform) giveBack(ctx context.Context) error {
 	if info.Attached {
 		unmounting, cancel := context.WithTimeout(ctx, unmountWithin)
 		defer cancel()
-		if err := unmount(unmounting, p.diskDir(), info.Device); err != nil {
+		if err := p.fs.unmount(unmounting, info.Device); err != nil {
 			return err
 		}
 		p.took(ctx, guestapi.StepUnmount, guestapi.StepRelease, start)
@@ -149,7 +150,7 @@ func (p *Platform) giveBack(ctx context.Context) error {
 
 // syncDir starts writing out the file system at dir, if one is mounted there.
 func syncDir(dir string) error {
-	mounted, err := isMountPoint(dir)
+	mounted, err := frontend.IsMountPoint(dir)
 	if err != nil || !mounted {
 		return err
 	}
@@ -173,7 +174,7 @@ func (p *Platform) tearDown(ctx context.Context, _ *errgroup.Group) error {
 			}
 		}
 		// The write-out of this unmount fails, as any write to a fenced disk.
-		if err := unix.Unmount(p.diskDir(), unix.MNT_DETACH); err != nil {
+		if err := p.fs.drop(); err != nil {
 			p.log.DebugContext(ctx, "fenced disk not unmounted", "error", err)
 		}
 		if _, err := p.block.Abandon(ctx); err != nil {

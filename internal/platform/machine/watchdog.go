@@ -85,7 +85,16 @@ func (p *Platform) endStuck(ctx context.Context, pid int, why string) {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		p.log.ErrorContext(ctx, "stuck process not killed", "error", err)
 	}
-	if _, err := fuseabort.Process(pid); err != nil {
+	if err := p.giveUpDisk(pid); err != nil {
 		p.log.ErrorContext(ctx, "disk of a stuck process not given up", "error", err)
 	}
+}
+
+// giveUpDisk ends the FUSE connection of blockd, which takes the privileges of the kernel's owner.
+func (p *Platform) giveUpDisk(pid int) error {
+	if p.cfg.Broker != nil {
+		return p.cfg.Broker.Abort()
+	}
+	_, err := fuseabort.Process(pid)
+	return err
 }

@@ -26,6 +26,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/guestapi/diskbroker"
 	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
@@ -44,7 +45,9 @@ type Config struct {
 	Binary string // sluice-init itself
 	// Boot waits for the boot document.
 	Boot func(ctx context.Context) (guestapi.Boot, error)
-	Log  *slog.Logger
+	// Broker serves the VM on its host; nil: it has a kernel of its own.
+	Broker *diskbroker.Client
+	Log    *slog.Logger
 }
 
 // Init is PID 1.
@@ -96,6 +99,13 @@ func (in *Init) Run(ctx context.Context) error {
 		}
 		return err
 	})
+	g.Go(func() error {
+		err := in.watchBroker(living)
+		if err != nil {
+			stopLiving()
+		}
+		return err
+	})
 	err = in.supervise(living, started)
 	stopLiving()
 	stopReaping()
@@ -121,6 +131,19 @@ func (in *Init) care(ctx context.Context, started <-chan struct{}) error {
 		return nil
 	}
 	return in.watchPlatformd(ctx, boot)
+}
+
+// watchBroker returns when the VM's broker has ended, an error, or ctx has. Without it the disk
+// can't be mounted or given back.
+func (in *Init) watchBroker(ctx context.Context) error {
+	if in.cfg.Broker == nil {
+		return nil
+	}
+	if err := in.cfg.Broker.Watch(ctx); err != nil {
+		return nil //nolint:nilerr // the VM ends for another reason
+	}
+	in.cfg.Log.ErrorContext(ctx, "the VM's broker has ended, and so does the VM")
+	return errors.New("the VM's broker has ended")
 }
 
 // supervise starts blockd and platformd, reports that, and restarts platformd when it ends.

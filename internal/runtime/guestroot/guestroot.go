@@ -63,8 +63,16 @@ func AddRelease(root, release string, bind func(from, to string) error) error {
 }
 
 // CompleteDev adds to a /dev with device nodes what no kernel makes by itself: links, terminals,
-// shared memory and queues.
+// shared memory and queues. It is LinkDev and MountDev.
 func CompleteDev(dev string) error {
+	if err := LinkDev(dev); err != nil {
+		return err
+	}
+	return MountDev(dev)
+}
+
+// LinkDev adds the links to a /dev, and the directories for MountDev.
+func LinkDev(dev string) error {
 	if err := os.Remove(filepath.Join(dev, "ptmx")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
@@ -81,6 +89,11 @@ func CompleteDev(dev string) error {
 			return err
 		}
 	}
+	return nil
+}
+
+// MountDev mounts terminals, shared memory and queues in a /dev.
+func MountDev(dev string) error {
 	return errors.Join(
 		Mount("devpts", filepath.Join(dev, "pts"), "devpts", Device,
 			"newinstance,ptmxmode=0666,mode=0620,gid=5"),

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -153,13 +154,55 @@ type Cgroups struct {
 	Devices []string // more devices that it may open, as rules of the v1 devices controller
 }
 
-const innerCgroup = "vm"
+const (
+	innerCgroup  = "vm"
+	besideCgroup = "broker"
+)
 
 // Outer is the VM's cgroup, below a hierarchy's mount: it holds the limits.
 func (c Cgroups) Outer(mount string) string { return filepath.Join(mount, c.Parent, c.ID) }
 
 // Inner is the cgroup below it that the VM's processes are in.
 func (c Cgroups) Inner(mount string) string { return filepath.Join(c.Outer(mount), innerCgroup) }
+
+// Beside is the cgroup, in v2, of a process outside of the VM that is killed and frozen with it.
+// CreateBeside makes it.
+func (c Cgroups) Beside() string { return filepath.Join(c.Outer(c.Unified), besideCgroup) }
+
+// CreateBeside makes the cgroup that Beside names.
+func (c Cgroups) CreateBeside() error {
+	if err := os.Mkdir(c.Beside(), 0o755); err != nil {
+		return errs.Wrap(errs.Internal, err, "create cgroup %s", c.Beside())
+	}
+	return nil
+}
+
+// Give lets a user of the host make cgroups in the VM's and move its processes there, and change
+// nothing else of them.
+func (c Cgroups) Give(uid uint32) error {
+	for _, mount := range c.mounts() {
+		files := []string{"", "cgroup.procs", "tasks"}
+		if mount == c.Unified {
+			files = []string{"", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"}
+		}
+		for _, f := range files {
+			if err := os.Lchown(filepath.Join(c.Inner(mount), f), int(uid), int(uid)); err != nil {
+				return errs.Wrap(errs.Internal, err, "give VM %s its cgroups", c.ID)
+			}
+		}
+	}
+	return nil
+}
+
+// Enter moves a process into the VM's cgroups.
+func (c Cgroups) Enter(pid int) error {
+	for _, file := range append(c.Joins(), filepath.Join(c.Inner(c.Unified), "cgroup.procs")) {
+		if err := WriteFile(file, strconv.Itoa(pid)); err != nil {
+			return errs.Wrap(errs.Internal, err, "enter the cgroups of VM %s", c.ID)
+		}
+	}
+	return nil
+}
 
 // Create makes the VM's cgroups. Unsupported, and none is made, if the host can't bound a VM;
 // Conflict if the parent has processes of its own. It retries, because parents are removed with the
@@ -250,8 +293,7 @@ func copyCpuset(up, dir string) error {
 	return nil
 }
 
-// Joins lists the files through which the setup process enters its v1 cgroups; it is born in the v2
-// one.
+// Joins lists the files through which a process enters the VM's v1 cgroups.
 func (c Cgroups) Joins() []string {
 	var files []string
 	for _, h := range c.V1 {

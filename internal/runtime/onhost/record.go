@@ -24,6 +24,10 @@ type Record struct {
 	StartedAt  time.Time `json:"started_at,omitzero"`
 	// for a driver whose process is there before the VM is
 	Whole bool `json:"whole,omitempty"`
+	// for a driver whose VMs have ids of their own on the host: the first of them
+	FirstID uint32 `json:"first_id,omitempty"`
+	// a process beside the VM that is this worker's child; 0 once the VM is adopted
+	Beside int `json:"-"`
 }
 
 const recordFile = "vm.json"

@@ -73,7 +73,7 @@ func New(cfg Config) (*Driver, error) {
 	d.vms, err = onhost.OpenVMs(onhost.Config{Dir: cfg.Dir, CgroupParent: cfg.CgroupParent,
 		Logger: cfg.Logger}, onhost.Kind[*vm]{
 		Wrap:       func(v *onhost.VM) *vm { return &vm{v, d} },
-		Devices:    []string{"c 10:232 rwm"}, // kvm
+		Devices:    []string{"c 10:232 rwm", "c 10:200 rwm"}, // kvm tun
 		Revivable:  func(r onhost.Record) bool { return r.Whole },
 		HowItEnded: howItEnded,
 	})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -86,7 +87,8 @@ func mustAsk(t *testing.T, vm runtime.VM, req Request) Answer {
 	defer cancel()
 	ans, err := Ask(ctx, vm, req)
 	if err != nil {
-		t.Fatalf("guest: %s: %v", req.Op, err)
+		console, _ := os.ReadFile(vm.ConsolePath())
+		t.Fatalf("guest: %s: %v; its console: %s", req.Op, err, console)
 	}
 	return ans
 }

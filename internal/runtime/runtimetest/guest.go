@@ -40,7 +40,8 @@ func Release(t testing.TB) string {
 		t.Fatal(err)
 	}
 	image := filepath.Join(dir, "usr/share/ext4.img")
-	if out, err := exec.Command("mkfs.ext4", "-q", image, "24m").CombinedOutput(); err != nil {
+	out, err := exec.Command("mkfs.ext4", "-q", "-b", "4096", image, "24m").CombinedOutput()
+	if err != nil {
 		t.Fatalf("make ext4 image: %v\n%s", err, out)
 	}
 	return dir

@@ -16,7 +16,7 @@ import (
 
 // stalledDisk is in the path of the file that the guest's stalled disk is on, as the host's loop
 // devices show it.
-const stalledDisk = "/stall/fuse/disk"
+const stalledDisk = "/sluice-stalled"
 
 // checkNothingLeft fails the test if, after a moment, anything of this env's VMs is left on the
 // host. Only what bears the names of this env counts: other tests run beside it.

@@ -73,6 +73,7 @@ func Run(t *testing.T, h Harness) {
 		{"KillFrozen", testKillFrozen},
 		{"KillStuckDisk", testKillStuckDisk},
 		{"Isolation", testIsolation},
+		{"Walls", testWalls},
 		{"AdoptAfterKill", testAdoptAfterKill},
 		{"AdoptEnded", testAdoptEnded},
 		{"WorkerKilledInStart", testWorkerKilledInStart},

@@ -73,6 +73,15 @@ func configureLoop(n int, f *os.File) error {
 	return err
 }
 
+// loopRule is the rule of the v1 devices controller that lets a VM use one loop device.
+func loopRule(n int) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(loopPath(n), &st); err != nil {
+		return "", errs.Wrap(errs.Internal, err, "look at loop device %d", n)
+	}
+	return fmt.Sprintf("b %d:%d rw", unix.Major(st.Rdev), unix.Minor(st.Rdev)), nil
+}
+
 func loopPath(n int) string { return "/dev/loop" + strconv.Itoa(n) }
 
 // loopsOver returns the numbers of the loop devices over a file of the host.

@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,16 +17,19 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
-	"github.com/sluice-platform/sluice/internal/x/ioflusher"
 	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
-// setupArg0 is the argv[0] by which this program knows that it has to become a VM's init.
-const setupArg0 = "sluice-vm-setup"
+// The argv[0] by which this program knows that it has to become a VM's broker, or its init.
+const (
+	brokerArg0 = "sluice-vm-broker"
+	initArg0   = "sluice-vm-setup"
+)
 
 const (
 	controlFD = 3
 	statusFD  = 4
+	planFD    = 5 // of init: what the broker was told
 	// initCgroup is the cgroup of the platform's processes, beside the inner container's. So they
 	// never have to write out pages of the machine when they need memory. And with v2, a cgroup
 	// that delegates controllers may have no processes.
@@ -35,80 +37,85 @@ const (
 	cgroupRoot = "/sys/fs/cgroup" // as the VM sees it
 	goByte     = 'g'
 	execByte   = 'x'
+	pidByte    = 1
 )
 
-// setup is the input of the setup process.
+// setup is the input of the broker, and of the process that becomes init.
 type setup struct {
-	Root     string        `json:"root"` // an empty directory
-	Release  string        `json:"release"`
-	Boot     []byte        `json:"boot"`
-	Hostname string        `json:"hostname"`
-	Join     []string      `json:"join"` // cgroup.procs files
-	Mounts   []cgroupMount `json:"mounts"`
-	AllV2    bool          `json:"all_v2"` // what bounds the VM is in v2, and that is all it sees
-	Cache    int           `json:"cache"`  // number of a loop device, or noCache
-	Probe    bool          `json:"probe"`  // try what can be tried without a VM, and exit
+	Dir      string         `json:"dir"` // the VM's, with rootDir and diskDir
+	Release  string         `json:"release"`
+	Boot     []byte         `json:"boot"`
+	Hostname string         `json:"hostname"`
+	Cgroups  onhost.Cgroups `json:"cgroups"`
+	Mounts   []cgroupMount  `json:"mounts"`
+	AllV2    bool           `json:"all_v2"` // what bounds the VM is in v2, and that is all it sees
+	Cache    int            `json:"cache"`  // number of a loop device, or noCache
+	FirstID  uint32         `json:"first_id"`
+	Probe    bool           `json:"probe"` // try what can be tried without a VM, and exit
 }
 
 // Child must be the first call in main. It returns at once, except in a process that a Driver has
-// started to become a VM's init: there it never returns.
+// started beside a VM or to become its init: there it never returns.
 //
-// It runs inside the VM's new namespaces, makes the VM's root there, and replaces itself by the
-// release's init: nothing of the calling program is left in the VM.
+// The broker stays what it is, outside of the VM. Init is born in the VM's namespaces, completes
+// the VM's root there, and replaces itself by the release's init: nothing of the calling program is
+// left in the VM.
 func Child() {
-	if len(os.Args) == 0 || os.Args[0] != setupArg0 {
+	if len(os.Args) == 0 || os.Args[0] != brokerArg0 && os.Args[0] != initArg0 {
 		return
 	}
+	unix.CloseOnExec(controlFD)
+	unix.CloseOnExec(statusFD)
 	status := os.NewFile(statusFD, "status")
 	control := os.NewFile(controlFD, "control")
 	// Some of the following affects only the calling thread, so all of it must run on the one that
-	// execs.
+	// starts a child, or execs.
 	runtime.LockOSThread()
-	err := becomeInit(control, status)
-	if err != nil {
+	become := becomeInit
+	if os.Args[0] == brokerArg0 {
+		become = runBroker
+	}
+	if err := become(control, status); err != nil {
 		_, _ = io.WriteString(status, err.Error())
+		_, _ = io.WriteString(os.Stderr, os.Args[0]+": "+err.Error()+"\n")
 		syscall.Exit(1)
 	}
 	syscall.Exit(0)
 }
 
-// becomeInit returns only if it fails, or is only a probe.
+// becomeInit returns only if it fails, or is only a probe. It runs as root of the VM's user
+// namespace, in the directory that is to be the VM's root.
 func becomeInit(control, status *os.File) error {
-	unix.CloseOnExec(controlFD)
-	unix.CloseOnExec(statusFD)
-	in := bufio.NewReader(control)
-	line, err := in.ReadBytes('\n')
-	if err != nil {
+	unix.CloseOnExec(planFD)
+	var s setup
+	// The broker writes it once this process is in the VM's cgroups.
+	plan := os.NewFile(planFD, "plan")
+	if err := json.NewDecoder(plan).Decode(&s); err != nil {
 		return fmt.Errorf("read setup: %w", err)
 	}
-	var s setup
-	if err := json.Unmarshal(line, &s); err != nil {
-		return fmt.Errorf("decode setup: %w", err)
-	}
-	if err := enterCgroups(s.Join); err != nil {
-		return err
+	_ = plan.Close()
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return fmt.Errorf("make cgroup namespace: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
 	if s.Probe {
-		return probeInside(s.Root)
+		return probeInside(status)
 	}
-	if err := makeRoot(s); err != nil {
+	if err := completeRoot(s); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
-	if err := ownUptime(); err != nil {
-		return err
-	}
-	if err := confine(); err != nil {
+	if err := dropCapabilities(); err != nil {
 		return err
 	}
 	// The worker writes here once it has made the link and recorded this process. End of file means
 	// that the worker has died.
-	if b, err := in.ReadByte(); err != nil || b != goByte {
+	var b [1]byte
+	if _, err := io.ReadFull(control, b[:]); err != nil || b[0] != goByte {
 		return errors.New("the worker went away")
 	}
 	if err := onhost.LoopbackUp(); err != nil {
@@ -124,61 +131,42 @@ func becomeInit(control, status *os.File) error {
 	return execInit(s, status)
 }
 
-// enterCgroups moves the process into its v1 cgroups; it was started in the v2 one. It then makes
-// these the roots of its cgroup namespace.
-func enterCgroups(procs []string) error {
-	for _, file := range procs {
-		if err := onhost.WriteFile(file, "0"); err != nil {
-			return fmt.Errorf("enter cgroup: %w", err)
-		}
-	}
-	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-		return fmt.Errorf("make cgroup namespace: %w", err)
-	}
-	return nil
-}
-
-// hostCapabilities are the capabilities that root in a VM lacks: they affect the whole kernel.
-func hostCapabilities() []uintptr {
+// uselessCapabilities are the capabilities that root in a VM lacks even in its own namespaces: they
+// are about the whole kernel, and mean nothing there.
+func uselessCapabilities() []uintptr {
 	return []uintptr{
 		unix.CAP_SYS_MODULE, unix.CAP_SYS_RAWIO, unix.CAP_SYS_TIME, unix.CAP_SYSLOG,
-		unix.CAP_MAC_ADMIN,
+		unix.CAP_MAC_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON,
 		unix.CAP_MAC_OVERRIDE, unix.CAP_WAKE_ALARM, unix.CAP_BLOCK_SUSPEND, unix.CAP_AUDIT_CONTROL,
 	}
 }
 
-func confine() error {
-	for _, c := range hostCapabilities() {
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil {
+func dropCapabilities() error {
+	for _, c := range uselessCapabilities() {
+		// EINVAL: the kernel is older than it
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err != nil &&
+			!errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("drop capability %d: %w", c, err)
-		}
-	}
-	unix.Umask(0o022)
-	// The worker's OOM score and limits may differ from a VM's. It may not be allowed to raise
-	// limits, so errors are ignored.
-	_ = onhost.WriteFile("/proc/self/oom_score_adj", "0")
-	// A worker is an I/O flusher for the kernel, because its machines' flushes pass through it.
-	// The processes of a VM are not.
-	if err := ioflusher.Leave(); err != nil {
-		return err
-	}
-	files := unix.Rlimit{Cur: 1 << 20, Max: 1 << 20}
-	if unix.Prlimit(0, unix.RLIMIT_NOFILE, &files, nil) != nil {
-		var now unix.Rlimit
-		if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, nil, &now); err != nil {
-			return fmt.Errorf("read limit of open files: %w", err)
-		}
-		now.Cur = now.Max
-		if err := unix.Prlimit(0, unix.RLIMIT_NOFILE, &now, nil); err != nil {
-			return fmt.Errorf("raise limit of open files: %w", err)
 		}
 	}
 	return nil
 }
 
-// execInit leaves the host's files behind and becomes init.
-func execInit(s setup, status *os.File) error {
-	if err := unix.Chdir(s.Root); err != nil {
+// leaveHost makes the current directory the root, and leaves the host's files behind. The mounts
+// that come from the broker can't be taken apart here, so it is a copy of them that becomes the
+// root, as a whole.
+func leaveHost() error {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, ".",
+		unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return fmt.Errorf("copy root: %w", err)
+	}
+	defer unix.Close(tree)
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, ".",
+		unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("attach root: %w", err)
+	}
+	if err := unix.Fchdir(tree); err != nil {
 		return fmt.Errorf("enter root: %w", err)
 	}
 	if err := unix.PivotRoot(".", "."); err != nil {
@@ -189,6 +177,14 @@ func execInit(s setup, status *os.File) error {
 	}
 	if err := unix.Chdir("/"); err != nil {
 		return fmt.Errorf("enter root: %w", err)
+	}
+	return nil
+}
+
+// execInit leaves the host behind and becomes init.
+func execInit(s setup, status *os.File) error {
+	if err := leaveHost(); err != nil {
+		return err
 	}
 	null, err := unix.Open("/dev/null", unix.O_RDWR, 0)
 	if err != nil {
@@ -205,6 +201,9 @@ func execInit(s setup, status *os.File) error {
 	}
 	// An ignored signal stays ignored over an exec, a caught one doesn't.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGHUP, unix.SIGINT)
+	if err := filterCalls(); err != nil {
+		return err
+	}
 	if _, err := status.Write([]byte{execByte}); err != nil {
 		// The worker has just died. The VM is on record, so it is complete without the worker.
 		_ = status.Close()

@@ -1,10 +1,11 @@
 // Package sandbox runs VMs as sets of Linux namespaces with a cgroup: the runtime for hosts without
 // KVM.
 //
-// A VM has pid, mount, network, ipc, uts and cgroup namespaces of its own, but no user namespace:
-// its root namespace is run by real root, as a kernel would be, and is Sluice's own platform. What
-// keeps user code in is the inner container that the platform starts. So sandbox isolates like a
-// good container host.
+// A VM has user, pid, mount, network, ipc, uts and cgroup namespaces of its own. Its root namespace
+// is run by a root that is nobody on the host, with ids that no other VM has, and is Sluice's own
+// platform. A process beside it, its broker, has the host's privileges, and shows and mounts its
+// disk. What keeps user code in is the inner container that the platform starts. So sandbox
+// isolates like a good container host.
 //
 // Invariants:
 //
@@ -14,7 +15,7 @@
 //   - init runs only after its pid and start time are on record. A setup process whose worker dies
 //     before that reads end of file and exits.
 //   - A VM is never a part of its worker: own session, own cgroup, no shared descriptor but the
-//     console file, no parent-death signal.
+//     console file, no parent-death signal. Neither is its broker, which ends with it.
 //   - Killing never waits for a VM's own storage: every process of it gets SIGKILL at once, the
 //     server of its disk too, which aborts what the others wait for.
 //

@@ -21,16 +21,24 @@ type Driver struct{ vms *onhost.VMs[*vm] }
 // New makes a driver over a state directory. Conflict if another process has that directory.
 func New(cfg Config) (*Driver, error) {
 	vms, err := onhost.OpenVMs(cfg, onhost.Kind[*vm]{
-		Wrap: func(v *onhost.VM) *vm { return &vm{v} },
-		RemoveRest: func(ctx context.Context,
-			v *onhost.VM) error {
-			return detachCache(ctx, cachePath(v))
-		},
+		Wrap:       func(v *onhost.VM) *vm { return &vm{v} },
+		RemoveRest: removeRest,
 	})
 	if err != nil {
 		return nil, err
 	}
 	return &Driver{vms}, nil
+}
+
+// removeRest removes what a VM has beside the usual. Its processes have ended.
+func removeRest(ctx context.Context, v *onhost.VM) error {
+	if v.Record.Beside != 0 {
+		onhost.Reap(v.Record.Beside)
+	}
+	if err := detachCache(ctx, cachePath(v)); err != nil {
+		return err
+	}
+	return giveIDs(v.Record.FirstID, v.Dir())
 }
 
 // Close stops watching. VMs go on; Adopt of a later driver finds them.

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/runtime/guestroot"
@@ -15,8 +15,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// Probe tries what a VM needs: cgroups with limits, namespaces, a tmpfs root, a veth pair, and the
-// loop and FUSE devices. It leaves nothing behind.
+// Probe tries what a VM needs: cgroups with limits, namespaces, a user namespace among them, a
+// tmpfs root, a veth pair, and the loop and FUSE devices. It leaves nothing behind.
 func (d *Driver) Probe(ctx context.Context) error {
 	for _, path := range []string{"/dev/loop-control", "/dev/fuse"} {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -31,33 +31,41 @@ func (d *Driver) Probe(ctx context.Context) error {
 	return d.vms.Try(ctx, func(ctx context.Context, v *vm) error { return v.probe(ctx) })
 }
 
-func (v *vm) probe(ctx context.Context) error {
+func (v *vm) probe(ctx context.Context) (err error) {
 	if _, err := v.Cgroups.AllV2(); err != nil {
 		return err
 	}
-	if err := v.Cgroups.Create(); err != nil {
+	if v.Record.FirstID, err = takeIDs(v.Dir()); err != nil {
 		return err
 	}
-	if err := v.Cgroups.SetLimits(fleet.Resources{CPUMillis: 1000, MemoryMiB: 256}); err != nil {
+	if err := v.makeCgroups(fleet.Resources{CPUMillis: 1000, MemoryMiB: 256}); err != nil {
 		return err
+	}
+	if err := os.Mkdir(filepath.Join(v.Dir(), rootDir), 0o755); err != nil {
+		return errs.Wrap(errs.Unsupported, err, "make a root")
 	}
 	p, err := v.spawn()
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	if err := p.send(setup{Probe: true, Root: v.Dir(), Join: v.Cgroups.Joins()}); err != nil {
+	if err := p.send(setup{Probe: true, Dir: v.Dir(), Cgroups: v.Cgroups, Cache: noCache,
+		FirstID: v.Record.FirstID}); err != nil {
 		return err
 	}
-	err = p.outcome(ctx)
+	if err = p.started(ctx); err == nil {
+		err = p.outcome(ctx)
+	}
 	err = errors.Join(err, v.Cgroups.KillAndWait(ctx))
-	onhost.Reap(p.pid)
+	if p.pid != 0 {
+		onhost.Reap(p.pid)
+	}
 	return err
 }
 
 // probeInside runs in the new namespaces.
-func probeInside(root string) error {
-	if err := guestroot.Mount("tmpfs", root, "tmpfs", 0, ""); err != nil {
+func probeInside(status *os.File) error {
+	if err := guestroot.Mount("tmpfs", ".", "tmpfs", 0, ""); err != nil {
 		return err
 	}
 	attrs := netlink.NewLinkAttrs()
@@ -68,6 +76,6 @@ func probeInside(root string) error {
 	if err := onhost.BringUp("probe0", "fe80::1"); err != nil {
 		return err
 	}
-	_, err := unix.Write(statusFD, []byte{execByte})
+	_, err := status.Write([]byte{execByte})
 	return err
 }

@@ -34,28 +34,48 @@ func guestMounts(c onhost.Layout, allV2 bool) []cgroupMount {
 	return append(all, cgroupMount{Dir: "unified", Type: "cgroup2"})
 }
 
-// makeRoot builds the VM's root directory at s.Root: a tmpfs with the release's directories in it,
-// read-only, and what a kernel would provide.
-func makeRoot(s setup) error {
-	if err := guestroot.Mount("tmpfs", s.Root, "tmpfs", unix.MS_NOSUID, "mode=755"); err != nil {
+// makeRoot builds the VM's root directory: a tmpfs with the release's directories in it, read-only,
+// and devices. It belongs to the VM's root, but for what has devices.
+func makeRoot(root string, s setup) error {
+	owner := ownedBy(s)
+	if err := guestroot.Mount("tmpfs", root, "tmpfs", unix.MS_NOSUID,
+		"mode=755,"+owner); err != nil {
 		return err
 	}
-	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "root", "mnt",
+	for _, dir := range []string{"dev", "proc", "sys", "run", "tmp", "root", "mnt", "var",
 		"var/tmp", "etc"} {
-		if err := os.MkdirAll(filepath.Join(s.Root, dir), 0o755); err != nil {
+		path := filepath.Join(root, dir)
+		if err := os.Mkdir(path, 0o755); err != nil {
+			return err
+		}
+		if err := os.Lchown(path, int(s.FirstID), int(s.FirstID)); err != nil {
 			return err
 		}
 	}
-	if err := guestroot.AddRelease(s.Root, s.Release, bindReadOnly); err != nil {
+	for _, tmp := range []string{"tmp", "var/tmp"} {
+		if err := os.Chmod(filepath.Join(root, tmp), 0o777|fs.ModeSticky); err != nil {
+			return err
+		}
+	}
+	if err := guestroot.AddRelease(root, s.Release, bindReadOnly); err != nil {
 		return err
 	}
+	if err := makeDev(filepath.Join(root, "dev"), s); err != nil {
+		return err
+	}
+	return deliverBoot(filepath.Join(root, "run"), s)
+}
+
+// ownedBy are the options of a tmpfs whose top directory is that of the VM's root.
+func ownedBy(s setup) string { return fmt.Sprintf("uid=%d,gid=%d", s.FirstID, s.FirstID) }
+
+// completeRoot mounts, in the VM's namespaces, what belongs to them. The root is the current
+// directory.
+func completeRoot(s setup) error {
 	if err := mountKernel(s); err != nil {
 		return err
 	}
-	if err := makeDev(filepath.Join(s.Root, "dev"), s.Cache); err != nil {
-		return err
-	}
-	return deliverBoot(filepath.Join(s.Root, "run"), s.Boot)
+	return guestroot.MountDev("dev")
 }
 
 // bindReadOnly shows a directory of the release, read-only.
@@ -70,9 +90,8 @@ func bindReadOnly(from, to string) error {
 // mountKernel mounts proc, sys and the cgroups. Nothing is hidden below /proc and /sys: the kernel
 // lets an inner user namespace have its own only if it can see the whole of these.
 func mountKernel(s setup) error {
-	sys := filepath.Join(s.Root, "sys")
-	if err := guestroot.Mount("proc", filepath.Join(s.Root, "proc"), "proc", guestroot.NoProgram,
-		""); err != nil {
+	const sys = "sys"
+	if err := guestroot.Mount("proc", "proc", "proc", guestroot.NoProgram, ""); err != nil {
 		return err
 	}
 	if err := guestroot.Mount("sysfs", sys, "sysfs", guestroot.NoProgram, ""); err != nil {
@@ -103,56 +122,63 @@ func mountKernel(s setup) error {
 	return nil
 }
 
-// makeDev fills /dev. Nodes of loop devices are made by the platform as it gets them.
-func makeDev(dev string, cache int) error {
+// makeDev fills /dev with the devices that a VM may have, in a directory that it can't change. The
+// nodes of its disk are not among them, nor is what makes more: that is its broker's.
+func makeDev(dev string, s setup) error {
 	if err := guestroot.Mount("tmpfs", dev, "tmpfs", guestroot.Device,
 		"mode=755,size=1m"); err != nil {
 		return err
 	}
-	nodes := []struct {
-		name         string
-		mode         uint32
-		major, minor uint32
-	}{
-		{"null", unix.S_IFCHR | 0o666, 1, 3}, {"zero", unix.S_IFCHR | 0o666, 1, 5},
-		{"full", unix.S_IFCHR | 0o666, 1, 7}, {"random", unix.S_IFCHR | 0o666, 1, 8},
-		{"urandom", unix.S_IFCHR | 0o666, 1, 9}, {"tty", unix.S_IFCHR | 0o666, 5, 0},
-		{"fuse", unix.S_IFCHR | 0o600, 10, 229}, {"loop-control", unix.S_IFCHR | 0o600, 10, 237},
-	}
-	if cache != noCache {
-		nodes = append(nodes, struct {
-			name         string
-			mode         uint32
-			major, minor uint32
-		}{"sluice-cache", unix.S_IFBLK | 0o600, 7, uint32(cache)})
-	}
-	for _, n := range nodes {
+	for _, n := range []struct {
+		name  string
+		major uint32
+		minor uint32
+	}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9},
+		{"tty", 5, 0}} {
 		path := filepath.Join(dev, n.name)
-		if err := unix.Mknod(path, n.mode, int(unix.Mkdev(n.major, n.minor))); err != nil {
-			return fmt.Errorf("make device %s: %w", n.name, err)
-		}
-		if err := os.Chmod(path, os.FileMode(n.mode&0o777)); err != nil { // whatever the umask
+		if err := makeNode(path, unix.S_IFCHR|0o666, unix.Mkdev(n.major, n.minor)); err != nil {
 			return err
 		}
 	}
-	return guestroot.CompleteDev(dev)
+	if s.Cache != noCache {
+		var st unix.Stat_t
+		if err := unix.Stat(loopPath(s.Cache), &st); err != nil {
+			return fmt.Errorf("look at the cache device: %w", err)
+		}
+		path := filepath.Join(dev, "sluice-cache")
+		if err := makeNode(path, unix.S_IFBLK|0o600, st.Rdev); err != nil {
+			return err
+		}
+		if err := os.Lchown(path, int(s.FirstID), int(s.FirstID)); err != nil {
+			return err
+		}
+	}
+	return guestroot.LinkDev(dev)
+}
+
+func makeNode(path string, mode uint32, device uint64) error {
+	if err := unix.Mknod(path, mode, int(device)); err != nil { //nolint:gosec // a device number
+		return fmt.Errorf("make device %s: %w", path, err)
+	}
+	return os.Chmod(path, os.FileMode(mode&0o777)) // whatever the umask
 }
 
 // deliverBoot makes /run and puts the boot document into it, for root's eyes only.
-func deliverBoot(run string, boot []byte) error {
+func deliverBoot(run string, s setup) error {
 	if err := guestroot.Mount("tmpfs", run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV,
-		"mode=755"); err != nil {
+		"mode=755,"+ownedBy(s)); err != nil {
 		return err
 	}
 	dir := filepath.Join(run, "sluice")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "boot.json"), boot, 0o600); err != nil {
+	boot := filepath.Join(dir, "boot.json")
+	if err := os.WriteFile(boot, s.Boot, 0o600); err != nil {
 		return err
 	}
-	for _, tmp := range []string{"tmp", "var/tmp"} {
-		if err := os.Chmod(filepath.Join(filepath.Dir(run), tmp), 0o777|fs.ModeSticky); err != nil {
+	for _, path := range []string{dir, boot} {
+		if err := os.Lchown(path, int(s.FirstID), int(s.FirstID)); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,13 +9,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
+	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/runtime"
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -70,25 +72,28 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	if err != nil {
 		return err
 	}
-	root := filepath.Join(v.Dir(), "root")
-	if err := os.Mkdir(root, 0o755); err != nil {
-		return errs.Wrap(errs.Internal, err, "make root of VM %s", spec.ID)
+	for _, name := range []string{rootDir, diskDir} {
+		if err := os.Mkdir(filepath.Join(v.Dir(), name), 0o755); err != nil {
+			return errs.Wrap(errs.Internal, err, "make the directories of VM %s", spec.ID)
+		}
 	}
 	p, err := v.spawn()
 	if err != nil {
 		return err
 	}
 	defer p.close()
+	if err := p.send(setup{
+		Dir: v.Dir(), Release: spec.Release, Boot: spec.Boot, Hostname: "vm-" + string(spec.ID),
+		Cgroups: v.Cgroups, Mounts: guestMounts(v.Cgroups.Layout, allV2),
+		AllV2: allV2, Cache: cache, FirstID: v.Record.FirstID,
+	}); err != nil {
+		return err
+	}
+	if err := p.started(ctx); err != nil {
+		return err
+	}
 	if err := d.attend(v, p.pid); err != nil {
-		return err
-	}
-	s := setup{
-		Root: root, Release: spec.Release, Boot: spec.Boot, Hostname: "vm-" + string(spec.ID),
-		Join: v.Cgroups.Joins(), Mounts: guestMounts(v.Cgroups.Layout, allV2),
-		AllV2: allV2, Cache: cache,
-	}
-	if err := p.send(s); err != nil {
-		return err
+		return errors.Join(err, p.giveUp())
 	}
 	if err := createLink(onhost.LinkName(spec.ID), p.pid); err != nil {
 		return errors.Join(err, p.giveUp())
@@ -110,33 +115,51 @@ func (d *Driver) attend(v *vm, pid int) error {
 	return err
 }
 
-// prepare makes the VM's cgroups and its cache device, in parallel.
+// prepare takes the VM's ids, and makes its cache device and its cgroups.
 func (v *vm) prepare(spec runtime.Spec) (cache int, err error) {
-	var g errgroup.Group
-	cache = noCache
-	g.Go(func() error {
-		if err := v.Cgroups.Create(); err != nil {
-			return err
-		}
-		return v.Cgroups.SetLimits(spec.Limits)
-	})
-	if spec.CacheBytes > 0 {
-		g.Go(func() (err error) {
-			cache, err = attachCache(cachePath(v.VM), spec.CacheBytes)
-			return err
-		})
+	if v.Record.FirstID, err = takeIDs(v.Dir()); err != nil {
+		return noCache, err
 	}
-	return cache, g.Wait()
+	if err := v.WriteRecord(); err != nil { // so that whoever removes it gives them back
+		return noCache, err
+	}
+	cache = noCache
+	if spec.CacheBytes > 0 {
+		if cache, err = attachCache(cachePath(v.VM), spec.CacheBytes); err != nil {
+			return noCache, err
+		}
+		rule, err := loopRule(cache)
+		if err != nil {
+			return noCache, err
+		}
+		v.Cgroups.Devices = append(v.Cgroups.Devices, rule)
+	}
+	return cache, v.makeCgroups(spec.Limits)
 }
 
-// setupProcess is this program again, as Child, on its way to become a VM's init.
+func (v *vm) makeCgroups(limits fleet.Resources) error {
+	if err := v.Cgroups.Create(); err != nil {
+		return err
+	}
+	if err := v.Cgroups.SetLimits(limits); err != nil {
+		return err
+	}
+	if err := v.Cgroups.CreateBeside(); err != nil {
+		return err
+	}
+	return v.Cgroups.Give(v.Record.FirstID)
+}
+
+// setupProcess is this program again, as Child: the VM's broker, and its child, on its way to
+// become the VM's init.
 type setupProcess struct {
-	pid     int
+	pid     int      // of the child, once it is there
 	control *os.File // setup as JSON, then one byte: go
-	status  *os.File // what failed; or one byte: about to become init
+	status  *os.File // what failed; or the child's pid, and one byte: about to become init
+	in      *bufio.Reader
 }
 
-// spawn starts the setup process in the VM's namespaces and its v2 cgroup.
+// spawn starts the broker in a mount namespace of its own, beside the VM's v2 cgroup.
 func (v *vm) spawn() (_ *setupProcess, err error) {
 	var files []*os.File
 	defer func() {
@@ -155,36 +178,33 @@ func (v *vm) spawn() (_ *setupProcess, err error) {
 		return nil, errs.Wrap(errs.Exhausted, err, "make a pipe")
 	}
 	files = append(files, statusW)
-	p := &setupProcess{control: controlW, status: statusR}
+	p := &setupProcess{control: controlW, status: statusR, in: bufio.NewReader(statusR)}
 	console, err := v.OpenConsole()
 	if err != nil {
 		p.close()
 		return nil, err
 	}
 	files = append(files, console)
-	cgroup, err := os.Open(v.Cgroups.Inner(v.Cgroups.Unified))
+	cgroup, err := os.Open(v.Cgroups.Beside())
 	if err != nil {
 		p.close()
 		return nil, errs.Wrap(errs.Internal, err, "open cgroup of VM %s", v.ID())
 	}
 	files = append(files, cgroup)
 	cmd := exec.Cmd{
-		Path: "/proc/self/exe", Args: []string{setupArg0},
-		Env: []string{"GOMAXPROCS=1", "GOGC=off"}, Dir: "/",
+		Path: "/proc/self/exe", Args: []string{brokerArg0},
+		Env: []string{"GOMAXPROCS=1", "GOGC=off", "GOMEMLIMIT=12MiB"}, Dir: "/",
 		Stdout: console, Stderr: console, ExtraFiles: []*os.File{controlR, statusW},
-		SysProcAttr: &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET |
-				unix.CLONE_NEWIPC |
-				unix.CLONE_NEWUTS,
-			Setsid: true, UseCgroupFD: true, CgroupFD: int(cgroup.Fd()),
-		},
+		SysProcAttr: &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS,
+			Setsid: true, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())},
 	}
 	if err := cmd.Start(); err != nil {
 		p.close()
 		return nil, errs.Wrap(errs.Internal, err, "start VM %s", v.ID())
 	}
-	p.pid = cmd.Process.Pid
-	// The watcher reaps it, by its pid, as it does for adopted ones.
+	v.Record.Beside = cmd.Process.Pid
+	// Both are reaped by their pids: the VM as adopted ones are, and the broker with what the VM
+	// leaves.
 	return p, cmd.Process.Release()
 }
 
@@ -193,6 +213,32 @@ func (p *setupProcess) send(s setup) error {
 		return errors.Join(errs.Wrap(errs.Internal, err, "send setup"), p.giveUp())
 	}
 	return nil
+}
+
+// started waits until the process is there that becomes the VM's init, and takes its pid.
+func (p *setupProcess) started(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = p.status.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	b, err := p.in.ReadByte()
+	if err == nil && b == pidByte {
+		var line string
+		if line, err = p.in.ReadString('\n'); err == nil {
+			p.pid, err = strconv.Atoi(strings.TrimSpace(line))
+		}
+		if err == nil {
+			return nil
+		}
+	}
+	if err == nil {
+		err = p.in.UnreadByte()
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return errs.Wrap(errs.Unavailable, errors.Join(err, context.Cause(ctx)), "wait for setup")
+	}
+	if err := p.outcome(ctx); err != nil {
+		return err
+	}
+	return errs.New(errs.Internal, "the setup process told no pid")
 }
 
 // giveUp ends the setup process, and returns its error, if it has reported one.
@@ -215,7 +261,7 @@ func (p *setupProcess) finish(ctx context.Context) error {
 func (p *setupProcess) outcome(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = p.status.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
-	b, err := io.ReadAll(io.LimitReader(p.status, 4096))
+	b, err := io.ReadAll(io.LimitReader(p.in, 4096))
 	switch {
 	case err != nil:
 		return errs.Wrap(errs.Unavailable, errors.Join(err, context.Cause(ctx)), "wait for setup")

@@ -10,6 +10,13 @@ import (
 
 type vm struct{ *onhost.VM }
 
+// In a VM's directory: where its root is made, and where its disk is mounted, in the mount
+// namespace of its broker.
+const (
+	rootDir = "root"
+	diskDir = "disk"
+)
+
 func cachePath(v *onhost.VM) string { return filepath.Join(v.Dir(), "cache.img") }
 
 // SetLimits bounds the whole VM, its platform included; 0 means no bound. Conflict: the VM uses

@@ -123,6 +123,8 @@ func do(req request, atStart seen) (answer, error) {
 		return dialHost(req, false)
 	case "stall":
 		return stall(req.Text)
+	case "walls":
+		return wallsAnswer(), nil
 	case "exit":
 		os.Exit(int(req.Number))
 	}
@@ -261,6 +263,9 @@ func child(mode, arg string) error {
 		return nil
 	case "serve-disk":
 		return serveDisk(arg)
+	case "walls": // as on a host without walls
+		fmt.Print(wallsAnswer().Text)
+		return nil
 	case "write-disk":
 		return writeDisk(arg)
 	}

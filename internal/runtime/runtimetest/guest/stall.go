@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,10 +15,15 @@ import (
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"github.com/sluice-platform/sluice/internal/guestapi/diskbroker"
 )
 
 // imagePath is an ext4 image in the release; see runtimetest.Release.
 const imagePath = "/usr/share/ext4.img"
+
+// diskName is the name of the disk's file, by which runtimetest finds what is left of it.
+const diskName = "sluice-stalled"
 
 // serveDisk serves a directory with a writable copy of the image by FUSE, as a disk's server would.
 func serveDisk(dir string) error {
@@ -29,21 +35,23 @@ func serveDisk(dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(backing, "disk"), image, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(backing, diskName), image, 0o600); err != nil {
 		return err
 	}
 	root, err := fs.NewLoopbackRoot(backing)
 	if err != nil {
 		return err
 	}
-	server, err := fs.Mount(filepath.Join(dir, "fuse"), root, &fs.Options{
-		MountOptions: fuse.MountOptions{DirectMountStrict: true, FsName: "disk",
-			DisableXAttrs: true},
-	})
+	at, direct := filepath.Join(dir, "fuse"), true
+	if diskbroker.Find() != nil {
+		at, direct = "/dev/fd/3", false // what a broker has connected
+	}
+	server, err := fuse.NewServer(fs.NewNodeFS(root, &fs.Options{}), at, &fuse.MountOptions{
+		DirectMountStrict: direct, FsName: "disk", DisableXAttrs: true})
 	if err != nil {
 		return err
 	}
-	server.Wait()
+	server.Serve()
 	return nil
 }
 
@@ -74,17 +82,8 @@ func stall(how string) (answer, error) {
 			return answer{}, err
 		}
 	}
-	server := exec.Command("/proc/self/exe", "serve-disk", dir)
-	server.Stdout, server.Stderr = os.Stdout, os.Stderr
-	if err := server.Start(); err != nil {
-		return answer{}, err
-	}
-	disk := filepath.Join(dir, "fuse", "disk")
-	err := wait(func() bool { _, err := os.Stat(disk); return err == nil })
+	server, err := mountStalling(dir, mnt)
 	if err != nil {
-		return answer{}, fmt.Errorf("wait for FUSE: %w", err)
-	}
-	if err := mountLoop(disk, mnt); err != nil {
 		return answer{}, err
 	}
 	writer := exec.Command("/proc/self/exe", "write-disk", filepath.Join(mnt, "file"))
@@ -121,6 +120,44 @@ func stall(how string) (answer, error) {
 		err = fmt.Errorf("wait for the writer to hang: %w; it is %.40s", err, stat)
 	}
 	return answer{Number: int64(writer.Process.Pid)}, err
+}
+
+// mountStalling starts a server of a disk, and mounts what it serves on mnt: with the privileges of
+// this VM's kernel, or by its broker.
+func mountStalling(dir, mnt string) (server *exec.Cmd, err error) {
+	server = exec.Command("/proc/self/exe", "serve-disk", dir)
+	server.Stdout, server.Stderr = os.Stdout, os.Stderr
+	broker := diskbroker.Find()
+	if broker == nil {
+		if err := server.Start(); err != nil {
+			return nil, err
+		}
+		disk := filepath.Join(dir, "fuse", diskName)
+		err := wait(func() bool { _, err := os.Stat(disk); return err == nil })
+		if err != nil {
+			return nil, fmt.Errorf("wait for FUSE: %w", err)
+		}
+		return server, mountLoop(disk, mnt)
+	}
+	ctx := context.Background()
+	conn, err := broker.Connect(ctx, diskName)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(conn), "connection")
+	server.ExtraFiles = []*os.File{f}
+	if err := errors.Join(server.Start(), f.Close()); err != nil { // the connection ends with it
+		return nil, err
+	}
+	if _, err := broker.Attach(ctx); err != nil {
+		return nil, err
+	}
+	tree, err := broker.Mount(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(tree) }()
+	return server, unix.MoveMount(tree, "", unix.AT_FDCWD, mnt, unix.MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 // statsOf returns the state of each of a process's threads: which of them writes is Go's to choose.

@@ -1,4 +1,4 @@
-package machine
+package frontend
 
 import (
 	"context"
@@ -19,15 +19,16 @@ import (
 // writes, but nothing is acknowledged to anybody before the first process starts or after the last
 // one has ended.
 
-const mountOptions = "errors=remount-ro,barrier="
+const machineOptions = "errors=remount-ro,barrier="
 
-// mountDisk mounts the disk without barriers, unless it is mounted already.
-func mountDisk(ctx context.Context, device, dir string) error {
+// MountMachine mounts a machine's disk on a directory, which it makes, without barriers. It does
+// nothing if one is mounted there already.
+func MountMachine(ctx context.Context, device, dir string) error {
 	if err := os.MkdirAll(dir,
 		0o755); err != nil { //nolint:gosec // the container's root passes through it
 		return fmt.Errorf("make mount point: %w", err)
 	}
-	mounted, err := isMountPoint(dir)
+	mounted, err := IsMountPoint(dir)
 	if err != nil || mounted {
 		return err
 	}
@@ -37,16 +38,21 @@ func mountDisk(ctx context.Context, device, dir string) error {
 	if err := setReadAhead(device); err != nil {
 		return err
 	}
-	err = unix.Mount(device, dir, "ext4", unix.MS_NOATIME, mountOptions+"0")
-	switch {
-	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EUCLEAN):
+	err = unix.Mount(device, dir, "ext4", unix.MS_NOATIME, machineOptions+"0")
+	if err != nil {
+		return MountError(err)
+	}
+	return nil
+}
+
+// MountError is the error of a machine's disk that the kernel doesn't mount.
+func MountError(err error) error {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EUCLEAN) {
 		return errs.Wrap(errs.Corrupt, err, "mount the machine's disk").
 			WithRemedy(
 				"check the file system on a fork of the disk, or start from an earlier checkpoint")
-	case err != nil:
-		return errs.Wrap(errs.Unavailable, err, "mount the machine's disk")
 	}
-	return nil
+	return errs.Wrap(errs.Unavailable, err, "mount the machine's disk")
 }
 
 // readAhead is how far the kernel reads ahead of a reader, and around the first touched page of a
@@ -68,15 +74,15 @@ func setReadAhead(device string) error {
 	return nil
 }
 
-// setBarriers switches barriers of a mounted file system; nothing is done if none is mounted.
-func setBarriers(dir string, on bool) error {
-	mounted, err := isMountPoint(dir)
+// SetBarriers switches barriers of a mounted file system; nothing is done if none is mounted.
+func SetBarriers(dir string, on bool) error {
+	mounted, err := IsMountPoint(dir)
 	if err != nil || !mounted {
 		return err
 	}
-	option := mountOptions + "0"
+	option := machineOptions + "0"
 	if on {
-		option = mountOptions + "1"
+		option = machineOptions + "1"
 	}
 	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_NOATIME, option); err != nil {
 		return errs.Wrap(errs.Unavailable, err, "remount %s with %s", dir, option)
@@ -84,29 +90,23 @@ func setBarriers(dir string, on bool) error {
 	return nil
 }
 
-// unmount unmounts the file system and returns once no mount of it is left anywhere. umount(2)
-// alone doesn't guarantee that: until the kernel has dropped a dead container's mount, the file
-// system isn't written out. Afterwards blockd has its last blocks, and makes them durable when it
-// closes the disk.
-func unmount(ctx context.Context, dir, device string) error {
+// UnmountMachine unmounts the file system and returns once no mount of it is left anywhere.
+// umount(2) alone doesn't guarantee that: until the kernel has dropped a dead container's mount,
+// the file system isn't written out. Afterwards the device's server has its last blocks, and makes
+// them durable when it closes the disk. What fails because it is busy is tried again until ctx
+// ends.
+func UnmountMachine(ctx context.Context, dir, device string) error {
 	// A file system that has turned read-only after an error can't be remounted, and need not be.
-	if err := setBarriers(dir, false); err != nil && !errors.Is(err, unix.EROFS) {
+	if err := SetBarriers(dir, false); err != nil && !errors.Is(err, unix.EROFS) {
 		return err
 	}
-	err := retryBusy(ctx, func() error {
-		err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
-		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not a mount point
-			return nil
-		}
+	if err := UnmountBusy(ctx, dir); err != nil {
 		return err
-	})
-	if err != nil {
-		return errs.Wrap(errs.Unavailable, err, "unmount the machine's disk")
 	}
 	if device == "" {
 		return nil
 	}
-	err = retryBusy(ctx, func() error {
+	err := retryBusy(ctx, func() error {
 		// Opening a block device exclusively fails while a file system uses it.
 		fd, err := unix.Open(device, unix.O_RDONLY|unix.O_EXCL|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -116,6 +116,21 @@ func unmount(ctx context.Context, dir, device string) error {
 	})
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "file system on %s is still in use", device)
+	}
+	return nil
+}
+
+// UnmountBusy unmounts what is on dir. It tries again while it is busy, until ctx ends.
+func UnmountBusy(ctx context.Context, dir string) error {
+	err := retryBusy(ctx, func() error {
+		err := unix.Unmount(dir, unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not a mount point
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return errs.Wrap(errs.Unavailable, err, "unmount the machine's disk")
 	}
 	return nil
 }
@@ -133,7 +148,25 @@ func retryBusy(ctx context.Context, do func() error) error {
 	}
 }
 
-func isMountPoint(dir string) (bool, error) {
+// MappedTree returns a detached mount of what is mounted on dir, mapped to a user namespace, with
+// more mount attributes.
+func MappedTree(dir string, users int, attributes uint64) (int, error) {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, errs.Wrap(errs.Unavailable, err, "clone the mount of %s", dir)
+	}
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP | attributes,
+		Userns_fd: uint64(users)} //nolint:gosec // a descriptor
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		unix.Close(tree)
+		return -1, errs.Wrap(errs.Unsupported, err, "map the ids of %s", dir).
+			WithRemedy("use a kernel and a file system with idmapped mounts (ext4 from Linux 5.12)")
+	}
+	return tree, nil
+}
+
+// IsMountPoint reports whether another file system is mounted on dir; false where there is no dir.
+func IsMountPoint(dir string) (bool, error) {
 	var here, up unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_NO_AUTOMOUNT, unix.STATX_BASIC_STATS,
 		&here); err != nil {
