@@ -197,14 +197,43 @@ func inheritable() error {
 	return nil
 }
 
-// serve returns when the VM's init has ended, and with it all of its processes.
-func (b *beside) serve() error {
-	if err := os.Chdir("/"); err != nil {
+// leave gives the broker a root with nothing in it but devices, what the kernel tells of them, and
+// the place for the disk. The VM has its own copy of the mounts that were made for it. And a mount
+// of the host's that a broker kept would last, for whoever waits for its end, until all VMs have
+// ended.
+func (b *beside) leave() error {
+	root := filepath.Join(b.setup.Dir, diskDir)
+	if err := guestroot.Mount("tmpfs", root, "tmpfs", guestroot.NoProgram,
+		"mode=700,size=64k"); err != nil {
 		return err
 	}
-	// The VM has its own copy of these mounts.
-	if err := unix.Unmount(b.root(), unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("leave the VM's root: %w", err)
+	for _, dir := range []string{"dev", "sys", diskDir} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{"dev", "sys"} {
+		if err := guestroot.Mount("/"+dir, filepath.Join(root, dir), "", unix.MS_BIND,
+			""); err != nil {
+			return err
+		}
+	}
+	if err := os.Chdir(root); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("leave the host's root: %w", err)
+	}
+	return os.Chdir("/")
+}
+
+// serve returns when the VM's init has ended, and with it all of its processes.
+func (b *beside) serve() error {
+	if err := b.leave(); err != nil {
+		return err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -213,7 +242,7 @@ func (b *beside) serve() error {
 	if b.listener != nil {
 		log := slog.New(slog.NewTextHandler(os.Stderr, nil)).With("role", "broker")
 		served := broker.New(broker.Config{Listener: b.listener, UID: b.setup.FirstID,
-			Users: b.users, Dir: filepath.Join(b.setup.Dir, diskDir), Log: log})
+			Users: b.users, Dir: "/" + diskDir, Log: log})
 		g.Go(func() error {
 			err := served.Run(ctx)
 			if err != nil {

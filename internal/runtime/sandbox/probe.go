@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/vishvananda/netlink"
 
@@ -41,8 +40,8 @@ func (v *vm) probe(ctx context.Context) (err error) {
 	if err := v.makeCgroups(fleet.Resources{CPUMillis: 1000, MemoryMiB: 256}); err != nil {
 		return err
 	}
-	if err := os.Mkdir(filepath.Join(v.Dir(), rootDir), 0o755); err != nil {
-		return errs.Wrap(errs.Unsupported, err, "make a root")
+	if err := v.makeDirs(); err != nil {
+		return err
 	}
 	p, err := v.spawn()
 	if err != nil {

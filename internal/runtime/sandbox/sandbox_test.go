@@ -76,6 +76,7 @@ func TestOneVM(t *testing.T) {
 	})
 	t.Run("HostDevicesAreClosed", func(t *testing.T) { checkDevices(t, vm) })
 	t.Run("CannotRaiseItsLimits", func(t *testing.T) { checkOwnLimits(t, vm) })
+	t.Run("BrokerKeepsNothing", func(t *testing.T) { checkBrokerKeepsNothing(t, vm) })
 	t.Run("ConsoleIsBounded", func(t *testing.T) { checkConsole(t, vm) })
 	t.Run("DiesWithAFrozenDiskServer", func(t *testing.T) {
 		layout, err := onhost.HostLayout()
@@ -268,4 +269,29 @@ func ask(t *testing.T, vm runtime.VM, req runtimetest.Request) runtimetest.Answe
 		t.Fatalf("%s: %v", req.Op, err)
 	}
 	return ans
+}
+
+// checkBrokerKeepsNothing looks at the mounts of the VM's broker: one of the host's there would last
+// until the VM has ended, for whoever waits for its end.
+func checkBrokerKeepsNothing(t *testing.T, started runtime.VM) {
+	pids, err := os.ReadFile(filepath.Join(started.(*vm).Cgroups.Beside(), "cgroup.procs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mounts string
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	err = onhost.Poll(ctx, func() (bool, error) { // it leaves them while the VM's init starts
+		b, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pids)), "mounts"))
+		var at []string
+		for line := range strings.Lines(string(b)) {
+			at = append(at, strings.Fields(line)[1])
+		}
+		slices.Sort(at)
+		mounts = strings.Join(at, " ")
+		return mounts == "/ /dev /sys", err
+	})
+	if err != nil {
+		t.Errorf("the broker has mounts at %s: %v", mounts, err)
+	}
 }

@@ -72,10 +72,8 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{rootDir, diskDir} {
-		if err := os.Mkdir(filepath.Join(v.Dir(), name), 0o755); err != nil {
-			return errs.Wrap(errs.Internal, err, "make the directories of VM %s", spec.ID)
-		}
+	if err := v.makeDirs(); err != nil {
+		return err
 	}
 	p, err := v.spawn()
 	if err != nil {
@@ -104,6 +102,15 @@ func (d *Driver) launch(ctx context.Context, v *vm, spec runtime.Spec) error {
 		return err
 	}
 	return p.finish(ctx)
+}
+
+func (v *vm) makeDirs() error {
+	for _, name := range []string{rootDir, diskDir} {
+		if err := os.Mkdir(filepath.Join(v.Dir(), name), 0o755); err != nil {
+			return errs.Wrap(errs.Internal, err, "make the directories of VM %s", v.ID())
+		}
+	}
+	return nil
 }
 
 // attend records the setup process, and watches it.
