@@ -271,8 +271,8 @@ func ask(t *testing.T, vm runtime.VM, req runtimetest.Request) runtimetest.Answe
 	return ans
 }
 
-// checkBrokerKeepsNothing looks at the mounts of the VM's broker: one of the host's there would last
-// until the VM has ended, for whoever waits for its end.
+// checkBrokerKeepsNothing looks at the mounts of the VM's broker: one of the host's there would
+// last until the VM has ended, for whoever waits for its end.
 func checkBrokerKeepsNothing(t *testing.T, started runtime.VM) {
 	pids, err := os.ReadFile(filepath.Join(started.(*vm).Cgroups.Beside(), "cgroup.procs"))
 	if err != nil {
