@@ -339,7 +339,7 @@ func (w *writes) UseTokens(ctx context.Context, used map[fleet.TokenID]time.Time
 // TestLastUseIsWritten, apart from requests and now and then, however many there are.
 func TestLastUseIsWritten(t *testing.T) {
 	f := &writes{Fleet: httpapitest.New()}
-	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, WorkerToken: workerToken,
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken,
 		UsedEvery: 500 * time.Millisecond}, httpapi.DepsOf(f, slog.New(slog.DiscardHandler)))
 	if err != nil {
 		t.Fatal(err)
