@@ -40,6 +40,7 @@ func archive(t *testing.T) []byte {
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
 	for _, h := range []*tar.Header{
+		{Name: "./", Typeflag: tar.TypeDir, Mode: 0o755}, // else its time is now
 		{Name: "bin/", Typeflag: tar.TypeDir, Mode: 0o755},
 		{Name: "bin/sh", Typeflag: tar.TypeReg, Mode: 0o755, Size: 5, Uid: 7},
 	} {
