@@ -1,26 +1,22 @@
 package kek
 
 import (
-	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
-	"errors"
-	"io"
-	"os"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/keyfile"
 )
 
 const (
-	keyLen     = 32
-	nonceLen   = 12
-	maxKeyFile = 256 // bytes that are read: base64 and hex with blanks fit
+	nonceLen = 12
+	// KeyLen is the length of a key in bytes.
+	KeyLen = keyfile.Len
 )
 
 // File is a key that was read from a file. Immutable; safe for concurrent use.
@@ -29,63 +25,17 @@ type File struct {
 	id   string
 }
 
-// ReadFile reads a key file: 32 bytes as they are, in hex, or in base64. A file that others than
-// its owner can read is refused as Denied.
+// ReadFile reads a key file, as keyfile.Read does.
 func ReadFile(path string) (*File, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, errs.Wrap(errs.NotFound, err, "there is no key file").
-			WithRemedy(
-				"check the path; a new key is made by: (umask 077; head -c32 /dev/urandom > %s)",
-				path)
-	}
+	key, err := keyfile.Read(path)
 	if err != nil {
-		return nil, errs.Wrap(errs.Denied, err, "open the key file")
-	}
-	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, errs.Wrap(errs.Unavailable, err, "look at the key file")
-	}
-	if mode := st.Mode(); mode.IsRegular() && mode.Perm()&0o077 != 0 {
-		return nil, errs.New(errs.Denied,
-			"key file %s can be used by others than its owner (mode %04o)", path, mode.Perm()).
-			WithRemedy(
-				"chmod 600 %s; and if others may have read it, make another key and: sluice disk rekey", path)
-	}
-	b, err := io.ReadAll(io.LimitReader(f, maxKeyFile+1))
-	if err != nil {
-		return nil, errs.Wrap(errs.Unavailable, err, "read key file %s", path)
-	}
-	key, ok := parseKey(b)
-	if !ok {
-		return nil, errs.New(errs.Invalid, "key file %s has %d bytes, which are no key of 32 bytes",
-			path, len(b)).
-			WithRemedy(
-				"give 32 random bytes, as they are, in hex or in base64: (umask 077; head -c32 /dev/urandom > FILE)")
+		return nil, err
 	}
 	return New(key)
 }
 
-// parseKey understands the three ways to write a key.
-func parseKey(b []byte) (key [keyLen]byte, ok bool) {
-	if len(b) == keyLen {
-		return [keyLen]byte(b), true
-	}
-	text := string(bytes.TrimSpace(b))
-	for _, decode := range []func(string) ([]byte, error){hex.DecodeString,
-		base64.StdEncoding.DecodeString,
-		base64.RawStdEncoding.DecodeString, base64.URLEncoding.DecodeString,
-		base64.RawURLEncoding.DecodeString} {
-		if k, err := decode(text); err == nil && len(k) == keyLen {
-			return [keyLen]byte(k), true
-		}
-	}
-	return key, false
-}
-
 // New returns a key-encryption key of the given bytes.
-func New(key [keyLen]byte) (*File, error) {
+func New(key [keyfile.Len]byte) (*File, error) {
 	fingerprint, err := hkdf.Key(sha256.New, key[:], nil, "sluice key-encryption key id v1", 8)
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "derive the key's id")
