@@ -80,12 +80,14 @@ type MachineConfig struct {
 
 // CreateMachine creates a machine, and starts it unless SkipStart.
 type CreateMachine struct {
-	Name      string        `json:"name"`
-	App       string        `json:"app"`
-	Network   string        `json:"network"`
-	Worker    string        `json:"worker,omitempty"` // place it there
-	SkipStart bool          `json:"skip_start,omitempty"`
-	Config    MachineConfig `json:"config"`
+	Name      string `json:"name"`
+	App       string `json:"app"`
+	Network   string `json:"network"`
+	Worker    string `json:"worker,omitempty"` // place it there
+	SkipStart bool   `json:"skip_start,omitempty"`
+	// Encrypt says whether its disk is to be encrypted; absent: if the fleet has a key.
+	Encrypt *bool         `json:"encrypt,omitempty"`
+	Config  MachineConfig `json:"config"`
 }
 
 // Machine is a machine as the fleet knows it.
@@ -104,6 +106,7 @@ type Machine struct {
 	Release    string        `json:"release,omitempty"`
 	Version    string        `json:"version,omitempty"`
 	DiskURL    string        `json:"disk_url"`
+	Encrypted  bool          `json:"encrypted"` // its disk is
 	Healthy    bool          `json:"healthy"`
 	Operation  string        `json:"operation,omitempty"` // what is being done with it now
 	Config     MachineConfig `json:"config"`

@@ -23,6 +23,7 @@ func newMachineCommand(d *deps) *cobra.Command {
 		newMachineStartCommand(d),
 		newMachineStopCommand(d),
 		newMachineDestroyCommand(d),
+		newMachineDiskKeyCommand(d),
 		newMachineMigrateCommand(d),
 		newMachineExecCommand(d),
 		newMachineLogsCommand(d),
@@ -115,7 +116,8 @@ func printMachine(w io.Writer, m api.Machine) error {
 		{"CPUs", cores(m.Config.CPUs)}, {"Memory", byteCount(m.Config.MemoryMiB << 20)},
 		{"Generation", fmt.Sprint(m.Generation)}, {"Created", timestamp(m.CreatedAt)},
 		{"Updated", timestamp(m.UpdatedAt)},
-		{"Disk URL", m.DiskURL}, {"Disk epoch", fmt.Sprint(m.Disk.Epoch)},
+		{"Disk URL", m.DiskURL}, {"Encrypted", yesNo(m.Encrypted)},
+		{"Disk epoch", fmt.Sprint(m.Disk.Epoch)},
 		{"Disk I/O", fmt.Sprintf("%d requests, %s read, %s written since attach",
 			m.Disk.Requests, byteCount(m.Disk.BytesRead), byteCount(m.Disk.BytesWritten))},
 	})

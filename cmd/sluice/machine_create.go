@@ -25,6 +25,7 @@ type createFlags struct {
 	memory, disk string
 	stopTimeout  time.Duration
 	limitFiles   bool // --nofile was given
+	encrypt      bool
 	wait         bool
 	timeout      time.Duration
 }
@@ -62,10 +63,17 @@ func newMachineCreateCommand(d *deps) *cobra.Command {
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, args []string) error {
 			f.req.Name = args[0]
 			f.limitFiles = cmd.Flags().Changed("nofile")
+			if cmd.Flags().Changed("encrypt") {
+				f.req.Encrypt = &f.encrypt
+			}
 			return d.createMachine(cmd.Context(), c, &f)
 		}),
 	}
-	fl := cmd.Flags()
+	f.add(cmd.Flags())
+	return cmd
+}
+
+func (f *createFlags) add(fl *pflag.FlagSet) {
 	fl.StringVar(&f.req.App, "app", "", "app that the machine belongs to (required)")
 	fl.StringVar(&f.req.Network, "network", "", "private network that it is in (required)")
 	fl.StringVar(&f.req.Config.Image, "image", "base", "image that its disk starts from")
@@ -84,9 +92,10 @@ func newMachineCreateCommand(d *deps) *cobra.Command {
 	fl.DurationVar(&f.stopTimeout, "stop-timeout", 0,
 		"time from that signal to SIGKILL, at most 300s (default 5s)")
 	addProcessFlags(fl, &f.req.Config)
+	fl.BoolVar(&f.encrypt, "encrypt", true,
+		"encrypt its disk, under a key of its network (default: if the fleet has a key)")
 	fl.BoolVar(&f.wait, "wait", true, "wait until it is healthy")
 	fl.DurationVar(&f.timeout, "timeout", 2*time.Minute, "longest time to wait")
-	return cmd
 }
 
 // addProcessFlags adds what goes for each process that is started in a machine.

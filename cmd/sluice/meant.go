@@ -72,8 +72,7 @@ var ways = map[string]string{
 	"rename":       "a machine keeps its name: sluice machine create",
 	"app":          "apps come and go with their machines: sluice machine list --app APP",
 	"apps":         "apps come and go with their machines: sluice machine list --app APP",
-	"network":      "networks come and go with their machines: sluice machine list --network NETWORK",
-	"networks":     "networks come and go with their machines: sluice machine list --network NETWORK",
+	"networks":     "sluice network list, and their machines: sluice machine list --network NETWORK",
 
 	"machine set":   "a machine's config is fixed when it is created: sluice machine create",
 	"disk list":     "a disk is a URL: sluice disk info URL; those of machines are told by: sluice machine status MACHINE",

@@ -55,6 +55,8 @@ func nounCommands(d *deps) []*cobra.Command {
 		newDrainCommand(d),
 		newImageCommand(d),
 		newMachineCommand(d),
+		newNetworkCommand(d),
+		newSecretCommand(d),
 		newServerCommand(d),
 		newTokenCommand(d),
 		newTopCommand(d),

@@ -24,6 +24,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/httpapi"
 	"github.com/sluice-platform/sluice/internal/identity"
+	"github.com/sluice-platform/sluice/internal/seal"
 	"github.com/sluice-platform/sluice/internal/state/etcdstate"
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -39,6 +40,7 @@ type serverFlags struct {
 	otlp                 string // URL of a collector; "": that of the environment, or none
 	readyFile            string
 	builds               string // directory; "": that of the state
+	keys                 seal.Sources
 	policy               fleet.Policy
 	collectEvery, grace  time.Duration
 	verbose              bool
@@ -74,6 +76,7 @@ what was half done. A second server on the same data directory is refused.
 		"file with the tokens of operators, one a line; read again when it changes")
 	f.identity.add(flags)
 	flags.StringVar(&f.metricsToken, "metrics-token-file", "", metricsTokenHelp)
+	addFleetKeyFlags(flags, &f.keys)
 	flags.StringVar(&f.otlp, "otlp-endpoint", "", otlpHelp)
 	flags.StringVar(&f.readyFile, "ready-file", "",
 		"file to write the served URLs to, once they are served")
@@ -134,13 +137,23 @@ func (f *serverFlags) tokens() (cfg httpapi.Config, err error) {
 	return cfg, err
 }
 
+// secrets returns the API's config, and the fleet's keys, nil if there are none.
+func (f *serverFlags) secrets(ctx context.Context) (httpapi.Config, *seal.Keyring, error) {
+	tokens, err := f.tokens()
+	if err != nil {
+		return tokens, nil, err
+	}
+	keys, err := f.keys.Load(ctx)
+	return tokens, keys, err
+}
+
 // runServer runs until ctx ends, or a part of it fails.
 func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err := f.check(); err != nil {
 		return err
 	}
 	log := d.logger(levelOf(f.verbose))
-	tokens, err := f.tokens()
+	tokens, keys, err := f.secrets(ctx)
 	if err != nil {
 		return err
 	}
@@ -168,7 +181,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	c, err := f.newControl(seen, control.Deps{Disks: pool, Images: pool,
+	c, err := f.newControl(ctx, seen, control.Deps{Keys: keys, Disks: pool, Images: pool,
 		Authority: issuer{authority},
 		Garbage:   pooldisks.NewGarbage(store, f.grace, log),
 		Log:       log.With("component", "control")})
@@ -216,15 +229,19 @@ func (f *serverFlags) newAPI(ctx context.Context, cfg httpapi.Config, deps httpa
 	return a, listeners, err
 }
 
-// newControl returns the control plane, seen from outside.
-func (f *serverFlags) newControl(seen serverSight, deps control.Deps) (*control.Control, error) {
+// newControl returns the control plane, seen from outside, with the state read.
+func (f *serverFlags) newControl(ctx context.Context, seen serverSight,
+	deps control.Deps) (*control.Control, error) {
 	deps.Store, deps.MoveEnded = seen.state, seen.moveEnded
 	c, err := control.New(control.Config{FleetID: f.fleetID, StoreURL: f.store, Policy: f.policy,
 		CollectEvery: f.collectEvery, Trace: seen.traces != nil}, deps)
 	if err != nil {
 		return nil, err
 	}
-	return c, seen.watch(c)
+	if err := seen.watch(c); err != nil {
+		return nil, err
+	}
+	return c, c.OpenSealed(ctx)
 }
 
 // openPool opens the store of the pool, which has to answer.

@@ -110,5 +110,5 @@ func assignment(m fleet.Machine, want fleet.Want, gen fleet.Generation, instance
 	return fleet.Assignment{Machine: m.ID, Generation: gen, Want: want, Instance: instance,
 		Name: m.Name, App: m.App,
 		Network: m.Network, NetworkID: m.NetworkID, Address: p.Address, Disk: m.Disk,
-		Config: m.Config}
+		Config: m.Config, Encrypted: m.DiskKey != 0}
 }

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/state/memstate"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -27,9 +28,10 @@ func (g *countedGarbage) Collect(context.Context) (string, error) {
 
 type noPool struct{}
 
-func (noPool) ForkImage(context.Context, fleet.Image, string, int64) error { return nil }
-func (noPool) WriteOwner(context.Context, string, []byte) error            { return nil }
-func (noPool) Destroy(context.Context, string) error                       { return nil }
+func (noPool) ForkImage(context.Context, fleet.Image, string, int64, disk.KEK) error { return nil }
+func (noPool) WriteOwner(context.Context, string, []byte) error                      { return nil }
+func (noPool) Destroy(context.Context, string) error                                 { return nil }
+func (noPool) Rekey(context.Context, string, disk.KEK, disk.KEK) error               { return nil }
 func (noPool) Build(context.Context, fleet.ImageName, int64, io.Reader) (fleet.Image, error) {
 	return fleet.Image{}, nil
 }

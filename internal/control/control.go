@@ -49,6 +49,8 @@ var (
 	_ fleet.Workers    = (*Control)(nil)
 	_ fleet.Drains     = (*Control)(nil)
 	_ fleet.Images     = (*Control)(nil)
+	_ fleet.Keys       = (*Control)(nil)
+	_ fleet.Secrets    = (*Control)(nil)
 	_ fleet.Status     = (*Control)(nil)
 	_ fleet.Changes    = (*Control)(nil)
 	_ fleet.WorkerFeed = (*Control)(nil)
@@ -187,7 +189,7 @@ func (c *Control) retryFailed() {
 }
 
 func (c *Control) requeue(name string) {
-	if strings.HasPrefix(name, queueDisk) {
+	if strings.HasPrefix(name, queueDisk) || strings.HasPrefix(name, queueRekey) {
 		c.slow.add(name)
 		return
 	}

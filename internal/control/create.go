@@ -54,7 +54,9 @@ func (c *Control) recordMachine(ctx context.Context,
 			WithRemedy("choose another name, or: sluice machine destroy %s/%s", req.App, req.Name)
 	}
 	t := c.records.Begin()
-	c.numberIn(t, &m)
+	if err := c.numberIn(t, &m, req.Encrypt); err != nil {
+		return "", err
+	}
 	if req.SkipStart {
 		m.Desired = fleet.DesiredStopped
 	} else if err := c.reserveFirst(t, &m, req.Worker); err != nil {
@@ -101,8 +103,8 @@ func (c *Control) reserveFirst(t *records.Txn, m *fleet.Machine, only fleet.Work
 }
 
 // numberIn gives a new machine its number in its network, which is made if there is none of that
-// name.
-func (c *Control) numberIn(t *records.Txn, m *fleet.Machine) {
+// name. Unless its disk is to be in the clear, the network has a key then.
+func (c *Control) numberIn(t *records.Txn, m *fleet.Machine, encrypt *bool) error {
 	n, ok := c.records.Networks.Get(m.Network)
 	if !ok {
 		count := c.records.Counters()
@@ -112,7 +114,16 @@ func (c *Control) numberIn(t *records.Txn, m *fleet.Machine) {
 	}
 	m.NetworkID, m.Number = n.Val.ID, n.Val.NextNumber
 	n.Val.NextNumber++
+	if c.deps.Keys != nil && (encrypt == nil || *encrypt) {
+		if len(n.Val.Keys) == 0 {
+			n.Val.Keys = []fleet.NetworkKey{c.newNetworkKey(m.Network, 1)}
+		}
+		m.DiskKey = n.Val.Keys[0].Number
+	} else if encrypt != nil && *encrypt {
+		return c.needKeys()
+	}
 	records.Set(t, n, n.Val)
+	return nil
 }
 
 func (c *Control) diskURL(id fleet.MachineID) string {
@@ -153,8 +164,12 @@ func (c *Control) makeDisk(ctx context.Context, id fleet.MachineID) error {
 	if !ok {
 		return noImage(m.Val.Config.Image)
 	}
+	key, err := c.diskKEK(m.Val)
+	if err != nil {
+		return err
+	}
 	if err := c.deps.Disks.ForkImage(ctx, image.Val, m.Val.Disk.URL,
-		m.Val.Config.DiskGiB<<30); err != nil {
+		m.Val.Config.DiskGiB<<30, key); err != nil {
 		return fmt.Errorf("fork image %s for machine %s: %w", image.Val.Name, m.Val.Name, err)
 	}
 	doc, err := json.Marshal(ownerDoc{Format: 1, ID: id, Name: m.Val.Name, App: m.Val.App,

@@ -12,7 +12,9 @@ import (
 
 	"github.com/oklog/ulid/v2"
 
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/seal"
 	"github.com/sluice-platform/sluice/internal/state"
 )
 
@@ -20,8 +22,12 @@ import (
 // they can be repeated after a crash, and safe for concurrent use.
 type Disks interface {
 	// ForkImage makes the disk at dstURL a fork of the image's checkpoint, sizeBytes large (0: as
-	// the image). It succeeds if such a disk is there already.
-	ForkImage(ctx context.Context, image fleet.Image, dstURL string, sizeBytes int64) error
+	// the image), encrypted under key unless that is nil. It succeeds if such a disk is there
+	// already.
+	ForkImage(ctx context.Context, image fleet.Image, dstURL string, sizeBytes int64,
+		key disk.KEK) error
+	// Rekey changes the key of an encrypted disk, also while somebody has it attached.
+	Rekey(ctx context.Context, url string, old, next disk.KEK) error
 	// WriteOwner writes the owner's document beside the disk's head, replacing an older one.
 	WriteOwner(ctx context.Context, url string, doc []byte) error
 	// Destroy removes the disk, or leaves it to the collector. A missing disk is no error.
@@ -69,6 +75,8 @@ type Deps struct {
 	Disks   Disks
 	Images  Images
 	Garbage Garbage // nil: the pool is not collected
+	// Keys are the fleet's; nil: it has none, so that no disk is encrypted and no secret kept.
+	Keys *seal.Keyring
 	// Authority makes certificates; nil: no worker can be enrolled.
 	Authority Authority
 	Log       *slog.Logger

@@ -29,6 +29,9 @@ const (
 	eventOOM     = "out_of_memory"   // the kernel has killed a process of the machine
 	eventSilent  = "platform_silent" // the platform in its VM answers nothing
 	eventAnswers = "platform_answers"
+	eventSecret  = "secret"           // a secret of its app was set or unset
+	eventDiskKey = "disk_key"         // somebody was given the key of its disk
+	eventRekey   = "rekey"            // its disk was changed to a newer key
 	eventRestart = "platform_restart" // it was started again, while the machine went on
 )
 

@@ -57,6 +57,7 @@ func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 	if c.cfg.Trace {
 		addTraces(set, around.Moves)
 	}
+	set.Private = c.privateOf(set.Assignments)
 	return c.obs.publish(set, from, c.now())
 }
 

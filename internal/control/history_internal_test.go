@@ -8,15 +8,17 @@ import (
 	"testing"
 
 	"github.com/sluice-platform/sluice/internal/control/records"
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/state/memstate"
 )
 
 type noDisks struct{}
 
-func (noDisks) ForkImage(context.Context, fleet.Image, string, int64) error { return nil }
-func (noDisks) WriteOwner(context.Context, string, []byte) error            { return nil }
-func (noDisks) Destroy(context.Context, string) error                       { return nil }
+func (noDisks) ForkImage(context.Context, fleet.Image, string, int64, disk.KEK) error { return nil }
+func (noDisks) WriteOwner(context.Context, string, []byte) error                      { return nil }
+func (noDisks) Destroy(context.Context, string) error                                 { return nil }
+func (noDisks) Rekey(context.Context, string, disk.KEK, disk.KEK) error               { return nil }
 func (noDisks) Build(context.Context, fleet.ImageName, int64, io.Reader) (fleet.Image, error) {
 	return fleet.Image{}, nil
 }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/control"
+	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/state"
 	"github.com/sluice-platform/sluice/internal/state/memstate"
@@ -40,7 +41,8 @@ func newFixture(t *testing.T, workers ...string) *fixture {
 }
 
 func newFixtureOn(t *testing.T, store state.Store, workers ...string) *fixture {
-	f := &fixture{t: t, store: store, disks: &memDisks{docs: map[string][]byte{}}}
+	f := &fixture{t: t, store: store, disks: &memDisks{docs: map[string][]byte{},
+		keys: map[string]string{}}}
 	f.policy = fleet.Policy{WorkerSuspect: time.Second, WorkerDown: 2 * time.Second,
 		StartTimeout: 2 * time.Second}
 	f.serve()
@@ -273,16 +275,31 @@ func (w *obedient) report(ctx context.Context) error {
 type memDisks struct {
 	mu   sync.Mutex
 	docs map[string][]byte
+	keys map[string]string // ids of keys by the disk's URL
 	fail error
 }
 
-func (d *memDisks) ForkImage(_ context.Context, _ fleet.Image, url string, _ int64) error {
+func (d *memDisks) ForkImage(_ context.Context, _ fleet.Image, url string, _ int64,
+	key disk.KEK) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fail != nil {
 		return d.fail
 	}
 	d.docs[url] = nil
+	if key != nil {
+		d.keys[url] = key.ID()
+	}
+	return nil
+}
+
+func (d *memDisks) Rekey(_ context.Context, url string, _, next disk.KEK) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fail != nil {
+		return d.fail
+	}
+	d.keys[url] = next.ID()
 	return nil
 }
 

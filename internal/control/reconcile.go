@@ -17,7 +17,8 @@ const (
 	queueMachine = "machine/"
 	queueDrain   = "drain/"
 	queueDisk    = "disk/"
-	queueFleet   = "fleet" // failover, and whatever waits for capacity
+	queueRekey   = "rekey/" // networks
+	queueFleet   = "fleet"  // failover, and whatever waits for capacity
 )
 
 func (c *Control) reconcile(ctx context.Context, name string) error {
@@ -29,6 +30,8 @@ func (c *Control) reconcile(ctx context.Context, name string) error {
 		return c.reconcileDrain(ctx, fleet.DrainID(id))
 	case queueDisk:
 		return c.reconcileDisk(ctx, fleet.MachineID(id))
+	case queueRekey:
+		return c.reconcileRekey(ctx, fleet.NetworkName(id))
 	}
 	return c.reconcileFleet(ctx)
 }
@@ -39,6 +42,11 @@ func (c *Control) enqueueFor(ch records.Change) {
 	case records.Machines:
 		c.fast.add(queueMachine + ch.ID)
 		c.enqueueDrainOf(fleet.MachineID(ch.ID))
+		if m, ok := c.records.Machines.Get(fleet.MachineID(ch.ID)); ok {
+			c.enqueueRekey(m.Val.Network)
+		}
+	case records.Networks:
+		c.enqueueRekey(fleet.NetworkName(ch.ID))
 	case records.Moves:
 		if mv, ok := c.records.Moves.Get(fleet.MoveID(ch.ID)); ok {
 			c.fast.add(queueMachine + string(mv.Val.Machine))
@@ -108,6 +116,9 @@ func (c *Control) tick() {
 		if !d.Val.State.Final() {
 			c.fast.add(queueDrain + string(d.Val.ID))
 		}
+	}
+	for _, n := range c.records.Networks.All() {
+		c.enqueueRekey(n.Val.Name)
 	}
 	c.fast.add(queueFleet)
 }

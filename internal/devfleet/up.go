@@ -125,8 +125,10 @@ func (f *Fleet) found(cfg Config) (*State, error) {
 			return nil, fmt.Errorf("create fleet: %w", err)
 		}
 	}
-	if err := ensureToken(f.operatorToken()); err != nil {
-		return nil, err
+	for _, file := range []string{f.operatorToken(), f.fleetKey()} {
+		if err := ensureToken(file); err != nil {
+			return nil, err
+		}
 	}
 	s := &State{ID: f.ID, StoreURL: cfg.Store, Runtime: cfg.Runtime, FrontEnd: cfg.FrontEnd,
 		Pool: cfg.Pool, CPUs: cfg.CPUs,
@@ -156,7 +158,7 @@ func ensureToken(file string) error {
 	if _, err := os.Stat(file); err == nil {
 		return nil
 	}
-	var b [24]byte
+	var b [32]byte // a fleet's key has as many
 	if _, err := rand.Read(b[:]); err != nil {
 		return fmt.Errorf("make token: %w", err)
 	}
@@ -180,6 +182,9 @@ func (f *Fleet) ensureServer(ctx context.Context, s *State) error {
 		"--listen", bridge,
 		"--store", s.StoreURL, "--fleet-id", f.FleetID(), "--operator-token-file",
 		f.operatorToken(), "--ready-file", ready}
+	if _, err := os.Stat(f.fleetKey()); err == nil { // fleets of earlier releases have none
+		args = append(args, "--fleet-key-file", f.fleetKey())
+	}
 	if s.OTLP != "" {
 		args = append(args, "--otlp-endpoint", s.OTLP)
 	}

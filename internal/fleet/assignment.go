@@ -38,6 +38,8 @@ type Assignment struct {
 	Address    netip.Addr    `json:"address"`
 	Disk       Disk          `json:"disk_url"`
 	Config     MachineConfig `json:"config"`
+	// Encrypted: the VM needs the disk's keys, which come beside, in the set's Private.
+	Encrypted bool `json:"encrypted,omitempty"`
 	// Trace is where in a move's trace the worker puts what it does for it, as a W3C traceparent;
 	// "": nobody traces.
 	Trace string `json:"trace,omitempty"`
@@ -65,6 +67,8 @@ type AssignmentSet struct {
 	Assignments []Assignment `json:"assignments"`
 	Networks    []uint32     `json:"networks"`
 	Peers       []Peer       `json:"peers"`
+	// Private is apart from the assignments, because a worker keeps those on its disk.
+	Private map[MachineID]Private `json:"private,omitempty"`
 }
 
 // VMReport is one machine on one worker, as observed.

@@ -23,6 +23,8 @@ const (
 	ConditionTunnelKeyOld ConditionName = "tunnel-key-old"
 	// ConditionCertificateNotRenewed: the worker's certificate is overdue, and will expire.
 	ConditionCertificateNotRenewed ConditionName = "certificate-not-renewed"
+	// ConditionKeysMissing: machines with encrypted disks wait for their keys.
+	ConditionKeysMissing ConditionName = "keys-missing"
 )
 
 // Condition is something that is wrong with a worker, as it says itself.
@@ -43,6 +45,8 @@ var remedies = map[ConditionName]string{
 	ConditionTunnelKeyOld:      "see the worker's log; its data directory must be writable",
 	ConditionCertificateNotRenewed: "read the worker's log; a worker whose certificate has " +
 		"expired has to join anew: sluice worker token create",
+	ConditionKeysMissing: "bring the server back; it must have the fleet's key: a worker keeps " +
+		"keys in memory only",
 	ConditionNetworkFailing: "check that the worker may change the host's routes and nftables",
 }
 

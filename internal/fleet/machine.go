@@ -89,8 +89,11 @@ type Machine struct {
 	Number    uint32        `json:"number"` // in private addresses; unique in its network
 	Config    MachineConfig `json:"config"`
 	Disk      Disk          `json:"disk_url"`
-	Desired   Desired       `json:"desired"`
-	State     MachineState  `json:"state"`
+	// DiskKey is the number of its network's key under which its disk was last seen to be; 0: the
+	// disk is not encrypted.
+	DiskKey uint32       `json:"disk_key,omitempty"`
+	Desired Desired      `json:"desired"`
+	State   MachineState `json:"state"`
 	// why it is in State, where that needs words
 	Reason string `json:"reason,omitempty"`
 	// nil: never placed, or stopped and released

@@ -184,4 +184,7 @@ type Network struct {
 	ID   uint32      `json:"id"`
 	// NextNumber is the number that the next machine in it gets.
 	NextNumber uint32 `json:"next_number"`
+	// Keys are those of its machines' disks, newest first: more than one while the disks are
+	// changed to the newest. None before its first machine with an encrypted disk.
+	Keys []NetworkKey `json:"keys,omitempty"`
 }

@@ -16,7 +16,9 @@ type CreateMachine struct {
 	Network   NetworkName
 	Worker    WorkerID // "" means the planner chooses
 	SkipStart bool
-	Config    MachineConfig
+	// Encrypt says whether its disk is to be encrypted; nil: if the fleet has a key.
+	Encrypt *bool
+	Config  MachineConfig
 }
 
 // MachineView is a machine's record with what its worker last reported of it (nil: nothing fresh),
@@ -120,6 +122,42 @@ type Images interface {
 	CreateImage(ctx context.Context, name ImageName, sizeBytes int64, tar io.Reader) (Image, error)
 	// Images returns all, ordered by name.
 	Images(ctx context.Context) ([]Image, error)
+}
+
+// NetworkView says how a network's disks are encrypted.
+type NetworkView struct {
+	Name      NetworkName
+	Key       uint32 // number of the newest key; 0: none of its disks is encrypted
+	Encrypted int    // machines with an encrypted disk
+	// Waiting are the machines whose disks are not under the newest key yet, and why.
+	Waiting []Blocker
+}
+
+// DiskKey is what opens the disk of one machine.
+type DiskKey struct {
+	Machine Machine
+	Key     []byte
+}
+
+// Keys changes the keys of machines' disks.
+type Keys interface {
+	// Networks returns all, ordered by name.
+	Networks(ctx context.Context) ([]NetworkView, error)
+	// RekeyNetwork makes a new key for a network, to which its disks are changed one after the
+	// other. While that goes on it makes no other. NotFound if no disk of it is encrypted.
+	RekeyNetwork(ctx context.Context, name NetworkName) (NetworkView, error)
+	// DiskKey hands out the key of one machine's disk, and notes that in the machine's history.
+	DiskKey(ctx context.Context, ref string) (DiskKey, error)
+}
+
+// Secrets keeps apps' secrets, and shows none. Apps of one name in two networks have nothing to do
+// with each other.
+type Secrets interface {
+	SetSecret(ctx context.Context, of SecretScope, name string, value []byte) (Secret, error)
+	// Secrets returns an app's, ordered by name, without values.
+	Secrets(ctx context.Context, of SecretScope) ([]Secret, error)
+	// UnsetSecret is NotFound if there is none.
+	UnsetSecret(ctx context.Context, of SecretScope, name string) error
 }
 
 // Status says what the server is.

@@ -126,6 +126,9 @@ type StoreAccess struct {
 	DiskPath string `json:"disk_path"` // relative to the pool, as in disks/<id>
 	// bound by the gateway to (disk path, generation, writable or not)
 	Token string `json:"token"`
+	// Keys open an encrypted disk, newest first. They never leave memory: the worker's, and the
+	// VM's with its tmpfs.
+	Keys [][]byte `json:"keys,omitempty"`
 }
 
 // Prepare warms an empty VM for a machine that still runs elsewhere, or is stopped. Read-only.
@@ -147,6 +150,8 @@ type Bind struct {
 	Worker     fleet.WorkerID      `json:"worker"`
 	Store      StoreAccess         `json:"store"`
 	Config     fleet.MachineConfig `json:"config"`
+	// Secrets are in the environment of all that is started in the machine, over the config's.
+	Secrets map[string]string `json:"secrets,omitempty"`
 }
 
 // ReleaseMachine asks the platform to stop the machine and to close its disk: stop signal, SIGKILL,

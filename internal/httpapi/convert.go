@@ -12,8 +12,9 @@ func machineToAPI(v fleet.MachineView) api.Machine {
 	out := api.Machine{
 		ID: string(m.ID), Name: string(m.Name), App: string(m.App), Network: string(m.Network),
 		State: string(m.State), Desired: string(m.Desired), Reason: m.Reason,
-		Generation: uint64(m.Generation), DiskURL: m.Disk.URL, Operation: m.Owner,
-		Config: configToAPI(m.Config), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt,
+		Generation: uint64(m.Generation), DiskURL: m.Disk.URL, Encrypted: m.DiskKey != 0,
+		Operation: m.Owner,
+		Config:    configToAPI(m.Config), CreatedAt: m.CreatedAt, UpdatedAt: m.UpdatedAt,
 	}
 	if p := m.Placement; p != nil {
 		out.Worker, out.InstanceID = string(p.Worker), string(p.Instance)

@@ -46,6 +46,8 @@ type Deps struct {
 	Workers  fleet.Workers
 	Drains   fleet.Drains
 	Images   fleet.Images
+	Keys     fleet.Keys
+	Secrets  fleet.Secrets
 	Status   fleet.Status
 	Changes  fleet.Changes
 	Feed     fleet.WorkerFeed
@@ -79,6 +81,8 @@ type Fleet interface {
 	fleet.Workers
 	fleet.Drains
 	fleet.Images
+	fleet.Keys
+	fleet.Secrets
 	fleet.Status
 	fleet.Changes
 	fleet.WorkerFeed
@@ -89,8 +93,9 @@ type Fleet interface {
 
 // DepsOf returns deps of which every part is f.
 func DepsOf(f Fleet, log *slog.Logger) Deps {
-	return Deps{Machines: f, Moves: f, Workers: f, Drains: f, Images: f, Status: f, Changes: f,
-		Feed: f, Locator: f, Tokens: f, Enrolment: f, Log: log}
+	return Deps{Machines: f, Moves: f, Workers: f, Drains: f, Images: f, Keys: f,
+		Secrets: f, Status: f, Changes: f, Feed: f, Locator: f,
+		Tokens: f, Enrolment: f, Log: log}
 }
 
 // API is the HTTP API of one server. It is a http.Handler, safe for concurrent use.

@@ -23,7 +23,7 @@ const (
 func createFromAPI(req api.CreateMachine) (fleet.CreateMachine, error) {
 	out := fleet.CreateMachine{Name: fleet.MachineName(req.Name), App: fleet.AppName(req.App),
 		Network: fleet.NetworkName(req.Network), Worker: fleet.WorkerID(req.Worker),
-		SkipStart: req.SkipStart}
+		SkipStart: req.SkipStart, Encrypt: req.Encrypt}
 	names := []struct{ what, name string }{
 		{"machine", req.Name}, {"app", req.App}, {"network", req.Network},
 		{"image", req.Config.Image}}

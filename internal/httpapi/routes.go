@@ -26,7 +26,7 @@ func (a *API) routes() []route {
 	workers, drains := workerCalls{a.deps.Workers}, drainCalls{a.deps.Drains, a.waits}
 	tokens, log := tokenCalls{a.deps.Tokens}, auditCalls{a.deps.Audit}
 	images, enrol := imageCalls{a.deps.Images}, enrolCalls{a.deps.Enrolment}
-	return append([]route{
+	return slices.Concat([]route{
 		{"GET", "/healthz", authz.None, aboutNothing, expose.Alive},
 		{"GET", "/readyz", authz.None, aboutNothing, expose.Ready(a.lacks)},
 		{"GET", "/metrics", authz.Admin, aboutMetrics, a.metrics},
@@ -73,7 +73,7 @@ func (a *API) routes() []route {
 
 		{"GET", "/v1/audit", authz.Admin, aboutFleet, log.listAudit},
 		{"GET", "/v1/audit/verify", authz.Admin, aboutFleet, log.verifyAudit},
-	}, a.feedRoutes()...)
+	}, a.keyRoutes(), a.feedRoutes())
 }
 
 // feedRoutes is what workers call.

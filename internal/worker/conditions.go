@@ -65,6 +65,9 @@ func (w *Worker) conditionsNow() []fleet.Condition {
 	if t := w.pool.Trouble(); t != nil {
 		all = append(all, fleet.NewCondition(fleet.ConditionPoolFailing, t.Since, t.Message))
 	}
+	if since, err := w.keyless(); err != nil {
+		all = append(all, fleet.NewCondition(fleet.ConditionKeysMissing, since, err.Error()))
+	}
 	return all
 }
 

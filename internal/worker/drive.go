@@ -84,6 +84,9 @@ func (m *machine) drive(ctx context.Context) (forgotten bool) {
 			if m.waiting = m.retry.step == s && m.retry.until() > 0; m.waiting {
 				return false
 			}
+			if m.awaitsKeys(ctx, s) {
+				return false // the set of assignments that brings them wakes it
+			}
 			m.start(ctx, s)
 			return false
 		}

@@ -30,6 +30,8 @@ type machine struct {
 
 	mu        sync.Mutex
 	offered   *fleet.Assignment // newest one that accept has not taken yet
+	private   fleet.Private     // of the newest set; kept in memory only
+	keyless   time.Time         // since when it waits for the keys of its disk; zero: it does not
 	named     bool              // by the newest set of assignments
 	pending   bool              // an accepted assignment isn't durable yet
 	report    *fleet.VMReport   // nil: nothing to report
@@ -83,11 +85,12 @@ func newMachine(h *Worker, id fleet.MachineID, rec record) *machine {
 	}
 }
 
-// offer gives the actor its assignment of the newest set; nil: the set doesn't name it.
-func (m *machine) offer(a *fleet.Assignment) {
+// offer gives the actor its assignment of the newest set, with what is private; nil: the set
+// doesn't name it.
+func (m *machine) offer(a *fleet.Assignment, private fleet.Private) {
 	m.mu.Lock()
 	if a != nil {
-		m.offered, m.pending = a, true
+		m.offered, m.pending, m.private = a, true, private
 	}
 	changed := a != nil || m.named
 	m.named = a != nil

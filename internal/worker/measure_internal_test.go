@@ -128,7 +128,8 @@ func TestTheEndOfATraceIsNoNews(t *testing.T) {
 	m := newMachine(&Worker{log: slog.New(slog.DiscardHandler)}, "m", record{})
 	m.rec = record{Assignment: fleet.Assignment{Machine: "m", Generation: 3,
 		Want: fleet.WantRunning, Trace: "00-1-2-01"}}
-	m.offer(&fleet.Assignment{Machine: "m", Generation: 3, Want: fleet.WantRunning})
+	m.offer(&fleet.Assignment{Machine: "m", Generation: 3, Want: fleet.WantRunning},
+		fleet.Private{})
 	m.accept(t.Context())
 	if m.dirty || m.rec.Assignment.Trace == "" {
 		t.Error("a machine that runs is written down again")

@@ -49,18 +49,18 @@ func (m *machine) start(ctx context.Context, s step) {
 	tctx, cancel := context.WithCancel(ctx)
 	m.task = &task{step: s, cancel: cancel}
 	run, a, vm := *m.rec.Run, m.rec.Assignment, m.vm
-	gate := m.gate
+	gate, private := m.gate, m.privateNow()
 	var work func(context.Context) result
 	switch s {
 	case stepClaim:
 		work = func(ctx context.Context) result { return m.claimVM(ctx, a) }
 	case stepPrepare:
 		gate.Grant(run.Access)
-		work = func(ctx context.Context) result { return m.prepare(ctx, vm, gate, run, a) }
+		work = func(ctx context.Context) result { return m.prepare(ctx, vm, gate, run, a, private) }
 	case stepBind:
 		gate.Grant(run.Access)
 		m.binding = bindTried
-		work = func(ctx context.Context) result { return m.bind(ctx, vm, gate, run, a) }
+		work = func(ctx context.Context) result { return m.bind(ctx, vm, gate, run, a, private) }
 	case stepRelease:
 		m.releasing = true
 		gate.Closing()
@@ -206,22 +206,21 @@ func awaitGate(ctx context.Context, gate *gateway.Gateway) error {
 }
 
 func (m *machine) prepare(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, run machineRun,
-	a fleet.Assignment) result {
+	a fleet.Assignment, private fleet.Private) result {
 	ctx, cancel := context.WithTimeout(ctx, m.host.patient(prepareTimeout))
 	defer cancel()
 	if err := awaitGate(ctx, gate); err != nil {
 		return result{err: err}
 	}
-	h, err := vm.Guest.Prepare(ctx, guestapi.Prepare{
-		Machine: a.Machine, Store: guestapi.StoreAccess{DiskPath: run.Access.DiskPath,
-			Token: run.Access.Token},
-	})
+	h, err := vm.Guest.Prepare(ctx, guestapi.Prepare{Machine: a.Machine,
+		Store: guestapi.StoreAccess{DiskPath: run.Access.DiskPath, Token: run.Access.Token,
+			Keys: private.DiskKeys}})
 	return result{err: err, health: h}
 }
 
 // bind gives the VM its limits, its place in the network and its identity.
 func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, run machineRun,
-	a fleet.Assignment) result {
+	a fleet.Assignment, private fleet.Private) result {
 	ctx, cancel := context.WithTimeout(ctx, m.host.patient(bindTimeout))
 	defer cancel()
 	group, gctx := errgroup.WithContext(ctx)
@@ -246,8 +245,9 @@ func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, 
 		Machine: a.Machine, Generation: run.BoundGeneration, Instance: a.Instance,
 		Name: a.Name, App: a.App, Network: a.Network, Address: a.Address,
 		MTU: m.host.deps.HostNet.Wire().MTU, Worker: m.host.cfg.Worker,
-		Store:  guestapi.StoreAccess{DiskPath: run.Access.DiskPath, Token: run.Access.Token},
-		Config: a.Config,
+		Store: guestapi.StoreAccess{DiskPath: run.Access.DiskPath, Token: run.Access.Token,
+			Keys: private.DiskKeys},
+		Config: a.Config, Secrets: private.Secrets,
 	})
 	return result{err: err, health: h}
 }

@@ -114,7 +114,7 @@ func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
 			continue
 		}
 		named[a.Machine] = true
-		if w.offer(a) {
+		if w.offer(a, set.Private[a.Machine]) {
 			continue
 		}
 		rec, err := w.records.load(a.Machine)
@@ -125,17 +125,18 @@ func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
 			continue
 		}
 		m := newMachine(w, a.Machine, rec)
-		m.offer(&a)
+		m.offer(&a, set.Private[a.Machine])
 		w.launch(m)
 	}
 	w.conditions.set(fleet.ConditionRecordsUnreadable, failed)
 	w.mu.Lock()
 	for id, m := range w.machines {
 		if !named[id] {
-			m.offer(nil)
+			m.offer(nil, fleet.Private{})
 		}
 	}
 	w.revision = set.Revision
+	set.Private = nil // the machines have theirs
 	w.set = set
 	w.mu.Unlock()
 	select {
@@ -147,12 +148,12 @@ func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
 
 // offer gives a known machine its assignment, and reports whether the machine is known. It holds
 // the lock meanwhile, so that the machine can't be forgotten in between.
-func (w *Worker) offer(a fleet.Assignment) bool {
+func (w *Worker) offer(a fleet.Assignment, private fleet.Private) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	m, ok := w.machines[a.Machine]
 	if ok {
-		m.offer(&a)
+		m.offer(&a, private)
 	}
 	return ok
 }

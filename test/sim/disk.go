@@ -6,6 +6,7 @@ import (
 	"path"
 	"slices"
 
+	engine "github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -29,7 +30,8 @@ type disk struct {
 func newDisks(w *world) *disks { return &disks{w: w, of: map[fleet.MachineID]*disk{}} }
 
 // ForkImage implements control.Disks.
-func (d *disks) ForkImage(_ context.Context, _ fleet.Image, url string, _ int64) error {
+func (d *disks) ForkImage(_ context.Context, _ fleet.Image, url string, _ int64,
+	_ engine.KEK) error {
 	if d.w.chance(50) {
 		return errs.New(errs.Unavailable, "the store is slow")
 	}
@@ -42,6 +44,9 @@ func (d *disks) ForkImage(_ context.Context, _ fleet.Image, url string, _ int64)
 	}
 	return nil
 }
+
+// Rekey implements control.Disks.
+func (d *disks) Rekey(context.Context, string, engine.KEK, engine.KEK) error { return nil }
 
 // WriteOwner implements control.Disks.
 func (d *disks) WriteOwner(context.Context, string, []byte) error { return nil }

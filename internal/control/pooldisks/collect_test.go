@@ -45,7 +45,7 @@ func TestGarbageOfAFleet(t *testing.T) {
 	must(d.Close(ctx))
 	img := fleet.Image{Name: "a", DiskURL: url + "/images/a", Checkpoint: "v1"}
 	for _, m := range []string{"m1", "m2"} {
-		must(p.ForkImage(ctx, img, url+"/disks/"+m, 0))
+		must(p.ForkImage(ctx, img, url+"/disks/"+m, 0, nil))
 		must(p.WriteOwner(ctx, url+"/disks/"+m, []byte(`{"id":"`+m+`"}`)))
 	}
 	// the image is gone, machines of it are not

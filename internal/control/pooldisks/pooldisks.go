@@ -64,7 +64,7 @@ func (p *Pool) path(url string) (string, error) {
 
 // ForkImage implements control.Disks.
 func (p *Pool) ForkImage(ctx context.Context, img fleet.Image, dstURL string,
-	sizeBytes int64) error {
+	sizeBytes int64, key disk.KEK) error {
 	parent, err := p.path(img.DiskURL)
 	if err != nil {
 		return err
@@ -81,7 +81,7 @@ func (p *Pool) ForkImage(ctx context.Context, img fleet.Image, dstURL string,
 	// without a trace the machine's first boot is slower, and nothing else
 	defer func() { _ = g.Wait() }()
 	_, err = disk.Fork(ctx, p.store, parent, img.Checkpoint, child,
-		disk.ForkOptions{Size: sizeBytes})
+		disk.ForkOptions{Size: sizeBytes, Key: key})
 	if !errs.Is(err, errs.Exists) {
 		return err
 	}
@@ -90,9 +90,19 @@ func (p *Pool) ForkImage(ctx context.Context, img fleet.Image, dstURL string,
 		return fmt.Errorf("look at the disk that is there: %w", infoErr)
 	}
 	if from := have.Head.Parent; from != nil && from.Path == parent &&
-		from.Checkpoint == img.Checkpoint {
+		from.Checkpoint == img.Checkpoint && (have.Head.Encryption != nil) == (key != nil) {
 		return nil
 	}
+	return err
+}
+
+// Rekey implements control.Disks.
+func (p *Pool) Rekey(ctx context.Context, url string, old, next disk.KEK) error {
+	path, err := p.path(url)
+	if err != nil {
+		return err
+	}
+	_, err = disk.Rekey(ctx, p.store, path, old, next)
 	return err
 }
 

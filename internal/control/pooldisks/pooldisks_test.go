@@ -28,7 +28,7 @@ func TestEveryCallCanBeRepeated(t *testing.T) {
 	}
 	const url = "s3://bucket/pool/disks/01aaaaaaaaaaaa?endpoint=x"
 	for range 2 {
-		if err := pool.ForkImage(ctx, image, url, 64<<20); err != nil {
+		if err := pool.ForkImage(ctx, image, url, 64<<20, nil); err != nil {
 			t.Fatal(err)
 		}
 		if err := pool.WriteOwner(ctx, url, []byte(`{"a":1}`)); err != nil {
@@ -46,7 +46,7 @@ func TestEveryCallCanBeRepeated(t *testing.T) {
 	if err != nil || info.Head.Size != 64<<20 {
 		t.Fatalf("forked as %+v, %v", info, err)
 	}
-	if err := pool.ForkImage(ctx, other, url, 64<<20); !errs.Is(err, errs.Exists) {
+	if err := pool.ForkImage(ctx, other, url, 64<<20, nil); !errs.Is(err, errs.Exists) {
 		t.Fatalf("another image's disk was taken for a fork of this one: %v", err)
 	}
 	for range 2 {
@@ -68,7 +68,7 @@ func TestForeignURLsAreRefused(t *testing.T) {
 		if err := pool.Destroy(t.Context(), url); !errs.Is(err, errs.Invalid) {
 			t.Errorf("%s: %v", url, err)
 		}
-		if err := pool.ForkImage(t.Context(), fleet.Image{DiskURL: url}, url, 0); !errs.Is(err,
+		if err := pool.ForkImage(t.Context(), fleet.Image{DiskURL: url}, url, 0, nil); !errs.Is(err,
 			errs.Invalid) {
 			t.Errorf("%s: %v", url, err)
 		}

@@ -25,6 +25,7 @@ const (
 	Locks       Name = "netlocks"   // network/slot → move id
 	Tombstones  Name = "tombstones" // machines destroyed while their worker was lost
 	Tokens      Name = "tokens"     // of people and programs
+	Secrets     Name = "secrets"    // network/app/name → a secret, sealed
 	Meta        Name = "meta"       // one record: the counters
 	Identities  Name = "identities" // which certificates of a worker are taken
 	JoinTokens  Name = "jointokens"
@@ -59,6 +60,11 @@ func FullName(m fleet.Machine) string {
 
 // FormerFullName is the id that older releases gave a machine's name: unique in the whole fleet.
 func FormerFullName(m fleet.Machine) string { return fmt.Sprintf("%s/%s", m.App, m.Name) }
+
+// SecretID is the id of a secret.
+func SecretID(of fleet.SecretScope, name string) string {
+	return fmt.Sprintf("%s/%s/%s", of.Network, of.App, name)
+}
 
 // Slot is the id of one slot of a network's lock.
 func Slot(network fleet.NetworkName, slot int) string { return fmt.Sprintf("%s/%d", network, slot) }

@@ -52,6 +52,7 @@ type Records struct {
 	Tokens      *Kind[fleet.TokenID, fleet.Token]
 	Identities  *Kind[fleet.WorkerID, fleet.WorkerIdentity]
 	JoinTokens  *Kind[string, fleet.JoinToken]
+	Secrets     *Kind[string, fleet.Secret]
 	counters    *Kind[string, Counters]
 
 	mu      sync.RWMutex
@@ -79,6 +80,7 @@ func New(cfg Config) *Records {
 	r.Tokens = add[fleet.TokenID, fleet.Token](r, Tokens, nil)
 	r.Identities = add[fleet.WorkerID, fleet.WorkerIdentity](r, Identities, nil)
 	r.JoinTokens = add[string, fleet.JoinToken](r, JoinTokens, nil)
+	r.Secrets = add[string, fleet.Secret](r, Secrets, nil)
 	r.counters = add[string, Counters](r, Meta, nil)
 	r.counters.only = countersID
 	return r

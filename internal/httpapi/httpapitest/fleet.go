@@ -28,6 +28,7 @@ type Fleet struct {
 	moves      map[fleet.MoveID]*fleet.MoveView
 	images     map[fleet.ImageName]fleet.Image
 	tokens     map[fleet.TokenID]fleet.Token
+	secrets    map[string]fleet.Secret
 	reports    []fleet.WorkerReport
 	joins      []fleet.JoinRequest
 	joinTokens []fleet.JoinToken
@@ -47,6 +48,8 @@ var (
 	_ fleet.Workers    = (*Fleet)(nil)
 	_ fleet.Drains     = (*Fleet)(nil)
 	_ fleet.Images     = (*Fleet)(nil)
+	_ fleet.Keys       = (*Fleet)(nil)
+	_ fleet.Secrets    = (*Fleet)(nil)
 	_ fleet.Status     = (*Fleet)(nil)
 	_ fleet.Changes    = (*Fleet)(nil)
 	_ fleet.WorkerFeed = (*Fleet)(nil)
@@ -66,6 +69,7 @@ func New() *Fleet {
 		drains:   map[fleet.DrainID]*fleet.DrainView{},
 		moves:    map[fleet.MoveID]*fleet.MoveView{}, images: map[fleet.ImageName]fleet.Image{},
 		tokens:  map[fleet.TokenID]fleet.Token{},
+		secrets: map[string]fleet.Secret{},
 		changed: make(chan struct{}), now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC),
 	}
 	for i, id := range []fleet.WorkerID{"w1", "w2"} {

@@ -13,6 +13,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/disk/cache"
 	"github.com/sluice-platform/sluice/internal/disk/format"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
+	"github.com/sluice-platform/sluice/internal/disk/kek"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/guestapi/diskbroker"
@@ -49,8 +50,12 @@ func (e *engine) Prepare(ctx context.Context, access guestapi.StoreAccess) error
 	if err != nil {
 		return err
 	}
-	prepared, err := disk.Prepare(ctx, store, access.DiskPath,
-		disk.PrepareOptions{Cache: e.openCache(ctx)})
+	var prepared *disk.Prepared
+	key, err := keyOf(access)
+	if err == nil {
+		prepared, err = disk.Prepare(ctx, store, access.DiskPath,
+			disk.PrepareOptions{Cache: e.openCache(ctx), Key: key})
+	}
 	if err != nil {
 		return errors.Join(err, store.Close())
 	}
@@ -63,12 +68,16 @@ func (e *engine) Prepare(ctx context.Context, access guestapi.StoreAccess) error
 // Attach implements Engine.
 func (e *engine) Attach(ctx context.Context, a blockapi.Attach,
 	timed func(part, of string, began time.Time)) (Disk, error) {
+	key, err := keyOf(a.Store)
+	if err != nil {
+		return nil, err
+	}
 	store, err := e.store(a.Store)
 	if err != nil {
 		return nil, err
 	}
 	opts := disk.AttachOptions{Generation: uint64(a.Generation), Holder: a.Holder,
-		Logger: e.cfg.Log, Timed: timed}
+		Key: key, Logger: e.cfg.Log, Timed: timed}
 	e.mu.Lock()
 	if e.path == a.Store.DiskPath {
 		opts.Prepared = e.prepared
@@ -81,6 +90,14 @@ func (e *engine) Attach(ctx context.Context, a blockapi.Attach,
 		return nil, errors.Join(err, store.Close())
 	}
 	return &attached{Disk: d, store: store, path: a.Store.DiskPath}, nil
+}
+
+// keyOf returns what opens an encrypted disk; nil if no key came along.
+func keyOf(access guestapi.StoreAccess) (disk.KEK, error) {
+	if len(access.Keys) == 0 {
+		return nil, nil
+	}
+	return kek.NewRing(access.Keys...)
 }
 
 // openCache opens the cache device once, so that Attach finds what Prepare has read. Without a

@@ -165,7 +165,8 @@ func (p *Platform) noteServices(ctx context.Context, m *service.Manager, began t
 	}
 }
 
-// environment returns a command's environment: the defaults, the machine's, the given.
+// environment returns a command's environment: the defaults, the machine's, its app's secrets, the
+// given.
 func environment(b guestapi.Bind, more map[string]string) []string {
 	env := map[string]string{
 		"PATH":              "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -179,7 +180,7 @@ func environment(b guestapi.Bind, more map[string]string) []string {
 		"SLUICE_WORKER":     string(b.Worker),
 		"SLUICE_PRIVATE_IP": addressOf(b),
 	}
-	for _, layer := range []map[string]string{b.Config.Env, more} {
+	for _, layer := range []map[string]string{b.Config.Env, b.Secrets, more} {
 		for k, v := range layer {
 			env[k] = v
 		}
