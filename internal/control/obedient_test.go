@@ -17,6 +17,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/control"
 	"github.com/sluice-platform/sluice/internal/disk"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/seal"
 	"github.com/sluice-platform/sluice/internal/state"
 	"github.com/sluice-platform/sluice/internal/state/memstate"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -31,6 +32,7 @@ type fixture struct {
 	store  state.Store
 	policy fleet.Policy
 	disks  *memDisks
+	keys   *seal.Keyring // nil: the fleet has none
 	c      *control.Control
 	newest atomic.Pointer[control.Control] // c, for the workers
 	stop   func()                          // ends the server
@@ -61,6 +63,7 @@ func (f *fixture) serve() {
 	c, err := control.New(control.Config{FleetID: "f1", StoreURL: "mem://pool", Policy: f.policy,
 		Tick: 20 * time.Millisecond}, control.Deps{
 		Store: f.store, Disks: f.disks, Images: memImages{}, Log: slog.New(slog.DiscardHandler),
+		Keys: f.keys,
 		MoveEnded: f.ended.add})
 	if err != nil {
 		f.t.Fatal(err)

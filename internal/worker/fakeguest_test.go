@@ -13,6 +13,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/blob/gatewayblob"
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/kek"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/x/errs"
@@ -154,7 +155,8 @@ func (v *fakeVM) postPrepare(w http.ResponseWriter, r *http.Request) {
 	v.work(func(ctx context.Context) {
 		store := v.open(p.Store)
 		defer store.Close()
-		if _, err := disk.Prepare(ctx, store, p.Store.DiskPath, disk.PrepareOptions{}); err != nil {
+		opts := disk.PrepareOptions{Key: keyOf(p.Store)}
+		if _, err := disk.Prepare(ctx, store, p.Store.DiskPath, opts); err != nil {
 			v.host.t.Logf("fake guest: prepare: %v", err)
 		}
 		if h, _ := v.get(); h.State == guestapi.StateEmpty {
@@ -202,10 +204,19 @@ func (v *fakeVM) postBind(w http.ResponseWriter, r *http.Request) {
 	v.answer(w)
 }
 
+// keyOf returns what opens the disk; nil if no key came along.
+func keyOf(a guestapi.StoreAccess) disk.KEK {
+	ring, err := kek.NewRing(a.Keys...)
+	if err != nil {
+		return nil
+	}
+	return ring
+}
+
 func (v *fakeVM) bringUp(ctx context.Context, b guestapi.Bind) {
 	store := v.open(b.Store)
 	d, err := disk.Attach(ctx, store, b.Store.DiskPath, disk.AttachOptions{
-		Generation: uint64(b.Generation), Holder: string(v.id),
+		Generation: uint64(b.Generation), Holder: string(v.id), Key: keyOf(b.Store),
 		Tuning: disk.Tuning{Revalidate: 20 * time.Millisecond, StallTimeout: 5 * time.Second},
 	})
 	if err != nil {

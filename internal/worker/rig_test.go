@@ -107,9 +107,14 @@ func (f *fakeFeed) Report(_ context.Context, r fleet.WorkerReport) error {
 }
 
 // assign replaces the whole set.
-func (f *fakeFeed) assign(as ...fleet.Assignment) int64 {
+func (f *fakeFeed) assign(as ...fleet.Assignment) int64 { return f.assignWith(nil, as...) }
+
+// assignWith replaces the whole set, and what is private.
+func (f *fakeFeed) assignWith(private map[fleet.MachineID]fleet.Private,
+	as ...fleet.Assignment) int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.set.Private = private
 	f.set.Assignments = slices.Clone(as)
 	f.set.Revision++
 	close(f.changed)
