@@ -123,8 +123,12 @@ func diskIsGuarded(t *testing.T, f *fleettest.Fleet) {
 		t.Fatal(err)
 	}
 	defer store.Close()
+	key, err := f.DiskKEK(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
 	_, err = disk.Attach(t.Context(), store, path,
-		disk.AttachOptions{Generation: m.Generation, Holder: "late"})
+		disk.AttachOptions{Generation: m.Generation, Holder: "late", Key: key})
 	if !errs.Is(err, errs.Fenced) || errs.RemedyOf(err) == "" {
 		t.Errorf("an attach with generation %d, late: %v (remedy %q)", m.Generation, err,
 			errs.RemedyOf(err))

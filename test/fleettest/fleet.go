@@ -251,3 +251,13 @@ func (f *Fleet) Ledger(ctx context.Context, ref, what string) (uint64, error) {
 	}
 	return strconv.ParseUint(strings.TrimSpace(string(body)), 10, 64)
 }
+
+// RestartServer kills the server and starts it with other arguments; an error if it doesn't start.
+func (f *Fleet) RestartServer(args ...string) error {
+	f.t.Helper()
+	if err := f.KillServer(f.t.Context()); err != nil {
+		return err
+	}
+	f.cfg.Args = args
+	return f.Up(f.t.Context(), f.cfg, func(string) {})
+}

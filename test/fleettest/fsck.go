@@ -3,6 +3,7 @@ package fleettest
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/disk"
+	"github.com/sluice-platform/sluice/internal/disk/kek"
 	"github.com/sluice-platform/sluice/test/fleettest/treesum"
 )
 
@@ -76,7 +78,7 @@ func (f *Fleet) onClosed(m api.Machine, use func(raw string)) {
 	}
 	defer os.Remove(raw.Name())
 	defer raw.Close()
-	if err := f.exportDisk(m.DiskURL, raw); err != nil {
+	if err := f.exportDisk(m, raw); err != nil {
 		f.t.Fatalf("read disk of %s: %v", m.Name, err)
 	}
 	out, err := exec.CommandContext(f.t.Context(), "e2fsck", "-fn", raw.Name()).CombinedOutput()
@@ -86,8 +88,24 @@ func (f *Fleet) onClosed(m api.Machine, use func(raw string)) {
 	use(raw.Name())
 }
 
+// DiskKEK returns what opens a machine's disk; nil if it is in the clear.
+func (f *Fleet) DiskKEK(ctx context.Context, m api.Machine) (disk.KEK, error) {
+	if !m.Encrypted {
+		return nil, nil
+	}
+	k, err := f.MachineDiskKey(ctx, m.ID)
+	if err != nil {
+		return nil, err
+	}
+	key, err := hex.DecodeString(k.Key)
+	if err != nil {
+		return nil, err
+	}
+	return kek.NewRing(key)
+}
+
 // exportDisk copies a disk's newest map into a sparse file.
-func (f *Fleet) exportDisk(url string, raw *os.File) error {
+func (f *Fleet) exportDisk(m api.Machine, raw *os.File) error {
 	ctx, cancel := context.WithTimeout(f.t.Context(), time.Minute)
 	defer cancel()
 	s, err := f.State()
@@ -100,7 +118,7 @@ func (f *Fleet) exportDisk(url string, raw *os.File) error {
 			return err
 		}
 	}
-	pool, path, err := blobs.SplitDiskURL(url)
+	pool, path, err := blobs.SplitDiskURL(m.DiskURL)
 	if err != nil {
 		return err
 	}
@@ -109,7 +127,11 @@ func (f *Fleet) exportDisk(url string, raw *os.File) error {
 		return err
 	}
 	defer store.Close()
-	d, err := disk.OpenReadOnly(ctx, store, path, "", disk.ReadOnlyOptions{})
+	key, err := f.DiskKEK(ctx, m)
+	if err != nil {
+		return err
+	}
+	d, err := disk.OpenReadOnly(ctx, store, path, "", disk.ReadOnlyOptions{Key: key})
 	if err != nil {
 		return err
 	}
