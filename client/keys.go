@@ -43,8 +43,8 @@ func (c *Client) SetSecret(ctx context.Context, network, app, name,
 		return s, &api.Error{Code: codeInvalid, Message: "the request can't be encoded",
 			Cause: err.Error(), Err: err}
 	}
-	req, err := c.newRequest(ctx, http.MethodPut, pathOf("networks", network, "apps", app, "secrets",
-		name), nil, bytes.NewReader(data))
+	path := pathOf("networks", network, "apps", app, "secrets", name)
+	req, err := c.newRequest(ctx, http.MethodPut, path, nil, bytes.NewReader(data))
 	if err != nil {
 		return s, err
 	}

@@ -37,9 +37,10 @@ func newSecretSetCommand(d *deps) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set NAME [@FILE] --network NETWORK --app APP",
 		Short: "Set a secret of an app, from stdin or a file",
-		Long: `Set a secret of an app in a network. The value is read from stdin, or from the file after the @, and
-is never an argument, where others on this host would see it. One line feed at its
-end is left out. It is kept sealed under the fleet's key, and shown to nobody.
+		Long: `Set a secret of an app in a network. The value is read from stdin, or from the file
+after the @, and is never an argument, where others on this host would see it. One
+line feed at its end is left out. It is kept sealed under the fleet's key, and shown
+to nobody.
 
 The app's machines have it in the environment of services and commands from their
 next start on: sluice machine stop, sluice machine start. It goes over what --env

@@ -163,7 +163,8 @@ func newKeyWorld(t *testing.T, keys *seal.Keyring) *keyWorld {
 // use attaches a machine's disk with the keys that its VM would be told now.
 func (w *keyWorld) use(c *Control, m fleet.Machine, do func(*disk.Disk) error) {
 	w.t.Helper()
-	told := c.privateOf([]fleet.Assignment{assignment(m, fleet.WantRunning, 1, "", fleet.Placement{})})
+	told := c.privateOf([]fleet.Assignment{
+		assignment(m, fleet.WantRunning, 1, "", fleet.Placement{})})
 	key, err := kek.NewRing(told[m.ID].DiskKeys...)
 	if err != nil {
 		w.t.Fatalf("machine %s is told no key: %v", m.Name, err)
@@ -284,8 +285,9 @@ func TestTheFleetsKeyChanges(t *testing.T) {
 	if err := c.OpenSealed(ctx); err != nil {
 		t.Fatal(err)
 	}
+	of := fleet.SecretScope{Network: "net", App: "app"}
 	for _, name := range []string{"A", "B"} {
-		if _, err := c.SetSecret(ctx, "app", name, []byte("secret "+name)); err != nil {
+		if _, err := c.SetSecret(ctx, of, name, []byte("secret "+name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -311,7 +313,8 @@ func TestTheFleetsKeyChanges(t *testing.T) {
 		t.Fatalf("the older key is still needed: %v", err)
 	}
 	w.check(c)
-	if got := c.openSecrets([]fleet.Assignment{{App: "app"}})["app"]["B"]; got != "secret B" {
+	open := c.openSecrets([]fleet.Assignment{{Network: "net", App: "app"}})
+	if got := open[of]["B"]; got != "secret B" {
 		t.Errorf("the secret is %q", got)
 	}
 }
@@ -322,12 +325,13 @@ func TestWhatIsSealedStaysWhereItIs(t *testing.T) {
 	ctx, keys := t.Context(), ringOf(t, "fleet")
 	w := newKeyWorld(t, keys)
 	c := w.serve(keys, forEver)
-	for _, app := range []fleet.AppName{"app", "thief"} {
-		if _, err := c.SetSecret(ctx, app, "TOKEN", []byte("secret of "+app)); err != nil {
+	thief := fleet.SecretScope{Network: "net", App: "thief"}
+	for _, of := range []fleet.SecretScope{{Network: "net", App: "app"}, thief} {
+		if _, err := c.SetSecret(ctx, of, "TOKEN", []byte("secret of "+of.App)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	mine, err := w.state.Get(ctx, "fleet/secrets/app/TOKEN")
+	mine, err := w.state.Get(ctx, "fleet/secrets/net/app/TOKEN")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -335,7 +339,7 @@ func TestWhatIsSealedStaysWhereItIs(t *testing.T) {
 	if bytes.Equal(moved, mine.Value) {
 		t.Fatalf("the record is %s", mine.Value)
 	}
-	theirs, err := w.state.Get(ctx, "fleet/secrets/thief/TOKEN")
+	theirs, err := w.state.Get(ctx, "fleet/secrets/net/thief/TOKEN")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,7 +349,8 @@ func TestWhatIsSealedStaysWhereItIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	c = w.serve(keys, forEver)
-	if got := c.openSecrets([]fleet.Assignment{{App: "thief"}})["thief"]; len(got) > 0 {
+	open := c.openSecrets([]fleet.Assignment{{Network: "net", App: "thief"}})
+	if got := open[thief]; len(got) > 0 {
 		t.Errorf("it got %v", got)
 	}
 	if err := c.OpenSealed(ctx); !errs.Is(err, errs.Denied) {

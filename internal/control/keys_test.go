@@ -14,6 +14,8 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
+var ofApp = fleet.SecretScope{Network: "net", App: "app"}
+
 // newKeyedFixture is a fleet with a key.
 func newKeyedFixture(t *testing.T, workers ...string) *fixture {
 	t.Helper()
@@ -95,22 +97,29 @@ func TestSecretsAreToldToTheirAppOnly(t *testing.T) {
 	mine := f.create("mine", "net").Machine
 	other := request("other", "net")
 	other.App = "else"
-	v, err := f.c.CreateMachine(t.Context(), other)
-	if err != nil {
-		t.Fatal(err)
+	var others []fleet.MachineID
+	for _, req := range []fleet.CreateMachine{other, request("mine", "elsewhere")} {
+		v, err := f.c.CreateMachine(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		others = append(others, v.Machine.ID)
 	}
 	const value = "what-nobody-else-may-know"
-	s, err := f.c.SetSecret(t.Context(), "app", "TOKEN", []byte(value))
+	s, err := f.c.SetSecret(t.Context(), ofApp, "TOKEN", []byte(value))
 	if err != nil || s.Digest == "" {
 		t.Fatalf("%+v, %v", s, err)
 	}
 	if got := f.told("w1", mine.ID).Secrets["TOKEN"]; got != value {
 		t.Errorf("its machine is told %q", got)
 	}
-	if got := f.told("w1", v.Machine.ID); len(got.Secrets) > 0 || len(got.DiskKeys) != 1 {
-		t.Errorf("another app's is told %d secrets, %d keys", len(got.Secrets), len(got.DiskKeys))
+	for _, id := range others {
+		if got := f.told("w1", id); len(got.Secrets) > 0 || len(got.DiskKeys) != 1 {
+			t.Errorf("one of another app, or of another network's app of that name, is told %d "+
+				"secrets and %d keys", len(got.Secrets), len(got.DiskKeys))
+		}
 	}
-	events, err := f.c.MachineEvents(t.Context(), "mine")
+	events, err := f.c.MachineEvents(t.Context(), string(mine.ID))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,13 +128,13 @@ func TestSecretsAreToldToTheirAppOnly(t *testing.T) {
 		t.Errorf("the history ends with %+v", last)
 	}
 	f.expectHidden(value, f.told("w1", mine.ID).DiskKeys[0])
-	if err := f.c.UnsetSecret(t.Context(), "app", "TOKEN"); err != nil {
+	if err := f.c.UnsetSecret(t.Context(), ofApp, "TOKEN"); err != nil {
 		t.Fatal(err)
 	}
 	if got := f.told("w1", mine.ID).Secrets; len(got) > 0 {
 		t.Errorf("it is still told %d secrets", len(got))
 	}
-	if err := f.c.UnsetSecret(t.Context(), "app", "TOKEN"); !errs.Is(err, errs.NotFound) {
+	if err := f.c.UnsetSecret(t.Context(), ofApp, "TOKEN"); !errs.Is(err, errs.NotFound) {
 		t.Errorf("unset twice: %v", err)
 	}
 }
@@ -149,7 +158,7 @@ func (f *fixture) expectHidden(secret string, key []byte) {
 	}
 	f.disks.mu.Unlock()
 	machines, err1 := f.c.Machines(ctx)
-	secrets, err2 := f.c.Secrets(ctx, "app")
+	secrets, err2 := f.c.Secrets(ctx, ofApp)
 	networks, err3 := f.c.Networks(ctx)
 	set, err4 := f.c.Assignments(ctx, "w1", 0)
 	for _, err := range []error{err1, err2, err3, err4} {
@@ -180,7 +189,7 @@ func TestWithoutAKey(t *testing.T) {
 	encrypted.Encrypt = &yes
 	_, create := f.c.CreateMachine(t.Context(), encrypted)
 	_, rekey := f.c.RekeyNetwork(t.Context(), "net")
-	_, set := f.c.SetSecret(t.Context(), "app", "TOKEN", []byte("x"))
+	_, set := f.c.SetSecret(t.Context(), ofApp, "TOKEN", []byte("x"))
 	for what, err := range map[string]error{"create": create, "rekey": rekey, "secret": set} {
 		if !errs.Is(err, errs.Unsupported) || !strings.Contains(errs.RemedyOf(err),
 			"--fleet-key-file") {
@@ -216,7 +225,8 @@ func TestInTheClearByRequest(t *testing.T) {
 func TestSecretsThatAreRefused(t *testing.T) {
 	f := newKeyedFixture(t)
 	set := func(app fleet.AppName, name, value string) error {
-		_, err := f.c.SetSecret(t.Context(), app, name, []byte(value))
+		_, err := f.c.SetSecret(t.Context(), fleet.SecretScope{Network: "net", App: app}, name,
+			[]byte(value))
 		return err
 	}
 	if err := set("app", "GOOD", "value"); err != nil {
@@ -239,7 +249,7 @@ func TestSecretsThatAreRefused(t *testing.T) {
 	if !errs.Is(full, errs.Exhausted) || errs.RemedyOf(full) == "" {
 		t.Errorf("too much: %v", full)
 	}
-	all, err := f.c.Secrets(t.Context(), "app")
+	all, err := f.c.Secrets(t.Context(), ofApp)
 	if err != nil || len(all) != 2 || all[1].Name != "GOOD" || all[1].Sealed != nil {
 		t.Errorf("left: %+v, %v", all, err)
 	}

@@ -63,7 +63,7 @@ func (f *fixture) serve() {
 	c, err := control.New(control.Config{FleetID: "f1", StoreURL: "mem://pool", Policy: f.policy,
 		Tick: 20 * time.Millisecond}, control.Deps{
 		Store: f.store, Disks: f.disks, Images: memImages{}, Log: slog.New(slog.DiscardHandler),
-		Keys: f.keys,
+		Keys:      f.keys,
 		MoveEnded: f.ended.add})
 	if err != nil {
 		f.t.Fatal(err)

@@ -104,6 +104,10 @@ func newScene(t *testing.T, worker string, r role) *scene {
 	f.Update(func(tx *httpapitest.Tx) { // so that a watch of it ends
 		tx.Drains[s.drain].Drain.State = fleet.DrainDone
 	})
+	if _, err := f.SetSecret(t.Context(), fleet.SecretScope{Network: "prod", App: "shop"}, "some",
+		[]byte("x")); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := f.CreateJoinToken(t.Context(), "w9", time.Hour); err != nil {
 		t.Fatal(err)
 	}
@@ -167,6 +171,8 @@ func samples() map[string]sample {
 		"POST /internal/v1/join":                    {"", `{"worker":"w1","address":"fd00::3"}`},
 		"GET /internal/v1/workers/{id}/assignments": {"?after=0", ""},
 		"POST /internal/v1/workers/{id}/report":     {"", `{"worker":"w1","vms":[]}`},
+
+		"PUT /v1/networks/{network}/apps/{app}/secrets/{name}": {"", `{"value":"x"}`},
 	}
 }
 
@@ -187,7 +193,12 @@ func (s *scene) fill(path string, missing bool) string {
 	if strings.Contains(path, "/tokens/") {
 		ref = token
 	}
-	return strings.NewReplacer("{ref}", ref, "{id}", id, "{name}", "some", "{action}", "stop",
+	name := "some"
+	if strings.HasSuffix(path, "/rekey") {
+		name = "prod"
+	}
+	return strings.NewReplacer("{ref}", ref, "{id}", id, "{name}", name, "{action}", "stop",
+		"{network}", "prod", "{app}", "shop",
 		"{port}", "8080", "{path...}", "x", "{rest...}", "of/a/newer/release").Replace(path)
 }
 
@@ -239,7 +250,7 @@ func (s *scene) cell(t *testing.T, route string, r role) string {
 }
 
 // listed are the lists of which everybody sees a part.
-func listed() []string { return []string{"/v1/machines", "/v1/tokens"} }
+func listed() []string { return []string{"/v1/machines", "/v1/networks", "/v1/tokens"} }
 
 // lastRef returns the part of a path that names its object.
 func lastRef(path string) string {

@@ -36,8 +36,8 @@ type secretFleet struct {
 func TestKeysAndSecrets(t *testing.T) {
 	f := &secretFleet{Fleet: fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1}), t: t,
 		secret: "secret-" + rand.Text(), content: "content-" + rand.Text()}
-	if got := f.SluiceIn(strings.NewReader(f.secret+"\n"), "secret", "set", "TOKEN", "--app",
-		"test"); got.Code != 0 {
+	if got := f.SluiceIn(strings.NewReader(f.secret+"\n"), "secret", "set", "TOKEN", "--network",
+		"green", "--app", "test"); got.Code != 0 {
 		t.Fatalf("secret set: %+v", got)
 	}
 	cfg := idle(api.Service{Name: "says", Cmd: []string{"sh", "-c",
@@ -171,11 +171,13 @@ func (f *secretFleet) changesSecret() {
 	if err := os.WriteFile(file, []byte(next), 0o600); err != nil {
 		f.t.Fatal(err)
 	}
-	if got := f.Sluice("secret", "set", "TOKEN", next, "--app", "test"); got.Code != 2 ||
+	if got := f.Sluice("secret", "set", "TOKEN", next, "--network", "green", "--app",
+		"test"); got.Code != 2 ||
 		strings.Contains(got.Stderr, next) {
 		f.t.Errorf("a value as an argument: %+v", got)
 	}
-	if got := f.Sluice("secret", "set", "TOKEN", "@"+file, "--app", "test"); got.Code != 0 {
+	if got := f.Sluice("secret", "set", "TOKEN", "@"+file, "--network", "green",
+		"--app", "test"); got.Code != 0 {
 		f.t.Fatalf("secret set: %+v", got)
 	}
 	f.expect() // nothing changes in what runs
@@ -251,7 +253,7 @@ func (f *secretFleet) answers() map[string][]byte {
 	machine := "/v1/machines/" + f.m.ID
 	for _, path := range []string{"/v1/server", "/v1/machines", machine, machine + "/events",
 		machine + "/services", machine + "/disk", machine + "/disk/stats", machine + "/logs",
-		"/v1/networks", "/v1/apps/test/secrets", "/v1/workers", "/v1/workers/w1", "/v1/images",
+		"/v1/networks", "/v1/networks/green/apps/test/secrets", "/v1/workers", "/v1/workers/w1", "/v1/images",
 		"/metrics"} {
 		req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, s.ServerURL+path, nil)
 		if err != nil {
@@ -279,7 +281,7 @@ func (f *secretFleet) answers() map[string][]byte {
 		}
 	}
 	for _, args := range [][]string{{"machine", "status", f.m.ID}, {"machine", "list", "--json"},
-		{"secret", "list", "--app", "test", "--json"}, {"network", "list", "--json"}} {
+		{"secret", "list", "--network", "green", "--app", "test", "--json"}, {"network", "list", "--json"}} {
 		got := f.Sluice(args...)
 		all[strings.Join(args, " ")] = []byte(got.Stdout + got.Stderr)
 	}
