@@ -41,6 +41,7 @@ type serverFlags struct {
 	readyFile            string
 	builds               string // directory; "": that of the state
 	keys                 seal.Sources
+	withoutKeys          bool
 	policy               fleet.Policy
 	collectEvery, grace  time.Duration
 	verbose              bool
@@ -76,7 +77,7 @@ what was half done. A second server on the same data directory is refused.
 		"file with the tokens of operators, one a line; read again when it changes")
 	f.identity.add(flags)
 	flags.StringVar(&f.metricsToken, "metrics-token-file", "", metricsTokenHelp)
-	addFleetKeyFlags(flags, &f.keys)
+	f.addKeyFlags(flags)
 	flags.StringVar(&f.otlp, "otlp-endpoint", "", otlpHelp)
 	flags.StringVar(&f.readyFile, "ready-file", "",
 		"file to write the served URLs to, once they are served")
@@ -241,7 +242,7 @@ func (f *serverFlags) newControl(ctx context.Context, seen serverSight,
 	if err := seen.watch(c); err != nil {
 		return nil, err
 	}
-	return c, c.OpenSealed(ctx)
+	return c, f.openSealed(ctx, c, deps.Log)
 }
 
 // openPool opens the store of the pool, which has to answer.

@@ -39,6 +39,9 @@ func (c *Control) RekeyNetwork(ctx context.Context,
 		case len(n.Val.Keys) > 1:
 			return nil // it goes on with the one that is there
 		}
+		if _, err := c.openNetworkKeys(n.Val, 0); err != nil {
+			return err // its disks could not be changed to another
+		}
 		t, next := c.records.Begin(), n.Val
 		next.Keys = append([]fleet.NetworkKey{
 			c.newNetworkKey(name, n.Val.Keys[0].Number+1)}, n.Val.Keys...)

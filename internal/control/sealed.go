@@ -54,7 +54,8 @@ func (c *Control) OpenSealed(ctx context.Context) error {
 func missingKey(err error) error {
 	return errs.Wrap(errs.KindOf(err), err, "the state holds what the fleet's keys don't open").
 		WithRemedy("start the server with the missing key as well: --fleet-key-file NEWEST " +
-			"--fleet-key-file OLDER; what is lost with a key: docs/operations.md")
+			"--fleet-key-file OLDER; without it, what it has sealed is lost, " +
+			"and --start-without-keys serves the rest")
 }
 
 // nothingSealed refuses a state with sealed values where there is no key.

@@ -146,5 +146,6 @@ func networkToAPI(v fleet.NetworkView) api.Network {
 }
 
 func secretToAPI(s fleet.Secret) api.Secret {
-	return api.Secret{Network: string(s.Network), App: string(s.App), Name: s.Name, Digest: s.Digest, SetAt: s.SetAt}
+	return api.Secret{Network: string(s.Network), App: string(s.App), Name: s.Name,
+		Digest: s.Digest, SetAt: s.SetAt}
 }

@@ -158,6 +158,13 @@ func (f *secretFleet) changesFleetKey() {
 	if err := f.RestartServer(); err == nil || !strings.Contains(err.Error(), "fleet's keys") {
 		f.t.Errorf("a server without the key: %v", err)
 	}
+	if err := f.RestartServer("--start-without-keys"); err != nil {
+		f.t.Errorf("a server that is to do without the key: %v", err)
+	}
+	f.m = f.WaitHealthy(f.m.ID, time.Minute)
+	if got := f.Sluice("network", "rekey", "green"); got.Code != 6 {
+		f.t.Errorf("a rekey without the key: %+v", got)
+	}
 	put(file, newer)
 	if err := f.RestartServer(); err != nil {
 		f.t.Fatal(err)
@@ -253,8 +260,8 @@ func (f *secretFleet) answers() map[string][]byte {
 	machine := "/v1/machines/" + f.m.ID
 	for _, path := range []string{"/v1/server", "/v1/machines", machine, machine + "/events",
 		machine + "/services", machine + "/disk", machine + "/disk/stats", machine + "/logs",
-		"/v1/networks", "/v1/networks/green/apps/test/secrets", "/v1/workers", "/v1/workers/w1", "/v1/images",
-		"/metrics"} {
+		"/v1/networks", "/v1/networks/green/apps/test/secrets", "/v1/workers",
+		"/v1/workers/w1", "/v1/images", "/metrics"} {
 		req, err := http.NewRequestWithContext(f.t.Context(), http.MethodGet, s.ServerURL+path, nil)
 		if err != nil {
 			f.t.Fatal(err)
@@ -281,7 +288,8 @@ func (f *secretFleet) answers() map[string][]byte {
 		}
 	}
 	for _, args := range [][]string{{"machine", "status", f.m.ID}, {"machine", "list", "--json"},
-		{"secret", "list", "--network", "green", "--app", "test", "--json"}, {"network", "list", "--json"}} {
+		{"secret", "list", "--network", "green", "--app", "test", "--json"},
+		{"network", "list", "--json"}} {
 		got := f.Sluice(args...)
 		all[strings.Join(args, " ")] = []byte(got.Stdout + got.Stderr)
 	}
