@@ -49,6 +49,10 @@ says, and below what a service or a command sets for itself.
 		Example: `  sluice secret set DATABASE_URL @database.url --network prod --app shop
   pass show shop/token | sluice secret set TOKEN --network prod --app shop`,
 		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 && strings.Contains(args[0], "=") { // a value, in logs before long
+				return usageError("%s takes a name, and the value from stdin or from @FILE",
+					cmd.CommandPath())
+			}
 			if len(args) == 2 && strings.HasPrefix(args[1], "@") {
 				return nil
 			}
