@@ -91,6 +91,9 @@ func TestChangesAreAudited(t *testing.T) {
 	request(t, s, "POST", "/v1/machines/none/stop", token, "")
 	request(t, s, "POST", "/v1/workers/w1/cordon", token, `{"reason":"hunter2"}`)
 	request(t, s, "POST", "/v1/drains", operatorToken, `{"workers":["w1"]}`)
+	request(t, s, "PUT", "/v1/networks/prod/apps/shop/secrets/TOKEN", token,
+		`{"value":"hunter2"}`)
+	request(t, s, "POST", "/v1/machines/web-1/disk-key", operatorToken, "")
 	request(t, s, "DELETE", "/v1/machines/web-1", token, "")
 	for _, path := range []string{"/v1/machines", "/v1/machines/none"} { // not audited
 		request(t, s, "GET", path, token, "")
@@ -107,6 +110,8 @@ func TestChangesAreAudited(t *testing.T) {
 		{"ci", "POST /v1/machines/{ref}/stop", "machine/none", 404, "not_found"},
 		{"ci", "POST /v1/workers/{id}/cordon", "worker/w1", 403, "denied"},
 		{"operator", "POST /v1/drains", "worker/w1", 201, ""},
+		{"ci", "PUT /v1/networks/{network}/apps/{app}/secrets/{name}", "secret/TOKEN", 200, ""},
+		{"operator", "POST /v1/machines/{ref}/disk-key", "machine/01000000000001", 200, ""},
 		{"ci", "DELETE /v1/machines/{ref}", "machine/01000000000001", 204, ""},
 	}
 	got := entries(t, s, len(want))
