@@ -257,6 +257,8 @@ func (f *secretFleet) answers() map[string][]byte {
 	if err != nil {
 		f.t.Fatal(err)
 	}
+	browser := f.Browser(strings.TrimSpace(string(token)))
+	defer browser.CloseIdleConnections()
 	machine := "/v1/machines/" + f.m.ID
 	for _, path := range []string{"/v1/server", "/v1/machines", machine, machine + "/events",
 		machine + "/services", machine + "/disk", machine + "/disk/stats", machine + "/logs",
@@ -266,8 +268,7 @@ func (f *secretFleet) answers() map[string][]byte {
 		if err != nil {
 			f.t.Fatal(err)
 		}
-		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
-		resp, err := http.DefaultClient.Do(req)
+		resp, err := browser.Do(req)
 		if err != nil {
 			f.t.Fatal(err)
 		}
