@@ -142,7 +142,7 @@ func newKeyWorld(t *testing.T, keys *seal.Keyring) *keyWorld {
 	}
 	// a worker that no machine is placed on: config must fit somewhere
 	if _, err := c.Join(t.Context(), fleet.JoinRequest{Worker: "w1",
-		Address: netip.MustParseAddr("fd00::1"), APIURL: "http://[fd00::1]:7600",
+		Address: netip.MustParseAddr("fd00::1"), APIURL: "https://[fd00::1]:7600",
 		Capacity: fleet.Resources{CPUMillis: 8000, MemoryMiB: 8192}}); err != nil {
 		t.Fatal(err)
 	}
