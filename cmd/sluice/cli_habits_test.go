@@ -92,7 +92,6 @@ func TestHabits(t *testing.T) {
 		{"image rm base", "", "try: an image stays", 2},
 		{"image inspect base", "", "try: sluice image list", 2},
 		{"apps", "", "sluice machine list --app", 2},
-		{"network ls", "", "sluice machine list --network", 2},
 		{"machine wait web-1", "", "wait by themselves", 2},
 		{"machine create --name web-1", "", "leave it out: the name is an argument", 2},
 		{"machine events web-1 -f", "", "leave it out: watch(1)", 2},
