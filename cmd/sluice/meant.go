@@ -77,15 +77,15 @@ var ways = map[string]string{
 	"machine set":   "a machine's config is fixed when it is created: sluice machine create",
 	"disk list":     "a disk is a URL: sluice disk info URL; those of machines are told by: sluice machine status MACHINE",
 	"worker remove": "empty it, and then stop its daemon: sluice worker drain WORKER",
-	"worker create": "a worker joins by itself once its daemon runs: sluice worker --name …, see: sluice worker --help",
+	"worker create": "a worker joins by itself, once its daemon runs with a token: sluice worker token create --name NAME, and see: sluice worker --help",
 	"image remove":  "an image stays: the disks of machines are forks of it; see: sluice image list",
 	"image show":    "sluice image list, and of its disk: sluice disk info URL",
 }
 
-// wayOf returns what to do instead of a verb that doesn't exist; "": not known.
+// wayOf returns what to do instead of a noun's verb that doesn't exist; "": not known.
 func wayOf(cmd *cobra.Command, word string) string {
 	if !cmd.HasParent() {
-		return ways[word]
+		return ""
 	}
 	for _, same := range [][]string{{"remove", "rm", "delete", "destroy", "leave"}, {"list", "ls"},
 		{"create", "add", "join", "new"},
@@ -94,7 +94,7 @@ func wayOf(cmd *cobra.Command, word string) string {
 			return way
 		}
 	}
-	return ways[word]
+	return ""
 }
 
 // flagHabits are what other tools call flags.
@@ -217,7 +217,11 @@ func noVerb(cmd *cobra.Command, words []string) error {
 		like = below(cmd, called(word, verbs(cmd),
 			func(name string) []string { return namesOf(cmd, name) }))
 	}
-	if way := wayOf(cmd, word); way != "" && len(like) == 0 {
+	way := wayOf(cmd, word) // knows better than what a word may mean elsewhere
+	if way == "" && len(like) == 0 {
+		way = ways[word]
+	}
+	if way != "" {
 		return &codedError{code: exitUsage, err: errs.New(errs.Invalid, "%q is no verb of %s", word,
 			cmd.CommandPath()).WithRemedy("%s", way)}
 	}

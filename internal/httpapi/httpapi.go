@@ -5,7 +5,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -191,7 +190,7 @@ func (a *API) Run(ctx context.Context, listeners ...net.Listener) error {
 		MaxHeaderBytes:    maxHeader,
 		ConnContext:       connlimit.Context,
 		IdleTimeout:       2 * time.Minute,
-		ErrorLog:          log.New(quietly{a.deps.Log}, "", 0),
+		ErrorLog:          slog.NewLogLogger(quietly{a.deps.Log.Handler()}, slog.LevelWarn),
 	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	for _, l := range listeners {

@@ -143,16 +143,17 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // Unwrap lets http.ResponseController reach Flush.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// quietly is the log of connections. Strangers who can't do the handshake are no news: there may be
-// any number of them.
-type quietly struct{ log *slog.Logger }
+// quietly handles what the HTTP server says of connections. Strangers who can't do the handshake are
+// no news: there may be any number of them.
+type quietly struct{ slog.Handler }
 
-// Write implements io.Writer, for package log.
-func (q quietly) Write(line []byte) (int, error) {
-	text, level := strings.TrimSpace(string(line)), slog.LevelWarn
-	if strings.Contains(text, "TLS handshake error") {
-		level = slog.LevelDebug
+// Handle implements slog.Handler.
+func (q quietly) Handle(ctx context.Context, r slog.Record) error {
+	if strings.Contains(r.Message, "TLS handshake error") {
+		r.Level = slog.LevelDebug
 	}
-	q.log.Log(context.Background(), level, text)
-	return len(line), nil
+	if !q.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return q.Handler.Handle(ctx, r)
 }

@@ -4,8 +4,7 @@ package identitytest
 import (
 	"context"
 	"crypto/tls"
-	"io"
-	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -46,7 +45,7 @@ func Serve(t testing.TB, own identity.Own, h http.Handler) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
 	s.Listener = tls.NewListener(s.Listener, identity.ServerConfig(own))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // refusals of clients are what tests look at
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) // refusals of clients are what tests look at
 	s.Start()
 	t.Cleanup(s.Close)
 	return "https://" + s.Listener.Addr().String()
