@@ -107,6 +107,8 @@ nothing that runs. Needs root. The store is a directory of the fleet's own unles
 	flags.StringVar(&cfg.OTLP, "otlp-endpoint", "",
 		"collector of OpenTelemetry, within the workers' reach, to send traces of moves to")
 	flags.StringArrayVar(&cfg.Args, "server-arg", nil, "one more argument of the server; repeat it")
+	flags.StringArrayVar(&cfg.WorkerArgs, "worker-arg", nil,
+		"one more argument of each worker; repeat it")
 	return cmd
 }
 

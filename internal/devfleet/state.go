@@ -25,13 +25,15 @@ type State struct {
 	CPUs      int      `json:"cpus"`
 	MemoryMiB int      `json:"memory_mib"`
 	CacheMiB  int      `json:"cache_mib"`
-	ServerURL string   `json:"server_url"`     // on loopback, for people
-	BridgeURL string   `json:"bridge_url"`     // on the bridge, for workers
-	Args      []string `json:"args"`           // more arguments of the server
-	OTLP      string   `json:"otlp,omitempty"` // as Config has it
-	S3        *Process `json:"s3,omitempty"`   // the fleet's own S3 server
-	Server    Process  `json:"server"`
-	Workers   []Host   `json:"workers"`
+	ServerURL string   `json:"server_url"` // on loopback, for people
+	BridgeURL string   `json:"bridge_url"` // on the bridge, for workers
+	Args      []string `json:"args"`       // more arguments of the server
+	// WorkerArgs are more arguments of each worker.
+	WorkerArgs []string `json:"worker_args,omitempty"`
+	OTLP       string   `json:"otlp,omitempty"` // as Config has it
+	S3         *Process `json:"s3,omitempty"`   // the fleet's own S3 server
+	Server     Process  `json:"server"`
+	Workers    []Host   `json:"workers"`
 }
 
 // Host is one worker's host.

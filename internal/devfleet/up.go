@@ -39,7 +39,9 @@ type Config struct {
 	MemoryMiB int      // memory that each worker claims to have
 	CacheMiB  int      // disk cache of each VM
 	Args      []string // more arguments of the server
-	OTLP      string   // collector that the server and the workers send traces to; "" for none
+	// WorkerArgs are more arguments of each worker.
+	WorkerArgs []string
+	OTLP       string // collector that the server and the workers send traces to; "" for none
 }
 
 // Fleet is a fleet on this machine.
@@ -80,7 +82,8 @@ func (f *Fleet) Up(ctx context.Context, cfg Config, progress func(string)) error
 			WithRemedy("ask for %d, or remove it first: sluice dev down --dir %s",
 				len(s.Workers), f.Dir)
 	}
-	s.Binary, s.Release, s.Args, s.OTLP = cfg.Binary, cfg.Release, cfg.Args, cfg.OTLP
+	s.Binary, s.Release, s.OTLP = cfg.Binary, cfg.Release, cfg.OTLP
+	s.Args, s.WorkerArgs = cfg.Args, cfg.WorkerArgs
 	if err := f.ensureBridge(); err != nil {
 		return err
 	}
@@ -289,6 +292,7 @@ func (f *Fleet) launchWorker(ctx context.Context, s *State, h *Host) error {
 	if s.OTLP != "" {
 		args = append(args, "--otlp-endpoint", s.OTLP)
 	}
+	args = append(args, s.WorkerArgs...)
 	p, err := command{args: args, env: s.StoreEnv, log: f.logFile(h.Name),
 		netns: f.Netns(h.Name)}.start()
 	if err != nil {

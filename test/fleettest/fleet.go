@@ -41,7 +41,9 @@ type Options struct {
 	FrontEnd  string   // as devfleet.Config.FrontEnd
 	Release   string   // default: this tree's
 	Args      []string // of the server
-	NoImage   bool
+	// WorkerArgs are more arguments of each worker.
+	WorkerArgs []string
+	NoImage    bool
 	// Patience is how long a machine may take to be healthy once it is created; default a minute,
 	// and five where VMs boot a kernel: without KVM and on a busy host that takes its time.
 	Patience time.Duration
@@ -66,7 +68,7 @@ func Start(t testing.TB, o Options) *Fleet {
 		Binary:   filepath.Join(root, "bin/sluice"),
 		Release:  cmp.Or(o.Release, release(t, root)), FrontEnd: o.FrontEnd,
 		Runtime: cmp.Or(o.Runtime, "sandbox"), Pool: o.Pool, CPUs: 16, MemoryMiB: 16384,
-		CacheMiB: 64, Args: o.Args,
+		CacheMiB: 64, Args: o.Args, WorkerArgs: o.WorkerArgs,
 	}
 	if cfg.Runtime != "sandbox" { // as with Patience
 		cfg.Args = append([]string{"--start-timeout", "4m"}, o.Args...)
