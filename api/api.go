@@ -76,6 +76,9 @@ type MachineConfig struct {
 	// NoNewPrivileges keeps these processes from ever getting rights that they began without: no
 	// set-user-ID program, such as sudo, has an effect.
 	NoNewPrivileges bool `json:"no_new_privileges,omitempty"`
+	// Isolation is vm for a machine that runs on workers of runtime qemu alone, whose VMs have a
+	// kernel of their own. "": on any worker.
+	Isolation string `json:"isolation,omitempty"`
 }
 
 // CreateMachine creates a machine, and starts it unless SkipStart.

@@ -113,6 +113,7 @@ func printMachine(w io.Writer, m api.Machine) error {
 		{"Image", m.Config.Image}, {"Name", m.Name}, {"App", m.App}, {"Network", m.Network},
 		{"Private IP", m.PrivateIP}, {"Worker", m.Worker}, {"Release", m.Release},
 		{"Version", m.Version},
+		{"Isolation", m.Config.Isolation},
 		{"CPUs", cores(m.Config.CPUs)}, {"Memory", byteCount(m.Config.MemoryMiB << 20)},
 		{"Generation", fmt.Sprint(m.Generation)}, {"Created", timestamp(m.CreatedAt)},
 		{"Updated", timestamp(m.UpdatedAt)},

@@ -92,6 +92,8 @@ func (f *createFlags) add(fl *pflag.FlagSet) {
 	fl.DurationVar(&f.stopTimeout, "stop-timeout", 0,
 		"time from that signal to SIGKILL, at most 300s (default 5s)")
 	addProcessFlags(fl, &f.req.Config)
+	fl.StringVar(&f.req.Config.Isolation, "isolation", "",
+		"vm: only on workers whose VMs have a kernel of their own, for code of strangers (default: any worker)")
 	fl.BoolVar(&f.encrypt, "encrypt", true,
 		"encrypt its disk, under a key of its network (default: if the fleet has a key)")
 	fl.BoolVar(&f.wait, "wait", true, "wait until it is healthy")

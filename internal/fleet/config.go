@@ -54,7 +54,18 @@ type MachineConfig struct {
 	User string `json:"user,omitempty"`
 	// NoNewPrivileges keeps these processes from getting rights that they began without.
 	NoNewPrivileges bool `json:"no_new_privileges,omitempty"`
+	// Isolation is what the machine must have to itself; "": what its worker gives.
+	Isolation Isolation `json:"isolation,omitempty"`
 }
+
+// Isolation is what keeps a machine apart from others of its worker.
+type Isolation string
+
+// IsolationVM asks for a kernel of the machine's own.
+const IsolationVM Isolation = "vm"
+
+// GivenBy reports whether workers of a runtime give it.
+func (i Isolation) GivenBy(runtime string) bool { return i == "" || runtime == "qemu" }
 
 // StopConfig is how a machine is asked to stop: Signal, then SIGKILL after Timeout.
 type StopConfig struct {
@@ -90,6 +101,10 @@ func (c MachineConfig) Validate() error {
 		return errs.New(errs.Invalid, "disk of %d GiB is not from 1 to %d GiB",
 			c.DiskGiB, MaxDiskGiB).
 			WithRemedy("leave it out for the image's size")
+	}
+	if c.Isolation != "" && c.Isolation != IsolationVM {
+		return errs.New(errs.Invalid, "isolation %q is not known", string(c.Isolation)).
+			WithRemedy("use vm for a kernel of its own, or leave it out for what a worker gives")
 	}
 	if err := checkEnv("the machine", c.Env); err != nil {
 		return err

@@ -47,7 +47,7 @@ func configToAPI(c fleet.MachineConfig) api.MachineConfig {
 		MemoryMiB: c.Resources.MemoryMiB,
 		DiskGiB:   c.DiskGiB, Env: c.Env, StopSignal: c.Stop.Signal,
 		StopTimeout: c.Stop.Timeout.Seconds(), NoFile: c.NoFile, User: c.User,
-		NoNewPrivileges: c.NoNewPrivileges,
+		NoNewPrivileges: c.NoNewPrivileges, Isolation: string(c.Isolation),
 	}
 	for _, s := range c.Services {
 		as := api.Service{Name: s.Name, Cmd: s.Cmd, Env: s.Env, Dir: s.Dir, HTTPPort: s.HTTPPort,

@@ -143,8 +143,8 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // Unwrap lets http.ResponseController reach Flush.
 func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// quietly handles what the HTTP server says of connections. Strangers who can't do the handshake are
-// no news: there may be any number of them.
+// quietly handles what the HTTP server says of connections. Strangers who can't do the handshake
+// are no news: there may be any number of them.
 type quietly struct{ slog.Handler }
 
 // Handle implements slog.Handler.

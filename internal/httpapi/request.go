@@ -48,7 +48,8 @@ func createFromAPI(req api.CreateMachine) (fleet.CreateMachine, error) {
 // configFromAPI returns the config with its defaults. Invalid: see fleet.MachineConfig.Validate.
 func configFromAPI(c api.MachineConfig) (fleet.MachineConfig, error) {
 	out := fleet.MachineConfig{Image: fleet.ImageName(c.Image), DiskGiB: c.DiskGiB, Env: c.Env,
-		NoFile: c.NoFile, User: c.User, NoNewPrivileges: c.NoNewPrivileges}
+		NoFile: c.NoFile, User: c.User, NoNewPrivileges: c.NoNewPrivileges,
+		Isolation: fleet.Isolation(c.Isolation)}
 	cpus := cmp.Or(c.CPUs, defaultCPUs)
 	if millis := math.Round(cpus * 1000); millis >= 1 && millis <= fleet.MaxCPUs*1000 {
 		out.Resources.CPUMillis = int64(millis)

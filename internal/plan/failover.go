@@ -49,7 +49,7 @@ func (t *tally) next(m fleet.Machine,
 	for w, why := range exclude {
 		ex[w] = why
 	}
-	need := Need{Machine: m.ID, Resources: m.Config.Resources, Exclude: ex}
+	need := NeedOf(m, ex)
 	if _, blocker := t.place(need, nil); blocker != nil {
 		return "", blocker
 	}

@@ -11,6 +11,7 @@ import (
 type Need struct {
 	Machine   fleet.MachineID // its own share of a worker counts as free, for it
 	Resources fleet.Resources
+	Isolation fleet.Isolation
 	// Only, if set, is the one worker that will do.
 	Only fleet.WorkerID
 	// Exclude names workers that won't do, each with the reason for people.
@@ -19,13 +20,14 @@ type Need struct {
 
 // NeedOf returns what a machine needs, on none of the workers of exclude.
 func NeedOf(m fleet.Machine, exclude map[fleet.WorkerID]string) Need {
-	return Need{Machine: m.ID, Resources: m.Config.Resources, Exclude: exclude}
+	return Need{Machine: m.ID, Resources: m.Config.Resources, Isolation: m.Config.Isolation,
+		Exclude: exclude}
 }
 
 // Refusal is why one worker can't take a machine.
 type Refusal struct {
 	Worker fleet.WorkerID
-	Code   string // excluded, cordoned, draining, drained, suspect, down, cpu, memory
+	Code   string // excluded, isolation, cordoned, draining, drained, suspect, down, cpu, memory
 	Detail string
 	Remedy string // the command that changes it; "" if there is none
 }
@@ -86,6 +88,9 @@ func (t *tally) place(need Need, skip func(Worker) bool) (fleet.WorkerID, *fleet
 	return best, nil
 }
 
+// refusedIsolation is the code of a worker that doesn't keep machines apart as one asks.
+const refusedIsolation = "isolation"
+
 func refuse(w Worker, need Need) *Refusal {
 	no := func(code, remedy, format string, args ...any) *Refusal {
 		return &Refusal{Worker: w.ID, Code: code, Detail: fmt.Sprintf(format, args...),
@@ -94,6 +99,9 @@ func refuse(w Worker, need Need) *Refusal {
 	uncordon := fmt.Sprintf("sluice worker uncordon %s", w.ID)
 	if why, ok := need.Exclude[w.ID]; ok {
 		return no("excluded", "", "%s", why)
+	}
+	if !need.Isolation.GivenBy(w.Runtime) {
+		return no(refusedIsolation, "", "runtime %s, whose machines share a kernel", w.Runtime)
 	}
 	switch {
 	case w.Health == Down:
@@ -145,6 +153,9 @@ func noPlace(need Need, refusals []Refusal) *fleet.Blocker {
 		Remedy: "add a worker: sluice worker --name NAME …"}
 	if need.Only != "" {
 		b.Object = "worker/" + string(need.Only)
+	}
+	if need.Isolation != "" {
+		b.Remedy = "add a worker whose VMs have kernels: sluice worker --runtime qemu --name NAME …"
 	}
 	if len(refusals) == 0 {
 		b.Detail = "no worker has joined"

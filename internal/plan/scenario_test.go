@@ -1,6 +1,7 @@
 package plan_test
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -135,6 +136,7 @@ func (s *scenario) worker(args []string, opt map[string]string) {
 		s.workers[args[0]] = w
 	}
 	w.Capacity.MemoryMiB = int64(number(opt, "mem", int(w.Capacity.MemoryMiB)))
+	w.Runtime = cmp.Or(opt["runtime"], w.Runtime, "sandbox")
 	if h, ok := opt["health"]; ok {
 		w.Health = plan.Health(h)
 	}
@@ -257,6 +259,7 @@ func (s *scenario) start(moves []plan.MoveStart, out *strings.Builder) {
 
 func (s *scenario) place(args []string, opt map[string]string, out *strings.Builder) {
 	need := plan.Need{Machine: fleet.MachineID(args[0]), Only: fleet.WorkerID(opt["only"]),
+		Isolation: fleet.Isolation(opt["isolation"]),
 		Resources: fleet.Resources{CPUMillis: int64(number(opt, "cpu", 1000)),
 			MemoryMiB: int64(number(opt, "mem", 256))}}
 	to, blocker := plan.Place(s.view(), need)

@@ -223,6 +223,11 @@ func (m *machine) bind(ctx context.Context, vm *pool.VM, gate *gateway.Gateway, 
 	a fleet.Assignment, private fleet.Private) result {
 	ctx, cancel := context.WithTimeout(ctx, m.host.patient(bindTimeout))
 	defer cancel()
+	if runtime := m.host.deps.Driver.Name(); !a.Config.Isolation.GivenBy(runtime) {
+		return result{err: errs.New(errs.Denied,
+			"machine %s is for workers whose VMs have a kernel, and this one's runtime is %s",
+			a.Machine, runtime)}
+	}
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return awaitGate(gctx, gate) })
 	group.Go(func() error {

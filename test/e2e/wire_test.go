@@ -11,8 +11,8 @@ import (
 	"github.com/sluice-platform/sluice/test/fleettest"
 )
 
-// TestWireKeysAreRenewedUnderTraffic asks a machine on another worker for a page all the time, while
-// both workers change the keys of their tunnel: not one request fails.
+// TestWireKeysAreRenewedUnderTraffic asks a machine on another worker for a page all the time,
+// while both workers change the keys of their tunnel: not one request fails.
 func TestWireKeysAreRenewedUnderTraffic(t *testing.T) {
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1,
 		WorkerArgs: []string{"--tunnel-key-life", "10s"}})

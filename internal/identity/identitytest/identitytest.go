@@ -45,7 +45,8 @@ func Serve(t testing.TB, own identity.Own, h http.Handler) string {
 	t.Helper()
 	s := httptest.NewUnstartedServer(h)
 	s.Listener = tls.NewListener(s.Listener, identity.ServerConfig(own))
-	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0) // refusals of clients are what tests look at
+	// Refusals of clients are what tests look at.
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
 	s.Start()
 	t.Cleanup(s.Close)
 	return "https://" + s.Listener.Addr().String()
