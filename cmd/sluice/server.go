@@ -41,6 +41,7 @@ type serverFlags struct {
 	readyFile            string
 	builds               string // directory; "": that of the state
 	keys                 seal.Sources
+	perToken             httpapi.TokenBounds
 	withoutKeys          bool
 	policy               fleet.Policy
 	collectEvery, grace  time.Duration
@@ -78,6 +79,7 @@ what was half done. A second server on the same data directory is refused.
 	f.identity.add(flags)
 	flags.StringVar(&f.metricsToken, "metrics-token-file", "", metricsTokenHelp)
 	f.addKeyFlags(flags)
+	addTokenBounds(flags, &f.perToken)
 	flags.StringVar(&f.otlp, "otlp-endpoint", "", otlpHelp)
 	flags.StringVar(&f.readyFile, "ready-file", "",
 		"file to write the served URLs to, once they are served")
@@ -112,6 +114,10 @@ func (f *serverFlags) check() error {
 	if err := f.identity.check(); err != nil {
 		return err
 	}
+	if f.perToken.Calls < 0 || f.perToken.Open < 0 {
+		return usageError("--token-calls %g and --token-open %d: use 0 or more", f.perToken.Calls,
+			f.perToken.Open)
+	}
 	if f.policy.WorkerSuspect < minSuspect {
 		return usageError("--worker-suspect %s is shorter than %s: workers report once a second",
 			f.policy.WorkerSuspect, minSuspect)
@@ -130,7 +136,7 @@ func (f *serverFlags) check() error {
 
 // tokens is the API's config, with the tokens that the files have.
 func (f *serverFlags) tokens() (cfg httpapi.Config, err error) {
-	cfg.Version = buildVersion()
+	cfg.Version, cfg.PerToken = buildVersion(), f.perToken
 	if cfg.OperatorToken, err = readToken(f.operatorToken); err != nil {
 		return cfg, err
 	}

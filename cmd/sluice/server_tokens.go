@@ -5,8 +5,18 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"github.com/sluice-platform/sluice/internal/httpapi"
 )
+
+// addTokenBounds adds what each token of a person or program may ask.
+func addTokenBounds(flags *pflag.FlagSet, b *httpapi.TokenBounds) {
+	flags.Float64Var(&b.Calls, "token-calls", 200,
+		"calls a second of each token, but for operators'; 0: no bound")
+	flags.IntVar(&b.Open, "token-open", 500,
+		"calls of each token at a time, with commands, logs and watches; 0: no bound")
+}
 
 // operatorTokensEvery is how often the file with the operator tokens is read again.
 const operatorTokensEvery = 2 * time.Second

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/authz"
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -45,6 +46,12 @@ func (a *API) authorize(need authz.Verb, of about, next http.HandlerFunc) http.H
 			writeError(w, err)
 			return
 		}
+		leave, err := a.use.enter(c.who, time.Now())
+		if err != nil {
+			tooMuch(w, err)
+			return
+		}
+		defer leave()
 		if a.audited(r, of) {
 			end, err := a.beginAudit(w, r, c)
 			if err != nil {

@@ -25,7 +25,7 @@ func TestConfigSurvivesTheRoundTrip(t *testing.T) {
 			{Name: "web", Cmd: []string{"httpd"}, HTTPPort: 8080, Needs: []string{"db"},
 				Check: &api.Check{Kind: "http", Port: 8080, Path: "/ok", Interval: 0.5,
 					Timeout: 2, Grace: 10}}}, NoFile: 4096,
-		User: "web:www", NoNewPrivileges: true}
+		User: "web:www", NoNewPrivileges: true, Isolation: "vm"}
 	if zero := filledtest.Zero(in); len(zero) > 0 {
 		t.Errorf("not sent round: give these a value here: %v", zero)
 	}

@@ -36,6 +36,8 @@ type Config struct {
 	Grace time.Duration
 	// UsedEvery is how often it is written when tokens were last used; default a minute.
 	UsedEvery time.Duration
+	// PerToken is what each token may ask; the zero value is no bound.
+	PerToken TokenBounds
 }
 
 // Deps are the API's collaborators.
@@ -103,6 +105,7 @@ type API struct {
 	deps    Deps
 	callers *callers
 	running running
+	use     *tokenUse
 	handler http.Handler
 	proxy   http.Handler
 	workers *workerLinks
@@ -140,7 +143,7 @@ func New(cfg Config, deps Deps) (*API, error) {
 		deps.Peer = noPeer
 	}
 	a := &API{cfg: cfg, deps: deps, callers: known, workers: newWorkerLinks(deps.Dial),
-		inflight: semaphore.NewWeighted(maxInflight)}
+		inflight: semaphore.NewWeighted(maxInflight), use: newTokenUse(cfg.PerToken)}
 	lifetime, stop := context.WithCancel(context.Background())
 	a.stop = stop
 	a.waits = waits{changes: deps.Changes, lifetime: lifetime,
