@@ -51,8 +51,8 @@ func (t *tokenUse) enter(token fleet.Token, now time.Time) (leave func(), err er
 		t.of[token.ID] = u
 	}
 	if t.bounds.Open > 0 && u.open >= t.bounds.Open {
-		return nil, errs.New(errs.Unavailable, "token %s (%s) has %d calls open, which is its bound",
-			token.Name, token.ID, u.open).
+		return nil, errs.New(errs.Unavailable,
+			"token %s (%s) has %d calls open, which is its bound", token.Name, token.ID, u.open).
 			WithRemedy("end some: commands, logs and watches that run on it count")
 	}
 	if !u.calls.AllowN(now, 1) {
