@@ -117,6 +117,9 @@ func (c *Control) learned(changes []records.Change) {
 		c.enqueueFor(ch)
 		if ch.Kind == records.Identities {
 			c.tellRefused(fleet.WorkerID(ch.ID))
+			if _, joined := c.records.Workers.Get(fleet.WorkerID(ch.ID)); joined {
+				c.judge(fleet.WorkerID(ch.ID), c.now())
+			}
 		}
 	}
 	c.broadcast()

@@ -233,7 +233,8 @@ func TestRevocation(t *testing.T) {
 		t.Error("who begins to wait after the revocation waits for ever")
 	}
 	view, err := e.Worker(t.Context(), "w1")
-	if err != nil || view.RevokedAt.IsZero() {
+	// It was heard of just now, and nobody waits for its silence.
+	if err != nil || view.RevokedAt.IsZero() || view.State != fleet.WorkerDown {
 		t.Errorf("shown as %+v, %v", view, err)
 	}
 	// It is known, was heard of just now, and may come back, as it is revoked.
@@ -249,7 +250,8 @@ func TestRevocation(t *testing.T) {
 	if p := peers(); len(p) != 1 || p[0].Worker != "w1" {
 		t.Errorf("once w1 is back, w2 is told of %+v", p)
 	}
-	if view, err := e.Worker(t.Context(), "w1"); err != nil || !view.RevokedAt.IsZero() {
+	if view, err := e.Worker(t.Context(), "w1"); err != nil || !view.RevokedAt.IsZero() ||
+		view.State == fleet.WorkerDown {
 		t.Errorf("still shown as revoked: %+v, %v", view, err)
 	}
 	_, err = e.RevokeWorker(t.Context(), "w9", "")

@@ -32,6 +32,8 @@ type observed struct {
 	vms   map[fleet.MachineID]sighting // since when which VM is reported
 	// starts has how long machines that are being started here have come no further.
 	starts map[fleet.MachineID]*startWatch
+	// shutOut: its certificates are revoked. It is down, whatever was heard of it.
+	shutOut bool
 }
 
 // sighting is when a machine's VM was first heard of.
@@ -165,17 +167,22 @@ func (o *observer) health(id fleet.WorkerID, now time.Time) plan.Health {
 func (o *observer) healthLocked(id fleet.WorkerID, now time.Time) plan.Health {
 	var c plan.Contact
 	if w := o.workers[id]; w != nil {
+		if w.shutOut {
+			return plan.Down
+		}
 		c = w.contact
 	}
 	return plan.Liveness(c, o.grace, now, o.policy)
 }
 
-// judge judges a worker and remembers what the judgement of the future depends on: a worker once
-// found down has to prove itself. It reports whether the judgement has changed.
-func (o *observer) judge(id fleet.WorkerID, now time.Time) bool {
+// judge judges a worker, which may be shut out, and remembers what the judgement of the future
+// depends on: a worker once found down has to prove itself. It reports whether the judgement has
+// changed.
+func (o *observer) judge(id fleet.WorkerID, shutOut bool, now time.Time) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	w := o.getLocked(id)
+	w.shutOut = shutOut
 	h := o.healthLocked(id, now)
 	switch h {
 	case plan.Down:

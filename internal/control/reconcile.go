@@ -101,13 +101,7 @@ func (c *Control) tick() {
 	c.obs.forgetStarts(now)
 	c.retryFailed()
 	for _, w := range c.records.Workers.All() {
-		if !c.obs.judge(w.Val.ID, now) {
-			continue
-		}
-		for _, m := range c.records.PlacedOn(w.Val.ID) {
-			c.fast.add(queueMachine + string(m.ID))
-		}
-		c.broadcast()
+		c.judge(w.Val.ID, now)
 	}
 	for _, id := range c.records.Unsettled() {
 		c.fast.add(queueMachine + string(id))
@@ -121,6 +115,23 @@ func (c *Control) tick() {
 		c.enqueueRekey(n.Val.Name)
 	}
 	c.fast.add(queueFleet)
+}
+
+// judge judges a worker, and enqueues what is on it if the judgement has changed.
+func (c *Control) judge(id fleet.WorkerID, now time.Time) {
+	if !c.obs.judge(id, c.isRevoked(id), now) {
+		return
+	}
+	for _, m := range c.records.PlacedOn(id) {
+		c.fast.add(queueMachine + string(m.ID))
+	}
+	c.fast.add(queueFleet)
+	c.broadcast()
+}
+
+func (c *Control) isRevoked(id fleet.WorkerID) bool {
+	who, _ := c.records.Identities.Get(id)
+	return who.Val.IsRevoked()
 }
 
 // maxTries bounds a request whose records somebody else changes all the time.

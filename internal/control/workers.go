@@ -194,9 +194,7 @@ func (c *Control) planWorker(w fleet.Worker, now time.Time) plan.Worker {
 	p := plan.Worker{Worker: w, Health: c.obs.health(w.ID, now), Allocation: a.Val}
 	report, _, current := c.obs.report(w.ID)
 	p.Fresh = current
-	if who, _ := c.records.Identities.Get(w.ID); who.Val.IsRevoked() && p.Health == plan.Alive {
-		p.Health = plan.Suspect // it will be silent from now on
-	}
+	p.ShutOut = c.isRevoked(w.ID)
 	if report != nil {
 		for i := range report.VMs {
 			if plan.HasVM(&report.VMs[i]) || report.VMs[i].Phase == fleet.PhasePreparing ||

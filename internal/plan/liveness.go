@@ -67,13 +67,13 @@ func Liveness(c Contact, grace, now time.Time, policy fleet.Policy) Health {
 
 // Brake returns a sentence that says why nothing may be started automatically, or "". It acts when
 // at least two workers, and more than BrakeFraction of all, are down: that many rarely die at once,
-// and the usual cause is on our side. Workers that a drain has emptied count on neither side: they
-// may be switched off.
+// and the usual cause is on our side. Workers that a drain has emptied, and those that
+// are shut out, count on neither side: they may be switched off, or are meant to be silent.
 func Brake(v View, policy fleet.Policy) string {
 	var down []string
 	total := 0
 	for _, w := range v.Workers {
-		if w.Drained {
+		if w.Drained || w.ShutOut {
 			continue
 		}
 		total++

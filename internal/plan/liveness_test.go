@@ -70,13 +70,15 @@ func TestBrake(t *testing.T) {
 		name           string
 		alive, down    int
 		downAndDrained int
+		shutOut        int
 		braked         bool
 	}{
-		{"one of three", 2, 1, 0, false},
-		{"two of three", 1, 2, 0, true},
-		{"two of ten is not more than a fifth", 8, 2, 0, false},
-		{"two of nine", 7, 2, 0, true},
-		{"drained workers may be off", 2, 1, 3, false},
+		{"one of three", 2, 1, 0, 0, false},
+		{"two of three", 1, 2, 0, 0, true},
+		{"two of ten is not more than a fifth", 8, 2, 0, 0, false},
+		{"two of nine", 7, 2, 0, 0, true},
+		{"drained workers may be off", 2, 1, 3, 0, false},
+		{"shut out workers are silent on purpose", 2, 1, 0, 3, false},
 	} {
 		var v plan.View
 		add := func(n int, h plan.Health, drained bool) {
@@ -89,6 +91,10 @@ func TestBrake(t *testing.T) {
 		add(c.alive, plan.Alive, false)
 		add(c.down, plan.Down, false)
 		add(c.downAndDrained, plan.Down, true)
+		add(c.shutOut, plan.Down, false)
+		for i := range c.shutOut {
+			v.Workers[len(v.Workers)-1-i].ShutOut = true
+		}
 		if got := plan.Brake(v, policy); (got != "") != c.braked {
 			t.Errorf("%s: %q", c.name, got)
 		}

@@ -24,6 +24,8 @@ type Worker struct {
 	Allocation fleet.Allocation
 	// VMs are the machines of which the worker reported a VM, in whatever phase.
 	VMs []fleet.MachineID
+	// ShutOut: its certificates are revoked. It is down, and on purpose.
+	ShutOut bool
 	// Fresh says that VMs is newer than the worker's newest assignments: nothing is about to
 	// appear.
 	Fresh bool
