@@ -152,6 +152,9 @@ func checkWorkers(ctx context.Context, c *client.Client) []finding {
 	for _, w := range workers {
 		var err error
 		switch {
+		case w.State == "down" && !w.RevokedAt.IsZero():
+			err = errs.New(errs.Unavailable, "worker was revoked at %s", timestamp(w.RevokedAt)).
+				WithRemedy("to let it in again: sluice worker token create --name %s", w.ID)
 		case w.State == "down":
 			err = errs.New(errs.Unavailable, "worker is down; last seen %s",
 				orDash(timestamp(w.LastSeen))).

@@ -47,7 +47,11 @@ func newWorkerListCommand(d *deps) *cobra.Command {
 func printWorkers(w io.Writer, workers []api.Worker) error {
 	rows := make([][]string, 0, len(workers))
 	for _, x := range workers {
-		rows = append(rows, []string{x.ID, x.Runtime, x.State, fmt.Sprint(x.Machines),
+		state := x.State
+		if !x.RevokedAt.IsZero() {
+			state += " (revoked)"
+		}
+		rows = append(rows, []string{x.ID, x.Runtime, state, fmt.Sprint(x.Machines),
 			fmt.Sprint(x.Reserved),
 			cores(x.CPUsUsed) + "/" + cores(x.CPUs),
 			byteCount(x.MemoryUsed<<20) + " / " + byteCount(x.MemoryMiB<<20),

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/hostnet/tunnel"
 	"github.com/sluice-platform/sluice/internal/identity"
 	"github.com/sluice-platform/sluice/internal/worker"
 	"github.com/sluice-platform/sluice/internal/worker/serverlink"
@@ -82,7 +83,8 @@ func (cfg *workerConfig) findIdentity(ctx context.Context, log *slog.Logger) (*i
 	if err != nil && held != nil {
 		return held, nil // a token that has done its work may be removed
 	} else if err != nil {
-		return nil, err
+		return nil, errs.Wrap(errs.KindOf(err), err, "join the fleet").
+			WithRemedy("sluice worker token create --name %s > %s", cfg.name, cfg.joinToken)
 	}
 	token, err := identity.ParseToken(text)
 	if err != nil {
@@ -90,6 +92,11 @@ func (cfg *workerConfig) findIdentity(ctx context.Context, log *slog.Logger) (*i
 	}
 	if held != nil && held.Token() == token.ID {
 		return held, nil
+	}
+	// Whoever joins anew may do so because its keys leaked. The tunnel's go before the certificate
+	// comes, so that a death in between keeps none.
+	if err := tunnel.ForgetKeys(cfg.data); err != nil {
+		return nil, err
 	}
 	joined, err := cfg.enroll(ctx, dir, token, text, held == nil, log)
 	if err != nil && held != nil {

@@ -101,6 +101,11 @@ type walk struct {
 	head   Mark
 	mark   Mark // of the object before
 	report Report
+	// without is the mark and the report without the object before.
+	without struct {
+		mark   Mark
+		report Report
+	}
 }
 
 func (w *walk) breakAt(number int64, format string, args ...any) {
@@ -121,8 +126,13 @@ func (w *walk) step(number int64, data []byte) {
 		w.breakAt(number, "%s", err)
 	case h.Number != number || h.Fleet != w.fleet:
 		w.breakAt(number, "it says that it is object %d of fleet %q", h.Number, h.Fleet)
+	case h.Before != w.mark.Hash && number > 1:
+		// Which of the two was changed can't be told, so the one before proves nothing, either.
+		w.mark, w.report = w.without.mark, w.without.report
+		w.breakAt(number-1, "object %d doesn't follow it: one of the two was changed", number)
+		return
 	case h.Before != w.mark.Hash:
-		w.breakAt(number, "it doesn't follow the object before it: that one, or this, was changed")
+		w.breakAt(number, "it is the first, and says that it follows another")
 	case h.First != w.mark.Seq+1:
 		w.breakAt(number, "its first entry is number %d, and should be %d", h.First, w.mark.Seq+1)
 	case number == w.head.Number && hash != w.head.Hash:
@@ -136,6 +146,7 @@ func (w *walk) step(number int64, data []byte) {
 	if w.report.Break != nil {
 		return
 	}
+	w.without.mark, w.without.report = w.mark, w.report
 	w.mark = Mark{Number: number, Hash: hash, Seq: w.mark.Seq + int64(len(entries))}
 	w.report.Objects++
 	w.report.Entries += int64(len(entries))

@@ -30,6 +30,7 @@ func (c enrolCalls) createToken(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	callOf(r).acted("worker", body.Worker[:min(len(body.Worker), maxObjectName)])
 	ttl, err := seconds("ttl_seconds", float64(body.TTLSeconds))
 	if err != nil {
 		writeError(w, err)
@@ -41,6 +42,7 @@ func (c enrolCalls) createToken(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	callOf(r).acted("worker-token", token.ID)
 	out := joinTokenToAPI(token)
 	out.Token = text
 	jsonhttp.Write(w, http.StatusCreated, out)

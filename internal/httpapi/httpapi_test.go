@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/audit"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/httpapi"
 	"github.com/sluice-platform/sluice/internal/httpapi/httpapitest"
@@ -44,7 +45,7 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 		_,
 			_ = io.WriteString(w, "exposed")
 	})
-	deps.Peer = isW1
+	deps.Peer, deps.Audit = isW1, emptyAudit{}
 	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken,
 		ScrapeToken: scrapeToken, Version: "v0.1.0",
 		Heartbeat: 20 * time.Millisecond, LongPoll: 100 * time.Millisecond},
@@ -54,6 +55,16 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 	}
 	return a
 }
+
+// emptyAudit keeps nothing; audited_test.go has a real one.
+type emptyAudit struct{}
+
+func (emptyAudit) Begin(audit.Entry) error { return nil }
+func (emptyAudit) End(audit.Entry) error   { return nil }
+func (emptyAudit) List(context.Context, audit.Query) (audit.Page, error) {
+	return audit.Page{}, nil
+}
+func (emptyAudit) Verify(context.Context) (audit.Report, error) { return audit.Report{}, nil }
 
 // isW1 takes whatever certificate for that of worker w1.
 func isW1([]*x509.Certificate) (identity.Name, error) {

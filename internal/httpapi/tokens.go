@@ -26,6 +26,7 @@ func (c tokenCalls) createToken(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	c.tell(r, body)
 	t, text, err := c.newToken(r, body)
 	if err == nil {
 		err = c.tokens.CreateToken(r.Context(), t)
@@ -40,12 +41,43 @@ func (c tokenCalls) createToken(w http.ResponseWriter, r *http.Request) {
 	jsonhttp.Write(w, http.StatusCreated, out)
 }
 
+const maxToldGrants = 16
+
+// tell has the audit log say what is asked for, also if it is refused.
+func (tokenCalls) tell(r *http.Request, body api.CreateToken) {
+	own := callOf(r)
+	own.acted("name", body.Name[:min(len(body.Name), maxObjectName)])
+	for _, g := range body.Grants[:min(len(body.Grants), maxToldGrants)] {
+		where := authz.Scope{Network: g.Network, App: g.App}.String()
+		text := g.Verb + " on " + where
+		own.acted("grant", text[:min(len(text), maxObjectName)])
+	}
+}
+
+// reservedName reports whether a name would be taken for who isn't the holder of a token, or for
+// the id of one.
+func reservedName(name string) bool {
+	for _, kind := range []authz.Kind{authz.Anonymous, authz.Operator, authz.Holder, authz.Worker,
+		authz.Scraper} {
+		if name == string(kind) {
+			return true
+		}
+	}
+	return name == "control" || name == "user"
+}
+
 // newToken returns the token that a request asks for, and its text. Denied: it would grant more
 // than the caller has, or for longer.
 func (c tokenCalls) newToken(r *http.Request, body api.CreateToken) (fleet.Token, string, error) {
 	own := callOf(r)
 	if err := fleet.CheckName("token", body.Name); err != nil {
 		return fleet.Token{}, "", err
+	}
+	_, err := c.tokens.Token(fleet.TokenID(body.Name))
+	if err == nil || reservedName(body.Name) {
+		return fleet.Token{}, "", errs.New(errs.Invalid,
+			"a token can't be called %q: it would be taken for another", body.Name).
+			WithRemedy("choose another name")
 	}
 	grants, err := grantsFromAPI(body.Grants)
 	if err != nil {

@@ -370,3 +370,20 @@ func TestLastUseIsWritten(t *testing.T) {
 		t.Errorf("written %d times in %d requests", n, asked)
 	}
 }
+
+// TestTokensHaveNamesOfTheirOwn: none is called as an operator is in the audit log, or as another
+// token's id, by which that is found there.
+func TestTokensHaveNamesOfTheirOwn(t *testing.T) {
+	f := httpapitest.New()
+	s := serve(t, f)
+	text := addToken(t, f, "first", []fleet.Grant{{Verb: "read"}})
+	first, _ := authz.ParseToken(text)
+	for _, name := range []string{"operator", "worker", "token", "metrics", "anonymous", "control",
+		first.ID} {
+		status, _, body := request(t, s, "POST", "/v1/tokens", operatorToken,
+			`{"name":"`+name+`","grants":[{"verb":"read"}]}`)
+		if status != 400 || !strings.Contains(string(body), "taken for another") {
+			t.Errorf("%s: %d %s", name, status, body)
+		}
+	}
+}

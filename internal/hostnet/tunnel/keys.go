@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.zx2c4.com/wireguard/wgctrl/wgtypes"
@@ -19,6 +20,15 @@ type keyring struct {
 	Current wgtypes.Key  `json:"current"`
 	Made    time.Time    `json:"made"` // Current
 	Next    *wgtypes.Key `json:"next,omitempty"`
+}
+
+// ForgetKeys has the next Open make a key of its own, because others may have those of before.
+func ForgetKeys(dir string) error {
+	err := os.Remove(filepath.Join(dir, keyFile))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return errs.Wrap(errs.Internal, err, "forget the tunnel's keys")
+	}
+	return nil
 }
 
 // loadKeys returns the keys of a file; with a first key, if there is no such file.

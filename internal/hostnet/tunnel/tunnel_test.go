@@ -78,6 +78,14 @@ func TestKeysAreKept(t *testing.T) {
 	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
+	for range 2 { // nothing to forget is no error
+		if err := ForgetKeys(filepath.Dir(file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if fresh, err := loadKeys(file, time.Unix(3, 0)); err != nil || fresh.Current == first.Current {
+		t.Errorf("forgotten, and still there: %v", err)
+	}
 	for _, text := range []string{"", "{}", "garbage", `{"current":"AAAA"}`} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
