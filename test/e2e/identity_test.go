@@ -1,4 +1,4 @@
-package e2e_test
+package e2e
 
 import (
 	"errors"
@@ -19,8 +19,9 @@ import (
 // for that worker only, gets into no other, and is worth nothing once the worker is revoked. The
 // worker's machine goes on elsewhere; a new token lets the worker in again.
 func TestAStolenWorker(t *testing.T) {
+	// Nobody waits for the silence of a worker that is shut out.
 	f := fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 0,
-		Args: []string{"--worker-down", "4s"}})
+		Args: []string{"--worker-down", "10m"}})
 	s, err := f.State()
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +79,11 @@ func TestAStolenWorker(t *testing.T) {
 	if n, err := f.Ledger(t.Context(), m.ID, "verify"); err != nil || n == 0 {
 		t.Errorf("%d entries are left: %v", n, err)
 	}
+	stolenKey := tunnelKey(t, f, "w2")
 	letIn(t, f, "w2")
+	if tunnelKey(t, f, "w2") == stolenKey {
+		t.Error("the worker is back with the key of its tunnel that was stolen")
+	}
 	if got := try(feed+"w2/assignments", identity.IsServer); got != "403" {
 		t.Errorf("the stolen certificate, once the worker is back: %s", got)
 	}
