@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/sluice-platform/sluice/api"
 )
@@ -46,6 +47,10 @@ func New(baseURL, token string, more ...Option) (*Client, error) {
 			Message: "with server URL " + quote(baseURL) +
 				" the token would go over the network in clear",
 			Remedy: "use https:// in SLUICE_URL"}
+	}
+	if token = strings.TrimSpace(token); strings.ContainsFunc(token, unicode.IsSpace) {
+		return nil, &api.Error{Code: codeInvalid, Message: "the token has more than one line or word",
+			Remedy: "give one token: of a file with several, such as the server's, one line"}
 	}
 	var o options
 	for _, change := range more {

@@ -239,3 +239,16 @@ func TestForeignServer(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestATokenIsOneLine: a file with several is named as the reason, and not a server that answers
+// nothing.
+func TestATokenIsOneLine(t *testing.T) {
+	if _, err := client.New("https://127.0.0.1:1", " one\n"); err != nil {
+		t.Errorf("around it: %v", err)
+	}
+	for _, token := range []string{"one\ntwo", "one two"} {
+		if _, err := client.New("https://127.0.0.1:1", token); !client.IsCode(err, "invalid") {
+			t.Errorf("%q: %v", token, err)
+		}
+	}
+}
