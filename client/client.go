@@ -49,8 +49,9 @@ func New(baseURL, token string, more ...Option) (*Client, error) {
 			Remedy: "use https:// in SLUICE_URL"}
 	}
 	if token = strings.TrimSpace(token); strings.ContainsFunc(token, unicode.IsSpace) {
-		return nil, &api.Error{Code: codeInvalid, Message: "the token has more than one line or word",
-			Remedy: "give one token: of a file with several, such as the server's, one line"}
+		return nil, &api.Error{Code: codeInvalid,
+			Message: "the token has more than one line or word",
+			Remedy:  "give one token: of a file with several, such as the server's, one line"}
 	}
 	var o options
 	for _, change := range more {
