@@ -150,7 +150,7 @@ func TestStoreWithoutSpace(t *testing.T) {
 		return err
 	})
 	if status := f.Sluice("machine", "status", m.ID); !strings.Contains(status.Stdout,
-		"started (paused: disk stalled since ") || !strings.Contains(status.Stdout, "is full") {
+		"started (paused: disk stalled since ") || !strings.Contains(status.Stdout, "takes no more") {
 		t.Errorf("status: %+v", status)
 	}
 	if refused := f.Sluice("machine", "exec", m.ID, "--", "true"); refused.Code != 125 ||
