@@ -150,7 +150,8 @@ func TestStoreWithoutSpace(t *testing.T) {
 		return err
 	})
 	if status := f.Sluice("machine", "status", m.ID); !strings.Contains(status.Stdout,
-		"started (paused: disk stalled since ") || !strings.Contains(status.Stdout, "takes no more") {
+		"started (paused: disk stalled since ") ||
+		!strings.Contains(status.Stdout, "takes no more") {
 		t.Errorf("status: %+v", status)
 	}
 	if refused := f.Sluice("machine", "exec", m.ID, "--", "true"); refused.Code != 125 ||
