@@ -27,7 +27,7 @@ import (
 
 // runBroker is the process beside a VM: real root, in a mount namespace of its own. It makes what
 // takes the host's privileges, starts the process that becomes the VM's init, and serves the VM's
-// disk until that has ended. It returns an error only until it has told the worker of the process.
+// disk until that has ended. It returns an error only until that process has its plan.
 func runBroker(control, status *os.File) error {
 	line, err := bufio.NewReader(control).ReadBytes('\n') // nothing follows it before we tell
 	if err != nil {
@@ -44,12 +44,8 @@ func runBroker(control, status *os.File) error {
 	if err := b.prepare(); err != nil {
 		return err
 	}
-	pid, err := b.startInit(control, status)
-	if err != nil {
+	if err := b.startInit(control, status); err != nil {
 		return err
-	}
-	if _, err := fmt.Fprintf(status, "%c%d\n", pidByte, pid); err != nil {
-		return fmt.Errorf("tell the worker: %w", err)
 	}
 	// From here on they are the child's alone. If the worker has died, the child ends, and so do
 	// we.
@@ -109,20 +105,20 @@ func (b *beside) holdCache() (err error) {
 	return err
 }
 
-// startInit starts the process that becomes the VM's init. It is the worker's child, as this
-// process is, so that the worker learns how it ends.
-func (b *beside) startInit(control, status *os.File) (pid int, err error) {
+// startInit starts the process that becomes the VM's init, and tells the worker of it. It is the
+// worker's child, as this process is, so that the worker learns how it ends.
+func (b *beside) startInit(control, status *os.File) error {
 	planR, planW, err := os.Pipe()
 	if err != nil {
-		return 0, fmt.Errorf("make a pipe: %w", err)
+		return fmt.Errorf("make a pipe: %w", err)
 	}
 	defer planW.Close()
 	defer planR.Close()
 	if err := inheritable(); err != nil {
-		return 0, err
+		return err
 	}
 	if err := ownUptime(); err != nil {
-		return 0, err
+		return err
 	}
 	ids := idMap(b.setup.FirstID)
 	cmd := exec.Cmd{
@@ -137,16 +133,20 @@ func (b *beside) startInit(control, status *os.File) (pid int, err error) {
 		},
 	}
 	if err := cmd.Start(); err != nil {
-		return 0, fmt.Errorf("start in namespaces: %w", err)
+		return fmt.Errorf("start in namespaces: %w", err)
 	}
-	pid = cmd.Process.Pid
+	pid := cmd.Process.Pid
 	if err := b.know(pid); err != nil {
-		return 0, err
+		return err
 	}
 	if err := b.setup.Cgroups.Enter(pid); err != nil {
-		return 0, err
+		return err
 	}
-	return pid, json.NewEncoder(planW).Encode(b.setup)
+	// Before it gets to work: else what it says may come before what we say of it.
+	if _, err := fmt.Fprintf(status, "%c%d\n", pidByte, pid); err != nil {
+		return fmt.Errorf("tell the worker: %w", err)
+	}
+	return json.NewEncoder(planW).Encode(b.setup)
 }
 
 // know opens what the broker has to know of the VM by, and has the kernel kill it last for lack of
