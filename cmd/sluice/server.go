@@ -57,8 +57,9 @@ func newServerCommand(d *deps) *cobra.Command {
 		Use:   "server",
 		Short: "Run the control plane, with its own etcd",
 		Long: `Run the control plane: the API, the planner and the executor, over an etcd of its
-own in --data, and the fleet's certificates. Machines and workers go on without it; restarted, it goes on with
-what was half done. A second server on the same data directory is refused.
+own in --data, and the fleet's certificates. Machines and workers go on without it;
+restarted, it goes on with what was half done. A second server on the same data
+directory is refused.
 ` + exitTable,
 		Example: `  sluice server --data /var/lib/sluice/server --listen 127.0.0.1:7500 --store s3://bucket/fleet \
     --fleet-id prod --operator-token-file operator.token`,

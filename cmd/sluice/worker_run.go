@@ -48,9 +48,9 @@ const workerRunHelp = `
 
 With --name and the flags below it is the daemon of a worker itself: it joins the
 fleet of --server by a join token (see sluice worker token create), for which it gets
-a certificate that it renews by itself. It runs the machines that it is assigned, and ends in order on INT
-and TERM. Its VMs go on without it, and the next daemon on the same --data finds
-them again. It needs root. S3 credentials come from the usual AWS environment.`
+a certificate that it renews by itself. It runs the machines that it is assigned, and
+ends in order on INT and TERM. Its VMs go on without it, and the next daemon on the
+same --data finds them again. It needs root. S3 credentials come from the usual AWS environment.`
 
 // addWorkerDaemon makes the noun itself the daemon.
 func addWorkerDaemon(d *deps, cmd *cobra.Command) {
