@@ -47,16 +47,20 @@ func TestTokensOutliveTheServer(t *testing.T) {
 	}
 }
 
+// webIn creates shop/web in a network, and doesn't start it.
+func webIn(t *testing.T, f *fixture, network string) (fleet.MachineView, error) {
+	t.Helper()
+	return f.c.CreateMachine(t.Context(), fleet.CreateMachine{Name: "web", App: "shop",
+		Network: fleet.NetworkName(network), SkipStart: true,
+		Config: fleet.MachineConfig{Image: "base", Resources: fleet.Resources{
+			CPUMillis: 100, MemoryMiB: 64}}})
+}
+
 // TestNamesAreOfTheirNetwork: two networks have a machine of one name, and each is found by who
 // sees one of them; a name is free again when its machine is gone.
 func TestNamesAreOfTheirNetwork(t *testing.T) {
 	f := newFixture(t, "w1")
-	in := func(network string) (fleet.MachineView, error) {
-		return f.c.CreateMachine(t.Context(), fleet.CreateMachine{Name: "web", App: "shop",
-			Network: fleet.NetworkName(network), SkipStart: true,
-			Config: fleet.MachineConfig{Image: "base", Resources: fleet.Resources{
-				CPUMillis: 100, MemoryMiB: 64}}})
-	}
+	in := func(network string) (fleet.MachineView, error) { return webIn(t, f, network) }
 	a, err := in("prod")
 	if err != nil {
 		t.Fatal(err)
@@ -93,12 +97,7 @@ func TestNamesAreOfTheirNetwork(t *testing.T) {
 // TestNamesOfOlderReleasesCount in the network of the machine that has them, and only there.
 func TestNamesOfOlderReleasesCount(t *testing.T) {
 	f := newFixture(t, "w1")
-	in := func(network string) (fleet.MachineView, error) {
-		return f.c.CreateMachine(t.Context(), fleet.CreateMachine{Name: "web", App: "shop",
-			Network: fleet.NetworkName(network), SkipStart: true,
-			Config: fleet.MachineConfig{Image: "base", Resources: fleet.Resources{
-				CPUMillis: 100, MemoryMiB: 64}}})
-	}
+	in := func(network string) (fleet.MachineView, error) { return webIn(t, f, network) }
 	m, err := in("prod")
 	if err != nil {
 		t.Fatal(err)

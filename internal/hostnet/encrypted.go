@@ -55,7 +55,8 @@ func (n *Net) outside() string {
 	return n.cfg.Underlay
 }
 
-// syncTunnel gives the tunnel its peers before the routes to them, and takes them after these.
+// syncTunnel gives the tunnel its peers before the routes to them. One that goes can't send from
+// then on, and the routes to it go next.
 func (n *Net) syncTunnel(networks []uint32, peers []fleet.Peer) error {
 	var ends []tunnel.Peer
 	var reached []fleet.Peer

@@ -73,7 +73,8 @@ func (c change) uapi() string {
 func (d *processDevice) ask(request string) ([]string, error) {
 	conn, err := d.dial()
 	if err != nil {
-		return nil, errs.Wrap(errs.Unavailable, err, "reach the process of tunnel %s", d.name)
+		return nil, errs.Wrap(errs.Unavailable, err, "reach the process of tunnel %s", d.name).
+			WithRemedy("if no other worker of this host has it, remove it: ip link del %s", d.name)
 	}
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(uapiTimeout)); err != nil {
