@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -41,7 +42,7 @@ func (a *API) exec(w http.ResponseWriter, r *http.Request) {
 	}
 	// A worker that is shut out meanwhile has nothing more to say.
 	defer a.deps.Enrolment.OnRefused(t.worker.Worker, t.worker.Term, cancel)()
-	s := &execRelay{record: a.auditExec, entry: entryOf(r, callOf(r))}
+	s := &execRelay{record: a.auditExec, entry: entryOf(r, callOf(r)), log: a.deps.Log}
 	if q := r.URL.Query(); q.Get("command") != "1" {
 		s.known = true // to the platform, from when it is dialled
 		if err := s.runs(q["cmd"]); err != nil {
@@ -94,6 +95,7 @@ type execRelay struct {
 	known            bool // the command is; else it comes as the first message
 	entry            audit.Entry
 	record           func(audit.Entry) error
+	log              *slog.Logger
 	exit             atomic.Pointer[string]
 	ended            bool
 }
@@ -118,7 +120,9 @@ func (s *execRelay) over(why string) {
 	} else if why == "" {
 		e.Note = "the connection ended before the command"
 	}
-	_ = s.record(e)
+	if err := s.record(e); err != nil {
+		s.log.Warn("end of a command not audited", "request_id", e.RequestID, "error", err)
+	}
 }
 
 // note remembers how the command ended.
