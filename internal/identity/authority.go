@@ -109,7 +109,7 @@ func (a *Authority) make(dir string) error {
 	if err != nil {
 		return err
 	}
-	keyPEM, err := encodeKey(key)
+	keyPEM, err := encodeKey(key, "")
 	if err != nil {
 		return err
 	}
@@ -241,12 +241,25 @@ func serial() *big.Int {
 	return new(big.Int).SetBytes(b[:])
 }
 
-func encodeKey(key crypto.Signer) ([]byte, error) {
+// encodeKey returns a key in PEM, which says for which join token it is; "": for none.
+func encodeKey(key crypto.Signer, token string) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "encode a key")
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+	block := &pem.Block{Type: "PRIVATE KEY", Bytes: der}
+	if token != "" {
+		block.Headers = map[string]string{tokenHeader: token}
+	}
+	return pem.EncodeToMemory(block), nil
+}
+
+// tokenOf returns for which join token the key is with which a file begins; "": for none.
+func tokenOf(data []byte) string {
+	if block, _ := pem.Decode(data); block != nil {
+		return block.Headers[tokenHeader]
+	}
+	return ""
 }
 
 func encodeCerts(ders ...[]byte) []byte {

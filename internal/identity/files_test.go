@@ -3,6 +3,7 @@ package identity_test
 import (
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"os"
 	"path/filepath"
@@ -126,6 +127,20 @@ func TestAJoinIsRepeated(t *testing.T) {
 		t.Error("the key of the join is kept twice")
 	}
 	secret(t, filepath.Join(dir, "identity.pem"))
+	// Who died just before it was forgotten doesn't join anew with the key of before.
+	held, err := os.ReadFile(filepath.Join(dir, "identity.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, _ := pem.Decode(held)
+	put(t, filepath.Join(dir, "join.key"), string(pem.EncodeToMemory(block)))
+	other := identity.NewToken(a.Hash())
+	if _, err := identity.Join(t.Context(), dir, other, ask(lost)); !errors.Is(err, lost) {
+		t.Fatal(err)
+	}
+	if last := keys[len(keys)-1]; last == keys[0] {
+		t.Error("another token is spent for the key of before")
+	}
 	loaded, err := identity.Load(dir, nil)
 	if err != nil || loaded.Name() != h.Name() || loaded.Token() != token.ID ||
 		h.Name() != (identity.Name{Fleet: "test", Role: identity.Worker, Worker: "w1", Term: 5}) {

@@ -6,7 +6,6 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"io/fs"
 	"os"
@@ -41,7 +40,7 @@ const (
 	pendingFile = "join.key" // the key of a join whose answer has not come yet
 )
 
-// tokenHeader says in the file by which token the certificate was got.
+// tokenHeader says in a file for which token the key is.
 const tokenHeader = "Join-Token"
 
 // Load returns the identity that a directory holds. now is nil for time.Now. NotFound: it holds
@@ -95,11 +94,10 @@ func (h *Held) take(data []byte) error {
 	if err != nil {
 		return err
 	}
-	first, _ := pem.Decode(data)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.renew = time.Time{}
-	h.name, h.cert, h.token = name, cert, first.Headers[tokenHeader]
+	h.name, h.cert, h.token = name, cert, tokenOf(data)
 	h.peers = &checker{roots: roots, fleet: fleet, where: "this host"}
 	return nil
 }
@@ -116,16 +114,11 @@ func fleetOf(cert *x509.Certificate) string {
 
 // write makes a key, its certificate and the authority's the identity, in the file first.
 func (h *Held) write(key crypto.Signer, a Answer, token string) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	data, err := encodeKey(key, token)
 	if err != nil {
-		return errs.Wrap(errs.Internal, err, "encode the worker's key")
+		return err
 	}
-	var file bytes.Buffer
-	block := &pem.Block{Type: "PRIVATE KEY", Bytes: der}
-	if token != "" {
-		block.Headers = map[string]string{tokenHeader: token}
-	}
-	file.Write(pem.EncodeToMemory(block))
+	file := bytes.NewBuffer(data)
 	certs, err := decodeCerts(a.Certificate)
 	if err != nil {
 		return errs.Wrap(errs.Internal, err, "read the certificate that the server sent")
@@ -151,13 +144,13 @@ type Ask func(ctx context.Context, request []byte) (Answer, error)
 
 // Join gets a worker a certificate by a token, its first or another than what dir holds. The key is
 // kept before the server is asked, so that who dies before the answer is kept asks for the same
-// again.
+// again. Another token gets another key: the one of before may be why somebody joins anew.
 func Join(ctx context.Context, dir string, token Token, ask Ask) (*Held, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "make the directory of the worker's identity")
 	}
 	pending := filepath.Join(dir, pendingFile)
-	key, err := pendingKey(pending)
+	key, err := pendingKey(pending, token.ID)
 	if err != nil {
 		return nil, err
 	}
@@ -179,20 +172,22 @@ func Join(ctx context.Context, dir string, token Token, ask Ask) (*Held, error) 
 	return h, nil
 }
 
-func pendingKey(file string) (crypto.Signer, error) {
+// pendingKey returns the key that is kept for a token; a new one, if there is none.
+func pendingKey(file, token string) (crypto.Signer, error) {
 	data, err := os.ReadFile(file)
-	if err == nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, errs.Wrap(errs.Internal, err, "read the key of an earlier join")
+	}
+	if err == nil && tokenOf(data) == token {
 		if key, err := decodeKey(data); err == nil {
 			return key, nil
 		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, errs.Wrap(errs.Internal, err, "read the key of an earlier join")
 	}
 	key, err := newKey()
 	if err != nil {
 		return nil, errs.Wrap(errs.Internal, err, "make the worker's key")
 	}
-	data, err = encodeKey(key)
+	data, err = encodeKey(key, token)
 	if err != nil {
 		return nil, err
 	}
