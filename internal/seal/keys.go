@@ -1,21 +1,11 @@
 package seal
 
 import (
-	"bytes"
 	"context"
-	"os/exec"
-	"strings"
-	"syscall"
-	"time"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/keycommand"
 	"github.com/sluice-platform/sluice/internal/x/keyfile"
-)
-
-const (
-	commandTimeout = time.Minute
-	commandExit    = 2 * time.Second // between being told to end and being ended
-	maxComplaint   = 512             // bytes of its stderr in an error
 )
 
 // Sources say where the fleet's keys are, newest first: all files before all commands.
@@ -49,23 +39,12 @@ func (s Sources) Load(ctx context.Context) (*Keyring, error) {
 
 // runKeyCommand returns the key that a command prints, for a KMS, age or a TPM. It gets a minute.
 func runKeyCommand(ctx context.Context, line string) (key [keyfile.Len]byte, err error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", line)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// all that the shell has started
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = commandExit
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	said := strings.TrimSpace(stderr.String())
-	said = said[:min(len(said), maxComplaint)]
+	out, said, err := keycommand.Run(ctx, line, nil)
 	switch {
-	case ctx.Err() != nil:
-		return key, errs.Wrap(errs.Unavailable, ctx.Err(),
+	case keycommand.IsLate(err):
+		return key, errs.Wrap(errs.Unavailable, err,
 			"the fleet key command did not print the key in time: %s", said).
-			WithRemedy("run it by hand; it must end within %v", commandTimeout)
+			WithRemedy("run it by hand; it must end within %v", keycommand.Limit)
 	case err != nil:
 		return key, errs.Wrap(errs.Denied, err, "the fleet key command fails: %s", said).
 			WithRemedy("run it by hand; it must print the key, and exit with 0")

@@ -1,22 +1,14 @@
 package kek
 
 import (
-	"bytes"
 	"context"
-	"os/exec"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/keycommand"
 )
 
-const (
-	commandTimeout = time.Minute
-	commandExit    = 2 * time.Second // between being told to end and being ended
-	maxOutput      = 64 << 10
-	maxComplaint   = 512 // bytes of its stderr in an error
-)
+const maxOutput = 64 << 10 // bytes
 
 // Command is a key-encryption key that a command of the operator's has, or knows who has. The shell
 // runs it with two more arguments: "wrap" or "unwrap", and the disk's uid. On stdin it gets 32
@@ -47,22 +39,10 @@ func (k *Command) Unwrap(ctx context.Context, uid string, wrapped []byte) ([]byt
 }
 
 func (k *Command) run(ctx context.Context, operation, uid string, in []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, commandTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", k.line+` "$@"`, "sh", operation, uid)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	// all that the shell has started
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
-	cmd.WaitDelay = commandExit
-	cmd.Stdin = bytes.NewReader(in)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	said := strings.TrimSpace(stderr.String())
-	said = said[:min(len(said), maxComplaint)]
+	out, said, err := keycommand.Run(ctx, k.line, in, operation, uid)
 	switch {
-	case ctx.Err() != nil:
-		return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "the key command did not %s in time: %s",
+	case keycommand.IsLate(err):
+		return nil, errs.Wrap(errs.Unavailable, err, "the key command did not %s in time: %s",
 			operation, said)
 	case err != nil:
 		return nil, errs.Wrap(errs.Denied, err, "the key command refuses to %s: %s",
