@@ -24,22 +24,15 @@ import (
 const serverPatience = 3 * time.Minute
 
 // TestServerOnAFullDisk fills the file system of a server's state: the server ends by saying so, in
-// one line with a remedy, and goes on with all that it has acknowledged once there is room.
+// one line with a remedy, and goes on with all that it has acknowledged once there is room. The
+// audit log's spool has a file system of its own, or it would refuse the change that state can't
+// hold: which of the two meets the end first is chance.
 func TestServerOnAFullDisk(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	data := filepath.Join(dir, "data")
-	if err := os.Mkdir(data, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("tmpfs", data, "tmpfs", 0, "size=320m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(data, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	mountTmpfs(t, data, "320m")
+	mountTmpfs(t, filepath.Join(data, "audit"), "64m")
 	s := newServer(t, dir, data)
 	s.start()
 	s.image()
@@ -81,6 +74,64 @@ func TestServerOnAFullDisk(t *testing.T) {
 	if !strings.Contains(s.stderr.String(), "almost full") {
 		t.Errorf("no warning that the directory is almost full:\n%s", s.stderr.String())
 	}
+}
+
+// TestServerWithoutRoomForItsAuditLog fills the file system of the audit log's spool alone: changes
+// are refused with a remedy, for none may happen unrecorded; reads go on; and with room again so do
+// changes, in the same process.
+func TestServerWithoutRoomForItsAuditLog(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data")
+	spool := filepath.Join(data, "audit")
+	if err := os.Mkdir(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mountTmpfs(t, spool, "2m")
+	s := newServer(t, dir, data)
+	s.start()
+	s.image()
+	filler := filepath.Join(spool, "filler")
+	fill(t, filler)
+	acked := s.createUntilRefused()
+	name := fmt.Sprintf("m%d", len(acked))
+	err := s.create(t.Context(), name)
+	var refused *api.Error
+	if !errors.As(err, &refused) || !client.IsCode(err, "unavailable") ||
+		!strings.Contains(err.Error(), "no space left on device") ||
+		!strings.Contains(refused.Remedy, "make room") {
+		t.Errorf("machine %s is refused by %#v, with the remedy %q", name, err, refused.Remedy)
+	}
+	machines, err := s.client.Machines(t.Context(), client.MachineFilter{})
+	if err != nil || len(machines) != len(acked) {
+		t.Errorf("%d machines are listed, want the %d acknowledged: %v", len(machines),
+			len(acked), err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.create(t.Context(), name); err != nil {
+		t.Errorf("with room again, machine %s is refused: %v", name, err)
+	}
+	if code := s.stop(); code != exitOK {
+		t.Errorf("the server ends with exit code %d:\n%s", code, s.stderr.String())
+	}
+}
+
+// mountTmpfs makes an empty file system of size bytes at dir, for as long as the test lasts.
+func mountTmpfs(t *testing.T, dir, size string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=0700,size="+size); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // testServer is a server in a process of its own.
@@ -195,8 +246,7 @@ func (s *testServer) createUntilRefused() (acked []string) {
 	defer cancel()
 	for {
 		name := fmt.Sprintf("m%d", len(acked))
-		_, err := s.client.CreateMachine(ctx, api.CreateMachine{Name: name, App: "a", Network: "n",
-			SkipStart: true, Config: api.MachineConfig{Image: "tiny"}})
+		err := s.create(ctx, name)
 		if ctx.Err() != nil {
 			s.t.Fatal("the server takes machines on a full disk for ever")
 		}
@@ -206,6 +256,12 @@ func (s *testServer) createUntilRefused() (acked []string) {
 		}
 		acked = append(acked, name)
 	}
+}
+
+func (s *testServer) create(ctx context.Context, name string) error {
+	_, err := s.client.CreateMachine(ctx, api.CreateMachine{Name: name, App: "a", Network: "n",
+		SkipStart: true, Config: api.MachineConfig{Image: "tiny"}})
+	return err
 }
 
 // wantOneError wants one line of an error, with the directory, the cause and the remedy, and no
