@@ -29,6 +29,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/platform/ownsync"
 	"github.com/sluice-platform/sluice/internal/platform/vminit"
 	"github.com/sluice-platform/sluice/internal/x/ioflusher"
+	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
 const (
@@ -84,10 +85,10 @@ func run(role string, log *slog.Logger) error {
 	return fmt.Errorf("unknown role %q; use init, blockd, platformd or container-init", role)
 }
 
-// blockdHeap is how much memory blockd's Go runtime aims to stay within, in bytes: with the rest of
-// the platform it fits in guestapi.PlatformMemory. A writer that is faster than the store has it
-// hold some 200 MiB, of which little is garbage: writes, what of them is being uploaded, and what
-// the store has not shown yet. The map of a disk that is fragmented all over is as much.
+// blockdHeap is how much memory blockd's Go runtime aims to stay within, in bytes: with what the
+// kernel needs for it, it fits in guestapi.BlockdMemory. A writer that is faster than the store has
+// it hold some 200 MiB, of which little is garbage: writes, what of them is being uploaded, and
+// what the store has not shown yet. The map of a disk that is fragmented all over is as much.
 const blockdHeap = 320 << 20
 
 func runBlockd(ctx context.Context, log *slog.Logger) error {
@@ -98,6 +99,9 @@ func runBlockd(ctx context.Context, log *slog.Logger) error {
 		log.WarnContext(ctx, "a machine that writes much may hang", "error", err)
 	}
 	debug.SetMemoryLimit(blockdHeap)
+	if err := memcg.EnterBeside(guestapi.BlockdCgroup); err != nil {
+		return err
+	}
 	boot, err := awaitBoot(ctx)
 	if err != nil {
 		return err

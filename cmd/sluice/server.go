@@ -28,6 +28,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/state/etcdstate"
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/listen"
 )
 
 // serverFlags is the server's configuration.
@@ -331,7 +332,7 @@ func writeReady(file string, urls []string) error {
 func listenAll(ctx context.Context, addresses []string) ([]net.Listener, error) {
 	var listeners []net.Listener
 	for _, address := range addresses {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+		l, err := listen.TCP(ctx, address)
 		if err != nil {
 			for _, open := range listeners {
 				open.Close()

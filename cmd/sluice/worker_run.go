@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log/slog"
-	"net"
 	"net/netip"
 	"path/filepath"
 
@@ -20,6 +19,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/expose"
 	"github.com/sluice-platform/sluice/internal/x/ioflusher"
+	"github.com/sluice-platform/sluice/internal/x/listen"
 )
 
 // workerConfig is what the worker's flags say.
@@ -121,7 +121,7 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", cfg.listen)
+	listener, err := listen.TCP(ctx, cfg.listen)
 	if err != nil {
 		return errs.Wrap(errs.Unavailable, err, "listen on %s", cfg.listen).
 			WithRemedy("choose an address of this host, and a free port")

@@ -26,16 +26,27 @@ const (
 )
 
 // PlatformMemory is what a VM has, in bytes, beyond its machine's memory: for blockd, platformd and
-// init.
-const PlatformMemory = 512 << 20
+// init. blockd has BlockdMemory of it to itself, where cgroups bound it.
+const (
+	PlatformMemory = 512 << 20
+	BlockdMemory   = 416 << 20
+)
+
+// BlockdCgroup is the name of blockd's cgroup, beside that of init. A runtime that bounds memory
+// makes it, and blockd enters it.
+//
+// What platformd reads and writes of the machine's files is charged to platformd, and the machine
+// dirties such pages again. Under cgroups v1 a process that needs memory is made to wait for pages
+// of its cgroup to be written. blockd would wait for itself.
+const BlockdCgroup = "blockd"
 
 // PlatformProcesses is how many processes and threads a VM may have beyond its machine's.
 const PlatformProcesses = 1024
 
 // PlatformOutOfMemory says in words that PlatformMemory was not enough.
 func PlatformOutOfMemory() string {
-	return fmt.Sprintf("the platform of the VM is out of memory (it has %d MiB)",
-		PlatformMemory>>20)
+	return fmt.Sprintf("the platform of the VM is out of memory (it has %d MiB, %d of them for "+
+		"the disk)", PlatformMemory>>20, BlockdMemory>>20)
 }
 
 // Files in a VM that its runtime and its init share.

@@ -152,7 +152,8 @@ func TestBlockdOutOfMemory(t *testing.T) {
 	})
 	h := v.await("failed", inState(guestapi.StateFailed))
 	if h.ErrorKind != string(errs.Unavailable) || !strings.Contains(h.Error, "was killed") ||
-		!strings.Contains(h.Error, "out of memory (it has 512 MiB)") || h.Remedy == "" {
+		!strings.Contains(h.Error, "out of memory (it has 512 MiB, 416 of them for the disk)") ||
+		h.Remedy == "" {
 		t.Errorf("health %+v", h)
 	}
 }

@@ -56,8 +56,10 @@ func TestV2Machine(t *testing.T) {
 		t.Fatalf("cgroups of the VM: %v, %v", groups, err)
 	}
 	for file, want := range map[string]int{"machine/memory.max": 96 << 20,
-		"init/memory.max": guestapi.PlatformMemory,
-		"init/memory.min": guestapi.PlatformMemory, "memory.min": guestapi.PlatformMemory} {
+		"init/memory.max":   guestapi.PlatformMemory - guestapi.BlockdMemory,
+		"init/memory.min":   guestapi.PlatformMemory - guestapi.BlockdMemory,
+		"blockd/memory.max": guestapi.BlockdMemory, "blockd/memory.min": guestapi.BlockdMemory,
+		"memory.min": guestapi.PlatformMemory} {
 		got, err := os.ReadFile(filepath.Join(groups[0], file))
 		if err != nil || strings.TrimSpace(string(got)) != strconv.Itoa(want) {
 			t.Errorf("%s is %q, want %d (%v)", file, got, want, err)

@@ -65,7 +65,7 @@ func New(cfg Config) (*Platform, error) {
 	return &Platform{cfg: cfg, log: cfg.Log, status: st, block: cfg.Block,
 			fs: fileSystemAt(cfg.DiskDir, cfg.Broker), container: newBox(),
 			services: newServiceHolder(), interrupt: newInterrupter(),
-			ownKills: memcg.NewCounter(own)},
+			ownKills: memcg.NewCounter(own, memcg.Beside(own, guestapi.BlockdCgroup))},
 		nil
 }
 

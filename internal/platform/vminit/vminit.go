@@ -86,7 +86,7 @@ func (in *Init) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find the platform's cgroup: %w", err)
 	}
-	in.killed = memcg.NewCounter(own)
+	in.killed = memcg.NewCounter(own, memcg.Beside(own, guestapi.BlockdCgroup))
 	var g errgroup.Group
 	reaping, stopReaping := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return in.reap(reaping) })

@@ -22,7 +22,8 @@ func TestEnding(t *testing.T) {
 		"by a signal":              {status: aborted, outOfMemory: true, want: "killed by SIGABRT"},
 		"by somebody":              {status: killed, want: "killed by SIGKILL"},
 		"by the kernel": {status: killed, outOfMemory: true,
-			want: "killed: the platform of the VM is out of memory (it has 512 MiB)"},
+			want: "killed: the platform of the VM is out of memory (it has 512 MiB, " +
+				"416 of them for the disk)"},
 		"by init": {status: killed, stuck: "it has not answered for 12s",
 			want: "killed because it has not answered for 12s"},
 	} {

@@ -30,9 +30,9 @@ const (
 	controlFD = 3
 	statusFD  = 4
 	planFD    = 5 // of init: what the broker was told
-	// initCgroup is the cgroup of the platform's processes, beside the inner container's. So they
-	// never have to write out pages of the machine when they need memory. And with v2, a cgroup
-	// that delegates controllers may have no processes.
+	// initCgroup is the cgroup of the platform's processes but blockd, beside the container's.
+	// So they never have to write out pages of the machine when they need memory. And with v2, a
+	// cgroup that delegates controllers may have no processes.
 	initCgroup = "init"
 	cgroupRoot = "/sys/fs/cgroup" // as the VM sees it
 	goByte     = 'g'
@@ -214,9 +214,10 @@ func execInit(s setup, status *os.File) error {
 	return fmt.Errorf("run init: %w", err)
 }
 
-// enterInitCgroup moves init into a cgroup of its own, in every hierarchy that bounds memory.
+// enterInitCgroup moves init into a cgroup of its own, in every hierarchy that bounds memory, and
+// makes blockd's.
 func enterInitCgroup(s setup) error {
-	own := memcg.Cgroup{Dir: filepath.Join(cgroupRoot, initCgroup), V2: s.AllV2}
+	root := cgroupRoot
 	if !s.AllV2 {
 		at := slices.IndexFunc(s.Mounts, func(m cgroupMount) bool {
 			return slices.Contains(strings.Split(m.Options, ","), "memory")
@@ -224,12 +225,16 @@ func enterInitCgroup(s setup) error {
 		if at < 0 {
 			return nil // no memory controller: nothing is bounded
 		}
-		own.Dir = filepath.Join(cgroupRoot, s.Mounts[at].Dir, initCgroup)
+		root = filepath.Join(cgroupRoot, s.Mounts[at].Dir)
 	}
-	if err := os.Mkdir(own.Dir, 0o755); err != nil {
-		return fmt.Errorf("make cgroup of init: %w", err)
+	own := memcg.Cgroup{Dir: filepath.Join(root, initCgroup), V2: s.AllV2}
+	blockd := memcg.Cgroup{Dir: filepath.Join(root, guestapi.BlockdCgroup), V2: s.AllV2}
+	for _, g := range []memcg.Cgroup{own, blockd} {
+		if err := os.Mkdir(g.Dir, 0o755); err != nil {
+			return fmt.Errorf("make cgroups of the platform: %w", err)
+		}
 	}
-	if err := onhost.WriteFile(filepath.Join(own.Dir, "cgroup.procs"), "0"); err != nil {
+	if err := own.Enter(); err != nil {
 		return fmt.Errorf("enter cgroup of init: %w", err)
 	}
 	if s.AllV2 { // now that its root has no process any more
@@ -237,8 +242,9 @@ func enterInitCgroup(s setup) error {
 			return fmt.Errorf("delegate controllers: %w", err)
 		}
 	}
-	if err := errors.Join(own.Limit(guestapi.PlatformMemory),
-		own.Protect(guestapi.PlatformMemory)); err != nil {
+	const rest = guestapi.PlatformMemory - guestapi.BlockdMemory
+	if err := errors.Join(own.Limit(rest), own.Protect(rest), blockd.Limit(guestapi.BlockdMemory),
+		blockd.Protect(guestapi.BlockdMemory)); err != nil {
 		return fmt.Errorf("give the platform its memory: %w", err)
 	}
 	return nil

@@ -101,6 +101,9 @@ func (c Cgroup) Protect(bytes int64) error {
 	return optional(c.write("memory.min", strconv.FormatInt(bytes, 10)))
 }
 
+// Enter moves the calling process into it.
+func (c Cgroup) Enter() error { return c.write("cgroup.procs", "0") }
+
 // OOMKills returns how many of its processes the kernel has killed for lack of memory, with v2 also
 // of all below it. It has counted one before that ends. fs.ErrNotExist: it has no memory
 // controller, or the kernel doesn't count.

@@ -55,7 +55,7 @@ func TestCounter(t *testing.T) {
 		}
 	}
 	count("3")
-	c := memcg.NewCounter([]memcg.Cgroup{{Dir: t.TempDir()}, g})
+	c := memcg.NewCounter(nil, []memcg.Cgroup{{Dir: t.TempDir()}, g})
 	if c.Recent(time.Hour) {
 		t.Error("an old kill is taken for a new one")
 	}
@@ -67,7 +67,7 @@ func TestCounter(t *testing.T) {
 	if c.Recent(0) {
 		t.Error("a kill is recent for ever")
 	}
-	if memcg.NewCounter(nil).Recent(time.Hour) {
+	if memcg.NewCounter().Recent(time.Hour) {
 		t.Error("a kill where nothing counts")
 	}
 }

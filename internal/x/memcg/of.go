@@ -3,6 +3,7 @@ package memcg
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -42,6 +43,33 @@ func Of(pid int) ([]Cgroup, error) {
 	return all, lines.Err()
 }
 
+// Beside returns those cgroups with a name that exist beside some others.
+func Beside(all []Cgroup, name string) []Cgroup {
+	var found []Cgroup
+	for _, g := range all {
+		g.Dir = filepath.Join(filepath.Dir(g.Dir), name)
+		if isDir(g.Dir) {
+			found = append(found, g)
+		}
+	}
+	return found
+}
+
+// EnterBeside moves this process into the cgroups with a name beside those that it is in. Nothing
+// is done where there are none.
+func EnterBeside(name string) error {
+	own, err := Of(os.Getpid())
+	if err != nil {
+		return fmt.Errorf("enter cgroup %s: %w", name, err)
+	}
+	for _, g := range Beside(own, name) {
+		if err := g.Enter(); err != nil {
+			return fmt.Errorf("enter cgroup %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
 func isDir(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.IsDir()
@@ -61,27 +89,38 @@ func Kills(all []Cgroup) (int64, error) {
 // Counter notices when the kernel kills processes of some cgroups for lack of memory. Safe for
 // concurrent use.
 type Counter struct {
-	all []Cgroup
+	places [][]Cgroup // each is one place in every hierarchy
 
 	mu    sync.Mutex
 	known int64
 	grown time.Time // when a kill was noticed last
 }
 
-// NewCounter returns a Counter that knows what was before it.
-func NewCounter(all []Cgroup) *Counter {
-	c := &Counter{all: all}
-	c.known, _ = Kills(all) // where nothing counts, nothing is ever noticed
+// NewCounter returns a Counter that knows what was before it. Each place is one cgroup in every
+// hierarchy, as Of returns it.
+func NewCounter(places ...[]Cgroup) *Counter {
+	c := &Counter{places: places}
+	c.known = c.count()
 	return c
+}
+
+// count returns 0 for places where nothing counts: nothing is ever noticed there.
+func (c *Counter) count() int64 {
+	var sum int64
+	for _, all := range c.places {
+		n, _ := Kills(all)
+		sum += n
+	}
+	return sum
 }
 
 // Look takes in what the kernel has counted by now. To call it from time to time tells new kills
 // from old ones.
 func (c *Counter) Look() {
-	n, err := Kills(c.all)
+	n := c.count()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err == nil && n > c.known {
+	if n > c.known {
 		c.known, c.grown = n, time.Now()
 	}
 }

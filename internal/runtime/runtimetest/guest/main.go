@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/guestapi"
+	"github.com/sluice-platform/sluice/internal/x/memcg"
 )
 
 // request is one command; which fields count depends on Op.
@@ -254,6 +255,10 @@ func child(mode, arg string) error {
 	case "allocate":
 		mib, err := strconv.Atoi(arg)
 		if err != nil {
+			return err
+		}
+		// where there is most of what a VM has
+		if err := memcg.EnterBeside(guestapi.BlockdCgroup); err != nil {
 			return err
 		}
 		b := make([]byte, mib<<20)
