@@ -15,8 +15,10 @@ import (
 // task is a step that takes time and is under way.
 type task struct {
 	step        step
+	began       time.Time
 	cancel      context.CancelFunc
 	interrupted bool
+	measured    bool // as a part of the wait that it ended
 }
 
 // result is how a task ended. claim is set by stepClaim.
@@ -235,7 +237,9 @@ func (m *machine) forget(ctx context.Context) bool {
 func (m *machine) finish(ctx context.Context, r result) {
 	t := m.task
 	m.task = nil
-	m.measured.did(string(r.step), r.began, r.ended)
+	if !t.measured {
+		m.measured.did(string(r.step), r.began, r.ended)
+	}
 	if r.claim != nil {
 		m.take(r.claim) // even if interrupted: the pool has given the VM away
 	}

@@ -108,6 +108,12 @@ func (m *machine) measure(p fleet.Phase) {
 	if run.Generation != m.rec.Assignment.Generation {
 		return
 	}
+	if t := m.task; t != nil && (p == fleet.PhaseHealthy && t.step == stepBind ||
+		p == fleet.PhaseReleased && t.step == stepRelease) {
+		// The platform tells what a task has come to, and only then does the task's answer come.
+		m.measured.did(string(t.step), t.began, time.Now())
+		t.measured = true
+	}
 	switch p {
 	case fleet.PhasePrepared:
 		if kind == waitPrepare {

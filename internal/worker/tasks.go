@@ -47,7 +47,8 @@ func isBootFailure(err error) bool {
 // result.
 func (m *machine) start(ctx context.Context, s step) {
 	tctx, cancel := context.WithCancel(ctx)
-	m.task = &task{step: s, cancel: cancel}
+	began := time.Now()
+	m.task = &task{step: s, began: began, cancel: cancel}
 	run, a, vm := *m.rec.Run, m.rec.Assignment, m.vm
 	gate, private := m.gate, m.privateNow()
 	var work func(context.Context) result
@@ -71,7 +72,6 @@ func (m *machine) start(ctx context.Context, s step) {
 	}
 	m.group.Go(func() error {
 		defer cancel()
-		began := time.Now()
 		r := work(tctx)
 		r.step, r.began, r.ended = s, began, time.Now()
 		m.results <- r // never blocks: one task at a time, one place in the channel
