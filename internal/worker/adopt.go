@@ -56,6 +56,7 @@ func (w *Worker) adopt(ctx context.Context) error {
 		delete(entries, rec.Run.VM)
 		w.launch(m)
 	}
+	w.adopted.Store(true)
 	w.log.InfoContext(ctx, "looked for vms of earlier workers", "found", len(found), "machines",
 		len(links), "others", len(vms))
 	err = w.deps.HostNet.Restore(ctx, links)

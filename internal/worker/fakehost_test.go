@@ -35,7 +35,8 @@ type fakeHost struct {
 	failBoot error
 	// fault is called with each request to a platform; it may block, or kill the VM.
 	fault   func(vm *fakeVM, r *http.Request)
-	removal func() // before the next VM is removed; nil: nothing
+	look    <-chan struct{} // nil: nothing to wait for
+	removal func()          // before the next VM is removed; nil: nothing
 }
 
 func newFakeHost(t *testing.T, store blob.Store) *fakeHost {
@@ -86,7 +87,24 @@ func (h *fakeHost) Start(_ context.Context, spec runtime.Spec) (runtime.VM, erro
 	return vm, nil
 }
 
-func (h *fakeHost) Adopt(context.Context) ([]runtime.VM, error) {
+// beforeAdopt has the next worker look for VMs no sooner than look is closed.
+func (h *fakeHost) beforeAdopt(look <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.look = look
+}
+
+func (h *fakeHost) Adopt(ctx context.Context) ([]runtime.VM, error) {
+	h.mu.Lock()
+	look := h.look
+	h.mu.Unlock()
+	if look != nil {
+		select {
+		case <-look:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	var out []runtime.VM
 	for _, vm := range h.all() {
 		out = append(out, vm)

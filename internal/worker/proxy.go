@@ -9,10 +9,12 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/guestapi"
 	"github.com/sluice-platform/sluice/internal/worker/pool"
+	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -58,7 +60,7 @@ func (w *Worker) proxy() http.Handler {
 	}
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		id := fleet.MachineID(r.PathValue("machine"))
-		vm, err := w.runningVM(id)
+		vm, err := w.runningVM(r.Context(), id)
 		if err != nil {
 			writeError(rw, err)
 			return
@@ -69,23 +71,46 @@ func (w *Worker) proxy() http.Handler {
 	})
 }
 
+// lookWithin is how long a call waits for a worker that has just been started to have looked at
+// what it has. The server doesn't know of its restart, and has no reason to hold the call back.
+const lookWithin = 5 * time.Second
+
 // runningVM returns the VM in which a machine runs. NotFound: the machine isn't on this worker;
-// Unavailable: it isn't running now.
-func (w *Worker) runningVM(id fleet.MachineID) (*pool.VM, error) {
+// Unavailable: it isn't running now, or the worker doesn't know yet.
+func (w *Worker) runningVM(ctx context.Context, id fleet.MachineID) (*pool.VM, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookWithin)
+	defer cancel()
+	for {
+		vm, known, err := w.findVM(id)
+		if known || backoff.Sleep(ctx, 5*time.Millisecond) != nil {
+			return vm, err
+		}
+	}
+}
+
+// findVM does what runningVM does, without waiting; known: that is what it comes to.
+func (w *Worker) findVM(id fleet.MachineID) (_ *pool.VM, known bool, _ error) {
+	adopted := w.adopted.Load() // before: with it, all that was found is there
 	w.mu.Lock()
 	m := w.machines[id]
 	w.mu.Unlock()
-	if m == nil {
-		return nil, errs.New(errs.NotFound, "machine %s is not on worker %s", id, w.cfg.Worker).
+	if m == nil && adopted {
+		return nil, true, errs.New(errs.NotFound, "machine %s is not on worker %s", id,
+			w.cfg.Worker).
 			WithRemedy("ask the server where it is: sluice machine status %s", id)
 	}
-	vm, phase := m.vmOf()
-	if vm == nil {
-		return nil, errs.New(errs.Unavailable, "machine %s is not running on worker %s now (%s)",
-			id, w.cfg.Worker, cmp.Or(phase, "not looked at yet")).
-			WithRemedy("try again in a moment, or see: sluice machine status %s", id)
+	var phase fleet.Phase
+	if m != nil {
+		var vm *pool.VM
+		var stale bool
+		if vm, phase, stale = m.vmOf(); vm != nil {
+			return vm, true, nil
+		}
+		known = !stale
 	}
-	return vm, nil
+	return nil, known, errs.New(errs.Unavailable, "machine %s is not running on worker %s now (%s)",
+		id, w.cfg.Worker, cmp.Or(phase, "not looked at yet")).
+		WithRemedy("try again in a moment, or see: sluice machine status %s", id)
 }
 
 func proxiedOf(r *http.Request) proxied {

@@ -114,14 +114,14 @@ func (m *machine) isBusy() bool {
 }
 
 // vmOf returns the VM to which calls for the machine go, nil if it isn't running, and the machine's
-// phase.
-func (m *machine) vmOf() (*pool.VM, fleet.Phase) {
+// phase. stale: that is from before this worker was started.
+func (m *machine) vmOf() (vm *pool.VM, phase fleet.Phase, stale bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.report == nil {
-		return nil, ""
+		return nil, "", m.stale
 	}
-	return m.reachable, m.report.Phase
+	return m.reachable, m.report.Phase, m.stale
 }
 
 const (

@@ -117,6 +117,26 @@ func (r *rig) refusedForeign(path string) {
 	}
 }
 
+// TestACallForAWorkerThatHasJustStarted: a machine that runs is called while the next worker still
+// looks for it.
+func TestACallForAWorkerThatHasJustStarted(t *testing.T) {
+	r := newRig(t, 0)
+	r.newDisk(m1)
+	r.start()
+	r.feed.assign(assignment(m1, 1, fleet.WantRunning))
+	r.awaitPhase(m1, 1, fleet.PhaseHealthy)
+	r.stop()
+	look := make(chan struct{})
+	r.host.beforeAdopt(look)
+	r.start()
+	time.AfterFunc(100*time.Millisecond, func() { close(look) })
+	status, body := r.call("POST", "/machines/"+string(m1)+"/echo/a", r.server())
+	if status != http.StatusOK {
+		t.Errorf("status %d, %s", status, body)
+	}
+	r.refused("GET", "/machines/0123456789abcd/echo/x", r.server(), 404, "not_found")
+}
+
 func TestAPIProxiesWebSockets(t *testing.T) {
 	r := newRig(t, 0)
 	r.newDisk(m1)

@@ -51,6 +51,7 @@ type Worker struct {
 	reportFailed bool // owned by reportLoop
 	seen         atomic.Int64
 	joined       atomic.Bool // since this process was started
+	adopted      atomic.Bool // what earlier workers left is in machines
 	acceleration atomic.Pointer[fleet.Acceleration]
 	pressure     atomic.Pointer[fleet.Pressure] // nil: not known
 
