@@ -72,6 +72,7 @@ func TestServices(t *testing.T) {
 	checked.Check = &fleet.Check{Kind: fleet.CheckExec, Cmd: []string{"test", "-e", "/data/go"}}
 	missing := fleet.Service{Name: "missing", Cmd: []string{"nonesuch", "-x"}}
 	b := bindOf(id, 1, web, loop("b", "a"), loop("a"), flaky, checked, missing)
+	b.Config.Stop.Timeout = time.Minute // on a busy host too it says that it stops
 	v := startVM(t)
 	v.bind(b)
 	v.awaitService("b", "ready", func(s fleet.ServiceReport) bool { return s.State == "ready" })
