@@ -56,6 +56,7 @@ func nounCommands(d *deps) []*cobra.Command {
 		newImageCommand(d),
 		newMachineCommand(d),
 		newNetworkCommand(d),
+		newQuotaCommand(d),
 		newSecretCommand(d),
 		newServerCommand(d),
 		newTokenCommand(d),

@@ -16,6 +16,8 @@ import (
 // secretScope is whose secrets a command is about.
 type secretScope struct{ network, app string }
 
+func (f *secretScope) pair() [2]string { return [2]string{f.network, f.app} }
+
 // add lets a command be told whose.
 func (f *secretScope) add(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().StringVar(&f.network, "network", "", "network of the app's machines (required)")
@@ -34,6 +36,7 @@ func newSecretCommand(d *deps) *cobra.Command {
 
 func newSecretSetCommand(d *deps) *cobra.Command {
 	var of secretScope
+	var unknown newThings
 	cmd := &cobra.Command{
 		Use:   "set NAME [@FILE] --network NETWORK --app APP",
 		Short: "Set a secret of an app, from stdin or a file",
@@ -44,7 +47,8 @@ to nobody.
 
 The app's machines have it in the environment of services and commands from their
 next start on: sluice machine stop, sluice machine start. It goes over what --env
-says, and below what a service or a command sets for itself.
+says, and below what a service or a command sets for itself. For an app without a
+machine, which gets them when its first one starts, say --new.
 ` + exitTable,
 		Example: `  sluice secret set DATABASE_URL @database.url --network prod --app shop
   pass show shop/token | sluice secret set TOKEN --network prod --app shop`,
@@ -68,6 +72,9 @@ says, and below what a service or a command sets for itself.
 			if err != nil {
 				return err
 			}
+			if err := unknown.mustKnow(cmd.Context(), c, of.pair()); err != nil {
+				return err
+			}
 			s, err := c.SetSecret(cmd.Context(), of.network, of.app, args[0], value)
 			if err != nil {
 				return err
@@ -80,6 +87,7 @@ says, and below what a service or a command sets for itself.
 			})
 		}),
 	}
+	unknown.add(cmd)
 	return of.add(cmd)
 }
 
@@ -115,6 +123,9 @@ times had the same value; digests change when the fleet's key does.
 		Args:    exactly(),
 		RunE: d.withClient(func(cmd *cobra.Command, c *client.Client, _ []string) error {
 			secrets, err := c.Secrets(cmd.Context(), of.network, of.app)
+			if err == nil && len(secrets) == 0 { // or it is mistyped
+				err = (&newThings{}).mustKnow(cmd.Context(), c, of.pair())
+			}
 			if err != nil {
 				return err
 			}

@@ -17,6 +17,11 @@ func TestSecretsComeFromStdinOrAFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.stdin = "from-stdin\n"
+	if _, stderr, code := c.run("secret", "set", "A", "--network", "prod", "--app",
+		"shop"); code != exitNotFound || !strings.Contains(stderr, "--new") {
+		t.Errorf("for an app of which there is nothing: exit %d, %s", code, stderr)
+	}
+	c.must("secret", "set", "FIRST", "--network", "prod", "--app", "shop", "--new")
 	for _, s := range []struct {
 		args []string
 		want string

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/client"
+	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
 func newTokenCommand(d *deps) *cobra.Command {
@@ -31,13 +32,15 @@ fleet. Each verb has those before it:
   admin    tokens, too; in the whole fleet also workers, drains, images and audit
 
 A token can grant only what its maker is admin of, and lasts no longer than its
-maker's. The tokens in the server's own file may do everything.
+maker's. The tokens in the server's own file may do everything. For a network or app
+of which there is nothing yet say --new.
 `
 
 func newTokenCreateCommand(d *deps) *cobra.Command {
 	var grant api.Grant
 	var grants []string
 	var ttl time.Duration
+	var unknown newThings
 	cmd := &cobra.Command{
 		Use:   "create NAME --verb VERB [--network NETWORK] [--app APP] [--ttl DURATION]",
 		Short: "Make a token, and print it once",
@@ -66,6 +69,9 @@ func newTokenCreateCommand(d *deps) *cobra.Command {
 			if ttl < 0 {
 				return usageError("--ttl %s is negative", ttl)
 			}
+			if err := unknown.mustKnow(cmd.Context(), c, placesOf(req.Grants)...); err != nil {
+				return err
+			}
 			t, err := c.CreateToken(cmd.Context(), req)
 			if err != nil {
 				return err
@@ -78,6 +84,7 @@ func newTokenCreateCommand(d *deps) *cobra.Command {
 			})
 		}),
 	}
+	unknown.add(cmd)
 	cmd.Flags().StringVar(&grant.Verb, "verb", "", "read, use, operate or admin")
 	cmd.Flags().StringVar(&grant.Network, "network", "", "network in which it counts")
 	cmd.Flags().StringVar(&grant.App, "app", "", "app for which it counts")
@@ -85,6 +92,15 @@ func newTokenCreateCommand(d *deps) *cobra.Command {
 		"VERB[@NETWORK[/APP]], or VERB@/APP; repeat it for more than one")
 	cmd.Flags().DurationVar(&ttl, "ttl", 0, "time until it expires (default: never)")
 	return cmd
+}
+
+// placesOf returns the networks and apps that grants are for.
+func placesOf(grants []api.Grant) [][2]string {
+	var places [][2]string
+	for _, g := range grants {
+		places = append(places, [2]string{g.Network, g.App})
+	}
+	return places
 }
 
 // parseGrant reads VERB[@NETWORK[/APP]]. Names are the server's to check.
@@ -101,14 +117,8 @@ func parseGrant(s string) (api.Grant, error) {
 func grantsText(grants []api.Grant) string {
 	var all []string
 	for _, g := range grants {
-		text := g.Verb
-		if g.Network != "" || g.App != "" {
-			text += "@" + g.Network
-		}
-		if g.App != "" {
-			text += "/" + g.App
-		}
-		all = append(all, text)
+		all = append(all, fleet.Grant{Network: fleet.NetworkName(g.Network),
+			App: fleet.AppName(g.App), Verb: g.Verb}.String())
 	}
 	return strings.Join(all, " ")
 }

@@ -25,7 +25,7 @@ import (
 func TestTokensByTheCommandLine(t *testing.T) {
 	c := story(t)
 	stdout, stderr, code := c.run("token", "create", "ci", "--grant", "use@prod/shop", "--grant",
-		"read@/blog", "--ttl", "1h")
+		"read@/blog", "--ttl", "1h", "--new")
 	text := strings.TrimSpace(stdout)
 	if code != 0 || !strings.HasPrefix(text, "slt_") || strings.ContainsAny(text, " \n") ||
 		!strings.Contains(stderr, "use@prod/shop read@/blog") || strings.Contains(stderr, text) {

@@ -142,8 +142,7 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	if err := driver.Probe(ctx); err != nil {
 		return err
 	}
-	network, err := hostnet.New(hostnet.Config{Address: wc.Address,
-		Underlay: cfg.underlay, Tunnel: cfg.tunnel.config(cfg.data), Logger: log})
+	network, err := cfg.openNetwork(wc.Address, log)
 	if err != nil {
 		return err
 	}
@@ -165,6 +164,17 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 	err = g.Wait()
 	log.InfoContext(ctx, "worker stopped", "worker_id", cfg.name)
 	return err
+}
+
+// openNetwork takes the host's network over.
+func (cfg *workerConfig) openNetwork(address netip.Addr, log *slog.Logger) (*hostnet.Net,
+	error) {
+	rate, err := cfg.store.rate()
+	if err != nil {
+		return nil, err
+	}
+	return hostnet.New(hostnet.Config{Address: address, Underlay: cfg.underlay,
+		Tunnel: cfg.tunnel.config(cfg.data), Rate: rate, Logger: log})
 }
 
 // newWorker returns a worker that is seen from outside.
@@ -198,6 +208,9 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 	}
 	kind, err := frontend.ParseKind(cfg.frontEnd)
 	if err != nil {
+		return wc, err
+	}
+	if _, err := cfg.store.rate(); err != nil { // before anything is begun
 		return wc, err
 	}
 	if kind == frontend.NBD && cfg.runtime != "qemu" {

@@ -30,8 +30,11 @@ type Control struct {
 	due     time.Time // the next one, if nothing changes before
 	brake   atomic.Pointer[string]
 
-	feeds   sync.Mutex // held while a worker's assignments are derived and kept
-	disks   keyLocks   // one at a time makes or destroys a machine's disk
+	feeds sync.Mutex // held while a worker's assignments are derived and kept
+	// one at a time makes or destroys a machine's disk
+	disks keyLocks[fleet.MachineID]
+	// one at a time decides what people ask of a network
+	asked   keyLocks[fleet.NetworkName]
 	retries retries
 	// whom to tell of certificates that are refused
 	refusals refusals
@@ -51,6 +54,7 @@ var (
 	_ fleet.Images     = (*Control)(nil)
 	_ fleet.Keys       = (*Control)(nil)
 	_ fleet.Secrets    = (*Control)(nil)
+	_ fleet.Quotas     = (*Control)(nil)
 	_ fleet.Status     = (*Control)(nil)
 	_ fleet.Changes    = (*Control)(nil)
 	_ fleet.WorkerFeed = (*Control)(nil)
@@ -77,7 +81,10 @@ func New(cfg Config, deps Deps) (*Control, error) {
 	now := deps.Now()
 	c := &Control{cfg: cfg, deps: deps, log: deps.Log, obs: newObserver(cfg.Policy, now),
 		fast: newQueue(), slow: newQueue(), started: now,
-		disks:    keyLocks{held: map[fleet.MachineID]chan struct{}{}},
+		disks: keyLocks[fleet.MachineID]{what: "the disk of machine",
+			held: map[fleet.MachineID]chan struct{}{}},
+		asked: keyLocks[fleet.NetworkName]{what: "others who ask of network",
+			held: map[fleet.NetworkName]chan struct{}{}},
 		retries:  retries{of: map[fleet.MachineID]retry{}},
 		refusals: refusals{of: map[fleet.WorkerID]map[int64]refusal{}},
 		changed:  make(chan struct{}), waiting: map[fleet.MachineID]fleet.Blocker{}}

@@ -24,7 +24,7 @@ func (c *Control) CreateMachine(ctx context.Context,
 		return fleet.MachineView{}, err
 	}
 	var id fleet.MachineID
-	err := c.try(ctx, func() error {
+	err := c.tryIn(ctx, req.Network, func() error {
 		var err error
 		id, err = c.recordMachine(ctx, req)
 		return err
@@ -59,11 +59,19 @@ func (c *Control) recordMachine(ctx context.Context,
 	}
 	if req.SkipStart {
 		m.Desired = fleet.DesiredStopped
+		if req.Worker != "" {
+			return "", errs.New(errs.Invalid, "machine %s is not to be started, and is to be on %s",
+				req.Name, req.Worker).
+				WithRemedy("leave one out: which worker it gets is decided when it starts")
+		}
 	} else if err := c.reserveFirst(t, &m, req.Worker); err != nil {
 		return "", err
 	}
 	records.Set(t, c.records.FullNames.New(records.FullName(m)), m.ID)
 	t.SetMachine(c.records.Machines.New(m.ID), m)
+	if err := c.withinQuota(t); err != nil {
+		return "", err
+	}
 	records.Set(t, records.NewHistory(m.ID), []fleet.MachineEvent{
 		{Time: now, State: fleet.MachineCreated, Event: eventCreate, Source: sourceUser}})
 	return id, t.Commit(ctx)

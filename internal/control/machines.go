@@ -29,6 +29,9 @@ func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineVi
 		if m.Val.Owner != "" || m.Val.Placement != nil && !failed {
 			// whoever has it brings it on, or it is launched once its worker has released it
 			t.SetMachine(m, next)
+			if err := c.withinQuota(t); err != nil {
+				return err
+			}
 			if err := c.events(ctx, t, m.Val.ID, line); err != nil {
 				return err
 			}
@@ -41,6 +44,9 @@ func (c *Control) StartMachine(ctx context.Context, ref string) (fleet.MachineVi
 			return c.exhausted(blocker, string(m.Val.Name))
 		}
 		if err := c.launchOn(ctx, t, m, next, to); err != nil {
+			return err
+		}
+		if err := c.withinQuota(t); err != nil {
 			return err
 		}
 		return t.Commit(ctx)
@@ -160,7 +166,7 @@ func (c *Control) edit(ctx context.Context, ref string,
 		return fleet.MachineView{}, err
 	}
 	id := m.Val.ID
-	err = c.try(ctx, func() error {
+	err = c.tryIn(ctx, m.Val.Network, func() error {
 		m, err := c.find(string(id))
 		if err != nil {
 			return err

@@ -153,14 +153,27 @@ func (c *Control) try(ctx context.Context, decide func() error) error {
 	}
 }
 
-// keyLocks are mutexes by machine; waiting for one ends with its context.
-type keyLocks struct {
+// tryIn is try for what a person asks of a network. One after the other is decided: all of them
+// change the same records, so that of many at once most would lose races until they give up.
+func (c *Control) tryIn(ctx context.Context, network fleet.NetworkName,
+	decide func() error) error {
+	unlock, err := c.asked.lock(ctx, network)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return c.try(ctx, decide)
+}
+
+// keyLocks are mutexes by key; waiting for one ends with its context.
+type keyLocks[K ~string] struct {
+	what string // that a key names, for errors
 	mu   sync.Mutex
-	held map[fleet.MachineID]chan struct{}
+	held map[K]chan struct{}
 }
 
 // lock returns the unlock, or an error if ctx ended first.
-func (l *keyLocks) lock(ctx context.Context, id fleet.MachineID) (func(), error) {
+func (l *keyLocks[K]) lock(ctx context.Context, id K) (func(), error) {
 	for {
 		l.mu.Lock()
 		wait, taken := l.held[id]
@@ -178,7 +191,7 @@ func (l *keyLocks) lock(ctx context.Context, id fleet.MachineID) (func(), error)
 		l.mu.Unlock()
 		select {
 		case <-ctx.Done():
-			return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "wait for the disk of machine %s",
+			return nil, errs.Wrap(errs.Unavailable, ctx.Err(), "wait for %s %s", l.what,
 				id)
 		case <-wait:
 		}

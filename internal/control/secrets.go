@@ -20,13 +20,16 @@ func (c *Control) SetSecret(ctx context.Context, of fleet.SecretScope, name stri
 	at := placeOfSecret(of, name)
 	s := fleet.Secret{SecretScope: of, Name: name, Sealed: c.deps.Keys.Seal(at, value),
 		Digest: c.deps.Keys.Digest(at, value), SetAt: c.now()}
-	err := c.try(ctx, func() error {
+	err := c.tryIn(ctx, of.Network, func() error {
 		old, _ := c.records.Secrets.Get(records.SecretID(of, name))
-		if err := c.roomForSecret(s); err != nil {
-			return err
-		}
 		t := c.records.Begin()
 		records.Set(t, old, s)
+		if err := roomForSecret(t, s); err != nil {
+			return err
+		}
+		if err := c.withinQuota(t); err != nil {
+			return err
+		}
 		return t.Commit(ctx)
 	})
 	if err != nil {
@@ -37,14 +40,14 @@ func (c *Control) SetSecret(ctx context.Context, of fleet.SecretScope, name stri
 }
 
 // roomForSecret returns nil if an app may have a secret beside its others.
-func (c *Control) roomForSecret(s fleet.Secret) error {
-	count, size := 1, len(s.Sealed)
-	for _, other := range c.records.Secrets.All() {
-		if other.Val.SecretScope == s.SecretScope && other.Val.Name != s.Name {
-			count, size = count+1, size+len(other.Val.Sealed)
+func roomForSecret(t *records.Txn, s fleet.Secret) error {
+	of := fleet.QuotaScope{Network: s.Network, App: s.App}
+	for _, g := range t.Growth() {
+		count := g.Used[fleet.QuotaSecrets] + g.Added[fleet.QuotaSecrets]
+		size := g.Used[fleet.SecretBytes] + g.Added[fleet.SecretBytes]
+		if g.Scope != of || count <= fleet.MaxSecrets && size <= fleet.MaxAppSecrets {
+			continue
 		}
-	}
-	if count > fleet.MaxSecrets || size > fleet.MaxAppSecrets {
 		return errs.New(errs.Exhausted, "app %s would have %d secrets of %d bytes; the most are %d "+
 			"of %d", s.App, count, size, fleet.MaxSecrets, fleet.MaxAppSecrets).
 			WithRemedy("unset some, or keep what is long on the disks, sealed under a secret")
@@ -57,7 +60,7 @@ func (c *Control) UnsetSecret(ctx context.Context, of fleet.SecretScope, name st
 	if err := c.checkSecret(of, name); err != nil {
 		return err
 	}
-	err := c.try(ctx, func() error {
+	err := c.tryIn(ctx, of.Network, func() error {
 		old, ok := c.records.Secrets.Get(records.SecretID(of, name))
 		if !ok {
 			return errs.New(errs.NotFound, "app %s has no secret %s in network %s", of.App, name,

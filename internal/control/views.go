@@ -53,15 +53,11 @@ func (c *Control) findAmong(ref string,
 	case 1:
 		return found[0], nil
 	}
-	var names []string
+	var machines []fleet.Machine
 	for _, m := range found {
-		names = append(names, fmt.Sprintf("%s/%s in network %s (%s)", m.Val.App, m.Val.Name,
-			m.Val.Network, m.Val.ID))
+		machines = append(machines, m.Val)
 	}
-	return records.Row[fleet.Machine]{},
-		errs.New(errs.Conflict, "%d machines are called %s: %s", len(found), ref,
-			strings.Join(names, ", ")).
-			WithRemedy("say which, as app/name or by id")
+	return records.Row[fleet.Machine]{}, fleet.ManyMachines(ref, machines)
 }
 
 // Machine implements fleet.Machines.
@@ -168,18 +164,36 @@ func (c *Control) CreateImage(ctx context.Context, name fleet.ImageName, sizeByt
 	if _, taken := c.records.Images.Get(name); taken {
 		return fleet.Image{}, exists
 	}
+	// What has no room is refused before it is read, and again if others have come first.
+	asked := fleet.Image{Name: name, SizeBytes: sizeBytes}
+	if err := c.withinQuota(c.imageTxn(asked)); err != nil {
+		return fleet.Image{}, err
+	}
 	image, err := c.deps.Images.Build(ctx, name, sizeBytes, tar)
 	if err != nil {
 		return fleet.Image{}, fmt.Errorf("build image %s: %w", name, err)
 	}
-	t := c.records.Begin()
-	records.Set(t, c.records.Images.New(name), image)
-	if err := t.Commit(ctx); records.IsLostRace(err) {
-		return fleet.Image{}, exists
-	} else if err != nil {
+	err = c.try(ctx, func() error {
+		if _, taken := c.records.Images.Get(name); taken {
+			return exists
+		}
+		t := c.imageTxn(image)
+		if err := c.withinQuota(t); err != nil {
+			return err
+		}
+		return t.Commit(ctx)
+	})
+	if err != nil {
 		return fleet.Image{}, err
 	}
 	return image, nil
+}
+
+// imageTxn returns a transaction that records a new image.
+func (c *Control) imageTxn(image fleet.Image) *records.Txn {
+	t := c.records.Begin()
+	records.Set(t, c.records.Images.New(image.Name), image)
+	return t
 }
 
 // Images implements fleet.Images; ordered by name.

@@ -16,6 +16,18 @@ type Grant struct {
 	Verb    string      `json:"verb"`
 }
 
+// String is the grant as people write it: VERB[@NETWORK[/APP]], or VERB@/APP.
+func (g Grant) String() string {
+	text := g.Verb
+	if g.Network != "" || g.App != "" {
+		text += "@" + string(g.Network)
+	}
+	if g.App != "" {
+		text += "/" + string(g.App)
+	}
+	return text
+}
+
 // Token is the record of a token. The secret itself is nowhere.
 type Token struct {
 	ID        TokenID   `json:"id"`

@@ -31,6 +31,8 @@ type Config struct {
 	// Tunnel encrypts what machines on different workers send to each other; nil: it goes in the
 	// clear, and whoever is on the underlay can read and forge it. Name and MTU are set here.
 	Tunnel *tunnel.Config
+	// Rate is how many bytes a second a VM's link may send to other machines; 0: there is no bound.
+	Rate   int64
 	Logger *slog.Logger
 }
 

@@ -116,7 +116,9 @@ func (n *Net) rebuild() error {
 		}
 	}
 	n.addInput(t)
-	n.addForward(t, machines, networks)
+	if err := n.addForward(t, machines, networks); err != nil {
+		return errs.Wrap(errs.Internal, err, "add the rules of what machines send")
+	}
 	if err := c.Flush(); err != nil {
 		return errs.Wrap(errs.Unsupported, err, "set up packet rules").
 			WithRemedy("the kernel needs nf_tables with the inet family")
@@ -161,7 +163,7 @@ func (n *Net) addInput(t *nftables.Table) {
 }
 
 // addForward says what machines may send to each other.
-func (n *Net) addForward(t *nftables.Table, machines, networks *nftables.Set) {
+func (n *Net) addForward(t *nftables.Table, machines, networks *nftables.Set) error {
 	drop := nftables.ChainPolicyDrop
 	forward := n.nft.AddChain(&nftables.Chain{
 		Name: "forward", Table: t, Type: nftables.ChainTypeFilter, Policy: &drop,
@@ -177,6 +179,9 @@ func (n *Net) addForward(t *nftables.Table, machines, networks *nftables.Set) {
 	add(forward, ifName(expr.MetaKeyIIFNAME, outside), verdict(expr.VerdictJump, toMachine))
 	add(forward, count(), verdict(expr.VerdictDrop, ""))
 
+	if err := n.addRates(t, from); err != nil {
+		return err
+	}
 	mayLeave := join(ipv6(), lookup(expr.MetaKeyIIFNAME, sourceAddr, 128, machines),
 		lookup(expr.MetaKeyIIFNAME, destAddr, 48, networks))
 	add(from, mayLeave, ifName(expr.MetaKeyOIFNAME, outside), verdict(expr.VerdictAccept, ""))
@@ -184,6 +189,7 @@ func (n *Net) addForward(t *nftables.Table, machines, networks *nftables.Set) {
 
 	add(to, ipv6(), lookup(expr.MetaKeyOIFNAME, destAddr, 128, machines),
 		lookup(expr.MetaKeyOIFNAME, sourceAddr, 48, networks), verdict(expr.VerdictAccept, ""))
+	return nil
 }
 
 // Offsets in an IPv6 header and a TCP header.

@@ -116,6 +116,7 @@ type host struct {
 	dir  string // the worker's own
 	// clear: machines' packets go in the clear.
 	clear bool
+	rate  int64 // of its VMs' links
 }
 
 // newLAN makes workers, numbered from 1, on one bridge, with tunnels between them.
@@ -165,7 +166,7 @@ func (h *host) open() *Net {
 	h.t.Helper()
 	var n *Net
 	h.do(func() (err error) {
-		cfg := Config{Address: h.addr, Logger: slog.New(slog.DiscardHandler)}
+		cfg := Config{Address: h.addr, Rate: h.rate, Logger: slog.New(slog.DiscardHandler)}
 		if !h.clear {
 			cfg.Tunnel = &tunnel.Config{Dir: h.dir, Port: tunnel.DefaultPort, Now: time.Now}
 		}

@@ -108,6 +108,11 @@ func newScene(t *testing.T, worker string, r role) *scene {
 		[]byte("x")); err != nil {
 		t.Fatal(err)
 	}
+	most := int64(10)
+	if _, err := f.SetQuota(t.Context(), fleet.QuotaScope{Network: "prod"},
+		map[fleet.Quantity]*int64{fleet.QuotaMachines: &most}); err != nil {
+		t.Fatal(err)
+	}
 	if _, _, err := f.CreateJoinToken(t.Context(), "w9", time.Hour); err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +177,8 @@ func samples() map[string]sample {
 		"GET /internal/v1/workers/{id}/assignments": {"?after=0", ""},
 		"POST /internal/v1/workers/{id}/report":     {"", `{"worker":"w1","vms":[]}`},
 
+		"PATCH /v1/quotas/{id}": {"", `{"limits":{"machines":1}}`},
+
 		"PUT /v1/networks/{network}/apps/{app}/secrets/{name}": {"", `{"value":"x"}`},
 	}
 }
@@ -192,6 +199,9 @@ func (s *scene) fill(path string, missing bool) string {
 	}
 	if strings.Contains(path, "/tokens/") {
 		ref = token
+	}
+	if strings.Contains(path, "/quotas/") {
+		id = "network~prod"
 	}
 	name := "some"
 	if strings.HasSuffix(path, "/rekey") {
@@ -250,7 +260,10 @@ func (s *scene) cell(t *testing.T, route string, r role) string {
 }
 
 // listed are the lists of which everybody sees a part.
-func listed() []string { return []string{"/v1/machines", "/v1/networks", "/v1/tokens"} }
+func listed() []string {
+	return []string{"/v1/machines", "/v1/networks", "/v1/tokens",
+		"/v1/quotas"}
+}
 
 // lastRef returns the part of a path that names its object.
 func lastRef(path string) string {

@@ -49,6 +49,7 @@ type Deps struct {
 	Images   fleet.Images
 	Keys     fleet.Keys
 	Secrets  fleet.Secrets
+	Quotas   fleet.Quotas
 	Status   fleet.Status
 	Changes  fleet.Changes
 	Feed     fleet.WorkerFeed
@@ -84,6 +85,7 @@ type Fleet interface {
 	fleet.Images
 	fleet.Keys
 	fleet.Secrets
+	fleet.Quotas
 	fleet.Status
 	fleet.Changes
 	fleet.WorkerFeed
@@ -95,7 +97,7 @@ type Fleet interface {
 // DepsOf returns deps of which every part is f.
 func DepsOf(f Fleet, log *slog.Logger) Deps {
 	return Deps{Machines: f, Moves: f, Workers: f, Drains: f, Images: f, Keys: f,
-		Secrets: f, Status: f, Changes: f, Feed: f, Locator: f,
+		Secrets: f, Quotas: f, Status: f, Changes: f, Feed: f, Locator: f,
 		Tokens: f, Enrolment: f, Log: log}
 }
 
@@ -106,6 +108,7 @@ type API struct {
 	callers *callers
 	running running
 	use     *tokenUse
+	streams *streams
 	handler http.Handler
 	proxy   http.Handler
 	workers *workerLinks
@@ -143,7 +146,8 @@ func New(cfg Config, deps Deps) (*API, error) {
 		deps.Peer = noPeer
 	}
 	a := &API{cfg: cfg, deps: deps, callers: known, workers: newWorkerLinks(deps.Dial),
-		inflight: semaphore.NewWeighted(maxInflight), use: newTokenUse(cfg.PerToken)}
+		inflight: semaphore.NewWeighted(maxInflight), use: newTokenUse(cfg.PerToken),
+		streams: newStreams(deps.Quotas)}
 	lifetime, stop := context.WithCancel(context.Background())
 	a.stop = stop
 	a.waits = waits{changes: deps.Changes, lifetime: lifetime,

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"github.com/sluice-platform/sluice/internal/authz"
+	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
 // insideRoute is a path below a machine that its platform answers, and the verb that each method
@@ -52,8 +53,11 @@ func (i insideRoute) of(method string) authz.Verb {
 // insideHandler passes calls on to the machine, each with the verb that it needs.
 func (a *API) insideHandler(i insideRoute) http.HandlerFunc {
 	next := a.proxy.ServeHTTP
-	if i.path == "exec" {
-		next = a.exec
+	switch i.path {
+	case "exec":
+		next = a.bounded(fleet.QuotaExecs, a.exec)
+	case "logs":
+		next = a.bounded(fleet.QuotaLogs, next)
 	}
 	byVerb := map[authz.Verb]http.HandlerFunc{}
 	for v := authz.Read; v <= authz.Admin; v++ {

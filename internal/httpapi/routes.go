@@ -73,7 +73,7 @@ func (a *API) routes() []route {
 
 		{"GET", "/v1/audit", authz.Admin, aboutFleet, log.listAudit},
 		{"GET", "/v1/audit/verify", authz.Admin, aboutFleet, log.verifyAudit},
-	}, a.keyRoutes(), a.feedRoutes())
+	}, a.keyRoutes(), a.quotaRoutes(), a.feedRoutes())
 }
 
 // feedRoutes is what workers call.

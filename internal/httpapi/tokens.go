@@ -192,8 +192,7 @@ func (c tokenCalls) find(r *http.Request, ref string) (fleet.Token, error) {
 	case 1:
 		return named[0], nil
 	}
-	return fleet.Token{}, errs.New(errs.Conflict, "%d tokens are called %s", len(named), ref).
-		WithRemedy("say which by id; see: sluice token list --all")
+	return fleet.Token{}, fleet.ManyTokens(ref, named)
 }
 
 func (c tokenCalls) listTokens(w http.ResponseWriter, r *http.Request) {

@@ -37,7 +37,7 @@ func TestKeysAndSecrets(t *testing.T) {
 	f := &secretFleet{Fleet: fleettest.Start(t, fleettest.Options{Workers: 2, Pool: 1}), t: t,
 		secret: "secret-" + rand.Text(), content: "content-" + rand.Text()}
 	if got := f.SluiceIn(strings.NewReader(f.secret+"\n"), "secret", "set", "TOKEN", "--network",
-		"green", "--app", "test"); got.Code != 0 {
+		"green", "--app", "test", "--new"); got.Code != 0 {
 		t.Fatalf("secret set: %+v", got)
 	}
 	cfg := idle(api.Service{Name: "says", Cmd: []string{"sh", "-c",

@@ -22,6 +22,7 @@ type shadow struct {
 	drains      map[fleet.DrainID]fleet.Drain
 	locks       map[string]fleet.MoveID
 	tombstones  map[string]json.RawMessage
+	usage       map[string]used
 	placements  map[fleet.MachineID]fleet.Generation // newest generation that was ever a placement
 }
 
@@ -36,6 +37,7 @@ func newShadow(w *world) *shadow {
 		allocations: map[fleet.WorkerID]fleet.Allocation{}, moves: map[fleet.MoveID]fleet.Move{},
 		drains: map[fleet.DrainID]fleet.Drain{},
 		locks:  map[string]fleet.MoveID{}, tombstones: map[string]json.RawMessage{},
+		usage:      map[string]used{},
 		placements: map[fleet.MachineID]fleet.Generation{}}
 }
 
@@ -61,6 +63,7 @@ func (s *shadow) apply(by *server, txn state.Txn) {
 	s.checkCapacity()
 	s.checkLocks()
 	s.checkOwners()
+	s.checkUsage()
 	for id, d := range s.drains {
 		if d.State == fleet.DrainDone && oldDrains[id].State != fleet.DrainDone {
 			s.checkDrained(d)
@@ -86,6 +89,8 @@ func (s *shadow) take(op state.Op) {
 		record(s, s.locks, id, op)
 	case "tombstones":
 		record(s, s.tombstones, id, op)
+	case "usage":
+		record(s, s.usage, id, op)
 	}
 }
 

@@ -31,7 +31,7 @@ func (w *world) image() {
 		if images, err := s.c.Images(s.ctx); err == nil && len(images) > 0 {
 			return
 		}
-		_, _ = s.c.CreateImage(s.ctx, "base", 1<<30, nil) // it may fail, and be there
+		_, _ = s.c.CreateImage(s.ctx, "base", baseImage, nil) // it may fail, and be there
 	}
 	w.after(200*time.Millisecond, w.image)
 }
@@ -156,7 +156,9 @@ func (w *world) newMachine(worker fleet.WorkerID) fleet.CreateMachine {
 		req.Worker = worker
 	}
 	req.Network = fleet.NetworkName(fmt.Sprintf("n%d", w.rng.IntN(3)))
-	req.SkipStart = w.chance(100)
+	if req.SkipStart = w.chance(100); req.SkipStart {
+		req.Worker = "" // which a machine gets that is started
+	}
 	memory := 128 * int64(1+w.rng.IntN(2))
 	req.Config = fleet.MachineConfig{Image: "base",
 		Resources: fleet.Resources{CPUMillis: 500, MemoryMiB: memory}}

@@ -2,6 +2,7 @@ package records
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/sluice-platform/sluice/internal/state"
 	"github.com/sluice-platform/sluice/internal/x/backoff"
@@ -26,6 +27,11 @@ func (r *Records) load(ctx context.Context) (int64, error) {
 	r.mu.Unlock()
 	if err != nil {
 		return 0, err
+	}
+	if !r.loaded.Load() {
+		if err := r.recount(ctx); err != nil {
+			return 0, fmt.Errorf("count what is used: %w", err)
+		}
 	}
 	r.loaded.Store(true)
 	r.cfg.Changed(changed)

@@ -29,6 +29,8 @@ const (
 	Meta        Name = "meta"       // one record: the counters
 	Identities  Name = "identities" // which certificates of a worker are taken
 	JoinTokens  Name = "jointokens"
+	Quotas      Name = "quotas" // scope → its limits
+	Usages      Name = "usage"  // scope → what it uses
 
 	// histories are not in memory: per machine a ring of its newest events.
 	histories Name = "events"
@@ -40,6 +42,11 @@ func (n Name) dir() string { return root + string(n) + "/" }
 type Counters struct {
 	Network uint32 `json:"network"`
 	Worker  uint32 `json:"worker"`
+}
+
+// Usage is the record of what a scope uses; see fleet.QuotaScope for its id. None: nothing.
+type Usage struct {
+	Used fleet.Amounts `json:"used"`
 }
 
 // countersID is the id of the one record of counters.

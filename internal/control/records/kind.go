@@ -67,6 +67,13 @@ func (k *Kind[ID, T]) All() []Row[T] {
 	return list
 }
 
+// IDs returns the ids of all records of the kind, ordered.
+func (k *Kind[ID, T]) IDs() []ID {
+	k.mu.RLock()
+	defer k.mu.RUnlock()
+	return slices.Sorted(maps.Keys(k.rows))
+}
+
 // Len returns how many records of the kind there are.
 func (k *Kind[ID, T]) Len() int {
 	k.mu.RLock()

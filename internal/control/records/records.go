@@ -53,6 +53,8 @@ type Records struct {
 	Identities  *Kind[fleet.WorkerID, fleet.WorkerIdentity]
 	JoinTokens  *Kind[string, fleet.JoinToken]
 	Secrets     *Kind[string, fleet.Secret]
+	Quotas      *Kind[string, fleet.Quota] // by the ids of their scopes
+	Usage       *Kind[string, Usage]       // as Quotas
 	counters    *Kind[string, Counters]
 
 	mu      sync.RWMutex
@@ -81,6 +83,8 @@ func New(cfg Config) *Records {
 	r.Identities = add[fleet.WorkerID, fleet.WorkerIdentity](r, Identities, nil)
 	r.JoinTokens = add[string, fleet.JoinToken](r, JoinTokens, nil)
 	r.Secrets = add[string, fleet.Secret](r, Secrets, nil)
+	r.Quotas = add[string, fleet.Quota](r, Quotas, nil)
+	r.Usage = add[string, Usage](r, Usages, nil)
 	r.counters = add[string, Counters](r, Meta, nil)
 	r.counters.only = countersID
 	return r

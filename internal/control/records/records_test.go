@@ -52,14 +52,17 @@ func set(t *testing.T, r *records.Records, row records.Row[fleet.Machine], m fle
 // returns.
 func TestOwnChangesAreThereAtOnce(t *testing.T) {
 	r, tell := newRecords(t, memstate.New(memstate.Config{}))
-	if err := set(t, r, r.Machines.New("m1"), fleet.Machine{ID: "m1", Name: "web"}); err != nil {
+	web := fleet.Machine{ID: "m1", Name: "web", Network: "net", App: "app"}
+	if err := set(t, r, r.Machines.New("m1"), web); err != nil {
 		t.Fatal(err)
 	}
 	m, ok := r.Machines.Get("m1")
 	if !ok || m.Val.Name != "web" || m.Rev == 0 {
 		t.Errorf("the machine in the copy: %+v, %v", m, ok)
 	}
-	if !slices.Equal(tell.all, []records.Change{{Kind: records.Machines, ID: "m1"}}) {
+	if !slices.Equal(tell.all, []records.Change{{Kind: records.Machines, ID: "m1"},
+		{Kind: records.Usages, ID: "network/net"},
+		{Kind: records.Usages, ID: "network/net/app"}}) {
 		t.Errorf("told of %v", tell.all)
 	}
 	tx := r.Begin()
@@ -132,6 +135,7 @@ func TestEveryKindComesAndGoes(t *testing.T) {
 	records.Set(tx, r.Tokens.New("t1"), fleet.Token{ID: "t1"})
 	tx.RememberLost(fleet.Machine{ID: "m0"}, "w1")
 	records.Set(tx, r.Counters(), records.Counters{Network: 1})
+	records.Set(tx, r.Quotas.New("default"), fleet.Quota{Limits: fleet.Amounts{"machines": 1}})
 	if err := tx.Commit(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +146,8 @@ func TestEveryKindComesAndGoes(t *testing.T) {
 		}
 		return []int{r.Machines.Len(), r.FullNames.Len(), r.Networks.Len(), r.Workers.Len(),
 			r.Allocations.Len(), r.Moves.Len(), r.Drains.Len(), r.Images.Len(), r.Locks.Len(),
-			r.Tombstones.Len(), r.Tokens.Len(), n, len(r.PlacedOn("w1")), len(r.ActiveMoves("m1")),
+			r.Tombstones.Len(), r.Tokens.Len(), r.Quotas.Len(), r.Usage.Len(), n,
+			len(r.PlacedOn("w1")), len(r.ActiveMoves("m1")),
 			len(r.DrainMoves("d1")),
 			r.HeldLocks()["net"], len(r.Unsettled())}
 	}

@@ -24,11 +24,16 @@ type Txn struct {
 	// behind: the records don't fit together, so that some must be older than others. Commit reads
 	// all of them again.
 	behind bool
+	// charges are what its records change in the use of scopes, by their keys, and used the records
+	// of that use, by scopes' ids, as it has read them.
+	charges map[string]charge
+	used    map[string]Row[Usage]
 }
 
 // Begin returns an empty transaction.
 func (r *Records) Begin() *Txn {
-	return &Txn{r: r, conds: map[string]int64{}, ops: map[string]state.Op{}}
+	return &Txn{r: r, conds: map[string]int64{}, ops: map[string]state.Op{},
+		charges: map[string]charge{}, used: map[string]Row[Usage]{}}
 }
 
 // Len returns how many records the transaction writes.
@@ -43,12 +48,22 @@ func Set[T any](t *Txn, r Row[T], val T) {
 	}
 	t.conds[r.key] = r.Rev
 	t.ops[r.key] = state.Op{Key: r.key, Value: raw}
+	t.account(r.key, recordOf(r), val)
 }
 
 // Delete deletes a record that must still be as it was read.
 func Delete[T any](t *Txn, r Row[T]) {
 	t.conds[r.key] = r.Rev
 	t.ops[r.key] = state.Op{Key: r.key, Delete: true}
+	t.account(r.key, recordOf(r), nil)
+}
+
+// recordOf returns a row's record; nil if there is none.
+func recordOf[T any](r Row[T]) any {
+	if r.Rev == 0 {
+		return nil
+	}
+	return r.Val
 }
 
 // Expect requires that a record is still as it was read.
@@ -143,6 +158,9 @@ func (t *Txn) Commit(ctx context.Context) error {
 			return err
 		}
 		return errs.Wrap(errs.Conflict, errLostRace, "commit")
+	}
+	if t.writeUsage(); t.err != nil {
+		return t.err
 	}
 	var s state.Txn
 	for _, key := range slices.Sorted(maps.Keys(t.conds)) {

@@ -29,6 +29,7 @@ type Fleet struct {
 	images     map[fleet.ImageName]fleet.Image
 	tokens     map[fleet.TokenID]fleet.Token
 	secrets    map[string]fleet.Secret
+	quotas     map[fleet.QuotaScope]fleet.Quota
 	reports    []fleet.WorkerReport
 	joins      []fleet.JoinRequest
 	joinTokens []fleet.JoinToken
@@ -50,6 +51,7 @@ var (
 	_ fleet.Images     = (*Fleet)(nil)
 	_ fleet.Keys       = (*Fleet)(nil)
 	_ fleet.Secrets    = (*Fleet)(nil)
+	_ fleet.Quotas     = (*Fleet)(nil)
 	_ fleet.Status     = (*Fleet)(nil)
 	_ fleet.Changes    = (*Fleet)(nil)
 	_ fleet.WorkerFeed = (*Fleet)(nil)
@@ -70,6 +72,7 @@ func New() *Fleet {
 		moves:    map[fleet.MoveID]*fleet.MoveView{}, images: map[fleet.ImageName]fleet.Image{},
 		tokens:  map[fleet.TokenID]fleet.Token{},
 		secrets: map[string]fleet.Secret{},
+		quotas:  map[fleet.QuotaScope]fleet.Quota{},
 		changed: make(chan struct{}), now: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC),
 	}
 	for i, id := range []fleet.WorkerID{"w1", "w2"} {
@@ -195,8 +198,13 @@ func (f *Fleet) findAmongLocked(ref string,
 	case 1:
 		return found[0], nil
 	default:
-		return nil, errs.New(errs.Conflict, "%d machines have the name %q", len(found), ref).
-			WithRemedy("use app/name or the id")
+		var machines []fleet.Machine
+		for _, v := range found {
+			machines = append(machines, v.Machine)
+		}
+		slices.SortFunc(machines,
+			func(a, b fleet.Machine) int { return strings.Compare(string(a.ID), string(b.ID)) })
+		return nil, fleet.ManyMachines(ref, machines)
 	}
 }
 
