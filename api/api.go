@@ -218,6 +218,8 @@ type Worker struct {
 	// until the worker has found out.
 	Acceleration       string `json:"acceleration,omitempty"`
 	AccelerationReason string `json:"acceleration_reason,omitempty"`
+	// StoreKey is which credentials of the store it uses; nil: it hasn't said.
+	StoreKey *StoreKey `json:"store_key,omitempty"`
 	// Pressure is how much of the time work on the host waits; nil until it is known.
 	Pressure *Pressure `json:"pressure,omitempty"`
 }

@@ -60,6 +60,15 @@ func TestFlushesSlowFires(t *testing.T) {
 	}
 }
 
+// TestStoreCredentialsOldFires for a worker that says so, and for no other.
+func TestStoreCredentialsOldFires(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "promtool", "test", "rules",
+		"prometheus/credentials_test.yaml").CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool test rules: %v\n%s", err, out)
+	}
+}
+
 // TestDashboardParses: each panel has an expression, and an id and a title of its own.
 func TestDashboardParses(t *testing.T) {
 	var board struct {

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 # internal/lint holds that a package is among these if its tests use the kernel so.
 kernel=(./cmd/sluice ./internal/devfleet ./internal/disk ./internal/disk/cache ./internal/disk/frontend
   ./internal/disk/journal ./internal/hostnet ./internal/image ./internal/platform/... ./internal/runtime/...
-  ./internal/worker/... ./test/attack/... ./test/bench/... ./test/chaos ./test/e2e ./test/torture)
+  ./internal/worker/... ./internal/x/keyring ./test/attack/... ./test/bench/... ./test/chaos ./test/e2e ./test/torture)
 # Run without the race detector, because they cost minutes and it has seen the same code elsewhere: seeded bugs, and
 # cuts of an ext4's writes.
 seeded='TestSeededBugsAreFound$' cuts='TestCrashCuts'

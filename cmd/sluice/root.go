@@ -59,6 +59,7 @@ func nounCommands(d *deps) []*cobra.Command {
 		newQuotaCommand(d),
 		newSecretCommand(d),
 		newServerCommand(d),
+		newStoreCommand(d),
 		newTokenCommand(d),
 		newTopCommand(d),
 		newUnpackCommand(d),

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/audit"
 	"github.com/sluice-platform/sluice/internal/blob"
-	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/control"
 	"github.com/sluice-platform/sluice/internal/control/pooldisks"
 	"github.com/sluice-platform/sluice/internal/disk/gc"
@@ -26,6 +24,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/identity"
 	"github.com/sluice-platform/sluice/internal/seal"
 	"github.com/sluice-platform/sluice/internal/state/etcdstate"
+	"github.com/sluice-platform/sluice/internal/storekeys"
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/listen"
@@ -42,6 +41,7 @@ type serverFlags struct {
 	readyFile            string
 	builds               string // directory; "": that of the state
 	keys                 seal.Sources
+	storeKeys            storekeys.Config
 	perToken             httpapi.TokenBounds
 	withoutKeys          bool
 	policy               fleet.Policy
@@ -75,6 +75,7 @@ directory is refused.
 		"address to serve on; repeat it for more")
 	flags.StringVar(&f.store, "store", "",
 		"URL of the pool of disks: s3://bucket/prefix or file:///directory")
+	addStoreFlags(flags, &f.storeKeys)
 	flags.StringVar(&f.fleetID, "fleet-id", "sluice", "the fleet's name in its own records")
 	flags.StringVar(&f.operatorToken, "operator-token-file", "",
 		"file with the tokens of operators, one a line; read again when it changes")
@@ -166,7 +167,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	store, err := openPool(ctx, f.store)
+	store, keysOfStore, err := f.openStore(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -201,13 +202,16 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	apiServer, listeners, err := f.newAPI(ctx, tokens, depsOfAPI(c, audited, seen, log), authority)
+	deps := depsOfAPI(c, audited, seen, log)
+	deps.StoreKeys = keysOfStore
+	apiServer, listeners, err := f.newAPI(ctx, tokens, deps, authority)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.Run(ctx) })
 	g.Go(func() error { return seen.traces.Run(ctx) })
+	g.Go(func() error { return keysOfStore.Run(ctx) })
 	f.serveAPI(ctx, g, apiServer, audited, log, bare(listeners))
 	g.Go(func() error { return etcd.Wait(ctx) }) // without state there is nothing to serve
 	g.Go(func() error { return warnOfFullDisk(ctx, f.data, log) })
@@ -251,18 +255,6 @@ func (f *serverFlags) newControl(ctx context.Context, seen serverSight,
 		return nil, err
 	}
 	return c, f.openSealed(ctx, c, deps.Log)
-}
-
-// openPool opens the store of the pool, which has to answer.
-func openPool(ctx context.Context, url string) (blob.Store, error) {
-	store, err := blobs.Open(ctx, url)
-	if err != nil {
-		return nil, err
-	}
-	if err := blobs.Probe(ctx, store, withoutQuery(url)); err != nil {
-		return nil, errors.Join(err, store.Close())
-	}
-	return store, nil
 }
 
 // depsOfAPI returns what the API calls.

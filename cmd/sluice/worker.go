@@ -9,6 +9,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/client"
+	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
 func newWorkerCommand(d *deps) *cobra.Command {
@@ -95,7 +96,7 @@ func printWorker(w io.Writer, x api.Worker, machines []api.Machine) error {
 		{"CPUs", cores(x.CPUsUsed) + " used of " + cores(x.CPUs)},
 		{"Memory", byteCount(x.MemoryUsed<<20) + " used of " + byteCount(x.MemoryMiB<<20)},
 		{"Reservations", fmt.Sprint(x.Reserved)}, {"Pool", fmt.Sprint(x.PoolReady) + " empty VMs"},
-		{"Pressure", pressureOf(x)},
+		{"Pressure", pressureOf(x)}, {"Store credentials", storeKeyOf(x)},
 		{"Last seen", timestamp(x.LastSeen)}, {"Joined", timestamp(x.JoinedAt)},
 	})
 	if err != nil {
@@ -112,6 +113,22 @@ func printWorker(w io.Writer, x api.Worker, machines []api.Machine) error {
 	}
 	fmt.Fprintf(w, "\nMachines [%d]\n", len(machines))
 	return printMachines(w, machines)
+}
+
+// storeKeyOf names the credentials of the store that a worker uses; "" if it hasn't said.
+func storeKeyOf(x api.Worker) string {
+	k := x.StoreKey
+	switch {
+	case k == nil:
+		return ""
+	case k.Source == fleet.StoreKeyOwn:
+		return "its host's own"
+	case k.KeyID == "":
+		return "none of the server's yet"
+	case k.Expires.IsZero():
+		return k.KeyID + " of the server"
+	}
+	return k.KeyID + " of the server, until " + timestamp(k.Expires)
 }
 
 // pressureOf is how much of the time work on a worker's host waits; "" until it is known.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -9,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/sluice-platform/sluice/internal/blob/blobs"
 	"github.com/sluice-platform/sluice/internal/disk/frontend"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/hostnet"
@@ -36,6 +36,7 @@ type workerConfig struct {
 	pool                      int
 	cacheMiB                  int64
 	store                     storeLimits
+	storeFrom                 string // whose credentials
 	frontEnd                  string
 	labels                    map[string]string
 	otlp                      string // as the server's
@@ -50,7 +51,8 @@ With --name and the flags below it is the daemon of a worker itself: it joins th
 fleet of --server by a join token (see sluice worker token create), for which it gets
 a certificate that it renews by itself. It runs the machines that it is assigned, and
 ends in order on INT and TERM. Its VMs go on without it, and the next daemon on the
-same --data finds them again. It needs root. S3 credentials come from the usual AWS environment.`
+same --data finds them again. It needs root. The server gives it the credentials of
+the store, unless it has its own: see --store-credentials.`
 
 // addWorkerDaemon makes the noun itself the daemon.
 func addWorkerDaemon(d *deps, cmd *cobra.Command) {
@@ -99,6 +101,7 @@ func addWorkerDaemon(d *deps, cmd *cobra.Command) {
 	f.StringVar(&cfg.frontEnd, "guest-frontend", string(frontend.Auto),
 		"how a VM's kernel gets its disk: auto (its NBD client where it has one, else FUSE), nbd (--runtime qemu only) or fuse")
 	cfg.store.add(f)
+	addStoreKeySource(f, &cfg.storeFrom)
 	f.StringToStringVar(&cfg.labels, "label", nil, "label K=V of the worker; may be repeated")
 	f.StringVar(&cfg.otlp, "otlp-endpoint", "", otlpHelp)
 	f.StringVar(&cfg.readyFile, "ready-file", "",
@@ -113,9 +116,6 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 		log.WarnContext(ctx,
 			"under memory pressure, this worker may have to wait for its own machines' writes",
 			"error", err)
-	}
-	if err := cfg.tunnel.check(); err != nil {
-		return err
 	}
 	wc, err := cfg.complete()
 	if err != nil {
@@ -147,8 +147,10 @@ func runWorker(ctx context.Context, cfg workerConfig, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = network.Close() }()
-	wd := worker.Deps{Driver: driver, HostNet: network, Server: link, OpenStore: blobs.Open,
-		Listener: secured(listener, held), Identity: renewing{held, link}, Logger: log}
+	keys := cfg.storeKeys(link, log)
+	wd := worker.Deps{Driver: driver, HostNet: network, Server: link, StoreKeys: keys,
+		OpenStore: openStoreWith(keys), Listener: secured(listener, held),
+		Identity: renewing{held, link}, Logger: log}
 	w, err := cfg.newWorker(ctx, wc, &wd, log)
 	if err != nil {
 		return err
@@ -199,6 +201,9 @@ func (cfg *workerConfig) newWorker(ctx context.Context, wc worker.Config, wd *wo
 // complete checks the flags and fills in what follows from others.
 func (cfg *workerConfig) complete() (worker.Config, error) {
 	var wc worker.Config
+	if err := errors.Join(cfg.tunnel.check(), checkStoreKeySource(cfg.storeFrom)); err != nil {
+		return wc, err
+	}
 	if cfg.runtime != "sandbox" && cfg.runtime != "qemu" {
 		return wc, errs.New(errs.Unsupported, "there is no runtime %q in this build", cfg.runtime).
 			WithRemedy("use --runtime sandbox or qemu")
@@ -218,15 +223,9 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 			"VMs of runtime %s can't use this host's NBD client, which serves its initial network namespace only", cfg.runtime).
 			WithRemedy("use --guest-frontend auto, or --runtime qemu")
 	}
-	address, err := netip.ParseAddr(cfg.address)
-	if err != nil || !address.Is6() || address.Is4In6() {
-		return wc, errs.New(errs.Invalid, "address %q is no IPv6 address", cfg.address).
-			WithRemedy("give one that other workers reach, like fd00::11")
-	}
-	if address.IsLoopback() {
-		return wc, errs.New(errs.Invalid,
-			"address %s is this host's loopback, to which no other worker can route", address).
-			WithRemedy("give the address of this host's network, like fd00::11")
+	address, err := cfg.reachable()
+	if err != nil {
+		return wc, err
 	}
 	memory, err := bytesize.Parse(cfg.memory, 1<<20)
 	if err != nil {
@@ -255,6 +254,21 @@ func (cfg *workerConfig) complete() (worker.Config, error) {
 		Limits:   cfg.store.limits(),
 		FrontEnd: string(kind), TunnelKeyLife: cfg.tunnel.keyLife,
 	}, nil
+}
+
+// reachable returns the address at which other workers reach this one.
+func (cfg *workerConfig) reachable() (netip.Addr, error) {
+	address, err := netip.ParseAddr(cfg.address)
+	if err != nil || !address.Is6() || address.Is4In6() {
+		return netip.Addr{}, errs.New(errs.Invalid, "address %q is no IPv6 address", cfg.address).
+			WithRemedy("give one that other workers reach, like fd00::11")
+	}
+	if address.IsLoopback() {
+		return netip.Addr{}, errs.New(errs.Invalid,
+			"address %s is this host's loopback, to which no other worker can route", address).
+			WithRemedy("give the address of this host's network, like fd00::11")
+	}
+	return address, nil
 }
 
 // findRelease returns the directory of a release itself, whose name is the release's.

@@ -19,6 +19,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/runtime"
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/keyring"
 )
 
 // removeTimeout bounds the removal of one VM.
@@ -62,7 +63,8 @@ func (f *Fleet) Down(ctx context.Context, drivers Drivers, progress func(string)
 		for _, r := range runtimes() {
 			failed = append(failed, f.removeVMs(ctx, w, r, drivers))
 		}
-		failed = append(failed, removeCgroups(ctx, f.CgroupParent(w)), f.removeHost(w))
+		failed = append(failed, removeCgroups(ctx, f.CgroupParent(w)), f.removeHost(w),
+			keyring.New(f.workerDir(w)).Forget())
 		progress("worker " + w + " removed")
 	}
 	failed = append(failed, f.removeBridge())

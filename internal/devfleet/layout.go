@@ -67,6 +67,7 @@ func (l Layout) stateFile() string          { return l.path("dev.json") }
 func (l Layout) fleetFile() string          { return l.path("fleet.json") }
 func (l Layout) operatorToken() string      { return l.path("operator.token") }
 func (l Layout) fleetKey() string           { return l.path("fleet.key") }
+func (l Layout) storeKey() string           { return l.path("store.credentials") }
 func (l Layout) serverDir() string          { return l.path("server") }
 func (l Layout) storeDir() string           { return l.path("store") }
 func (l Layout) workerDir(w string) string  { return l.path("workers", w) }

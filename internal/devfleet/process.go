@@ -104,6 +104,7 @@ func processStat(pid int) (start uint64, state byte, err error) {
 type command struct {
 	args  []string
 	env   []string // on top of ours
+	apart []string // names of variables of ours that it doesn't get
 	log   string
 	netns string // "" for ours
 }
@@ -119,7 +120,10 @@ func (c command) start() (Process, error) {
 	defer log.Close()
 	// A daemon outlives whoever starts it: its life is not bound to any context.
 	cmd := exec.CommandContext(context.Background(), c.args[0], c.args[1:]...)
-	cmd.Env = append(os.Environ(), c.env...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.Contains(c.apart, name)
+	}), c.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if c.netns == "" {

@@ -2,7 +2,9 @@ package devfleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/runtime/onhost"
+	"github.com/sluice-platform/sluice/internal/x/atomicfile"
 	"github.com/sluice-platform/sluice/internal/x/backoff"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -37,11 +40,16 @@ func (f *Fleet) ensureS3(ctx context.Context, cfg Config, s *State) error {
 	if err := os.MkdirAll(f.path("store", s3Bucket), 0o755); err != nil {
 		return fmt.Errorf("create bucket: %w", err)
 	}
+	// With accounts that its administrator can make, so that the fleet's key can be changed.
+	if err := os.MkdirAll(f.path("accounts"), 0o700); err != nil {
+		return fmt.Errorf("create directory of the S3 server's accounts: %w", err)
+	}
 	addr := net.JoinHostPort(f.ServerAddress().String(), s3Port)
 	p, err := command{
-		args: []string{cfg.S3Server, "--quiet", "--port", addr, "posix", f.storeDir()},
-		env:  []string{"ROOT_ACCESS_KEY=sluice", "ROOT_SECRET_KEY=" + key},
-		log:  f.logFile("s3"),
+		args: []string{cfg.S3Server, "--quiet", "--port", addr, "--iam-dir", f.path("accounts"),
+			"posix", f.storeDir()},
+		env: []string{"ROOT_ACCESS_KEY=sluice", "ROOT_SECRET_KEY=" + key},
+		log: f.logFile("s3"),
 	}.start()
 	if err != nil {
 		return err
@@ -54,6 +62,33 @@ func (f *Fleet) ensureS3(ctx context.Context, cfg Config, s *State) error {
 		return err
 	}
 	return waitHTTP(ctx, "http://"+addr+"/", 20*time.Second)
+}
+
+// storeKeyVariables are those by which a process has credentials of a store. Workers get none of
+// them: the server gives them theirs, as it does in production.
+var storeKeyVariables = []string{"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+	"AWS_PROFILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+	"AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_CREDENTIALS_FULL_URI"}
+
+// storeKeyArgs has the server read the key of the fleet's own S3 server from a file, which is made
+// if it isn't there; none for another store, whose key is in the environment or a profile.
+func (f *Fleet) storeKeyArgs(s *State) ([]string, error) {
+	if s.S3 == nil {
+		return nil, nil
+	}
+	env := map[string]string{}
+	for _, kv := range s.StoreEnv {
+		name, value, _ := strings.Cut(kv, "=")
+		env[name] = value
+	}
+	if _, err := os.Stat(f.storeKey()); errors.Is(err, fs.ErrNotExist) {
+		text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n",
+			env["AWS_ACCESS_KEY_ID"], env["AWS_SECRET_ACCESS_KEY"])
+		if err := atomicfile.Write(f.storeKey(), []byte(text), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return []string{"--store-credentials-file", f.storeKey()}, nil
 }
 
 // waitHTTP waits until something answers HTTP at url, with whatever status.

@@ -191,8 +191,12 @@ func (f *Fleet) ensureServer(ctx context.Context, s *State) error {
 	if s.OTLP != "" {
 		args = append(args, "--otlp-endpoint", s.OTLP)
 	}
-	p, err := command{args: append(args, s.Args...), env: s.StoreEnv,
-		log: f.logFile("server")}.start()
+	key, err := f.storeKeyArgs(s)
+	if err != nil {
+		return err
+	}
+	args = append(append(args, key...), s.Args...)
+	p, err := command{args: args, log: f.logFile("server")}.start()
 	if err != nil {
 		return err
 	}
@@ -293,7 +297,7 @@ func (f *Fleet) launchWorker(ctx context.Context, s *State, h *Host) error {
 		args = append(args, "--otlp-endpoint", s.OTLP)
 	}
 	args = append(args, s.WorkerArgs...)
-	p, err := command{args: args, env: s.StoreEnv, log: f.logFile(h.Name),
+	p, err := command{args: args, apart: storeKeyVariables, log: f.logFile(h.Name),
 		netns: f.Netns(h.Name)}.start()
 	if err != nil {
 		return err

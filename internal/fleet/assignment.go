@@ -237,6 +237,9 @@ type WorkerReport struct {
 	Acceleration *Acceleration `json:"acceleration,omitempty"`
 	// Pressure is how much of the time work on the host waits; nil until it is known.
 	Pressure *Pressure `json:"pressure,omitempty"`
+	// StoreKey is which credentials of the store it uses; nil where the store needs none, and of
+	// workers of earlier releases.
+	StoreKey *StoreKeyReport `json:"store_key,omitempty"`
 }
 
 // Acceleration is what runs the instructions of a VM that has a kernel of its own.

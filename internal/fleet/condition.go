@@ -25,6 +25,9 @@ const (
 	ConditionCertificateNotRenewed ConditionName = "certificate-not-renewed"
 	// ConditionKeysMissing: machines with encrypted disks wait for their keys.
 	ConditionKeysMissing ConditionName = "keys-missing"
+	// ConditionStoreCredentialsOld: the credentials of the store are overdue, and will expire; or
+	// the worker has none yet.
+	ConditionStoreCredentialsOld ConditionName = "store-credentials-old"
 )
 
 // Condition is something that is wrong with a worker, as it says itself.
@@ -47,6 +50,8 @@ var remedies = map[ConditionName]string{
 		"expired has to join anew: sluice worker token create",
 	ConditionKeysMissing: "bring the server back; it must have the fleet's key: a worker keeps " +
 		"keys in memory only",
+	ConditionStoreCredentialsOld: "bring the server back, or see in its log why it can't get " +
+		"credentials: sluice store credentials",
 	ConditionNetworkFailing: "check that the worker may change the host's routes and nftables",
 }
 

@@ -98,6 +98,10 @@ func workerToAPI(v fleet.WorkerView) api.Worker {
 	}
 	if r := v.Report; r != nil {
 		out.PoolReady = r.PoolReady
+		if k := r.StoreKey; k != nil {
+			out.StoreKey = &api.StoreKey{Source: k.Source, Generation: k.Generation,
+				KeyID: k.KeyID, Expires: k.Expires, Kept: k.Kept}
+		}
 		if a := r.Acceleration; a != nil {
 			out.Acceleration, out.AccelerationReason = a.Kind, a.Reason
 		}

@@ -57,6 +57,8 @@ type Deps struct {
 	Tokens   fleet.Tokens
 	// Enrolment says which workers' certificates are taken.
 	Enrolment fleet.Enrolment
+	// StoreKeys gives workers the store's credentials; nil: they have their own.
+	StoreKeys fleet.StoreKeys
 	Log       *slog.Logger
 	// Peer returns whose a connection's certificates are. Denied: nobody's of this fleet. nil: no
 	// worker is known.

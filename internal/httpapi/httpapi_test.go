@@ -41,6 +41,7 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 		log = io.Discard
 	}
 	deps := httpapi.DepsOf(f, slog.New(slog.NewJSONHandler(log, nil)))
+	deps.StoreKeys = f
 	deps.Exposition = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_,
 			_ = io.WriteString(w, "exposed")

@@ -22,6 +22,7 @@ func secureAPI(t *testing.T, f *httpapitest.Fleet, a *identity.Authority,
 	poll time.Duration) string {
 	t.Helper()
 	deps := httpapi.DepsOf(f, slog.New(slog.DiscardHandler))
+	deps.StoreKeys = f
 	deps.Peer = a.Check
 	h, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken, LongPoll: poll}, deps)
 	if err != nil {
@@ -74,6 +75,7 @@ func TestAWorkerSpeaksForItself(t *testing.T) {
 		{w1, "GET", "/internal/v1/workers/w2/assignments", "", 403, `can't speak for worker "w2"`},
 		{w1, "POST", "/internal/v1/workers/w2/report", `{"worker":"w2"}`, 403, "can't speak for"},
 		{w1, "POST", "/internal/v1/workers/w2/renew", `{}`, 403, "can't speak for"},
+		{w1, "GET", "/internal/v1/workers/w2/store-credentials", "", 403, "can't speak for"},
 		{w1, "POST", "/internal/v1/workers/w1/report", `{"worker":"w2"}`, 400, `reports for`},
 		{w1, "POST", "/internal/v1/join", `{"worker":"w2","address":"fd00::2"}`, 403, `"w2"`},
 		{w1, "GET", "/v1/machines", "", 403, "as worker"},
@@ -163,11 +165,13 @@ func TestRevocationIsAtOnce(t *testing.T) {
 		status int
 		e      api.Error
 	}
-	polled := make(chan result, 1)
-	go func() {
-		status, e := call(t, w1, "GET", url+"/internal/v1/workers/w1/assignments?after=1", "")
-		polled <- result{status, e}
-	}()
+	polled := make(chan result, 2)
+	for _, path := range []string{"assignments?after=1", "store-credentials?have=1"} {
+		go func() {
+			status, e := call(t, w1, "GET", url+"/internal/v1/workers/w1/"+path, "")
+			polled <- result{status, e}
+		}()
+	}
 	req, err := http.NewRequestWithContext(t.Context(), "GET", url+"/v1/machines/web-1/logs", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -179,19 +183,21 @@ func TestRevocationIsAtOnce(t *testing.T) {
 	}
 	defer stream.Body.Close()
 	<-started
-	f.AwaitRefusals("w1", 2) // both wait
+	f.AwaitRefusals("w1", 3) // all wait
 	if _, err := f.RevokeWorker(context.Background(), "w1", "test"); err != nil {
 		t.Fatal(err)
 	}
-	if r := <-polled; r.status != 403 || !strings.Contains(r.e.Message, "revoked") ||
-		!strings.Contains(r.e.Remedy, "token create") {
-		t.Errorf("the long poll: %d %+v", r.status, r.e)
+	for range 2 {
+		if r := <-polled; r.status != 403 || !strings.Contains(r.e.Message, "revoked") ||
+			!strings.Contains(r.e.Remedy, "token create") {
+			t.Errorf("a long poll: %d %+v", r.status, r.e)
+		}
 	}
 	if _, err := io.Copy(io.Discard, stream.Body); err == nil {
 		t.Log("the stream ended in order") // either is an end
 	}
-	for _, path := range []string{"assignments", "renew"} {
-		method := map[string]string{"assignments": "GET", "renew": "POST"}[path]
+	for path, method := range map[string]string{"assignments": "GET", "renew": "POST",
+		"store-credentials": "GET"} {
 		if status, e := call(t, w1, method, url+"/internal/v1/workers/w1/"+path,
 			"{}"); status != 403 || !strings.Contains(e.Message, "revoked") {
 			t.Errorf("%s: %d %+v", path, status, e)

@@ -71,6 +71,9 @@ func (a *API) routes() []route {
 		{"GET", "/v1/tokens/{ref}", authz.Admin, aboutSome, tokens.getToken},
 		{"DELETE", "/v1/tokens/{ref}", authz.Admin, aboutSome, tokens.revokeToken},
 
+		{"GET", "/v1/store/credentials", authz.Admin, aboutFleet,
+			storeCalls{a.deps.StoreKeys, a.deps.Workers, a.waits}.show},
+
 		{"GET", "/v1/audit", authz.Admin, aboutFleet, log.listAudit},
 		{"GET", "/v1/audit/verify", authz.Admin, aboutFleet, log.verifyAudit},
 	}, a.keyRoutes(), a.quotaRoutes(), a.feedRoutes())
@@ -87,6 +90,8 @@ func (a *API) feedRoutes() []route {
 		{"GET", "/internal/v1/workers/{id}/assignments", authz.None, aboutFeed,
 			feed.assignments},
 		{"POST", "/internal/v1/workers/{id}/report", authz.None, aboutFeed, feed.report},
+		{"GET", "/internal/v1/workers/{id}/store-credentials", authz.None, aboutFeed,
+			storeCalls{a.deps.StoreKeys, a.deps.Workers, a.waits}.give},
 	}
 }
 

@@ -68,6 +68,10 @@ func (w *Worker) conditionsNow() []fleet.Condition {
 	if since, err := w.keyless(); err != nil {
 		all = append(all, fleet.NewCondition(fleet.ConditionKeysMissing, since, err.Error()))
 	}
+	if since, err := w.deps.StoreKeys.Trouble(); err != nil {
+		all = append(all, fleet.NewCondition(fleet.ConditionStoreCredentialsOld, since,
+			err.Error()))
+	}
 	return all
 }
 

@@ -63,8 +63,10 @@ type Deps struct {
 	Driver  runtime.Driver
 	HostNet fleet.HostNet
 	Server  fleet.WorkerFeed
-	// OpenStore opens the fleet's pool of disks, with this host's credentials.
+	// OpenStore opens the fleet's pool of disks, with the credentials of StoreKeys.
 	OpenStore func(ctx context.Context, url string) (blob.Store, error)
+	// StoreKeys holds the store's credentials; nil: it needs none.
+	StoreKeys StoreKeys
 	// ListenGateway opens the gateway's port on a VM's link; nil: gateway.Listen.
 	ListenGateway func(ctx context.Context, link string) (net.Listener, error)
 	Listener      net.Listener // of the worker's API, with TLS; Run closes it
@@ -80,6 +82,23 @@ type Deps struct {
 	Logger     *slog.Logger
 	Now        func() time.Time // nil: time.Now
 }
+
+// StoreKeys is a worker's credentials of the store. Safe for concurrent use.
+type StoreKeys interface {
+	// Run has them renewed until ctx ends.
+	Run(ctx context.Context) error
+	// Report returns which are used; nil where the store needs none.
+	Report() *fleet.StoreKeyReport
+	// Trouble returns why they won't do for long, and since when; nil: they will.
+	Trouble() (since time.Time, err error)
+}
+
+// noStoreKeys is for a store that needs none.
+type noStoreKeys struct{}
+
+func (noStoreKeys) Run(context.Context) error     { return nil }
+func (noStoreKeys) Report() *fleet.StoreKeyReport { return nil }
+func (noStoreKeys) Trouble() (time.Time, error)   { return time.Time{}, nil }
 
 func (c *Config) setDefaults() {
 	set := func(d *time.Duration, def time.Duration) {
@@ -133,6 +152,9 @@ func (d *Deps) validate() error {
 	}
 	if d.Now == nil {
 		d.Now = time.Now
+	}
+	if d.StoreKeys == nil {
+		d.StoreKeys = noStoreKeys{}
 	}
 	if d.Metrics == nil {
 		d.Metrics = metrics.New(nil)

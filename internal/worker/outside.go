@@ -36,6 +36,9 @@ func (w *Worker) figures() metrics.Figures {
 		Conditions: w.conditionsNow(), Pressure: w.pressure.Load(),
 		PoolReady: w.pool.Ready(), PoolBooting: w.pool.Booting(), PoolWanted: w.cfg.Pool,
 	}
+	if k := w.deps.StoreKeys.Report(); k != nil {
+		f.StoreKeyExpires = k.Expires
+	}
 	w.askFlushes(machines)
 	f.Flushes, f.FlushesOf = w.flushes.load(), map[fleet.VMID]fleet.DiskFlushes{}
 	for _, m := range machines {

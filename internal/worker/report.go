@@ -202,6 +202,7 @@ func (w *Worker) observe() fleet.WorkerReport {
 	})
 	r.PoolReady = w.pool.Ready()
 	r.Conditions = w.conditionsNow()
+	r.StoreKey = w.deps.StoreKeys.Report()
 	r.Acceleration, r.Pressure = w.acceleration.Load(), w.pressure.Load()
 	return r
 }

@@ -170,6 +170,7 @@ type rig struct {
 	api      string
 	ca       *identity.Authority
 	identity worker.Identity
+	keys     worker.StoreKeys // of the store; nil: it needs none
 	tls      *tls.Config
 	stop     func() // ends the worker
 }
@@ -244,6 +245,7 @@ func (r *rig) start() {
 		},
 		Driver: r.host, HostNet: r.host, Server: r.feed, Listener: tls.NewListener(listener, r.tls),
 		Identity:      r.identity,
+		StoreKeys:     r.keys,
 		ListenGateway: r.host.listenGateway,
 		OpenStore:     func(context.Context, string) (blob.Store, error) { return r.store, nil },
 		Logger:        slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})),

@@ -130,6 +130,7 @@ func (w *Worker) work(ctx context.Context) error {
 	w.group, w.actorsCtx = group, ctx
 	group.Go(func() error { return w.findAcceleration(ctx) })
 	group.Go(func() error { return w.pressureLoop(ctx) })
+	group.Go(func() error { return w.deps.StoreKeys.Run(ctx) })
 	group.Go(func() error {
 		if err := w.adopt(ctx); err != nil {
 			return err

@@ -49,6 +49,13 @@ func (f *Fleet) leftovers() []string {
 			note("mount", f[1])
 		}
 	}
+	keys, err := os.ReadFile("/proc/keys")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(keys)) {
+		note("key in the kernel", strings.TrimSpace(line))
+	}
 	processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range processes {
 		data, err := os.ReadFile(file)

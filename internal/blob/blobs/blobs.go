@@ -29,6 +29,11 @@ const disksElement = "/disks/"
 
 // Open opens the object store at a store URL. It makes no request to a remote store; see Probe.
 func Open(ctx context.Context, storeURL string) (blob.Store, error) {
+	return OpenWith(ctx, storeURL, nil)
+}
+
+// OpenWith is Open with the keys for a store that needs one; nil: those that Open finds.
+func OpenWith(ctx context.Context, storeURL string, keys s3blob.Keys) (blob.Store, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, errs.Wrap(errs.Unavailable, err, "open store")
 	}
@@ -44,7 +49,7 @@ func Open(ctx context.Context, storeURL string) (blob.Store, error) {
 		}
 		return fileblob.Open(u.Path)
 	case "s3":
-		cfg, err := s3blob.ParseURL(u, os.Getenv)
+		cfg, err := s3Config(u, keys)
 		if err != nil {
 			return nil, err
 		}
@@ -52,6 +57,40 @@ func Open(ctx context.Context, storeURL string) (blob.Store, error) {
 	default: // "mem"; parse lets no other through
 		return memblob.New(), nil
 	}
+}
+
+// S3 returns how the store at a URL is reached; ok: it is one that needs keys.
+func S3(storeURL string) (cfg s3blob.Config, ok bool, err error) {
+	u, err := parseExact(storeURL)
+	if err != nil || u.Scheme != "s3" {
+		return cfg, false, err
+	}
+	cfg, err = s3Config(u, nil)
+	return cfg, true, err
+}
+
+// HostKeys returns the keys of this host: of the environment, or what the SDK's usual chain finds.
+func HostKeys() s3blob.Keys {
+	return s3blob.OwnKeys(s3blob.Config{AccessKey: os.Getenv("AWS_ACCESS_KEY_ID"),
+		SecretKey:    os.Getenv("AWS_SECRET_ACCESS_KEY"),
+		SessionToken: os.Getenv("AWS_SESSION_TOKEN")})
+}
+
+// s3Config leaves the environment's key alone if there are others: half of one would be an error.
+func s3Config(u *url.URL, keys s3blob.Keys) (s3blob.Config, error) {
+	getenv := os.Getenv
+	if keys != nil {
+		getenv = func(name string) string {
+			switch name {
+			case "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN":
+				return ""
+			}
+			return os.Getenv(name)
+		}
+	}
+	cfg, err := s3blob.ParseURL(u, getenv)
+	cfg.Keys = keys
+	return cfg, err
 }
 
 // LacksCredentials reports whether a store could not be asked because this process has no

@@ -32,6 +32,7 @@ type Config struct {
 
 	// empty: whatever the SDK's usual chain finds, see New
 	AccessKey, SecretKey, SessionToken string
+	Keys                               Keys // in place of these; nil: none
 	// a PEM file of more certificate authorities to trust; may be empty
 	CABundle string
 }
@@ -111,8 +112,9 @@ func (c Config) validate(u *url.URL) error {
 	return nil
 }
 
-// transport returns a connection pool for parallel requests.
-func (c Config) transport() (*http.Transport, error) {
+// Transport returns a connection pool for parallel requests, by way of the proxy and with the
+// authorities of cfg.
+func (c Config) Transport() (*http.Transport, error) {
 	t := &http.Transport{
 		DialContext: (&net.Dialer{Timeout: dialTimeout,
 			KeepAlive: 15 * time.Second}).DialContext,

@@ -62,15 +62,36 @@ func (a *access) look(ctx context.Context) (aws.Credentials, error) {
 	return found, nil
 }
 
-// renew has the chain asked again before the next request, as the store refuses what it has given.
-func (a *access) renew() {
-	if !a.fixed && time.Since(time.Unix(0, a.looked.Load())) > renewPause {
-		a.cache.Invalidate()
+// Key implements Keys.
+func (a *access) Key(ctx context.Context) (Key, error) {
+	c, err := a.cache.Retrieve(ctx)
+	if err != nil {
+		return Key{}, err
 	}
+	k := Key{AccessKey: c.AccessKeyID, SecretKey: c.SecretAccessKey, SessionToken: c.SessionToken}
+	if c.CanExpire {
+		k.Expires = c.Expires
+	}
+	return k, nil
 }
 
-// expiredRemedy says how to bring a new session token.
-func (a *access) expiredRemedy() string {
+// Others implements Keys: it has the chain asked again, as the store refuses what it has given.
+func (a *access) Others(ctx context.Context, used Key) bool {
+	if a.fixed {
+		return false
+	}
+	if time.Since(time.Unix(0, a.looked.Load())) > renewPause {
+		a.cache.Invalidate()
+	}
+	now, err := a.Key(ctx)
+	return err == nil && !now.Same(used)
+}
+
+// Remedy implements Keys: it says how to bring another key, or a new session token.
+func (a *access) Remedy(expired bool) string {
+	if !expired {
+		return "check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile"
+	}
 	if a.fixed {
 		return "start again with a new session token in AWS_SESSION_TOKEN, or keep it in a profile (AWS_PROFILE), which is read again when it changes"
 	}
@@ -91,6 +112,7 @@ type secretSigner struct {
 // SignHTTP implements s3.HTTPSignerV4.
 func (s *signer) SignHTTP(ctx context.Context, c aws.Credentials, r *http.Request, hash, service,
 	region string, at time.Time, opts ...func(*v4.SignerOptions)) error {
+	noteUsed(ctx, c)
 	now := s.now.Load()
 	if now == nil || now.secret != c.SecretAccessKey {
 		now = &secretSigner{c.SecretAccessKey,

@@ -31,6 +31,11 @@ func (s *Store) failure(err error, format string, args ...any) error {
 		return errs.Wrap(kind, c, "no credentials for bucket %s", s.bucket).
 			WithRemedy(credentialsRemedy)
 	}
+	var none *keyError
+	if errors.As(err, &none) {
+		return errs.Wrap(errs.KindOf(none.cause), none.cause, "no credentials for bucket %s",
+			s.bucket)
+	}
 	return errs.Wrap(errs.Unavailable, plain(err), format, args...)
 }
 
@@ -60,12 +65,9 @@ func (s *Store) refused(r *refusal, format string, args ...any) error {
 	case "RequestTimeTooSkewed":
 		return e.WithRemedy("set this host's clock")
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch":
-		s.credentials.renew()
-		return e.WithRemedy(
-			"check the credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile")
+		return e.WithRemedy("%s", s.keys.Remedy(false))
 	case "ExpiredToken", "ExpiredTokenException", "InvalidToken", "TokenRefreshRequired":
-		s.credentials.renew()
-		return e.WithRemedy("%s", s.credentials.expiredRemedy())
+		return e.WithRemedy("%s", s.keys.Remedy(true))
 	}
 	switch kind {
 	case errs.Denied:

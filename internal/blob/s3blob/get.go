@@ -61,7 +61,12 @@ func header(r blob.Range) string {
 
 func (s *Store) get(ctx context.Context, key string, r blob.Range,
 	byteRange string) (blob.Object, error) {
-	o, digest, err := s.getOnce(ctx, key, r, byteRange)
+	var o blob.Object
+	var digest string
+	err := s.again(ctx, func(ctx context.Context) (err error) {
+		o, digest, err = s.getOnce(ctx, key, r, byteRange)
+		return err
+	})
 	if err != nil || digest == "" {
 		return o, err
 	}

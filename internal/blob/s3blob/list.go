@@ -25,9 +25,13 @@ func (s *Store) List(ctx context.Context, prefix, startAfter string,
 		l.last = s.prefix + startAfter
 	}
 	for {
-		out, err := s.client.ListObjectsV2(ctx, in)
-		if err != nil {
+		var out *s3.ListObjectsV2Output
+		err := s.again(ctx, func(ctx context.Context) (err error) {
+			out, err = s.client.ListObjectsV2(ctx, in)
 			return s.failure(err, "list %q", prefix)
+		})
+		if err != nil {
+			return err
 		}
 		if fault := l.page(out); fault != "" {
 			return errs.New(errs.Unavailable, "list %q: not a listing to be believed: %s",

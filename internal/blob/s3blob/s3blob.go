@@ -1,8 +1,9 @@
 // Package s3blob is an object store behind the S3 API: a bucket, or a prefix of one.
 //
 // Invariants:
-//   - No request is ever repeated behind the caller's back: the SDK's retries are off. A
-//     conditional write that was repeated could lose against itself.
+//   - No request is repeated behind the caller's back: the SDK's retries are off. A conditional
+//     write that was repeated could lose against itself. One whose key the store refused has done
+//     nothing, and is sent again if there is another key.
 //   - What isn't known is Unavailable: a timeout, a cut connection, a 5xx, and S3's 409, which says
 //     that another write was under way. Conflict is only what the store said for certain (412).
 //   - An answer is believed only if it has all that S3 promises of one. What comes between, such as
@@ -28,13 +29,13 @@ import (
 
 // Store is a bucket, or a prefix of one. It is safe for concurrent use.
 type Store struct {
-	client      *s3.Client
-	transport   *http.Transport
-	credentials *access
-	bucket      string
-	prefix      string // empty, or with a slash at its end
-	where       string // the endpoint, for people
-	tags        tags
+	client    *s3.Client
+	transport *http.Transport
+	keys      Keys
+	bucket    string
+	prefix    string // empty, or with a slash at its end
+	where     string // the endpoint, for people
+	tags      tags
 }
 
 var _ blob.Store = (*Store)(nil)
@@ -42,19 +43,21 @@ var _ blob.Store = (*Store)(nil)
 // New returns a store. It makes no request yet; blob probes tell whether the bucket is there and
 // works.
 //
-// Without credentials in cfg those are used that the SDK's usual chain finds: environment, shared
-// files and profile, web identity, container, the host's metadata service. They are kept until they
-// expire or the store refuses them.
+// Its keys are those of cfg.Keys. Without these and without a key in cfg those are used that the
+// SDK's usual chain finds: environment, shared files and profile, web identity, container, the
+// host's metadata service. They are kept until they expire or the store refuses them.
 func New(cfg Config) (*Store, error) {
-	transport, err := cfg.transport()
+	transport, err := cfg.Transport()
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{transport: transport, credentials: newAccess(cfg), bucket: cfg.Bucket,
-		where: cfg.Endpoint}
+	s := &Store{transport: transport, keys: cfg.Keys, bucket: cfg.Bucket, where: cfg.Endpoint}
+	if s.keys == nil {
+		s.keys = newAccess(cfg)
+	}
 	options := s3.Options{
 		Region:      cfg.Region,
-		Credentials: s.credentials.cache, HTTPSignerV4: &signer{},
+		Credentials: provider{s.keys}, HTTPSignerV4: &signer{},
 		// A redirect is an answer like others: who follows one takes a page for the store.
 		HTTPClient: &http.Client{Transport: transport,
 			CheckRedirect: func(*http.Request,
@@ -112,12 +115,18 @@ func (s *Store) put(ctx context.Context, key string, body []byte,
 	in.Bucket, in.Key = &s.bucket, s.key(key)
 	// else a store may guess, and a page can't be told by its type
 	in.ContentType = aws.String("application/octet-stream")
-	in.Body, in.ContentLength = bytes.NewReader(body), aws.Int64(int64(len(body)))
-	out, err := s.client.PutObject(ctx, in)
-	if err != nil {
-		return "", s.failure(err, "put object %s", key)
-	}
-	return etag(aws.ToString(out.ETag)), nil
+	in.ContentLength = aws.Int64(int64(len(body)))
+	var tag blob.ETag
+	err := s.again(ctx, func(ctx context.Context) error {
+		in.Body = bytes.NewReader(body)
+		out, err := s.client.PutObject(ctx, in)
+		if err != nil {
+			return s.failure(err, "put object %s", key)
+		}
+		tag = etag(aws.ToString(out.ETag))
+		return nil
+	})
+	return tag, err
 }
 
 // Delete implements blob.Store.
@@ -125,8 +134,12 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := blob.CheckKey(key); err != nil {
 		return err
 	}
-	_, err := s.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &s.bucket, Key: s.key(key)})
-	if err = s.failure(err, "delete object %s", key); errs.Is(err, errs.NotFound) {
+	err := s.again(ctx, func(ctx context.Context) error {
+		_, err := s.client.DeleteObject(ctx,
+			&s3.DeleteObjectInput{Bucket: &s.bucket, Key: s.key(key)})
+		return s.failure(err, "delete object %s", key)
+	})
+	if errs.Is(err, errs.NotFound) {
 		return nil
 	}
 	return err

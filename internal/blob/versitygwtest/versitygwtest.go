@@ -40,6 +40,7 @@ type Server struct {
 
 	binary, addr string
 	flags        []string // of the file system that it keeps its objects in
+	accounts     string   // directory of the accounts that it has beside its own; "": it can't
 	process      *os.Process
 	ended        chan error
 }
@@ -75,9 +76,41 @@ func StartVersioned(t testing.TB) *Server {
 	return start(t, t.TempDir(), "--versioning-dir", t.TempDir())
 }
 
+// StartWithAccounts starts a server that can have more accounts than its own.
+func StartWithAccounts(t testing.TB) *Server {
+	t.Helper()
+	return begin(t, &Server{Dir: t.TempDir(), accounts: t.TempDir()})
+}
+
+// AddAccount makes an account that may do everything, or fails the test.
+func (s *Server) AddAccount(t testing.TB, access, secret string) {
+	t.Helper()
+	s.admin(t, "create-user", "--access", access, "--secret", secret, "--role", "admin")
+}
+
+// DeleteAccount takes an account away, or fails the test.
+func (s *Server) DeleteAccount(t testing.TB, access string) {
+	t.Helper()
+	s.admin(t, "delete-user", "--access", access)
+}
+
+func (s *Server) admin(t testing.TB, args ...string) {
+	t.Helper()
+	out, err := exec.Command(s.binary, append([]string{"admin", "--access", AccessKey, "--secret",
+		SecretKey, "--endpoint-url", s.Endpoint}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", args[0], err, out)
+	}
+}
+
 func start(t testing.TB, dir string, flags ...string) *Server {
 	t.Helper()
-	s := &Server{Bucket: "bucket", Dir: dir, binary: install(t), flags: flags}
+	return begin(t, &Server{Dir: dir, flags: flags})
+}
+
+func begin(t testing.TB, s *Server) *Server {
+	t.Helper()
+	s.Bucket, s.binary = "bucket", install(t)
 	t.Cleanup(s.Kill)
 	// The bucket is a directory; making it here spares an API call that is the server's own.
 	if err := os.Mkdir(filepath.Join(s.Dir, s.Bucket), 0o750); err != nil {
@@ -129,8 +162,11 @@ func (s *Server) signal(t testing.TB, sig syscall.Signal) {
 }
 
 func (s *Server) start(addr string) error {
-	args := append([]string{"--quiet", "--port", addr, "--access", AccessKey, "--secret", SecretKey,
-		"posix"}, s.flags...)
+	args := []string{"--quiet", "--port", addr, "--access", AccessKey, "--secret", SecretKey}
+	if s.accounts != "" {
+		args = append(args, "--iam-dir", s.accounts)
+	}
+	args = append(append(args, "posix"), s.flags...)
 	cmd := exec.Command(s.binary, append(args, s.Dir)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out strings.Builder

@@ -65,3 +65,21 @@ func (f *Fleet) WorkerOf(_ context.Context, ref string) (fleet.MachineID, fleet.
 	}
 	return v.Machine.ID, fleet.WorkerAPI{Worker: "w1", URL: f.workerURL}, nil
 }
+
+// StoreKeySecret is the secret of the store's key that workers get.
+const StoreKeySecret = "the-secret-of-the-store"
+
+// StoreCredentials implements fleet.StoreKeys: generation 1 is all there is. It waits for ctx when
+// asked after it, and has a key for who asks whatever became of it meanwhile.
+func (f *Fleet) StoreCredentials(ctx context.Context, _ fleet.WorkerID,
+	have int64) (fleet.StoreCredentials, error) {
+	if have == 1 {
+		<-ctx.Done()
+	}
+	return fleet.StoreCredentials{Generation: 1, AccessKey: "key", SecretKey: StoreKeySecret}, nil
+}
+
+// StoreKeys implements fleet.StoreKeys.
+func (f *Fleet) StoreKeys() fleet.StoreKeyView {
+	return fleet.StoreKeyView{Needed: true, Source: "file", Generation: 1, KeyID: "key"}
+}

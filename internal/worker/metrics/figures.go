@@ -21,6 +21,7 @@ type Figures struct {
 	Conditions                         []fleet.Condition
 	PoolReady, PoolBooting, PoolWanted int
 	Pressure                           *fleet.Pressure // nil: not known
+	StoreKeyExpires                    time.Time       // zero: never
 	// Flushes is of all disks since the worker was started; FlushesOf of each that is attached now.
 	Flushes   fleet.DiskFlushes
 	FlushesOf map[fleet.VMID]fleet.DiskFlushes
@@ -44,7 +45,7 @@ func desc(name, help string, labels ...string) *prometheus.Desc {
 type descs struct {
 	poolVMs, poolWanted, vms, condition, pressure, stalled, paused, leftOut        *prometheus.Desc
 	stalledSeconds, diskRequests, diskRead, diskWritten, healthy, outOfMemoryKills *prometheus.Desc
-	diskStored, diskQuota                                                          *prometheus.Desc
+	diskStored, diskQuota, storeKeyExpires                                         *prometheus.Desc
 	flushDescs
 }
 
@@ -60,6 +61,8 @@ func newDescs() descs {
 		pressure: desc("sluice_worker_pressure_ratio",
 			"Share of the last ten seconds in which work on this host waited, by resource.",
 			"resource"),
+		storeKeyExpires: desc("sluice_worker_store_credentials_expiry_timestamp_seconds",
+			"When the credentials of the store that the worker has expire; absent: never."),
 		stalled: desc("sluice_disks_stalled", "Disks of machines here whose store has stalled."),
 		paused: desc("sluice_machines_paused",
 			"Machines here that are frozen until their store is back."),
@@ -101,6 +104,9 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(d.poolWanted, float64(f.PoolWanted))
 	for _, x := range f.Conditions {
 		gauge(d.condition, 1, string(x.Name))
+	}
+	if at := f.StoreKeyExpires; !at.IsZero() {
+		gauge(d.storeKeyExpires, float64(at.Unix()))
 	}
 	if p := f.Pressure; p != nil {
 		gauge(d.pressure, p.CPU, "cpu")

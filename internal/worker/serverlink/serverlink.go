@@ -110,6 +110,19 @@ func (l *Link) Assignments(ctx context.Context, worker fleet.WorkerID,
 	return set, err
 }
 
+// StoreCredentials returns what the worker may use of the fleet's store, once the generation
+// differs from have.
+func (l *Link) StoreCredentials(ctx context.Context, worker fleet.WorkerID,
+	have int64) (fleet.StoreCredentials, error) {
+	var c fleet.StoreCredentials
+	path := "/internal/v1/workers/" + url.PathEscape(string(worker)) + "/store-credentials?have=" +
+		strconv.FormatInt(have, 10)
+	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
+	defer cancel()
+	err := l.call(ctx, http.MethodGet, path, nil, &c)
+	return c, err
+}
+
 // Report posts the worker's whole state.
 func (l *Link) Report(ctx context.Context, report fleet.WorkerReport) error {
 	path := "/internal/v1/workers/" + url.PathEscape(string(report.Worker)) + "/report"
