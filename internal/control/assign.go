@@ -10,8 +10,8 @@ import (
 )
 
 // deriveAssignments is a pure function of the records around a worker and of what it reports. It
-// returns what the worker shall make true, ordered by machine, without a revision. Per machine the
-// first rule that applies decides:
+// returns what the worker shall make true, ordered by machine, without a revision and peers. Per
+// machine the first rule that applies decides:
 //
 //	its disk is still being made                             nothing
 //	placed here, and a move has told it to stop              released
@@ -24,10 +24,6 @@ import (
 //	reported here, unknown                                   nothing: silence kills no VM
 func deriveAssignments(in records.Around, reports []fleet.VMReport) fleet.AssignmentSet {
 	set := fleet.AssignmentSet{Worker: in.Worker.ID}
-	for _, w := range in.Others {
-		set.Peers = append(set.Peers,
-			fleet.Peer{Worker: w.ID, Number: w.Number, Address: w.Address, Tunnel: w.Tunnel})
-	}
 	owner := map[fleet.MachineID]fleet.Move{}
 	for _, mv := range in.Moves {
 		if m, ok := in.Machines[mv.Machine]; ok && m.Owner == moveOwner(mv.ID) {

@@ -2,7 +2,9 @@ package control
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -10,24 +12,38 @@ import (
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
-// view is the fleet as the planner sees it, with these machines.
-func (c *Control) view(machines []fleet.Machine) plan.View {
-	now := c.now()
-	v := plan.View{Machines: machines, Locks: c.records.HeldLocks()}
-	for _, w := range c.records.Workers.All() {
-		v.Workers = append(v.Workers, c.planWorker(w.Val, now))
-	}
-	for _, mv := range c.records.ActiveMoves("") {
-		if mv.Val.Step.Counts() {
-			v.Moves = append(v.Moves, mv.Val)
-		}
-	}
-	return v
+// plan calls f with the fleet as the planner sees it, at one moment. It must not ask the records.
+// Only of workers in fed, whose assignments were derived anew before, a report counts as fresh.
+func (c *Control) plan(f func(plan.View), fed ...fleet.WorkerID) {
+	l := look{c.obs, c.now(), fed}
+	c.records.Plan(func(x *plan.Index) { f(plan.View{Index: x, Look: l}) })
+}
+
+// look is what the observer knows of workers at one moment.
+type look struct {
+	obs *observer
+	now time.Time
+	fed []fleet.WorkerID // sorted
+}
+
+func (l look) Health(id fleet.WorkerID) plan.Health { return l.obs.health(id, l.now) }
+
+func (l look) ShutOut(id fleet.WorkerID) bool { return l.obs.isShutOut(id) }
+
+func (l look) Pressed(id fleet.WorkerID) bool {
+	report, _, _ := l.obs.report(id)
+	return report != nil && report.Pressure.High()
+}
+
+func (l look) VMs(id fleet.WorkerID) ([]fleet.MachineID, bool) {
+	report, _, current := l.obs.report(id)
+	_, fed := slices.BinarySearch(l.fed, id)
+	return vmsOf(report), current && fed
 }
 
 // place chooses a worker for a machine; see plan.Place. Nothing is booked.
-func (c *Control) place(need plan.Need) (fleet.WorkerID, *fleet.Blocker) {
-	to, b := plan.Place(c.view(nil), need)
+func (c *Control) place(need plan.Need) (to fleet.WorkerID, b *fleet.Blocker) {
+	c.plan(func(v plan.View) { to, b = plan.Place(v, need) })
 	if b != nil {
 		b.Since = c.now()
 	}
@@ -42,7 +58,8 @@ func (c *Control) fits(need fleet.Resources) error {
 			float64(need.CPUMillis)/1000, need.MemoryMiB).
 			WithRemedy("ask for a positive number of cpus and MiB, as in --cpus 1 --memory 256")
 	}
-	most := plan.Largest(c.view(nil))
+	var most fleet.Resources
+	c.plan(func(v plan.View) { most = plan.Largest(v) })
 	if most == (fleet.Resources{}) || most.Fits(need) {
 		return nil
 	}

@@ -28,7 +28,9 @@ type Control struct {
 	started time.Time
 	ticked  time.Time // the last tick; owned by tick, as is due
 	due     time.Time // the next one, if nothing changes before
-	brake   atomic.Pointer[string]
+	// pruneNext is when history is looked through again; owned by the queue's name of the fleet
+	pruneNext time.Time
+	brake     atomic.Pointer[string]
 
 	feeds sync.Mutex // held while a worker's assignments are derived and kept
 	// one at a time makes or destroys a machine's disk

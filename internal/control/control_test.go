@@ -378,7 +378,7 @@ func TestBadInputChangesNothing(t *testing.T) {
 		errs.Unavailable) {
 		t.Errorf("fork fails: %v", err)
 	}
-	all, err := f.c.Machines(t.Context())
+	all, err := f.c.Machines(t.Context(), fleet.MachineFilter{})
 	if err != nil || len(all) != 1 || f.disks.count() != 1 {
 		t.Fatalf("left behind: %+v, %d disks, %v", all, f.disks.count(), err)
 	}

@@ -117,20 +117,23 @@ func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
 	if !ok || d.Val.State.Final() {
 		return nil
 	}
-	moves := c.records.DrainMoves(id)
+	done := c.records.DrainProgress(id)
 	if d.Val.State == fleet.DrainCancelling {
-		return c.cancelMoves(ctx, d, moves)
+		return c.cancelMoves(ctx, d, done)
 	}
+	var fed []fleet.WorkerID
 	for _, w := range d.Val.Workers {
-		c.refreshFeed(w)
-	}
-	in := plan.DrainInput{Drain: d.Val}
-	for _, mv := range moves {
-		if mv.Step.Final() {
-			in.Finished = append(in.Finished, mv)
+		if c.records.CountPlacedOn(w) == 0 {
+			c.refreshFeed(w) // whether it is drained depends on whether its report is newer
+			fed = append(fed, w)
 		}
 	}
-	p := plan.Drain(in, c.view(c.records.PlacedOn(d.Val.Workers...)), c.cfg.Policy, c.now())
+	slices.Sort(fed)
+	var p plan.DrainPlan
+	c.plan(func(v plan.View) {
+		in := plan.DrainInput{Drain: d.Val, Finished: done.Failed}
+		p = plan.Drain(in, v, c.cfg.Policy, c.now())
+	}, fed...)
 	for _, s := range p.Start {
 		m, ok := c.records.Machines.Get(s.Machine)
 		if !ok || !movable(m.Val, s.From) {
@@ -144,19 +147,19 @@ func (c *Control) reconcileDrain(ctx context.Context, id fleet.DrainID) error {
 	if p.Done {
 		return c.endDrain(ctx, d)
 	}
-	return c.noteDrain(ctx, d, moves, p)
+	return c.noteDrain(ctx, d, done, p)
 }
 
 // noteDrain records how far a drain is, where that has changed. The moves are as they were before
 // the plan counted what remains, so that no machine counts as both moved and remaining.
-func (c *Control) noteDrain(ctx context.Context, d records.Row[fleet.Drain], moves []fleet.Move,
-	p plan.DrainPlan) error {
+func (c *Control) noteDrain(ctx context.Context, d records.Row[fleet.Drain],
+	done records.Progress, p plan.DrainPlan) error {
 	next := d.Val
-	next.Moved = moved(moves)
+	next.Moved = done.Moved
 	next.Total = max(next.Total, next.Moved+p.Remaining)
 	next.Blockers = p.Blockers
-	for _, mv := range moves {
-		if mv.Blocker != nil && !mv.Step.Final() {
+	for _, mv := range done.Active {
+		if mv.Blocker != nil {
 			next.Blockers = append(slices.Clip(next.Blockers), *mv.Blocker)
 		}
 	}
@@ -173,23 +176,12 @@ func (c *Control) noteDrain(ctx context.Context, d records.Row[fleet.Drain], mov
 	return t.Commit(ctx)
 }
 
-// moved counts the machines that a drain's moves have brought away.
-func moved(moves []fleet.Move) int {
-	away := map[fleet.MachineID]bool{}
-	for _, mv := range moves {
-		if mv.Step.BroughtAway() {
-			away[mv.Machine] = true
-		}
-	}
-	return len(away)
-}
-
 // endDrain records that the workers are drained. The transaction compares their allocations: no
 // reservation has slipped in since the plan was made.
 func (c *Control) endDrain(ctx context.Context, d records.Row[fleet.Drain]) error {
 	t, next := c.records.Begin(), d.Val
 	next.State, next.Blockers, next.FinishedAt, next.Moved = fleet.DrainDone, nil, c.now(),
-		moved(c.records.DrainMoves(d.Val.ID))
+		c.records.DrainProgress(d.Val.ID).Moved
 	next.Total = max(next.Total, next.Moved)
 	for _, id := range next.Workers {
 		w, ok := c.records.Workers.Get(id)
@@ -211,9 +203,9 @@ func (c *Control) endDrain(ctx context.Context, d records.Row[fleet.Drain]) erro
 
 // cancelMoves asks the drain's moves to turn back, and ends the drain once none is left.
 func (c *Control) cancelMoves(ctx context.Context, d records.Row[fleet.Drain],
-	moves []fleet.Move) error {
+	done records.Progress) error {
 	left := 0
-	for _, mv := range moves {
+	for _, mv := range done.Active {
 		if !mv.Step.Counts() {
 			continue
 		}
@@ -234,7 +226,7 @@ func (c *Control) cancelMoves(ctx context.Context, d records.Row[fleet.Drain],
 		return nil
 	}
 	t, next := c.records.Begin(), d.Val
-	next.State, next.FinishedAt, next.Moved = fleet.DrainCancelled, c.now(), moved(moves)
+	next.State, next.FinishedAt, next.Moved = fleet.DrainCancelled, c.now(), done.Moved
 	for _, id := range next.Workers {
 		w, ok := c.records.Workers.Get(id)
 		if !ok || w.Val.Drain != next.ID {

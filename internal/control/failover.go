@@ -22,14 +22,8 @@ func (c *Control) reconcileFleet(ctx context.Context) error {
 }
 
 func (c *Control) failover(ctx context.Context) error {
-	now := c.now()
-	var lost []fleet.WorkerID
-	for _, w := range c.records.Workers.All() {
-		if c.obs.health(w.Val.ID, now) == plan.Down {
-			lost = append(lost, w.Val.ID)
-		}
-	}
-	p := plan.Failover(c.view(c.records.PlacedOn(lost...)), c.cfg.Policy)
+	var p plan.FailoverPlan
+	c.plan(func(v plan.View) { p = plan.Failover(v, c.cfg.Policy) })
 	if old := c.braked(); old != p.Brake {
 		c.brake.Store(&p.Brake)
 		c.log.WarnContext(ctx, "brake changed", "brake", p.Brake)

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
@@ -21,25 +22,34 @@ func (c *Control) Assignments(ctx context.Context, worker fleet.WorkerID,
 		changed := c.Changed()
 		set := c.refreshFeed(worker)
 		if set.Revision != after {
-			return set, nil
+			return c.withPeers(set), nil
 		}
 		select {
 		case <-ctx.Done():
-			return set, nil
+			return c.withPeers(set), nil
 		case <-changed:
 		}
 	}
 }
 
-// refreshFeed derives a worker's assignments anew, and gives them a new revision if they differ.
-// Revisions begin with the server's clock, so that they differ from those of the server before it.
+// withPeers adds the other workers to a worker's assignments. They are not kept with them: they
+// would be as many as workers, for each.
+func (c *Control) withPeers(set fleet.AssignmentSet) fleet.AssignmentSet {
+	set.Peers = c.records.Peers(set.Worker)
+	return set
+}
+
+// refreshFeed derives a worker's assignments anew, without peers, unless nothing around it has
+// changed. It gives them a new revision if they, or the peers, differ. Revisions begin with the
+// server's clock, so that they differ from those of the server before it.
 func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 	c.feeds.Lock() // one at a time, so that an older derivation doesn't replace a newer one
 	defer c.feeds.Unlock()
 	report, _, _ := c.obs.report(id)
-	from := derivedFrom{version: c.records.Version(), report: report}
-	if set, ok := c.obs.derived(id, from); ok {
-		return set
+	last := c.obs.feedOf(id)
+	from := derivedFrom{stamp: c.records.Stamp(id, last.strangers), report: report}
+	if last.set.Revision != 0 && last.from == from {
+		return last.set
 	}
 	var reported []fleet.VMReport
 	if report != nil {
@@ -53,41 +63,41 @@ func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 	if !ok {
 		return fleet.AssignmentSet{Worker: id}
 	}
-	set := deriveAssignments(around, reported)
+	next := feed{set: deriveAssignments(around, reported), strangers: around.Strangers,
+		from: derivedFrom{stamp: around.Stamp, report: report}}
 	if c.cfg.Trace {
-		addTraces(set, around.Moves)
+		addTraces(next.set, around.Moves)
 	}
-	set.Private = c.privateOf(set.Assignments)
-	return c.obs.publish(set, from, c.now())
+	next.set.Private = c.privateOf(next.set.Assignments)
+	return c.obs.publish(next, c.now())
 }
 
-// derivedFrom says of what a worker's assignments were derived. It is read before they are, so that
-// they are at least as new.
+// derivedFrom says of what a worker's assignments were derived. It is read with it or before, so
+// that they are at least as new.
 type derivedFrom struct {
-	version int64
-	report  *fleet.WorkerReport
+	stamp  records.Stamp
+	report *fleet.WorkerReport
 }
 
-// derived returns a worker's assignments if they were derived from the same already.
-func (o *observer) derived(id fleet.WorkerID, from derivedFrom) (fleet.AssignmentSet, bool) {
+// feedOf returns what is kept of a worker's assignments.
+func (o *observer) feedOf(id fleet.WorkerID) feed {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	f := &o.getLocked(id).feed
-	return f.set, f.set.Revision != 0 && f.from == from
+	return o.getLocked(id).feed
 }
 
-// publish keeps a worker's assignments under a new revision, unless they are what they were.
-func (o *observer) publish(set fleet.AssignmentSet, from derivedFrom,
-	now time.Time) fleet.AssignmentSet {
+// publish keeps a worker's assignments under a new revision, unless they and the peers are what
+// they were.
+func (o *observer) publish(next feed, now time.Time) fleet.AssignmentSet {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	f := &o.getLocked(set.Worker).feed
-	f.from = from
-	set.Revision = f.set.Revision
-	if f.set.Revision != 0 && reflect.DeepEqual(set, f.set) {
-		return f.set
+	f := &o.getLocked(next.set.Worker).feed
+	next.set.Revision, next.since = f.set.Revision, f.since
+	same := f.set.Revision != 0 && f.from.stamp.SamePeers(next.from.stamp) &&
+		reflect.DeepEqual(next.set, f.set)
+	if !same {
+		next.set.Revision, next.since = max(f.set.Revision+1, now.UnixMilli()), now
 	}
-	set.Revision = max(f.set.Revision+1, now.UnixMilli())
-	f.set, f.since = set, now
-	return set
+	*f = next
+	return f.set
 }

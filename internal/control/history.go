@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"time"
 
 	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -12,12 +13,13 @@ const (
 	keepMoves  = 500
 	keepDrains = 100
 	pruneBatch = 50 // per transaction
+	pruneAgain = time.Second
 )
 
 // prune forgets the oldest ended drains, and the oldest ended moves of no drain that goes on.
 func (c *Control) prune(ctx context.Context) error {
 	moves, drains := c.records.Moves.Len(), c.records.Drains.Len()
-	if moves <= keepMoves && drains <= keepDrains {
+	if moves <= keepMoves && drains <= keepDrains || c.now().Before(c.pruneNext) {
 		return nil
 	}
 	t := c.records.Begin()
@@ -42,6 +44,8 @@ func (c *Control) prune(ctx context.Context) error {
 		}
 	}
 	if t.Len() == 0 {
+		// all that is over belongs to a drain that goes on; to look is not for each of its steps
+		c.pruneNext = c.now().Add(pruneAgain)
 		return nil
 	}
 	return t.Commit(ctx)

@@ -157,7 +157,7 @@ func (f *fixture) expectHidden(secret string, key []byte) {
 		seen.Write(doc)
 	}
 	f.disks.mu.Unlock()
-	machines, err1 := f.c.Machines(ctx)
+	machines, err1 := f.c.Machines(ctx, fleet.MachineFilter{})
 	secrets, err2 := f.c.Secrets(ctx, ofApp)
 	networks, err3 := f.c.Networks(ctx)
 	set, err4 := f.c.Assignments(ctx, "w1", 0)
@@ -196,7 +196,7 @@ func TestWithoutAKey(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	if all, err := f.c.Machines(t.Context()); err != nil || len(all) != 0 {
+	if all, err := f.c.Machines(t.Context(), fleet.MachineFilter{}); err != nil || len(all) != 0 {
 		t.Errorf("%d machines, %v", len(all), err)
 	}
 	clear := f.create("web", "net").Machine

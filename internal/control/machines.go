@@ -129,7 +129,9 @@ func (c *Control) Migrate(ctx context.Context, ref string,
 		}
 		target, blocker := c.place(need)
 		if blocker != nil {
-			return errs.New(refusalKind(plan.Refusals(c.view(nil), need), to),
+			var refusals []plan.Refusal
+			c.plan(func(v plan.View) { refusals = plan.Refusals(v, need) })
+			return errs.New(refusalKind(refusals, to),
 				"machine %s can't move: %s", m.Val.Name, blocker.Detail).
 				WithRemedy("%s", blocker.Remedy)
 		}

@@ -48,7 +48,7 @@ func (c *Control) startMove(ctx context.Context, m records.Row[fleet.Machine],
 // freeSlot returns a free slot of a network's lock; false if as many moves as may hold it do.
 func (c *Control) freeSlot(network fleet.NetworkName) (records.Row[fleet.MoveID], bool) {
 	k := c.cfg.Policy.MovesPerNetwork
-	if c.records.HeldLocks()[network] >= k {
+	if c.records.HeldLocks(network) >= k {
 		return records.Row[fleet.MoveID]{}, false
 	}
 	for n := range k {

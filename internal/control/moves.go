@@ -70,7 +70,7 @@ func (c *Control) gatherMove(mv fleet.Move, m fleet.Machine) plan.MoveInput {
 	now := c.now()
 	in := plan.MoveInput{Move: mv, Machine: m, Source: c.obs.sight(mv.From, m.ID, now),
 		Braked:   c.braked() != "",
-		LockFree: c.records.HeldLocks()[mv.Network] < c.cfg.Policy.MovesPerNetwork}
+		LockFree: c.records.HeldLocks(mv.Network) < c.cfg.Policy.MovesPerNetwork}
 	if mv.To != "" {
 		c.refreshFeed(mv.To)
 		in.Target = c.obs.sight(mv.To, m.ID, now)

@@ -39,6 +39,7 @@ type observed struct {
 // sighting is when a machine's VM was first heard of.
 type sighting struct {
 	vm   fleet.VMID
+	i    int // where the newest report has it
 	at   time.Time
 	told []fleet.ServiceReport // what the machine's history has been told of its services
 }
@@ -47,7 +48,7 @@ type sighting struct {
 func (w *observed) noteVMs(reports []fleet.VMReport, now time.Time) {
 	old := w.vms
 	w.vms = make(map[fleet.MachineID]sighting, len(reports))
-	for _, v := range reports {
+	for i, v := range reports {
 		if !v.HasVM {
 			continue
 		}
@@ -55,15 +56,18 @@ func (w *observed) noteVMs(reports []fleet.VMReport, now time.Time) {
 		if !known || s.vm != v.VM {
 			s = sighting{vm: v.VM, at: now}
 		}
+		s.i = i
 		w.vms[v.Machine] = s
 	}
 }
 
-// feed is the worker's newest assignments.
+// feed is the worker's newest assignments, without peers.
 type feed struct {
 	set   fleet.AssignmentSet
 	from  derivedFrom
 	since time.Time // when it became what it is
+	// strangers are machines that the report has, and that nothing of the records has there
+	strangers []fleet.MachineID
 }
 
 func newObserver(policy fleet.Policy, now time.Time) *observer {
@@ -175,6 +179,13 @@ func (o *observer) healthLocked(id fleet.WorkerID, now time.Time) plan.Health {
 	return plan.Liveness(c, o.grace, now, o.policy)
 }
 
+func (o *observer) isShutOut(id fleet.WorkerID) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	w := o.workers[id]
+	return w != nil && w.shutOut
+}
+
 // judge judges a worker, which may be shut out, and remembers what the judgement of the future
 // depends on: a worker once found down has to prove itself. It reports whether the judgement has
 // changed.
@@ -208,12 +219,21 @@ func (o *observer) sight(id fleet.WorkerID, machine fleet.MachineID, now time.Ti
 	}
 	s.Reported, s.Since, s.Pressure = true, w.feed.since, w.report.Pressure
 	s.Current = w.report.Seen == w.feed.set.Revision && w.feed.set.Revision != 0
-	for i := range w.report.VMs {
-		if w.report.VMs[i].Machine == machine {
-			s.VM, s.VMSince = &w.report.VMs[i], w.vms[machine].at
-		}
-	}
+	s.VM, s.VMSince = w.vmOf(machine), w.vms[machine].at
 	return s
+}
+
+// vmOf returns what the newest report says of a machine; nil if nothing.
+func (w *observed) vmOf(machine fleet.MachineID) *fleet.VMReport {
+	if v, ok := w.vms[machine]; ok {
+		return &w.report.VMs[v.i]
+	}
+	i := slices.IndexFunc(w.report.VMs,
+		func(v fleet.VMReport) bool { return v.Machine == machine })
+	if i < 0 {
+		return nil
+	}
+	return &w.report.VMs[i]
 }
 
 // told returns what a machine's history has been told of the services of the VM that is reported.

@@ -117,7 +117,7 @@ func TestManyCreatesAtOnceGetWhatTheQuotaHas(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	all, err := f.c.Machines(t.Context())
+	all, err := f.c.Machines(t.Context(), fleet.MachineFilter{})
 	if err != nil || made != places || len(all) != places {
 		t.Errorf("%d were made, and there are %d, %v; want %d", made, len(all), err, places)
 	}
@@ -424,7 +424,7 @@ func TestAWorkerIsForAMachineThatStarts(t *testing.T) {
 			t.Errorf("on %s: %v", worker, err)
 		}
 	}
-	if n, _ := f.c.Machines(t.Context()); len(n) != 0 {
+	if n, _ := f.c.Machines(t.Context(), fleet.MachineFilter{}); len(n) != 0 {
 		t.Errorf("%d machines are made", len(n))
 	}
 }

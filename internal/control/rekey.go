@@ -73,20 +73,20 @@ func (c *Control) networkView(n fleet.Network) fleet.NetworkView {
 		return v
 	}
 	v.Key = n.Keys[0].Number
-	for _, m := range c.records.Machines.All() {
-		if m.Val.Network != n.Name || m.Val.DiskKey == 0 {
+	for _, m := range c.records.MachinesIn(n.Name, "") {
+		if m.DiskKey == 0 {
 			continue
 		}
 		v.Encrypted++
-		if m.Val.DiskKey == v.Key {
+		if m.DiskKey == v.Key {
 			continue
 		}
-		b := fleet.Blocker{Code: "rekey", Object: string(m.Val.ID), Since: n.Keys[0].Made,
-			Detail: fmt.Sprintf("the disk of machine %s is changed soon", m.Val.Name)}
-		if why := busyForRekey(m.Val); why != "" {
+		b := fleet.Blocker{Code: "rekey", Object: string(m.ID), Since: n.Keys[0].Made,
+			Detail: fmt.Sprintf("the disk of machine %s is changed soon", m.Name)}
+		if why := busyForRekey(*m); why != "" {
 			b.Detail = fmt.Sprintf("the disk of machine %s is changed when the machine runs or is "+
-				"stopped: %s", m.Val.Name, why)
-			b.Remedy = fmt.Sprintf("see sluice machine status %s/%s", m.Val.App, m.Val.Name)
+				"stopped: %s", m.Name, why)
+			b.Remedy = fmt.Sprintf("see sluice machine status %s/%s", m.App, m.Name)
 		}
 		v.Waiting = append(v.Waiting, b)
 	}
@@ -124,15 +124,15 @@ func (c *Control) reconcileRekey(ctx context.Context, name fleet.NetworkName) er
 	}
 	newest, left := n.Val.Keys[0].Number, 0
 	var failed error
-	for _, m := range c.records.Machines.All() {
-		if m.Val.Network != name || m.Val.DiskKey == 0 || m.Val.DiskKey == newest {
+	for _, m := range c.records.MachinesIn(name, "") {
+		if m.DiskKey == 0 || m.DiskKey == newest {
 			continue
 		}
 		left++
-		if busyForRekey(m.Val) != "" {
+		if busyForRekey(*m) != "" {
 			continue
 		}
-		done, err := c.rekeyDisk(ctx, m.Val.ID, newest)
+		done, err := c.rekeyDisk(ctx, m.ID, newest)
 		failed = errors.Join(failed, err)
 		if done {
 			left--

@@ -114,13 +114,12 @@ func (c *Control) checkSecret(of fleet.SecretScope, name string) error {
 // itself is durable doesn't depend on it.
 func (c *Control) tellOfSecret(ctx context.Context, of fleet.SecretScope,
 	name, change string) {
-	for _, m := range c.records.Machines.All() {
-		if m.Val.App != of.App || m.Val.Network != of.Network ||
-			m.Val.Desired == fleet.DesiredDestroyed {
+	for _, m := range c.records.MachinesIn(of.Network, of.App) {
+		if m.Desired == fleet.DesiredDestroyed {
 			continue
 		}
 		err := c.try(ctx, func() error {
-			now, ok := c.records.Machines.Get(m.Val.ID)
+			now, ok := c.records.Machines.Get(m.ID)
 			if !ok {
 				return nil
 			}
@@ -130,7 +129,7 @@ func (c *Control) tellOfSecret(ctx context.Context, of fleet.SecretScope,
 			if now.Val.Placement != nil {
 				info["takes_effect"] = "when the machine is started next"
 			}
-			if err := c.events(ctx, t, m.Val.ID, fleet.MachineEvent{State: now.Val.State,
+			if err := c.events(ctx, t, m.ID, fleet.MachineEvent{State: now.Val.State,
 				Event: eventSecret, Source: sourceUser, Info: info}); err != nil {
 				return err
 			}
@@ -138,7 +137,7 @@ func (c *Control) tellOfSecret(ctx context.Context, of fleet.SecretScope,
 		})
 		if err != nil {
 			c.log.WarnContext(ctx, "a machine's history lacks that a secret has changed",
-				"machine_id", string(m.Val.ID), "error", err)
+				"machine_id", string(m.ID), "error", err)
 		}
 	}
 }

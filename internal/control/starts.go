@@ -65,32 +65,20 @@ func (w *observed) share() float64 {
 
 // calmElsewhere reports whether a worker that isn't under pressure would take the machine.
 func (c *Control) calmElsewhere(need plan.Need) bool {
-	to, _ := plan.Place(c.view(nil), c.onlyCalm(need))
+	need.Calm = true
+	to, _ := c.place(need)
 	return to != ""
 }
 
 // placeCalm chooses a worker for a machine that is started anew because its start took too long:
 // one that isn't under pressure, and if there is none, any.
 func (c *Control) placeCalm(need plan.Need) (fleet.WorkerID, *fleet.Blocker) {
-	if to, b := c.place(c.onlyCalm(need)); b == nil {
+	calm := need
+	calm.Calm = true
+	if to, b := c.place(calm); b == nil {
 		return to, nil
 	}
 	return c.place(need)
-}
-
-// onlyCalm excludes the workers that are under pressure, too.
-func (c *Control) onlyCalm(need plan.Need) plan.Need {
-	exclude := map[fleet.WorkerID]string{}
-	for w, why := range need.Exclude {
-		exclude[w] = why
-	}
-	for _, w := range c.records.Workers.All() {
-		if report, _, _ := c.obs.report(w.Val.ID); report != nil && report.Pressure.High() {
-			exclude[w.Val.ID] = "under pressure"
-		}
-	}
-	need.Exclude = exclude
-	return need
 }
 
 // namedWorker returns the worker that a user asked for and on which the machine has yet to come up;

@@ -28,6 +28,9 @@ func (c *Control) Find(_ context.Context, ref string,
 	return m.Val, err
 }
 
+// mostNamed bounds how many machines of one name are looked for.
+const mostNamed = 1000
+
 // findAmong resolves a reference among the machines that sees holds for: a machine id, app/name, or
 // a name, which is unique among them. Never a prefix.
 func (c *Control) findAmong(ref string,
@@ -39,14 +42,12 @@ func (c *Control) findAmong(ref string,
 	}
 	app, name, ofApp := strings.Cut(ref, "/")
 	if !ofApp {
-		name = ref
+		app, name = "", ref
 	}
-	var found []records.Row[fleet.Machine]
-	for _, m := range c.records.Named(fleet.MachineName(name)) {
-		if (!ofApp || string(m.Val.App) == app) && sees(m.Val) {
-			found = append(found, m)
-		}
+	if ofApp && app == "" {
+		return records.Row[fleet.Machine]{}, fleet.NoMachine(ref)
 	}
+	found := c.records.Named(fleet.MachineName(name), fleet.AppName(app), sees, mostNamed)
 	switch len(found) {
 	case 0:
 		return records.Row[fleet.Machine]{}, fleet.NoMachine(ref)
@@ -72,20 +73,37 @@ func (c *Control) Machine(_ context.Context, ref string) (fleet.MachineView, err
 	return c.machineView(m.Val), nil
 }
 
-// Machines implements fleet.Machines; ordered by app and name.
-func (c *Control) Machines(context.Context) ([]fleet.MachineView, error) {
+// Machines implements fleet.Machines.
+func (c *Control) Machines(_ context.Context, f fleet.MachineFilter) ([]fleet.MachineView, error) {
 	if err := c.ready(); err != nil {
 		return nil, err
 	}
 	var views []fleet.MachineView
-	for _, m := range c.records.Machines.All() {
-		views = append(views, c.machineView(m.Val))
+	for _, m := range c.machinesOf(f) {
+		if f.Covers(*m) {
+			views = append(views, c.machineView(*m))
+		}
 	}
 	slices.SortFunc(views, func(a, b fleet.MachineView) int {
 		return strings.Compare(string(a.Machine.App)+"/"+string(a.Machine.Name),
 			string(b.Machine.App)+"/"+string(b.Machine.Name))
 	})
 	return views, nil
+}
+
+// machinesOf returns the machines among which those of a filter are; as few as an index has.
+func (c *Control) machinesOf(f fleet.MachineFilter) []*fleet.Machine {
+	switch {
+	case f.Worker != "":
+		return c.records.PlacedOn(f.Worker)
+	case len(f.Networks) > 0:
+		var all []*fleet.Machine
+		for _, n := range f.Networks {
+			all = append(all, c.records.MachinesIn(n, f.App)...)
+		}
+		return all
+	}
+	return c.records.AllMachines()
 }
 
 // MachineEvents implements fleet.Machines; oldest first.

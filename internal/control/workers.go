@@ -195,15 +195,23 @@ func (c *Control) planWorker(w fleet.Worker, now time.Time) plan.Worker {
 	report, _, current := c.obs.report(w.ID)
 	p.Fresh = current
 	p.ShutOut = c.isRevoked(w.ID)
-	if report != nil {
-		for i := range report.VMs {
-			if plan.HasVM(&report.VMs[i]) || report.VMs[i].Phase == fleet.PhasePreparing ||
-				report.VMs[i].Phase == fleet.PhasePrepared {
-				p.VMs = append(p.VMs, report.VMs[i].Machine)
-			}
+	p.VMs = vmsOf(report)
+	return p
+}
+
+// vmsOf returns the machines of which a worker reported a VM, in whatever phase.
+func vmsOf(report *fleet.WorkerReport) []fleet.MachineID {
+	if report == nil {
+		return nil
+	}
+	var ids []fleet.MachineID
+	for i := range report.VMs {
+		if plan.HasVM(&report.VMs[i]) || report.VMs[i].Phase == fleet.PhasePreparing ||
+			report.VMs[i].Phase == fleet.PhasePrepared {
+			ids = append(ids, report.VMs[i].Machine)
 		}
 	}
-	return p
+	return ids
 }
 
 func (c *Control) workerView(w fleet.Worker, now time.Time) fleet.WorkerView {
@@ -211,7 +219,7 @@ func (c *Control) workerView(w fleet.Worker, now time.Time) fleet.WorkerView {
 	p := c.planWorker(w, now)
 	report, contact, _ := c.obs.report(w.ID)
 	v := fleet.WorkerView{Worker: w, Liveness: string(p.Health), LastSeen: contact.Last,
-		Allocation: p.Allocation, Report: report, Machines: len(c.records.PlacedOn(w.ID))}
+		Allocation: p.Allocation, Report: report, Machines: c.records.CountPlacedOn(w.ID)}
 	if who, _ := c.records.Identities.Get(w.ID); who.Val.IsRevoked() {
 		v.RevokedAt = who.Val.RevokedAt
 	}

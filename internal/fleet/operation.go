@@ -47,6 +47,7 @@ const (
 	CodePlaced        = "placed"           // a machine is still placed on a worker to be drained
 	CodeReserved      = "reserved"         // a reservation is held on it
 	CodeVMLeft        = "vm-left"          // it reports a VM
+	CodeMore          = "more"             // as many as there are beyond those that are named
 	CodeNoReport      = "no-report"        // it has not yet reported that nothing is left
 )
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -74,8 +75,9 @@ type Machines interface {
 	// meanwhile. Exists if the network's app has one of that name, Exhausted if no worker has room.
 	CreateMachine(ctx context.Context, req CreateMachine) (MachineView, error)
 	Machine(ctx context.Context, ref string) (MachineView, error)
-	// Machines returns all, ordered by app and name.
-	Machines(ctx context.Context) ([]MachineView, error)
+	// Machines returns those that a filter leaves, ordered by app and name. It costs what the
+	// networks or the worker of the filter have; without them, what the fleet has.
+	Machines(ctx context.Context, f MachineFilter) ([]MachineView, error)
 	// MachineEvents returns the newest events of a machine, oldest first.
 	MachineEvents(ctx context.Context, ref string) ([]MachineEvent, error)
 	// StartMachine changes nothing of a machine that runs; one that has failed is started at once.
@@ -180,6 +182,20 @@ type WorkerFeed interface {
 	// from after.
 	Assignments(ctx context.Context, worker WorkerID, after int64) (AssignmentSet, error)
 	Report(ctx context.Context, report WorkerReport) error
+}
+
+// MachineFilter narrows a list of machines; what is empty matches all.
+type MachineFilter struct {
+	Networks []NetworkName // any of these; each once
+	App      AppName
+	Worker   WorkerID // of its placement
+}
+
+// Covers reports whether a machine is one of those that the filter leaves.
+func (f MachineFilter) Covers(m Machine) bool {
+	return (len(f.Networks) == 0 || slices.Contains(f.Networks, m.Network)) &&
+		(f.App == "" || f.App == m.App) &&
+		(f.Worker == "" || m.Placement != nil && m.Placement.Worker == f.Worker)
 }
 
 // Locator finds where calls for a machine go.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/sluice-platform/sluice/api"
@@ -59,12 +60,14 @@ func (c machineCalls) createMachine(w http.ResponseWriter, r *http.Request) {
 
 // listMachines filters by the exact values of app, network, worker and state.
 func (c machineCalls) listMachines(w http.ResponseWriter, r *http.Request) {
-	views, err := c.machines.Machines(r.Context())
+	q := r.URL.Query()
+	views, err := c.machines.Machines(r.Context(), fleet.MachineFilter{
+		Networks: networksOf(r, q.Get("network")), App: fleet.AppName(q.Get("app")),
+		Worker: fleet.WorkerID(q.Get("worker"))})
 	if err != nil {
 		writeError(w, err)
 		return
 	}
-	q := r.URL.Query()
 	matches := func(m api.Machine) bool {
 		for key, have := range map[string]string{"app": m.App, "network": m.Network,
 			"worker": m.Worker, "state": m.State} {
@@ -84,6 +87,22 @@ func (c machineCalls) listMachines(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	answerPage(w, r, machines, func(m api.Machine) string { return m.ID })
+}
+
+// networksOf returns the networks in which what a caller asks for may be; none if it may be in any.
+func networksOf(r *http.Request, asked string) []fleet.NetworkName {
+	if asked != "" {
+		return []fleet.NetworkName{fleet.NetworkName(asked)}
+	}
+	var networks []fleet.NetworkName
+	for _, g := range callOf(r).subject.Grants {
+		if g.Network == "" {
+			return nil
+		}
+		networks = append(networks, fleet.NetworkName(g.Network))
+	}
+	slices.Sort(networks)
+	return slices.Compact(networks)
 }
 
 func answerPage[T any](w http.ResponseWriter, r *http.Request, items []T, key func(T) string) {

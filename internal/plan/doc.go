@@ -11,6 +11,9 @@
 //	(8) a drain is done only when nothing on its workers is left: no placement, reservation, VM or
 //	    move
 //
+// What plans read is an Index, which whoever has the records tells of each change of one, and a
+// Look at what is known beside them. Nothing in a plan changes either.
+//
 // A plan is advice about a view that may be old. What it proposes is committed by transactions that
 // compare what the plan relied on, and a transaction that fails leads to a new plan.
 package plan

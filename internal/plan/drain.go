@@ -18,7 +18,7 @@ const (
 // DrainInput is what a drain is planned from.
 type DrainInput struct {
 	Drain fleet.Drain
-	// Finished are the drain's final moves, in any order.
+	// Finished are the drain's final moves, in any order; those that failed will do.
 	Finished []fleet.Move
 }
 
@@ -41,63 +41,31 @@ type DrainPlan struct {
 // Drain plans the next moves of a drain: in stable order, never more at once than the policy
 // allows, and each with a target that has the capacity.
 func Drain(in DrainInput, v View, policy fleet.Policy, now time.Time) DrainPlan {
-	t := newTally(v, policy)
-	p := DrainPlan{}
-	tried := failures(in.Finished)
-	add := func(b fleet.Blocker) { p.Blockers = append(p.Blockers, b) }
-	var turn []fleet.Blocker // what would be a blocker if nothing else were under way
-	exclude := map[fleet.WorkerID]string{}
-	for _, w := range in.Drain.Workers {
-		exclude[w] = "in the same drain"
-	}
-	for _, m := range byID(v.Machines) {
-		if m.Placement == nil || !slices.Contains(in.Drain.Workers, m.Placement.Worker) {
-			continue
-		}
-		if m.Desired == fleet.DesiredStarted {
-			p.Remaining++
-		}
-		if t.moving[m.ID] {
-			continue
-		}
-		from, _ := t.worker(m.Placement.Worker)
-		if b := notMovable(m, from, tried[m.ID], now); b != nil {
-			add(*b)
-			continue
-		}
-		if m.Desired != fleet.DesiredStarted || m.State == fleet.MachineStopping ||
-			m.State == fleet.MachineFailed {
-			continue // its worker releases it; it is placed again when it is next started
-		}
-		to, blocker := t.next(m, exclude)
-		switch {
-		case blocker == nil:
-			p.Start = append(p.Start, t.book(m, to))
-		case blocker.Code == fleet.CodeNetworkLocked || blocker.Code == fleet.CodeTooManyMoves:
-			turn = append(turn, *blocker)
-		default:
-			add(noTarget(*blocker, m, in.Drain))
-		}
-	}
-	p.Moving = countMoves(v.Moves, in.Drain.Workers)
+	d := newDrainStep(in, v, policy, now)
+	p := &d.plan
+	d.oddOnes()
+	d.refused()
+	walk := d.readyOnes()
+	d.start(walk)
+	p.Moving = countMoves(v.moves, d.exclude)
 	idle := p.Moving == 0 && len(p.Start) == 0
 	p.Done = idle && p.Remaining == 0
 	if idle && len(p.Blockers) == 0 {
-		p.Blockers = turn
+		d.inTurn(walk)
 	}
 	for _, id := range in.Drain.Workers {
-		left := leftOn(id, v)
+		left := leftOn(id, v, idle && len(p.Blockers) == 0)
 		p.Done = p.Done && left == nil
 		if left != nil && idle && len(p.Blockers) == 0 {
-			add(*left)
+			d.add(left)
 		}
 	}
 	p.Blockers = orderBlockers(p.Blockers, in.Drain.Blockers, now)
-	return p
+	return *p
 }
 
 // noTarget returns the blocker of a machine that no worker takes, in the words of its drain.
-func noTarget(b fleet.Blocker, m fleet.Machine, d fleet.Drain) fleet.Blocker {
+func noTarget(b fleet.Blocker, m *fleet.Machine, d fleet.Drain) fleet.Blocker {
 	b.Detail = string(m.App) + "/" + string(m.Name) + " " + b.Detail
 	if len(d.Workers) > 1 && b.Code == fleet.CodeNoCapacity {
 		// The drain itself takes room away, which may be all that is missing.
@@ -130,7 +98,8 @@ func failures(finished []fleet.Move) map[fleet.MachineID]failure {
 }
 
 // notMovable returns why a machine can't start moving now, whatever the capacity elsewhere.
-func notMovable(m fleet.Machine, from Worker, f failure, now time.Time) *fleet.Blocker {
+func notMovable(m *fleet.Machine, from fleet.WorkerID, health Health, f failure,
+	now time.Time) *fleet.Blocker {
 	object := "machine/" + string(m.ID)
 	name := string(m.App) + "/" + string(m.Name)
 	switch {
@@ -138,43 +107,52 @@ func notMovable(m fleet.Machine, from Worker, f failure, now time.Time) *fleet.B
 		return &fleet.Blocker{Code: fleet.CodeBusy, Object: object,
 			Detail: fmt.Sprintf("%s is owned by %s", name, m.Owner),
 			Remedy: "wait for it, or: sluice machine status " + name}
-	case from.Health == Suspect:
-		return &fleet.Blocker{Code: fleet.CodeWorkerSuspect, Object: "worker/" + string(from.ID),
-			Detail: string(from.ID) +
+	case health == Suspect:
+		return &fleet.Blocker{Code: fleet.CodeWorkerSuspect, Object: "worker/" + string(from),
+			Detail: string(from) +
 				" is silent; its machines are moved once it answers or is down",
 			Remedy: "check that the worker runs and reaches the server"}
-	case m.Desired != fleet.DesiredStarted && from.Health != Down:
+	case m.Desired != fleet.DesiredStarted && health != Down:
 		return &fleet.Blocker{Code: fleet.CodeStopSlow, Object: object,
 			Detail: name + " is being stopped",
 			Remedy: "wait for it, or: sluice machine status " + name}
 	}
-	if f.count == 0 {
-		return nil
-	}
-	wait := RetryFirst << min(f.count-1, 10)
-	wait = min(wait, RetryMost)
-	if next := f.last.FinishedAt.Add(wait); now.Before(next) {
-		what := "came back to"
-		if len(f.last.Steps) > 0 &&
-			!slices.ContainsFunc(f.last.Steps, func(s fleet.StepRecord) bool {
-				return s.Step == fleet.StepStopping
-			}) {
-			what = "still runs on"
-		}
-		return &fleet.Blocker{Code: fleet.CodeStartFailed, Object: object,
-			Detail: fmt.Sprintf("%s %s %s, because it could not be started elsewhere (failed "+
-				"moves: %d): %s", name, what, f.last.From, f.count, f.last.Error),
-			Remedy: "sluice machine status " + name +
-				", then correct it; the drain tries again by itself"}
+	if f.waits(now) {
+		return f.blocker(m)
 	}
 	return nil
 }
 
+// waits reports whether the machine is left alone for a while after its failures.
+func (f failure) waits(now time.Time) bool {
+	if f.count == 0 {
+		return false
+	}
+	wait := min(RetryFirst<<min(f.count-1, 10), RetryMost)
+	return now.Before(f.last.FinishedAt.Add(wait))
+}
+
+func (f failure) blocker(m *fleet.Machine) *fleet.Blocker {
+	what := "came back to"
+	if len(f.last.Steps) > 0 &&
+		!slices.ContainsFunc(f.last.Steps, func(s fleet.StepRecord) bool {
+			return s.Step == fleet.StepStopping
+		}) {
+		what = "still runs on"
+	}
+	name := string(m.App) + "/" + string(m.Name)
+	return &fleet.Blocker{Code: fleet.CodeStartFailed, Object: onMachine(m.ID),
+		Detail: fmt.Sprintf("%s %s %s, because it could not be started elsewhere (failed "+
+			"moves: %d): %s", name, what, f.last.From, f.count, f.last.Error),
+		Remedy: "sluice machine status " + name +
+			", then correct it; the drain tries again by itself"}
+}
+
 // countMoves counts the moves that go from or to one of the workers.
-func countMoves(moves []fleet.Move, workers []fleet.WorkerID) int {
+func countMoves(moves map[fleet.MoveID]*fleet.Move, workers map[fleet.WorkerID]string) int {
 	n := 0
 	for _, m := range moves {
-		if slices.Contains(workers, m.From) || slices.Contains(workers, m.To) {
+		if workers[m.From] != "" || workers[m.To] != "" {
 			n++
 		}
 	}
@@ -183,42 +161,58 @@ func countMoves(moves []fleet.Move, workers []fleet.WorkerID) int {
 
 // leftOn returns what else than a machine that should run keeps a worker from being drained; nil if
 // nothing is: no placement, no reservation, and no VM, by a report that nothing is about to
-// overtake.
-func leftOn(id fleet.WorkerID, v View) *fleet.Blocker {
-	i := slices.IndexFunc(v.Workers, func(w Worker) bool { return w.ID == id })
-	if i < 0 {
+// overtake. Unless it is to be told, the first thing that is there will do.
+func leftOn(id fleet.WorkerID, v View, told bool) *fleet.Blocker {
+	e, object := v.workers[id], onWorker(id)
+	if e == nil || e.rec == nil {
 		return nil // it isn't a worker any more
 	}
-	w, object := v.Workers[i], "worker/"+string(id)
-	for _, m := range byID(v.Machines) {
-		if m.Placement != nil && m.Placement.Worker == id {
-			return &fleet.Blocker{Code: fleet.CodePlaced, Object: "machine/" + string(m.ID),
-				Remedy: "wait for it, or: sluice machine status " + string(m.ID),
-				Detail: fmt.Sprintf("%s/%s (%s) is still placed on %s", m.App, m.Name, m.State, id)}
+	if e.placed > 0 {
+		if !told {
+			return &fleet.Blocker{Code: fleet.CodePlaced}
 		}
+		m := v.Placed(id)[0]
+		return &fleet.Blocker{Code: fleet.CodePlaced, Object: onMachine(m.ID),
+			Remedy: "wait for it, or: sluice machine status " + string(m.ID),
+			Detail: fmt.Sprintf("%s/%s (%s) is still placed on %s", m.App, m.Name, m.State, id)}
 	}
+	health := v.Look.Health(id)
+	vms, fresh := v.Look.VMs(id)
 	switch {
-	case len(w.Allocation.Holders) > 0:
+	case len(e.holders) > 0:
 		return &fleet.Blocker{Code: fleet.CodeReserved, Object: object,
-			Detail: fmt.Sprintf("%d reservations are held on %s", len(w.Allocation.Holders), id),
+			Detail: fmt.Sprintf("%d reservations are held on %s", len(e.holders), id),
 			Remedy: "wait for the operations that hold them"}
-	case w.Health == Down:
+	case health == Down:
 		return nil
-	case len(w.VMs) > 0:
-		ids := make([]string, len(w.VMs))
-		for i, m := range w.VMs {
+	case len(vms) > 0:
+		ids := make([]string, len(vms))
+		for i, m := range vms {
 			ids[i] = string(m)
 		}
 		slices.Sort(ids)
 		return &fleet.Blocker{Code: fleet.CodeVMLeft, Object: object,
 			Detail: fmt.Sprintf("%s reports a VM of %s", id, strings.Join(ids, ", ")),
 			Remedy: "wait for the worker to remove it"}
-	case w.Health == Suspect || !w.Fresh:
+	case health == Suspect || !fresh:
 		return &fleet.Blocker{Code: fleet.CodeNoReport, Object: object,
 			Detail: string(id) + " has not yet reported that nothing is left",
 			Remedy: "check that the worker runs and reaches the server"}
 	}
 	return nil
+}
+
+// mostBlockers is how many blockers a drain has, so that its record has a bound.
+const mostBlockers = 200
+
+// folded returns one blocker that stands for several.
+func folded(rest []fleet.Blocker) fleet.Blocker {
+	more := map[string]int{}
+	for _, b := range rest {
+		more[b.Code]++
+	}
+	return fleet.Blocker{Code: fleet.CodeMore, Object: "fleet", Detail: counted(more),
+		Remedy: "see to those that are named first; what is left is named then"}
 }
 
 // orderBlockers orders blockers, drops repetitions and keeps the Since of those that were there
@@ -233,6 +227,9 @@ func orderBlockers(found, before []fleet.Blocker, now time.Time) []fleet.Blocker
 		return strings.Compare(key(a), key(b))
 	})
 	found = slices.CompactFunc(found, func(a, b fleet.Blocker) bool { return key(a) == key(b) })
+	if len(found) > mostBlockers {
+		found = append(found[:mostBlockers-1:mostBlockers-1], folded(found[mostBlockers-1:]))
+	}
 	for i := range found {
 		found[i].Since = now
 		if t, ok := since[key(found[i])]; ok {

@@ -1,6 +1,11 @@
 package plan
 
-import "github.com/sluice-platform/sluice/internal/fleet"
+import (
+	"cmp"
+	"slices"
+
+	"github.com/sluice-platform/sluice/internal/fleet"
+)
 
 // FailoverPlan is what to do about machines on workers that are down.
 type FailoverPlan struct {
@@ -16,18 +21,13 @@ type FailoverPlan struct {
 func Failover(v View, policy fleet.Policy) FailoverPlan {
 	p := FailoverPlan{Waiting: map[fleet.MachineID]fleet.Blocker{}, Brake: Brake(v, policy)}
 	t := newTally(v, policy)
-	for _, m := range byID(v.Machines) {
-		if m.Placement == nil || m.Owner != "" || m.Desired != fleet.DesiredStarted ||
-			t.moving[m.ID] {
-			continue
-		}
-		w, ok := t.worker(m.Placement.Worker)
-		if !ok || w.Health != Down || w.Drain != "" {
+	for _, m := range v.lost() {
+		if m.Owner != "" || m.Desired != fleet.DesiredStarted || t.isMoving(m.ID) {
 			continue
 		}
 		if p.Brake != "" {
 			p.Waiting[m.ID] = fleet.Blocker{Code: fleet.CodeBrake, Object: "fleet", Detail: p.Brake,
-				Remedy: "sluice worker drain " + string(w.ID)}
+				Remedy: "sluice worker drain " + string(m.Placement.Worker)}
 			continue
 		}
 		to, blocker := t.next(m, nil)
@@ -40,30 +40,14 @@ func Failover(v View, policy fleet.Policy) FailoverPlan {
 	return p
 }
 
-// next returns the target of a machine's move if it may start now. Otherwise it returns why not:
-// there is no target, or it is merely not its turn (fleet.CodeNetworkLocked,
-// fleet.CodeTooManyMoves).
-func (t *tally) next(m fleet.Machine,
-	exclude map[fleet.WorkerID]string) (fleet.WorkerID, *fleet.Blocker) {
-	ex := map[fleet.WorkerID]string{m.Placement.Worker: "the machine is on it"}
-	for w, why := range exclude {
-		ex[w] = why
+// lost returns the machines on workers that are down and that no drain has, ordered by id.
+func (v View) lost() []*fleet.Machine {
+	var all []*fleet.Machine
+	for _, e := range v.order {
+		if e.placed > 0 && e.rec.Drain == "" && v.Look.Health(e.id) == Down {
+			all = append(all, v.Placed(e.id)...)
+		}
 	}
-	need := NeedOf(m, ex)
-	if _, blocker := t.place(need, nil); blocker != nil {
-		return "", blocker
-	}
-	if t.locks[m.Network] >= max(t.policy.MovesPerNetwork, 1) {
-		return "", &fleet.Blocker{Code: fleet.CodeNetworkLocked,
-			Object: "network/" + string(m.Network),
-			Detail: "another machine of the network is moving", Remedy: "wait for it"}
-	}
-	busy := func(w Worker) bool { return t.in[w.ID] >= t.policy.MovesIn }
-	to, _ := t.place(need, busy)
-	if to == "" || t.moves >= t.policy.MovesFleet ||
-		t.out[m.Placement.Worker] >= t.policy.MovesOut {
-		return "", &fleet.Blocker{Code: fleet.CodeTooManyMoves, Object: "fleet",
-			Detail: "as many moves are under way as the policy allows", Remedy: "wait for them"}
-	}
-	return to, nil
+	slices.SortFunc(all, func(a, b *fleet.Machine) int { return cmp.Compare(a.ID, b.ID) })
+	return all
 }

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -72,21 +71,24 @@ func Liveness(c Contact, grace, now time.Time, policy fleet.Policy) Health {
 func Brake(v View, policy fleet.Policy) string {
 	var down []string
 	total := 0
-	for _, w := range v.Workers {
-		if w.Drained || w.ShutOut {
+	for _, e := range v.order {
+		if e.rec.Drained || v.Look.ShutOut(e.id) {
 			continue
 		}
 		total++
-		if w.Health == Down {
-			down = append(down, string(w.ID))
+		if v.Look.Health(e.id) == Down {
+			down = append(down, string(e.id))
 		}
 	}
 	if len(down) < 2 || float64(len(down)) <= policy.BrakeFraction*float64(total) {
 		return ""
 	}
-	slices.Sort(down)
+	names := strings.Join(down[:min(len(down), mostTold)], ", ") // they are in order
+	if more := len(down) - mostTold; more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
+	}
 	return fmt.Sprintf("%d of %d workers are down (%s), more than %.0f %%: automatic failover is "+
 		"stopped; "+
 		"check the network between server and workers, or drain the dead workers by hand",
-		len(down), total, strings.Join(down, ", "), policy.BrakeFraction*100)
+		len(down), total, names, policy.BrakeFraction*100)
 }

@@ -80,7 +80,7 @@ func TestBrake(t *testing.T) {
 		{"drained workers may be off", 2, 1, 3, 0, false},
 		{"shut out workers are silent on purpose", 2, 1, 0, 3, false},
 	} {
-		var v plan.View
+		var v plan.Snapshot
 		add := func(n int, h plan.Health, drained bool) {
 			for range n {
 				w := plan.Worker{Health: h}
@@ -95,7 +95,7 @@ func TestBrake(t *testing.T) {
 		for i := range c.shutOut {
 			v.Workers[len(v.Workers)-1-i].ShutOut = true
 		}
-		if got := plan.Brake(v, policy); (got != "") != c.braked {
+		if got := plan.Brake(v.View(), policy); (got != "") != c.braked {
 			t.Errorf("%s: %q", c.name, got)
 		}
 	}

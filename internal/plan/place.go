@@ -2,6 +2,8 @@ package plan
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -16,6 +18,8 @@ type Need struct {
 	Only fleet.WorkerID
 	// Exclude names workers that won't do, each with the reason for people.
 	Exclude map[fleet.WorkerID]string
+	// Calm: a worker whose host is under pressure won't do either.
+	Calm bool
 }
 
 // NeedOf returns what a machine needs, on none of the workers of exclude.
@@ -34,17 +38,23 @@ type Refusal struct {
 
 // Place chooses the worker with the least allocated share of its capacity, after the machine is on
 // it; ties go to the smaller id. Where none will do it returns "" and a Blocker with code
-// no-capacity whose Detail says why of every worker. The blocker's Since is the caller's to set.
+// no-capacity whose Detail says why of the first workers, and of the others how many there are for
+// each reason. The blocker's Since is the caller's to set.
 func Place(v View, need Need) (fleet.WorkerID, *fleet.Blocker) {
-	return newTally(v, fleet.Policy{}).place(need, nil)
+	t := newTally(v, fleet.Policy{})
+	if e := t.best(need, nil); e != nil {
+		return e.id, nil
+	}
+	return "", t.noPlace(need)
 }
 
 // Refusals returns why each worker that can't take the machine can't, ordered by worker id.
 func Refusals(v View, need Need) []Refusal {
+	t := newTally(v, fleet.Policy{})
 	var all []Refusal
-	for _, w := range newTally(v, fleet.Policy{}).workers {
-		if r := refuse(w, need); r != nil {
-			all = append(all, *r)
+	for _, e := range t.order {
+		if code := t.refused(e, need); code != "" {
+			all = append(all, t.refusal(e, need, code))
 		}
 	}
 	return all
@@ -54,101 +64,97 @@ func Refusals(v View, need Need) []Refusal {
 // nowhere, ever.
 func Largest(v View) fleet.Resources {
 	var most fleet.Resources
-	for _, w := range v.Workers {
-		most.CPUMillis = max(most.CPUMillis, w.Capacity.CPUMillis)
-		most.MemoryMiB = max(most.MemoryMiB, w.Capacity.MemoryMiB)
+	for _, e := range v.order {
+		most.CPUMillis = max(most.CPUMillis, e.rec.Capacity.CPUMillis)
+		most.MemoryMiB = max(most.MemoryMiB, e.rec.Capacity.MemoryMiB)
 	}
 	return most
 }
 
-// place is Place, counting the plan's own bookings; skip, if set, leaves out workers that are only
-// busy now.
-func (t *tally) place(need Need, skip func(Worker) bool) (fleet.WorkerID, *fleet.Blocker) {
-	var best fleet.WorkerID
-	var least float64
-	var refusals []Refusal
-	for _, w := range t.workers {
-		if need.Only != "" && w.ID != need.Only {
-			continue
-		}
-		if r := refuse(w, need); r != nil {
-			refusals = append(refusals, *r)
-			continue
-		}
-		if skip != nil && skip(w) {
-			continue
-		}
-		if share := shareWith(w, need); best == "" || share < least {
-			best, least = w.ID, share
-		}
-	}
-	if best == "" {
-		return "", noPlace(need, refusals)
-	}
-	return best, nil
-}
+// Codes of refusals.
+const (
+	refusedExcluded  = "excluded"
+	refusedIsolation = "isolation" // it doesn't keep machines apart as one asks
+	refusedDown      = "down"
+	refusedDraining  = "draining"
+	refusedDrained   = "drained"
+	refusedCordoned  = "cordoned"
+	refusedSuspect   = "suspect"
+	refusedMemory    = "memory"
+	refusedCPU       = "cpu"
+	underPressure    = "under pressure"
+)
 
-// refusedIsolation is the code of a worker that doesn't keep machines apart as one asks.
-const refusedIsolation = "isolation"
-
-func refuse(w Worker, need Need) *Refusal {
-	no := func(code, remedy, format string, args ...any) *Refusal {
-		return &Refusal{Worker: w.ID, Code: code, Detail: fmt.Sprintf(format, args...),
-			Remedy: remedy}
+// refused returns the code of why a worker can't take a machine; "" if it can.
+func (t *tally) refused(e *entry, need Need) string {
+	w := e.rec
+	if w == nil {
+		return refusedDown
 	}
-	uncordon := fmt.Sprintf("sluice worker uncordon %s", w.ID)
-	if why, ok := need.Exclude[w.ID]; ok {
-		return no("excluded", "", "%s", why)
+	if _, ok := need.Exclude[e.id]; ok || need.Calm && t.Look.Pressed(e.id) {
+		return refusedExcluded
 	}
 	if !need.Isolation.GivenBy(w.Runtime) {
-		return no(refusedIsolation, "", "runtime %s, whose machines share a kernel", w.Runtime)
+		return refusedIsolation
 	}
+	health := t.Look.Health(e.id)
 	switch {
-	case w.Health == Down:
-		return no("down", "", "down")
+	case health == Down:
+		return refusedDown
 	case w.Drain != "":
-		return no("draining", fmt.Sprintf("sluice drain cancel %s", w.Drain), "draining")
+		return refusedDraining
 	case w.Drained:
-		return no("drained", uncordon, "drained")
+		return refusedDrained
 	case w.Cordoned:
-		return no("cordoned", uncordon, "cordoned")
-	case w.Health != Alive:
-		return no("suspect", "", "not heard of lately")
+		return refusedCordoned
+	case health != Alive:
+		return refusedSuspect
 	}
-	free := w.Free()
-	if own, ok := w.Allocation.Holders[need.Machine]; ok {
-		free = free.Add(own.Resources)
+	short := need.Resources.Sub(w.Capacity.Sub(t.usedWithout(e, need.Machine)))
+	switch {
+	case short.MemoryMiB > 0:
+		return refusedMemory
+	case short.CPUMillis > 0:
+		return refusedCPU
 	}
-	if short := need.Resources.MemoryMiB - free.MemoryMiB; short > 0 {
-		return no("memory", "", "%d MiB of memory free, %d short", max(free.MemoryMiB, 0), short)
-	}
-	if short := need.Resources.CPUMillis - free.CPUMillis; short > 0 {
-		return no("cpu", "", "%.2f cpus free, %.2f short", float64(max(free.CPUMillis, 0))/1000,
-			float64(short)/1000)
-	}
-	return nil
+	return ""
 }
 
-// shareWith is the larger of the worker's two allocated shares once the machine is on it.
-func shareWith(w Worker, need Need) float64 {
-	used := w.Allocation.Used().Add(need.Resources)
-	if own, ok := w.Allocation.Holders[need.Machine]; ok {
-		used = used.Sub(own.Resources)
+// refusal returns a refusal in words.
+func (t *tally) refusal(e *entry, need Need, code string) Refusal {
+	r := Refusal{Worker: e.id, Code: code, Detail: code}
+	free := e.rec.Capacity.Sub(t.usedWithout(e, need.Machine))
+	short := need.Resources.Sub(free)
+	switch code {
+	case refusedExcluded:
+		r.Detail = underPressure
+		if why, ok := need.Exclude[e.id]; ok && !(need.Calm && t.Look.Pressed(e.id)) {
+			r.Detail = why
+		}
+	case refusedIsolation:
+		r.Detail = fmt.Sprintf("runtime %s, whose machines share a kernel", e.rec.Runtime)
+	case refusedDraining:
+		r.Remedy = fmt.Sprintf("sluice drain cancel %s", e.rec.Drain)
+	case refusedDrained, refusedCordoned:
+		r.Remedy = fmt.Sprintf("sluice worker uncordon %s", e.id)
+	case refusedSuspect:
+		r.Detail = "not heard of lately"
+	case refusedMemory:
+		r.Detail = fmt.Sprintf("%d MiB of memory free, %d short", max(free.MemoryMiB, 0),
+			short.MemoryMiB)
+	case refusedCPU:
+		r.Detail = fmt.Sprintf("%.2f cpus free, %.2f short", float64(max(free.CPUMillis, 0))/1000,
+			float64(short.CPUMillis)/1000)
 	}
-	return max(share(used.CPUMillis, w.Capacity.CPUMillis),
-		share(used.MemoryMiB, w.Capacity.MemoryMiB))
+	return r
 }
 
-func share(used, of int64) float64 {
-	if of <= 0 {
-		return 1
-	}
-	return float64(used) / float64(of)
-}
+// mostTold is of how many workers a blocker says why they won't do. It is kept in records.
+const mostTold = 20
 
-// noPlace says of every worker why it won't do. The remedy is the first command that would free a
-// worker.
-func noPlace(need Need, refusals []Refusal) *fleet.Blocker {
+// noPlace says why no worker will do: of the first, each by itself, and of the others in numbers.
+// The remedy is the first command that would free a worker.
+func (t *tally) noPlace(need Need) *fleet.Blocker {
 	b := &fleet.Blocker{Code: fleet.CodeNoCapacity, Object: "machine/" + string(need.Machine),
 		Remedy: "add a worker: sluice worker --name NAME …"}
 	if need.Only != "" {
@@ -157,19 +163,48 @@ func noPlace(need Need, refusals []Refusal) *fleet.Blocker {
 	if need.Isolation != "" {
 		b.Remedy = "add a worker whose VMs have kernels: sluice worker --runtime qemu --name NAME …"
 	}
-	if len(refusals) == 0 {
-		b.Detail = "no worker has joined"
-		return b
-	}
-	parts := make([]string, 0, len(refusals))
-	found := false
-	for _, r := range refusals {
-		parts = append(parts, fmt.Sprintf("%s: %s", r.Worker, r.Detail))
+	var told []string
+	found, more := false, map[string]int{}
+	for _, e := range t.order {
+		if need.Only != "" && e.id != need.Only {
+			continue
+		}
+		code := t.refused(e, need)
+		if code == "" {
+			continue // it is only busy now
+		}
+		if len(told) == mostTold && found {
+			more[code]++
+			continue
+		}
+		r := t.refusal(e, need, code)
 		if r.Remedy != "" && !found {
 			b.Remedy, found = r.Remedy, true
 		}
+		if len(told) == mostTold {
+			more[code]++
+			continue
+		}
+		told = append(told, fmt.Sprintf("%s: %s", e.id, r.Detail))
+	}
+	if len(told) == 0 {
+		b.Detail = "no worker has joined"
+		return b
 	}
 	b.Detail = fmt.Sprintf("needs %.2f cpus and %d MiB; %s", float64(need.Resources.CPUMillis)/1000,
-		need.Resources.MemoryMiB, strings.Join(parts, "; "))
+		need.Resources.MemoryMiB, strings.Join(told, "; "))
+	if len(more) > 0 {
+		b.Detail += "; and " + counted(more)
+	}
 	return b
+}
+
+// counted says how many more workers there are for each reason.
+func counted(more map[string]int) string {
+	total, parts := 0, make([]string, 0, len(more))
+	for _, code := range slices.Sorted(maps.Keys(more)) {
+		total += more[code]
+		parts = append(parts, fmt.Sprintf("%d %s", more[code], code))
+	}
+	return fmt.Sprintf("%d more (%s)", total, strings.Join(parts, ", "))
 }

@@ -217,8 +217,8 @@ func (s *scenario) startDrain(args []string) {
 	}
 }
 
-func (s *scenario) view() plan.View {
-	v := plan.View{Moves: s.moves, Locks: map[fleet.NetworkName]int{}}
+func (s *scenario) view() plan.Snapshot {
+	v := plan.Snapshot{Moves: s.moves, Locks: map[fleet.NetworkName]int{}}
 	for _, w := range s.workers {
 		v.Workers = append(v.Workers, *w)
 	}
@@ -232,8 +232,8 @@ func (s *scenario) view() plan.View {
 }
 
 func (s *scenario) planDrain(out *strings.Builder) {
-	p := plan.Drain(plan.DrainInput{Drain: s.drain, Finished: s.finished}, s.view(), s.policy,
-		s.now)
+	in := plan.DrainInput{Drain: s.drain, Finished: s.finished}
+	p := plan.Drain(in, s.view().View(), s.policy, s.now)
 	s.start(p.Start, out)
 	for _, b := range p.Blockers {
 		fmt.Fprintf(out, "blocked: %s %s since=%d: %s [%s]\n", b.Object, b.Code, b.Since.Unix(),
@@ -262,7 +262,7 @@ func (s *scenario) place(args []string, opt map[string]string, out *strings.Buil
 		Isolation: fleet.Isolation(opt["isolation"]),
 		Resources: fleet.Resources{CPUMillis: int64(number(opt, "cpu", 1000)),
 			MemoryMiB: int64(number(opt, "mem", 256))}}
-	to, blocker := plan.Place(s.view(), need)
+	to, blocker := plan.Place(s.view().View(), need)
 	if blocker != nil {
 		fmt.Fprintf(out, "none: %s %s: %s [%s]\n", blocker.Object, blocker.Code, blocker.Detail,
 			blocker.Remedy)
@@ -272,7 +272,7 @@ func (s *scenario) place(args []string, opt map[string]string, out *strings.Buil
 }
 
 func (s *scenario) failover(out *strings.Builder) {
-	p := plan.Failover(s.view(), s.policy)
+	p := plan.Failover(s.view().View(), s.policy)
 	s.start(p.Start, out)
 	ids := make([]string, 0, len(p.Waiting))
 	for id := range p.Waiting {

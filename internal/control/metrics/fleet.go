@@ -17,7 +17,7 @@ const MaxWorkers = 500
 
 // Fleet is what is asked of the control plane.
 type Fleet interface {
-	Machines(ctx context.Context) ([]fleet.MachineView, error)
+	Machines(ctx context.Context, f fleet.MachineFilter) ([]fleet.MachineView, error)
 	Workers(ctx context.Context) ([]fleet.WorkerView, error)
 	Drains(ctx context.Context) ([]fleet.DrainView, error)
 	Server(ctx context.Context) fleet.ServerView
@@ -39,7 +39,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	t.gauge("sluice_brake_on",
 		"1 while too many workers are down, and nothing is started automatically.",
 		truth(server.Brake != ""))
-	if machines, err := c.fleet.Machines(ctx); err == nil {
+	if machines, err := c.fleet.Machines(ctx, fleet.MachineFilter{}); err == nil {
 		t.machines(machines)
 	}
 	if workers, err := c.fleet.Workers(ctx); err == nil {

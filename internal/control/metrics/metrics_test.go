@@ -22,10 +22,12 @@ type still struct {
 	server   fleet.ServerView
 }
 
-func (s *still) Machines(context.Context) ([]fleet.MachineView, error) { return s.machines, nil }
-func (s *still) Workers(context.Context) ([]fleet.WorkerView, error)   { return s.workers, nil }
-func (s *still) Drains(context.Context) ([]fleet.DrainView, error)     { return s.drains, nil }
-func (s *still) Server(context.Context) fleet.ServerView               { return s.server }
+func (s *still) Machines(context.Context, fleet.MachineFilter) ([]fleet.MachineView, error) {
+	return s.machines, nil
+}
+func (s *still) Workers(context.Context) ([]fleet.WorkerView, error) { return s.workers, nil }
+func (s *still) Drains(context.Context) ([]fleet.DrainView, error)   { return s.drains, nil }
+func (s *still) Server(context.Context) fleet.ServerView             { return s.server }
 
 func compare(t *testing.T, reg prometheus.Gatherer, name string, want ...string) {
 	t.Helper()

@@ -7,76 +7,129 @@ import (
 	"strings"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/plan"
 )
 
-// indices find records by something else than their ids. Guarded by the lock of Records.
+// indices find records by something else than their ids, and keep the sums and counts that plans
+// are made from. Guarded by the lock of Records.
 type indices struct {
-	placed  map[fleet.WorkerID]map[fleet.MachineID]bool // machines by the worker of their placement
-	active  map[fleet.MachineID]map[fleet.MoveID]bool   // moves that are not final, by machine
-	ofDrain map[fleet.DrainID]map[fleet.MoveID]bool     // all moves of a drain
-	named   map[fleet.MachineName]map[fleet.MachineID]bool
+	plan *plan.Index
+	// moves that are not final, by machine
+	active map[fleet.MachineID]map[fleet.MoveID]*fleet.Move
+	drains map[fleet.DrainID]*drainIndex
+	names  names
 	// restless machines are those whose record alone says that something is to happen or be
 	// awaited.
 	restless map[fleet.MachineID]bool
+	stamps   stamps
+}
+
+// drainIndex is the moves of one drain.
+type drainIndex struct {
+	all    map[fleet.MoveID]bool
+	active map[fleet.MoveID]bool   // not final
+	failed map[fleet.MoveID]bool   // undone, with an error
+	away   map[fleet.MachineID]int // how many moves have brought a machine away
 }
 
 func newIndices() indices {
 	return indices{
-		placed:   map[fleet.WorkerID]map[fleet.MachineID]bool{},
-		active:   map[fleet.MachineID]map[fleet.MoveID]bool{},
-		ofDrain:  map[fleet.DrainID]map[fleet.MoveID]bool{},
-		named:    map[fleet.MachineName]map[fleet.MachineID]bool{},
+		plan:     plan.NewIndex(),
+		active:   map[fleet.MachineID]map[fleet.MoveID]*fleet.Move{},
+		drains:   map[fleet.DrainID]*drainIndex{},
+		names:    newNames(),
 		restless: map[fleet.MachineID]bool{},
+		stamps:   stamps{of: map[fleet.WorkerID]int64{}},
 	}
 }
 
-func (x *indices) machine(old, now *fleet.Machine) {
+func (x *indices) machine(_ string, old, now *fleet.Machine) {
+	if now != nil {
+		share(now)
+	}
+	x.plan.Machine(old, now)
+	x.stamps.machine(old, now)
+	x.names.change(old, now)
 	if old != nil {
-		if old.Placement != nil {
-			drop(x.placed, old.Placement.Worker, old.ID)
-		}
+		x.stamps.moves(x.active[old.ID])
 		delete(x.restless, old.ID)
-		drop(x.named, old.Name, old.ID)
 	}
 	if now == nil {
 		return
 	}
-	include(x.named, now.Name, now.ID)
-	if now.Placement != nil {
-		include(x.placed, now.Placement.Worker, now.ID)
-	}
+	x.stamps.moves(x.active[now.ID])
 	if !steady(*now) {
 		x.restless[now.ID] = true
 	}
 }
 
-func (x *indices) move(old, now *fleet.Move) {
-	if old != nil {
-		drop(x.active, old.Machine, old.ID)
-		drop(x.ofDrain, old.Drain, old.ID)
+func (x *indices) worker(id string, old, now *fleet.Worker) {
+	x.plan.Worker(old, now)
+	x.stamps.worker(fleet.WorkerID(id), old, now)
+}
+
+func (x *indices) allocation(_ string, old, now *fleet.Allocation) { x.plan.Allocation(old, now) }
+
+func (x *indices) lock(id string, old, now *fleet.MoveID) {
+	network, _, _ := strings.Cut(id, "/")
+	switch {
+	case old == nil:
+		x.plan.Lock(fleet.NetworkName(network), 1)
+	case now == nil:
+		x.plan.Lock(fleet.NetworkName(network), -1)
 	}
-	if now == nil {
+}
+
+func (x *indices) move(_ string, old, now *fleet.Move) {
+	x.plan.Move(old, now)
+	x.stamps.move(old)
+	x.stamps.move(now)
+	if old != nil {
+		delete(x.active[old.Machine], old.ID)
+		if len(x.active[old.Machine]) == 0 {
+			delete(x.active, old.Machine)
+		}
+	}
+	if now != nil && !now.Step.Final() {
+		if x.active[now.Machine] == nil {
+			x.active[now.Machine] = map[fleet.MoveID]*fleet.Move{}
+		}
+		x.active[now.Machine][now.ID] = now
+	}
+	if old != nil && old.Drain != "" {
+		x.drains[old.Drain].move(old, false)
+		if len(x.drains[old.Drain].all) == 0 {
+			delete(x.drains, old.Drain)
+		}
+	}
+	if now != nil && now.Drain != "" {
+		d := x.drains[now.Drain]
+		if d == nil {
+			d = &drainIndex{all: map[fleet.MoveID]bool{}, active: map[fleet.MoveID]bool{},
+				failed: map[fleet.MoveID]bool{}, away: map[fleet.MachineID]int{}}
+			x.drains[now.Drain] = d
+		}
+		d.move(now, true)
+	}
+}
+
+// move adds a move of the drain, or takes it out.
+func (d *drainIndex) move(mv *fleet.Move, add bool) {
+	in := func(set map[fleet.MoveID]bool, member bool) {
+		if delete(set, mv.ID); add && member {
+			set[mv.ID] = true
+		}
+	}
+	in(d.all, true)
+	in(d.active, !mv.Step.Final())
+	in(d.failed, mv.Step == fleet.StepUndone && mv.Error != "")
+	if !mv.Step.BroughtAway() {
 		return
 	}
-	if !now.Step.Final() {
-		include(x.active, now.Machine, now.ID)
-	}
-	if now.Drain != "" {
-		include(x.ofDrain, now.Drain, now.ID)
-	}
-}
-
-func include[K, V comparable](m map[K]map[V]bool, k K, v V) {
-	if m[k] == nil {
-		m[k] = map[V]bool{}
-	}
-	m[k][v] = true
-}
-
-func drop[K, V comparable](m map[K]map[V]bool, k K, v V) {
-	delete(m[k], v)
-	if len(m[k]) == 0 {
-		delete(m, k)
+	if add {
+		d.away[mv.Machine]++
+	} else if d.away[mv.Machine]--; d.away[mv.Machine] == 0 {
+		delete(d.away, mv.Machine)
 	}
 }
 
@@ -93,31 +146,26 @@ func steady(m fleet.Machine) bool {
 	return m.Desired == fleet.DesiredStarted && m.State == fleet.MachineStarted
 }
 
-// PlacedOn returns the machines placed on any of the workers, ordered by id.
-func (r *Records) PlacedOn(workers ...fleet.WorkerID) []fleet.Machine {
+// Plan calls f with what plans read, as of one moment. It must not call Records, nor keep the
+// index.
+func (r *Records) Plan(f func(*plan.Index)) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var list []fleet.Machine
-	for _, w := range workers {
-		for id := range r.indices.placed[w] {
-			list = append(list, r.Machines.rows[id].Val)
-		}
-	}
-	slices.SortFunc(list, func(a, b fleet.Machine) int { return cmp.Compare(a.ID, b.ID) })
-	return list
+	f(r.indices.plan)
 }
 
-// Named returns the machines of that name in all apps and networks, ordered by id.
-func (r *Records) Named(name fleet.MachineName) []Row[fleet.Machine] {
+// PlacedOn returns the machines placed on a worker, ordered by id.
+func (r *Records) PlacedOn(w fleet.WorkerID) []*fleet.Machine {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var list []Row[fleet.Machine]
-	for id := range r.indices.named[name] {
-		list = append(list, r.Machines.rows[id])
-	}
-	slices.SortFunc(list,
-		func(a, b Row[fleet.Machine]) int { return cmp.Compare(a.Val.ID, b.Val.ID) })
-	return list
+	return r.indices.plan.Placed(w)
+}
+
+// CountPlacedOn returns how many machines are placed on a worker.
+func (r *Records) CountPlacedOn(w fleet.WorkerID) int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.indices.plan.CountPlaced(w)
 }
 
 // ActiveMoves returns the moves that are not final, ordered by id; of all machines where machine is
@@ -126,9 +174,9 @@ func (r *Records) ActiveMoves(machine fleet.MachineID) []Row[fleet.Move] {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	var list []Row[fleet.Move]
-	add := func(ids map[fleet.MoveID]bool) {
+	add := func(ids map[fleet.MoveID]*fleet.Move) {
 		for id := range ids {
-			list = append(list, r.Moves.rows[id])
+			list = append(list, *r.Moves.rows[id])
 		}
 	}
 	if machine != "" {
@@ -146,24 +194,47 @@ func (r *Records) ActiveMoves(machine fleet.MachineID) []Row[fleet.Move] {
 func (r *Records) DrainMoves(id fleet.DrainID) []fleet.Move {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	var list []fleet.Move
-	for mv := range r.indices.ofDrain[id] {
-		list = append(list, r.Moves.rows[mv].Val)
+	d := r.indices.drains[id]
+	if d == nil {
+		return nil
+	}
+	return r.movesLocked(d.all)
+}
+
+// movesLocked returns moves, oldest first.
+func (r *Records) movesLocked(ids map[fleet.MoveID]bool) []fleet.Move {
+	list := make([]fleet.Move, 0, len(ids))
+	for id := range ids {
+		list = append(list, r.Moves.rows[id].Val)
 	}
 	slices.SortFunc(list, func(a, b fleet.Move) int { return cmp.Compare(a.ID, b.ID) })
 	return list
 }
 
-// HeldLocks counts the held slots of each network's lock.
-func (r *Records) HeldLocks() map[fleet.NetworkName]int {
+// Progress is how far the moves of a drain are.
+type Progress struct {
+	Active []fleet.Move // not final, oldest first
+	Failed []fleet.Move // undone, with an error; oldest first
+	Moved  int          // machines that have been brought away
+}
+
+// DrainProgress returns how far the moves of a drain are.
+func (r *Records) DrainProgress(id fleet.DrainID) Progress {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	held := map[fleet.NetworkName]int{}
-	for id := range r.Locks.rows {
-		network, _, _ := strings.Cut(id, "/")
-		held[fleet.NetworkName(network)]++
+	d := r.indices.drains[id]
+	if d == nil {
+		return Progress{}
 	}
-	return held
+	return Progress{Active: r.movesLocked(d.active), Failed: r.movesLocked(d.failed),
+		Moved: len(d.away)}
+}
+
+// HeldLocks counts the held slots of a network's lock.
+func (r *Records) HeldLocks(network fleet.NetworkName) int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.indices.plan.Locked(network)
 }
 
 // LockOf returns the lock slot that a move holds; false if it holds none.
@@ -173,7 +244,7 @@ func (r *Records) LockOf(mv fleet.Move) (Row[fleet.MoveID], bool) {
 	prefix := string(mv.Network) + "/"
 	for id, row := range r.Locks.rows {
 		if row.Val == mv.ID && strings.HasPrefix(id, prefix) {
-			return row, true
+			return *row, true
 		}
 	}
 	return Row[fleet.MoveID]{}, false
@@ -191,52 +262,14 @@ func (r *Records) Unsettled() []fleet.MachineID {
 	return slices.Sorted(maps.Keys(ids))
 }
 
-// Around is what concerns one worker, as of one moment.
-type Around struct {
-	Worker     fleet.Worker
-	Machines   map[fleet.MachineID]fleet.Machine // placed on it, moving from or to it, or asked for
-	Moves      []fleet.Move                      // not final, from or to it
-	Tombstones map[fleet.MachineID]Tombstone     // of those asked for
-	Others     []fleet.Worker                    // all but it and revoked ones, ordered by id
-}
+// network is told of changes, as what workers are told in private depends on them.
+func (x *indices) network(string, *fleet.Network, *fleet.Network) { x.stamps.sealed++ }
 
-// Around returns what concerns a worker, and these machines; false if there is no such worker.
-func (r *Records) Around(id fleet.WorkerID, reported []fleet.MachineID) (Around, bool) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	w, ok := r.Workers.rows[id]
-	if !ok {
-		return Around{}, false
+func (x *indices) secret(string, *fleet.Secret, *fleet.Secret) { x.stamps.sealed++ }
+
+func (x *indices) identity(_ string, old, now *fleet.WorkerIdentity) {
+	was, is := old != nil && old.IsRevoked(), now != nil && now.IsRevoked()
+	if was != is {
+		x.stamps.stale = true
 	}
-	a := Around{Worker: w.Val, Machines: map[fleet.MachineID]fleet.Machine{},
-		Tombstones: map[fleet.MachineID]Tombstone{}}
-	take := func(m fleet.MachineID) {
-		if row, ok := r.Machines.rows[m]; ok {
-			a.Machines[m] = row.Val
-		}
-	}
-	for m := range r.indices.placed[id] {
-		take(m)
-	}
-	for _, m := range reported {
-		take(m)
-		if tomb, ok := r.Tombstones.rows[m]; ok {
-			a.Tombstones[m] = tomb.Val
-		}
-	}
-	for m, moves := range r.indices.active {
-		for mv := range moves {
-			if move := r.Moves.rows[mv].Val; move.From == id || move.To == id {
-				a.Moves = append(a.Moves, move)
-				take(m)
-			}
-		}
-	}
-	for _, other := range r.Workers.rows {
-		if other.Val.ID != id && !r.Identities.rows[other.Val.ID].Val.IsRevoked() {
-			a.Others = append(a.Others, other.Val)
-		}
-	}
-	slices.SortFunc(a.Others, func(x, y fleet.Worker) int { return cmp.Compare(x.ID, y.ID) })
-	return a, true
 }

@@ -24,10 +24,10 @@ type Row[T any] struct {
 type Kind[ID ~string, T any] struct {
 	mu   *sync.RWMutex // of the Records
 	dir  string
-	only ID // if set, there is one record of this kind, and this is its id
-	rows map[ID]Row[T]
+	only ID             // if set, there is one record of this kind, and this is its id
+	rows map[ID]*Row[T] // each as it was made: a change is another row
 	// index, if set, is told of each change, under the lock; nil is no record.
-	index func(old, now *T)
+	index func(id string, old, now *T)
 }
 
 // kind is what Records does with records of whatever type. All but dirName need the lock.
@@ -49,11 +49,10 @@ func (k *Kind[ID, T]) Get(id ID) (Row[T], bool) {
 }
 
 func (k *Kind[ID, T]) getLocked(id ID) (Row[T], bool) {
-	r, ok := k.rows[id]
-	if !ok {
-		r = k.New(id)
+	if r, ok := k.rows[id]; ok {
+		return *r, true
 	}
-	return r, ok
+	return k.New(id), false
 }
 
 // All returns every record of the kind, ordered by id.
@@ -62,7 +61,7 @@ func (k *Kind[ID, T]) All() []Row[T] {
 	defer k.mu.RUnlock()
 	list := make([]Row[T], 0, len(k.rows))
 	for _, id := range slices.Sorted(maps.Keys(k.rows)) {
-		list = append(list, k.rows[id])
+		list = append(list, *k.rows[id])
 	}
 	return list
 }
@@ -85,18 +84,19 @@ func (k *Kind[ID, T]) dirName() string { return k.dir }
 
 // applyLocked takes a change in, unless the copy has a newer one of that record.
 func (k *Kind[ID, T]) applyLocked(id string, ev state.Event) (bool, error) {
-	old, had := k.rows[ID(id)]
-	if k.only != "" && k.only != ID(id) || old.Rev >= ev.ModRevision || ev.Deleted && !had {
+	if k.only != "" && k.only != ID(id) || k.revLocked(id) >= ev.ModRevision {
 		return false, nil
 	}
 	var was, now *T
-	if had {
+	if old, had := k.rows[ID(id)]; had {
 		was = &old.Val
+	} else if ev.Deleted {
+		return false, nil
 	}
 	if ev.Deleted {
 		delete(k.rows, ID(id))
 	} else {
-		next := Row[T]{key: ev.Key, Rev: ev.ModRevision}
+		next := &Row[T]{key: ev.Key, Rev: ev.ModRevision}
 		if err := decode(ev.KV, &next.Val); err != nil {
 			return false, err
 		}
@@ -104,7 +104,7 @@ func (k *Kind[ID, T]) applyLocked(id string, ev state.Event) (bool, error) {
 		now = &next.Val
 	}
 	if k.index != nil {
-		k.index(was, now)
+		k.index(id, was, now)
 	}
 	return true, nil
 }
@@ -117,7 +117,12 @@ func (k *Kind[ID, T]) idsLocked() []string {
 	return ids
 }
 
-func (k *Kind[ID, T]) revLocked(id string) int64 { return k.rows[ID(id)].Rev }
+func (k *Kind[ID, T]) revLocked(id string) int64 {
+	if r, ok := k.rows[ID(id)]; ok {
+		return r.Rev
+	}
+	return 0
+}
 
 // decode is strict: the next write of a record would drop what this build doesn't know of it.
 func decode(kv state.KV, into any) error {

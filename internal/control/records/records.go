@@ -57,9 +57,8 @@ type Records struct {
 	Usage       *Kind[string, Usage]       // as Quotas
 	counters    *Kind[string, Counters]
 
-	mu      sync.RWMutex
-	kinds   []kind // all of the above
-	version int64  // counts changes
+	mu    sync.RWMutex
+	kinds []kind // all of the above
 	// gone has the revision at which records were deleted, by key, so that an older change that
 	// arrives late doesn't bring them back. Forgotten once the watch is past it.
 	gone    map[string]int64
@@ -71,18 +70,18 @@ func New(cfg Config) *Records {
 	r := &Records{cfg: cfg, gone: map[string]int64{}, indices: newIndices()}
 	r.Machines = add[fleet.MachineID](r, Machines, r.indices.machine)
 	r.FullNames = add[string, fleet.MachineID](r, FullNames, nil)
-	r.Networks = add[fleet.NetworkName, fleet.Network](r, Networks, nil)
-	r.Workers = add[fleet.WorkerID, fleet.Worker](r, Workers, nil)
-	r.Allocations = add[fleet.WorkerID, fleet.Allocation](r, Allocations, nil)
+	r.Networks = add[fleet.NetworkName](r, Networks, r.indices.network)
+	r.Workers = add[fleet.WorkerID](r, Workers, r.indices.worker)
+	r.Allocations = add[fleet.WorkerID](r, Allocations, r.indices.allocation)
 	r.Moves = add[fleet.MoveID](r, Moves, r.indices.move)
 	r.Drains = add[fleet.DrainID, fleet.Drain](r, Drains, nil)
 	r.Images = add[fleet.ImageName, fleet.Image](r, Images, nil)
-	r.Locks = add[string, fleet.MoveID](r, Locks, nil)
+	r.Locks = add[string](r, Locks, r.indices.lock)
 	r.Tombstones = add[fleet.MachineID, Tombstone](r, Tombstones, nil)
 	r.Tokens = add[fleet.TokenID, fleet.Token](r, Tokens, nil)
-	r.Identities = add[fleet.WorkerID, fleet.WorkerIdentity](r, Identities, nil)
+	r.Identities = add[fleet.WorkerID](r, Identities, r.indices.identity)
 	r.JoinTokens = add[string, fleet.JoinToken](r, JoinTokens, nil)
-	r.Secrets = add[string, fleet.Secret](r, Secrets, nil)
+	r.Secrets = add[string](r, Secrets, r.indices.secret)
 	r.Quotas = add[string, fleet.Quota](r, Quotas, nil)
 	r.Usage = add[string, Usage](r, Usages, nil)
 	r.counters = add[string, Counters](r, Meta, nil)
@@ -90,8 +89,9 @@ func New(cfg Config) *Records {
 	return r
 }
 
-func add[ID ~string, T any](r *Records, name Name, index func(old, now *T)) *Kind[ID, T] {
-	k := &Kind[ID, T]{mu: &r.mu, dir: name.dir(), rows: map[ID]Row[T]{}, index: index}
+func add[ID ~string, T any](r *Records, name Name,
+	index func(id string, old, now *T)) *Kind[ID, T] {
+	k := &Kind[ID, T]{mu: &r.mu, dir: name.dir(), rows: map[ID]*Row[T]{}, index: index}
 	r.kinds = append(r.kinds, k)
 	return k
 }
@@ -106,13 +106,6 @@ func (r *Records) Probe(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-// Version returns the number of changes that the copy has seen.
-func (r *Records) Version() int64 {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return r.version
 }
 
 // Counters returns the record of the counters.
@@ -150,6 +143,7 @@ func (r *Records) apply(events ...state.Event) error {
 	err := func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		defer r.settleLocked()
 		for _, ev := range events {
 			if err := r.applyLocked(ev, &changed); err != nil {
 				return err
@@ -179,7 +173,6 @@ func (r *Records) applyLocked(ev state.Event, changed *[]Change) error {
 	if ev.Deleted {
 		r.gone[ev.Key] = ev.ModRevision
 	}
-	r.version++
 	*changed = append(*changed, Change{nameOf(k), id})
 	return nil
 }
@@ -203,6 +196,7 @@ func nameOf(k kind) Name {
 // replaceLocked replaces the copy by a listing at revision rev. What is newer than the listing
 // stays.
 func (r *Records) replaceLocked(kvs []state.KV, rev int64, changed *[]Change) error {
+	defer r.settleLocked()
 	listed := make(map[string]bool, len(kvs))
 	for _, kv := range kvs {
 		listed[kv.Key] = true
@@ -241,6 +235,7 @@ func (r *Records) missing(key string) error {
 	err := func() error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
+		defer r.settleLocked()
 		k, id := r.kindOf(key)
 		if k == nil || k.revLocked(id) == 0 {
 			return nil

@@ -149,7 +149,7 @@ func TestEveryKindComesAndGoes(t *testing.T) {
 			r.Tombstones.Len(), r.Tokens.Len(), r.Quotas.Len(), r.Usage.Len(), n,
 			len(r.PlacedOn("w1")), len(r.ActiveMoves("m1")),
 			len(r.DrainMoves("d1")),
-			r.HeldLocks()["net"], len(r.Unsettled())}
+			r.HeldLocks("net"), len(r.Unsettled())}
 	}
 	other, _ := newRecords(t, store)
 	if got := count(other); slices.Min(got) != 1 || slices.Max(got) != 1 {

@@ -159,7 +159,10 @@ func (r *Records) usageByRecords() map[string]fleet.Amounts {
 	for id := range r.Usage.rows {
 		sums[id] = fleet.Amounts{}
 	}
-	image := func(name fleet.ImageName) int64 { return r.Images.rows[name].Val.SizeBytes }
+	image := func(name fleet.ImageName) int64 {
+		i, _ := r.Images.getLocked(name)
+		return i.Val.SizeBytes
+	}
 	add := func(record any) {
 		scopes, uses := r.uses(record, image)
 		for _, s := range scopes {

@@ -79,12 +79,15 @@ func (f *Fleet) Machine(_ context.Context, ref string) (fleet.MachineView, error
 }
 
 // Machines implements fleet.Machines.
-func (f *Fleet) Machines(context.Context) ([]fleet.MachineView, error) {
+func (f *Fleet) Machines(_ context.Context,
+	of fleet.MachineFilter) ([]fleet.MachineView, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var out []fleet.MachineView
 	for _, v := range f.machines {
-		out = append(out, *v)
+		if of.Covers(v.Machine) {
+			out = append(out, *v)
+		}
 	}
 	return out, f.fail
 }
