@@ -66,6 +66,12 @@ type AuditReport struct {
 	Break   *AuditBreak `json:"break,omitempty"`
 }
 
+// AuditList is a page of the audit log.
+type AuditList struct {
+	List[AuditEntry]
+	Break *AuditBreak `json:"break,omitempty"` // of what was read for this page
+}
+
 // AuditBreak is the first place at which the audit log isn't what was written.
 type AuditBreak struct {
 	Object int64  `json:"object"`

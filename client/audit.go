@@ -15,8 +15,10 @@ type AuditQuery struct {
 	What         string // a part of the call, or of an object
 }
 
-// Audit returns entries of the audit log, oldest first. The newest second may be missing.
-func (c *Client) Audit(ctx context.Context, q AuditQuery) ([]api.AuditEntry, error) {
+// Audit returns entries of the audit log, oldest first, and the first place at which what was read
+// for them isn't what was written; nil: there is none. The newest second may be missing.
+func (c *Client) Audit(ctx context.Context, q AuditQuery) ([]api.AuditEntry, *api.AuditBreak,
+	error) {
 	values := url.Values{}
 	for name, text := range map[string]string{"who": q.Who, "what": q.What} {
 		if text != "" {
@@ -28,7 +30,22 @@ func (c *Client) Audit(ctx context.Context, q AuditQuery) ([]api.AuditEntry, err
 			values.Set(name, t.UTC().Format(time.RFC3339))
 		}
 	}
-	return listAll[api.AuditEntry](ctx, c, pathOf("audit"), values)
+	all := []api.AuditEntry{}
+	var broken *api.AuditBreak
+	for {
+		var list api.AuditList
+		if err := c.get(ctx, pathOf("audit"), values, &list); err != nil {
+			return nil, nil, err
+		}
+		all = append(all, list.Items...)
+		if broken == nil {
+			broken = list.Break
+		}
+		if list.Next == "" {
+			return all, broken, nil
+		}
+		values.Set("page", list.Next)
+	}
 }
 
 // VerifyAudit walks the whole audit log. It may take minutes for a long one.

@@ -28,7 +28,8 @@ func newAuditListCommand(d *deps) *cobra.Command {
 		Short: "List changes and execs, oldest first",
 		Long: `List each call that changed something, and each exec: when it was answered, who made
 it, from where, what it was about, and how it went. Of an exec the program is told,
-and a hash of the whole command. What was done in the last second may be missing.
+and a hash of the whole command. What was done in the last second may be missing. It
+ends with 1 if something was removed or changed in what it read; verify reads all.
 ` + exitTable,
 		Example: `  sluice audit list --since 24h
   sluice audit list --who ci --what /v1/machines --json`,
@@ -40,11 +41,15 @@ and a hash of the whole command. What was done in the last second may be missing
 			if q.Until, err = parseMoment("until", until); err != nil {
 				return err
 			}
-			entries, err := c.Audit(cmd.Context(), q)
+			entries, broken, err := c.Audit(cmd.Context(), q)
 			if err != nil {
 				return err
 			}
-			return d.result(entries, func(w io.Writer) error { return printAudit(w, entries) })
+			if err := d.result(entries,
+				func(w io.Writer) error { return printAudit(w, entries) }); err != nil {
+				return err
+			}
+			return brokenAudit(broken)
 		}),
 	}
 	cmd.Flags().StringVar(&since, "since", "", "a time like 2026-01-31T12:00:00Z, or how long ago")
@@ -112,12 +117,20 @@ compare later.
 					r.Entries, r.Objects, orDash(timestamp(r.First)), orDash(timestamp(r.Last)),
 					orDash(r.Hash))
 				return err
-			}); err != nil || r.Break == nil {
+			}); err != nil {
 				return err
 			}
-			return &api.Error{Code: "corrupt", Message: fmt.Sprintf(
-				"the audit log is broken at object %d: %s", r.Break.Object, r.Break.Why),
-				Remedy: "what comes before it is whole; see docs/operations.md, Audit"}
+			return brokenAudit(r.Break)
 		}),
 	}
+}
+
+// brokenAudit says where the audit log isn't what was written; nil: it is.
+func brokenAudit(at *api.AuditBreak) error {
+	if at == nil {
+		return nil
+	}
+	return &api.Error{Code: "corrupt", Message: fmt.Sprintf(
+		"the audit log is broken at object %d: %s", at.Object, at.Why),
+		Remedy: "what sluice audit verify checks before that is whole; see docs/operations.md, Audit"}
 }

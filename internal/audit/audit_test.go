@@ -165,6 +165,21 @@ func TestEachCallIsInTheChainOnce(t *testing.T) {
 	b.eventually("the spool is empty", func() bool { return b.log.Status().SpoolBytes == 0 })
 }
 
+// listed reports whether lists of all entries, page by page, say that the chain is broken.
+func (b *bench) listed() (broken bool) {
+	b.t.Helper()
+	for after := ""; ; {
+		page, err := b.log.List(b.t.Context(), audit.Query{Limit: 1, After: after})
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		broken = broken || page.Break != nil
+		if after = page.Next; after == "" {
+			return broken
+		}
+	}
+}
+
 // TestCallsThatWereInterrupted are in the chain, too, and say so.
 func TestCallsThatWereInterrupted(t *testing.T) {
 	b := newBench(t)
@@ -315,6 +330,11 @@ func TestVerifyFindsWhatWasDone(t *testing.T) {
 			r := b.verify()
 			if r.Break == nil || r.Break.Object != c.at || r.Break.Why == "" {
 				t.Errorf("%+v %+v, want a break at %d", r, r.Break, c.at)
+			}
+			// A list tells of it, too, where it comes by it: not of what no entry is in.
+			broken := b.listed()
+			if outside := c.at == 0 || c.at > 5; broken == outside {
+				t.Errorf("a list says that it is broken: %v", broken)
 			}
 		})
 	}

@@ -24,6 +24,9 @@ type Query struct {
 type Page struct {
 	Entries []Entry
 	Next    string // "": that was all
+	// Break is the first place at which what was read for this page isn't what was written. What
+	// is elsewhere, only Verify tells.
+	Break *Break
 }
 
 // objectsPerPage bounds what one answer reads. It may have few entries, or none, and go on.
@@ -31,7 +34,7 @@ const objectsPerPage = 200
 
 // List returns entries of the chain. What is still in the spool, for about a second, isn't among
 // them.
-func (l *Log) List(ctx context.Context, q Query) (Page, error) {
+func (l *Log) List(ctx context.Context, q Query) (page Page, err error) {
 	head, err := l.chain.head(ctx)
 	if err != nil {
 		return Page{}, err
@@ -45,18 +48,23 @@ func (l *Log) List(ctx context.Context, q Query) (Page, error) {
 			return Page{}, err
 		}
 	}
-	page := Page{Entries: []Entry{}}
+	page = Page{Entries: []Entry{}}
+	w, err := l.walkFrom(ctx, at, head)
+	if err != nil {
+		return Page{}, err
+	}
+	defer func() { page.Break = w.report.Break }()
 	for read := 0; at <= head.Number; at, skip = at+1, 0 {
 		if read++; read > objectsPerPage {
 			page.Next = encodePlace(at, 0)
 			return page, nil
 		}
 		data, err := l.chain.get(ctx, at)
-		if errs.Is(err, errs.NotFound) {
-			continue // verify tells
-		}
-		if err != nil {
+		if err != nil && !errs.Is(err, errs.NotFound) {
 			return Page{}, err
+		}
+		if w.report.Break == nil {
+			w.step(at, data) // none: it is missing
 		}
 		_, entries, err := parse(data)
 		if err != nil {
@@ -74,6 +82,25 @@ func (l *Log) List(ctx context.Context, q Query) (Page, error) {
 		}
 	}
 	return page, nil
+}
+
+// walkFrom begins to check the chain at an object, by the one before it.
+func (l *Log) walkFrom(ctx context.Context, at int64, head Mark) (*walk, error) {
+	w := &walk{fleet: l.chain.fleet, head: head}
+	if at == 1 || at > head.Number {
+		return w, nil
+	}
+	data, err := l.chain.get(ctx, at-1)
+	if err != nil && !errs.Is(err, errs.NotFound) {
+		return nil, err
+	}
+	h, entries, err := parse(data)
+	if err != nil {
+		w.breakAt(at-1, "it is missing, or can't be read")
+		return w, nil
+	}
+	w.mark = Mark{Number: at - 1, Hash: hashOf(data), Seq: h.First + int64(len(entries)) - 1}
+	return w, nil
 }
 
 func (q *Query) wants(e Entry) bool {

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -75,14 +74,18 @@ func (c *Control) fits(need fleet.Resources) error {
 func (c *Control) exhausted(b *fleet.Blocker, name string) error {
 	for _, w := range c.records.Workers.All() {
 		if s := c.obs.sight(w.Val.ID, "", c.now()); s.Unheard && s.Health == plan.Suspect {
-			return errs.New(errs.Unavailable,
-				"no worker for machine %s yet: this server has just started, and has not heard "+
-					"of %s", name, w.Val.ID).
-				WithRemedy("try again in a moment")
+			const yet = "no worker for machine %s yet: this server has just started"
+			return &fleet.NamesWorkers{
+				Err: errs.New(errs.Unavailable, yet+", and has not heard of %s", name, w.Val.ID).
+					WithRemedy("try again in a moment"),
+				Else: errs.New(errs.Unavailable, yet, name).WithRemedy("try again in a moment")}
 		}
 	}
-	return errs.New(errs.Exhausted, "no worker has room for machine %s: %s", name, b.Detail).
-		WithRemedy("%s", b.Remedy)
+	const full = "no worker has room for machine %s"
+	return &fleet.NamesWorkers{
+		Err: errs.New(errs.Exhausted, full+": %s", name, b.Detail).WithRemedy("%s", b.Remedy),
+		Else: errs.New(errs.Exhausted, full, name).
+			WithRemedy("ask for less, stop a machine, or ask who runs the fleet for room")}
 }
 
 // knownWorker returns a worker's record; NotFound lists the workers there are.
@@ -99,6 +102,10 @@ func (c *Control) knownWorker(id fleet.WorkerID) (records.Row[fleet.Worker], err
 			errs.New(errs.NotFound, "there is no worker %q: none has joined", id).
 				WithRemedy("start one: sluice worker --name NAME …")
 	}
-	return records.Row[fleet.Worker]{}, errs.New(errs.NotFound, "there is no worker %q", id).
-		WithRemedy("%s", fmt.Sprintf("the workers are: %s", strings.Join(names, ", ")))
+	none := func(remedy string) error {
+		return errs.New(errs.NotFound, "there is no worker %q", id).WithRemedy("%s", remedy)
+	}
+	return records.Row[fleet.Worker]{}, &fleet.NamesWorkers{
+		Err:  none("the workers are: " + strings.Join(names, ", ")),
+		Else: none("leave the worker out, or ask who runs the fleet for its name")}
 }

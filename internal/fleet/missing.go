@@ -66,3 +66,13 @@ func ManyTokens(name string, found []Token) error {
 		strings.Join(all, ", ")).
 		WithRemedy("say which by its id: %s", strings.Join(ids, ", or "))
 }
+
+// NamesWorkers is an error that names workers of the fleet. Who may not see those is told Else in
+// its place, which is of the same kind.
+type NamesWorkers struct{ Err, Else error }
+
+// Error implements error.
+func (e *NamesWorkers) Error() string { return e.Err.Error() }
+
+// Unwrap returns the error that names them.
+func (e *NamesWorkers) Unwrap() error { return e.Err }

@@ -21,7 +21,8 @@ type Audit interface {
 }
 
 // audited reports whether a call is one that the audit log has: it changes something, and is not a
-// worker's. Calls of nobody are not, or a flood of them would fill it. Execs are recorded by exec.
+// worker's. Calls of nobody are recorded as far as noteRefused bounds them. Execs are recorded by
+// exec.
 func (a *API) audited(r *http.Request, of about) bool {
 	return a.deps.Audit != nil && of != aboutFeed && r.Method != http.MethodGet &&
 		r.Method != http.MethodHead
@@ -116,10 +117,10 @@ func (a *API) auditExec(e audit.Entry) error {
 	return a.deps.Audit.End(e)
 }
 
-// auditRefusedExec records an exec that the caller may not do.
-func (a *API) auditRefusedExec(r *http.Request, c *call, why error) {
+// auditRefusedExec records an exec that the caller may not do, and reports whether it was one.
+func (a *API) auditRefusedExec(r *http.Request, c *call, why error) bool {
 	if r.Pattern != pathInside+"exec" || c.subject.Kind == authz.Anonymous {
-		return
+		return false
 	}
 	kind := errs.KindOf(why)
 	e := endedWith(entryOf(r, c), errhttp.Status(kind))
@@ -127,4 +128,5 @@ func (a *API) auditRefusedExec(r *http.Request, c *call, why error) {
 	if err := a.auditExec(e); err != nil {
 		a.deps.Log.WarnContext(r.Context(), "a refused exec not audited", "error", err)
 	}
+	return true
 }

@@ -95,7 +95,7 @@ func TestChangesAreAudited(t *testing.T) {
 		`{"value":"hunter2"}`)
 	request(t, s, "POST", "/v1/machines/web-1/disk-key", operatorToken, "")
 	request(t, s, "DELETE", "/v1/machines/web-1", token, "")
-	for _, path := range []string{"/v1/machines", "/v1/machines/none"} { // not audited
+	for _, path := range []string{"/v1/machines", "/v1/machines/none"} { // of them those of nobody
 		request(t, s, "GET", path, token, "")
 		request(t, s, "POST", "/v1/machines/none/stop", "wrong", "")
 	}
@@ -113,6 +113,8 @@ func TestChangesAreAudited(t *testing.T) {
 		{"ci", "PUT /v1/networks/{network}/apps/{app}/secrets/{name}", "secret/TOKEN", 200, ""},
 		{"operator", "POST /v1/machines/{ref}/disk-key", "machine/01000000000001", 200, ""},
 		{"ci", "DELETE /v1/machines/{ref}", "machine/01000000000001", 204, ""},
+		{"anonymous", "POST /v1/machines/{ref}/stop", "machine/none", 401, "denied"},
+		{"anonymous", "POST /v1/machines/{ref}/stop", "machine/none", 401, "denied"},
 	}
 	got := entries(t, s, len(want))
 	if len(got) != len(want) {
@@ -122,7 +124,7 @@ func TestChangesAreAudited(t *testing.T) {
 		w := want[i]
 		if e.Subject != w.subject || e.Call != w.call || e.Status != w.status || e.Code != w.code ||
 			!strings.Contains(strings.Join(e.Objects, " ")+" ", w.object+" ") ||
-			e.Remote == "" || e.RequestID == "" || (e.Token == "") != (w.subject == "operator") {
+			e.Remote == "" || e.RequestID == "" || (e.Token == "") != (w.subject != "ci") {
 			t.Errorf("entry %d: %+v, want %+v", i, e, w)
 		}
 	}

@@ -39,12 +39,17 @@ func (a *API) authorize(need authz.Verb, of about, next http.HandlerFunc) http.H
 				err = noCertificate()
 			}
 			if errs.Is(err, errs.Denied) {
+				a.noteRefused(r, c, http.StatusUnauthorized, err)
 				w.Header().Set("WWW-Authenticate", `Bearer realm="sluice"`)
 				writeErrorStatus(w, http.StatusUnauthorized, err)
 				return
 			}
 			writeError(w, err)
 			return
+		}
+		if rec, ok := w.(*recorder); ok {
+			rec.seesFleet = c.subject.Kind == authz.Worker ||
+				refusal(c.subject, authz.Read, authz.Object{Class: authz.Fleet}) == nil
 		}
 		leave, err := a.use.enter(c.who, time.Now())
 		if err != nil {
@@ -61,7 +66,9 @@ func (a *API) authorize(need authz.Verb, of about, next http.HandlerFunc) http.H
 			defer end()
 		}
 		if err := a.decide(r, c, need, of); err != nil {
-			a.auditRefusedExec(r, c, err)
+			if !a.auditRefusedExec(r, c, err) && !a.audited(r, of) {
+				a.noteRefused(r, c, statusOf(err), err)
+			}
 			writeError(w, err)
 			return
 		}

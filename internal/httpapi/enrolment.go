@@ -8,6 +8,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/identity"
 	"github.com/sluice-platform/sluice/internal/x/connlimit"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
@@ -98,6 +99,10 @@ func (c enrolCalls) enroll(w http.ResponseWriter, r *http.Request) {
 	if err := decode(w, r, maxBody, jsonhttp.Lenient, &req); err != nil {
 		writeError(w, err)
 		return
+	}
+	callOf(r).acted("worker", string(req.Worker)[:min(len(req.Worker), maxObjectName)])
+	if t, err := identity.ParseToken(req.Token); err == nil { // else it is told where it is used
+		callOf(r).acted("worker-token", t.ID[:min(len(t.ID), maxObjectName)])
 	}
 	answer, err := c.enrolment.Enroll(r.Context(), req)
 	if err != nil {

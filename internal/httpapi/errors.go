@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sluice-platform/sluice/api"
+	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/x/errhttp"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
@@ -35,6 +36,10 @@ func writeError(w http.ResponseWriter, err error) {
 }
 
 func writeErrorStatus(w http.ResponseWriter, status int, err error) {
+	var names *fleet.NamesWorkers
+	if rec, ok := w.(*recorder); ok && !rec.seesFleet && errors.As(err, &names) {
+		err = names.Else
+	}
 	body := api.ErrorBody{Error: toAPIError(err)}
 	body.Error.RequestID = w.Header().Get(headerRequestID)
 	if rec, ok := w.(*recorder); ok {

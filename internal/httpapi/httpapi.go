@@ -109,6 +109,7 @@ type API struct {
 	deps    Deps
 	callers *callers
 	running running
+	refused refusals
 	use     *tokenUse
 	streams *streams
 	handler http.Handler
@@ -212,6 +213,7 @@ func (a *API) Run(ctx context.Context, listeners ...net.Listener) error {
 	}
 	group.Go(func() error { return a.writeUsed(groupCtx) })
 	group.Go(func() error { return a.endCalls(groupCtx) })
+	group.Go(func() error { return a.countRefused(groupCtx) })
 	group.Go(func() error {
 		<-groupCtx.Done()
 		a.stop()

@@ -31,6 +31,11 @@ func (a *API) observe(next http.Handler) http.Handler {
 		}
 		r.Header.Set(headerRequestID, c.id)
 		w.Header().Set(headerRequestID, c.id)
+		if len(r.TransferEncoding) > 0 {
+			// A length may have come with the chunks. Whoever is in front may have gone by it, and
+			// takes what follows for the same request, or for another's (RFC 9112, 6.1).
+			w.Header().Set("Connection", "close")
+		}
 		r = withCall(r, c)
 		began := time.Now()
 		rec := &recorder{ResponseWriter: w}
@@ -77,6 +82,8 @@ type recorder struct {
 	status int
 	bytes  int64
 	code   string // of the error that is answered
+	// seesFleet: who asks may know of the fleet's workers.
+	seesFleet bool
 	// answering, if set, is called once with the status before the answer goes out, which it
 	// replaces if it fails.
 	answering func(status int) error

@@ -47,17 +47,21 @@ func (a *API) asWorker(w http.ResponseWriter, r *http.Request, next http.Handler
 			WithRemedy("call it with the certificate of a worker")
 	}
 	if err != nil {
+		a.noteRefused(r, callOf(r), statusOf(err), err)
 		writeError(w, withClock(r, err, time.Now()))
 		return
 	}
 	id := fleet.WorkerID(name.Worker)
 	if err := a.deps.Enrolment.CheckWorker(id, name.Term); err != nil {
+		callOf(r).acted("worker", name.Worker)
+		a.noteRefused(r, callOf(r), statusOf(err), err)
 		writeError(w, err)
 		return
 	}
 	connlimit.Known(r.Context())
 	callOf(r).subject.Name = name.Worker
 	if of := r.PathValue("id"); of != "" && of != name.Worker {
+		a.noteRefused(r, callOf(r), http.StatusForbidden, errs.New(errs.Denied, "of another"))
 		writeError(w, otherWorker(id, of))
 		return
 	}

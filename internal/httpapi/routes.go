@@ -84,8 +84,10 @@ func (a *API) feedRoutes() []route {
 	feed, enrol := feedCalls{a.deps.Feed, a.waits}, enrolCalls{a.deps.Enrolment}
 	return []route{
 		// the join token in its body says who may call it
-		{"POST", "/internal/v1/enroll", authz.None, aboutNothing, enrol.enroll},
-		{"POST", "/internal/v1/workers/{id}/renew", authz.None, aboutFeed, enrol.renew},
+		{"POST", "/internal/v1/enroll", authz.None, aboutNothing,
+			a.auditedJoin(enrol.enroll)},
+		{"POST", "/internal/v1/workers/{id}/renew", authz.None, aboutFeed,
+			a.auditedJoin(enrol.renew)},
 		{"POST", "/internal/v1/join", authz.None, aboutFeed, feed.join},
 		{"GET", "/internal/v1/workers/{id}/assignments", authz.None, aboutFeed,
 			feed.assignments},

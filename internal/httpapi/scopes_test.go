@@ -1,14 +1,19 @@
 package httpapi_test
 
 import (
+	"context"
 	"encoding/json"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/httpapi"
 	"github.com/sluice-platform/sluice/internal/httpapi/httpapitest"
+	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // in makes a machine of app shop in a network.
@@ -95,5 +100,39 @@ func TestPagesOfWhatOneSees(t *testing.T) {
 	}
 	if len(mine) != 0 || len(sizes) != 3 || sizes[0] != 2 || sizes[1] != 2 {
 		t.Errorf("pages of %v, missing %v", sizes, mine)
+	}
+}
+
+// fullFleet has room for nothing.
+type fullFleet struct{ *httpapitest.Fleet }
+
+// CreateMachine implements fleet.Machines.
+func (fullFleet) CreateMachine(context.Context, fleet.CreateMachine) (fleet.MachineView, error) {
+	return fleet.MachineView{}, &fleet.NamesWorkers{
+		Err:  errs.New(errs.Exhausted, "no worker has room: w7 lacks memory"),
+		Else: errs.New(errs.Exhausted, "no worker has room")}
+}
+
+// TestErrorsNameNoWorkersToTenants: who sees the whole fleet is told which workers there are, and
+// others are told the rest.
+func TestErrorsNameNoWorkersToTenants(t *testing.T) {
+	f := httpapitest.New()
+	deps := httpapi.DepsOf(f, slog.New(slog.DiscardHandler))
+	deps.Machines = fullFleet{f}
+	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken}, deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := httptest.NewServer(a)
+	defer s.Close()
+	tenant := addToken(t, f, "tester", []fleet.Grant{{Network: "test", Verb: "operate"}})
+	all := addToken(t, f, "ops", []fleet.Grant{{Verb: "operate"}})
+	const body = `{"name":"x","app":"shop","network":"test","config":{"image":"base"}}`
+	for token, told := range map[string]bool{tenant: false, all: true, operatorToken: true} {
+		status, _, answer := request(t, s, "POST", "/v1/machines", token, body)
+		if status < 400 || strings.Contains(string(answer), "w7") != told ||
+			!strings.Contains(string(answer), "no worker has room") {
+			t.Errorf("%d %s, told: %v", status, answer, told)
+		}
 	}
 }

@@ -21,7 +21,22 @@ const tokenPrefix = "sluice-join"
 
 // NewToken returns a token of an authority.
 func NewToken(authority string) Token {
-	return Token{ID: randomText(5), Secret: randomText(20), Authority: authority}
+	t := Token{ID: randomText(5), Secret: randomText(secretBytes), Authority: authority}
+	t.Secret += checksum(t.ID, t.Secret, authority)
+	return t
+}
+
+const (
+	secretBytes = 20
+	secretLen   = secretBytes * 8 / 5 // characters, without the checksum
+	checkLen    = 8                   // characters
+)
+
+// checksum is the end of a secret, by which a token that was mistyped is told from one that isn't
+// known. It is a part of the secret, so that releases without it take the token all the same.
+func checksum(id, secret, authority string) string {
+	sum := sha256.Sum256([]byte("sluice join token\x00" + id + "." + secret + "." + authority))
+	return strings.ToLower(base32.StdEncoding.EncodeToString(sum[:5]))
 }
 
 func randomText(n int) string {
@@ -41,7 +56,8 @@ func (t Token) Hash() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// ParseToken reads what String returned. Invalid: it is something else.
+// ParseToken reads what String returned. Invalid: it is something else, or was mistyped. Tokens of
+// releases without a checksum are taken unchecked.
 func ParseToken(s string) (Token, error) {
 	parts := strings.Split(strings.TrimSpace(s), ".")
 	if len(parts) != 4 || parts[0] != tokenPrefix || parts[1] == "" || parts[2] == "" ||
@@ -49,5 +65,15 @@ func ParseToken(s string) (Token, error) {
 		return Token{}, errs.New(errs.Invalid, "that is no join token").
 			WithRemedy("make one on the server: sluice worker token create --name WORKER")
 	}
-	return Token{ID: parts[1], Secret: parts[2], Authority: parts[3]}, nil
+	t := Token{ID: parts[1], Secret: parts[2], Authority: parts[3]}
+	if len(t.Secret) == secretLen {
+		return t, nil
+	}
+	if at := len(t.Secret) - checkLen; at != secretLen ||
+		t.Secret[at:] != checksum(t.ID, t.Secret[:at], t.Authority) {
+		return Token{}, errs.New(errs.Invalid,
+			"the join token was cut or mistyped: its checksum is wrong").
+			WithRemedy("copy it again, whole, from %s on", tokenPrefix)
+	}
+	return t, nil
 }

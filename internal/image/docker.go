@@ -14,6 +14,7 @@ import (
 	"runtime"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
@@ -99,7 +100,9 @@ func readDocument(root *os.Root, name string, into any) error {
 // applySaved unpacks a layer and checks its digest, which is of what it is uncompressed.
 func applySaved(ctx context.Context, t *tree, root *os.Root, name string, want v1.Hash) error {
 	f, err := openPlain(root, name, 0)
-	if errors.Is(err, fs.ErrNotExist) || errs.Is(err, errs.Invalid) {
+	var path *fs.PathError // of os.Root, also for a name that leads out of it
+	if errors.Is(err, fs.ErrNotExist) || errs.Is(err, errs.Invalid) ||
+		errors.As(err, &path) && !errors.As(err, new(unix.Errno)) {
 		return errs.Wrap(errs.Invalid, err,
 			"the Docker archive isn't whole").WithRemedy("save the image again")
 	}

@@ -16,6 +16,9 @@ import (
 const (
 	maxIndexDepth = 8   // of an index in an index
 	maxManifests  = 256 // in all indexes
+	// maxLayers is four times what other engines take. To find each, the package that reads images
+	// reads the whole manifest.
+	maxLayers = 512
 )
 
 // checkLayout returns an error unless a directory with an OCI layout has plain files and
@@ -84,6 +87,10 @@ func pick(dir string) (v1.Image, error) {
 	}
 	if err != nil {
 		return nil, errs.Wrap(errs.Invalid, err, "read the OCI image")
+	}
+	if n := len(manifest.Layers); n > maxLayers {
+		return nil, errs.New(errs.Invalid, "the OCI image has %d layers, more than %d", n,
+			maxLayers).WithRemedy("flatten it into fewer")
 	}
 	return p.found, nil
 }

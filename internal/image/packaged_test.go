@@ -165,7 +165,7 @@ func TestBadPackagesAreRefused(t *testing.T) {
 		}, errs.Invalid},
 		"layer outside": {func(m map[string]any, _ *v1.ConfigFile) {
 			m["Layers"] = []string{"a/layer.tar", "../../../etc/passwd"}
-		}, errs.Unavailable},
+		}, errs.Invalid},
 		"other layers": {func(m map[string]any, _ *v1.ConfigFile) {
 			m["Layers"] = []string{"b/layer.tar", "a/layer.tar"}
 		}, errs.Corrupt},

@@ -61,7 +61,7 @@ func unpack(ctx context.Context, t *tree, r io.Reader, asLayer bool) error {
 		if asLayer {
 			done, err := layer.hide(name)
 			if err != nil {
-				return fmt.Errorf("apply %s: %w", name, err)
+				return classify(fmt.Errorf("apply %s: %w", name, err))
 			}
 			if done {
 				continue
@@ -147,7 +147,10 @@ func (l *layerState) has(name string) bool {
 // hide applies a whiteout, and reports whether name was one.
 func (l *layerState) hide(name string) (bool, error) {
 	base := path.Base(name)
-	dirName := strings.TrimPrefix(path.Dir(name), ".")
+	dirName := path.Dir(name)
+	if dirName == "." {
+		dirName = ""
+	}
 	if !strings.HasPrefix(base, whiteout) {
 		return false, nil
 	}

@@ -246,6 +246,19 @@ func TestLayers(t *testing.T) {
 	}
 }
 
+// TestWhiteoutsOfHiddenFolders are of that folder, and not of one without the dot.
+func TestWhiteoutsOfHiddenFolders(t *testing.T) {
+	root := t.TempDir()
+	if err := unpackAll(t, root, archive(t, dir(".a"), file(".a/x", "1"), dir("a"),
+		file("a/x", "1"), dir(".b"), file(".b/x", "1"), dir("b"), file("b/x", "1")),
+		archive(t, file(".a/.wh.x", ""), file(".b/.wh..wh..opq", ""))); err != nil {
+		t.Fatal(err)
+	}
+	if got := listing(t, root); got != ".a\n.b\na\na/x = 1\nb\nb/x = 1\n" {
+		t.Errorf("got\n%s", got)
+	}
+}
+
 func TestCompressedArchives(t *testing.T) {
 	plain := archive(t, file("f", "body"))
 	var gz, zst bytes.Buffer

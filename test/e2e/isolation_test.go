@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"net/url"
 	"slices"
@@ -68,6 +69,7 @@ func userCodeStaysInItsMachine(t *testing.T, runtime string, patience time.Durat
 			t.Errorf("user code can:\n%s", out)
 		}
 	})
+	t.Run("clock", func(t *testing.T) { clockIsTheHosts(t, f, friend) })
 	t.Run("processes", func(t *testing.T) {
 		for pid, command := range processes(t, f, hostile.ID) {
 			if strings.Contains(command, "platformd") || strings.Contains(command, "blockd") {
@@ -80,6 +82,28 @@ func userCodeStaysInItsMachine(t *testing.T, runtime string, patience time.Durat
 			friend, stranger)
 	})
 	t.Run("memory and processes", func(t *testing.T) { greedIsPunished(t, f, friend, patience) })
+}
+
+// clockIsTheHosts compares how much time passes in a machine and outside: whatever waits in it, or
+// finds that a store doesn't answer, goes by that.
+func clockIsTheHosts(t *testing.T, f *fleettest.Fleet, m api.Machine) {
+	uptime := func() (inside float64, before, after time.Time) {
+		before = time.Now()
+		out := f.Run(m.ID, "cat", "/proc/uptime")
+		after = time.Now()
+		if _, err := fmt.Sscan(out, &inside); err != nil {
+			t.Fatal(err)
+		}
+		return inside, before, after
+	}
+	first, before1, after1 := uptime()
+	time.Sleep(5 * time.Second)
+	second, before2, after2 := uptime()
+	least, most := before2.Sub(after1).Seconds(), after2.Sub(before1).Seconds()
+	if passed := second - first; passed < 0.9*least || passed > 1.1*most {
+		t.Errorf("%.1f s have passed in the machine, and from %.1f to %.1f outside", passed, least,
+			most)
+	}
 }
 
 func hostOf(t *testing.T, raw string) string {

@@ -48,7 +48,7 @@ func Run(t *testing.T, h Host) string {
 		"-kernel", filepath.Join(root, ".cache/kernel/current/vmlinux"), "-initrd", initramfs,
 		"-append",
 		"console=ttyS0 quiet 8250.nr_uarts=1 panic=-1 reboot=t cryptomgr.notests random.trust_cpu=on mitigations=off " +
-			"no_timer_check tsc=reliable lpj=4000000 " + guestEnv + "=yes " + h.Kernel}
+			"no_timer_check tsc=unstable lpj=4000000 " + guestEnv + "=yes " + h.Kernel}
 	if rom := "/usr/share/qemu/qboot.rom"; exists(rom) {
 		args = append(args, "-bios", rom)
 	}

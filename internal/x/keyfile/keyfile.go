@@ -26,9 +26,9 @@ func Read(path string) (key [Len]byte, err error) {
 	f, err := os.Open(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return key, errs.Wrap(errs.NotFound, err, "there is no key file").
-			WithRemedy(
-				"check the path; a new key is made by: (umask 077; head -c32 /dev/urandom > %s)",
-				path)
+			WithRemedy("check the path, and that what it is on is mounted: what was sealed under a "+
+				"key opens with that key alone. Only where nothing is sealed yet, make one: "+
+				"(umask 077; head -c32 /dev/urandom > %s)", path)
 	}
 	if err != nil {
 		return key, errs.Wrap(errs.Denied, err, "open the key file")
@@ -53,8 +53,8 @@ func Read(path string) (key [Len]byte, err error) {
 	if !ok {
 		return key, errs.New(errs.Invalid, "key file %s has %d bytes, which are no key of 32 bytes",
 			path, len(b)).
-			WithRemedy(
-				"give 32 random bytes, as they are, in hex or in base64: (umask 077; head -c32 /dev/urandom > FILE)")
+			WithRemedy("if something is sealed under it, put its copy there: no other key opens " +
+				"that. A key is 32 random bytes, as they are, in hex or in base64")
 	}
 	return key, nil
 }
