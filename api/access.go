@@ -33,21 +33,48 @@ type Token struct {
 
 // AuditEntry is one call that changed something, an exec, or the end of one.
 type AuditEntry struct {
-	Seq       int64      `json:"seq"`
-	Time      time.Time  `json:"time"` // of the answer
-	RequestID string     `json:"request_id"`
-	CallersID string     `json:"callers_id,omitempty"` // what the caller gave as X-Request-Id
-	Kind      string     `json:"kind"`                 // operator or token
-	Subject   string     `json:"subject"`
-	Token     string     `json:"token,omitempty"` // its id
-	Remote    string     `json:"remote"`
-	Call      string     `json:"call"`
-	Objects   []string   `json:"objects,omitempty"` // kind/id
-	Exec      *AuditExec `json:"exec,omitempty"`
-	Status    int        `json:"status"` // 0: it isn't known
-	Code      string     `json:"code,omitempty"`
-	TookMS    float64    `json:"took_ms"`
-	Note      string     `json:"note,omitempty"`
+	Seq       int64        `json:"seq"`
+	Time      time.Time    `json:"time"` // of the answer
+	RequestID string       `json:"request_id"`
+	CallersID string       `json:"callers_id,omitempty"` // what the caller gave as X-Request-Id
+	Kind      string       `json:"kind"`                 // operator, token or oidc
+	Subject   string       `json:"subject"`
+	Token     string       `json:"token,omitempty"`  // its id
+	Person    *AuditPerson `json:"person,omitempty"` // of somebody who has signed in
+	Remote    string       `json:"remote"`
+	Call      string       `json:"call"`
+	Objects   []string     `json:"objects,omitempty"` // kind/id
+	Exec      *AuditExec   `json:"exec,omitempty"`
+	Status    int          `json:"status"` // 0: it isn't known
+	Code      string       `json:"code,omitempty"`
+	TookMS    float64      `json:"took_ms"`
+	Note      string       `json:"note,omitempty"`
+}
+
+// AuditPerson is what the issuer and the server's roles said of somebody who has signed in.
+type AuditPerson struct {
+	Issuer  string   `json:"issuer"`
+	Subject string   `json:"subject"` // as the issuer calls nobody else
+	By      []string `json:"by"`      // lines of the roles that counted, as in "group ops"
+}
+
+// SignIn is how people sign in to a fleet. None of it is secret.
+type SignIn struct {
+	Issuer   string   `json:"issuer"`           // of OpenID Connect
+	ClientID string   `json:"client_id"`        // for which its ID tokens must be
+	Scopes   []string `json:"scopes,omitempty"` // to ask for, beside the usual ones
+	CA       string   `json:"ca,omitempty"`     // that vouches for the issuer, in PEM
+}
+
+// Caller is who makes a call, as the server knows it.
+type Caller struct {
+	Kind      string       `json:"kind"` // operator, token or oidc
+	Name      string       `json:"name"`
+	Token     string       `json:"token,omitempty"`  // its id
+	Person    *AuditPerson `json:"person,omitempty"` // of somebody who has signed in
+	Groups    []string     `json:"groups,omitempty"` // that the issuer says the person is in
+	Grants    []Grant      `json:"grants"`
+	ExpiresAt time.Time    `json:"expires_at,omitzero"`
 }
 
 // AuditExec is a command of which only the program is told.

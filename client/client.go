@@ -19,14 +19,22 @@ import (
 // Client calls one fleet's API.
 type Client struct {
 	base  *url.URL
-	token string
+	token func(context.Context) (string, error)
 	http  *http.Client
 }
 
 // Option changes a new client.
 type Option func(*options)
 
-type options struct{ ca []byte }
+type options struct {
+	ca    []byte
+	token func(context.Context) (string, error)
+}
+
+// WithTokens makes the client ask for the token of each request, for one that is renewed.
+func WithTokens(token func(context.Context) (string, error)) Option {
+	return func(o *options) { o.token = token }
+}
 
 // WithCA makes the client take the server of one fleet and nobody else: by the fleet's authority,
 // in PEM, and by the server's name in its certificate. Its host name doesn't matter. Without it the
@@ -61,7 +69,10 @@ func New(baseURL, token string, more ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{base: u, token: token, http: &http.Client{Transport: &http.Transport{
+	if o.token == nil {
+		o.token = func(context.Context) (string, error) { return token, nil }
+	}
+	return &Client{base: u, token: o.token, http: &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		DialContext: (&net.Dialer{Timeout: 5 * time.Second,
 			KeepAlive: 15 * time.Second}).DialContext,
@@ -117,7 +128,13 @@ func (c *Client) newRequest(ctx context.Context, method, path string, q url.Valu
 		return nil, &api.Error{Code: codeInvalid, Message: "request for " + path + " can't be made",
 			Cause: err.Error(), Err: err}
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
+	token, err := c.token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
 	return req, nil
 }
 

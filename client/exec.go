@@ -91,7 +91,11 @@ func (c *Client) dialExecBy(ctx context.Context, ref string, e Exec,
 		q.Set("stdin", "1")
 	}
 	target := *c.base
-	header := http.Header{"Authorization": {"Bearer " + c.token}}
+	token, err := c.token(ctx)
+	if err != nil {
+		return nil, err
+	}
+	header := http.Header{"Authorization": {"Bearer " + token}}
 	//nolint:bodyclose // Dial closes the body, or hands over what it has read of it
 	conn, resp, err := websocket.Dial(ctx, target.String()+machinePath(ref, "exec")+"?"+q.Encode(),
 		&websocket.DialOptions{HTTPClient: c.http, HTTPHeader: header})

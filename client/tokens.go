@@ -7,6 +7,20 @@ import (
 	"github.com/sluice-platform/sluice/api"
 )
 
+// SignIn returns how people sign in to the fleet. It needs no token. IsCode not_found: nobody does.
+func (c *Client) SignIn(ctx context.Context) (api.SignIn, error) {
+	var s api.SignIn
+	err := c.get(ctx, pathOf("signin"), nil, &s)
+	return s, err
+}
+
+// WhoAmI returns how the server knows the caller.
+func (c *Client) WhoAmI(ctx context.Context) (api.Caller, error) {
+	var me api.Caller
+	err := c.get(ctx, pathOf("whoami"), nil, &me)
+	return me, err
+}
+
 // CreateToken makes a token. Its text is in the answer, and nowhere else.
 func (c *Client) CreateToken(ctx context.Context, req api.CreateToken) (api.Token, error) {
 	var t api.Token

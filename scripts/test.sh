@@ -18,6 +18,7 @@ kernel=(./cmd/sluice ./internal/devfleet ./internal/disk ./internal/disk/cache .
 seeded='TestSeededBugsAreFound$' cuts='TestCrashCuts'
 
 scripts/install-versitygw.sh >/dev/null
+scripts/install-dex.sh >/dev/null
 timeout=${SLUICE_TEST_TIMEOUT:-20m}  # of one package that shares the kernel
 computes=${SLUICE_TEST_TIMEOUT:-60m} # of one that computes
 export CGO_ENABLED=1

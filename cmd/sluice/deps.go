@@ -29,8 +29,8 @@ type deps struct {
 	journal journalFlags // of disk commands that attach
 }
 
-// fleetAddress says where the fleet is, from --dir, SLUICE_DIR, or SLUICE_URL with SLUICE_TOKEN, in
-// that order.
+// fleetAddress says where the fleet is, from --dir, SLUICE_URL, SLUICE_DIR, or where somebody
+// signed in last, in that order. A server without a token is one to which somebody has signed in.
 func (d *deps) fleetAddress() (client.FleetFile, error) {
 	dir := d.dir
 	url, token := d.env("SLUICE_URL"), d.env("SLUICE_TOKEN")
@@ -40,14 +40,20 @@ func (d *deps) fleetAddress() (client.FleetFile, error) {
 	if dir != "" {
 		return client.ReadFleetFile(dir)
 	}
+	if url == "" {
+		last, err := d.sessions().Last()
+		if err != nil || last != "" {
+			return client.FleetFile{URL: last}, err
+		}
+	}
 	switch {
 	case url == "":
 		return client.FleetFile{}, &api.Error{Code: "invalid", Message: "no fleet is named",
-			Remedy: "give --dir or SLUICE_DIR (a directory made by: sluice dev up), or SLUICE_URL and SLUICE_TOKEN"}
-	case token == "":
+			Remedy: "give --dir or SLUICE_DIR (a directory made by: sluice dev up), or SLUICE_URL and SLUICE_TOKEN, or: sluice login --server URL"}
+	case token == "" && !d.hasSession(url):
 		return client.FleetFile{}, &api.Error{Code: "invalid",
-			Message: "SLUICE_URL is set, but SLUICE_TOKEN is not",
-			Remedy:  "set SLUICE_TOKEN to the operator token of that fleet"}
+			Message: "SLUICE_URL is set, but SLUICE_TOKEN is not, and you are not signed in there",
+			Remedy:  "set SLUICE_TOKEN to a token of that fleet, or: sluice login"}
 	}
 	return client.FleetFile{URL: url, Token: token}, nil
 }
@@ -72,6 +78,9 @@ func (d *deps) client() (*client.Client, error) {
 	f, err := d.fleetAddress()
 	if err != nil {
 		return nil, err
+	}
+	if f.Token == "" {
+		return d.sessionClient(f.URL)
 	}
 	ca, err := d.authority()
 	if err != nil {

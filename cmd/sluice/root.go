@@ -14,7 +14,8 @@ func newRootCommand(d *deps) *cobra.Command {
 in an object store, so that a host is emptied by moving pointers: nothing is copied.
 
 The fleet is found by --dir or SLUICE_DIR (a directory made by sluice dev up), or by
-SLUICE_URL and SLUICE_TOKEN, with the fleet's authority in --ca-file or SLUICE_CA_FILE.`,
+SLUICE_URL and SLUICE_TOKEN, with the fleet's authority in --ca-file or SLUICE_CA_FILE,
+or by sluice login.`,
 		Example: `  sluice machine create web-1 --app shop --network prod --service 'name=web,cmd=busybox httpd -f -p 8080,port=8080,check=http:/'
   sluice machine list
   sluice worker drain w1`,
@@ -54,6 +55,8 @@ func nounCommands(d *deps) []*cobra.Command {
 		newDoctorCommand(d),
 		newDrainCommand(d),
 		newImageCommand(d),
+		newLoginCommand(d),
+		newLogoutCommand(d),
 		newMachineCommand(d),
 		newNetworkCommand(d),
 		newQuotaCommand(d),
@@ -64,6 +67,7 @@ func nounCommands(d *deps) []*cobra.Command {
 		newTopCommand(d),
 		newUnpackCommand(d),
 		newVersionCommand(d),
+		newWhoamiCommand(d),
 		newWorkerCommand(d),
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,6 +24,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/httpapi"
 	"github.com/sluice-platform/sluice/internal/identity"
 	"github.com/sluice-platform/sluice/internal/seal"
+	"github.com/sluice-platform/sluice/internal/signin"
 	"github.com/sluice-platform/sluice/internal/state/etcdstate"
 	"github.com/sluice-platform/sluice/internal/storekeys"
 	"github.com/sluice-platform/sluice/internal/x/atomicfile"
@@ -42,6 +44,7 @@ type serverFlags struct {
 	builds               string // directory; "": that of the state
 	keys                 seal.Sources
 	storeKeys            storekeys.Config
+	people               peopleFlags
 	perToken             httpapi.TokenBounds
 	withoutKeys          bool
 	policy               fleet.Policy
@@ -80,6 +83,7 @@ directory is refused.
 	flags.StringVar(&f.operatorToken, "operator-token-file", "",
 		"file with the tokens of operators, one a line; read again when it changes")
 	f.identity.add(flags)
+	f.people.add(flags)
 	flags.StringVar(&f.metricsToken, "metrics-token-file", "", metricsTokenHelp)
 	f.addKeyFlags(flags)
 	addTokenBounds(flags, &f.perToken)
@@ -114,7 +118,7 @@ func (f *serverFlags) check() error {
 			return usageError("sluice server needs %s", name)
 		}
 	}
-	if err := f.identity.check(); err != nil {
+	if err := cmp.Or(f.identity.check(), f.people.check()); err != nil {
 		return err
 	}
 	if f.perToken.Calls < 0 || f.perToken.Open < 0 {
@@ -204,7 +208,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	}
 	deps := depsOfAPI(c, audited, seen, log)
 	deps.StoreKeys = keysOfStore
-	apiServer, listeners, err := f.newAPI(ctx, tokens, deps, authority)
+	served, err := f.newAPI(ctx, tokens, deps, authority, log)
 	if err != nil {
 		return err
 	}
@@ -212,10 +216,10 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	g.Go(func() error { return c.Run(ctx) })
 	g.Go(func() error { return seen.traces.Run(ctx) })
 	g.Go(func() error { return keysOfStore.Run(ctx) })
-	f.serveAPI(ctx, g, apiServer, audited, log, bare(listeners))
+	f.serveAPI(ctx, g, served, audited, log)
 	g.Go(func() error { return etcd.Wait(ctx) }) // without state there is nothing to serve
 	g.Go(func() error { return warnOfFullDisk(ctx, f.data, log) })
-	g.Go(func() error { return whenReady(ctx, f.readyFile, c, listeners, log) })
+	g.Go(func() error { return whenReady(ctx, f.readyFile, c, served.at, log) })
 	return g.Wait()
 }
 
@@ -229,17 +233,31 @@ func (f *serverFlags) claimPool(ctx context.Context, store blob.Store) (*pooldis
 	return pool, pool.Claim(ctx, f.fleetID)
 }
 
-// newAPI returns the API and where it is to be served.
+// serving is the API, where it is to be served, and who knows people; nil if nobody does.
+type serving struct {
+	api    *httpapi.API
+	at     []served
+	people *signin.People
+}
+
+// newAPI returns the API and what it needs to be served.
 func (f *serverFlags) newAPI(ctx context.Context, cfg httpapi.Config, deps httpapi.Deps,
-	authority *identity.Authority) (*httpapi.API, []served, error) {
+	authority *identity.Authority, log *slog.Logger) (s serving, err error) {
+	if s.people, err = f.people.open(log.With("component", "signin")); err != nil {
+		return s, err
+	}
+	if s.people != nil {
+		deps.People = s.people
+	}
 	plain, err := listenAll(ctx, f.listen)
 	if err != nil {
-		return nil, nil, err
+		return s, err
 	}
 	listeners, self := f.identity.secure(plain, authority)
 	useIdentity(&deps, authority, self)
-	a, err := httpapi.New(cfg, deps)
-	return a, listeners, err
+	s.at = listeners
+	s.api, err = httpapi.New(cfg, deps)
+	return s, err
 }
 
 // newControl returns the control plane, seen from outside, with the state read.

@@ -3,15 +3,12 @@ package main
 import (
 	"context"
 	"log/slog"
-	"net"
 	"path/filepath"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/audit"
 	"github.com/sluice-platform/sluice/internal/blob"
-	"github.com/sluice-platform/sluice/internal/httpapi"
 )
 
 // openAudit opens the audit log, which waits in --data for the store to take it.
@@ -25,19 +22,19 @@ func (f *serverFlags) openAudit(store blob.Store, seen serverSight,
 	return l, audit.Watch(seen.reg, l)
 }
 
-// serveAPI serves the API with the tokens that the operators' file has, and the audit log as long
-// as the last of its calls needs that: longer than ctx.
-func (f *serverFlags) serveAPI(ctx context.Context, g *errgroup.Group, a *httpapi.API,
-	l *audit.Log, log *slog.Logger, listeners []net.Listener) {
-	g.Go(func() error {
-		tick := time.NewTicker(operatorTokensEvery)
-		defer tick.Stop()
-		return followOperatorTokens(ctx, f.operatorToken, a, log, tick.C)
-	})
+// serveAPI serves the API with the tokens and roles that their files have, and the audit log as
+// long as the last of its calls needs that: longer than ctx.
+func (f *serverFlags) serveAPI(ctx context.Context, g *errgroup.Group, s serving, l *audit.Log,
+	log *slog.Logger) {
+	g.Go(func() error { return operatorTokens(f.operatorToken, s.api).every(ctx, log, filesEvery) })
+	if s.people != nil {
+		g.Go(func() error { return s.people.Run(ctx) })
+		g.Go(func() error { return roles(f.people.roles, s.people).every(ctx, log, filesEvery) })
+	}
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	g.Go(func() error { return l.Run(life) })
 	g.Go(func() error {
 		defer end()
-		return a.Run(ctx, listeners...)
+		return s.api.Run(ctx, bare(s.at)...)
 	})
 }

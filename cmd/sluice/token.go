@@ -10,6 +10,7 @@ import (
 
 	"github.com/sluice-platform/sluice/api"
 	"github.com/sluice-platform/sluice/client"
+	"github.com/sluice-platform/sluice/internal/authz"
 	"github.com/sluice-platform/sluice/internal/fleet"
 )
 
@@ -105,9 +106,8 @@ func placesOf(grants []api.Grant) [][2]string {
 
 // parseGrant reads VERB[@NETWORK[/APP]]. Names are the server's to check.
 func parseGrant(s string) (api.Grant, error) {
-	verb, where, limited := strings.Cut(s, "@")
-	network, app, _ := strings.Cut(where, "/")
-	if verb == "" || limited && network == "" && app == "" {
+	verb, network, app, ok := authz.SplitGrant(s)
+	if !ok {
 		return api.Grant{}, usageError("--grant %q is not like use@prod/shop", s)
 	}
 	return api.Grant{Verb: verb, Network: network, App: app}, nil

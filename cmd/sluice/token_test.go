@@ -94,7 +94,7 @@ func TestOperatorTokensAreReadAgain(t *testing.T) {
 	var g errgroup.Group
 	tick := make(chan time.Time)
 	g.Go(func() error {
-		return followOperatorTokens(ctx, file, a, slog.New(slog.NewJSONHandler(&log, nil)), tick)
+		return operatorTokens(file, a).follow(ctx, slog.New(slog.NewJSONHandler(&log, nil)), tick)
 	})
 	// Each tick is taken when what the one before it led to is done.
 	again := func() { tick <- time.Now(); tick <- time.Now() }
@@ -117,7 +117,7 @@ func TestOperatorTokensAreReadAgain(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Error(err)
 	}
-	if n := strings.Count(log.String(), "operator tokens not read"); n != 1 ||
+	if n := strings.Count(log.String(), "file not used; what it had before counts"); n != 1 ||
 		strings.Contains(log.String(), second) {
 		t.Errorf("told of it %d times: %s", n, log.String())
 	}

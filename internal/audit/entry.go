@@ -18,6 +18,7 @@ type Entry struct {
 	Kind      string   `json:"kind"`    // of the subject
 	Subject   string   `json:"subject"` // its name
 	Token     string   `json:"token,omitempty"`
+	Person    *Person  `json:"person,omitempty"` // who has signed in
 	Remote    string   `json:"remote"`
 	Call      string   `json:"call"`              // method and route
 	Objects   []string `json:"objects,omitempty"` // kind/id
@@ -26,6 +27,13 @@ type Entry struct {
 	Code      string   `json:"code,omitempty"`
 	TookMS    float64  `json:"took_ms"`
 	Note      string   `json:"note,omitempty"`
+}
+
+// Person is what the issuer and the roles said of somebody who has signed in.
+type Person struct {
+	Issuer  string   `json:"issuer"`
+	Subject string   `json:"subject"` // as the issuer calls nobody else
+	By      []string `json:"by"`      // lines of the roles that counted, as in "group ops"
 }
 
 // Exec is a command, of which only the program is told by name.

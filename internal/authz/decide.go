@@ -8,6 +8,7 @@ const (
 	Anonymous Kind = "anonymous" // came without a token, or with none that counts
 	Operator  Kind = "operator"  // has the token in the server's own file: everything
 	Holder    Kind = "token"     // a person or program with a token of its own
+	Person    Kind = "oidc"      // a person whom an OpenID Connect issuer vouches for
 	Worker    Kind = "worker"    // a worker, for what workers ask
 	Scraper   Kind = "metrics"   // reads metrics, and nothing else
 )
@@ -105,6 +106,16 @@ func allowed(yes bool) Decision {
 		return Allowed
 	}
 	return Forbidden
+}
+
+// Has reports whether a subject may do all that grants let one do.
+func Has(s Subject, grants []Grant) bool {
+	for _, g := range grants {
+		if s.On(g.Scope) < g.Verb {
+			return false
+		}
+	}
+	return true
 }
 
 // MayGrant reports whether a subject may give grants away: it is admin of each one's scope.

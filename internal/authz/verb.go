@@ -67,3 +67,11 @@ type Grant struct {
 	Scope
 	Verb Verb
 }
+
+// SplitGrant takes VERB[@NETWORK[/APP]], or VERB@/APP, apart; false if it isn't of that form.
+// Whether there is such a verb, and whether the names are allowed, is for the caller to check.
+func SplitGrant(text string) (verb, network, app string, ok bool) {
+	verb, where, limited := strings.Cut(text, "@")
+	network, app, _ = strings.Cut(where, "/")
+	return verb, network, app, verb != "" && (!limited || network != "" || app != "")
+}

@@ -58,9 +58,13 @@ func (a *API) beginAudit(w http.ResponseWriter, r *http.Request, c *call) (end f
 
 // entryOf returns what is known of a call so far.
 func entryOf(r *http.Request, c *call) audit.Entry {
-	return audit.Entry{Time: c.began, RequestID: c.id, CallersID: c.callers,
+	e := audit.Entry{Time: c.began, RequestID: c.id, CallersID: c.callers,
 		Kind: string(c.subject.Kind), Subject: c.subject.Name, Token: c.subject.Token,
 		Remote: r.RemoteAddr, Call: r.Method + " " + r.Pattern, Objects: objectsOf(r, c)}
+	if p := c.person; p.Subject != "" {
+		e.Person = &audit.Person{Issuer: p.Issuer, Subject: p.Subject, By: p.By}
+	}
+	return e
 }
 
 // endedWith ends an entry; status 0: nobody was answered.

@@ -74,6 +74,10 @@ func auditToAPI(e audit.Entry) api.AuditEntry {
 		CallersID: e.CallersID, Kind: e.Kind, Subject: e.Subject, Token: e.Token,
 		Remote: e.Remote, Call: e.Call, Objects: e.Objects, Status: e.Status, Code: e.Code,
 		TookMS: e.TookMS, Note: e.Note}
+	if e.Person != nil {
+		person := api.AuditPerson(*e.Person)
+		out.Person = &person
+	}
 	if e.Exec != nil {
 		exec := api.AuditExec(*e.Exec)
 		out.Exec = &exec

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/authz"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/signin"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 	"github.com/sluice-platform/sluice/internal/x/jsonhttp"
 )
@@ -18,7 +20,22 @@ type callers struct {
 	operator atomic.Pointer[[]string] // all of them count
 	scraper  string                   // "": there is none
 	tokens   fleet.Tokens
+	people   People // nil: nobody can sign in
 	used     usedTokens
+}
+
+// People knows who signs in; see package signin.
+type People interface {
+	Person(ctx context.Context, idToken string) (signin.Person, error)
+	Again(who signin.Person, now time.Time) (signin.Person, error)
+	Offer() signin.Offer
+}
+
+// caller is who sent a request.
+type caller struct {
+	subject authz.Subject
+	token   fleet.Token   // of a subject that has one; of a person what there is of one
+	person  signin.Person // of one that has signed in
 }
 
 const minToken = 16 // characters of the tokens in files
@@ -51,13 +68,13 @@ func (c *callers) setOperator(text string) error {
 	return nil
 }
 
-func newCallers(cfg Config, tokens fleet.Tokens) (*callers, error) {
+func newCallers(cfg Config, tokens fleet.Tokens, people People) (*callers, error) {
 	if s := cfg.ScrapeToken; s != "" && len(s) < minToken {
 		return nil, errs.New(errs.Invalid,
 			"the token for metrics is too short").
 			WithRemedy("give it at least %d characters of its own", minToken)
 	}
-	c := &callers{scraper: cfg.ScrapeToken, tokens: tokens,
+	c := &callers{scraper: cfg.ScrapeToken, tokens: tokens, people: people,
 		used: usedTokens{every: cfg.UsedEvery}}
 	return c, c.setOperator(cfg.OperatorToken)
 }
@@ -72,44 +89,92 @@ func (c *callers) isOperator(token string) bool {
 }
 
 // who returns who sent a request. Denied: nobody knows; Unavailable: nobody knows yet.
-func (c *callers) who(r *http.Request) (authz.Subject, fleet.Token, error) {
+func (c *callers) who(r *http.Request) (caller, error) {
 	token := jsonhttp.Bearer(r)
 	isOperator := c.isOperator(token)
 	isScraper := jsonhttp.SameToken(token, c.scraper)
 	switch {
 	case isOperator:
-		return authz.Fleetwide(authz.Operator), fleet.Token{}, nil
+		return caller{subject: authz.Fleetwide(authz.Operator)}, nil
 	case isWorker(r):
-		return authz.Subject{Kind: authz.Worker, Name: string(authz.Worker)}, fleet.Token{}, nil
+		return plainCaller(authz.Worker), nil
 	case isScraper:
-		return authz.Subject{Kind: authz.Scraper, Name: string(authz.Scraper)}, fleet.Token{}, nil
+		return plainCaller(authz.Scraper), nil
 	case authz.LooksLikeToken(token):
 		return c.holder(token, time.Now())
+	case c.people != nil && signin.LooksLikeIDToken(token):
+		return c.somebody(r.Context(), token)
 	}
-	return authz.Subject{Kind: authz.Anonymous}, fleet.Token{}, noToken(r)
+	return nobody(), noToken(r)
+}
+
+func plainCaller(kind authz.Kind) caller {
+	return caller{subject: authz.Subject{Kind: kind, Name: string(kind)}}
+}
+
+func nobody() caller { return caller{subject: authz.Subject{Kind: authz.Anonymous}} }
+
+// somebody returns the person who has signed in with an ID token. What the fleet keeps of tokens
+// there is for this one, too: it has an end, and bounds, which are the person's.
+func (c *callers) somebody(ctx context.Context, idToken string) (caller, error) {
+	p, err := c.people.Person(ctx, idToken)
+	if err != nil {
+		return nobody(), err
+	}
+	return caller{subject: subjectOfPerson(p), person: p,
+		token: fleet.Token{ID: fleet.TokenID(string(authz.Person) + ":" + p.Subject),
+			Name: p.Name(), ExpiresAt: p.Expires}}, nil
+}
+
+func subjectOfPerson(p signin.Person) authz.Subject {
+	return authz.Subject{Kind: authz.Person, Name: p.Name(), Grants: p.Grants}
 }
 
 // holder returns who has a token that was made for a person or program.
-func (c *callers) holder(text string, now time.Time) (authz.Subject, fleet.Token, error) {
-	nobody := authz.Subject{Kind: authz.Anonymous}
+func (c *callers) holder(text string, now time.Time) (caller, error) {
 	p, whole := authz.ParseToken(text)
 	if !whole {
-		return nobody, fleet.Token{}, errs.New(errs.Denied,
+		return nobody(), errs.New(errs.Denied,
 			"the token that came with the request was cut or misspelt: its checksum is wrong").
 			WithRemedy("copy it again, whole, from slt_ on")
 	}
 	t, err := c.tokens.Token(fleet.TokenID(p.ID))
 	if errs.Is(err, errs.NotFound) || err == nil && !p.Is(t.Hash) {
-		return nobody, fleet.Token{}, foreignToken()
+		return nobody(), foreignToken()
 	}
 	if err != nil {
-		return nobody, fleet.Token{}, err
+		return nobody(), err
 	}
 	if err := ended(t, now); err != nil {
-		return nobody, t, err
+		return nobody(), err
 	}
 	c.used.note(t, now)
-	return subjectOf(t), t, nil
+	return caller{subject: subjectOf(t), token: t}, nil
+}
+
+// still returns why what a call was allowed for is allowed no more; nil: it goes on, or nobody
+// knows now.
+func (c *callers) still(of call, need authz.Verb, now time.Time) error {
+	if of.subject.Kind == authz.Person {
+		p, err := c.people.Again(of.person, now)
+		if err != nil {
+			return err
+		}
+		s := subjectOfPerson(p)
+		if of.object.Class == authz.Some && !authz.Has(s, of.subject.Grants) {
+			return errs.New(errs.Denied, "the server's roles let %s do less than before", s.Name).
+				WithRemedy("call again")
+		}
+		return refusal(s, need, of.object)
+	}
+	t, err := c.tokens.Token(of.who.ID)
+	switch {
+	case errs.Is(err, errs.NotFound):
+		return foreignToken()
+	case err != nil:
+		return nil
+	}
+	return ended(t, now)
 }
 
 // subjectOf returns who holds a token. A grant that this release doesn't understand grants nothing.

@@ -42,6 +42,7 @@ what doesn't exist, word for word. 403: refused. 401: nobody knows the caller.
 type role struct {
 	name   string
 	token  string // "": made for the grants
+	group  string // of somebody who has signed in
 	grants []fleet.Grant
 	ended  bool
 }
@@ -64,6 +65,8 @@ func roles() []role {
 		{name: "fleet read", grants: on("", "", "read")},
 		{name: "fleet operate", grants: on("", "", "operate")},
 		{name: "fleet admin", grants: on("", "", "admin")},
+		{name: "signed in, no role", group: "guests", ended: true},
+		{name: "signed in, prod use", group: "users"},
 		{name: "operator file", token: operatorToken},
 		{name: "worker", token: workerToken},
 		{name: "metrics", token: scrapeToken},
@@ -78,6 +81,7 @@ func (r role) outsider() bool {
 
 // scene is a fleet with one of each thing.
 type scene struct {
+	people  *signedIn
 	fleet   *httpapitest.Fleet
 	api     *httpapi.API
 	machine fleet.MachineID
@@ -86,12 +90,12 @@ type scene struct {
 	token   string // of the role
 }
 
-func newScene(t *testing.T, worker string, r role) *scene {
+func newScene(t *testing.T, worker string, people *signedIn, r role) *scene {
 	t.Helper()
 	f := httpapitest.New()
 	f.SetWorkerURL(worker)
-	s := &scene{fleet: f, api: newAPI(t, f, nil), machine: newMachine(t, f, "zebra"),
-		token: r.token}
+	s := &scene{people: people, fleet: f, api: people.newAPI(t, f),
+		machine: newMachine(t, f, "zebra"), token: r.token}
 	move, err := f.Migrate(t.Context(), string(s.machine), "w2")
 	if err != nil {
 		t.Fatal(err)
@@ -117,6 +121,9 @@ func newScene(t *testing.T, worker string, r role) *scene {
 		t.Fatal(err)
 	}
 	addToken(t, f, "giraffe", []fleet.Grant{{Network: "prod", App: "shop", Verb: "read"}})
+	if r.group != "" {
+		s.token = people.token(t, map[string]any{"groups": r.group})
+	}
 	if s.token == "" {
 		text := addToken(t, f, "mine", r.grants)
 		s.token = text
@@ -280,6 +287,7 @@ func TestAuthorizationTable(t *testing.T) {
 	worker := httptest.NewServer(http.HandlerFunc(
 		func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }))
 	defer worker.Close()
+	people := newSignedIn(t)
 	all := newAPI(t, httpapitest.New(), nil)
 	routes := all.Routes()
 	inside := all.InsideRoutes()
@@ -294,7 +302,7 @@ func TestAuthorizationTable(t *testing.T) {
 	for _, route := range append(routes, inside...) {
 		cells := []string{"`" + route + "`"}
 		for _, r := range roles() {
-			cells = append(cells, newScene(t, worker.URL, r).cell(t, route, r))
+			cells = append(cells, newScene(t, worker.URL, people, r).cell(t, route, r))
 		}
 		fmt.Fprintf(&out, "| %s |\n", strings.Join(cells, " | "))
 	}

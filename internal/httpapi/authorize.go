@@ -33,8 +33,9 @@ func (a *API) authorize(need authz.Verb, of about, next http.HandlerFunc) http.H
 	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		c := callOf(r)
-		var err error
-		if c.subject, c.who, err = a.callers.who(r); err != nil {
+		who, err := a.callers.who(r)
+		c.subject, c.who, c.person = who.subject, who.token, who.person
+		if err != nil {
 			if of == aboutFeed && r.Header.Get("Authorization") == "" {
 				err = noCertificate()
 			}
@@ -79,7 +80,7 @@ func (a *API) authorize(need authz.Verb, of about, next http.HandlerFunc) http.H
 		if c.subject.Kind != authz.Worker { // whose certificate nobody has looked at here
 			connlimit.Known(r.Context())
 		}
-		ctx, cancel := a.running.add(r.Context(), c.who.ID)
+		ctx, cancel := a.running.add(r.Context(), a.end(*c, need))
 		defer cancel()
 		next(w, r.WithContext(ctx))
 	}
@@ -88,19 +89,10 @@ func (a *API) authorize(need authz.Verb, of about, next http.HandlerFunc) http.H
 // decide returns why a call is refused; nil: it is allowed. What the caller may not know of is told
 // in the same words as what isn't there.
 func (a *API) decide(r *http.Request, c *call, need authz.Verb, of about) error {
-	switch of {
-	case aboutMetrics:
-		return refusal(c.subject, need, authz.Object{Class: authz.Metrics})
-	case aboutFleet:
-		return refusal(c.subject, need, authz.Object{Class: authz.Fleet})
-	case aboutFeed:
-		return refusal(c.subject, need, authz.Object{Class: authz.Feed})
-	case aboutSome, aboutMachine, aboutMove:
-		// Who has the verb nowhere is told so whatever exists.
-		if err := refusal(c.subject, need, authz.Object{Class: authz.Some}); err != nil {
-			return err
-		}
-	case aboutNothing:
+	c.object = authz.Object{Class: classOf(of)}
+	// Who has the verb nowhere is told so whatever exists.
+	if err := refusal(c.subject, need, c.object); err != nil {
+		return err
 	}
 	if of == aboutMachine {
 		m, err := a.deps.Locator.Find(r.Context(), machineRef(r),
@@ -108,8 +100,8 @@ func (a *API) decide(r *http.Request, c *call, need authz.Verb, of about) error 
 		if err != nil {
 			return err
 		}
-		c.machine = m
-		return refusal(c.subject, need, authz.Object{Class: authz.Scoped, Scope: scopeOf(m)})
+		c.machine, c.object = m, authz.Object{Class: authz.Scoped, Scope: scopeOf(m)}
+		return refusal(c.subject, need, c.object)
 	}
 	if of == aboutMove {
 		id := fleet.MoveID(r.PathValue("id"))
@@ -121,9 +113,26 @@ func (a *API) decide(r *http.Request, c *call, need authz.Verb, of about) error 
 		if !sees(r, s) {
 			return fleet.NoMove(id)
 		}
-		return refusal(c.subject, need, authz.Object{Class: authz.Scoped, Scope: s})
+		c.object = authz.Object{Class: authz.Scoped, Scope: s}
+		return refusal(c.subject, need, c.object)
 	}
 	return nil
+}
+
+// classOf returns the class of what a route is about, as far as the route says it.
+func classOf(of about) authz.Class {
+	switch of {
+	case aboutMetrics:
+		return authz.Metrics
+	case aboutFleet:
+		return authz.Fleet
+	case aboutFeed:
+		return authz.Feed
+	case aboutSome, aboutMachine, aboutMove:
+		return authz.Some
+	case aboutNothing:
+	}
+	return authz.Public
 }
 
 // mayDo refuses a call that names a scope in its body, unless the caller has a verb there. What is

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/authz"
 	"github.com/sluice-platform/sluice/internal/fleet"
+	"github.com/sluice-platform/sluice/internal/signin"
 )
 
 // call is what is known of one request by those who handle it, one after another.
@@ -16,6 +17,8 @@ type call struct {
 	subject authz.Subject
 	machine fleet.Machine // of a call about one
 	who     fleet.Token   // of a subject that has one
+	person  signin.Person // of one that has signed in
+	object  authz.Object  // that the call was decided on
 	began   time.Time
 	objects []string // that the call has made or acted on, as kind/id
 }

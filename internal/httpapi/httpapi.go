@@ -72,6 +72,8 @@ type Deps struct {
 	Exposition http.Handler
 	// Requests counts what is answered; nil: nobody sees it.
 	Requests *expose.Requests
+	// People knows who signs in by OpenID Connect; nil: nobody can.
+	People People
 	// Audit keeps who has done what; nil: nobody does.
 	Audit Audit
 	// Transport carries proxied calls to workers; nil means one of its own.
@@ -126,7 +128,7 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if cfg.UsedEvery == 0 {
 		cfg.UsedEvery = time.Minute
 	}
-	known, err := newCallers(cfg, deps.Tokens)
+	known, err := newCallers(cfg, deps.Tokens, deps.People)
 	if err != nil {
 		return nil, fmt.Errorf("set up the API's tokens: %w", err)
 	}

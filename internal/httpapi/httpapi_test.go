@@ -47,6 +47,11 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 			_ = io.WriteString(w, "exposed")
 	})
 	deps.Peer, deps.Audit = isW1, emptyAudit{}
+	return apiOf(t, deps)
+}
+
+func apiOf(t *testing.T, deps httpapi.Deps) *httpapi.API {
+	t.Helper()
 	a, err := httpapi.New(httpapi.Config{OperatorToken: operatorToken,
 		ScrapeToken: scrapeToken, Version: "v0.1.0",
 		Heartbeat: 20 * time.Millisecond, LongPoll: 100 * time.Millisecond},

@@ -33,6 +33,8 @@ func (a *API) routes() []route {
 
 		{"GET", "/v1/health", authz.None, aboutNothing, a.health},
 		{"GET", "/v1/openapi.yaml", authz.None, aboutNothing, a.openAPI},
+		{"GET", "/v1/signin", authz.None, aboutNothing, a.signIn},
+		{"GET", "/v1/whoami", authz.None, aboutSome, a.whoAmI},
 		{"GET", "/v1/server", authz.Read, aboutFleet, a.server},
 
 		{"POST", "/v1/machines", authz.Operate, aboutSome, machines.createMachine},

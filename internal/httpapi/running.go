@@ -5,67 +5,65 @@ import (
 	"sync"
 	"time"
 
-	"github.com/sluice-platform/sluice/internal/fleet"
-	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/authz"
 )
 
-// endsWithin is how long a call goes on at most after its token has ended.
+// endsWithin is how long a call goes on at most after what allowed it has ended.
 const endsWithin = time.Second
 
-// running is the calls that run on tokens which can end.
+// running is the calls that run on what can end: a token, or a sign-in.
 type running struct {
 	mu    sync.Mutex
-	calls map[fleet.TokenID]map[*context.CancelCauseFunc]bool
+	calls map[*runningCall]bool
 }
 
-// add returns a context that ends, with the reason as its cause, when the token ends: so an exec, a
-// watch or a stream doesn't outlive it. No token, no end.
-func (r *running) add(ctx context.Context, id fleet.TokenID) (context.Context,
+type runningCall struct {
+	over   func(now time.Time) error // why it may not go on
+	cancel context.CancelCauseFunc
+}
+
+// end returns what says why a call may not go on; nil: it can't end.
+func (a *API) end(c call, need authz.Verb) func(time.Time) error {
+	if c.who.ID == "" {
+		return nil
+	}
+	return func(now time.Time) error { return a.callers.still(c, need, now) }
+}
+
+// add returns a context that ends, with the reason as its cause, when over gives one: so an exec, a
+// watch or a stream doesn't outlive what allowed it. nil: it doesn't end.
+func (r *running) add(ctx context.Context, over func(time.Time) error) (context.Context,
 	context.CancelFunc) {
-	if id == "" {
+	if over == nil {
 		return ctx, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
+	c := &runningCall{over, cancel}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.calls == nil {
-		r.calls = map[fleet.TokenID]map[*context.CancelCauseFunc]bool{}
+		r.calls = map[*runningCall]bool{}
 	}
-	if r.calls[id] == nil {
-		r.calls[id] = map[*context.CancelCauseFunc]bool{}
-	}
-	r.calls[id][&cancel] = true
+	r.calls[c] = true
 	return ctx, func() {
 		cancel(nil)
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		delete(r.calls[id], &cancel)
-		if len(r.calls[id]) == 0 {
-			delete(r.calls, id)
-		}
+		delete(r.calls, c)
 	}
 }
 
-func (r *running) tokens() []fleet.TokenID {
+func (r *running) all() []*runningCall {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var ids []fleet.TokenID
-	for id := range r.calls {
-		ids = append(ids, id)
+	calls := make([]*runningCall, 0, len(r.calls))
+	for c := range r.calls {
+		calls = append(calls, c)
 	}
-	return ids
+	return calls
 }
 
-// end ends all calls of a token.
-func (r *running) end(id fleet.TokenID, why error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for cancel := range r.calls[id] {
-		(*cancel)(why)
-	}
-}
-
-// endCalls ends the calls of tokens that have ended, until ctx ends.
+// endCalls ends the calls that may not go on, until ctx ends.
 func (a *API) endCalls(ctx context.Context) error {
 	tick := time.NewTicker(endsWithin)
 	defer tick.Stop()
@@ -74,18 +72,9 @@ func (a *API) endCalls(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case now := <-tick.C:
-			for _, id := range a.running.tokens() {
-				t, err := a.deps.Tokens.Token(id)
-				switch {
-				case errs.Is(err, errs.NotFound):
-					err = foreignToken()
-				case err == nil:
-					err = ended(t, now)
-				default: // nobody knows now
-					continue
-				}
-				if err != nil {
-					a.running.end(id, err)
+			for _, c := range a.running.all() {
+				if err := c.over(now); err != nil {
+					c.cancel(err)
 				}
 			}
 		}

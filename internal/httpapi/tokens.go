@@ -58,7 +58,7 @@ func (tokenCalls) tell(r *http.Request, body api.CreateToken) {
 // the id of one.
 func reservedName(name string) bool {
 	for _, kind := range []authz.Kind{authz.Anonymous, authz.Operator, authz.Holder, authz.Worker,
-		authz.Scraper} {
+		authz.Scraper, authz.Person} {
 		if name == string(kind) {
 			return true
 		}

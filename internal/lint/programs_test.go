@@ -19,7 +19,7 @@ var minimal = []string{"cat", "cmp", "cp", "dd", "grep", "perl", "sh", "sleep", 
 	"apt-get", "go"}
 
 // optional are programs without which the product does less, and says which package to install.
-var optional = []string{"btrfs"}
+var optional = []string{"btrfs", "xdg-open"}
 
 // TestProgramsAreInstalledBySetup compares what tests and the product call with what
 // scripts/setup.sh installs. A program that only this machine happens to have fails elsewhere. It
