@@ -121,6 +121,30 @@ type JoinToken struct {
 	UsedAt    time.Time `json:"used_at,omitzero"`
 }
 
+// Authority is who vouches for the parts of a fleet, and how far workers have followed it.
+type Authority struct {
+	Phase        string                 `json:"phase"` // of a rotation: settled, begun, switched
+	Certificates []AuthorityCertificate `json:"certificates"`
+	PEM          string                 `json:"pem"`     // what parts and clients are to trust
+	Current      []string               `json:"current"` // workers that have followed
+	Behind       []string               `json:"behind"`  // workers that have not, or don't say
+}
+
+// AuthorityCertificate is one certificate that all parts of a fleet trust.
+type AuthorityCertificate struct {
+	Fingerprint string    `json:"fingerprint"` // SHA-256, in hex
+	Subject     string    `json:"subject"`
+	NotBefore   time.Time `json:"not_before"`
+	NotAfter    time.Time `json:"not_after"`
+	Signs       bool      `json:"signs"`
+}
+
+// RotateAuthority asks for a step of a rotation: begin, switch, finish or abort.
+type RotateAuthority struct {
+	Step  string `json:"step"`
+	Force bool   `json:"force,omitempty"` // leave workers behind that have not followed
+}
+
 // RevokedWorker is a worker whose certificates are refused.
 type RevokedWorker struct {
 	ID        string    `json:"id"`

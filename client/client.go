@@ -72,7 +72,7 @@ func New(baseURL, token string, more ...Option) (*Client, error) {
 	if o.token == nil {
 		o.token = func(context.Context) (string, error) { return token, nil }
 	}
-	return &Client{base: u, token: o.token, http: &http.Client{Transport: &http.Transport{
+	return &Client{base: u, token: o.token, http: &http.Client{Transport: upgrading{&http.Transport{
 		Proxy: http.ProxyFromEnvironment,
 		DialContext: (&net.Dialer{Timeout: 5 * time.Second,
 			KeepAlive: 15 * time.Second}).DialContext,
@@ -81,7 +81,7 @@ func New(baseURL, token string, more ...Option) (*Client, error) {
 		MaxIdleConnsPerHost:   16,
 		IdleConnTimeout:       time.Minute,
 		ExpectContinueTimeout: 30 * time.Second, // an upload waits to be asked for its body
-	}}}, nil
+	}}}}, nil
 }
 
 // BaseURL returns where the server is.

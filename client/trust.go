@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -40,7 +41,10 @@ func trusting(ca []byte) (*tls.Config, error) {
 		}
 		between := x509.NewCertPool()
 		for _, c := range s.PeerCertificates[1:] {
-			between.AddCert(c)
+			// The authority's own is among roots, if it is any good.
+			if !bytes.Equal(c.RawIssuer, c.RawSubject) {
+				between.AddCert(c)
+			}
 		}
 		leaf := s.PeerCertificates[0]
 		_, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: between})

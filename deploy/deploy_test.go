@@ -69,6 +69,15 @@ func TestStoreCredentialsOldFires(t *testing.T) {
 	}
 }
 
+// TestCertificateNotRenewedFires for a worker that says so, and for no other.
+func TestCertificateNotRenewedFires(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "promtool", "test", "rules",
+		"prometheus/certificates_test.yaml").CombinedOutput()
+	if err != nil {
+		t.Errorf("promtool test rules: %v\n%s", err, out)
+	}
+}
+
 // TestDashboardParses: each panel has an expression, and an id and a title of its own.
 func TestDashboardParses(t *testing.T) {
 	var board struct {

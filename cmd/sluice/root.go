@@ -60,6 +60,7 @@ func nounCommands(d *deps) []*cobra.Command {
 		newMachineCommand(d),
 		newNetworkCommand(d),
 		newQuotaCommand(d),
+		newCACommand(d),
 		newSecretCommand(d),
 		newServerCommand(d),
 		newStoreCommand(d),

@@ -217,6 +217,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	g.Go(func() error { return seen.traces.Run(ctx) })
 	g.Go(func() error { return keysOfStore.Run(ctx) })
 	f.serveAPI(ctx, g, served, audited, log)
+	g.Go(func() error { return followAuthority(ctx, authority, c.AuthorityChanged, log) })
 	g.Go(func() error { return etcd.Wait(ctx) }) // without state there is nothing to serve
 	g.Go(func() error { return warnOfFullDisk(ctx, f.data, log) })
 	g.Go(func() error { return whenReady(ctx, f.readyFile, c, served.at, log) })

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/httpapi"
 	"github.com/sluice-platform/sluice/internal/identity"
 	"github.com/sluice-platform/sluice/internal/x/connlimit"
+	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
 // identityFlags say who vouches for the parts of the fleet, and how the server is known.
@@ -84,10 +87,54 @@ func (i issuer) Issue(worker fleet.WorkerID, term int64,
 		Authority: string(a.Authority)}, err
 }
 
+// State implements control.Authority.
+func (i issuer) State() fleet.AuthorityState {
+	v := i.View()
+	s := fleet.AuthorityState{Phase: string(v.Phase), Version: v.Version, PEM: string(v.PEM)}
+	for _, c := range v.Certs {
+		s.Certs = append(s.Certs, fleet.AuthorityCert(c))
+	}
+	return s
+}
+
+// Rotate implements control.Authority.
+func (i issuer) Rotate(step string) error { return i.Authority.Rotate(identity.Step(step)) }
+
+// authorityEvery is how often the authority's files are read again.
+const authorityEvery = 2 * time.Second
+
+// followAuthority has the fleet follow what the authority's files say, until ctx ends. What can't
+// be read changes nothing.
+func followAuthority(ctx context.Context, a *identity.Authority, changed func(),
+	log *slog.Logger) error {
+	tick := time.NewTicker(authorityEvery)
+	defer tick.Stop()
+	failing := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		fresh, err := a.Reload()
+		switch {
+		case err == nil && fresh:
+			log.InfoContext(ctx, "the fleet's authority is read again", "version", a.View().Version)
+			changed()
+		case err == nil:
+			failing = ""
+		case err.Error() != failing: // once for each failure
+			failing = err.Error()
+			log.ErrorContext(ctx, "the fleet's authority can't be read; what it was counts until the server's end",
+				"error", err, "remedy", errs.RemedyOf(err))
+		}
+	}
+}
+
 // useIdentity makes the API know workers by their certificates, and show them the server's.
 func useIdentity(deps *httpapi.Deps, a *identity.Authority, self *identity.Self) {
 	enrolment := deps.Enrolment
-	deps.Peer = a.Check
+	deps.Peer, deps.DialledAs = a.Check, a.Hash
 	deps.Dial = func(w fleet.WorkerAPI) (*tls.Config, time.Time) {
 		// Without a certificate there is no connection, which says why.
 		until, _ := self.Until()

@@ -98,7 +98,14 @@ func (cfg *workerConfig) findIdentity(ctx context.Context, log *slog.Logger) (*i
 	if err := tunnel.ForgetKeys(cfg.data); err != nil {
 		return nil, err
 	}
-	joined, err := cfg.enroll(ctx, dir, token, text, held == nil, log)
+	joined, err := cfg.enroll(ctx, dir, token, text, func(err error) bool {
+		if held == nil {
+			return errs.Is(err, errs.Unavailable)
+		}
+		// The token's server has answered, and the certificate isn't of its authority. Soon it
+		// knows that this worker can't be alive.
+		return errs.Is(err, errs.Conflict) && !held.Trusts(token.Authority)
+	}, log)
 	if err != nil && held != nil {
 		log.WarnContext(ctx, "the join token is not taken; the present certificate is used", "error",
 			err, "remedy", errs.RemedyOf(err))
@@ -107,10 +114,9 @@ func (cfg *workerConfig) findIdentity(ctx context.Context, log *slog.Logger) (*i
 	return joined, err
 }
 
-// enroll gets a certificate by a join token. While the server can't be reached it tries again, if
-// it is to wait.
+// enroll gets a certificate by a join token. It tries again after the errors for which again holds.
 func (cfg *workerConfig) enroll(ctx context.Context, dir string, token identity.Token, text string,
-	wait bool, log *slog.Logger) (*identity.Held, error) {
+	again func(error) bool, log *slog.Logger) (*identity.Held, error) {
 	link, err := serverlink.New(cfg.server, identity.JoiningConfig(token))
 	if err != nil {
 		return nil, err
@@ -123,10 +129,11 @@ func (cfg *workerConfig) enroll(ctx context.Context, dir string, token identity.
 				return link.Enroll(ctx, fleet.EnrollRequest{Worker: fleet.WorkerID(cfg.name),
 					Token: text, Request: string(request)})
 			})
-		if err == nil || !wait || !errs.Is(err, errs.Unavailable) {
+		if err == nil || !again(err) {
 			return held, err
 		}
-		log.WarnContext(ctx, "the server does not answer the join", "error", err)
+		log.WarnContext(ctx, "the server does not answer the join, or not yet as is wanted",
+			"error", err)
 		if err := backoff.Sleep(ctx, pause.Next()); err != nil {
 			return nil, errs.Wrap(errs.Unavailable, err, "join the fleet")
 		}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/sluice-platform/sluice/internal/control/records"
 	"github.com/sluice-platform/sluice/internal/fleet"
-	"github.com/sluice-platform/sluice/internal/plan"
 	"github.com/sluice-platform/sluice/internal/x/errs"
 )
 
@@ -22,6 +21,10 @@ type Authority interface {
 	// CheckRequest returns what identifies the key of a request for a certificate.
 	CheckRequest(request string) (key string, err error)
 	Issue(worker fleet.WorkerID, term int64, request string) (fleet.EnrollAnswer, error)
+	// State says who is trusted now, and who signs.
+	State() fleet.AuthorityState
+	// Rotate takes a step of a rotation.
+	Rotate(step string) error
 }
 
 // Bounds of join tokens.
@@ -188,8 +191,7 @@ func (c *Control) spend(ctx context.Context, row records.Row[fleet.JoinToken],
 	}
 	who, known := c.records.Identities.Get(worker)
 	if known && !who.Val.IsRevoked() {
-		if _, joined := c.records.Workers.Get(worker); joined &&
-			c.obs.health(worker, now) != plan.Down {
+		if _, joined := c.records.Workers.Get(worker); joined && c.obs.speaks(worker, now) {
 			return 0, errs.New(errs.Conflict,
 				"a worker %s is alive, and has a certificate; another can't have its name", worker).
 				WithRemedy("give it another name; or revoke the first: sluice worker revoke %s",

@@ -17,7 +17,22 @@ import (
 
 // textAuthority makes certificates that are texts: "w1/TERM/KEY" for the request KEY. A token's
 // text is ID.SECRET.
-type textAuthority struct{ tokens atomic.Int32 }
+type textAuthority struct {
+	tokens atomic.Int32
+	steps  atomic.Int32 // of rotations
+}
+
+func (a *textAuthority) State() fleet.AuthorityState {
+	return fleet.AuthorityState{Phase: "some", Version: fmt.Sprintf("v%d", a.steps.Load())}
+}
+
+func (a *textAuthority) Rotate(step string) error {
+	if step == "jump" {
+		return errs.New(errs.Invalid, "there is no step jump")
+	}
+	a.steps.Add(1)
+	return nil
+}
 
 func (a *textAuthority) NewToken() (id, hash, text string) {
 	n := a.tokens.Add(1)
@@ -256,6 +271,132 @@ func TestRevocation(t *testing.T) {
 	}
 	_, err = e.RevokeWorker(t.Context(), "w9", "")
 	refused(t, "an unknown worker", err, errs.NotFound, "w9")
+}
+
+// TestAWorkerThatCanNotSpeakJoinsAnew: of a server that has just started nobody has heard anything;
+// soon after, who hasn't been heard has no certificate that counts, and needs to wait no longer.
+func TestAWorkerThatCanNotSpeakJoinsAnew(t *testing.T) {
+	e := newEnrolling(t)
+	for n, w := range []fleet.WorkerID{"w1", "w2"} {
+		e.must(w, e.token(w), "k of "+string(w))
+		at := fmt.Sprintf("fd00::%d", n+1)
+		if err := e.join(w, at, "https://["+at+"]:7600"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.restart()
+	_, err := e.enroll("w1", e.token("w1"), "k2")
+	refused(t, "at once", err, errs.Conflict, "is alive")
+	for range 10 {
+		e.now = e.now.Add(time.Second)
+		e.Tick()
+	}
+	if err := e.Report(t.Context(), fleet.WorkerReport{Worker: "w2", Boot: "b",
+		Sequence: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.enroll("w1", e.token("w1"), "k2"); err != nil {
+		t.Errorf("one that was not heard: %v", err)
+	}
+	_, err = e.enroll("w2", e.token("w2"), "k2")
+	refused(t, "one that was heard", err, errs.Conflict, "is alive")
+}
+
+// TestTwoWorkersAtOneAddress: the second is refused while the first lives; and the first, if it is
+// back only after another has taken its place.
+func TestTwoWorkersAtOneAddress(t *testing.T) {
+	e := newEnrolling(t)
+	for _, w := range []fleet.WorkerID{"w1", "w2"} {
+		e.must(w, e.token(w), "k of "+string(w))
+	}
+	if err := e.join("w1", "fd00::1", "https://[fd00::1]:7600"); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, "a second worker", e.join("w2", "fd00::1", "https://[fd00::1]:7601"),
+		errs.Conflict, "worker w1 is alive at address fd00::1")
+	if _, err := e.Worker(t.Context(), "w2"); !errs.Is(err, errs.NotFound) {
+		t.Errorf("it was refused and is there: %v", err)
+	}
+	for range 200 { // the first is silent for long
+		e.now = e.now.Add(time.Second)
+		e.Tick()
+	}
+	if err := e.join("w2", "fd00::1", "https://[fd00::1]:7601"); err != nil {
+		t.Fatalf("after the first is down: %v", err)
+	}
+	report := func(w fleet.WorkerID, sequence int64) error {
+		return e.Report(t.Context(), fleet.WorkerReport{Worker: w, Boot: "b", Sequence: sequence})
+	}
+	if err := report("w2", 1); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, "the first reports again", report("w1", 1), errs.NotFound, "has to join again")
+	refused(t, "the first joins again", e.join("w1", "fd00::1", "https://[fd00::1]:7600"),
+		errs.Conflict, "worker w2 is alive at address fd00::1")
+	if _, err := e.RevokeWorker(t.Context(), "w2", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.join("w1", "fd00::1", "https://[fd00::1]:7600"); err != nil {
+		t.Errorf("after the second was revoked: %v", err)
+	}
+}
+
+// TestRotationWaitsForWorkers: what would shut a worker out is refused until all have followed, but
+// not for those that are revoked, and not by force. Workers hear of each step at once.
+func TestRotationWaitsForWorkers(t *testing.T) {
+	e := newEnrolling(t)
+	for n, w := range []fleet.WorkerID{"w1", "w2"} {
+		e.must(w, e.token(w), "k of "+string(w))
+		at := fmt.Sprintf("fd00::%d", n+1)
+		if err := e.join(w, at, "https://["+at+"]:7600"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sequence := int64(0)
+	report := func(w fleet.WorkerID, version string) {
+		t.Helper()
+		sequence++
+		if err := e.Report(t.Context(), fleet.WorkerReport{Worker: w, Boot: "b",
+			Sequence: sequence, Authority: version}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set, err := e.Assignments(t.Context(), "w1", 0)
+	if err != nil || set.Authority != "v0" {
+		t.Fatalf("%q, %v", set.Authority, err)
+	}
+	if _, err := e.RotateAuthority(t.Context(), "begin", false); err != nil {
+		t.Fatal(err)
+	}
+	if set, err = e.Assignments(t.Context(), "w1", set.Revision); err != nil ||
+		set.Authority != "v1" {
+		t.Errorf("after the first step workers hear of %q, %v", set.Authority, err)
+	}
+	report("w1", "v1")
+	report("w2", "v0")
+	_, err = e.RotateAuthority(t.Context(), "switch", false)
+	refused(t, "w2 has not followed", err, errs.Conflict, "last change: w2")
+	v, err := e.Authority(t.Context())
+	if err != nil || fmt.Sprint(v.Current, v.Behind) != "[w1] [w2]" {
+		t.Errorf("%+v, %v", v, err)
+	}
+	report("w2", "v1")
+	if _, err := e.RotateAuthority(t.Context(), "switch", false); err != nil {
+		t.Errorf("all have followed: %v", err)
+	}
+	if _, err := e.RotateAuthority(t.Context(), "finish", true); err != nil {
+		t.Errorf("by force: %v", err)
+	}
+	report("w1", "v3")
+	if _, err := e.RevokeWorker(t.Context(), "w2", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.RotateAuthority(t.Context(), "finish", false); err != nil {
+		t.Errorf("only a revoked worker is behind: %v", err)
+	}
+	if _, err := e.RotateAuthority(t.Context(), "jump", false); !errs.Is(err, errs.Invalid) {
+		t.Errorf("no such step: %v", err)
+	}
 }
 
 // TestALivingWorkerKeepsItsName, its address and its API, whatever token another has.

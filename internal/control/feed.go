@@ -47,7 +47,8 @@ func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 	defer c.feeds.Unlock()
 	report, _, _ := c.obs.report(id)
 	last := c.obs.feedOf(id)
-	from := derivedFrom{stamp: c.records.Stamp(id, last.strangers), report: report}
+	from := derivedFrom{stamp: c.records.Stamp(id, last.strangers), report: report,
+		authority: c.authorityVersion()}
 	if last.set.Revision != 0 && last.from == from {
 		return last.set
 	}
@@ -64,19 +65,21 @@ func (c *Control) refreshFeed(id fleet.WorkerID) fleet.AssignmentSet {
 		return fleet.AssignmentSet{Worker: id}
 	}
 	next := feed{set: deriveAssignments(around, reported), strangers: around.Strangers,
-		from: derivedFrom{stamp: around.Stamp, report: report}}
+		from: derivedFrom{stamp: around.Stamp, report: report, authority: from.authority}}
 	if c.cfg.Trace {
 		addTraces(next.set, around.Moves)
 	}
 	next.set.Private = c.privateOf(next.set.Assignments)
+	next.set.Authority = from.authority
 	return c.obs.publish(next, c.now())
 }
 
 // derivedFrom says of what a worker's assignments were derived. It is read with it or before, so
 // that they are at least as new.
 type derivedFrom struct {
-	stamp  records.Stamp
-	report *fleet.WorkerReport
+	stamp     records.Stamp
+	report    *fleet.WorkerReport
+	authority string
 }
 
 // feedOf returns what is kept of a worker's assignments.

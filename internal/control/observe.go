@@ -168,6 +168,18 @@ func (o *observer) health(id fleet.WorkerID, now time.Time) plan.Health {
 	return o.healthLocked(id, now)
 }
 
+// speaks reports whether a worker is to be taken for one that lives and has a certificate that
+// counts. One that a server hasn't heard since its start, although all report each second, may
+// have none: so it is after the authority's key was lost.
+func (o *observer) speaks(id fleet.WorkerID, now time.Time) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if w := o.workers[id]; w != nil && !w.contact.Last.IsZero() {
+		return o.healthLocked(id, now) != plan.Down
+	}
+	return now.Sub(o.grace) < o.policy.WorkerSuspect
+}
+
 func (o *observer) healthLocked(id fleet.WorkerID, now time.Time) plan.Health {
 	var c plan.Contact
 	if w := o.workers[id]; w != nil {

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"net/netip"
 	"reflect"
 	"strings"
 	"time"
@@ -52,6 +53,9 @@ func (c *Control) admit(ctx context.Context, req fleet.JoinRequest) (uint32, err
 	if err := c.checkMoved(old, known, req); err != nil {
 		return 0, err
 	}
+	if err := c.checkAlone(req.Worker, req.Address, c.now()); err != nil {
+		return 0, err
+	}
 	if !known {
 		n := c.records.Counters()
 		n.Val.Worker++
@@ -86,15 +90,52 @@ func (c *Control) checkMoved(old records.Row[fleet.Worker], known bool,
 		WithRemedy("give it another name, or stop the first and wait %s", c.cfg.Policy.WorkerDown)
 }
 
+// checkAlone refuses a worker at the address of another that lives: each would take away the
+// other's routes on its host, and what is sent to the machines of one would reach the other.
+func (c *Control) checkAlone(id fleet.WorkerID, at netip.Addr, now time.Time) error {
+	for _, other := range c.records.Workers.All() {
+		if other.Val.ID == id || other.Val.Address != at {
+			continue
+		}
+		who, _ := c.records.Identities.Get(other.Val.ID)
+		if who.Val.IsRevoked() || c.obs.health(other.Val.ID, now) == plan.Down {
+			continue
+		}
+		return errs.New(errs.Conflict,
+			"worker %s is alive at address %s; worker %s can't be there, too",
+			other.Val.ID, at, id).
+			WithRemedy("give each worker a host of its own, or another --address; or stop worker %s and wait %s",
+				other.Val.ID, c.cfg.Policy.WorkerDown)
+	}
+	return nil
+}
+
+// checkBack has a worker that was down join anew if another is at its address by now: there it is
+// told why it can't be.
+func (c *Control) checkBack(w fleet.Worker, now time.Time) error {
+	if c.obs.health(w.ID, now) != plan.Down {
+		return nil
+	}
+	if err := c.checkAlone(w.ID, w.Address, now); err != nil {
+		return errs.Wrap(errs.NotFound, err, "worker %s was down, and has to join again", w.ID)
+	}
+	return nil
+}
+
 // Report implements fleet.WorkerFeed. It keeps the report in memory only.
 func (c *Control) Report(_ context.Context, r fleet.WorkerReport) error {
 	if err := c.ready(); err != nil {
 		return err
 	}
-	if _, err := c.knownWorker(r.Worker); err != nil {
+	w, err := c.knownWorker(r.Worker)
+	if err != nil {
 		return err
 	}
-	machines, changed := c.obs.take(r, c.now())
+	now := c.now()
+	if err := c.checkBack(w.Val, now); err != nil {
+		return err
+	}
+	machines, changed := c.obs.take(r, now)
 	if !changed {
 		return nil
 	}

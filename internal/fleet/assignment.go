@@ -69,6 +69,9 @@ type AssignmentSet struct {
 	Peers       []Peer       `json:"peers"`
 	// Private is apart from the assignments, because a worker keeps those on its disk.
 	Private map[MachineID]Private `json:"private,omitempty"`
+	// Authority is the version of the fleet's authority. A worker that has a certificate of another
+	// renews it at once. "": the server is of a release that doesn't say.
+	Authority string `json:"authority,omitempty"`
 }
 
 // VMReport is one machine on one worker, as observed.
@@ -232,6 +235,9 @@ type WorkerReport struct {
 	Conditions []Condition `json:"conditions,omitempty"`
 	Release    ReleaseID   `json:"release"`
 	Version    string      `json:"version"`
+	// Authority is the version of the fleet's authority that the worker trusts, and has its
+	// certificate of.
+	Authority string `json:"authority,omitempty"`
 	// Acceleration is what runs the instructions of the worker's VMs; nil where they have no kernel
 	// of their own, and until it is known.
 	Acceleration *Acceleration `json:"acceleration,omitempty"`

@@ -76,6 +76,34 @@ type Enrolment interface {
 	// OnRefused calls do once CheckWorker begins to refuse, until remove is called. do must not
 	// block.
 	OnRefused(worker WorkerID, term int64, do func()) (remove func())
+	// Authority returns who vouches for the parts of the fleet, and which workers know of it.
+	Authority(ctx context.Context) (AuthorityView, error)
+	// RotateAuthority takes a step of a rotation: see identity.Step. Conflict: it isn't the next
+	// one, or, unless forced, a worker hasn't followed the one before.
+	RotateAuthority(ctx context.Context, step string, force bool) (AuthorityView, error)
+}
+
+// AuthorityState is who vouches for the parts of the fleet.
+type AuthorityState struct {
+	Phase   string // of a rotation
+	Version string // of what is trusted, and who signs
+	PEM     string
+	Certs   []AuthorityCert // the first signs
+}
+
+// AuthorityCert is one certificate that all parts trust.
+type AuthorityCert struct {
+	Fingerprint         string // SHA-256, in hex
+	Subject             string
+	NotBefore, NotAfter time.Time
+	Signs               bool
+}
+
+// AuthorityView is AuthorityState with what workers have of it.
+type AuthorityView struct {
+	AuthorityState
+	Current []WorkerID // trust just that, and have certificates of who signs
+	Behind  []WorkerID // don't, or don't say
 }
 
 // WorkerAPI is where the server reaches a worker, and who has to answer there.

@@ -179,6 +179,7 @@ func samples() map[string]sample {
 		"PUT /v1/images/{name}":                     {"?size_bytes=1073741824", "tar"},
 		"POST /v1/tokens":                           {"", `{"name":"new","grants":[{"network":"prod","verb":"read"}]}`},
 		"POST /v1/worker-tokens":                    {"", `{"worker":"w9"}`},
+		"POST /v1/authority/rotate":                 {"", `{"step":"begin"}`},
 		"POST /internal/v1/enroll":                  {"", `{"worker":"w9","token":"x"}`},
 		"POST /internal/v1/join":                    {"", `{"worker":"w1","address":"fd00::3"}`},
 		"GET /internal/v1/workers/{id}/assignments": {"?after=0", ""},

@@ -55,6 +55,7 @@ func (a *API) exec(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
+	defer a.workers.spare(a.waits.lifetime, t.worker, t.url.String())
 	defer func() { s.over("") }()
 	defer func() { _ = s.platform.CloseNow() }()
 	if s.caller, err = websocket.Accept(w, r, nil); err != nil {

@@ -65,6 +65,9 @@ type Deps struct {
 	Peer func([]*x509.Certificate) (identity.Name, error)
 	// Dial is how a worker is reached; nil: by its address, without a certificate.
 	Dial WorkerDialer
+	// DialledAs says by whose word the server is known to workers. Connections to them are made
+	// anew once it is another; nil: it never is.
+	DialledAs func() string
 	// Lacks says why the server can't do its work now, without names or addresses; nil: it always
 	// can.
 	Lacks func(context.Context) []string
@@ -150,7 +153,8 @@ func New(cfg Config, deps Deps) (*API, error) {
 	if deps.Peer == nil {
 		deps.Peer = noPeer
 	}
-	a := &API{cfg: cfg, deps: deps, callers: known, workers: newWorkerLinks(deps.Dial),
+	a := &API{cfg: cfg, deps: deps, callers: known,
+		workers:  newWorkerLinks(deps.Dial, deps.DialledAs),
 		inflight: semaphore.NewWeighted(maxInflight), use: newTokenUse(cfg.PerToken),
 		streams: newStreams(deps.Quotas)}
 	lifetime, stop := context.WithCancel(context.Background())

@@ -26,6 +26,7 @@ func (a *API) routes() []route {
 	workers, drains := workerCalls{a.deps.Workers}, drainCalls{a.deps.Drains, a.waits}
 	tokens, log := tokenCalls{a.deps.Tokens}, auditCalls{a.deps.Audit}
 	images, enrol := imageCalls{a.deps.Images}, enrolCalls{a.deps.Enrolment}
+	authority := authorityCalls{a.deps.Enrolment}
 	return slices.Concat([]route{
 		{"GET", "/healthz", authz.None, aboutNothing, expose.Alive},
 		{"GET", "/readyz", authz.None, aboutNothing, expose.Ready(a.lacks)},
@@ -67,6 +68,10 @@ func (a *API) routes() []route {
 		{"GET", "/v1/worker-tokens", authz.Admin, aboutFleet, enrol.listTokens},
 		{"POST", "/v1/worker-tokens", authz.Admin, aboutFleet, enrol.createToken},
 		{"DELETE", "/v1/worker-tokens/{id}", authz.Admin, aboutFleet, enrol.deleteToken},
+
+		{"GET", "/v1/authority", authz.Read, aboutFleet, authority.get},
+		{"GET", "/v1/authority.pem", authz.None, aboutNothing, authority.pem},
+		{"POST", "/v1/authority/rotate", authz.Admin, aboutFleet, authority.rotate},
 
 		{"POST", "/v1/tokens", authz.Admin, aboutSome, tokens.createToken},
 		{"GET", "/v1/tokens", authz.Admin, aboutSome, tokens.listTokens},

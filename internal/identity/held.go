@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -27,7 +28,10 @@ type Held struct {
 	name  Name
 	cert  *tls.Certificate
 	peers *checker
-	token string // id of the token by which it was got
+	// version of the authority that the file has
+	version     string
+	authorities []string // Hash of each
+	token       string   // id of the token by which it was got
 	// renew is when the certificate is to be renewed although it isn't due; zero: then.
 	renew time.Time
 }
@@ -86,8 +90,10 @@ func (h *Held) take(data []byte) error {
 	}
 	roots, cert := x509.NewCertPool(), &tls.Certificate{PrivateKey: key, Leaf: certs[0],
 		Certificate: [][]byte{certs[0].Raw}}
+	var authorities []string
 	for _, c := range certs[1:] {
 		roots.AddCert(c)
+		authorities = append(authorities, hashOf(c))
 	}
 	fleet := fleetOf(certs[0])
 	name, err := checkChain(roots, fleet, certs[:1])
@@ -98,6 +104,8 @@ func (h *Held) take(data []byte) error {
 	defer h.mu.Unlock()
 	h.renew = time.Time{}
 	h.name, h.cert, h.token = name, cert, tokenOf(data)
+	h.authorities = authorities
+	h.version = versionOf(raw(certs[1:]))
 	h.peers = &checker{roots: roots, fleet: fleet, where: "this host"}
 	return nil
 }
@@ -247,11 +255,19 @@ func (h *Held) Check(chain []*x509.Certificate) (Name, error) {
 	return peers.check(chain, h.now())
 }
 
-// Roots implements Own.
-func (h *Held) Roots() *x509.CertPool {
+// Version is that of the authority, as the server's Authority says it, when the certificate was
+// made.
+func (h *Held) Version() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.peers.roots
+	return h.version
+}
+
+// Trusts reports whether the certificate with a Hash of an authority is among those trusted.
+func (h *Held) Trusts(hash string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Contains(h.authorities, hash)
 }
 
 // Certificate implements Own.

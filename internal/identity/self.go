@@ -15,6 +15,7 @@ type Self struct {
 
 	mu      sync.Mutex
 	cert    *tls.Certificate
+	by      string // Hash of the authority that signed it
 	renewAt time.Time
 }
 
@@ -24,9 +25,6 @@ var _ Own = (*Self)(nil)
 // that know nothing of fleets can check it.
 func (a *Authority) Self(hosts ...string) *Self { return &Self{authority: a, hosts: hosts} }
 
-// Roots implements Own.
-func (s *Self) Roots() *x509.CertPool { return s.authority.roots }
-
 // Check implements Own.
 func (s *Self) Check(chain []*x509.Certificate) (Name, error) { return s.authority.Check(chain) }
 
@@ -34,17 +32,18 @@ func (s *Self) Check(chain []*x509.Certificate) (Name, error) { return s.authori
 func (s *Self) Certificate() (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := s.authority.now()
-	// A clock that was set back far makes a new one, too.
-	if s.cert != nil && now.Before(s.renewAt) && now.After(s.cert.Leaf.NotBefore) {
+	now, trusted := s.authority.now(), s.authority.held.Load()
+	by := hashOf(trusted.certs[0])
+	// A clock that was set back far makes a new one, too, and so does another authority.
+	if s.cert != nil && s.by == by && now.Before(s.renewAt) && now.After(s.cert.Leaf.NotBefore) {
 		return s.cert, nil
 	}
 	key, err := newKey()
 	if err != nil {
 		return nil, err
 	}
-	der, err := s.authority.sign(Name{Fleet: s.authority.fleet, Role: Server}, key.Public(),
-		s.hosts)
+	der, err := s.authority.sign(trusted, Name{Fleet: s.authority.fleet, Role: Server},
+		key.Public(), s.hosts)
 	if err != nil {
 		return nil, err
 	}
@@ -52,9 +51,9 @@ func (s *Self) Certificate() (*tls.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.cert = &tls.Certificate{Certificate: [][]byte{der, s.authority.certs[0].Raw},
+	s.cert = &tls.Certificate{Certificate: [][]byte{der, trusted.certs[0].Raw},
 		PrivateKey: key, Leaf: leaf}
-	s.renewAt = renewal(leaf)
+	s.by, s.renewAt = by, renewal(leaf)
 	return s.cert, nil
 }
 

@@ -12,7 +12,6 @@ import (
 // Own is the identity of this process. Its certificate may be another one each time.
 type Own interface {
 	Certificate() (*tls.Certificate, error)
-	Roots() *x509.CertPool
 	// Check returns whose a peer's chain of certificates is; Denied: nobody's of this fleet.
 	Check(chain []*x509.Certificate) (Name, error)
 }
@@ -31,7 +30,6 @@ func ServerConfig(own Own) *tls.Config {
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{protocol},
 		ClientAuth: tls.RequestClientCert,
-		ClientCAs:  own.Roots(),
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return own.Certificate()
 		},

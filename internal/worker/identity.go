@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"crypto/x509"
+	"sync"
 	"time"
 
 	"github.com/sluice-platform/sluice/internal/fleet"
@@ -20,6 +21,8 @@ type Identity interface {
 	Renewal() (due, late, expires time.Time)
 	// Renew asks the server for a new certificate, once.
 	Renew(ctx context.Context) error
+	// Version is that of the fleet's authority that the certificate is of.
+	Version() string
 }
 
 const (
@@ -29,14 +32,54 @@ const (
 	renewLook = time.Minute
 )
 
-// renewLoop renews the worker's certificate in time, and says so if it can't.
+// wantedAuthority is the version of the fleet's authority that the server last named.
+type wantedAuthority struct {
+	mu      sync.Mutex
+	version string
+	wake    chan struct{}
+}
+
+// wantAuthority is told what the server names.
+func (w *Worker) wantAuthority(version string) {
+	w.wanted.mu.Lock()
+	w.wanted.version = version
+	w.wanted.mu.Unlock()
+	select {
+	case w.wanted.wake <- struct{}{}:
+	default:
+	}
+}
+
+// followsAuthority reports whether the certificate is of the authority that the server names.
+func (w *Worker) followsAuthority() bool {
+	w.wanted.mu.Lock()
+	defer w.wanted.mu.Unlock()
+	return w.wanted.version == "" || w.wanted.version == w.deps.Identity.Version()
+}
+
+// sleepUntilAuthority is sleep that ends when the server names an authority.
+func (w *Worker) sleepUntilAuthority(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	case <-w.wanted.wake:
+	}
+}
+
+// renewLoop renews the worker's certificate in time, and at once where the fleet's authority is
+// another. It says so if it can't.
 func (w *Worker) renewLoop(ctx context.Context) error {
 	wait := backoff.New(renewRetry, renewRetryMax)
 	for ctx.Err() == nil {
 		due, late, expires := w.deps.Identity.Renewal()
-		if left := due.Sub(w.now()); left > 0 {
+		left := due.Sub(w.now())
+		if left > 0 {
 			w.conditions.set(fleet.ConditionCertificateNotRenewed, nil)
-			sleep(ctx, min(left, renewLook))
+		}
+		if left > 0 && w.followsAuthority() {
+			w.sleepUntilAuthority(ctx, min(left, renewLook))
 			continue
 		}
 		err := w.deps.Identity.Renew(ctx)
@@ -44,8 +87,12 @@ func (w *Worker) renewLoop(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			wait.Reset()
 			w.log.InfoContext(ctx, "the worker's certificate is renewed")
+			if w.followsAuthority() {
+				wait.Reset()
+			} else { // it has changed again, or its version is one that we don't understand
+				sleep(ctx, wait.Next())
+			}
 			continue
 		case w.now().After(late):
 			w.conditions.set(fleet.ConditionCertificateNotRenewed, errs.Wrap(errs.KindOf(err), err,

@@ -80,3 +80,62 @@ func TestRenewalThatFails(t *testing.T) {
 		t.Errorf("renewed %d times", a.renewed)
 	}
 }
+
+// following is an identity that a renewal brings to a version of the fleet's authority.
+type following struct {
+	*identity.Held
+
+	mu      sync.Mutex
+	version string
+	next    []string // what renewals bring, one after the other; the last stays
+	renewed int
+}
+
+func (f *following) Renewal() (due, late, expires time.Time) {
+	far := time.Now().Add(time.Hour)
+	return far, far, far
+}
+
+func (f *following) Renew(context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.renewed++
+	f.version = f.next[0]
+	if len(f.next) > 1 {
+		f.next = f.next[1:]
+	}
+	return nil
+}
+
+func (f *following) Version() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.version
+}
+
+// TestAWorkerFollowsTheAuthority: it renews its certificate as soon as the server names another
+// authority, although none is due, until it has what was named, and reports what it has.
+func TestAWorkerFollowsTheAuthority(t *testing.T) {
+	r := newRig(t, 0)
+	f := &following{Held: r.identity.(unrenewed).Held, version: "v1", next: []string{"v2", "v3"}}
+	r.identity = f
+	r.start()
+	r.eventually("it reports", func() bool { return r.feed.last().Authority == "v1" })
+	for named, renewals := range map[string]int{"": 0, "v1": 0} {
+		r.feed.name(named)
+		r.eventually("it has heard", func() bool { return r.feed.last().Seen == r.feed.revision() })
+		if f.mu.Lock(); f.renewed != renewals {
+			t.Errorf("for %q it renewed %d times", named, f.renewed)
+		}
+		f.mu.Unlock()
+	}
+	r.feed.name("v2")
+	r.eventually("it follows", func() bool { return r.feed.last().Authority == "v2" })
+	r.feed.name("v3")
+	r.eventually("it follows again", func() bool { return r.feed.last().Authority == "v3" })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.renewed != 2 {
+		t.Errorf("renewed %d times", f.renewed)
+	}
+}

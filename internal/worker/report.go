@@ -182,6 +182,7 @@ func (w *Worker) observe() fleet.WorkerReport {
 	r := fleet.WorkerReport{
 		Worker: w.cfg.Worker, Boot: w.boot, Sequence: w.sequence,
 		Release: w.cfg.Release, Version: w.cfg.Version,
+		Authority: w.deps.Identity.Version(),
 	}
 	w.mu.Unlock()
 	acting := true

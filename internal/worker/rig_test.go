@@ -122,6 +122,22 @@ func (f *fakeFeed) assignWith(private map[fleet.MachineID]fleet.Private,
 	return f.set.Revision
 }
 
+// name has the server name a version of the fleet's authority.
+func (f *fakeFeed) name(authority string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.set.Authority = authority
+	f.set.Revision++
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (f *fakeFeed) revision() int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.set.Revision
+}
+
 func (f *fakeFeed) setDown(down bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

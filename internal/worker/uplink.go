@@ -105,6 +105,7 @@ func (w *Worker) redial() {
 // apply hands a set of assignments out to the actors of the machines. Each actor decides by itself
 // whether its assignment is newer than what it knows.
 func (w *Worker) apply(ctx context.Context, set fleet.AssignmentSet) {
+	w.wantAuthority(set.Authority)
 	named := make(map[fleet.MachineID]bool, len(set.Assignments))
 	var failed error
 	for _, a := range set.Assignments {

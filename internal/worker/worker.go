@@ -61,6 +61,7 @@ type Worker struct {
 	sequence int64
 	set      fleet.AssignmentSet // newest
 	netWake  chan struct{}
+	wanted   wantedAuthority
 	redialed context.CancelFunc // cuts the present long poll; nil: there is none
 }
 
@@ -78,6 +79,7 @@ func New(cfg Config, deps Deps) (*Worker, error) {
 		codec:    sync.OnceValues(format.NewCodec),
 		dirty:    make(chan struct{}, 1),
 		netWake:  make(chan struct{}, 1),
+		wanted:   wantedAuthority{wake: make(chan struct{}, 1)},
 		machines: map[fleet.MachineID]*machine{},
 	}
 	w.conditions = newConditions(w.now, w.changed)

@@ -101,6 +101,24 @@ func (f *Fleet) OnRefused(worker fleet.WorkerID, _ int64, do func()) (remove fun
 	return func() {}
 }
 
+// Authority implements fleet.Enrolment.
+func (f *Fleet) Authority(context.Context) (fleet.AuthorityView, error) {
+	return fleet.AuthorityView{AuthorityState: fleet.AuthorityState{Phase: "settled",
+		Version: "v1", PEM: "pem", Certs: []fleet.AuthorityCert{{Fingerprint: "f1", Signs: true}}},
+		Current: []fleet.WorkerID{"w1"}, Behind: []fleet.WorkerID{"w2"}}, f.fail
+}
+
+// RotateAuthority implements fleet.Enrolment. It knows the step begin alone.
+func (f *Fleet) RotateAuthority(ctx context.Context, step string,
+	_ bool) (fleet.AuthorityView, error) {
+	if step != "begin" {
+		return fleet.AuthorityView{}, errs.New(errs.Invalid, "there is no step %q", step)
+	}
+	v, err := f.Authority(ctx)
+	v.Phase = "begun"
+	return v, err
+}
+
 // AwaitRefusals returns once so many wait for a worker to be refused.
 func (f *Fleet) AwaitRefusals(worker fleet.WorkerID, n int) {
 	for {

@@ -63,6 +63,10 @@ func (f *Fleet) WorkerOf(_ context.Context, ref string) (fleet.MachineID, fleet.
 			v.Machine.State).
 			WithRemedy("try again in a second, or start it with: sluice machine start %s", ref)
 	}
+	if _, revoked := f.revoked["w1"]; revoked {
+		return "", fleet.WorkerAPI{}, errs.New(errs.Unavailable,
+			"machine %q is on w1, which is revoked", ref)
+	}
 	return v.Machine.ID, fleet.WorkerAPI{Worker: "w1", URL: f.workerURL}, nil
 }
 

@@ -58,9 +58,12 @@ func New(server string, cfg *tls.Config) (*Link, error) {
 }
 
 func (l *Link) newTransport() *http.Transport {
+	cfg := l.tls.Clone()
+	// A session that is resumed shows the server's certificate of before.
+	cfg.ClientSessionCache = tls.NewLRUClientSessionCache(1)
 	return &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext,
-		TLSClientConfig:     l.tls,
+		TLSClientConfig:     cfg,
 		TLSHandshakeTimeout: callTimeout,
 		MaxIdleConnsPerHost: 4,
 		IdleConnTimeout:     2 * time.Minute,

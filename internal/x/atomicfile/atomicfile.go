@@ -50,3 +50,11 @@ func syncDir(dir string) error {
 	}
 	return nil
 }
+
+// Rename puts a file of the same directory in place of another, durably.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
+		return fmt.Errorf("replace %s: %w", to, err)
+	}
+	return syncDir(filepath.Dir(to))
+}
