@@ -194,7 +194,8 @@ func isAudited(t *testing.T, s *testServer) {
 	for deadline := time.Now().Add(time.Minute); len(entries) < 2; time.Sleep(100 *
 		time.Millisecond) {
 		var err error
-		entries, _, err = s.client.Audit(t.Context(), client.AuditQuery{Who: "oidc:admin@example.com"})
+		entries, _, err = s.client.Audit(t.Context(),
+			client.AuditQuery{Who: "oidc:admin@example.com"})
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("%+v, %v", entries, err)
 		}

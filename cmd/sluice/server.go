@@ -206,8 +206,7 @@ func (d *deps) runServer(ctx context.Context, f serverFlags) error {
 	if err != nil {
 		return err
 	}
-	deps := depsOfAPI(c, audited, seen, log)
-	deps.StoreKeys = keysOfStore
+	deps := depsOfAPI(c, audited, keysOfStore, seen, log)
 	served, err := f.newAPI(ctx, tokens, deps, authority, log)
 	if err != nil {
 		return err
@@ -277,10 +276,10 @@ func (f *serverFlags) newControl(ctx context.Context, seen serverSight,
 }
 
 // depsOfAPI returns what the API calls.
-func depsOfAPI(c *control.Control, audited *audit.Log, seen serverSight,
+func depsOfAPI(c *control.Control, audited *audit.Log, keys *storekeys.Source, seen serverSight,
 	log *slog.Logger) httpapi.Deps {
 	deps := httpapi.DepsOf(c, log.With("component", "api"))
-	deps.Audit = audited
+	deps.Audit, deps.StoreKeys = audited, keys
 	deps.Lacks = func(ctx context.Context) []string {
 		return append(c.Lacks(ctx), audited.Lacks()...)
 	}

@@ -25,8 +25,7 @@ func (a *API) routes() []route {
 	machines := machineCalls{a.deps.Machines, a.deps.Moves, a.waits}
 	workers, drains := workerCalls{a.deps.Workers}, drainCalls{a.deps.Drains, a.waits}
 	tokens, log := tokenCalls{a.deps.Tokens}, auditCalls{a.deps.Audit}
-	images, enrol := imageCalls{a.deps.Images}, enrolCalls{a.deps.Enrolment}
-	authority := authorityCalls{a.deps.Enrolment}
+	images := imageCalls{a.deps.Images}
 	return slices.Concat([]route{
 		{"GET", "/healthz", authz.None, aboutNothing, expose.Alive},
 		{"GET", "/readyz", authz.None, aboutNothing, expose.Ready(a.lacks)},
@@ -64,15 +63,6 @@ func (a *API) routes() []route {
 		{"GET", "/v1/images", authz.Read, aboutSome, images.listImages},
 		{"PUT", "/v1/images/{name}", authz.Admin, aboutFleet, images.createImage},
 
-		{"POST", "/v1/workers/{id}/revoke", authz.Admin, aboutFleet, enrol.revokeWorker},
-		{"GET", "/v1/worker-tokens", authz.Admin, aboutFleet, enrol.listTokens},
-		{"POST", "/v1/worker-tokens", authz.Admin, aboutFleet, enrol.createToken},
-		{"DELETE", "/v1/worker-tokens/{id}", authz.Admin, aboutFleet, enrol.deleteToken},
-
-		{"GET", "/v1/authority", authz.Read, aboutFleet, authority.get},
-		{"GET", "/v1/authority.pem", authz.None, aboutNothing, authority.pem},
-		{"POST", "/v1/authority/rotate", authz.Admin, aboutFleet, authority.rotate},
-
 		{"POST", "/v1/tokens", authz.Admin, aboutSome, tokens.createToken},
 		{"GET", "/v1/tokens", authz.Admin, aboutSome, tokens.listTokens},
 		{"GET", "/v1/tokens/{ref}", authz.Admin, aboutSome, tokens.getToken},
@@ -83,7 +73,22 @@ func (a *API) routes() []route {
 
 		{"GET", "/v1/audit", authz.Admin, aboutFleet, log.listAudit},
 		{"GET", "/v1/audit/verify", authz.Admin, aboutFleet, log.verifyAudit},
-	}, a.keyRoutes(), a.quotaRoutes(), a.feedRoutes())
+	}, a.identityRoutes(), a.keyRoutes(), a.quotaRoutes(), a.feedRoutes())
+}
+
+// identityRoutes are about who the fleet's parts are.
+func (a *API) identityRoutes() []route {
+	enrol, authority := enrolCalls{a.deps.Enrolment}, authorityCalls{a.deps.Enrolment}
+	return []route{
+		{"POST", "/v1/workers/{id}/revoke", authz.Admin, aboutFleet, enrol.revokeWorker},
+		{"GET", "/v1/worker-tokens", authz.Admin, aboutFleet, enrol.listTokens},
+		{"POST", "/v1/worker-tokens", authz.Admin, aboutFleet, enrol.createToken},
+		{"DELETE", "/v1/worker-tokens/{id}", authz.Admin, aboutFleet, enrol.deleteToken},
+
+		{"GET", "/v1/authority", authz.Read, aboutFleet, authority.get},
+		{"GET", "/v1/authority.pem", authz.None, aboutNothing, authority.pem},
+		{"POST", "/v1/authority/rotate", authz.Admin, aboutFleet, authority.rotate},
+	}
 }
 
 // feedRoutes is what workers call.

@@ -66,7 +66,7 @@ func (s *signedIn) newAPI(t *testing.T, f *httpapitest.Fleet) *httpapi.API {
 	deps.Exposition = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, "exposed")
 	})
-	deps.Peer, deps.Audit, deps.People = isW1, emptyAudit{}, s
+	deps.Peer, deps.Audit, deps.People, deps.StoreKeys = isW1, emptyAudit{}, s, f
 	return apiOf(t, deps)
 }
 
