@@ -95,8 +95,9 @@ type AuditReport struct {
 
 // AuditList is a page of the audit log.
 type AuditList struct {
-	List[AuditEntry]
-	Break *AuditBreak `json:"break,omitempty"` // of what was read for this page
+	Items []AuditEntry `json:"items"`
+	Next  string       `json:"next,omitempty"`
+	Break *AuditBreak  `json:"break,omitempty"` // of what was read for this page
 }
 
 // AuditBreak is the first place at which the audit log isn't what was written.

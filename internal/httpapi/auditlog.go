@@ -31,8 +31,7 @@ func (c auditCalls) listAudit(w http.ResponseWriter, r *http.Request) {
 		writeError(w, err)
 		return
 	}
-	out := api.AuditList{List: api.List[api.AuditEntry]{Items: []api.AuditEntry{},
-		Next: page.Next}}
+	out := api.AuditList{Items: []api.AuditEntry{}, Next: page.Next}
 	if page.Break != nil {
 		found := api.AuditBreak(*page.Break)
 		out.Break = &found
