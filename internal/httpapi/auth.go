@@ -146,7 +146,9 @@ func (c *callers) holder(text string, now time.Time) (caller, error) {
 		return nobody(), err
 	}
 	if err := ended(t, now); err != nil {
-		return nobody(), err
+		was := nobody()
+		was.token = t // for the audit log
+		return was, err
 	}
 	c.used.note(t, now)
 	return caller{subject: subjectOf(t), token: t}, nil

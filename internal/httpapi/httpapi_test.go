@@ -40,6 +40,11 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 	if log == nil {
 		log = io.Discard
 	}
+	return apiOf(t, testDeps(f, log))
+}
+
+// testDeps are those of an API of a fleet in memory.
+func testDeps(f *httpapitest.Fleet, log io.Writer) httpapi.Deps {
 	deps := httpapi.DepsOf(f, slog.New(slog.NewJSONHandler(log, nil)))
 	deps.StoreKeys = f
 	deps.Exposition = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -47,7 +52,7 @@ func newAPI(t *testing.T, f *httpapitest.Fleet, log io.Writer) *httpapi.API {
 			_ = io.WriteString(w, "exposed")
 	})
 	deps.Peer, deps.Audit = isW1, emptyAudit{}
-	return apiOf(t, deps)
+	return deps
 }
 
 func apiOf(t *testing.T, deps httpapi.Deps) *httpapi.API {

@@ -70,7 +70,7 @@ func (a *API) noteRefused(r *http.Request, c *call, status int, why error) {
 	if e.Subject == "" {
 		e.Kind, e.Subject = string(authz.Anonymous), string(authz.Anonymous)
 	}
-	if e.Token == "" {
+	if e.Token == "" && e.Person == nil {
 		e.Token = string(c.who.ID) // of one that has ended
 	}
 	if !a.refused.take(e, time.Now()) {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sluice-platform/sluice/internal/authz"
 	"github.com/sluice-platform/sluice/internal/fleet"
 	"github.com/sluice-platform/sluice/internal/httpapi/httpapitest"
 	"github.com/sluice-platform/sluice/internal/identity"
@@ -45,6 +46,21 @@ func TestJoinsAndRefusalsAreAudited(t *testing.T) {
 		if strings.Contains(strings.Join(e.Objects, " "), join.Secret) {
 			t.Errorf("a secret is in the audit log: %+v", e)
 		}
+	}
+}
+
+// TestTheRefusedCallOfAnEndedTokenNamesIt, by its id: who still has it shows in the audit log.
+func TestTheRefusedCallOfAnEndedTokenNamesIt(t *testing.T) {
+	f := httpapitest.New()
+	s := auditedAPI(t, f, nil)
+	token := addToken(t, f, "ci", []fleet.Grant{{Network: "prod", Verb: "read"}})
+	p, _ := authz.ParseToken(token)
+	if _, err := f.RevokeToken(t.Context(), fleet.TokenID(p.ID), "test"); err != nil {
+		t.Fatal(err)
+	}
+	request(t, s, "GET", "/v1/machines", token, "")
+	if e := entries(t, s, 1)[0]; e.Subject != "anonymous" || e.Token != p.ID || e.Status != 401 {
+		t.Errorf("%+v", e)
 	}
 }
 

@@ -62,11 +62,8 @@ func (s *signedIn) token(t *testing.T, changed map[string]any) string {
 
 func (s *signedIn) newAPI(t *testing.T, f *httpapitest.Fleet) *httpapi.API {
 	t.Helper()
-	deps := httpapi.DepsOf(f, slog.New(slog.DiscardHandler))
-	deps.Exposition = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		_, _ = io.WriteString(w, "exposed")
-	})
-	deps.Peer, deps.Audit, deps.People, deps.StoreKeys = isW1, emptyAudit{}, s, f
+	deps := testDeps(f, io.Discard)
+	deps.People = s
 	return apiOf(t, deps)
 }
 
