@@ -2,6 +2,7 @@ package footholds
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -68,7 +69,7 @@ func (t *Tenant) say(ctx context.Context, text string) (answer, error) {
 	_, writeErr := io.WriteString(c, text)
 	raw, err := io.ReadAll(io.LimitReader(c, 8<<20))
 	if err != nil && len(raw) == 0 {
-		return answer{}, fmt.Errorf("no answer: %w (%v)", err, writeErr)
+		return answer{}, fmt.Errorf("no answer: %w", errors.Join(err, writeErr))
 	}
 	a := answer{all: string(raw)}
 	if _, err := fmt.Sscanf(a.all, "HTTP/1.1 %d", &a.status); err != nil {
