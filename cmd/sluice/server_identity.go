@@ -134,7 +134,9 @@ func followAuthority(ctx context.Context, a *identity.Authority, changed func(),
 // useIdentity makes the API know workers by their certificates, and show them the server's.
 func useIdentity(deps *httpapi.Deps, a *identity.Authority, self *identity.Self) {
 	enrolment := deps.Enrolment
-	deps.Peer, deps.DialledAs = a.Check, a.Hash
+	// At each step of a rotation: a session that is resumed shows the certificate that the worker
+	// had when it began, perhaps of an authority that is gone by now.
+	deps.Peer, deps.DialledAs = a.Check, func() string { return a.View().Version }
 	deps.Dial = func(w fleet.WorkerAPI) (*tls.Config, time.Time) {
 		// Without a certificate there is no connection, which says why.
 		until, _ := self.Until()

@@ -65,8 +65,8 @@ type Deps struct {
 	Peer func([]*x509.Certificate) (identity.Name, error)
 	// Dial is how a worker is reached; nil: by its address, without a certificate.
 	Dial WorkerDialer
-	// DialledAs says by whose word the server is known to workers. Connections to them are made
-	// anew once it is another; nil: it never is.
+	// DialledAs names the authority by which the server and its workers know each other, and the
+	// step of its rotation. Connections are made anew once it is another; nil: it never is.
 	DialledAs func() string
 	// Lacks says why the server can't do its work now, without names or addresses; nil: it always
 	// can.

@@ -121,9 +121,7 @@ func (m *machine) resume(ctx context.Context) {
 	m.log.InfoContext(ctx, "found the machine's vm again", "vm_id", string(run.VM), "phase",
 		string(run.Phase))
 	m.connect(m.found)
-	if run.End == nil {
-		m.gate.Grant(run.Access)
-	} else {
+	if run.End != nil {
 		m.closeGate()
 		m.stopFollowing()
 	}

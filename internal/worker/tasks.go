@@ -122,8 +122,8 @@ func (m *machine) take(c *claim) {
 	m.connect(c.vm)
 }
 
-// connect opens the VM's gateway, still closed to everybody, and subscribes to its platform's
-// reports.
+// connect opens the VM's gateway, and subscribes to its platform's reports. The gateway is closed to
+// everybody unless an earlier worker let the VM in.
 func (m *machine) connect(vm *pool.VM) {
 	m.vm, m.vmEnd, m.graceEnd = vm, vm.Done(), time.Time{}
 	gate := gateway.New(gateway.Config{
@@ -132,6 +132,11 @@ func (m *machine) connect(vm *pool.VM) {
 		Listen: m.host.listenOn(vm.HostLink()),
 		Done:   m.requested, Refused: m.host.deps.Metrics.Refused,
 	})
+	if run := m.rec.Run; vm == m.found && run.End == nil && run.Access.Token != "" {
+		// Before it is served: the VM goes on asking what the gateway of the earlier worker left
+		// without an answer, and that its token isn't known is one.
+		gate.Grant(run.Access)
+	}
 	m.mu.Lock()
 	m.gate, m.silent = gate, time.Time{}
 	m.flushes = flushCount{vm: vm.ID(), adopted: vm == m.found}

@@ -9,8 +9,8 @@ func TestHolesOfTheAPIAreFound(t *testing.T) {
 	for name, holes := range map[string][]Hole{
 		"machines": {
 			{"no decision on machines", dir + "authorize.go",
-				"return refusal(c.subject, need, authz.Object{Class: authz.Scoped, " +
-					"Scope: scopeOf(m)})", "return nil",
+				"c.machine, c.object = m, authz.Object{Class: authz.Scoped, Scope: scopeOf(m)}\n" +
+					"\t\treturn refusal(c.subject, need, c.object)", "c.machine = m\n\t\treturn nil",
 				[]string{}},
 			{"all machines seen", dir + "authorize.go",
 				"func(m fleet.Machine) bool { return sees(r, scopeOf(m)) }",

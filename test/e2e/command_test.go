@@ -225,7 +225,7 @@ func mistakes(t *testing.T, f *fleettest.Fleet) {
 		code          int
 		command, says string
 	}{
-		{2, "bogus", `"bogus" is no verb of sluice; its verbs are: audit dev`},
+		{2, "bogus", `"bogus" is no verb of sluice; its verbs are: audit ca dev`},
 		{2, "machine bogus", "its verbs are: create"},
 		{2, "machine list --bogus", "--bogus"},
 		{2, "machine create x --app test", "--network"},

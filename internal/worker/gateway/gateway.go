@@ -83,6 +83,8 @@ type Gateway struct {
 
 	mu    sync.Mutex
 	grant *grant // nil: nobody gets in
+	// left: the gateway ended while somebody had access, who asks the next one.
+	left bool
 }
 
 type grant struct {
@@ -148,7 +150,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	})
 	group.Go(func() error {
 		<-ctx.Done()
-		g.Revoke()
+		g.leave()
 		quiet, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
 		if g.server.Shutdown(quiet) == nil {
@@ -212,6 +214,21 @@ func (g *Gateway) Revoke() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.revokeLocked()
+}
+
+// leave cuts off the requests under way. Who had access until now keeps it: to be told that a token
+// isn't known would be the end of a machine, whose worker is only being restarted.
+func (g *Gateway) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.left = g.grant != nil
+	g.revokeLocked()
+}
+
+func (g *Gateway) hasLeft() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.left
 }
 
 func (g *Gateway) revokeLocked() {
@@ -294,6 +311,10 @@ func (g *Gateway) Authorize(r *http.Request, op, key string, size int64) error {
 			return g.withinQuota(r.Context(), size)
 		}
 		return nil
+	}
+	if g.hasLeft() {
+		return errs.New(errs.Unavailable, "this store gateway has ended, with its worker").
+			WithRemedy("ask again: the next worker's gateway answers")
 	}
 	g.refused.add()
 	g.log.WarnContext(r.Context(), "store gateway refused a request without a good token", "op",

@@ -4,10 +4,12 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sluice-platform/sluice/internal/blob"
 	"github.com/sluice-platform/sluice/internal/blob/gatewayblob"
@@ -34,6 +36,7 @@ type rig struct {
 	store *memblob.Store
 	gw    *gateway.Gateway
 	url   string
+	end   func() // of the gateway, and returns when it has ended
 }
 
 func newRig(t *testing.T) *rig {
@@ -87,13 +90,15 @@ func (r *rig) serve() {
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	over := make(chan error, 1)
-	go func() { over <- r.gw.Run(ctx) }()
-	r.t.Cleanup(func() {
+	gw := r.gw // r may get another one
+	go func() { over <- gw.Run(ctx) }()
+	r.end = sync.OnceFunc(func() {
 		cancel()
 		if err := <-over; err != nil {
 			r.t.Errorf("gateway ended with %v", err)
 		}
 	})
+	r.t.Cleanup(r.end)
 }
 
 func (r *rig) grant(g fleet.Generation, writable bool) {
@@ -360,5 +365,33 @@ func TestIdentityOfWhatIsNoDisk(t *testing.T) {
 	}
 	if _, err := gateway.ReadIdentity(t.Context(), r.store, "disks/bad"); err == nil {
 		t.Error("nonsense was taken for a head")
+	}
+}
+
+// TestAGatewayThatEndsRefusesNobody: a worker is restarted while its VM asks for much. The VM is
+// never told that its token isn't known, which would be the end of its machine.
+func TestAGatewayThatEndsRefusesNobody(t *testing.T) {
+	r := newRig(t)
+	for range 20 {
+		r.end()
+		r.serve()
+		r.grant(1, true)
+		var g errgroup.Group
+		for range 16 {
+			c := r.client(token)
+			g.Go(func() error {
+				for {
+					_, err := c.Get(t.Context(), mine+"/head", blob.Range{})
+					if err != nil {
+						return err
+					}
+				}
+			})
+		}
+		time.Sleep(5 * time.Millisecond)
+		r.end()
+		if err := g.Wait(); errs.Is(err, errs.Denied) {
+			t.Fatalf("a VM with access is told: %v", err)
+		}
 	}
 }
