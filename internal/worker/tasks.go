@@ -122,8 +122,8 @@ func (m *machine) take(c *claim) {
 	m.connect(c.vm)
 }
 
-// connect opens the VM's gateway, and subscribes to its platform's reports. The gateway is closed to
-// everybody unless an earlier worker let the VM in.
+// connect opens the VM's gateway, and subscribes to its platform's reports. The gateway is closed
+// to everybody unless an earlier worker let the VM in.
 func (m *machine) connect(vm *pool.VM) {
 	m.vm, m.vmEnd, m.graceEnd = vm, vm.Done(), time.Time{}
 	gate := gateway.New(gateway.Config{
