@@ -35,6 +35,9 @@ func TestHolesOfTheAPIAreFound(t *testing.T) {
 				[]string{"GET /v1/workers", "POST /v1/drains"}},
 			{"lists of all machines", dir + "machines.go",
 				"if !sees(r, scopeOf(v.Machine)) {", "if false {", []string{"list /v1/machines"}},
+			// the same list again: it asks for the machines of the caller's networks alone
+			{"lists of all networks", dir + "machines.go",
+				`if g.Network == "" {`, "if true {", []string{"list /v1/machines"}},
 			{"anything may be granted", dir + "authorize.go",
 				"if callOf(r).subject.On(s) >= need {", "if true {",
 				[]string{"make a token of another network", "make a token of the fleet"}},
