@@ -72,6 +72,9 @@ func ParseToken(text string) (Presented, bool) {
 	if err != nil || len(raw) != secretBytes+sumBytes {
 		return Presented{}, false
 	}
+	if encoding().EncodeToString(raw) != coded { // bits of the last letter that mean nothing
+		return Presented{}, false
+	}
 	secret, sum := raw[:secretBytes], raw[secretBytes:]
 	if subtle.ConstantTimeCompare(sum, sumOf(id, secret)) != 1 {
 		return Presented{}, false

@@ -168,12 +168,19 @@ type rig struct {
 
 func newRig(t *testing.T, cfg pool.Config, d *driver) *rig {
 	t.Helper()
+	return newRigUnder(t, 0, cfg, d)
+}
+
+// newRigUnder returns a rig whose host is under pressure from the beginning.
+func newRigUnder(t *testing.T, share float64, cfg pool.Config, d *driver) *rig {
+	t.Helper()
 	d.vms = map[fleet.VMID]*vm{}
 	registry, err := pool.OpenRegistry(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
 	r := &rig{t: t, driver: d, registry: registry}
+	r.share.Store(share)
 	cfg.Quiet = max(cfg.Quiet, time.Millisecond)
 	r.pool = pool.New(cfg, pool.Deps{
 		Driver: d, Registry: registry, Logger: slog.New(slog.DiscardHandler), Now: time.Now,

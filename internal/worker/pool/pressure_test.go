@@ -68,9 +68,8 @@ func TestTheRefillStandsBackUnderPressure(t *testing.T) {
 // not again for each boot that fails.
 func TestBootsThatFailUnderPressureBackOffAsOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(t, pool.Config{Size: 1, PressedMax: time.Minute, BootTimeout: time.Second},
-			&driver{delay: time.Hour})
-		r.share.Store(0.9)
+		r := newRigUnder(t, 0.9, pool.Config{Size: 1, PressedMax: time.Minute,
+			BootTimeout: time.Second}, &driver{delay: time.Hour})
 		time.Sleep(59 * time.Second)
 		if n := r.starts(); n != 0 {
 			t.Errorf("%d boots before the longest time that the pool stands back", n)
