@@ -94,27 +94,9 @@ func TestOneMachineSendsNoFasterThanItMay(t *testing.T) {
 // sink reads what connections bring, and answers with how much it was.
 func (m *machine) sink(addr string) {
 	m.t.Helper()
-	var l net.Listener
-	m.do(func() (err error) {
-		l, err = net.Listen("tcp6", addr)
-		return err
-	})
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			n, _ := io.Copy(io.Discard, conn)
-			_, _ = fmt.Fprint(conn, n)
-			_ = conn.Close()
-		}
-	}()
-	m.t.Cleanup(func() {
-		_ = l.Close()
-		<-done
+	m.listen(addr, func(conn net.Conn) {
+		n, _ := io.Copy(io.Discard, conn)
+		_, _ = fmt.Fprint(conn, n)
 	})
 }
 

@@ -221,6 +221,12 @@ func (h *host) add(machines ...*machine) {
 // serve answers TCP connections on addr with name, until the test ends.
 func (s *space) serve(addr, name string) {
 	s.t.Helper()
+	s.listen(addr, func(conn net.Conn) { _, _ = io.WriteString(conn, name) })
+}
+
+// listen has answer serve one TCP connection on addr after the other, until the test ends.
+func (s *space) listen(addr string, answer func(net.Conn)) {
+	s.t.Helper()
 	var l net.Listener
 	s.do(func() (err error) {
 		l, err = net.Listen("tcp6", addr)
@@ -234,7 +240,7 @@ func (s *space) serve(addr, name string) {
 			if err != nil {
 				return
 			}
-			_, _ = io.WriteString(conn, name)
+			answer(conn)
 			_ = conn.Close()
 		}
 	}()

@@ -53,8 +53,8 @@ type Source struct {
 	since      time.Time
 	changed    chan struct{} // closed at the next generation
 	refused    s3blob.Key    // the newest that the store didn't take
-	trouble    string        // of the key
-	untold     string        // of the role
+	keyError   string        // what is wrong with it; "": nothing
+	roleError  string        // what is wrong with the role
 }
 
 var (
@@ -162,8 +162,8 @@ func (s *Source) say(ctx context.Context, err error) {
 		now = err.Error()
 	}
 	s.mu.Lock()
-	before := s.trouble
-	s.trouble = now
+	before := s.keyError
+	s.keyError = now
 	s.mu.Unlock()
 	if now != "" && now != before {
 		s.cfg.Log.WarnContext(ctx, "credentials of the store not read; the former ones count",
@@ -304,7 +304,7 @@ func (s *Source) sayRole(ctx context.Context, worker fleet.WorkerID, err error) 
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.untold = now
+	s.roleError = now
 }
 
 // StoreKeys implements fleet.StoreKeys.
@@ -313,9 +313,9 @@ func (s *Source) StoreKeys() fleet.StoreKeyView {
 	defer s.mu.Unlock()
 	v := fleet.StoreKeyView{Needed: s.needed, Role: s.cfg.Role.ARN, Withheld: s.cfg.Withhold,
 		Generation: s.generation, KeyID: s.key.AccessKey, Since: s.since, Expires: s.key.Expires,
-		Trouble: s.trouble}
-	if s.untold != "" {
-		v.Trouble = s.untold
+		Trouble: s.keyError}
+	if s.roleError != "" {
+		v.Trouble = s.roleError
 	}
 	switch {
 	case s.needed && s.own != nil:

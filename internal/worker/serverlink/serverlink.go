@@ -105,11 +105,7 @@ func (l *Link) Join(ctx context.Context, req fleet.JoinRequest) (fleet.JoinAnswe
 func (l *Link) Assignments(ctx context.Context, worker fleet.WorkerID,
 	after int64) (fleet.AssignmentSet, error) {
 	var set fleet.AssignmentSet
-	path := "/internal/v1/workers/" + url.PathEscape(string(worker)) + "/assignments?after=" +
-		strconv.FormatInt(after, 10)
-	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
-	defer cancel()
-	err := l.call(ctx, http.MethodGet, path, nil, &set)
+	err := l.poll(ctx, worker, "assignments?after=", after, &set)
 	return set, err
 }
 
@@ -118,12 +114,18 @@ func (l *Link) Assignments(ctx context.Context, worker fleet.WorkerID,
 func (l *Link) StoreCredentials(ctx context.Context, worker fleet.WorkerID,
 	have int64) (fleet.StoreCredentials, error) {
 	var c fleet.StoreCredentials
-	path := "/internal/v1/workers/" + url.PathEscape(string(worker)) + "/store-credentials?have=" +
-		strconv.FormatInt(have, 10)
+	err := l.poll(ctx, worker, "store-credentials?have=", have, &c)
+	return c, err
+}
+
+// poll reads into out what the server has of a worker, once that is another than known.
+func (l *Link) poll(ctx context.Context, worker fleet.WorkerID, what string, known int64,
+	out any) error {
 	ctx, cancel := context.WithTimeout(ctx, pollTimeout)
 	defer cancel()
-	err := l.call(ctx, http.MethodGet, path, nil, &c)
-	return c, err
+	path := "/internal/v1/workers/" + url.PathEscape(string(worker)) + "/" + what +
+		strconv.FormatInt(known, 10)
+	return l.call(ctx, http.MethodGet, path, nil, out)
 }
 
 // Report posts the worker's whole state.
