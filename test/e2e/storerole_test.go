@@ -13,7 +13,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	"github.com/sluice-platform/sluice/internal/blob/s3role"
 	"github.com/sluice-platform/sluice/internal/storekeys"
 	"github.com/sluice-platform/sluice/internal/x/errs"
+	"github.com/sluice-platform/sluice/internal/x/servertest"
 )
 
 const storeRole = "arn:aws:iam::000000000000:role/Worker"
@@ -66,31 +66,21 @@ func startSeaweed(t *testing.T) string {
 	for i, name := range flags {
 		args = append(args, fmt.Sprintf("-%s=%d", name, ports[i]))
 	}
+	url := fmt.Sprintf("http://127.0.0.1:%d", ports[len(ports)-1])
 	cmd := exec.Command(binary, args...)
-	cmd.Dir, cmd.SysProcAttr = dir, &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
+	cmd.Dir = dir
+	program, err := servertest.Start(cmd, 2*time.Minute, func() error {
+		resp, err := http.Get(url + "/status")
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Log(out.String())
-		}
-	})
-	url := fmt.Sprintf("http://127.0.0.1:%d", ports[len(ports)-1])
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		resp, err := http.Get(url + "/status")
-		if err == nil {
-			resp.Body.Close()
-			return url
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the S3 server does not answer: %v", err)
-		}
-	}
+	t.Cleanup(program.Kill)
+	return url
 }
 
 // awaitWrites returns once the S3 server writes on condition: it answers some seconds before that.

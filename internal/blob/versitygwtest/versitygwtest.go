@@ -4,21 +4,18 @@
 package versitygwtest
 
 import (
-	"context"
 	"crypto/rand"
-	"fmt"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sync/errgroup"
+	"github.com/sluice-platform/sluice/internal/x/servertest"
 )
 
 // The server's credentials.
@@ -27,10 +24,7 @@ const (
 	SecretKey = "sluice-test-secret"
 )
 
-const (
-	startWait   = 20 * time.Second
-	installWait = 15 * time.Minute
-)
+const startWait = 20 * time.Second
 
 // Server is a running S3 server with one bucket.
 type Server struct {
@@ -41,8 +35,7 @@ type Server struct {
 	binary, addr string
 	flags        []string // of the file system that it keeps its objects in
 	accounts     string   // directory of the accounts that it has beside its own; "": it can't
-	process      *os.Process
-	ended        chan error
+	program      *servertest.Server
 }
 
 // URL returns the store URL of a prefix of the bucket. Credentials come from the environment; see
@@ -110,23 +103,14 @@ func start(t testing.TB, dir string, flags ...string) *Server {
 
 func begin(t testing.TB, s *Server) *Server {
 	t.Helper()
-	s.Bucket, s.binary = "bucket", install(t)
+	s.Bucket, s.binary = "bucket", servertest.Install(t, "install-versitygw.sh")
 	t.Cleanup(s.Kill)
 	// The bucket is a directory; making it here spares an API call that is the server's own.
 	if err := os.Mkdir(filepath.Join(s.Dir, s.Bucket), 0o750); err != nil {
 		t.Fatal(err)
 	}
-	for range 5 {
-		// The port is free now, and may not be in a moment; then the server ends, and another port
-		// is tried.
-		if err := s.start(freePort(t)); err == nil {
-			return s
-		} else {
-			t.Log(err)
-		}
-	}
-	t.Fatal("versitygw did not start on any of 5 ports")
-	return nil
+	servertest.OnFreePort(t, s.start)
+	return s
 }
 
 // Restart starts the server again where it was before Kill: with the same objects, on the same
@@ -139,94 +123,30 @@ func (s *Server) Restart(t testing.TB) {
 }
 
 // Kill ends the server at once. It may be called any number of times.
-func (s *Server) Kill() {
-	if s.process == nil {
-		return
-	}
-	_ = s.process.Kill()
-	<-s.ended
-	s.process = nil
-}
+func (s *Server) Kill() { s.program.Kill() }
 
 // Pause makes the server hang: it takes connections, and answers nothing. Resume lets it go on.
-func (s *Server) Pause(t testing.TB) { s.signal(t, syscall.SIGSTOP) }
+func (s *Server) Pause(t testing.TB) { s.program.Signal(t, syscall.SIGSTOP) }
 
 // Resume ends a Pause.
-func (s *Server) Resume(t testing.TB) { s.signal(t, syscall.SIGCONT) }
+func (s *Server) Resume(t testing.TB) { s.program.Signal(t, syscall.SIGCONT) }
 
-func (s *Server) signal(t testing.TB, sig syscall.Signal) {
-	t.Helper()
-	if err := s.process.Signal(sig); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (s *Server) start(addr string) error {
+func (s *Server) start(addr string) (err error) {
 	args := []string{"--quiet", "--port", addr, "--access", AccessKey, "--secret", SecretKey}
 	if s.accounts != "" {
 		args = append(args, "--iam-dir", s.accounts)
 	}
 	args = append(append(args, "posix"), s.flags...)
 	cmd := exec.Command(s.binary, append(args, s.Dir)...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	var waiter errgroup.Group
-	waiter.Go(func() error {
-		ended <- cmd.Wait()
-		return nil
-	})
-	for deadline := time.Now().Add(startWait); ; time.Sleep(10 * time.Millisecond) {
-		select {
-		case err := <-ended:
-			return fmt.Errorf("versitygw on %s ended: %w\n%s", addr, err, out.String())
-		default:
-		}
+	s.program, err = servertest.Start(cmd, startWait, func() error {
 		conn, err := net.DialTimeout("tcp", addr, time.Second)
-		if err == nil {
-			conn.Close()
-			break
+		if err != nil {
+			return err
 		}
-		if time.Now().After(deadline) {
-			_ = cmd.Process.Kill()
-			<-ended
-			return fmt.Errorf("versitygw on %s did not listen within %s\n%s", addr,
-				startWait, out.String())
-		}
-	}
-	s.process, s.ended, s.addr, s.Endpoint = cmd.Process, ended, addr, "http://"+addr
-	return nil
-}
-
-func freePort(t testing.TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// install returns the path of the server's binary.
-func install(t testing.TB) string {
-	_, here, _, ok := runtime.Caller(0)
-	if !ok {
-		t.Fatal("no source path")
-	}
-	script := filepath.Join(filepath.Dir(here), "..", "..", "..", "scripts", "install-versitygw.sh")
-	ctx, cancel := context.WithTimeout(t.Context(), installWait)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, script)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s: %v", script, err)
-	}
-	return strings.TrimSpace(string(out))
+		return conn.Close()
+	})
+	s.addr, s.Endpoint = addr, "http://"+addr
+	return err
 }
 
 // Prefix returns a prefix that no other test uses.

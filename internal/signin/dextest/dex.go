@@ -4,8 +4,6 @@
 package dextest
 
 import (
-	"bytes"
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -18,24 +16,17 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strings"
-	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/sluice-platform/sluice/internal/signin"
+	"github.com/sluice-platform/sluice/internal/x/servertest"
 )
 
 // ClientID is that of the fleet.
 const ClientID = "sluice"
 
-const (
-	startWait   = time.Minute
-	installWait = 20 * time.Minute
-)
+const startWait = time.Minute
 
 // Dex is a running issuer.
 type Dex struct {
@@ -43,48 +34,32 @@ type Dex struct {
 	CA     []byte // that vouches for it, in PEM
 	CAFile string
 
-	addr, dir string
-	http      *http.Client
-	process   *os.Process
-	ended     chan error
+	addr, dir, binary string
+	http              *http.Client
+	program           *servertest.Server
 }
 
 // Start starts an issuer whose ID tokens last for life.
 func Start(t testing.TB, life time.Duration) *Dex {
 	t.Helper()
-	binary := install(t)
-	d := &Dex{dir: t.TempDir()}
+	d := &Dex{dir: t.TempDir(), binary: servertest.Install(t, "install-dex.sh")}
 	t.Cleanup(d.Kill)
 	d.certify(t)
-	for range 5 {
-		// The port is free now, and may not be in a moment; then dex ends, and another is tried.
-		d.addr = freePort(t)
-		d.URL = "https://" + d.addr + "/dex"
+	servertest.OnFreePort(t, func(addr string) error {
+		d.addr, d.URL = addr, "https://"+addr+"/dex"
 		d.write(t, "dex.yaml", []byte(d.config(life)))
-		err := d.start(binary)
-		if err == nil {
-			return d
-		}
-		t.Log(err)
-	}
-	t.Fatal("dex did not start on any of 5 ports")
-	return nil
+		return d.start()
+	})
+	return d
 }
 
 // Kill ends the issuer at once. It may be called any number of times.
-func (d *Dex) Kill() {
-	if d.process == nil {
-		return
-	}
-	_ = d.process.Kill()
-	<-d.ended
-	d.process = nil
-}
+func (d *Dex) Kill() { d.program.Kill() }
 
 // Restart starts the issuer again where it was before Kill. It has forgotten all, and has new keys.
 func (d *Dex) Restart(t testing.TB) {
 	t.Helper()
-	if err := d.start(install(t)); err != nil {
+	if err := d.start(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -158,67 +133,14 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return key
 }
 
-func (d *Dex) start(binary string) error {
-	cmd := exec.Command(binary, "serve", d.file("dex.yaml"))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	var waiter errgroup.Group
-	waiter.Go(func() error {
-		ended <- cmd.Wait()
-		return nil
-	})
-	for deadline := time.Now().Add(startWait); ; time.Sleep(20 * time.Millisecond) {
-		select {
-		case err := <-ended:
-			return fmt.Errorf("dex on %s ended: %w\n%s", d.addr, err, out.String())
-		default:
-		}
+func (d *Dex) start() (err error) {
+	cmd := exec.Command(d.binary, "serve", d.file("dex.yaml"))
+	d.program, err = servertest.Start(cmd, startWait, func() error {
 		resp, err := d.http.Get(d.URL + "/.well-known/openid-configuration")
-		if err == nil {
-			resp.Body.Close()
-			break
+		if err != nil {
+			return err
 		}
-		if time.Now().After(deadline) {
-			_ = cmd.Process.Kill()
-			<-ended
-			return fmt.Errorf("dex on %s did not answer within %s: %w\n%s", d.addr, startWait, err,
-				out.String())
-		}
-	}
-	d.process, d.ended = cmd.Process, ended
-	return nil
-}
-
-func freePort(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// install returns the path of the issuer's binary.
-func install(t testing.TB) string {
-	t.Helper()
-	_, here, _, ok := runtime.Caller(0)
-	if !ok {
-		t.Fatal("no source path")
-	}
-	script := filepath.Join(filepath.Dir(here), "..", "..", "..", "scripts", "install-dex.sh")
-	ctx, cancel := context.WithTimeout(t.Context(), installWait)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, script)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("%s: %v", script, err)
-	}
-	return strings.TrimSpace(string(out))
+		return resp.Body.Close()
+	})
+	return err
 }
